@@ -1,0 +1,248 @@
+"""Registry key and value to backend and back. What comes from outside is validated here, once, by strict types.
+
+Read, all in one prefix:
+
+- docker-register's flat JSON: `{"host": "10.0.0.1", "port": 49153, "extra": "value"}` (extras become labels);
+- a plain `host:port`, as registrator writes it;
+- nerve's JSON: `{"host", "port", "name", "weight", "labels", "haproxy_server_options"}` (the last is ignored: it is
+  HAProxy syntax).
+
+Written: JSON that docker-register's readers still understand, with our fields beside `host` and `port`.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from discovery.errors import RecordError
+from discovery.model import Backend, Rejected, State
+
+MAX_VALUE = 64 * 1024
+MAX_LABELS = 64
+MAX_LABEL_VALUE = 1024
+MAX_WEIGHT = 256
+
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_ID = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:@\[\]-]{0,254}")
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_DIGITS = re.compile(r"[0-9]{1,9}")
+_PLAIN = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
+
+_OURS = frozenset({"host", "port", "weight", "state", "labels", "owner", "ttl"})
+_IGNORED = {
+    "haproxy_server_options": "it is HAProxy syntax, which a registry record may not carry;"
+    " set options for the service in the haproxy plugin's configuration",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A decoded record: the backend, who registered it, its TTL in seconds if any, and the fields ignored."""
+
+    backend: Backend
+    owner: str | None = None
+    ttl: float | None = None
+    ignored: tuple[Rejected, ...] = ()
+
+
+def decode(key: str, value: bytes) -> Record | Rejected:
+    """Read the record at `key` (`<service>/<id>`, relative to the prefix). A bad one is returned, never raised."""
+    try:
+        return _decode(key, value)
+    except RecordError as error:
+        return Rejected(key, str(error))
+
+
+def encode(backend: Backend, owner: str | None = None, ttl: float | None = None) -> bytes:
+    """Write a record, in one line of JSON. Raises RecordError for what `decode` would refuse."""
+    backend = validate(backend)
+    fields: dict[str, Any] = {"host": backend.host, "port": backend.port}
+    if backend.weight != 1:
+        fields["weight"] = backend.weight
+    if backend.state is not State.ACTIVE:
+        fields["state"] = backend.state.value
+    if backend.labels:
+        fields["labels"] = dict(sorted(backend.labels.items()))
+    if owner is not None:
+        fields["owner"] = _text("owner", owner)
+    if ttl is not None:
+        fields["ttl"] = ttl
+    value = json.dumps(fields, separators=(", ", ": "), ensure_ascii=False).encode()
+    if len(value) > MAX_VALUE:
+        raise RecordError(f"the record would be {len(value)} bytes; the limit is {MAX_VALUE}")
+    return value
+
+
+def validate(backend: Backend) -> Backend:
+    """The backend with its host in canonical form. Raises RecordError, naming the field at fault."""
+    service, id_ = split_key(key_of(backend))
+    return Backend(
+        service,
+        id_,
+        _host(backend.host),
+        _integer("port", backend.port, 1, 65535),
+        _integer("weight", backend.weight, 0, MAX_WEIGHT),
+        backend.state,
+        _labels(backend.labels),
+    )
+
+
+def key_of(backend: Backend) -> str:
+    """The backend's key, relative to the prefix."""
+    return f"{backend.service}/{backend.id}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """`<service>/<id>` taken apart. Raises RecordError if it is not such a key."""
+    service, slash, id_ = key.partition("/")
+    if not slash or "/" in id_:
+        raise RecordError(f"the key {key[:200]!r} is not <service>/<id>")
+    if not _SERVICE.fullmatch(service):
+        raise RecordError(
+            f"the service name {service[:200]!r} is not 1-128 letters, digits, '_', '.' and '-', the first no sign"
+        )
+    if not _ID.fullmatch(id_):
+        raise RecordError(f"the id {id_[:200]!r} is not 1-255 letters, digits and _.:@[]-")
+    return service, id_
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[IPV6]:PORT` taken apart and validated. Raises RecordError."""
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        raise RecordError(f"{text[:200]!r} is not HOST:PORT (an IPv6 address goes in brackets)")
+    ip6 = match["ip6"]
+    if ip6 is not None and ":" not in ip6:
+        raise RecordError(f"{ip6[:200]!r} in brackets is not an IPv6 address")
+    return _host(match["host"] if ip6 is None else ip6), _integer("port", match["port"], 1, 65535)
+
+
+def _decode(key: str, value: bytes) -> Record:
+    service, id_ = split_key(key)
+    if len(value) > MAX_VALUE:
+        raise RecordError(f"the value is {len(value)} bytes; the limit is {MAX_VALUE}")
+    try:
+        text = value.decode().strip()
+    except UnicodeDecodeError:
+        raise RecordError("the value is not UTF-8 text") from None
+    if not text.startswith("{"):
+        host, port = parse_address(text)
+        return Record(Backend(service, id_, host, port))
+    try:
+        fields = json.loads(text, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"the value is not valid JSON: {error}") from None
+    return _decode_fields(key, service, id_, fields)
+
+
+def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) -> Record:
+    for required in ("host", "port"):
+        if required not in fields:
+            raise RecordError(f"the field {required!r} is missing")
+    labels = fields.get("labels") or {}
+    if not isinstance(labels, dict):
+        raise RecordError("the field 'labels' is not an object of strings")
+    extras: dict[str, Any] = {}
+    ignored = []
+    for name, extra in fields.items():
+        if name in _OURS:
+            continue
+        if name in _IGNORED:
+            ignored.append(Rejected(key, _IGNORED[name], name))
+        elif isinstance(extra, dict | list):
+            ignored.append(Rejected(key, "only text and numbers can be a label", name[:200]))
+        elif extra is not None:
+            extras[name] = extra
+    weight = fields.get("weight")
+    backend = Backend(
+        service,
+        id_,
+        _host(fields["host"]),
+        _integer("port", fields["port"], 1, 65535),
+        1 if weight is None else _integer("weight", weight, 0, MAX_WEIGHT),
+        _state(fields.get("state")),
+        _labels({**extras, **labels}),
+    )
+    owner = fields.get("owner")
+    return Record(backend, None if owner is None else _text("owner", owner), _ttl(fields.get("ttl")), tuple(ignored))
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a field is given twice")
+    return fields
+
+
+def _host(host: object) -> str:
+    if not isinstance(host, str) or not host:
+        raise RecordError("the host is not a text" if host != "" else "the host is empty")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return _host_name(host)
+    if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
+        raise RecordError(f"the host {host!r} is not an address that one can connect to")
+    return str(address)
+
+
+def _host_name(host: str) -> str:
+    parts = host.split(".")
+    # A last part of digits would be read as an odd IPv4 address (127.1, 2130706433) by the C library.
+    if len(host) > 253 or not all(map(_HOST_LABEL.fullmatch, parts)) or re.fullmatch(r"0[xX].*|[0-9]+", parts[-1]):
+        raise RecordError(f"the host {host[:200]!r} is neither an IP address nor a host name")
+    return host.lower()
+
+
+def _integer(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    if type(value) is not int or not least <= value <= most:
+        raise RecordError(f"the {name} {_short(value)} is not a whole number from {least} to {most}")
+    return value
+
+
+def _state(value: Any) -> State:
+    try:
+        return State.ACTIVE if value is None else State(value)
+    except ValueError:
+        raise RecordError(f"the state {_short(value)} is neither 'active' nor 'draining'") from None
+
+
+def _labels(labels: Mapping[str, object]) -> dict[str, str]:
+    if len(labels) > MAX_LABELS:
+        raise RecordError(f"there are {len(labels)} labels; the limit is {MAX_LABELS}")
+    checked = {}
+    for name, value in labels.items():
+        if not _LABEL.fullmatch(name):
+            raise RecordError(f"the label name {name[:200]!r} is not 1-63 letters, digits and _.-")
+        checked[name] = _text(f"label {name!r}", json.dumps(value) if isinstance(value, int | float) else value)
+    return checked
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise RecordError(f"the {name} is not a text")
+    if len(value.encode(errors="replace")) > MAX_LABEL_VALUE:
+        raise RecordError(f"the {name} is longer than {MAX_LABEL_VALUE} bytes")
+    if not value.isprintable():
+        raise RecordError(f"the {name} has a control or unprintable character in it")
+    return value
+
+
+def _ttl(value: object) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 < float(value) <= 86400 * 365:  # type: ignore[arg-type]
+        raise RecordError(f"the ttl {_short(value)} is not a number of seconds")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

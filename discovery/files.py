@@ -1,0 +1,68 @@
+"""Files: written whole or not at all, and watched."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+_READ_ONLY = frozenset({"opened", "closed_no_write"})
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace `path` by `data`, durably: temporary file, fsync, rename, fsync of the directory. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class FileWatch:
+    """Calls `changed`, on a thread of its own, after any of `paths` may have changed, been made or been removed.
+
+    The directories are watched, so that files replaced by renaming are followed. A hint, not a fact: look at the file.
+    """
+
+    def __init__(self, paths: Iterable[Path], changed: Callable[[], None]) -> None:
+        """Begin to watch. Raises OSError if a path's directory is missing or cannot be watched."""
+        absolute = {path.absolute() for path in paths}
+        # A link's own directory tells of a new link, its target's of new contents.
+        files = absolute | {path.resolve() for path in absolute}
+        self._observer = Observer()
+        handler = _Handler({str(file) for file in files}, changed)
+        for directory in {file.parent for file in files}:
+            self._observer.schedule(handler, str(directory))
+        self._observer.start()
+
+    def close(self) -> None:
+        """Stop watching; `changed` is not called after this."""
+        self._observer.stop()
+        self._observer.join()
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, files: set[str], changed: Callable[[], None]) -> None:
+        self._files = files
+        self._changed = changed
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        touched = {os.fsdecode(event.src_path), os.fsdecode(event.dest_path or b"")}
+        if event.event_type not in _READ_ONLY and touched & self._files:
+            self._changed()

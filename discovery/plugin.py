@@ -1,0 +1,99 @@
+"""What plugin authors implement and are given: consumers and their configuration, context, updates and health."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from structlog.typing import FilteringBoundLogger
+
+from discovery.model import Changes, Snapshot
+
+
+class PluginConfig(BaseModel):
+    """Base of a plugin's configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=PluginConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The whole desired state, and what changed since this consumer last succeeded (`previous`)."""
+
+    snapshot: Snapshot
+    previous: Snapshot | None
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a consumer says of itself; `detail` is one line for a person."""
+
+    ok: bool = True
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the core gives to one instance of a plugin.
+
+    `run_dir` belongs to this instance alone: it exists and is locked from before `setup` until after `teardown`
+    (in a dry run neither; then nothing may be written there). `request_apply` asks for another `apply` of the latest
+    snapshot, from any thread: for a consumer whose own inputs, such as a template or a certificate, have changed.
+    """
+
+    name: str
+    run_dir: Path
+    log: FilteringBoundLogger
+    request_apply: Callable[[], None] = lambda: None
+
+
+class Consumer(ABC, Generic[C]):
+    """Makes something follow the registry.
+
+    Each instance has a thread and an event loop of its own, on which every method but `__init__` runs, one at a time
+    (but tasks that the consumer starts go on meanwhile). It may block: nobody waits for it.
+    """
+
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
+    """The type of the configuration; the core validates it before the instance is made."""
+
+    def __init__(self, config: C, context: Context) -> None:
+        """Keep the arguments. No I/O here: `setup` is for that."""
+        self.config = config
+        self.context = context
+
+    @property
+    def resident(self) -> bool:
+        """Whether what it drives ends with the daemon, which makes `run --once` a usage error."""
+        return True
+
+    async def setup(self) -> None:
+        """Acquire what is needed. Raise to be tried again later, or `CannotStartError` never to be."""
+
+    @abstractmethod
+    async def apply(self, update: Update) -> None:
+        """Make reality equal `update.snapshot`. Idempotent. Raise if it is not so: it will be called again."""
+
+    async def preview(self, update: Update) -> str:
+        """What `apply` would change, as a unified diff, empty if nothing. Writes nothing; called without `setup`."""
+        raise NotImplementedError(f"{type(self).__name__} has no preview")
+
+    async def reconfigure(self, config: C) -> bool:
+        """Take a new configuration in place, before the next `apply`. False (the default): restart me instead."""
+        return False
+
+    async def health(self) -> Health:
+        """How it is, beyond what the core knows from `apply`. Called every few seconds between applies."""
+        return Health()
+
+    async def teardown(self) -> None:
+        """Release everything. Called once, also after a failed `setup`."""
+
+
+AnyConsumer = Consumer[Any]

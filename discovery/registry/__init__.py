@@ -1,0 +1,16 @@
+"""Where backends are recorded: the protocol every registry implements, and how one is opened by URL."""
+
+from discovery.registry.base import Delta, Lease, Registry, RegistryEvent, Reset, Stale
+from discovery.registry.url import RegistryFactory, RegistryURL, open_registry
+
+__all__ = [
+    "Delta",
+    "Lease",
+    "Registry",
+    "RegistryEvent",
+    "RegistryFactory",
+    "RegistryURL",
+    "Reset",
+    "Stale",
+    "open_registry",
+]

@@ -1,0 +1,86 @@
+"""The registry protocol: raw records at revisions, watched without ever inventing or losing a change.
+
+Keys are relative to the registry's prefix: `<service>/<id>`. Values are bytes; `discovery.codec` reads and writes them.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from discovery.model import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Every record at `revision`: the first listing, or one made anew because following on was in doubt."""
+
+    revision: int
+    records: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """All that one revision changed. Without puts and deletes: nothing did up to `revision`, and all is well again."""
+
+    revision: int
+    puts: Mapping[str, bytes]
+    deletes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The registry cannot be followed now. What was last told stands; a Reset or Delta ends this."""
+
+    reason: str
+
+
+RegistryEvent = Reset | Delta | Stale
+
+
+class Lease(Protocol):
+    """Registrations that live as long as their owner keeps them alive, which the lease itself does meanwhile."""
+
+    @property
+    def owner(self) -> str:
+        """Who holds it; written into every record."""
+
+    @property
+    def ttl(self) -> float:
+        """Seconds after which the registrations vanish once nobody keeps them alive."""
+
+    async def put(self, backend: Backend, *, force: bool = False) -> None:
+        """Write the record under this lease, unless it already stands so.
+
+        Raises OwnedByAnotherError (unless `force`), LeaseLostError, RegistryUnavailableError, AccessDeniedError or
+        RecordError.
+        """
+
+    async def delete(self, backend: Backend) -> None:
+        """Remove the record if it is still this lease's; otherwise do nothing. Raises as `put` does."""
+
+    async def lost(self) -> str:
+        """Wait until the lease, or a record under it, is gone or taken over, and return why."""
+
+    async def close(self) -> None:
+        """Withdraw every record of the lease and end it. Idempotent; gives up quietly if no member answers."""
+
+
+class Registry(Protocol):
+    """A place where backends are recorded. Safe for one event loop; several watches and leases may be open."""
+
+    def watch(self) -> AsyncIterator[RegistryEvent]:
+        """Follow every record under the prefix, for ever.
+
+        Nothing is known before the first Reset (a Stale may come first). From then on each Delta is one revision,
+        complete; revisions strictly increase, except from a Reset to the events before it. It never raises for what
+        the registry or the network does, and never ends by itself: it reports Stale once, keeps trying, and goes on.
+        """
+
+    async def open_lease(self, owner: str, ttl: float) -> Lease:
+        """Open a lease of `ttl` seconds for `owner`.
+
+        Raises RegistryUnavailableError when no member grants it in time, or AccessDeniedError.
+        """
+
+    async def close(self) -> None:
+        """Release connections. Idempotent; open leases are not withdrawn."""

@@ -1,0 +1,91 @@
+"""Registry URLs: `scheme://[user[:password]@]host:port[,host:port...][/path][?option=value&...]`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from discovery.errors import ConfigError
+from discovery.registry.base import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryURL:
+    """A registry URL taken apart. `str()` gives it back without the password, fit for logs."""
+
+    scheme: str
+    endpoints: tuple[str, ...] = ()
+    path: str = ""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    @classmethod
+    def parse(cls, url: str) -> "RegistryURL":
+        """Take `url` apart. Raises ConfigError if it is no URL or an option is given twice."""
+        if "://" not in url:
+            raise ConfigError(f"registry {url!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
+        parts = urlsplit(url)
+        login, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = login.partition(":")
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        options = dict(pairs)
+        if len(options) != len(pairs):
+            raise ConfigError(f"registry URL {parts.scheme}://{hosts}: an option is given twice")
+        return cls(
+            scheme=parts.scheme,
+            endpoints=tuple(host for host in hosts.split(",") if host),
+            path=unquote(parts.path),
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+            options=MappingProxyType(options),
+        )
+
+    def __str__(self) -> str:
+        """The URL without its password and options."""
+        login = f"{self.username}@" if self.username else ""
+        return f"{self.scheme}://{login}{','.join(self.endpoints)}{self.path}"
+
+
+RegistryFactory = Callable[[RegistryURL], Registry]
+"""Makes a registry from its URL, without I/O. Raises ConfigError for an option or a part it cannot use."""
+
+
+def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] = MappingProxyType({})) -> Registry:
+    """Make the registry that `url` names: a built-in scheme, or one of `extra` (from plugins). No I/O yet.
+
+    Raises ConfigError for an unknown scheme or a bad option.
+    """
+    parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
+    factories: dict[str, RegistryFactory] = {
+        "etcd": _etcd,
+        "etcds": _etcd,
+        "file": _file,
+        "memory": _memory,
+        **extra,
+    }
+    try:
+        factory = factories[parsed.scheme]
+    except KeyError:
+        known = ", ".join(sorted(factories))
+        raise ConfigError(f"registry scheme {parsed.scheme!r} is not known; known are {known}") from None
+    return factory(parsed)
+
+
+# Imported on use: grpc alone takes longer to load than most commands take to run.
+def _etcd(url: RegistryURL) -> Registry:
+    from discovery.registry.etcd import EtcdRegistry
+
+    return EtcdRegistry.from_url(url)
+
+
+def _file(url: RegistryURL) -> Registry:
+    from discovery.registry.file import FileRegistry
+
+    return FileRegistry.from_url(url)
+
+
+def _memory(url: RegistryURL) -> Registry:
+    from discovery.registry.memory import MemoryRegistry
+
+    return MemoryRegistry()
