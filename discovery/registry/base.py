@@ -3,7 +3,7 @@
 Keys are relative to the registry's prefix: `<service>/<id>`. Values are bytes; `discovery.codec` reads and writes them.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Lease(Protocol):
 class Registry(Protocol):
     """A place where backends are recorded. Safe for one event loop; several watches and leases may be open."""
 
-    def watch(self) -> AsyncIterator[RegistryEvent]:
+    def watch(self) -> AsyncGenerator[RegistryEvent, None]:
         """Follow every record under the prefix, for ever.
 
         Nothing is known before the first Reset (a Stale may come first). From then on each Delta is one revision,
