@@ -35,7 +35,7 @@ class Backend:
     port: int
     weight: int = 1
     state: State = State.ACTIVE
-    labels: Mapping[str, str] = field(default=_NO_LABELS, hash=False)
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
 
     def __post_init__(self) -> None:
         """Freeze the labels, so that a backend can be shared between threads and hashed."""
