@@ -1,0 +1,108 @@
+"""Waiting for conditions, free ports, and programs that a machine may lack."""
+
+import asyncio
+import inspect
+import os
+import random
+import shutil
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from discovery.errors import ConfigError
+
+T = TypeVar("T")
+
+_POLL = 0.02
+_NOT_YET = (AssertionError, OSError, LookupError)
+_SBIN = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
+_given: set[int] = set()
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", timeout: float = 10) -> T:
+    """Poll `condition`, plain or async, until it returns something true, and return that.
+
+    An AssertionError, OSError or LookupError from it means "not yet". Raises AssertionError after `timeout` seconds,
+    saying `what` was waited for and how the condition last stood.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        outcome: object
+        try:
+            result = condition()
+            outcome = value = (await result) if inspect.isawaitable(result) else result
+            if value:
+                return value
+        except _NOT_YET as error:
+            outcome = error
+        if time.monotonic() > deadline:
+            raise _too_late(condition, what, timeout, outcome)
+        await asyncio.sleep(_POLL)
+
+
+def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float = 10) -> T:
+    """`eventually` for code without an event loop."""
+    deadline = time.monotonic() + timeout
+    while True:
+        outcome: object
+        try:
+            outcome = value = condition()
+            if value:
+                return value
+        except _NOT_YET as error:
+            outcome = error
+        if time.monotonic() > deadline:
+            raise _too_late(condition, what, timeout, outcome)
+        time.sleep(_POLL)
+
+
+def _too_late(condition: object, what: str, timeout: float, outcome: object) -> AssertionError:
+    what = what or getattr(condition, "__qualname__", repr(condition))
+    error = AssertionError(f"waited {timeout:g} s in vain for {what}; last: {outcome!r}")
+    error.__cause__ = outcome if isinstance(outcome, BaseException) else None
+    return error
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on, on any address, and that no outgoing connection will take.
+
+    Below the range from which the kernel serves outgoing connections, at random: tests that run in parallel rarely
+    meet. One process is never given the same port twice.
+    """
+    for _ in range(1000):
+        port = random.randrange(10_240, 32_768)  # noqa: S311 - no secret
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+    raise OSError("no free TCP port between 10240 and 32767")
+
+
+def require_program(name: str, *, wheel: bool = True) -> Path:
+    """Where `name` is: on PATH (the sbin directories too), or, if `wheel`, in the wheel that brings it.
+
+    If it is missing, the running pytest test is skipped with a reason, or, when the environment variable CI is set,
+    failed.
+    """
+    found = shutil.which(name) or shutil.which(name, path=_SBIN)
+    if found:
+        return Path(found)
+    reason = f"the program {name!r} is not on PATH"
+    if wheel:
+        from discovery.embedded import find_program
+
+        try:
+            return find_program(name)
+        except ConfigError as error:
+            reason = str(error)
+    import pytest
+
+    give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+    raise give_up.Exception(reason)
