@@ -1,0 +1,111 @@
+"""The directory for what lives as long as a process does, and locks in it that outlive no process."""
+
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from discovery.errors import CannotStartError
+
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def base_run_dir(override: Path | None = None) -> Path:
+    """The run directory, made if missing.
+
+    `override` (from `--run-dir` or DISCOVERY_RUN_DIR), else /run/discovery for root, $XDG_RUNTIME_DIR/discovery, or
+    /tmp/discovery-UID. Raises CannotStartError if it cannot be made, or if the one in /tmp is not ours alone.
+    """
+    shared = False
+    if override is not None:
+        path = override.absolute()
+    elif os.geteuid() == 0:
+        path = Path("/run/discovery")
+    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        path = Path(runtime, "discovery")
+    else:
+        path, shared = Path(f"/tmp/discovery-{os.geteuid()}"), True  # noqa: S108 - checked below
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # In /tmp anybody could have made it before us, or put a link there.
+        status = path.lstat() if shared else None
+    except OSError as error:
+        raise CannotStartError(
+            f"the run directory {path} cannot be made: {error.strerror}; choose another with --run-dir"
+        ) from None
+    if status and not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077):
+        raise CannotStartError(
+            f"the run directory {path} is not ours alone (owner and mode 0700); remove it, or choose another"
+            " with --run-dir"
+        )
+    return path
+
+
+class Lock:
+    """A lock file that is held until `release`, or until the process ends, however it ends."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Take over a locked descriptor; `lock` makes these."""
+        self.path = path
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Remove the file and let go. Idempotent."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                self.path.unlink()
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        """Hold it for a block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release it."""
+        self.release()
+
+
+def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose another --run-dir") -> Lock:
+    """Lock the file `path` (made if missing, with its directory) for this process, which `purpose` names.
+
+    Raises CannotStartError if another process holds it (naming that process) or if the file cannot be used.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            descriptor = os.open(path, _OPEN, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The holder before us may have removed the file between our opening and our locking it.
+                if _is_open_at(path, descriptor):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                    return Lock(path, descriptor)
+            except BlockingIOError:
+                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+                holder = f"process {pid}" if pid.isdigit() else "another process"
+                os.close(descriptor)
+                raise CannotStartError(
+                    f"{purpose} is already running as {holder}, which holds {path}; {way_out}"
+                ) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+    except OSError as error:
+        raise CannotStartError(
+            f"{purpose}: the lock {path} cannot be taken: {error.strerror}; choose another --run-dir"
+        ) from None
+
+
+def _is_open_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
