@@ -1,0 +1,329 @@
+"""Runs one consumer: a thread and loop of its own, latest wins, retry, health. Knows no registry."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery import rundir
+from discovery.backoff import delays
+from discovery.errors import CannotStartError, DiscoveryError
+from discovery.model import Changes, Snapshot, diff
+from discovery.plugin import AnyConsumer, Context, Health, PluginConfig, Update
+
+HEALTH_EVERY = 2.0
+FINISH_GRACE = 2.0
+
+
+class Phase(StrEnum):
+    """What a consumer is doing."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    APPLYING = "applying"
+    RETRYING = "retrying"
+    STOPPED = "stopped"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStatus:
+    """One consumer as the core measures it. Instants are `time.monotonic()`, durations seconds."""
+
+    name: str
+    plugin: str
+    phase: Phase = Phase.STARTING
+    phase_since: float = field(default_factory=time.monotonic)
+    setup_tried: bool = False
+    offered_revision: int | None = None
+    applied_revision: int | None = None
+    behind_since: float | None = None
+    applies: int = 0
+    failures: int = 0
+    apply_seconds: float = 0.0
+    error: str | None = None
+    health: Health = Health()
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not well, in a line, or None."""
+        return self.error or (None if self.health.ok else self.health.detail or "unhealthy")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A consumer as configured: its name, its plugin, and how to make it.
+
+    `quiet_period` is how many seconds to wait after a change, so that those that follow closely are applied with it.
+    """
+
+    name: str
+    plugin: str
+    consumer: type[AnyConsumer]
+    config: PluginConfig
+    quiet_period: float = 0.0
+
+
+class Runner:
+    """One consumer, isolated: it may block, fail or be slow without delaying anybody.
+
+    `changed` is called, on the consumer's thread, after every change of `status`.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        run_dir: Path,
+        log: FilteringBoundLogger,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
+        self._instance = instance
+        self._run_dir = run_dir / instance.name
+        self._log = log.bind(consumer=instance.name)
+        self._changed = changed
+        self._status = ConsumerStatus(instance.name, instance.plugin)
+        self._wake = _Wake()
+        self._offered: tuple[Snapshot, float] | None = None
+        self._applied: Snapshot | None = None
+        self._apply_requested = False
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"consumer-{instance.name}", daemon=True)
+
+    @property
+    def instance(self) -> Instance:
+        """What it was last told to be."""
+        return self._instance
+
+    @property
+    def status(self) -> ConsumerStatus:
+        """How it is now; from any thread."""
+        status, applied, offered = self._status, self._applied, self._offered
+        if offered is None:
+            return status
+        snapshot, since = offered
+        return replace(status, offered_revision=snapshot.revision, behind_since=None if snapshot is applied else since)
+
+    def start(self) -> None:
+        """Begin, on a thread of its own."""
+        self._thread.start()
+
+    def offer(self, snapshot: Snapshot) -> None:
+        """Make `snapshot` the one to apply next, in place of any that still waits. Returns at once."""
+        behind = self.status.behind_since
+        self._offered = (snapshot, behind or time.monotonic())
+        self._wake.set()
+
+    def reconfigure(self, instance: Instance) -> None:
+        """Go on as `instance`: in place if the consumer can, else by a restart of it. Returns at once."""
+        self._instance = instance
+        self._wake.set()
+
+    def request_apply(self) -> None:
+        """Apply the latest snapshot even if it has not changed, without waiting out a retry. Returns at once."""
+        self._apply_requested = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ask it to stop; an apply in progress is given a moment, then cancelled. Returns at once: see `join`."""
+        self._stopping = True
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(self._on_stop)
+
+    async def join(self, timeout: float) -> bool:
+        """Wait until it has stopped. False if it has not within `timeout` seconds: its thread is then abandoned."""
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return not self._thread.is_alive()
+
+    def _on_stop(self) -> None:
+        if self._task is not None:
+            grace = FINISH_GRACE if self._status.phase is Phase.APPLYING else 0
+            asyncio.get_running_loop().call_later(grace, self._task.cancel)
+
+    def _report(self, **changes: Any) -> None:
+        if "phase" in changes:
+            changes["phase_since"] = time.monotonic()
+        self._status = replace(self._status, **changes)
+        self._changed()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except CannotStartError as error:
+            self._log.error("cannot start", reason=str(error))
+            self._report(phase=Phase.DEAD, error=str(error), setup_tried=True)
+        except BaseException as error:  # noqa: BLE001 - the thread is the boundary: what a plugin raises ends here
+            self._log.error("consumer died", reason=describe(error), exc_info=error)
+            self._report(phase=Phase.DEAD, error=describe(error), setup_tried=True)
+        else:
+            self._report(phase=Phase.STOPPED)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake.open()
+        with rundir.lock(self._run_dir / "lock", f"consumer {self._instance.name!r}"):
+            self._task = asyncio.create_task(self._serve())
+            if self._stopping:
+                self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _serve(self) -> None:
+        """Be one instance after another, until stopped."""
+        instance: Instance | None = self._instance
+        waits = delays()
+        while instance is not None:
+            try:
+                instance, waits = await self._serve_as(instance), delays()
+            except CannotStartError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                wait = next(waits)
+                self._fail("setup failed", error)
+                until = time.monotonic() + wait
+                while self._instance is instance and (left := until - time.monotonic()) > 0:
+                    await self._wake.wait(left)
+                instance = self._instance
+
+    async def _serve_as(self, instance: Instance) -> Instance | None:
+        """Be `instance` until stopped (None) or told to become another, which is returned."""
+        self._report(phase=Phase.STARTING)
+        context = Context(instance.name, self._run_dir, self._log, self.request_apply)
+        consumer = instance.consumer(instance.config, context)
+        try:
+            await consumer.setup()
+            self._applied = None
+            self._report(phase=Phase.WAITING, setup_tried=True, error=None)
+            return await self._follow(consumer, instance)
+        finally:
+            try:
+                await consumer.teardown()
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                self._log.error("teardown failed", reason=describe(error))
+
+    async def _follow(self, consumer: AnyConsumer, instance: Instance) -> Instance | None:
+        waits = delays()
+        not_before = 0.0  # absolute: a new snapshot does not shorten the wait after a failure
+        next_health = 0.0
+        anyway = False
+        while not self._stopping:
+            latest = self._instance
+            if latest is not instance:
+                if not await consumer.reconfigure(latest.config):
+                    return latest
+                instance, anyway, not_before = latest, True, 0.0
+            if self._apply_requested:
+                self._apply_requested, anyway, not_before = False, True, 0.0
+            due = self._offered is not None and (anyway or self._offered[0] is not self._applied)
+            if due and time.monotonic() >= not_before:
+                if instance.quiet_period and self._applied is not None:
+                    await asyncio.sleep(instance.quiet_period)
+                if await self._apply(consumer, anyway=anyway):
+                    waits, not_before, anyway = delays(), 0.0, False
+                else:
+                    not_before = time.monotonic() + next(waits)
+                continue
+            if time.monotonic() >= next_health:
+                await self._check_health(consumer)
+                next_health = time.monotonic() + HEALTH_EVERY
+            wake_at = min(next_health, not_before) if due else next_health
+            await self._wake.wait(wake_at - time.monotonic())
+        return None
+
+    async def _apply(self, consumer: AnyConsumer, *, anyway: bool) -> bool:
+        assert self._offered is not None
+        snapshot, previous = self._offered[0], self._applied
+        changes = diff(previous, snapshot)
+        if previous is not None and not changes and not anyway:
+            self._applied = snapshot
+            self._report(applied_revision=snapshot.revision)
+            return True
+        self._report(phase=Phase.APPLYING)
+        begun = time.monotonic()
+        try:
+            await consumer.apply(Update(snapshot, previous, changes))
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            self._fail("apply failed", error)
+            return False
+        took = time.monotonic() - begun
+        self._applied = snapshot
+        self._report(
+            phase=Phase.WAITING,
+            applied_revision=snapshot.revision,
+            applies=self._status.applies + 1,
+            apply_seconds=self._status.apply_seconds + took,
+            error=None,
+        )
+        await self._check_health(consumer)
+        self._log.info("applied", revision=snapshot.revision, seconds=round(took, 3), **_counts(changes))
+        return True
+
+    async def _check_health(self, consumer: AnyConsumer) -> None:
+        try:
+            health = await consumer.health()
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            health = Health(ok=False, detail=describe(error))
+        if health != self._status.health:
+            self._report(health=health)
+
+    def _fail(self, what: str, error: Exception) -> None:
+        reason = describe(error)
+        known = isinstance(error, DiscoveryError | OSError)
+        repeated = reason == self._status.error
+        self._log.error(what, reason=reason, exc_info=None if known or repeated else error)
+        self._report(phase=Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
+
+
+class _Wake:
+    """An event set from any thread and awaited on one loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._under_way = False
+
+    def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def set(self) -> None:
+        # At most one call is under way, so that a consumer that blocks its loop does not collect them.
+        with self._lock:
+            if self._loop is not None and not self._under_way:
+                with suppress(RuntimeError):  # the loop was closed meanwhile: nobody is left to be told
+                    self._loop.call_soon_threadsafe(self._arrive)
+                    self._under_way = True
+
+    async def wait(self, timeout: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), timeout)
+        self._event.clear()
+
+    def _arrive(self) -> None:
+        with self._lock:
+            self._under_way = False
+        self._event.set()
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: our own in their own words, others with their type."""
+    text = " ".join(str(error).split())
+    return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _counts(changes: Changes) -> dict[str, int]:
+    counts = {"added": len(changes.added), "updated": len(changes.updated), "removed": len(changes.removed)}
+    return {name: count for name, count in counts.items() if count}
