@@ -20,6 +20,7 @@ from discovery.plugin import AnyConsumer, Context, Health, PluginConfig, Update
 
 HEALTH_EVERY = 2.0
 FINISH_GRACE = 2.0
+SLOW_APPLY = 30.0
 
 
 class Phase(StrEnum):
@@ -49,11 +50,14 @@ class ConsumerStatus:
     failures: int = 0
     apply_seconds: float = 0.0
     error: str | None = None
-    health: Health = Health()
+    health: Health = field(default_factory=Health)
 
     @property
     def problem(self) -> str | None:
         """Why it is not well, in a line, or None."""
+        busy = time.monotonic() - self.phase_since
+        if self.phase is Phase.APPLYING and busy > SLOW_APPLY:
+            return f"an apply has been running for {busy:.0f} s"
         return self.error or (None if self.health.ok else self.health.detail or "unhealthy")
 
 
@@ -144,7 +148,7 @@ class Runner:
     async def join(self, timeout: float) -> bool:
         """Wait until it has stopped. False if it has not within `timeout` seconds: its thread is then abandoned."""
         deadline = time.monotonic() + timeout
-        while self._thread.is_alive() and time.monotonic() < deadline:
+        while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread wakes no loop
             await asyncio.sleep(0.01)
         return not self._thread.is_alive()
 
@@ -231,7 +235,7 @@ class Runner:
             if due and time.monotonic() >= not_before:
                 if instance.quiet_period and self._applied is not None:
                     await asyncio.sleep(instance.quiet_period)
-                if await self._apply(consumer, anyway=anyway):
+                if await self._apply(consumer, self._offered[0], anyway=anyway):
                     waits, not_before, anyway = delays(), 0.0, False
                 else:
                     not_before = time.monotonic() + next(waits)
@@ -243,9 +247,8 @@ class Runner:
             await self._wake.wait(wake_at - time.monotonic())
         return None
 
-    async def _apply(self, consumer: AnyConsumer, *, anyway: bool) -> bool:
-        assert self._offered is not None
-        snapshot, previous = self._offered[0], self._applied
+    async def _apply(self, consumer: AnyConsumer, snapshot: Snapshot, *, anyway: bool) -> bool:
+        previous = self._applied
         changes = diff(previous, snapshot)
         if previous is not None and not changes and not anyway:
             self._applied = snapshot

@@ -1,0 +1,129 @@
+"""Finding and loading plugins by entry point. Only what is asked for is imported, and a broken one fails alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+import pluggy
+
+from discovery import hookspecs
+from discovery.errors import ConfigError, PluginError
+from discovery.model import Changes, Snapshot
+from discovery.plugin import AnyConsumer, Consumer, PluginConfig, Update
+from discovery.registry import Registry, RegistryFactory, RegistryURL
+from discovery.registry import open_registry as open_builtin_registry
+
+GROUP = "discovery"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A loaded plugin: where it came from, and what it registered by name."""
+
+    name: str
+    distribution: str
+    version: str
+    consumers: dict[str, type[AnyConsumer]] = field(default_factory=dict)
+    registries: dict[str, RegistryFactory] = field(default_factory=dict)
+
+    @property
+    def provides(self) -> tuple[str, ...]:
+        """What it offers, in words."""
+        return (
+            *(f"consumer {name}" for name in self.consumers),
+            *(f"registry {scheme}://" for scheme in self.registries),
+        )
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Every installed plugin by name, none imported. Raises ConfigError if two distributions claim one name."""
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, _distribution(point)[0])):
+        other = found.setdefault(point.name, point)
+        if _distribution(other) != _distribution(point):
+            claimants = f"{_distribution(other)[0]} and {_distribution(point)[0]}"
+            raise ConfigError(
+                f"the plugin name {point.name!r} is claimed by two distributions, {claimants}: remove one"
+            )
+    return found
+
+
+def load(name: str) -> Plugin:
+    """Import one plugin. Raises ConfigError if there is none of that name, PluginError if it is broken."""
+    points = installed()
+    if name not in points:
+        near = get_close_matches(name, points, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"installed are: {', '.join(points) or 'none'}"
+        raise ConfigError(f"there is no plugin {name!r}; {hint}")
+    point = points[name]
+    distribution, version = _distribution(point)
+    try:
+        module = point.load()
+        manager = pluggy.PluginManager(GROUP)  # one for each plugin, so that none can break another's hooks
+        manager.add_hookspecs(hookspecs)
+        manager.register(module, name)
+        manager.check_pending()
+        consumers: dict[str, type[AnyConsumer]] = {}
+        registries: dict[str, RegistryFactory] = {}
+        manager.hook.discovery_register_consumers(register=_collector(consumers))
+        manager.hook.discovery_register_registries(register=_collector(registries))
+        if manager.hook.discovery_backends_changed.get_hookimpls():
+            consumers.setdefault(name, _observer(manager))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is its own fault alone
+        reason = " ".join(str(error).split())
+        raise PluginError(
+            f"the plugin {name!r} ({distribution} {version}) cannot be loaded: {type(error).__name__}: {reason}"
+        ) from error
+    if not consumers and not registries:
+        raise PluginError(f"the plugin {name!r} ({distribution} {version}) registers nothing")
+    return Plugin(name, distribution, version, consumers, registries)
+
+
+def consumer_class(name: str) -> type[AnyConsumer]:
+    """The consumer that the plugin `name` registers under that name. Raises as `load` does."""
+    plugin = load(name)
+    if name not in plugin.consumers:
+        raise ConfigError(f"the plugin {name!r} is no consumer; it provides {', '.join(plugin.provides)}")
+    return plugin.consumers[name]
+
+
+def open_registry(url: str | RegistryURL) -> Registry:
+    """Make the registry that `url` names, from the plugin named after its scheme unless it is built in.
+
+    Raises ConfigError for an unknown scheme or a bad option, PluginError for a broken plugin.
+    """
+    parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
+    extra = load(parsed.scheme).registries if parsed.scheme in installed() else {}
+    return open_builtin_registry(parsed, extra)
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else (point.value, "?")
+
+
+def _collector(into: dict[str, T]) -> Callable[[str, T], None]:
+    def register(name: str, value: T) -> None:
+        if name in into:
+            raise ValueError(f"{name!r} is registered twice")
+        into[name] = value
+
+    return register
+
+
+def _observer(manager: pluggy.PluginManager) -> type[AnyConsumer]:
+    """A consumer that only tells the plugin's `discovery_backends_changed` hook."""
+
+    class Observer(Consumer[PluginConfig]):
+        async def apply(self, update: Update) -> None:
+            changes: Changes = update.changes
+            snapshot: Snapshot = update.snapshot
+            manager.hook.discovery_backends_changed(changes=changes, snapshot=snapshot)
+
+        async def preview(self, update: Update) -> str:
+            return ""
+
+    return Observer
