@@ -1,0 +1,192 @@
+"""A registry in this process's memory: for tests, and for trying plugins without a server."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from discovery.codec import Record, decode, encode, key_of
+from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
+from discovery.model import Backend
+from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
+
+
+@dataclass(eq=False, slots=True)
+class _Watch:
+    pending: deque[Delta] = field(default_factory=deque)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class MemoryRegistry:
+    """Keeps every promise of the protocol, and lets a test play the rest of the world.
+
+    `put_raw` and `delete_raw` write past every lease, as another client would; `set_stale` takes the registry away
+    and `set_fresh` brings it back. They belong on the event loop, as everything here does.
+    """
+
+    def __init__(self) -> None:
+        """Begin empty, at revision 1."""
+        self.revision = 1
+        self.records: dict[str, bytes] = {}
+        self._holders: dict[str, MemoryLease] = {}
+        self._watches: set[_Watch] = set()
+        self._stale: str | None = None
+
+    async def watch(self) -> AsyncGenerator[RegistryEvent, None]:
+        """See `Registry.watch`."""
+        watch = _Watch()
+        self._watches.add(watch)
+        listed, told = False, None
+        try:
+            while True:
+                watch.changed.clear()
+                if self._stale is not None:
+                    if self._stale != told:
+                        told = self._stale
+                        yield Stale(told)
+                elif not listed:
+                    listed, told = True, None
+                    watch.pending.clear()
+                    yield Reset(self.revision, MappingProxyType(self.records.copy()))
+                elif watch.pending:
+                    told = None
+                    yield watch.pending.popleft()
+                    continue
+                elif told is not None:
+                    told = None
+                    yield Delta(self.revision, {})
+                await watch.changed.wait()
+        finally:
+            self._watches.discard(watch)
+
+    async def open_lease(self, owner: str, ttl: float) -> "MemoryLease":
+        """See `Registry.open_lease`."""
+        self.check()
+        return MemoryLease(self, owner, ttl)
+
+    async def close(self) -> None:
+        """See `Registry.close`."""
+
+    def put_raw(self, key: str, value: bytes) -> None:
+        """Write a record that no lease holds."""
+        self.change({key: value})
+
+    def delete_raw(self, key: str) -> None:
+        """Remove a record, whoever holds it."""
+        self.change({}, {key})
+
+    def set_stale(self, reason: str) -> None:
+        """Become unreachable: watches say so, and leases cannot write."""
+        self._stale = reason
+        self._wake()
+
+    def set_fresh(self) -> None:
+        """Be reachable again."""
+        self._stale = None
+        self._wake()
+
+    def check(self) -> None:
+        """Raise RegistryUnavailableError while unreachable."""
+        if self._stale is not None:
+            raise RegistryUnavailableError(f"the memory registry is unreachable: {self._stale}")
+
+    def holder(self, key: str) -> "MemoryLease | None":
+        """The lease under which the record stands, if any."""
+        return self._holders.get(key)
+
+    def held_by(self, lease: "MemoryLease") -> set[str]:
+        """The keys whose records stand under `lease`."""
+        return {key for key, holder in self._holders.items() if holder is lease}
+
+    def change(
+        self, puts: Mapping[str, bytes], deletes: Iterable[str] = (), holder: "MemoryLease | None" = None
+    ) -> None:
+        """Write and remove records, in one revision; what is written belongs to `holder`."""
+        gone = self.records.keys() & deletes
+        for key in gone | puts.keys():
+            loser = self._holders.pop(key, None)
+            if loser is not None and loser is not holder:
+                loser.lose(f"the record {key} was {'replaced' if key in puts else 'removed'} by somebody else")
+        if not puts and not gone:
+            return
+        self.revision += 1
+        for key in gone:
+            del self.records[key]
+        self.records.update(puts)
+        if holder is not None:
+            self._holders.update(dict.fromkeys(puts, holder))
+        delta = Delta(self.revision, MappingProxyType(dict(puts)), frozenset(gone))
+        for watch in self._watches:
+            watch.pending.append(delta)
+        self._wake()
+
+    def _wake(self) -> None:
+        for watch in self._watches:
+            watch.changed.set()
+
+
+class MemoryLease:
+    """A lease in a `MemoryRegistry`: as long as its owner runs it is kept alive, so it expires only when told to."""
+
+    def __init__(self, registry: MemoryRegistry, owner: str, ttl: float) -> None:
+        """Open it; `MemoryRegistry.open_lease` does."""
+        self.owner = owner
+        self.ttl = ttl
+        self._registry = registry
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._expired = False
+        self._expiry: asyncio.TimerHandle | None = None
+
+    async def put(self, backend: Backend, *, force: bool = False) -> None:
+        """See `Lease.put`."""
+        key, value = key_of(backend), encode(backend, self.owner, self.ttl)
+        self._check()
+        there = self._registry.records.get(key)
+        ours = self._registry.holder(key) is self
+        if there is not None and not ours and not force:
+            record = decode(key, there)
+            owner = record.owner if isinstance(record, Record) else None
+            if owner != self.owner:
+                raise OwnedByAnotherError(f"{key} belongs to {owner or 'an unnamed owner'} and was left alone")
+        if there != value or not ours:
+            self._registry.change({key: value}, holder=self)
+
+    async def delete(self, backend: Backend) -> None:
+        """See `Lease.delete`."""
+        self._check()
+        key = key_of(backend)
+        if self._registry.holder(key) is self:
+            self._registry.change({}, {key}, holder=self)
+
+    async def lost(self) -> str:
+        """See `Lease.lost`."""
+        return await asyncio.shield(self._lost)
+
+    async def close(self) -> None:
+        """See `Lease.close`."""
+        self._end()
+
+    def freeze(self) -> None:
+        """Stop keeping it alive, as if its owner hung: it expires one TTL later, on the event loop's clock."""
+        self._expiry = asyncio.get_running_loop().call_later(self.ttl, self._expire)
+
+    def lose(self, reason: str) -> None:
+        """Tell whoever awaits `lost`; the first reason counts."""
+        if not self._lost.done():
+            self._lost.set_result(reason)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._end()
+        self.lose(f"the lease of {self.owner} expired after {self.ttl:g} s without a sign of life")
+
+    def _end(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._registry.change({}, self._registry.held_by(self), holder=self)
+
+    def _check(self) -> None:
+        self._registry.check()
+        if self._expired:
+            raise LeaseLostError(f"the lease of {self.owner} has expired")

@@ -1,0 +1,391 @@
+"""What every registry has to show: derive from `RegistryContract`, say how to reach yours, and run pytest."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from discovery.codec import MAX_VALUE, Record, decode, encode, key_of
+from discovery.errors import LeaseLostError, OwnedByAnotherError, RecordError
+from discovery.registry import Delta, Lease, Registry, Reset, Stale
+from discovery.testing.builders import backend
+from discovery.testing.support import eventually
+
+PLAIN = b"10.0.0.1:80"
+KEY = key_of(backend())
+
+
+class Follower:
+    """Folds a watch into `records`, and holds it to the protocol while it does: a breach fails what awaits it."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Prepare to follow; `following` starts and stops it."""
+        self.revision = 0
+        self.records: dict[str, bytes] | None = None
+        self.stale: str | None = None
+        self.deltas: list[Delta] = []
+        self.states: dict[int, dict[str, bytes]] = {}
+        self._registry = registry
+        self.task: asyncio.Task[None] | None = None
+
+    async def until(self, condition: Callable[[], object], what: str = "", timeout: float = 10) -> None:
+        """Wait until `condition` holds. Raises AssertionError if it does not in time, or what the watch broke."""
+
+        def holds() -> object:
+            if self.task is not None and self.task.done():
+                self.task.result()
+                raise RuntimeError("the watch ended by itself")
+            return condition()
+
+        await eventually(holds, what or "the watch to catch up", timeout)
+
+    async def sees(self, key: str, value: bytes | None) -> None:
+        """Wait until the record at `key` is `value`, or absent if None."""
+        await self.until(lambda: (self.records or {}).get(key) == value, f"{key} to be {value!r}")
+
+    async def shows(self, records: Mapping[str, bytes]) -> None:
+        """Wait until these are the records."""
+        await self.until(lambda: self.records == records, f"the records to be {records}")
+
+    async def lists(self, *keys: str) -> None:
+        """Wait until these are the keys."""
+        await self.until(lambda: (self.records or {}).keys() == set(keys), f"the keys to be {keys}")
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        events = self._registry.watch()
+        try:
+            async for event in events:
+                self._take(event)
+        finally:
+            await events.aclose()
+
+    def _take(self, event: Reset | Delta | Stale) -> None:
+        match event:
+            case Stale(reason):
+                if reason == self.stale:
+                    raise RuntimeError(f"Stale({reason!r}) was reported twice")
+                self.stale = reason
+                return
+            case Reset(revision, records):
+                self.records = dict(records)
+            case Delta(revision, puts, deletes):
+                if self.records is None:
+                    raise RuntimeError("a Delta came before the first Reset")
+                if revision < self.revision or (revision == self.revision and (puts or deletes)):
+                    raise RuntimeError(f"revision {revision} came after {self.revision}")
+                if puts.keys() & deletes or not deletes <= self.records.keys():
+                    raise RuntimeError(f"deletes {deletes - self.records.keys()} of what was never there, or also put")
+                self.records = {k: v for k, v in self.records.items() if k not in deletes} | dict(puts)
+                self.deltas.append(event)
+        self.stale = None
+        self.revision = revision
+        self.states[revision] = self.records
+
+
+@asynccontextmanager
+async def following(registry: Registry) -> AsyncIterator[Follower]:
+    """Follow `registry` meanwhile; entered once the first listing is there."""
+    follower = Follower(registry)
+    follower.task = task = asyncio.create_task(follower.run())
+    try:
+        await follower.until(lambda: follower.records is not None, "the first listing")
+        yield follower
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
+async def contents(registry: Registry) -> dict[str, bytes]:
+    """Every record now, as a watch's first listing tells it."""
+    async with following(registry) as follower:
+        return dict(follower.records or {})
+
+
+class RegistryContract:
+    """The behaviour that consumers and providers rely on, as pytest tests.
+
+    Make the place, empty, in pytest's `setup_method(self, method)`, and remove it in `teardown_method`. Each test
+    connects to it with `open`, perhaps more than once, within one event loop.
+    """
+
+    ttl: float = 2.0
+    """Seconds; the shortest TTL that the registry honours."""
+
+    def open(self) -> Registry:
+        """Another connection to this test's place."""
+        raise NotImplementedError
+
+    async def write(self, key: str, value: bytes) -> None:
+        """Put a record with another client, under no lease."""
+        raise NotImplementedError
+
+    async def remove(self, key: str) -> None:
+        """Remove a record with another client, whoever holds it."""
+        raise NotImplementedError
+
+    async def expire(self, lease: Lease) -> None:
+        """Make the lease expire, as if its owner had hung for too long and then gone on."""
+        raise NotImplementedError
+
+    def test_first_comes_a_listing_of_everything(self) -> None:
+        async def check(registry: Registry) -> None:
+            await self.write("web/a", PLAIN)
+            await self.write("db/b", b"10.0.0.2:5432")
+            assert await contents(registry) == {"web/a": PLAIN, "db/b": b"10.0.0.2:5432"}
+
+        self._run(check)
+
+    def test_an_empty_place_is_listed_as_empty(self) -> None:
+        async def check(registry: Registry) -> None:
+            assert await contents(registry) == {}
+
+        self._run(check)
+
+    def test_every_change_arrives_at_a_higher_revision(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with following(registry) as follower:
+                revisions = [follower.revision]
+                for value in (PLAIN, b"10.0.0.1:81", None, PLAIN):
+                    if value is None:
+                        await self.remove("web/a")
+                    else:
+                        await self.write("web/a", value)
+                    await follower.sees("web/a", value)
+                    revisions.append(follower.revision)
+                assert revisions == sorted(set(revisions))
+
+        self._run(check)
+
+    def test_values_pass_through_as_they_are(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with following(registry) as follower:
+                # The last is the shortest that is too long to be valid.
+                for value in (b"\xff\x00\n\"'#${}", b"{", "ключ".encode(), b"x" * (MAX_VALUE + 1)):
+                    await self.write("web/odd", value)
+                    await follower.sees("web/odd", value)
+
+        self._run(check)
+
+    def test_a_lease_writes_the_record_with_its_owner(self) -> None:
+        async def check(registry: Registry) -> None:
+            web = backend(labels={"zone": "a"}, weight=3)
+            lease = await registry.open_lease("host-1", self.ttl)
+            await lease.put(web)
+            record = decode(key_of(web), (await contents(registry))[key_of(web)])
+            assert isinstance(record, Record)
+            assert (record.backend, record.owner, record.ttl) == (web, "host-1", lease.ttl)
+            assert lease.owner == "host-1"
+            await lease.close()
+
+        self._run(check)
+
+    def test_a_record_outlives_its_ttl_while_its_owner_lives(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with following(registry) as follower, self._lease(registry) as lease:
+                await lease.put(backend())
+                await follower.lists(KEY)
+                told = len(follower.deltas)
+                await asyncio.sleep(self.ttl * 1.5)
+                assert follower.deltas[told:] == []
+
+        self._run(check)
+
+    def test_putting_the_same_again_writes_nothing(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with following(registry) as follower, self._lease(registry) as lease:
+                for _ in range(3):
+                    await lease.put(backend())
+                await lease.put(backend(id="last"))
+                await follower.lists(KEY, "web/last")
+                assert sum(KEY in delta.puts for delta in follower.deltas) == 1
+
+        self._run(check)
+
+    def test_a_change_and_a_delete_through_a_lease_arrive(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with following(registry) as follower, self._lease(registry) as lease:
+                for weight in (1, 2):
+                    await lease.put(backend(weight=weight))
+                    await follower.sees(KEY, encode(backend(weight=weight), lease.owner, lease.ttl))
+                await lease.delete(backend())
+                await follower.sees(KEY, None)
+                await lease.delete(backend())
+
+        self._run(check)
+
+    def test_what_no_reader_would_accept_is_not_written(self) -> None:
+        import pytest
+
+        async def check(registry: Registry) -> None:
+            async with self._lease(registry) as lease:
+                with pytest.raises(RecordError):
+                    await lease.put(backend(host="not a host"))
+            assert await contents(registry) == {}
+
+        self._run(check)
+
+    def test_the_record_of_another_owner_is_left_alone(self) -> None:
+        import pytest
+
+        async def check(registry: Registry) -> None:
+            async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
+                await first.put(backend())
+                before = await contents(registry)
+                with pytest.raises(OwnedByAnotherError, match="first"):
+                    await second.put(backend(weight=9))
+                await second.delete(backend())
+                assert await contents(registry) == before
+
+        self._run(check)
+
+    def test_a_record_without_an_owner_is_left_alone(self) -> None:
+        import pytest
+
+        async def check(registry: Registry) -> None:
+            await self.write(KEY, PLAIN)
+            async with self._lease(registry) as lease:
+                with pytest.raises(OwnedByAnotherError):
+                    await lease.put(backend())
+            assert await contents(registry) == {KEY: PLAIN}
+
+        self._run(check)
+
+    def test_force_takes_a_record_over_and_its_owner_learns_of_it(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
+                await first.put(backend())
+                await second.put(backend(weight=9), force=True)
+                assert await asyncio.wait_for(first.lost(), 15)
+                await first.delete(backend())
+                await first.close()
+                record = decode(KEY, (await contents(registry))[KEY])
+                assert isinstance(record, Record)
+                assert (record.owner, record.backend.weight) == ("second", 9)
+
+        self._run(check)
+
+    def test_an_owner_takes_its_own_record_over_with_a_new_lease(self) -> None:
+        async def check(registry: Registry) -> None:
+            old = await registry.open_lease("host-1", self.ttl)
+            await old.put(backend())
+            async with self._lease(self._another(), "host-1") as new:
+                await new.put(backend())
+                await old.close()
+                assert KEY in await contents(registry)
+            assert await contents(registry) == {}
+
+        self._run(check)
+
+    def test_closing_a_lease_withdraws_its_records_alone(self) -> None:
+        async def check(registry: Registry) -> None:
+            await self.write("db/b", PLAIN)
+            async with following(registry) as follower:
+                async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
+                    await first.put(backend(id="1"))
+                    await first.put(backend(id="2"))
+                    await second.put(backend(id="3"))
+                    await follower.lists("db/b", "web/1", "web/2", "web/3")
+                    await first.close()
+                    await first.close()
+                    await follower.lists("db/b", "web/3")
+                await follower.lists("db/b")
+
+        self._run(check)
+
+    def test_an_expired_lease_loses_its_records_and_its_owner_learns_of_it(self) -> None:
+        import pytest
+
+        async def check(registry: Registry) -> None:
+            async with following(self._another()) as follower:
+                lease = await registry.open_lease("host-1", self.ttl)
+                await lease.put(backend())
+                await follower.lists(KEY)
+                await self.expire(lease)
+                await follower.lists()
+                assert await asyncio.wait_for(lease.lost(), 15)
+                with pytest.raises(LeaseLostError):
+                    await lease.put(backend())
+                async with self._lease(registry, "host-2") as other:
+                    await other.put(backend())
+                    await lease.close()
+                    assert KEY in await contents(registry)
+
+        self._run(check)
+
+    def test_an_owner_learns_that_its_record_was_removed(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with self._lease(registry) as lease:
+                await lease.put(backend())
+                await self.remove(KEY)
+                assert await asyncio.wait_for(lease.lost(), 15)
+
+        self._run(check)
+
+    def test_two_watches_agree_and_one_may_end(self) -> None:
+        async def check(registry: Registry) -> None:
+            async with following(registry) as one:
+                async with following(self._another()) as two:
+                    for port in range(8000, 8020):
+                        await self.write(f"web/{port % 3}", f"10.0.0.1:{port}".encode())
+                    final = {f"web/{port % 3}": f"10.0.0.1:{port}".encode() for port in range(8000, 8020)}
+                    await one.shows(final)
+                    await two.shows(final)
+                    for revision in one.states.keys() & two.states.keys():
+                        assert one.states[revision] == two.states[revision]
+                    assert one.revision == two.revision
+                await self.remove("web/0")
+                await one.sees("web/0", None)
+
+        self._run(check)
+
+    def test_what_a_watch_adds_up_to_is_what_is_there(self) -> None:
+        from hypothesis import HealthCheck, given, settings
+        from hypothesis import strategies as st
+
+        keys = st.sampled_from(["a/1", "a/2", "b/1", "b/2"])
+        values = st.one_of(st.none(), st.integers(1, 9).map(lambda n: f"10.0.0.{n}:80".encode()))
+
+        @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(st.tuples(keys, values), max_size=20))
+        def check(operations: list[tuple[str, bytes | None]]) -> None:
+            async def operate(registry: Registry) -> None:
+                async with following(registry) as follower:
+                    expected = dict(follower.records or {})
+                    for key, value in operations:
+                        if value is not None:
+                            await self.write(key, value)
+                            expected[key] = value
+                        elif expected.pop(key, None) is not None:
+                            await self.remove(key)
+                    await follower.shows(expected)
+                    assert await contents(self._another()) == expected
+
+            self._run(operate)
+
+        check()
+
+    def _run(self, check: Callable[[Registry], Coroutine[Any, Any, None]]) -> None:
+        async def run() -> None:
+            self._opened: list[Registry] = []
+            try:
+                await check(self._another())
+            finally:
+                for registry in self._opened:
+                    await registry.close()
+
+        asyncio.run(run())
+
+    def _another(self) -> Registry:
+        self._opened.append(self.open())
+        return self._opened[-1]
+
+    @asynccontextmanager
+    async def _lease(self, registry: Registry, owner: str = "host-1") -> AsyncIterator[Lease]:
+        lease = await registry.open_lease(owner, self.ttl)
+        try:
+            yield lease
+        finally:
+            await lease.close()

@@ -1,0 +1,79 @@
+"""The memory registry keeps the contract, and plays the outages that a test asks for."""
+
+import asyncio
+
+import pytest
+
+from discovery.errors import RegistryUnavailableError
+from discovery.registry import Delta, Lease, Reset, Stale
+from discovery.registry.memory import MemoryLease, MemoryRegistry
+from discovery.testing import RegistryContract, backend
+
+
+class TestContract(RegistryContract):
+    ttl = 0.2
+
+    def setup_method(self) -> None:
+        self.registry = MemoryRegistry()
+
+    def open(self) -> MemoryRegistry:
+        return self.registry
+
+    async def write(self, key: str, value: bytes) -> None:
+        self.registry.put_raw(key, value)
+
+    async def remove(self, key: str) -> None:
+        self.registry.delete_raw(key)
+
+    async def expire(self, lease: Lease) -> None:
+        assert isinstance(lease, MemoryLease)
+        lease.freeze()
+
+
+def test_each_revision_is_one_delta_also_to_a_slow_reader() -> None:
+    async def check() -> None:
+        registry = MemoryRegistry()
+        events = registry.watch()
+        assert await anext(events) == Reset(1, {})
+        registry.put_raw("a/1", b"x")
+        registry.put_raw("a/1", b"y")
+        registry.delete_raw("a/1")
+        told = [await anext(events) for _ in range(3)]
+        assert told == [Delta(2, {"a/1": b"x"}), Delta(3, {"a/1": b"y"}), Delta(4, {}, frozenset({"a/1"}))]
+        await events.aclose()
+
+    asyncio.run(check())
+
+
+def test_an_outage_is_told_once_and_what_it_hid_follows() -> None:
+    async def check() -> None:
+        registry = MemoryRegistry()
+        registry.set_stale("cut")
+        events = registry.watch()
+        assert await anext(events) == Stale("cut")
+        with pytest.raises(RegistryUnavailableError, match="cut"):
+            await registry.open_lease("me", 1)
+        registry.put_raw("a/1", b"x")
+        registry.set_fresh()
+        assert await anext(events) == Reset(2, {"a/1": b"x"})
+        registry.set_stale("cut again")
+        assert await anext(events) == Stale("cut again")
+        registry.set_fresh()
+        assert await anext(events) == Delta(2, {})
+        await events.aclose()
+
+    asyncio.run(check())
+
+
+def test_a_lease_cannot_write_during_an_outage() -> None:
+    async def check() -> None:
+        registry = MemoryRegistry()
+        lease = await registry.open_lease("me", 1)
+        registry.set_stale("cut")
+        with pytest.raises(RegistryUnavailableError, match="cut"):
+            await lease.put(backend())
+        registry.set_fresh()
+        await lease.put(backend())
+        assert registry.records
+
+    asyncio.run(check())
