@@ -73,7 +73,7 @@ def load(name: str) -> Plugin:
         manager.hook.discovery_register_registries(register=_collector(registries))
         if manager.hook.discovery_backends_changed.get_hookimpls():
             consumers.setdefault(name, _observer(manager))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is its own fault alone
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise PluginError(
             f"the plugin {name!r} ({distribution} {version}) cannot be loaded: {type(error).__name__}: {reason}"

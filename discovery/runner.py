@@ -231,11 +231,10 @@ class Runner:
                 instance, anyway, not_before = latest, True, 0.0
             if self._apply_requested:
                 self._apply_requested, anyway, not_before = False, True, 0.0
-            due = self._offered is not None and (anyway or self._offered[0] is not self._applied)
-            if due and time.monotonic() >= not_before:
-                if instance.quiet_period and self._applied is not None:
-                    await asyncio.sleep(instance.quiet_period)
-                if await self._apply(consumer, self._offered[0], anyway=anyway):
+            snapshot = self._offered[0] if self._offered else None
+            due = snapshot is not None and (anyway or snapshot is not self._applied)
+            if snapshot is not None and due and time.monotonic() >= not_before:
+                if await self._apply(consumer, snapshot, anyway=anyway):
                     waits, not_before, anyway = delays(), 0.0, False
                 else:
                     not_before = time.monotonic() + next(waits)
@@ -244,7 +243,8 @@ class Runner:
                 await self._check_health(consumer)
                 next_health = time.monotonic() + HEALTH_EVERY
             wake_at = min(next_health, not_before) if due else next_health
-            await self._wake.wait(wake_at - time.monotonic())
+            if await self._wake.wait(wake_at - time.monotonic()) and instance.quiet_period and self._applied:
+                not_before = max(not_before, time.monotonic() + instance.quiet_period)
         return None
 
     async def _apply(self, consumer: AnyConsumer, snapshot: Snapshot, *, anyway: bool) -> bool:
@@ -310,10 +310,12 @@ class _Wake:
                     self._loop.call_soon_threadsafe(self._arrive)
                     self._under_way = True
 
-    async def wait(self, timeout: float) -> None:
+    async def wait(self, timeout: float) -> bool:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), timeout)
+        woken = self._event.is_set()
         self._event.clear()
+        return woken
 
     def _arrive(self) -> None:
         with self._lock:

@@ -1,0 +1,107 @@
+"""The last good snapshot on disk, so that a restart while the registry is away still serves."""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.codec import encode, key_of
+from discovery.files import write_atomically
+from discovery.model import Snapshot
+from discovery.registry import RegistryURL, Reset
+from discovery.rundir import base_run_dir
+from discovery.watcher import Observation, SnapshotBuilder
+
+DEBOUNCE = 1.0
+CONFIRM_EVERY = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A snapshot of an earlier run, and how many seconds ago it was last known to be true."""
+
+    snapshot: Snapshot
+    age: float
+
+
+class LastGood:
+    """Keeps the latest snapshot of one registry in a file, written a moment after a change and off the loop."""
+
+    def __init__(self, state_dir: Path, registry: RegistryURL, log: FilteringBoundLogger) -> None:
+        """The file is named after the registry, so that one is never taken for another."""
+        name = hashlib.sha256(str(registry).encode()).hexdigest()[:16]
+        self.path = state_dir / f"snapshot-{name}.json"
+        self._log = log
+        self._latest: Snapshot | None = None
+        self._written: Snapshot | None = None
+        self._stale = False
+        self._changed = asyncio.Event()
+
+    def observe(self, observation: Observation) -> None:
+        """Remember the snapshot, soon, unless it is one that the registry no longer vouches for."""
+        self._stale = observation.stale is not None
+        if not self._stale and observation.snapshot is not self._latest:
+            self._latest = observation.snapshot
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Write what changed, and mark what did not as still true, until cancelled; then write once more."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), CONFIRM_EVERY)
+                    await asyncio.sleep(DEBOUNCE)
+                self._changed.clear()
+                await asyncio.to_thread(self._write)
+        finally:
+            self._write()
+
+    def load(self) -> Remembered | None:
+        """What an earlier run remembered, if anything that can be read."""
+        try:
+            document = json.loads(self.path.read_bytes())
+            records = {key: value.encode() for key, value in document["records"].items()}
+            snapshot = SnapshotBuilder().apply(Reset(document["revision"], records)).snapshot
+            age = max(0.0, time.time() - self.path.stat().st_mtime)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._log.warning("the remembered snapshot cannot be read", path=str(self.path), reason=str(error))
+            return None
+        return Remembered(snapshot, age) if snapshot is not None else None
+
+    def _write(self) -> None:
+        snapshot = self._latest
+        if snapshot is None:
+            return
+        try:
+            if snapshot is self._written:
+                if not self._stale:
+                    os.utime(self.path)  # how old it is counts from when it was last known to be true
+                return
+            records = {key_of(backend): encode(backend).decode() for backend in snapshot.backends()}
+            document = {"revision": snapshot.revision, "records": records}
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps(document).encode(), 0o600)
+            self._written = snapshot
+        except OSError as error:
+            self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=error.strerror)
+
+
+def state_dir(override: Path | None = None) -> Path:
+    """Where state outlives a reboot: `override`, else systemd's, else /var/lib/discovery for root, else the user's."""
+    if override is not None:
+        return override
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/discovery")
+    with suppress(RuntimeError):
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "discovery")
+    return base_run_dir() / "state"

@@ -1,0 +1,115 @@
+"""How the daemon is, as frozen data: what the admin endpoint shows and the metrics count."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+
+from discovery.model import Snapshot, State
+from discovery.runner import ConsumerStatus, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStatus:
+    """The registry as followed, and every consumer. Instants are `time.monotonic()`.
+
+    `stale` is why the registry cannot be followed now. `snapshot_from_disk` marks a snapshot that an earlier run
+    remembered and this one has not yet seen confirmed; `snapshot_time` is when it was last known to be true.
+    """
+
+    registry: str
+    snapshot: Snapshot | None = None
+    snapshot_time: float | None = None
+    snapshot_from_disk: bool = False
+    stale: str | None = None
+    resets: int = 0
+    consumers: tuple[ConsumerStatus, ...] = ()
+    config_error: str | None = None
+
+    @property
+    def snapshot_age(self) -> float | None:
+        """Seconds since the snapshot was last known to be the registry's state: 0 while it is followed."""
+        if self.snapshot_time is None:
+            return None
+        return time.monotonic() - self.snapshot_time if self.stale or self.snapshot_from_disk else 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every consumer has applied a snapshot."""
+        return self.snapshot is not None and all(each.applied_revision is not None for each in self.consumers)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Each consumer that is not well, and why."""
+        return {each.name: each.problem for each in self.consumers if each.problem}
+
+
+def metrics(status: DaemonStatus) -> Iterator[Metric]:
+    """The status as Prometheus metrics."""
+    yield GaugeMetricFamily(
+        "discovery_registry_connected",
+        "1 while the registry is followed, 0 while the last snapshot stands in for it",
+        value=float(status.stale is None and status.snapshot is not None and not status.snapshot_from_disk),
+    )
+    yield CounterMetricFamily(
+        "discovery_registry_resets", "Full listings of the registry, the first included", value=status.resets
+    )
+    snapshot = status.snapshot
+    if snapshot is not None:
+        yield GaugeMetricFamily(
+            "discovery_registry_revision", "Registry revision of the latest snapshot", value=snapshot.revision
+        )
+        yield GaugeMetricFamily(
+            "discovery_snapshot_age_seconds",
+            "Seconds since the snapshot was last known to be the registry's state",
+            value=status.snapshot_age or 0.0,
+        )
+        yield GaugeMetricFamily(
+            "discovery_rejected_records",
+            "Records or fields refused in the latest snapshot",
+            value=len(snapshot.rejected),
+        )
+        backends = GaugeMetricFamily(
+            "discovery_backends", "Backends of a service in the latest snapshot", labels=("service", "state")
+        )
+        for name, service in snapshot.services.items():
+            active = sum(backend.state is State.ACTIVE for backend in service.backends)
+            backends.add_metric((name, State.ACTIVE.value), active)
+            backends.add_metric((name, State.DRAINING.value), len(service.backends) - active)
+        yield backends
+    yield from _consumer_metrics(status.consumers)
+    yield GaugeMetricFamily(
+        "discovery_config_ok",
+        "0 while the configuration file on disk is invalid and an earlier one is in force",
+        value=float(status.config_error is None),
+    )
+
+
+def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]:
+    by = ("consumer",)
+    revision = GaugeMetricFamily("discovery_consumer_applied_revision", "Revision last applied", labels=by)
+    lag = GaugeMetricFamily("discovery_consumer_lag_revisions", "Revisions between latest and applied", labels=by)
+    behind = GaugeMetricFamily(
+        "discovery_consumer_lag_seconds", "Seconds since the first change that is not applied yet", labels=by
+    )
+    applies = CounterMetricFamily("discovery_consumer_applies", "Snapshots applied", labels=by)
+    failures = CounterMetricFamily("discovery_consumer_failures", "Setups and applies that failed", labels=by)
+    seconds = SummaryMetricFamily("discovery_consumer_apply_seconds", "Time that applies took", labels=by)
+    healthy = GaugeMetricFamily("discovery_consumer_healthy", "1 while all is well with the consumer", labels=by)
+    phases = GaugeMetricFamily("discovery_consumer_phase", "1 for what it is doing", labels=("consumer", "phase"))
+    for each in consumers:
+        name = (each.name,)
+        if each.applied_revision is not None:
+            revision.add_metric(name, each.applied_revision)
+        if each.offered_revision is not None:
+            lag.add_metric(name, max(0, each.offered_revision - (each.applied_revision or 0)))
+            behind.add_metric(name, time.monotonic() - each.behind_since if each.behind_since is not None else 0.0)
+        applies.add_metric(name, each.applies)
+        failures.add_metric(name, each.failures)
+        seconds.add_metric(name, each.applies, each.apply_seconds)
+        healthy.add_metric(name, float(each.problem is None))
+        for phase in Phase:
+            phases.add_metric((each.name, phase.value), float(each.phase is phase))
+    yield from (revision, lag, behind, applies, failures, seconds, healthy, phases)
