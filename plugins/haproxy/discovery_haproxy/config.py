@@ -1,0 +1,241 @@
+"""The configuration: what each option means, its default, and which combinations make no sense."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from discovery.plugin import PluginConfig
+from discovery_haproxy.routing import Claim, check
+from discovery_haproxy.values import (
+    AbsolutePath,
+    Address,
+    Balance,
+    Connections,
+    CookieName,
+    Duration,
+    HostHeader,
+    Hosts,
+    Line,
+    Lines,
+    Method,
+    Paths,
+    Prefixes,
+    RequestTarget,
+    Status,
+    listed,
+)
+
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
+
+
+class BindConfig(PluginConfig):
+    """Where to listen, and how."""
+
+    address: Address
+    certificate: Paths = ()
+    """PEM files (chain and key), or directories of them: makes the bind TLS."""
+    accept_proxy: bool = False
+    """Whether clients, a load balancer in front, speak the PROXY protocol."""
+    options: Line | None = None
+    """Further words for the `bind` line."""
+
+
+def _binds(value: object) -> object:
+    if isinstance(value, int):
+        raise ValueError(f"{value} is a port alone: write 127.0.0.1:{value}, or *:{value} for every address")
+    return tuple({"address": bind} if isinstance(bind, str) else bind for bind in listed(value))
+
+
+Binds = Annotated[
+    tuple[BindConfig, ...],
+    Field(min_length=1),
+    BeforeValidator(_binds, json_schema_input_type=str | BindConfig | list[str | BindConfig]),
+]
+
+
+class CheckConfig(PluginConfig):
+    """A health check: of the TCP connection, or with `path` of an HTTP answer."""
+
+    path: RequestTarget | None = None
+    method: Method = "GET"
+    host: HostHeader = "localhost"
+    status: Status = "200-399"
+    interval: Duration = "2s"
+    fall: int = Field(default=3, ge=1, le=1000)
+    rise: int = Field(default=2, ge=1, le=1000)
+    port: int | None = Field(default=None, ge=1, le=65535)
+
+    @model_validator(mode="after")
+    def _http_needs_a_path(self) -> "CheckConfig":
+        for name in ("method", "host", "status"):
+            if self.path is None and name in self.model_fields_set:
+                raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
+        return self
+
+
+def _check(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
+class CookieConfig(PluginConfig):
+    """A cookie that HAProxy sets, so that a client stays with its backend."""
+
+    name: CookieName = "SERVERID"
+    secure: bool = False
+    """Whether browsers send it over TLS alone."""
+
+
+def _cookie(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Timeouts(PluginConfig):
+    """HAProxy's timeouts; what is not given here comes from the defaults."""
+
+    connect: Duration | None = None
+    client: Duration | None = None
+    server: Duration | None = None
+    queue: Duration | None = None
+    tunnel: Duration | None = None
+    check: Duration | None = None
+    http_request: Duration | None = None
+    http_keep_alive: Duration | None = None
+    client_fin: Duration | None = None
+    server_fin: Duration | None = None
+
+
+class DefaultTimeouts(Timeouts):
+    """The timeouts of every service that has none of its own."""
+
+    connect: Duration = "5s"
+    client: Duration = "1m"
+    server: Duration = "1m"
+    queue: Duration = "10s"
+    tunnel: Duration = "1h"
+    check: Duration = "5s"
+    http_request: Duration = "10s"
+    # Also bounds how long an old worker waits for idle clients after a reload.
+    http_keep_alive: Duration = "10s"
+    client_fin: Duration = "30s"
+    server_fin: Duration = "30s"
+
+
+class ServiceConfig(PluginConfig):
+    """How one service of the registry is offered."""
+
+    bind: Binds | None = None
+    """Addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, `*:PORT`, a socket's path, a table, or a list of these.
+    Not given: the instance's own `bind`."""
+    mode: Literal["http", "tcp"] = "http"
+    hosts: Hosts = ()
+    """Host names to take from a shared bind: `example.com`, `*.example.com`, `example.*`, `*`."""
+    path_prefix: Prefixes = ()
+    balance: Balance = "roundrobin"
+    check: Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)] = (
+        CheckConfig()
+    )
+    timeouts: Timeouts = Timeouts()
+    maxconn: Connections | None = None
+    """Connections from clients at a time, for the service as a whole."""
+    server_maxconn: Connections | None = None
+    """Connections to each backend at a time; more wait in the queue."""
+    cookie: Annotated[
+        CookieConfig | None, BeforeValidator(_cookie, json_schema_input_type=str | CookieConfig | None)
+    ] = None
+    send_proxy: Literal["v1", "v2"] | None = None
+    """Speak the PROXY protocol to the backends."""
+    frontend_lines: Lines = ()
+    backend_lines: Lines = ()
+    server_options: Line | None = None
+    """Further words for every `server` line."""
+
+    @model_validator(mode="after")
+    def _tcp_has_no_http(self) -> "ServiceConfig":
+        if self.mode == "tcp":
+            for name, given in {"hosts": self.hosts, "path_prefix": self.path_prefix, "cookie": self.cookie}.items():
+                if given:
+                    raise ValueError(f'{name!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
+            if self.balance.startswith(_HTTP_ONLY_BALANCE):
+                raise ValueError(f'balance {self.balance!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
+        return self
+
+
+class ExternalConfig(PluginConfig):
+    """A HAProxy that is not ours: write its configuration to `path`, then reload it in exactly one of three ways."""
+
+    path: AbsolutePath
+    master_socket: AbsolutePath | None = None
+    systemd_unit: Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.:-]+$")] | None = None
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments; no shell."""
+    timeout: float = Field(default=10.0, gt=0, le=600)
+    """Seconds that the reload may take."""
+    stats_socket: AbsolutePath | None = None
+    """Where HAProxy shall answer which configuration is live, which is then proved after each reload."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ExternalConfig":
+        ways = [self.master_socket, self.systemd_unit, self.command]
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give exactly one of 'master_socket', 'systemd_unit' and 'command'")
+        return self
+
+
+class HAProxyConfig(PluginConfig):
+    """One HAProxy that follows the registry."""
+
+    services: dict[str, ServiceConfig] = Field(default_factory=dict)
+    """The services to offer. None: every service, by host name, on `bind`."""
+    bind: Binds = (BindConfig(address="127.0.0.1:8080"),)
+    """Where services listen that name no bind of their own."""
+    template: AbsolutePath | None = None
+    """A Jinja2 template in place of the built-in one."""
+    binary: AbsolutePath | None = None
+    external: ExternalConfig | None = None
+    timeouts: DefaultTimeouts = DefaultTimeouts()
+    hard_stop_after: Duration = "30m"
+    """How long a replaced worker may serve the connections that it has."""
+    maxconn: Connections | None = None
+    """Connections of the whole process at a time. Not given: what the limit of open files allows."""
+    retries: int = Field(default=3, ge=0, le=100)
+    access_log: bool = False
+    """Log every request and connection, not only what changes."""
+    stats: Address | None = None
+    """Where to show HAProxy's statistics page, and Prometheus metrics on /metrics."""
+    nameservers: tuple[Address, ...] = ()
+    """DNS servers for backends with host names. None: those of /etc/resolv.conf."""
+    files: Paths = ()
+    """Further files that your lines or template name: HAProxy is reloaded when they change."""
+    global_lines: Lines = ()
+    defaults_lines: Lines = ()
+
+    @field_validator("services")
+    @classmethod
+    def _names(cls, services: dict[str, ServiceConfig]) -> dict[str, ServiceConfig]:
+        for name in services:
+            if not _SERVICE.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot be a service's name: it is 1-128 letters, digits, '_', '.' and '-',"
+                    " the first no sign"
+                )
+        return services
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> "HAProxyConfig":
+        claims = claims_of(self)
+        check(claims)
+        for claim in claims:
+            if claim.address == self.stats:
+                raise ValueError(f"service {claim.service!r} and 'stats' both bind {self.stats}")
+        return self
+
+
+def claims_of(config: HAProxyConfig) -> tuple[Claim, ...]:
+    """What the configured services want to listen on."""
+    return tuple(
+        Claim(name, bind.address, service.mode, service.hosts, service.path_prefix, bind.accept_proxy, service.maxconn)
+        for name, service in sorted(config.services.items())
+        for bind in service.bind or config.bind
+    )
