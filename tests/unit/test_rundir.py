@@ -35,12 +35,12 @@ def test_another_users_directory_in_tmp_is_refused(monkeypatch: pytest.MonkeyPat
     path = Path(f"/tmp/discovery-{uid}")
     path.mkdir(mode=0o700)
     try:
-        with pytest.raises(CannotStartError, match="not ours alone"):
+        with pytest.raises(CannotStartError, match="written to by others"):
             base_run_dir()
         os.chown(path, uid, -1)
         assert base_run_dir() == path
-        path.chmod(0o755)
-        with pytest.raises(CannotStartError, match="not ours alone"):
+        path.chmod(0o777)
+        with pytest.raises(CannotStartError, match="written to by others"):
             base_run_dir()
     finally:
         path.rmdir()

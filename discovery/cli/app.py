@@ -1,0 +1,54 @@
+"""The typer app: global options and the table of commands."""
+
+import os
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from discovery.cli import config, demo, plugins, register, run, services, watch
+from discovery.cli.options import LogFormat, LogLevel
+
+app = typer.Typer(
+    name="discovery",
+    help="Dynamic service discovery: whoever consumes backends follows the registry, by itself.",
+    epilog="Exit codes: 0 done, 2 usage or configuration, 1 anything else.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help and errors: short, and brackets in them stay brackets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("services")(services.services)
+app.command("watch")(watch.watch)
+app.command("register")(register.register)
+app.command("plugins")(plugins.plugins)
+app.add_typer(config.app, name="config")
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def discovery(
+    context: typer.Context,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(envvar="DISCOVERY_LOG_LEVEL", help="The least level of what is logged, to stderr. Default: info."),
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(envvar="DISCOVERY_LOG_FORMAT", help="key=value lines or one JSON object a line. Default: text."),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="DISCOVERY_DEBUG", help="Show where an unexpected error came from.")
+    ] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    """Dynamic service discovery: whoever consumes backends follows the registry, by itself."""
+    if show_version:
+        typer.echo(f"discovery-framework {version('discovery-framework')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+    # Through the environment: children are to speak as we do.
+    given = {"LOG_LEVEL": log_level, "LOG_FORMAT": log_format, "DEBUG": "1" if debug else None}
+    os.environ.update({f"DISCOVERY_{name}": value for name, value in given.items() if value is not None})

@@ -1,0 +1,75 @@
+"""`discovery services`: what the registry holds now."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from discovery.cli.console import note, result
+from discovery.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption, TimeoutOption, registry_at
+
+if TYPE_CHECKING:
+    from discovery.model import Rejected, Snapshot
+
+
+def services(
+    service: Annotated[str | None, typer.Argument(help="Only this service.")] = None,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+) -> None:
+    """List services, backends and rejected records.
+
+    \b
+    discovery services
+    discovery services web --json --registry etcd://10.0.0.1:2379,10.0.0.2:2379
+    """
+    from discovery.documents import snapshot_document
+
+    snapshot = asyncio.run(_current(registry, timeout))
+    if service is not None:
+        snapshot = _only(snapshot, service)
+    if as_json:
+        result(json.dumps(snapshot_document(snapshot), indent=2, ensure_ascii=False))
+        return
+    from discovery.cli.records import HEADER, row
+    from discovery.cli.table import print_table
+    from discovery.model import State
+
+    backends = list(snapshot.backends())
+    if backends:
+        print_table(HEADER, [row(each) for each in backends], [each.state is State.DRAINING for each in backends])
+    else:
+        note(f"no backends of {service!r}" if service is not None else "no backends")
+    if snapshot.rejected:
+        _print_rejected(snapshot.rejected, below=bool(backends))
+
+
+async def _current(url: str, timeout: float) -> "Snapshot":
+    from discovery.once import current_snapshot
+
+    registry = registry_at(url)
+    try:
+        return await current_snapshot(registry, timeout)
+    finally:
+        await registry.close()
+
+
+def _only(snapshot: "Snapshot", service: str) -> "Snapshot":
+    from discovery.model import Snapshot
+
+    rejected = (each for each in snapshot.rejected if each.key.partition("/")[0] == service)
+    backends = (each for each in snapshot.backends() if each.service == service)
+    return Snapshot.of(snapshot.revision, backends, rejected)
+
+
+def _print_rejected(rejected: Sequence["Rejected"], *, below: bool) -> None:
+    from discovery.cli.records import rejected_line
+
+    if below:
+        result("")
+    result(f"Rejected records ({len(rejected)}):")
+    for each in rejected:
+        result(f"  {rejected_line(each)}")

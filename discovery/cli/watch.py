@@ -1,0 +1,94 @@
+"""`discovery watch`: every change as it happens."""
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from discovery.cli.console import abandon_stdout, note, result
+from discovery.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption, registry_at
+from discovery.cli.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from discovery.cli.records import ChangeSet
+    from discovery.model import Rejected
+    from discovery.watcher import Observation
+
+_COLOURS = {"=": "\x1b[36m", "+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
+
+
+def watch(as_json: JsonOption = False, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+    """Follow every change as it happens.
+
+    Never ends by itself; Ctrl-C or SIGTERM ends it.
+
+    With --json there is one line for each change set: revision, reset, added, updated, removed. In a line with
+    "reset": true (the first, and whenever the registry had to be listed again) "added" is the complete listing and
+    "removed" what has gone since the line before.
+
+    \b
+    discovery watch
+    discovery watch --json | jq .added
+    """
+    run_until_signal(_watch(registry, as_json))
+
+
+async def _watch(url: str, as_json: bool) -> None:
+    from discovery.watcher import observe
+
+    registry = registry_at(url)
+    observations = observe(registry)
+    _cancel_when_nobody_reads()
+    try:
+        await _tell(observations, _print_json if as_json else _print_text)
+    except BrokenPipeError:
+        abandon_stdout()
+    finally:
+        await observations.aclose()
+        await registry.close()
+
+
+async def _tell(observations: AsyncIterator["Observation"], tell: Callable[["ChangeSet"], None]) -> None:
+    from discovery.cli.records import change_set, rejected_line
+
+    told = None
+    rejected: frozenset[Rejected] = frozenset()
+    stale = False
+    async for observation in observations:
+        if observation.stale is not None:
+            note(f"the registry cannot be followed: {observation.stale}; trying again")
+        elif stale:
+            note("following the registry again")
+        stale = observation.stale is not None
+        if observation.snapshot is None or stale:
+            continue
+        if changes := change_set(told, observation):
+            tell(changes)
+        told = observation.snapshot
+        now = frozenset(told.rejected)
+        for each in sorted(now - rejected, key=rejected_line):
+            note(f"rejected {rejected_line(each)}")
+        rejected = now
+
+
+def _print_json(changes: "ChangeSet") -> None:
+    from discovery.cli.records import change_set_json
+
+    result(change_set_json(changes))
+
+
+def _print_text(changes: "ChangeSet") -> None:
+    from discovery.cli.records import change_set_lines
+
+    colours = sys.stdout.isatty()
+    for mark, line in change_set_lines(changes):
+        result(f"{_COLOURS[mark]}{mark}\x1b[0m {line}" if colours else f"{mark} {line}")
+
+
+def _cancel_when_nobody_reads() -> None:
+    # A pipe's writing end becomes readable only when its reader has gone; otherwise that shows at the next change.
+    task = asyncio.current_task()
+    if task is not None and stat.S_ISFIFO(os.fstat(1).st_mode):
+        asyncio.get_running_loop().add_reader(1, task.cancel)

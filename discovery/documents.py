@@ -1,0 +1,39 @@
+"""The JSON form of backends and snapshots: one for the command line and the admin endpoint."""
+
+from typing import Any
+
+from discovery.model import Backend, Rejected, Snapshot
+
+
+def record(backend: Backend) -> dict[str, Any]:
+    """A backend as JSON has it: service, id, host, port, weight, state and labels."""
+    return {
+        "service": backend.service,
+        "id": backend.id,
+        "host": backend.host,
+        "port": backend.port,
+        "weight": backend.weight,
+        "state": backend.state.value,
+        "labels": dict(backend.labels),
+    }
+
+
+def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as JSON has it: revision, services by name, and rejected records with their reasons."""
+    return {
+        "revision": snapshot.revision,
+        "services": {name: [record(each) for each in service.backends] for name, service in snapshot.services.items()},
+        "rejected": [rejected_document(each) for each in snapshot.rejected],
+    }
+
+
+def rejected_document(rejected: Rejected) -> dict[str, Any]:
+    """A rejected record: key, reason, and the one field that was ignored (null: all of it was)."""
+    return {"key": rejected.key, "reason": rejected.reason, "field": rejected.field}
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line: what a terminal or a log would act upon (newlines, escapes) is written as `\n`, `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,216 @@
+"""The registrar on a registry in memory: whatever happens meanwhile, the registry ends as it was told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from discovery import registrar as module
+from discovery.codec import Record, decode
+from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
+from discovery.model import Backend
+from discovery.registrar import Registrar, Status, machine_id
+from discovery.registry import Delta
+from discovery.registry.memory import MemoryRegistry
+from discovery.testing import backend, eventually
+
+A, B, C = backend(id="a", port=1), backend(id="b", port=2), backend(id="c", port=3)
+OTHERS = b'{"host": "10.0.0.1", "port": 9, "owner": "other"}'
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(module, "_MOST_DELAY", 0.05)
+
+
+@asynccontextmanager
+async def registering(registry: MemoryRegistry, *backends: Backend, force: bool = False) -> AsyncIterator[Registrar]:
+    registrar = Registrar(registry, "me", 0.05, structlog.get_logger(), force=force)
+    registrar.set(backends)
+    running = asyncio.create_task(registrar.run())
+    try:
+        yield registrar
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def standing(registry: MemoryRegistry) -> dict[str, Backend]:
+    records = {key: decode(key, value) for key, value in registry.records.items()}
+    return {key: each.backend for key, each in records.items() if isinstance(each, Record) and each.owner == "me"}
+
+
+def keys(*backends: Backend) -> dict[str, Backend]:
+    return {f"{each.service}/{each.id}": each for each in backends}
+
+
+async def becomes(registry: MemoryRegistry, *backends: Backend) -> None:
+    await eventually(lambda: standing(registry) == keys(*backends))
+
+
+def test_it_follows_the_set_with_one_write_for_each_difference_and_withdraws_at_the_end() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        async with registering(registry, A, B) as registrar:
+            await becomes(registry, A, B)
+            assert registry.revision == 3
+            heavier = backend(id="b", port=2, weight=7)
+            registrar.set([heavier, C])
+            await becomes(registry, heavier, C)
+            assert registry.revision == 6
+            registrar.set([C, heavier])
+            await asyncio.sleep(0)
+            await eventually(lambda: registrar.status.registered == keys(heavier, C).keys())
+            assert registry.revision == 6
+        assert registry.records == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_record_is_back_and_its_neighbour_was_never_away() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        async with registering(registry, A, B) as registrar:
+            await becomes(registry, A, B)
+            removed: list[frozenset[str]] = []
+
+            async def follow() -> None:
+                async for event in registry.watch():
+                    removed.extend([event.deletes] if isinstance(event, Delta) and event.deletes else [])
+
+            following = asyncio.create_task(follow())
+            await asyncio.sleep(0)
+            first = registry.holder("web/b")
+            registry.delete_raw("web/a")
+            await eventually(lambda: registry.holder("web/b") is not first)
+            await becomes(registry, A, B)
+            await eventually(lambda: registrar.status == Status(frozenset(keys(A, B))))
+            following.cancel()
+            assert removed == [frozenset({"web/a"})]
+
+    asyncio.run(scenario())
+
+
+def test_an_expired_lease_is_followed_by_another() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        async with registering(registry, A):
+            await becomes(registry, A)
+            first = registry.holder("web/a")
+            assert first is not None
+            first.freeze()
+            await eventually(lambda: registry.holder("web/a") not in (None, first))
+            await becomes(registry, A)
+
+    asyncio.run(scenario())
+
+
+def test_another_owners_key_is_left_alone_reported_once_and_taken_when_free() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        registry.put_raw("web/a", OTHERS)
+        with structlog.testing.capture_logs() as logs:
+            async with registering(registry, A, B) as registrar:
+                await becomes(registry, B)
+                await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+                await asyncio.sleep(0.2)  # several retries
+                assert registry.records["web/a"] == OTHERS
+                assert [log["key"] for log in logs if log["log_level"] == "warning"] == ["web/a"]
+                registry.delete_raw("web/a")
+                await becomes(registry, A, B)
+                await eventually(lambda: not registrar.status.failing)
+
+    asyncio.run(scenario())
+
+
+def test_force_takes_it() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        registry.put_raw("web/a", OTHERS)
+        async with registering(registry, A, force=True):
+            await becomes(registry, A)
+
+    asyncio.run(scenario())
+
+
+def test_a_registry_that_is_away_at_first_gets_it_later() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        registry.set_stale("gone")
+        async with registering(registry, A) as registrar:
+            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), RegistryUnavailableError))
+            registry.set_fresh()
+            await becomes(registry, A)
+            await eventually(lambda: registrar.status == Status(frozenset({"web/a"})))
+
+    asyncio.run(scenario())
+
+
+def test_changes_during_an_outage_are_made_after_it() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        async with registering(registry, A, B) as registrar:
+            await becomes(registry, A, B)
+            registry.set_stale("gone")
+            registrar.set([B, C])
+            await eventually(lambda: "web/c" in registrar.status.failing)
+            assert registrar.status.registered == {"web/b"}
+            registry.set_fresh()
+            await becomes(registry, B, C)
+
+    asyncio.run(scenario())
+
+
+_BACKENDS = st.sets(st.sampled_from(["a", "b", "c"])).map(lambda ids: [backend(id=id_, port=ord(id_)) for id_ in ids])
+_HAPPENINGS = st.one_of(
+    st.tuples(st.just("set"), _BACKENDS),
+    st.tuples(st.sampled_from(["delete", "steal", "expire"]), st.sampled_from(["web/a", "web/b", "web/c"])),
+    st.tuples(st.sampled_from(["stale", "fresh", "wait"]), st.none()),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(happenings=st.lists(_HAPPENINGS, max_size=8), final=_BACKENDS)
+def test_whatever_happens_the_registry_ends_as_wanted(
+    happenings: Iterable[tuple[str, object]], final: list[Backend]
+) -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        async with registering(registry) as registrar:
+            for what, argument in happenings:
+                match what, argument:
+                    case "set", list(backends):
+                        registrar.set(backends)
+                    case "delete", str(key):
+                        registry.delete_raw(key)
+                    case "steal", str(key):
+                        registry.put_raw(key, OTHERS)
+                    case "expire", str(key) if holder := registry.holder(key):
+                        holder.freeze()
+                    case "stale", _:
+                        registry.set_stale("gone")
+                    case "fresh", _:
+                        registry.set_fresh()
+                await asyncio.sleep(0.005 if what == "wait" else 0)
+            registry.set_fresh()
+            registrar.set(final)
+            for key in [key for key, value in registry.records.items() if value == OTHERS]:
+                registry.delete_raw(key)
+            await becomes(registry, *final)
+            await eventually(lambda: registrar.status == Status(frozenset(keys(*final))))
+        assert registry.records == {}
+
+    asyncio.run(scenario())
+
+
+def test_the_machine_id_is_stable_and_not_the_secret_one() -> None:
+    assert machine_id() == machine_id()
+    with suppress(FileNotFoundError):
+        assert Path("/etc/machine-id").read_text().strip() not in machine_id()
