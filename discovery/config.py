@@ -96,6 +96,8 @@ class Overrides:
     admin: str | None = None
     run_dir: Path | None = None
     state_dir: Path | None = None
+    log_level: str | None = None
+    log_format: str | None = None
 
 
 def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Settings:
@@ -114,6 +116,9 @@ def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Sett
     for name in ("admin", "run_dir", "state_dir"):
         if (value := getattr(overrides, name)) is not None:
             raw[name] = value
+    for name, value in (("level", overrides.log_level), ("format", overrides.log_format)):
+        if value is not None:
+            raw["log"] = {**raw.get("log", {}), name: value}
     parsed = validate(FileSettings, raw, place)
     return Settings(
         registry=_registry_url(parsed.registry),

@@ -13,32 +13,38 @@ from discovery.errors import CannotStartError
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+def run_dir_path(override: Path | None = None) -> Path:
+    """Where the run directory is, made or not.
+
+    `override` (from `--run-dir` or DISCOVERY_RUN_DIR), else /run/discovery for root, $XDG_RUNTIME_DIR/discovery, or
+    /tmp/discovery-UID.
+    """
+    if override is not None:
+        return override.absolute()
+    if os.geteuid() == 0:
+        return Path("/run/discovery")
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime, "discovery")
+    return Path(f"/tmp/discovery-{os.geteuid()}")  # noqa: S108 - checked before it is used
+
+
 def base_run_dir(override: Path | None = None) -> Path:
     """The run directory, made if missing.
 
-    `override` (from `--run-dir` or DISCOVERY_RUN_DIR), else /run/discovery for root, $XDG_RUNTIME_DIR/discovery, or
-    /tmp/discovery-UID. Raises CannotStartError if it cannot be made, or if the one in /tmp is not ours alone.
+    Raises CannotStartError if it cannot be made, or if others can write to it and to its parent.
     """
-    shared = False
-    if override is not None:
-        path = override.absolute()
-    elif os.geteuid() == 0:
-        path = Path("/run/discovery")
-    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        path = Path(runtime, "discovery")
-    else:
-        path, shared = Path(f"/tmp/discovery-{os.geteuid()}"), True  # noqa: S108 - checked below
+    path = run_dir_path(override)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         # In /tmp anybody could have made it before us, or put a link there.
-        status = path.lstat() if shared else None
+        status = path.lstat() if path.parent.stat().st_mode & stat.S_ISVTX else None
     except OSError as error:
         raise CannotStartError(
             f"the run directory {path} cannot be made: {error.strerror}; choose another with --run-dir"
         ) from None
-    if status and not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077):
+    if status and not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022):
         raise CannotStartError(
-            f"the run directory {path} is not ours alone (owner and mode 0700); remove it, or choose another"
+            f"the run directory {path} can be written to by others; remove it, or choose another"
             " with --run-dir"
         )
     return path

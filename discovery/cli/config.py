@@ -1,0 +1,61 @@
+"""`discovery config`: is a configuration right, and what may stand in it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discovery.cli.console import result
+
+app = typer.Typer(help="Check a configuration file, or print its schema.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The configuration to check.", show_default=False)
+    ] = None,
+    option: Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="The same.")] = None,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the JSON schema of the configuration instead.")
+    ] = False,
+) -> int:
+    """Check a configuration file, the options of its plugins included. 2 if it is wrong; every fault is named."""
+    from discovery.errors import ConfigError, PluginError
+
+    if json_schema:
+        _print_schema()
+        return 0
+    path = config or option
+    if path is None:
+        raise ConfigError("name the configuration file to check: discovery config check FILE")
+    from discovery import plugins
+    from discovery.config import load_settings
+    from discovery.instances import build
+
+    settings = load_settings(path)
+    instances = build(settings)
+    plugins.open_registry(settings.registry)
+    if instances.broken:
+        raise PluginError("; ".join(instances.broken.values()))
+    result(f"{path}: valid; consumers: {', '.join(instances.usable)}")
+    return 0
+
+
+def _print_schema() -> None:
+    from discovery import plugins
+    from discovery.cli.console import note
+    from discovery.config import json_schema
+    from discovery.errors import PluginError
+
+    configs = {}
+    for name in plugins.installed():
+        try:
+            consumers = plugins.load(name).consumers
+        except PluginError as error:
+            note(str(error))
+            continue
+        if name in consumers:
+            configs[name] = consumers[name].Config
+    result(json.dumps(json_schema(configs), indent=2))

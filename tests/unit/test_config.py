@@ -1,0 +1,177 @@
+"""Configuration: what may be written, and that every fault is named with its key, its place and the way out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery import ConfigError, PluginConfig
+from discovery.config import Overrides, json_schema, load_settings, validate_options
+
+
+def settings_of(tmp_path: Path, text: str, **overrides: Any) -> Any:
+    path = tmp_path / "discovery.toml"
+    path.write_text(text)
+    return load_settings(path, Overrides(**overrides))
+
+
+def test_defaults_need_no_file() -> None:
+    settings = load_settings(None, Overrides(plugins=("haproxy",)))
+    assert str(settings.registry) == "etcd://127.0.0.1:2379"
+    assert settings.admin == ("127.0.0.1", 9901)
+    assert settings.admin_is_default
+    assert settings.consumers["haproxy"].plugin == "haproxy"
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    settings = settings_of(
+        tmp_path,
+        """
+        admin = "off"
+        [registry]
+        url = "etcds://10.0.0.1:2379,10.0.0.2:2379/prod"
+        username = "reader"
+        password_file = "/etc/discovery/password"
+        ca = "/etc/discovery/ca.pem"
+        [log]
+        level = "debug"
+        [consumers.edge]
+        plugin = "haproxy"
+        quiet_period = 0.5
+        services.web = { bind = "0.0.0.0:80" }
+        """,
+    )
+    assert str(settings.registry) == "etcds://reader@10.0.0.1:2379,10.0.0.2:2379/prod"
+    assert dict(settings.registry.options) == {
+        "ca": "/etc/discovery/ca.pem",
+        "password_file": "/etc/discovery/password",
+    }
+    assert settings.admin is None
+    assert settings.log.level == "debug"
+    edge = settings.consumers["edge"]
+    assert (edge.plugin, edge.quiet_period) == ("haproxy", 0.5)
+    assert edge.options == {"services": {"web": {"bind": "0.0.0.0:80"}}}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("haproxy.services.web.bind=127.0.0.1:80", {"services": {"web": {"bind": "127.0.0.1:80"}}}),
+        ("haproxy.maxconn=100", {"maxconn": 100}),
+        ("haproxy.check=true", {"check": True}),
+        ('haproxy.bind=["a:1", "b:2"]', {"bind": ["a:1", "b:2"]}),
+        ('haproxy.services."apache.service".bind=x', {"services": {"apache.service": {"bind": "x"}}}),
+        ('haproxy."a=b"=c=d', {"a=b": "c=d"}),
+        ("haproxy.empty=", {"empty": ""}),
+        ("haproxy.since=2026-01-01", {"since": "2026-01-01"}),
+        ("haproxy.text=1\nother = 2", {"text": "1\nother = 2"}),
+    ],
+)
+def test_set(assignment: str, expected: dict[str, Any]) -> None:
+    settings = load_settings(None, Overrides(plugins=("haproxy",), assignments=(assignment,)))
+    assert settings.consumers["haproxy"].options == expected
+
+
+def test_set_wins_over_the_file_key_by_key(tmp_path: Path) -> None:
+    text = '[consumers.haproxy]\nplugin = "haproxy"\nservices.web = { bind = "a:1", mode = "tcp" }'
+    settings = settings_of(tmp_path, text, assignments=("haproxy.services.web.bind=b:2",))
+    assert settings.consumers["haproxy"].options == {"services": {"web": {"bind": "b:2", "mode": "tcp"}}}
+
+
+@pytest.mark.parametrize(
+    "assignment", ["", "haproxy", "haproxy=1", "=1", "haproxy.=1", "hap roxy.x=1", "haproxy.a\n.b=1"]
+)
+def test_set_that_is_no_assignment(assignment: str) -> None:
+    with pytest.raises(ConfigError, match=r"INSTANCE\.KEY|no instance"):
+        load_settings(None, Overrides(plugins=("haproxy",), assignments=(assignment,)))
+
+
+def test_set_for_an_unknown_instance_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no instance 'haprxy'; there are: haproxy"):
+        load_settings(None, Overrides(plugins=("haproxy",), assignments=("haprxy.x=1",)))
+
+
+@given(st.text(max_size=30))
+def test_set_never_fails_otherwise_than_by_saying_so(text: str) -> None:
+    try:
+        load_settings(None, Overrides(plugins=("haproxy",), assignments=(f"haproxy.{text}",)))
+    except ConfigError as error:
+        assert "--set" in str(error) or "command line" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("admn = 'off'", "admn: unknown key; did you mean 'admin'?"),
+        ("[registry]\nur = 'x'", "registry.ur: unknown key; did you mean 'url'?"),
+        ("[registry]\nurl = 'localhost'", "'localhost' is not a URL"),
+        ("[log]\nlevel = 'loud'", "log.level: "),
+        ("[consumers.edge]\nbind = 1", "consumers.edge.plugin: is required"),
+        ("[consumers.'a b']\nplugin = 'x'", "an instance's name"),
+        ("consumers = 3", "consumers: must be a table"),
+        ("admin = 'nowhere'", "admin: 'nowhere' is neither HOST:PORT nor \"off\""),
+        ("[consumers", "is not valid TOML"),
+    ],
+)
+def test_faults_name_the_place_and_the_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_of(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match="no-such.toml: cannot be read: No such file"):
+        load_settings(Path("no-such.toml"))
+
+
+class Service(PluginConfig):
+    bind: str | list[str] | None = None
+    mode: str = "http"
+
+
+class Example(PluginConfig):
+    services: dict[str, Service] = {}
+    maxconn: int = 1
+
+
+def options(**given: Any) -> Any:
+    settings = load_settings(None, Overrides(plugins=("example",)))
+    consumer = settings.consumers["example"]
+    return type(consumer)("example", "example", 0, given, "edge.toml")
+
+
+def test_a_plugins_options_are_validated_by_its_type() -> None:
+    assert validate_options(options(services={"web": {"bind": "x"}}), Example).services["web"].bind == "x"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"services": {"web": {"bnd": 1}}}, "consumers.example.services.web.bnd: unknown key; did you mean 'bind'?"),
+        ({"service": {}}, "consumers.example.service: unknown key; did you mean 'services'?"),
+        ({"zzz": 1}, "consumers.example.zzz: unknown key; known here are: maxconn, services"),
+        ({"maxconn": "many"}, "consumers.example.maxconn: "),
+        ({"services": {"a.b": {"mode": 1}}}, 'consumers.example.services."a.b".mode: '),
+    ],
+)
+def test_a_plugins_faults_name_place_key_and_nearest(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate_options(options(**given), Example)
+    assert str(caught.value).startswith("edge.toml: ")
+    assert message in str(caught.value)
+
+
+def test_every_fault_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate_options(options(maxconn="many", zzz=1), Example)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_the_schema_holds_the_core_and_every_plugin() -> None:
+    schema = json_schema({"example": Example})
+    (variant,) = schema["properties"]["consumers"]["additionalProperties"]["oneOf"]
+    assert variant["properties"]["plugin"] == {"const": "example"}
+    assert {"services", "maxconn", "quiet_period"} <= variant["properties"].keys()
+    assert "example.Service" in schema["$defs"]

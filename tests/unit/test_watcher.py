@@ -1,0 +1,80 @@
+"""Registry events fold into snapshots that equal the registry's contents, whatever the road there."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.model import Snapshot
+from discovery.registry import Delta, Reset, Stale
+from discovery.watcher import SnapshotBuilder
+
+KEYS = st.sampled_from([f"{service}/{id_}" for service in ("a", "b", "c") for id_ in ("1", "2", "3", "4")])
+VALUES = st.sampled_from(
+    [
+        b"10.0.0.1:80",
+        b"10.0.0.2:80",
+        b'{"host": "h", "port": 1, "weight": 7}',
+        b"nonsense",
+        b"",
+        b'{"host": "h", "port": 1, "haproxy_server_options": "backup"}',
+    ]
+)
+RECORDS = st.dictionaries(KEYS, VALUES)
+CHANGES = st.lists(st.tuples(st.dictionaries(KEYS, VALUES, max_size=3), st.frozensets(KEYS, max_size=3)), max_size=12)
+
+
+def of_contents(revision: int, contents: dict[str, bytes]) -> Snapshot | None:
+    return SnapshotBuilder().apply(Reset(revision, contents)).snapshot
+
+
+@given(RECORDS, CHANGES)
+def test_snapshot_is_a_function_of_contents(records: dict[str, bytes], changes: list[tuple[dict, frozenset]]) -> None:
+    builder = SnapshotBuilder()
+    contents = dict(records)
+    assert builder.apply(Reset(1, records)).snapshot == of_contents(1, contents)
+    for revision, (puts, deletes) in enumerate(changes, start=2):
+        deleted = frozenset(deletes - puts.keys())
+        contents = {key: value for key, value in contents.items() if key not in deleted} | puts
+        snapshot = builder.apply(Delta(revision, puts, deleted)).snapshot
+        expected = of_contents(revision if puts or deleted else snapshot.revision, contents)
+        assert snapshot == expected
+        assert snapshot.services == expected.services
+        assert list(snapshot.services) == sorted(snapshot.services)
+        assert all(service.backends for service in snapshot.services.values())
+
+
+def test_not_synced_is_no_snapshot() -> None:
+    builder = SnapshotBuilder()
+    observation = builder.apply(Stale("down"))
+    assert observation.snapshot is None
+    assert observation.stale == "down"
+    assert builder.apply(Reset(5, {})).snapshot == Snapshot(5)
+
+
+def test_stale_keeps_the_last_snapshot_and_an_empty_delta_ends_it() -> None:
+    builder = SnapshotBuilder()
+    before = builder.apply(Reset(1, {"a/1": b"10.0.0.1:80"})).snapshot
+    stale = builder.apply(Stale("down"))
+    assert (stale.snapshot, stale.stale) == (before, "down")
+    back = builder.apply(Delta(9, {}))
+    assert back.snapshot is before
+    assert back.stale is None
+
+
+def test_rewriting_the_same_value_keeps_the_same_backend() -> None:
+    builder = SnapshotBuilder()
+    before = builder.apply(Reset(1, {"a/1": b"10.0.0.1:80", "a/2": b"10.0.0.2:80"})).snapshot
+    after = builder.apply(Delta(2, {"a/1": b"10.0.0.1:80"})).snapshot
+    assert after.revision == 2
+    assert after.services["a"].backends[0] is before.services["a"].backends[0]
+
+
+def test_a_record_gone_bad_leaves_and_says_why() -> None:
+    builder = SnapshotBuilder()
+    builder.apply(Reset(1, {"a/1": b"10.0.0.1:80", "a/2": b"10.0.0.2:80"}))
+    after = builder.apply(Delta(2, {"a/1": b"10.0.0.1:0"})).snapshot
+    assert [backend.id for backend in after.backends()] == ["2"]
+    assert [rejected.key for rejected in after.rejected] == ["a/1"]
+    assert "port" in after.rejected[0].reason
+    healed = builder.apply(Delta(3, {"a/1": b"10.0.0.1:81"})).snapshot
+    assert healed.rejected == ()
+    assert [backend.id for backend in healed.backends()] == ["1", "2"]
