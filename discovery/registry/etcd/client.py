@@ -1,0 +1,117 @@
+"""Calls to the cluster: a member that does not answer in its share of the time is left for the next."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Final
+
+from discovery.backoff import delays
+from discovery.errors import ConfigError, RegistryUnavailableError
+from discovery.registry.etcd.connection import Connection
+from discovery.registry.etcd.failures import MemberUnavailableError, reason
+from discovery.registry.etcd.login import Tokens
+from discovery.registry.etcd.messages import Message, Method
+from discovery.registry.etcd.settings import Settings, TLSMaterial
+
+CALL_SECONDS: Final = 8.0
+ATTEMPT_SECONDS: Final = 2.5
+_FIRST_DELAY: Final = 0.1
+_MOST_DELAY: Final = 2.0
+_GRACE_SECONDS = 5.0
+
+
+def rounds() -> Iterator[float]:
+    """How many seconds to wait after all members have failed once, twice and so on."""
+    return delays(_FIRST_DELAY, _MOST_DELAY)
+
+
+class Client:
+    """One connection per member, made when first needed; the member that last answered is asked first."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep the settings. No I/O yet."""
+        self.settings = settings
+        self.tokens = Tokens(settings.login)
+        self._connections: dict[str, Connection] = {}
+        self._retired: set[asyncio.Task[None]] = set()
+        self._material: TLSMaterial | None = None
+        self._at = random.randrange(len(settings.endpoints))  # noqa: S311 - no secret
+        self._closed = False
+
+    async def call(
+        self, method: Method, request: Message, *, timeout: float = CALL_SECONDS, attempt: float = ATTEMPT_SECONDS
+    ) -> Message:
+        """Ask until a member answers, `attempt` seconds each and `timeout` in all; so the call must be idempotent.
+
+        Raises RegistryUnavailableError if none does, and whatever `failures.explain` makes of a refusal.
+        """
+        endpoints = self.settings.endpoints
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
+        retries = rounds()
+        failures = 0
+        while True:
+            at = self._at
+            connection = self._connection(endpoints[at])
+            try:
+                return await connection.call(method, request, min(attempt, deadline - clock()))
+            except MemberUnavailableError as error:
+                failures += 1
+                self._retire_if_renewed(connection)
+                if self._at == at:
+                    self._at = (at + 1) % len(endpoints)
+                wait = 0.0 if failures % len(endpoints) else next(retries)
+                if clock() + wait >= deadline:
+                    raise self.none_answers(error) from None
+                await asyncio.sleep(wait)
+
+    def connect(self, endpoint: str) -> Connection:
+        """A new connection to a member, for its caller to close."""
+        tls = self.settings.tls
+        if tls is not None:
+            try:
+                self._material = tls.read()
+            except ConfigError:
+                # They were there at the start: someone is replacing them.
+                if self._material is None:
+                    raise
+        return Connection(endpoint, self.tokens, self._material, tls.server_name if tls else None)
+
+    def none_answers(self, last: MemberUnavailableError) -> RegistryUnavailableError:
+        """What to say when every member has failed, `last` being the last one's reason."""
+        if len(self.settings.endpoints) == 1:
+            return RegistryUnavailableError(str(last))
+        return RegistryUnavailableError(
+            f"etcd {self.settings}: no member can serve, the last one because: {reason(last)}"
+        )
+
+    async def close(self) -> None:
+        """Close every connection of this client; those of `connect` are their callers'. Idempotent."""
+        self._closed = True
+        for task in self._retired:
+            task.cancel()
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            await connection.close()
+
+    def _connection(self, endpoint: str) -> Connection:
+        if self._closed:
+            raise RegistryUnavailableError(f"etcd {self.settings}: the registry is closed")
+        if endpoint not in self._connections:
+            self._connections[endpoint] = self.connect(endpoint)
+        return self._connections[endpoint]
+
+    def _retire_if_renewed(self, connection: Connection) -> None:
+        """Connect anew from now on if the certificates have been replaced since this connection was made."""
+        tls = self.settings.tls
+        if tls is None or self._connections.get(connection.endpoint) is not connection:
+            return
+        try:
+            renewed = tls.read() != connection.tls
+        except ConfigError:
+            return
+        if renewed:
+            del self._connections[connection.endpoint]
+            task = asyncio.ensure_future(connection.close(_GRACE_SECONDS))
+            self._retired.add(task)
+            task.add_done_callback(self._retired.discard)

@@ -1,0 +1,183 @@
+"""A channel to one member: calls, and the stream of a watch. Everything gRPC raises ends here."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from discovery.errors import RegistryError
+from discovery.registry.etcd.failures import MemberUnavailableError, TokenExpiredError, failure
+from discovery.registry.etcd.login import Tokens
+from discovery.registry.etcd.messages import Message, Method
+from discovery.registry.etcd.settings import TLSMaterial
+
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # A hung process keeps its connection open: ping_timeout is what notices it, keepalive_timeout alone does not.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    # etcd closes a connection that pings without calls.
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 3_000),
+    # The default of 4 MiB is less than a listing, or the catch-up of a watch.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+)
+# A member that is cut off from the quorum then refuses instead of answering from what it remembers.
+_METADATA = (("hasleader", "true"),)
+
+
+class Connection:
+    """One member, reached by a channel of its own. Raises errors of `failures` and `discovery.errors` alone."""
+
+    def __init__(
+        self, endpoint: str, tokens: Tokens, tls: TLSMaterial | None = None, server_name: str | None = None
+    ) -> None:
+        """Make the channel, which connects on its first use. Needs a running event loop."""
+        self.endpoint = endpoint
+        self.tls = tls
+        self._tokens = tokens
+        self._answered = False
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(endpoint, _OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+            name = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
+            self._channel = grpc.aio.secure_channel(endpoint, credentials, (*_OPTIONS, *name))
+
+    async def call(self, method: Method, request: Message, timeout: float) -> Message:
+        """Ask once, and a second time after a new login if the token has expired. `timeout` is in seconds, for each."""
+        token = await self._tokens.current(self, timeout)
+        try:
+            return await self.ask(method, request, timeout, token)
+        except TokenExpiredError:
+            if not self._tokens.usable:
+                raise
+            token = await self._tokens.renew(self, timeout, token)
+            return await self.ask(method, request, timeout, token)
+
+    async def ask(self, method: Method, request: Message, timeout: float, token: str | None) -> Message:
+        """Ask once, as whoever `token` stands for. Of a streaming method, the first answer."""
+        try:
+            if not method.streaming:
+                return await self._unary(method)(request, timeout=timeout, metadata=_metadata(token))
+            call = self._stream(method)(_once(request), timeout=timeout, metadata=_metadata(token))
+            try:
+                answer = await call.read()
+            finally:
+                call.cancel()
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(error) from None
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+            raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
+        self._answered = True
+        if answer is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise MemberUnavailableError(f"etcd {self.endpoint}: it ended the call without an answer")
+        return answer
+
+    async def open(self, method: Method, timeout: float) -> "Stream":
+        """Open a stream that lasts; `timeout` is for the login, if one is due."""
+        token = await self._tokens.current(self, timeout)
+        return Stream(self.endpoint, self._stream(method)(metadata=_metadata(token)))
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the channel, after `grace` seconds for the calls in flight."""
+        await self._channel.close(grace)
+
+    def _failure(self, error: grpc.aio.AioRpcError) -> RegistryError:
+        reported = failure(self.endpoint, error)
+        if "closed the connection" in str(reported) and self.tls is None and not self._answered:
+            return MemberUnavailableError(f"{reported}: if it speaks TLS, write etcds://")
+        return reported
+
+    def _unary(self, method: Method) -> Any:
+        return self._channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
+
+    def _stream(self, method: Method) -> Any:
+        return self._channel.stream_stream(method.path, method.request.SerializeToString, method.response.FromString)
+
+
+class Stream:
+    """Requests and responses of one stream. A response is read only when asked for, so that nothing piles up here."""
+
+    def __init__(self, endpoint: str, call: Any) -> None:
+        """Take a stream just opened."""
+        self.endpoint = endpoint
+        self._call = call
+        self._reading: asyncio.Task[Any] | None = None
+
+    async def send(self, request: Message, timeout: float) -> None:
+        """Send a request. Raises MemberUnavailableError if it is not taken in `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._call.write(request)
+        except TimeoutError:
+            raise self._hung(timeout) from None
+        except asyncio.InvalidStateError:
+            # The stream has ended meanwhile; the next `receive` tells why.
+            return
+        except grpc.aio.AioRpcError as error:
+            raise failure(self.endpoint, error) from None
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+            raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
+
+    async def receive(self, timeout: float) -> Message | None:
+        """The next response; None if there is none within `timeout` seconds. Raises when the stream has ended."""
+        if self._reading is None:
+            # A task of its own, because to cancel a read is to cancel the stream.
+            self._reading = asyncio.ensure_future(self._call.read())
+        done, _ = await asyncio.wait({self._reading}, timeout=timeout)
+        if not done:
+            return None
+        reading, self._reading = self._reading, None
+        if reading.cancelled():
+            raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed")
+        error = reading.exception()
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise failure(self.endpoint, error)
+        if error is not None:
+            raise RegistryError(f"etcd {self.endpoint}: {error}") from error
+        if reading.result() is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise MemberUnavailableError(f"etcd {self.endpoint}: it ended the watch")
+        return reading.result()
+
+    async def close(self) -> None:
+        """End the stream, whether or not the member listens."""
+        self._call.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+                await asyncio.wait({self._reading})
+                if not self._reading.cancelled():
+                    self._reading.exception()
+            self._reading = None
+
+    def _hung(self, timeout: float) -> MemberUnavailableError:
+        return MemberUnavailableError(f"etcd {self.endpoint}: no answer for {timeout:g} s")
+
+
+async def _once(request: Message) -> AsyncIterator[Message]:
+    yield request
+
+
+def _metadata(token: str | None) -> Sequence[tuple[str, str]]:
+    return (*_METADATA, ("token", token)) if token else _METADATA
+
+
+def _cancelled() -> bool:
+    """Whether it is our task that is cancelled; gRPC says the same when only the call is."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,115 @@
+"""What went wrong, in the words of discovery.errors: one line that names the member and the way out."""
+
+import grpc
+
+from discovery.errors import AccessDeniedError, LeaseLostError, RegistryError, RegistryUnavailableError
+
+_ELSEWHERE = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNIMPLEMENTED,  # not an etcd at all
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+# What gRPC and etcd say, and what it means to a person; the first that fits counts.
+_MEANINGS = (
+    ("no leader", "it has no leader: the cluster has lost its quorum, or this member is cut off from it"),
+    ("not capable", "it is still starting"),
+    ("connection refused", "connection refused: is etcd running there?"),
+    ("dns resolution failed", "its name cannot be resolved"),
+    ("domain name not found", "its name cannot be resolved"),
+    ("certificate_verify_failed", "its certificate is not trusted: give its authority's by ?ca=FILE"),
+    ("certificate verify failed", "its certificate is not trusted: give its authority's by ?ca=FILE"),
+    ("hostname verification", "its certificate is for another name: see ?server_name=NAME"),
+    ("peer name", "its certificate is for another name: see ?server_name=NAME"),
+    ("certificate_required", "it asks for a certificate: give ?cert=FILE&key=FILE"),
+    ("bad_certificate", "it refuses our certificate: see ?cert=FILE&key=FILE"),
+    ("unknown_ca", "it does not trust our certificate: see ?cert=FILE&key=FILE"),
+    ("wrong_version_number", "it does not speak TLS: write etcd:// for plain text"),
+    ("ssl", "no TLS connection can be made: see ?ca=FILE, ?cert=FILE and ?key=FILE"),
+    ("timed out", "no answer in time"),
+    ("timeout", "no answer in time"),
+    ("deadline exceeded", "no answer in time"),
+    ("socket closed", "it closed the connection"),
+    ("connection reset", "it closed the connection"),
+    ("unreachable", "the network is unreachable"),
+    ("no route", "there is no route to it"),
+)
+
+
+class MemberUnavailableError(RegistryUnavailableError):
+    """This member does not answer or cannot serve; another may."""
+
+
+class TokenExpiredError(AccessDeniedError):
+    """The member does not know our token, or asks for one."""
+
+
+class CompactedError(RegistryError):
+    """The revision asked for is compacted."""
+
+
+class FutureRevisionError(RegistryError):
+    """The revision asked for has not happened here: this is another history."""
+
+
+class LeaseExistsError(RegistryError):
+    """The lease is already granted."""
+
+
+class LoginNotNeededError(RegistryError):
+    """The cluster has authentication switched off."""
+
+
+def failure(endpoint: str, error: grpc.aio.AioRpcError) -> RegistryError:
+    """The failure of a call to the member at `endpoint`."""
+    return explain(endpoint, error.code(), error.details() or "")
+
+
+def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> RegistryError:
+    """The same from its parts; etcd cancels a watch by a text alone, without a code."""
+    text = details.lower()
+    where = f"etcd {endpoint}"
+    if "has been compacted" in text:
+        return CompactedError(f"{where}: the revision is compacted")
+    if "future revision" in text:
+        return FutureRevisionError(f"{where}: the revision has not happened")
+    if code is grpc.StatusCode.UNAUTHENTICATED or "invalid auth token" in text or "auth store is old" in text:
+        return TokenExpiredError(f"{where}: the login has expired")
+    if "user name is empty" in text:
+        return TokenExpiredError(
+            f"{where} asks for a user and a password: write etcd://USER@HOST:PORT (see the README)"
+        )
+    if "authentication is not enabled" in text:
+        return LoginNotNeededError(f"{where}: authentication is not enabled")
+    if "authentication failed" in text or "user name not found" in text:
+        return AccessDeniedError(f"{where}: wrong user or password: correct them in the registry URL")
+    if code is grpc.StatusCode.PERMISSION_DENIED or "permission denied" in text:
+        return AccessDeniedError(f"{where}: permission denied: grant the user's role the prefix")
+    if "lease not found" in text:
+        return LeaseLostError(f"{where}: the lease has expired or was revoked")
+    if "lease already exists" in text:
+        return LeaseExistsError(f"{where}: the lease is already granted")
+    if "space exceeded" in text:
+        return RegistryError(f"{where} is out of space: compact and defragment it, then disarm its alarm")
+    if code is None or code in _ELSEWHERE or "too many requests" in text:
+        return MemberUnavailableError(f"{where}: {_meaning(details)}")
+    return RegistryError(f"{where} refused: {_one_line(details)}")
+
+
+def reason(error: RegistryError) -> str:
+    """What `error` says of the member, without its name."""
+    return str(error).partition(": ")[2] or str(error)
+
+
+def _meaning(details: str) -> str:
+    text = details.lower()
+    return next((meaning for sign, meaning in _MEANINGS if sign in text), _one_line(details))
+
+
+def _one_line(details: str) -> str:
+    return " ".join(details.removeprefix("etcdserver: ").split())[:200] or "no reason given"

@@ -1,0 +1,145 @@
+"""What is known of the keys under a prefix, and what each response of a watch adds to it. No I/O.
+
+The rules are those by which a client of etcd stays right through fragments, catch-up, compaction, failover and a
+cluster that is made anew; each is named where it is kept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+from discovery.registry.base import Delta, Reset
+from discovery.registry.etcd.listing import Listing
+from discovery.registry.etcd.messages import DELETE, Message
+
+_REVISION = attrgetter("kv.mod_revision")
+_REQUESTED_PROGRESS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is known may be wrong or cannot be followed on: list again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """The member has ended the watch, in its own words."""
+
+    reason: str
+
+
+class Follower:
+    """Folds listings and watch responses into deltas of one revision each.
+
+    `revision` is the last one up to which everything is known; None before the first listing and in doubt.
+    """
+
+    def __init__(self, prefix: bytes) -> None:
+        """Know nothing."""
+        self.prefix = prefix
+        self.revision: int | None = None
+        self.created = False
+        self._revisions: dict[bytes, int] = {}
+        self._cluster = 0
+        self._term = 0
+        self._fragments: list[Message] = []
+
+    def reset(self, listing: Listing) -> Reset:
+        """Begin from a listing, whatever was known before."""
+        self.revision = listing.revision
+        self._revisions = listing.revisions
+        self._cluster = listing.header.cluster_id
+        self._term = listing.header.raft_term
+        return Reset(listing.revision, {self.relative(key): value for key, value in listing.values.items()})
+
+    def forget(self) -> None:
+        """Be in doubt: only a listing helps."""
+        self.revision = None
+
+    def opened(self) -> None:
+        """A new stream begins. What the last one left half said is dropped."""
+        self.created = False
+        self._fragments = []
+
+    def agrees_with(self, listing: Listing) -> bool:
+        """Whether a linearizable listing of the keys, at our revision, is of our history and finds the same.
+
+        A cluster that was emptied can come back under the same id: then its revision or its term went back, or a key's
+        modification revision is not the one we know.
+        """
+        return (
+            listing.header.cluster_id == self._cluster
+            and listing.header.raft_term >= self._term
+            and listing.header.revision >= (self.revision or 0)
+            and listing.revisions == self._revisions
+        )
+
+    def receive(self, response: Message) -> tuple[Delta, ...] | Doubt | Canceled:
+        """Take one response in."""
+        if response.compact_revision:
+            # At creation or later. Never skip ahead: what was compacted is unknown.
+            return Doubt(f"revision {response.compact_revision} is compacted")
+        if response.canceled:
+            # Even when `created` is set, as it is for a token that has expired.
+            return Canceled(response.cancel_reason or "the watch was canceled")
+        if response.header.cluster_id != self._cluster:
+            return Doubt("another cluster answers")
+        if response.created:
+            # Its header shows the present revision while what happened before is still to come: never advance by it.
+            self.created = True
+            return ()
+        if response.watch_id == _REQUESTED_PROGRESS:
+            # It may overtake events that are not delivered yet: a sign of life, nothing more.
+            return ()
+        if not response.events:
+            self._progress(response.header.revision)
+            return ()
+        if response.fragment:
+            # It can split a revision; what has come so far is of no use alone.
+            self._fragments.extend(response.events)
+            return ()
+        events, self._fragments = [*self._fragments, *response.events], []
+        return self._advance(events)
+
+    def _progress(self, revision: int) -> None:
+        if self.revision is not None and revision > self.revision and not self._fragments:
+            self.revision = revision
+
+    def _advance(self, events: list[Message]) -> tuple[Delta, ...] | Doubt:
+        deltas = tuple(self._deltas(events))
+        known = self.revision or 0
+        for delta in deltas:
+            if delta.revision <= known:
+                return Doubt(f"revision {delta.revision} came after {known}")
+            known = delta.revision
+        if deltas:
+            self.revision = known
+        return deltas
+
+    def _deltas(self, events: list[Message]) -> Iterator[Delta]:
+        first = (self.revision or 0) + 1
+        # One response is not one transaction, nor one transaction one response: a revision is.
+        for revision, changed in groupby(events, _REVISION):
+            if revision < first:
+                continue  # delivered before
+            puts: dict[str, bytes] = {}
+            deletes: set[str] = set()
+            for event in changed:
+                kv = event.kv
+                key = self.relative(kv.key)
+                if event.type == DELETE:
+                    self._revisions.pop(kv.key, None)
+                    puts.pop(key, None)
+                    deletes.add(key)
+                else:
+                    self._revisions[kv.key] = revision
+                    deletes.discard(key)
+                    puts[key] = kv.value
+            yield Delta(revision, puts, frozenset(deletes))
+
+    def relative(self, key: bytes) -> str:
+        """A key without the prefix, as text; what is no UTF-8 becomes text that no record may have as its key."""
+        return key[len(self.prefix) :].decode(errors="backslashreplace")

@@ -1,0 +1,155 @@
+"""A lease in etcd, kept alive by a task of its own."""
+
+import asyncio
+import math
+import secrets
+import time
+from contextlib import suppress
+
+from discovery.codec import encode, key_of
+from discovery.errors import LeaseLostError, RegistryError
+from discovery.model import Backend
+from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.failures import LeaseExistsError
+from discovery.registry.etcd.messages import (
+    LEASE_GRANT,
+    LEASE_KEEP_ALIVE,
+    LEASE_REVOKE,
+    LeaseGrantRequest,
+    LeaseKeepAliveRequest,
+    LeaseRevokeRequest,
+)
+from discovery.registry.etcd.records import Records
+
+_CLOSE_SECONDS = 3.0
+
+
+def _now() -> float:
+    """Seconds that also pass while the machine sleeps, as they do for the members."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class EtcdLease:
+    """Registrations under one lease. Open with `EtcdLease.open`."""
+
+    @classmethod
+    async def open(cls, client: Client, prefix: bytes, owner: str, ttl: float) -> "EtcdLease":
+        """Have a lease granted: whole seconds, at least the cluster's least. Raises as Client.call does."""
+        # A number of our own makes the request one that may be repeated.
+        number = secrets.randbits(62) + 1
+        request = LeaseGrantRequest(TTL=max(1, math.ceil(ttl)), ID=number)
+        before = _now()
+        try:
+            granted = float((await client.call(LEASE_GRANT, request)).TTL)
+        except LeaseExistsError:
+            # An attempt was carried out, but its answer lost; the first keep-alive tells how long it is.
+            granted = float(request.TTL)
+        return cls(client, prefix, owner, number, granted, before)
+
+    def __init__(self, client: Client, prefix: bytes, owner: str, number: int, ttl: float, granted_at: float) -> None:
+        """Begin to keep it alive."""
+        self._client = client
+        self._owner = owner
+        self._number = number
+        self._ttl = ttl
+        self._expires = granted_at + ttl
+        self._records = Records(client, prefix, owner, number)
+        self._keys: set[str] = set()
+        self._changing = asyncio.Lock()
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.create_task(self._keep_alive(), name=f"etcd lease of {owner}")
+
+    @property
+    def owner(self) -> str:
+        """Who holds it; written into every record."""
+        return self._owner
+
+    @property
+    def ttl(self) -> float:
+        """Seconds granted, which may be more than were asked for."""
+        return self._ttl
+
+    async def put(self, backend: Backend, *, force: bool = False) -> None:
+        """Write the record under this lease, unless it already stands so."""
+        key, value = key_of(backend), encode(backend, self._owner, self._ttl)
+        async with self._changing:
+            self._raise_if_lost()
+            try:
+                await self._records.put(key, value, force=force)
+            except LeaseLostError as error:
+                self._lose(str(error))
+                raise
+            self._keys.add(key)
+
+    async def delete(self, backend: Backend) -> None:
+        """Remove the record if it is still this lease's; otherwise do nothing."""
+        key = key_of(backend)
+        async with self._changing:
+            self._raise_if_lost()
+            self._keys.discard(key)
+            await self._records.delete(key)
+
+    async def lost(self) -> str:
+        """Wait until the lease, or a record under it, is gone or taken over, and return why."""
+        return await asyncio.shield(self._lost)
+
+    async def close(self) -> None:
+        """Withdraw every record by ending the lease. Idempotent; gives up quietly if no member answers in time."""
+        await self.abandon()
+        with suppress(RegistryError):
+            request = LeaseRevokeRequest(ID=self._number)
+            await self._client.call(LEASE_REVOKE, request, timeout=_CLOSE_SECONDS, attempt=_CLOSE_SECONDS / 2)
+
+    async def abandon(self) -> None:
+        """Stop keeping it alive, so that its records stand until the time is over."""
+        self._lose("the lease was closed")
+        self._keeper.cancel()
+        await asyncio.wait({self._keeper})
+
+    async def _keep_alive(self) -> None:
+        wait = self._ttl / 3
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                await self._renew()
+                await self._verify()
+                wait = self._ttl / 3
+            except LeaseLostError as error:
+                self._lose(str(error))
+                return
+            except RegistryError:
+                # Unreachable, or not allowed at the moment. The members count down, and so do we.
+                wait = self._ttl / 12
+
+    async def _renew(self) -> None:
+        before = _now()
+        left = self._expires - before
+        if left <= 0:
+            raise LeaseLostError(f"the lease has expired: no way was found to renew it within {self._ttl:g} s")
+        request = LeaseKeepAliveRequest(ID=self._number)
+        answer = await self._client.call(LEASE_KEEP_ALIVE, request, timeout=left, attempt=self._ttl / 6)
+        if answer.TTL <= 0:
+            raise LeaseLostError("the lease has expired or was revoked")
+        self._ttl = float(answer.TTL)
+        self._expires = before + self._ttl
+
+    async def _verify(self) -> None:
+        """Look at our records as well: members before 3.5.23 and 3.4.38 may renew a lease that is revoked."""
+        limit = self._ttl / 6
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._changing.acquire()
+            try:
+                lost = await self._records.first_lost(self._keys, timeout=limit)
+            finally:
+                self._changing.release()
+            if lost is not None:
+                raise LeaseLostError(lost)
+
+    def _raise_if_lost(self) -> None:
+        if self._lost.done():
+            raise LeaseLostError(f"{self._lost.result()}: open another and put everything again")
+
+    def _lose(self, why: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(why)

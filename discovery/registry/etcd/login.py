@@ -1,0 +1,52 @@
+"""The token of a user: asked for when first needed, and again when a member no longer knows it."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from discovery.registry.etcd.failures import LoginNotNeededError
+from discovery.registry.etcd.messages import AUTHENTICATE, AuthenticateRequest
+from discovery.registry.etcd.settings import Login
+
+if TYPE_CHECKING:
+    from discovery.registry.etcd.connection import Connection
+
+
+class Tokens:
+    """Holds the one token of a client; each member forgets it on its own once it is unused for a while."""
+
+    def __init__(self, login: Login | None) -> None:
+        """Without a login, no token is ever asked for or sent."""
+        self._login = login
+        self._token: str | None = None
+        self._renewing = asyncio.Lock()
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a user to log in."""
+        return self._login is not None
+
+    def forget(self) -> None:
+        """Log in anew before the next call."""
+        self._token = None
+
+    async def current(self, connection: "Connection", timeout: float) -> str | None:
+        """The token to send; empty where the cluster asks for none. Raises as `renew` does."""
+        if self._login is None or self._token is not None:
+            return self._token
+        return await self.renew(connection, timeout, None)
+
+    async def renew(self, connection: "Connection", timeout: float, stale: str | None) -> str | None:
+        """A token other than `stale`, from the member at hand, in `timeout` seconds.
+
+        Raises AccessDeniedError for a wrong user or password, MemberUnavailableError if the member does not answer.
+        """
+        if self._login is None:
+            return None
+        async with self._renewing:
+            if self._token is None or self._token == stale:
+                request = AuthenticateRequest(name=self._login.user, password=self._login.password())
+                try:
+                    self._token = (await connection.ask(AUTHENTICATE, request, timeout, None)).token
+                except LoginNotNeededError:
+                    self._token = ""
+            return self._token

@@ -1,0 +1,119 @@
+"""Writing and withdrawing records under a lease, by transactions that may be repeated."""
+
+from collections.abc import Iterable
+
+from discovery.codec import Record, decode
+from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
+from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.messages import (
+    EQUAL,
+    TARGET_CREATE,
+    TARGET_LEASE,
+    TARGET_MOD,
+    TXN,
+    Compare,
+    DeleteRangeRequest,
+    Message,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+)
+
+_PUT_ATTEMPTS = 10
+_CHUNK = 100  # etcd takes 128 operations in one transaction unless told otherwise
+
+
+class Records:
+    """The records of one owner under one lease."""
+
+    def __init__(self, client: Client, prefix: bytes, owner: str, lease: int) -> None:
+        """Keep the arguments."""
+        self._client = client
+        self._prefix = prefix
+        self._owner = owner
+        self._lease = lease
+
+    async def put(self, key: str, value: bytes, *, force: bool) -> None:
+        """Write `value` unless it stands already. Raises OwnedByAnotherError, or as Client.call does."""
+        name = self._prefix + key.encode()
+        existing: Message | None = None
+        for _ in range(_PUT_ATTEMPTS):
+            if existing is None:
+                unchanged = Compare(result=EQUAL, target=TARGET_CREATE, key=name, create_revision=0)
+            elif existing.lease == self._lease and existing.value == value:
+                return
+            else:
+                if not force:
+                    self._refuse_another(key, existing)
+                unchanged = Compare(result=EQUAL, target=TARGET_MOD, key=name, mod_revision=existing.mod_revision)
+            answer = await self._client.call(
+                TXN,
+                TxnRequest(
+                    compare=[unchanged],
+                    success=[RequestOp(request_put=PutRequest(key=name, value=value, lease=self._lease))],
+                    failure=[RequestOp(request_range=RangeRequest(key=name))],
+                ),
+            )
+            if answer.succeeded:
+                return
+            # Also where an attempt was carried out but its answer lost: then it stands, under our lease.
+            found = answer.responses[0].response_range.kvs
+            existing = found[0] if found else None
+        raise RegistryUnavailableError(f"etcd: the record {key!r} changed {_PUT_ATTEMPTS} times while it was written")
+
+    async def delete(self, key: str) -> None:
+        """Remove a record if it is still under the lease."""
+        name = self._prefix + key.encode()
+        await self._client.call(
+            TXN,
+            TxnRequest(
+                compare=[self._under_lease(name)],
+                success=[RequestOp(request_delete_range=DeleteRangeRequest(key=name))],
+            ),
+        )
+
+    async def first_lost(self, keys: Iterable[str], timeout: float) -> str | None:
+        """The first of `keys` that is no longer under the lease, in words; None if all are. Linearizable."""
+        names = [self._prefix + key.encode() for key in keys]
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            answer = await self._client.call(
+                TXN,
+                TxnRequest(
+                    compare=[self._under_lease(name) for name in chunk],
+                    failure=[RequestOp(request_range=RangeRequest(key=name)) for name in chunk],
+                ),
+                timeout=timeout,
+            )
+            if answer.succeeded:
+                continue
+            for name, response in zip(chunk, answer.responses, strict=True):
+                key, kvs = name[len(self._prefix) :].decode(), response.response_range.kvs
+                if not kvs:
+                    return f"the record {key!r} was removed"
+                if kvs[0].lease != self._lease:
+                    return f"the record {key!r} was taken over by {_describe(key, kvs[0])}"
+        return None
+
+    def _under_lease(self, name: bytes) -> Message:
+        return Compare(result=EQUAL, target=TARGET_LEASE, key=name, lease=self._lease)
+
+    def _refuse_another(self, key: str, existing: Message) -> None:
+        if existing.lease != self._lease and _owner(key, existing) != self._owner:
+            raise OwnedByAnotherError(
+                f"the record {key!r} belongs to {_describe(key, existing)}:"
+                " remove it there, choose another id, or force it"
+            )
+
+
+def _owner(key: str, existing: Message) -> str | None:
+    record = decode(key, existing.value)
+    return record.owner if isinstance(record, Record) else None
+
+
+def _describe(key: str, existing: Message) -> str:
+    owner = _owner(key, existing)
+    if owner is not None:
+        return f"{owner!r}"
+    return "another program, which gives no name" if existing.lease else "nobody we know of (written by hand?)"

@@ -1,0 +1,43 @@
+"""The etcd registry: records under a prefix of an etcd v3 cluster."""
+
+from collections.abc import AsyncGenerator
+from weakref import WeakSet
+
+from discovery.registry.base import RegistryEvent
+from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.lease import EtcdLease
+from discovery.registry.etcd.settings import Settings
+from discovery.registry.etcd.watch import Timing, Watch
+from discovery.registry.url import RegistryURL
+
+
+class EtcdRegistry:
+    """Implements `discovery.registry.Registry` on an etcd v3 cluster, 3.4 or later."""
+
+    def __init__(self, settings: Settings, timing: Timing | None = None) -> None:
+        """Prepare. No I/O yet."""
+        self._settings = settings
+        self._timing = timing or Timing()
+        self._client = Client(settings)
+        self._leases: WeakSet[EtcdLease] = WeakSet()
+
+    @classmethod
+    def from_url(cls, url: RegistryURL) -> "EtcdRegistry":
+        """Make it from `etcd://` or `etcds://`, see `Settings.from_url`. Raises ConfigError."""
+        return cls(Settings.from_url(url))
+
+    def watch(self) -> AsyncGenerator[RegistryEvent, None]:
+        """Follow every record under the prefix, for ever."""
+        return Watch(self._client, self._settings.prefix, self._timing).events()
+
+    async def open_lease(self, owner: str, ttl: float) -> EtcdLease:
+        """Open a lease of `ttl` seconds, in whole seconds and not less than the cluster's least."""
+        lease = await EtcdLease.open(self._client, self._settings.prefix, owner, ttl)
+        self._leases.add(lease)
+        return lease
+
+    async def close(self) -> None:
+        """Release connections. Idempotent; open leases are no longer kept alive, but not withdrawn either."""
+        for lease in list(self._leases):
+            await lease.abandon()
+        await self._client.close()

@@ -1,0 +1,177 @@
+"""What a registry URL says about etcd: members, prefix, TLS files, user and password."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from discovery.errors import AccessDeniedError, ConfigError
+from discovery.registry.url import RegistryURL
+
+PASSWORD_VARIABLE = "DISCOVERY_REGISTRY_PASSWORD"  # noqa: S105
+DEFAULT_PORT = 2379
+DEFAULT_PREFIX = "/services"
+
+_TLS_OPTIONS = ("ca", "cert", "key", "server_name")
+_OPTIONS = (*_TLS_OPTIONS, "password_file")
+_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/?#@]+)(?::(?P<port>[0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class TLSMaterial:
+    """PEM texts, as they are in the files now."""
+
+    ca: bytes | None = None
+    cert: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Where the PEM files are: `ca` to trust (default: the system's), `cert` and `key` to show, if the server asks.
+
+    `server_name` is the name to expect in the members' certificates where it is not the one they are reached by.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+
+    def read(self) -> TLSMaterial:
+        """Read the files. Raises ConfigError naming the one that is missing or is no PEM."""
+        return TLSMaterial(
+            _pem("ca", self.ca, b"CERTIFICATE-----"),
+            _pem("cert", self.cert, b"CERTIFICATE-----"),
+            _pem("key", self.key, b"PRIVATE KEY-----"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user, and where the password is found; read anew for each login, so that it may be changed in its file."""
+
+    user: str
+    given: str | None = field(default=None, repr=False)
+    file: Path | None = None
+
+    def password(self) -> str:
+        """The password. Raises AccessDeniedError if its file cannot be read any more."""
+        if self.file is None:
+            return self.given or ""
+        try:
+            return self.file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise AccessDeniedError(f"etcd: password_file {self.file} cannot be read: {_reason(error)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Which cluster, which keys, and as whom."""
+
+    endpoints: tuple[str, ...]
+    prefix: bytes = b"/services/"
+    tls: TLS | None = None
+    login: Login | None = None
+
+    @classmethod
+    def from_url(cls, url: RegistryURL, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read `etcd://[user[:password]@]host[:port],...[/prefix][?options]`; `etcds://` is the same over TLS.
+
+        Options: `ca`, `cert`, `key` and `password_file` (paths), `server_name`. Raises ConfigError for anything wrong,
+        a file that is missing included.
+        """
+        _check_options(url)
+        if not url.endpoints:
+            raise ConfigError(f"registry {url} names no member: write {url.scheme}://HOST:{DEFAULT_PORT}")
+        tls = _tls(url)
+        if tls is not None:
+            tls.read()
+        return cls(
+            tuple(dict.fromkeys(_endpoint(url, endpoint) for endpoint in url.endpoints)),
+            _prefix(url),
+            tls,
+            _login(url, environment),
+        )
+
+    def __str__(self) -> str:
+        """The members, for messages."""
+        return ", ".join(self.endpoints)
+
+
+def _check_options(url: RegistryURL) -> None:
+    for option in url.options:
+        if option not in _OPTIONS:
+            near = difflib.get_close_matches(option, _OPTIONS, 1, 0)
+            raise ConfigError(f"registry {url} has no option {option!r}: did you mean {near[0]!r}?")
+    secure = [option for option in _TLS_OPTIONS if option in url.options]
+    if secure and url.scheme != "etcds":
+        raise ConfigError(f"registry {url}: the option {secure[0]!r} is for TLS: write etcds://")
+
+
+def _endpoint(url: RegistryURL, text: str) -> str:
+    match = _ENDPOINT.fullmatch(text)
+    port = int(match["port"] or DEFAULT_PORT) if match else 0
+    if match is None or not 1 <= port <= 65535:
+        raise ConfigError(
+            f"registry {url}: {text!r} is not HOST or HOST:PORT with a port from 1 to 65535"
+            " (an IPv6 address goes in brackets)"
+        )
+    return f"{match['host']}:{port}"
+
+
+def _prefix(url: RegistryURL) -> bytes:
+    path = url.path.rstrip("/") or DEFAULT_PREFIX
+    if not path.isprintable() or "//" in path:
+        raise ConfigError(f"registry {url}: the prefix {path!r} has an empty part or an unprintable character")
+    return f"{path}/".encode()
+
+
+def _tls(url: RegistryURL) -> TLS | None:
+    if url.scheme != "etcds":
+        return None
+    files = {name: Path(url.options[name]) for name in ("ca", "cert", "key") if url.options.get(name)}
+    if ("cert" in files) != ("key" in files):
+        raise ConfigError(f"registry {url}: the options 'cert' and 'key' go together")
+    return TLS(files.get("ca"), files.get("cert"), files.get("key"), url.options.get("server_name") or None)
+
+
+def _login(url: RegistryURL, environment: Mapping[str, str]) -> Login | None:
+    file = url.options.get("password_file")
+    if url.username is None:
+        if file or url.password:
+            raise ConfigError(f"registry {url} has a password but no user: write {url.scheme}://USER@HOST:PORT")
+        return None
+    if url.password:
+        return Login(url.username, url.password)
+    if file:
+        login = Login(url.username, file=Path(file))
+        try:
+            login.password()
+        except AccessDeniedError as error:
+            raise ConfigError(str(error)) from None
+        return login
+    if password := environment.get(PASSWORD_VARIABLE):
+        return Login(url.username, password)
+    raise ConfigError(
+        f"registry {url}: the user has no password: set {PASSWORD_VARIABLE}, add ?password_file=FILE,"
+        " or write USER:PASSWORD@"
+    )
+
+
+def _pem(option: str, path: Path | None, mark: bytes) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"etcd: the file of {option}={path} cannot be read: {_reason(error)}") from None
+    if mark not in text:
+        raise ConfigError(f"etcd: the file of {option}={path} holds no PEM '{mark.decode().rstrip('-').lower()}'")
+    return text
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is not UTF-8 text"

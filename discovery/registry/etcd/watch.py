@@ -1,0 +1,217 @@
+"""Following a prefix through whatever happens to the members: list, verify, watch, resume, list again."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from discovery.errors import RegistryError
+from discovery.registry.base import Delta, RegistryEvent, Stale
+from discovery.registry.etcd.client import Client, rounds
+from discovery.registry.etcd.connection import Connection, Stream
+from discovery.registry.etcd.failures import (
+    CompactedError,
+    FutureRevisionError,
+    MemberUnavailableError,
+    TokenExpiredError,
+    explain,
+)
+from discovery.registry.etcd.follower import Canceled, Doubt, Follower
+from discovery.registry.etcd.listing import list_prefix
+from discovery.registry.etcd.messages import (
+    WATCH,
+    Message,
+    WatchCreateRequest,
+    WatchProgressRequest,
+    WatchRequest,
+    range_end,
+)
+
+_PROGRESS = WatchRequest(progress_request=WatchProgressRequest())
+_UNSURE_AUDITS = 3
+_SETTLED_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient a watch is, in seconds.
+
+    `attempt`: for a member to answer a read or to take a watch. `idle`: without a response before the member is asked
+    for a sign of life. `answer`: for that sign. `outage`: of failing over before it is reported, which is done at once
+    when every member has failed. `audit`: between audits, which compare what is known with a listing; `audit_again`:
+    after one that could not tell.
+    """
+
+    attempt: float = 3.0
+    idle: float = 4.0
+    answer: float = 3.0
+    outage: float = 5.0
+    audit: float = 300.0
+    audit_again: float = 5.0
+
+
+class _DoubtError(Exception):
+    """What was known cannot be followed on: list again."""
+
+
+class Watch:
+    """One watch of a prefix: what is known, and the member that tells it at present."""
+
+    def __init__(self, client: Client, prefix: bytes, timing: Timing) -> None:
+        """Prepare; `events` does the work."""
+        self._client = client
+        self._endpoints = client.settings.endpoints
+        self._timing = timing
+        self._follower = Follower(prefix)
+        self._at = random.randrange(len(self._endpoints))  # noqa: S311 - no secret
+        self._stale = False
+        self._retries = rounds()
+        self._failures = 0
+        self._failing_since = 0.0
+        self._logged_in_again = False
+        self._opened_at: float | None = None
+
+    async def events(self) -> AsyncGenerator[RegistryEvent, None]:
+        """Every event, for ever."""
+        while True:
+            self._opened_at = None
+            connection = self._client.connect(self._endpoints[self._at])
+            wait = 0.0
+            stale = None
+            try:
+                async with aclosing(self._session(connection)) as session:
+                    async for event in session:
+                        self._stale = False
+                        yield event
+            except _DoubtError:
+                # The member can serve, and is kept; but doubt upon doubt is slowed down.
+                wait = 0.0 if self._settle() else next(self._retries)
+                self._follower.forget()
+            except RegistryError as error:
+                wait, stale = self._failed(error)
+            finally:
+                await connection.close()
+            if stale is not None and not self._stale:
+                self._stale = True
+                yield Stale(stale)
+            await asyncio.sleep(wait)
+
+    async def _session(self, connection: Connection) -> AsyncGenerator[RegistryEvent, None]:
+        """Follow by one member until it fails (RegistryError) or what is known is in doubt (_DoubtError)."""
+        stale = self._stale
+        # Known keys are compared with a linearizable listing before going on: the cluster may have been made anew.
+        if self._follower.revision is None or not await self._audit(connection):
+            yield self._follower.reset(
+                await list_prefix(connection, self._follower.prefix, timeout=self._timing.attempt)
+            )
+            stale = False
+        stream = await connection.open(WATCH, self._timing.attempt)
+        try:
+            self._follower.opened()
+            await stream.send(self._create(), self._timing.attempt)
+            while not self._follower.created:
+                for delta in self._take(connection, await self._receive(stream, self._timing.attempt)):
+                    yield delta
+            self._opened_at = time.monotonic()
+            if stale:
+                yield Delta(self._known, {})
+            async with aclosing(self._follow(connection, stream)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            # A cancel, by whomever, leaves the stream open.
+            await stream.close()
+
+    async def _follow(self, connection: Connection, stream: Stream) -> AsyncGenerator[Delta, None]:
+        audit_at = time.monotonic() + self._audit_pause()
+        unsure = 0
+        while True:
+            response = await stream.receive(self._timing.idle)
+            if response is None:
+                await stream.send(_PROGRESS, self._timing.answer)
+                response = await self._receive(stream, self._timing.answer)
+            for delta in self._take(connection, response):
+                yield delta
+            if time.monotonic() >= audit_at:
+                agreed = await self._audit(connection)
+                unsure = unsure + 1 if agreed is None else 0
+                if agreed is False or unsure >= _UNSURE_AUDITS:
+                    raise _DoubtError
+                audit_at = time.monotonic() + (self._timing.audit_again if unsure else self._audit_pause())
+
+    async def _receive(self, stream: Stream, timeout: float) -> Message:
+        response = await stream.receive(timeout)
+        if response is None:
+            raise MemberUnavailableError(f"etcd {stream.endpoint}: no answer in time")
+        return response
+
+    def _take(self, connection: Connection, response: Message) -> tuple[Delta, ...]:
+        match self._follower.receive(response):
+            case Doubt():
+                raise _DoubtError
+            case Canceled(reason):
+                raise explain(connection.endpoint, None, reason)
+            case deltas:
+                return deltas
+
+    async def _audit(self, connection: Connection) -> bool | None:
+        """Whether what is known agrees with the registry; None if this cannot be told, being compacted and behind."""
+        keys, timeout = self._follower.prefix, self._timing.attempt
+        try:
+            listing = await list_prefix(connection, keys, revision=self._known, keys_only=True, timeout=timeout)
+        except FutureRevisionError:
+            return False
+        except CompactedError:
+            listing = await list_prefix(connection, keys, keys_only=True, timeout=timeout)
+            return self._follower.agrees_with(listing) or None
+        return self._follower.agrees_with(listing)
+
+    def _create(self) -> Message:
+        prefix = self._follower.prefix
+        # Without the previous values, which would double every fragment.
+        return WatchRequest(
+            create_request=WatchCreateRequest(
+                key=prefix,
+                range_end=range_end(prefix),
+                start_revision=self._known + 1,
+                progress_notify=True,
+                fragment=True,
+            )
+        )
+
+    def _failed(self, error: RegistryError) -> tuple[float, str | None]:
+        """Turn to the next member. Returns how long to wait first, and what to report, if anything."""
+        self._settle()
+        if isinstance(error, TokenExpiredError) and self._client.tokens.usable and not self._logged_in_again:
+            self._client.tokens.forget()
+            self._logged_in_again = True
+            return 0.0, None
+        self._failures += 1
+        if self._failures == 1:
+            self._failing_since = time.monotonic()
+        self._at = (self._at + 1) % len(self._endpoints)
+        wait = 0.0 if self._failures % len(self._endpoints) else next(self._retries)
+        if not isinstance(error, MemberUnavailableError):
+            return wait, str(error)
+        if self._failures >= len(self._endpoints):
+            return wait, str(self._client.none_answers(error))
+        late = time.monotonic() - self._failing_since > self._timing.outage
+        return wait, str(error) if late else None
+
+    def _settle(self) -> bool:
+        """Forgive earlier failures if the stream that ended has lived for a while. Returns whether it has."""
+        settled = self._opened_at is not None and time.monotonic() - self._opened_at > _SETTLED_SECONDS
+        if settled:
+            self._failures = 0
+            self._logged_in_again = False
+            self._retries = rounds()
+        return settled
+
+    @property
+    def _known(self) -> int:
+        return self._follower.revision or 0
+
+    def _audit_pause(self) -> float:
+        return self._timing.audit * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
