@@ -1,7 +1,7 @@
 """Files: written whole or not at all, and watched."""
 
 import os
-import threading
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,18 +14,18 @@ _READ_ONLY = frozenset({"opened", "closed_no_write"})
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace `path` by `data`, durably: temporary file, fsync, rename, fsync of the directory. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    # Not named after `path`, whose name may already be as long as names can be; exclusive, so no link is followed.
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        temporary.replace(path)
+        Path(temporary).replace(path)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink()
+            Path(temporary).unlink()
         raise
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -57,12 +57,45 @@ class FileWatch:
         self._observer.join()
 
 
+class TreeWatch:
+    """Calls `changed`, on a thread of its own, after anything in a directory or below may have changed.
+
+    Dot-files and what is in dot-directories are left out. A hint, not a fact, and not a promise: links below the
+    directory are not followed, and the kernel drops events when too many come at once.
+    """
+
+    def __init__(self, directory: Path, changed: Callable[[], None]) -> None:
+        """Begin to watch. Raises OSError if the directory is missing or the kernel's limit on watches is reached."""
+        root = directory.resolve()
+        self._observer = Observer()
+        self._observer.schedule(_TreeHandler(root, changed), str(root), recursive=True)
+        self._observer.start()
+
+    def close(self) -> None:
+        """Stop watching; `changed` is not called after this."""
+        self._observer.stop()
+        self._observer.join()
+
+
 class _Handler(FileSystemEventHandler):
     def __init__(self, files: set[str], changed: Callable[[], None]) -> None:
         self._files = files
         self._changed = changed
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        touched = {os.fsdecode(event.src_path), os.fsdecode(event.dest_path or b"")}
-        if event.event_type not in _READ_ONLY and touched & self._files:
+        if event.event_type not in _READ_ONLY and _touched(event) & self._files:
             self._changed()
+
+
+class _TreeHandler(FileSystemEventHandler):
+    def __init__(self, root: Path, changed: Callable[[], None]) -> None:
+        self._start = len(str(root))
+        self._changed = changed
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type not in _READ_ONLY and any("/." not in path[self._start :] for path in _touched(event)):
+            self._changed()
+
+
+def _touched(event: FileSystemEvent) -> set[str]:
+    return {os.fsdecode(path) for path in (event.src_path, event.dest_path) if path}

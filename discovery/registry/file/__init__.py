@@ -1,0 +1,85 @@
+"""Records as files, for one machine and for GitOps: `<directory>/<service>/<id>`, no server needed."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakSet
+
+from discovery.errors import ConfigError
+from discovery.registry.base import RegistryEvent
+from discovery.registry.file.directory import held
+from discovery.registry.file.follower import Follower
+from discovery.registry.file.lease import FileLease
+from discovery.registry.url import RegistryURL
+
+_INTERVAL = 1.0
+"""Seconds between looks when nothing seems to happen."""
+
+
+class FileRegistry:
+    """The registry in a directory, which may be written by leases, by an editor, or by git.
+
+    A record with a TTL expires that many seconds after its file was last modified, and is then removed by whoever
+    notices and may; one without is static.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Use the directory `root`, which need not exist yet."""
+        self._root = root
+        self._leases: WeakSet[FileLease] = WeakSet()
+
+    @classmethod
+    def from_url(cls, url: RegistryURL) -> "FileRegistry":
+        """Use `file:///DIRECTORY`. Raises ConfigError for anything else, any option among it."""
+        if url.endpoints or url.username is not None or not url.path.strip("/"):
+            raise ConfigError(f"registry {url} names no directory: write file:///DIRECTORY, with three slashes")
+        if "\0" in url.path:
+            raise ConfigError("the file registry's directory has a zero byte in its name")
+        if url.options:
+            raise ConfigError(f"registry {url}: the file registry has no option {min(url.options)!r}, nor any other")
+        return cls(Path(url.path))
+
+    async def watch(self) -> AsyncGenerator[RegistryEvent, None]:
+        """See `Registry.watch`. Changes between two looks at the directory are told as one revision."""
+        loop = asyncio.get_running_loop()
+        hinted = asyncio.Event()
+
+        def hint() -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(hinted.set)
+
+        follower = Follower(self._root, hint)
+        try:
+            while True:
+                hinted.clear()
+                began = time.monotonic()
+                look = await asyncio.to_thread(follower.look)
+                spent = time.monotonic() - began
+                for event in look.events:
+                    yield event
+                # A large directory under constant change must not eat the machine: rest in proportion.
+                await asyncio.sleep(spent)
+                pause = max(_INTERVAL, 25 * spent)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause if look.again is None else min(pause, look.again)):
+                        await hinted.wait()
+        finally:
+            await asyncio.to_thread(follower.close)
+
+    async def open_lease(self, owner: str, ttl: float) -> FileLease:
+        """See `Registry.open_lease`."""
+        await asyncio.to_thread(self._check_writable)
+        lease = FileLease(self._root, owner, ttl)
+        self._leases.add(lease)
+        return lease
+
+    async def close(self) -> None:
+        """See `Registry.close`."""
+        for lease in self._leases:
+            lease.abandon()
+
+    def _check_writable(self) -> None:
+        with held(self._root):
+            pass

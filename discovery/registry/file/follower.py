@@ -1,0 +1,123 @@
+"""One look at the directory after another, told as registry events."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import structlog
+
+from discovery.errors import RegistryError
+from discovery.files import TreeWatch
+from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
+from discovery.registry.file.directory import REVISION_FILE, has_revision, held, settle_revision, unavailable
+from discovery.registry.file.tree import Tree
+
+_log = structlog.get_logger("discovery.registry.file")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look found, and after how many seconds to look again even if nothing seems to happen, if known."""
+
+    events: tuple[RegistryEvent, ...]
+    again: float | None = None
+
+
+class Follower:
+    """Follows one directory for one watch. Blocking; to be called from one thread at a time."""
+
+    def __init__(self, root: Path, hint: Callable[[], None]) -> None:
+        """Follow `root`; `hint` is called, on another thread, when there is reason for another look."""
+        self._root = root
+        self._hint = hint
+        self._tree = Tree()
+        self._watch: TreeWatch | None = None
+        self._identity: tuple[int, int] | None = None
+        self._replaced = False
+        self._revision = 0
+        self._records: Mapping[str, bytes] | None = None
+        self._digest = ""
+        self._stale: str | None = None
+        self._closing = threading.Lock()
+        self._closed = False
+
+    def look(self) -> Look:
+        """Look once: nothing that goes wrong is raised, it is told as Stale."""
+        with self._closing:
+            if self._closed:
+                return Look(())
+            try:
+                with held(self._root) as directory:
+                    self._follow(directory)
+                    return self._scan(directory)
+            except RegistryError as error:
+                return Look(self._tell_stale(str(error)))
+            except OSError as error:
+                return Look(self._tell_stale(str(unavailable(f"read the registry directory {self._root}", error))))
+
+    def close(self) -> None:
+        """Stop; a look still under way ends first."""
+        with self._closing:
+            self._closed = True
+            if self._watch is not None:
+                self._watch.close()
+
+    def _follow(self, directory: int) -> None:
+        """Have the kernel tell of changes in this very directory: its name may lead to another since the last look."""
+        status = os.fstat(directory)
+        if self._identity == (status.st_dev, status.st_ino):
+            return
+        self._replaced = self._identity is not None
+        self._identity = status.st_dev, status.st_ino
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        try:
+            self._watch = TreeWatch(self._root, self._hint)
+        except OSError as error:
+            _log.warning(
+                "changes are noticed by looking every second, because the kernel refuses to tell of them",
+                directory=str(self._root),
+                error=error.strerror,
+            )
+
+    def _scan(self, directory: int) -> Look:
+        listing = self._tree.scan(directory)
+        if self._replaced and self._records and not listing.records and not has_revision(directory):
+            # What is left when a file system is not mounted any more.
+            return Look(
+                self._tell_stale(
+                    f"the registry directory {self._root} was replaced by a new and empty one;"
+                    f" if that is meant, `touch {self._root / REVISION_FILE}`"
+                )
+            )
+        self._replaced = False
+        changed = self._records is None or listing.digest != self._digest
+        revision = settle_revision(directory, self._revision, listing.digest, changed=changed)
+        events: list[RegistryEvent] = []
+        if self._records is None:
+            events.append(Reset(revision, MappingProxyType(listing.records)))
+        elif changed or revision > self._revision or (self._stale is not None and listing.problem is None):
+            events.append(_delta(revision, self._records, listing.records if changed else self._records))
+        if events:
+            self._stale = None
+        self._revision, self._records, self._digest = revision, listing.records, listing.digest
+        if listing.problem is not None:
+            events += self._tell_stale(listing.problem)
+        return Look(tuple(events), listing.again)
+
+    def _tell_stale(self, reason: str) -> tuple[RegistryEvent, ...]:
+        if reason == self._stale:
+            return ()
+        self._stale = reason
+        return (Stale(reason),)
+
+
+def _delta(revision: int, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Delta:
+    if old is new:
+        return Delta(revision, {})
+    puts = {key: value for key, value in new.items() if old.get(key) != value}
+    return Delta(revision, MappingProxyType(puts), frozenset(old.keys() - new.keys()))
