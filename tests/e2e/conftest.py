@@ -1,0 +1,133 @@
+"""The daemon as a process, for tests that use it as a person would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery.testing import eventually_sync, free_port
+
+DISCOVERY = [sys.executable, "-m", "discovery"]
+
+
+@dataclass
+class Daemon:
+    """One `discovery run`, its log in a file."""
+
+    process: subprocess.Popen[bytes]
+    admin: str
+    log_path: Path
+    run_dir: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """The admin endpoint's answer: status, and the document if it is JSON, else the text."""
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
+                status, body = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read().decode()
+        try:
+            return status, json.loads(body)
+        except ValueError:
+            return status, body
+
+    def consumer(self, name: str) -> dict[str, Any]:
+        return next(each for each in self.get("/api/consumers")[1]["consumers"] if each["name"] == name)
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz")[0] == 200
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+@dataclass
+class Starter:
+    """Starts daemons with directories and an admin port of their own, and ends those that a test left."""
+
+    directory: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    started: list[Daemon] = field(default_factory=list)
+
+    def __call__(self, *arguments: str, admin: str | None = None, run_dir: Path | None = None) -> Daemon:
+        admin = admin or f"127.0.0.1:{free_port()}"
+        run_dir = run_dir or self.directory / f"run-{len(self.started)}"
+        log_path = self.directory / f"daemon-{len(self.started)}.log"
+        command = [*DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
+        command += ["--state-dir", str(self.directory / "state"), *arguments]
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
+            )
+        daemon = Daemon(process, admin, log_path, run_dir)
+        self.started.append(daemon)
+        return daemon
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Starter]:
+    starter = Starter(tmp_path)
+    yield starter
+    for daemon in starter.started:
+        if daemon.process.poll() is None:
+            daemon.process.terminate()
+    for daemon in starter.started:
+        try:
+            daemon.process.wait(15)
+        except subprocess.TimeoutExpired:
+            daemon.process.kill()
+            daemon.process.wait()
+        print(f"--- {daemon.log_path.name}\n{daemon.log}")
+
+
+@pytest.fixture
+def file_registry(tmp_path: Path) -> tuple[str, Callable[[str, str], None]]:
+    """A file registry's URL, and a function that writes a record as an editor or git would."""
+    root = tmp_path / "registry"
+    root.mkdir()
+
+    def write(key: str, value: str) -> None:
+        path = root / key
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(value)
+        temporary.replace(path)
+
+    return f"file://{root}", write
+
+
+@pytest.fixture
+def install_plugin(tmp_path: Path, start_daemon: Starter) -> Callable[..., None]:
+    """Makes third-party plugins: `install(name, source)` is a distribution that daemons started here can see."""
+    site = tmp_path / "site"
+
+    def install(name: str, source: str, distribution: str = "") -> None:
+        distribution = distribution or f"third-party-{name}"
+        module = distribution.replace("-", "_")
+        info = site / f"{module}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[discovery]\n{name} = {module}\n")
+        (site / f"{module}.py").write_text(source)
+        start_daemon.environment["PYTHONPATH"] = str(site)
+
+    return install
+
+
+def ready(daemon: Daemon) -> Daemon:
+    eventually_sync(daemon.is_ready, "the daemon to be ready", timeout=20)
+    return daemon

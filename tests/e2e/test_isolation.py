@@ -1,0 +1,126 @@
+"""A plugin that is broken, blocks or fails does not delay another."""
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from discovery.testing import eventually_sync
+
+HEAD = """
+from pathlib import Path
+import asyncio, time
+from discovery import Consumer, PluginConfig, Update, hookimpl
+
+class Options(PluginConfig):
+    path: Path = Path("/dev/null")
+"""
+FOOT = """
+@hookimpl
+def discovery_register_consumers(register):
+    register("{name}", It)
+"""
+
+
+def consumer(name: str, body: str) -> str:
+    return dedent(HEAD) + dedent(body) + dedent(FOOT).format(name=name)
+
+
+GOOD = """
+class It(Consumer[Options]):
+    Config = Options
+
+    async def apply(self, update: Update) -> None:
+        temporary = self.config.path.with_suffix(".new")
+        temporary.write_text(" ".join(backend.address for backend in update.snapshot.backends()))
+        temporary.replace(self.config.path)
+"""
+BLOCKS = """
+class It(Consumer[Options]):
+    async def apply(self, update: Update) -> None:
+        time.sleep(60)
+"""
+FAILS = """
+class It(Consumer[Options]):
+    async def apply(self, update: Update) -> None:
+        raise RuntimeError("as always")
+"""
+EXITS = """
+class It(Consumer[Options]):
+    async def apply(self, update: Update) -> None:
+        raise SystemExit(3)
+"""
+OBSERVER = """
+from pathlib import Path
+from discovery import hookimpl
+
+@hookimpl
+def discovery_backends_changed(changes, snapshot):
+    with Path({path!r}).open("a") as log:
+        print(snapshot.revision, len(changes.added), len(changes.removed), file=log)
+"""
+
+
+def test_bad_neighbours_delay_nobody(
+    tmp_path: Path, start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+) -> None:
+    url, write = file_registry
+    install_plugin("good", consumer("good", GOOD))
+    install_plugin("blocks", consumer("blocks", BLOCKS))
+    install_plugin("fails", consumer("fails", FAILS))
+    install_plugin("exits", consumer("exits", EXITS))
+    install_plugin("broken", "import no_such_module_anywhere")
+    write("web/a", "10.0.0.1:80")
+    out = tmp_path / "out"
+    names = ("blocks", "fails", "exits", "broken", "good")
+    plugins = [word for name in names for word in ("--plugin", name)]
+    daemon = start_daemon("--registry", url, *plugins, "--set", f"good.path={out}")
+    eventually_sync(lambda: out.read_text() == "10.0.0.1:80", timeout=20)
+    eventually_sync(lambda: daemon.consumer("blocks")["phase"] == "applying")
+    eventually_sync(lambda: daemon.consumer("fails")["problem"] == "RuntimeError: as always")
+    eventually_sync(lambda: daemon.consumer("exits")["phase"] == "dead")
+    # While one is in the middle of its minute, each change reaches the good one.
+    for port in range(81, 91):
+        write("web/a", f"10.0.0.1:{port}")
+        eventually_sync(lambda port=port: out.read_text() == f"10.0.0.1:{port}", timeout=5)
+    assert daemon.consumer("blocks")["phase"] == "applying"
+    assert "no_such_module_anywhere" in daemon.log
+    status, health = daemon.get("/healthz")
+    assert status == 503
+    assert health["problems"]["fails"] == "RuntimeError: as always"
+    assert daemon.get("/readyz")[0] == 503
+    assert daemon.stop() == 0
+    assert "was abandoned consumer=blocks" in daemon.log
+
+
+def test_two_distributions_that_claim_one_name_are_refused_both_named(
+    start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+) -> None:
+    install_plugin("good", consumer("good", GOOD), "first-good")
+    install_plugin("good", consumer("good", GOOD), "second-good")
+    daemon = start_daemon("--registry", file_registry[0], "--plugin", "good")
+    assert daemon.process.wait(20) == 2
+    assert "first-good and second-good" in daemon.log
+
+
+def test_only_broken_plugins_end_with_1(
+    start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+) -> None:
+    install_plugin("broken", "raise SystemExit(0)")
+    daemon = start_daemon("--registry", file_registry[0], "--plugin", "broken")
+    assert daemon.process.wait(20) == 1
+    assert "third-party-broken" in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+def test_an_observer_is_told_of_every_change(
+    tmp_path: Path, start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+) -> None:
+    url, write = file_registry
+    told = tmp_path / "told"
+    install_plugin("audit", OBSERVER.format(path=str(told)))
+    write("web/a", "10.0.0.1:80")
+    start_daemon("--registry", url, "--plugin", "audit")
+    eventually_sync(lambda: len(told.read_text().splitlines()) == 1, timeout=20)
+    write("web/b", "10.0.0.2:80")
+    eventually_sync(lambda: told.read_text().splitlines()[-1].endswith(" 1 0"))
