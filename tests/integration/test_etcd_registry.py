@@ -1,0 +1,593 @@
+"""The etcd registry on a real etcd: the contract, sizes, users, TLS, and a server that comes and goes."""
+
+import asyncio
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from discovery.codec import key_of
+from discovery.embedded import EmbeddedEtcd
+from discovery.errors import AccessDeniedError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
+from discovery.registry import Lease, Registry, RegistryURL, Reset, open_registry
+from discovery.registry.etcd import EtcdRegistry, Settings, Timing
+from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.messages import (
+    LEASE_REVOKE,
+    TXN,
+    DeleteRangeRequest,
+    LeaseRevokeRequest,
+    PutRequest,
+    RequestOp,
+    TxnRequest,
+)
+from discovery.registry.etcd.watch import Watch
+from discovery.testing import Follower, RegistryContract, backend, contents, following, free_port, require_program
+
+KEY = key_of(backend())
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[EmbeddedEtcd]:
+    require_program("etcd")
+    with EmbeddedEtcd() as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def url(etcd: EmbeddedEtcd) -> str:
+    return f"{etcd.url}/{uuid.uuid4().hex}"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Registry]:
+    registry = open_registry(url)
+    try:
+        yield registry
+    finally:
+        await registry.close()
+
+
+@asynccontextmanager
+async def raw(url: str) -> AsyncIterator["Raw"]:
+    client = Raw(Settings.from_url(RegistryURL.parse(url)))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+class Raw(Client):
+    """Writes what it is told to, as any other client of etcd might."""
+
+    async def change(self, puts: dict[str, bytes], *deletes: str) -> int:
+        """Put and delete in one transaction; returns its revision."""
+        prefix = self.settings.prefix
+        operations = [
+            RequestOp(request_put=PutRequest(key=prefix + key.encode(), value=value)) for key, value in puts.items()
+        ]
+        operations += [RequestOp(request_delete_range=DeleteRangeRequest(key=prefix + key.encode())) for key in deletes]
+        return int((await self.call(TXN, TxnRequest(success=operations))).header.revision)
+
+
+class TestContract(RegistryContract):
+    ttl = 2.0
+
+    @pytest.fixture(autouse=True)
+    def _place(self, url: str) -> None:
+        self.url = url
+
+    def open(self) -> Registry:
+        return open_registry(self.url)
+
+    async def write(self, key: str, value: bytes) -> None:
+        async with raw(self.url) as client:
+            await client.change({key: value})
+
+    async def remove(self, key: str) -> None:
+        async with raw(self.url) as client:
+            await client.change({}, key)
+
+    async def expire(self, lease: Lease) -> None:
+        async with raw(self.url) as client:
+            await client.call(LEASE_REVOKE, LeaseRevokeRequest(ID=lease._number))  # type: ignore[attr-defined]
+
+
+class TestSizes:
+    def test_more_keys_than_a_page_are_listed_though_compacted_meanwhile(self, etcd: EmbeddedEtcd, url: str) -> None:
+        expected = {f"s{n % 50}/{n}": b"x" * (n % 700) for n in range(12_000)}
+
+        async def check() -> None:
+            async with raw(url) as client, opened(url) as registry:
+                keys = list(expected)
+                for at in range(0, len(keys), 120):
+                    last = await client.change({key: expected[key] for key in keys[at : at + 120]})
+                listed = asyncio.ensure_future(contents(registry))
+                # Anywhere in the listing: before its first page, amid its pages, after them.
+                for later in range(8):
+                    revision = await client.change({"other/x": str(later).encode()})
+                    await asyncio.to_thread(etcd.ctl, "compact", str(revision))
+                found = await listed
+                found.pop("other/x", None)
+                assert last
+                assert found == expected
+
+        asyncio.run(check())
+
+    def test_large_transactions_come_whole_though_in_fragments(self, url: str) -> None:
+        large = {f"web/{n}": bytes([65 + n % 26]) * 14_000 for n in range(100)}
+
+        async def check() -> None:
+            async with raw(url) as client, opened(url) as registry, following(registry) as follower:
+                for step in range(3):
+                    values = {key: value + bytes([48 + step]) for key, value in large.items()}
+                    revision = await client.change(values)
+                    await follower.until(lambda at=revision: follower.revision == at)  # type: ignore[misc]
+                    assert follower.deltas[-1].puts == values
+                assert len(follower.deltas) == 3
+
+        asyncio.run(check())
+
+    def test_more_than_grpc_takes_by_default_is_listed_and_caught_up_with(self, url: str) -> None:
+        big = {f"web/{n}": bytes([65 + n]) * 1_000_000 for n in range(12)}
+
+        async def check() -> None:
+            async with raw(url) as client, opened(url) as registry:
+                for key, value in big.items():
+                    await client.change({key: value})
+                assert await contents(registry) == big
+                events = registry.watch()
+                first = await anext(events)
+                assert first == Reset(first.revision, big)  # type: ignore[union-attr]
+                # The watch begins only when it is asked for more, and then has to catch up.
+                for key, value in big.items():
+                    await client.change({key: value[::-1] + b"!"})
+                caught = [await anext(events) for _ in big]
+                assert [dict(delta.puts) for delta in caught] == [  # type: ignore[union-attr]
+                    {key: value[::-1] + b"!"} for key, value in big.items()
+                ]
+                await events.aclose()
+
+        asyncio.run(check())
+
+
+class TestOwnership:
+    def test_the_refusal_names_the_owner_or_says_that_there_is_none(self, url: str) -> None:
+        async def check() -> None:
+            async with raw(url) as client, opened(url) as registry:
+                await client.change({"web/hand": b"10.0.0.1:80"})
+                first, second = await registry.open_lease("host-1", 2), await registry.open_lease("host-2", 2)
+                await first.put(backend())
+                with pytest.raises(OwnedByAnotherError, match="belongs to 'host-1'"):
+                    await second.put(backend())
+                with pytest.raises(OwnedByAnotherError, match="written by hand"):
+                    await second.put(backend(id="hand"))
+                await second.put(backend(id="hand"), force=True)
+                await first.close()
+                await second.close()
+                assert await contents(registry) == {}
+
+        asyncio.run(check())
+
+    def test_many_racing_for_one_key_agree_on_one_owner(self, url: str) -> None:
+        async def check() -> None:
+            async with opened(url) as registry:
+                leases = [await registry.open_lease(f"host-{n}", 5) for n in range(8)]
+                outcomes = await asyncio.gather(*(lease.put(backend()) for lease in leases), return_exceptions=True)
+                assert sum(outcome is None for outcome in outcomes) == 1
+                assert all(outcome is None or isinstance(outcome, OwnedByAnotherError) for outcome in outcomes)
+                await asyncio.gather(*(lease.close() for lease in leases))
+
+        asyncio.run(check())
+
+    def test_more_records_than_one_transaction_takes_are_looked_after(self, url: str) -> None:
+        async def check() -> None:
+            async with raw(url) as client, opened(url) as registry:
+                lease = await registry.open_lease("host-1", 2)
+                for n in range(150):
+                    await lease.put(backend(id=str(n)))
+                lost = asyncio.ensure_future(lease.lost())
+                await asyncio.sleep(lease.ttl)
+                assert not lost.done()
+                await client.change({}, "web/149")
+                assert "web/149" in await asyncio.wait_for(lost, 10)
+                await lease.close()
+
+        asyncio.run(check())
+
+
+class TestServerThatComesAndGoes:
+    def test_a_watch_begun_before_the_server_tells_that_and_follows_once_it_is_there(self) -> None:
+        etcd = EmbeddedEtcd()
+
+        async def check() -> None:
+            async with opened(etcd.url) as registry, following_from_the_start(registry) as follower:
+                await follower.until(lambda: follower.stale, "Stale")
+                assert etcd.endpoint in (follower.stale or "")
+                assert "is etcd running there?" in (follower.stale or "")
+                assert follower.records is None
+                await asyncio.to_thread(etcd.start)
+                await follower.until(lambda: follower.records == {}, "the first listing")
+                assert follower.stale is None
+
+        try:
+            asyncio.run(check())
+        finally:
+            etcd.stop()
+
+    def test_an_outage_without_a_change_ends_without_a_listing(self) -> None:
+        async def check(etcd: EmbeddedEtcd) -> None:
+            async with raw(etcd.url) as client, opened(etcd.url) as registry:
+                revision = await client.change({"web/a": b"1"})
+                async with following(registry) as follower:
+                    await asyncio.to_thread(etcd.kill)
+                    await follower.until(lambda: follower.stale, "Stale")
+                    await asyncio.to_thread(etcd.start)
+                    await follower.until(lambda: follower.stale is None, "the end of it")
+                    assert [(delta.revision, delta.puts) for delta in follower.deltas] == [(revision, {})]
+                    await client.change({"web/a": b"2"})
+                    await follower.sees("web/a", b"2")
+
+        with EmbeddedEtcd() as etcd:
+            asyncio.run(check(etcd))
+
+    @pytest.mark.parametrize("writes", [0, 40], ids=["lower revisions", "higher revisions"])
+    def test_a_cluster_made_anew_is_listed_anew(self, writes: int) -> None:
+        new = {f"web/{n}": b"new" for n in range(writes)}
+
+        async def check(etcd: EmbeddedEtcd) -> None:
+            async with raw(etcd.url) as client, opened(etcd.url) as registry:
+                for n in range(20):
+                    await client.change({f"web/{n}": b"old"})
+                async with following(registry) as follower:
+                    assert len(follower.records or {}) == 20
+                    await asyncio.to_thread(etcd.kill)
+                    etcd.wipe()
+                    await follower.until(lambda: follower.stale, "Stale")
+                    # It is filled on another port, so that nobody sees it grow.
+                    port, etcd.port = etcd.port, free_port()
+                    await asyncio.to_thread(etcd.start)
+                    async with raw(etcd.url) as other:
+                        for key, value in new.items():
+                            await other.change({key: value})
+                    await asyncio.to_thread(etcd.kill)
+                    etcd.port = port
+                    await asyncio.to_thread(etcd.start)
+                    await follower.shows(new)
+                    assert follower.deltas == []
+
+        with EmbeddedEtcd() as etcd:
+            asyncio.run(check(etcd))
+
+    def test_a_compaction_past_what_is_known_is_listed_anew(self) -> None:
+        async def check(etcd: EmbeddedEtcd) -> None:
+            async with raw(etcd.url) as client, opened(etcd.url) as registry:
+                await client.change({"web/a": b"1", "web/b": b"1"})
+                events = registry.watch()
+                assert (await anext(events)).records == {"web/a": b"1", "web/b": b"1"}  # type: ignore[union-attr]
+                await client.change({"web/a": b"2"}, "web/b")
+                revision = await client.change({"web/c": b"1"})
+                await asyncio.to_thread(etcd.ctl, "compact", str(revision))
+                assert await anext(events) == Reset(revision, {"web/a": b"2", "web/c": b"1"})
+                await events.aclose()
+
+        with EmbeddedEtcd() as etcd:
+            asyncio.run(check(etcd))
+
+    def test_a_call_to_nobody_names_the_members(self) -> None:
+        endpoints = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+
+        async def check() -> None:
+            client = Raw(Settings(tuple(endpoints)))
+            with pytest.raises(RegistryUnavailableError) as caught:
+                await client.call(TXN, TxnRequest(), timeout=0.5)
+            assert all(endpoint in str(caught.value) for endpoint in endpoints)
+            assert "connection refused" in str(caught.value)
+            await client.close()
+
+        asyncio.run(check())
+
+    def test_a_closed_registry_says_so(self, url: str) -> None:
+        async def check() -> None:
+            async with opened(url) as registry:
+                await registry.close()
+                with pytest.raises(RegistryUnavailableError, match="closed"):
+                    await registry.open_lease("host-1", 2)
+
+        asyncio.run(check())
+
+
+class TestLease:
+    def test_an_owner_that_was_suspended_learns_at_once_that_its_time_is_over(self, url: str) -> None:
+        async def check() -> None:
+            async with opened(url) as registry:
+                lease = await registry.open_lease("host-1", 2)
+                await lease.put(backend())
+                time.sleep(lease.ttl + 1)  # noqa: ASYNC251 - as if the process had been stopped
+                assert "expired" in await asyncio.wait_for(lease.lost(), 1)
+                with pytest.raises(LeaseLostError, match="put everything again"):
+                    await lease.put(backend())
+
+        asyncio.run(check())
+
+    def test_an_unreachable_server_costs_the_lease_only_after_its_time(self) -> None:
+        async def check(etcd: EmbeddedEtcd) -> None:
+            async with opened(etcd.url) as registry, following(registry) as follower:
+                lease = await registry.open_lease("host-1", 4)
+                await lease.put(backend())
+                await follower.lists(KEY)
+                lost = asyncio.ensure_future(lease.lost())
+                await asyncio.to_thread(etcd.kill)
+                await asyncio.sleep(1.5)
+                assert not lost.done()
+                await asyncio.to_thread(etcd.start)
+                await follower.until(lambda: follower.stale is None)
+                await asyncio.sleep(lease.ttl)
+                assert not lost.done()
+                assert follower.records
+                assert KEY in follower.records
+                await asyncio.to_thread(etcd.kill)
+                assert "expired" in await asyncio.wait_for(lost, 15)
+                await lease.close()
+
+        with EmbeddedEtcd() as etcd:
+            asyncio.run(check(etcd))
+
+
+class TestUsers:
+    @pytest.fixture(scope="class")
+    def guarded(self) -> Iterator[EmbeddedEtcd]:
+        """Users root, `reader` (may read /services/) and `writer` (may write it too); tokens last seconds."""
+        with EmbeddedEtcd("--auth-token-ttl", "2") as etcd:
+            for role, kind in (("reader", "read"), ("writer", "readwrite")):
+                etcd.ctl("role", "add", role)
+                etcd.ctl("role", "grant-permission", "--prefix=true", role, kind, "/services/")
+                etcd.ctl("user", "add", f"{role}:pass-{role}")
+                etcd.ctl("user", "grant-role", role, role)
+            etcd.ctl("user", "add", "root:root")
+            etcd.ctl("user", "grant-role", "root", "root")
+            etcd.ctl("auth", "enable")
+            yield etcd
+
+    def test_a_token_that_expires_is_renewed(self, guarded: EmbeddedEtcd) -> None:
+        async def check() -> None:
+            async with (
+                raw(login(guarded, "writer")) as client,
+                opened(login(guarded, "reader")) as registry,
+                following(registry) as follower,
+            ):
+                await client.change({"web/a": b"1"})
+                await follower.sees("web/a", b"1")
+                token = client.tokens._token
+                await asyncio.sleep(4)
+                await client.change({}, "web/a")
+                assert client.tokens._token != token
+                await follower.sees("web/a", None)
+                assert await contents(registry) == {}
+
+        asyncio.run(check())
+
+    def test_a_lease_outlives_its_tokens(self, guarded: EmbeddedEtcd) -> None:
+        async def check() -> None:
+            async with opened(login(guarded, "writer")) as registry, following(registry) as follower:
+                lease = await registry.open_lease("host-1", 9)
+                await lease.put(backend())
+                lost = asyncio.ensure_future(lease.lost())
+                await asyncio.sleep(6.5)  # two keep-alives, each with a token that has expired
+                assert not lost.done()
+                await lease.close()
+                await follower.lists()
+
+        asyncio.run(check())
+
+    @pytest.mark.parametrize(
+        ("user", "words"),
+        [
+            ("writer:wrong-one", "wrong user or password"),
+            ("nobody:wrong-one", "wrong user or password"),
+            ("", "asks for a user and a password"),
+        ],
+    )
+    def test_a_refused_login_is_said_and_tried_again(self, guarded: EmbeddedEtcd, user: str, words: str) -> None:
+        url = f"etcd://{user + '@' if user else ''}{guarded.endpoint}"
+
+        async def check() -> None:
+            async with opened(url) as registry:
+                with pytest.raises(AccessDeniedError, match=words):
+                    await registry.open_lease("host-1", 2)
+                async with following_from_the_start(registry) as follower:
+                    await follower.until(lambda: follower.stale, "Stale")
+                    assert words in (follower.stale or "")
+                    assert "wrong-one" not in (follower.stale or "")
+                    assert follower.records is None
+
+        asyncio.run(check())
+
+    def test_a_corrected_password_ends_the_outage(self, guarded: EmbeddedEtcd, tmp_path: Path) -> None:
+        file = tmp_path / "password"
+        file.write_text("not yet")
+
+        async def check() -> None:
+            url = f"etcd://reader@{guarded.endpoint}?password_file={file}"
+            async with opened(url) as registry, following_from_the_start(registry) as follower:
+                await follower.until(lambda: follower.stale, "Stale")
+                file.write_text("pass-reader\n")
+                await follower.until(lambda: follower.records == {}, "the listing")
+
+        asyncio.run(check())
+
+    def test_what_is_not_permitted_is_said(self, guarded: EmbeddedEtcd) -> None:
+        async def check() -> None:
+            async with opened(login(guarded, "reader")) as registry:
+                lease = await registry.open_lease("host-1", 5)
+                with pytest.raises(AccessDeniedError, match="permission denied"):
+                    await lease.put(backend())
+                await lease.close()
+            async with (
+                opened(f"{login(guarded, 'reader')}/elsewhere") as elsewhere,
+                following_from_the_start(elsewhere) as follower,
+            ):
+                await follower.until(lambda: follower.stale, "Stale")
+                assert "permission denied" in (follower.stale or "")
+
+        asyncio.run(check())
+
+    def test_a_login_where_none_is_asked_for_does_no_harm(self, etcd: EmbeddedEtcd) -> None:
+        async def check() -> None:
+            async with opened(f"etcd://any:one@{etcd.endpoint}/nothing") as registry:
+                assert await contents(registry) == {}
+
+        asyncio.run(check())
+
+
+class TestTLS:
+    @pytest.fixture(scope="class")
+    def pki(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        directory = tmp_path_factory.mktemp("pki")
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(directory / "ca.pem")
+        for name, identities in (("server", ["127.0.0.1", "etcd.test"]), ("client", ["client@etcd.test"])):
+            leaf = ca.issue_cert(*identities)
+            leaf.cert_chain_pems[0].write_to_path(directory / f"{name}.pem")
+            leaf.private_key_pem.write_to_path(directory / f"{name}-key.pem")
+        trustme.CA().cert_pem.write_to_path(directory / "other-ca.pem")
+        return directory
+
+    @pytest.fixture(scope="class")
+    def secured(self, pki: Path) -> Iterator[EmbeddedEtcd]:
+        certificate = ("--cert-file", str(pki / "server.pem"), "--key-file", str(pki / "server-key.pem"))
+        trust = ("--client-cert-auth", "--trusted-ca-file", str(pki / "ca.pem"))
+        with EmbeddedEtcd(*certificate, *trust, scheme="https") as etcd:
+            yield etcd
+
+    def test_both_sides_show_certificates(self, secured: EmbeddedEtcd, pki: Path) -> None:
+        url = f"{secured.url}?ca={pki}/ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem"
+
+        async def check() -> None:
+            async with raw(url) as client, opened(url) as registry, following(registry) as follower:
+                await client.change({"web/a": b"1"})
+                await follower.sees("web/a", b"1")
+                lease = await registry.open_lease("host-1", 2)
+                await lease.put(backend())
+                await follower.lists("web/a", KEY)
+                await lease.close()
+                await follower.lists("web/a")
+
+        asyncio.run(check())
+
+    @pytest.mark.parametrize(
+        ("scheme", "options", "words"),
+        [
+            ("etcds", "ca={pki}/other-ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem", "ca=FILE"),
+            ("etcds", "ca={pki}/ca.pem", "cert"),
+            ("etcds", "ca={pki}/ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem&server_name=x", "server_name="),
+            ("etcd", "", "etcds://"),
+        ],
+        ids=["wrong authority", "no certificate", "wrong name", "no TLS"],
+    )
+    def test_a_wrong_setting_is_told_with_the_way_out(
+        self, secured: EmbeddedEtcd, pki: Path, scheme: str, options: str, words: str
+    ) -> None:
+        async def check() -> None:
+            url = f"{scheme}://{secured.endpoint}?{options.format(pki=pki)}"
+            async with opened(url) as registry, following_from_the_start(registry) as follower:
+                await follower.until(lambda: follower.stale, "Stale")
+                assert words in (follower.stale or "")
+
+        asyncio.run(check())
+
+    def test_tls_to_a_server_without_it_is_told(self, etcd: EmbeddedEtcd) -> None:
+        async def check() -> None:
+            async with opened(f"etcds://{etcd.endpoint}") as registry, following_from_the_start(registry) as follower:
+                await follower.until(lambda: follower.stale, "Stale")
+                assert "write etcd://" in (follower.stale or "")
+
+        asyncio.run(check())
+
+    def test_replaced_files_are_used_without_a_restart(self, secured: EmbeddedEtcd, pki: Path, tmp_path: Path) -> None:
+        for name in ("client.pem", "client-key.pem"):
+            (tmp_path / name).write_bytes((pki / name).read_bytes())
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes((pki / "other-ca.pem").read_bytes())
+        url = f"{secured.url}?ca={ca}&cert={tmp_path}/client.pem&key={tmp_path}/client-key.pem"
+
+        async def check() -> None:
+            async with opened(url) as registry, following_from_the_start(registry) as follower:
+                with pytest.raises(RegistryUnavailableError):
+                    await registry.open_lease("host-1", 2)
+                await follower.until(lambda: follower.stale, "Stale")
+                ca.write_bytes((pki / "ca.pem").read_bytes())
+                await follower.until(lambda: follower.records is not None, "the listing")
+                await (await registry.open_lease("host-1", 2)).close()
+
+        asyncio.run(check())
+
+
+def test_an_audit_that_finds_a_difference_lists_anew(url: str) -> None:
+    async def check() -> None:
+        parsed = Settings.from_url(RegistryURL.parse(url))
+        async with raw(url) as client:
+            await client.change({"web/a": b"1"})
+            registry = EtcdRegistry(parsed, Timing(idle=0.1, audit=0.2))
+            watch = Watch(Client(parsed), parsed.prefix, Timing(idle=0.1, audit=0.2))
+            events = watch.events()
+            first = await anext(events)
+            # What no server should do: tell less than happened.
+            watch._follower._revisions[b"gone"] = 1
+            assert await asyncio.wait_for(anext(events), 10) == first
+            await events.aclose()
+            await registry.close()
+
+    asyncio.run(check())
+
+
+def test_a_watch_that_is_closed_leaves_nothing_behind(etcd: EmbeddedEtcd) -> None:
+    """In a process of its own: whatever way it ends, it ends at once and says nothing."""
+    script = f"""
+import asyncio
+from discovery.registry import open_registry
+async def begin():
+    registry = open_registry("{etcd.url}/x")
+    events = registry.watch()
+    await anext(events)
+    lease = await registry.open_lease("o", 5)
+    return registry, events, lease
+async def closed():
+    registry, events, lease = await begin()
+    await events.aclose(); await lease.close(); await registry.close()
+async def cancelled():
+    registry, events, lease = await begin()
+    task = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait([task])
+async def left():
+    await begin()
+for main in (closed, cancelled, left):
+    asyncio.run(main())
+"""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def login(etcd: EmbeddedEtcd, user: str) -> str:
+    return f"etcd://{user}:pass-{user}@{etcd.endpoint}"
+
+
+@asynccontextmanager
+async def following_from_the_start(registry: Registry) -> AsyncIterator[Follower]:
+    """Like `following`, but without waiting for a listing that may not come."""
+    follower = Follower(registry)
+    follower.task = task = asyncio.create_task(follower.run())
+    try:
+        yield follower
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
