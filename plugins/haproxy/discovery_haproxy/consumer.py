@@ -1,0 +1,157 @@
+"""The consumer: from a snapshot to a HAProxy that serves it."""
+
+import asyncio
+import difflib
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from discovery.errors import ApplyError
+from discovery.files import FileWatch
+from discovery.plugin import Consumer, Context, Health, PluginConfig, Update
+from discovery_haproxy.binary import OLDEST, Binary, locate
+from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.digests import Digests
+from discovery_haproxy.external import External
+from discovery_haproxy.managed import Managed
+from discovery_haproxy.probe import probe
+from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
+
+
+class HAProxyConsumer(Consumer[HAProxyConfig]):
+    """Makes HAProxy follow the registry, by writing its configuration and reloading it without a lost request."""
+
+    Config: ClassVar[type[PluginConfig]] = HAProxyConfig
+
+    def __init__(self, config: HAProxyConfig, context: Context) -> None:
+        """Keep the arguments."""
+        super().__init__(config, context)
+        self._target: Managed | External | None = None
+        self._binary: Binary | None = None
+        self._digests = Digests()
+        self._watch: FileWatch | None = None
+        self._watched: frozenset[Path] = frozenset()
+        self._binds: frozenset[str] = frozenset()
+        self._told: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    @property
+    def resident(self) -> bool:
+        """A HAProxy of our own ends with the daemon; an external one goes on."""
+        return self.config.external is None
+
+    async def setup(self) -> None:
+        """Find HAProxy, and take over one of ours that outlived an earlier daemon. Raises ApplyError or OSError."""
+        self._binary = await locate(self.config.binary)
+        if self.config.external is not None:
+            self._target = External(self.config.external, self.context.log)
+        else:
+            self._target = managed = Managed(self.context.run_dir, self.context.log, self._binary)
+            await managed.open()
+        self._watch_files()
+
+    async def apply(self, update: Update) -> None:
+        """Make HAProxy serve the snapshot; nothing happens if it does. Raises ApplyError: the old goes on serving."""
+        target = self._target
+        if target is None or self._binary is None:
+            raise ApplyError("HAProxy was not set up")
+        rendered = await self._render(update, self._binary)
+        self._tell_problems(rendered)
+        if target.live == rendered.generation and target.running and _holds(target.path, rendered.text):
+            return
+        await self._binary.check(rendered.text)
+        probe(sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids)
+        try:
+            await target.deploy(rendered.text, rendered.generation)
+        except ApplyError:
+            self._binds = frozenset()
+            raise
+        self._binds = frozenset(rendered.binds)
+        self._tell_mappings(rendered)
+
+    async def preview(self, update: Update) -> str:
+        """What would change in the configuration file, as a unified diff."""
+        path = self.config.external.path if self.config.external else self.context.run_dir.absolute() / "haproxy.cfg"
+        binary = None
+        with suppress(ApplyError):
+            binary = await locate(self.config.binary)
+        text = (await self._render(update, binary)).text
+        old = path.read_text(errors="replace") if path.exists() else ""
+        return "".join(
+            difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), str(path))
+        )
+
+    async def reconfigure(self, config: HAProxyConfig) -> bool:
+        """Take all but a change between our own HAProxy and an external one in place, by a reload."""
+        if config.external != self.config.external:
+            return False
+        binary = self._binary
+        if config.binary != self.config.binary:
+            try:
+                binary = await locate(config.binary)
+            except ApplyError:
+                return False
+        self.config, self._binary = config, binary
+        if isinstance(self._target, Managed) and binary is not None:
+            self._target.binary = binary
+        self._watch_files()
+        return True
+
+    async def health(self) -> Health:
+        """Whether HAProxy runs and answers."""
+        if self._digests.changed(referenced_files(self.config)):
+            # Where the watch does not reach: directories of certificates, and what was missing when it began.
+            self.context.request_apply()
+        return Health() if self._target is None else await self._target.health()
+
+    async def teardown(self) -> None:
+        """Stop our own HAProxy, gracefully; leave an external one running."""
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            await asyncio.to_thread(watch.close)
+        if self._target is not None:
+            target, self._target = self._target, None
+            await target.close()
+
+    async def _render(self, update: Update, binary: Binary | None) -> Rendered:
+        external = self.config.external
+        run_dir = self.context.run_dir.absolute()
+        runtime = Runtime(
+            stats_socket=external.stats_socket if external else run_dir / "stats.sock",
+            version=binary.version if binary else OLDEST,
+            state_file=None if external else run_dir / "servers.state",
+        )
+        return render(self.config, update.snapshot, runtime, self._digests.of(referenced_files(self.config)))
+
+    def _watch_files(self) -> None:
+        files = frozenset(referenced_files(self.config))
+        if files == self._watched and self._watch is not None:
+            return
+        if self._watch is not None:
+            self._watch.close()
+        self._watch, self._watched = None, files
+        present = [path for path in files if path.parent.is_dir()]
+        if present:
+            try:
+                self._watch = FileWatch(present, self.context.request_apply)
+            except OSError as error:
+                self.context.log.warning("files cannot be watched; they are looked at now and then", reason=str(error))
+
+    def _tell_problems(self, rendered: Rendered) -> None:
+        if rendered.problems != self._told[1]:
+            for problem in rendered.problems:
+                if problem not in self._told[1]:
+                    self.context.log.warning(problem)
+            self._told = (self._told[0], rendered.problems)
+
+    def _tell_mappings(self, rendered: Rendered) -> None:
+        for mapping in rendered.mappings:
+            if mapping not in self._told[0]:
+                self.context.log.info(mapping)
+        self._told = (rendered.mappings, self._told[1])
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text() == text
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,78 @@
+"""The way of HAProxy's log to ours: a named pipe in the run directory.
+
+HAProxy holds both ends of it open, so that one that outlives this process neither blocks on it nor dies of it: what
+does not fit is dropped, and whoever takes HAProxy over reads on.
+"""
+
+import asyncio
+import os
+import re
+import stat
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+_BRACKETED = re.compile(r"^\[(ALERT|WARNING|NOTICE)\]\s+\((\d+)\) : (.*)$")
+_PRIORITY = re.compile(r"^<(\d)>")
+_LEVELS = ("critical", "critical", "critical", "error", "warning", "info", "info", "debug")
+_BAD_NEWS = re.compile(r" is DOWN|has no server available|cannot bind|Loading failure|exited with code [1-9]")
+_OLD = re.compile(r"^Proxy \S+ stopped ")
+_CHUNK = 1 << 16
+
+
+class LogPipe:
+    """Forwards the lines that HAProxy writes; `tail` keeps the last of them."""
+
+    def __init__(self, path: Path, log: FilteringBoundLogger) -> None:
+        """Prepare; `open` does the work."""
+        self.tail: deque[str] = deque(maxlen=200)
+        self._path = path
+        self._log = log
+        self._descriptor = -1
+        self._rest = b""
+
+    def open(self) -> None:
+        """Make or find the pipe and begin to read. Raises OSError."""
+        with suppress(FileNotFoundError):
+            if not stat.S_ISFIFO(self._path.lstat().st_mode):
+                self._path.unlink()
+        with suppress(FileExistsError):
+            os.mkfifo(self._path, 0o600)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        asyncio.get_running_loop().add_reader(self._descriptor, self.drain)
+
+    def fileno(self) -> int:
+        """What a HAProxy is to write to."""
+        return self._descriptor
+
+    def drain(self) -> None:
+        """Forward what is there."""
+        with suppress(BlockingIOError):
+            *lines, self._rest = (self._rest + os.read(self._descriptor, _CHUNK)).split(b"\n")
+            for line in lines:
+                self._forward(line.decode(errors="replace").rstrip())
+            if len(self._rest) > _CHUNK:
+                self._rest = b""
+
+    def close(self) -> None:
+        """Forward what is left and stop."""
+        if self._descriptor >= 0:
+            self.drain()
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _forward(self, line: str) -> None:
+        if not line:
+            return
+        self.tail.append(line)
+        if bracketed := _BRACKETED.match(line):
+            # Said once more through HAProxy's own log, or of a reload, of which we tell ourselves.
+            level, text = "debug", bracketed[3]
+        elif priority := _PRIORITY.match(line):
+            level, text = _LEVELS[min(int(priority[1]), 7)], line[priority.end() :]
+        else:
+            level, text = ("warning" if _BAD_NEWS.search(line) else "debug" if _OLD.search(line) else "info"), line
+        getattr(self._log, level)("haproxy", line=text)

@@ -1,0 +1,307 @@
+"""A HAProxy of our own: started, watched, reloaded, taken over from a daemon that died, and stopped in order."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from itertools import chain, repeat
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.errors import ApplyError
+from discovery.files import write_atomically
+from discovery.plugin import Health
+from discovery_haproxy import process, reload
+from discovery_haproxy.binary import Binary, complaint
+from discovery_haproxy.control import Control, ControlError
+from discovery_haproxy.install import install
+from discovery_haproxy.logpipe import LogPipe
+from discovery_haproxy.states import still_wanted
+
+STOP_SECONDS = 8.0
+"""How long connections may take to end when we stop; the core gives us 10."""
+
+_START_SECONDS = 30.0
+_IDLE_SECONDS = 1.0
+_POLL = 0.005
+_LONGEST_PATH = 97
+_MANY_WORKERS = 5
+_RESTARTS = (0.0, 0.5, 1.0, 2.0, 5.0)
+_RESTART_EVERY = 10.0
+_HEALTHY_AFTER = 60.0
+
+
+class Managed:
+    """The one HAProxy of a run directory, in master-worker mode."""
+
+    def __init__(self, run_dir: Path, log: FilteringBoundLogger, binary: Binary) -> None:
+        """Prepare; `open` does the work."""
+        self.binary = binary
+        """The program to use from the next `deploy` on."""
+        run_dir = run_dir.absolute()
+        self.path = run_dir / "haproxy.cfg"
+        self.stats_socket = run_dir / "stats.sock"
+        self.state_file = run_dir / "servers.state"
+        self.live: str | None = None
+        """The generation that was last proven to serve."""
+        self._socket = run_dir / "master.sock"
+        self._mark = f"{self._socket},mode,600"
+        self._control = Control(self._socket)
+        self._log = log
+        self._pipe = LogPipe(run_dir / "log.pipe", log)
+        self._handle: process.Handle | None = None
+        self._taken = asyncio.Event()
+        self._running_binary: Binary | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._busy = asyncio.Lock()
+        self._died: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a HAProxy of ours."""
+        return self._handle is not None and self._handle.alive
+
+    async def open(self) -> None:
+        """Begin, and take over the HAProxy that outlived a daemon, if there is one. Raises ApplyError or OSError."""
+        if len(os.fsencode(self._socket)) > _LONGEST_PATH:
+            raise ApplyError(f"the run directory {self._socket.parent} is too long a path for sockets; use --run-dir")
+        try:
+            self._pipe.open()
+        except OSError as error:
+            raise ApplyError(f"{self._socket.parent} cannot be used for HAProxy: {error.strerror}") from None
+        await self._adopt(self.binary)
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def deploy(self, text: str, generation: str) -> None:
+        """Make `text` serve. Raises ApplyError, with HAProxy's reason, or OSError; then what served goes on serving."""
+        async with self._busy:
+            await self._save_states(text)
+            await install(self.path, text.encode(), lambda: self._activate(generation), mode=0o600)
+
+    def pids(self) -> set[int]:
+        """Every process of ours."""
+        return {each.pid for each in process.find(self._mark)}
+
+    async def health(self) -> Health:
+        """Whether it runs and answers."""
+        if self._handle is None:
+            return Health(detail="HAProxy is started with the first snapshot")
+        if not self._handle.alive:
+            return Health(ok=False, detail=self._died or "HAProxy has ended")
+        if self._busy.locked():
+            return Health(detail="HAProxy is being reloaded")
+        try:
+            processes = await self._control.processes(2.0)
+        except ControlError as error:
+            return Health(ok=False, detail=f"HAProxy does not answer: {error}")
+        if len(processes.old) > _MANY_WORKERS:
+            return Health(
+                detail=f"{len(processes.old)} old workers still serve connections; a shorter hard_stop_after ends them"
+            )
+        return Health()
+
+    async def close(self) -> None:
+        """Stop HAProxy: at once for new connections, for those that it has within `STOP_SECONDS`."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        if self.running:
+            await self._stop()
+        if self._handle is not None:
+            self._handle.close()
+        self._pipe.close()
+
+    # --- starting and taking over
+
+    def _command(self, binary: Binary) -> list[str]:
+        return [str(binary.path), "-W", "-S", self._mark, "-f", str(self.path)]
+
+    async def _adopt(self, binary: Binary) -> None:
+        listening = self._control.peer()
+        for found in process.masters(process.find(self._mark)):
+            # One that another program, or other arguments, started is replaced when there is a configuration for it.
+            same = found.program == os.path.realpath(binary.path) and list(found.argv[-5:]) == self._command(binary)[1:]
+            if same and found.pid == listening:
+                with suppress(ProcessLookupError):
+                    self._take(process.Handle(found.pid, found.started), binary)
+                with suppress(ControlError):
+                    self.live = await self._control.generation()
+                self._log.info("took over the HAProxy of an earlier daemon", pid=found.pid, generation=self.live)
+
+    async def _activate(self, generation: str) -> None:
+        try:
+            if self.running and self.binary is self._running_binary:
+                await self._reload(generation)
+            else:
+                await self._start(generation)
+        except (ApplyError, ControlError) as error:
+            if self.running:
+                self.live = None
+                with suppress(ControlError):
+                    self.live = await self._control.generation()
+            if isinstance(error, ControlError):
+                raise ApplyError(f"HAProxy does not answer: {error}") from None
+            raise
+        self.live = generation
+
+    async def _save_states(self, text: str) -> None:
+        if not self.running:
+            self.state_file.unlink(missing_ok=True)
+            return
+        try:
+            states = still_wanted(await self._control.server_states(), text)
+            write_atomically(self.state_file, states.encode(), 0o600)
+        except (ControlError, OSError) as error:
+            # Not worth a failed apply: the health checks find out again.
+            self._log.warning("the servers' states are not carried over this reload", reason=str(error))
+
+    def _take(self, handle: process.Handle, binary: Binary) -> None:
+        before, self._handle, self._running_binary = self._handle, handle, binary
+        if before is not None:
+            before.close()
+        self._taken.set()
+
+    async def _start(self, generation: str) -> None:
+        binary = self.binary
+        others = process.find(self._mark)
+        self._pipe.tail.clear()
+        try:
+            child = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond, and is awaited through its pidfd
+                self._command(binary),
+                stdin=subprocess.DEVNULL,
+                stdout=self._pipe.fileno(),
+                stderr=self._pipe.fileno(),
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is for us, who then stop it in order
+            )
+        except OSError as error:
+            raise ApplyError(f"{binary.path} cannot be run: {error.strerror}") from None
+        child.returncode = 0  # Popen is not to wait for it: the handle does
+        handle = process.Handle(child.pid)
+        try:
+            await self._until_started(handle, generation)
+        except BaseException:
+            handle.signal(signal.SIGTERM)
+            await handle.wait(1.0)
+            handle.signal(signal.SIGKILL)
+            handle.close()
+            raise
+        self._take(handle, binary)
+        self._died = None
+        self._log.info("HAProxy started", pid=child.pid, version=".".join(map(str, binary.version)))
+        self._dismiss(others)
+
+    async def _until_started(self, handle: process.Handle, generation: str) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if not handle.alive:
+                self._pipe.drain()
+                reason = complaint("\n".join(self._pipe.tail)) or "it gave no reason"
+                raise ApplyError(f"HAProxy does not start: {reason}")
+            with suppress(ControlError):
+                if self._control.peer() == handle.pid and await self._control.generation(0.2) == generation:
+                    return
+            await asyncio.sleep(_POLL)
+        raise ApplyError(f"HAProxy was not ready within {_START_SECONDS:g} s")
+
+    def _dismiss(self, others: list[process.Process]) -> None:
+        """Let what an earlier daemon left finish what it has, now that ours listens."""
+        heads = process.masters(others)
+        for each in heads:
+            with suppress(ProcessLookupError):
+                handle = process.Handle(each.pid, each.started)
+                handle.signal(signal.SIGUSR1)
+                handle.close()
+        if heads:
+            self._log.info("replaced the HAProxy of an earlier daemon", pids=[each.pid for each in heads])
+
+    # --- reloading
+
+    async def _reload(self, generation: str) -> None:
+        self._pipe.tail.clear()
+        try:
+            await reload.through_master(self._control, generation)
+        except ApplyError:
+            self._pipe.drain()
+            if reason := complaint("\n".join(self._pipe.tail)):
+                raise ApplyError(f"HAProxy cannot load the new configuration: {reason}") from None
+            raise
+
+    # --- watching
+
+    async def _supervise(self) -> None:
+        waits = chain(_RESTARTS, repeat(_RESTART_EVERY))
+        while True:
+            await self._taken.wait()
+            handle, since = self._handle, time.monotonic()
+            if handle is None:
+                return
+            await handle.wait()
+            if time.monotonic() - since > _HEALTHY_AFTER:
+                waits = chain(_RESTARTS, repeat(_RESTART_EVERY))
+            async with self._busy:
+                if self.running:
+                    continue
+                if self._died is None:
+                    self._pipe.drain()
+                    self._died = "HAProxy has ended unexpectedly and is being restarted"
+                    self._log.error(self._died, pid=handle.pid, last=self._pipe.tail[-1] if self._pipe.tail else "")
+            await asyncio.sleep(next(waits))
+            async with self._busy:
+                if not self.running:
+                    await self._restart()
+
+    async def _restart(self) -> None:
+        generation = self.live
+        if generation is None:
+            # It was never known to serve: the next apply starts it.
+            self._taken.clear()
+            return
+        try:
+            await self._start(generation)
+        except (ApplyError, ControlError) as error:
+            reason = f"HAProxy has ended and cannot be restarted: {error}"
+            if reason != self._died:
+                self._log.error(reason)
+            self._died = reason
+
+    # --- stopping
+
+    async def _stop(self) -> None:
+        handle = self._handle
+        if handle is None:
+            return
+        begun = time.monotonic()
+        # SIGTERM would cut the requests in flight.
+        handle.signal(signal.SIGUSR1)
+        busy: int | None = None
+        quiet = False
+        while not await handle.wait(0.1):
+            waited = time.monotonic() - begun
+            was_quiet, busy = quiet, await self._streams()
+            quiet = busy == 0
+            # What is left then are idle clients, which their timeouts would let stay.
+            if waited > STOP_SECONDS or (waited > _IDLE_SECONDS and quiet and was_quiet):
+                break
+        if handle.alive:
+            if busy:
+                self._log.warning("connections were cut: they had not ended in time", count=busy, seconds=STOP_SECONDS)
+            handle.signal(signal.SIGTERM)
+            if not await handle.wait(1.0):
+                for each in process.find(self._mark):
+                    with suppress(ProcessLookupError):
+                        stray = process.Handle(each.pid, each.started)
+                        stray.signal(signal.SIGKILL)
+                        stray.close()
+                await handle.wait(0.5)
+        self._log.info("HAProxy stopped", seconds=round(time.monotonic() - begun, 1))
+
+    async def _streams(self) -> int | None:
+        try:
+            processes = await self._control.processes(1.0)
+            return sum([await self._control.streams(worker) for worker in (*processes.workers, *processes.old)])
+        except ControlError:
+            return None
