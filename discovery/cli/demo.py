@@ -7,11 +7,11 @@ import typer
 
 def demo(
     leave: Annotated[bool, typer.Option("--exit", help="End after the last step; 1 if one failed.")] = False,
-) -> None:
+) -> int:
     """Show it at work, here and now.
 
     Starts a real etcd, a real HAProxy and three small web servers on loopback ports, and leaves nothing behind.
     """
     from discovery.demo import run_demo
 
-    run_demo(leave=leave)
+    return run_demo(leave=leave)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,7 @@ from discovery.cli.signals import run_until_signal
 from discovery.codec import encode, key_of, parse_address, validate
 from discovery.errors import ConfigError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.model import Backend, State
-from discovery.rundir import base_run_dir, lock
+from discovery.rundir import Lock, base_run_dir, lock
 
 if TYPE_CHECKING:
     from discovery.registrar import Status
@@ -58,14 +59,7 @@ def register(
         encode(backend, owner, ttl)
     except RecordError as error:
         raise ConfigError(str(error)) from None
-    start_logging()
-    name = hashlib.sha256(f"{registry}\0{key_of(backend)}".encode()).hexdigest()[:16]
-    with lock(
-        base_run_dir(run_dir) / f"register-{name}.lock",
-        f"discovery register {key_of(backend)}",
-        "stop it first, or register under another --id",
-    ):
-        run_until_signal(_register(registry, backend, owner, ttl, force, timeout))
+    run_until_signal(_register(registry, backend, owner, ttl, force, timeout, run_dir))
 
 
 def _backend(service: str, address: str, id_: str | None, weight: int, state: State, labels: Iterable[str]) -> Backend:
@@ -80,9 +74,12 @@ def _backend(service: str, address: str, id_: str | None, weight: int, state: St
     return Backend(service, id_ if id_ is not None else backend.address, host, port, weight, state, pairs)
 
 
-async def _register(url: str, backend: Backend, owner: str, ttl: float, force: bool, timeout: float) -> None:
+async def _register(
+    url: str, backend: Backend, owner: str, ttl: float, force: bool, timeout: float, run_dir: Path | None
+) -> None:
     import structlog
 
+    from discovery.logs import configure_logging
     from discovery.registrar import Registrar
     from discovery.registry import RegistryURL
 
@@ -97,22 +94,35 @@ async def _register(url: str, backend: Backend, owner: str, ttl: float, force: b
         elif isinstance(error := status.failing.get(key), OwnedByAnotherError | RecordError):
             first.set_exception(error)
 
+    configure_logging("error")  # what keeps it from being registered at all is told once, at the end
     registry = registry_at(url)
     registrar = Registrar(registry, owner, ttl, structlog.get_logger(), force=force, changed=changed)
     registrar.set([backend])
-    running = asyncio.create_task(registrar.run())
-    try:
-        await asyncio.wait({first, running}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if not first.done() and not running.done():
-            reason = registrar.status.failing.get(key, "it did not answer")
-            raise RegistryUnavailableError(
-                f"{key} could not be registered at {RegistryURL.parse(url)} within {timeout:g} s: {reason}"
-            )
-        if first.done():
-            first.result()
-            result(f"registered {key} at {backend.address} (ttl {ttl:g} s, owner {owner})")
-        await running
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
-        await registry.close()
+    with _only_one(url, key, run_dir):
+        running = asyncio.create_task(registrar.run())
+        try:
+            await asyncio.wait({first, running}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                first.result()
+                start_logging()
+                result(f"registered {key} at {backend.address} (ttl {ttl:g} s, owner {owner})")
+            elif not running.done():
+                reason = registrar.status.failing.get(key, "it did not answer")
+                raise RegistryUnavailableError(
+                    f"{key} could not be registered at {RegistryURL.parse(url)} within {timeout:g} s: {reason}"
+                )
+            await running
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            await registry.close()
+
+
+def _only_one(url: str, key: str, run_dir: Path | None) -> Lock:
+    """Held while we run: two of one key and owner would take it from each other for ever."""
+    name = hashlib.sha256(f"{url}\0{key}".encode()).hexdigest()[:16]
+    return lock(
+        base_run_dir(run_dir) / f"register-{name}.lock",
+        f"discovery register {key}",
+        "stop it first, or register under another --id",
+    )

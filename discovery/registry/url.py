@@ -25,7 +25,10 @@ class RegistryURL:
         """Take `url` apart. Raises ConfigError if it is no URL or an option is given twice."""
         if "://" not in url:
             raise ConfigError(f"registry {url!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ConfigError(f"the registry URL cannot be read: {error}") from None
         login, _, hosts = parts.netloc.rpartition("@")
         username, _, password = login.partition(":")
         pairs = parse_qsl(parts.query, keep_blank_values=True)

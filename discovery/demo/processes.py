@@ -1,0 +1,148 @@
+"""The demo's children: started in sessions of their own, stopped in order, and none left behind, nor their children."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self, TypeVar
+
+from discovery.errors import DiscoveryError
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):  # noqa: N818 - not a fault
+    """A person, or the system, has asked for the end."""
+
+
+class StepFailedError(DiscoveryError):
+    """A step of the demo did not show what it was to show."""
+
+
+class Child:
+    """A started process and the file with its output."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.name = name
+        self.process = process
+        self._output = output
+
+    @property
+    def output(self) -> str:
+        """What it has written so far."""
+        return self._output.read_text(errors="replace")
+
+
+class Stage:
+    """A temporary directory and the processes in it; leaving the block ends all of them and removes it.
+
+    Signals that ask for the end are noted, and raised as Interrupted by the next wait: so nothing is ever half started.
+    """
+
+    def __init__(self) -> None:
+        """Nothing yet; entering the block begins."""
+        self._ending = ExitStack()
+        self._children: list[Child] = []
+        self._asked = False
+        self.directory = Path()
+
+    def __enter__(self) -> Self:
+        """Take the signals over, adopt whatever our children leave behind, and make the directory."""
+        for number in _ENDING_SIGNALS:
+            self._ending.callback(signal.signal, number, signal.signal(number, self._ask))
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.directory = Path(tempfile.mkdtemp(prefix="discovery-demo-"))
+        self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._ending.callback(_kill_the_rest)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what was started, the last first, then whatever that left; remove the directory."""
+        self._ending.close()
+
+    def enter(self, resource: AbstractContextManager[T]) -> T:
+        """Enter `resource`; it is left in its turn, when the stage is."""
+        return self._ending.enter_context(resource)
+
+    def start_python(self, name: str, *arguments: str) -> Child:
+        """Start this Python with `arguments`, without our own environment's settings of discovery."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
+        path = self.directory / f"{name}.log"
+        with path.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.directory,
+                env=environment,
+                start_new_session=True,  # a Ctrl-C is for us, who then stop it in order
+            )
+        child = Child(name, process, path)
+        self._children.append(child)
+        self._ending.callback(self.stop, child)
+        return child
+
+    def stop(self, child: Child, grace: float = 12.0) -> int:
+        """SIGTERM, and SIGKILL after `grace` seconds; returns the exit status."""
+        if child.process.poll() is None:
+            child.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(grace)
+        if child.process.poll() is None:
+            child.process.kill()
+        if child in self._children:
+            self._children.remove(child)
+        return child.process.wait()
+
+    def wait(self, condition: Callable[[], bool], what: str, timeout: float | None = 15.0) -> None:
+        """Wait until `condition` holds. Raises Interrupted, or StepFailedError if a child ends or time is up."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._asked:
+                raise Interrupted
+            for child in self._children:
+                if child.process.poll() is not None:
+                    raise StepFailedError(f"{child.name} ended: {_last_line(child.output)}")
+            if condition():
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                logs = (f"{child.name}: {_last_line(child.output)}" for child in self._children if child.output)
+                raise StepFailedError(f"waited {timeout:g} s in vain until {what}; {'; '.join(logs)}")
+            time.sleep(0.02)
+
+    def _ask(self, _: int, __: FrameType | None) -> None:
+        self._asked = True
+
+
+def _last_line(text: str) -> str:
+    return next(reversed(text.strip().splitlines()), "(nothing)")
+
+
+def _kill_the_rest() -> None:
+    # Orphans of our children (a HAProxy whose daemon had to be killed) are ours now.
+    while pids := list(_children_of_ours()):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _children_of_ours() -> Iterable[int]:
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            yield from map(int, path.read_text().split())

@@ -1,0 +1,74 @@
+"""Requests without a pause, each answer counted: by which backend, or why it failed."""
+
+import time
+from collections import Counter
+from http.client import HTTPConnection, HTTPException
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+_PAUSE = 0.003
+
+
+class Traffic:
+    """Two clients, while the block lasts: one connects anew for each request, one keeps its connection."""
+
+    def __init__(self, port: int) -> None:
+        """Against 127.0.0.1:`port`."""
+        self._port = port
+        self._stop = Event()
+        # (backend, failure) of each request, one of them empty; appending is atomic.
+        self._outcomes: list[tuple[str, str]] = []
+        self._threads = [Thread(target=self._ask, args=(keep,)) for keep in (False, True)]
+
+    @property
+    def total(self) -> int:
+        """How many requests have been made."""
+        return len(self._outcomes)
+
+    @property
+    def answers(self) -> Counter[str]:
+        """Answers by backend."""
+        return Counter(backend for backend, failure in tuple(self._outcomes) if not failure)
+
+    @property
+    def failures(self) -> list[str]:
+        """Why requests failed."""
+        return [failure for _, failure in tuple(self._outcomes) if failure]
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, after the answers that are still due."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, keep: bool) -> None:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=5)
+        while not self._stop.is_set():
+            outcome = ask(connection)
+            self._outcomes.append(outcome)
+            if outcome[1] or not keep:
+                connection.close()
+            time.sleep(_PAUSE)
+        connection.close()
+
+
+def ask(connection: HTTPConnection) -> tuple[str, str]:
+    """One request: the backend that answered it and "", or "" and why it failed."""
+    try:
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        response.read()
+    except (OSError, HTTPException) as error:
+        return "", f"{type(error).__name__}: {error}"
+    if response.status != 200:
+        return "", f"status {response.status}"
+    return response.headers.get("X-Backend", "?"), ""

@@ -1,0 +1,148 @@
+"""`discovery register`: from the first line to the withdrawal."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from discovery.embedded import EmbeddedEtcd
+from discovery.testing import eventually_sync, free_port
+
+from .conftest import END, Start, World
+
+
+def test_it_registers_until_it_is_stopped(start: Start, world: World) -> None:
+    watch = start("watch", "--json", "--registry", world.url)
+    watch.line()
+    options = ["--id", "b1", "--weight", "5", "--label", "zone=a", "--label", "note=x=y", "--state", "draining"]
+    register = start("register", "web", "[::1]:8080", *options, "--registry", world.url)
+    assert register.line().startswith("registered web/b1 at [::1]:8080 (ttl 10 s, owner ")
+    (added,) = watch.json()["added"]
+    assert added == {
+        "service": "web",
+        "id": "b1",
+        "host": "::1",
+        "port": 8080,
+        "weight": 5,
+        "state": "draining",
+        "labels": {"zone": "a", "note": "x=y"},
+    }
+    assert register.stop(signal.SIGINT) == 0
+    assert register.line() == END
+    assert register.stderr == ""
+    assert [each["id"] for each in watch.json()["removed"]] == ["b1"]
+
+
+def test_after_a_crash_it_takes_its_own_key_over_without_a_gap(start: Start, world: World) -> None:
+    watch = start("watch", "--json", "--registry", world.url)
+    watch.line()
+    crashed = start("register", "web", "127.0.0.1:1", "--ttl", "2", "--registry", world.url)
+    assert crashed.line().startswith("registered web/127.0.0.1:1 ")
+    assert watch.json()["added"]
+    crashed.stop(signal.SIGKILL)
+    again = start("register", "web", "127.0.0.1:1", "--ttl", "2", "--label", "n=2", "--registry", world.url)
+    assert again.line().startswith("registered ")
+    updated = watch.json()
+    assert [each["labels"] for each in updated["updated"]] == [{"n": "2"}]
+    assert updated["removed"] == []
+    # The lease of the crashed one would have ended by the time that another has come and gone.
+    other = start("register", "web", "127.0.0.1:2", "--ttl", "1", "--registry", world.url)
+    other.line()
+    assert [each["port"] for each in watch.json()["added"]] == [2]
+    other.stop(signal.SIGKILL)
+    (expired,) = watch.json()["removed"]
+    assert expired["port"] == 2
+    assert again.stop() == 0
+    assert [each["port"] for each in watch.json()["removed"]] == [1]
+
+
+def test_the_second_of_one_key_on_a_machine_is_refused_by_name(start: Start, file_world: World) -> None:
+    first = start("register", "web", "127.0.0.1:1", "--registry", file_world.url)
+    first.line()
+    second = start("register", "web", "127.0.0.1:1", "--registry", file_world.url)
+    assert second.end() == 1
+    assert second.stderr.count("\n") == 1
+    assert f"web/127.0.0.1:1 is already running as process {first.process.pid}" in second.stderr
+    assert first.process.poll() is None
+
+
+def test_another_live_owners_key_is_refused_unless_forced(start: Start, world: World, tmp_path: Path) -> None:
+    first = start("register", "web", "127.0.0.1:1", "--id", "x", "--owner", "first", "--registry", world.url)
+    first.line()
+    arguments = ["register", "web", "127.0.0.1:2", "--id", "x", "--owner", "second", "--registry", world.url]
+    refused = start(*arguments, "--run-dir", str(tmp_path / "other"))
+    assert refused.end() == 1
+    assert refused.stderr.count("\n") == 1
+    assert "first" in refused.stderr
+    forced = start(*arguments, "--force", "--run-dir", str(tmp_path / "other"))
+    assert forced.line().startswith("registered web/x at 127.0.0.1:2")
+    eventually_sync(lambda: "registration lost" in first.stderr)
+    assert first.process.poll() is None
+    assert forced.stop() == 0
+    assert first.stop() == 0
+
+
+def test_a_key_that_somebody_deletes_comes_back(start: Start, world: World) -> None:
+    watch = start("watch", "--json", "--registry", world.url)
+    watch.line()
+    register = start("register", "web", "127.0.0.1:1", "--id", "x", "--registry", world.url)
+    register.line()
+    assert watch.json()["added"]
+    world.delete("web/x")
+    assert watch.json()["removed"]
+    assert watch.json()["added"]
+    eventually_sync(lambda: "registered" in register.stderr)
+
+
+def test_it_gives_up_on_a_registry_that_is_away_from_the_start(start: Start) -> None:
+    port = free_port()
+    register = start("register", "web", "127.0.0.1:1", "--timeout", "1", "--registry", f"etcd://127.0.0.1:{port}")
+    assert register.end() == 1
+    assert register.line() == END
+    assert register.stderr.count("\n") == 1
+    assert f"127.0.0.1:{port}" in register.stderr
+
+
+def test_it_waits_for_a_registry_that_comes_in_time(start: Start) -> None:
+    etcd = EmbeddedEtcd()
+    try:
+        register = start("register", "web", "127.0.0.1:1", "--timeout", "30", "--registry", etcd.url)
+        etcd.start()
+        assert register.line(30).startswith("registered ")
+        assert register.stop() == 0
+    finally:
+        etcd.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["web", "10.0.0.1"], "is not HOST:PORT"),
+        (["web", "10.0.0.1:0"], "the port 0"),
+        (["web", "0.0.0.0:80"], "'0.0.0.0'"),
+        (["web", "bad-:80"], "'bad-'"),
+        (["we b", "10.0.0.1:80"], "'we b'"),
+        (["web", "10.0.0.1:80", "--id", "a b"], "'a b'"),
+        (["web", "10.0.0.1:80", "--weight", "257"], "weight 257"),
+        (["web", "10.0.0.1:80", "--weight", "x"], "--weight"),
+        (["web", "10.0.0.1:80", "--label", "x"], "KEY=VALUE"),
+        (["web", "10.0.0.1:80", "--label", "a b=c"], "'a b'"),
+        (["web", "10.0.0.1:80", "--label", "a=b\nc"], "label 'a'"),
+        (["web", "10.0.0.1:80", "--ttl", "0"], "--ttl"),
+        (["web", "10.0.0.1:80", "--owner", "x\ny"], "owner"),
+        (["web", "10.0.0.1:80", "--state", "gone"], "--state"),
+        (["web", "10.0.0.1:80", "--registry", "nonsense"], "'nonsense' is not a URL"),
+        (["web", "10.0.0.1:80", "--registry", "etcd://[::1"], "registry URL"),
+    ],
+)
+def test_a_wrong_argument_is_a_usage_error(
+    arguments: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from discovery.cli import main
+
+    monkeypatch.delenv("DISCOVERY_REGISTRY", raising=False)
+    assert main(["register", "--run-dir", "/nonexistent/never-made", *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert reason in err
