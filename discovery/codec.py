@@ -54,7 +54,7 @@ def decode(key: str, value: bytes) -> Record | Rejected:
     try:
         return _decode(key, value)
     except RecordError as error:
-        return Rejected(key, str(error))
+        return Rejected(_printable(key), str(error))
 
 
 def encode(backend: Backend, owner: str | None = None, ttl: float | None = None) -> bytes:
@@ -70,7 +70,7 @@ def encode(backend: Backend, owner: str | None = None, ttl: float | None = None)
     if owner is not None:
         fields["owner"] = _text("owner", owner)
     if ttl is not None:
-        fields["ttl"] = ttl
+        fields["ttl"] = _ttl(ttl)
     value = json.dumps(fields, separators=(", ", ": "), ensure_ascii=False).encode()
     if len(value) > MAX_VALUE:
         raise RecordError(f"the record would be {len(value)} bytes; the limit is {MAX_VALUE}")
@@ -154,7 +154,7 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
         if name in _IGNORED:
             ignored.append(Rejected(key, _IGNORED[name], name))
         elif isinstance(extra, dict | list):
-            ignored.append(Rejected(key, "only text and numbers can be a label", name[:200]))
+            ignored.append(Rejected(key, "only text and numbers can be a label", _printable(name)))
         elif extra is not None:
             extras[name] = extra
     weight = fields.get("weight")
@@ -241,6 +241,11 @@ def _ttl(value: object) -> float | None:
     if type(value) not in (int, float) or not 0 < float(value) <= 86400 * 365:  # type: ignore[arg-type]
         raise RecordError(f"the ttl {_short(value)} is not a number of seconds")
     return float(value)  # type: ignore[arg-type]
+
+
+def _printable(text: str) -> str:
+    """A key or a field's name as people may be shown it: no control characters, and not without end."""
+    return text[:300] if text.isprintable() else ascii(text[:300])[1:-1]
 
 
 def _short(value: object) -> str:

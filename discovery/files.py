@@ -93,7 +93,10 @@ class _TreeHandler(FileSystemEventHandler):
         self._changed = changed
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type not in _READ_ONLY and any("/." not in path[self._start :] for path in _touched(event)):
+        # A directory is modified by what happens in it, which is told itself.
+        if event.event_type in _READ_ONLY or (event.is_directory and event.event_type == "modified"):
+            return
+        if any("/." not in path[self._start :] for path in _touched(event)):
             self._changed()
 
 

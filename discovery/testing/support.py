@@ -4,20 +4,19 @@ import asyncio
 import inspect
 import os
 import random
-import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from discovery.embedded import find_program, wheel_program
 from discovery.errors import ConfigError
 
 T = TypeVar("T")
 
 _POLL = 0.02
 _NOT_YET = (AssertionError, OSError, LookupError)
-_SBIN = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 _given: set[int] = set()
 
 
@@ -91,17 +90,13 @@ def require_program(name: str, *, wheel: bool = True) -> Path:
     If it is missing, the running pytest test is skipped with a reason, or, when the environment variable CI is set,
     failed.
     """
-    found = shutil.which(name) or shutil.which(name, path=_SBIN)
-    if found:
-        return Path(found)
-    reason = f"the program {name!r} is not on PATH"
-    if wheel:
-        from discovery.embedded import find_program
-
-        try:
-            return find_program(name)
-        except ConfigError as error:
-            reason = str(error)
+    try:
+        found = find_program(name)
+        if wheel or found != wheel_program(name):
+            return found
+        reason = f"the program {name!r} is not on PATH, and its wheel does not do here"
+    except ConfigError as error:
+        reason = str(error)
     import pytest
 
     give_up = pytest.fail if os.environ.get("CI") else pytest.skip

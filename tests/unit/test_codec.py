@@ -1,0 +1,315 @@
+"""Records of every dialect are read, hostile ones are refused alone and with a reason, and nothing is ever raised."""
+
+import ipaddress
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.codec import (
+    MAX_LABEL_VALUE,
+    MAX_LABELS,
+    MAX_VALUE,
+    Record,
+    decode,
+    encode,
+    key_of,
+    parse_address,
+    split_key,
+    validate,
+)
+from discovery.errors import RecordError
+from discovery.model import Backend, Rejected, State
+from discovery.testing import backend
+
+
+def read(value: bytes | str | dict[str, object], key: str = "web/b1") -> Record:
+    record = decode(key, _bytes(value))
+    assert isinstance(record, Record), record
+    return record
+
+
+def refusal(value: bytes | str | dict[str, object], key: str = "web/b1") -> str:
+    rejected = decode(key, _bytes(value))
+    assert isinstance(rejected, Rejected), rejected
+    assert rejected.field is None
+    return rejected.reason
+
+
+def _bytes(value: bytes | str | dict[str, object]) -> bytes:
+    if isinstance(value, dict):
+        value = json.dumps(value)
+    return value.encode() if isinstance(value, str) else value
+
+
+def record(**fields: object) -> dict[str, object]:
+    return {"host": "10.0.0.1", "port": 80, **fields}
+
+
+class TestDialects:
+    def test_docker_register(self) -> None:
+        got = read('{"port": 49153, "host": "10.132.233.107", "container": "f00", "cpu": 2, "up": true, "none": null}')
+        assert got.backend == Backend(
+            "web", "b1", "10.132.233.107", 49153, labels={"container": "f00", "cpu": "2", "up": "true"}
+        )
+        assert (got.owner, got.ttl, got.ignored) == (None, None, ())
+
+    @pytest.mark.parametrize(
+        ("text", "host", "port"),
+        [
+            ("10.0.0.1:80", "10.0.0.1", 80),
+            ("  10.0.0.1:80\n", "10.0.0.1", 80),
+            ("[2001:DB8::1]:80", "2001:db8::1", 80),
+            ("App-1.Example:65535", "app-1.example", 65535),
+        ],
+    )
+    def test_plain_address(self, text: str, host: str, port: int) -> None:
+        assert read(text).backend == Backend("web", "b1", host, port)
+
+    def test_nerve_without_its_haproxy_syntax(self) -> None:
+        got = read(
+            record(name="i-1", weight=10, labels={"az": "a"}, haproxy_server_options="check backup\nbind :80"),
+            "web/i-1",
+        )
+        assert got.backend == Backend("web", "i-1", "10.0.0.1", 80, 10, labels={"az": "a", "name": "i-1"})
+        [ignored] = got.ignored
+        assert (ignored.key, ignored.field) == ("web/i-1", "haproxy_server_options")
+        assert "HAProxy syntax" in ignored.reason
+
+    def test_our_own(self) -> None:
+        got = read(record(weight=0, state="draining", labels={"a": "b"}, owner="host-1", ttl=10))
+        assert got == Record(Backend("web", "b1", "10.0.0.1", 80, 0, State.DRAINING, {"a": "b"}), "host-1", 10.0)
+
+    def test_a_label_that_is_no_text_is_ignored_alone(self) -> None:
+        got = read(record(tags=["a"], **{"odd\n\x1b[31m": {}}))
+        assert [ignored.field for ignored in got.ignored] == ["tags", "odd\\n\\x1b[31m"]
+        assert not got.backend.labels
+
+    def test_an_explicit_label_wins_over_an_extra_field(self) -> None:
+        assert read(record(zone="a", labels={"zone": "b"})).backend.labels == {"zone": "b"}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            ("", "is not HOST:PORT"),
+            (b"\xff\xfe", "not UTF-8"),
+            ("{", "not valid JSON"),
+            ('{"host": "a", "host": "b", "port": 1}', "given twice"),
+            ("[" * 100_000, "limit is 65536"),
+            ('{"a":' * 12_000, "not valid JSON"),
+            ('{"host": "10.0.0.1"}', "'port' is missing"),
+            ('{"port": 80}', "'host' is missing"),
+            ("10.0.0.1", "is not HOST:PORT"),
+            ("10.0.0.1:80:80", "is not HOST:PORT"),
+            ("2001:db8::1:80", "is not HOST:PORT"),
+            ("[10.0.0.1]:80", "not an IPv6 address"),
+            ("10.0.0.1:0", "the port 0"),
+            ("10.0.0.1:65536", "the port 65536"),
+            (record(port=True), "the port True"),
+            (record(port=80.0), "the port 80.0"),
+            (record(port="80 "), "the port '80 '"),
+            (record(port="８０"), "the port"),  # noqa: RUF001 - digits, but not ASCII
+            (record(weight=-1), "the weight -1"),
+            (record(weight=257), "the weight 257"),
+            (record(weight="50%"), "the weight '50%'"),
+            (record(state="up"), "the state 'up'"),
+            (record(state=["active"]), "the state ['active']"),
+            (record(labels="a=b"), "'labels' is not an object"),
+            (record(labels={"a b": "c"}), "the label name 'a b'"),
+            (record(labels={"a": "b\nc"}), "control or unprintable"),
+            (record(labels={"a": "\x7f"}), "control or unprintable"),
+            (record(labels={"a": "\ud800"}), "control or unprintable"),
+            (record(labels={"a": ["b"]}), "is not a text"),
+            (record(labels={"a": "é" * MAX_LABEL_VALUE}), "longer than 1024 bytes"),
+            (record(labels={f"l{n}": "" for n in range(MAX_LABELS + 1)}), "65 labels"),
+            (record(owner=7), "the owner is not a text"),
+            (record(ttl=0), "the ttl 0"),
+            (record(ttl="10"), "the ttl '10'"),
+            (record(ttl=float("nan")), "the ttl nan"),
+            (record(ttl=float("inf")), "the ttl inf"),
+        ],
+    )
+    def test_each_with_its_reason(self, value: bytes | str | dict[str, object], reason: str) -> None:
+        assert reason in refusal(value)
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "",
+            " ",
+            7,
+            None,
+            "a b",
+            "a\nb",
+            "a\n",
+            "a#b",
+            "a'b",
+            "${HOME}",
+            "a..b",
+            "-a",
+            "a-",
+            "a" * 64,
+            ".".join(["a" * 63] * 4),
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0177.0.0.01",
+            "10.0.0.256",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "fe80::1%eth0",
+            "fe80::1%;",
+            "[::1",
+            "unix@/run/x",
+            "/run/x",
+            "приклад.укр",
+        ],
+    )
+    def test_hosts_that_cannot_be_connected_to(self, host: object) -> None:
+        assert "host" in refusal(record(host=host))
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "",
+            "web",
+            "web/",
+            "/b1",
+            "web/a/b",
+            "web//b",
+            "/web/b1",
+            "we b/b1",
+            ".web/b1",
+            "web/.b1",
+            "web/b\n1",
+            "web/-b",
+            "w" * 129 + "/b",
+            "web/" + "b" * 256,
+            "web/é",
+            "web/b1\x00",
+            "web/b1 ",
+        ],
+    )
+    def test_keys(self, key: str) -> None:
+        assert refusal("10.0.0.1:80", key)
+
+    def test_a_value_may_be_as_large_as_the_limit(self) -> None:
+        value = _bytes(record())
+        assert read(value + b" " * (MAX_VALUE - len(value)))
+        assert "65537 bytes" in refusal(value + b" " * (MAX_VALUE + 1 - len(value)))
+
+    def test_nothing_unprintable_is_shown(self) -> None:
+        rejected = decode("web/\x1b[31m\n\ud800", b"{\x1b")
+        assert isinstance(rejected, Rejected)
+        assert rejected.key == "web/\\x1b[31m\\n\\ud800"
+        assert rejected.reason.isprintable()
+
+
+_names = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=63)
+_services = _names.filter(lambda name: name[0] not in ".-")
+_labels = st.dictionaries(_names, st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100), max_size=5)
+_hosts = st.one_of(
+    st.ip_addresses().filter(lambda a: not a.is_unspecified and not a.is_multicast).map(str),
+    st.lists(st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), min_size=1, max_size=4).map(".".join),
+)
+backends = st.builds(
+    Backend,
+    service=_services,
+    id=st.one_of(_services, st.builds("{}:{}".format, st.ip_addresses(v=4), st.integers(1, 65535))),
+    host=_hosts,
+    port=st.integers(1, 65535),
+    weight=st.integers(0, 256),
+    state=st.sampled_from(State),
+    labels=_labels,
+)
+
+
+@given(backends, st.none() | st.just("host-1:edge"), st.none() | st.floats(0.1, 86400))
+def test_what_is_written_is_read_back(written: Backend, owner: str | None, ttl: float | None) -> None:
+    value = encode(written, owner, ttl)
+    assert decode(key_of(written), value) == Record(written, owner, ttl)
+    assert b"\n" not in value
+    readers = json.loads(value)
+    assert (readers["host"], readers["port"]) == (written.host, written.port)
+
+
+@given(backends)
+def test_an_address_is_read_back(some: Backend) -> None:
+    assert parse_address(some.address) == (some.host, some.port)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+_fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "host": st.sampled_from(["10.0.0.1", "a.example"]) | _json,
+        "port": st.integers(-1, 70_000) | _json,
+        "weight": st.integers(-1, 300) | _json,
+        "state": st.sampled_from(["active", "draining"]) | _json,
+        "labels": st.dictionaries(st.text(), _json) | _json,
+        "owner": _json,
+        "ttl": _json,
+        "haproxy_server_options": _json,
+        "extra": _json,
+    },
+)
+
+
+@given(
+    st.text() | st.just("web/b1"),
+    st.binary()
+    | st.text().map(lambda t: t.encode(errors="surrogatepass"))
+    | _fields.map(lambda f: json.dumps(f).encode()),
+)
+def test_anything_is_read_or_refused_and_what_is_read_is_harmless(key: str, value: bytes) -> None:
+    got = decode(key, value)
+    if isinstance(got, Rejected):
+        assert got.key.isprintable()
+        assert got.reason.isprintable()
+        return
+    read = got.backend
+    assert validate(read) == read
+    assert split_key(key) == (read.service, read.id)
+    assert "\n" not in "".join([read.service, read.id, read.host, *read.labels, *read.labels.values()])
+    assert all(ignored.key.isprintable() and (ignored.field or "").isprintable() for ignored in got.ignored)
+    again = decode(key, encode(read, got.owner, got.ttl))
+    assert isinstance(again, Record)
+    assert (again.backend, again.owner, again.ttl) == (read, got.owner, got.ttl)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        backend(host="no host"),
+        backend(port=0),
+        backend(service="a/b"),
+        backend(id=""),
+        backend(weight=300),
+        backend(labels={"a": "\n"}),
+        backend(labels={f"l{n}": "x" * 1024 for n in range(64)}),
+    ],
+)
+def test_what_no_reader_would_accept_is_not_written(bad: Backend) -> None:
+    with pytest.raises(RecordError):
+        encode(bad)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, float("inf"), float("nan")])
+def test_a_ttl_that_no_reader_would_accept_is_not_written(ttl: float) -> None:
+    with pytest.raises(RecordError, match="ttl"):
+        encode(backend(), "me", ttl)
+
+
+def test_a_host_is_written_in_its_canonical_form() -> None:
+    assert json.loads(encode(backend(host="2001:DB8:0::1", id="a")))["host"] == str(ipaddress.ip_address("2001:db8::1"))
+    assert json.loads(encode(backend(host="App.Example", id="a")))["host"] == "app.example"
