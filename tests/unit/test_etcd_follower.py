@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from discovery.registry import Delta, Reset
 from discovery.registry.etcd.follower import Canceled, Doubt, Follower
-from discovery.registry.etcd.listing import Listing
+from discovery.registry.etcd.listing import Listing, mark
 from discovery.registry.etcd.messages import DELETE, PUT, Event, KeyValue, ResponseHeader, WatchResponse
 
 PREFIX = b"/services/"
@@ -37,8 +37,8 @@ def listing(revision: int, records: Mapping[str, tuple[int, bytes]], **fields: A
     return Listing(
         revision,
         header(revision, **fields),
-        {PREFIX + key.encode(): at for key, (at, _) in records.items()},
         {PREFIX + key.encode(): value for key, (_, value) in records.items()},
+        {PREFIX + key.encode(): mark(*record) for key, record in records.items()},
     )
 
 
@@ -57,9 +57,9 @@ def test_a_listing_is_a_reset_with_keys_relative_to_the_prefix() -> None:
 
 def test_created_does_not_advance(follower: Follower) -> None:
     follower.opened()
-    assert not follower.created
     assert follower.receive(response(5000, created=True)) == ()
     assert follower.created
+    assert follower.revision == 10
     assert follower.receive(response(5000, put("a/2", 11))) == (Delta(11, {"a/2": b"v"}),)
 
 
@@ -134,21 +134,22 @@ def test_a_key_that_is_not_text_hurts_no_other(follower: Follower) -> None:
 
 class TestAgreement:
     def test_with_the_same(self, follower: Follower) -> None:
-        assert follower.agrees_with(listing(10, {"a/1": (4, b"")}))
+        assert follower.agrees_with(listing(10, {"a/1": (4, b"one")}))
         follower.receive(response(12, put("b/1", 11), delete("a/1", 12)))
-        assert follower.agrees_with(listing(12, {"b/1": (11, b"")}))
+        assert follower.agrees_with(listing(12, {"b/1": (11, b"v")}))
 
     @pytest.mark.parametrize(
         "other",
         [
             listing(10, {}),
             listing(10, {"a/1": (5, b"one")}),
+            listing(10, {"a/1": (4, b"two")}),
             listing(10, {"a/1": (4, b"one"), "a/2": (4, b"")}),
             listing(9, {"a/1": (4, b"one")}),
             listing(10, {"a/1": (4, b"one")}, term=1),
             listing(10, {"a/1": (4, b"one")}, cluster=8),
         ],
-        ids=["key gone", "key newer", "key more", "revision back", "term back", "other cluster"],
+        ids=["key gone", "key newer", "other value", "key more", "revision back", "term back", "other cluster"],
     )
     def test_not_with_another_history(self, follower: Follower, other: Listing) -> None:
         assert not follower.agrees_with(other)

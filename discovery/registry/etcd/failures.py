@@ -30,6 +30,7 @@ _MEANINGS = (
     ("bad_certificate", "it refuses our certificate: see ?cert=FILE&key=FILE"),
     ("unknown_ca", "it does not trust our certificate: see ?cert=FILE&key=FILE"),
     ("wrong_version_number", "it does not speak TLS: write etcd:// for plain text"),
+    ("handshake read failed", "no TLS connection can be made: for plain text write etcd://"),
     ("ssl", "no TLS connection can be made: see ?ca=FILE, ?cert=FILE and ?key=FILE"),
     ("timed out", "no answer in time"),
     ("timeout", "no answer in time"),

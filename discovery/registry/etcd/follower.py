@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from discovery.registry.base import Delta, Reset
-from discovery.registry.etcd.listing import Listing
+from discovery.registry.etcd.listing import Listing, mark
 from discovery.registry.etcd.messages import DELETE, Message
 
 _REVISION = attrgetter("kv.mod_revision")
@@ -42,7 +42,7 @@ class Follower:
         self.prefix = prefix
         self.revision: int | None = None
         self.created = False
-        self._revisions: dict[bytes, int] = {}
+        self._marks: dict[bytes, int] = {}
         self._cluster = 0
         self._term = 0
         self._fragments: list[Message] = []
@@ -50,7 +50,7 @@ class Follower:
     def reset(self, listing: Listing) -> Reset:
         """Begin from a listing, whatever was known before."""
         self.revision = listing.revision
-        self._revisions = listing.revisions
+        self._marks = listing.marks
         self._cluster = listing.header.cluster_id
         self._term = listing.header.raft_term
         return Reset(listing.revision, {self.relative(key): value for key, value in listing.values.items()})
@@ -65,16 +65,16 @@ class Follower:
         self._fragments = []
 
     def agrees_with(self, listing: Listing) -> bool:
-        """Whether a linearizable listing of the keys, at our revision, is of our history and finds the same.
+        """Whether a linearizable listing at our revision is of our history and finds the same.
 
-        A cluster that was emptied can come back under the same id: then its revision or its term went back, or a key's
-        modification revision is not the one we know.
+        A cluster that was emptied can come back under the same id: then its revision or its term went back, or a key
+        has another mark.
         """
         return (
             listing.header.cluster_id == self._cluster
             and listing.header.raft_term >= self._term
             and listing.header.revision >= (self.revision or 0)
-            and listing.revisions == self._revisions
+            and listing.marks == self._marks
         )
 
     def receive(self, response: Message) -> tuple[Delta, ...] | Doubt | Canceled:
@@ -131,13 +131,13 @@ class Follower:
                 kv = event.kv
                 key = self.relative(kv.key)
                 if event.type == DELETE:
-                    self._revisions.pop(kv.key, None)
+                    self._marks.pop(kv.key, None)
                     puts.pop(key, None)
                     deletes.add(key)
                 else:
-                    self._revisions[kv.key] = revision
+                    puts[key] = value = kv.value
+                    self._marks[kv.key] = mark(revision, value)
                     deletes.discard(key)
-                    puts[key] = kv.value
             yield Delta(revision, puts, frozenset(deletes))
 
     def relative(self, key: bytes) -> str:

@@ -85,7 +85,6 @@ class EtcdLease:
         """Remove the record if it is still this lease's; otherwise do nothing."""
         key = key_of(backend)
         async with self._changing:
-            self._raise_if_lost()
             self._keys.discard(key)
             await self._records.delete(key)
 

@@ -160,11 +160,11 @@ class Watch:
         """Whether what is known agrees with the registry; None if this cannot be told, being compacted and behind."""
         keys, timeout = self._follower.prefix, self._timing.attempt
         try:
-            listing = await list_prefix(connection, keys, revision=self._known, keys_only=True, timeout=timeout)
+            listing = await list_prefix(connection, keys, revision=self._known, timeout=timeout)
         except FutureRevisionError:
             return False
         except CompactedError:
-            listing = await list_prefix(connection, keys, keys_only=True, timeout=timeout)
+            listing = await list_prefix(connection, keys, timeout=timeout)
             return self._follower.agrees_with(listing) or None
         return self._follower.agrees_with(listing)
 
