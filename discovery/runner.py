@@ -78,7 +78,7 @@ class Instance:
 class Runner:
     """One consumer, isolated: it may block, fail or be slow without delaying anybody.
 
-    `changed` is called, on the consumer's thread, after every change of `status`.
+    `changed` is called, on the consumer's thread, once its setup has been tried and when it can never run again.
     """
 
     def __init__(
@@ -161,19 +161,22 @@ class Runner:
         if "phase" in changes:
             changes["phase_since"] = time.monotonic()
         self._status = replace(self._status, **changes)
-        self._changed()
 
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
         except CannotStartError as error:
             self._log.error("cannot start", reason=str(error))
-            self._report(phase=Phase.DEAD, error=str(error), setup_tried=True)
+            self._die(str(error))
         except BaseException as error:  # noqa: BLE001 - the thread is the boundary: what a plugin raises ends here
             self._log.error("consumer died", reason=describe(error), exc_info=error)
-            self._report(phase=Phase.DEAD, error=describe(error), setup_tried=True)
+            self._die(describe(error))
         else:
             self._report(phase=Phase.STOPPED)
+
+    def _die(self, reason: str) -> None:
+        self._report(phase=Phase.DEAD, error=reason, setup_tried=True)
+        self._changed()
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -197,6 +200,7 @@ class Runner:
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 wait = next(waits)
                 self._fail("setup failed", error)
+                self._changed()
                 until = time.monotonic() + wait
                 while self._instance is instance and (left := until - time.monotonic()) > 0:
                     await self._wake.wait(left)
@@ -211,6 +215,7 @@ class Runner:
             await consumer.setup()
             self._applied = None
             self._report(phase=Phase.WAITING, setup_tried=True, error=None)
+            self._changed()
             return await self._follow(consumer, instance)
         finally:
             try:
@@ -270,8 +275,7 @@ class Runner:
             apply_seconds=self._status.apply_seconds + took,
             error=None,
         )
-        await self._check_health(consumer)
-        self._log.info("applied", revision=snapshot.revision, seconds=round(took, 3), **_counts(changes))
+        self._log.debug("applied", revision=snapshot.revision, seconds=round(took, 3), **_counts(changes))
         return True
 
     async def _check_health(self, consumer: AnyConsumer) -> None:
@@ -312,7 +316,8 @@ class _Wake:
 
     async def wait(self, timeout: float) -> bool:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
         woken = self._event.is_set()
         self._event.clear()
         return woken
