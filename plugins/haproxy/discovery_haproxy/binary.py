@@ -31,13 +31,10 @@ class Binary:
 
     async def check(self, text: str) -> None:
         """Let HAProxy parse `text`, without binding. Raises ApplyError with its first complaint, in one line."""
-        file = os.memfd_create("haproxy.cfg", os.MFD_CLOEXEC)
-        try:
-            with os.fdopen(os.dup(file), "wb") as writer:
-                writer.write(text.encode())
-            status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file)
-        finally:
-            os.close(file)
+        with os.fdopen(os.memfd_create("haproxy.cfg"), "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file.fileno())
         if status != 0:
             raise ApplyError(f"haproxy refuses the new configuration: {complaint(output, text) or f'exit {status}'}")
 

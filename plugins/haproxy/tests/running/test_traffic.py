@@ -1,0 +1,149 @@
+"""No request is lost: while the configuration changes, while HAProxy stops, and over the death of the daemon."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from discovery.model import Backend
+from discovery.testing import backend, eventually, eventually_sync, free_port
+from discovery_haproxy.process import find, masters
+
+DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from discovery.model import Snapshot, diff
+from discovery.plugin import Context, Update
+from discovery.testing import backend
+from discovery_haproxy import HAProxyConsumer
+from discovery_haproxy.config import HAProxyConfig
+import structlog
+
+async def main(binary, run_dir, bind, *ports):
+    config = HAProxyConfig.model_validate({"services": {"web": {"bind": bind}}, "binary": binary, "access_log": True})
+    consumer = HAProxyConsumer(config, Context("edge", Path(run_dir), structlog.get_logger()))
+    await consumer.setup()
+    snapshot = Snapshot.of(1, [backend(port=int(port)) for port in ports])
+    await consumer.apply(Update(snapshot, None, diff(None, snapshot)))
+    print("serving", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_fifty_changes_under_load_lose_no_request(
+    driving: Callable[..., Any], origins: tuple[Backend, ...], load: Callable[..., Any]
+) -> None:
+    async def scenario() -> None:
+        bind = f"127.0.0.1:{free_port()}"
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await driven.apply(*origins)
+            kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
+            for change in range(50):
+                await driven.apply(*(origins[:2] if change % 2 else origins[1:]))
+            counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
+            assert (await driven.processes()).reloads == 50
+        for requests, failed in counts:
+            assert requests > 500
+            assert failed == 0
+
+    asyncio.run(scenario())
+
+
+def test_stopping_lets_requests_in_flight_end(driving: Callable[..., Any]) -> None:
+    async def scenario() -> None:
+        bind_port = free_port()
+        arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            arrived.release()
+            await go_on.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+            await writer.drain()
+            writer.close()
+
+        async def ask() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", bind_port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+            # Kept alive: HAProxy is to say goodbye itself.
+            reply = await reader.read()
+            writer.close()
+            return reply
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            origin = backend(port=server.sockets[0].getsockname()[1])
+            async with driving(services={"web": {"bind": f"127.0.0.1:{bind_port}", "check": False}}) as driven:
+                await driven.apply(origin)
+                asks = [asyncio.create_task(ask()) for _ in range(5)]
+                for _ in asks:
+                    await arrived.acquire()
+                stopping = asyncio.create_task(driven.consumer.teardown())
+                await eventually(lambda: _refused(bind_port), "new connections to be refused")
+                go_on.set()
+                replies = await asyncio.gather(*asks)
+                await stopping
+                assert all(reply.endswith(b"\r\n\r\ndone") for reply in replies)
+                assert driven.family() == []
+                assert not driven.said("were cut")
+
+    asyncio.run(scenario())
+
+
+async def _refused(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
+    run_dir: Path,
+    haproxy: Path,
+    driving: Callable[..., Any],
+    origins: tuple[Backend, ...],
+    load: Callable[..., Any],
+    fetch: Callable[..., Any],
+) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
+        before = masters(_family(run_dir))
+        # With every request in its log, which nobody reads now, HAProxy must neither block nor die.
+        kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    for _ in range(300):
+        assert fetch(f"http://{bind}/").body == str(origins[0].port)
+
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            assert [process.pid for process in masters(driven.family())] == [process.pid for process in before]
+            assert driven.said("took over")
+            await driven.apply(origins[1])
+            assert [process.pid for process in masters(driven.family())] == [process.pid for process in before]
+            answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(40)}
+            assert answers == {str(origins[1].port)}
+            counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
+            assert [failed for _, failed in counts] == [0, 0]
+            assert all(requests > 300 for requests, _ in counts)
+        assert driven.family() == []
+
+    asyncio.run(scenario())
+
+
+def _family(run_dir: Path) -> list[Any]:
+    return find(f"{run_dir}/master.sock,mode,600")
+
+
+def _daemon(*arguments: object) -> subprocess.Popen[bytes]:
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, *map(str, arguments)], stdout=subprocess.PIPE)
+    assert daemon.stdout is not None
+    eventually_sync(lambda: b"serving" in daemon.stdout.readline(), "the daemon to serve")  # type: ignore[union-attr]
+    return daemon
