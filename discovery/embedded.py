@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from discovery.errors import CannotStartError, ConfigError, DiscoveryError
 
@@ -25,6 +25,7 @@ _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # Debian's hapr
 _ATTEMPTS = 3
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 5.0
+_DIRECT = build_opener(ProxyHandler({}))  # a proxy for the world outside does not reach our loopback
 
 
 def find_program(name: str) -> Path:
@@ -70,14 +71,14 @@ class EmbeddedEtcd:
     """One etcd member on free loopback ports, with its data in a temporary directory. Not for production.
 
     A context manager: enters started and ready, leaves no process and no file behind. `options` are etcd's own
-    command-line flags and come last, so that they win. Its data survive `kill` and `stop(keep=True)`, and `start` then
-    begins again on the same ports.
+    command-line flags, which win over ours; they and the ports may be changed until `start`. Its data survive `kill`,
+    and `start` then begins again on the same ports.
     """
 
     def __init__(self, *options: str, program: Path | None = None, scheme: str = "http") -> None:
         """Prepare, without starting. Raises ConfigError if there is no etcd to be found."""
         self._program = program or find_program("etcd")
-        self._options = options
+        self.options = list(options)
         self._scheme = scheme
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
@@ -100,6 +101,11 @@ class EmbeddedEtcd:
         if self._process is None:
             raise CannotStartError("etcd is not running")
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives, be it stopped by a signal."""
+        return self._process is not None and self._process.poll() is None
 
     def start(self, *, wait: bool = True) -> None:
         """Start it and, unless told otherwise, wait until it is ready. Raises CannotStartError with etcd's last words.
@@ -140,6 +146,14 @@ class EmbeddedEtcd:
             raise DiscoveryError(f"etcdctl: {done.stderr.strip()}")
         return done.stdout
 
+    def metric(self, name: str) -> float:
+        """One of its Prometheus metrics that has no labels. Raises KeyError if there is none, OSError if it is away."""
+        with urlopen(f"http://127.0.0.1:{self._health_port}/metrics", timeout=2) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split()[1])
+        raise KeyError(name)
+
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, such as SIGSTOP or SIGCONT, to the running process."""
         os.kill(self.pid, number)
@@ -148,11 +162,10 @@ class EmbeddedEtcd:
         """End it at once by SIGKILL; its data stay."""
         self._end(signal.SIGKILL)
 
-    def stop(self, *, keep: bool = False) -> None:
-        """End it, by force if it takes more than a few seconds, and remove its data unless `keep`. Idempotent."""
+    def stop(self) -> None:
+        """End it, by force if it takes more than a few seconds, and remove its data. Idempotent."""
         self._end(signal.SIGTERM)
-        if not keep:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def wipe(self) -> None:
         """Remove the data of a member that is not running: the next `start` makes a new, empty cluster."""
@@ -189,7 +202,7 @@ class EmbeddedEtcd:
             *("--initial-cluster", f"embedded={peer}", "--logger", "zap", "--pre-vote"),
             # Apart from the clients' port, health is told in plain HTTP whatever TLS and users there are.
             *("--listen-metrics-urls", f"http://127.0.0.1:{self._health_port}"),
-            *self._options,
+            *self.options,
         ]
         # As a variable, because etcd 3.4 ends at a flag that it does not know.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
@@ -220,7 +233,7 @@ class EmbeddedEtcd:
 
     def _is_healthy(self) -> bool:
         try:
-            with urlopen(f"http://127.0.0.1:{self._health_port}/health", timeout=2) as answer:
+            with _DIRECT.open(f"http://127.0.0.1:{self._health_port}/health", timeout=2) as answer:
                 return b'"true"' in answer.read()
         except (HTTPError, URLError, OSError):
             return False

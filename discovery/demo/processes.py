@@ -43,6 +43,10 @@ class Child:
         """What it has written so far."""
         return self._output.read_text(errors="replace")
 
+    def has_written(self, text: str) -> bool:
+        """Whether `text` is in its output."""
+        return text in self.output
+
 
 class Stage:
     """A temporary directory and the processes in it; leaving the block ends all of them and removes it.
@@ -62,7 +66,9 @@ class Stage:
         for number in _ENDING_SIGNALS:
             self._ending.callback(signal.signal, number, signal.signal(number, self._ask))
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.directory = Path(tempfile.mkdtemp(prefix="discovery-demo-"))
+        # The path of a Unix socket holds 107 bytes, and some are in here.
+        parent = "/tmp" if len(tempfile.gettempdir()) > 40 else None  # noqa: S108 - mkdtemp's names are unguessable
+        self.directory = Path(tempfile.mkdtemp(prefix="discovery-demo-", dir=parent))
         self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._ending.callback(_kill_the_rest)
         return self
@@ -70,7 +76,9 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop what was started, the last first, then whatever that left; remove the directory."""
+        """Stop the children, then what was entered, then whatever they left; remove the directory."""
+        for child in self._children:
+            child.process.terminate()  # all at once; each is waited for below
         self._ending.close()
 
     def enter(self, resource: AbstractContextManager[T]) -> T:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
@@ -68,7 +69,7 @@ class _Demo:
         self._stage = stage
         self._web_port, self._admin_port = _free_ports(2)
         self._url = ""
-        self._backends: dict[str, tuple[Child, Child, int]] = {}  # web server, registration, port
+        self._backends: dict[str, tuple[Child, Child]] = {}  # web server and registration
 
     def start_registry(self) -> None:
         _step(1, "Start etcd, the registry where backends are recorded")
@@ -93,8 +94,7 @@ class _Demo:
 
     def start_backends(self) -> None:
         _step(3, "Start three small web servers and register each; HAProxy is not touched by hand")
-        for name in ("blue", "green", "red"):
-            self._start_backend(name)
+        self._start_backends("blue", "green", "red")
         self._wait_for_haproxy({"blue", "green", "red"})
         answers: Counter[str] = Counter()
         for _ in range(_SPREAD):
@@ -111,18 +111,20 @@ class _Demo:
         with Traffic(self._web_port) as traffic:
             self._stage.wait(lambda: traffic.total >= _SPREAD, "requests are answered")
             began = time.monotonic()
-            server, registration, _ = self._backends.pop("blue")
+            server, registration = self._backends.pop("blue")
             self._stage.stop(registration)
             self._wait_for_haproxy({"green", "red"})
-            _fact(f"blue has been withdrawn from etcd; HAProxy followed within {_ms(began)}")
+            _fact(f"blue is withdrawn; HAProxy is without it {_ms(began)} after `register` was told to stop")
             if status := self._stage.stop(server):
                 raise StepFailedError(f"the web server blue ended with status {status}")
             _fact("blue's web server has been stopped, after the answers it still owed")
+            self._start_backends("yellow")
+            registration = self._backends["yellow"][1]
+            self._stage.wait(partial(registration.has_written, "registered"), "yellow is registered")
             began = time.monotonic()
-            self._start_backend("yellow")
-            self._wait_for_haproxy({"green", "red", "yellow"})
             self._stage.wait(lambda: traffic.answers["yellow"] > 0, "yellow answers a request")
-            _fact(f"yellow, started on another port, answered its first request {_ms(began)} after its start")
+            _fact(f"yellow, on another port, answers requests {_ms(began)} after it was registered")
+            self._wait_for_haproxy({"green", "red", "yellow"})
             enough = traffic.total + _MEANWHILE
             self._stage.wait(lambda: traffic.total >= enough, "more requests are answered")
         answers, failures = traffic.answers, traffic.failures
@@ -148,15 +150,17 @@ class _Demo:
         for line in lines:
             _say(f"  {line}")
 
-    def _start_backend(self, name: str) -> None:
-        server = self._stage.start_python(name, "-m", "discovery.demo.webserver", name)
-        self._stage.wait(lambda: server.output.endswith("\n"), f"the web server {name} listens")
-        port = int(server.output)
-        arguments = ["register", "web", f"127.0.0.1:{port}", "--id", name, "--registry", self._url]
-        _command(*arguments)
-        run = str(self._stage.directory / "run")
-        registration = self._stage.start_python(f"register-{name}", "-m", "discovery", *arguments, "--run-dir", run)
-        self._backends[name] = (server, registration, port)
+    def _start_backends(self, *names: str) -> None:
+        servers = {name: self._stage.start_python(name, "-m", "discovery.demo.webserver", name) for name in names}
+        for name, server in servers.items():
+            self._stage.wait(partial(server.has_written, "\n"), f"the web server {name} listens")
+            address = f"127.0.0.1:{int(server.output)}"
+            arguments = ["register", "web", address, "--id", name, "--registry", self._url]
+            _command(*arguments)
+            registration = self._stage.start_python(
+                f"register-{name}", "-m", "discovery", *arguments, "--run-dir", str(self._stage.directory / "run")
+            )
+            self._backends[name] = (server, registration)
 
     def _wait_for_haproxy(self, backends: set[str]) -> None:
         """Wait until the haproxy plugin has put just these backends into service."""
