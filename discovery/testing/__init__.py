@@ -1,10 +1,12 @@
 """What plugin authors test with: contracts, builders and helpers. Imports without pytest; the contracts need it."""
 
 from discovery.testing.builders import backend, snapshot
+from discovery.testing.consumer import ConsumerContract
 from discovery.testing.registry import Follower, RegistryContract, contents, following
 from discovery.testing.support import eventually, eventually_sync, free_port, require_program
 
 __all__ = [
+    "ConsumerContract",
     "Follower",
     "RegistryContract",
     "backend",

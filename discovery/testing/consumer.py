@@ -1,0 +1,190 @@
+"""What every consumer has to show: derive from `ConsumerContract`, name your class, and run pytest."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import structlog
+
+from discovery.model import Snapshot, diff
+from discovery.plugin import AnyConsumer, Context, Update
+from discovery.testing.builders import backend, snapshot
+
+
+class ConsumerContract:
+    """The behaviour that the core relies on, as pytest tests. Drives the consumer as the core does, on one loop."""
+
+    consumer: ClassVar[type[AnyConsumer]]
+    config: ClassVar[Mapping[str, Any]] = {}
+    snapshots: ClassVar[tuple[Snapshot, Snapshot]] = (
+        snapshot(backend(id="a"), revision=1),
+        snapshot(backend(id="b", port=8081), backend(id="c", port=8082), revision=2),
+    )
+    """Two different states of the registry, for both of which the world below must differ."""
+
+    def world(self, run_dir: Path) -> object:
+        """What the consumer has made of a snapshot, comparable by `==`. By default the files in its run directory."""
+        return {
+            str(path.relative_to(run_dir)): path.read_bytes() for path in sorted(run_dir.rglob("*")) if path.is_file()
+        }
+
+    def sabotage(self, run_dir: Path) -> AbstractContextManager[object] | None:
+        """While entered, `apply` must fail. None (the default) leaves the tests of failures out."""
+        return None
+
+    def test_making_one_touches_nothing(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            with _Recorder() as recorder:
+                self._make(Path(directory) / "not there")
+            assert recorder.events == []
+
+    def test_applying_twice_is_applying_once(self) -> None:
+        async def check(consumer: AnyConsumer, run_dir: Path) -> None:
+            for state in self.snapshots:
+                await consumer.apply(_update(None, state))
+                once = self.world(run_dir)
+                await consumer.apply(_update(None, state))
+                await consumer.apply(_update(state, state))
+                assert self.world(run_dir) == once
+
+        self._run(check)
+
+    def test_the_way_to_a_state_does_not_matter(self) -> None:
+        first, second = self.snapshots
+
+        async def check(consumer: AnyConsumer, run_dir: Path) -> None:
+            await consumer.apply(_update(None, second))
+            straight = self.world(run_dir)
+            await consumer.apply(_update(second, first))
+            assert self.world(run_dir) != straight
+            await consumer.apply(_update(first, second))
+            assert self.world(run_dir) == straight
+
+        self._run(check)
+
+    def test_an_apply_after_a_failed_one_sets_everything_right(self) -> None:
+        import pytest
+
+        first, second = self.snapshots
+
+        async def check(consumer: AnyConsumer, run_dir: Path) -> None:
+            await consumer.apply(_update(None, second))
+            right = self.world(run_dir)
+            await consumer.apply(_update(second, first))
+            broken = self.sabotage(run_dir)
+            if broken is None:
+                pytest.skip("no sabotage() to make apply fail")
+            with broken, pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is, the core tries again
+                await consumer.apply(_update(first, second))
+            await consumer.apply(_update(first, second))
+            assert self.world(run_dir) == right
+
+        self._run(check)
+
+    def test_tearing_down_is_safe_without_a_setup_and_after_one(self) -> None:
+        async def check(run_dir: Path) -> None:
+            await self._make(run_dir).teardown()
+            consumer = self._make(run_dir)
+            await consumer.setup()
+            await consumer.teardown()
+
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(check(Path(directory)))
+
+    def test_health_can_be_asked_for_at_any_time(self) -> None:
+        async def check(consumer: AnyConsumer, run_dir: Path) -> None:
+            before = await consumer.health()
+            await consumer.apply(_update(None, self.snapshots[0]))
+            after = await consumer.health()
+            assert isinstance(before.detail, str)
+            assert after.ok, after.detail
+
+        self._run(check)
+
+    def test_a_preview_writes_nothing(self) -> None:
+        import pytest
+
+        async def check(run_dir: Path) -> None:
+            with _Recorder() as recorder:
+                try:
+                    await self._make(run_dir).preview(_update(None, self.snapshots[0]))
+                except NotImplementedError:
+                    pytest.skip("the consumer has no preview")
+            assert [event for event in recorder.events if event.startswith("write ")] == []
+
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(check(Path(directory) / "not there"))
+
+    def _make(self, run_dir: Path) -> AnyConsumer:
+        config = self.consumer.Config.model_validate(self.config)
+        return self.consumer(config, Context("contract", run_dir, structlog.get_logger("contract")))
+
+    def _run(self, check: Callable[[AnyConsumer, Path], Coroutine[Any, Any, None]]) -> None:
+        async def run() -> None:
+            async with self._started() as (consumer, run_dir):
+                await check(consumer, run_dir)
+
+        asyncio.run(run())
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncIterator[tuple[AnyConsumer, Path]]:
+        with tempfile.TemporaryDirectory() as directory:
+            consumer = self._make(Path(directory))
+            try:
+                await consumer.setup()
+                yield consumer, Path(directory)
+            finally:
+                await consumer.teardown()
+
+
+def _update(previous: Snapshot | None, state: Snapshot) -> Update:
+    return Update(state, previous, diff(previous, state))
+
+
+class _Recorder:
+    """Records what touches the world meanwhile, by Python's audit events. Modules may be imported.
+
+    An audit hook stays for ever, so there is one for all, which does nothing while no recorder is entered.
+    """
+
+    _current: ClassVar["_Recorder | None"] = None
+    _installed: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def __enter__(self) -> Self:
+        if not _Recorder._installed:
+            _Recorder._installed = True
+            sys.addaudithook(_Recorder._hear)
+        _Recorder._current = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _Recorder._current = None
+
+    @staticmethod
+    def _hear(event: str, args: tuple[object, ...]) -> None:
+        recorder = _Recorder._current
+        if recorder is None:
+            return
+        if event == "open":
+            path, mode, flags = args
+            if isinstance(path, str) and (path.startswith("/dev/") or path.endswith((".py", ".pyc", ".so"))):
+                return
+            writes = isinstance(flags, int) and flags & 0b11
+            recorder.events.append(f"{'write' if writes else 'read'} {path} {mode}")
+        elif event in _WRITES:
+            recorder.events.append(f"write {event} {args}")
+        elif event in _TOUCHES:
+            recorder.events.append(f"{event} {args}")
+
+
+_WRITES = frozenset(
+    {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
+)
+_TOUCHES = frozenset({"socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.fork"})
