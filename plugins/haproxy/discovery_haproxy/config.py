@@ -26,7 +26,7 @@ from discovery_haproxy.values import (
     listed,
 )
 
-_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
 
 
@@ -215,7 +215,7 @@ class HAProxyConfig(PluginConfig):
     @classmethod
     def _names(cls, services: dict[str, ServiceConfig]) -> dict[str, ServiceConfig]:
         for name in services:
-            if not _SERVICE.fullmatch(name):
+            if not SERVICE_NAME.fullmatch(name):
                 raise ValueError(
                     f"{name!r} cannot be a service's name: it is 1-128 letters, digits, '_', '.' and '-',"
                     " the first no sign"

@@ -13,7 +13,7 @@ from pathlib import Path
 from discovery.codec import validate
 from discovery.errors import RecordError
 from discovery.model import Backend, Service, Snapshot, State
-from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, Timeouts, claims_of
+from discovery_haproxy.config import SERVICE_NAME, BindConfig, HAProxyConfig, ServiceConfig, Timeouts, claims_of
 from discovery_haproxy.quoting import Raw, argument
 from discovery_haproxy.routing import EVERYTHING, ROOT, Claim, Route, by_address, routes
 from discovery_haproxy.values import milliseconds
@@ -110,8 +110,8 @@ class View:
 def resolve(config: HAProxyConfig, snapshot: Snapshot) -> View:
     """What the configuration means for this snapshot."""
     problems: list[str] = []
-    names = _unique_names(config.services or snapshot.services)
-    configs = config.services or dict.fromkeys(snapshot.services, ServiceConfig())
+    configs = config.services or dict.fromkeys(_offered(snapshot, problems), ServiceConfig())
+    names = _unique_names(configs)
     services = {
         service: _service(names[service], configs[service], snapshot.services.get(service), problems)
         for service in sorted(configs)
@@ -125,6 +125,14 @@ def resolve(config: HAProxyConfig, snapshot: Snapshot) -> View:
         for route in wanted
     )
     return View(tuple(view for view, _, _ in frontends), tuple(services.values()), mappings, tuple(problems))
+
+
+def _offered(snapshot: Snapshot, problems: list[str]) -> list[str]:
+    """The services of the registry whose names can stand in a condition and as a section's name."""
+    offered = [service for service in snapshot.services if SERVICE_NAME.fullmatch(service)]
+    left_out = sorted(snapshot.services.keys() - set(offered))
+    problems += [f"service {service[:200]!r} is left out: that is no service's name" for service in left_out]
+    return offered
 
 
 def _service(name: str, config: ServiceConfig, service: Service | None, problems: list[str]) -> ServiceView:

