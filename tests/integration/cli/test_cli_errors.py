@@ -1,0 +1,110 @@
+"""Exit codes and messages: one line that names the thing and the way out, and never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from discovery import cli
+from discovery.cli import main
+from discovery.errors import ConfigError, DiscoveryError, PluginError, RegistryUnavailableError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nonsense"], "'nonsense'"),
+        (["services", "--nonsense"], "--nonsense; see `discovery services --help`"),
+        (["services", "a", "b"], "(b)"),
+        (["services", "--timeout", "x"], "--timeout"),
+        (["services", "--registry", "nonsense"], "write etcd://HOST:PORT or file:///DIRECTORY"),
+        (["watch", "--registry", "nonsense://x"], "'nonsense' is not known; known are etcd"),
+        (["watch", "--registry", "etcd://127.0.0.1:2379?nonsense=1"], "'nonsense'"),
+        (["--log-level", "nonsense", "watch"], "--log-level"),
+        (["run"], "--plugin"),
+        (["run", "--plugin", "nonsense"], "'nonsense'"),
+    ],
+)
+def test_usage_errors(
+    arguments: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DISCOVERY_REGISTRY", raising=False)
+    assert main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert reason in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ConfigError("a"), 2, "discovery: a"),
+        (PluginError("a"), 2, "discovery: a"),
+        (RegistryUnavailableError("a\nb"), 1, "discovery: a\\nb"),
+        (DiscoveryError("a"), 1, "discovery: a"),
+        (KeyError("a\nb"), 1, "discovery: unexpected KeyError: 'a\\nb'; `discovery --debug ...` shows where"),
+    ],
+)
+def test_exceptions_become_a_line_and_a_code(
+    error: Exception, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def app(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.delenv("DISCOVERY_DEBUG", raising=False)
+    assert main([]) == code
+    assert capfd.readouterr() == ("", f"{line}\n")
+
+
+def test_debug_shows_where_an_unexpected_error_came_from(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def app(*_: object, **__: object) -> None:
+        raise KeyError("a")
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setenv("DISCOVERY_DEBUG", "1")
+    assert main([]) == 1
+    err = capfd.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("discovery: unexpected KeyError: 'a'\n")
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "discovery"], [str(Path(sys.executable).parent / "discovery")]]
+)
+def test_module_and_script_are_the_same(command: list[str]) -> None:
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.startswith("discovery-framework 0.")
+    bare = subprocess.run(command, capture_output=True, text=True, check=True)
+    help_ = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    assert bare.stdout == help_.stdout
+    for name in ("run", "services", "watch", "register", "plugins", "config", "demo"):
+        assert f"\n  {name} " in help_.stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = "import sys; from discovery.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"grpc", "aiohttp", "structlog", "watchdog", "rich", "discovery.config"} & set(done.stderr.split())
+
+
+def test_a_listing_whose_reader_goes_away_ends_quietly(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / "web").mkdir(exist_ok=True)
+        (tmp_path / "web" / f"b{number}").write_text('{"host": "10.0.0.1", "port": 80, "note": "' + "x" * 900 + '"}')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "discovery", "services", "--registry", f"file://{tmp_path}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(10) == 1

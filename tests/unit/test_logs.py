@@ -1,0 +1,65 @@
+"""Log lines: to stderr, one line each, as text or as JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import logging, sys
+import structlog
+from discovery.logs import configure_logging
+configure_logging(*sys.argv[1:])
+log = structlog.get_logger()
+log.debug("small")
+log.info("hello", key="web/b1", reason="two\\nlines \\x1b[31m")
+logging.getLogger("library").info("chatter")
+logging.getLogger("library").warning("from a %s", "library")
+log.error("last")
+"""
+
+
+def logged(*arguments: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_text_has_no_colours_and_no_second_line_where_there_is_no_terminal() -> None:
+    hello, library, last = logged()
+    assert "[info] hello key=web/b1" in hello
+    assert "two\\nlines" in hello.replace("\\\\", "\\")
+    assert "from a library" in library
+    assert "[error] last" in last
+    assert "\x1b" not in hello + library + last
+
+
+def test_json() -> None:
+    hello, library, last = map(json.loads, logged("info", "json"))
+    assert hello | {"timestamp": ""} == {
+        "event": "hello",
+        "level": "info",
+        "key": "web/b1",
+        "reason": "two\nlines \x1b[31m",
+        "timestamp": "",
+    }
+    assert (library["event"], library["logger"], library["level"]) == ("from a library", "library", "warning")
+    assert last["level"] == "error"
+
+
+@pytest.mark.parametrize(("level", "lines"), [("debug", 5), ("info", 3), ("warning", 2), ("error", 1)])
+def test_levels(level: str, lines: int) -> None:
+    assert len(logged(level)) == lines
+
+
+def test_a_reader_that_went_away_is_no_reason_to_end() -> None:
+    script = SCRIPT + "log.error('x' * 100_000); print('still here')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout is not None
+    assert process.stdout.read() == "still here\n"
+    process.wait()
