@@ -45,8 +45,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self.config.external is not None:
             self._target = External(self.config.external, self.context.log)
         else:
-            self._target = managed = Managed(self.context.run_dir, self.context.log, self._binary)
-            await managed.open()
+            self._target = Managed(self.context.run_dir, self.context.log, self._binary)
+        await self._target.open()
         self._watch_files()
 
     async def apply(self, update: Update) -> None:

@@ -35,6 +35,12 @@ class External:
         else:
             self._control = None
 
+    async def open(self) -> None:
+        """Ask which generation it serves, where that can be known."""
+        if self._control is not None:
+            with suppress(ControlError):
+                self.live = await self._control.generation(1.0)
+
     async def deploy(self, text: str, generation: str) -> None:
         """Make `text` serve. Raises ApplyError; then what served goes on serving."""
         try:

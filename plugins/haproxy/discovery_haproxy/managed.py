@@ -301,7 +301,8 @@ class Managed:
 
     async def _streams(self) -> int | None:
         try:
-            processes = await self._control.processes(1.0)
-            return sum([await self._control.streams(worker) for worker in (*processes.workers, *processes.old)])
-        except ControlError:
+            async with asyncio.timeout(0.5):
+                processes = await self._control.processes()
+                return sum([await self._control.streams(worker) for worker in (*processes.workers, *processes.old)])
+        except (ControlError, TimeoutError):
             return None

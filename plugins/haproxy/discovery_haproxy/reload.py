@@ -10,6 +10,7 @@ from discovery_haproxy.control import Control, ControlError
 SECONDS = 60.0
 """How long HAProxy may take to load a configuration."""
 
+_ANSWER_SECONDS = 5.0
 _POLL = 0.003
 
 
@@ -20,7 +21,7 @@ async def through_master(control: Control, generation: str | None, timeout: floa
     ControlError if it cannot be reached.
     """
     deadline = time.monotonic() + timeout
-    before = await control.processes()
+    before = await control.processes(min(timeout, _ANSWER_SECONDS))
     # Up to 2.6 the answer comes before the work; later it tells the outcome.
     answer = await control.once("reload", timeout)
     if answer.startswith("Success=0"):

@@ -146,11 +146,15 @@ def origins() -> Iterator[tuple[Backend, ...]]:
 class Load:
     """wrk, at work until it is stopped."""
 
-    def __init__(self, url: str, *, keep_alive: bool = True) -> None:
+    def __init__(self, url: str, script: Path, *, keep_alive: bool = True) -> None:
         wrk = require_program("wrk", wheel=False)
+        # A millisecond between requests leaves the machine to others, and lets a reload meet idle connections.
+        script.write_text("function delay() return 1 end\n")
         headers = [] if keep_alive else ["-H", "Connection: close"]
         self._process = subprocess.Popen(
-            [wrk, "-t1", "-c8", "-d100s", "--timeout", "5s", *headers, url], stdout=subprocess.PIPE, text=True
+            [wrk, "-t1", "-c8", "-d100s", "--timeout", "5s", "-s", script, *headers, url],
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def stop(self) -> tuple[int, int]:
@@ -172,12 +176,12 @@ class Load:
 
 
 @pytest.fixture
-def load() -> Iterator[Callable[..., Load]]:
+def load(tmp_path: Path) -> Iterator[Callable[..., Load]]:
     """Starts load on a URL."""
     started: list[Load] = []
 
     def start(url: str, **options: bool) -> Load:
-        started.append(Load(url, **options))
+        started.append(Load(url, tmp_path / "delay.lua", **options))
         return started[-1]
 
     yield start

@@ -9,9 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from discovery.embedded import wheel_program
 from discovery.model import Backend
-from discovery.testing import backend, eventually, eventually_sync, free_port
-from discovery_haproxy.process import find, masters
+from discovery.testing import backend, eventually, eventually_sync, free_port, require_program
+from discovery_haproxy import managed
+from discovery_haproxy.process import Process, find, masters
 
 DAEMON = """
 import asyncio, sys
@@ -36,6 +40,11 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+def family(run_dir: Path) -> list[Process]:
+    """Every HAProxy process of a run directory."""
+    return find(f"{run_dir}/master.sock,mode,600")
+
+
 def test_fifty_changes_under_load_lose_no_request(
     driving: Callable[..., Any], origins: tuple[Backend, ...], load: Callable[..., Any]
 ) -> None:
@@ -48,6 +57,7 @@ def test_fifty_changes_under_load_lose_no_request(
                 await driven.apply(*(origins[:2] if change % 2 else origins[1:]))
             counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
             assert (await driven.processes()).reloads == 50
+        print("requests and failures, kept alive and not:", counts)
         for requests, failed in counts:
             assert requests > 500
             assert failed == 0
@@ -114,7 +124,7 @@ def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
-        before = masters(_family(run_dir))
+        before = masters(family(run_dir))
         # With every request in its log, which nobody reads now, HAProxy must neither block nor die.
         kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
         os.kill(daemon.pid, signal.SIGKILL)
@@ -138,8 +148,77 @@ def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
     asyncio.run(scenario())
 
 
-def _family(run_dir: Path) -> list[Any]:
-    return find(f"{run_dir}/master.sock,mode,600")
+def test_a_survivor_of_another_version_is_replaced(
+    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...], load: Callable[..., Any]
+) -> None:
+    wheel = wheel_program("haproxy")
+    other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
+    bind = f"127.0.0.1:{free_port()}"
+    with _daemon(other, run_dir, bind, str(origins[0].port)) as daemon:
+        before = {process.pid for process in masters(family(run_dir))}
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            kept = load(f"http://{bind}/")
+            await driven.apply(origins[1])
+            await eventually(lambda: not before & {process.pid for process in driven.family()}, "the old to be gone")
+            assert {process.program for process in driven.family()} == {os.path.realpath(haproxy)}
+            assert len(masters(driven.family())) == 1
+            _, failed = await asyncio.to_thread(kept.stop)
+            assert failed == 0
+
+    asyncio.run(scenario())
+
+
+def test_stopping_does_not_wait_for_idle_clients(driving: Callable[..., Any], origins: tuple[Backend, ...]) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        timeouts = {"http_keep_alive": "10m"}
+        async with driving(services={"web": {"bind": f"127.0.0.1:{port}", "timeouts": timeouts}}) as driven:
+            await driven.apply(origins[0])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            await driven.consumer.teardown()
+            assert driven.family() == []
+            # Not after the time that requests in flight would get.
+            assert not driven.said("were cut")
+            assert driven.said("HAProxy stopped")
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_does_not_end_in_time_is_cut_and_counted(
+    driving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(managed, "STOP_SECONDS", 0.5)
+        arrived = asyncio.Event()
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            arrived.set()
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+            port = free_port()
+            async with driving(services={"web": {"bind": f"127.0.0.1:{port}", "check": False}}) as driven:
+                await driven.apply(backend(port=server.sockets[0].getsockname()[1]))
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+                await arrived.wait()
+                await driven.consumer.teardown()
+                assert driven.said("'count': 1")
+                assert driven.said("were cut")
+                assert driven.family() == []
+                assert await reader.read() == b""
+                writer.close()
+
+    asyncio.run(scenario())
 
 
 def _daemon(*arguments: object) -> subprocess.Popen[bytes]:

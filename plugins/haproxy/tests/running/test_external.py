@@ -1,0 +1,160 @@
+"""A HAProxy that somebody else runs: its file is written and its reload asked for, and nothing more."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery.errors import ApplyError
+from discovery.model import Backend
+from discovery.testing import eventually, eventually_sync, free_port
+from discovery_haproxy.control import Control
+from discovery_haproxy.process import find
+
+EMPTY = "global\n    stats socket {stats} level admin\ndefaults\n    mode http\n    timeout client 5s\n"
+
+
+@dataclass
+class Theirs:
+    """A HAProxy in master-worker mode, started by somebody else."""
+
+    directory: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "etc.cfg"
+
+    @property
+    def master_socket(self) -> Path:
+        return self.directory / "theirs.sock"
+
+    @property
+    def stats_socket(self) -> Path:
+        return self.directory / "stats.sock"
+
+    async def reloads(self) -> int:
+        return (await Control(self.master_socket).processes()).reloads
+
+
+@pytest.fixture
+def theirs(haproxy: Path, run_dir: Path) -> Iterator[Theirs]:
+    config, socket = run_dir / "etc.cfg", f"{run_dir}/theirs.sock,mode,600"
+    config.write_text(EMPTY.format(stats=run_dir / "stats.sock"))
+    config.chmod(0o640)
+    with subprocess.Popen(
+        [haproxy, "-W", "-S", socket, "-f", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        theirs = Theirs(run_dir, process)
+        eventually_sync(lambda: Control(theirs.stats_socket).peer(), "their HAProxy to be ready")
+        yield theirs
+        for each in find(socket):
+            os.kill(each.pid, signal.SIGKILL)
+    eventually_sync(lambda: not find(socket), "their HAProxy to be gone")
+
+
+@pytest.fixture(params=["master socket", "command", "systemd"])
+def way(request: pytest.FixtureRequest, theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Each way to reload it."""
+    pid = str(theirs.process.pid)
+    if request.param == "master socket":
+        return {"master_socket": theirs.master_socket}
+    if request.param == "command":
+        return {"command": ["kill", "-USR2", pid], "stats_socket": theirs.stats_socket}
+    # systemd, as far as we use it.
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\n[ "$*" = "reload haproxy.service" ] && kill -USR2 {pid}\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return {"systemd_unit": "haproxy.service", "stats_socket": theirs.stats_socket}
+
+
+def test_it_follows_and_is_left_running(
+    driving: Callable[..., Any], fetch: Callable[..., Any], theirs: Theirs, way: Any, origins: tuple[Backend, ...]
+) -> None:
+    async def scenario() -> None:
+        bind = f"127.0.0.1:{free_port()}"
+
+        async def serves(origin: Backend) -> None:
+            async def check() -> bool:
+                return bool((await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origin.port))
+
+            await eventually(check, "the bind to be answered")
+
+        async with driving(services={"web": {"bind": bind}}, external={"path": theirs.config, **way}) as driven:
+            assert not driven.consumer.resident
+            for origin in origins[:2]:
+                await driven.apply(origin)
+                await serves(origin)
+            assert (await driven.consumer.health()).ok
+            reloads = await theirs.reloads()
+            await driven.apply(origins[1])
+            assert await theirs.reloads() == reloads
+        async with driving(services={"web": {"bind": bind}}, external={"path": theirs.config, **way}) as driven:
+            await driven.apply(origins[1])
+            assert await theirs.reloads() == reloads
+        await serves(origins[1])
+        assert stat.S_IMODE(theirs.config.stat().st_mode) == 0o640
+        assert theirs.process.poll() is None
+
+    asyncio.run(scenario())
+
+
+FAILURES = {
+    "no master": ({"master_socket": "{dir}/nobody.sock", "timeout": 0.5}, "nobody.sock.*is HAProxy running with -W -S"),
+    "exit status": ({"command": [sys.executable, "-c", "print('one\\ntwo'); exit(3)"]}, "failed with exit 3: two"),
+    "no program": ({"command": ["/no/such/program"]}, "/no/such/program cannot be run: No such file"),
+    "no end": ({"command": ["sleep", "60"], "timeout": 0.2}, "sleep 60 did not end within 0.2 s"),
+    "no proof": ({"command": ["true"], "stats_socket": "{dir}/stats.sock", "timeout": 0.5}, "did not take up the new"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_when_the_reload_fails_the_old_file_is_back(
+    driving: Callable[..., Any], theirs: Theirs, origins: tuple[Backend, ...], failure: str
+) -> None:
+    async def scenario() -> None:
+        way, reason = FAILURES[failure]
+        way = {
+            key: value.format(dir=theirs.directory) if isinstance(value, str) else value for key, value in way.items()
+        }
+        before = theirs.config.read_text()
+        services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
+        async with driving(services=services, external={"path": theirs.config, **way}) as driven:
+            with pytest.raises(ApplyError, match=reason) as error:
+                await driven.apply(origins[0])
+            assert "\n" not in str(error.value)
+            assert theirs.config.read_text() == before
+        assert theirs.process.poll() is None
+
+    asyncio.run(scenario())
+
+
+def test_what_their_haproxy_cannot_load_is_taken_back(
+    driving: Callable[..., Any], theirs: Theirs, origins: tuple[Backend, ...]
+) -> None:
+    async def scenario() -> None:
+        before = theirs.config.read_text()
+        config = {
+            "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": ["bind 192.0.2.1:8000-8001"]}},
+            "external": {"path": theirs.config, "master_socket": theirs.master_socket},
+        }
+        async with driving(**config) as driven:
+            with pytest.raises(ApplyError, match="HAProxy cannot load the new configuration"):
+                await driven.apply(origins[0])
+            assert theirs.config.read_text() == before
+            processes = await Control(theirs.master_socket).processes()
+            assert len(processes.workers) == 1
+            good = driven.configured(services={"web": {"bind": f"127.0.0.1:{free_port()}"}})
+            assert await driven.consumer.reconfigure(good)
+            await driven.apply(origins[0])
+
+    asyncio.run(scenario())
