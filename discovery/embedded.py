@@ -1,12 +1,14 @@
 """Programs that we start but do not own, and a small etcd for the demo and the tests."""
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -148,7 +150,7 @@ class EmbeddedEtcd:
 
     def metric(self, name: str) -> float:
         """One of its Prometheus metrics that has no labels. Raises KeyError if there is none, OSError if it is away."""
-        with urlopen(f"http://127.0.0.1:{self._health_port}/metrics", timeout=2) as answer:
+        with _DIRECT.open(f"http://127.0.0.1:{self._health_port}/metrics", timeout=2) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f"{name} "):
                     return float(line.split()[1])
@@ -246,9 +248,17 @@ class EmbeddedEtcd:
 
 
 def _free_ports(count: int) -> list[int]:
-    with_ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Ports that are free now, from below the range that the kernel serves outgoing connections from.
+
+    One of those could be taken by any client while etcd is down for a moment.
+    """
+    ports = random.sample(range(10_240, 32_768), 100 * count)
+    held: list[socket.socket] = []
     try:
-        return [server.getsockname()[1] for server in with_ports]
+        while len(held) < count:
+            with suppress(OSError):
+                held.append(socket.create_server(("127.0.0.1", ports.pop())))
+        return [server.getsockname()[1] for server in held]
     finally:
-        for server in with_ports:
+        for server in held:
             server.close()

@@ -30,6 +30,7 @@ from discovery.registry.etcd.settings import Settings
 
 _FROM = re.compile(rb"X-Server-From: ([0-9a-f]+)", re.IGNORECASE)
 _RETRY_SECONDS = 0.2
+_MEMBERS = 3
 
 
 class EtcdWriter:
@@ -40,14 +41,14 @@ class EtcdWriter:
         settings = Settings.from_url(RegistryURL.parse(url))
         self.client = Client(settings)
         self._prefix = settings.prefix
-        self._log = f"/log/{uuid.uuid4().hex}/".encode()
+        self._log = settings.prefix.removesuffix(b"/") + f".log/{uuid.uuid4().hex}/".encode()
         self._count = 0
 
     async def change(self, puts: Mapping[str, bytes], *deletes: str) -> int:
         """Put and delete in one transaction; returns its revision. Tries until it is known to have happened, once.
 
-        A transaction whose answer is lost may have happened, so each leaves a key of its own, and none happens if that
-        is there.
+        A transaction whose answer is lost may have happened, so each leaves a key of its own (under `<prefix>.log/`), and
+        none happens if that is there.
         """
         self._count += 1
         entry = self._log + str(self._count).encode()
@@ -84,7 +85,12 @@ class EtcdCluster:
 
     def __init__(self, *options: str) -> None:
         """Prepare, without starting; `options` are etcd's own flags."""
-        self.members = [EmbeddedEtcd(*options) for _ in range(3)]
+        self.members: list[EmbeddedEtcd] = []
+        while len(self.members) < _MEMBERS:
+            member = EmbeddedEtcd(*options)
+            taken = {port for other in self.members for port in (other.port, other.peer_port)}
+            if not taken & {member.port, member.peer_port}:
+                self.members.append(member)
         self._ids: list[int] = []
         self._cut: set[int] = set()
         self._links: dict[tuple[int | None, int], set[asyncio.StreamWriter]] = {}
@@ -117,7 +123,7 @@ class EtcdCluster:
         """Start it, and wait until it is ready."""
         self._thread.start()
         try:
-            peers = [f"http://127.0.0.1:{self._run(self._listen(at))}" for at in range(len(self.members))]
+            peers = [f"http://127.0.0.1:{self._run(self._listen(at))}" for at in range(_MEMBERS)]
             cluster = ",".join(f"m{at}={peer}" for at, peer in enumerate(peers))
             for at, member in enumerate(self.members):
                 member.options += ["--name", f"m{at}", "--initial-cluster", cluster]

@@ -18,17 +18,10 @@ from discovery.errors import AccessDeniedError, LeaseLostError, OwnedByAnotherEr
 from discovery.registry import Lease, Registry, RegistryURL, Reset, open_registry
 from discovery.registry.etcd import EtcdRegistry, Settings, Timing
 from discovery.registry.etcd.client import Client
-from discovery.registry.etcd.messages import (
-    LEASE_REVOKE,
-    TXN,
-    DeleteRangeRequest,
-    LeaseRevokeRequest,
-    PutRequest,
-    RequestOp,
-    TxnRequest,
-)
+from discovery.registry.etcd.messages import LEASE_REVOKE, TXN, LeaseRevokeRequest, TxnRequest
 from discovery.registry.etcd.watch import Watch
 from discovery.testing import Follower, RegistryContract, backend, contents, following, free_port, require_program
+from discovery.testing.etcd import EtcdWriter
 
 KEY = key_of(backend())
 
@@ -47,11 +40,11 @@ def url(etcd: EmbeddedEtcd) -> str:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[EmbeddedEtcd]:
-    """Users root, `reader` (may read /services/) and `writer` (may write it too); tokens last seconds."""
+    """Users root, `reader` (may read /services*) and `writer` (may write it too); tokens last seconds."""
     with EmbeddedEtcd("--auth-token-ttl", "2") as etcd:
         for role, kind in (("reader", "read"), ("writer", "readwrite")):
             etcd.ctl("role", "add", role)
-            etcd.ctl("role", "grant-permission", "--prefix=true", role, kind, "/services/")
+            etcd.ctl("role", "grant-permission", "--prefix=true", role, kind, "/services")
             etcd.ctl("user", "add", f"{role}:pass-{role}")
             etcd.ctl("user", "grant-role", role, role)
         etcd.ctl("user", "add", "root:root")
@@ -91,25 +84,12 @@ async def opened(url: str) -> AsyncIterator[Registry]:
 
 
 @asynccontextmanager
-async def raw(url: str) -> AsyncIterator["Raw"]:
-    client = Raw(Settings.from_url(RegistryURL.parse(url)))
+async def writing(url: str) -> AsyncIterator[EtcdWriter]:
+    writer = EtcdWriter(url)
     try:
-        yield client
+        yield writer
     finally:
-        await client.close()
-
-
-class Raw(Client):
-    """Writes what it is told to, as any other client of etcd might."""
-
-    async def change(self, puts: dict[str, bytes], *deletes: str) -> int:
-        """Put and delete in one transaction; returns its revision."""
-        prefix = self.settings.prefix
-        operations = [
-            RequestOp(request_put=PutRequest(key=prefix + key.encode(), value=value)) for key, value in puts.items()
-        ]
-        operations += [RequestOp(request_delete_range=DeleteRangeRequest(key=prefix + key.encode())) for key in deletes]
-        return int((await self.call(TXN, TxnRequest(success=operations))).header.revision)
+        await writer.close()
 
 
 class TestContract(RegistryContract):
@@ -123,16 +103,16 @@ class TestContract(RegistryContract):
         return open_registry(self.url)
 
     async def write(self, key: str, value: bytes) -> None:
-        async with raw(self.url) as client:
-            await client.change({key: value})
+        async with writing(self.url) as writer:
+            await writer.change({key: value})
 
     async def remove(self, key: str) -> None:
-        async with raw(self.url) as client:
-            await client.change({}, key)
+        async with writing(self.url) as writer:
+            await writer.change({}, key)
 
     async def expire(self, lease: Lease) -> None:
-        async with raw(self.url) as client:
-            await client.call(LEASE_REVOKE, LeaseRevokeRequest(ID=lease._number))  # type: ignore[attr-defined]
+        async with writing(self.url) as writer:
+            await writer.client.call(LEASE_REVOKE, LeaseRevokeRequest(ID=lease._number))  # type: ignore[attr-defined]
 
 
 class TestSizes:
@@ -140,14 +120,14 @@ class TestSizes:
         expected = {f"s{n % 50}/{n}": b"x" * (n % 700) for n in range(12_000)}
 
         async def check() -> None:
-            async with raw(url) as client, opened(url) as registry:
+            async with writing(url) as writer, opened(url) as registry:
                 keys = list(expected)
                 for at in range(0, len(keys), 120):
-                    last = await client.change({key: expected[key] for key in keys[at : at + 120]})
+                    last = await writer.change({key: expected[key] for key in keys[at : at + 120]})
                 listed = asyncio.ensure_future(contents(registry))
                 # Anywhere in the listing: before its first page, amid its pages, after them.
                 for later in range(8):
-                    revision = await client.change({"other/x": str(later).encode()})
+                    revision = await writer.change({"other/x": str(later).encode()})
                     await asyncio.to_thread(etcd.ctl, "compact", str(revision))
                 found = await listed
                 found.pop("other/x", None)
@@ -160,10 +140,10 @@ class TestSizes:
         large = {f"web/{n}": bytes([65 + n % 26]) * 14_000 for n in range(100)}
 
         async def check() -> None:
-            async with raw(url) as client, opened(url) as registry, following(registry) as follower:
+            async with writing(url) as writer, opened(url) as registry, following(registry) as follower:
                 for step in range(3):
                     values = {key: value + bytes([48 + step]) for key, value in large.items()}
-                    revision = await client.change(values)
+                    revision = await writer.change(values)
                     await follower.until(lambda at=revision: follower.revision == at)  # type: ignore[misc]
                     assert follower.deltas[-1].puts == values
                 assert len(follower.deltas) == 3
@@ -174,16 +154,16 @@ class TestSizes:
         big = {f"web/{n}": bytes([65 + n]) * 1_000_000 for n in range(12)}
 
         async def check() -> None:
-            async with raw(url) as client, opened(url) as registry:
+            async with writing(url) as writer, opened(url) as registry:
                 for key, value in big.items():
-                    await client.change({key: value})
+                    await writer.change({key: value})
                 assert await contents(registry) == big
                 events = registry.watch()
                 first = await anext(events)
                 assert first == Reset(first.revision, big)  # type: ignore[union-attr]
                 # The watch begins only when it is asked for more, and then has to catch up.
                 for key, value in big.items():
-                    await client.change({key: value[::-1] + b"!"})
+                    await writer.change({key: value[::-1] + b"!"})
                 caught = [await anext(events) for _ in big]
                 assert [dict(delta.puts) for delta in caught] == [  # type: ignore[union-attr]
                     {key: value[::-1] + b"!"} for key, value in big.items()
@@ -196,8 +176,8 @@ class TestSizes:
 class TestOwnership:
     def test_the_refusal_names_the_owner_or_says_that_there_is_none(self, url: str) -> None:
         async def check() -> None:
-            async with raw(url) as client, opened(url) as registry:
-                await client.change({"web/hand": b"10.0.0.1:80"})
+            async with writing(url) as writer, opened(url) as registry:
+                await writer.change({"web/hand": b"10.0.0.1:80"})
                 first, second = await registry.open_lease("host-1", 2), await registry.open_lease("host-2", 2)
                 await first.put(backend())
                 with pytest.raises(OwnedByAnotherError, match="belongs to 'host-1'"):
@@ -224,14 +204,14 @@ class TestOwnership:
 
     def test_more_records_than_one_transaction_takes_are_looked_after(self, url: str) -> None:
         async def check() -> None:
-            async with raw(url) as client, opened(url) as registry:
+            async with writing(url) as writer, opened(url) as registry:
                 lease = await registry.open_lease("host-1", 2)
                 for n in range(150):
                     await lease.put(backend(id=str(n)))
                 lost = asyncio.ensure_future(lease.lost())
                 await asyncio.sleep(lease.ttl)
                 assert not lost.done()
-                await client.change({}, "web/149")
+                await writer.change({}, "web/149")
                 assert "web/149" in await asyncio.wait_for(lost, 10)
                 await lease.close()
 
@@ -259,15 +239,15 @@ class TestServerThatComesAndGoes:
 
     def test_an_outage_without_a_change_ends_without_a_listing(self) -> None:
         async def check(etcd: EmbeddedEtcd) -> None:
-            async with raw(etcd.url) as client, opened(etcd.url) as registry:
-                revision = await client.change({"web/a": b"1"})
+            async with writing(etcd.url) as writer, opened(etcd.url) as registry:
+                revision = await writer.change({"web/a": b"1"})
                 async with following(registry) as follower:
                     await asyncio.to_thread(etcd.kill)
                     await follower.until(lambda: follower.stale, "Stale")
                     await asyncio.to_thread(etcd.start)
                     await follower.until(lambda: follower.stale is None, "the end of it")
                     assert [(delta.revision, delta.puts) for delta in follower.deltas] == [(revision, {})]
-                    await client.change({"web/a": b"2"})
+                    await writer.change({"web/a": b"2"})
                     await follower.sees("web/a", b"2")
 
         with EmbeddedEtcd() as etcd:
@@ -278,9 +258,9 @@ class TestServerThatComesAndGoes:
         new = {f"web/{n}": b"new" for n in range(writes)}
 
         async def check(etcd: EmbeddedEtcd) -> None:
-            async with raw(etcd.url) as client, opened(etcd.url) as registry:
+            async with writing(etcd.url) as writer, opened(etcd.url) as registry:
                 for n in range(20):
-                    await client.change({f"web/{n}": b"old"})
+                    await writer.change({f"web/{n}": b"old"})
                 async with following(registry) as follower:
                     assert len(follower.records or {}) == 20
                     await asyncio.to_thread(etcd.kill)
@@ -289,7 +269,7 @@ class TestServerThatComesAndGoes:
                     # It is filled on another port, so that nobody sees it grow.
                     port, etcd.port = etcd.port, free_port()
                     await asyncio.to_thread(etcd.start)
-                    async with raw(etcd.url) as other:
+                    async with writing(etcd.url) as other:
                         for key, value in new.items():
                             await other.change({key: value})
                     await asyncio.to_thread(etcd.kill)
@@ -303,12 +283,12 @@ class TestServerThatComesAndGoes:
 
     def test_a_compaction_past_what_is_known_is_listed_anew(self) -> None:
         async def check(etcd: EmbeddedEtcd) -> None:
-            async with raw(etcd.url) as client, opened(etcd.url) as registry:
-                await client.change({"web/a": b"1", "web/b": b"1"})
+            async with writing(etcd.url) as writer, opened(etcd.url) as registry:
+                await writer.change({"web/a": b"1", "web/b": b"1"})
                 events = registry.watch()
                 assert (await anext(events)).records == {"web/a": b"1", "web/b": b"1"}  # type: ignore[union-attr]
-                await client.change({"web/a": b"2"}, "web/b")
-                revision = await client.change({"web/c": b"1"})
+                await writer.change({"web/a": b"2"}, "web/b")
+                revision = await writer.change({"web/c": b"1"})
                 await asyncio.to_thread(etcd.ctl, "compact", str(revision))
                 assert await anext(events) == Reset(revision, {"web/a": b"2", "web/c": b"1"})
                 await events.aclose()
@@ -320,7 +300,7 @@ class TestServerThatComesAndGoes:
         endpoints = [f"127.0.0.1:{free_port()}" for _ in range(2)]
 
         async def check() -> None:
-            client = Raw(Settings(tuple(endpoints)))
+            client = Client(Settings(tuple(endpoints)))
             with pytest.raises(RegistryUnavailableError) as caught:
                 await client.call(TXN, TxnRequest(), timeout=0.5)
             assert all(endpoint in str(caught.value) for endpoint in endpoints)
@@ -380,16 +360,16 @@ class TestUsers:
     def test_a_token_that_expires_is_renewed(self, guarded: EmbeddedEtcd) -> None:
         async def check() -> None:
             async with (
-                raw(login(guarded, "writer")) as client,
+                writing(login(guarded, "writer")) as writer,
                 opened(login(guarded, "reader")) as registry,
                 following(registry) as follower,
             ):
-                await client.change({"web/a": b"1"})
+                await writer.change({"web/a": b"1"})
                 await follower.sees("web/a", b"1")
-                token = client.tokens._token
+                token = writer.client.tokens._token
                 await asyncio.sleep(4)
-                await client.change({}, "web/a")
-                assert client.tokens._token != token
+                await writer.change({}, "web/a")
+                assert writer.client.tokens._token != token
                 await follower.sees("web/a", None)
                 assert await contents(registry) == {}
 
@@ -473,8 +453,8 @@ class TestTLS:
         url = f"{secured.url}?ca={pki}/ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem"
 
         async def check() -> None:
-            async with raw(url) as client, opened(url) as registry, following(registry) as follower:
-                await client.change({"web/a": b"1"})
+            async with writing(url) as writer, opened(url) as registry, following(registry) as follower:
+                await writer.change({"web/a": b"1"})
                 await follower.sees("web/a", b"1")
                 lease = await registry.open_lease("host-1", 2)
                 await lease.put(backend())
@@ -535,8 +515,8 @@ class TestTLS:
 def test_an_audit_that_finds_a_difference_lists_anew(url: str) -> None:
     async def check() -> None:
         parsed = Settings.from_url(RegistryURL.parse(url))
-        async with raw(url) as client:
-            await client.change({"web/a": b"1"})
+        async with writing(url) as writer:
+            await writer.change({"web/a": b"1"})
             registry = EtcdRegistry(parsed, Timing(idle=0.1, audit=0.2))
             watch = Watch(Client(parsed), parsed.prefix, Timing(idle=0.1, audit=0.2))
             events = watch.events()
