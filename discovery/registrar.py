@@ -5,6 +5,7 @@ Level-triggered: it is told the complete set, and works out the differences itse
 
 import asyncio
 import hmac
+import math
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -70,6 +71,7 @@ class Registrar:
         """Keep the registry equal to the set; when cancelled, withdraw everything."""
         loop = asyncio.get_running_loop()
         leases: list[Lease] = []  # the newest last; lost ones stay until it has what they had
+        lost_at = -math.inf
         try:
             retries = delays(_FIRST_DELAY, _MOST_DELAY)
             while True:
@@ -80,15 +82,15 @@ class Registrar:
                     await asyncio.sleep(next(retries))
                     continue
                 leases.append(lease)
-                began = loop.time()
                 reason = await self._keep(leases)
                 self._log.warning("registration lost, registering again", reason=reason)
                 self._report((), dict.fromkeys(self._wanted, LeaseLostError(reason)))
                 # Once in a while: at once. Again and again (two of one owner, say): less and less often.
-                if loop.time() - began > self._ttl:
+                if loop.time() - lost_at > self._ttl:
                     retries = delays(_FIRST_DELAY, _MOST_DELAY)
                 else:
                     await asyncio.sleep(next(retries))
+                lost_at = loop.time()
         finally:
             await _close(leases)
 

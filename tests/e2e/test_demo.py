@@ -106,7 +106,7 @@ def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path)
         assert running.end() == (0, "")
 
 
-@pytest.mark.parametrize("moment", ["1. ", "2. ", "register web", "4. "])
+@pytest.mark.parametrize("moment", ["1. ", "register web", "4. "])
 def test_interrupted_at_any_moment_it_leaves_nothing(directory: Path, moment: str) -> None:
     with demo(directory) as running:
         running.read_until(lambda line: moment in line)
