@@ -1,21 +1,18 @@
 """Records as files, for one machine and for GitOps: `<directory>/<service>/<id>`, no server needed."""
 
 import asyncio
-import time
+import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
-from discovery.errors import ConfigError
+from discovery.errors import AccessDeniedError, ConfigError
 from discovery.registry.base import RegistryEvent
 from discovery.registry.file.directory import held
 from discovery.registry.file.follower import Follower
 from discovery.registry.file.lease import FileLease
 from discovery.registry.url import RegistryURL
-
-_INTERVAL = 1.0
-"""Seconds between looks when nothing seems to happen."""
 
 
 class FileRegistry:
@@ -54,23 +51,19 @@ class FileRegistry:
         try:
             while True:
                 hinted.clear()
-                began = time.monotonic()
                 look = await asyncio.to_thread(follower.look)
-                spent = time.monotonic() - began
                 for event in look.events:
                     yield event
-                # A large directory under constant change must not eat the machine: rest in proportion.
-                await asyncio.sleep(spent)
-                pause = max(_INTERVAL, 25 * spent)
+                await asyncio.sleep(look.rest)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause if look.again is None else min(pause, look.again)):
+                    async with asyncio.timeout(look.again):
                         await hinted.wait()
         finally:
             await asyncio.to_thread(follower.close)
 
     async def open_lease(self, owner: str, ttl: float) -> FileLease:
         """See `Registry.open_lease`."""
-        await asyncio.to_thread(self._check_writable)
+        await asyncio.to_thread(self._check)
         lease = FileLease(self._root, owner, ttl)
         self._leases.add(lease)
         return lease
@@ -80,6 +73,7 @@ class FileRegistry:
         for lease in self._leases:
             lease.abandon()
 
-    def _check_writable(self) -> None:
+    def _check(self) -> None:
         with held(self._root):
-            pass
+            if not os.access(self._root, os.W_OK | os.X_OK):
+                raise AccessDeniedError(f"cannot write to the registry directory {self._root}: permission denied")

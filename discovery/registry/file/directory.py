@@ -96,10 +96,12 @@ def settle_revision(directory: int, known: int, digest: str, *, changed: bool) -
 def _read_revision(directory: int) -> tuple[int, str]:
     try:
         descriptor = os.open(REVISION_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+        try:
+            match = _REVISION.fullmatch(os.read(descriptor, 100))
+        finally:
+            os.close(descriptor)
     except OSError:
         return 0, ""
-    with os.fdopen(descriptor, "rb") as file:
-        match = _REVISION.fullmatch(file.read(100))
     return (int(match[1]), match[2].decode()) if match else (0, "")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,21 @@ from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
 from discovery.registry.file.directory import REVISION_FILE, has_revision, held, settle_revision, unavailable
 from discovery.registry.file.tree import Tree
 
+_INTERVAL = 1.0
+
 _log = structlog.get_logger("discovery.registry.file")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look found, and after how many seconds to look again even if nothing seems to happen, if known."""
+    """What a look found, and in how many seconds to look again even if nothing seems to happen.
+
+    A large directory under constant change must not eat the machine, so `rest`, in seconds, comes first in any case.
+    """
 
     events: tuple[RegistryEvent, ...]
-    again: float | None = None
+    again: float = _INTERVAL
+    rest: float = 0.0
 
 
 class Follower:
@@ -85,7 +92,9 @@ class Follower:
             )
 
     def _scan(self, directory: int) -> Look:
+        began = time.monotonic()
         listing = self._tree.scan(directory)
+        spent = time.monotonic() - began
         if self._replaced and self._records and not listing.records and not has_revision(directory):
             # What is left when a file system is not mounted any more.
             return Look(
@@ -107,7 +116,8 @@ class Follower:
         self._revision, self._records, self._digest = revision, listing.records, listing.digest
         if listing.problem is not None:
             events += self._tell_stale(listing.problem)
-        return Look(tuple(events), listing.again)
+        again = max(_INTERVAL, 25 * spent)
+        return Look(tuple(events), again if listing.again is None else min(again, listing.again), rest=spent)
 
     def _tell_stale(self, reason: str) -> tuple[RegistryEvent, ...]:
         if reason == self._stale:
