@@ -36,7 +36,7 @@ def parse(haproxy: Path) -> Callable[[str], str]:
     """Let HAProxy parse a configuration: what it warns about, or AssertionError with what it refuses."""
 
     def parse(text: str) -> str:
-        command = [haproxy, "-c", "-f", "/dev/stdin"]
+        command: list[str | Path] = [haproxy, "-c", "-f", "/dev/stdin"]
         done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=60, check=False)
         said = done.stderr.decode(errors="replace")
         assert done.returncode == 0, f"{said}\n{text}"
