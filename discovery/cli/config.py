@@ -8,7 +8,7 @@ import typer
 
 from discovery.cli.console import result
 
-app = typer.Typer(help="Check a configuration file, or print its schema.", no_args_is_help=True)
+app = typer.Typer(help="Check a configuration file, or print its schema.")
 
 
 @app.command("check")
