@@ -165,7 +165,7 @@ class TestTheDirectoryItself:
             watch = Follower(FileRegistry(root))
             watch.task = asyncio.create_task(watch.run())
             await watch.until(lambda: watch.stale is not None)
-            assert watch.stale == f"cannot open the registry directory {root}: no such file or directory"
+            assert watch.stale == f"the registry directory {root} does not exist; `mkdir -p {root}` makes it"
             assert watch.records is None
             write(root, "web/b1")
             await watch.lists("web/b1")
@@ -235,7 +235,7 @@ class TestTheDirectoryItself:
 
     def test_errors_name_it(self, tmp_path: Path) -> None:
         async def check() -> None:
-            with pytest.raises(RegistryUnavailableError, match=f"{tmp_path}/none: no such file"):
+            with pytest.raises(RegistryUnavailableError, match=f"{tmp_path}/none does not exist"):
                 await FileRegistry(tmp_path / "none").open_lease("me", 1)
             lease = await FileRegistry(tmp_path).open_lease("me", 1)
             (tmp_path / "web").write_text("in the way")

@@ -33,6 +33,10 @@ def held(root: Path) -> Iterator[int]:
     while True:
         try:
             descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise RegistryUnavailableError(
+                f"the registry directory {root} does not exist; `mkdir -p {root}` makes it"
+            ) from None
         except OSError as error:
             raise unavailable(f"open the registry directory {root}", error) from None
         try:
