@@ -16,9 +16,8 @@ async def install(path: Path, data: bytes, activate: Callable[[], Awaitable[None
 
     The file that was there is kept beside it as `*.last-good`. Raises ApplyError if `path` cannot be written, too.
     """
-    good = path.with_name(path.name + _LAST_GOOD)
     try:
-        kept = _link(path, good)
+        kept = _link(path, last_good(path))
         write_atomically(path, data, mode)
     except OSError as error:
         raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
@@ -27,8 +26,18 @@ async def install(path: Path, data: bytes, activate: Callable[[], Awaitable[None
     except BaseException:
         # By a link, not a copy: this needs no space on the disk.
         with suppress(OSError):
-            _link(good, path) if kept else path.unlink()
+            restore(path) if kept else path.unlink()
         raise
+
+
+def last_good(path: Path) -> Path:
+    """Where the file that `path` replaced is kept."""
+    return path.with_name(path.name + _LAST_GOOD)
+
+
+def restore(path: Path) -> None:
+    """Put the last good file back. Raises OSError."""
+    _link(last_good(path), path)
 
 
 def _link(source: Path, target: Path) -> bool:

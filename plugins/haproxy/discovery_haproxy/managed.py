@@ -17,7 +17,7 @@ from discovery.plugin import Health
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint
 from discovery_haproxy.control import Control, ControlError
-from discovery_haproxy.install import install
+from discovery_haproxy.install import install, last_good, restore
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.states import still_wanted
 
@@ -129,7 +129,15 @@ class Managed:
                     self._take(process.Handle(found.pid, found.started), binary)
                 with suppress(ControlError):
                     self.live = await self._control.generation()
+                self._mend()
                 self._log.info("took over the HAProxy of an earlier daemon", pid=found.pid, generation=self.live)
+
+    def _mend(self) -> None:
+        """If the earlier daemon died amid a change, let the file be again what HAProxy serves."""
+        with suppress(OSError):
+            serves = f" {self.live}\n"
+            if serves not in self.path.read_text() and serves in last_good(self.path).read_text():
+                restore(self.path)
 
     async def _activate(self, generation: str) -> None:
         try:

@@ -172,6 +172,60 @@ def test_a_survivor_of_another_version_is_replaced(
     asyncio.run(scenario())
 
 
+def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
+    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...], fetch: Callable[..., Any]
+) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    # It died amid a change: the file is not what HAProxy serves.
+    config = run_dir / "haproxy.cfg"
+    config.rename(run_dir / "haproxy.cfg.last-good")
+    config.write_text("what was never proven\n")
+
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            os.kill(driven.master, signal.SIGKILL)
+
+            async def serves() -> bool:
+                return bool((await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origins[0].port))
+
+            await eventually(lambda: driven.said("HAProxy started"), "it to be started again")
+            assert await serves()
+
+    asyncio.run(scenario())
+
+
+def test_stopping_under_load_cuts_no_request(driving: Callable[..., Any], origins: tuple[Backend, ...]) -> None:
+    async def ask(port: int, asked: asyncio.Semaphore) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            while True:
+                writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = int(head.partition("content-length: ")[2].split()[0])
+                assert len(await reader.readexactly(length)) == length
+                asked.release()
+                if "connection: close" in head:
+                    return "told to go"
+        finally:
+            writer.close()
+
+    async def scenario() -> None:
+        port = free_port()
+        async with driving(services={"web": {"bind": f"127.0.0.1:{port}"}}) as driven:
+            await driven.apply(*origins)
+            asked = asyncio.Semaphore(0)
+            asks = [asyncio.create_task(ask(port, asked)) for _ in range(16)]
+            for _ in range(500):
+                await asked.acquire()
+            await driven.consumer.teardown()
+            assert await asyncio.gather(*asks) == ["told to go"] * 16
+
+    asyncio.run(scenario())
+
+
 def test_stopping_does_not_wait_for_idle_clients(driving: Callable[..., Any], origins: tuple[Backend, ...]) -> None:
     async def scenario() -> None:
         port = free_port()
