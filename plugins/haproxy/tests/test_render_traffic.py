@@ -1,0 +1,213 @@
+"""What the options do to real requests through real HAProxy."""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
+
+import pytest
+import trustme
+
+from discovery.model import Backend, Snapshot, State
+from discovery.testing import backend, eventually_sync, free_port
+from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.render import Runtime, render
+
+Run = Callable[[str, str], None]
+Start = Callable[[str], Any]
+Fetch = Callable[..., Any]
+
+
+def text(config: dict[str, Any], backends: Iterable[Backend] = ()) -> str:
+    """The configuration for these backends."""
+    return render(HAProxyConfig.model_validate(config), Snapshot.of(1, backends), Runtime(), {}).text
+
+
+@pytest.fixture
+def port() -> int:
+    """Where HAProxy listens."""
+    return free_port()
+
+
+@pytest.fixture
+def url(port: int) -> str:
+    """Where HAProxy answers."""
+    return f"http://127.0.0.1:{port}/"
+
+
+def test_a_draining_backend_gets_no_new_clients_and_keeps_those_it_has(
+    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+) -> None:
+    old, new = origin("old"), origin("new")
+    config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "cookie": "S", "check": False}}}
+    draining = backend(port=old.port, state=State.DRAINING)
+    # Its cookie, as a client would have got it while the backend was active.
+    cookie = text(config, [draining]).split(f":{old.port} weight 0 cookie ")[1].split()[0]
+    run(text(config, [draining, backend(port=new.port)]), url)
+    assert {fetch(url).body for _ in range(8)} == {"new"}
+    assert {fetch(url, Cookie=f"S={cookie}").body for _ in range(4)} == {"old"}
+
+
+def test_when_all_backends_drain_new_clients_are_told_503(
+    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+) -> None:
+    old = origin("old")
+    config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False}}}
+    run(text(config, [backend(port=old.port, state=State.DRAINING)]), url)
+    assert fetch(url).status == 503
+    assert old.seen == []
+
+
+def test_a_cookie_keeps_a_client_with_its_backend(run: Run, origin: Start, fetch: Fetch, port: int, url: str) -> None:
+    backends = [backend(port=origin(name).port) for name in ("one", "two")]
+    config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "cookie": "S", "check": False}}}
+    run(text(config, backends), url)
+    first = fetch(url)
+    assert first.cookie.startswith("S=")
+    assert {fetch(url, Cookie=first.cookie).body for _ in range(6)} == {first.body}
+    assert {fetch(url).body for _ in range(6)} == {"one", "two"}
+
+
+def test_requests_go_by_host_and_the_longest_prefix(run: Run, origin: Start, fetch: Fetch, port: int, url: str) -> None:
+    names = ("rest", "shop", "api", "apiv2", "wild")
+    backends = [backend(name, port=origin(name).port) for name in names]
+    shared = {"bind": f"127.0.0.1:{port}", "check": False}
+    services = {
+        "rest": shared,
+        "shop": {**shared, "hosts": ["shop.example", "shop.*"]},
+        "api": {**shared, "path_prefix": "/api"},
+        "apiv2": {**shared, "path_prefix": "/api/v2"},
+        "wild": {**shared, "hosts": "*.wild.example"},
+    }
+    run(text({"services": services}, backends), url)
+    for host, path, name in [
+        ("x", "", "rest"),
+        ("x", "apis", "rest"),
+        ("x", "api", "api"),
+        ("x", "api/", "api"),
+        ("x", "api/v1", "api"),
+        ("x", "api/v2?x", "apiv2"),
+        ("x", "api/v20", "api"),
+        ("SHOP.example", "", "shop"),
+        ("shop.example:8080", "api", "shop"),
+        ("shop.internal", "", "shop"),
+        ("shop", "", "rest"),
+        ("a.b.wild.example", "", "wild"),
+        ("wild.example", "", "rest"),
+    ]:
+        assert fetch(url + path, Host=host).body == name, (host, path)
+
+
+def test_without_configuration_two_services_answer_by_name(
+    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+) -> None:
+    backends = [backend(name, port=origin(name).port) for name in ("web", "web.blue")]
+    run(text({"bind": f"127.0.0.1:{port}"}, backends), url)
+    assert fetch(url, Host="web").body == "web"
+    assert fetch(url, Host="web.green.example:80").body == "web"
+    assert fetch(url, Host="Web.Blue").body == "web.blue"
+    assert fetch(url, Host="web.blue.example").body == "web.blue"
+    assert fetch(url, Host="other").status == 503
+
+
+@pytest.mark.parametrize(("status", "answers"), [("200-299", 200), ("204", 503)])
+def test_an_http_check_asks_its_path_and_takes_its_status(
+    run: Run, origin: Start, fetch: Fetch, port: int, url: str, status: str, answers: int
+) -> None:
+    only = origin("only")
+    check = {"path": "/health?deep=1", "status": status, "interval": "50ms", "fall": 1}
+    run(text({"services": {"web": {"bind": f"127.0.0.1:{port}", "check": check}}}, [backend(port=only.port)]), url)
+    eventually_sync(lambda: only.seen.count("/health?deep=1") > 1, "health checks")
+    eventually_sync(lambda: fetch(url).status == answers, f"the answer {answers}")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_proxy_protocol_goes_through_two_hops(
+    run: Run, origin: Start, fetch: Fetch, port: int, url: str, version: str
+) -> None:
+    inner = free_port()
+    services = {
+        "outer": {"bind": f"127.0.0.1:{port}", "send_proxy": version, "check": {"interval": "50ms", "fall": 1}},
+        "inner": {"bind": {"address": f"127.0.0.1:{inner}", "accept_proxy": True}, "check": False},
+    }
+    run(text({"services": services}, [backend("outer", port=inner), backend("inner", port=origin("x").port)]), url)
+    eventually_sync(lambda: fetch(url).body == "x", "an answer through both")
+
+
+def test_a_tcp_service_passes_bytes_and_without_backends_closes(
+    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+) -> None:
+    full, empty = free_port(), free_port()
+    services = {
+        "full": {"mode": "tcp", "bind": f"127.0.0.1:{full}", "check": False},
+        "empty": {"mode": "tcp", "bind": f"127.0.0.1:{empty}"},
+        "web": {"bind": f"127.0.0.1:{port}"},
+    }
+    run(text({"services": services}, [backend("full", port=origin("bytes").port)]), url)
+    assert fetch(url).status == 503
+    assert fetch(f"http://127.0.0.1:{full}/").body == "bytes"
+    with socket.create_connection(("127.0.0.1", empty), timeout=5) as client:
+        with suppress(ConnectionResetError):  # closed as well
+            assert client.recv(1) == b""
+
+
+def test_a_certificate_makes_the_bind_tls(run: Run, origin: Start, tmp_path: Path, port: int, url: str) -> None:
+    authority = trustme.CA()
+    pem = tmp_path / "site.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    secure = free_port()
+    bind = [f"127.0.0.1:{port}", {"address": f"127.0.0.1:{secure}", "certificate": str(pem)}]
+    config = {"services": {"web": {"bind": bind, "check": False}}}
+    run(text(config, [backend(port=origin("secret").port)]), url)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open(f"https://localhost:{secure}/") as reply:
+        assert reply.read() == b"secret"
+
+
+def test_a_label_in_a_template_of_ones_own_reaches_the_client_as_it_is(
+    run: Run, fetch: Fetch, tmp_path: Path, port: int, url: str
+) -> None:
+    labels = [
+        "a b",
+        '"q"',
+        "it's",
+        "100%",
+        "%[env(HOME)]",
+        "${HOME}",
+        "$HOME",
+        "#c",
+        "back\\slash",
+        "\\x41",
+        "{}",
+        "é€",
+    ]
+    template = tmp_path / "echo.cfg.j2"
+    template.write_text("""
+defaults
+    mode http
+    timeout client 5s
+frontend echo
+    bind {{ config.bind[0].address }}
+{% for backend in services[0].backends %}
+{% set port, answer = backend.port, "http-request return status 200 content-type text/plain" | raw %}
+    {{ answer }} lf-string {{ backend.labels.x }} if { path /{{ port }} }
+    {{ answer }} lf-string "<{{ backend.labels.x }}>" if { path /q/{{ port }} }
+    {{ answer }} string {{ backend.labels.x | arg }} if { path /s/{{ port }} }
+{% endfor %}
+    http-request return status 200
+""")
+    backends = [backend(port=number, labels={"x": label}) for number, label in enumerate(labels, start=1)]
+    run(text({"template": str(template), "bind": f"127.0.0.1:{port}"}, backends), url)
+    assert [fetch(f"{url}{number}").body for number, _ in enumerate(labels, start=1)] == labels
+    assert [fetch(f"{url}q/{number}").body for number, _ in enumerate(labels, start=1)] == [f"<{x}>" for x in labels]
+    assert [fetch(f"{url}s/{number}").body for number, _ in enumerate(labels, start=1)] == labels
+
+
+def test_the_statistics_page_and_metrics_are_there(run: Run, fetch: Fetch, port: int, url: str) -> None:
+    run(text({"stats": f"127.0.0.1:{port}", "bind": f"127.0.0.1:{free_port()}"}), url)
+    assert "Statistics Report for HAProxy" in fetch(url).body
+    assert "haproxy_process_" in fetch(f"{url}metrics").body
