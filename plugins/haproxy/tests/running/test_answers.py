@@ -1,0 +1,75 @@
+"""What HAProxy says, read."""
+
+import pytest
+
+from discovery_haproxy.binary import complaint
+from discovery_haproxy.control import ControlError, Processes, parse_processes
+from discovery_haproxy.states import still_wanted
+
+SHOW_PROC = """\
+#<PID>          <type>          <reloads>       <uptime>        <version>      
+8565            master          3 [failed: 2]   0d00h00m06s     2.6.12-1+deb12u4
+# workers
+8571            worker          2               0d00h00m05s     2.6.12-1+deb12u4
+# old workers
+8500            worker          5               0d00h01m05s     2.6.12-1+deb12u4
+8501            worker          4               0d00h01m02s     2.6.12-1+deb12u4
+# programs
+
+"""  # noqa: W291
+
+STATES = """\
+1
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight ...
+3 web 1 a 10.0.0.1 2 0 1 1 0 6 3 4 6 0 0 0 - 80 - 0 0 - - 0
+3 web 2 b 10.0.0.2 0 0 1 1 0 6 3 4 6 0 0 0 - 80 - 0 0 - - 0
+3 web 3 c 10.0.0.3 0 0 1 1 0 6 3 4 6 0 0 0 - 80 - 0 0 - - 0
+3 web 4 d 10.0.0.4 2 0 1 1 0 6 3 4 6 0 0 0 d.example 80 - 0 0 - - 0
+4 db 1 a 2001:db8::1 2 0 1 1 0 6 3 4 6 0 0 0 - 5432 - 0 0 - - 0
+5 old 1 a 10.0.0.1 2 0 1 1 0 6 3 4 6 0 0 0 - 80 - 0 0 - - 0
+"""
+
+CONFIGURATION = """\
+frontend web
+    bind :80
+    server a 10.0.0.9:99
+backend web
+    mode http
+    server a 10.0.0.1:80 weight 1
+    server b 10.0.0.2:81 weight 1
+    server c 10.0.0.33:80 weight 1
+    server d d.example:80 weight 1
+    server new 10.0.0.5:80 weight 1
+backend db
+    server a [2001:db8::1]:5432 weight 1
+"""
+
+
+def test_show_proc() -> None:
+    assert parse_processes(SHOW_PROC) == Processes(3, 2, (8571,), (8500, 8501))
+
+
+@pytest.mark.parametrize("answer", ["", "Unknown command\n", "# workers\n"])
+def test_what_is_no_show_proc_is_refused(answer: str) -> None:
+    with pytest.raises(ControlError):
+        parse_processes(answer)
+
+
+def test_only_the_states_of_servers_that_are_where_they_were_are_kept() -> None:
+    rows = [line.split()[1:4:2] for line in still_wanted(STATES, CONFIGURATION).splitlines()[2:]]
+    assert rows == [["web", "a"], ["web", "d"], ["db", "a"]]
+    assert still_wanted(STATES, CONFIGURATION).startswith("1\n# be_id")
+
+
+def test_the_first_useful_alert_is_told_with_its_line() -> None:
+    output = (
+        "[NOTICE]   (1) : haproxy version is 2.6.12\n"
+        "[ALERT]    (1) : config : parsing [/dev/stdin:2] : unknown keyword 'bnid' in 'frontend' section\n"
+        "[ALERT]    (1) : config : Error(s) found in configuration file : /dev/stdin\n"
+        "[ALERT]    (1) : config : another\n"
+        "[ALERT]    (1) : config : Fatal errors found in configuration.\n"
+    )
+    assert complaint(output, "frontend x\n  bnid :80\n") == (
+        "line 2 (bnid :80): unknown keyword 'bnid' in 'frontend' section (and 1 more)"
+    )
+    assert complaint("[NOTICE] (1) : fine\n") == ""
