@@ -48,11 +48,15 @@ def services(
 
 
 async def _current(url: str, timeout: float) -> "Snapshot":
+    from discovery.errors import RegistryUnavailableError
     from discovery.once import current_snapshot
+    from discovery.registry import RegistryURL
 
     registry = registry_at(url)
     try:
         return await current_snapshot(registry, timeout)
+    except RegistryUnavailableError as error:
+        raise RegistryUnavailableError(f"{RegistryURL.parse(url)}: {error}") from None
     finally:
         await registry.close()
 

@@ -18,7 +18,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], dim: Seque
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*header, box=SIMPLE_HEAD, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")  # an id that is cut short is of no use
     for number, cells in enumerate(rows):
         # As Text: what came from outside is not markup.
         table.add_row(*(Text(cell) for cell in cells), style="dim" if number < len(dim) and dim[number] else None)
