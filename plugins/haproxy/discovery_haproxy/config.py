@@ -43,9 +43,11 @@ class BindConfig(PluginConfig):
 
 
 def _binds(value: object) -> object:
-    if isinstance(value, int):
-        raise ValueError(f"{value} is a port alone: write 127.0.0.1:{value}, or *:{value} for every address")
-    return tuple({"address": bind} if isinstance(bind, str) else bind for bind in listed(value))
+    binds = listed(value)
+    for bind in binds:
+        if isinstance(bind, int):
+            raise ValueError(f"{bind} is a port alone: write 127.0.0.1:{bind}, or *:{bind} for every address")
+    return tuple({"address": bind} if isinstance(bind, str) else bind for bind in binds)
 
 
 Binds = Annotated[
@@ -221,6 +223,14 @@ class HAProxyConfig(PluginConfig):
                     " the first no sign"
                 )
         return services
+
+    @field_validator("global_lines")
+    @classmethod
+    def _ours(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        for line in lines:
+            if line.split()[0] in ("description", "daemon", "master-worker"):
+                raise ValueError(f"{line[:60]!r} would take away what the plugin needs to know or to run HAProxy")
+        return lines
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> "HAProxyConfig":

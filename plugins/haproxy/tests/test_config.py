@@ -72,6 +72,7 @@ def test_what_is_no_time_is_refused(written: object) -> None:
     ("config", "complaint"),
     [
         (web(bind=8080), "write 127.0.0.1:8080, or *:8080"),
+        (web(bind=["*:80", 8080]), "write 127.0.0.1:8080, or *:8080"),
         (web(bind="8080"), "'8080' is not HOST:PORT"),
         (web(bind=[]), "at least 1 item"),
         (web(bind=["*:80", "0.0.0.0:80"]), "service 'web' names 0.0.0.0:80 twice"),
@@ -98,6 +99,7 @@ def test_what_is_no_time_is_refused(written: object) -> None:
         (web(frontend_lines=["ok", " "]), "the line is empty"),
         (web(server_options="ssl\rcheck"), "is more than one line"),
         (web(backend_lines="frontend x"), "would begin a new section"),
+        ({"global_lines": "description mine"}, "would take away what the plugin needs"),
         ({"global_lines": "defaults"}, "would begin a new section"),
         ({"services": {"a b": {}}}, "'a b' cannot be a service's name"),
         ({"nameservers": ["dns"]}, "is not HOST:PORT"),

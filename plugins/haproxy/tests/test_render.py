@@ -310,3 +310,12 @@ def test_a_backend_that_cannot_be_rendered_is_left_out_with_the_reason() -> None
     assert result.problems == (
         "backend 'bad' of 'web' is left out: the host 'a b' is neither an IP address nor a host name",
     )
+
+
+def test_the_example_of_a_template_works(parse: Callable[[str], str]) -> None:
+    template = Path(__file__).parents[3] / "examples" / "haproxy" / "zones.cfg.j2"
+    of = snapshot(backend(port=1, labels={"zone": "eu-1"}), backend(port=2, labels={"zone": "us 1"}), backend(port=3))
+    text = rendered({"template": str(template), "services": {"web": {"bind": "*:80"}}}, of).text
+    assert parse(text) == ""
+    servers = [line.strip() for line in text.splitlines() if line.lstrip().startswith("server ")]
+    assert [line.endswith(" backup") for line in servers] == [False, True, True]
