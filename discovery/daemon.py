@@ -169,8 +169,8 @@ class Daemon:
         known = set(self._snapshot.rejected) if self._snapshot else set()
         for rejected in snapshot.rejected:
             if rejected not in known:
-                what = "record rejected" if rejected.field is None else "field ignored"
-                self._log.warning(what, key=rejected.key, field=rejected.field, reason=rejected.reason)
+                what = "record rejected" if rejected.field is None else f"field {rejected.field!r} ignored"
+                self._log.warning(what, key=rejected.key, reason=rejected.reason)
         self._snapshot = snapshot
         for runner in self._runners.values():
             runner.offer(snapshot)
@@ -278,7 +278,8 @@ class Daemon:
         changed = [name for name, instance in instances.usable.items() if self._change(name, instance)]
         if registry is not None:
             await self._follow_instead(registry)
-        self._log.info("configuration reloaded", changed=", ".join(changed) or None, removed=len(gone) or None)
+        removed = [runner.instance.name for runner in gone]
+        self._log.info("configuration reloaded", changed=", ".join(changed), removed=", ".join(removed))
 
     def _change(self, name: str, instance: Instance) -> bool:
         """Make the runner `name` be `instance`; False if it is already."""
