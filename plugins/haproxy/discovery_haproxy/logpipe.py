@@ -14,11 +14,9 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-_BRACKETED = re.compile(r"^\[(ALERT|WARNING|NOTICE)\]\s+\((\d+)\) : (.*)$")
-_PRIORITY = re.compile(r"^<(\d)>")
-_LEVELS = ("critical", "critical", "critical", "error", "warning", "info", "info", "debug")
-_BAD_NEWS = re.compile(r" is DOWN|has no server available|cannot bind|Loading failure|exited with code [1-9]")
-_OLD = re.compile(r"^Proxy \S+ stopped ")
+_BRACKETED = re.compile(r"\[(ALERT|WARNING|NOTICE)\] ")
+_OLD_WORKER = re.compile(r"Proxy \S+ stopped ")
+_BAD_NEWS = re.compile(r" is DOWN\b| has no server available")
 _CHUNK = 1 << 16
 
 
@@ -68,11 +66,10 @@ class LogPipe:
         if not line:
             return
         self.tail.append(line)
-        if bracketed := _BRACKETED.match(line):
+        if _BRACKETED.match(line) or _OLD_WORKER.match(line):
             # Said once more through HAProxy's own log, or of a reload, of which we tell ourselves.
-            level, text = "debug", bracketed[3]
-        elif priority := _PRIORITY.match(line):
-            level, text = _LEVELS[min(int(priority[1]), 7)], line[priority.end() :]
+            self._log.debug("haproxy", line=line)
+        elif _BAD_NEWS.search(line):
+            self._log.warning("haproxy", line=line)
         else:
-            level, text = ("warning" if _BAD_NEWS.search(line) else "debug" if _OLD.search(line) else "info"), line
-        getattr(self._log, level)("haproxy", line=text)
+            self._log.info("haproxy", line=line)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
@@ -218,11 +219,9 @@ class Managed:
     def _dismiss(self, others: list[process.Process]) -> None:
         """Let what an earlier daemon left finish what it has, now that ours listens."""
         heads = process.masters(others)
-        for each in heads:
-            with suppress(ProcessLookupError):
-                handle = process.Handle(each.pid, each.started)
-                handle.signal(signal.SIGUSR1)
-                handle.close()
+        for handle in self._hold(heads):
+            handle.signal(signal.SIGUSR1)
+            handle.close()
         if heads:
             self._log.info("replaced the HAProxy of an earlier daemon", pids=[each.pid for each in heads])
 
@@ -279,33 +278,45 @@ class Managed:
     # --- stopping
 
     async def _stop(self) -> None:
-        handle = self._handle
-        if handle is None:
-            return
         begun = time.monotonic()
-        # SIGTERM would cut the requests in flight.
-        handle.signal(signal.SIGUSR1)
+        handles = list(self._hold(process.masters(process.find(self._mark))))
+        for handle in handles:
+            # SIGTERM would cut the requests in flight.
+            handle.signal(signal.SIGUSR1)
         busy: int | None = None
         quiet = False
-        while not await handle.wait(0.1):
+        while alive := [handle for handle in handles if handle.alive]:
+            if await alive[0].wait(0.1):
+                continue
             waited = time.monotonic() - begun
             was_quiet, busy = quiet, await self._streams()
-            quiet = busy == 0
+            quiet = busy == 0 and len(alive) == 1
             # What is left then are idle clients, which their timeouts would let stay.
             if waited > STOP_SECONDS or (waited > _IDLE_SECONDS and quiet and was_quiet):
                 break
-        if handle.alive:
+        if alive:
             if busy:
                 self._log.warning("connections were cut: they had not ended in time", count=busy, seconds=STOP_SECONDS)
-            handle.signal(signal.SIGTERM)
-            if not await handle.wait(1.0):
-                for each in process.find(self._mark):
-                    with suppress(ProcessLookupError):
-                        stray = process.Handle(each.pid, each.started)
-                        stray.signal(signal.SIGKILL)
-                        stray.close()
-                await handle.wait(0.5)
+            await self._end(alive)
+        for handle in handles:
+            handle.close()
         self._log.info("HAProxy stopped", seconds=round(time.monotonic() - begun, 1))
+
+    async def _end(self, alive: list[process.Handle]) -> None:
+        for handle in alive:
+            handle.signal(signal.SIGTERM)
+        await asyncio.gather(*(handle.wait(1.0) for handle in alive))
+        # Normally none is left.
+        for handle in self._hold(process.find(self._mark)):
+            handle.signal(signal.SIGKILL)
+            await handle.wait(0.2)
+            handle.close()
+
+    @staticmethod
+    def _hold(processes: list[process.Process]) -> Iterator[process.Handle]:
+        for each in processes:
+            with suppress(ProcessLookupError):
+                yield process.Handle(each.pid, each.started)
 
     async def _streams(self) -> int | None:
         try:

@@ -19,8 +19,8 @@ from structlog.testing import LogCapture
 from discovery.model import Backend, Snapshot, diff
 from discovery.plugin import Context, Update
 from discovery.testing import backend, eventually_sync, free_port, require_program
-from discovery_haproxy import HAProxyConsumer
 from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.control import Control, Processes
 from discovery_haproxy.process import Process, find, masters
 
@@ -33,8 +33,14 @@ class Driven:
         self.log = LogCapture()
         self.asked = asyncio.Event()
         loop = asyncio.get_running_loop()
-        log = structlog.make_filtering_bound_logger(logging.DEBUG)(None, [self.log], {})
-        context = Context("edge", run_dir, log, lambda: loop.call_soon_threadsafe(self.asked.set))
+        log = structlog.wrap_logger(
+            None, processors=[self.log], wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG)
+        )
+
+        def asked() -> None:
+            loop.call_soon_threadsafe(self.asked.set)
+
+        context = Context("edge", run_dir, log, asked)
         self._config = config
         self.consumer = HAProxyConsumer(self.configured(), context)
         self._applied: Snapshot | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from discovery.testing import ConsumerContract, free_port, require_program
-from discovery_haproxy import HAProxyConsumer
+from discovery_haproxy.consumer import HAProxyConsumer
 
 
 class TestHAProxyConsumer(ConsumerContract):

@@ -108,7 +108,7 @@ def test_it_follows_and_is_left_running(
     asyncio.run(scenario())
 
 
-FAILURES = {
+FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no master": ({"master_socket": "{dir}/nobody.sock", "timeout": 0.5}, "nobody.sock.*is HAProxy running with -W -S"),
     "exit status": ({"command": [sys.executable, "-c", "print('one\\ntwo'); exit(3)"]}, "failed with exit 3: two"),
     "no program": ({"command": ["/no/such/program"]}, "/no/such/program cannot be run: No such file"),

@@ -172,6 +172,33 @@ def test_a_survivor_of_another_version_is_replaced(
     asyncio.run(scenario())
 
 
+def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
+    run_dir: Path,
+    haproxy: Path,
+    driving: Callable[..., Any],
+    origins: tuple[Backend, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(managed, "STOP_SECONDS", 0.5)
+        wheel = wheel_program("haproxy")
+        other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
+        port = free_port()
+        with _daemon(other, run_dir, f"127.0.0.1:{port}", str(origins[0].port)) as daemon:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            os.kill(daemon.pid, signal.SIGKILL)
+            daemon.wait()
+        async with driving(services={"web": {"bind": f"127.0.0.1:{port}"}}) as driven:
+            await driven.apply(origins[1])
+            assert len(masters(driven.family())) == 2
+        assert driven.family() == []
+        writer.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
     run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...], fetch: Callable[..., Any]
 ) -> None:
