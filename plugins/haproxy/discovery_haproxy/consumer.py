@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -119,6 +120,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             stats_socket=external.stats_socket if external else run_dir / "stats.sock",
             version=binary.version if binary else OLDEST,
             state_file=None if external else run_dir / "servers.state",
+            resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
         )
         return render(self.config, update.snapshot, runtime, self._digests.of(referenced_files(self.config)))
 

@@ -20,16 +20,17 @@ from discovery_haproxy.views import resolve
 _BUILT_IN = Path(__file__).parent / "templates"
 _PLACEHOLDER = "cfg-not-yet-known"
 _DEFAULTS = re.compile(r"^[ \t]*defaults(?=\s).*$", re.MULTILINE)
-_BIND = re.compile(r"^[ \t]+bind[ \t]+(\S+)", re.MULTILINE)
+_BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What only those who run HAProxy know: where its stats socket and saved server states are, its version."""
+    """What only those who run HAProxy know: its sockets, version and files, and whether there is a resolv.conf."""
 
     stats_socket: Path | None = None
     version: tuple[int, ...] = (2, 6)
     state_file: Path | None = None
+    resolv_conf: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,13 @@ def render(
         "generation": _PLACEHOLDER,
     }
     templates = _templates(config.template, digests)
-    head = _run(templates, "builtin/head.cfg.j2", context)
-    body = _run(templates, config.template.name if config.template else "builtin/haproxy.cfg.j2", context)
+    own = config.template
+    head = _run(templates, "builtin/head.cfg.j2", context, _BUILT_IN)
+    body = (
+        _run(templates, own.name, context, own.parent)
+        if own
+        else _run(templates, "builtin/haproxy.cfg.j2", context, _BUILT_IN)
+    )
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
     generation = f"cfg-{hashlib.sha256(repr((text, digests)).encode()).hexdigest()[:16]}"
     text = text.replace(_PLACEHOLDER, generation, 1)
@@ -102,11 +108,11 @@ def _templates(template: Path | None, digests: tuple[tuple[Path, str], ...]) -> 
     return environment
 
 
-def _run(templates: jinja2.Environment, name: str, context: Mapping[str, object]) -> str:
+def _run(templates: jinja2.Environment, name: str, context: Mapping[str, object], directory: Path) -> str:
     try:
         return templates.get_template(name).render(context)
     except jinja2.TemplateNotFound as error:
-        raise ApplyError(f"template {error.name or name} cannot be read: there is no such file") from None
+        raise ApplyError(f"template {directory / (error.name or name)} cannot be read: there is no such file") from None
     except jinja2.TemplateSyntaxError as error:
         raise ApplyError(f"template {error.filename or name}, line {error.lineno}: {error.message}") from None
     except Exception as error:  # noqa: BLE001 - a template can raise anything

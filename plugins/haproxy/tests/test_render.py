@@ -103,6 +103,12 @@ def test_haproxy_takes_it_without_a_warning(
     assert parse(rendered(config, of, runtime).text) == ""
 
 
+def test_a_machine_without_resolv_conf_is_served_too(parse: Callable[[str], str]) -> None:
+    text = rendered(runtime=Runtime(resolv_conf=False)).text
+    assert "parse-resolv-conf" not in text  # HAProxy would end if there is none
+    assert "has no nameservers configured" in parse(text)
+
+
 def test_certificates_with_odd_names_serve_a_bind_together(parse: Callable[[str], str], tmp_path: Path) -> None:
     certificates = []
     for name in ("a b.pem", "c#'\".pem"):
@@ -222,7 +228,7 @@ def test_the_generation_tells_texts_and_files_apart(tmp_path: Path) -> None:
 
 
 def test_no_template_can_forget_the_generation(parse: Callable[[str], str], tmp_path: Path) -> None:
-    result = rendered(own(tmp_path, "global\n    maxconn 10\nfrontend x\n mode http\n timeout client 1s\n bind *:80"))
+    result = rendered(own(tmp_path, "global\n    maxconn 10\nfrontend x\n mode http\n timeout client 1s\nbind *:80"))
     parse(result.text)
     assert result.text.splitlines()[1:3] == ["global", f"    description {result.generation}"]
     assert result.binds == ("0.0.0.0:80",)
@@ -278,8 +284,8 @@ def test_a_template_of_ones_own_sees_services_and_can_change_a_part_of_the_built
         ("{{ none }}", "own.cfg.j2, line 1: cannot print None"),
         ("{{ services[0].nme }}", "ServiceView object' has no attribute 'nme'"),
         ("{{ 1 / 0 }}", "own.cfg.j2, line 1: division by zero"),
-        ("{% include 'other.j2' %}", "template other.j2 cannot be read: there is no such file"),
-        (None, "own.cfg.j2 cannot be read: there is no such file"),
+        ("{% include 'other.j2' %}", "/other.j2 cannot be read: there is no such file"),
+        (None, "/own.cfg.j2 cannot be read: there is no such file"),
     ],
 )
 def test_a_fault_in_a_template_is_told_in_a_line(tmp_path: Path, template: str | None, complaint: str) -> None:
