@@ -202,6 +202,8 @@ class EmbeddedEtcd:
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
             *("--initial-cluster", f"embedded={peer}", "--logger", "zap", "--pre-vote"),
+            # A lone member waits for nobody before it leads.
+            *("--heartbeat-interval", "50", "--election-timeout", "500"),
             # Apart from the clients' port, health is told in plain HTTP whatever TLS and users there are.
             *("--listen-metrics-urls", f"http://127.0.0.1:{self._health_port}"),
             *self.options,

@@ -20,7 +20,10 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """All that one revision changed. Without puts and deletes: nothing did up to `revision`, and all is well again."""
+    """All that one revision changed.
+
+    Without puts and deletes: nothing did up to `revision`, which may be the one told last, and all is well again.
+    """
 
     revision: int
     puts: Mapping[str, bytes]

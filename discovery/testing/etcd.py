@@ -47,8 +47,8 @@ class EtcdWriter:
     async def change(self, puts: Mapping[str, bytes], *deletes: str) -> int:
         """Put and delete in one transaction; returns its revision. Tries until it is known to have happened, once.
 
-        A transaction whose answer is lost may have happened, so each leaves a key of its own (under `<prefix>.log/`), and
-        none happens if that is there.
+        A transaction whose answer is lost may have happened, so each leaves a key of its own (under `<prefix>.log/`),
+        and none happens if that is there.
         """
         self._count += 1
         entry = self._log + str(self._count).encode()
@@ -128,6 +128,7 @@ class EtcdCluster:
             for at, member in enumerate(self.members):
                 member.options += ["--name", f"m{at}", "--initial-cluster", cluster]
                 member.options += ["--initial-advertise-peer-urls", peers[at]]
+                member.options += ["--heartbeat-interval", "100", "--election-timeout", "1000"]
             self.start_all()
             for member in self.members:
                 status = json.loads(member.ctl("endpoint", "status", "--write-out=json"))

@@ -530,7 +530,8 @@ def test_an_audit_that_finds_a_difference_lists_anew(url: str) -> None:
     asyncio.run(check())
 
 
-def test_a_watch_that_is_closed_leaves_nothing_behind(etcd: EmbeddedEtcd) -> None:
+@pytest.mark.parametrize("end", ["closed", "cancelled", "left"])
+def test_a_watch_that_ends_leaves_nothing_behind(etcd: EmbeddedEtcd, end: str) -> None:
     """In a process of its own: whatever way it ends, it ends at once and says nothing."""
     script = f"""
 import asyncio
@@ -552,8 +553,7 @@ async def cancelled():
     await asyncio.wait([task])
 async def left():
     await begin()
-for main in (closed, cancelled, left):
-    asyncio.run(main())
+asyncio.run({end}())
 """
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -1,8 +1,8 @@
 """A channel to one member: calls, and the stream of a watch. Everything gRPC raises ends here."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -114,59 +114,46 @@ class Stream:
     def __init__(self, endpoint: str, call: Any) -> None:
         """Take a stream just opened."""
         self.endpoint = endpoint
+        self.waiting_since: float | None = None
+        """Since when (time.monotonic) a response is waited for; None while none is."""
         self._call = call
-        self._reading: asyncio.Task[Any] | None = None
+        self._given_up = "the connection was closed"
 
-    async def send(self, request: Message, timeout: float) -> None:
-        """Send a request. Raises MemberUnavailableError if it is not taken in `timeout` seconds."""
+    async def send(self, request: Message) -> None:
+        """Send a request. If the stream has ended meanwhile, the next `receive` tells why."""
         try:
-            async with asyncio.timeout(timeout):
-                await self._call.write(request)
-        except TimeoutError:
-            raise self._hung(timeout) from None
-        except asyncio.InvalidStateError:
-            # The stream has ended meanwhile; the next `receive` tells why.
+            await self._call.write(request)
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
             return
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+
+    async def receive(self) -> Message:
+        """The next response, however long it takes. Raises when the stream has ended."""
+        self.waiting_since = time.monotonic()
+        try:
+            response = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise failure(self.endpoint, error) from None
         except asyncio.CancelledError:
             if _cancelled():
                 raise
-            raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
-
-    async def receive(self, timeout: float) -> Message | None:
-        """The next response; None if there is none within `timeout` seconds. Raises when the stream has ended."""
-        if self._reading is None:
-            # A task of its own, because to cancel a read is to cancel the stream.
-            self._reading = asyncio.ensure_future(self._call.read())
-        done, _ = await asyncio.wait({self._reading}, timeout=timeout)
-        if not done:
-            return None
-        reading, self._reading = self._reading, None
-        if reading.cancelled():
-            raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed")
-        error = reading.exception()
-        if isinstance(error, grpc.aio.AioRpcError):
-            raise failure(self.endpoint, error)
-        if error is not None:
-            raise RegistryError(f"etcd {self.endpoint}: {error}") from error
-        if reading.result() is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise MemberUnavailableError(f"etcd {self.endpoint}: {self._given_up}") from None
+        finally:
+            self.waiting_since = None
+        if response is grpc.aio.EOF:  # type: ignore[attr-defined]
             raise MemberUnavailableError(f"etcd {self.endpoint}: it ended the watch")
-        return reading.result()
+        return response
 
-    async def close(self) -> None:
-        """End the stream, whether or not the member listens."""
+    def give_up(self, why: str) -> None:
+        """End the stream, whether or not the member listens; who waits for a response is told `why`."""
+        self._given_up = why
         self._call.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
-            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
-                await asyncio.wait({self._reading})
-                if not self._reading.cancelled():
-                    self._reading.exception()
-            self._reading = None
 
-    def _hung(self, timeout: float) -> MemberUnavailableError:
-        return MemberUnavailableError(f"etcd {self.endpoint}: no answer for {timeout:g} s")
+    def close(self) -> None:
+        """End the stream. Idempotent."""
+        self._call.cancel()
 
 
 async def _once(request: Message) -> AsyncIterator[Message]:

@@ -108,13 +108,9 @@ class Watch:
             )
             stale = False
         stream = await connection.open(WATCH, self._timing.attempt)
+        overseer = asyncio.create_task(self._oversee(stream), name=f"sign of life of etcd {connection.endpoint}")
         try:
-            self._follower.opened()
-            await stream.send(self._create(), self._timing.attempt)
-            while not self._follower.created:
-                for delta in self._take(connection, await self._receive(stream, self._timing.attempt)):
-                    yield delta
-            self._opened_at = time.monotonic()
+            await self._open(connection, stream)
             if stale:
                 yield Delta(self._known, {})
             async with aclosing(self._follow(connection, stream)) as deltas:
@@ -122,17 +118,27 @@ class Watch:
                     yield delta
         finally:
             # A cancel, by whomever, leaves the stream open.
-            await stream.close()
+            stream.close()
+            overseer.cancel()
+
+    async def _open(self, connection: Connection, stream: Stream) -> None:
+        """Ask for the watch, and wait until the member has taken it."""
+        self._follower.opened()
+        try:
+            async with asyncio.timeout(self._timing.attempt):
+                await stream.send(self._create())
+                while not self._follower.created:
+                    if self._take(connection, await stream.receive()):
+                        raise _DoubtError
+        except TimeoutError:
+            raise MemberUnavailableError(f"etcd {connection.endpoint}: no answer in time") from None
+        self._opened_at = time.monotonic()
 
     async def _follow(self, connection: Connection, stream: Stream) -> AsyncGenerator[Delta, None]:
         audit_at = time.monotonic() + self._audit_pause()
         unsure = 0
         while True:
-            response = await stream.receive(self._timing.idle)
-            if response is None:
-                await stream.send(_PROGRESS, self._timing.answer)
-                response = await self._receive(stream, self._timing.answer)
-            for delta in self._take(connection, response):
+            for delta in self._take(connection, await stream.receive()):
                 yield delta
             if time.monotonic() >= audit_at:
                 agreed = await self._audit(connection)
@@ -141,11 +147,22 @@ class Watch:
                     raise _DoubtError
                 audit_at = time.monotonic() + (self._timing.audit_again if unsure else self._audit_pause())
 
-    async def _receive(self, stream: Stream, timeout: float) -> Message:
-        response = await stream.receive(timeout)
-        if response is None:
-            raise MemberUnavailableError(f"etcd {stream.endpoint}: no answer in time")
-        return response
+    async def _oversee(self, stream: Stream) -> None:
+        """Ask a member that has been silent for a while for a sign of life, and give it up if there is none."""
+        while True:
+            since = stream.waiting_since
+            quiet = 0.0 if since is None else time.monotonic() - since
+            if since is None or quiet < self._timing.idle:
+                await asyncio.sleep(self._timing.idle - quiet)
+                continue
+            asking = asyncio.ensure_future(stream.send(_PROGRESS))
+            try:
+                await asyncio.sleep(self._timing.answer)
+            finally:
+                asking.cancel()
+            if stream.waiting_since == since:
+                stream.give_up(f"no sign of life for {self._timing.idle + self._timing.answer:g} s")
+                return
 
     def _take(self, connection: Connection, response: Message) -> tuple[Delta, ...]:
         match self._follower.receive(response):
