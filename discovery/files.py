@@ -1,5 +1,6 @@
 """Files: written whole or not at all, and watched."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -10,6 +11,9 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 _READ_ONLY = frozenset({"opened", "closed_no_write"})
+
+# An emitter that we have just stopped says so as an error, now and then.
+logging.getLogger("watchdog.observers.inotify").addFilter(lambda record: "thread is inactive" not in str(record.msg))
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
