@@ -83,8 +83,9 @@ class Driven:
     @property
     def master(self) -> int:
         """The pid of the one master there is."""
-        [master] = masters(self.family())
-        return master.pid
+        found = masters(self.family())
+        assert len(found) == 1, found
+        return found[0].pid
 
     def said(self, text: str) -> bool:
         """Whether the log has such a line."""
