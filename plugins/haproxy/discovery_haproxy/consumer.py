@@ -14,7 +14,7 @@ from discovery_haproxy.binary import OLDEST, Binary, locate
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import Digests
 from discovery_haproxy.external import External
-from discovery_haproxy.managed import Managed
+from discovery_haproxy.managed import Files, Managed
 from discovery_haproxy.probe import probe
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 
@@ -71,7 +71,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     async def preview(self, update: Update) -> str:
         """What would change in the configuration file, as a unified diff."""
-        path = self.config.external.path if self.config.external else self.context.run_dir.absolute() / "haproxy.cfg"
+        path = self.config.external.path if self.config.external else Files(self.context.run_dir).config
         binary = None
         with suppress(ApplyError):
             binary = await locate(self.config.binary)

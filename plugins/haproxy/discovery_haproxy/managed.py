@@ -35,6 +35,19 @@ _RESTART_EVERY = 10.0
 _HEALTHY_AFTER = 60.0
 
 
+class Files:
+    """What is where in the run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Name the files; none is touched."""
+        run_dir = run_dir.absolute()
+        self.config = run_dir / "haproxy.cfg"
+        self.stats_socket = run_dir / "stats.sock"
+        self.server_states = run_dir / "servers.state"
+        self.master_socket = run_dir / "master.sock"
+        self.log = run_dir / "log.pipe"
+
+
 class Managed:
     """The one HAProxy of a run directory, in master-worker mode."""
 
@@ -42,17 +55,16 @@ class Managed:
         """Prepare; `open` does the work."""
         self.binary = binary
         """The program to use from the next `deploy` on."""
-        run_dir = run_dir.absolute()
-        self.path = run_dir / "haproxy.cfg"
-        self.stats_socket = run_dir / "stats.sock"
-        self.state_file = run_dir / "servers.state"
+        files = Files(run_dir)
+        self.path = files.config
         self.live: str | None = None
         """The generation that was last proven to serve."""
-        self._socket = run_dir / "master.sock"
+        self._state_file = files.server_states
+        self._socket = files.master_socket
         self._mark = f"{self._socket},mode,600"
         self._control = Control(self._socket)
         self._log = log
-        self._pipe = LogPipe(run_dir / "log.pipe", log)
+        self._pipe = LogPipe(files.log, log)
         self._handle: process.Handle | None = None
         self._taken = asyncio.Event()
         self._running_binary: Binary | None = None
@@ -142,7 +154,7 @@ class Managed:
 
     async def _activate(self, generation: str) -> None:
         try:
-            if self.running and self.binary is self._running_binary:
+            if self._reloadable():
                 await self._reload(generation)
             else:
                 await self._start(generation)
@@ -156,13 +168,20 @@ class Managed:
             raise
         self.live = generation
 
+    def _reloadable(self) -> bool:
+        """Whether what runs is to be reloaded, and not replaced: its program is right, its socket still there."""
+        handle = self._handle
+        if handle is None or not handle.alive or self.binary is not self._running_binary:
+            return False
+        return self._control.peer() == handle.pid
+
     async def _save_states(self, text: str) -> None:
         if not self.running:
-            self.state_file.unlink(missing_ok=True)
+            self._state_file.unlink(missing_ok=True)
             return
         try:
             states = still_wanted(await self._control.server_states(), text)
-            write_atomically(self.state_file, states.encode(), 0o600)
+            write_atomically(self._state_file, states.encode(), 0o600)
         except (ControlError, OSError) as error:
             # Not worth a failed apply: the health checks find out again.
             self._log.warning("the servers' states are not carried over this reload", reason=str(error))
@@ -269,7 +288,7 @@ class Managed:
             return
         try:
             await self._start(generation)
-        except (ApplyError, ControlError) as error:
+        except (ApplyError, ControlError, OSError) as error:
             reason = f"HAProxy has ended and cannot be restarted: {error}"
             if reason != self._died:
                 self._log.error(reason)

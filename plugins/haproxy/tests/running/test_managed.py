@@ -180,6 +180,23 @@ def test_another_binary_replaces_the_running_one(
     asyncio.run(scenario())
 
 
+def test_one_that_cannot_be_told_to_reload_is_replaced(
+    driving: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
+) -> None:
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await driven.apply(origins[0])
+            before = driven.master
+            (run_dir / "master.sock").unlink()
+            assert not (await driven.consumer.health()).ok
+            await driven.apply(origins[1])
+            await eventually(lambda: driven.master != before, "the old one to be gone")
+            await serves(fetch, bind, origins[1])
+            assert (await driven.consumer.health()).ok
+
+    asyncio.run(scenario())
+
+
 def test_a_load_that_fails_leaves_the_old_configuration_serving(
     driving: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
