@@ -175,6 +175,11 @@ class TestTheDirectoryItself:
 
         asyncio.run(check())
 
+    def test_an_outage_is_told_once(self, tmp_path: Path) -> None:
+        watch = follower.Follower(tmp_path / "none", lambda: None)
+        assert [len(watch.look().events) for _ in range(3)] == [1, 0, 0]
+        watch.close()
+
     def test_when_it_goes_what_was_known_stands_until_it_is_back(self, tmp_path: Path) -> None:
         async def check(watch: Follower) -> None:
             (root / "web/b1").write_bytes(b"10.0.0.2:80")
@@ -440,6 +445,19 @@ class TestURL:
     def test_anything_else_is_refused(self, url: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             FileRegistry.from_url(RegistryURL.parse(url))
+
+
+def test_putting_the_same_again_does_not_write_the_file(tmp_path: Path) -> None:
+    async def check() -> None:
+        lease = await FileRegistry(tmp_path).open_lease("host-1", 10)
+        inodes = set()
+        for _ in range(3):
+            await lease.put(backend())
+            inodes.add((tmp_path / key_of(backend())).stat().st_ino)
+        assert len(inodes) == 1
+        await lease.close()
+
+    asyncio.run(check())
 
 
 def test_a_closed_registry_keeps_nothing_alive_and_withdraws_nothing(tmp_path: Path) -> None:
