@@ -44,6 +44,8 @@ class BindConfig(PluginConfig):
 
 def _binds(value: object) -> object:
     binds = listed(value)
+    if not binds:
+        raise ValueError("there is no address: leave it out, or write one such as 127.0.0.1:8080")
     for bind in binds:
         if isinstance(bind, int):
             raise ValueError(f"{bind} is a port alone: write 127.0.0.1:{bind}, or *:{bind} for every address")
@@ -52,7 +54,6 @@ def _binds(value: object) -> object:
 
 Binds = Annotated[
     tuple[BindConfig, ...],
-    Field(min_length=1),
     BeforeValidator(_binds, json_schema_input_type=str | BindConfig | list[str | BindConfig]),
 ]
 
