@@ -27,7 +27,7 @@ async def through_master(control: Control, generation: str | None, timeout: floa
     if answer.startswith("Success=0"):
         reason = complaint(answer) or "its log tells why"
         raise ApplyError(f"HAProxy cannot load the new configuration: {reason}")
-    while True:
+    while not answer.startswith("Success=1"):
         try:
             now = await control.processes(max(deadline - time.monotonic(), 0.1))
         except ControlError:
