@@ -13,7 +13,6 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import ApplyError
-from discovery.files import write_atomically
 from discovery.plugin import Health
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint
@@ -181,7 +180,11 @@ class Managed:
             return
         try:
             states = still_wanted(await self._control.server_states(), text)
-            write_atomically(self._state_file, states.encode(), 0o600)
+            # Worth nothing after a crash of the machine, so that the disk need not be waited for.
+            temporary = self._state_file.with_suffix(".new")
+            temporary.touch(0o600)
+            temporary.write_text(states)
+            temporary.replace(self._state_file)
         except (ControlError, OSError) as error:
             # Not worth a failed apply: the health checks find out again.
             self._log.warning("the servers' states are not carried over this reload", reason=str(error))
