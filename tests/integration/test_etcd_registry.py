@@ -15,11 +15,10 @@ import trustme
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
 from discovery.errors import AccessDeniedError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
-from discovery.registry import Lease, Registry, RegistryURL, Reset, open_registry
-from discovery.registry.etcd import EtcdRegistry, Settings, Timing
+from discovery.registry import Lease, Registry, Reset, open_registry
+from discovery.registry.etcd import Settings
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.messages import LEASE_REVOKE, TXN, LeaseRevokeRequest, TxnRequest
-from discovery.registry.etcd.watch import Watch
 from discovery.testing import Follower, RegistryContract, backend, contents, following, free_port, require_program
 from discovery.testing.etcd import EtcdWriter
 
@@ -510,24 +509,6 @@ class TestTLS:
                 await (await registry.open_lease("host-1", 2)).close()
 
         asyncio.run(check())
-
-
-def test_an_audit_that_finds_a_difference_lists_anew(url: str) -> None:
-    async def check() -> None:
-        parsed = Settings.from_url(RegistryURL.parse(url))
-        async with writing(url) as writer:
-            await writer.change({"web/a": b"1"})
-            registry = EtcdRegistry(parsed, Timing(idle=0.1, audit=0.2))
-            watch = Watch(Client(parsed), parsed.prefix, Timing(idle=0.1, audit=0.2))
-            events = watch.events()
-            first = await anext(events)
-            # What no server should do: tell less than happened.
-            watch._follower._marks[b"gone"] = 1
-            assert await asyncio.wait_for(anext(events), 10) == first
-            await events.aclose()
-            await registry.close()
-
-    asyncio.run(check())
 
 
 @pytest.mark.parametrize("end", ["closed", "cancelled", "left"])

@@ -19,7 +19,7 @@ from discovery.registry.etcd.failures import (
     explain,
 )
 from discovery.registry.etcd.follower import Canceled, Doubt, Follower
-from discovery.registry.etcd.listing import list_prefix
+from discovery.registry.etcd.listing import Listing, list_prefix
 from discovery.registry.etcd.messages import (
     WATCH,
     Message,
@@ -101,11 +101,8 @@ class Watch:
     async def _session(self, connection: Connection) -> AsyncGenerator[RegistryEvent, None]:
         """Follow by one member until it fails (RegistryError) or what is known is in doubt (_DoubtError)."""
         stale = self._stale
-        # Known keys are compared with a linearizable listing before going on: the cluster may have been made anew.
-        if self._follower.revision is None or not await self._audit(connection):
-            yield self._follower.reset(
-                await list_prefix(connection, self._follower.prefix, timeout=self._timing.attempt)
-            )
+        if not await self._may_resume(connection):
+            yield self._follower.reset(await self._list(connection))
             stale = False
         stream = await connection.open(WATCH, self._timing.attempt)
         overseer = asyncio.create_task(self._oversee(stream), name=f"sign of life of etcd {connection.endpoint}")
@@ -173,17 +170,28 @@ class Watch:
             case deltas:
                 return deltas
 
-    async def _audit(self, connection: Connection) -> bool | None:
-        """Whether what is known agrees with the registry; None if this cannot be told, being compacted and behind."""
-        keys, timeout = self._follower.prefix, self._timing.attempt
+    async def _may_resume(self, connection: Connection) -> bool:
+        """Whether a member that we turn to tells the history that we know, and nothing of its sequel is compacted."""
         try:
-            listing = await list_prefix(connection, keys, revision=self._known, timeout=timeout)
+            return self._follower.revision is not None and await self._agrees(connection, self._known)
+        except CompactedError:
+            return False
+
+    async def _audit(self, connection: Connection) -> bool | None:
+        """Whether what is known is right; None if that cannot be told, being compacted and not the latest."""
+        try:
+            return await self._agrees(connection, self._known)
+        except CompactedError:
+            return await self._agrees(connection, 0) or None
+
+    async def _agrees(self, connection: Connection, revision: int) -> bool:
+        try:
+            return self._follower.agrees_with(await self._list(connection, revision))
         except FutureRevisionError:
             return False
-        except CompactedError:
-            listing = await list_prefix(connection, keys, timeout=timeout)
-            return self._follower.agrees_with(listing) or None
-        return self._follower.agrees_with(listing)
+
+    async def _list(self, connection: Connection, revision: int = 0) -> Listing:
+        return await list_prefix(connection, self._follower.prefix, revision=revision, timeout=self._timing.attempt)
 
     def _create(self) -> Message:
         prefix = self._follower.prefix

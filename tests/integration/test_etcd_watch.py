@@ -1,0 +1,135 @@
+"""How a watch notices what is wrong, with the patience of tests, and that it does not see what is not."""
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from discovery.embedded import EmbeddedEtcd
+from discovery.registry import Delta, RegistryEvent, RegistryURL, Reset, Stale
+from discovery.registry.etcd import EtcdRegistry, Settings, Timing
+from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.watch import Watch
+from discovery.testing import eventually, require_program
+from discovery.testing.etcd import EtcdWriter
+
+QUICK = Timing(attempt=1, idle=0.3, answer=0.5, audit=0.2, audit_again=0.1)
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[EmbeddedEtcd]:
+    require_program("etcd")
+    with EmbeddedEtcd() as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def url(etcd: EmbeddedEtcd) -> str:
+    return f"{etcd.url}/{uuid.uuid4().hex}"
+
+
+@asynccontextmanager
+async def quick(url: str) -> AsyncIterator[tuple[EtcdWriter, list[RegistryEvent]]]:
+    """A writer, and the events of a watch as they come."""
+    writer = EtcdWriter(url)
+    registry = EtcdRegistry(Settings.from_url(RegistryURL.parse(url)), QUICK)
+    watch = registry.watch()
+    events: list[RegistryEvent] = []
+
+    async def follow() -> None:
+        async for event in watch:
+            events.append(event)  # noqa: PERF401 - it never ends
+
+    task = asyncio.create_task(follow())
+    await eventually(lambda: events, "the first event")
+    yield writer, events
+    task.cancel()
+    await asyncio.wait([task])
+    await watch.aclose()
+    await registry.close()
+    await writer.close()
+
+
+def test_a_server_that_hangs_is_noticed_and_goes_on_without_a_listing(etcd: EmbeddedEtcd, url: str) -> None:
+    async def check() -> None:
+        async with quick(url) as (writer, events):
+            first = await writer.change({"web/a": b"1"})
+            await eventually(lambda: Delta(first, {"web/a": b"1"}) in events)
+            etcd.send_signal(signal.SIGSTOP)
+            try:
+                await eventually(lambda: isinstance(events[-1], Stale))
+            finally:
+                etcd.send_signal(signal.SIGCONT)
+            await eventually(lambda: events[-1] == Delta(first, {}), "the end of the outage")
+            assert [type(event) for event in events] == [Reset, Delta, Stale, Delta]
+
+    asyncio.run(check())
+
+
+def test_silence_is_no_fault(url: str) -> None:
+    async def check() -> None:
+        async with quick(url) as (writer, events):
+            await asyncio.sleep(3 * (QUICK.idle + QUICK.answer))
+            revision = await writer.change({"web/a": b"1"})
+            await eventually(lambda: len(events) > 1)
+            assert events[1:] == [Delta(revision, {"web/a": b"1"})]
+
+    asyncio.run(check())
+
+
+def test_a_consumer_that_takes_its_time_is_no_fault_of_the_server(url: str) -> None:
+    async def check() -> None:
+        writer = EtcdWriter(url)
+        parsed = Settings.from_url(RegistryURL.parse(url))
+        registry = EtcdRegistry(parsed, QUICK)
+        watch = registry.watch()
+        await anext(watch)
+        revisions = []
+        for n in range(300):
+            revisions.append(await writer.change({"web/a": str(n).encode() * 1000}))
+            if n == 0:
+                assert await anext(watch) == Delta(revisions[0], {"web/a": b"0" * 1000})
+        await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))
+        told = [await anext(watch) for _ in revisions[1:]]
+        assert [event.revision for event in told if isinstance(event, Delta)] == revisions[1:]
+        await watch.aclose()
+        await registry.close()
+        await writer.close()
+
+    asyncio.run(check())
+
+
+def test_an_audit_finds_what_a_server_has_withheld(url: str) -> None:
+    async def check() -> None:
+        writer = EtcdWriter(url)
+        revision = await writer.change({"web/a": b"1"})
+        settings = Settings.from_url(RegistryURL.parse(url))
+        watch = Watch(Client(settings), settings.prefix, QUICK)
+        events = watch.events()
+        assert await anext(events) == Reset(revision, {"web/a": b"1"})
+        # No server does so at will: one that tells less than what happened looks like this.
+        watch._follower._marks[settings.prefix + b"web/gone"] = 1
+        assert await asyncio.wait_for(anext(events), 10) == Reset(revision, {"web/a": b"1"})
+        await events.aclose()
+        await writer.close()
+
+    asyncio.run(check())
+
+
+def test_an_audit_finds_nothing_where_nothing_is_amiss_though_compacted(etcd: EmbeddedEtcd, url: str) -> None:
+    async def check() -> None:
+        elsewhere = EtcdWriter(f"{etcd.url}/elsewhere")
+        async with quick(url) as (writer, events):
+            for _ in range(8):
+                revision = await elsewhere.change({"x/y": b"z"})
+                await asyncio.to_thread(etcd.ctl, "compact", str(revision))
+                await asyncio.sleep(QUICK.audit)
+            revision = await writer.change({"web/a": b"1"})
+            await eventually(lambda: len(events) > 1)
+            assert events[1:] == [Delta(revision, {"web/a": b"1"})]
+        await elsewhere.close()
+
+    asyncio.run(check())
