@@ -146,6 +146,19 @@ class TestReading:
         write(root, "web/b1")
         follow(root, check)
 
+    def test_what_cannot_be_read_does_not_expire_and_is_not_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, some = write(tmp_path, "web/b1", encode(backend(), "alive", 60)), Tree()
+        assert scan(some, tmp_path).records
+        path.unlink()
+        path.symlink_to(path)
+        assert scan(some, tmp_path).problem
+        later = time.monotonic() + 61
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        assert scan(some, tmp_path).records
+        assert path.is_symlink()
+
     def test_it_can_do_without_the_kernel_s_help(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:
             raise OSError(24, "inotify instance limit reached")
@@ -343,7 +356,7 @@ class TestExpiry:
         eventually_sync(lambda: time.time() - now > tree._YOUNG)
         assert scan(some, tmp_path).records
         for jump in (3600, -3600):
-            monkeypatch.setattr(tree.time, "time", lambda jump=jump: now + jump)
+            monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
             assert scan(some, tmp_path).records
 
     def test_an_expired_record_is_free_to_be_taken(self, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from discovery.codec import MAX_VALUE, Record, decode
@@ -112,7 +112,7 @@ class Tree:
             return None
         except OSError as error:
             self._keep(name, error)
-            return before
+            return None if before is None else _as_known(before)
 
     def _read_file(self, directory: int, file_name: str, name: str, before: _File | None) -> _File | None:
         # Non-blocking, lest a pipe put here meanwhile hold us up.
@@ -136,13 +136,19 @@ class Tree:
         return _File(key, value, _digest(key, value), None if young else _signature(status), expires)
 
     def _below(self, service: str) -> dict[str, _File]:
-        return {name: file for name, file in self._files.items() if name.startswith(f"{service}/")}
+        return {name: _as_known(file) for name, file in self._files.items() if name.startswith(f"{service}/")}
 
     def _keep(self, name: str, error: OSError) -> None:
         self._problem = (
             self._problem
             or f"cannot read {_text(name)}, so what was known of it stands: {(error.strerror or '').lower()}"
         )
+
+
+def _as_known(file: _File) -> _File:
+    """What stands of a file that cannot be read now. Its owner may well be alive, so it does not expire any more."""
+    expired = file.expires is not None and file.expires <= time.monotonic()
+    return file if expired else replace(file, signature=None, expires=None)
 
 
 def _stray(name: str) -> _File:
