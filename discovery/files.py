@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ _READ_ONLY = frozenset({"opened", "closed_no_write"})
 
 # An emitter that we have just stopped says so as an error, now and then.
 logging.getLogger("watchdog.observers.inotify").addFilter(lambda record: "thread is inactive" not in str(record.msg))
+# A directory that took another's place may be watched twice for a moment, which does no harm.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -44,8 +44,7 @@ def base_run_dir(override: Path | None = None) -> Path:
         ) from None
     if status and not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022):
         raise CannotStartError(
-            f"the run directory {path} can be written to by others; remove it, or choose another"
-            " with --run-dir"
+            f"the run directory {path} can be written to by others; remove it, or choose another with --run-dir"
         )
     return path
 

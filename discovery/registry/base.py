@@ -75,8 +75,9 @@ class Registry(Protocol):
         """Follow every record under the prefix, for ever.
 
         Nothing is known before the first Reset (a Stale may come first). From then on each Delta is one revision,
-        complete; revisions strictly increase, except from a Reset to the events before it. It never raises for what
-        the registry or the network does, and never ends by itself: it reports Stale once, keeps trying, and goes on.
+        complete; revisions strictly increase, except that a Reset may go back and an empty Delta may repeat the last.
+        It never raises for what the registry or the network does, and never ends by itself: it reports Stale once,
+        keeps trying, and goes on.
         """
 
     async def open_lease(self, owner: str, ttl: float) -> Lease:
