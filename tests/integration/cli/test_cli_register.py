@@ -43,8 +43,8 @@ def test_after_a_crash_it_takes_its_own_key_over_without_a_gap(start: Start, wor
     again = start("register", "web", "127.0.0.1:1", "--label", "n=2", "--registry", world.url)
     assert again.line().startswith("registered ")
     updated = watch.json()
-    assert [each["labels"] for each in updated["updated"]] == [{"n": "2"}]
-    assert updated["removed"] == []
+    changes = [[each["labels"] for each in updated[kind]] for kind in ("added", "updated", "removed")]
+    assert changes == [[], [{"n": "2"}], []]
     # One that does not come back is gone after its TTL.
     other = start("register", "web", "127.0.0.1:2", "--ttl", "1", "--registry", world.url)
     other.line()
@@ -112,6 +112,24 @@ def test_it_waits_for_a_registry_that_comes_in_time(start: Start) -> None:
         assert register.stop() == 0
     finally:
         etcd.stop()
+
+
+def test_a_second_signal_ends_it_at_once(start: Start, etcd_world: World, etcd: EmbeddedEtcd) -> None:
+    register = start("register", "web", "127.0.0.1:1", "--registry", etcd_world.url)
+    register.line()
+    etcd.send_signal(signal.SIGSTOP)
+    try:
+        register.process.terminate()
+        # The first is being handled once its handler has been replaced by the system's own.
+        eventually_sync(lambda: not _handles(register.process.pid, signal.SIGTERM))
+        assert register.stop() == -signal.SIGTERM
+    finally:
+        etcd.send_signal(signal.SIGCONT)
+
+
+def _handles(pid: int, number: signal.Signals) -> bool:
+    (caught,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 @pytest.mark.parametrize(
