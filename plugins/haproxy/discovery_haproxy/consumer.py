@@ -59,10 +59,16 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._tell_problems(rendered)
         if target.live == rendered.generation and target.running and _holds(target.path, rendered.text):
             return
-        await self._binary.check(rendered.text)
+        # Side by side: HAProxy's parsing and the disk are the two slow steps before the reload.
+        check, prepare = await asyncio.gather(
+            self._binary.check(rendered.text), target.prepare(rendered.text), return_exceptions=True
+        )
+        for failure in (check, prepare):
+            if failure is not None:
+                raise failure
         probe(sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids)
         try:
-            await target.deploy(rendered.text, rendered.generation)
+            await target.deploy(rendered.generation)
         except ApplyError:
             self._binds = frozenset()
             raise

@@ -1,6 +1,6 @@
 """A HAProxy that is somebody else's: its file written, its reload asked for; it is never started or stopped."""
 
-import os
+import asyncio
 import stat
 from contextlib import suppress
 
@@ -12,7 +12,7 @@ from discovery_haproxy import reload
 from discovery_haproxy.binary import run
 from discovery_haproxy.config import ExternalConfig
 from discovery_haproxy.control import Control, ControlError
-from discovery_haproxy.install import install
+from discovery_haproxy.install import install, stage
 from discovery_haproxy.process import named
 
 
@@ -41,24 +41,21 @@ class External:
             with suppress(ControlError):
                 self.live = await self._control.generation(1.0)
 
-    async def deploy(self, text: str, generation: str) -> None:
-        """Make `text` serve. Raises ApplyError; then what served goes on serving."""
+    async def prepare(self, text: str) -> None:
+        """Do what can be done before `text` is known to be good. Raises ApplyError."""
         try:
             state = self.path.stat()
-            mode = stat.S_IMODE(state.st_mode)
+            mode, owner = stat.S_IMODE(state.st_mode), (state.st_uid, state.st_gid)
         except FileNotFoundError:
-            state, mode = None, 0o644
+            mode, owner = 0o644, None
         except OSError as error:
             raise ApplyError(f"{self.path} cannot be looked at: {error.strerror}") from None
+        await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
 
-        async def activate() -> None:
-            if state is not None:
-                with suppress(PermissionError):
-                    os.chown(self.path, state.st_uid, state.st_gid)
-            await self._reload(generation)
-
+    async def deploy(self, generation: str) -> None:
+        """Make what was prepared serve. Raises ApplyError; what served then goes on serving."""
         self.live = None
-        await install(self.path, text.encode(), activate, mode=mode)
+        await install(self.path, lambda: self._reload(generation))
         self.live = generation
 
     def pids(self) -> set[int]:

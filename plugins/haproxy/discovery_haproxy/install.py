@@ -9,16 +9,32 @@ from discovery.errors import ApplyError
 from discovery.files import write_atomically
 
 _LAST_GOOD = ".last-good"
+_STAGED = ".new"
 
 
-async def install(path: Path, data: bytes, activate: Callable[[], Awaitable[None]], *, mode: int) -> None:
-    """Replace `path` by `data`, then `activate` it; if that fails, put the old file back and raise the failure.
+def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Write what is to become `path` beside it, durably, as `*.new`, where it stays if it is refused.
 
-    The file that was there is kept beside it as `*.last-good`. Raises ApplyError if `path` cannot be written, too.
+    Raises ApplyError if that cannot be written. Where the `owner` (user and group) cannot be given it, it stays ours.
+    """
+    staged = _beside(path, _STAGED)
+    try:
+        write_atomically(staged, data, mode)
+        if owner is not None:
+            with suppress(PermissionError):
+                os.chown(staged, *owner)
+    except OSError as error:
+        raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
+
+
+async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
+    """Put what was staged in the place of `path`, then `activate` it; if that fails, put the old file back and raise.
+
+    The file that was there is kept beside it as `*.last-good`. Raises ApplyError if `path` cannot be replaced, too.
     """
     try:
         kept = _link(path, last_good(path))
-        write_atomically(path, data, mode)
+        _beside(path, _STAGED).replace(path)
     except OSError as error:
         raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
     try:
@@ -28,16 +44,21 @@ async def install(path: Path, data: bytes, activate: Callable[[], Awaitable[None
         with suppress(OSError):
             restore(path) if kept else path.unlink()
         raise
+    _sync(path.parent)
 
 
 def last_good(path: Path) -> Path:
     """Where the file that `path` replaced is kept."""
-    return path.with_name(path.name + _LAST_GOOD)
+    return _beside(path, _LAST_GOOD)
 
 
 def restore(path: Path) -> None:
     """Put the last good file back. Raises OSError."""
     _link(last_good(path), path)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _link(source: Path, target: Path) -> bool:
@@ -54,3 +75,11 @@ def _link(source: Path, target: Path) -> bool:
         return True
     temporary.replace(target)
     return True
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

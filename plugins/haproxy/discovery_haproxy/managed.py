@@ -17,7 +17,7 @@ from discovery.plugin import Health
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint
 from discovery_haproxy.control import Control, ControlError
-from discovery_haproxy.install import install, last_good, restore
+from discovery_haproxy.install import install, last_good, restore, stage
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.states import still_wanted
 
@@ -87,11 +87,14 @@ class Managed:
         await self._adopt(self.binary)
         self._supervisor = asyncio.create_task(self._supervise())
 
-    async def deploy(self, text: str, generation: str) -> None:
-        """Make `text` serve. Raises ApplyError, with HAProxy's reason, or OSError; then what served goes on serving."""
+    async def prepare(self, text: str) -> None:
+        """Do what can be done before `text` is known to be good. Raises ApplyError or OSError."""
+        await asyncio.gather(asyncio.to_thread(stage, self.path, text.encode(), 0o600), self._save_states(text))
+
+    async def deploy(self, generation: str) -> None:
+        """Make what was prepared serve. Raises ApplyError, with HAProxy's reason; what served then goes on serving."""
         async with self._busy:
-            await self._save_states(text)
-            await install(self.path, text.encode(), lambda: self._activate(generation), mode=0o600)
+            await install(self.path, lambda: self._activate(generation))
 
     def pids(self) -> set[int]:
         """Every process of ours."""
