@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(arguments, prog_name="discovery", standalone_mode=False)
         sys.stdout.flush()
     except (ConfigError, PluginError) as error:
-        note(str(error))
+        for fault in str(error).splitlines():
+            note(fault)
         return 2
     except DiscoveryError as error:
         note(str(error))

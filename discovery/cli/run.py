@@ -15,13 +15,24 @@ from discovery.errors import ConfigError
 if TYPE_CHECKING:
     from discovery.config import Settings
 
+
+def _plugin_names() -> list[str]:
+    from discovery.plugins import installed
+
+    return list(installed())
+
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="FILE", envvar="DISCOVERY_CONFIG", help="Configuration, TOML.")
 ]
 PluginOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--plugin", "-p", metavar="NAME", help="Run this plugin, as an instance of the same name. Repeatable."
+        "--plugin",
+        "-p",
+        metavar="NAME",
+        help="Run this plugin, as an instance of the same name. Repeatable.",
+        autocompletion=_plugin_names,
     ),
 ]
 SetOption = Annotated[
