@@ -51,14 +51,17 @@ async def locate(configured: Path | None) -> Binary:
         raise ApplyError(f"{path} does not tell its version: is it HAProxy? set haproxy.binary to one that is")
     version = tuple(map(int, match[1].split(".")))
     if version < OLDEST:
-        raise ApplyError(f"{path} is HAProxy {match[1]}; {'.'.join(map(str, OLDEST))} or later is needed")
+        oldest = ".".join(map(str, OLDEST))
+        raise ApplyError(f"{path} is HAProxy {match[1]}, older than {oldest}: set haproxy.binary to a newer one")
     return Binary(path, version)
 
 
 def _find(configured: Path | None) -> Path:
     if configured is not None:
         if not configured.is_file() or not os.access(configured, os.X_OK):
-            raise ApplyError(f"haproxy.binary is {configured}, which is not a program")
+            raise ApplyError(
+                f"haproxy.binary is {configured}, which is not a program: install HAProxy there, or unset it"
+            )
         return configured
     found = shutil.which("haproxy") or shutil.which("haproxy", path=_SYSTEM_DIRECTORIES)
     path = Path(found) if found else wheel_program("haproxy")

@@ -342,6 +342,22 @@ def test_a_missing_haproxy_is_reported_with_the_way_out(driving: Drive, tmp_path
     asyncio.run(scenario())
 
 
+def test_a_haproxy_that_is_too_old_or_none_at_all_is_refused(driving: Drive, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        program = tmp_path / "haproxy"
+        for says, reason in (
+            ("HAProxy version 2.2.9-2+deb11u6", "is HAProxy 2.2.9, older than 2.6"),
+            ("hi", "is it HA"),
+        ):
+            program.write_text(f"#!/bin/sh\necho '{says}'\n")
+            program.chmod(0o755)
+            with pytest.raises(ApplyError, match=reason):
+                async with driving(binary=program):
+                    pass
+
+    asyncio.run(scenario())
+
+
 def test_a_preview_is_a_diff_and_writes_nothing(driving: Drive, run_dir: Path, origins: Origins, bind: str) -> None:
     async def scenario() -> None:
         async with driving(services={"web": {"bind": bind}}) as driven:
