@@ -331,6 +331,22 @@ class TestLease:
 
         asyncio.run(check())
 
+    def test_a_lease_that_was_long_in_coming_has_its_whole_time(self) -> None:
+        async def check(etcd: EmbeddedEtcd) -> None:
+            async with opened(etcd.url) as registry:
+                await asyncio.to_thread(etcd.kill)
+                opening = asyncio.ensure_future(registry.open_lease("host-1", 2))
+                await asyncio.sleep(2.5)
+                await asyncio.to_thread(etcd.start)
+                lease = await opening
+                lost = asyncio.ensure_future(lease.lost())
+                await asyncio.sleep(lease.ttl)
+                assert not lost.done()
+                await lease.close()
+
+        with EmbeddedEtcd() as etcd:
+            asyncio.run(check(etcd))
+
     def test_an_unreachable_server_costs_the_lease_only_after_its_time(self) -> None:
         async def check(etcd: EmbeddedEtcd) -> None:
             async with opened(etcd.url) as registry, following(registry) as follower:

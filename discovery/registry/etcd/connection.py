@@ -97,9 +97,11 @@ class Connection:
 
     def _failure(self, error: grpc.aio.AioRpcError) -> RegistryError:
         reported = failure(self.endpoint, error)
-        if "closed the connection" in str(reported) and self.tls is None and not self._answered:
+        if self._answered or "closed the connection" not in str(reported):
+            return reported
+        if self.tls is None:
             return MemberUnavailableError(f"{reported}: if it speaks TLS, write etcds://")
-        return reported
+        return MemberUnavailableError(f"{reported}: if it asks for a certificate, see ?cert=FILE&key=FILE")
 
     def _unary(self, method: Method) -> Any:
         return self._channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)

@@ -3,6 +3,7 @@
 import grpc
 
 from discovery.errors import AccessDeniedError, LeaseLostError, RegistryError, RegistryUnavailableError
+from discovery.registry.etcd.settings import PASSWORD_VARIABLE
 
 _ELSEWHERE = frozenset(
     {
@@ -29,6 +30,7 @@ _MEANINGS = (
     ("certificate_required", "it asks for a certificate: give ?cert=FILE&key=FILE"),
     ("bad_certificate", "it refuses our certificate: see ?cert=FILE&key=FILE"),
     ("unknown_ca", "it does not trust our certificate: see ?cert=FILE&key=FILE"),
+    ("unwrap failed", "it refuses our certificate, or asks for one: see ?cert=FILE&key=FILE"),
     ("wrong_version_number", "it does not speak TLS: write etcd:// for plain text"),
     ("handshake read failed", "no TLS connection can be made: for plain text write etcd://"),
     ("ssl", "no TLS connection can be made: see ?ca=FILE, ?cert=FILE and ?key=FILE"),
@@ -83,7 +85,7 @@ def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> Regist
         return TokenExpiredError(f"{where}: the login has expired")
     if "user name is empty" in text:
         return TokenExpiredError(
-            f"{where} asks for a user and a password: write etcd://USER@HOST:PORT (see the README)"
+            f"{where} asks for a user and a password: write etcd://USER@HOST:PORT and set {PASSWORD_VARIABLE}"
         )
     if "authentication is not enabled" in text:
         return LoginNotNeededError(f"{where}: authentication is not enabled")

@@ -38,21 +38,20 @@ class EtcdLease:
         # A number of our own makes the request one that may be repeated.
         number = secrets.randbits(62) + 1
         request = LeaseGrantRequest(TTL=max(1, math.ceil(ttl)), ID=number)
-        before = _now()
         try:
             granted = float((await client.call(LEASE_GRANT, request)).TTL)
         except LeaseExistsError:
             # An attempt was carried out, but its answer lost; the first keep-alive tells how long it is.
             granted = float(request.TTL)
-        return cls(client, prefix, owner, number, granted, before)
+        return cls(client, prefix, owner, number, granted)
 
-    def __init__(self, client: Client, prefix: bytes, owner: str, number: int, ttl: float, granted_at: float) -> None:
+    def __init__(self, client: Client, prefix: bytes, owner: str, number: int, ttl: float) -> None:
         """Begin to keep it alive."""
         self._client = client
         self._owner = owner
         self._number = number
         self._ttl = ttl
-        self._expires = granted_at + ttl
+        self._expires = _now() + ttl  # at the latest; when within the call it was granted is not known
         self._records = Records(client, prefix, owner, number)
         self._keys: set[str] = set()
         self._changing = asyncio.Lock()
@@ -121,8 +120,7 @@ class EtcdLease:
                 wait = self._ttl / 12
 
     async def _renew(self) -> None:
-        before = _now()
-        left = self._expires - before
+        left = self._expires - _now()
         if left <= 0:
             raise LeaseLostError(f"the lease has expired: no way was found to renew it within {self._ttl:g} s")
         request = LeaseKeepAliveRequest(ID=self._number)
@@ -130,7 +128,7 @@ class EtcdLease:
         if answer.TTL <= 0:
             raise LeaseLostError("the lease has expired or was revoked")
         self._ttl = float(answer.TTL)
-        self._expires = before + self._ttl
+        self._expires = _now() + self._ttl
 
     async def _verify(self) -> None:
         """Look at our records as well: members before 3.5.23 and 3.4.38 may renew a lease that is revoked."""
