@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from discovery.codec import Record, decode, encode, key_of
-from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
+from discovery.errors import ConfigError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
 from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
+from discovery.registry.url import RegistryURL
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +33,13 @@ class MemoryRegistry:
         self._holders: dict[str, MemoryLease] = {}
         self._watches: set[_Watch] = set()
         self._stale: str | None = None
+
+    @classmethod
+    def from_url(cls, url: RegistryURL) -> "MemoryRegistry":
+        """Use `memory://`, which is all there is to say. Raises ConfigError for more."""
+        if url != RegistryURL("memory"):
+            raise ConfigError(f"registry {url}: a memory registry has no name and no options: write memory://")
+        return cls()
 
     async def watch(self) -> AsyncGenerator[RegistryEvent, None]:
         """See `Registry.watch`."""

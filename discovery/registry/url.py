@@ -91,4 +91,4 @@ def _file(url: RegistryURL) -> Registry:
 def _memory(url: RegistryURL) -> Registry:
     from discovery.registry.memory import MemoryRegistry
 
-    return MemoryRegistry()
+    return MemoryRegistry.from_url(url)

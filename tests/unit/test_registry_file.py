@@ -10,12 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from discovery.codec import decode, encode, key_of
 from discovery.errors import AccessDeniedError, ConfigError, OwnedByAnotherError, RegistryUnavailableError
+from discovery.files import write_atomically
 from discovery.model import Rejected
 from discovery.registry import Delta, Lease, RegistryURL, Reset, open_registry
 from discovery.registry.file import FileRegistry, directory, follower, tree
@@ -435,6 +439,72 @@ class TestProcesses:
                 owner.communicate()
 
         follow(tmp_path, check)
+
+
+_names = st.sampled_from(["a/1", "a/2", "b/1", "b/1/deeper", "top"])
+_acts = st.one_of(
+    st.tuples(st.just("write"), _names, st.integers(1, 9)),
+    st.tuples(st.just("replace"), _names, st.integers(1, 9)),
+    st.tuples(st.just("remove"), _names, st.just(0)),
+    st.tuples(st.just("rename"), _names, _names),
+    st.tuples(st.just("link"), _names, st.just(0)),
+    st.tuples(st.just("settle"), st.just(""), st.just(0)),
+)
+
+
+def act(root: Path, kind: str, name: str, other: str | int) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    value = f"10.0.0.{other}:80".encode()
+    if kind == "write":
+        path.write_bytes(value)
+    elif kind == "replace":
+        write_atomically(path, value)
+    elif kind == "remove":
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif kind == "rename":
+        path.rename(root / str(other))
+    else:
+        path.symlink_to(root.parent / "linked to")
+
+
+def naive(root: Path) -> dict[str, bytes]:
+    """What is there, as somebody would tell it who takes all the time in the world."""
+    records = {}
+    for place in root.iterdir():
+        if place.name.startswith("."):
+            continue
+        if not place.is_dir():
+            records[place.name] = b""
+            continue
+        for path in place.iterdir():
+            key = f"{place.name}/{path.name}"
+            if path.is_dir():
+                records[f"{key}/"] = b""
+            elif path.is_file():
+                records[key] = path.read_bytes()
+    return records
+
+
+@settings(max_examples=15)
+@given(st.lists(_acts, max_size=15))
+def test_whatever_is_done_to_the_files_what_is_told_adds_up_to_what_is_there(
+    acts: list[tuple[str, str, str | int]],
+) -> None:
+    async def check(watch: Follower) -> None:
+        for kind, name, other in acts:
+            if kind == "settle":
+                await watch.until(lambda: watch.records == naive(root))
+            else:
+                with suppress(OSError):  # what cannot be done is not done
+                    act(root, kind, name, other)
+        await watch.until(lambda: watch.records == naive(root), f"{naive(root)}")
+
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "root"
+        root.mkdir()
+        write(root.parent, "linked to")
+        follow(root, check)
 
 
 class TestURL:

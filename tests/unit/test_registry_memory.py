@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from discovery.errors import RegistryUnavailableError
-from discovery.registry import Delta, Lease, Reset, Stale
+from discovery.errors import ConfigError, RegistryUnavailableError
+from discovery.registry import Delta, Lease, Reset, Stale, open_registry
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import RegistryContract, backend
 
@@ -28,6 +28,13 @@ class TestContract(RegistryContract):
     async def expire(self, lease: Lease) -> None:
         assert isinstance(lease, MemoryLease)
         lease.freeze()
+
+
+def test_its_url_has_no_parts() -> None:
+    assert isinstance(open_registry("memory://"), MemoryRegistry)
+    for url in ("memory://name", "memory:///services", "memory://?ttl=1", "memory://user@"):
+        with pytest.raises(ConfigError, match="write memory://"):
+            open_registry(url)
 
 
 def test_each_revision_is_one_delta_also_to_a_slow_reader() -> None:
