@@ -48,7 +48,7 @@ CODE = grpc.StatusCode
             MemberUnavailableError,
             "is etcd running there?",
         ),
-        (CODE.UNIMPLEMENTED, "Received http2 header with status: 404", MemberUnavailableError, "404"),
+        (CODE.UNIMPLEMENTED, "Received http2 header with status: 404", MemberUnavailableError, "does not speak gRPC"),
         (CODE.INVALID_ARGUMENT, "etcdserver: key is\nnot provided", RegistryError, "key is not provided"),
         (CODE.UNKNOWN, "", MemberUnavailableError, "no reason given"),
     ],

@@ -21,6 +21,8 @@ _MEANINGS = (
     ("no leader", "it has no leader: the cluster has lost its quorum, or this member is cut off from it"),
     ("not capable", "it is still starting"),
     ("connection refused", "connection refused: is etcd running there?"),
+    ("http/2", "it does not speak gRPC: is that the client port of an etcd?"),
+    ("http2 header", "it does not speak gRPC: is that the client port of an etcd?"),
     ("dns resolution failed", "its name cannot be resolved"),
     ("domain name not found", "its name cannot be resolved"),
     ("certificate_verify_failed", "its certificate is not trusted: give its authority's by ?ca=FILE"),

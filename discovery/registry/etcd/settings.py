@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ class TLS:
     def read(self) -> TLSMaterial:
         """Read the files. Raises ConfigError naming the one that is missing or is no PEM."""
         return TLSMaterial(
-            _pem("ca", self.ca, b"CERTIFICATE-----"),
+            _pem("ca", self.ca or _system_authorities(), b"CERTIFICATE-----"),
             _pem("cert", self.cert, b"CERTIFICATE-----"),
             _pem("key", self.key, b"PRIVATE KEY-----"),
         )
@@ -171,6 +172,14 @@ def _pem(option: str, path: Path | None, mark: bytes) -> bytes | None:
     if mark not in text:
         raise ConfigError(f"etcd: the file of {option}={path} holds no PEM '{mark.decode().rstrip('-').lower()}'")
     return text
+
+
+def _system_authorities() -> Path | None:
+    """The machine's own list, which an administrator may have added to; gRPC would take the one that it brings."""
+    paths = ssl.get_default_verify_paths()
+    directory = Path(paths.capath or paths.openssl_capath)
+    candidates = (Path(paths.cafile or paths.openssl_cafile), directory / "ca-certificates.crt")
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
