@@ -64,8 +64,11 @@ def wheel_program(name: str) -> Path | None:
 
 def _is_wheel_script(path: Path) -> bool:
     """Whether it is only the wheel's Python script around its own program."""
-    with path.open("rb") as file:
-        start = file.read(512)
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError:
+        return False  # it may be run, but not read
     return start.startswith(b"#!") and any(module.encode() in start for module, _, _ in _WHEELS.values())
 
 

@@ -1,6 +1,6 @@
 """A three-member cluster, everything that can happen to it, and what watchers and owners make of it.
 
-Two servers of etcd before 3.5.3 may differ after a kill: compare the members before blaming the client.
+Members of etcd 3.5.0 to 3.5.2 may differ after a kill under load: compare them before blaming the client.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ from discovery.registry.etcd.watch import Watch
 from discovery.testing import eventually, require_program
 from discovery.testing.etcd import EtcdWriter
 
-QUICK = Timing(attempt=1, idle=0.3, answer=0.5, audit=0.2, audit_again=0.1)
+QUICK = Timing(attempt=3, idle=0.3, answer=1.5, audit=0.2, audit_again=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_server_that_hangs_is_noticed_and_goes_on_without_a_listing(etcd: Embe
 def test_silence_is_no_fault(url: str) -> None:
     async def check() -> None:
         async with quick(url) as (writer, events):
-            await asyncio.sleep(3 * (QUICK.idle + QUICK.answer))
+            await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))
             revision = await writer.change({"web/a": b"1"})
             await eventually(lambda: len(events) > 1)
             assert events[1:] == [Delta(revision, {"web/a": b"1"})]
@@ -92,7 +92,7 @@ def test_a_consumer_that_takes_its_time_is_no_fault_of_the_server(url: str) -> N
             revisions.append(await writer.change({"web/a": str(n).encode() * 1000}))
             if n == 0:
                 assert await anext(watch) == Delta(revisions[0], {"web/a": b"0" * 1000})
-        await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))
+        await asyncio.sleep(1.5 * (QUICK.idle + QUICK.answer))
         told = [await anext(watch) for _ in revisions[1:]]
         assert [event.revision for event in told if isinstance(event, Delta)] == revisions[1:]
         await watch.aclose()
