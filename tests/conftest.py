@@ -1,8 +1,10 @@
-"""Shared by every test: hypothesis's budget, and readable assertions in the public testing kit."""
+"""Shared by every test: hypothesis's budget, readable assertions in the testing kit, and logging as it comes."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("discovery.testing")
@@ -11,3 +13,10 @@ pytest.register_assert_rewrite("discovery.testing")
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_comes() -> Iterator[None]:
+    """A test that configures structlog, as every command does, leaves it as it was for the next."""
+    yield
+    structlog.reset_defaults()

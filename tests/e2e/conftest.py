@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -76,6 +77,13 @@ class Starter:
         daemon = Daemon(process, admin, log_path, run_dir)
         self.started.append(daemon)
         return daemon
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In place of pytest's own, which is too long for sockets (107 bytes) when tests run in parallel."""
+    with tempfile.TemporaryDirectory(prefix="e2e-") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture
