@@ -34,7 +34,10 @@ _MEMBERS = 3
 
 
 class EtcdWriter:
-    """Writes what it is told to under a registry URL's prefix, as any other client of etcd might, exactly once each."""
+    """Writes what it is told to under a registry URL's prefix, as any other client of etcd might, exactly once each.
+
+    An asynchronous context manager.
+    """
 
     def __init__(self, url: str) -> None:
         """Prepare to write to the cluster and prefix of `url`."""
@@ -72,6 +75,16 @@ class EtcdWriter:
     async def close(self) -> None:
         """Release its connections."""
         await self.client.close()
+
+    async def __aenter__(self) -> Self:
+        """Nothing is connected before the first change."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        await self.close()
 
     def _key(self, key: str) -> bytes:
         return self._prefix + key.encode()

@@ -198,6 +198,7 @@ def snapshot_of(revision: int, records: dict[str, bytes]) -> Snapshot:
 
 def test_five_hundred_changes_and_a_lease_through_every_fault() -> None:
     require_program("etcd")
+    require_program("etcdctl")
     with EtcdCluster() as cluster:
         asyncio.run(go_through(cluster))
 

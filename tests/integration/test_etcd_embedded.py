@@ -14,6 +14,7 @@ from discovery.testing import eventually_sync, require_program
 @pytest.fixture(autouse=True)
 def _etcd() -> None:
     require_program("etcd")
+    require_program("etcdctl")
 
 
 def test_it_keeps_its_data_through_a_kill_and_leaves_nothing_behind() -> None:

@@ -1,4 +1,4 @@
-"""The etcd registry on a real etcd: the contract, sizes, users, TLS, and a server that comes and goes."""
+"""The etcd registry on a real etcd: the contract, sizes, owners, leases, and a server that comes and goes."""
 
 import asyncio
 import subprocess
@@ -7,14 +7,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-import trustme
 
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
-from discovery.errors import AccessDeniedError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
+from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.registry import Lease, Registry, Reset, open_registry
 from discovery.registry.etcd import Settings
 from discovery.registry.etcd.client import Client
@@ -28,6 +26,7 @@ KEY = key_of(backend())
 @pytest.fixture(scope="module")
 def etcd() -> Iterator[EmbeddedEtcd]:
     require_program("etcd")
+    require_program("etcdctl")
     with EmbeddedEtcd() as etcd:
         yield etcd
 
@@ -37,42 +36,6 @@ def url(etcd: EmbeddedEtcd) -> str:
     return f"{etcd.url}/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[EmbeddedEtcd]:
-    """Users root, `reader` (may read /services*) and `writer` (may write it too); tokens last seconds."""
-    with EmbeddedEtcd("--auth-token-ttl", "2") as etcd:
-        for role, kind in (("reader", "read"), ("writer", "readwrite")):
-            etcd.ctl("role", "add", role)
-            etcd.ctl("role", "grant-permission", "--prefix=true", role, kind, "/services")
-            etcd.ctl("user", "add", f"{role}:pass-{role}")
-            etcd.ctl("user", "grant-role", role, role)
-        etcd.ctl("user", "add", "root:root")
-        etcd.ctl("user", "grant-role", "root", "root")
-        etcd.ctl("auth", "enable")
-        yield etcd
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("pki")
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(directory / "ca.pem")
-    for name, identities in (("server", ["127.0.0.1", "etcd.test"]), ("client", ["client@etcd.test"])):
-        leaf = ca.issue_cert(*identities)
-        leaf.cert_chain_pems[0].write_to_path(directory / f"{name}.pem")
-        leaf.private_key_pem.write_to_path(directory / f"{name}-key.pem")
-    trustme.CA().cert_pem.write_to_path(directory / "other-ca.pem")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def secured(pki: Path) -> Iterator[EmbeddedEtcd]:
-    certificate = ("--cert-file", str(pki / "server.pem"), "--key-file", str(pki / "server-key.pem"))
-    trust = ("--client-cert-auth", "--trusted-ca-file", str(pki / "ca.pem"))
-    with EmbeddedEtcd(*certificate, *trust, scheme="https") as etcd:
-        yield etcd
-
-
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Registry]:
     registry = open_registry(url)
@@ -80,15 +43,6 @@ async def opened(url: str) -> AsyncIterator[Registry]:
         yield registry
     finally:
         await registry.close()
-
-
-@asynccontextmanager
-async def writing(url: str) -> AsyncIterator[EtcdWriter]:
-    writer = EtcdWriter(url)
-    try:
-        yield writer
-    finally:
-        await writer.close()
 
 
 class TestContract(RegistryContract):
@@ -102,15 +56,15 @@ class TestContract(RegistryContract):
         return open_registry(self.url)
 
     async def write(self, key: str, value: bytes) -> None:
-        async with writing(self.url) as writer:
+        async with EtcdWriter(self.url) as writer:
             await writer.change({key: value})
 
     async def remove(self, key: str) -> None:
-        async with writing(self.url) as writer:
+        async with EtcdWriter(self.url) as writer:
             await writer.change({}, key)
 
     async def expire(self, lease: Lease) -> None:
-        async with writing(self.url) as writer:
+        async with EtcdWriter(self.url) as writer:
             await writer.client.call(LEASE_REVOKE, LeaseRevokeRequest(ID=lease._number))  # type: ignore[attr-defined]
 
 
@@ -119,7 +73,7 @@ class TestSizes:
         expected = {f"s{n % 50}/{n}": b"x" * (n % 700) for n in range(12_000)}
 
         async def check() -> None:
-            async with writing(url) as writer, opened(url) as registry:
+            async with EtcdWriter(url) as writer, opened(url) as registry:
                 keys = list(expected)
                 for at in range(0, len(keys), 120):
                     last = await writer.change({key: expected[key] for key in keys[at : at + 120]})
@@ -139,7 +93,7 @@ class TestSizes:
         large = {f"web/{n}": bytes([65 + n % 26]) * 14_000 for n in range(100)}
 
         async def check() -> None:
-            async with writing(url) as writer, opened(url) as registry, following(registry) as follower:
+            async with EtcdWriter(url) as writer, opened(url) as registry, following(registry) as follower:
                 for step in range(3):
                     values = {key: value + bytes([48 + step]) for key, value in large.items()}
                     revision = await writer.change(values)
@@ -153,7 +107,7 @@ class TestSizes:
         big = {f"web/{n}": bytes([65 + n]) * 1_000_000 for n in range(12)}
 
         async def check() -> None:
-            async with writing(url) as writer, opened(url) as registry:
+            async with EtcdWriter(url) as writer, opened(url) as registry:
                 for key, value in big.items():
                     await writer.change({key: value})
                 assert await contents(registry) == big
@@ -175,7 +129,7 @@ class TestSizes:
 class TestOwnership:
     def test_the_refusal_names_the_owner_or_says_that_there_is_none(self, url: str) -> None:
         async def check() -> None:
-            async with writing(url) as writer, opened(url) as registry:
+            async with EtcdWriter(url) as writer, opened(url) as registry:
                 await writer.change({"web/hand": b"10.0.0.1:80"})
                 first, second = await registry.open_lease("host-1", 2), await registry.open_lease("host-2", 2)
                 await first.put(backend())
@@ -203,7 +157,7 @@ class TestOwnership:
 
     def test_more_records_than_one_transaction_takes_are_looked_after(self, url: str) -> None:
         async def check() -> None:
-            async with writing(url) as writer, opened(url) as registry:
+            async with EtcdWriter(url) as writer, opened(url) as registry:
                 lease = await registry.open_lease("host-1", 2)
                 for n in range(150):
                     await lease.put(backend(id=str(n)))
@@ -238,7 +192,7 @@ class TestServerThatComesAndGoes:
 
     def test_an_outage_without_a_change_ends_without_a_listing(self) -> None:
         async def check(etcd: EmbeddedEtcd) -> None:
-            async with writing(etcd.url) as writer, opened(etcd.url) as registry:
+            async with EtcdWriter(etcd.url) as writer, opened(etcd.url) as registry:
                 revision = await writer.change({"web/a": b"1"})
                 async with following(registry) as follower:
                     await asyncio.to_thread(etcd.kill)
@@ -257,7 +211,7 @@ class TestServerThatComesAndGoes:
         new = {f"web/{n}": b"new" for n in range(writes)}
 
         async def check(etcd: EmbeddedEtcd) -> None:
-            async with writing(etcd.url) as writer, opened(etcd.url) as registry:
+            async with EtcdWriter(etcd.url) as writer, opened(etcd.url) as registry:
                 for n in range(20):
                     await writer.change({f"web/{n}": b"old"})
                 async with following(registry) as follower:
@@ -268,7 +222,7 @@ class TestServerThatComesAndGoes:
                     # It is filled on another port, so that nobody sees it grow.
                     port, etcd.port = etcd.port, free_port()
                     await asyncio.to_thread(etcd.start)
-                    async with writing(etcd.url) as other:
+                    async with EtcdWriter(etcd.url) as other:
                         for key, value in new.items():
                             await other.change({key: value})
                     await asyncio.to_thread(etcd.kill)
@@ -282,7 +236,7 @@ class TestServerThatComesAndGoes:
 
     def test_a_compaction_past_what_is_known_is_listed_anew(self) -> None:
         async def check(etcd: EmbeddedEtcd) -> None:
-            async with writing(etcd.url) as writer, opened(etcd.url) as registry:
+            async with EtcdWriter(etcd.url) as writer, opened(etcd.url) as registry:
                 await writer.change({"web/a": b"1", "web/b": b"1"})
                 events = registry.watch()
                 assert (await anext(events)).records == {"web/a": b"1", "web/b": b"1"}  # type: ignore[union-attr]
@@ -371,162 +325,6 @@ class TestLease:
             asyncio.run(check(etcd))
 
 
-class TestUsers:
-    def test_a_token_that_expires_is_renewed(self, guarded: EmbeddedEtcd) -> None:
-        async def check() -> None:
-            async with (
-                writing(login(guarded, "writer")) as writer,
-                opened(login(guarded, "reader")) as registry,
-                following(registry) as follower,
-            ):
-                await writer.change({"web/a": b"1"})
-                await follower.sees("web/a", b"1")
-                token = writer.client.tokens._token
-                await asyncio.sleep(4)
-                await writer.change({}, "web/a")
-                assert writer.client.tokens._token != token
-                await follower.sees("web/a", None)
-                assert await contents(registry) == {}
-
-        asyncio.run(check())
-
-    def test_a_lease_outlives_its_tokens(self, guarded: EmbeddedEtcd) -> None:
-        async def check() -> None:
-            async with opened(login(guarded, "writer")) as registry, following(registry) as follower:
-                lease = await registry.open_lease("host-1", 9)
-                await lease.put(backend())
-                lost = asyncio.ensure_future(lease.lost())
-                await asyncio.sleep(6.5)  # two keep-alives, each with a token that has expired
-                assert not lost.done()
-                await lease.close()
-                await follower.lists()
-
-        asyncio.run(check())
-
-    @pytest.mark.parametrize(
-        ("user", "words"),
-        [
-            ("writer:wrong-one", "wrong user or password"),
-            ("nobody:wrong-one", "wrong user or password"),
-            ("", "asks for a user and a password"),
-        ],
-    )
-    def test_a_refused_login_is_said_and_tried_again(self, guarded: EmbeddedEtcd, user: str, words: str) -> None:
-        url = f"etcd://{user + '@' if user else ''}{guarded.endpoint}"
-
-        async def check() -> None:
-            async with opened(url) as registry:
-                with pytest.raises(AccessDeniedError, match=words):
-                    await (await registry.open_lease("host-1", 2)).put(backend())
-                async with following_from_the_start(registry) as follower:
-                    await follower.until(lambda: follower.stale, "Stale")
-                    assert words in (follower.stale or "")
-                    assert "wrong-one" not in (follower.stale or "")
-                    assert follower.records is None
-
-        asyncio.run(check())
-
-    def test_a_corrected_password_ends_the_outage(self, guarded: EmbeddedEtcd, tmp_path: Path) -> None:
-        file = tmp_path / "password"
-        file.write_text("not yet")
-
-        async def check() -> None:
-            url = f"etcd://reader@{guarded.endpoint}?password_file={file}"
-            async with opened(url) as registry, following_from_the_start(registry) as follower:
-                await follower.until(lambda: follower.stale, "Stale")
-                file.write_text("pass-reader\n")
-                await follower.until(lambda: follower.records == {}, "the listing")
-
-        asyncio.run(check())
-
-    def test_what_is_not_permitted_is_said(self, guarded: EmbeddedEtcd) -> None:
-        async def check() -> None:
-            async with opened(login(guarded, "reader")) as registry:
-                lease = await registry.open_lease("host-1", 5)
-                with pytest.raises(AccessDeniedError, match="permission denied"):
-                    await lease.put(backend())
-                await lease.close()
-            async with (
-                opened(f"{login(guarded, 'reader')}/elsewhere") as elsewhere,
-                following_from_the_start(elsewhere) as follower,
-            ):
-                await follower.until(lambda: follower.stale, "Stale")
-                assert "permission denied" in (follower.stale or "")
-
-        asyncio.run(check())
-
-    def test_a_login_where_none_is_asked_for_does_no_harm(self, etcd: EmbeddedEtcd) -> None:
-        async def check() -> None:
-            async with opened(f"etcd://any:one@{etcd.endpoint}/nothing") as registry:
-                assert await contents(registry) == {}
-
-        asyncio.run(check())
-
-
-class TestTLS:
-    def test_both_sides_show_certificates(self, secured: EmbeddedEtcd, pki: Path) -> None:
-        url = f"{secured.url}?ca={pki}/ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem"
-
-        async def check() -> None:
-            async with writing(url) as writer, opened(url) as registry, following(registry) as follower:
-                await writer.change({"web/a": b"1"})
-                await follower.sees("web/a", b"1")
-                lease = await registry.open_lease("host-1", 2)
-                await lease.put(backend())
-                await follower.lists("web/a", KEY)
-                await lease.close()
-                await follower.lists("web/a")
-
-        asyncio.run(check())
-
-    @pytest.mark.parametrize(
-        ("scheme", "options", "words"),
-        [
-            ("etcds", "ca={pki}/other-ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem", "ca=FILE"),
-            ("etcds", "ca={pki}/ca.pem", "cert"),
-            ("etcds", "ca={pki}/ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem&server_name=x", "server_name="),
-            ("etcd", "", "etcds://"),
-        ],
-        ids=["wrong authority", "no certificate", "wrong name", "no TLS"],
-    )
-    def test_a_wrong_setting_is_told_with_the_way_out(
-        self, secured: EmbeddedEtcd, pki: Path, scheme: str, options: str, words: str
-    ) -> None:
-        async def check() -> None:
-            url = f"{scheme}://{secured.endpoint}?{options.format(pki=pki)}"
-            async with opened(url) as registry, following_from_the_start(registry) as follower:
-                await follower.until(lambda: follower.stale, "Stale")
-                assert words in (follower.stale or "")
-
-        asyncio.run(check())
-
-    def test_tls_to_a_server_without_it_is_told(self, etcd: EmbeddedEtcd) -> None:
-        async def check() -> None:
-            async with opened(f"etcds://{etcd.endpoint}") as registry, following_from_the_start(registry) as follower:
-                await follower.until(lambda: follower.stale, "Stale")
-                assert "write etcd://" in (follower.stale or "")
-
-        asyncio.run(check())
-
-    def test_replaced_files_are_used_without_a_restart(self, secured: EmbeddedEtcd, pki: Path, tmp_path: Path) -> None:
-        for name in ("client.pem", "client-key.pem"):
-            (tmp_path / name).write_bytes((pki / name).read_bytes())
-        ca = tmp_path / "ca.pem"
-        ca.write_bytes((pki / "other-ca.pem").read_bytes())
-        url = f"{secured.url}?ca={ca}&cert={tmp_path}/client.pem&key={tmp_path}/client-key.pem"
-
-        async def check() -> None:
-            async with opened(url) as registry, following_from_the_start(registry) as follower:
-                opening = asyncio.ensure_future(registry.open_lease("host-1", 2))
-                await follower.until(lambda: follower.stale, "Stale")
-                assert not opening.done()
-                ca.write_bytes((pki / "ca.pem").read_bytes())
-                await follower.until(lambda: follower.records is not None, "the listing")
-                await (await opening).close()
-
-        asyncio.run(check())
-
-
 @pytest.mark.parametrize("end", ["closed", "cancelled", "left"])
 def test_a_watch_that_ends_leaves_nothing_behind(etcd: EmbeddedEtcd, end: str) -> None:
     """In a process of its own: whatever way it ends, it ends at once and says nothing."""
@@ -555,10 +353,6 @@ asyncio.run({end}())
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def login(etcd: EmbeddedEtcd, user: str) -> str:
-    return f"etcd://{user}:pass-{user}@{etcd.endpoint}"
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ QUICK = Timing(attempt=3, idle=0.3, answer=1.5, audit=0.2, audit_again=0.1)
 @pytest.fixture(scope="module")
 def etcd() -> Iterator[EmbeddedEtcd]:
     require_program("etcd")
+    require_program("etcdctl")
     with EmbeddedEtcd() as etcd:
         yield etcd
 
