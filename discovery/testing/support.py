@@ -18,6 +18,7 @@ T = TypeVar("T")
 _POLL = 0.02
 _NOT_YET = (AssertionError, OSError, LookupError)
 _given: set[int] = set()
+_random = random.SystemRandom()  # hypothesis seeds the others, so that parallel tests would be given the same ports
 
 
 async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", timeout: float = 10) -> T:
@@ -71,7 +72,7 @@ def free_port() -> int:
     meet. One process is never given the same port twice.
     """
     for _ in range(1000):
-        port = random.randrange(10_240, 32_768)  # noqa: S311 - no secret
+        port = _random.randrange(10_240, 32_768)
         if port in _given:
             continue
         with socket.socket() as probe:
