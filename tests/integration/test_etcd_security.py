@@ -11,7 +11,10 @@ import trustme
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
 from discovery.errors import AccessDeniedError
-from discovery.registry import Registry, open_registry
+from discovery.registry import Delta, Registry, RegistryURL, Reset, open_registry
+from discovery.registry.etcd import Settings, Timing
+from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.watch import Watch
 from discovery.testing import Follower, backend, contents, following, require_program
 from discovery.testing.etcd import EtcdWriter
 
@@ -89,6 +92,22 @@ class TestUsers:
                 assert writer.client.tokens._token != token
                 await follower.sees("web/a", None)
                 assert await contents(registry) == {}
+
+        asyncio.run(check())
+
+    def test_a_watch_refused_for_its_token_is_opened_with_another(self, guarded: EmbeddedEtcd) -> None:
+        async def check() -> None:
+            settings = Settings.from_url(RegistryURL.parse(login(guarded, "reader")))
+            client = Client(settings)
+            events = Watch(client, settings.prefix, Timing()).events()
+            async with EtcdWriter(login(guarded, "writer")) as writer:
+                assert isinstance(await anext(events), Reset)
+                # The listing was read with the token; the watch, opened when more is asked for, comes too late.
+                client.tokens._token = "expired.1"
+                revision = await writer.change({"web/token": b"1"})
+                assert await anext(events) == Delta(revision, {"web/token": b"1"})
+                await writer.change({}, "web/token")
+            await events.aclose()
 
         asyncio.run(check())
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from discovery.errors import RegistryError
+from discovery.errors import AccessDeniedError, RegistryError
 from discovery.registry.base import Delta, RegistryEvent, Stale
 from discovery.registry.etcd.client import Client, rounds
 from discovery.registry.etcd.connection import Connection, Stream
@@ -15,7 +15,6 @@ from discovery.registry.etcd.failures import (
     CompactedError,
     FutureRevisionError,
     MemberUnavailableError,
-    TokenExpiredError,
     explain,
 )
 from discovery.registry.etcd.follower import Canceled, Doubt, Follower
@@ -209,7 +208,8 @@ class Watch:
     def _failed(self, error: RegistryError) -> tuple[float, str | None]:
         """Turn to the next member. Returns how long to wait first, and what to report, if anything."""
         self._settle()
-        if isinstance(error, TokenExpiredError) and self._client.tokens.usable and not self._logged_in_again:
+        if isinstance(error, AccessDeniedError) and self._client.tokens.usable and not self._logged_in_again:
+            # Some members say "permission denied" of a watch when it is the token that they do not know.
             self._client.tokens.forget()
             self._logged_in_again = True
             return 0.0, None
