@@ -99,6 +99,7 @@ class Runner:
         self._applied: Snapshot | None = None
         self._apply_requested = False
         self._stopping = False
+        self._tearing_down = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"consumer-{instance.name}", daemon=True)
@@ -153,9 +154,13 @@ class Runner:
         return not self._thread.is_alive()
 
     def _on_stop(self) -> None:
-        if self._task is not None:
-            grace = FINISH_GRACE if self._status.phase is Phase.APPLYING else 0
-            asyncio.get_running_loop().call_later(grace, self._task.cancel)
+        grace = FINISH_GRACE if self._status.phase is Phase.APPLYING else 0
+        asyncio.get_running_loop().call_later(grace, self._interrupt)
+
+    def _interrupt(self) -> None:
+        # A teardown is never cut short: what it does not release would outlive us.
+        if self._task is not None and not self._tearing_down:
+            self._task.cancel()
 
     def _report(self, **changes: Any) -> None:
         if "phase" in changes:
@@ -183,8 +188,6 @@ class Runner:
         self._wake.open()
         with rundir.lock(self._run_dir / "lock", f"consumer {self._instance.name!r}"):
             self._task = asyncio.create_task(self._serve())
-            if self._stopping:
-                self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
@@ -192,7 +195,7 @@ class Runner:
         """Be one instance after another, until stopped."""
         instance: Instance | None = self._instance
         waits = delays()
-        while instance is not None:
+        while instance is not None and not self._stopping:
             try:
                 instance, waits = await self._serve_as(instance), delays()
             except CannotStartError:
@@ -218,10 +221,12 @@ class Runner:
             self._changed()
             return await self._follow(consumer, instance)
         finally:
+            self._tearing_down = True
             try:
                 await consumer.teardown()
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 self._log.error("teardown failed", reason=describe(error))
+            self._tearing_down = False
 
     async def _follow(self, consumer: AnyConsumer, instance: Instance) -> Instance | None:
         waits = delays()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 
 from discovery import CannotStartError, Consumer, Health, PluginConfig, Snapshot, Update
@@ -271,6 +272,30 @@ def test_an_apply_that_never_ends_is_cancelled_at_stop_and_torn_down(tmp_path: P
     assert asyncio.run(runner.join(10))
     assert consumer.events == ["setup", "teardown"]
     assert runner.status.phase is Phase.STOPPED
+
+
+def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.runner.FINISH_GRACE", 0.2)
+    entered = threading.Event()
+
+    async def apply(self: Recorder, update: Update) -> None:
+        entered.set()
+        await asyncio.sleep(0.1)
+
+    async def teardown(self: Recorder) -> None:
+        await asyncio.sleep(0.5)
+        self.events.append("torn down")
+
+    consumer = recorder(apply=apply, teardown=teardown)
+    runner = Runner(instance(consumer), tmp_path, LOG)
+    runner.offer(at(1, 80))
+    runner.start()
+    assert entered.wait(5)
+    runner.stop()
+    assert asyncio.run(runner.join(10))
+    assert consumer.events == ["setup", "torn down"]
 
 
 def test_a_blocked_thread_is_abandoned_at_the_deadline(tmp_path: Path) -> None:
