@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -27,6 +28,16 @@ _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # Debian's hapr
 _ATTEMPTS = 3
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 5.0
+# Waits for us to end in whatever way, which closes its standard input, and then does what we no longer can.
+_GUARD = """
+import os, shutil, sys
+if not os.read(0, 1):
+    try:
+        os.kill(int(sys.argv[1]), 9)
+    except OSError:
+        pass
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
 _DIRECT = build_opener(ProxyHandler({}))  # a proxy for the world outside does not reach our loopback
 
 
@@ -75,9 +86,9 @@ def _is_wheel_script(path: Path) -> bool:
 class EmbeddedEtcd:
     """One etcd member on free loopback ports, with its data in a temporary directory. Not for production.
 
-    A context manager: enters started and ready, leaves no process and no file behind. `options` are etcd's own
-    command-line flags, which win over ours; they and the ports may be changed until `start`. Its data survive `kill`,
-    and `start` then begins again on the same ports.
+    A context manager: enters started and ready, leaves no process and no file behind, even if we are killed. `options`
+    are etcd's own command-line flags, which win over ours; they and the ports may be changed until `start`. Its data
+    survive `kill`, and `start` then begins again on the same ports.
     """
 
     def __init__(self, *options: str, program: Path | None = None, scheme: str = "http") -> None:
@@ -86,6 +97,7 @@ class EmbeddedEtcd:
         self.options = list(options)
         self._scheme = scheme
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self.directory = Path(tempfile.mkdtemp(prefix="discovery-etcd-"))
         self._choose_ports()
@@ -224,6 +236,13 @@ class EmbeddedEtcd:
             env=environment,
             start_new_session=True,  # Ctrl-C is for us, who then stop it in order
         )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid), str(self.directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -234,6 +253,10 @@ class EmbeddedEtcd:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            with suppress(OSError):
+                guard.communicate(b".")
         if self._log is not None:
             self._log.close()
             self._log = None

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,18 @@ def test_it_keeps_its_data_through_a_kill_and_leaves_nothing_behind() -> None:
             os.kill(pid, 0)
     with pytest.raises(CannotStartError):
         _ = etcd.pid
+
+
+def test_it_ends_with_whoever_started_it_though_killed() -> None:
+    script = (
+        "from discovery.embedded import EmbeddedEtcd; import time;"
+        "etcd = EmbeddedEtcd(); etcd.start(); print(etcd.pid, etcd.directory, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid, directory = owner.stdout.readline().split()
+        owner.kill()
+    eventually_sync(lambda: not Path(directory).exists() and not Path("/proc", pid).exists(), "its end")
 
 
 def test_a_port_taken_meanwhile_is_replaced() -> None:
