@@ -87,7 +87,8 @@ def settle_revision(directory: int, known: int, digest: str, *, changed: bool) -
     alone. `known` is the last revision that the caller has told; without `changed` it is told no change.
     """
     counter, counted = _read_revision(directory)
-    if counted == digest and counter >= known:
+    # A change never comes at the revision told last, which may be ours alone.
+    if counted == digest and counter >= known + changed:
         return counter
     if not changed:
         return known

@@ -1,0 +1,150 @@
+"""Leases on the file registry: what expires and what does not, and several processes at once."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from discovery.codec import encode, key_of
+from discovery.errors import OwnedByAnotherError
+from discovery.registry.file import FileRegistry, tree
+from discovery.registry.file.tree import Tree
+from discovery.testing import Follower, backend, contents, eventually, eventually_sync
+
+from .conftest import PLAIN, follow, scan, write
+
+
+class TestExpiry:
+    def test_what_expired_is_not_listed_and_removed(self, tmp_path: Path) -> None:
+        web = backend()
+        dead = write(tmp_path, key_of(web), encode(web, "gone", 10))
+        os.utime(dead, (0, time.time() - 11))
+        static = write(tmp_path, "web/static")
+        os.utime(static, (0, 0))
+        assert asyncio.run(contents(FileRegistry(tmp_path))) == {"web/static": PLAIN}
+        assert not dead.exists()
+
+    def test_a_time_in_the_future_counts_from_when_it_was_seen(self, tmp_path: Path) -> None:
+        async def check(watch: Follower) -> None:
+            await watch.lists()
+
+        path = write(tmp_path, key_of(backend()), encode(backend(), "gone", 1))
+        os.utime(path, (0, time.time() + 3600))
+        follow(tmp_path, check)
+
+    def test_a_clock_that_is_set_expires_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path, some, now = write(tmp_path, "web/b1", encode(backend(), "alive", 60)), Tree(), time.time()
+        os.utime(path, (now, now))
+        eventually_sync(lambda: time.time() - now > tree._YOUNG)
+        assert scan(some, tmp_path).records
+        for jump in (3600, -3600):
+            monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
+            assert scan(some, tmp_path).records
+
+    def test_an_expired_record_is_free_to_be_taken(self, tmp_path: Path) -> None:
+        async def check() -> None:
+            lease = await FileRegistry(tmp_path).open_lease("host-2", 10)
+            with pytest.raises(OwnedByAnotherError, match="host-1"):
+                await lease.put(backend())
+            os.utime(path, (0, time.time() - 11))
+            await lease.put(backend())
+            assert b"host-2" in path.read_bytes()
+            await lease.close()
+            assert not path.exists()
+
+        path = write(tmp_path, key_of(backend()), encode(backend(), "host-1", 10))
+        asyncio.run(check())
+
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from discovery.errors import OwnedByAnotherError
+from discovery.registry.file import FileRegistry
+from discovery.testing import backend
+
+async def main(root, owner, count):
+    lease = await FileRegistry(Path(root)).open_lease(owner, 1)
+    for n in range(int(count)):
+        await lease.put(backend(id=f"{owner}-{n}"))
+    try:
+        await lease.put(backend(id="wanted-by-all"))
+        print("won", flush=True)
+    except OwnedByAnotherError as error:
+        print("refused", flush=True)
+    print(await lease.lost(), flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def start_owner(root: Path, owner: str, count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(root), owner, str(count)], stdout=subprocess.PIPE, text=True
+    )
+
+
+class TestProcesses:
+    def test_several_write_at_once_and_one_wins(self, tmp_path: Path) -> None:
+        async def check(watch: Follower) -> None:
+            owners = [start_owner(tmp_path, f"host-{n}", 10) for n in range(3)]
+            try:
+                said = [await asyncio.to_thread(owner.stdout.readline) for owner in owners if owner.stdout]
+                assert sorted(said) == ["refused\n", "refused\n", "won\n"]
+                await watch.until(lambda: len(watch.records or {}) == 31)
+            finally:
+                for owner in owners:
+                    owner.kill()
+                    owner.communicate()
+            # Nobody withdrew anything: it expires.
+            await watch.lists()
+            assert list((tmp_path / "web").iterdir()) == []
+
+        follow(tmp_path, check)
+
+    def test_one_that_was_stopped_for_too_long_learns_that_its_lease_expired(self, tmp_path: Path) -> None:
+        async def check(watch: Follower) -> None:
+            owner = start_owner(tmp_path, "host-1", 0)
+            try:
+                await watch.lists("web/wanted-by-all")
+                owner.send_signal(signal.SIGSTOP)
+                await watch.lists()
+                owner.send_signal(signal.SIGCONT)
+                told, _ = await asyncio.to_thread(owner.communicate, timeout=10)
+                assert "the lease of host-1 expired" in told
+            finally:
+                owner.kill()
+                owner.communicate()
+
+        follow(tmp_path, check)
+
+
+def test_putting_the_same_again_does_not_write_the_file(tmp_path: Path) -> None:
+    async def check() -> None:
+        lease = await FileRegistry(tmp_path).open_lease("host-1", 10)
+        inodes = set()
+        for _ in range(3):
+            await lease.put(backend())
+            inodes.add((tmp_path / key_of(backend())).stat().st_ino)
+        assert len(inodes) == 1
+        await lease.close()
+
+    asyncio.run(check())
+
+
+def test_a_closed_registry_keeps_nothing_alive_and_withdraws_nothing(tmp_path: Path) -> None:
+    async def check() -> None:
+        registry = FileRegistry(tmp_path)
+        lease = await registry.open_lease("host-1", 0.3)
+        await lease.put(backend())
+        await registry.close()
+        assert (tmp_path / key_of(backend())).exists()
+        await eventually(lease._heart.done)
+        await eventually(lambda: not scan(Tree(), tmp_path).records, "the record to expire")
+
+    asyncio.run(check())

@@ -1,0 +1,113 @@
+"""What the file registry makes of odd files: half-written, unreadable, links, and what is no record at all."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from discovery.codec import decode, encode
+from discovery.model import Rejected
+from discovery.registry.file import FileRegistry, follower, tree
+from discovery.registry.file.tree import Listing, Tree
+from discovery.testing import Follower, backend, contents, eventually_sync
+
+from .conftest import PLAIN, follow, scan, write
+
+
+class TestReading:
+    def test_dot_files_are_left_out(self, tmp_path: Path) -> None:
+        for key in ("web/b1", "web/.b1.swp", ".git/config", ".hidden"):
+            write(tmp_path, key)
+        assert asyncio.run(contents(FileRegistry(tmp_path))) == {"web/b1": PLAIN}
+
+    def test_what_is_no_record_is_listed_so_that_it_is_refused_with_a_reason(self, tmp_path: Path) -> None:
+        write(tmp_path, "README.md")
+        write(tmp_path, "web/deeper/b1")
+        (tmp_path / "web" / os.fsdecode(b"\xff\xfe")).write_bytes(PLAIN)
+        write(tmp_path, "web/line\nbreak")
+        os.mkfifo(tmp_path / "web/pipe")
+
+        async def check(watch: Follower) -> None:
+            await watch.lists("README.md", "web/deeper/", "web/\\xff\\xfe", "web/line\nbreak", "web/pipe")
+            assert all(isinstance(decode(key, value), Rejected) for key, value in (watch.records or {}).items())
+
+        follow(tmp_path, check)
+
+    def test_links_are_followed(self, tmp_path: Path) -> None:
+        root = tmp_path / "root"
+        write(tmp_path, "elsewhere/b1")
+        write(root, "web/b1").unlink()
+        (root / "web/b1").symlink_to(tmp_path / "elsewhere/b1")
+        (root / "db").symlink_to(tmp_path / "elsewhere")
+        (root / "web/dangling").symlink_to(tmp_path / "nowhere")
+        assert asyncio.run(contents(FileRegistry(root))) == {"web/b1": PLAIN, "db/b1": PLAIN}
+
+    def test_a_change_that_looks_the_same_is_seen(self, tmp_path: Path) -> None:
+        path, some = write(tmp_path, "web/b1", b"10.0.0.1:81"), Tree()
+        for port in range(82, 99):
+            before = path.stat()
+            assert scan(some, tmp_path).records == {"web/b1": f"10.0.0.1:{port - 1}".encode()}
+            path.write_bytes(f"10.0.0.1:{port}".encode())
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def test_a_file_that_is_being_written_keeps_its_old_contents(self, tmp_path: Path) -> None:
+        path, some = write(tmp_path, "web/b1"), Tree()
+        assert scan(some, tmp_path).records == {"web/b1": PLAIN}
+
+        def seen_at_once() -> Listing | None:
+            began = time.monotonic()
+            path.write_bytes(b"")
+            listing = scan(some, tmp_path)
+            # On a machine that was busy for this long it may count as written.
+            return listing if time.monotonic() - began < tree._YOUNG else None
+
+        listing = eventually_sync(seen_at_once)
+        assert listing.records == {"web/b1": PLAIN}
+        assert listing.again is not None
+        eventually_sync(lambda: scan(some, tmp_path).records == {"web/b1": b""}, "what lasts to be believed")
+
+    @pytest.mark.parametrize("name", ["web/b1", "web"])
+    def test_what_cannot_be_read_is_told_and_what_was_known_of_it_stands(self, tmp_path: Path, name: str) -> None:
+        async def check(watch: Follower) -> None:
+            aside = tmp_path / "aside"
+            (root / name).rename(aside)
+            (root / name).symlink_to(root / name)  # a link to itself cannot be read, not even by root
+            await watch.until(lambda: watch.stale is not None)
+            assert name in (watch.stale or "")
+            write(root, "db/b2")
+            await watch.lists("web/b1", "db/b2")
+            await watch.until(lambda: watch.stale is not None)
+            (root / name).unlink()
+            aside.rename(root / name)
+            await watch.until(lambda: watch.stale is None)
+            await watch.lists("web/b1", "db/b2")
+
+        root = tmp_path / "root"
+        write(root, "web/b1")
+        follow(root, check)
+
+    def test_what_cannot_be_read_does_not_expire_and_is_not_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, some = write(tmp_path, "web/b1", encode(backend(), "alive", 60)), Tree()
+        assert scan(some, tmp_path).records
+        path.unlink()
+        path.symlink_to(path)
+        assert scan(some, tmp_path).problem
+        later = time.monotonic() + 61
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        assert scan(some, tmp_path).records
+        assert path.is_symlink()
+
+    def test_it_can_do_without_the_kernel_s_help(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(24, "inotify instance limit reached")
+
+        async def check(watch: Follower) -> None:
+            write(tmp_path, "web/b1")
+            await watch.lists("web/b1")
+
+        monkeypatch.setattr(follower, "TreeWatch", refuse)
+        follow(tmp_path, check)
