@@ -4,13 +4,18 @@ Ground floor: the standard library alone. Nothing here does I/O or validates; `d
 from outside, once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain, compress
+from operator import attrgetter, is_not
 from types import MappingProxyType
+from zlib import crc32
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
-_STRIDE = 256
+_BY_ID = attrgetter("id")
+_RUN_LENGTH = 256
 
 
 class State(StrEnum):
@@ -55,10 +60,36 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A named group of backends, ordered by their ids."""
+    """A named group of backends, ordered by their ids. Made by `of`; `with_changes` makes the next version.
+
+    The backends are kept in runs of some 256, of which a new version shares those that did not change: one change among
+    10,000 backends costs a run, not all of them. Where a run ends depends on the ids alone, so that equal contents are
+    equal runs whatever the road to them.
+    """
 
     name: str
-    backends: tuple[Backend, ...] = ()
+    runs: tuple[tuple[Backend, ...], ...] = ()
+
+    @classmethod
+    def of(cls, name: str, backends: Iterable[Backend]) -> "Service":
+        """A service of these backends, in any order."""
+        return cls(name, tuple(_runs(sorted(backends, key=_BY_ID))))
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """Every backend, ordered by id; put together anew at each call."""
+        return tuple(chain.from_iterable(self.runs))
+
+    def __len__(self) -> int:
+        """How many backends it has."""
+        return sum(map(len, self.runs))
+
+    def with_changes(self, changes: Mapping[str, Backend | None]) -> "Service":
+        """This service with the backend of each id put in place, or (None) left out."""
+        runs = list(self.runs)
+        for id_, backend in changes.items():
+            _change(runs, id_, backend)
+        return Service(self.name, tuple(runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +118,7 @@ class Snapshot:
         groups: dict[str, list[Backend]] = {}
         for backend in backends:
             groups.setdefault(backend.service, []).append(backend)
-        services = {
-            name: Service(name, tuple(sorted(groups[name], key=lambda backend: backend.id))) for name in sorted(groups)
-        }
+        services = {name: Service.of(name, groups[name]) for name in sorted(groups)}
         return cls(
             revision,
             MappingProxyType(services),
@@ -120,40 +149,71 @@ def diff(old: Snapshot | None, new: Snapshot) -> Changes:
     added: list[Backend] = []
     updated: list[Backend] = []
     removed: list[Backend] = []
-    before = old.services if old is not None else {}
-    for name in sorted(before.keys() | new.services.keys()):
+    before: Mapping[str, Service] = old.services if old is not None else {}
+    for name in _changed_names(before, new.services):
         was, now = before.get(name), new.services.get(name)
-        if was is not now:
-            _diff_backends(was.backends if was else (), now.backends if now else (), added, updated, removed)
+        _diff_runs(was.runs if was else (), now.runs if now else (), added, updated, removed)
     return Changes(tuple(added), tuple(updated), tuple(removed))
 
 
-def _diff_backends(
-    was: tuple[Backend, ...],
-    now: tuple[Backend, ...],
+def _changed_names(before: Mapping[str, Service], after: Mapping[str, Service]) -> Iterable[str]:
+    """The services that are not the same object in both, ordered."""
+    if before.keys() == after.keys():
+        return compress(after, map(is_not, before.values(), after.values()))
+    changed = {name for name, service in after.items() if before.get(name) is not service}
+    return sorted(changed | (before.keys() - after.keys()))
+
+
+def _diff_runs(
+    was: tuple[tuple[Backend, ...], ...],
+    now: tuple[tuple[Backend, ...], ...],
     added: list[Backend],
     updated: list[Backend],
     removed: list[Backend],
 ) -> None:
-    head = _common(was, now, min(len(was), len(now)))
-    tail = _common(was[::-1], now[::-1], min(len(was), len(now)) - head)
-    old = {backend.id: backend for backend in was[head : len(was) - tail]}
-    new = now[head : len(now) - tail]
-    for backend in new:
+    shared = set(map(id, was)) & set(map(id, now))
+    old = {backend.id: backend for run in was if id(run) not in shared for backend in run}
+    for backend in chain.from_iterable(run for run in now if id(run) not in shared):
         previous = old.pop(backend.id, None)
         if previous is None:
             added.append(backend)
-        elif previous != backend:
+        elif previous is not backend and previous != backend:
             updated.append(backend)
     removed.extend(old.values())
 
 
-def _common(left: tuple[Backend, ...], right: tuple[Backend, ...], limit: int) -> int:
-    """How many leading elements of both are surely equal, in whole strides.
+def _ends_run(backend: Backend) -> bool:
+    return crc32(backend.id.encode()) % _RUN_LENGTH == 0
 
-    Snapshots share unchanged backends and tuples compare by identity first, so one change among 10,000 is found fast.
-    """
-    same = 0
-    while same + _STRIDE <= limit and left[same : same + _STRIDE] == right[same : same + _STRIDE]:
-        same += _STRIDE
-    return same
+
+def _runs(backends: Sequence[Backend]) -> Iterator[tuple[Backend, ...]]:
+    """Ordered backends, cut after each that ends a run."""
+    start = 0
+    for end, backend in enumerate(backends, 1):
+        if end == len(backends) or _ends_run(backend):
+            yield tuple(backends[start:end])
+            start = end
+
+
+def _change(runs: list[tuple[Backend, ...]], id_: str, backend: Backend | None) -> None:
+    """Put `backend` in the place of `id_`, or (None) leave it out, and keep the runs as `_runs` would cut them."""
+    at = max(0, bisect_right(runs, id_, key=lambda run: run[0].id) - 1)
+    run = list(runs[at]) if runs else []
+    place = bisect_left(run, id_, key=_BY_ID)
+    there = place < len(run) and run[place].id == id_
+    if backend is not None and there:
+        if run[place] != backend:  # written again without a change: what is there is kept, and the run shared
+            run[place] = backend
+            runs[at] = tuple(run)
+        return
+    if backend is not None:
+        run.insert(place, backend)
+    elif there:
+        del run[place]
+    else:
+        return
+    through = at + 1
+    if through < len(runs) and not (run and _ends_run(run[-1])):
+        run += runs[through]
+        through += 1
+    runs[at:through] = _runs(run)

@@ -95,7 +95,8 @@ class Runner:
         self._changed = changed
         self._status = ConsumerStatus(instance.name, instance.plugin)
         self._wake = _Wake()
-        self._offered: tuple[Snapshot, float] | None = None
+        self._offered: Snapshot | None = None
+        self._behind_since = 0.0
         self._applied: Snapshot | None = None
         self._apply_requested = False
         self._stopping = False
@@ -115,8 +116,8 @@ class Runner:
         status, applied, offered = self._status, self._applied, self._offered
         if offered is None:
             return status
-        snapshot, since = offered
-        return replace(status, offered_revision=snapshot.revision, behind_since=None if snapshot is applied else since)
+        behind_since = None if offered is applied else self._behind_since
+        return replace(status, offered_revision=offered.revision, behind_since=behind_since)
 
     def start(self) -> None:
         """Begin, on a thread of its own."""
@@ -124,8 +125,9 @@ class Runner:
 
     def offer(self, snapshot: Snapshot) -> None:
         """Make `snapshot` the one to apply next, in place of any that still waits. Returns at once."""
-        behind = self.status.behind_since
-        self._offered = (snapshot, behind or time.monotonic())
+        if self._offered is self._applied:
+            self._behind_since = time.monotonic()
+        self._offered = snapshot
         self._wake.set()
 
     def reconfigure(self, instance: Instance) -> None:
@@ -241,7 +243,7 @@ class Runner:
                 instance, anyway, not_before = latest, True, 0.0
             if self._apply_requested:
                 self._apply_requested, anyway, not_before = False, True, 0.0
-            snapshot = self._offered[0] if self._offered else None
+            snapshot = self._offered
             due = snapshot is not None and (anyway or snapshot is not self._applied)
             if snapshot is not None and due and time.monotonic() >= not_before:
                 if await self._apply(consumer, snapshot, anyway=anyway):
@@ -264,8 +266,8 @@ class Runner:
             self._applied = snapshot
             self._report(applied_revision=snapshot.revision)
             return True
-        self._report(phase=Phase.APPLYING)
         begun = time.monotonic()
+        self._report(phase=Phase.APPLYING)
         try:
             await consumer.apply(Update(snapshot, previous, changes))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -307,6 +309,7 @@ class _Wake:
         self._event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way = False
+        self._woken = False
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -320,16 +323,20 @@ class _Wake:
                     self._under_way = True
 
     async def wait(self, timeout: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._event.wait()
-        woken = self._event.is_set()
+        """Whether it was set within `timeout` seconds."""
+        alarm = asyncio.get_running_loop().call_later(timeout, self._event.set)
+        try:
+            await self._event.wait()
+        finally:
+            alarm.cancel()
+        woken, self._woken = self._woken, False
         self._event.clear()
         return woken
 
     def _arrive(self) -> None:
         with self._lock:
             self._under_way = False
+        self._woken = True
         self._event.set()
 
 

@@ -1,16 +1,12 @@
 """Registry events to snapshots: the one place where records become backends. Knows no consumer."""
 
-from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from types import MappingProxyType
 
 from discovery.codec import decode
 from discovery.model import Backend, Rejected, Service, Snapshot
 from discovery.registry import Delta, Registry, RegistryEvent, Reset, Stale
-
-_BY_ID = attrgetter("id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +28,7 @@ class SnapshotBuilder:
     def __init__(self) -> None:
         """Begin without a snapshot: not synced, which is not the same as empty."""
         self.snapshot: Snapshot | None = None
+        self._services: dict[str, Service] = {}
         self._rejected: dict[str, tuple[Rejected, ...]] = {}
 
     def apply(self, event: RegistryEvent) -> Observation:
@@ -54,33 +51,35 @@ class SnapshotBuilder:
     def _listing(self, revision: int, records: Mapping[str, bytes]) -> Snapshot:
         self._rejected = {}
         backends = [backend for key, value in records.items() if (backend := self._decode(key, value))]
-        return Snapshot.of(revision, backends, self._all_rejected())
+        snapshot = Snapshot.of(revision, backends, self._all_rejected())
+        self._services = dict(snapshot.services)
+        return snapshot
 
     def _changed(
         self, snapshot: Snapshot, revision: int, puts: Mapping[str, bytes], deletes: Iterable[str]
     ) -> Snapshot:
         # None stands for "no such backend any more": deleted, or replaced by a record that is rejected.
         changed: dict[str, dict[str, Backend | None]] = {}
-        before = self._rejected.copy()
+        rejections_before = [self._rejected.get(key) for key in (*deletes, *puts)]
         for key in deletes:
             self._rejected.pop(key, None)
-            service, _, id_ = key.partition("/")
-            changed.setdefault(service, {})[id_] = None
+            name, _, id_ = key.partition("/")
+            changed.setdefault(name, {})[id_] = None
         for key, value in puts.items():
-            service, _, id_ = key.partition("/")
-            changed.setdefault(service, {})[id_] = self._decode(key, value)
-        services = dict(snapshot.services)
+            name, _, id_ = key.partition("/")
+            changed.setdefault(name, {})[id_] = self._decode(key, value)
+        services = self._services.copy()
         for name, backends in changed.items():
-            old = services.get(name, Service(name)).backends
-            new = _with(old, backends)
-            if new:
-                services[name] = Service(name, new)
+            service = services.get(name, Service(name)).with_changes(backends)
+            if service.runs:
+                services[name] = service
             else:
                 services.pop(name, None)
-        if services.keys() != snapshot.services.keys():
+        if any(name not in snapshot.services for name in changed):
             services = dict(sorted(services.items()))
-        rejected = snapshot.rejected if before == self._rejected else self._all_rejected()
-        return Snapshot(revision, MappingProxyType(services), rejected)
+        self._services = services
+        same = rejections_before == [self._rejected.get(key) for key in (*deletes, *puts)]
+        return Snapshot(revision, MappingProxyType(services), snapshot.rejected if same else self._all_rejected())
 
     def _decode(self, key: str, value: bytes) -> Backend | None:
         record = decode(key, value)
@@ -95,23 +94,6 @@ class SnapshotBuilder:
 
     def _all_rejected(self) -> tuple[Rejected, ...]:
         return tuple(rejected for key in sorted(self._rejected) for rejected in self._rejected[key])
-
-
-def _with(backends: tuple[Backend, ...], changed: Mapping[str, Backend | None]) -> tuple[Backend, ...]:
-    """`backends` (ordered by id) with some replaced, added or (None) removed."""
-    result = list(backends)
-    for id_, backend in changed.items():
-        place = bisect_left(result, id_, key=_BY_ID)
-        there = place < len(result) and result[place].id == id_
-        if backend is not None:
-            # Written again without a change: keep the object, so that a comparison by identity sees none.
-            if not there:
-                result.insert(place, backend)
-            elif result[place] != backend:
-                result[place] = backend
-        elif there:
-            del result[place]
-    return tuple(result)
 
 
 async def observe(registry: Registry) -> AsyncGenerator[Observation, None]:

@@ -1,10 +1,13 @@
 """Registry events fold into snapshots that equal the registry's contents, whatever the road there."""
 
+from zlib import crc32
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.model import Snapshot
+from discovery.model import Changes, Service, Snapshot, diff
 from discovery.registry import Delta, Reset, Stale
+from discovery.testing import backend
 from discovery.watcher import SnapshotBuilder
 
 KEYS = st.sampled_from([f"{service}/{id_}" for service in ("a", "b", "c") for id_ in ("1", "2", "3", "4")])
@@ -40,6 +43,46 @@ def test_snapshot_is_a_function_of_contents(records: dict[str, bytes], changes: 
         assert snapshot.services == expected.services
         assert list(snapshot.services) == sorted(snapshot.services)
         assert all(service.backends for service in snapshot.services.values())
+
+
+# Ids enough for several runs of a service, those that end one among them.
+MANY = [f"b{number}" for number in range(2000)]
+ENDS = [id_ for id_ in MANY if crc32(id_.encode()) % 256 == 0]
+SOME = st.sampled_from([*ENDS, *MANY[:20], "a", "zz"])
+EDITS = st.lists(st.dictionaries(SOME, st.sampled_from([None, 80, 81]), min_size=1, max_size=8), max_size=8)
+
+
+@given(st.sets(st.sampled_from(MANY), max_size=300), EDITS)
+def test_a_service_reached_by_changes_equals_one_made_at_once(
+    ids: set[str], edits: list[dict[str, int | None]]
+) -> None:
+    contents = {id_: backend("web", id_) for id_ in [*ids, *ENDS]}
+    service = Service.of("web", contents.values())
+    for edit in edits:
+        changes = {id_: None if port is None else backend("web", id_, port=port) for id_, port in edit.items()}
+        before, service = service, service.with_changes(changes)
+        contents = {id_: each for id_, each in {**contents, **changes}.items() if each is not None}
+        assert service == Service.of("web", contents.values())
+        assert service.backends == tuple(contents[id_] for id_ in sorted(contents))
+        assert len(service) == len(contents)
+        assert diff(Snapshot(1, {"web": before}), Snapshot(2, {"web": service})) == naive(before, service)
+
+
+def naive(before: Service, after: Service) -> Changes:
+    was, now = ({each.id: each for each in service.backends} for service in (before, after))
+    return Changes(
+        added=tuple(now[id_] for id_ in sorted(now.keys() - was.keys())),
+        updated=tuple(now[id_] for id_ in sorted(now.keys() & was.keys()) if now[id_] != was[id_]),
+        removed=tuple(was[id_] for id_ in sorted(was.keys() - now.keys())),
+    )
+
+
+def test_one_change_in_a_large_service_shares_what_did_not_change() -> None:
+    service = Service.of("web", (backend("web", id_) for id_ in MANY))
+    assert len(service.runs) > 3
+    changed = service.with_changes({MANY[1000]: backend("web", MANY[1000], port=81)})
+    shared = {id(run) for run in service.runs} & {id(run) for run in changed.runs}
+    assert len(shared) == len(service.runs) - 1
 
 
 def test_not_synced_is_no_snapshot() -> None:

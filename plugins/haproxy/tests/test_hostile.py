@@ -239,7 +239,7 @@ def test_backends_that_never_went_through_the_codec_are_left_out_with_the_reason
     parse(rendered.text)
     assert all(problem.isprintable() and len(problem) < 1000 for problem in rendered.problems)
     services = {
-        name: Service(name, tuple(b for b in backends if b.service == name)) for name in {b.service for b in backends}
+        name: Service.of(name, (b for b in backends if b.service == name)) for name in {b.service for b in backends}
     }
     bare = HAProxyConfig(template=template)
     parse(render(bare, Snapshot(1, services | shown_services()), Runtime(), {}).text)
