@@ -61,6 +61,7 @@ class Starter:
     """Starts daemons with directories and an admin port of their own, and ends those that a test left."""
 
     directory: Path
+    command: tuple[str, ...] = tuple(DISCOVERY)
     environment: dict[str, str] = field(default_factory=dict)
     started: list[Daemon] = field(default_factory=list)
 
@@ -68,7 +69,7 @@ class Starter:
         admin = admin or f"127.0.0.1:{free_port()}"
         run_dir = run_dir or self.directory / f"run-{len(self.started)}"
         log_path = self.directory / f"daemon-{len(self.started)}.log"
-        command = [*DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
+        command = [*self.command, "run", "--admin", admin, "--run-dir", str(run_dir)]
         command += ["--state-dir", str(self.directory / "state"), *arguments]
         with log_path.open("wb") as log:
             process = subprocess.Popen(

@@ -1,0 +1,66 @@
+"""What a third-party plugin can bring besides a consumer, and how plugins are listed."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+REGISTRY = """
+import asyncio
+from discovery import hookimpl
+from discovery.registry import Reset
+
+class Fixed:
+    def __init__(self, url):
+        self.url = url
+
+    async def watch(self):
+        yield Reset(7, {"web/a": self.url.path.strip("/").encode()})
+        await asyncio.Event().wait()
+
+    async def open_lease(self, owner, ttl):
+        raise NotImplementedError
+
+    async def close(self):
+        pass
+
+@hookimpl
+def discovery_register_registries(register):
+    register("fixed", Fixed)
+"""
+
+
+def discovery(start_daemon: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*start_daemon.command, *arguments]
+    environment = {**os.environ, **start_daemon.environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
+
+
+def test_a_registry_from_a_plugin_serves_every_command(start_daemon: Any, install_plugin: Callable[..., None]) -> None:
+    install_plugin("fixed", REGISTRY)
+    listed = discovery(start_daemon, "services", "--json", "--registry", "fixed:///10.0.0.1:80")
+    assert listed.returncode == 0, listed.stderr
+    document = json.loads(listed.stdout)
+    assert document["revision"] == 7
+    assert document["services"]["web"][0]["host"] == "10.0.0.1"
+
+
+def test_plugins_are_listed_with_what_they_provide_and_what_is_wrong(
+    start_daemon: Any, install_plugin: Callable[..., None]
+) -> None:
+    install_plugin("fixed", REGISTRY)
+    install_plugin("broken", "import no_such_module_anywhere")
+    listed = discovery(start_daemon, "plugins", "--json")
+    plugins = {each["name"]: each for each in json.loads(listed.stdout)}
+    assert plugins["haproxy"]["provides"] == ["consumer haproxy"]
+    assert plugins["fixed"]["provides"] == ["registry fixed://"]
+    assert "no_such_module_anywhere" in plugins["broken"]["error"]
+    assert listed.returncode == 1
+    assert "Traceback" not in listed.stderr
+
+
+def test_an_unknown_scheme_names_those_that_are_known(start_daemon: Any) -> None:
+    listed = discovery(start_daemon, "services", "--registry", "consul://127.0.0.1:8500")
+    assert listed.returncode == 2
+    assert "'consul' is not known; known are etcd, etcds, file, memory" in listed.stderr
