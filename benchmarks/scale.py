@@ -1,7 +1,9 @@
 """What the core costs at 10,000 backends: initial sync, memory, and CPU for each change, with real etcd.
 
 The core is measured in a process of its own: registry, watcher, runner and a consumer that does nothing, so no HAProxy.
-CPU is the whole process's, user and system, gRPC's threads included; it is divided by the number of changes.
+CPU is the whole process's, user and system, gRPC's threads included, less what it takes when idle; it is divided by the
+number of changes, which come one by one, 100 a second. The floor, in the same run, is a process that only reads the
+same watch with bare gRPC and decodes nothing but protobuf.
 
     python benchmarks/scale.py [--changes N] [--json]
 """
@@ -9,44 +11,67 @@ CPU is the whole process's, user and system, gRPC's threads included; it is divi
 import argparse
 import asyncio
 import json
+import logging
 import multiprocessing
-import multiprocessing.connection
 import resource
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import aclosing
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import structlog
 
 from discovery import Backend, Consumer, PluginConfig, Update
 from discovery.embedded import EmbeddedEtcd
-from discovery.registry import open_registry
+from discovery.registry import RegistryURL, open_registry
+from discovery.registry.etcd.messages import WATCH, WatchCreateRequest, WatchRequest, range_end
 from discovery.runner import Instance, Runner
 from discovery.watcher import observe
 
 SHAPES = {"1,000 services x 10": (1000, 10), "1 service x 10,000": (1, 10_000)}
 RATE = 100.0
+IDLE_SECONDS = 3.0
 BUSY_WRITERS = 50
 
 
-class Nothing(Consumer[PluginConfig]):
-    """Applies nothing, and tells the revision it has reached."""
+class Meter:
+    """Tells, over a pipe and whenever asked, what this process has used once it has reached a revision."""
 
-    reached = 0
+    def __init__(self, pipe: Pipe) -> None:
+        """Begin to count."""
+        self.reached = 0
+        self._pipe = pipe
+        self._begun, self._cpu = time.perf_counter(), time.process_time()
+        threading.Thread(target=self._answer, daemon=True).start()
 
-    async def apply(self, update: Update) -> None:
-        """Note the revision."""
-        Nothing.reached = update.snapshot.revision
+    def _answer(self) -> None:
+        while True:
+            wanted = self._pipe.recv()
+            while self.reached < wanted:
+                time.sleep(0.005)
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            self._pipe.send(
+                {
+                    "seconds": time.perf_counter() - self._begun,
+                    "cpu": time.process_time() - self._cpu,
+                    "rss_mib": usage.ru_maxrss / 1024,
+                }
+            )
 
 
-def follow(url: str, pipe: "multiprocessing.connection.Connection") -> None:
-    """The measured process: tells its figures whenever asked."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    begun, cpu = time.perf_counter(), time.process_time()
+def core(url: str, pipe: Pipe) -> None:
+    """The process that is measured."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    meter = Meter(pipe)
+
+    class Nothing(Consumer[PluginConfig]):
+        async def apply(self, update: Update) -> None:
+            meter.reached = update.snapshot.revision
 
     async def main() -> None:
         with tempfile.TemporaryDirectory() as run_dir:
@@ -54,25 +79,27 @@ def follow(url: str, pipe: "multiprocessing.connection.Connection") -> None:
                 Instance("nothing", "nothing", Nothing, PluginConfig()), Path(run_dir), structlog.get_logger()
             )
             runner.start()
-            threading.Thread(target=answer, daemon=True).start()
             async with aclosing(observe(open_registry(url))) as observations:
                 async for observation in observations:
                     if observation.snapshot is not None:
                         runner.offer(observation.snapshot)
 
-    def answer() -> None:
+    asyncio.run(main())
+
+
+def floor(url: str, pipe: Pipe) -> None:
+    """The least: read the watch."""
+    parsed = RegistryURL.parse(url)
+    meter = Meter(pipe)
+
+    async def main() -> None:
+        channel = grpc.aio.insecure_channel(parsed.endpoints[0])
+        method = channel.stream_stream(WATCH.path, WATCH.request.SerializeToString, WATCH.response.FromString)
+        stream = method()
+        prefix = f"{parsed.path}/".encode()
+        await stream.write(WatchRequest(create_request=WatchCreateRequest(key=prefix, range_end=range_end(prefix))))
         while True:
-            wanted = pipe.recv()
-            while Nothing.reached < wanted:
-                time.sleep(0.005)
-            usage = resource.getrusage(resource.RUSAGE_SELF)
-            pipe.send(
-                {
-                    "seconds": time.perf_counter() - begun,
-                    "cpu": time.process_time() - cpu,
-                    "rss_mib": usage.ru_maxrss / 1024,
-                }
-            )
+            meter.reached = (await stream.read()).header.revision
 
     asyncio.run(main())
 
@@ -112,40 +139,50 @@ async def measure(url: str, services: int, each: int, changes: int) -> dict[str,
 
     puts: list[Awaitable[None]] = [put(backend) for backend in everything]
     await asyncio.gather(*puts)
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=follow, args=(url, theirs), daemon=True)
-    process.start()
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Pipe] = {}
+    processes = []
+    for contestant in (core, floor):
+        pipes[contestant.__name__], theirs = context.Pipe()
+        processes.append(context.Process(target=contestant, args=(url, theirs), daemon=True))
+        processes[-1].start()
 
-    async def figures() -> dict[str, float]:
-        ours.send(await revision_of(url))
-        return await asyncio.to_thread(ours.recv)
+    async def figures() -> dict[str, dict[str, float]]:
+        revision = await revision_of(url)
+        for pipe in pipes.values():
+            pipe.send(revision)
+        return {name: await asyncio.to_thread(pipe.recv) for name, pipe in pipes.items()}
 
     try:
         synced = await figures()
-        idle_from = time.perf_counter()
-        await asyncio.sleep(2)
+        await asyncio.sleep(IDLE_SECONDS)
         idle = await figures()
-        idle_rate = (idle["cpu"] - synced["cpu"]) / (time.perf_counter() - idle_from)
         begun = time.perf_counter()
         for number in range(changes):
             old = everything[number * 7919 % len(everything)]
             await lease.put(Backend(old.service, old.id, "10.255.0.1", 1 + number % 65535))
             await asyncio.sleep(max(0.0, begun + (number + 1) / RATE - time.perf_counter()))
         after = await figures()
-        idle_cpu = idle_rate * (after["seconds"] - idle["seconds"])
-        return {
-            "backends": len(everything),
-            "sync_seconds": synced["seconds"],
-            "sync_cpu_seconds": synced["cpu"],
-            "rss_mib": synced["rss_mib"],
-            "rss_mib_after_changes": after["rss_mib"],
-            "idle_cpu_percent": 100 * idle_rate,
-            "cpu_ms_per_change": 1000 * (after["cpu"] - idle["cpu"] - idle_cpu) / changes,
-        }
     finally:
-        process.kill()
+        for process in processes:
+            process.kill()
         await lease.close()
         await registry.close()
+    ours = {name: per_change(synced[name], idle[name], after[name], changes) for name in pipes}
+    return {
+        "backends": len(everything),
+        "sync_seconds": synced["core"]["seconds"],
+        "sync_cpu_seconds": synced["core"]["cpu"],
+        "rss_mib": after["core"]["rss_mib"],
+        "cpu_ms_per_change": ours["core"],
+        "floor_cpu_ms_per_change": ours["floor"],
+    }
+
+
+def per_change(synced: dict[str, float], idle: dict[str, float], after: dict[str, float], changes: int) -> float:
+    """Milliseconds of CPU for each change, less what the process takes when nothing changes."""
+    idle_rate = (idle["cpu"] - synced["cpu"]) / (idle["seconds"] - synced["seconds"])
+    return 1000 * (after["cpu"] - idle["cpu"] - idle_rate * (after["seconds"] - idle["seconds"])) / changes
 
 
 def main() -> None:
@@ -162,11 +199,12 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(results, indent=2))
         return
-    print(f"{'':22}{'sync':>9}{'CPU':>9}{'memory':>11}{'idle CPU':>10}{'CPU per change':>16}")
+    print(f"{'':22}{'sync':>9}{'CPU':>9}{'memory':>11}{'CPU per change':>16}{'bare gRPC':>11}{'ratio':>7}")
     for name, row in results.items():
         print(
             f"{name:22}{row['sync_seconds']:>7.2f} s{row['sync_cpu_seconds']:>7.2f} s{row['rss_mib']:>7.0f} MiB"
-            f"{row['idle_cpu_percent']:>8.1f} %{row['cpu_ms_per_change']:>13.2f} ms"
+            f"{row['cpu_ms_per_change']:>13.2f} ms{row['floor_cpu_ms_per_change']:>8.2f} ms"
+            f"{row['cpu_ms_per_change'] / row['floor_cpu_ms_per_change']:>7.1f}"
         )
 
 

@@ -133,7 +133,7 @@ def _decode(key: str, value: bytes) -> Record:
         host, port = parse_address(text)
         return Record(Backend(service, id_, host, port))
     try:
-        fields = json.loads(text, object_pairs_hook=_no_duplicates)
+        fields = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"the value is not valid JSON: {error}") from None
     return _decode_fields(key, service, id_, fields)
@@ -176,6 +176,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise ValueError("a field is given twice")
     return fields
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_no_duplicates)
 
 
 def _host(host: object) -> str:

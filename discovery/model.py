@@ -15,7 +15,7 @@ from zlib import crc32
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _BY_ID = attrgetter("id")
-_RUN_LENGTH = 256
+_RUN_LENGTH = 64
 
 
 class State(StrEnum):
@@ -62,7 +62,7 @@ class Backend:
 class Service:
     """A named group of backends, ordered by their ids. Made by `of`; `with_changes` makes the next version.
 
-    The backends are kept in runs of some 256, of which a new version shares those that did not change: one change among
+    The backends are kept in runs of some 64, of which a new version shares those that did not change: one change among
     10,000 backends costs a run, not all of them. Where a run ends depends on the ids alone, so that equal contents are
     equal runs whatever the road to them.
     """

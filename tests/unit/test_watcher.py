@@ -47,7 +47,7 @@ def test_snapshot_is_a_function_of_contents(records: dict[str, bytes], changes: 
 
 # Ids enough for several runs of a service, those that end one among them.
 MANY = [f"b{number}" for number in range(2000)]
-ENDS = [id_ for id_ in MANY if crc32(id_.encode()) % 256 == 0]
+ENDS = [id_ for id_ in MANY if crc32(id_.encode()) % 64 == 0]
 SOME = st.sampled_from([*ENDS, *MANY[:20], "a", "zz"])
 EDITS = st.lists(st.dictionaries(SOME, st.sampled_from([None, 80, 81]), min_size=1, max_size=8), max_size=8)
 
