@@ -289,6 +289,7 @@ class Daemon:
         elif runner.instance != instance:
             runner.reconfigure(instance)
         else:
+            runner.request_apply()  # a reload also means: look at your templates and certificates again
             return False
         return True
 
