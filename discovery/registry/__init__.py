@@ -1,7 +1,8 @@
 """Where backends are recorded: the protocol every registry implements, and how one is opened by URL."""
 
 from discovery.registry.base import Delta, Lease, Registry, RegistryEvent, Reset, Stale
-from discovery.registry.url import RegistryFactory, RegistryURL, open_registry
+from discovery.registry.schemes import RegistryFactory, open_registry
+from discovery.registry.url import RegistryURL
 
 __all__ = [
     "Delta",

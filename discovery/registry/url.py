@@ -1,12 +1,11 @@
 """Registry URLs: `scheme://[user[:password]@]host:port[,host:port...][/path][?option=value&...]`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from discovery.errors import ConfigError
-from discovery.registry.base import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,8 @@ class RegistryURL:
     def parse(cls, url: str) -> "RegistryURL":
         """Take `url` apart. Raises ConfigError if it is no URL or an option is given twice."""
         if "://" not in url:
-            raise ConfigError(f"registry {url!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
+            shown = url.rpartition("@")[2]  # a password may stand before it
+            raise ConfigError(f"registry {shown!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
         try:
             parts = urlsplit(url)
         except ValueError as error:
@@ -48,47 +48,3 @@ class RegistryURL:
         """The URL without its password and options."""
         login = f"{self.username}@" if self.username else ""
         return f"{self.scheme}://{login}{','.join(self.endpoints)}{self.path}"
-
-
-RegistryFactory = Callable[[RegistryURL], Registry]
-"""Makes a registry from its URL, without I/O. Raises ConfigError for an option or a part it cannot use."""
-
-
-def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] = MappingProxyType({})) -> Registry:
-    """Make the registry that `url` names: a built-in scheme, or one of `extra` (from plugins). No I/O yet.
-
-    Raises ConfigError for an unknown scheme or a bad option.
-    """
-    parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
-    factories: dict[str, RegistryFactory] = {
-        "etcd": _etcd,
-        "etcds": _etcd,
-        "file": _file,
-        "memory": _memory,
-        **extra,
-    }
-    try:
-        factory = factories[parsed.scheme]
-    except KeyError:
-        known = ", ".join(sorted(factories))
-        raise ConfigError(f"registry scheme {parsed.scheme!r} is not known; known are {known}") from None
-    return factory(parsed)
-
-
-# Imported on use: grpc alone takes longer to load than most commands take to run.
-def _etcd(url: RegistryURL) -> Registry:
-    from discovery.registry.etcd import EtcdRegistry
-
-    return EtcdRegistry.from_url(url)
-
-
-def _file(url: RegistryURL) -> Registry:
-    from discovery.registry.file import FileRegistry
-
-    return FileRegistry.from_url(url)
-
-
-def _memory(url: RegistryURL) -> Registry:
-    from discovery.registry.memory import MemoryRegistry
-
-    return MemoryRegistry.from_url(url)

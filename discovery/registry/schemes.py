@@ -1,0 +1,51 @@
+"""Which registry a URL's scheme stands for."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from discovery.errors import ConfigError
+from discovery.registry.base import Registry
+from discovery.registry.url import RegistryURL
+
+RegistryFactory = Callable[[RegistryURL], Registry]
+"""Makes a registry from its URL, without I/O. Raises ConfigError for an option or a part it cannot use."""
+
+
+def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] = MappingProxyType({})) -> Registry:
+    """Make the registry that `url` names: a built-in scheme, or one of `extra` (from plugins). No I/O yet.
+
+    Raises ConfigError for an unknown scheme or a bad option.
+    """
+    parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
+    factories: dict[str, RegistryFactory] = {
+        "etcd": _etcd,
+        "etcds": _etcd,
+        "file": _file,
+        "memory": _memory,
+        **extra,
+    }
+    try:
+        factory = factories[parsed.scheme]
+    except KeyError:
+        known = ", ".join(sorted(factories))
+        raise ConfigError(f"registry scheme {parsed.scheme!r} is not known; known are {known}") from None
+    return factory(parsed)
+
+
+# Imported on use: grpc alone takes longer to load than most commands take to run.
+def _etcd(url: RegistryURL) -> Registry:
+    from discovery.registry.etcd import EtcdRegistry
+
+    return EtcdRegistry.from_url(url)
+
+
+def _file(url: RegistryURL) -> Registry:
+    from discovery.registry.file import FileRegistry
+
+    return FileRegistry.from_url(url)
+
+
+def _memory(url: RegistryURL) -> Registry:
+    from discovery.registry.memory import MemoryRegistry
+
+    return MemoryRegistry.from_url(url)
