@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import free_port
 
 DISCOVERY = [sys.executable, "-m", "discovery"]
 
@@ -64,19 +66,22 @@ class Starter:
     command: tuple[str, ...] = tuple(DISCOVERY)
     environment: dict[str, str] = field(default_factory=dict)
     started: list[Daemon] = field(default_factory=list)
+    starting: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, *arguments: str, admin: str | None = None, run_dir: Path | None = None) -> Daemon:
         admin = admin or f"127.0.0.1:{free_port()}"
-        run_dir = run_dir or self.directory / f"run-{len(self.started)}"
-        log_path = self.directory / f"daemon-{len(self.started)}.log"
-        command = [*self.command, "run", "--admin", admin, "--run-dir", str(run_dir)]
-        command += ["--state-dir", str(self.directory / "state"), *arguments]
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
-            )
-        daemon = Daemon(process, admin, log_path, run_dir)
-        self.started.append(daemon)
+        with self.starting:
+            number = len(self.started)
+            run_dir = run_dir or self.directory / f"run-{number}"
+            log_path = self.directory / f"daemon-{number}.log"
+            command = [*DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
+            command += ["--state-dir", str(self.directory / "state"), *arguments]
+            with log_path.open("wb") as log:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
+                )
+            daemon = Daemon(process, admin, log_path, run_dir)
+            self.started.append(daemon)
         return daemon
 
 
@@ -95,12 +100,16 @@ def start_daemon(tmp_path: Path) -> Iterator[Starter]:
         if daemon.process.poll() is None:
             daemon.process.terminate()
     for daemon in starter.started:
-        try:
-            daemon.process.wait(15)
-        except subprocess.TimeoutExpired:
-            daemon.process.kill()
-            daemon.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            daemon.process.wait(30)
         print(f"--- {daemon.log_path.name}\n{daemon.log}")
+    left = processes(tmp_path)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for daemon in starter.started:
+        daemon.process.wait()
+    assert left == {}
 
 
 @pytest.fixture
@@ -137,6 +146,12 @@ def install_plugin(tmp_path: Path, start_daemon: Starter) -> Callable[..., None]
     return install
 
 
-def ready(daemon: Daemon) -> Daemon:
-    eventually_sync(daemon.is_ready, "the daemon to be ready", timeout=20)
-    return daemon
+def processes(directory: Path) -> dict[int, str]:
+    """The processes that name a file in the directory on their command line, and that line."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f"{directory}/" in line:
+                found[int(place.name)] = line
+    return found

@@ -1,7 +1,10 @@
 """The main job: a record in the registry, and a moment later HAProxy sends it traffic, with nothing done by hand."""
 
+import fcntl
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -121,21 +124,30 @@ def test_the_same_with_a_file_registry_and_register(
     answers(port, (503, ""))
 
 
+@pytest.fixture
+def default_port() -> Iterator[int]:
+    """The port of the bare command, for one test at a time, of however many suites run on this machine."""
+    directory = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    yield 8080
+    os.close(directory)
+
+
 def test_bare_command_serves_a_lone_service_and_two_by_host_name(
-    file_registry: Any, start_daemon: Any, site: Callable[[str], Site]
+    default_port: int, file_registry: Any, start_daemon: Any, site: Callable[[str], Site]
 ) -> None:
     require_program("haproxy")
     url, write = file_registry
     one, two = site("one"), site("two")
     write("alpha/b1", f"127.0.0.1:{one.port}")
     daemon = start_daemon("--plugin", "haproxy", "--registry", url)
-    answers(8080, (200, "one"))
-    answers(8080, (200, "one"), host="anything.example")
+    answers(default_port, (200, "one"))
+    answers(default_port, (200, "one"), host="anything.example")
     write("beta/b1", f"127.0.0.1:{two.port}")
-    answers(8080, (200, "two"), host="beta")
-    answers(8080, (200, "two"), host="beta.example.com")
-    answers(8080, (200, "one"), host="alpha.example.com:8080")
-    answers(8080, (503, ""), host="gamma.example.com")
+    answers(default_port, (200, "two"), host="beta")
+    answers(default_port, (200, "two"), host="beta.example.com")
+    answers(default_port, (200, "one"), host="alpha.example.com:8080")
+    answers(default_port, (503, ""), host="gamma.example.com")
     assert daemon.stop() == 0
 
 

@@ -123,7 +123,8 @@ class Managed:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
-        if self.running:
+        # Ours or an earlier daemon's, which nobody else would ever stop.
+        if self.pids():
             await self._stop()
         if self._handle is not None:
             self._handle.close()

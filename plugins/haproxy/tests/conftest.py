@@ -121,6 +121,7 @@ def run(haproxy: Path, tmp_path: Path, fetch: Callable[..., Answer]) -> Iterator
             config.write_text(text)
             log = stack.enter_context((tmp_path / "haproxy.log").open("wb"))
             process = stack.enter_context(subprocess.Popen([haproxy, "-db", "-f", config], stderr=log, stdout=log))
+            stack.callback(process.wait)
             stack.callback(process.kill)
 
             def answers() -> bool:

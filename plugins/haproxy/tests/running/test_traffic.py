@@ -199,6 +199,23 @@ def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
     asyncio.run(scenario())
 
 
+def test_a_survivor_that_was_not_replaced_yet_ends_with_us(
+    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...]
+) -> None:
+    wheel = wheel_program("haproxy")
+    other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
+    with _daemon(other, run_dir, f"127.0.0.1:{free_port()}", str(origins[0].port)) as daemon:
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+
+    async def scenario() -> None:
+        async with driving() as driven:
+            assert driven.family() != []
+        assert driven.family() == []
+
+    asyncio.run(scenario())
+
+
 def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
     run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...], fetch: Callable[..., Any]
 ) -> None:

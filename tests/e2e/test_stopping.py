@@ -1,0 +1,88 @@
+"""A daemon that ends at whatever moment leaves no HAProxy behind, nor does the next one in its place."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from discovery.testing import eventually_sync, free_port, require_program
+
+from .conftest import processes
+
+MOMENTS = 8
+"""The first is before there is a HAProxy, the last in its seventh reload."""
+
+
+@contextmanager
+def changing(write: Callable[[str, str], None]) -> Iterator[None]:
+    """Meanwhile the registry never rests, and each change takes HAProxy a reload."""
+    stop = threading.Event()
+
+    def change() -> None:
+        port = 1024
+        while not stop.wait(0.02):
+            port = port % 60_000 + 1
+            write("web/b1", f"127.0.0.1:{port + 1024}")
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def changes(path: Path) -> Callable[[], int]:
+    """Counts how often the file was replaced; a configuration's is seen within a moment of the reload it begins."""
+
+    def version() -> tuple[int, ...]:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return ()
+        return status.st_ino, status.st_mtime_ns
+
+    seen = {version()}
+
+    def count() -> int:
+        seen.add(version())
+        return len(seen) - 1
+
+    return count
+
+
+def test_it_leaves_no_haproxy_whenever_it_is_stopped_or_killed_and_replaced(
+    tmp_path: Path, start_daemon: Any, file_registry: Any
+) -> None:
+    require_program("haproxy")
+    url, write = file_registry
+    write("web/b1", "127.0.0.1:1024")
+
+    def reach(run_dir: Path, moment: int, *, again: bool = False) -> Any:
+        bind = f"haproxy.services.web.bind=127.0.0.1:{free_port()}"
+        daemon = start_daemon("--registry", url, "--plugin", "haproxy", "--set", bind, run_dir=run_dir)
+        eventually_sync(lambda: "running" in daemon.log, timeout=30)
+        if again:  # before it looked, it knows of no earlier one
+            eventually_sync(lambda: daemon.consumer("haproxy")["phase"] != "starting", timeout=30)
+        count = changes(run_dir / "haproxy" / "haproxy.cfg")
+        eventually_sync(lambda: count() >= moment, timeout=30)
+        time.sleep(moment * 0.007)  # a later part of the change at each moment
+        return daemon
+
+    def check(moment: int) -> None:
+        run_dir = tmp_path / f"run-{moment}"
+        if moment % 2:
+            daemon = reach(run_dir, moment)
+            daemon.process.kill()
+            daemon.process.wait()
+        daemon = reach(run_dir, moment // 2, again=bool(moment % 2))
+        assert daemon.stop(signal.SIGTERM, timeout=40) == 0, daemon.log
+        assert processes(run_dir) == {}
+
+    with changing(write), ThreadPoolExecutor(3) as pool:
+        list(pool.map(check, range(MOMENTS)))
