@@ -20,6 +20,7 @@ from discovery.watcher import Observation, SnapshotBuilder
 
 DEBOUNCE = 1.0
 CONFIRM_EVERY = 15.0
+MOST_OF_THE_TIME = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,17 @@ class LastGood:
 
     async def run(self) -> None:
         """Write what changed, and mark what did not as still true, until cancelled; then write once more."""
+        pause = DEBOUNCE
         try:
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), CONFIRM_EVERY)
-                    await asyncio.sleep(DEBOUNCE)
+                    async with asyncio.timeout(CONFIRM_EVERY):  # wait_for would lose a cancellation (Python 3.11)
+                        await self._changed.wait()
+                    await asyncio.sleep(pause)
                 self._changed.clear()
+                begun = time.monotonic()
                 await asyncio.to_thread(self._write)
+                pause = max(DEBOUNCE, (time.monotonic() - begun) / MOST_OF_THE_TIME)
         finally:
             self._write()
 

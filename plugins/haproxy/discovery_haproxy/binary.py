@@ -104,7 +104,8 @@ async def run(command: list[str], timeout: float, stdin: int = asyncio.subproces
     except OSError as error:
         raise ApplyError(f"{command[0]} cannot be run: {error.strerror}") from None
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), timeout)
+        async with asyncio.timeout(timeout):
+            output, _ = await process.communicate()
     except TimeoutError:
         raise ApplyError(f"{' '.join(command)[:200]} did not end within {timeout:g} s") from None
     finally:

@@ -1,0 +1,86 @@
+"""The remembered snapshot: written soon, named after its registry, and nothing that cannot be read does harm."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+import structlog
+
+from discovery import lastgood
+from discovery.lastgood import LastGood
+from discovery.model import State
+from discovery.registry import RegistryURL
+from discovery.testing import backend, eventually, snapshot
+from discovery.watcher import Observation
+
+URL = RegistryURL.parse("etcd://user:secret@10.0.0.1:2379/services")
+WHOLE = snapshot(
+    backend("web", "a", weight=7, labels={"zone": "x"}),
+    backend("web", "b", "2001:db8::1", state=State.DRAINING),
+    revision=42,
+)
+
+
+def last_good(directory: Path, url: RegistryURL = URL) -> LastGood:
+    return LastGood(directory, url, structlog.get_logger())
+
+
+def remember(directory: Path, *observations: Observation) -> None:
+    async def main() -> None:
+        kept = last_good(directory)
+        for observation in observations:
+            kept.observe(observation)
+        writing = asyncio.create_task(kept.run())
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_what_was_seen_last_is_remembered_whole(tmp_path: Path) -> None:
+    remember(tmp_path, Observation(snapshot(revision=41)), Observation(WHOLE))
+    remembered = last_good(tmp_path).load()
+    assert remembered is not None
+    assert remembered.snapshot == WHOLE
+    assert 0 <= remembered.age < 60
+
+
+def test_another_registry_is_another_memory_and_no_secret_is_in_either(tmp_path: Path) -> None:
+    remember(tmp_path, Observation(WHOLE))
+    assert last_good(tmp_path, RegistryURL.parse("etcd://10.0.0.2:2379/services")).load() is None
+    (file,) = tmp_path.iterdir()
+    assert "secret" not in file.name + file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_what_a_stale_registry_last_told_is_not_remembered_anew(tmp_path: Path) -> None:
+    remember(tmp_path, Observation(snapshot(revision=9), stale="down"))
+    assert last_good(tmp_path).load() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"records": 3}', b'{"records": {"a/b": 1}}', b"\xff\xfe"])
+def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path, content: bytes) -> None:
+    kept = last_good(tmp_path)
+    kept.path.write_bytes(content)
+    assert kept.load() is None
+
+
+def test_its_age_counts_from_when_it_was_last_known_to_be_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lastgood, "CONFIRM_EVERY", 0.05)
+    remember(tmp_path, Observation(WHOLE))
+    os.utime(last_good(tmp_path).path, (1, 1))
+    assert last_good(tmp_path).load().age > 1e6
+
+    async def confirmed() -> None:
+        kept = last_good(tmp_path)
+        kept.observe(Observation(WHOLE))
+        writing = asyncio.create_task(kept.run())
+        await eventually(lambda: kept.load().age < 60)
+        os.utime(kept.path, (1, 1))
+        await eventually(lambda: kept.load().age < 60)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    asyncio.run(confirmed())
