@@ -78,7 +78,12 @@ class Starter:
             command += ["--state-dir", str(self.directory / "state"), *arguments]
             with log_path.open("wb") as log:
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **self.environment},
+                    start_new_session=True,  # a process group of its own, as from a terminal
                 )
             daemon = Daemon(process, admin, log_path, run_dir)
             self.started.append(daemon)
