@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 from typing import Any
 
 from discovery.testing import eventually, free_port, require_program
