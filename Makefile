@@ -26,7 +26,7 @@ demo: .venv/.demo ## See it work: etcd, HAProxy and three web servers on this ma
 	@$(BIN)/discovery demo $(ARGS)
 
 test: .venv/.dev ## The tests, in parallel, without the slow faults
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -m "not faults" $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults" $(ARGS)
 
 test-faults: .venv/.dev ## The tests that kill, stop and cut members of real clusters
 	@$(BIN)/pytest -m faults $(ARGS)
