@@ -241,9 +241,10 @@ def _text(name: str, value: object) -> str:
 def _ttl(value: object) -> float | None:
     if value is None:
         return None
-    if type(value) not in (int, float) or not 0 < float(value) <= 86400 * 365:  # type: ignore[arg-type]
+    # Compared before it is converted: a whole number in JSON may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400 * 365:
         raise RecordError(f"the ttl {_short(value)} is not a number of seconds")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _printable(text: str) -> str:

@@ -131,6 +131,8 @@ class TestRefusals:
             (record(ttl="10"), "the ttl '10'"),
             (record(ttl=float("nan")), "the ttl nan"),
             (record(ttl=float("inf")), "the ttl inf"),
+            (record(ttl=10**400), "the ttl 1000"),
+            (record(ttl=True), "the ttl True"),
         ],
     )
     def test_each_with_its_reason(self, value: bytes | str | dict[str, object], reason: str) -> None:
