@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class RegistrySettings(PluginConfig):
-    """The `[registry]` table. All but `url` can stand in the URL's query as well."""
+    """The `[registry]` table. All but `url` can stand in the URL as well."""
 
     url: str = Field(
         DEFAULT_REGISTRY, description="etcd://HOST:PORT[,...][/PREFIX], etcds:// for TLS, file:///DIRECTORY"
@@ -33,6 +33,7 @@ class RegistrySettings(PluginConfig):
     ca: Path | None = Field(None, description="Certificate authority that signed the registry's certificate")
     cert: Path | None = Field(None, description="Our certificate, for mutual TLS")
     key: Path | None = Field(None, description="Our certificate's key")
+    server_name: str | None = Field(None, description="Name to expect in the certificates, if it is another one")
 
 
 class LogSettings(PluginConfig):
@@ -118,7 +119,9 @@ def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Sett
             raw[name] = value
     for name, value in (("level", overrides.log_level), ("format", overrides.log_format)):
         if value is not None:
-            raw["log"] = {**raw.get("log", {}), name: value}
+            log = raw.setdefault("log", {})
+            if isinstance(log, dict):  # else it is a fault, told below
+                log[name] = value
     parsed = validate(FileSettings, raw, place)
     return Settings(
         registry=_registry_url(parsed.registry),
@@ -177,6 +180,8 @@ def _assign(consumers: dict[str, Any], assignment: str) -> None:
     """Lay one `--set INSTANCE.KEY[.KEY...]=VALUE` over the tables."""
     instance, *path, last, value = _split_assignment(assignment)
     table = consumers.get(instance)
+    if instance in consumers and not isinstance(table, dict):
+        raise ConfigError(f"--set {assignment}: consumers.{instance} is no table")
     if not isinstance(table, dict):
         known = ", ".join(consumers) or "none; add it with --plugin"
         raise ConfigError(f"--set {assignment}: there is no instance {instance!r}; there are: {known}")
@@ -223,7 +228,7 @@ def _consumer(name: str, raw: Mapping[str, Any], place: str) -> ConsumerSettings
     core = {key: raw[key] for key in InstanceSettings.model_fields if key in raw}
     options = {key: value for key, value in raw.items() if key not in core}
     if not name.replace("-", "").replace("_", "").isalnum():
-        raise ConfigError(f"{place}: consumers.{name}: an instance's name is letters, digits, '-' and '_'")
+        raise ConfigError(f"{place}: {dotted(('consumers', name))}: an instance's name is letters, digits, '-' and '_'")
     settings = validate(InstanceSettings, core, place, ("consumers", name))
     return ConsumerSettings(name, settings.plugin, settings.quiet_period, options, place)
 
@@ -260,6 +265,8 @@ def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...]) 
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if fault["type"] == "missing":
         message = "is required"
+    elif fault["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        message = "must be a table"
     got = fault.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) and len(repr(got)) < 80 else ""
     return f"{place}: {dotted((*at, *location)) or 'configuration'}: {message[:1].lower()}{message[1:]}{shown}"

@@ -1,7 +1,6 @@
 """The composition root: the only module that knows both the registry and the runners."""
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from discovery.model import Snapshot
 from discovery.registry import Registry
 from discovery.rundir import base_run_dir
 from discovery.runner import Instance, Phase, Runner
+from discovery.signals import on_stop
 from discovery.status import DaemonStatus
 from discovery.watcher import Observation, observe
 
@@ -79,8 +79,7 @@ class Daemon:
         registry = plugins.open_registry(self._settings.registry)
         await self._start_admin()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal, number)
+        on_stop(self._on_stop_signal)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         watch = self._watch_config(loop)
         self._log.info("running", registry=str(self._settings.registry), consumers=", ".join(instances.usable))
@@ -220,10 +219,8 @@ class Daemon:
 
     # Signals and reloads
 
-    def _on_stop_signal(self, number: int) -> None:
-        if self._stop.is_set():
-            os._exit(128 + number)
-        self._log.info("stopping", signal=signal.Signals(number).name)
+    def _on_stop_signal(self, number: signal.Signals) -> None:
+        self._log.info("stopping", signal=number.name)
         self._stop.set()
 
     def _watch_config(self, loop: asyncio.AbstractEventLoop) -> FileWatch | None:
@@ -236,7 +233,9 @@ class Daemon:
         try:
             return FileWatch([self._config], changed)
         except OSError as error:
-            self._log.warning("the configuration file cannot be watched; send SIGHUP after a change", reason=str(error))
+            self._log.warning(
+                "the configuration file cannot be watched; send SIGHUP after a change", reason=error.strerror
+            )
             return None
 
     async def _reload_when_asked(self) -> None:

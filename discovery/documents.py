@@ -30,10 +30,3 @@ def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
 def rejected_document(rejected: Rejected) -> dict[str, Any]:
     """A rejected record: key, reason, and the one field that was ignored (null: all of it was)."""
     return {"key": rejected.key, "reason": rejected.reason, "field": rejected.field}
-
-
-def printable(text: str) -> str:
-    r"""`text` on one line: what a terminal or a log would act upon (newlines, escapes) is written as `\n`, `\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -36,12 +36,13 @@ class LastGood:
 
     def __init__(self, state_dir: Path, registry: RegistryURL, log: FilteringBoundLogger) -> None:
         """The file is named after the registry, so that one is never taken for another."""
-        name = hashlib.sha256(str(registry).encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(str(registry))).hexdigest()[:16]
         self.path = state_dir / f"snapshot-{name}.json"
         self._log = log
         self._latest: Snapshot | None = None
         self._written: Snapshot | None = None
         self._stale = False
+        self._failed: str | None = None
         self._changed = asyncio.Event()
 
     def observe(self, observation: Observation) -> None:
@@ -94,9 +95,12 @@ class LastGood:
             document = {"revision": snapshot.revision, "records": records}
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(document).encode(), 0o600)
-            self._written = snapshot
+            self._written, self._failed = snapshot, None
         except OSError as error:
-            self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=error.strerror)
+            if error.strerror != self._failed:
+                self._failed = error.strerror
+                reason = f"{error.strerror}; mend that, or choose another directory with --state-dir"
+                self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=reason)
 
 
 def state_dir(override: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO, cast
 import structlog
 from structlog.typing import Processor, WrappedLogger
 
-from discovery.documents import printable
+from discovery.terminal import printable, shows_colours
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -33,7 +33,7 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> N
     rendered: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
         if format == "json"
-        else [_one_line, _console(sys.stderr.isatty())]
+        else [_one_line, _console(shows_colours(sys.stderr))]
     )
     structlog.configure(
         processors=[*before, *rendered],

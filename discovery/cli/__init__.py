@@ -3,27 +3,23 @@
 Exit codes: 0 done, 2 usage or configuration, 1 anything else, 130 interrupted where nothing handled it.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import typer
-
-from discovery.cli.app import app
-from discovery.cli.console import abandon_stdout, note
+from discovery.cli.console import abandon_stdout, note, prepare_streams
 from discovery.errors import ConfigError, DiscoveryError, PluginError
 
-__all__ = ["app", "main"]
-
-# typer has carried click within itself since 0.16 or so; this is the class in either.
-_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, `sys.argv` by default, and return the exit code. Never raises for what a user can do."""
+    prepare_streams()
     try:
-        code = app(arguments, prog_name="discovery", standalone_mode=False)
+        code = _run(arguments)
         sys.stdout.flush()
     except (ConfigError, PluginError) as error:
         for fault in str(error).splitlines():
@@ -37,19 +33,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except typer.Abort:
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            return _unexpected(error)
+        abandon_stdout()
+        note(f"stdout cannot be written: {error.strerror}")
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: a person gets a line, not a traceback
-        if isinstance(error, _UsageError):
-            return _usage(error)
         return _unexpected(error)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    import typer  # here, so that a Ctrl-C while it loads is one that `main` handles
+
+    from discovery.cli.app import app
+
+    # typer has carried click within itself since 0.16 or so; this is the class in either.
+    usage_error: type[Any] = typer.BadParameter.__mro__[1]
+    try:
+        code = app(arguments, prog_name="discovery", standalone_mode=False)
+    except typer.Abort:
+        return 1
+    except usage_error as error:
+        command = error.ctx.command_path if error.ctx else "discovery"
+        note(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        return 2
     return code if isinstance(code, int) else 0
-
-
-def _usage(error: Any) -> int:
-    command = error.ctx.command_path if error.ctx else "discovery"
-    note(f"{error.format_message().rstrip('.')}; see `{command} --help`")
-    return 2
 
 
 def _unexpected(error: Exception) -> int:

@@ -14,9 +14,12 @@ app = typer.Typer(help="Check a configuration file, or print its schema.")
 @app.command("check")
 def check(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The configuration to check.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="[FILE]", readable=False, help="The configuration to check.", show_default=False),
     ] = None,
-    option: Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="The same.")] = None,
+    option: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", readable=False, help="The same.")
+    ] = None,
     json_schema: Annotated[
         bool, typer.Option("--json-schema", help="Print the JSON schema of the configuration instead.")
     ] = False,

@@ -1,10 +1,28 @@
 """Where a command's words go: results to stdout, notes to stderr."""
 
+import io
 import os
 import sys
 from contextlib import suppress
 
-from discovery.documents import printable
+from discovery.terminal import printable
+
+
+def prepare_streams() -> None:
+    """Make stdin, stdout and stderr usable, however we were started.
+
+    One that is closed becomes /dev/null, so that no file or socket gets its number and our words, and our children's,
+    with it. What its encoding cannot express is escaped.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def note(text: str) -> None:

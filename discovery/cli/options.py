@@ -44,6 +44,7 @@ RunDirOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
+        readable=False,  # not for typer to judge: what we say names the way out
         envvar="DISCOVERY_RUN_DIR",
         help="Where locks and sockets live. Default: /run/discovery for root, $XDG_RUNTIME_DIR/discovery otherwise.",
     ),

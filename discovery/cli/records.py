@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from discovery.documents import printable, record
+from discovery.documents import record
 from discovery.model import Backend, Changes, Rejected, Snapshot, diff
+from discovery.terminal import printable
 from discovery.watcher import Observation
 
 HEADER = ("SERVICE", "ID", "ADDRESS", "WEIGHT", "STATE", "LABELS")
@@ -46,8 +47,7 @@ def change_set_json(told: ChangeSet) -> str:
             "added": [record(backend) for backend in added],
             "updated": [record(backend) for backend in updated],
             "removed": [record(backend) for backend in told.changes.removed],
-        },
-        ensure_ascii=False,
+        }
     )
 
 

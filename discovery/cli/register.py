@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Iterable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +27,7 @@ from discovery.rundir import Lock, base_run_dir, lock
 
 if TYPE_CHECKING:
     from discovery.registrar import Status
+    from discovery.registry import Registry
 
 
 def register(
@@ -107,7 +110,7 @@ async def _register(
                 start_logging()
                 result(f"registered {key} at {backend.address} (ttl {ttl:g} s, owner {owner})")
             elif not running.done():
-                reason = registrar.status.failing.get(key, "it did not answer")
+                reason = registrar.status.failing.get(key) or await _why_silent(registry)
                 raise RegistryUnavailableError(
                     f"{key} could not be registered at {RegistryURL.parse(url)} within {timeout:g} s: {reason}"
                 )
@@ -118,9 +121,22 @@ async def _register(
             await registry.close()
 
 
+async def _why_silent(registry: "Registry") -> str:
+    """Why it has not answered, which whoever lists it is told sooner than whoever waits for a lease."""
+    from discovery.registry import Stale
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1.0), aclosing(registry.watch()) as events:
+            async for event in events:
+                if isinstance(event, Stale):
+                    return event.reason
+                break
+    return "it did not answer"
+
+
 def _only_one(url: str, key: str, run_dir: Path | None) -> Lock:
     """Held while we run: two of one key and owner would take it from each other for ever."""
-    name = hashlib.sha256(f"{url}\0{key}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(f"{url}\0{key}")).hexdigest()[:16]
     return lock(
         base_run_dir(run_dir) / f"register-{name}.lock",
         f"discovery register {key}",

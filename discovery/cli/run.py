@@ -23,7 +23,10 @@ def _plugin_names() -> list[str]:
 
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", envvar="DISCOVERY_CONFIG", help="Configuration, TOML.")
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", readable=False, envvar="DISCOVERY_CONFIG", help="Configuration, TOML."
+    ),
 ]
 PluginOption = Annotated[
     list[str] | None,
@@ -73,7 +76,9 @@ def run(
     run_dir: RunDirOption = None,
     state_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", envvar="DISCOVERY_STATE_DIR", help="Where the last good snapshot is kept."),
+        typer.Option(
+            metavar="DIR", readable=False, envvar="DISCOVERY_STATE_DIR", help="Where the last good snapshot is kept."
+        ),
     ] = None,
     timeout: TimeoutOption = 10.0,
 ) -> int:

@@ -32,7 +32,7 @@ def services(
     if service is not None:
         snapshot = _only(snapshot, service)
     if as_json:
-        result(json.dumps(snapshot_document(snapshot), indent=2, ensure_ascii=False))
+        result(json.dumps(snapshot_document(snapshot), indent=2))
         return
     from discovery.cli.records import HEADER, row
     from discovery.cli.table import print_table

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from discovery.cli.console import abandon_stdout, note, result
 from discovery.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption, registry_at
 from discovery.cli.signals import run_until_signal
+from discovery.terminal import shows_colours
 
 if TYPE_CHECKING:
     from discovery.cli.records import ChangeSet
@@ -82,9 +83,9 @@ def _print_json(changes: "ChangeSet") -> None:
 def _print_text(changes: "ChangeSet") -> None:
     from discovery.cli.records import change_set_lines
 
-    colours = sys.stdout.isatty()
+    coloured = shows_colours(sys.stdout)
     for mark, line in change_set_lines(changes):
-        result(f"{_COLOURS[mark]}{mark}\x1b[0m {line}" if colours else f"{mark} {line}")
+        result(f"{_COLOURS[mark]}{mark}\x1b[0m {line}" if coloured else f"{mark} {line}")
 
 
 def _cancel_when_nobody_reads() -> None:

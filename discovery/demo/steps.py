@@ -16,6 +16,7 @@ from discovery.demo.processes import Child, Interrupted, Stage, StepFailedError
 from discovery.demo.traffic import Traffic, ask
 from discovery.embedded import EmbeddedEtcd, find_program
 from discovery.errors import ConfigError
+from discovery.terminal import shows_colours
 
 _SPREAD = 60
 _MEANWHILE = 300
@@ -215,7 +216,7 @@ def _counted(answers: Counter[str]) -> str:
 
 
 def _step(number: int, text: str) -> None:
-    bold = sys.stdout.isatty()
+    bold = shows_colours(sys.stdout)
     _say()
     _say(f"\x1b[1m{number}. {text}\x1b[0m" if bold else f"{number}. {text}")
 

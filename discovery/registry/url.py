@@ -27,9 +27,11 @@ class RegistryURL:
             raise ConfigError(f"registry {shown!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
         try:
             parts = urlsplit(url)
-        except ValueError as error:
-            raise ConfigError(f"the registry URL cannot be read: {error}") from None
-        login, _, hosts = parts.netloc.rpartition("@")
+        except ValueError:  # its text may quote the password
+            raise ConfigError("the registry URL cannot be read: write what is unusual in it as %XX") from None
+        login, at, hosts = parts.netloc.rpartition("@")
+        if not at and "@" in url and hosts and not hosts.rpartition(":")[2].isdigit():
+            raise ConfigError("the registry URL has an '@' behind its host: in a password write / ? # as %2F %3F %23")
         username, _, password = login.partition(":")
         pairs = parse_qsl(parts.query, keep_blank_values=True)
         options = dict(pairs)

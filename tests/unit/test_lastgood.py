@@ -84,3 +84,31 @@ def test_its_age_counts_from_when_it_was_last_known_to_be_true(tmp_path: Path, m
         await asyncio.gather(writing, return_exceptions=True)
 
     asyncio.run(confirmed())
+
+
+def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lastgood, "CONFIRM_EVERY", 0.01)
+    (tmp_path / "file").touch()
+
+    async def main() -> None:
+        kept = last_good(tmp_path / "file")
+        kept.observe(Observation(WHOLE))
+        writing = asyncio.create_task(kept.run())
+        await eventually(lambda: log)
+        (tmp_path / "file").unlink()
+        await eventually(kept.path.exists)
+        (file := kept.path).unlink()
+        file.parent.rmdir()
+        (tmp_path / "file").touch()
+        kept.observe(Observation(snapshot(revision=43)))
+        await eventually(lambda: len(log) > 1)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    with structlog.testing.capture_logs() as log:
+        asyncio.run(main())
+    assert [each["reason"].partition(";")[2] for each in log] == [
+        " mend that, or choose another directory with --state-dir"
+    ] * 2

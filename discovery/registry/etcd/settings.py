@@ -115,7 +115,7 @@ def _check_options(url: RegistryURL) -> None:
 def _endpoint(url: RegistryURL, text: str) -> str:
     match = _ENDPOINT.fullmatch(text)
     port = int(match["port"] or DEFAULT_PORT) if match else 0
-    if match is None or not 1 <= port <= 65535:
+    if match is None or not text.isprintable() or not 1 <= port <= 65535:
         raise ConfigError(
             f"registry {url}: {text!r} is not HOST or HOST:PORT with a port from 1 to 65535"
             " (an IPv6 address goes in brackets)"

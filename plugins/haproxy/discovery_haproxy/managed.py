@@ -191,7 +191,8 @@ class Managed:
             temporary.replace(self._state_file)
         except (ControlError, OSError) as error:
             # Not worth a failed apply: the health checks find out again.
-            self._log.warning("the servers' states are not carried over this reload", reason=str(error))
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self._log.warning("the servers' states are not carried over this reload", reason=reason)
 
     def _take(self, handle: process.Handle, binary: Binary) -> None:
         before, self._handle, self._running_binary = self._handle, handle, binary

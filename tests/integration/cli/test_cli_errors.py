@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from discovery import cli
 from discovery.cli import main
 from discovery.errors import ConfigError, DiscoveryError, PluginError, RegistryUnavailableError
 
@@ -53,7 +52,7 @@ def test_exceptions_become_a_line_and_a_code(
     def app(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr("discovery.cli.app.app", app)
     monkeypatch.delenv("DISCOVERY_DEBUG", raising=False)
     assert main([]) == code
     assert capfd.readouterr() == ("", f"{line}\n")
@@ -65,7 +64,7 @@ def test_debug_shows_where_an_unexpected_error_came_from(
     def app(*_: object, **__: object) -> None:
         raise KeyError("a")
 
-    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr("discovery.cli.app.app", app)
     monkeypatch.setenv("DISCOVERY_DEBUG", "1")
     assert main([]) == 1
     err = capfd.readouterr().err

@@ -1,0 +1,16 @@
+"""What a terminal acts upon: text made harmless to it, and whether it shows colours."""
+
+import os
+from typing import TextIO
+
+
+def shows_colours(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that shows colours, of somebody who wants them (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line: what a terminal or a log would act upon (newlines, escapes) is written as `\n`, `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,147 @@
+"""The command line in odd surroundings: closed and full streams, narrow encodings, signals while it loads."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from discovery.cli import main
+
+from .conftest import Start, World
+
+DISCOVERY = [sys.executable, "-m", "discovery"]
+FULL = "discovery: stdout cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["services", "--json"], ["watch", "--json"], ["plugins"]])
+def test_a_stdout_that_is_full_is_told_in_a_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*DISCOVERY, *arguments],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"DISCOVERY_REGISTRY": "memory://"},
+        )
+    assert (done.returncode, done.stderr) == (1, FULL)
+
+
+def test_closed_streams_do_not_matter_and_nothing_else_gets_their_numbers(file_world: World, tmp_path: Path) -> None:
+    closed = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *DISCOVERY]
+    assert subprocess.run([*closed, "services", "--registry", file_world.url], check=False).returncode == 0
+    assert subprocess.run([*closed, "nonsense"], check=False).returncode == 2
+    arguments = ["register", "web", "127.0.0.1:1", "--registry", file_world.url, "--run-dir", str(tmp_path / "run")]
+    register = subprocess.Popen([*closed, *arguments])
+    try:
+        listing = [*DISCOVERY, "watch", "--json", "--registry", file_world.url]
+        with subprocess.Popen(listing, stdout=subprocess.PIPE, text=True) as watch:
+            assert watch.stdout is not None
+            while not json.loads(watch.stdout.readline())["added"]:
+                pass
+            watch.terminate()
+        streams = {(Path(f"/proc/{register.pid}/fd") / str(number)).resolve() for number in range(3)}
+        assert streams == {Path("/dev/null")}
+    finally:
+        register.terminate()
+        assert register.wait(15) == 0
+
+
+def test_what_an_encoding_cannot_express_is_escaped_and_json_stays_json(file_world: World) -> None:
+    file_world.put("web/b1", '{"host": "10.0.0.1", "port": 80, "zone": "Z\u00fcrich"}')
+    narrow = {"PYTHONIOENCODING": "ascii", "DISCOVERY_REGISTRY": file_world.url}
+    text = subprocess.run([*DISCOVERY, "services"], capture_output=True, env=narrow, check=True)
+    assert b"zone=Z\\xfcrich" in text.stdout
+    listing = subprocess.run([*DISCOVERY, "services", "--json"], capture_output=True, env=narrow, check=True)
+    assert json.loads(listing.stdout)["services"]["web"][0]["labels"] == {"zone": "Z\u00fcrich"}
+
+
+def test_ctrl_c_while_it_loads_shows_nothing() -> None:
+    script = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from discovery.cli import main
+sys.exit(main(["services"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_request_to_stop_that_comes_twice_still_withdraws(start: Start, file_world: World) -> None:
+    register = start("register", "web", "127.0.0.1:1", "--registry", file_world.url)
+    register.line()
+    register.process.send_signal(signal.SIGINT)
+    assert register.stop(signal.SIGTERM) == 0
+    listing = subprocess.run(
+        [*DISCOVERY, "services", "--json", "--registry", file_world.url], check=True, capture_output=True
+    )
+    assert json.loads(listing.stdout)["services"] == {}
+
+
+def test_a_short_timeout_still_tells_why(start: Start) -> None:
+    register = start("register", "web", "127.0.0.1:1", "--timeout", "0.3", "--registry", "etcd://127.0.0.1:1")
+    assert register.end() == 1
+    assert "within 0.3 s: etcd 127.0.0.1:1: connection refused" in register.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "joe:SECRET@10.0.0.1",
+        "etcd://joe:SECRET/x@10.0.0.1",
+        "etcd://joe:SECRET?x@10.0.0.1",
+        "etcd://joe:SECRET#x@10.0.0.1",
+        "etcd://joe:SECRET\u2100x@10.0.0.1",
+        "etcd://joe:SECRET@10.0.0.1:99999",
+        "etcd://joe:SECRET@10.0.0.1?password=SECRET",
+        "etcds://joe:SECRET@10.0.0.1?ca=/nonexistent",
+        "etcd://:SECRET@10.0.0.1",
+        "file://joe:SECRET@x/y",
+        "nonsense://joe:SECRET@x/y",
+    ],
+)
+def test_no_part_of_a_password_is_in_a_complaint(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["services", "--registry", url]) == 2
+    _, err = capfd.readouterr()
+    assert err.count("\n") == 1
+    assert "SECRET" not in err
+
+
+def test_bytes_that_are_no_text_are_a_usage_error(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["services", "--registry", "etcd://\udcff:1"]) == 2
+    assert "\\udcff" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "fault"),
+    [
+        ("log = 5", ["--plugin", "haproxy"], "log: must be a table (got 5)"),
+        ("[consumers]\nedge = 5", ["--set", "edge.x=1"], "consumers.edge is no table"),
+        ('[consumers.edge]\nplugin = "haproxy"\nservices.web = 1', [], "consumers.edge.services.web: must be a table"),
+        ('registry = "etcd://x"', ["--plugin", "haproxy"], "registry: must be a table"),
+    ],
+)
+def test_what_should_be_a_table_is_said_to_be_none(
+    file: str,
+    arguments: list[str],
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DISCOVERY_LOG_LEVEL", "info")
+    path = tmp_path / "c.toml"
+    path.write_text(file)
+    assert main(["run", "--config", str(path), *arguments]) == 2
+    _, err = capfd.readouterr()
+    assert err.count("\n") == 1
+    assert fault in err
