@@ -218,7 +218,7 @@ class Runner:
         consumer = instance.consumer(instance.config, context)
         try:
             await consumer.setup()
-            self._applied = None
+            self._applied, self._behind_since = None, time.monotonic()
             self._report(phase=Phase.WAITING, setup_tried=True, error=None)
             self._changed()
             return await self._follow(consumer, instance)
@@ -249,14 +249,17 @@ class Runner:
                 if await self._apply(consumer, snapshot, anyway=anyway):
                     waits, not_before, anyway = delays(), 0.0, False
                 else:
-                    not_before = time.monotonic() + next(waits)
+                    # How far it got nobody knows, so that even what was applied before must be applied.
+                    not_before, anyway = time.monotonic() + next(waits), True
                 continue
             if time.monotonic() >= next_health:
                 await self._check_health(consumer)
                 next_health = time.monotonic() + HEALTH_EVERY
             wake_at = min(next_health, not_before) if due else next_health
-            if await self._wake.wait(wake_at - time.monotonic()) and instance.quiet_period and self._applied:
-                not_before = max(not_before, time.monotonic() + instance.quiet_period)
+            woken = await self._wake.wait(wake_at - time.monotonic())
+            # Counted from the first change: others do not put it off.
+            if woken and not due and instance.quiet_period and self._applied:
+                not_before = time.monotonic() + instance.quiet_period
         return None
 
     async def _apply(self, consumer: AnyConsumer, snapshot: Snapshot, *, anyway: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from discovery import CannotStartError, Consumer, Health, PluginConfig, Snapshot, Update
+from discovery import ApplyError, CannotStartError, Consumer, Health, PluginConfig, Snapshot, Update
 from discovery.runner import Instance, Phase, Runner
 from discovery.testing import backend, eventually_sync, snapshot
 
@@ -324,3 +324,51 @@ def test_changes_within_the_quiet_period_are_applied_together(tmp_path: Path) ->
             runner.offer(at(revision, revision))
         eventually_sync(lambda: runner.status.applied_revision == 11)
     assert revisions(consumer.updates) == [1, 11]
+
+
+def test_changes_that_never_pause_do_not_hold_an_apply_off(tmp_path: Path) -> None:
+    consumer = recorder()
+    with running(instance(consumer, quiet_period=0.2), tmp_path) as runner:
+        runner.offer(at(1, 80))
+        eventually_sync(lambda: revisions(consumer.updates) == [1])
+        revision = iter(range(2, 10**6))
+
+        def offered_once_more_and_applied() -> bool:
+            runner.offer(at(number := next(revision), number % 60000 + 1))
+            return len(consumer.updates) > 2
+
+        eventually_sync(offered_once_more_and_applied)
+
+
+def test_what_failed_is_applied_even_if_the_registry_is_back_to_what_was_applied(tmp_path: Path) -> None:
+    async def apply(self: Recorder, update: Update) -> None:
+        self.updates.append(update)
+        if update.snapshot.revision == 2:
+            raise ApplyError("half way")
+
+    consumer = recorder(apply=apply)
+    with running(instance(consumer), tmp_path) as runner:
+        runner.offer(at(1, 80))
+        eventually_sync(lambda: runner.status.applied_revision == 1)
+        runner.offer(at(2, 81))
+        eventually_sync(phase_is(runner, Phase.RETRYING))
+        runner.offer(at(3, 80))
+        eventually_sync(lambda: runner.status.applied_revision == 3)
+        assert revisions(consumer.updates)[-1] == 3
+        eventually_sync(lambda: runner.status.problem is None)
+
+
+def test_how_long_a_restarted_consumer_is_behind_counts_from_its_restart(tmp_path: Path) -> None:
+    async def apply(self: Recorder, update: Update) -> None:
+        self.updates.append(update)
+        if self.config.tag:
+            raise ApplyError("not yet")
+
+    consumer = recorder(apply=apply)
+    with running(instance(consumer), tmp_path) as runner:
+        runner.offer(at(1, 80))
+        eventually_sync(lambda: runner.status.applied_revision == 1)
+        before = time.monotonic()
+        runner.reconfigure(instance(consumer, tag="b"))
+        eventually_sync(phase_is(runner, Phase.RETRYING))
+        assert (runner.status.behind_since or 0) >= before
