@@ -98,6 +98,7 @@ class Registrar:
         """Reconcile under the newest lease, whenever there is a reason to, until it is lost; return why."""
         lease = leases[-1]
         written: dict[str, Backend] = {}
+        tried: dict[str, Backend] = {}
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         lost = asyncio.ensure_future(lease.lost())
         try:
@@ -105,7 +106,7 @@ class Registrar:
                 self._wake.clear()
                 wait: float | None = None
                 try:
-                    failing = await self._reconcile(lease, written)
+                    failing = await self._reconcile(lease, written, tried)
                 except LeaseLostError as error:
                     return str(error)
                 except RegistryError as error:
@@ -123,19 +124,26 @@ class Registrar:
         finally:
             lost.cancel()
 
-    async def _reconcile(self, lease: Lease, written: dict[str, Backend]) -> dict[str, DiscoveryError]:
-        """Write what differs. Returns what this registry refuses; raises if nothing can be written now."""
+    async def _reconcile(
+        self, lease: Lease, written: dict[str, Backend], tried: dict[str, Backend]
+    ) -> dict[str, DiscoveryError]:
+        """Write what differs. Returns what this registry refuses; raises if nothing can be written now.
+
+        `written` stands for sure. `tried` may stand: what failed may have been carried out, and only its answer lost.
+        """
         refused: dict[str, DiscoveryError] = {}
-        for key in written.keys() - self._wanted.keys():
-            await lease.delete(written[key])
-            del written[key]
+        for key in tried.keys() - self._wanted.keys():
+            written.pop(key, None)
+            await lease.delete(tried[key])
+            del tried[key]
         for key, backend in self._wanted.items():
             if written.get(key) != backend:
+                written.pop(key, None)
+                tried[key] = backend
                 try:
                     await lease.put(backend, force=self._force)
                     written[key] = backend
                 except (OwnedByAnotherError, RecordError) as error:
-                    written.pop(key, None)
                     refused[key] = error
         return refused
 

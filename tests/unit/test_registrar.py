@@ -16,7 +16,7 @@ from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
 from discovery.registrar import Registrar, Status, machine_id
 from discovery.registry import Delta
-from discovery.registry.memory import MemoryRegistry
+from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import backend, eventually
 
 A, B, C = backend(id="a", port=1), backend(id="b", port=2), backend(id="c", port=3)
@@ -214,3 +214,45 @@ def test_the_machine_id_is_stable_and_not_the_secret_one() -> None:
     assert machine_id() == machine_id()
     with suppress(FileNotFoundError):
         assert Path("/etc/machine-id").read_text().strip() not in machine_id()
+
+
+class _LostAnswers(MemoryLease):
+    """Writes whose answer is lost: they are carried out, and fail all the same, as long as `lossy`."""
+
+    lossy = True
+
+    async def put(self, backend: Backend, *, force: bool = False) -> None:
+        await super().put(backend, force=force)
+        if self.lossy:
+            raise RegistryUnavailableError("no answer in time")
+
+
+class _LossyRegistry(MemoryRegistry):
+    lease: _LostAnswers
+
+    async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
+        self.lease = _LostAnswers(self, owner, ttl)
+        return self.lease
+
+
+def test_a_write_whose_answer_was_lost_is_taken_back_when_it_is_no_longer_wanted() -> None:
+    async def scenario() -> None:
+        registry = _LossyRegistry()
+        async with registering(registry, A) as registrar:
+            await eventually(lambda: "web/a" in registrar.status.failing)
+            await becomes(registry, A)
+            registry.lease.lossy = False
+            registrar.set([])
+            await becomes(registry)
+            registrar.set([A])
+            await becomes(registry, A)
+            registry.lease.lossy = True
+            registrar.set([heavier := backend(id="a", port=1, weight=7)])
+            await becomes(registry, heavier)
+            await eventually(lambda: "web/a" in registrar.status.failing)
+            registry.lease.lossy = False
+            registrar.set([A])
+            await becomes(registry, A)
+            await eventually(lambda: registrar.status == Status(frozenset({"web/a"})))
+
+    asyncio.run(scenario())
