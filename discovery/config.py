@@ -104,6 +104,8 @@ class Overrides:
 def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Settings:
     """Read the file, if any, and lay the overrides over it. Raises ConfigError."""
     place = str(path) if path is not None else "command line"
+    if path is not None and (overrides.assignments or overrides.admin is not None):
+        place += " and command line"
     raw = _read(path) if path is not None else {}
     consumers = raw.setdefault("consumers", {})
     if not isinstance(consumers, dict):
@@ -250,7 +252,7 @@ def _admin(text: str, place: str) -> tuple[str, int] | None:
     if text == "off":
         return None
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
         raise ConfigError(f'{place}: admin: {text!r} is neither HOST:PORT nor "off"')
     return host.strip("[]") or "127.0.0.1", int(port)
 

@@ -127,10 +127,13 @@ def test_bytes_that_are_no_text_are_a_usage_error(capfd: pytest.CaptureFixture[s
         ("log = 5", ["--plugin", "haproxy"], "log: must be a table (got 5)"),
         ("[consumers]\nedge = 5", ["--set", "edge.x=1"], "consumers.edge is no table"),
         ('[consumers.edge]\nplugin = "haproxy"\nservices.web = 1', [], "consumers.edge.services.web: must be a table"),
+        ("admin = '127.0.0.1:0'", ["--plugin", "haproxy"], "admin: '127.0.0.1:0' is neither HOST:PORT nor"),
+        ("[registry]\nserver_name = 'x'", ["--plugin", "haproxy"], "the option 'server_name' is for TLS"),
+        ("", ["--plugin", "haproxy", "--admin", "x"], "c.toml and command line: admin: 'x'"),
         ('registry = "etcd://x"', ["--plugin", "haproxy"], "registry: must be a table"),
     ],
 )
-def test_what_should_be_a_table_is_said_to_be_none(
+def test_faults_of_a_configuration(
     file: str,
     arguments: list[str],
     fault: str,
