@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.codec import encode, key_of
+from discovery.codec import validate
+from discovery.documents import record
+from discovery.errors import RecordError
 from discovery.files import write_atomically
-from discovery.model import Snapshot
-from discovery.registry import RegistryURL, Reset
+from discovery.model import Backend, Snapshot, State
+from discovery.registry import RegistryURL
 from discovery.rundir import base_run_dir
-from discovery.watcher import Observation, SnapshotBuilder
+from discovery.watcher import Observation
 
 DEBOUNCE = 1.0
 CONFIRM_EVERY = 15.0
@@ -44,6 +47,7 @@ class LastGood:
         self._stale = False
         self._failed: str | None = None
         self._changed = asyncio.Event()
+        self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
 
     def observe(self, observation: Observation) -> None:
         """Remember the snapshot, soon, unless it is one that the registry no longer vouches for."""
@@ -72,17 +76,21 @@ class LastGood:
         """What an earlier run remembered, if anything that can be read."""
         try:
             document = json.loads(self.path.read_bytes())
-            records = {key: value.encode() for key, value in document["records"].items()}
-            snapshot = SnapshotBuilder().apply(Reset(document["revision"], records)).snapshot
+            backends = [Backend(**{**each, "state": State(each["state"])}) for each in document["backends"]]
+            snapshot = Snapshot.of(document["revision"], map(validate, backends))
             age = max(0.0, time.time() - self.path.stat().st_mtime)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, RecordError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._log.warning("the remembered snapshot cannot be read", path=str(self.path), reason=str(error))
             return None
-        return Remembered(snapshot, age) if snapshot is not None else None
+        return Remembered(snapshot, age)
 
     def _write(self) -> None:
+        with self._writing:
+            self._write_latest()
+
+    def _write_latest(self) -> None:
         snapshot = self._latest
         if snapshot is None:
             return
@@ -91,12 +99,13 @@ class LastGood:
                 if not self._stale:
                     os.utime(self.path)  # how old it is counts from when it was last known to be true
                 return
-            records = {key_of(backend): encode(backend).decode() for backend in snapshot.backends()}
-            document = {"revision": snapshot.revision, "records": records}
+            # Not as registry records: what was read could be too long for one once it is written our way.
+            document = {"revision": snapshot.revision, "backends": [record(each) for each in snapshot.backends()]}
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(document).encode(), 0o600)
             self._written, self._failed = snapshot, None
         except OSError as error:
+            self._written = None
             if error.strerror != self._failed:
                 self._failed = error.strerror
                 reason = f"{error.strerror}; mend that, or choose another directory with --state-dir"

@@ -1,18 +1,22 @@
 """The remembered snapshot: written soon, named after its registry, and nothing that cannot be read does harm."""
 
 import asyncio
+import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import structlog
 
 from discovery import lastgood
+from discovery.codec import MAX_VALUE
 from discovery.lastgood import LastGood
 from discovery.model import State
-from discovery.registry import RegistryURL
+from discovery.registry import RegistryURL, Reset
 from discovery.testing import backend, eventually, snapshot
-from discovery.watcher import Observation
+from discovery.watcher import Observation, SnapshotBuilder
 
 URL = RegistryURL.parse("etcd://user:secret@10.0.0.1:2379/services")
 WHOLE = snapshot(
@@ -60,7 +64,9 @@ def test_what_a_stale_registry_last_told_is_not_remembered_anew(tmp_path: Path) 
     assert last_good(tmp_path).load() is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"records": 3}', b'{"records": {"a/b": 1}}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"backends": 3}', b'{"revision": 1, "backends": [{}]}', b"\xff\xfe"]
+)
 def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path, content: bytes) -> None:
     kept = last_good(tmp_path)
     kept.path.write_bytes(content)
@@ -112,3 +118,43 @@ def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
     assert [each["reason"].partition(";")[2] for each in log] == [
         " mend that, or choose another directory with --state-dir"
     ] * 2
+
+
+def test_a_record_that_was_read_is_remembered_however_long_it_is_when_written(tmp_path: Path) -> None:
+    labels = {f"label{n:02}": "x" * 1010 for n in range(64)}
+    value = json.dumps({"host": "10.0.0.1", "port": 80, **labels}, separators=(",", ":")).encode()
+    value += b" " * (MAX_VALUE - len(value))
+    seen = SnapshotBuilder().apply(Reset(7, {"web/long": value, "web/short": b"10.0.0.2:80"}))
+    assert seen.snapshot is not None
+    assert len(list(seen.snapshot.backends())) == 2
+    remember(tmp_path, seen)
+    remembered = last_good(tmp_path).load()
+    assert remembered is not None
+    assert remembered.snapshot == seen.snapshot
+
+
+def test_of_two_writes_at_once_the_later_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lastgood, "DEBOUNCE", 0.0)
+    begun, write = threading.Event(), lastgood.write_atomically
+
+    def slowly(path: Path, data: bytes, mode: int) -> None:
+        if not begun.is_set():
+            begun.set()
+            time.sleep(0.3)
+        write(path, data, mode)
+
+    monkeypatch.setattr(lastgood, "write_atomically", slowly)
+
+    async def main() -> None:
+        kept = last_good(tmp_path)
+        kept.observe(Observation(snapshot(revision=41)))
+        writing = asyncio.create_task(kept.run())
+        await eventually(begun.is_set)
+        kept.observe(Observation(WHOLE))
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    asyncio.run(main())
+    remembered = last_good(tmp_path).load()
+    assert remembered is not None
+    assert remembered.snapshot == WHOLE
