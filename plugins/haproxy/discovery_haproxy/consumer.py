@@ -53,26 +53,28 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     async def apply(self, update: Update) -> None:
         """Make HAProxy serve the snapshot; nothing happens if it does. Raises ApplyError: the old goes on serving."""
         target = self._target
-        if target is None or self._binary is None:
+        if target is None:
             raise ApplyError("HAProxy was not set up")
-        rendered = await self._render(update, self._binary)
+        binary = self._binary or await locate(self.config.binary)
+        rendered = await self._render(update, binary)
         self._tell_problems(rendered)
-        if target.live == rendered.generation and target.running and _holds(target.path, rendered.text):
+        same = target.live == rendered.generation and binary is self._binary
+        if same and target.running and _holds(target.path, rendered.text):
             return
         # Side by side: HAProxy's parsing and the disk are the two slow steps before the reload.
         check, prepare = await asyncio.gather(
-            self._binary.check(rendered.text), target.prepare(rendered.text), return_exceptions=True
+            binary.check(rendered.text), target.prepare(rendered.text), return_exceptions=True
         )
         for failure in (check, prepare):
             if failure is not None:
                 raise failure
         probe(sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids)
         try:
-            await target.deploy(rendered.generation)
+            await target.deploy(rendered.generation, binary)
         except ApplyError:
             self._binds = frozenset()
             raise
-        self._binds = frozenset(rendered.binds)
+        self._binary, self._binds = binary, frozenset(rendered.binds)
         self._tell_mappings(rendered)
 
     async def preview(self, update: Update) -> str:
@@ -91,15 +93,9 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Take all but a change between our own HAProxy and an external one in place, by a reload."""
         if config.external != self.config.external:
             return False
-        binary = self._binary
         if config.binary != self.config.binary:
-            try:
-                binary = await locate(config.binary)
-            except ApplyError:
-                return False
-        self.config, self._binary = config, binary
-        if isinstance(self._target, Managed) and binary is not None:
-            self._target.binary = binary
+            self._binary = None  # found when it is needed: what runs is not to end because there is no such program
+        self.config = config
         self._watch_files()
         return True
 

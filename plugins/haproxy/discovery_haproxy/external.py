@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.errors import ApplyError
 from discovery.plugin import Health
 from discovery_haproxy import reload
-from discovery_haproxy.binary import run
+from discovery_haproxy.binary import Binary, run
 from discovery_haproxy.config import ExternalConfig
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.install import install, stage
@@ -52,7 +52,7 @@ class External:
             raise ApplyError(f"{self.path} cannot be looked at: {error.strerror}") from None
         await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
 
-    async def deploy(self, generation: str) -> None:
+    async def deploy(self, generation: str, _: Binary) -> None:
         """Make what was prepared serve. Raises ApplyError; what served then goes on serving."""
         self.live = None
         await install(self.path, lambda: self._reload(generation))

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
@@ -19,12 +19,13 @@ from discovery_haproxy.binary import Binary, complaint
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.install import install, last_good, restore, stage
 from discovery_haproxy.logpipe import LogPipe
-from discovery_haproxy.states import still_wanted
+from discovery_haproxy.states import NO_STATES, still_wanted
 
-STOP_SECONDS = 8.0
-"""How long connections may take to end when we stop; the core gives us 10."""
+STOP_SECONDS = 6.0
+"""How long connections may take to end when we stop; the core gives us 10, of which it may wait 2 for an apply."""
 
 _START_SECONDS = 30.0
+_ADOPT_SECONDS = 5.0
 _IDLE_SECONDS = 1.0
 _POLL = 0.005
 _LONGEST_PATH = 97
@@ -46,15 +47,20 @@ class Files:
         self.master_socket = run_dir / "master.sock"
         self.log = run_dir / "log.pipe"
 
+    def remove_leftovers(self) -> None:
+        """Remove what is of use only while HAProxy runs; the configuration stays."""
+        for path in (self.stats_socket, self.server_states, self.master_socket, self.log):
+            with suppress(OSError):
+                path.unlink()
+
 
 class Managed:
     """The one HAProxy of a run directory, in master-worker mode."""
 
     def __init__(self, run_dir: Path, log: FilteringBoundLogger, binary: Binary) -> None:
         """Prepare; `open` does the work."""
-        self.binary = binary
-        """The program to use from the next `deploy` on."""
-        files = Files(run_dir)
+        self._binary = binary
+        self._files = files = Files(run_dir)
         self.path = files.config
         self.live: str | None = None
         """The generation that was last proven to serve."""
@@ -84,16 +90,20 @@ class Managed:
             self._pipe.open()
         except OSError as error:
             raise ApplyError(f"{self._socket.parent} cannot be used for HAProxy: {error.strerror}") from None
-        await self._adopt(self.binary)
+        await self._adopt(self._binary)
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def prepare(self, text: str) -> None:
         """Do what can be done before `text` is known to be good. Raises ApplyError or OSError."""
         await asyncio.gather(asyncio.to_thread(stage, self.path, text.encode(), 0o600), self._save_states(text))
 
-    async def deploy(self, generation: str) -> None:
-        """Make what was prepared serve. Raises ApplyError, with HAProxy's reason; what served then goes on serving."""
+    async def deploy(self, generation: str, binary: Binary) -> None:
+        """Make what was prepared serve, by this program.
+
+        Raises ApplyError, with HAProxy's reason; what served then goes on serving.
+        """
         async with self._busy:
+            self._binary = binary
             await install(self.path, lambda: self._activate(generation))
 
     def pids(self) -> set[int]:
@@ -129,6 +139,8 @@ class Managed:
         if self._handle is not None:
             self._handle.close()
         self._pipe.close()
+        if not self.pids():
+            self._files.remove_leftovers()
 
     # --- starting and taking over
 
@@ -137,16 +149,22 @@ class Managed:
 
     async def _adopt(self, binary: Binary) -> None:
         listening = self._control.peer()
-        for found in process.masters(process.find(self._mark)):
-            # One that another program, or other arguments, started is replaced when there is a configuration for it.
+        family = process.find(self._mark)
+        for found in process.masters(family):
+            # One that another program, or other arguments, started is replaced when there is a configuration for it,
+            # and so is one that does not answer.
             same = found.program == os.path.realpath(binary.path) and list(found.argv[-5:]) == self._command(binary)[1:]
             if same and found.pid == listening:
+                with suppress(ControlError):
+                    self.live = await self._control.generation(_ADOPT_SECONDS)
+                if self.live is None:
+                    continue
                 with suppress(ProcessLookupError):
                     self._take(process.Handle(found.pid, found.started), binary)
-                with suppress(ControlError):
-                    self.live = await self._control.generation()
                 self._mend()
                 self._log.info("took over the HAProxy of an earlier daemon", pid=found.pid, generation=self.live)
+                # The earlier daemon may have died between starting this one and dismissing the one before.
+                self._dismiss([each for each in family if found.pid not in (each.pid, each.parent)])
 
     def _mend(self) -> None:
         """If the earlier daemon died amid a change, let the file be again what HAProxy serves."""
@@ -174,16 +192,13 @@ class Managed:
     def _reloadable(self) -> bool:
         """Whether what runs is to be reloaded, and not replaced: its program is right, its socket still there."""
         handle = self._handle
-        if handle is None or not handle.alive or self.binary is not self._running_binary:
+        if handle is None or not handle.alive or self._binary != self._running_binary:
             return False
         return self._control.peer() == handle.pid
 
     async def _save_states(self, text: str) -> None:
-        if not self.running:
-            self._state_file.unlink(missing_ok=True)
-            return
         try:
-            states = still_wanted(await self._control.server_states(), text)
+            states = still_wanted(await self._control.server_states(), text) if self.running else NO_STATES
             # Worth nothing after a crash of the machine, so that the disk need not be waited for.
             temporary = self._state_file.with_suffix(".new")
             temporary.touch(0o600)
@@ -201,7 +216,7 @@ class Managed:
         self._taken.set()
 
     async def _start(self, generation: str) -> None:
-        binary = self.binary
+        binary = self._binary
         others = process.find(self._mark)
         self._pipe.tail.clear()
         try:
@@ -245,11 +260,12 @@ class Managed:
 
     def _dismiss(self, others: list[process.Process]) -> None:
         """Let what an earlier daemon left finish what it has, now that ours listens."""
-        heads = process.masters(others)
-        for handle in self._hold(heads):
+        # The workers, too: a master that hangs would not tell them.
+        for handle in self._hold(others):
             handle.signal(signal.SIGUSR1)
             handle.close()
-        if heads:
+        if others:
+            heads = process.masters(others)
             self._log.info("replaced the HAProxy of an earlier daemon", pids=[each.pid for each in heads])
 
     # --- reloading
@@ -257,12 +273,26 @@ class Managed:
     async def _reload(self, generation: str) -> None:
         self._pipe.tail.clear()
         try:
-            await reload.through_master(self._control, generation)
+            await self._while_it_runs(reload.through_master(self._control, generation))
         except ApplyError:
             self._pipe.drain()
             if reason := complaint("\n".join(self._pipe.tail)):
                 raise ApplyError(f"HAProxy cannot load the new configuration: {reason}") from None
             raise
+
+    async def _while_it_runs(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work`, but for no longer than HAProxy lives. Raises ApplyError if it ends before."""
+        assert self._handle is not None  # noqa: S101 - only what runs is reloaded
+        working, ended = asyncio.create_task(work), asyncio.create_task(self._handle.wait())
+        try:
+            await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ApplyError("HAProxy ended while it loaded the new configuration")
+            working.result()
+        finally:
+            for task in (working, ended):
+                task.cancel()
+            await asyncio.gather(working, ended, return_exceptions=True)
 
     # --- watching
 
@@ -294,6 +324,8 @@ class Managed:
             # It was never known to serve: the next apply starts it.
             self._taken.clear()
             return
+        # What was true of the servers at the last reload may be long past.
+        await self._save_states("")
         try:
             await self._start(generation)
         except (ApplyError, ControlError, OSError) as error:

@@ -6,6 +6,9 @@ only rows whose address and port are still wanted are kept.
 
 import re
 
+NO_STATES = "1\n"
+"""A state file without any: HAProxy complains of one that is missing."""
+
 _BACKEND = re.compile(r"^(?:backend|listen)[ \t]+(\S+)")
 _SECTION = re.compile(r"^\w")
 _SERVER = re.compile(r"^[ \t]+server[ \t]+(\S+)[ \t]+(\S+)")

