@@ -34,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
-            return _unexpected(error)
-        abandon_stdout()
-        note(f"stdout cannot be written: {error.strerror}")
-        return 1
+        return _system(error)
     except Exception as error:  # noqa: BLE001 - the last resort: a person gets a line, not a traceback
         return _unexpected(error)
     return code
@@ -60,6 +56,17 @@ def _run(arguments: Sequence[str] | None) -> int:
         note(f"{error.format_message().rstrip('.')}; see `{command} --help`")
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _system(error: OSError) -> int:
+    if error.filename is not None:
+        note(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    elif error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        abandon_stdout()
+        note(f"stdout cannot be written: {error.strerror}")
+    else:
+        return _unexpected(error)
+    return 1
 
 
 def _unexpected(error: Exception) -> int:

@@ -60,8 +60,8 @@ def start_logging() -> None:
     from discovery.logs import configure_logging
 
     configure_logging(
-        LogLevel(os.environ.get("DISCOVERY_LOG_LEVEL", LogLevel.INFO)).value,
-        LogFormat(os.environ.get("DISCOVERY_LOG_FORMAT", LogFormat.TEXT)).value,
+        LogLevel(os.environ.get("DISCOVERY_LOG_LEVEL") or LogLevel.INFO).value,
+        LogFormat(os.environ.get("DISCOVERY_LOG_FORMAT") or LogFormat.TEXT).value,
     )
 
 

@@ -100,8 +100,8 @@ def run(
         admin=admin,
         run_dir=run_dir,
         state_dir=state_dir,
-        log_level=os.environ.get("DISCOVERY_LOG_LEVEL"),
-        log_format=os.environ.get("DISCOVERY_LOG_FORMAT"),
+        log_level=os.environ.get("DISCOVERY_LOG_LEVEL") or None,
+        log_format=os.environ.get("DISCOVERY_LOG_FORMAT") or None,
     )
     if once and dry_run:
         raise ConfigError("--once and --dry-run exclude each other")

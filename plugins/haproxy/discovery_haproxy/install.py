@@ -23,6 +23,8 @@ def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = No
         if owner is not None:
             with suppress(PermissionError):
                 os.chown(staged, *owner)
+    except FileNotFoundError:
+        raise ApplyError(f"{path} cannot be written: there is no directory {path.parent}") from None
     except OSError as error:
         raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
 

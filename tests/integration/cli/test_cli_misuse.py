@@ -148,3 +148,21 @@ def test_faults_of_a_configuration(
     _, err = capfd.readouterr()
     assert err.count("\n") == 1
     assert fault in err
+
+
+def test_an_empty_variable_is_an_unset_one(start: Start, file_world: World) -> None:
+    names = ("REGISTRY", "LOG_LEVEL", "LOG_FORMAT", "DEBUG", "CONFIG", "ADMIN", "STATE_DIR")
+    empty = {f"DISCOVERY_{name}": "" for name in names}
+    register = start("register", "web", "127.0.0.1:1", "--registry", file_world.url, **empty)
+    assert register.line().startswith("registered")
+    dry = start("run", "--plugin", "haproxy", "--registry", file_world.url, "--dry-run", **empty)
+    assert dry.end() == 0
+    assert dry.stderr == ""
+
+
+def test_a_file_that_cannot_be_made_is_named(start: Start) -> None:
+    completion = start(
+        "--install-completion", "bash", HOME="/proc/nonexistent", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
+    )
+    assert completion.end() == 1
+    assert completion.stderr.startswith("discovery: /proc/nonexistent")
