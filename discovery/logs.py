@@ -47,6 +47,8 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> N
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
+    # It would tell of every file that anybody opens in a directory with one of ours: of our own log there, for ever.
+    logging.getLogger("watchdog").setLevel(logging.INFO)
     logging.basicConfig(
         handlers=[handler], level=number if level in ("debug", "error") else logging.WARNING, force=True
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from discovery.cli import main
+from discovery.testing import eventually_sync
 
 from .conftest import Start, World
 
@@ -70,6 +71,7 @@ class Interrupt:
 
 sys.meta_path.insert(0, Interrupt())
 from discovery.cli import main
+from discovery.testing import eventually_sync
 sys.exit(main(["services"]))
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
@@ -166,3 +168,14 @@ def test_a_file_that_cannot_be_made_is_named(start: Start) -> None:
     )
     assert completion.end() == 1
     assert completion.stderr.startswith("discovery: /proc/nonexistent")
+
+
+def test_a_log_beside_a_watched_file_does_not_feed_itself(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"  # where stderr is written, too
+    config.write_text('admin = "off"\n[consumers.x]\nplugin = "haproxy"\n[registry]\nurl = "memory://"\n')
+    run = start("--log-level", "debug", "run", "--config", str(config), "--state-dir", str(tmp_path / "state"))
+    eventually_sync(lambda: "running" in run.stderr, timeout=30)
+    config.write_text(config.read_text() + "# later\n")
+    eventually_sync(lambda: "configuration reloaded" in run.stderr, timeout=30)
+    assert run.stop() == 0
+    assert "InotifyEvent" not in run.stderr
