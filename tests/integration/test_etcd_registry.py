@@ -14,10 +14,30 @@ from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.registry import Lease, Registry, Reset, open_registry
-from discovery.registry.etcd import Settings
+from discovery.registry.etcd import Settings, records
 from discovery.registry.etcd.client import Client
-from discovery.registry.etcd.messages import LEASE_REVOKE, TXN, LeaseRevokeRequest, TxnRequest
-from discovery.testing import Follower, RegistryContract, backend, contents, following, free_port, require_program
+from discovery.registry.etcd.connection import Connection
+from discovery.registry.etcd.failures import MemberUnavailableError
+from discovery.registry.etcd.login import Tokens
+from discovery.registry.etcd.messages import (
+    LEASE_KEEP_ALIVE,
+    LEASE_REVOKE,
+    TXN,
+    LeaseRevokeRequest,
+    Message,
+    Method,
+    TxnRequest,
+)
+from discovery.testing import (
+    Follower,
+    RegistryContract,
+    backend,
+    contents,
+    eventually,
+    following,
+    free_port,
+    require_program,
+)
 from discovery.testing.etcd import EtcdWriter
 
 KEY = key_of(backend())
@@ -365,3 +385,39 @@ async def following_from_the_start(registry: Registry) -> AsyncIterator[Follower
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def test_a_lease_of_many_records_is_kept_alive_by_a_slow_cluster(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, asked = Client.call, []
+
+    async def slowly(self: Client, method: Method, request: Message, **limits: float) -> Message:
+        asked.append(method)
+        if method is TXN:
+            await asyncio.sleep(0.25)
+        return await call(self, method, request, **limits)
+
+    async def check() -> None:
+        async with opened(url) as registry:
+            lease = await registry.open_lease("host-1", 2)
+            for port in range(1, 11):
+                await lease.put(backend(port=port))
+            monkeypatch.setattr(records, "_CHUNK", 1)
+            monkeypatch.setattr(Client, "call", slowly)
+            lost = asyncio.ensure_future(lease.lost())
+            await eventually(lambda: lost.done() or asked.count(LEASE_KEEP_ALIVE) > 2)
+            assert not lost.done()
+            lost.cancel()
+            await lease.close()
+
+    asyncio.run(check())
+
+
+def test_a_call_on_a_connection_that_was_closed_meanwhile_is_a_members_failure(etcd: EmbeddedEtcd) -> None:
+    async def check() -> None:
+        connection = Connection(etcd.endpoint, Tokens(None))
+        await connection.close()
+        for method in (TXN, LEASE_KEEP_ALIVE):
+            with pytest.raises(MemberUnavailableError, match="the connection was closed"):
+                await connection.call(method, method.request(), 1)
+
+    asyncio.run(check())

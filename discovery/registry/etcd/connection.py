@@ -68,15 +68,18 @@ class Connection:
     async def ask(self, method: Method, request: Message, timeout: float, token: str | None) -> Message:
         """Ask once, as whoever `token` stands for. Of a streaming method, the first answer."""
         try:
-            if not method.streaming:
-                return await self._unary(method)(request, timeout=timeout, metadata=_metadata(token))
-            call = self._stream(method)(_once(request), timeout=timeout, metadata=_metadata(token))
-            try:
-                answer = await call.read()
-            finally:
-                call.cancel()
+            if method.streaming:
+                call = self._stream(method)(_once(request), timeout=timeout, metadata=_metadata(token))
+                try:
+                    answer = await call.read()
+                finally:
+                    call.cancel()
+            else:
+                answer = await self._unary(method)(request, timeout=timeout, metadata=_metadata(token))
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
+        except grpc.aio.UsageError:  # while we waited for a login
+            raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
         except asyncio.CancelledError:
             if _cancelled():
                 raise

@@ -133,13 +133,10 @@ class EtcdLease:
     async def _verify(self) -> None:
         """Look at our records as well: members before 3.5.23 and 3.4.38 may renew a lease that is revoked."""
         limit = self._ttl / 6
+        # However many there are, however slow the cluster: the next keep-alive must not wait for it.
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._changing.acquire()
-            try:
+            async with asyncio.timeout(limit), self._changing:
                 lost = await self._records.first_lost(self._keys, timeout=limit)
-            finally:
-                self._changing.release()
             if lost is not None:
                 raise LeaseLostError(lost)
 
