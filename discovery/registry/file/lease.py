@@ -28,7 +28,7 @@ class FileLease:
         self._ours: dict[str, tuple[int, bytes]] = {}
         self._beaten = time.monotonic()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._expired = False
+        self._ended: str | None = None
         self._heart = asyncio.create_task(self._live())
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
@@ -46,6 +46,8 @@ class FileLease:
     async def close(self) -> None:
         """See `Lease.close`."""
         self.abandon()
+        # A put that was given up goes on in its thread: it must not write after we have withdrawn.
+        self._ended = self._ended or f"the lease of {self.owner} was closed"
         with suppress(RegistryError, OSError):
             await asyncio.to_thread(self._withdraw)
 
@@ -93,8 +95,8 @@ class FileLease:
             self._ours.clear()
 
     def _check(self) -> None:
-        if self._expired:
-            raise LeaseLostError(f"the lease of {self.owner} has expired")
+        if self._ended is not None:
+            raise LeaseLostError(self._ended)
 
     async def _live(self) -> None:
         while not self._lost.done():
@@ -103,8 +105,8 @@ class FileLease:
                 why = await asyncio.to_thread(self._beat)
             except RegistryError as error:
                 # Unreachable is not lost: until the TTL has passed, the directory may come back with our files in it.
-                self._expired = self._overdue()
-                why = f"the lease of {self.owner} expired: {error}" if self._expired else None
+                why = f"the lease of {self.owner} expired: {error}" if self._overdue() else None
+                self._ended = why
             if why is not None and not self._lost.done():
                 self._lost.set_result(why)
 
@@ -112,8 +114,8 @@ class FileLease:
         """Touch every file of ours. Returns why the lease is lost, if it is."""
         with held(self._root):
             if self._overdue():
-                self._expired = True
-                return f"the lease of {self.owner} expired: it showed no sign of life for {self.ttl:g} s"
+                self._ended = f"the lease of {self.owner} expired: it showed no sign of life for {self.ttl:g} s"
+                return self._ended
             for key, ours in self._ours.items():
                 path = self._root / key
                 if ours != _read(path):

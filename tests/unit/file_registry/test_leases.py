@@ -13,6 +13,7 @@ import pytest
 from discovery.codec import encode, key_of
 from discovery.errors import OwnedByAnotherError
 from discovery.registry.file import FileRegistry, tree
+from discovery.registry.file.directory import held
 from discovery.registry.file.tree import Tree
 from discovery.testing import Follower, backend, contents, eventually, eventually_sync
 
@@ -148,3 +149,22 @@ def test_a_closed_registry_keeps_nothing_alive_and_withdraws_nothing(tmp_path: P
         await eventually(lambda: not scan(Tree(), tmp_path).records, "the record to expire")
 
     asyncio.run(check())
+
+
+def test_a_put_that_was_given_up_writes_nothing_after_the_lease_was_closed(tmp_path: Path) -> None:
+    async def check() -> None:
+        lease = await FileRegistry(tmp_path).open_lease("host-1", 60)
+        closing: list[asyncio.Task[None]] = []
+        with held(tmp_path):
+            for port in range(1, 4):
+                putting = asyncio.create_task(lease.put(backend(port=port)))
+                await asyncio.sleep(0)
+                putting.cancel()
+                await asyncio.gather(putting, return_exceptions=True)
+            closing.append(asyncio.create_task(lease.close()))
+            await asyncio.sleep(0)
+        await asyncio.gather(*closing)
+
+    for _ in range(5):
+        asyncio.run(check())  # which waits for the threads
+        assert not scan(Tree(), tmp_path).records
