@@ -115,14 +115,16 @@ class Tree:
             return None if before is None else _as_known(before)
 
     def _read_file(self, directory: int, file_name: str, name: str, before: _File | None) -> _File | None:
+        began = time.time()
         # Non-blocking, lest a pipe put here meanwhile hold us up.
         descriptor = os.open(file_name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             value = file.read(MAX_VALUE + 1)
         now = time.time()
-        # Changed within the clock's granularity, it may change again and look the same: look again.
-        young = 0 <= now - status.st_ctime < _YOUNG
+        # Changed within the clock's granularity, it may change again and look the same: look again. Counted from before
+        # it was read, since that may have taken long; a time in the future is no reason.
+        young = began - _YOUNG < status.st_ctime <= now
         key = _text(name)
         record = decode(key, value)
         if young and not isinstance(record, Record):

@@ -1,6 +1,7 @@
 """What the file registry makes of odd files: half-written, unreadable, links, and what is no record at all."""
 
 import asyncio
+import io
 import os
 import time
 from pathlib import Path
@@ -51,6 +52,33 @@ class TestReading:
             assert scan(some, tmp_path).records == {"web/b1": f"10.0.0.1:{port - 1}".encode()}
             path.write_bytes(f"10.0.0.1:{port}".encode())
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def test_a_change_that_looks_the_same_is_seen_even_if_reading_took_long(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, some = write(tmp_path, "web/b1", b"10.0.0.1:80"), Tree()
+
+        def coarse(status: os.stat_result) -> tuple[int, ...]:
+            # Before Linux 6.13 the clock of files ticks every few milliseconds.
+            return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns // 10**7
+
+        class Slow(io.FileIO):
+            def read(self, size: int | None = -1) -> bytes:
+                value = super().read(size)
+                # It changes right after it was read, and then we are not given the processor for a while.
+                status = path.stat()
+                path.write_bytes(b"10.0.0.1:81")
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+                time.sleep(tree._YOUNG * 1.5)
+                return value or b""
+
+        monkeypatch.setattr(tree, "_signature", coarse)
+        for _ in range(5):  # most often within one tick
+            path.write_bytes(b"10.0.0.1:80")
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fdopen", Slow)
+                assert scan(some, tmp_path).records == {"web/b1": b"10.0.0.1:80"}
+            assert scan(some, tmp_path).records == {"web/b1": b"10.0.0.1:81"}
 
     def test_a_file_that_is_being_written_keeps_its_old_contents(self, tmp_path: Path) -> None:
         path, some = write(tmp_path, "web/b1"), Tree()
