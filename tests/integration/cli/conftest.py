@@ -47,7 +47,7 @@ class Command:
     def stderr(self) -> str:
         return self._stderr.read_text()
 
-    def line(self, timeout: float = 15) -> str:
+    def line(self, timeout: float = 40) -> str:
         """The next line of stdout."""
         try:
             return self._lines.get(timeout=timeout)
@@ -61,7 +61,7 @@ class Command:
         self.process.send_signal(number)
         return self.end()
 
-    def end(self, timeout: float = 15) -> int:
+    def end(self, timeout: float = 40) -> int:
         return self.process.wait(timeout)
 
 

@@ -36,7 +36,7 @@ def test_it_registers_until_it_is_stopped(start: Start, world: World) -> None:
 def test_after_a_crash_it_takes_its_own_key_over_without_a_gap(start: Start, world: World) -> None:
     watch = start("watch", "--json", "--registry", world.url)
     watch.line()
-    crashed = start("register", "web", "127.0.0.1:1", "--ttl", "8", "--registry", world.url)
+    crashed = start("register", "web", "127.0.0.1:1", "--ttl", "60", "--registry", world.url)
     assert crashed.line().startswith("registered web/127.0.0.1:1 ")
     assert watch.json()["added"]
     crashed.stop(signal.SIGKILL)
@@ -46,10 +46,10 @@ def test_after_a_crash_it_takes_its_own_key_over_without_a_gap(start: Start, wor
     changes = [[each["labels"] for each in updated[kind]] for kind in ("added", "updated", "removed")]
     assert changes == [[], [{"n": "2"}], []]
     # One that does not come back is gone after its TTL.
-    other = start("register", "web", "127.0.0.1:2", "--ttl", "1", "--registry", world.url)
+    other = start("register", "web", "127.0.0.1:2", "--ttl", "2", "--registry", world.url)
     other.line()
-    assert [each["port"] for each in watch.json()["added"]] == [2]
     other.stop(signal.SIGKILL)
+    assert [each["port"] for each in watch.json()["added"]] == [2]
     (expired,) = watch.json()["removed"]
     assert expired["port"] == 2
     assert again.stop() == 0
