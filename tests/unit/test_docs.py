@@ -1,0 +1,28 @@
+"""What the documents say of the code is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from discovery.config import load_settings
+from discovery.instances import build
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_part_of_the_core_is_in_the_house() -> None:
+    house = (ROOT / "docs/architecture.md").read_text().partition("## The house")[2].partition("```\n")[2]
+    told = set(re.findall(r"^  ([a-z]+(?:\.py|/)) ", house.partition("```")[0], re.MULTILINE))
+    there = {path.name + "/" * path.is_dir() for path in (ROOT / "discovery").glob("[a-z]*")}
+    assert told == there - {"py.typed"}
+
+
+@pytest.mark.parametrize("path", ["README.md", "plugins/haproxy/README.md"])
+def test_configurations_in_the_documents_are_valid(path: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        file = tmp_path / "discovery.toml"
+        file.write_text(block if "plugin =" in block else f'[consumers.edge]\nplugin = "haproxy"\n{block}')
+        assert build(load_settings(file)).usable
