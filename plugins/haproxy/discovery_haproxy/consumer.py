@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,9 @@ from discovery_haproxy.external import External
 from discovery_haproxy.managed import Files, Managed
 from discovery_haproxy.probe import probe
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
+
+_LINES = 20
+"""How many services, or problems, are told of one by one at a change."""
 
 
 class HAProxyConsumer(Consumer[HAProxyConfig]):
@@ -33,7 +37,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
         self._binds: frozenset[str] = frozenset()
-        self._told: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._problems: frozenset[str] = frozenset()
+        self._mappings: frozenset[str] = frozenset()
 
     @property
     def resident(self) -> bool:
@@ -60,6 +65,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._tell_problems(rendered)
         same = target.live == rendered.generation and binary is self._binary
         if same and target.running and _holds(target.path, rendered.text):
+            self._tell_mappings(rendered)  # of one that was taken over
             return
         # Side by side: HAProxy's parsing and the disk are the two slow steps before the reload.
         check, prepare = await asyncio.gather(
@@ -141,17 +147,19 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                 self.context.log.warning("files cannot be watched; they are looked at now and then", reason=str(error))
 
     def _tell_problems(self, rendered: Rendered) -> None:
-        if rendered.problems != self._told[1]:
-            for problem in rendered.problems:
-                if problem not in self._told[1]:
-                    self.context.log.warning(problem)
-            self._told = (self._told[0], rendered.problems)
+        before, self._problems = self._problems, frozenset(rendered.problems)
+        _tell([each for each in rendered.problems if each not in before], self.context.log.warning)
 
     def _tell_mappings(self, rendered: Rendered) -> None:
-        for mapping in rendered.mappings:
-            if mapping not in self._told[0]:
-                self.context.log.info(mapping)
-        self._told = (rendered.mappings, self._told[1])
+        before, self._mappings = self._mappings, frozenset(rendered.mappings)
+        _tell([each for each in rendered.mappings if each not in before], self.context.log.info)
+
+
+def _tell(lines: Sequence[str], tell: Callable[[str], object]) -> None:
+    for line in lines[:_LINES]:
+        tell(line)
+    if len(lines) > _LINES:
+        tell(f"and {len(lines) - _LINES} more of these")
 
 
 def _holds(path: Path, text: str) -> bool:

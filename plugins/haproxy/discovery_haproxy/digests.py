@@ -37,7 +37,8 @@ def _look(path: Path) -> Look:
         states = [(file.name, file.stat()) for file in files if path is file or file.is_file()]
     except OSError:
         return ()
-    return tuple((name, state.st_mtime_ns, state.st_size, state.st_ino) for name, state in states)
+    # Not the time of modification, which `cp -p` and the like set.
+    return tuple((name, state.st_ctime_ns, state.st_size, state.st_ino) for name, state in states)
 
 
 def _read(path: Path, look: Look) -> str:

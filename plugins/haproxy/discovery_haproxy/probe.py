@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from discovery.errors import ApplyError
+from discovery_haproxy.process import look
 
 _LISTENING = "0A"
 _ANY = ("", "*")
@@ -42,8 +43,11 @@ def _probe_address(bind: str, ours: Callable[[], Collection[int]]) -> None:
         except socket.gaierror:
             return
         except OSError as error:
-            holders = _holders(host, int(port)) if error.errno == errno.EADDRINUSE else set()
+            sockets = _listening(host, int(port)) if error.errno == errno.EADDRINUSE else {}
+            holders = _owners(sockets)
             if holders and holders <= set(ours()):
+                return
+            if sockets and not holders and _are_hidden(ours(), set(sockets.values())):
                 return
             raise ApplyError(_explain(bind, error, holders)) from None
 
@@ -77,16 +81,20 @@ def _probe_path(bind: str, ours: Callable[[], Collection[int]]) -> None:
         raise ApplyError(_explain(bind, OSError(errno.EADDRINUSE, ""), holders))
 
 
-def _holders(host: str, port: int) -> set[int]:
-    """The processes that listen where `host:port` would; those of other users cannot be seen."""
+def _listening(host: str, port: int) -> dict[str, str]:
+    """The sockets, and for each its user, that listen where `host:port` would."""
     wanted = ipaddress.ip_address(0 if host in _ANY else host)
-    inodes = {
-        words[9]
+    return {
+        words[9]: words[7]
         for table in ("tcp", "tcp6")
         for words in _table(table)
         if len(words) > 9 and words[3] == _LISTENING and _overlaps(words[1], wanted, port)
     }
-    return _owners(inodes)
+
+
+def _are_hidden(ours: Iterable[int], users: set[str]) -> bool:
+    """Whether the sockets of these users are of ours: the kernel hides what a program with capabilities has open."""
+    return users == {str(os.geteuid())} and any((found := look(pid)) and not found.program for pid in ours)
 
 
 def _overlaps(local: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
@@ -107,6 +115,7 @@ def _table(name: str) -> Iterable[list[str]]:
 
 
 def _owners(inodes: Collection[str]) -> set[int]:
+    """The processes that have these sockets; those of other users cannot be seen."""
     sought = {f"socket:[{inode}]" for inode in inodes}
     owners = set()
     for process in Path("/proc").glob("[0-9]*") if sought else ():

@@ -96,6 +96,7 @@ def test_requests_go_by_host_and_the_longest_prefix(run: Run, origin: Start, fet
         ("shop.internal", "", "shop"),
         ("shop", "", "rest"),
         ("a.b.wild.example", "", "wild"),
+        ("a.wild.example.:80", "", "wild"),
         ("wild.example", "", "rest"),
     ]:
         assert fetch(url + path, Host=host).body == name, (host, path)

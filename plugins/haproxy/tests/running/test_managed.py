@@ -16,6 +16,7 @@ from discovery.embedded import wheel_program
 from discovery.errors import ApplyError
 from discovery.model import Backend, State
 from discovery.testing import backend, eventually, free_port, require_program
+from discovery_haproxy.digests import Digests
 from discovery_haproxy.process import masters
 
 Fetch = Callable[..., Any]
@@ -52,6 +53,23 @@ def test_a_snapshot_is_served_and_the_next_follows(driving: Drive, fetch: Fetch,
         assert driven.family() == []
         assert not driven.said("state file")
         assert {path.name for path in driven.run_dir.iterdir()} == {"haproxy.cfg", "haproxy.cfg.last-good"}
+
+    asyncio.run(scenario())
+
+
+def test_of_many_services_the_log_tells_a_few(driving: Drive, origins: Origins, bind: str) -> None:
+    def told(driven: Any) -> list[str]:
+        return [entry["event"] for entry in driven.log.entries if bind in entry["event"] or "more of" in entry["event"]]
+
+    async def scenario() -> None:
+        async with driving(bind=bind) as driven:
+            many = [backend(service=f"s{number}", port=origins[0].port) for number in range(100)]
+            await driven.apply(*many)
+            # Each is reached by two host names.
+            assert told(driven)[20:] == ["and 180 more of these"]
+            driven.log.entries.clear()
+            await driven.apply(*many, backend(service="s7", port=origins[1].port))
+            assert told(driven) == [f"s7  http {bind} s7{dots} -> 2 backends" for dots in ("", ".*")]
 
     asyncio.run(scenario())
 
@@ -335,6 +353,18 @@ def test_another_certificate_is_loaded(driving: Drive, origins: Origins, bind: s
             assert after.workers != before.workers
 
     asyncio.run(scenario())
+
+
+def test_a_file_changed_in_place_within_the_same_second_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "site.pem"
+    digests = Digests()
+    file.write_text("one")
+    before = digests.of([file])
+    times = file.stat()
+    file.write_text("two")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digests.changed([file])
+    assert digests.of([file]) != before
 
 
 def test_a_directory_that_cannot_be_used_is_named(driving: Drive, run_dir: Path) -> None:
