@@ -95,8 +95,9 @@ class Daemon:
             self._following.cancel()
             if watch is not None:
                 watch.close()
-            await asyncio.gather(reloads, self._following, return_exceptions=True)
-            await self._stop_runners(list(self._runners.values()))
+            # At the same time: a registry that hangs must not keep the consumers from what they have to end.
+            stopping = self._stop_runners(list(self._runners.values()))
+            await asyncio.gather(reloads, self._following, stopping, return_exceptions=True)
             if self._admin is not None:
                 await self._admin.close()
 

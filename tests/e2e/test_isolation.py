@@ -59,6 +59,34 @@ def discovery_backends_changed(changes, snapshot):
     with Path({path!r}).open("a") as log:
         print(snapshot.revision, len(changes.added), len(changes.removed), file=log)
 """
+LEAVES = """
+class It(Consumer[Options]):
+    Config = Options
+
+    async def apply(self, update: Update) -> None:
+        pass
+
+    async def teardown(self) -> None:
+        self.config.path.touch()
+"""
+HANGS = """
+import asyncio
+from discovery import hookimpl
+from discovery.registry import Reset
+from discovery.registry.memory import MemoryRegistry
+
+class Hanging(MemoryRegistry):
+    async def watch(self):
+        try:
+            yield Reset(1, {})
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+@hookimpl
+def discovery_register_registries(register):
+    register("hangs", lambda url: Hanging())
+"""
 
 
 def test_bad_neighbours_delay_nobody(
@@ -124,3 +152,16 @@ def test_an_observer_is_told_of_every_change(
     eventually_sync(lambda: len(told.read_text().splitlines()) == 1, timeout=20)
     write("web/b", "10.0.0.2:80")
     eventually_sync(lambda: told.read_text().splitlines()[-1].endswith(" 1 0"))
+
+
+def test_a_registry_that_hangs_does_not_keep_consumers_from_stopping(
+    tmp_path: Path, start_daemon: Any, install_plugin: Callable[..., None]
+) -> None:
+    install_plugin("hangs", HANGS)
+    install_plugin("leaves", consumer("leaves", LEAVES))
+    left = tmp_path / "left"
+    daemon = start_daemon("--registry", "hangs://", "--plugin", "leaves", "--set", f"leaves.path={left}")
+    eventually_sync(daemon.is_ready, timeout=20)
+    daemon.process.terminate()
+    eventually_sync(left.exists, timeout=20)
+    daemon.process.kill()
