@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from discovery.errors import ConfigError
 
@@ -25,22 +25,24 @@ class RegistryURL:
         if "://" not in url:
             shown = url.rpartition("@")[2]  # a password may stand before it
             raise ConfigError(f"registry {shown!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
-        try:
-            parts = urlsplit(url)
-        except ValueError:  # its text may quote the password
-            raise ConfigError("the registry URL cannot be read: write what is unusual in it as %XX") from None
-        login, at, hosts = parts.netloc.rpartition("@")
+        # Not by urlsplit: newer Pythons let it take one address in brackets alone.
+        scheme, _, rest = url.partition("#")[0].strip().partition("://")
+        rest, _, query = rest.partition("?")
+        netloc, slash, path = rest.partition("/")
+        if not (scheme + rest).isprintable():  # it may be the password that is not
+            raise ConfigError("the registry URL cannot be read: write what is unusual in it as %XX")
+        login, at, hosts = netloc.rpartition("@")
         if not at and "@" in url and hosts and not hosts.rpartition(":")[2].isdigit():
             raise ConfigError("the registry URL has an '@' behind its host: in a password write / ? # as %2F %3F %23")
         username, _, password = login.partition(":")
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        pairs = parse_qsl(query, keep_blank_values=True)
         options = dict(pairs)
         if len(options) != len(pairs):
-            raise ConfigError(f"registry URL {parts.scheme}://{hosts}: an option is given twice")
+            raise ConfigError(f"registry URL {scheme}://{hosts}: an option is given twice")
         return cls(
-            scheme=parts.scheme,
+            scheme=scheme.lower(),
             endpoints=tuple(host for host in hosts.split(",") if host),
-            path=unquote(parts.path),
+            path=unquote(slash + path),
             username=unquote(username) or None,
             password=unquote(password) or None,
             options=MappingProxyType(options),

@@ -38,6 +38,8 @@ def test_members_and_prefix(url: str, endpoints: tuple[str, ...], prefix: bytes)
         ("etcd://a:99999", "99999"),
         ("etcd://::1", "brackets"),
         ("etcd://a b", "a b"),
+        ("etcd://[::1", "'[::1' is not HOST"),
+        ("etcd://a\nb", "cannot be read"),
         ("etcd://a//x", "empty part"),
         ("etcd://a?casert=x", "did you mean"),
         ("etcds://a?pasword_file=x", "'password_file'"),
