@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery import plugins, systemd
 from discovery.admin import Admin
 from discovery.config import Settings
-from discovery.errors import CannotStartError, ConfigError
+from discovery.errors import ConfigError
 from discovery.files import FileWatch
 from discovery.instances import Instances, build
 from discovery.lastgood import LastGood, state_dir
@@ -20,7 +20,7 @@ from discovery.logs import configure_logging
 from discovery.model import Snapshot
 from discovery.registry import Registry
 from discovery.rundir import base_run_dir
-from discovery.runner import Instance, Phase, Runner
+from discovery.runner import Instance, Phase, Runner, describe
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
 from discovery.watcher import Observation, observe
@@ -247,9 +247,9 @@ class Daemon:
             systemd.reloading()
             try:
                 await self._reload_settings()
-            except (ConfigError, CannotStartError) as error:
-                self._config_error = str(error)
-                self._log.error("the new configuration is invalid and was not applied", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not end reloading
+                self._config_error = describe(error)
+                self._log.error("the new configuration is invalid and was not applied", reason=self._config_error)
             else:
                 self._config_error = None
             systemd.notify("READY=1")

@@ -151,6 +151,23 @@ def test_an_invalid_new_configuration_is_reported_and_not_applied(
 
 
 @pytest.mark.usefixtures("copies")
+def test_a_broken_plugin_in_a_new_configuration_does_not_end_reloading(
+    tmp_path: Path, start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+) -> None:
+    url, write = file_registry
+    out = tmp_path / "out"
+    install_plugin("broken", "import no_such_module_anywhere")
+    write("web/a", "10.0.0.1:80")
+    path = config(tmp_path / "discovery.toml", url, consumer("one", out))
+    daemon = start_daemon("--config", str(path))
+    eventually_sync(out.exists, timeout=20)
+    config(path, "broken://", consumer("one", out))
+    eventually_sync(lambda: "no_such_module_anywhere" in (daemon.get("/healthz")[1]["config_error"] or ""))
+    config(path, url, consumer("one", out, "fine"))
+    eventually_sync(lambda: out.read_text() == "fine 10.0.0.1:80")
+
+
+@pytest.mark.usefixtures("copies")
 def test_another_registry_is_followed_after_a_reload(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
     url, write = file_registry
     out, other = tmp_path / "out", tmp_path / "other"
