@@ -90,6 +90,13 @@ def test_a_password_comes_from_the_url_its_file_or_the_environment(tmp_path: Pat
         assert (login.user, login.password()) == ("u", password)
 
 
+def test_a_password_that_is_no_text_is_refused_and_not_shown() -> None:
+    for url, environment in ("etcd://u@a", "secret\udcff"), ("etcd://u:secret\udcff@a", ""):
+        with pytest.raises(ConfigError) as raised:
+            settings(url, **{PASSWORD_VARIABLE: environment})
+        assert "secret" not in str(raised.value)
+
+
 def test_a_password_file_that_vanishes_is_a_refusal_to_retry(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("secret")

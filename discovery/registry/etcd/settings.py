@@ -155,6 +155,10 @@ def _login(url: RegistryURL, environment: Mapping[str, str]) -> Login | None:
             raise ConfigError(str(error)) from None
         return login
     if password := environment.get(PASSWORD_VARIABLE):
+        try:
+            password.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"registry {url}: {PASSWORD_VARIABLE} is not UTF-8 text") from None
         return Login(url.username, password)
     raise ConfigError(
         f"registry {url}: the user has no password: set {PASSWORD_VARIABLE}, add ?password_file=FILE,"
