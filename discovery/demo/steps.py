@@ -58,11 +58,11 @@ def _require_parts() -> None:
             missing.append(program)
     if missing:
         raise ConfigError(
-            f"the demo needs {' and '.join(missing)}: pip install 'discovery-framework[demo]',"
+            f"the demo needs {' and '.join(missing)}: `pip install '.[demo]'` in a checkout,"
             " or apt install etcd-server haproxy"
         )
     if "haproxy" not in plugins.installed():
-        raise ConfigError("the demo needs the haproxy plugin: pip install discovery-haproxy")
+        raise ConfigError("the demo needs the haproxy plugin: `pip install ./plugins/haproxy` in a checkout")
 
 
 class _Demo:

