@@ -29,11 +29,11 @@ class RegistryURL:
         scheme, _, rest = url.partition("#")[0].strip().partition("://")
         rest, _, query = rest.partition("?")
         netloc, slash, path = rest.partition("/")
-        if not (scheme + rest).isprintable():  # it may be the password that is not
+        if any(character < " " for character in scheme + rest):  # it may be in the password
             raise ConfigError("the registry URL cannot be read: write what is unusual in it as %XX")
         login, at, hosts = netloc.rpartition("@")
-        if not at and "@" in url and hosts and not hosts.rpartition(":")[2].isdigit():
-            raise ConfigError("the registry URL has an '@' behind its host: in a password write / ? # as %2F %3F %23")
+        if not at and "@" in url and hosts:  # even behind HOST:PORT, which may be a user and digits of a password
+            raise ConfigError("the registry URL has an '@' behind its host: write @ / ? # as %40 %2F %3F %23")
         username, _, password = login.partition(":")
         pairs = parse_qsl(query, keep_blank_values=True)
         options = dict(pairs)

@@ -82,12 +82,21 @@ def test_a_password_comes_from_the_url_its_file_or_the_environment(tmp_path: Pat
     file.write_text("from file\n")
     for url, password in (
         ("etcd://u:p%40ss@a", "p@ss"),
+        ("etcd://u:p\u2100ss@a", "p\u2100ss"),
         (f"etcd://u@a?password_file={file}", "from file"),
         ("etcd://u@a", "from environment"),
     ):
         login = settings(url, **{PASSWORD_VARIABLE: "from environment"}).login
         assert login is not None
         assert (login.user, login.password()) == ("u", password)
+
+
+@pytest.mark.parametrize("password", ["se/cret", "12/secret", "12?secret", "12#secret"])
+def test_what_may_be_a_password_behind_a_slash_is_refused_and_not_shown(password: str) -> None:
+    with pytest.raises(ConfigError, match="%2F") as raised:
+        settings(f"etcd://user:{password}@10.0.0.1:2379/services")
+    assert "cret" not in str(raised.value)
+    assert settings("etcd://10.0.0.1:2379/ser%40vices").prefix == b"/ser@vices/"
 
 
 def test_a_password_that_is_no_text_is_refused_and_not_shown() -> None:
