@@ -29,7 +29,7 @@ class RegistryURL:
         scheme, _, rest = url.partition("#")[0].strip().partition("://")
         rest, _, query = rest.partition("?")
         netloc, slash, path = rest.partition("/")
-        if any(character < " " for character in scheme + rest):  # it may be in the password
+        if not (scheme + rest).isprintable():  # it may be the password that is not
             raise ConfigError("the registry URL cannot be read: write what is unusual in it as %XX")
         login, at, hosts = netloc.rpartition("@")
         if not at and "@" in url and hosts:  # even behind HOST:PORT, which may be a user and digits of a password
