@@ -11,11 +11,14 @@ from enum import StrEnum
 from itertools import chain, compress
 from operator import attrgetter, is_not
 from types import MappingProxyType
+from typing import TypeVar
 from zlib import crc32
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _BY_ID = attrgetter("id")
 _RUN_LENGTH = 64
+
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -150,18 +153,11 @@ def diff(old: Snapshot | None, new: Snapshot) -> Changes:
     updated: list[Backend] = []
     removed: list[Backend] = []
     before: Mapping[str, Service] = old.services if old is not None else {}
-    for name in _changed_names(before, new.services):
-        was, now = before.get(name), new.services.get(name)
-        _diff_runs(was.runs if was else (), now.runs if now else (), added, updated, removed)
+    was, now = _not_shared(tuple(before.values()), tuple(new.services.values()))
+    old_services, new_services = ({service.name: service.runs for service in each} for each in (was, now))
+    for name in sorted(old_services.keys() | new_services.keys()):
+        _diff_runs(old_services.get(name, ()), new_services.get(name, ()), added, updated, removed)
     return Changes(tuple(added), tuple(updated), tuple(removed))
-
-
-def _changed_names(before: Mapping[str, Service], after: Mapping[str, Service]) -> Iterable[str]:
-    """The services that are not the same object in both, ordered."""
-    if before.keys() == after.keys():
-        return compress(after, map(is_not, before.values(), after.values()))
-    changed = {name for name, service in after.items() if before.get(name) is not service}
-    return sorted(changed | (before.keys() - after.keys()))
 
 
 def _diff_runs(
@@ -171,15 +167,25 @@ def _diff_runs(
     updated: list[Backend],
     removed: list[Backend],
 ) -> None:
-    shared = set(map(id, was)) & set(map(id, now))
-    old = {backend.id: backend for run in was if id(run) not in shared for backend in run}
-    for backend in chain.from_iterable(run for run in now if id(run) not in shared):
+    was, now = _not_shared(was, now)
+    before, after = _not_shared(tuple(chain.from_iterable(was)), tuple(chain.from_iterable(now)))
+    old = {backend.id: backend for backend in before}
+    for backend in after:
         previous = old.pop(backend.id, None)
         if previous is None:
             added.append(backend)
-        elif previous is not backend and previous != backend:
+        elif previous != backend:
             updated.append(backend)
     removed.extend(old.values())
+
+
+def _not_shared(was: tuple[T, ...], now: tuple[T, ...]) -> tuple[tuple[T, ...], tuple[T, ...]]:
+    """What of each is not, as the same object, in the other; of two of one length, not in the same place there."""
+    if len(was) == len(now):
+        differs = tuple(map(is_not, was, now))
+        return tuple(compress(was, differs)), tuple(compress(now, differs))
+    shared = set(map(id, was)) & set(map(id, now))
+    return tuple(each for each in was if id(each) not in shared), tuple(each for each in now if id(each) not in shared)
 
 
 def _ends_run(backend: Backend) -> bool:

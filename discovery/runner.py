@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery import rundir
 from discovery.backoff import delays
 from discovery.errors import CannotStartError, DiscoveryError
-from discovery.model import Changes, Snapshot, diff
+from discovery.model import Snapshot, diff
 from discovery.plugin import AnyConsumer, Context, Health, PluginConfig, Update
 
 HEALTH_EVERY = 2.0
@@ -94,6 +94,7 @@ class Runner:
         self._log = log.bind(consumer=instance.name)
         self._changed = changed
         self._status = ConsumerStatus(instance.name, instance.plugin)
+        self._phase = (Phase.STARTING, time.monotonic())
         self._wake = _Wake()
         self._offered: Snapshot | None = None
         self._behind_since = 0.0
@@ -113,11 +114,14 @@ class Runner:
     @property
     def status(self) -> ConsumerStatus:
         """How it is now; from any thread."""
-        status, applied, offered = self._status, self._applied, self._offered
-        if offered is None:
-            return status
-        behind_since = None if offered is applied else self._behind_since
-        return replace(status, offered_revision=offered.revision, behind_since=behind_since)
+        (phase, phase_since), applied, offered = self._phase, self._applied, self._offered
+        return replace(
+            self._status,
+            phase=phase,
+            phase_since=phase_since,
+            offered_revision=None if offered is None else offered.revision,
+            behind_since=None if offered is applied else self._behind_since,
+        )
 
     def start(self) -> None:
         """Begin, on a thread of its own."""
@@ -156,7 +160,7 @@ class Runner:
         return not self._thread.is_alive()
 
     def _on_stop(self) -> None:
-        grace = FINISH_GRACE if self._status.phase is Phase.APPLYING else 0
+        grace = FINISH_GRACE if self._phase[0] is Phase.APPLYING else 0
         asyncio.get_running_loop().call_later(grace, self._interrupt)
 
     def _interrupt(self) -> None:
@@ -164,10 +168,13 @@ class Runner:
         if self._task is not None and not self._tearing_down:
             self._task.cancel()
 
-    def _report(self, **changes: Any) -> None:
-        if "phase" in changes:
-            changes["phase_since"] = time.monotonic()
+    def _enter(self, phase: Phase) -> None:
+        self._phase = (phase, time.monotonic())
+
+    def _report(self, phase: Phase | None = None, **changes: Any) -> None:
         self._status = replace(self._status, **changes)
+        if phase is not None:
+            self._enter(phase)
 
     def _run(self) -> None:
         try:
@@ -179,10 +186,10 @@ class Runner:
             self._log.error("consumer died", reason=describe(error), exc_info=error)
             self._die(describe(error))
         else:
-            self._report(phase=Phase.STOPPED)
+            self._enter(Phase.STOPPED)
 
     def _die(self, reason: str) -> None:
-        self._report(phase=Phase.DEAD, error=reason, setup_tried=True)
+        self._report(Phase.DEAD, error=reason, setup_tried=True)
         self._changed()
 
     async def _main(self) -> None:
@@ -213,13 +220,13 @@ class Runner:
 
     async def _serve_as(self, instance: Instance) -> Instance | None:
         """Be `instance` until stopped (None) or told to become another, which is returned."""
-        self._report(phase=Phase.STARTING)
+        self._enter(Phase.STARTING)
         context = Context(instance.name, self._run_dir, self._log, self.request_apply)
         consumer = instance.consumer(instance.config, context)
         try:
             await consumer.setup()
             self._applied, self._behind_since = None, time.monotonic()
-            self._report(phase=Phase.WAITING, setup_tried=True, error=None)
+            self._report(Phase.WAITING, setup_tried=True, error=None)
             self._changed()
             return await self._follow(consumer, instance)
         finally:
@@ -270,7 +277,7 @@ class Runner:
             self._report(applied_revision=snapshot.revision)
             return True
         begun = time.monotonic()
-        self._report(phase=Phase.APPLYING)
+        self._enter(Phase.APPLYING)
         try:
             await consumer.apply(Update(snapshot, previous, changes))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -279,13 +286,13 @@ class Runner:
         took = time.monotonic() - begun
         self._applied = snapshot
         self._report(
-            phase=Phase.WAITING,
+            Phase.WAITING,
             applied_revision=snapshot.revision,
             applies=self._status.applies + 1,
             apply_seconds=self._status.apply_seconds + took,
             error=None,
         )
-        self._log.debug("applied", revision=snapshot.revision, seconds=round(took, 3), **_counts(changes))
+        self._log.debug("applied", revision=snapshot.revision, seconds=took)
         return True
 
     async def _check_health(self, consumer: AnyConsumer) -> None:
@@ -301,7 +308,7 @@ class Runner:
         known = isinstance(error, DiscoveryError | OSError)
         repeated = reason == self._status.error
         self._log.error(what, reason=reason, exc_info=None if known or repeated else error)
-        self._report(phase=Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
+        self._report(Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
 
 
 class _Wake:
@@ -347,8 +354,3 @@ def describe(error: BaseException) -> str:
     """An exception in one line: our own in their own words, others with their type."""
     text = " ".join(str(error).split())
     return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")
-
-
-def _counts(changes: Changes) -> dict[str, int]:
-    counts = {"added": len(changes.added), "updated": len(changes.updated), "removed": len(changes.removed)}
-    return {name: count for name, count in counts.items() if count}
