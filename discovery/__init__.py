@@ -7,32 +7,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from discovery.checks import Check, Outcome, Probe, Verdict
     from discovery.errors import ApplyError, CannotStartError, ConfigError, DiscoveryError
     from discovery.hookspecs import hookimpl
     from discovery.model import Backend, Changes, Rejected, Service, Snapshot, State, diff
-    from discovery.plugin import Consumer, Context, Health, PluginConfig, Update
+    from discovery.plugin import Candidate, Consumer, Context, Health, Inventory, PluginConfig, Provider, Update
 
 __all__ = [
     "ApplyError",
     "Backend",
     "CannotStartError",
+    "Candidate",
     "Changes",
+    "Check",
     "ConfigError",
     "Consumer",
     "Context",
     "DiscoveryError",
     "Health",
+    "Inventory",
+    "Outcome",
     "PluginConfig",
+    "Probe",
+    "Provider",
     "Rejected",
     "Service",
     "Snapshot",
     "State",
     "Update",
+    "Verdict",
     "diff",
     "hookimpl",
 ]
 
-_HOMES = ("errors", "model", "plugin", "hookspecs")  # lightest first
+_HOMES = ("errors", "model", "checks", "plugin", "hookspecs")  # lightest first
 
 
 def __getattr__(name: str) -> Any:

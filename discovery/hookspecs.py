@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pluggy
 
 from discovery.model import Changes, Snapshot
-from discovery.plugin import AnyConsumer
+from discovery.plugin import AnyConsumer, AnyProvider
 from discovery.registry import RegistryFactory
 
 hookspec = pluggy.HookspecMarker("discovery")
@@ -15,6 +15,11 @@ hookimpl = pluggy.HookimplMarker("discovery")
 @hookspec
 def discovery_register_consumers(register: Callable[[str, type[AnyConsumer]], None]) -> None:
     """Call `register(name, ConsumerClass)` for each consumer; the name is the entry point's."""
+
+
+@hookspec
+def discovery_register_providers(register: Callable[[str, type[AnyProvider]], None]) -> None:
+    """Call `register(name, ProviderClass)` for each provider; the name is the entry point's."""
 
 
 @hookspec

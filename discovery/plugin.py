@@ -1,15 +1,17 @@
-"""What plugin authors implement and are given: consumers and their configuration, context, updates and health."""
+"""What plugin authors implement and are given: consumers and providers, their configuration, context and health."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger
 
-from discovery.model import Changes, Snapshot
+from discovery.checks import Check
+from discovery.model import Backend, Changes, Snapshot
 
 
 class PluginConfig(BaseModel):
@@ -32,7 +34,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a consumer says of itself; `detail` is one line for a person."""
+    """What a plugin says of itself; `detail` is one line for a person."""
 
     ok: bool = True
     detail: str = ""
@@ -97,3 +99,60 @@ class Consumer(ABC, Generic[C]):
 
 
 AnyConsumer = Consumer[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backend that a provider has found, registered while every one of `checks` passes; without any, always."""
+
+    backend: Backend
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything that a provider finds at one moment: what is not in it is withdrawn.
+
+    `problems` are the things that were found but cannot be registered, each named as its user knows it (`container
+    web-1`), with the reason in a line. The core logs each once, and shows them for as long as they stand.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Provider(ABC, Generic[C]):
+    """Finds the backends of this machine; the core checks them and keeps them registered.
+
+    Each instance has a thread and an event loop of its own, on which every method but `__init__` runs. What blocks
+    there delays the checks of its own candidates, and nobody else.
+    """
+
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
+    """The type of the configuration; the core validates it before the instance is made."""
+
+    def __init__(self, config: C, context: Context) -> None:
+        """Keep the arguments. No I/O here: `setup` is for that."""
+        self.config = config
+        self.context = context
+
+    async def setup(self) -> None:
+        """Acquire what is needed. Raise to be tried again later, or `CannotStartError` never to be."""
+
+    @abstractmethod
+    def discover(self) -> AsyncGenerator[Inventory, None]:
+        """Yield what there is: at once, and again whenever it may have changed. Never ends by itself.
+
+        Each Inventory is complete; an equal one costs nothing. Raise when nothing can be seen (never yield less for
+        it): what was found last stands, is still checked, and `discover` is called again after a while.
+        """
+
+    async def health(self) -> Health:
+        """How it is, beyond what the core knows from `discover`. Called every few seconds."""
+        return Health()
+
+    async def teardown(self) -> None:
+        """Release everything. Called once, also after a failed `setup`."""
+
+
+AnyProvider = Provider[Any]

@@ -3,7 +3,7 @@
 Keys are relative to the registry's prefix: `<service>/<id>`. Values are bytes; `discovery.codec` reads and writes them.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,12 @@ class Lease(Protocol):
 
     async def delete(self, backend: Backend) -> None:
         """Remove the record if it is still this lease's; otherwise do nothing. Raises as `put` does."""
+
+    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+        """Remove what an earlier run of this owner left: its records under other leases, but for the keys in `keep`.
+
+        Returns the keys removed. A record that changes hands meanwhile is left alone. Raises as `put` does.
+        """
 
     async def lost(self) -> str:
         """Wait until the lease, or a record under it, is gone or taken over, and return why."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -166,6 +166,15 @@ class MemoryLease:
         key = key_of(backend)
         if self._registry.holder(key) is self:
             self._registry.change({}, {key}, holder=self)
+
+    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+        """See `Lease.sweep`."""
+        self._check()
+        held = self._registry.held_by(self)
+        records = {key: decode(key, value) for key, value in self._registry.records.items() if key not in held}
+        ours = {key for key, record in records.items() if isinstance(record, Record) and record.owner == self.owner}
+        self._registry.change({}, ours.difference(keep))
+        return frozenset(ours.difference(keep))
 
     async def lost(self) -> str:
         """See `Lease.lost`."""

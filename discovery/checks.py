@@ -1,0 +1,50 @@
+"""What a health check is: a probe of one backend, how often, and what follows from its outcome."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol, runtime_checkable
+
+from discovery.model import Backend
+
+
+class Verdict(StrEnum):
+    """What a probe found, the worst last."""
+
+    PASSING = "passing"
+    DRAINING = "draining"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run of a probe: `detail` is one line for a person, `weight` (0-256) what the backend should be given now."""
+
+    verdict: Verdict = Verdict.PASSING
+    detail: str = ""
+    weight: int | None = None
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """Looks at a backend once. Hashable and compared by value, so that an equal one is known to be the same."""
+
+    async def __call__(self, backend: Backend) -> Outcome:
+        """Look once. What it raises is a failure, told in one line; the core cancels it when its time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A probe and its rules. Times are seconds.
+
+    The first outcome counts at once; from then on `rise` successes in a row end a failure and `fall` failures begin
+    one. What fails is withdrawn, or kept as draining. A probe that gives weights is followed smoothly, the announced
+    weight changing at most once in `weight_interval`.
+    """
+
+    probe: Probe
+    interval: float = 5.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+    on_failure: Literal["withdraw", "drain"] = "withdraw"
+    weight_interval: float = 10.0
