@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ApplyError",
     "Backend",
-    "CannotStartError",
     "Candidate",
+    "CannotStartError",
     "Changes",
     "Check",
     "ConfigError",
