@@ -91,6 +91,13 @@ def validate(backend: Backend) -> Backend:
     )
 
 
+def validate_owner(owner: str) -> str:
+    """The owner as it may stand in a record. Raises RecordError."""
+    if not owner:
+        raise RecordError("the owner is empty")
+    return _text("owner", owner)
+
+
 def key_of(backend: Backend) -> str:
     """The backend's key, relative to the prefix."""
     return f"{backend.service}/{backend.id}"

@@ -3,23 +3,31 @@
 import datetime as dt
 import tomllib
 import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field
 
-from discovery.errors import ConfigError
+from discovery import plugins
+from discovery.codec import validate_owner
+from discovery.errors import ConfigError, PluginError, RecordError
 from discovery.plugin import PluginConfig
 from discovery.registry import RegistryURL
+from discovery.validation import dotted, validate
 
 DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
 DEFAULT_ADMIN = "127.0.0.1:9901"
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _owner(text: str) -> str:
+    try:
+        return validate_owner(text)
+    except RecordError as error:
+        raise ValueError(str(error)) from None
 
 
 class RegistrySettings(PluginConfig):
@@ -43,12 +51,28 @@ class LogSettings(PluginConfig):
     format: Literal["text", "json"] = "text"
 
 
-class InstanceSettings(PluginConfig):
-    """What the core reads of a `[consumers.NAME]` table; the rest is the plugin's."""
+class InstanceTable(PluginConfig):
+    """What the core reads of every instance's table; the rest is the plugin's."""
 
     plugin: str = Field(description="Name of the plugin, as `discovery plugins` lists it")
+
+
+class ConsumerTable(InstanceTable):
+    """The core's part of a `[consumers.NAME]` table."""
+
     quiet_period: Annotated[float, Field(ge=0, le=60)] = Field(
         0.0, description="Seconds to wait after a change, so that those which follow closely are applied with it"
+    )
+
+
+class ProviderTable(InstanceTable):
+    """The core's part of a `[providers.NAME]` table."""
+
+    ttl: Annotated[float, Field(ge=1, le=3600)] = Field(
+        10.0, description="Seconds that what is registered outlives a machine that died"
+    )
+    owner: Annotated[str, AfterValidator(_owner)] | None = Field(
+        None, description="Who registers; by default this machine and the instance. No two that live may share it"
     )
 
 
@@ -61,15 +85,32 @@ class FileSettings(PluginConfig):
     run_dir: Path | None = Field(None, description="Directory for sockets, locks and generated files")
     state_dir: Path | None = Field(None, description="Directory for the last good snapshot")
     consumers: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Plugins that follow the registry")
+    providers: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Plugins that register what runs on this machine"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
     """One consumer as asked for; `options` are for its plugin to validate, with `validate_options`."""
 
+    table: ClassVar[str] = "consumers"
     name: str
     plugin: str
     quiet_period: float
+    options: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """One provider as asked for; `options` are for its plugin to validate, `owner` is None for the default."""
+
+    table: ClassVar[str] = "providers"
+    name: str
+    plugin: str
+    ttl: float
+    owner: str | None
     options: Mapping[str, Any]
     place: str
 
@@ -85,6 +126,7 @@ class Settings:
     run_dir: Path | None
     state_dir: Path | None
     consumers: Mapping[str, ConsumerSettings]
+    providers: Mapping[str, ProviderSettings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +149,11 @@ def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Sett
     if path is not None and (overrides.assignments or overrides.admin is not None):
         place += " and command line"
     raw = _read(path) if path is not None else {}
-    consumers = raw.setdefault("consumers", {})
-    if not isinstance(consumers, dict):
-        raise ConfigError(f"{place}: consumers: must be a table")
+    instances = _instance_tables(raw, place)
     for plugin in overrides.plugins:
-        consumers.setdefault(plugin, {"plugin": plugin})
+        _add(instances, plugin)
     for assignment in overrides.assignments:
-        _assign(consumers, assignment)
+        _assign(instances, assignment)
     if overrides.registry is not None:
         raw["registry"] = {"url": overrides.registry}
     for name in ("admin", "run_dir", "state_dir"):
@@ -132,40 +172,35 @@ def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Sett
         log=parsed.log,
         run_dir=parsed.run_dir,
         state_dir=parsed.state_dir,
-        consumers={name: _consumer(name, options, place) for name, options in parsed.consumers.items()},
+        consumers={name: _consumer(name, table, place) for name, table in parsed.consumers.items()},
+        providers={name: _provider(name, table, place) for name, table in parsed.providers.items()},
     )
 
 
-def validate(model: type[M], raw: Any, place: str, at: tuple[str, ...] = ()) -> M:
-    """`raw` as `model`. Raises ConfigError, a line for each fault: place, key, what is wrong, what was meant.
-
-    `place` names the file or the command line, `at` the keys that lead to `raw` in it.
-    """
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        lines = [_fault(model, fault, place, at) for fault in error.errors(include_url=False, include_context=False)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+def validate_options(settings: ConsumerSettings | ProviderSettings, model: type[M]) -> M:
+    """An instance's options as its plugin's configuration. Raises ConfigError."""
+    return validate(model, dict(settings.options), settings.place, (settings.table, settings.name))
 
 
-def validate_options(settings: ConsumerSettings, model: type[M]) -> M:
-    """A consumer's options as its plugin's configuration. Raises ConfigError."""
-    return validate(model, dict(settings.options), settings.place, ("consumers", settings.name))
-
-
-def json_schema(consumers: Mapping[str, type[PluginConfig]]) -> dict[str, Any]:
+def json_schema(
+    consumers: Mapping[str, type[PluginConfig]],
+    providers: Mapping[str, type[PluginConfig]] = types.MappingProxyType({}),
+) -> dict[str, Any]:
     """The JSON schema of the whole configuration file, given the plugins' own configuration types by plugin name."""
     schema = FileSettings.model_json_schema()
     definitions = schema.setdefault("$defs", {})
-    variants = []
-    for name, config in sorted(consumers.items()):
-        options = config.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
-        definitions |= {f"{name}.{key}": value for key, value in options.pop("$defs", {}).items()}
-        core = InstanceSettings.model_json_schema()
-        options["properties"] = core["properties"] | {"plugin": {"const": name}} | options.get("properties", {})
-        options["required"] = ["plugin", *options.get("required", ())]
-        variants.append(options)
-    schema["properties"]["consumers"]["additionalProperties"] = {"oneOf": variants} if variants else True
+    kinds = (("consumers", ConsumerTable, consumers), ("providers", ProviderTable, providers))
+    for table, core, configs in kinds:
+        variants = []
+        for name, config in sorted(configs.items()):
+            prefix = f"{table}.{name}"
+            options = config.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
+            definitions |= {f"{prefix}.{key}": value for key, value in options.pop("$defs", {}).items()}
+            ours = core.model_json_schema()["properties"]
+            options["properties"] = ours | {"plugin": {"const": name}} | options.get("properties", {})
+            options["required"] = ["plugin", *options.get("required", ())]
+            variants.append(options)
+        schema["properties"][table]["additionalProperties"] = {"oneOf": variants} if variants else True
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -178,15 +213,47 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
 
 
-def _assign(consumers: dict[str, Any], assignment: str) -> None:
+def _instance_tables(raw: dict[str, Any], place: str) -> dict[str, dict[str, Any]]:
+    """The tables `consumers` and `providers` of `raw`, made if missing, in which no name may be twice."""
+    tables = {name: raw.setdefault(name, {}) for name in ("consumers", "providers")}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{place}: {name}: must be a table")
+    for name in tables["consumers"].keys() & tables["providers"].keys():
+        raise ConfigError(
+            f"{place}: {dotted(('providers', name))}: there is a consumer of that name;"
+            " choose another, since an instance's name stands for one consumer or provider"
+        )
+    return tables
+
+
+def _add(instances: dict[str, dict[str, Any]], plugin: str) -> None:
+    """Add the instance that `--plugin` asks for, in the role that the plugin has, unless there is one of that name."""
+    if any(plugin in table for table in instances.values()):
+        return
+    try:
+        roles = plugins.roles(plugin)
+    except (ConfigError, PluginError):
+        roles = ()  # told by whoever builds it, beside what else there is to run
+    if len(roles) > 1:
+        raise ConfigError(
+            f"--plugin {plugin}: this plugin is a consumer and a provider, which cannot share an instance's name;"
+            " configure what you want in a file, as [consumers.NAME] or [providers.NAME]"
+        )
+    table = "providers" if roles == ("provider",) else "consumers"
+    instances[table][plugin] = {"plugin": plugin}
+
+
+def _assign(instances: dict[str, dict[str, Any]], assignment: str) -> None:
     """Lay one `--set INSTANCE.KEY[.KEY...]=VALUE` over the tables."""
     instance, *path, last, value = _split_assignment(assignment)
-    table = consumers.get(instance)
-    if instance in consumers and not isinstance(table, dict):
-        raise ConfigError(f"--set {assignment}: consumers.{instance} is no table")
-    if not isinstance(table, dict):
-        known = ", ".join(consumers) or "none; add it with --plugin"
+    kind = next((kind for kind, tables in instances.items() if instance in tables), None)
+    if kind is None:
+        known = ", ".join(name for tables in instances.values() for name in tables) or "none; add it with --plugin"
         raise ConfigError(f"--set {assignment}: there is no instance {instance!r}; there are: {known}")
+    table = instances[kind][instance]
+    if not isinstance(table, dict):
+        raise ConfigError(f"--set {assignment}: {kind}.{instance} is no table")
     for key in path:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
@@ -227,12 +294,21 @@ def _value(text: str) -> Any:
 
 
 def _consumer(name: str, raw: Mapping[str, Any], place: str) -> ConsumerSettings:
-    core = {key: raw[key] for key in InstanceSettings.model_fields if key in raw}
-    options = {key: value for key, value in raw.items() if key not in core}
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise ConfigError(f"{place}: {dotted(('consumers', name))}: an instance's name is letters, digits, '-' and '_'")
-    settings = validate(InstanceSettings, core, place, ("consumers", name))
-    return ConsumerSettings(name, settings.plugin, settings.quiet_period, options, place)
+    core, options = _split_table(ConsumerTable, raw, place, ("consumers", name))
+    return ConsumerSettings(name, core.plugin, core.quiet_period, options, place)
+
+
+def _provider(name: str, raw: Mapping[str, Any], place: str) -> ProviderSettings:
+    core, options = _split_table(ProviderTable, raw, place, ("providers", name))
+    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place)
+
+
+def _split_table(model: type[M], raw: Mapping[str, Any], place: str, at: tuple[str, str]) -> tuple[M, dict[str, Any]]:
+    """The core's part of an instance's table, and the plugin's."""
+    if not at[1].replace("-", "").replace("_", "").isalnum():
+        raise ConfigError(f"{place}: {dotted(at)}: an instance's name is letters, digits, '-' and '_'")
+    core = {key: raw[key] for key in model.model_fields if key in raw}
+    return validate(model, core, place, at), {key: value for key, value in raw.items() if key not in core}
 
 
 def _registry_url(settings: RegistrySettings) -> RegistryURL:
@@ -255,59 +331,3 @@ def _admin(text: str, place: str) -> tuple[str, int] | None:
     if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
         raise ConfigError(f'{place}: admin: {text!r} is neither HOST:PORT nor "off"')
     return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...]) -> str:
-    location = tuple(str(part) for part in fault["loc"])
-    known = _known_keys(model, location[:-1])
-    if fault["type"] == "extra_forbidden":
-        near = get_close_matches(location[-1], known, 1) if known else []
-        hint = f"did you mean {near[0]!r}?" if near else f"known here are: {', '.join(sorted(known)) or 'none'}"
-        return f"{place}: {dotted((*at, *location))}: unknown key; {hint}"
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if fault["type"] == "missing":
-        message = "is required"
-    elif fault["type"] in ("dict_type", "model_type", "model_attributes_type"):
-        message = "must be a table"
-    got = fault.get("input")
-    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) and len(repr(got)) < 80 else ""
-    return f"{place}: {dotted((*at, *location)) or 'configuration'}: {message[:1].lower()}{message[1:]}{shown}"
-
-
-def dotted(keys: Iterable[str]) -> str:
-    """Keys as TOML writes them: dotted, quoted where needed."""
-    return ".".join(key if key.replace("-", "").replace("_", "").isalnum() else f'"{key}"' for key in keys)
-
-
-def _known_keys(model: Any, location: tuple[str, ...]) -> set[str]:
-    """The keys that the table at `location` of `model` may have."""
-    models = _models_in(model)
-    for part in location:
-        following: list[Any] = []
-        for candidate in models:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                fields = candidate.model_fields
-                if part in fields:
-                    following += _models_in(fields[part].annotation)
-            else:
-                following += _models_in(typing.get_args(candidate)[-1])
-        # A part that leads nowhere is pydantic's name for one kind of a union: stay.
-        models = following or models
-    return {
-        name
-        for candidate in models
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel)
-        for name in candidate.model_fields
-    }
-
-
-def _models_in(annotation: Any) -> list[Any]:
-    """The models, and the mappings and lists that may hold some, that an annotation allows."""
-    origin = typing.get_origin(annotation)
-    if origin is Annotated:
-        return _models_in(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return [found for option in typing.get_args(annotation) for found in _models_in(option)]
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping | list | tuple):
-        return [annotation]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -1,6 +1,6 @@
 """Finding and loading plugins by entry point. Only what is asked for is imported, and a broken one fails alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -11,7 +11,7 @@ import pluggy
 from discovery import hookspecs
 from discovery.errors import ConfigError, PluginError
 from discovery.model import Changes, Snapshot
-from discovery.plugin import AnyConsumer, Consumer, PluginConfig, Update
+from discovery.plugin import AnyConsumer, AnyProvider, Consumer, PluginConfig, Update
 from discovery.registry import Registry, RegistryFactory, RegistryURL
 from discovery.registry import open_registry as open_builtin_registry
 
@@ -28,6 +28,7 @@ class Plugin:
     distribution: str
     version: str
     consumers: dict[str, type[AnyConsumer]] = field(default_factory=dict)
+    providers: dict[str, type[AnyProvider]] = field(default_factory=dict)
     registries: dict[str, RegistryFactory] = field(default_factory=dict)
 
     @property
@@ -35,6 +36,7 @@ class Plugin:
         """What it offers, in words."""
         return (
             *(f"consumer {name}" for name in self.consumers),
+            *(f"provider {name}" for name in self.providers),
             *(f"registry {scheme}://" for scheme in self.registries),
         )
 
@@ -68,8 +70,10 @@ def load(name: str) -> Plugin:
         manager.register(module, name)
         manager.check_pending()
         consumers: dict[str, type[AnyConsumer]] = {}
+        providers: dict[str, type[AnyProvider]] = {}
         registries: dict[str, RegistryFactory] = {}
         manager.hook.discovery_register_consumers(register=_collector(consumers))
+        manager.hook.discovery_register_providers(register=_collector(providers))
         manager.hook.discovery_register_registries(register=_collector(registries))
         if manager.hook.discovery_backends_changed.get_hookimpls():
             consumers.setdefault(name, _observer(manager))
@@ -78,17 +82,28 @@ def load(name: str) -> Plugin:
         raise PluginError(
             f"the plugin {name!r} ({distribution} {version}) cannot be loaded: {type(error).__name__}: {reason}"
         ) from error
-    if not consumers and not registries:
+    if not (consumers or providers or registries):
         raise PluginError(f"the plugin {name!r} ({distribution} {version}) registers nothing")
-    return Plugin(name, distribution, version, consumers, registries)
+    return Plugin(name, distribution, version, consumers, providers, registries)
 
 
 def consumer_class(name: str) -> type[AnyConsumer]:
     """The consumer that the plugin `name` registers under that name. Raises as `load` does."""
     plugin = load(name)
-    if name not in plugin.consumers:
-        raise ConfigError(f"the plugin {name!r} is no consumer; it provides {', '.join(plugin.provides)}")
-    return plugin.consumers[name]
+    return _named(plugin, "consumer", plugin.consumers)
+
+
+def provider_class(name: str) -> type[AnyProvider]:
+    """The provider that the plugin `name` registers under that name. Raises as `load` does."""
+    plugin = load(name)
+    return _named(plugin, "provider", plugin.providers)
+
+
+def roles(name: str) -> tuple[str, ...]:
+    """What the plugin can be run as: "consumer", "provider", both or neither. Raises as `load` does."""
+    plugin = load(name)
+    kinds: dict[str, Collection[str]] = {"consumer": plugin.consumers, "provider": plugin.providers}
+    return tuple(role for role, names in kinds.items() if name in names)
 
 
 def open_registry(url: str | RegistryURL) -> Registry:
@@ -103,6 +118,12 @@ def open_registry(url: str | RegistryURL) -> Registry:
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     return (point.dist.name, point.dist.version) if point.dist else (point.value, "?")
+
+
+def _named(plugin: Plugin, role: str, classes: Mapping[str, T]) -> T:
+    if plugin.name not in classes:
+        raise ConfigError(f"the plugin {plugin.name!r} is no {role}; it provides {', '.join(plugin.provides)}")
+    return classes[plugin.name]
 
 
 def _collector(into: dict[str, T]) -> Callable[[str, T], None]:
