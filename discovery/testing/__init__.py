@@ -2,7 +2,8 @@
 
 from discovery.testing.builders import backend, snapshot
 from discovery.testing.consumer import ConsumerContract
-from discovery.testing.registry import Follower, RegistryContract, contents, following
+from discovery.testing.follower import Follower, contents, following
+from discovery.testing.registry import RegistryContract
 from discovery.testing.support import eventually, eventually_sync, free_port, require_program
 
 __all__ = [

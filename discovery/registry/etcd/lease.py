@@ -4,6 +4,7 @@ import asyncio
 import math
 import secrets
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
 from discovery.codec import encode, key_of
@@ -86,6 +87,11 @@ class EtcdLease:
         async with self._changing:
             self._keys.discard(key)
             await self._records.delete(key)
+
+    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+        """Remove what an earlier run of this owner left, but for the keys in `keep`."""
+        self._raise_if_lost()
+        return await self._records.sweep(keep)
 
     async def lost(self) -> str:
         """Wait until the lease, or a record under it, is gone or taken over, and return why."""

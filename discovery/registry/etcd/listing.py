@@ -1,6 +1,6 @@
 """Every key under a prefix at one revision, read page by page and linearizable."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from discovery.registry.etcd.connection import Connection
@@ -49,7 +49,11 @@ async def list_prefix(connection: Connection, prefix: bytes, *, revision: int = 
 
 async def _list(connection: Connection, prefix: bytes, revision: int, timeout: float) -> Listing:
     listing = Listing(revision, None)
-    async for page in _pages(connection, prefix, revision, timeout):
+
+    def ask(request: Message, seconds: float) -> Awaitable[Message]:
+        return connection.call(RANGE, request, seconds)
+
+    async for page in pages(ask, prefix, revision, timeout):
         listing.header = listing.header or page.header
         listing.revision = listing.revision or page.header.revision
         for kv in page.kvs:
@@ -59,12 +63,15 @@ async def _list(connection: Connection, prefix: bytes, revision: int, timeout: f
     return listing
 
 
-async def _pages(connection: Connection, prefix: bytes, revision: int, timeout: float) -> AsyncIterator[Message]:
+async def pages(
+    ask: Callable[[Message, float], Awaitable[Message]], prefix: bytes, revision: int, timeout: float
+) -> AsyncIterator[Message]:
+    """The answers to `ask` for range after range, all at one revision; `timeout` is the first one's, in seconds."""
     key, end = prefix, range_end(prefix)
     limit = _FIRST_PAGE_KEYS
     while True:
         request = RangeRequest(key=key, range_end=end, limit=limit, revision=revision)
-        page = await connection.call(RANGE, request, timeout)
+        page = await ask(request, timeout)
         yield page
         if not page.more:
             return

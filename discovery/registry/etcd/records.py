@@ -1,12 +1,14 @@
 """Writing and withdrawing records under a lease, by transactions that may be repeated."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Collection, Iterable
 
 from discovery.codec import Record, decode
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
-from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.client import CALL_SECONDS, Client
+from discovery.registry.etcd.listing import pages
 from discovery.registry.etcd.messages import (
     EQUAL,
+    RANGE,
     TARGET_CREATE,
     TARGET_LEASE,
     TARGET_MOD,
@@ -72,6 +74,28 @@ class Records:
                 success=[RequestOp(request_delete_range=DeleteRangeRequest(key=name))],
             ),
         )
+
+    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+        """Remove the owner's records that are under another lease, or none, but for `keep`; returns their keys."""
+
+        def ask(request: Message, seconds: float) -> Awaitable[Message]:
+            return self._client.call(RANGE, request, timeout=seconds)
+
+        stale: dict[str, Message] = {}
+        async for page in pages(ask, self._prefix, 0, CALL_SECONDS):
+            for kv in page.kvs:
+                if kv.lease == self._lease:
+                    continue
+                key = kv.key[len(self._prefix) :].decode(errors="backslashreplace")
+                if key not in keep and _owner(key, kv) == self._owner:
+                    stale[key] = kv
+        return frozenset([key for key, kv in stale.items() if await self._delete_unchanged(kv)])
+
+    async def _delete_unchanged(self, existing: Message) -> bool:
+        unchanged = Compare(result=EQUAL, target=TARGET_MOD, key=existing.key, mod_revision=existing.mod_revision)
+        removal = RequestOp(request_delete_range=DeleteRangeRequest(key=existing.key))
+        answer = await self._client.call(TXN, TxnRequest(compare=[unchanged], success=[removal]))
+        return bool(answer.succeeded)
 
     async def first_lost(self, keys: Iterable[str], timeout: float) -> str | None:
         """The first of `keys` that is no longer under the lease, in words; None if all are. Linearizable."""

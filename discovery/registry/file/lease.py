@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +39,10 @@ class FileLease:
     async def delete(self, backend: Backend) -> None:
         """See `Lease.delete`."""
         await asyncio.to_thread(self._delete, key_of(backend))
+
+    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+        """See `Lease.sweep`."""
+        return await asyncio.to_thread(self._sweep, keep)
 
     async def lost(self) -> str:
         """See `Lease.lost`."""
@@ -87,6 +92,21 @@ class FileLease:
             if ours is not None and ours == _read(path):
                 _unlink(path)
 
+    def _sweep(self, keep: Collection[str]) -> frozenset[str]:
+        with held(self._root):
+            self._check()
+            stale = [key for key in _keys(self._root) if key not in keep and self._left_behind(key)]
+            for key in stale:
+                _unlink(self._root / key)
+            return frozenset(stale)
+
+    def _left_behind(self, key: str) -> bool:
+        there = _read(self._root / key)
+        if there is None or there == self._ours.get(key):
+            return False
+        record = decode(key, there[1])
+        return isinstance(record, Record) and record.owner == self.owner
+
     def _withdraw(self) -> None:
         with held(self._root):
             for key, ours in self._ours.items():
@@ -129,6 +149,25 @@ class FileLease:
 
     def _overdue(self) -> bool:
         return time.monotonic() - self._beaten > self.ttl
+
+
+def _keys(root: Path) -> Iterator[str]:
+    """Where records are, valid or not. What cannot be looked into is left out: its owner is another."""
+    for service in _entries(root):
+        if service.is_dir():
+            for entry in _entries(Path(service)):
+                if entry.is_file() and os.access(entry, os.R_OK):
+                    yield f"{service.name}/{entry.name}"
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (PermissionError, FileNotFoundError):
+        return []
+    except OSError as error:
+        raise unavailable(f"read the registry directory {directory}", error) from None
 
 
 def _read(path: Path) -> tuple[int, bytes] | None:

@@ -1,0 +1,97 @@
+"""Following a registry in a test, and holding its watch to the protocol meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from discovery.registry import Delta, Registry, Reset, Stale
+from discovery.testing.support import eventually
+
+
+class Follower:
+    """Folds a watch into `records`, and holds it to the protocol while it does: a breach fails what awaits it."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Prepare to follow; `following` starts and stops it."""
+        self.revision = 0
+        self.records: dict[str, bytes] | None = None
+        self.stale: str | None = None
+        self.deltas: list[Delta] = []
+        self.states: dict[int, dict[str, bytes]] = {}
+        self._registry = registry
+        self.task: asyncio.Task[None] | None = None
+
+    async def until(self, condition: Callable[[], object], what: str = "", timeout: float = 10) -> None:
+        """Wait until `condition` holds. Raises AssertionError if it does not in time, or what the watch broke."""
+
+        def holds() -> object:
+            if self.task is not None and self.task.done():
+                self.task.result()
+                raise RuntimeError("the watch ended by itself")
+            return condition()
+
+        await eventually(holds, what or "the watch to catch up", timeout)
+
+    async def sees(self, key: str, value: bytes | None) -> None:
+        """Wait until the record at `key` is `value`, or absent if None."""
+        await self.until(lambda: (self.records or {}).get(key) == value, f"{key} to be {value!r}")
+
+    async def shows(self, records: Mapping[str, bytes]) -> None:
+        """Wait until these are the records."""
+        await self.until(lambda: self.records == records, f"the records to be {records}")
+
+    async def lists(self, *keys: str) -> None:
+        """Wait until these are the keys."""
+        await self.until(lambda: (self.records or {}).keys() == set(keys), f"the keys to be {keys}")
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        events = self._registry.watch()
+        try:
+            async for event in events:
+                self._take(event)
+        finally:
+            await events.aclose()
+
+    def _take(self, event: Reset | Delta | Stale) -> None:
+        match event:
+            case Stale(reason):
+                if reason == self.stale:
+                    raise RuntimeError(f"Stale({reason!r}) was reported twice")
+                self.stale = reason
+                return
+            case Reset(revision, records):
+                self.records = dict(records)
+            case Delta(revision, puts, deletes):
+                if self.records is None:
+                    raise RuntimeError("a Delta came before the first Reset")
+                if revision < self.revision or (revision == self.revision and (puts or deletes)):
+                    raise RuntimeError(f"revision {revision} came after {self.revision}")
+                if puts.keys() & deletes or not deletes <= self.records.keys():
+                    raise RuntimeError(f"deletes {deletes - self.records.keys()} of what was never there, or also put")
+                self.records = {k: v for k, v in self.records.items() if k not in deletes} | dict(puts)
+                self.deltas.append(event)
+        self.stale = None
+        self.revision = revision
+        self.states[revision] = self.records
+
+
+@asynccontextmanager
+async def following(registry: Registry) -> AsyncIterator[Follower]:
+    """Follow `registry` meanwhile; entered once the first listing is there."""
+    follower = Follower(registry)
+    follower.task = task = asyncio.create_task(follower.run())
+    try:
+        await follower.until(lambda: follower.records is not None, "the first listing")
+        yield follower
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
+async def contents(registry: Registry) -> dict[str, bytes]:
+    """Every record now, as a watch's first listing tells it."""
+    async with following(registry) as follower:
+        return dict(follower.records or {})
