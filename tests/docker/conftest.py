@@ -1,0 +1,73 @@
+"""A Docker engine for each worker, empty for each test; with real etcd, and daemons as a person would start them."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from daemons import start_daemon, tmp_path
+from docker_lab import DockerEngine
+
+from discovery.embedded import EmbeddedEtcd
+from discovery.testing import require_program
+
+__all__ = ["start_daemon", "tmp_path"]
+
+_PROGRAMS = ("dockerd", "containerd", "apache2", "busybox", "ip", "iptables", "nsenter")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses an engine is marked."""
+    for item in items:
+        if {"docker_engine", "live_restore_engine"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.docker)
+
+
+@pytest.fixture(scope="session")
+def _requirements() -> None:
+    """Skip, or fail in CI, with the reason, where there can be no engine."""
+    for program in _PROGRAMS:
+        require_program(program, wheel=False)
+    if os.geteuid() != 0:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        raise give_up.Exception("only root can start a Docker engine: sudo make test-docker")
+
+
+@pytest.fixture(scope="session")
+def _engine(_requirements: None) -> Iterator[DockerEngine]:
+    with DockerEngine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def _live_restore_engine(_requirements: None) -> Iterator[DockerEngine]:
+    with DockerEngine(live_restore=True) as engine:
+        yield engine
+
+
+@pytest.fixture
+def docker_engine(_engine: DockerEngine) -> Iterator[DockerEngine]:
+    """A running dockerd without containers, with the images `apache` and `busybox`."""
+    yield _engine
+    _engine.restore()
+
+
+@pytest.fixture
+def live_restore_engine(_live_restore_engine: DockerEngine) -> Iterator[DockerEngine]:
+    """The same, whose containers outlive dockerd."""
+    yield _live_restore_engine
+    _live_restore_engine.restore()
+
+
+@pytest.fixture(scope="session")
+def _etcd() -> Iterator[EmbeddedEtcd]:
+    with EmbeddedEtcd() as running:
+        yield running
+
+
+@pytest.fixture
+def etcd(_etcd: EmbeddedEtcd) -> Iterator[EmbeddedEtcd]:
+    """An empty etcd."""
+    yield _etcd
+    if not _etcd.running:
+        _etcd.start()
+    _etcd.ctl("del", "", "--from-key")

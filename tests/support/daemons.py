@@ -1,0 +1,128 @@
+"""The daemon as a process, for tests that use it as a person would: fixtures that their conftests import."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery.testing import free_port
+
+DISCOVERY = [sys.executable, "-m", "discovery"]
+
+
+@dataclass
+class Daemon:
+    """One `discovery run`, its log in a file."""
+
+    process: subprocess.Popen[bytes]
+    admin: str
+    log_path: Path
+    run_dir: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """The admin endpoint's answer: status, and the document if it is JSON, else the text."""
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
+                status, body = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read().decode()
+        try:
+            return status, json.loads(body)
+        except ValueError:
+            return status, body
+
+    def consumer(self, name: str) -> dict[str, Any]:
+        return next(each for each in self.get("/api/consumers")[1]["consumers"] if each["name"] == name)
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz")[0] == 200
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+@dataclass
+class Starter:
+    """Starts daemons with directories and an admin port of their own, and ends those that a test left."""
+
+    directory: Path
+    command: tuple[str, ...] = tuple(DISCOVERY)
+    environment: dict[str, str] = field(default_factory=dict)
+    started: list[Daemon] = field(default_factory=list)
+    starting: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, *arguments: str, admin: str | None = None, run_dir: Path | None = None) -> Daemon:
+        admin = admin or f"127.0.0.1:{free_port()}"
+        with self.starting:
+            number = len(self.started)
+            run_dir = run_dir or self.directory / f"run-{number}"
+            log_path = self.directory / f"daemon-{number}.log"
+            command = [*DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
+            command += ["--state-dir", str(self.directory / "state"), *arguments]
+            with log_path.open("wb") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **self.environment},
+                    start_new_session=True,  # a process group of its own, as from a terminal
+                )
+            daemon = Daemon(process, admin, log_path, run_dir)
+            self.started.append(daemon)
+        return daemon
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In place of pytest's own, which is too long for sockets (107 bytes) when tests run in parallel."""
+    with tempfile.TemporaryDirectory(prefix="e2e-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Starter]:
+    starter = Starter(tmp_path)
+    yield starter
+    for daemon in starter.started:
+        if daemon.process.poll() is None:
+            daemon.process.terminate()
+    for daemon in starter.started:
+        with suppress(subprocess.TimeoutExpired):
+            daemon.process.wait(30)
+        print(f"--- {daemon.log_path.name}\n{daemon.log}")
+    left = processes(tmp_path)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for daemon in starter.started:
+        daemon.process.wait()
+    assert left == {}
+
+
+def processes(directory: Path) -> dict[int, str]:
+    """The processes that name a file in the directory on their command line, and that line."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f"{directory}/" in line:
+                found[int(place.name)] = line
+    return found
