@@ -7,15 +7,17 @@ from typing import Annotated
 import typer
 
 from discovery.cli import config, demo, plugins, register, run, services, watch
+from discovery.cli.group import SETTINGS, CommandGroup
 from discovery.cli.options import LogFormat, LogLevel
 
 app = typer.Typer(
     name="discovery",
+    cls=CommandGroup,
     help="Dynamic service discovery: whoever consumes backends follows the registry, by itself.",
     epilog="Exit codes: 0 done, 2 usage or configuration, 1 anything else.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: short, and brackets in them stay brackets
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
 )
 app.command("run")(run.run)
 app.command("services")(services.services)
