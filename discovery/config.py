@@ -1,5 +1,6 @@
 """Configuration: TOML and overrides to frozen, typed settings, and errors that name the key and the place."""
 
+import copy
 import datetime as dt
 import tomllib
 import types
@@ -148,7 +149,12 @@ def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Sett
     place = str(path) if path is not None else "command line"
     if path is not None and (overrides.assignments or overrides.admin is not None):
         place += " and command line"
-    raw = _read(path) if path is not None else {}
+    return parse_settings(_read(path) if path is not None else {}, overrides, place)
+
+
+def parse_settings(raw: Mapping[str, Any], overrides: Overrides, place: str = "command line") -> Settings:
+    """`raw`, as a configuration file has it, with the overrides laid over it. Raises ConfigError naming `place`."""
+    raw = copy.deepcopy(dict(raw))
     instances = _instance_tables(raw, place)
     for plugin in overrides.plugins:
         _add(instances, plugin)
