@@ -152,9 +152,9 @@ def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Sett
     return parse_settings(_read(path) if path is not None else {}, overrides, place)
 
 
-def parse_settings(raw: Mapping[str, Any], overrides: Overrides, place: str = "command line") -> Settings:
-    """`raw`, as a configuration file has it, with the overrides laid over it. Raises ConfigError naming `place`."""
-    raw = copy.deepcopy(dict(raw))
+def parse_settings(tables: Mapping[str, Any], overrides: Overrides, place: str = "command line") -> Settings:
+    """`tables`, as a configuration file has them, with the overrides laid over it. Raises ConfigError naming `place`."""
+    raw: dict[str, Any] = copy.deepcopy(dict(tables))
     instances = _instance_tables(raw, place)
     for plugin in overrides.plugins:
         _add(instances, plugin)
