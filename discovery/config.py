@@ -153,7 +153,7 @@ def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Sett
 
 
 def parse_settings(tables: Mapping[str, Any], overrides: Overrides, place: str = "command line") -> Settings:
-    """`tables`, as a configuration file has them, with the overrides laid over it. Raises ConfigError naming `place`."""
+    """`tables`, as a configuration file has them, under the overrides. Raises ConfigError naming `place`."""
     raw: dict[str, Any] = copy.deepcopy(dict(tables))
     instances = _instance_tables(raw, place)
     for plugin in overrides.plugins:
