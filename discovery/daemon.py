@@ -15,12 +15,13 @@ from discovery.config import Settings
 from discovery.errors import ConfigError
 from discovery.files import FileWatch
 from discovery.instances import Instances, build
+from discovery.isolation import Phase, describe
 from discovery.lastgood import LastGood, state_dir
 from discovery.logs import configure_logging
 from discovery.model import Snapshot
 from discovery.registry import Registry
 from discovery.rundir import base_run_dir
-from discovery.runner import Instance, Phase, Runner, describe
+from discovery.runner import Instance, Runner
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
 from discovery.watcher import Observation, observe

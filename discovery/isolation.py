@@ -27,7 +27,6 @@ class Phase(StrEnum):
     STARTING = "starting"
     WAITING = "waiting"
     APPLYING = "applying"
-    DISCOVERING = "discovering"
     RETRYING = "retrying"
     STOPPED = "stopped"
     DEAD = "dead"
@@ -89,7 +88,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._status = status
         self._phase = (Phase.STARTING, time.monotonic())
         self._wake = Wake()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._releasing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -102,6 +101,17 @@ class Isolated(ABC, Generic[I, P, S]):
     @abstractmethod
     async def _follow(self, plugin: P, instance: I) -> I | None:
         """Do the work of a plugin that is set up, until stopped (None) or told to become another, which is returned."""
+
+    def _begin(self) -> None:
+        """Note that the setup has succeeded."""
+        self._report(Phase.WAITING, setup_tried=True, error=None)
+        self._changed()
+
+    def _ends_us(self, error: BaseException) -> bool:
+        """Whether it is no failure of the plugin, which may raise anything, but our own cancellation."""
+        task = asyncio.current_task()
+        cancelled = task is not None and task.cancelling() > 0
+        return isinstance(error, GeneratorExit) or (cancelled and isinstance(error, asyncio.CancelledError))
 
     @property
     def instance(self) -> I:
@@ -120,7 +130,7 @@ class Isolated(ABC, Generic[I, P, S]):
 
     def stop(self) -> None:
         """Ask it to stop. Returns at once: see `join`."""
-        self._stopping = True
+        self._stopping.set()
         loop = self._loop
         if loop is not None:
             with suppress(RuntimeError):  # it has ended by itself
@@ -137,6 +147,10 @@ class Isolated(ABC, Generic[I, P, S]):
         """Go on as `instance`. Returns at once."""
         self._instance = instance
         self._wake.set()
+
+    def _is_still(self, instance: I) -> bool:
+        """Whether it is neither to stop nor to become another than `instance`."""
+        return self._instance is instance and not self._stopping.is_set()
 
     def _grace(self) -> float:
         """How long what is being done has to finish when it is to stop, in seconds."""
@@ -198,36 +212,44 @@ class Isolated(ABC, Generic[I, P, S]):
         """Be one instance after another, until stopped."""
         instance: I | None = self._instance
         waits = delays()
-        while instance is not None and not self._stopping:
+        while instance is not None and not self._stopping.is_set():
             try:
                 instance, waits = await self._serve_as(instance), delays()
-            except Exception as error:
-                if self._is_final(error):
+            except BaseException as error:
+                if self._ends_us(error) or self._is_final(error):
                     raise
                 self._fail("setup failed", error)
                 self._changed()
                 until = time.monotonic() + next(waits)
-                while self._instance is instance and (left := until - time.monotonic()) > 0:
+                while (
+                    not self._stopping.is_set()
+                    and self._instance is instance
+                    and (left := until - time.monotonic()) > 0
+                ):
                     await self._wake.wait(left)
                 instance = self._instance
 
     async def _serve_as(self, instance: I) -> I | None:
+        """Be `instance` until stopped (None) or told to become another, which is returned."""
         self._enter(Phase.STARTING)
         plugin = self._make(instance)
         try:
             await plugin.setup()
+            self._begin()
             return await self._follow(plugin, instance)
         finally:
             with self._uncut():
                 try:
                     await plugin.teardown()
-                except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
                     self._log.error("teardown failed", reason=describe(error))
 
     async def _check_health(self, plugin: P) -> None:
         try:
             health = await plugin.health()
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        except BaseException as error:
+            if self._ends_us(error):
+                raise
             health = Health(ok=False, detail=describe(error))
         if health != self._status.health:
             self._report(health=health)

@@ -9,10 +9,11 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import rundir
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError
+from discovery.isolation import describe
 from discovery.model import Snapshot, diff
 from discovery.plugin import Context, Update
 from discovery.registry import Registry
-from discovery.runner import Instance, describe
+from discovery.runner import Instance
 from discovery.watcher import observe
 
 

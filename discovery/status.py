@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
+from discovery.isolation import Phase
 from discovery.model import Snapshot, State
-from discovery.runner import ConsumerStatus, Phase
+from discovery.runner import ConsumerStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import pytest
 import structlog
 
 from discovery import ApplyError, CannotStartError, Consumer, Health, PluginConfig, Snapshot, Update
-from discovery.runner import Instance, Phase, Runner
+from discovery.isolation import Phase
+from discovery.runner import Instance, Runner
 from discovery.testing import backend, eventually_sync, snapshot
 
 LOG = structlog.get_logger()
@@ -296,6 +297,44 @@ def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
     runner.stop()
     assert asyncio.run(runner.join(10))
     assert consumer.events == ["setup", "torn down"]
+
+
+def test_a_stop_during_the_teardown_after_a_failed_setup_ends_it_without_waiting_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.isolation.delays", lambda: iter([60.0]))
+    entered = threading.Event()
+
+    async def setup(self: Recorder) -> None:
+        raise OSError("not yet")
+
+    async def teardown(self: Recorder) -> None:
+        entered.set()
+        await asyncio.sleep(0.5)
+
+    runner = Runner(instance(recorder(setup=setup, teardown=teardown)), tmp_path, LOG)
+    runner.start()
+    assert entered.wait(5)
+    runner.stop()
+    assert asyncio.run(runner.join(10))
+    assert runner.status.phase is Phase.STOPPED
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, SystemExit])
+def test_an_apply_that_raises_what_is_no_failure_elsewhere_is_tried_again(
+    tmp_path: Path, raised: type[BaseException]
+) -> None:
+    async def apply(self: Recorder, update: Update) -> None:
+        self.updates.append(update)
+        if len(self.updates) == 1:
+            raise raised
+
+    consumer = recorder(apply=apply)
+    with running(instance(consumer), tmp_path) as runner:
+        runner.offer(at(1, 80))
+        eventually_sync(lambda: runner.status.applied_revision == 1)
+        assert runner.status.failures == 1
+    assert consumer.events == ["setup", "teardown"]
 
 
 def test_a_blocked_thread_is_abandoned_at_the_deadline(tmp_path: Path) -> None:
