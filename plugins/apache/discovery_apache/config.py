@@ -2,57 +2,23 @@
 
 import ipaddress
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from discovery.codec import parse_address, split_key, validate
+from discovery.codec import parse_address, validate
 from discovery.errors import RecordError
 from discovery.model import Backend
 from discovery.plugin import PluginConfig
 from discovery.probes import CheckSettings
 
 APACHE_PORT = 80
-APACHE_IMAGES = ("httpd", "apache", "apache2", "httpd-2*", "php:*apache*")
 STATUS_PAGE = "http://127.0.0.1/server-status?auto"
 
 _GLOB = re.compile(r"[!-~]{1,255}")
 _PATH = re.compile(r"/[!-~]{0,1023}")
-
-
-def _service(value: str) -> str:
-    _valid(Backend(value, "id", "host", 1))
-    return value
-
-
-def _id(value: str) -> str:
-    _valid(Backend("service", value, "host", 1))
-    return value
-
-
-def _labels(value: dict[str, str]) -> dict[str, str]:
-    _valid(Backend("service", "id", "host", 1, labels=value))
-    return value
-
-
-def _host(value: str) -> str:
-    return _valid(Backend("service", "id", value, 1)).host
-
-
-def _valid(backend: Backend) -> Backend:
-    try:
-        split_key(f"{backend.service}/{backend.id}")
-        return validate(backend)
-    except RecordError as error:
-        raise ValueError(str(error)) from None
-
-
-def _one_per_family(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    families = [family_of(host) for host in hosts]
-    if len(hosts) > 1 and (None in families or len(set(families)) < len(families)):
-        raise ValueError("give one address, or an IPv4 and an IPv6 address")
-    return hosts
 
 
 def family_of(host: str) -> Literal[4, 6] | None:
@@ -63,13 +29,28 @@ def family_of(host: str) -> Literal[4, 6] | None:
         return None
 
 
+def _valid(**fields: Any) -> Backend:
+    """What a backend with these fields becomes, judged by the codec, so that nothing is configured in vain."""
+    try:
+        return validate(replace(Backend("s", "i", "h", 1), **fields))
+    except RecordError as error:
+        raise ValueError(str(error)) from None
+
+
+def _one_per_family(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    families = {family_of(host) for host in hosts}
+    if len(hosts) > 1 and (None in families or len(families) < len(hosts)):
+        raise ValueError("give one address, or an IPv4 and an IPv6 address")
+    return hosts
+
+
 def _glob(value: str) -> str:
     if not _GLOB.fullmatch(value):
         raise ValueError(f"{value!r} is not a pattern such as web-*: 1-255 printable characters without spaces")
     return value
 
 
-def _path(value: str) -> str:
+def _status_path(value: str) -> str:
     if not _PATH.fullmatch(value) or "#" in value:
         raise ValueError(f"{value!r} is not a path that begins with '/', such as /server-status?auto")
     return value
@@ -78,56 +59,99 @@ def _path(value: str) -> str:
 def _status_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "#" not in value
     except ValueError:
         fits = False
-    if not fits or not value.isascii() or not value.isprintable() or " " in value:
+    if not fits or not _GLOB.fullmatch(value):
         raise ValueError(f"{value!r} is not the URL of a status page, such as {STATUS_PAGE}")
     if "@" in parts.netloc:
-        raise ValueError("the URL of the status page holds a user, which Apache's 'Require local' makes needless")
+        raise ValueError("the URL of the status page holds a user: allow this machine with 'Require local' instead")
     return value
 
 
 def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else (value,)
+    return value if isinstance(value, list | tuple) or value is None else (value,)
 
 
-def _switch(value: object) -> object:
+def _on_or_off(value: object) -> object:
     return {} if value is True else None if value is False else value
 
 
-def _text(value: object) -> object:
+def _check(value: object) -> object:
+    return {} if value is True else {"type": "none"} if value is False else value
+
+
+def _page(value: object) -> object:
+    return {"page": value} if isinstance(value, str) else value
+
+
+def _texts(value: object) -> object:
+    """A number may stand where text is meant, such as a label's value."""
     if isinstance(value, dict):
-        return {
-            key: str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
-            for key, item in value.items()
-        }
+        numbers = (int, float)
+        return {key: str(item) if type(item) in numbers else item for key, item in value.items()}
     return value
 
 
 def _place(value: object) -> object:
     """`HOST:PORT`, `:PORT` or a bare port."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = f":{value}"
-    if isinstance(value, str):
-        try:
-            host, port = parse_address(f"host{value}" if value.startswith(":") and value.count(":") == 1 else value)
-        except RecordError as error:
-            raise ValueError(str(error)) from None
-        return {"host": None if value.startswith(":") else host, "port": port}
-    return value
+    if type(value) is int:
+        return {"port": value}
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r":[0-9]{1,5}", value):
+        return {"port": int(value[1:])}
+    try:
+        host, port = parse_address(value)
+    except RecordError as error:
+        raise ValueError(f"{error}; ':PORT' stands for this machine's own address") from None
+    return {"host": host, "port": port}
 
 
-ServiceName = Annotated[str, AfterValidator(_service)]
-Id = Annotated[str, AfterValidator(_id)]
-Host = Annotated[str, AfterValidator(_host)]
+ServiceName = Annotated[str, AfterValidator(lambda value: _valid(service=value).service)]
+Id = Annotated[str, AfterValidator(lambda value: _valid(id=value).id)]
+Host = Annotated[str, AfterValidator(lambda value: _valid(host=value).host)]
+Labels = Annotated[
+    dict[str, str], BeforeValidator(_texts), AfterValidator(lambda value: dict(_valid(labels=value).labels))
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Labels = Annotated[dict[str, str], BeforeValidator(_text), AfterValidator(_labels)]
+Weight = Annotated[int, Field(ge=0, le=256)] | Literal["load"]
 Glob = Annotated[str, AfterValidator(_glob)]
 Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
-Path = Annotated[str, AfterValidator(_path)]
-Weight = Annotated[int, Field(ge=0, le=256)] | Literal["load"]
-Checks = Annotated[CheckSettings | None, BeforeValidator(_switch, json_schema_input_type=bool | CheckSettings | None)]
+
+
+class ApacheCheck(CheckSettings):
+    """A health check of a web server: by HTTP unless another type is named."""
+
+    type: Literal["http", "tcp", "command", "none"] = "http"
+
+
+Checks = Annotated[ApacheCheck, BeforeValidator(_check, json_schema_input_type=bool | ApacheCheck)]
+
+
+class StatusSettings(PluginConfig):
+    """A page of mod_status, and how often it is read. Times are seconds."""
+
+    page: str
+    interval: float = Field(default=2.0, ge=0.1, le=3600)
+    timeout: float = Field(default=2.0, ge=0.1, le=60)
+    rise: int = Field(default=2, ge=1, le=1000)
+    fall: int = Field(default=2, ge=1, le=1000)
+    on_failure: Literal["withdraw", "drain"] = "withdraw"
+    weight_interval: float = Field(default=10.0, ge=0, le=3600)
+    """With weight = "load": the least time between two changes of the announced weight."""
+
+
+class StatusPath(StatusSettings):
+    """A status page of a container: a path, asked for at the backend's own address."""
+
+    page: Annotated[str, AfterValidator(_status_path)]
+
+
+class StatusUrl(StatusSettings):
+    """A status page on this machine."""
+
+    page: Annotated[str, AfterValidator(_status_url)] = STATUS_PAGE
 
 
 class Place(PluginConfig):
@@ -148,9 +172,7 @@ class DockerConfig(PluginConfig):
     """Containers by image: without a `/` the repository's last part is compared; with a `:` the tag, too."""
     labelled: Globs = ()
     """Containers by label: `key` or `key=value`."""
-    port: Annotated[
-        tuple[Port, ...] | None, BeforeValidator(lambda value: value if value is None else _listed(value))
-    ] = None
+    port: Annotated[tuple[Port, ...] | None, BeforeValidator(_listed, json_schema_input_type=int | list[int])] = None
     """Apache's ports within the containers. None: 80, or else the only one that is published."""
     service: ServiceName | None = None
     """The service of every container, whatever its labels say."""
@@ -162,8 +184,8 @@ class DockerConfig(PluginConfig):
     """Whether SERVICE_* labels and environment variables of containers are heeded."""
     network: str | None = None
     """Announce the containers' own address on this Docker network."""
-    status: Path | None = None
-    """The path of mod_status on the containers, such as `/server-status?auto`."""
+    status: Annotated[StatusPath | None, BeforeValidator(_page, json_schema_input_type=str | StatusPath | None)] = None
+    """Where mod_status is on the containers, such as `/server-status?auto`."""
     on_stop: Literal["withdraw", "drain"] = "withdraw"
     """What becomes of a backend when `docker stop` begins; what drains is withdrawn when it has stopped."""
     use_health: bool = True
@@ -182,12 +204,12 @@ class HttpdConfig(PluginConfig):
     """None: the name of its table."""
     id: Id | None = None
     """None: `<host name>:<name of its table>:<port>`."""
-    status: Annotated[str, AfterValidator(_status_url)] = STATUS_PAGE
+    status: Annotated[StatusUrl, BeforeValidator(_page, json_schema_input_type=str | StatusUrl)] = StatusUrl()
     address: Annotated[Place, BeforeValidator(_place, json_schema_input_type=str | int | Place)] = Place()
     """What is announced: `HOST:PORT`, or `:PORT` on this machine's own address."""
     weight: Weight | None = None
     labels: Labels = Field(default_factory=dict)
-    check: Checks = None
+    check: Checks = ApacheCheck(type="none")
     """A check of the announced address, besides the status page."""
 
 
@@ -206,11 +228,12 @@ class ApacheConfig(PluginConfig):
     """The services that containers may be registered for. None: any."""
     networks: Globs = ()
     """The Docker networks that a container may choose to be announced on."""
-    check: Checks = CheckSettings()
+    check: Checks = ApacheCheck()
+    """How containers are checked. None given: `GET /`, or where `docker.status` is given, by that alone."""
     weight: Weight = 1
     """`load` follows the idle workers that the status page tells of."""
     docker: Annotated[
-        DockerConfig | None, BeforeValidator(_switch, json_schema_input_type=bool | DockerConfig | None)
+        DockerConfig | None, BeforeValidator(_on_or_off, json_schema_input_type=bool | DockerConfig | None)
     ] = Field(default_factory=DockerConfig)
     httpd: dict[str, HttpdConfig] = Field(default_factory=dict)
 
@@ -225,10 +248,7 @@ class ApacheConfig(PluginConfig):
     @classmethod
     def _names(cls, servers: dict[str, HttpdConfig]) -> dict[str, HttpdConfig]:
         for name in servers:
-            try:
-                _service(name)
-            except ValueError as error:
-                raise ValueError(f"a name of a local server: {error}") from None
+            _valid(service=name)
         return servers
 
     @model_validator(mode="after")
