@@ -221,11 +221,7 @@ class Isolated(ABC, Generic[I, P, S]):
                 self._fail("setup failed", error)
                 self._changed()
                 until = time.monotonic() + next(waits)
-                while (
-                    not self._stopping.is_set()
-                    and self._instance is instance
-                    and (left := until - time.monotonic()) > 0
-                ):
+                while self._is_still(instance) and (left := until - time.monotonic()) > 0:
                     await self._wake.wait(left)
                 instance = self._instance
 
