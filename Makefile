@@ -11,12 +11,14 @@ PYTHON   ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11
 HAS_VENV  = $(shell $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && echo yes)
 # Processes to test with: one more than there are processors, since tests wait a lot; over eight only start more servers.
 JOBS     ?= $(shell expr $$(nproc) + 1)
+# Each has a dockerd of its own; the longest tests mostly wait.
+DOCKER_JOBS ?= 3
 # More arguments for whatever the command runs: make demo ARGS=--exit, make test ARGS='-k codec'
 ARGS     ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-faults lint format bench clean
+.PHONY: help demo test test-faults test-docker lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -25,11 +27,14 @@ help: ## This list
 demo: .venv/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
 	@$(BIN)/discovery demo $(ARGS)
 
-test: .venv/.dev ## The tests, in parallel, without the slow faults
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults" $(ARGS)
+test: .venv/.dev ## The tests, in parallel, without the slow faults and Docker
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker" $(ARGS)
 
 test-faults: .venv/.dev ## The tests that kill, stop and cut members of real clusters
 	@$(BIN)/pytest -m faults $(ARGS)
+
+test-docker: .venv/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
+	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist worksteal -m docker $(ARGS)
 
 lint: .venv/.dev ## Ruff's checks and formatting, and mypy --strict
 	@$(BIN)/ruff check .

@@ -1,0 +1,33 @@
+"""A test that cannot run is skipped where people work, and a red run in CI."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
+
+
+@pytest.mark.parametrize(("ci", "status"), [("", 0), ("1", 1)])
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize(
+    "skipping",
+    ["import pytest\npytest.importorskip('no_such_module')\n", "import pytest\ndef test_it(): pytest.skip()\n"],
+)
+def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping: str, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+    (tmp_path / "test_passing.py").write_text("def test_other(): pass\n")
+    (tmp_path / "test_skipping.py").write_text(skipping)
+    options = ["-n", workers, "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
+        env={**os.environ, "CI": ci},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout
