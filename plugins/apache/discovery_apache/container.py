@@ -1,0 +1,177 @@
+"""A container as `docker inspect` describes it. Pure: parsing, and which signals stop it."""
+
+import ipaddress
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+Health = Literal["starting", "healthy", "unhealthy"]
+Port = tuple[int, str]
+"""A port of a container and its protocol, (80, "tcp")."""
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+_STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
+
+
+class Binding(NamedTuple):
+    """Where on the host a port is published: a valid address, maybe the unspecified one, of either family."""
+
+    host_ip: str
+    host_port: int
+
+
+class Addresses(NamedTuple):
+    """A container's own addresses on one network."""
+
+    ipv4: str | None
+    ipv6: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container at one moment. `env` may hold secrets, and is therefore kept out of its repr.
+
+    `running` is False while it waits to be restarted; `paused` it runs without serving anything. `image` is the
+    reference it was started with. `started_at` is in nanoseconds since the epoch, as in Docker's events, 0 if it never
+    was. `ports` are those published now, IPv4 before IPv6, which may differ in number; `exposed` those it declares.
+    `network_mode` is "host", "none", "container:ID" or a network's name. `stop_signal` is a number, `stop_timeout` in
+    seconds, None where Docker's default holds.
+    """
+
+    id: str
+    name: str
+    image: str = ""
+    image_id: str = ""
+    running: bool = False
+    paused: bool = False
+    health: Health | None = None
+    started_at: int = 0
+    labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    env: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
+    ports: Mapping[Port, tuple[Binding, ...]] = field(default_factory=lambda: _NOTHING)
+    exposed: tuple[Port, ...] = ()
+    networks: Mapping[str, Addresses] = field(default_factory=lambda: _NOTHING)
+    network_mode: str = "default"
+    stop_signal: int = signal.SIGTERM
+    stop_timeout: int | None = None
+
+    def stops_at(self, number: int) -> bool:
+        """Whether the signal `number` means that it is being stopped."""
+        return number == self.stop_signal or number in _STOPPING
+
+
+def parse(document: object) -> Container:
+    """The container that `docker inspect` describes. Never raises: what is odd is as if it were absent."""
+    root = _map(document)
+    state, config, host, network = (_map(root.get(key)) for key in ("State", "Config", "HostConfig", "NetworkSettings"))
+    id_ = _text(root.get("Id"))
+    timeout = config.get("StopTimeout")
+    return Container(
+        id=id_,
+        name=_text(root.get("Name")).removeprefix("/") or id_[:12],
+        image=_text(config.get("Image")),
+        image_id=_text(root.get("Image")),
+        running=state.get("Running") is True and state.get("Restarting") is not True and state.get("Dead") is not True,
+        paused=state.get("Paused") is True,
+        health=_health(_map(state.get("Health")).get("Status")),
+        started_at=instant(state.get("StartedAt")),
+        labels=_frozen({key: text for key, text in _map(config.get("Labels")).items() if isinstance(text, str)}),
+        env=_frozen(dict(_variable(entry) for entry in _list(config.get("Env")) if isinstance(entry, str))),
+        ports=_frozen(_published(_map(network.get("Ports")))),
+        exposed=tuple(sorted(port for key in _map(config.get("ExposedPorts")) if (port := _port(key)))),
+        networks=_frozen({name: _addresses(_map(what)) for name, what in _map(network.get("Networks")).items()}),
+        network_mode=_text(host.get("NetworkMode")) or "default",
+        stop_signal=signal_number(_text(config.get("StopSignal"))) or signal.SIGTERM,
+        stop_timeout=timeout if isinstance(timeout, int) and timeout >= 0 else None,
+    )
+
+
+def signal_number(name: str) -> int | None:
+    """The number of a signal as Docker takes it: 15, TERM, SIGTERM, RTMIN+3; None if it is none."""
+    name = name.strip().upper().removeprefix("SIG")
+    if name.isascii() and name.isdigit():
+        return int(name[:4])
+    if found := re.fullmatch(r"RTM(IN\+|AX-)(\d{1,2})", name, re.ASCII):
+        return signal.SIGRTMIN + int(found[2]) if found[1] == "IN+" else signal.SIGRTMAX - int(found[2])
+    return next((known for known in signal.Signals if known.name == f"SIG{name}"), None)
+
+
+def instant(text: object) -> int:
+    """An RFC 3339 instant in nanoseconds since the epoch; 0 for what is none, and for years before it."""
+    found = _INSTANT.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return 0
+    try:
+        seconds = (datetime.fromisoformat(found[1] + found[3]) - datetime.fromtimestamp(0, UTC)).total_seconds()
+    except (ValueError, OverflowError):
+        return 0
+    return max(0, int(seconds) * 10**9 + int((found[2] or "").ljust(9, "0")))
+
+
+def _published(ports: Mapping[str, object]) -> dict[Port, tuple[Binding, ...]]:
+    # Sorted, since Docker's order is not always the same, and what did not change must be equal.
+    found: dict[Port, tuple[Binding, ...]] = {}
+    for key, entries in ports.items():
+        bindings = {binding for entry in _list(entries) if (binding := _binding(_map(entry)))}
+        if bindings and (port := _port(key)):
+            found[port] = tuple(sorted(bindings, key=lambda each: (":" in each.host_ip, each)))
+    return found
+
+
+def _binding(entry: Mapping[str, object]) -> Binding | None:
+    address = _address(entry.get("HostIp")) if entry.get("HostIp") else "0.0.0.0"  # noqa: S104 - how Docker says any
+    number = _number(_text(entry.get("HostPort")))
+    return Binding(address, number) if address and number else None
+
+
+def _addresses(network: Mapping[str, object]) -> Addresses:
+    return Addresses(_address(network.get("IPAddress")), _address(network.get("GlobalIPv6Address")))
+
+
+def _address(text: object) -> str | None:
+    try:
+        return str(ipaddress.ip_address(_text(text)))
+    except ValueError:
+        return None
+
+
+def _port(text: str) -> Port | None:
+    number, _, protocol = text.partition("/")
+    port = _number(number)
+    return (port, protocol or "tcp") if port else None
+
+
+def _number(text: str) -> int | None:
+    # No more digits than a port has, since int() refuses thousands of them with an exception of its own.
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return number if 0 < number < 65536 else None
+
+
+def _health(text: object) -> Health | None:
+    return text if text in ("starting", "healthy", "unhealthy") else None
+
+
+def _variable(entry: str) -> tuple[str, str]:
+    name, _, value = entry.partition("=")
+    return name, value
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else _NOTHING
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _frozen(values: dict[Any, Any]) -> Mapping[Any, Any]:
+    return MappingProxyType(values)
