@@ -1,16 +1,23 @@
 """Runs one provider: a thread and loop of its own, its checks, retries, health. Knows no registry."""
 
+import asyncio
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.isolation import Isolated, PluginStatus
+from discovery.backoff import delays
+from discovery.checker import CandidateStatus, Checker
+from discovery.codec import key_of, validate
+from discovery.errors import DiscoveryError, RecordError
+from discovery.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus, describe
 from discovery.model import Backend
-from discovery.plugin import AnyProvider, Context, PluginConfig
+from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig
+from discovery.terminal import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,7 @@ class ProviderStatus(PluginStatus):
     its user knows it as; `published` is whether a first set has been handed on.
     """
 
-    candidates: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    candidates: Mapping[str, CandidateStatus] = field(default_factory=lambda: MappingProxyType({}))
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     published: bool = False
 
@@ -61,9 +68,130 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
         super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed)
         self._publish = publish
+        self._checker = Checker(self._hand_on, self._log)
+        self._inventory: Inventory | None = None
+
+    @property
+    def status(self) -> ProviderStatus:
+        """How it is now; from any thread."""
+        return replace(super().status, candidates=self._checker.status)
 
     def _make(self, instance: ProviderInstance) -> AnyProvider:
         return instance.provider(instance.config, Context(instance.name, self._run_dir, self._log))
 
+    def _is_still(self, instance: ProviderInstance) -> bool:
+        # Its owner and TTL matter to the registry alone.
+        now = self._instance
+        same = (now.provider, now.config) == (instance.provider, instance.config)
+        return same and not self._stopping.is_set()
+
+    def _is_final(self, error: BaseException) -> bool:
+        # What stands in the registry must be checked, whatever becomes of a new configuration.
+        return super()._is_final(error) and not self._status.published
+
+    def _die(self, reason: str) -> None:
+        if self._status.published and not self._stopping.is_set():
+            self._hand_on(())  # nobody would check it any more
+        super()._die(reason)
+
+    async def _serve(self) -> None:
+        checking = asyncio.create_task(self._checker.run())
+        checking.add_done_callback(lambda _: self._interrupt())
+        try:
+            await super()._serve()
+        finally:
+            with self._uncut():
+                await _end(checking)
+            if not checking.cancelled():
+                checking.result()  # it never ends by itself: let its exception be seen
+
     async def _follow(self, plugin: AnyProvider, instance: ProviderInstance) -> ProviderInstance | None:
-        raise NotImplementedError
+        discovering = asyncio.create_task(self._discover(plugin))
+        next_health = 0.0
+        try:
+            while self._is_still(instance):
+                if time.monotonic() >= next_health:
+                    await self._check_health(plugin)
+                    next_health = time.monotonic() + HEALTH_EVERY
+                await self._wake.wait(next_health - time.monotonic())
+        finally:
+            with self._uncut():
+                await _end(discovering)
+        return self._instance
+
+    async def _discover(self, provider: AnyProvider) -> None:
+        """Take what the provider yields, again and again, until cancelled."""
+        task = asyncio.current_task()
+        waits = delays()
+        while True:
+            try:
+                async with aclosing(provider.discover()) as inventories:
+                    async for inventory in inventories:
+                        if task is not None and task.cancelling():  # the provider has swallowed it
+                            return
+                        self._take(inventory)
+                        waits = delays()
+                raise DiscoveryError("the provider has ended its discovery by itself")
+            except BaseException as error:
+                if self._ends_us(error):
+                    raise
+                self._fail("discovery failed", error)
+            await asyncio.sleep(next(waits))
+
+    def _take(self, inventory: Inventory) -> None:
+        if inventory != self._inventory:
+            candidates, problems = admit(inventory)
+            self._checker.set(candidates)
+            self._tell(problems)
+            self._inventory = inventory
+        if self._status.error is not None:
+            self._log.info("discovery works again")
+            self._report(Phase.WAITING, error=None)
+
+    def _tell(self, problems: Mapping[str, str]) -> None:
+        """Log how the problems differ from those before, and keep them."""
+        before = self._status.problems
+        for what, reason in problems.items():
+            if before.get(what) != reason:
+                self._log.warning("cannot be registered", what=what, reason=reason)
+        for what in before.keys() - problems.keys():
+            self._log.info("no longer a problem", what=what)
+        self._report(problems=problems)
+
+    def _hand_on(self, backends: tuple[Backend, ...]) -> None:
+        self._report(published=True)
+        self._publish(backends)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        if describe(error) == self._status.error:  # told already, and true still
+            self._report(Phase.RETRYING, failures=self._status.failures + 1)
+        else:
+            super()._fail(what, error)
+
+
+def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str]]:
+    """The candidates that can be registered, their hosts in canonical form, and everything's problems by name.
+
+    Of candidates that claim one key none is admitted, since which is meant nobody knows; equal ones are one.
+    """
+    problems = {printable(what): printable(reason) for what, reason in inventory.problems.items()}
+    claims: dict[str, dict[Candidate, None]] = {}
+    for candidate in inventory.candidates:
+        key = key_of(candidate.backend)
+        try:
+            valid = replace(candidate, backend=validate(candidate.backend))
+            claims.setdefault(key, {})[valid] = None
+        except (RecordError, TypeError) as error:  # the latter for a probe that cannot be hashed
+            problems[printable(key)] = describe(error)
+    for key, claimants in claims.items():
+        if len(claimants) > 1:
+            addresses = ", ".join(sorted(claimant.backend.address for claimant in claimants))
+            problems[key] = f"{len(claimants)} different candidates have this key: {addresses}"
+    admitted = tuple(claimant for claimants in claims.values() if len(claimants) == 1 for claimant in claimants)
+    return admitted, MappingProxyType(problems)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel it, and wait until it has cleaned up."""
+    task.cancel()
+    await asyncio.wait([task])
