@@ -7,8 +7,8 @@ import asyncio
 import hmac
 import math
 import socket
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,17 +18,27 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.backoff import delays
 from discovery.codec import key_of
-from discovery.errors import DiscoveryError, LeaseLostError, OwnedByAnotherError, RecordError, RegistryError
+from discovery.errors import (
+    DiscoveryError,
+    LeaseLostError,
+    RecordError,
+    RegistryError,
+    RegistryUnavailableError,
+)
 from discovery.model import Backend
 from discovery.registry import Lease, Registry
 
 _FIRST_DELAY = 0.2
 _MOST_DELAY = 10.0
+_MOST_AWAY = 0.5  # a registry that cannot be reached: what is wanted has to stand soon after it is back
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Which keys stand in the registry as wanted, and why the others do not, by key."""
+    """Which keys stand in the registry as wanted, and why the others do not, by key.
+
+    A key that fails without being wanted is one that cannot be withdrawn.
+    """
 
     registered: frozenset[str] = frozenset()
     failing: Mapping[str, DiscoveryError] = field(default_factory=lambda: MappingProxyType({}))
@@ -37,8 +47,10 @@ class Status:
 class Registrar:
     """Registers a set of backends for one owner, under one lease.
 
-    `set` says which; `run` makes it so and keeps it so until it is cancelled. A registry that is away is retried; a
-    key that another live owner holds is retried every `ttl` seconds, and does not hinder its neighbours.
+    `set` says which; `run` makes it so and keeps it so until it is cancelled. Before the first `set` nothing is written
+    or removed. Once the first set stands, what an earlier run of the owner left and nobody wants is removed. A registry
+    that is away is retried; a key that is refused (another live owner holds it, say) is retried every `ttl` seconds,
+    and does not hinder its neighbours.
     """
 
     def __init__(
@@ -49,22 +61,31 @@ class Registrar:
         log: FilteringBoundLogger,
         *,
         force: bool = False,
+        sweep: bool = True,
         changed: Callable[[Status], None] = lambda status: None,
     ) -> None:
-        """Begin with an empty set. `changed` is called with each new status; `force` takes keys from other owners."""
+        """Prepare. `changed` is called with each new status; `force` takes keys from other owners.
+
+        Without `sweep`, for an owner of a single key, the registry is not searched for what an earlier run left.
+        """
         self._registry = registry
         self._owner = owner
         self._ttl = ttl
         self._log = log
         self._force = force
+        self._unswept = sweep
         self._changed = changed
         self._wanted: dict[str, Backend] = {}
+        self._told = False
         self._wake = asyncio.Event()
+        self._outage = False
+        self._sweep_problem = ""
         self.status = Status()
 
     def set(self, backends: Iterable[Backend]) -> None:
         """Say what is to be registered: all of it, every time. On the loop of `run`, before it or meanwhile."""
         self._wanted = {key_of(backend): backend for backend in backends}
+        self._told = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -78,13 +99,13 @@ class Registrar:
                 try:
                     lease = await self._registry.open_lease(self._owner, self._ttl)
                 except RegistryError as error:
-                    self._report((), dict.fromkeys(self._wanted, error))
-                    await asyncio.sleep(next(retries))
+                    self._report_outage({}, error)
+                    await asyncio.sleep(_pause(retries, error))
                     continue
                 leases.append(lease)
                 reason = await self._keep(leases)
                 self._log.warning("registration lost, registering again", reason=reason)
-                self._report((), dict.fromkeys(self._wanted, LeaseLostError(reason)))
+                self._report({}, dict.fromkeys(self._wanted, LeaseLostError(reason)))
                 # Once in a while: at once. Again and again (two of one owner, say): less and less often.
                 if loop.time() - lost_at > self._ttl:
                     retries = delays(_FIRST_DELAY, _MOST_DELAY)
@@ -106,19 +127,20 @@ class Registrar:
                 self._wake.clear()
                 wait: float | None = None
                 try:
-                    failing = await self._reconcile(lease, written, tried)
+                    if self._told:
+                        failing = await self._reconcile(lease, written, tried)
+                        self._report(written, failing)
+                        # Only now, so that no key is ever absent between two leases.
+                        await _close(leases[:-1])
+                        del leases[:-1]
+                        await self._sweep(lease)
+                        wait = self._ttl if failing or self._unswept else None
+                        retries = delays(_FIRST_DELAY, _MOST_DELAY)
                 except LeaseLostError as error:
                     return str(error)
                 except RegistryError as error:
-                    wait = next(retries)
-                    failing = {key: error for key, wanted in self._wanted.items() if written.get(key) != wanted}
-                else:
-                    retries = delays(_FIRST_DELAY, _MOST_DELAY)
-                    wait = self._ttl if failing else None
-                    # Only now, so that no key is ever absent between two leases.
-                    await _close(leases[:-1])
-                    del leases[:-1]
-                self._report(written, failing)
+                    wait = _pause(retries, error)
+                    self._report_outage(written, error)
                 await self._wait(lost, wait)
             return lost.result()
         finally:
@@ -127,25 +149,46 @@ class Registrar:
     async def _reconcile(
         self, lease: Lease, written: dict[str, Backend], tried: dict[str, Backend]
     ) -> dict[str, DiscoveryError]:
-        """Write what differs. Returns what this registry refuses; raises if nothing can be written now.
+        """Write what differs from the set, be it replaced meanwhile. Returns what the registry refuses.
 
         `written` stands for sure. `tried` may stand: what failed may have been carried out, and only its answer lost.
+        Raises if nothing can be written now.
         """
-        refused: dict[str, DiscoveryError] = {}
-        for key in tried.keys() - self._wanted.keys():
-            written.pop(key, None)
-            await lease.delete(tried[key])
-            del tried[key]
-        for key, backend in self._wanted.items():
-            if written.get(key) != backend:
+        while True:
+            wanted = self._wanted
+            refused: dict[str, DiscoveryError] = {}
+            for key in [key for key in tried if key not in wanted]:
                 written.pop(key, None)
-                tried[key] = backend
-                try:
-                    await lease.put(backend, force=self._force)
-                    written[key] = backend
-                except (OwnedByAnotherError, RecordError) as error:
-                    refused[key] = error
-        return refused
+                with _refusal(refused, key):
+                    await lease.delete(tried[key])
+                    del tried[key]
+                if wanted is not self._wanted:
+                    break
+            for key, backend in wanted.items():
+                if wanted is not self._wanted:
+                    break
+                if written.get(key) != backend:
+                    written.pop(key, None)
+                    tried[key] = backend
+                    with _refusal(refused, key):
+                        await lease.put(backend, force=self._force)
+                        written[key] = backend
+            if wanted is self._wanted:
+                return refused
+
+    async def _sweep(self, lease: Lease) -> None:
+        """Remove, once, what an earlier run left. Raises if nothing can be done now."""
+        if not self._unswept:
+            return
+        refused: dict[str, DiscoveryError] = {}
+        with _refusal(refused, ""):
+            for key in sorted(await lease.sweep(frozenset(self._wanted))):
+                self._log.info("withdrawn, as an earlier run had left it", key=key)
+            self._unswept = False
+        for error in refused.values():
+            if str(error) != self._sweep_problem:
+                self._sweep_problem = str(error)
+                self._log.warning("cannot remove what an earlier run left, trying again", reason=str(error))
 
     async def _wait(self, lost: asyncio.Future[str], seconds: float | None) -> None:
         woken = asyncio.ensure_future(self._wake.wait())
@@ -155,16 +198,45 @@ class Registrar:
         finally:
             woken.cancel()
 
-    def _report(self, written: Iterable[str], failing: Mapping[str, DiscoveryError]) -> None:
-        standing = frozenset(written) & self._wanted.keys() - failing.keys()
+    def _report_outage(self, written: Mapping[str, Backend], error: RegistryError) -> None:
+        """Nothing can be written now. Told once in an outage, whatever its reason turns into."""
+        failing = {key: error for key, backend in self._wanted.items() if written.get(key) != backend}
+        if failing and not self._outage:
+            self._outage = True
+            self._log.warning("cannot register now, trying again", reason=str(error), keys=len(failing))
+        self._update(written, failing)
+
+    def _report(self, written: Mapping[str, Backend], failing: Mapping[str, DiscoveryError]) -> None:
+        self._outage = False
+        before = self.status
+        for key, error in sorted(failing.items()):
+            if not isinstance(error, LeaseLostError) and str(error) != str(before.failing.get(key, "")):
+                what = "registered" if key in self._wanted else "withdrawn"
+                self._log.warning(f"not {what}, trying again", key=key, reason=str(error))
+        self._update(written, failing)
+
+    def _update(self, written: Mapping[str, Backend], failing: Mapping[str, DiscoveryError]) -> None:
+        standing = frozenset(written.keys() & self._wanted.keys() - failing.keys())
         before, self.status = self.status, Status(standing, MappingProxyType(dict(failing)))
         for key in sorted(self.status.registered - before.registered):
             self._log.info("registered", key=key)
-        for key, error in sorted(failing.items()):
-            if not isinstance(error, LeaseLostError) and str(error) != str(before.failing.get(key, "")):
-                self._log.warning("not registered, trying again", key=key, reason=str(error))
         if self.status != before:
             self._changed(self.status)
+
+
+@contextmanager
+def _refusal(refused: dict[str, DiscoveryError], key: str) -> Iterator[None]:
+    """Note what is refused for this key alone; pass on what says that nothing can be written now."""
+    try:
+        yield
+    except (RegistryUnavailableError, LeaseLostError):
+        raise
+    except (RegistryError, RecordError) as error:
+        refused[key] = error
+
+
+def _pause(retries: Iterator[float], error: RegistryError) -> float:
+    return min(next(retries), _MOST_AWAY) if isinstance(error, RegistryUnavailableError) else next(retries)
 
 
 def machine_id() -> str:

@@ -1,16 +1,16 @@
 """`discovery register`: one backend, registered for as long as the command runs."""
 
 import asyncio
-import hashlib
-import os
+import signal
 from collections.abc import Iterable
-from contextlib import aclosing, suppress
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from discovery.cli.console import result
+from discovery.cli.console import note, result
 from discovery.cli.options import (
     DEFAULT_REGISTRY,
     RegistryOption,
@@ -23,14 +23,38 @@ from discovery.cli.signals import run_until_signal
 from discovery.codec import encode, key_of, parse_address, validate
 from discovery.errors import ConfigError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.model import Backend, State
-from discovery.rundir import Lock, base_run_dir, lock
 
 if TYPE_CHECKING:
+    from discovery.checks import Check
+    from discovery.cli.registration import Wanted
     from discovery.registrar import Status
-    from discovery.registry import Registry
+
+_COMMAND = "discovery.command"
+
+
+class CheckType(StrEnum):
+    """What is asked of the backend."""
+
+    NONE = "none"
+    TCP = "tcp"
+    HTTP = "http"
+
+
+class TakesCommand(TyperCommand):
+    """What follows `--` is a command to run, none of whose options are ours."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command aside."""
+        ours, ctx.meta[_COMMAND] = _split(args)
+        return super().parse_args(ctx, ours)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Tell of it in the usage line."""
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
 
 
 def register(
+    context: typer.Context,
     service: Annotated[str, typer.Argument(help="The service that the backend serves.")],
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where it serves; an IPv6 host in brackets.")],
     id_: Annotated[str | None, typer.Option("--id", help="Its name within the service. Default: HOST:PORT.")] = None,
@@ -40,29 +64,78 @@ def register(
         float, typer.Option(metavar="SECONDS", min=1.0, help="How long it stays registered after this machine died.")
     ] = 10.0,
     state: Annotated[State, typer.Option(help="draining: no new connections.")] = State.ACTIVE,
+    check: Annotated[
+        CheckType | None,
+        typer.Option(help="Register it only while this passes.", show_default="tcp with a COMMAND, else none"),
+    ] = None,
+    check_path: Annotated[str | None, typer.Option(metavar="PATH", help="What an http check asks for.")] = None,
+    check_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Whom the check asks, if not the backend's own address.")
+    ] = None,
+    check_interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, max=3600.0, help="How often.")] = 5.0,
+    check_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, max=3600.0, help="How long an answer may take.")
+    ] = 2.0,
+    drain: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.0, help="How long the COMMAND goes on after its withdrawal before it is stopped."
+        ),
+    ] = 0.5,
+    stop_signal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SIGNAL", help="Withdraw before this one is passed on, too, as for TERM and INT; may be repeated."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take the key over from another live owner.")] = False,
     owner: Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")] = None,
     timeout: TimeoutOption = 10.0,
     registry: RegistryOption = DEFAULT_REGISTRY,
     run_dir: RunDirOption = None,
-) -> None:
+) -> int:
     """Register a backend until stopped.
 
-    Ctrl-C or SIGTERM withdraws it.
+    Ctrl-C or SIGTERM withdraws it. With a COMMAND: runs it, registers it while it lives and listens, withdraws it
+    before it is stopped, passes signals on, and exits with its status.
 
     \b
     discovery register web 10.0.0.5:8080
     discovery register web [2001:db8::5]:8080 --id blue --weight 10 --label version=2
+    discovery register web 10.0.0.5:8080 --check-path /health -- ./server --port 8080
     """
+    from discovery.cli.registration import Wanted
+    from discovery.cli.supervise import Command, supervise
     from discovery.registrar import machine_id
+    from discovery.registry import RegistryURL
 
+    argv: list[str] | None = context.meta[_COMMAND]
+    if argv == []:
+        raise ConfigError("name the command to run after --")
+    if check is None:
+        check = CheckType.HTTP if check_path is not None else CheckType.NONE if argv is None else CheckType.TCP
     try:
         backend = validate(_backend(service, address, id_, weight, state, label or ()))
-        owner = owner or f"{machine_id()}/register/{key_of(backend)}"
-        encode(backend, owner, ttl)
+        whose = owner or f"{machine_id()}/register/{key_of(backend)}"
+        encode(backend, whose, ttl)
+        checks = _checks(check, check_path, check_address, check_interval, check_timeout)
     except RecordError as error:
         raise ConfigError(str(error)) from None
-    run_until_signal(_register(registry, backend, owner, ttl, force, timeout, run_dir))
+    RegistryURL.parse(registry)
+    # What an earlier run has left goes if the check fails; but an owner that was named may have other records.
+    wanted = Wanted(registry, backend, checks, whose, ttl, force=force, sweep=bool(checks) and owner is None)
+    if argv is None:
+        run_until_signal(_register(wanted, timeout, run_dir))
+        return 0
+    stop_signals = {signal.SIGTERM, signal.SIGINT, *map(_signal, stop_signal or ())}
+    return supervise(Command(argv, drain, stop_signals), wanted, run_dir)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
+    if "--" not in arguments:
+        return arguments, None
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
 
 
 def _backend(service: str, address: str, id_: str | None, weight: int, state: State, labels: Iterable[str]) -> Backend:
@@ -77,16 +150,44 @@ def _backend(service: str, address: str, id_: str | None, weight: int, state: St
     return Backend(service, id_ if id_ is not None else backend.address, host, port, weight, state, pairs)
 
 
-async def _register(
-    url: str, backend: Backend, owner: str, ttl: float, force: bool, timeout: float, run_dir: Path | None
-) -> None:
+def _checks(
+    type_: CheckType, path: str | None, address: str | None, interval: float, timeout: float
+) -> tuple["Check", ...]:
+    from discovery.checks import Check, Probe
+    from discovery.probes import HttpProbe, TcpProbe
+
+    if type_ is CheckType.NONE:
+        if path is not None or address is not None:
+            raise ConfigError("--check-path and --check-address are for a check: add --check tcp or --check http")
+        return ()
+    if type_ is CheckType.TCP and path is not None:
+        raise ConfigError("--check-path is for --check http")
+    asked = None if address is None else parse_address(address)
+    try:
+        probe: Probe = TcpProbe(asked) if type_ is CheckType.TCP else HttpProbe(path or "/", address=asked)
+    except ValueError as error:
+        raise ConfigError(f"--check-path {path!r}: {error}") from None
+    return (Check(probe, interval, timeout),)
+
+
+def _signal(name: str) -> signal.Signals:
+    from discovery.cli.child import PASSED_ON
+
+    known = {number.name.removeprefix("SIG"): number for number in PASSED_ON}
+    try:
+        return known[name.upper().removeprefix("SIG")]
+    except KeyError:
+        raise ConfigError(f"--stop-signal {name!r} is none of {', '.join(known)}") from None
+
+
+async def _register(wanted: "Wanted", timeout: float, run_dir: Path | None) -> None:
     import structlog
 
+    from discovery.cli.registration import Registration, only_one, why_silent
     from discovery.logs import configure_logging
-    from discovery.registrar import Registrar
     from discovery.registry import RegistryURL
 
-    key = key_of(backend)
+    key = wanted.key
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def changed(status: "Status") -> None:
@@ -98,47 +199,33 @@ async def _register(
             first.set_exception(error)
 
     configure_logging("error")  # what keeps it from being registered at all is told once, at the end
-    registry = registry_at(url)
-    registrar = Registrar(registry, owner, ttl, structlog.get_logger(), force=force, changed=changed)
-    registrar.set([backend])
-    with _only_one(url, key, run_dir):
-        running = asyncio.create_task(registrar.run())
+    registry = registry_at(wanted.registry)
+    registration = Registration(wanted, registry, structlog.get_logger(), changed)
+    with only_one(wanted, run_dir):
+        running = asyncio.create_task(registration.run())
+        passing = asyncio.create_task(registration.passing.wait())
+        failing = asyncio.create_task(_tell_of_check(registration, key))
         try:
+            await asyncio.wait({passing, running}, return_when=asyncio.FIRST_COMPLETED)
+            failing.cancel()
             await asyncio.wait({first, running}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if first.done():
                 first.result()
                 start_logging()
-                result(f"registered {key} at {backend.address} (ttl {ttl:g} s, owner {owner})")
+                result(f"registered {key} at {wanted.backend.address} (ttl {wanted.ttl:g} s, owner {wanted.owner})")
             elif not running.done():
-                reason = registrar.status.failing.get(key) or await _why_silent(registry)
                 raise RegistryUnavailableError(
-                    f"{key} could not be registered at {RegistryURL.parse(url)} within {timeout:g} s: {reason}"
+                    f"{key} could not be registered at {RegistryURL.parse(wanted.registry)} within {timeout:g} s:"
+                    f" {registration.problem or await why_silent(registry)}"
                 )
             await running
         finally:
-            running.cancel()
+            for task in (running, passing, failing):
+                task.cancel()
             await asyncio.wait({running})
             await registry.close()
 
 
-async def _why_silent(registry: "Registry") -> str:
-    """Why it has not answered, which whoever lists it is told sooner than whoever waits for a lease."""
-    from discovery.registry import Stale
-
-    with suppress(TimeoutError):
-        async with asyncio.timeout(1.0), aclosing(registry.watch()) as events:
-            async for event in events:
-                if isinstance(event, Stale):
-                    return event.reason
-                break
-    return "it did not answer"
-
-
-def _only_one(url: str, key: str, run_dir: Path | None) -> Lock:
-    """Held while we run: two of one key and owner would take it from each other for ever."""
-    name = hashlib.sha256(os.fsencode(f"{url}\0{key}")).hexdigest()[:16]
-    return lock(
-        base_run_dir(run_dir) / f"register-{name}.lock",
-        f"discovery register {key}",
-        "stop it first, or register under another --id",
-    )
+async def _tell_of_check(registration: Any, key: str) -> None:
+    await registration.failing.wait()
+    note(f"{key} is registered once its check passes: {registration.check}")

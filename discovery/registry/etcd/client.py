@@ -17,12 +17,13 @@ CALL_SECONDS: Final = 8.0
 ATTEMPT_SECONDS: Final = 2.5
 _FIRST_DELAY: Final = 0.1
 _MOST_DELAY: Final = 2.0
+_MOST_CALL_DELAY: Final = 0.5  # a call is cheap, and a lease depends on it
 _GRACE_SECONDS = 5.0
 
 
-def rounds() -> Iterator[float]:
+def rounds(most: float = _MOST_DELAY) -> Iterator[float]:
     """How many seconds to wait after all members have failed once, twice and so on."""
-    return delays(_FIRST_DELAY, _MOST_DELAY)
+    return delays(_FIRST_DELAY, most)
 
 
 class Client:
@@ -48,7 +49,7 @@ class Client:
         endpoints = self.settings.endpoints
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout
-        retries = rounds()
+        retries = rounds(_MOST_CALL_DELAY)
         failures = 0
         while True:
             at = self._at

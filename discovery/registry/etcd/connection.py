@@ -22,9 +22,10 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     # etcd closes a connection that pings without calls.
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
+    # A cluster that is back has to be noticed within the second.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 3_000),
+    ("grpc.max_reconnect_backoff_ms", 600),
     # The default of 4 MiB is less than a listing, or the catch-up of a watch.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
