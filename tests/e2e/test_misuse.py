@@ -3,9 +3,9 @@
 import signal
 from typing import Any
 
-from discovery.testing import eventually_sync, free_port, require_program
+from daemons import processes
 
-from .conftest import processes
+from discovery.testing import eventually_sync, free_port, require_program
 
 
 def test_a_request_to_stop_that_comes_as_two_signals_leaves_no_haproxy(start_daemon: Any, file_registry: Any) -> None:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from discovery.testing import eventually_sync, free_port, require_program
+from daemons import processes
 
-from .conftest import processes
+from discovery.testing import eventually_sync, free_port, require_program
 
 MOMENTS = 8
 """The first is before there is a HAProxy, the last in its seventh reload."""
