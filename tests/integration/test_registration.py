@@ -1,0 +1,149 @@
+"""Registrations on a real etcd: what each difference costs, and an etcd that is away while the set changes."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+
+from discovery.codec import Record, decode, key_of
+from discovery.embedded import EmbeddedEtcd
+from discovery.model import Backend
+from discovery.registrar import Registrar
+from discovery.registry import open_registry
+from discovery.testing import backend, contents, eventually, require_program
+
+OWNER = "host-1"
+RETURN_SECONDS = 2.0
+
+
+@pytest.fixture
+def etcd() -> Iterator[EmbeddedEtcd]:
+    require_program("etcd")
+    require_program("etcdctl")
+    with EmbeddedEtcd() as etcd:
+        yield etcd
+
+
+@asynccontextmanager
+async def registering(url: str, ttl: float, *backends: Backend) -> AsyncIterator[Registrar]:
+    registry = open_registry(url)
+    registrar = Registrar(registry, OWNER, ttl, structlog.get_logger())
+    registrar.set(backends)
+    running = asyncio.create_task(registrar.run())
+    try:
+        yield registrar
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+        await registry.close()
+
+
+async def leave(url: str, *backends: Backend) -> None:
+    """Register them, and end without withdrawing them, as a run does that is killed."""
+    registry = open_registry(url)
+    lease = await registry.open_lease(OWNER, 60)
+    for each in backends:
+        await lease.put(each)
+    await registry.close()
+
+
+async def standing(url: str) -> set[Backend]:
+    registry = open_registry(url)
+    try:
+        records = [decode(key, value) for key, value in (await contents(registry)).items()]
+    finally:
+        await registry.close()
+    return {record.backend for record in records if isinstance(record, Record)}
+
+
+async def becomes(url: str, *backends: Backend, timeout: float = 10) -> None:
+    async def stands() -> bool:
+        return await asyncio.wait_for(standing(url), timeout) == set(backends)
+
+    await eventually(stands, f"{sorted(map(key_of, backends))} to be what stands", timeout)
+
+
+def web(*numbers: int, weight: int = 1) -> list[Backend]:
+    return [backend(id=str(number), port=1000 + number, weight=weight) for number in numbers]
+
+
+def revision(etcd: EmbeddedEtcd) -> int:
+    return int(json.loads(etcd.ctl("get", "x", "--write-out=json"))["header"]["revision"])
+
+
+def lease_of(etcd: EmbeddedEtcd, key: str) -> int:
+    return int(json.loads(etcd.ctl("get", f"/services/{key}", "--write-out=json"))["kvs"][0]["lease"])
+
+
+def test_the_revision_grows_by_one_for_each_difference_and_each_record_registered_again(etcd: EmbeddedEtcd) -> None:
+    async def check() -> None:
+        await leave(etcd.url, *web(1, 2, 3, 8, 9))
+        at = revision(etcd)
+
+        async def grew(by: int, *wanted: Backend) -> None:
+            nonlocal at
+            await eventually(lambda: registrar.status.registered == set(map(key_of, wanted)))
+            await becomes(etcd.url, *wanted)
+            assert revision(etcd) - at == by
+            at += by
+
+        async with registering(etcd.url, 5, *web(1, 2, 3)) as registrar:
+            await eventually(lambda: registrar.status.registered)
+            await grew(3 + 2, *web(1, 2, 3))  # two were left that nobody wants
+            for by, wanted in [
+                (0, web(3, 2, 1)),
+                (1, web(1, 2, 3, 4)),
+                (1, [*web(1, 2, 3), *web(4, weight=7)]),
+                (2, [*web(2, 3), *web(4, weight=8)]),
+                (4, web(5)),
+                (4, web(1, 2, 3, 5)[:3] + web(5) + web(6)),
+            ]:
+                registrar.set(wanted)
+                await grew(by, *wanted)
+            # The lease's end takes them all in one revision.
+            lease = lease_of(etcd, "web/1")
+            etcd.ctl("lease", "revoke", f"{lease:x}")
+            await eventually(lambda: registrar.status.failing or lease_of(etcd, "web/1") != lease)
+            await eventually(lambda: not registrar.status.failing)
+            await grew(1 + 5, *web(1, 2, 3, 5, 6))
+            # A record's removal costs it, and all of them once more, since another lease takes over.
+            lease = lease_of(etcd, "web/1")
+            etcd.ctl("del", "/services/web/2")
+            await eventually(lambda: lease_of(etcd, "web/1") != lease)
+            await eventually(lambda: not registrar.status.failing)
+            await grew(1 + 5, *web(1, 2, 3, 5, 6))
+        assert revision(etcd) == at + 1
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("ttl", [2, 90], ids=["lease over", "lease lives on"])
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.parametrize(
+    "seconds", [5, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(180)])], ids=["seconds", "a minute"]
+)
+def test_an_etcd_that_was_away_while_the_set_changed_has_it_right_soon_after_its_return(
+    etcd: EmbeddedEtcd, seconds: int, how: str, ttl: int
+) -> None:
+    async def check() -> None:
+        async with registering(etcd.url, ttl, *web(1, 2, 3)) as registrar:
+            await becomes(etcd.url, *web(1, 2, 3))
+            if how == "killed":
+                await asyncio.to_thread(etcd.kill)
+            else:
+                etcd.send_signal(signal.SIGSTOP)
+            for step in range(10):
+                await asyncio.sleep(seconds / 10)
+                registrar.set(web(*range(step, step + 20)))
+            if how == "killed":
+                await asyncio.to_thread(etcd.start)
+            else:
+                etcd.send_signal(signal.SIGCONT)
+            await becomes(etcd.url, *web(*range(9, 29)), timeout=RETURN_SECONDS)
+            assert registrar.status.registered == {key_of(each) for each in web(*range(9, 29))}
+
+    asyncio.run(check())
