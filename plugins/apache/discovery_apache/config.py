@@ -78,7 +78,12 @@ def _on_or_off(value: object) -> object:
 
 
 def _check(value: object) -> object:
-    return {} if value is True else {"type": "none"} if value is False else value
+    """A web server is checked by HTTP, and any answer but a fault of its own will do, unless the table says otherwise."""
+    if isinstance(value, bool):
+        value = {} if value else {"type": "none"}
+    if isinstance(value, dict) and value.get("type", "http") == "http":
+        return {"type": "http", "status": "100-499"} | value
+    return value
 
 
 def _page(value: object) -> object:
@@ -120,13 +125,7 @@ Glob = Annotated[str, AfterValidator(_glob)]
 Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
-class ApacheCheck(CheckSettings):
-    """A health check of a web server: by HTTP unless another type is named."""
-
-    type: Literal["http", "tcp", "command", "none"] = "http"
-
-
-Checks = Annotated[ApacheCheck, BeforeValidator(_check, json_schema_input_type=bool | ApacheCheck)]
+Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type=bool | CheckSettings)]
 
 
 class StatusSettings(PluginConfig):
@@ -209,7 +208,7 @@ class HttpdConfig(PluginConfig):
     """What is announced: `HOST:PORT`, or `:PORT` on this machine's own address."""
     weight: Weight | None = None
     labels: Labels = Field(default_factory=dict)
-    check: Checks = ApacheCheck(type="none")
+    check: Checks = CheckSettings(type="none")
     """A check of the announced address, besides the status page."""
 
 
@@ -228,7 +227,7 @@ class ApacheConfig(PluginConfig):
     """The services that containers may be registered for. None: any."""
     networks: Globs = ()
     """The Docker networks that a container may choose to be announced on."""
-    check: Checks = ApacheCheck()
+    check: Checks = CheckSettings(type="http", status="100-499")
     """How containers are checked. None given: `GET /`, or where `docker.status` is given, by that alone."""
     weight: Weight = 1
     """`load` follows the idle workers that the status page tells of."""

@@ -1,0 +1,189 @@
+"""What is registered of the containers that run. Pure: what Docker tells and the configuration in, candidates out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from discovery.checks import Check, Outcome, Verdict
+from discovery.codec import key_of, validate
+from discovery.errors import RecordError
+from discovery.model import Backend, State
+from discovery.plugin import Candidate
+from discovery.probes import HttpProbe, ReportedProbe
+from discovery_apache.announce import Machine, allowed, announce
+from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings
+from discovery_apache.container import Container
+from discovery_apache.conventions import CheckWish, Wishes, read, shown
+from discovery_apache.modstatus import StatusProbe
+from discovery_apache.selection import base_name, is_selected, ports_of
+
+_LONGEST_PROBLEM = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A candidate, and who has it: of two with one key the lesser `rank` is registered."""
+
+    candidate: Candidate
+    holder: str
+    rank: tuple[bool, bool, int, str]
+
+
+def claims_of(
+    containers: Iterable[Container], stopping: frozenset[str], config: ApacheConfig, machine: Machine
+) -> tuple[list[Claim], dict[str, str]]:
+    """What the selected containers that run are to be registered as, and what is wrong with them, by their names."""
+    claims: list[Claim] = []
+    problems: dict[str, str] = {}
+    docker = config.docker
+    for container in containers:
+        if docker is None or container.paused or not container.running or not is_selected(container, docker):
+            continue
+        stops = container.id in stopping
+        if stops and docker.on_stop == "withdraw":
+            continue
+        found, wrong = _claims(container, stops, config, docker, machine)
+        claims += found
+        if wrong:
+            problems[f"container {container.name}"] = _in_one_line(wrong)
+    return claims, problems
+
+
+def settle(claims: Iterable[Claim]) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    """The candidates, one for each key, and who else wanted it.
+
+    What the configuration names comes before what a container claims, then the older before the younger, so that no
+    container can take another's place.
+    """
+    settled: dict[str, Claim] = {}
+    problems: dict[str, str] = {}
+    for claim in sorted(claims, key=lambda each: each.rank):
+        backend = claim.candidate.backend
+        first = settled.setdefault(key_of(backend), claim)
+        if first is not claim and backend.state is not State.DRAINING:
+            problems[claim.holder] = f"{key_of(backend)} is {first.holder} already: give it another id"
+    return tuple(claim.candidate for claim in settled.values()), problems
+
+
+def status_check(page: HttpProbe, settings: StatusSettings, *, load: bool) -> Check:
+    """The check of a status page."""
+    return Check(
+        StatusProbe(page, settings.timeout, load),
+        interval=settings.interval,
+        timeout=2 * settings.timeout + 0.5,  # the probe minds the time itself
+        rise=settings.rise,
+        fall=settings.fall,
+        on_failure=settings.on_failure,
+        weight_interval=settings.weight_interval,
+    )
+
+
+def _claims(
+    container: Container, stops: bool, config: ApacheConfig, docker: DockerConfig, machine: Machine
+) -> tuple[list[Claim], list[str]]:
+    def asked(port: int) -> Wishes:
+        return read(container.labels, container.env, port) if docker.conventions else Wishes()
+
+    general = asked(0)
+    if general.ignore:
+        return [], []
+    try:
+        ports = ports_of(container, config, general.network)
+    except ValueError as error:
+        return [], [str(error)]
+    wishes = {port: wish for port in ports if not (wish := asked(port)).ignore}
+    claims = []
+    problems: list[str] = []
+    for port, wish in wishes.items():
+        problems += wish.problems
+        try:
+            backend, more = _backend(container, port, wish, len(wishes) > 1, config, docker, machine)
+            problems += more
+            if stops:
+                # No checks: it may refuse new connections already, and drains until it has stopped.
+                candidate = Candidate(replace(backend, state=State.DRAINING))
+            else:
+                checks, more = _checks(container, wish, config, docker)
+                candidate = Candidate(backend, checks)
+                problems += more
+        except (ValueError, RecordError) as error:
+            problems.append(str(error))
+        else:
+            claimed = docker.id is None and wish.id is not None
+            rank = (stops, claimed, container.started_at, container.id)
+            claims.append(Claim(candidate, f"container {container.name}", rank))
+    return claims, problems
+
+
+def _backend(
+    container: Container,
+    port: int,
+    wish: Wishes,
+    several: bool,
+    config: ApacheConfig,
+    docker: DockerConfig,
+    machine: Machine,
+) -> tuple[Backend, list[str]]:
+    service = _service(container, port, wish, several, config, docker)
+    (host, announced), problem = announce(container, port, wish.network, config, machine)
+    backend = Backend(
+        service,
+        docker.id or wish.id or f"{machine.name}:{container.name}:{port}",
+        host,
+        announced,
+        1 if config.weight == "load" else config.weight,
+        labels={**wish.labels, **docker.labels},
+    )
+    return validate(backend), [problem] if problem else []
+
+
+def _service(
+    container: Container, port: int, wish: Wishes, several: bool, config: ApacheConfig, docker: DockerConfig
+) -> str:
+    suffix = f"-{port}" if several else ""
+    if docker.service is not None:
+        return docker.service + suffix
+    if wish.unusable is not None:
+        raise ValueError(wish.unusable)
+    service = wish.service or base_name(container.image)
+    if not service:
+        raise ValueError("its image has no name to call the service by: give it SERVICE_NAME, or set 'docker.service'")
+    if not wish.own_name:
+        service += suffix
+    if config.services is not None and not allowed(service, config.services):
+        raise ValueError(f"the service {shown(service)} is not among those that 'services' allows")
+    return service
+
+
+def _checks(
+    container: Container, wish: Wishes, config: ApacheConfig, docker: DockerConfig
+) -> tuple[tuple[Check, ...], list[str]]:
+    checks, problems = _asked_checks(wish.check, config, docker)
+    if docker.status is not None:
+        load = config.weight == "load"
+        checks += (status_check(HttpProbe(path=docker.status.page), docker.status, load=load),)
+    if docker.use_health and container.health in ("starting", "unhealthy"):
+        reported = ReportedProbe(Outcome(Verdict.FAILING, f"Docker reports that it is {container.health}"))
+        # What is still starting never drains: it has not served anything yet.
+        kept = checks[0].on_failure if checks and container.health == "unhealthy" else "withdraw"
+        checks += (Check(reported, on_failure=kept),)
+    return checks, problems
+
+
+def _asked_checks(wish: CheckWish, config: ApacheConfig, docker: DockerConfig) -> tuple[tuple[Check, ...], list[str]]:
+    settings = config.check
+    by_status_alone = docker.status is not None and "check" not in config.model_fields_set
+    if settings.type == "command" and (wish.path or wish.tcp):
+        return settings.checks(), ["its labels ask for another check than the configured command: they are ignored"]
+    if wish.path is None and not wish.tcp and by_status_alone:
+        return (), []
+    if wish.path is None and wish.tcp:
+        settings = settings.model_copy(update={"type": "tcp"})
+    try:
+        return settings.checks(path=wish.path, interval=wish.interval, timeout=wish.timeout), []
+    except ValueError as error:
+        return settings.checks(), [f"its check: {error}"]
+
+
+def _in_one_line(problems: Iterable[str]) -> str:
+    text = "; ".join(dict.fromkeys(problems))
+    return text if len(text) <= _LONGEST_PROBLEM else f"{text[: _LONGEST_PROBLEM - 3]}..."
