@@ -3,14 +3,27 @@
 Knows neither providers nor the registry.
 """
 
+import asyncio
+import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.checks import Verdict
+from discovery.checks import Check, Outcome, Verdict
+from discovery.codec import key_of
+from discovery.isolation import describe
 from discovery.model import Backend
 from discovery.plugin import Candidate
+from discovery.probes import ReportedProbe
+from discovery.terminal import printable
+from discovery.verdicts import Standing, as_registered, judge
+
+_BETWEEN_STARTS = 0.002
+_ALL_STARTED = 1.0
+_LONGEST_DETAIL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +40,7 @@ class Checker:
     """Follows a set of candidates.
 
     `publish` is first called once every candidate of the first set has had its first outcome (or after `patience`
-    seconds), and then at every difference, with all the backends to be registered.
+    seconds), and then at every difference, with all the backends to be registered, ordered by key.
     """
 
     def __init__(
@@ -38,18 +51,202 @@ class Checker:
         patience: float = 5.0,
         concurrency: int = 64,
     ) -> None:
-        """Begin with nothing. At most `concurrency` probes run at a time."""
-        raise NotImplementedError
+        """Begin with nothing. At most `concurrency` probes run at a time, those of what fails in three quarters."""
+        self._publish = publish
+        self._log = log
+        self._patience = patience
+        self._slots = asyncio.Semaphore(concurrency)  # serves in the order of asking
+        self._slots_of_failing = asyncio.Semaphore(max(1, concurrency * 3 // 4))
+        self._entries: dict[str, _Entry] = {}
+        self._awaited: frozenset[str] | None = None  # keys without which nothing is published; None before any set
+        self._published: tuple[Backend, ...] | None = None
+        self._wake = asyncio.Event()
 
     def set(self, candidates: Iterable[Candidate]) -> None:
-        """Say what there is: all of it, every time. On the loop of `run`, before it or meanwhile."""
-        raise NotImplementedError
+        """Say what there is: all of it, every time. On the loop of `run`, before it or meanwhile.
+
+        A candidate whose address is the same keeps the state of its equal checks, and its verdict until a check that
+        is new to it has had its first outcome.
+        """
+        wanted = {key_of(candidate.backend): candidate for candidate in candidates}
+        for key in self._entries.keys() - wanted.keys():
+            self._entries.pop(key).drop()
+        for key, candidate in wanted.items():
+            entry = self._entries.get(key)
+            if entry is None or entry.candidate.backend.address != candidate.backend.address:
+                if entry is not None:
+                    entry.drop()
+                entry = self._entries[key] = _Entry(key, candidate, self._log)
+            entry.take(candidate)
+        if self._awaited is None:
+            self._awaited = frozenset(wanted)
+        self._wake.set()
 
     @property
     def status(self) -> Mapping[str, CandidateStatus]:
         """How each candidate is, by its key in the registry; from any thread."""
-        raise NotImplementedError
+        return {key: entry.status for key, entry in sorted(self._entries.copy().items())}
 
     async def run(self) -> None:
-        """Check, and publish, until cancelled."""
-        raise NotImplementedError
+        """Check, and publish, until cancelled. Once only."""
+        patience: asyncio.TimerHandle | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    patience = patience or asyncio.get_running_loop().call_later(self._patience, self._wait_no_longer)
+                    self._start(tasks)
+                    self._publish_differences()
+        finally:
+            if patience is not None:
+                patience.cancel()
+
+    def _start(self, tasks: asyncio.TaskGroup) -> None:
+        """Start what does not run yet, one after the other rather than all at once."""
+        new = [(entry, check) for entry in self._entries.values() for check in entry.not_running()]
+        between = min(_BETWEEN_STARTS, _ALL_STARTED / max(len(new), 1))
+        for place, (entry, check) in enumerate(new):
+            entry.tasks[check] = tasks.create_task(self._follow(entry, check, place * between))
+
+    async def _follow(self, entry: "_Entry", check: Check, delay: float) -> None:
+        """Run one check of one candidate again and again, one run at a time."""
+        loop = asyncio.get_running_loop()
+        me = asyncio.current_task()
+        await asyncio.sleep(delay)
+        while True:
+            standing = entry.standings[check]
+            async with self._lane(standing), self._slots:
+                outcome = await _look(check, entry.candidate.backend)
+            if entry.tasks.get(check) is not me:
+                return  # its probe has outlived its cancellation; nobody wants to know any more
+            first = not standing.proven
+            entry.standings[check] = standing = standing.after(check, outcome, loop.time())
+            if entry.update():
+                self._wake.set()
+            # What was started together drifts apart, from the second run on.
+            least = 0.5 if first and standing.proven else 0.9
+            await asyncio.sleep(standing.pause(check) * random.uniform(least, 1))  # noqa: S311 - no secret
+
+    def _lane(self, standing: Standing) -> AbstractAsyncContextManager[None]:
+        # What hangs until its timeout must not hold every slot.
+        return self._slots_of_failing if standing.verdict is Verdict.FAILING else nullcontext()
+
+    def _wait_no_longer(self) -> None:
+        self._awaited = frozenset()
+        self._wake.set()
+
+    def _publish_differences(self) -> None:
+        self._awaited = frozenset(
+            key
+            for key in self._awaited or ()
+            if (entry := self._entries.get(key)) is not None and entry.status.verdict is None
+        )
+        if self._awaited:
+            return
+        backends = tuple(entry.status.backend for _, entry in sorted(self._entries.items()) if entry.status.registered)
+        if backends != self._published:
+            self._published = backends
+            self._publish(backends)
+
+
+class _Entry:
+    """One candidate at one address, and how its checks stand."""
+
+    def __init__(self, key: str, candidate: Candidate, log: FilteringBoundLogger) -> None:
+        self.candidate = candidate
+        self.standings: dict[Check, Standing] = {}
+        self.tasks: dict[Check, asyncio.Task[None]] = {}
+        self.status = CandidateStatus(candidate.backend)
+        self._key = key
+        self._log = log
+        self._inherited: Verdict | None = None
+        self._proven = False
+
+    def take(self, candidate: Candidate) -> None:
+        """Become this candidate, which has the same address."""
+        checks = dict.fromkeys(candidate.checks)
+        for check in self.standings.keys() - checks.keys():
+            del self.standings[check]
+            if (task := self.tasks.pop(check, None)) is not None:
+                task.cancel()
+        if checks.keys() - self.standings.keys():
+            self._inherited = self.status.verdict
+        self.standings = {check: self.standings.get(check) or _begin(check) for check in checks}
+        self.candidate = candidate
+        self.update()
+
+    def drop(self) -> None:
+        """Be checked no longer."""
+        for task in self.tasks.values():
+            task.cancel()
+        self.tasks.clear()
+
+    def not_running(self) -> list[Check]:
+        """The checks that a task has yet to follow."""
+        return [
+            check for check in self.standings if check not in self.tasks and not isinstance(check.probe, ReportedProbe)
+        ]
+
+    def update(self) -> bool:
+        """Judge anew; whether it makes a difference."""
+        before, judgement = self.status, judge(self.standings, self._inherited)
+        self._proven = self._proven or judgement.verdict in (Verdict.PASSING, Verdict.DRAINING)
+        backend = as_registered(self.candidate.backend, judgement, proven=self._proven)
+        self.status = CandidateStatus(
+            backend or self.candidate.backend, judgement.verdict, judgement.detail, backend is not None
+        )
+        if judgement.verdict is not None and judgement.verdict is not before.verdict and self.standings:
+            self._tell(judgement.verdict, judgement.detail, before.verdict)
+        return self.status != before
+
+    def _tell(self, verdict: Verdict, detail: str, before: Verdict | None) -> None:
+        if verdict is Verdict.FAILING:
+            self._log.warning("check failing", key=self._key, reason=detail)
+        elif verdict is Verdict.DRAINING:
+            self._log.info("check says draining", key=self._key, reason=detail)
+        elif before is not None:  # else nothing is remarkable
+            self._log.info("check passing", key=self._key)
+
+
+def _begin(check: Check) -> Standing:
+    """A check's first standing; what was reported needs no run."""
+    if not isinstance(check.probe, ReportedProbe):
+        return Standing()
+    return Standing().after(check, _cleaned(check.probe.outcome), 0.0)
+
+
+async def _look(check: Check, backend: Backend) -> Outcome:
+    """Run a probe once; whatever goes wrong is a failure with its reason."""
+    task = asyncio.current_task()
+    limit = asyncio.timeout(check.timeout)
+    try:
+        async with limit:
+            outcome = await check.probe(backend)
+        return _cleaned(outcome)
+    except TimeoutError as error:
+        late = limit.expired()
+        return _failure(f"no answer within {check.timeout:g} s" if late else describe(error))
+    except asyncio.CancelledError:
+        if task is not None and task.cancelling():
+            raise
+        return _failure("the probe cancelled itself")
+    except Exception as error:  # noqa: BLE001 - a plugin's probe may raise anything
+        return _failure(describe(error))
+
+
+def _failure(reason: str) -> Outcome:
+    return Outcome(Verdict.FAILING, _line(reason))
+
+
+def _cleaned(outcome: Any) -> Outcome:
+    """What a probe returned, held to its contract."""
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"the probe returned {type(outcome).__name__}, not Outcome")
+    weight = None if outcome.weight is None else min(max(int(outcome.weight), 0), 256)
+    return replace(outcome, verdict=Verdict(outcome.verdict), detail=_line(outcome.detail), weight=weight)
+
+
+def _line(text: str) -> str:
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_DETAIL else f"{line[: _LONGEST_DETAIL - 1]}…"

@@ -1,0 +1,84 @@
+"""A program."""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+
+from discovery.checks import Outcome, Verdict
+from discovery.model import Backend
+from discovery.probes.tcp import failing, reason
+
+_MOST_OUTPUT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CommandProbe:
+    """Passes if a program exits with 0, says draining with `draining_exit`, and fails with any other.
+
+    The first line that it prints is the detail. It is told the backend in its environment: DISCOVERY_SERVICE,
+    DISCOVERY_ID, DISCOVERY_HOST, DISCOVERY_PORT. When its time is over it is killed with all its process group.
+    """
+
+    argv: tuple[str, ...]
+    draining_exit: int | None = os.EX_TEMPFAIL
+
+    async def __call__(self, backend: Backend) -> Outcome:
+        """Run it, without a shell."""
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        loop = asyncio.get_running_loop()
+        try:
+            os.set_blocking(writing, True)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self.argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=writing,
+                    stderr=writing,
+                    env=_environment(backend),
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                return failing(f"{self.argv[0]}: {reason(error)}")
+            finally:
+                os.close(writing)
+            output = bytearray()
+            # Not until its end: what the program leaves behind may hold it open for good.
+            loop.add_reader(reading, _read, reading, output, loop)
+            try:
+                status = await process.wait()
+            finally:
+                if process.returncode is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
+            _read(reading, output, loop)
+        finally:
+            loop.remove_reader(reading)
+            os.close(reading)
+        detail = _first_line(bytes(output))
+        if status == 0:
+            return Outcome(detail=detail)
+        if status == self.draining_exit:
+            return Outcome(Verdict.DRAINING, detail or f"exit status {status}")
+        ended = f"exit status {status}" if status > 0 else f"killed: {signal.strsignal(-status) or -status}"
+        return failing(detail or ended)
+
+
+def _environment(backend: Backend) -> dict[str, str]:
+    ours = {"SERVICE": backend.service, "ID": backend.id, "HOST": backend.host, "PORT": str(backend.port)}
+    inherited = {key: value for key, value in os.environ.items() if key != "DISCOVERY_REGISTRY_PASSWORD"}
+    return inherited | {f"DISCOVERY_{key}": value for key, value in ours.items()}
+
+
+def _read(descriptor: int, output: bytearray, loop: asyncio.AbstractEventLoop) -> None:
+    """Take what a program has printed, and keep its beginning."""
+    with suppress(BlockingIOError):
+        if not (chunk := os.read(descriptor, 65536)):
+            loop.remove_reader(descriptor)
+        output += chunk[: _MOST_OUTPUT - len(output)]
+
+
+def _first_line(output: bytes) -> str:
+    return next((line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()), "")

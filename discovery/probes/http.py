@@ -1,0 +1,170 @@
+"""An HTTP request."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from discovery.checks import Outcome
+from discovery.model import Backend
+from discovery.probes.tcp import Address, failing, reason
+
+if TYPE_CHECKING:
+    import aiohttp  # imported where it is needed: it takes longer than most commands
+
+_MOST_BODY = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What came back; the body is cut after 64 KiB."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProbe:
+    """Passes if the answer has one of `status` (inclusive ranges) and, with `body`, that regex is found in it.
+
+    The regex is RE2's, which takes time linear in the body whatever the body is. `host` is the Host header, and over
+    TLS the name expected in the certificate. `path` may have a query. Redirects are not followed, proxies not asked,
+    and the connection does not outlive the answer. ValueError for a path, method or regex that cannot be.
+    """
+
+    path: str = "/"
+    method: str = "GET"
+    status: tuple[tuple[int, int], ...] = ((200, 399),)
+    body: str | None = None
+    host: str | None = None
+    tls: bool = False
+    verify: bool = True
+    ca: Path | None = None
+    address: Address | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse now what would fail at every run."""
+        for check, value in (
+            (valid_path, self.path),
+            (valid_method, self.method),
+            (valid_host, self.host),
+            (valid_regex, self.body),
+        ):
+            if value is not None:
+                check(value)
+
+    async def __call__(self, backend: Backend) -> Outcome:
+        """Ask, and judge the answer."""
+        import aiohttp
+
+        try:
+            response = await self.fetch(backend)
+        except (OSError, aiohttp.ClientError) as error:
+            return failing(reason(error))
+        if not any(least <= response.status <= most for least, most in self.status):
+            return failing(f"{self.method} {self.path}: status {response.status}")
+        if self.body is not None and not _finder(self.body)(response.body):
+            return failing(f"{self.method} {self.path}: the body does not match")
+        return Outcome(detail=f"status {response.status}")
+
+    async def fetch(self, backend: Backend) -> HttpResponse:
+        """The answer, whatever it says, for probes that understand more of it. Raises OSError, aiohttp.ClientError."""
+        import aiohttp
+        from yarl import URL
+
+        host, port = self.address or (backend.host, backend.port)
+        path, _, query = self.path.partition("?")
+        scheme = "https" if self.tls else "http"
+        url = URL.build(scheme=scheme, host=host, port=port, path=path, query_string=query, encoded=True)
+        headers = {"User-Agent": "discovery", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
+        if self.host is not None:
+            headers["Host"] = self.host
+        # A connector of its own for each run: nothing is kept alive that would delay a server's graceful end.
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),  # the checker's alone counts
+                auto_decompress=False,
+                trust_env=False,
+            ) as session,
+            session.request(
+                self.method,
+                url,
+                headers=headers,
+                allow_redirects=False,
+                ssl=_tls(self.ca) if self.tls and self.verify else False,
+                server_hostname=_name(self.host) if self.tls else None,
+            ) as response,
+        ):
+            return HttpResponse(response.status, await _at_most(response.content, _MOST_BODY))
+
+
+def valid_path(path: str) -> str:
+    """Refuse what no request line can hold. ValueError."""
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path or "#" in path:
+        raise ValueError("is a path as HTTP has it: '/' first, ASCII, no spaces (%20) and no '#'")
+    return path
+
+
+def valid_method(method: str) -> str:
+    """Refuse what is no method. ValueError."""
+    if not (method.isascii() and method.isalpha() and method.isupper()):
+        raise ValueError("is a method such as GET or HEAD")
+    return method
+
+
+def valid_host(host: str) -> str:
+    """Refuse what no Host header can hold. ValueError."""
+    if not host or not host.isascii() or not host.isprintable() or set(host) & set(" ,/"):
+        raise ValueError("is a host name, as the Host header has it")
+    return host
+
+
+def valid_regex(pattern: str) -> str:
+    """Refuse what RE2 does not know. ValueError."""
+    _finder(pattern)
+    return pattern
+
+
+@lru_cache(maxsize=256)
+def _finder(pattern: str) -> Callable[[bytes], bool]:
+    """What looks for an RE2 regex. Python's own could be made to take for ever by what a backend says."""
+    import re2  # type: ignore[import-untyped]
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled = re2.compile(pattern, options)
+    except re2.error as error:
+        told = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else error
+        raise ValueError(f"is no regex that RE2 knows: {told}") from None
+    # Decoded first: RE2 matches no byte that is not UTF-8, not even by a dot.
+    return lambda body: compiled.search(body.decode(errors="replace")) is not None
+
+
+@lru_cache(maxsize=16)
+def _context(ca: Path | None, _modified: int) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca)
+
+
+def _tls(ca: Path | None) -> ssl.SSLContext:
+    """Made once: reading the authorities takes longer than most checks."""
+    return _context(ca, ca.stat().st_mtime_ns if ca is not None else 0)
+
+
+def _name(host: str | None) -> str | None:
+    """The name in a Host header, without its port."""
+    if host is None:
+        return None
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).strip("[]")
+
+
+async def _at_most(stream: "aiohttp.StreamReader", size: int) -> bytes:
+    body = b""
+    while len(body) < size and (chunk := await stream.read(size - len(body))):
+        body += chunk
+    return body

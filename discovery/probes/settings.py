@@ -1,0 +1,151 @@
+"""The table with which a user asks for a check."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from discovery.checks import Check, Probe
+from discovery.codec import parse_address
+from discovery.errors import RecordError
+from discovery.plugin import PluginConfig
+from discovery.probes.command import CommandProbe
+from discovery.probes.http import HttpProbe, valid_host, valid_method, valid_path, valid_regex
+from discovery.probes.tcp import Address, TcpProbe
+
+_LEAST_SECONDS = 0.1
+_MOST_SECONDS = 3600.0
+_STATUS = {"type": ["string", "integer"]}
+_STATUS_SCHEMA = WithJsonSchema({"anyOf": [_STATUS, {"type": "array", "items": _STATUS}]})
+_TYPES_OF = {
+    **dict.fromkeys(("path", "method", "status", "body", "host", "tls", "verify", "ca"), ("http",)),
+    "address": ("http", "tcp"),
+    **dict.fromkeys(("command", "draining_exit"), ("command",)),
+}
+
+
+def _ranges(value: Any) -> str:
+    """Statuses as text ("200", "200-299,304"), from that, a number, or a list of such."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    texts = [part.strip() for each in parts for part in str(each).split(",")]
+    for text in texts:
+        least, dash, most = text.partition("-")
+        if not all(len(n) == 3 and n.isascii() and n.isdigit() for n in ((least, most) if dash else (least,))):
+            raise ValueError('statuses are written as 200, "200-399", or a list of such')
+        if int(least) > int(most or least):
+            raise ValueError(f"the range {text} is empty")
+    return ",".join(texts)
+
+
+def _parsed(ranges: str) -> tuple[tuple[int, int], ...]:
+    pairs = (text.partition("-") for text in ranges.split(","))
+    return tuple((int(least), int(most or least)) for least, _, most in pairs)
+
+
+def _argv(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(part, str) for part in value):
+        raise ValueError('is a list, the program and its arguments: ["/usr/bin/check", "-q"]; there is no shell')
+    if not value[0] or any("\0" in part for part in value):
+        raise ValueError("begins with a program's name, and has no zero bytes")
+    return value
+
+
+def _host_and_port(text: str) -> str:
+    try:
+        parse_address(text)
+    except RecordError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+Seconds = Annotated[float, Field(ge=_LEAST_SECONDS, le=_MOST_SECONDS)]
+
+
+class CheckSettings(PluginConfig):
+    """A `check` table. `checks` makes of it what a Candidate takes."""
+
+    type: Literal["http", "tcp", "command", "none"] = Field("tcp", description="What is asked of a backend")
+    interval: Seconds = Field(5.0, description="Seconds between two runs")
+    timeout: Seconds = Field(2.0, description="Seconds after which a run has failed")
+    rise: int = Field(2, ge=1, le=100, description="Successes in a row that end a failure")
+    fall: int = Field(3, ge=1, le=100, description="Failures in a row that begin one")
+    on_failure: Literal["withdraw", "drain"] = Field("withdraw", description="What becomes of a backend that fails")
+    path: Annotated[str, AfterValidator(valid_path)] = Field("/", description="http: what is asked for")
+    method: Annotated[str, AfterValidator(valid_method)] = Field("GET", description="http: the method")
+    status: Annotated[str, BeforeValidator(_ranges), _STATUS_SCHEMA] = Field(
+        "200-399", description="http: the statuses that pass"
+    )
+    body: Annotated[str, AfterValidator(valid_regex)] | None = Field(
+        None, description="http: RE2 regex to find in the first 64 KiB of the body"
+    )
+    host: Annotated[str, AfterValidator(valid_host)] | None = Field(None, description="http: the Host header")
+    tls: bool = Field(False, description="http: over TLS")
+    verify: bool = Field(True, description="http: whether the certificate must be valid")
+    ca: Path | None = Field(None, description="http: certificate authorities to trust in place of the system's")
+    address: Annotated[str, AfterValidator(_host_and_port)] | None = Field(
+        None, description="http, tcp: HOST:PORT to check in place of the backend's own"
+    )
+    command: Annotated[tuple[str, ...], BeforeValidator(_argv)] | None = Field(
+        None, description="command: the program and its arguments"
+    )
+    draining_exit: int = Field(os.EX_TEMPFAIL, ge=1, le=255, description="command: the exit status that says draining")
+
+    @model_validator(mode="after")
+    def _keys_of_its_type(self) -> Self:
+        for key in sorted(self.model_fields_set):
+            if (types := _TYPES_OF.get(key)) and self.type not in types:
+                meant = " or ".join(f'"{name}"' for name in types)
+                raise ValueError(f'{key!r} is for type {meant}, and this one is "{self.type}"')
+        if self.type == "command" and self.command is None:
+            raise ValueError("type \"command\" needs the key 'command'")
+        return self
+
+    def checks(
+        self, *, path: str | None = None, interval: float | None = None, timeout: float | None = None
+    ) -> tuple[Check, ...]:
+        """The check as configured; empty for "none". A `path` makes it an http check, whatever is configured.
+
+        What is given replaces what is configured. ValueError, with the reason in a line, if it cannot be.
+        """
+        if path is None and self.type == "none":
+            return ()
+        return (
+            Check(
+                self._http(path) if path is not None else self._probe(),
+                _seconds("interval", self.interval if interval is None else interval),
+                _seconds("timeout", self.timeout if timeout is None else timeout),
+                self.rise,
+                self.fall,
+                self.on_failure,
+            ),
+        )
+
+    def _probe(self) -> Probe:
+        if self.type == "http":
+            return self._http(self.path)
+        if self.type == "command":
+            return CommandProbe(self.command or (), self.draining_exit)
+        return TcpProbe(self._address())
+
+    def _http(self, path: str) -> HttpProbe:
+        return HttpProbe(
+            path,
+            self.method,
+            _parsed(self.status),
+            self.body,
+            self.host,
+            self.tls,
+            self.verify,
+            self.ca,
+            self._address(),
+        )
+
+    def _address(self) -> Address | None:
+        return None if self.address is None else parse_address(self.address)
+
+
+def _seconds(name: str, value: float) -> float:
+    if not _LEAST_SECONDS <= value <= _MOST_SECONDS:
+        raise ValueError(f"{name} is {_LEAST_SECONDS:g} to {_MOST_SECONDS:g} seconds, not {value:g}")
+    return value

@@ -1,0 +1,53 @@
+"""A TCP connection, and what all probes tell of failures."""
+
+import asyncio
+import os
+import ssl
+from dataclasses import dataclass
+
+from discovery.checks import Outcome, Verdict
+from discovery.model import Backend
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProbe:
+    """Passes if a TCP connection comes about, with `address` (host, port) where it is not the backend's own."""
+
+    address: Address | None = None
+
+    async def __call__(self, backend: Backend) -> Outcome:
+        """Connect, and close."""
+        host, port = self.address or (backend.host, backend.port)
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError as error:
+            return failing(reason(error))
+        try:
+            # To a port of this machine from which the kernel serves connections, one may meet oneself.
+            if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
+                return failing("connection refused")
+            return Outcome()
+        finally:
+            writer.close()
+
+
+def failing(why: str) -> Outcome:
+    """A failure, with its reason."""
+    return Outcome(Verdict.FAILING, why)
+
+
+def reason(error: BaseException) -> str:
+    """Why there is no connection or no answer, in words rather than types."""
+    if isinstance(inner := getattr(error, "os_error", None), OSError):  # aiohttp's, around the true one
+        error = inner
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__
