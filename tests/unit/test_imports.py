@@ -30,7 +30,7 @@ PLACES = {
     "grpc": {"registry/etcd"},
     "google": {"registry/etcd"},
     "watchdog": {"files.py"},
-    "typer": {"cli"},
+    "typer": {"cli", "commands.py"},
     "prometheus_client": {"status.py", "admin.py"},
 }
 
