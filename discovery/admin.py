@@ -9,8 +9,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
-from discovery.documents import snapshot_document
+from discovery.documents import record, snapshot_document
 from discovery.errors import ConfigError
+from discovery.isolation import PluginStatus
+from discovery.providing import ProvidingStatus
 from discovery.runner import ConsumerStatus
 from discovery.status import DaemonStatus, metrics
 
@@ -18,7 +20,7 @@ Status = Callable[[], DaemonStatus]
 
 
 class Admin:
-    """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot` and `/api/consumers`."""
+    """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot`, `/api/consumers` and `/api/providers`."""
 
     def __init__(self, status: Status) -> None:
         """`status` is asked anew for every request."""
@@ -36,6 +38,7 @@ class Admin:
                 web.get("/metrics", self._metrics),
                 web.get("/api/snapshot", self._snapshot),
                 web.get("/api/consumers", self._consumers),
+                web.get("/api/providers", self._providers),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -56,7 +59,7 @@ class Admin:
             self._runner = None
 
     async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(text="/healthz\n/readyz\n/metrics\n/api/snapshot\n/api/consumers\n")
+        return web.Response(text="/healthz\n/readyz\n/metrics\n/api/snapshot\n/api/consumers\n/api/providers\n")
 
     async def _healthz(self, _: web.Request) -> web.Response:
         # An unreachable registry is reported but is no illness: to be restarted for it would lose what we serve.
@@ -72,9 +75,9 @@ class Admin:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         status = self._status()
-        waiting = [each.name for each in status.consumers if each.applied_revision is None]
-        document = {"ready": status.ready, "waiting_for": waiting, "registry": _registry(status)}
-        return web.json_response(document, status=200 if status.ready else 503)
+        waiting = status.waiting_for
+        document = {"ready": not waiting, "waiting_for": waiting, "registry": _registry(status)}
+        return web.json_response(document, status=503 if waiting else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         registry = CollectorRegistry(auto_describe=False)
@@ -86,11 +89,15 @@ class Admin:
         status = self._status()
         document = {"registry": _registry(status)}
         if status.snapshot is None:
-            return web.json_response({**document, "error": "no snapshot yet"}, status=503)
+            error = "no snapshot yet" if status.followed else "the registry is not followed: there is no consumer"
+            return web.json_response({**document, "error": error}, status=503)
         return web.json_response({**document, **snapshot_document(status.snapshot)})
 
     async def _consumers(self, _: web.Request) -> web.Response:
         return web.json_response({"consumers": [_consumer(each) for each in self._status().consumers]})
+
+    async def _providers(self, _: web.Request) -> web.Response:
+        return web.json_response({"providers": [_provider(each) for each in self._status().providers]})
 
 
 class _Once(Collector):
@@ -104,7 +111,7 @@ class _Once(Collector):
 def _registry(status: DaemonStatus) -> dict[str, Any]:
     return {
         "url": status.registry,
-        "connected": status.stale is None and status.snapshot is not None and not status.snapshot_from_disk,
+        "connected": status.connected,
         "stale": status.stale,
         "revision": status.snapshot.revision if status.snapshot else None,
         "snapshot_age_seconds": _rounded(status.snapshot_age),
@@ -115,10 +122,7 @@ def _registry(status: DaemonStatus) -> dict[str, Any]:
 def _consumer(each: ConsumerStatus) -> dict[str, Any]:
     now = time.monotonic()
     return {
-        "name": each.name,
-        "plugin": each.plugin,
-        "phase": each.phase.value,
-        "phase_seconds": _rounded(now - each.phase_since),
+        **_plugin(each),
         "offered_revision": each.offered_revision,
         "applied_revision": each.applied_revision,
         "lag_seconds": _rounded(now - each.behind_since) if each.behind_since is not None else 0.0,
@@ -128,6 +132,42 @@ def _consumer(each: ConsumerStatus) -> dict[str, Any]:
         "healthy": each.problem is None,
         "problem": each.problem,
         "detail": each.health.detail,
+    }
+
+
+def _provider(each: ProvidingStatus) -> dict[str, Any]:
+    return {
+        **_plugin(each.runner),
+        "owner": each.owner,
+        "ttl": each.ttl,
+        "candidates": [_candidate(key, each) for key in sorted(each.runner.candidates)],
+        "registered": len(each.registered),
+        "problems": dict(each.runner.problems),
+        "failures": each.runner.failures,
+        "ready": each.ready,
+        "healthy": each.problem is None,
+        "problem": each.problem,
+        "detail": each.runner.health.detail,
+    }
+
+
+def _candidate(key: str, provider: ProvidingStatus) -> dict[str, Any]:
+    candidate = provider.runner.candidates[key]
+    return {
+        **record(candidate.backend),
+        "verdict": candidate.verdict.value if candidate.verdict is not None else None,
+        "detail": candidate.detail,
+        "registered": key in provider.registered,
+        "why_not": provider.why_not(key),
+    }
+
+
+def _plugin(each: PluginStatus) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "plugin": each.plugin,
+        "phase": each.phase.value,
+        "phase_seconds": _rounded(time.monotonic() - each.phase_since),
     }
 
 

@@ -1,10 +1,9 @@
-"""The composition root: the only module that knows both the registry and the runners."""
+"""The composition root: the only module that knows the registry, the consumers' runners and the providers."""
 
 import asyncio
 import signal
-import time
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -14,25 +13,27 @@ from discovery.admin import Admin
 from discovery.config import Settings
 from discovery.errors import ConfigError
 from discovery.files import FileWatch
+from discovery.following import Following
 from discovery.instances import Instances, build
 from discovery.isolation import Phase, describe
-from discovery.lastgood import LastGood, state_dir
+from discovery.lastgood import state_dir
 from discovery.logs import configure_logging
 from discovery.model import Snapshot
+from discovery.provider_runner import ProviderInstance
+from discovery.providing import Providing
 from discovery.registry import Registry
 from discovery.rundir import base_run_dir
 from discovery.runner import Instance, Runner
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
-from discovery.watcher import Observation, observe
 
 SHUTDOWN_DEADLINE = 10.0
-REMEMBER_AFTER = 3.0
+CLOSE_DEADLINE = 2.0
 RELOAD_DELAY = 0.1
 
 
 class Daemon:
-    """Follows one registry and keeps every configured consumer in step with it, until told to stop."""
+    """Keeps every consumer in step with a registry, and registered there what every provider finds."""
 
     def __init__(self, load: Callable[[], Settings], config: Path | None, log: FilteringBoundLogger) -> None:
         """`load` reads the settings, now and at every reload; `config` is the file it reads, to be watched."""
@@ -41,15 +42,12 @@ class Daemon:
         self._log = log
         self._settings = load()
         self._run_dir = base_run_dir(self._settings.run_dir)
-        self._runners: dict[str, Runner] = {}
-        self._snapshot: Snapshot | None = None
-        self._snapshot_time: float | None = None
-        self._from_disk = False
-        self._stale: str | None = None
-        self._resets = 0
+        self._consumers: dict[str, Runner] = {}
+        self._providers: dict[str, Providing] = {}
+        self._following = Following(log, self._offer, self._wake)
         self._config_error: str | None = None
         self._admin: Admin | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._changed = asyncio.Event()
@@ -57,19 +55,22 @@ class Daemon:
     @property
     def status(self) -> DaemonStatus:
         """How everything is now."""
+        following = self._following
         return DaemonStatus(
             registry=str(self._settings.registry),
-            snapshot=self._snapshot,
-            snapshot_time=self._snapshot_time,
-            snapshot_from_disk=self._from_disk,
-            stale=self._stale,
-            resets=self._resets,
-            consumers=tuple(runner.status for runner in self._runners.values()),
+            followed=following.active,
+            snapshot=following.snapshot,
+            snapshot_time=following.snapshot_time,
+            snapshot_from_disk=following.from_disk,
+            stale=following.stale,
+            resets=following.resets,
+            consumers=tuple(consumer.status for consumer in self._consumers.values()),
+            providers=tuple(provider.status for provider in self._providers.values()),
             config_error=self._config_error,
         )
 
     async def run(self) -> int:
-        """Run until a signal, or until no consumer can ever run; return the exit code.
+        """Run until a signal, or until no consumer and no provider can ever run; return the exit code.
 
         Raises ConfigError or CannotStartError for what was wrong before anything was started.
         """
@@ -77,43 +78,45 @@ class Daemon:
         self._report_broken(instances)
         if not instances.usable:
             return 1
-        registry = plugins.open_registry(self._settings.registry)
-        await self._start_admin()
-        loop = asyncio.get_running_loop()
+        self._registry = plugins.open_registry(self._settings.registry)
+        self._admin = await self._start_admin(self._settings)
         on_stop(self._on_stop_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        watch = self._watch_config(loop)
-        self._log.info("running", registry=str(self._settings.registry), consumers=", ".join(instances.usable))
-        for instance in instances.usable.values():
-            self._start_runner(instance)
-        self._following = asyncio.create_task(self._follow(registry))
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        watch = self._watch_config()
+        names = {"consumers": ", ".join(instances.consumers), "providers": ", ".join(instances.providers)}
+        self._log.info("running", registry=str(self._settings.registry), **{k: v for k, v in names.items() if v})
         reloads = asyncio.create_task(self._reload_when_asked())
         try:
+            await self._become(instances)
             return await self._supervise()
         finally:
             systemd.notify("STOPPING=1")
-            reloads.cancel()
-            self._following.cancel()
             if watch is not None:
                 watch.close()
+            reloads.cancel()
+            await asyncio.wait({reloads}, timeout=CLOSE_DEADLINE)
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
-            stopping = self._stop_runners(list(self._runners.values()))
-            await asyncio.gather(reloads, self._following, stopping, return_exceptions=True)
+            await asyncio.gather(
+                self._stop_instances(list(self._consumers), list(self._providers)), self._following.stop()
+            )
+            await self._close(self._registry)
             if self._admin is not None:
                 await self._admin.close()
 
     async def _supervise(self) -> int:
         ready = False
         while not self._stop.is_set():
-            statuses = [runner.status for runner in self._runners.values()]
+            statuses = [
+                *(consumer.status for consumer in self._consumers.values()),
+                *(provider.status.runner for provider in self._providers.values()),
+            ]
             if not ready and all(each.setup_tried for each in statuses):
                 ready = True
-                systemd.notify("READY=1", f"STATUS=following {self._settings.registry}")
+                systemd.notify("READY=1", f"STATUS=running on {self._settings.registry}")
             if statuses and all(each.phase is Phase.DEAD for each in statuses):
-                self._log.error("no consumer can run")
+                self._log.error("nothing of what is configured can run")
                 return 1
-            if self._following is not None and self._following.done() and not self._following.cancelled():
-                self._following.result()  # it never ends by itself: let its exception be seen
+            self._following.raise_if_failed()
             self._changed.clear()
             waits = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._changed.wait())]
             _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -121,103 +124,67 @@ class Daemon:
                 wait.cancel()
         return 0
 
-    # Following the registry
+    # Consumers and providers
 
-    async def _follow(self, registry: Registry) -> None:
-        last_good = LastGood(state_dir(self._settings.state_dir), self._settings.registry, self._log)
-        writing = asyncio.create_task(last_good.run())
-        remembering = asyncio.create_task(self._remember(last_good))
-        try:
-            async with aclosing(observe(registry)) as observations:
-                async for observation in observations:
-                    self._observe(observation)
-                    last_good.observe(observation)
-                    if observation.stale is not None and self._snapshot is None:
-                        self._fall_back(last_good)
-        except Exception as error:
-            self._log.error("the registry can no longer be followed", exc_info=error)
-            raise
-        finally:
-            remembering.cancel()
-            writing.cancel()
-            await asyncio.gather(remembering, writing, return_exceptions=True)
-            await registry.close()
-            self._changed.set()
+    async def _become(self, instances: Instances) -> list[str]:
+        """Run these too, on the registry as it is now; return the names of those that are not as they were."""
+        consumers = [name for name, instance in instances.consumers.items() if self._consume(name, instance)]
+        if self._consumers:
+            settings = self._settings
+            await self._following.follow(self._registry, settings.registry, state_dir(settings.state_dir))
+        else:
+            await self._following.stop()
+        changed = await asyncio.gather(*(self._provide(instance) for instance in instances.providers.values()))
+        return [
+            *consumers,
+            *(name for name, is_changed in zip(instances.providers, changed, strict=True) if is_changed),
+        ]
 
-    def _observe(self, observation: Observation) -> None:
-        if observation.stale is not None:
-            if observation.stale != self._stale:
-                revision = self._snapshot.revision if self._snapshot else None
-                self._log.warning("registry cannot be followed", reason=observation.stale, serving_revision=revision)
-            if self._stale is None and not self._from_disk:
-                self._snapshot_time = time.monotonic() if self._snapshot is not None else None
-            self._stale = observation.stale
-            return
-        if self._stale is not None:
-            self._log.info(
-                "registry is followed again", revision=observation.snapshot and observation.snapshot.revision
-            )
-        self._stale = None
-        self._resets += observation.reset
-        if observation.snapshot is not None:
-            self._from_disk = False
-            self._snapshot_time = time.monotonic()
-            self._publish(observation.snapshot)
+    def _consume(self, name: str, instance: Instance) -> bool:
+        """Make the consumer `name` be `instance`; False if it is already."""
+        runner = self._consumers.get(name)
+        if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
+            runner = self._consumers[name] = Runner(instance, self._run_dir, self._log, self._wake)
+            if self._following.snapshot is not None:
+                runner.offer(self._following.snapshot)
+            runner.start()
+        elif runner.instance != instance:
+            runner.reconfigure(instance)
+        else:
+            runner.request_apply()  # a reload also means: look at your templates and certificates again
+            return False
+        return True
 
-    def _publish(self, snapshot: Snapshot) -> None:
-        if snapshot is self._snapshot:
-            return
-        known = set(self._snapshot.rejected) if self._snapshot else set()
-        for rejected in snapshot.rejected:
-            if rejected not in known:
-                what = "record rejected" if rejected.field is None else f"field {rejected.field!r} ignored"
-                self._log.warning(what, key=rejected.key, reason=rejected.reason)
-        self._snapshot = snapshot
-        for runner in self._runners.values():
+    async def _provide(self, instance: ProviderInstance) -> bool:
+        """Make the provider of that name be `instance`; False if it is already."""
+        if (provider := self._providers.get(instance.name)) is not None:
+            return await provider.become(instance, self._registry)
+        provider = Providing(instance, self._registry, self._run_dir, self._log, self._wake)
+        self._providers[instance.name] = provider
+        provider.start()
+        return True
+
+    async def _stop_instances(self, consumers: Iterable[str], providers: Iterable[str]) -> None:
+        """Stop them at the same time; one that blocks is abandoned at the deadline, and named."""
+        stopping: dict[tuple[str, str], Runner | Providing] = {
+            **{("consumer", name): self._consumers[name] for name in consumers},
+            **{("provider", name): self._providers[name] for name in providers},
+        }
+        for each in stopping.values():
+            each.stop()
+        stopped = await asyncio.gather(*(each.join(SHUTDOWN_DEADLINE) for each in stopping.values()))
+        for (kind, name), in_time in zip(stopping, stopped, strict=True):
+            if not in_time:
+                self._log.error(f"{kind} did not stop in time and was abandoned", **{kind: name})
+
+    def _offer(self, snapshot: Snapshot) -> None:
+        for runner in self._consumers.values():
             runner.offer(snapshot)
 
-    async def _remember(self, last_good: LastGood) -> None:
-        """A registry that neither answers nor fails must not keep us from serving."""
-        await asyncio.sleep(REMEMBER_AFTER)
-        if self._snapshot is None:
-            self._fall_back(last_good)
-
-    def _fall_back(self, last_good: LastGood) -> None:
-        remembered = last_good.load()
-        if remembered is None:
-            return
-        self._log.warning(
-            "serving the snapshot that an earlier run remembered",
-            revision=remembered.snapshot.revision,
-            age_seconds=round(remembered.age),
-        )
-        self._from_disk = True
-        self._snapshot_time = time.monotonic() - remembered.age
-        self._publish(remembered.snapshot)
-
-    # Runners
-
-    def _start_runner(self, instance: Instance) -> None:
-        loop = asyncio.get_running_loop()
-
-        def changed() -> None:
-            with suppress(RuntimeError):  # the daemon has ended and abandoned this consumer
-                loop.call_soon_threadsafe(self._changed.set)
-
-        runner = Runner(instance, self._run_dir, self._log, changed)
-        self._runners[instance.name] = runner
-        if self._snapshot is not None:
-            runner.offer(self._snapshot)
-        runner.start()
-
-    async def _stop_runners(self, runners: list[Runner]) -> None:
-        """Stop them at the same time; one that blocks is abandoned at the deadline, and named."""
-        for runner in runners:
-            runner.stop()
-        stopped = await asyncio.gather(*(runner.join(SHUTDOWN_DEADLINE) for runner in runners))
-        for runner, in_time in zip(runners, stopped, strict=True):
-            if not in_time:
-                self._log.error("consumer did not stop in time and was abandoned", consumer=runner.instance.name)
+    def _wake(self) -> None:
+        """Look at how they are; from any thread."""
+        with suppress(RuntimeError):  # we have ended, and abandoned whoever calls
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     # Signals and reloads
 
@@ -225,12 +192,12 @@ class Daemon:
         self._log.info("stopping", signal=number.name)
         self._stop.set()
 
-    def _watch_config(self, loop: asyncio.AbstractEventLoop) -> FileWatch | None:
+    def _watch_config(self) -> FileWatch | None:
         if self._config is None:
             return None
 
         def changed() -> None:
-            loop.call_soon_threadsafe(self._reload.set)
+            self._loop.call_soon_threadsafe(self._reload.set)
 
         try:
             return FileWatch([self._config], changed)
@@ -258,75 +225,61 @@ class Daemon:
     async def _reload_settings(self) -> None:
         settings = self._load()
         instances = build(settings)
-        registry = None
-        if settings.registry != self._settings.registry or settings.state_dir != self._settings.state_dir:
-            registry = plugins.open_registry(settings.registry)
-        if settings.run_dir != self._settings.run_dir:
-            self._log.warning("run_dir has changed: that takes a restart")
-        old, self._settings = self._settings, settings
+        old = self._settings
+        registry = self._registry if settings.registry == old.registry else plugins.open_registry(settings.registry)
         if settings.admin != old.admin:
-            await self._restart_admin(old)
+            try:
+                admin = await self._start_admin(settings)
+            except ConfigError:
+                if registry is not self._registry:
+                    await self._close(registry)
+                raise
+            if self._admin is not None:
+                await self._admin.close()
+            self._admin = admin
+        if settings.run_dir != old.run_dir:
+            self._log.warning("run_dir has changed: that takes a restart")
+        self._settings = settings
         configure_logging(settings.log.level, settings.log.format)
         self._report_broken(instances)
-        gone = [
-            runner
-            for name, runner in self._runners.items()
-            if name not in instances.usable and name not in instances.broken
-        ]
-        await self._stop_runners(gone)
-        for runner in gone:
-            del self._runners[runner.instance.name]
-        changed = [name for name, instance in instances.usable.items() if self._change(name, instance)]
-        if registry is not None:
-            await self._follow_instead(registry)
-        removed = [runner.instance.name for runner in gone]
+        removed = await self._stop_missing(instances)
+        before, self._registry = self._registry, registry
+        changed = await self._become(instances)
+        if before is not registry:
+            await self._close(before)
         self._log.info("configuration reloaded", changed=", ".join(changed), removed=", ".join(removed))
 
-    def _change(self, name: str, instance: Instance) -> bool:
-        """Make the runner `name` be `instance`; False if it is already."""
-        runner = self._runners.get(name)
-        if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
-            self._start_runner(instance)
-        elif runner.instance != instance:
-            runner.reconfigure(instance)
-        else:
-            runner.request_apply()  # a reload also means: look at your templates and certificates again
-            return False
-        return True
+    async def _stop_missing(self, instances: Instances) -> list[str]:
+        """Stop what is no longer asked for; what has become broken stays as it is."""
+        consumers = self._consumers.keys() - instances.consumers.keys() - instances.broken.keys()
+        providers = self._providers.keys() - instances.providers.keys() - instances.broken.keys()
+        await self._stop_instances(consumers, providers)
+        for name in consumers:
+            del self._consumers[name]
+        for name in providers:
+            del self._providers[name]
+        return sorted(consumers | providers)
 
-    async def _follow_instead(self, registry: Registry) -> None:
-        """Follow another registry; the snapshot at hand stands until it has told its own."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-        self._following = asyncio.create_task(self._follow(registry))
+    async def _close(self, registry: Registry) -> None:
+        closing = asyncio.ensure_future(registry.close())
+        await asyncio.wait({closing}, timeout=CLOSE_DEADLINE)
 
     def _report_broken(self, instances: Instances) -> None:
         for name, reason in instances.broken.items():
-            self._log.error("plugin is broken", consumer=name, reason=reason)
+            self._log.error("plugin is broken", instance=name, reason=reason)
 
     # Admin endpoint
 
-    async def _start_admin(self) -> None:
-        if self._settings.admin is None:
-            return
+    async def _start_admin(self, settings: Settings) -> Admin | None:
+        """Raises ConfigError if the address that was asked for cannot be had."""
+        if settings.admin is None:
+            return None
         admin = Admin(lambda: self.status)
         try:
-            await admin.start(*self._settings.admin)
+            await admin.start(*settings.admin)
         except ConfigError as error:
-            if not self._settings.admin_is_default:
+            if not settings.admin_is_default:
                 raise
             self._log.warning(str(error))
-        else:
-            self._admin = admin
-
-    async def _restart_admin(self, old: Settings) -> None:
-        previous, self._admin = self._admin, None
-        try:
-            await self._start_admin()
-        except ConfigError:
-            self._admin = previous
-            self._settings = old
-            raise
-        if previous is not None:
-            await previous.close()
+            return None
+        return admin

@@ -1,19 +1,27 @@
-"""From settings to consumers that can be run: each plugin loaded, its options validated by its own type."""
+"""From settings to consumers and providers that can be run: plugins loaded, their options validated by their types."""
 
 from dataclasses import dataclass
 
 from discovery import plugins
-from discovery.config import Settings, validate_options
+from discovery.config import ConsumerSettings, ProviderSettings, Settings, validate_options
 from discovery.errors import ConfigError, PluginError
+from discovery.provider_runner import ProviderInstance
+from discovery.registrar import machine_id
 from discovery.runner import Instance
 
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """The consumers by instance name, and what is wrong with those whose plugin is broken."""
+    """Consumers and providers by instance name, and what is wrong with those whose plugin is broken."""
 
-    usable: dict[str, Instance]
+    consumers: dict[str, Instance]
+    providers: dict[str, ProviderInstance]
     broken: dict[str, str]
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """The names of those that can be run."""
+        return (*self.consumers, *self.providers)
 
 
 def build(settings: Settings) -> Instances:
@@ -21,16 +29,32 @@ def build(settings: Settings) -> Instances:
 
     A broken plugin takes down itself alone. Raises ConfigError for an unknown plugin, bad options or nothing to run.
     """
-    if not settings.consumers:
+    if not settings.consumers and not settings.providers:
         raise ConfigError("there is nothing to run: name a plugin with --plugin, or a configuration with --config")
-    usable: dict[str, Instance] = {}
+    consumers: dict[str, Instance] = {}
+    providers: dict[str, ProviderInstance] = {}
     broken: dict[str, str] = {}
-    for name, consumer in settings.consumers.items():
+    for consumer in settings.consumers.values():
         try:
-            made_of = plugins.consumer_class(consumer.plugin)
+            consumers[consumer.name] = _consumer(consumer)
         except PluginError as error:
-            broken[name] = str(error)
-            continue
-        options = validate_options(consumer, made_of.Config)
-        usable[name] = Instance(name, consumer.plugin, made_of, options, consumer.quiet_period)
-    return Instances(usable, broken)
+            broken[consumer.name] = str(error)
+    for provider in settings.providers.values():
+        try:
+            providers[provider.name] = _provider(provider)
+        except PluginError as error:
+            broken[provider.name] = str(error)
+    return Instances(consumers, providers, broken)
+
+
+def _consumer(settings: ConsumerSettings) -> Instance:
+    made_of = plugins.consumer_class(settings.plugin)
+    options = validate_options(settings, made_of.Config)
+    return Instance(settings.name, settings.plugin, made_of, options, settings.quiet_period)
+
+
+def _provider(settings: ProviderSettings) -> ProviderInstance:
+    made_of = plugins.provider_class(settings.plugin)
+    options = validate_options(settings, made_of.Config)
+    owner = settings.owner or f"{machine_id()}/{settings.name}"
+    return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner)

@@ -1,20 +1,33 @@
-"""One pass without a daemon: apply the current state, or show what would change."""
+"""One pass without a daemon: apply the current state, or show what would change or be registered."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery import rundir
+from discovery.checker import CandidateStatus, Checker
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError
+from discovery.instances import Instances
 from discovery.isolation import describe
 from discovery.model import Snapshot, diff
-from discovery.plugin import Context, Update
+from discovery.plugin import Candidate, Context, Inventory, Update
+from discovery.provider_runner import ProviderInstance, admit
 from discovery.registry import Registry
 from discovery.runner import Instance
 from discovery.watcher import observe
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a provider finds now: every candidate, checked once, by key, and what cannot be registered, by name."""
+
+    candidates: Mapping[str, CandidateStatus]
+    problems: Mapping[str, str]
 
 
 async def current_snapshot(registry: Registry, timeout: float) -> Snapshot:
@@ -32,9 +45,14 @@ async def current_snapshot(registry: Registry, timeout: float) -> Snapshot:
     raise RegistryUnavailableError(f"the registry could not be read within {timeout:g} s: {reason}")
 
 
-def check_once(instances: Iterable[Instance], run_dir: Path, log: FilteringBoundLogger) -> None:
-    """Raise ConfigError if a consumer would have to keep running after it has applied."""
-    for instance in instances:
+def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -> None:
+    """Raise ConfigError for a provider, and for a consumer that would have to keep running after it has applied."""
+    for name in instances.providers:
+        raise ConfigError(
+            f"--once: what the provider {name!r} finds is registered for as long as it runs, and would be gone at the"
+            " end; run it without --once, or see with --dry-run what it would register"
+        )
+    for instance in instances.consumers.values():
         if instance.consumer(instance.config, Context(instance.name, run_dir / instance.name, log)).resident:
             raise ConfigError(
                 f"--once: the consumer {instance.name!r} has to keep running for what it drives to run;"
@@ -75,3 +93,49 @@ async def preview(
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             results[instance.name] = DiscoveryError(describe(error))
     return results
+
+
+async def survey(
+    instances: Iterable[ProviderInstance], run_dir: Path, log: FilteringBoundLogger, timeout: float
+) -> dict[str, Survey | DiscoveryError]:
+    """What each provider finds within `timeout` seconds, checked once, or why that cannot be told. Touches nothing."""
+    results: dict[str, Survey | DiscoveryError] = {}
+    for instance in instances:
+        try:
+            async with asyncio.timeout(timeout):
+                candidates, problems = admit(await _first_inventory(instance, run_dir, log))
+            results[instance.name] = Survey(await _checked_once(candidates, log, timeout), problems)
+        except TimeoutError:
+            results[instance.name] = DiscoveryError(f"it has told nothing within {timeout:g} s")
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            results[instance.name] = DiscoveryError(describe(error))
+    return results
+
+
+async def _first_inventory(instance: ProviderInstance, run_dir: Path, log: FilteringBoundLogger) -> Inventory:
+    context = Context(instance.name, run_dir / instance.name, log.bind(provider=instance.name))
+    provider = instance.provider(instance.config, context)
+    try:
+        await provider.setup()
+        async with aclosing(provider.discover()) as inventories:
+            async for inventory in inventories:
+                return inventory
+    finally:
+        await provider.teardown()
+    raise DiscoveryError("the provider has ended its discovery by itself")
+
+
+async def _checked_once(
+    candidates: Iterable[Candidate], log: FilteringBoundLogger, timeout: float
+) -> Mapping[str, CandidateStatus]:
+    told = asyncio.Event()
+    checker = Checker(lambda _: told.set(), log, patience=timeout)
+    checker.set(candidates)
+    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(checker.run()), asyncio.create_task(told.wait())}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return checker.status
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -7,26 +7,31 @@ from dataclasses import dataclass
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
+from discovery.checks import Verdict
 from discovery.isolation import Phase
 from discovery.model import Snapshot, State
+from discovery.providing import ProvidingStatus
 from discovery.runner import ConsumerStatus
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """The registry as followed, and every consumer. Instants are `time.monotonic()`.
+    """The registry as followed, every consumer and every provider. Instants are `time.monotonic()`.
 
-    `stale` is why the registry cannot be followed now. `snapshot_from_disk` marks a snapshot that an earlier run
-    remembered and this one has not yet seen confirmed; `snapshot_time` is when it was last known to be true.
+    `followed` is whether a consumer asks for the registry to be followed at all; `stale` is why it cannot be now.
+    `snapshot_from_disk` marks a snapshot that an earlier run remembered and this one has not yet seen confirmed;
+    `snapshot_time` is when it was last known to be true.
     """
 
     registry: str
+    followed: bool = True
     snapshot: Snapshot | None = None
     snapshot_time: float | None = None
     snapshot_from_disk: bool = False
     stale: str | None = None
     resets: int = 0
     consumers: tuple[ConsumerStatus, ...] = ()
+    providers: tuple[ProvidingStatus, ...] = ()
     config_error: str | None = None
 
     @property
@@ -37,23 +42,37 @@ class DaemonStatus:
         return time.monotonic() - self.snapshot_time if self.stale or self.snapshot_from_disk else 0.0
 
     @property
-    def ready(self) -> bool:
-        """Whether every consumer has applied a snapshot."""
-        return self.snapshot is not None and all(each.applied_revision is not None for each in self.consumers)
+    def connected(self) -> bool | None:
+        """Whether the registry is followed at this moment; None if nobody asks for it."""
+        return (
+            self.stale is None and self.snapshot is not None and not self.snapshot_from_disk if self.followed else None
+        )
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """Each consumer that has not applied a snapshot, and each provider whose first set the registry has not had."""
+        return [
+            *(each.name for each in self.consumers if each.applied_revision is None),
+            *(each.runner.name for each in self.providers if not each.ready),
+        ]
 
     @property
     def problems(self) -> dict[str, str]:
-        """Each consumer that is not well, and why."""
-        return {each.name: each.problem for each in self.consumers if each.problem}
+        """Each consumer and provider that is not well, and why."""
+        return {
+            **{each.name: each.problem for each in self.consumers if each.problem},
+            **{each.runner.name: each.problem for each in self.providers if each.problem},
+        }
 
 
 def metrics(status: DaemonStatus) -> Iterator[Metric]:
     """The status as Prometheus metrics."""
-    yield GaugeMetricFamily(
-        "discovery_registry_connected",
-        "1 while the registry is followed, 0 while the last snapshot stands in for it",
-        value=float(status.stale is None and status.snapshot is not None and not status.snapshot_from_disk),
-    )
+    if status.connected is not None:
+        yield GaugeMetricFamily(
+            "discovery_registry_connected",
+            "1 while the registry is followed, 0 while the last snapshot stands in for it",
+            value=float(status.connected),
+        )
     yield CounterMetricFamily(
         "discovery_registry_resets", "Full listings of the registry, the first included", value=status.resets
     )
@@ -81,6 +100,7 @@ def metrics(status: DaemonStatus) -> Iterator[Metric]:
             backends.add_metric((name, State.DRAINING.value), len(service.backends) - active)
         yield backends
     yield from _consumer_metrics(status.consumers)
+    yield from _provider_metrics(status.providers)
     yield GaugeMetricFamily(
         "discovery_config_ok",
         "0 while the configuration file on disk is invalid and an earlier one is in force",
@@ -114,3 +134,28 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
         for phase in Phase:
             phases.add_metric((each.name, phase.value), float(each.phase is phase))
     yield from (revision, lag, behind, applies, failures, seconds, healthy, phases)
+
+
+def _provider_metrics(providers: tuple[ProvidingStatus, ...]) -> Iterator[Metric]:
+    by = ("provider",)
+    found = GaugeMetricFamily(
+        "discovery_provider_candidates", "Backends found, by what their checks say", labels=("provider", "verdict")
+    )
+    registered = GaugeMetricFamily("discovery_provider_registered", "Backends that stand in the registry", labels=by)
+    problems = GaugeMetricFamily("discovery_provider_problems", "Things found that cannot be registered", labels=by)
+    failures = CounterMetricFamily("discovery_provider_failures", "Setups and discoveries that failed", labels=by)
+    healthy = GaugeMetricFamily("discovery_provider_healthy", "1 while all is well with the provider", labels=by)
+    phases = GaugeMetricFamily("discovery_provider_phase", "1 for what it is doing", labels=("provider", "phase"))
+    for each in providers:
+        runner, name = each.runner, (each.runner.name,)
+        verdicts = [candidate.verdict for candidate in runner.candidates.values()]
+        for verdict in Verdict:
+            found.add_metric((runner.name, verdict.value), verdicts.count(verdict))
+        found.add_metric((runner.name, "unknown"), verdicts.count(None))
+        registered.add_metric(name, len(each.registered))
+        problems.add_metric(name, len(runner.problems))
+        failures.add_metric(name, runner.failures)
+        healthy.add_metric(name, float(each.problem is None))
+        for phase in Phase:
+            phases.add_metric((runner.name, phase.value), float(runner.phase is phase))
+    yield from (found, registered, problems, failures, healthy, phases)

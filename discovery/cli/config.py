@@ -42,7 +42,9 @@ def check(
     plugins.open_registry(settings.registry)
     if instances.broken:
         raise PluginError("; ".join(instances.broken.values()))
-    result(f"{path}: valid; consumers: {', '.join(instances.usable)}")
+    roles = {"consumers": list(instances.consumers), "providers": list(instances.providers)}
+    told = (f"{role}: {', '.join(names)}" for role, names in roles.items() if names)
+    result("; ".join((f"{path}: valid", *told)))
     return 0
 
 
@@ -52,13 +54,15 @@ def _print_schema() -> None:
     from discovery.config import json_schema
     from discovery.errors import PluginError
 
-    configs = {}
+    consumers, providers = {}, {}
     for name in plugins.installed():
         try:
-            consumers = plugins.load(name).consumers
+            plugin = plugins.load(name)
         except PluginError as error:
             note(str(error))
             continue
-        if name in consumers:
-            configs[name] = consumers[name].Config
-    result(json.dumps(json_schema(configs), indent=2))
+        if name in plugin.consumers:
+            consumers[name] = plugin.consumers[name].Config
+        if name in plugin.providers:
+            providers[name] = plugin.providers[name].Config
+    result(json.dumps(json_schema(consumers, providers), indent=2))

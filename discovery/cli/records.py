@@ -58,7 +58,7 @@ def change_set_lines(told: ChangeSet) -> Iterator[tuple[str, str]]:
         yield "=", f"revision {told.snapshot.revision}: {count} {'backend' if count == 1 else 'backends'}"
     for mark, backends in (("+", told.changes.added), ("~", told.changes.updated), ("-", told.changes.removed)):
         for backend in backends:
-            yield mark, _line(backend)
+            yield mark, backend_line(backend)
 
 
 def row(backend: Backend) -> tuple[str, ...]:
@@ -73,7 +73,8 @@ def rejected_line(rejected: Rejected) -> str:
     return printable(f"{what}: {rejected.reason}")
 
 
-def _line(backend: Backend) -> str:
+def backend_line(backend: Backend) -> str:
+    """A backend in a line: key, address, and what is not as it usually is."""
     service, id_, address, weight, state, labels = row(backend)
     extras = [f"weight={weight}"] if backend.weight != 1 else []
     extras += [state] if state != "active" else []

@@ -1,4 +1,4 @@
-"""`discovery run`: plugins that follow the registry."""
+"""`discovery run`: plugins that follow the registry, and plugins that register what runs here."""
 
 import asyncio
 import os
@@ -14,6 +14,9 @@ from discovery.errors import ConfigError
 
 if TYPE_CHECKING:
     from discovery.config import Settings
+    from discovery.instances import Instances
+    from discovery.model import Snapshot
+    from discovery.once import Survey
 
 
 def _plugin_names() -> list[str]:
@@ -34,7 +37,7 @@ PluginOption = Annotated[
         "--plugin",
         "-p",
         metavar="NAME",
-        help="Run this plugin, as an instance of the same name. Repeatable.",
+        help="Run this plugin, consumer or provider, as an instance of the same name. Repeatable.",
         autocompletion=_plugin_names,
     ),
 ]
@@ -63,7 +66,10 @@ def run(
     set_: SetOption = None,
     once: Annotated[bool, typer.Option("--once", help="Apply the current state and end.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what each consumer would change, as a diff; touch nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what each consumer would change and each provider register; touch nothing."
+        ),
     ] = False,
     admin: Annotated[
         str | None,
@@ -82,13 +88,14 @@ def run(
     ] = None,
     timeout: TimeoutOption = 10.0,
 ) -> int:
-    """Follow the registry with one or more plugins, until stopped.
+    """Run consumers, which follow the registry, and providers, which register what runs here, until stopped.
 
     SIGHUP, or a change of the configuration file, reads it again and restarts only what changed.
 
     \b
     discovery run --plugin haproxy
     discovery run --plugin haproxy --set haproxy.services.web.bind=0.0.0.0:80
+    discovery run --plugin apache --plugin haproxy
     discovery run --config /etc/discovery.toml
     """
     from discovery.config import Overrides, load_settings
@@ -133,17 +140,52 @@ async def _daemon(load: Callable[[], "Settings"], config: Path | None) -> int:
 async def _single_pass(settings: "Settings", timeout: float, *, once: bool) -> int:
     import structlog
 
-    from discovery import plugins
     from discovery.instances import build
-    from discovery.once import apply_once, check_once, current_snapshot, preview
+    from discovery.once import apply_once, check_once
     from discovery.rundir import base_run_dir, run_dir_path
 
     log = structlog.get_logger()
     instances = build(settings)
-    failures = dict(instances.broken)
     run_dir = base_run_dir(settings.run_dir) if once else run_dir_path(settings.run_dir)
     if once:
-        check_once(instances.usable.values(), run_dir, log)
+        check_once(instances, run_dir, log)
+        snapshot = await _snapshot(settings, timeout)
+        failures = await apply_once(instances.consumers.values(), snapshot, run_dir, log)
+    else:
+        failures = await _dry_run(settings, instances, run_dir, timeout)
+    failures |= instances.broken
+    for name, reason in failures.items():
+        note(f"{name}: {reason}")
+    return 1 if failures else 0
+
+
+async def _dry_run(settings: "Settings", instances: "Instances", run_dir: Path, timeout: float) -> dict[str, str]:
+    """Print what would happen; return what cannot be told, by name, with the reason."""
+    import structlog
+
+    from discovery.once import preview, survey
+
+    log = structlog.get_logger()
+    failures = {}
+    if instances.consumers:
+        snapshot = await _snapshot(settings, timeout)
+        for name, previewed in (await preview(instances.consumers.values(), snapshot, run_dir, log)).items():
+            if isinstance(previewed, str):
+                result(previewed.rstrip("\n") if previewed else f"# {name}: nothing would change")
+            else:
+                failures[name] = str(previewed)
+    for name, surveyed in (await survey(instances.providers.values(), run_dir, log, timeout)).items():
+        if isinstance(surveyed, Exception):
+            failures[name] = str(surveyed)
+        else:
+            _print_survey(name, surveyed)
+    return failures
+
+
+async def _snapshot(settings: "Settings", timeout: float) -> "Snapshot":
+    from discovery import plugins
+    from discovery.once import current_snapshot
+
     registry = plugins.open_registry(settings.registry)
     try:
         snapshot = await current_snapshot(registry, timeout)
@@ -151,14 +193,18 @@ async def _single_pass(settings: "Settings", timeout: float, *, once: bool) -> i
         await registry.close()
     for rejected in snapshot.rejected:
         note(f"{rejected.key}: {rejected.reason}")
-    if once:
-        failures |= await apply_once(instances.usable.values(), snapshot, run_dir, log)
-    else:
-        for name, previewed in (await preview(instances.usable.values(), snapshot, run_dir, log)).items():
-            if isinstance(previewed, str):
-                result(previewed.rstrip("\n") if previewed else f"# {name}: nothing would change")
-            else:
-                failures[name] = str(previewed)
-    for name, reason in failures.items():
-        note(f"{name}: {reason}")
-    return 1 if failures else 0
+    return snapshot
+
+
+def _print_survey(name: str, surveyed: "Survey") -> None:
+    """A line for each candidate, `+` if it would be registered and `-` if not, and `!` for each problem."""
+    from discovery.cli.records import backend_line
+    from discovery.terminal import printable
+
+    count = sum(candidate.registered for candidate in surveyed.candidates.values())
+    result(f"# {name}: {count} of {len(surveyed.candidates)} found would be registered")
+    for candidate in surveyed.candidates.values():
+        detail = f": {candidate.detail}" if candidate.detail else ""
+        result(printable(f"{'+' if candidate.registered else '-'} {backend_line(candidate.backend)}{detail}"))
+    for what, reason in surveyed.problems.items():
+        result(printable(f"! {what}: {reason}"))

@@ -174,4 +174,4 @@ def test_the_schema_holds_the_core_and_every_plugin() -> None:
     (variant,) = schema["properties"]["consumers"]["additionalProperties"]["oneOf"]
     assert variant["properties"]["plugin"] == {"const": "example"}
     assert {"services", "maxconn", "quiet_period"} <= variant["properties"].keys()
-    assert "example.Service" in schema["$defs"]
+    assert "consumers.example.Service" in schema["$defs"]

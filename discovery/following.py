@@ -1,0 +1,139 @@
+"""Follows one registry for the daemon: the snapshot at hand, how true it is, and what an earlier run remembered."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.lastgood import LastGood
+from discovery.model import Snapshot
+from discovery.registry import Registry, RegistryURL
+from discovery.watcher import Observation, observe
+
+REMEMBER_AFTER = 3.0
+CANCEL_DEADLINE = 5.0
+
+
+class Following:
+    """The latest snapshot, whichever registry it came from.
+
+    `publish` is called with each new one, `ended` should following end, which `raise_if_failed` then tells why.
+    Instants are `time.monotonic()`.
+    """
+
+    def __init__(
+        self, log: FilteringBoundLogger, publish: Callable[[Snapshot], None], ended: Callable[[], None]
+    ) -> None:
+        """Begin without a snapshot, which is not the same as an empty one."""
+        self._log = log
+        self._publish = publish
+        self._ended = ended
+        self._task: asyncio.Task[None] | None = None
+        self._registry: Registry | None = None
+        self._state_dir: Path | None = None
+        self.snapshot: Snapshot | None = None
+        self.snapshot_time: float | None = None
+        self.from_disk = False
+        self.stale: str | None = None
+        self.resets = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether a registry is followed."""
+        return self._task is not None
+
+    async def follow(self, registry: Registry, url: RegistryURL, state_dir: Path) -> None:
+        """Follow this registry, if it is not; the snapshot at hand stands until it has told its own."""
+        if self._task is not None and registry is self._registry and state_dir == self._state_dir:
+            return
+        await self._cancel()
+        self._registry, self._state_dir = registry, state_dir
+        self._task = asyncio.create_task(self._follow(registry, LastGood(state_dir, url, self._log)))
+
+    async def stop(self) -> None:
+        """Follow none, and have no snapshot. Idempotent."""
+        await self._cancel()
+        self.snapshot, self.snapshot_time, self.from_disk, self.stale = None, None, False, None
+
+    async def _cancel(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_DEADLINE)  # a plugin's registry may hang
+
+    def raise_if_failed(self) -> None:
+        """Raise what ended it: it never ends by itself."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+
+    async def _follow(self, registry: Registry, last_good: LastGood) -> None:
+        writing = asyncio.create_task(last_good.run())
+        remembering = asyncio.create_task(self._remember(last_good))
+        try:
+            async with aclosing(observe(registry)) as observations:
+                async for observation in observations:
+                    self._observe(observation)
+                    last_good.observe(observation)
+                    if observation.stale is not None and self.snapshot is None:
+                        self._fall_back(last_good)
+        except Exception as error:
+            self._log.error("the registry can no longer be followed", exc_info=error)
+            raise
+        finally:
+            remembering.cancel()
+            writing.cancel()
+            await asyncio.gather(remembering, writing, return_exceptions=True)
+            self._ended()
+
+    def _observe(self, observation: Observation) -> None:
+        if observation.stale is not None:
+            if observation.stale != self.stale:
+                revision = self.snapshot.revision if self.snapshot else None
+                self._log.warning("registry cannot be followed", reason=observation.stale, serving_revision=revision)
+            if self.stale is None and not self.from_disk:
+                self.snapshot_time = time.monotonic() if self.snapshot is not None else None
+            self.stale = observation.stale
+            return
+        if self.stale is not None:
+            self._log.info(
+                "registry is followed again", revision=observation.snapshot and observation.snapshot.revision
+            )
+        self.stale = None
+        self.resets += observation.reset
+        if observation.snapshot is not None:
+            self.from_disk = False
+            self.snapshot_time = time.monotonic()
+            self._take(observation.snapshot)
+
+    def _take(self, snapshot: Snapshot) -> None:
+        if snapshot is self.snapshot:
+            return
+        known = set(self.snapshot.rejected) if self.snapshot else set()
+        for rejected in snapshot.rejected:
+            if rejected not in known:
+                what = "record rejected" if rejected.field is None else f"field {rejected.field!r} ignored"
+                self._log.warning(what, key=rejected.key, reason=rejected.reason)
+        self.snapshot = snapshot
+        self._publish(snapshot)
+
+    async def _remember(self, last_good: LastGood) -> None:
+        """A registry that neither answers nor fails must not keep us from serving."""
+        await asyncio.sleep(REMEMBER_AFTER)
+        if self.snapshot is None:
+            self._fall_back(last_good)
+
+    def _fall_back(self, last_good: LastGood) -> None:
+        remembered = last_good.load()
+        if remembered is None:
+            return
+        self._log.warning(
+            "serving the snapshot that an earlier run remembered",
+            revision=remembered.snapshot.revision,
+            age_seconds=round(remembered.age),
+        )
+        self.from_disk = True
+        self.snapshot_time = time.monotonic() - remembered.age
+        self._take(remembered.snapshot)
