@@ -7,7 +7,8 @@ Read, all in one prefix:
 - nerve's JSON: `{"host", "port", "name", "weight", "labels", "haproxy_server_options"}` (the last is ignored: it is
   HAProxy syntax).
 
-Written: JSON that docker-register's readers still understand, with our fields beside `host` and `port`.
+Written: docker-register's JSON, labels beside `host` and `port` as its extras are, with our fields where they differ
+from what is assumed. A label named like a field goes into `labels`.
 """
 
 import ipaddress
@@ -30,6 +31,7 @@ _ID = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:@\[\]-]{0,254}")
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _DIGITS = re.compile(r"[0-9]{1,9}")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")  # what every reader of JSON gives back digit for digit
 _PLAIN = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
 
 _OURS = frozenset({"host", "port", "weight", "state", "labels", "owner", "ttl"})
@@ -65,8 +67,14 @@ def encode(backend: Backend, owner: str | None = None, ttl: float | None = None)
         fields["weight"] = backend.weight
     if backend.state is not State.ACTIVE:
         fields["state"] = backend.state.value
-    if backend.labels:
-        fields["labels"] = dict(sorted(backend.labels.items()))
+    named_like_fields = {}
+    for name, text in sorted(backend.labels.items()):
+        if name in _OURS or name in _IGNORED:
+            named_like_fields[name] = text
+        else:
+            fields[name] = int(text) if _WHOLE.fullmatch(text) else text
+    if named_like_fields:
+        fields["labels"] = named_like_fields
     if owner is not None:
         fields["owner"] = _text("owner", owner)
     if ttl is not None:

@@ -241,6 +241,45 @@ def test_what_is_written_is_read_back(written: Backend, owner: str | None, ttl: 
     assert (readers["host"], readers["port"]) == (written.host, written.port)
 
 
+@pytest.mark.parametrize(
+    ("labels", "fields"),
+    [
+        ({"version": "2", "zone": "a"}, {"version": 2, "zone": "a"}),
+        (
+            {"name": "i-1", "up": "true", "none": "null", "empty": ""},
+            {"name": "i-1", "up": "true", "none": "null", "empty": ""},
+        ),
+        ({"n": "0", "m": "-7", "most": "9" * 15}, {"n": 0, "m": -7, "most": 10**15 - 1}),
+        ({"a": "007", "b": "-0", "c": "+1", "d": "1.5", "e": "1" * 16, "f": "٣", "g": " 1"}, None),
+        ({"port": "1", "zone": "a"}, {"zone": "a", "labels": {"port": "1"}}),
+        (dict.fromkeys(("host", "port", "weight", "state", "labels", "owner", "ttl"), "1"), {"labels": ...}),
+        ({"haproxy_server_options": "check"}, {"labels": ...}),
+    ],
+)
+def test_labels_are_written_as_docker_register_writes_its_extras(
+    labels: dict[str, str], fields: dict[str, object] | None
+) -> None:
+    expected = labels if fields is None else {"labels": labels} if fields == {"labels": ...} else fields
+    assert json.loads(encode(backend(labels=labels))) == {"host": backend().host, "port": backend().port, **expected}
+    assert read(encode(backend(labels=labels))).backend.labels == labels
+
+
+_field_names = ["host", "port", "weight", "state", "labels", "owner", "ttl", "haproxy_server_options", "name", "cpu"]
+_number_like = st.from_regex(r"[-+]?0{0,2}[0-9]{0,17}(\.[0-9]{1,2})?", fullmatch=True)
+
+
+@given(
+    st.dictionaries(st.sampled_from(_field_names), _number_like | st.sampled_from(["true", "null", "{}", "[1]", '"'])),
+    st.none() | st.just("me"),
+    st.none() | st.just(10.0),
+)
+def test_labels_that_look_like_something_else_are_read_back(
+    labels: dict[str, str], owner: str | None, ttl: float | None
+) -> None:
+    written = backend(labels=labels)
+    assert decode(key_of(written), encode(written, owner, ttl)) == Record(written, owner, ttl)
+
+
 @given(backends)
 def test_an_address_is_read_back(some: Backend) -> None:
     assert parse_address(some.address) == (some.host, some.port)
