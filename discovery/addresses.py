@@ -1,0 +1,114 @@
+"""Choosing the address to announce: this machine's own, and what others may be told.
+
+Public: plugins of third parties import it.
+"""
+
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+Family = Literal[4, 6]
+
+# For documentation (RFC 5737, RFC 3849): the way there is the way to everywhere. Nothing is sent.
+_ELSEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+_SIOCGIFADDR = 0x8915  # netdevice(7)
+_NOT_FOR_USE = 0x20 | 0x40 | 0x08  # deprecated, tentative, duplicate: linux/if_addr.h
+
+
+def family_of(address: str) -> Family | None:
+    """4 or 6, or None for what is no IP address, such as a host name."""
+    parsed = _parse(address)
+    return None if parsed is None else 4 if parsed.version == 4 else 6
+
+
+def is_unspecified(address: str) -> bool:
+    """Whether it stands for every address of a machine: 0.0.0.0, ::, or nothing at all."""
+    parsed = _parse(address)
+    return parsed.is_unspecified if parsed is not None else address in ("", "*")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether it is a machine's own, and another one on each machine; `localhost`, too."""
+    parsed = _parse(address)
+    if parsed is None:
+        name = address.lower().rstrip(".")
+        return name == "localhost" or name.endswith(".localhost")
+    return parsed.is_loopback
+
+
+def announceable(address: str, *, loopback: bool = False) -> bool:
+    """Whether another machine may be told to connect there; a loopback address only if `loopback`.
+
+    Never what is unspecified, multicast, broadcast, reserved, or (since it means another on each link) link-local. Of
+    a host name only this is known, that it is no loopback's.
+    """
+    if is_unspecified(address):
+        return False
+    if is_loopback(address):
+        return loopback
+    parsed = _parse(address)
+    if parsed is None:
+        return ":" not in address
+    if parsed.version == 4 and (parsed.is_reserved or parsed in _THIS_NETWORK):  # broadcast is among the reserved
+        return False
+    return not (parsed.is_multicast or parsed.is_link_local)
+
+
+def primary_address(family: Family = 4, towards: str | None = None) -> str | None:
+    """The address from which this machine reaches `towards` (an address), or else the rest of the world.
+
+    As the routes say; without a route, the first announceable address of an interface. None if there is none. An
+    address of another family, or one that is reached over the loopback, says nothing, and is as if not given.
+    """
+    targets = [_ELSEWHERE[family]]
+    if towards is not None and family_of(towards) == family:
+        targets.insert(0, towards)
+    routed = (_source(family, target) for target in targets)
+    found = (address for address in (*routed, *_interfaces(family)) if address is not None and announceable(address))
+    return next(found, None)
+
+
+def _source(family: Family, target: str) -> str | None:
+    """Where packets to `target` would come from. Connecting a UDP socket asks the routes, and sends nothing."""
+    with suppress(OSError), socket.socket(_FAMILIES[family], socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 9))
+        return str(probe.getsockname()[0])
+    return None
+
+
+def _interfaces(family: Family) -> Iterator[str]:
+    """The addresses of this machine's interfaces, in the order of the interfaces."""
+    return _interfaces4() if family == 4 else _interfaces6()
+
+
+def _interfaces4() -> Iterator[str]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has none
+                reply = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                yield socket.inet_ntoa(reply[20:24])
+
+
+def _interfaces6() -> Iterator[str]:
+    with suppress(OSError):  # a kernel without IPv6
+        rows = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+        for digits, _, _, _, flags, _ in sorted(rows, key=lambda row: int(row[1], 16)):
+            if not int(flags, 16) & _NOT_FOR_USE:
+                yield str(ipaddress.IPv6Address(bytes.fromhex(digits)))
+
+
+def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IP address; an IPv4 one that is dressed as IPv6 is told as what it is."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped or parsed
