@@ -9,7 +9,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,12 @@ class Daemon:
     def consumer(self, name: str) -> dict[str, Any]:
         return next(each for each in self.get("/api/consumers")[1]["consumers"] if each["name"] == name)
 
+    def provider(self, name: str) -> dict[str, Any]:
+        return next(each for each in self.get("/api/providers")[1]["providers"] if each["name"] == name)
+
+    def provider(self, name: str) -> dict[str, Any]:
+        return next(each for each in self.get("/api/providers")[1]["providers"] if each["name"] == name)
+
     def is_ready(self) -> bool:
         return self.get("/readyz")[0] == 200
 
@@ -68,13 +74,16 @@ class Starter:
     started: list[Daemon] = field(default_factory=list)
     starting: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, *arguments: str, admin: str | None = None, run_dir: Path | None = None) -> Daemon:
+    def __call__(
+        self, *arguments: str, admin: str | None = None, run_dir: Path | None = None, under: Iterable[str] = ()
+    ) -> Daemon:
+        """`discovery run` with these arguments; `under` is a command that runs it."""
         admin = admin or f"127.0.0.1:{free_port()}"
         with self.starting:
             number = len(self.started)
             run_dir = run_dir or self.directory / f"run-{number}"
             log_path = self.directory / f"daemon-{number}.log"
-            command = [*DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
+            command = [*under, *DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
             command += ["--state-dir", str(self.directory / "state"), *arguments]
             with log_path.open("wb") as log:
                 process = subprocess.Popen(
