@@ -9,13 +9,12 @@ The order, of which the first that applies is announced:
 4. for a port that is not published: its own address on a network among `networks`.
 """
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
-from discovery_apache.config import ApacheConfig, family_of
+from discovery.addresses import Family, announceable, family_of, is_unspecified
+from discovery_apache.config import ApacheConfig
 from discovery_apache.container import Binding, Container
 from discovery_apache.conventions import shown
 
@@ -27,7 +26,7 @@ class Machine:
     """This machine: its name, and its primary address of each family, 4 and 6, that it has one of."""
 
     name: str
-    addresses: Mapping[Literal[4, 6], str]
+    addresses: Mapping[Family, str]
 
 
 def announce(
@@ -57,11 +56,16 @@ def allowed(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def machine_addresses(config: ApacheConfig, machine: Machine) -> tuple[str, ...]:
+    """What to announce for this machine: what is configured, or else its primary addresses, IPv4 before IPv6."""
+    return config.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
+
+
 def _place(container: Container, port: int, config: ApacheConfig, machine: Machine) -> Place:
     if config.docker is not None and config.docker.network is not None:
         return _own_address(container, config.docker.network), port
     if container.network_mode == "host":
-        if host := next(iter(_machine_addresses(config, machine)), None):
+        if host := next(iter(machine_addresses(config, machine)), None):
             return host, port
         raise ValueError("this machine has no address that others can reach: set 'address'")
     if bindings := container.ports.get((port, "tcp")):
@@ -84,22 +88,23 @@ def not_published(container: Container, *ports: int) -> str:
 
 
 def _published(port: int, bindings: tuple[Binding, ...], config: ApacheConfig, machine: Machine) -> Place:
-    everywhere = {family_of(each.host_ip): each for each in reversed(bindings) if _is(each, "is_unspecified")}
-    bound = [each for each in bindings if not _is(each, "is_unspecified") and not _is(each, "is_multicast")]
+    everywhere = {family_of(each.host_ip): each for each in bindings if is_unspecified(each.host_ip)}
+    bound = [each for each in bindings if not is_unspecified(each.host_ip)]
     for host in config.address:
         family = family_of(host)
-        binding = everywhere.get(family) if family else next(reversed(everywhere.values()), None)
+        binding = everywhere.get(family) if family else next(iter(everywhere.values()), None)
         if binding is not None:
             return host, binding.host_port
     for binding in bound:
-        if not _is(binding, "is_loopback") and not _is(binding, "is_link_local"):
-            return binding.host_ip, binding.host_port
+        if announceable(binding.host_ip):
+            return binding
     if not config.address:
-        for host in _machine_addresses(config, machine):
+        for host in machine_addresses(config, machine):
             if binding := everywhere.get(family_of(host)):
                 return host, binding.host_port
-    if config.loopback and (lone := next(iter(bound), None)):
-        return lone.host_ip, lone.host_port
+    for binding in bound:
+        if announceable(binding.host_ip, loopback=config.loopback):
+            return binding
     raise ValueError(_unreachable(port, bool(everywhere), bound, config))
 
 
@@ -117,24 +122,11 @@ def _unreachable(port: int, everywhere: bool, bound: list[Binding], config: Apac
     )
 
 
-def _machine_addresses(config: ApacheConfig, machine: Machine) -> tuple[str, ...]:
-    return config.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
-
-
 def _own_address(container: Container, network: str) -> str:
     addresses = container.networks.get(network)
     for address in addresses or ():
-        if address is not None and not _unusable(address):
+        if address is not None and announceable(address):
             return address
     there = ", ".join(sorted(container.networks)[:8]) or "none"
     state = "has no address" if addresses is not None else "is not"
     raise ValueError(f"it {state} on the network {shown(network)}; its networks: {there}")
-
-
-def _unusable(address: str) -> bool:
-    parsed = ipaddress.ip_address(address)
-    return parsed.is_unspecified or parsed.is_multicast or parsed.is_loopback
-
-
-def _is(binding: Binding, what: str) -> bool:
-    return bool(getattr(ipaddress.ip_address(binding.host_ip), what))

@@ -1,6 +1,5 @@
 """The configuration: what each option means, its default, and which combinations make no sense."""
 
-import ipaddress
 import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from discovery.addresses import family_of
 from discovery.codec import parse_address, validate
 from discovery.errors import RecordError
 from discovery.model import Backend
@@ -19,14 +19,6 @@ STATUS_PAGE = "http://127.0.0.1/server-status?auto"
 
 _GLOB = re.compile(r"[!-~]{1,255}")
 _PATH = re.compile(r"/[!-~]{0,1023}")
-
-
-def family_of(host: str) -> Literal[4, 6] | None:
-    """4 or 6 for an IP address, None for a host name."""
-    try:
-        return 4 if ipaddress.ip_address(host).version == 4 else 6
-    except ValueError:
-        return None
 
 
 def _valid(**fields: Any) -> Backend:
@@ -78,7 +70,7 @@ def _on_or_off(value: object) -> object:
 
 
 def _check(value: object) -> object:
-    """A web server is checked by HTTP, and any answer but a fault of its own will do, unless the table says otherwise."""
+    """By HTTP, and any answer but a fault of the server's own will do, unless the table says otherwise."""
     if isinstance(value, bool):
         value = {} if value else {"type": "none"}
     if isinstance(value, dict) and value.get("type", "http") == "http":
@@ -151,6 +143,8 @@ class StatusUrl(StatusSettings):
     """A status page on this machine."""
 
     page: Annotated[str, AfterValidator(_status_url)] = STATUS_PAGE
+    verify: bool = True
+    """Whether the certificate of an https page must be valid."""
 
 
 class Place(PluginConfig):

@@ -1,0 +1,58 @@
+"""Apache httpd on this machine itself, without Docker: what the configuration says there is. Pure.
+
+Whether it is there the status page tells, which is its check.
+"""
+
+from urllib.parse import urlsplit
+
+from discovery.codec import validate
+from discovery.errors import RecordError
+from discovery.model import Backend
+from discovery.plugin import Candidate
+from discovery.probes import HttpProbe
+from discovery_apache.announce import Machine, machine_addresses
+from discovery_apache.candidates import Claim, status_check
+from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl
+
+
+def local_claims(config: ApacheConfig, machine: Machine) -> tuple[list[Claim], dict[str, str]]:
+    """What the local servers are to be registered as, and what is wrong with them, by their names."""
+    claims: list[Claim] = []
+    problems: dict[str, str] = {}
+    for name, server in config.httpd.items():
+        try:
+            candidate = _candidate(name, server, config, machine)
+        except (ValueError, RecordError) as error:
+            problems[f"httpd {name}"] = str(error)
+        else:
+            claims.append(Claim(candidate, f"httpd {name}", (False, False, -1, name)))
+    return claims, problems
+
+
+def _candidate(name: str, server: HttpdConfig, config: ApacheConfig, machine: Machine) -> Candidate:
+    port = server.address.port
+    host = server.address.host or next(iter(machine_addresses(config, machine)), None)
+    if host is None:
+        raise ValueError(f"this machine has no address that others can reach: set httpd.{name}.address to HOST:{port}")
+    weight = config.weight if server.weight is None else server.weight
+    load = weight == "load"
+    backend = Backend(
+        server.service or name,
+        server.id or f"{machine.name}:{name}:{port}",
+        host,
+        port,
+        1 if weight == "load" else weight,
+        labels=server.labels,
+    )
+    return Candidate(
+        validate(backend),
+        (status_check(_page(server.status), server.status, load=load), *server.check.checks()),
+    )
+
+
+def _page(settings: StatusUrl) -> HttpProbe:
+    parts = urlsplit(settings.page)
+    tls = parts.scheme == "https"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    address = (parts.hostname or "", parts.port or (443 if tls else 80))
+    return HttpProbe(path=path, host=parts.netloc, tls=tls, verify=settings.verify, address=address)
