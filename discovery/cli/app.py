@@ -22,7 +22,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("services")(services.services)
 app.command("watch")(watch.watch)
-app.command("register")(register.register)
+app.command("register", cls=register.TakesCommand)(register.register)
 app.command("plugins")(plugins.plugins)
 app.add_typer(config.app, name="config")
 app.command("demo")(demo.demo)

@@ -1,0 +1,114 @@
+"""One backend as `discovery register` keeps it: checked, registered while it passes, withdrawn at the end."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.checks import Check
+from discovery.codec import key_of
+from discovery.model import Backend
+from discovery.rundir import Lock, base_run_dir, lock
+
+if TYPE_CHECKING:
+    from discovery.registrar import Status
+    from discovery.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be registered, where, and as whose."""
+
+    registry: str
+    backend: Backend
+    checks: tuple[Check, ...]
+    owner: str
+    ttl: float
+    force: bool
+    sweep: bool
+
+    @property
+    def key(self) -> str:
+        """The backend's key in the registry."""
+        return key_of(self.backend)
+
+
+class Registration:
+    """Keeps it so, on one loop."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        registry: "Registry",
+        log: FilteringBoundLogger,
+        changed: Callable[["Status"], None] = lambda status: None,
+    ) -> None:
+        """`changed` is told how the registry stands; `passing` is set once the checks have passed."""
+        from discovery.checker import Checker
+        from discovery.plugin import Candidate
+        from discovery.registrar import Registrar
+
+        self.passing = asyncio.Event()
+        self.failing = asyncio.Event()
+        self._key = wanted.key
+        self._registrar = Registrar(
+            registry, wanted.owner, wanted.ttl, log, force=wanted.force, sweep=wanted.sweep, changed=changed
+        )
+        self._checker = Checker(self._publish, log)
+        self._checker.set([Candidate(wanted.backend, wanted.checks)])
+
+    @property
+    def registered(self) -> bool:
+        """Whether it stands in the registry."""
+        return self._key in self._registrar.status.registered
+
+    @property
+    def problem(self) -> str | None:
+        """Why it does not, if the registry told."""
+        error = self._registrar.status.failing.get(self._key)
+        return None if error is None else str(error)
+
+    @property
+    def check(self) -> str:
+        """What its check said last."""
+        status = self._checker.status.get(self._key)
+        return status.detail if status is not None else ""
+
+    async def run(self) -> None:
+        """Check and register until cancelled, then withdraw it."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._checker.run())
+            both.create_task(self._registrar.run())
+
+    def _publish(self, backends: tuple[Backend, ...]) -> None:
+        self._registrar.set(backends)
+        (self.passing if backends else self.failing).set()
+
+
+async def why_silent(registry: "Registry") -> str:
+    """Why it has not answered, which whoever lists it is told sooner than whoever waits for a lease."""
+    from discovery.registry import Stale
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1.0), aclosing(registry.watch()) as events:
+            async for event in events:
+                if isinstance(event, Stale):
+                    return event.reason
+                break
+    return "it did not answer"
+
+
+def only_one(wanted: Wanted, run_dir: Path | None) -> Lock:
+    """Held while we run: two of one key and owner would take it from each other for ever."""
+    name = hashlib.sha256(os.fsencode(f"{wanted.registry}\0{wanted.key}")).hexdigest()[:16]
+    return lock(
+        base_run_dir(run_dir) / f"register-{name}.lock",
+        f"discovery register {wanted.key}",
+        "stop it first, or register under another --id",
+    )

@@ -1,0 +1,111 @@
+"""`discovery register ... -- COMMAND`: the command runs whatever becomes of the registration, never the other way."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.cli.child import CannotRunError, Child, Signals
+from discovery.cli.console import note
+from discovery.cli.options import registry_at, start_logging
+from discovery.cli.registration import Registration, Wanted, only_one
+from discovery.signals import ONE_REQUEST
+
+WITHDRAW_SECONDS = 2.0  # for the registry to answer, before the command is asked to stop all the same
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is run, how long it goes on after the withdrawal, and the signals that ask it to stop."""
+
+    argv: Sequence[str]
+    drain: float
+    stop_signals: Collection[signal.Signals]
+
+
+def supervise(command: Command, wanted: Wanted, run_dir: Path | None) -> int:
+    """Run the command, and keep it registered while it lives and passes its check. Returns its exit code."""
+    environment = dict(os.environ)  # before a library is configured through ours
+    signals = Signals()
+    try:
+        return asyncio.run(_supervise(command, environment, signals, wanted, run_dir))
+    except BaseException:
+        signals.release()
+        raise
+
+
+async def _supervise(
+    command: Command, environment: Mapping[str, str], signals: Signals, wanted: Wanted, run_dir: Path | None
+) -> int:
+    import structlog
+
+    start_logging()
+    log = structlog.get_logger()
+    registry = registry_at(wanted.registry)
+    registration = Registration(wanted, registry, log)
+    with only_one(wanted, run_dir):
+        try:
+            child = Child(command.argv, environment, signals.mask_before)
+        except CannotRunError as error:
+            note(str(error))
+            return error.code
+        supervisor = Supervisor(command, child, registration, log)
+        signals.read(supervisor.handle)
+        code = await child.exit_code
+        await supervisor.withdraw()
+        await registry.close()
+    return code
+
+
+class Supervisor:
+    """Decides what a signal does: to the command, and to its registration."""
+
+    def __init__(self, command: Command, child: Child, registration: Registration, log: FilteringBoundLogger) -> None:
+        """Begin to register the running `child`."""
+        self._command = command
+        self._child = child
+        self._registration = registration
+        self._log = log
+        self._keeping = asyncio.create_task(registration.run())
+        self._keeping.add_done_callback(self._kept)
+        self._stopping: asyncio.Task[None] | None = None
+        self._asked_at = 0.0
+
+    def handle(self, number: signal.Signals, from_terminal: bool) -> None:
+        """Pass a signal on; the first that asks it to stop, once it is withdrawn."""
+        has_it = from_terminal and self._child.shares_our_group
+        if number in self._command.stop_signals:
+            now = asyncio.get_running_loop().time()
+            if self._stopping is None:
+                self._asked_at = now
+                self._stopping = asyncio.create_task(self._stop(number, has_it))
+                return
+            if not self._stopping.done():
+                if now - self._asked_at < ONE_REQUEST:
+                    return  # the same request: timeout(1) sends two signals
+                self._stopping.cancel()
+        if not has_it:
+            self._child.send(number)
+
+    async def withdraw(self) -> None:
+        """Withdraw it for good; a registry that does not answer is left to the ttl."""
+        self._keeping.cancel()
+        await asyncio.wait({self._keeping}, timeout=WITHDRAW_SECONDS)
+
+    async def _stop(self, number: signal.Signals, has_it: bool) -> None:
+        registered = self._registration.registered
+        self._log.info("withdrawing, then stopping the command", signal=number.name)
+        await self.withdraw()
+        if has_it:
+            return
+        if registered:
+            await asyncio.sleep(self._command.drain)
+        self._child.send(number)
+
+    def _kept(self, keeping: asyncio.Task[None]) -> None:
+        if not keeping.cancelled() and (error := keeping.exception()) is not None:
+            self._log.error("it is no longer registered; the command goes on", exc_info=error)
