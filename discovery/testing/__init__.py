@@ -3,12 +3,14 @@
 from discovery.testing.builders import backend, snapshot
 from discovery.testing.consumer import ConsumerContract
 from discovery.testing.follower import Follower, contents, following
+from discovery.testing.provider import ProviderContract
 from discovery.testing.registry import RegistryContract
 from discovery.testing.support import eventually, eventually_sync, free_port, require_program
 
 __all__ = [
     "ConsumerContract",
     "Follower",
+    "ProviderContract",
     "RegistryContract",
     "backend",
     "contents",

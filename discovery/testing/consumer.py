@@ -1,18 +1,18 @@
 """What every consumer has to show: derive from `ConsumerContract`, name your class, and run pytest."""
 
 import asyncio
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import structlog
 
 from discovery.model import Snapshot, diff
 from discovery.plugin import AnyConsumer, Context, Update
 from discovery.testing.builders import backend, snapshot
+from discovery.testing.recorder import Recorder
 
 
 class ConsumerContract:
@@ -38,7 +38,7 @@ class ConsumerContract:
 
     def test_making_one_touches_nothing(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            with _Recorder() as recorder:
+            with Recorder() as recorder:
                 self._make(Path(directory) / "not there")
             assert recorder.events == []
 
@@ -109,7 +109,7 @@ class ConsumerContract:
         import pytest
 
         async def check(run_dir: Path) -> None:
-            with _Recorder() as recorder:
+            with Recorder() as recorder:
                 try:
                     await self._make(run_dir).preview(_update(None, self.snapshots[0]))
                 except NotImplementedError:
@@ -143,48 +143,3 @@ class ConsumerContract:
 
 def _update(previous: Snapshot | None, state: Snapshot) -> Update:
     return Update(state, previous, diff(previous, state))
-
-
-class _Recorder:
-    """Records what touches the world meanwhile, by Python's audit events. Modules may be imported.
-
-    An audit hook stays for ever, so there is one for all, which does nothing while no recorder is entered.
-    """
-
-    _current: ClassVar["_Recorder | None"] = None
-    _installed: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def __enter__(self) -> Self:
-        if not _Recorder._installed:
-            _Recorder._installed = True
-            sys.addaudithook(_Recorder._hear)
-        _Recorder._current = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _Recorder._current = None
-
-    @staticmethod
-    def _hear(event: str, args: tuple[object, ...]) -> None:
-        recorder = _Recorder._current
-        if recorder is None:
-            return
-        if event == "open":
-            path, mode, flags = args
-            if isinstance(path, str) and (path.startswith("/dev/") or path.endswith((".py", ".pyc", ".so"))):
-                return
-            writes = isinstance(flags, int) and flags & 0b11
-            recorder.events.append(f"{'write' if writes else 'read'} {path} {mode}")
-        elif event in _WRITES:
-            recorder.events.append(f"write {event} {args}")
-        elif event in _TOUCHES:
-            recorder.events.append(f"{event} {args}")
-
-
-_WRITES = frozenset(
-    {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
-)
-_TOUCHES = frozenset({"socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.fork"})

@@ -1,0 +1,52 @@
+"""What a piece of code touches in the world."""
+
+import sys
+from typing import ClassVar, Self
+
+
+class Recorder:
+    """Records what touches the world meanwhile, by Python's audit events. Modules may be imported.
+
+    An audit hook stays for ever, so there is one for all, which does nothing while no recorder is entered.
+    """
+
+    _current: ClassVar["Recorder | None"] = None
+    _installed: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        """Nothing is recorded before it is entered."""
+        self.events: list[str] = []
+
+    def __enter__(self) -> Self:
+        """Record from now on, in place of any other."""
+        if not Recorder._installed:
+            Recorder._installed = True
+            sys.addaudithook(Recorder._hear)
+        Recorder._current = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Record no more."""
+        Recorder._current = None
+
+    @staticmethod
+    def _hear(event: str, args: tuple[object, ...]) -> None:
+        recorder = Recorder._current
+        if recorder is None:
+            return
+        if event == "open":
+            path, mode, flags = args
+            if isinstance(path, str) and (path.startswith("/dev/") or path.endswith((".py", ".pyc", ".so"))):
+                return
+            writes = isinstance(flags, int) and flags & 0b11
+            recorder.events.append(f"{'write' if writes else 'read'} {path} {mode}")
+        elif event in _WRITES:
+            recorder.events.append(f"write {event} {args}")
+        elif event in _TOUCHES:
+            recorder.events.append(f"{event} {args}")
+
+
+_WRITES = frozenset(
+    {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
+)
+_TOUCHES = frozenset({"socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.fork"})
