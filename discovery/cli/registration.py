@@ -57,6 +57,7 @@ class Registration:
         self.passing = asyncio.Event()
         self.failing = asyncio.Event()
         self._key = wanted.key
+        self._wants_it = False
         self._registrar = Registrar(
             registry, wanted.owner, wanted.ttl, log, force=wanted.force, sweep=wanted.sweep, changed=changed
         )
@@ -64,9 +65,9 @@ class Registration:
         self._checker.set([Candidate(wanted.backend, wanted.checks)])
 
     @property
-    def registered(self) -> bool:
-        """Whether it stands in the registry."""
-        return self._key in self._registrar.status.registered
+    def may_stand(self) -> bool:
+        """Whether it stands in the registry, or may: what has been written counts before the answer has come."""
+        return self._wants_it and self.problem is None
 
     @property
     def problem(self) -> str | None:
@@ -88,6 +89,7 @@ class Registration:
 
     def _publish(self, backends: tuple[Backend, ...]) -> None:
         self._registrar.set(backends)
+        self._wants_it = bool(backends)
         (self.passing if backends else self.failing).set()
 
 

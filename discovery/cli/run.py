@@ -163,6 +163,7 @@ async def _dry_run(settings: "Settings", instances: "Instances", run_dir: Path, 
     """Print what would happen; return what cannot be told, by name, with the reason."""
     import structlog
 
+    from discovery.logs import configure_logging
     from discovery.once import preview, survey
 
     log = structlog.get_logger()
@@ -174,6 +175,7 @@ async def _dry_run(settings: "Settings", instances: "Instances", run_dir: Path, 
                 result(previewed.rstrip("\n") if previewed else f"# {name}: nothing would change")
             else:
                 failures[name] = str(previewed)
+    configure_logging("error", settings.log.format)  # how the checks stand is told below
     for name, surveyed in (await survey(instances.providers.values(), run_dir, log, timeout)).items():
         if isinstance(surveyed, Exception):
             failures[name] = str(surveyed)

@@ -97,12 +97,12 @@ class Supervisor:
         await asyncio.wait({self._keeping}, timeout=WITHDRAW_SECONDS)
 
     async def _stop(self, number: signal.Signals, has_it: bool) -> None:
-        registered = self._registration.registered
+        stood = self._registration.may_stand
         self._log.info("withdrawing, then stopping the command", signal=number.name)
         await self.withdraw()
         if has_it:
             return
-        if registered:
+        if stood:
             await asyncio.sleep(self._command.drain)
         self._child.send(number)
 
