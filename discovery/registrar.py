@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -116,35 +115,45 @@ class Registrar:
             await _close(leases)
 
     async def _keep(self, leases: list[Lease]) -> str:
-        """Reconcile under the newest lease, whenever there is a reason to, until it is lost; return why."""
+        """Keep the registry equal under the newest lease until that is lost; return why."""
+        lost = asyncio.ensure_future(leases[-1].lost())
+        keeping = asyncio.ensure_future(self._keep_equal(leases))
+        try:
+            # Whatever is being asked of a registry that does not answer: a lease that is lost is lost now.
+            await asyncio.wait({lost, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            return lost.result() if lost.done() else keeping.result()
+        finally:
+            lost.cancel()
+            keeping.cancel()
+            await asyncio.wait({lost, keeping})
+
+    async def _keep_equal(self, leases: list[Lease]) -> str:
+        """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
         lease = leases[-1]
         written: dict[str, Backend] = {}
         tried: dict[str, Backend] = {}
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
-        lost = asyncio.ensure_future(lease.lost())
-        try:
-            while not lost.done():
-                self._wake.clear()
-                wait: float | None = None
-                try:
-                    if self._told:
-                        failing = await self._reconcile(lease, written, tried)
-                        self._report(written, failing)
-                        # Only now, so that no key is ever absent between two leases.
-                        await _close(leases[:-1])
-                        del leases[:-1]
-                        await self._sweep(lease)
-                        wait = self._ttl if failing or self._unswept else None
-                        retries = delays(_FIRST_DELAY, _MOST_DELAY)
-                except LeaseLostError as error:
-                    return str(error)
-                except RegistryError as error:
-                    wait = _pause(retries, error)
-                    self._report_outage(written, error)
-                await self._wait(lost, wait)
-            return lost.result()
-        finally:
-            lost.cancel()
+        while True:
+            self._wake.clear()
+            wait: float | None = None
+            try:
+                if self._told:
+                    failing = await self._reconcile(lease, written, tried)
+                    self._report(written, failing)
+                    # Only now, so that no key is ever absent between two leases.
+                    await _close(leases[:-1])
+                    del leases[:-1]
+                    await self._sweep(lease)
+                    wait = self._ttl if failing or self._unswept else None
+                    retries = delays(_FIRST_DELAY, _MOST_DELAY)
+            except LeaseLostError as error:
+                return str(error)
+            except RegistryError as error:
+                wait = _pause(retries, error)
+                self._report_outage(written, error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     async def _reconcile(
         self, lease: Lease, written: dict[str, Backend], tried: dict[str, Backend]
@@ -189,14 +198,6 @@ class Registrar:
             if str(error) != self._sweep_problem:
                 self._sweep_problem = str(error)
                 self._log.warning("cannot remove what an earlier run left, trying again", reason=str(error))
-
-    async def _wait(self, lost: asyncio.Future[str], seconds: float | None) -> None:
-        woken = asyncio.ensure_future(self._wake.wait())
-        either: set[asyncio.Future[Any]] = {lost, woken}
-        try:
-            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            woken.cancel()
 
     def _report_outage(self, written: Mapping[str, Backend], error: RegistryError) -> None:
         """Nothing can be written now. Told once in an outage, whatever its reason turns into."""

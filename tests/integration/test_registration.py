@@ -121,6 +121,19 @@ def test_the_revision_grows_by_one_for_each_difference_and_each_record_registere
     asyncio.run(check())
 
 
+def test_a_lease_that_ends_while_etcd_is_asked_for_something_is_known_to_be_lost(etcd: EmbeddedEtcd) -> None:
+    async def check() -> None:
+        async with registering(etcd.url, 2, *web(1)) as registrar:
+            await eventually(lambda: registrar.status.registered)
+            etcd.send_signal(signal.SIGSTOP)
+            registrar.set(web(1, 2))
+            await eventually(lambda: not registrar.status.registered, timeout=5)
+            etcd.send_signal(signal.SIGCONT)
+            await becomes(etcd.url, *web(1, 2), timeout=RETURN_SECONDS)
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize("ttl", [2, 90], ids=["lease over", "lease lives on"])
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.parametrize(
