@@ -185,7 +185,9 @@ def parse_settings(tables: Mapping[str, Any], overrides: Overrides, place: str =
 
 def validate_options(settings: ConsumerSettings | ProviderSettings, model: type[M]) -> M:
     """An instance's options as its plugin's configuration. Raises ConfigError."""
-    return validate(model, dict(settings.options), settings.place, (settings.table, settings.name))
+    core = ConsumerTable if isinstance(settings, ConsumerSettings) else ProviderTable
+    at = (settings.table, settings.name)
+    return validate(model, dict(settings.options), settings.place, at, core.model_fields.keys())
 
 
 def json_schema(

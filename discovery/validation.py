@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -13,15 +13,17 @@ from discovery.errors import ConfigError
 M = TypeVar("M", bound=BaseModel)
 
 
-def validate(model: type[M], raw: Any, place: str, at: tuple[str, ...] = ()) -> M:
+def validate(model: type[M], raw: Any, place: str, at: tuple[str, ...] = (), beside: Collection[str] = ()) -> M:
     """`raw` as `model`. Raises ConfigError, a line for each fault: place, key, what is wrong, what was meant.
 
-    `place` names the file or the command line, `at` the keys that lead to `raw` in it.
+    `place` names the file or the command line, `at` the keys that lead to `raw` in it, `beside` the keys that somebody
+    else reads of the same table.
     """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_fault(model, fault, place, at) for fault in error.errors(include_url=False, include_context=False)]
+        faults = error.errors(include_url=False, include_context=False)
+        lines = [_fault(model, fault, place, at, beside) for fault in faults]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -30,9 +32,9 @@ def dotted(keys: Iterable[str]) -> str:
     return ".".join(key if key.replace("-", "").replace("_", "").isalnum() else f'"{key}"' for key in keys)
 
 
-def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...]) -> str:
+def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...], beside: Collection[str]) -> str:
     location = tuple(str(part) for part in fault["loc"])
-    known = _known_keys(model, location[:-1])
+    known = _known_keys(model, location[:-1]) | set(beside if len(location) == 1 else ())
     if fault["type"] == "extra_forbidden":
         near = get_close_matches(location[-1], known, 1) if known else []
         hint = f"did you mean {near[0]!r}?" if near else f"known here are: {', '.join(sorted(known)) or 'none'}"

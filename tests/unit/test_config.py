@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery import ConfigError, PluginConfig
-from discovery.config import Overrides, json_schema, load_settings, validate_options
+from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider, plugins
+from discovery.config import Overrides, ProviderSettings, json_schema, load_settings, validate_options
+from discovery.errors import PluginError
+from discovery.instances import build
 
 
 def settings_of(tmp_path: Path, text: str, **overrides: Any) -> Any:
@@ -151,7 +153,8 @@ def test_a_plugins_options_are_validated_by_its_type() -> None:
     [
         ({"services": {"web": {"bnd": 1}}}, "consumers.example.services.web.bnd: unknown key; did you mean 'bind'?"),
         ({"service": {}}, "consumers.example.service: unknown key; did you mean 'services'?"),
-        ({"zzz": 1}, "consumers.example.zzz: unknown key; known here are: maxconn, services"),
+        ({"zzz": 1}, "consumers.example.zzz: unknown key; known here are: maxconn, plugin, quiet_period, services"),
+        ({"quiet_perio": 1}, "consumers.example.quiet_perio: unknown key; did you mean 'quiet_period'?"),
         ({"maxconn": "many"}, "consumers.example.maxconn: "),
         ({"services": {"a.b": {"mode": 1}}}, 'consumers.example.services."a.b".mode: '),
     ],
@@ -175,3 +178,144 @@ def test_the_schema_holds_the_core_and_every_plugin() -> None:
     assert variant["properties"]["plugin"] == {"const": "example"}
     assert {"services", "maxconn", "quiet_period"} <= variant["properties"].keys()
     assert "consumers.example.Service" in schema["$defs"]
+
+
+def test_the_schema_tells_a_plugins_two_roles_apart() -> None:
+    class Other(PluginConfig):
+        services: dict[str, int] = {}
+
+    schema = json_schema({"example": Example}, {"example": Other})
+    (consumer,) = schema["properties"]["consumers"]["additionalProperties"]["oneOf"]
+    (provider,) = schema["properties"]["providers"]["additionalProperties"]["oneOf"]
+    assert {"ttl", "owner", "services"} <= provider["properties"].keys()
+    assert not {"ttl", "owner"} & consumer["properties"].keys()
+    assert "maxconn" not in provider["properties"]
+
+
+def test_a_providers_table(tmp_path: Path) -> None:
+    text = """
+        [consumers.edge]
+        plugin = "haproxy"
+        [providers.local]
+        plugin = "apache"
+        ttl = 30
+        owner = "machine-1/web"
+        names = ["web-*"]
+        [providers.other]
+        plugin = "apache"
+        """
+    settings = settings_of(tmp_path, text, assignments=("local.ttl=5", "edge.maxconn=3"))
+    local, other = settings.providers["local"], settings.providers["other"]
+    assert (local.plugin, local.ttl, local.owner, local.options) == ("apache", 5, "machine-1/web", {"names": ["web-*"]})
+    assert (other.ttl, other.owner, other.options) == (10, None, {})
+    assert settings.consumers["edge"].options == {"maxconn": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[providers.local]\nttl = 3", "providers.local.plugin: is required"),
+        (
+            "[providers.local]\nplugin = 'x'\nttl = 0.5",
+            "providers.local.ttl: input should be greater than or equal to 1",
+        ),
+        ("[providers.local]\nplugin = 'x'\nttl = 3601", "providers.local.ttl: input should be less than"),
+        ("[providers.local]\nplugin = 'x'\nowner = ''", "providers.local.owner: the owner is empty"),
+        ("[providers.local]\nplugin = 'x'\nowner = 'a\\nb'", "providers.local.owner: the owner has a control"),
+        ("[providers.'a b']\nplugin = 'x'", "an instance's name"),
+        ("providers = 3", "providers: must be a table"),
+        ("[providers]\nlocal = 3", "providers.local: must be a table"),
+        (
+            "[consumers.edge]\nplugin = 'x'\n[providers.edge]\nplugin = 'y'",
+            "providers.edge: there is a consumer of that name; choose another",
+        ),
+    ],
+)
+def test_faults_of_a_provider_name_the_place_and_the_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_of(tmp_path, text)
+    assert f"{tmp_path / 'discovery.toml'}: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_providers_options_fail_by_their_own_table() -> None:
+    settings = ProviderSettings("local", "example", 10, None, {"tll": 3, "servics": {}}, "x.toml")
+    with pytest.raises(ConfigError) as caught:
+        validate_options(settings, Example)
+    assert str(caught.value).splitlines() == [
+        "x.toml: providers.local.tll: unknown key; did you mean 'ttl'?",
+        "x.toml: providers.local.servics: unknown key; did you mean 'services'?",
+    ]
+
+
+class Nothing(Provider[Example]):
+    Config = Example
+
+    async def discover(self) -> Any:
+        yield Inventory((), {})
+
+
+class Idle(Consumer[Example]):
+    Config = Example
+
+    async def apply(self, update: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def three_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugins `in`, `out` and `both`, and `broken`."""
+    loaded = {
+        "in": plugins.Plugin("in", "d", "1", providers={"in": Nothing}),
+        "out": plugins.Plugin("out", "d", "1", consumers={"out": Idle}),
+        "both": plugins.Plugin("both", "d", "1", consumers={"both": Idle}, providers={"both": Nothing}),
+    }
+
+    def load(name: str) -> plugins.Plugin:
+        if name == "broken":
+            raise PluginError("the plugin 'broken' cannot be loaded")
+        if name not in loaded:
+            raise ConfigError(f"there is no plugin {name!r}")
+        return loaded[name]
+
+    monkeypatch.setattr(plugins, "load", load)
+
+
+@pytest.mark.usefixtures("three_plugins")
+def test_a_plugin_on_the_command_line_is_run_as_what_it_is() -> None:
+    overrides = Overrides(plugins=("in", "out", "broken"), assignments=("in.ttl=3", "in.maxconn=7", "out.maxconn=8"))
+    instances = build(load_settings(None, overrides))
+    provider = instances.providers["in"]
+    assert (provider.provider, provider.ttl, provider.config) == (Nothing, 3, Example(maxconn=7))
+    assert provider.owner.endswith("/in")
+    assert instances.consumers["out"].config == Example(maxconn=8)
+    assert instances.broken == {"broken": "the plugin 'broken' cannot be loaded"}
+    assert instances.usable == ("out", "in")
+
+
+@pytest.mark.usefixtures("three_plugins")
+def test_a_plugin_that_is_both_takes_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--plugin both: .* configure what you want in a file"):
+        load_settings(None, Overrides(plugins=("both",)))
+    settings = settings_of(tmp_path, '[providers.both]\nplugin = "both"', plugins=("both",))
+    assert (list(settings.providers), list(settings.consumers)) == (["both"], [])
+
+
+@pytest.mark.usefixtures("three_plugins")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[providers.local]\nplugin = 'out'", "the plugin 'out' is no provider; it provides consumer out"),
+        ("[consumers.local]\nplugin = 'in'", "the plugin 'in' is no consumer; it provides provider in"),
+        ("[providers.local]\nplugin = 'inn'", "there is no plugin 'inn'"),
+        (
+            "[providers.local]\nplugin = 'in'\nmaxcon = 1",
+            "providers.local.maxcon: unknown key; did you mean 'maxconn'?",
+        ),
+        ("", "there is nothing to run"),
+    ],
+)
+def test_what_cannot_be_built_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(settings_of(tmp_path, text))
+    assert message in str(caught.value)
