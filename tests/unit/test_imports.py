@@ -16,15 +16,19 @@ CORE = ROOT / "discovery"
 LAYERS = (
     {"model", "errors"},
     {"codec", "plugin", "registry"},
-    {"watcher", "runner", "registrar"},
+    {"isolation", "checker"},
+    {"watcher", "runner", "provider_runner", "registrar"},
     {"plugins", "config"},
     {"daemon"},
     {"cli"},
 )
 NEVER = {
-    "watcher": {"plugin", "runner", "registrar"},
-    "runner": {"registry", "codec", "watcher"},
-    "registrar": {"runner", "watcher", "plugin"},
+    "isolation": {"registry", "codec"},
+    "checker": {"registry"},
+    "watcher": {"plugin", "runner", "provider_runner", "registrar"},
+    "runner": {"registry", "codec", "watcher", "checker", "provider_runner"},
+    "provider_runner": {"registry", "watcher", "runner", "registrar"},
+    "registrar": {"runner", "provider_runner", "watcher", "plugin"},
 }
 PLACES = {
     "grpc": {"registry/etcd"},
@@ -131,7 +135,8 @@ def test_a_library_stays_where_it_belongs(library: str) -> None:
 
 @pytest.mark.parametrize("plugin", sorted(ROOT.glob("plugins/*/discovery_*")), ids=lambda path: path.name)
 def test_a_plugin_imports_what_a_third_party_may(plugin: Path) -> None:
-    forbidden = {"runner", "watcher", "registrar", "plugins", "config", "daemon", "cli", "admin", "demo"}
+    forbidden = {"isolation", "runner", "provider_runner", "checker", "watcher", "registrar"}
+    forbidden |= {"plugins", "config", "daemon", "cli", "admin", "demo"}
     others = {other.name for other in ROOT.glob("plugins/*/discovery_*")} - {plugin.name}
     for path in plugin.rglob("*.py"):
         for name in imports(path):
