@@ -77,7 +77,8 @@ class HttpProbe:
         host, port = self.address or (backend.host, backend.port)
         path, _, query = self.path.partition("?")
         scheme = "https" if self.tls else "http"
-        url = URL.build(scheme=scheme, host=host, port=port, path=path, query_string=query, encoded=True)
+        literal = f"[{host}]" if ":" in host else host
+        url = URL.build(scheme=scheme, host=literal, port=port, path=path, query_string=query, encoded=True)
         headers = {"User-Agent": "discovery", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
         if self.host is not None:
             headers["Host"] = self.host
