@@ -221,7 +221,7 @@ def test_a_providers_table(tmp_path: Path) -> None:
         ),
         ("[providers.local]\nplugin = 'x'\nttl = 3601", "providers.local.ttl: input should be less than"),
         ("[providers.local]\nplugin = 'x'\nowner = ''", "providers.local.owner: the owner is empty"),
-        ("[providers.local]\nplugin = 'x'\nowner = 'a\\nb'", "providers.local.owner: the owner has a control"),
+        ("[providers.local]\nplugin = 'x'\nowner = \"a\\nb\"", "providers.local.owner: the owner has a control"),
         ("[providers.'a b']\nplugin = 'x'", "an instance's name"),
         ("providers = 3", "providers: must be a table"),
         ("[providers]\nlocal = 3", "providers.local: must be a table"),
