@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from discovery.checks import Outcome, Verdict
 from discovery.model import Backend
 from discovery.probes import HttpProbe, TcpProbe
+from discovery.probes.tcp import failing, reason
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SCOREBOARD = re.compile(r"[_SRWKDCLGI.]+")
@@ -74,11 +75,15 @@ class StatusProbe:
 
     async def __call__(self, backend: Backend) -> Outcome:
         """Read the page, and judge it. Takes up to twice `timeout`."""
+        import aiohttp  # takes longer than the start of most commands
+
         try:
             async with asyncio.timeout(self.timeout):
                 response = await self.page.fetch(backend)
         except TimeoutError:
             return await self._unanswered(backend)
+        except (OSError, aiohttp.ClientError) as error:
+            return failing(reason(error))
         if response.status != 200:
             return Outcome(
                 Verdict.FAILING, f"{self.page.path} is answered {response.status}{_way_out(response.status)}"
@@ -86,10 +91,11 @@ class StatusProbe:
         try:
             return judge(parse_status(response.body.decode(errors="replace")), load=self.load)
         except ValueError as error:
-            return Outcome(Verdict.FAILING, f"{self.page.path}: {error}")
+            return failing(f"{self.page.path}: {error}")
 
     async def _unanswered(self, backend: Backend) -> Outcome:
-        connects = await asyncio.wait_for(TcpProbe(self.page.address)(backend), self.timeout)
+        async with asyncio.timeout(self.timeout):
+            connects = await TcpProbe(self.page.address)(backend)
         if connects.verdict is not Verdict.PASSING:
             return connects
         return Outcome(Verdict.DRAINING, f"no answer within {self.timeout:g} s: every worker is busy, or it hangs")
