@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.checks import Check, Outcome, Verdict
 from discovery.codec import key_of
-from discovery.isolation import describe
+from discovery.errors import describe
 from discovery.model import Backend
 from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe

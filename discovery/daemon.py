@@ -11,11 +11,11 @@ from structlog.typing import FilteringBoundLogger
 from discovery import plugins, systemd
 from discovery.admin import Admin
 from discovery.config import Settings
-from discovery.errors import ConfigError
+from discovery.errors import ConfigError, describe
 from discovery.files import FileWatch
 from discovery.following import Following
 from discovery.instances import Instances, build
-from discovery.isolation import Phase, describe
+from discovery.isolation import Phase
 from discovery.lastgood import state_dir
 from discovery.logs import configure_logging
 from discovery.model import Snapshot

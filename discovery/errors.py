@@ -43,3 +43,9 @@ class OwnedByAnotherError(RegistryError):
 
 class LeaseLostError(RegistryError):
     """The lease has expired or was revoked; open another and put everything again."""
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: our own in their own words, others with their type."""
+    text = " ".join(str(error).split())
+    return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")

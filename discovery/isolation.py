@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import rundir
 from discovery.backoff import delays
-from discovery.errors import CannotStartError, DiscoveryError
+from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.plugin import Health
 
 HEALTH_EVERY = 2.0
@@ -210,11 +210,12 @@ class Isolated(ABC, Generic[I, P, S]):
 
     async def _serve(self) -> None:
         """Be one instance after another, until stopped."""
-        instance: I | None = self._instance
+        following: I | None = self._instance
         waits = delays()
-        while instance is not None and not self._stopping.is_set():
+        while following is not None and not self._stopping.is_set():
+            instance = following
             try:
-                instance, waits = await self._serve_as(instance), delays()
+                following, waits = await self._serve_as(instance), delays()
             except BaseException as error:
                 if self._ends_us(error) or self._is_final(error):
                     raise
@@ -223,7 +224,7 @@ class Isolated(ABC, Generic[I, P, S]):
                 until = time.monotonic() + next(waits)
                 while self._is_still(instance) and (left := until - time.monotonic()) > 0:
                     await self._wake.wait(left)
-                instance = self._instance
+                following = self._instance
 
     async def _serve_as(self, instance: I) -> I | None:
         """Be `instance` until stopped (None) or told to become another, which is returned."""
@@ -298,9 +299,3 @@ class Wake:
             self._under_way = False
         self._woken = True
         self._event.set()
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line: our own in their own words, others with their type."""
-    text = " ".join(str(error).split())
-    return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")

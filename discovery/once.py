@@ -11,9 +11,8 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import rundir
 from discovery.checker import CandidateStatus, Checker
-from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError
+from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
 from discovery.instances import Instances
-from discovery.isolation import describe
 from discovery.model import Snapshot, diff
 from discovery.plugin import Candidate, Context, Inventory, Update
 from discovery.provider_runner import ProviderInstance, admit

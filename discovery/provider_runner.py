@@ -13,8 +13,8 @@ from structlog.typing import FilteringBoundLogger
 from discovery.backoff import delays
 from discovery.checker import CandidateStatus, Checker
 from discovery.codec import key_of, validate
-from discovery.errors import DiscoveryError, RecordError
-from discovery.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus, describe
+from discovery.errors import DiscoveryError, RecordError, describe
+from discovery.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig
 from discovery.terminal import printable

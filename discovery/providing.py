@@ -10,8 +10,8 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.backoff import delays
 from discovery.codec import key_of
-from discovery.errors import DiscoveryError, OwnedByAnotherError, RecordError
-from discovery.isolation import Phase, describe
+from discovery.errors import DiscoveryError, OwnedByAnotherError, RecordError, describe
+from discovery.isolation import Phase
 from discovery.model import Backend
 from discovery.provider_runner import ProviderInstance, ProviderRunner, ProviderStatus
 from discovery.registrar import Registrar

@@ -16,7 +16,7 @@ CORE = ROOT / "discovery"
 LAYERS = (
     {"model", "errors"},
     {"codec", "plugin", "registry"},
-    {"isolation", "checker"},
+    {"checker", "isolation"},
     {"watcher", "runner", "provider_runner", "registrar"},
     {"plugins", "config"},
     {"daemon"},
@@ -24,7 +24,7 @@ LAYERS = (
 )
 NEVER = {
     "isolation": {"registry", "codec"},
-    "checker": {"registry"},
+    "checker": {"registry", "isolation"},
     "watcher": {"plugin", "runner", "provider_runner", "registrar"},
     "runner": {"registry", "codec", "watcher", "checker", "provider_runner"},
     "provider_runner": {"registry", "watcher", "runner", "registrar"},
