@@ -42,8 +42,15 @@ class EngineError(DiscoveryError):
 
 def engine_url(url: str | None) -> str:
     """Where the engine is: `url`, else DOCKER_HOST, else the socket of this machine. Raises EngineError."""
-    found = url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
-    if urlsplit(found).scheme not in ("unix", "tcp", "http", "https"):
+    found = (url or os.environ.get("DOCKER_HOST") or DEFAULT_URL).strip()
+    try:
+        parts = urlsplit(found)
+        if "@" in parts.netloc:  # not to be shown: it may hold a password
+            raise EngineError("the URL of the Docker engine holds a user, which Docker knows nothing of: leave it out")
+        fits = bool(parts.path if parts.scheme == "unix" else parts.hostname and parts.port)
+    except ValueError:
+        fits = False
+    if not fits or parts.scheme not in ("unix", "tcp", "http", "https"):
         raise EngineError(f"{found} is no Docker engine that can be used: give unix:///PATH or tcp://HOST:PORT")
     return found
 
@@ -245,5 +252,7 @@ def _user() -> str:
 
 def _group_of(url: str) -> str:
     with suppress(OSError, KeyError):
-        return grp.getgrgid(Path(urlsplit(url).path).stat().st_gid).gr_name
+        group = Path(urlsplit(url).path).stat().st_gid
+        if group != 0:  # which is nobody's way out
+            return grp.getgrgid(group).gr_name
     return "docker"

@@ -1,0 +1,264 @@
+"""What is said of an engine that is not there, not allowed, not answering or not Docker. None of it needs Docker."""
+
+import asyncio
+import grp
+import os
+import pwd
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import structlog
+import trustme
+from discovery_apache.dockerapi import DEFAULT_URL, engine_url
+from discovery_apache.engine import Engine, EngineError
+
+from discovery.testing import free_port
+
+VERSION = b'{"ApiVersion": "1.41"}'
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CERT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short one, since the path of a socket is at most 107 bytes; open to every user."""
+    with TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+async def complaint(url: str | None) -> str:
+    """What following the engine there raises."""
+    views = Engine(url, structlog.get_logger()).follow()
+    async with asyncio.timeout(30):
+        with pytest.raises(EngineError) as raised:
+            await anext(views)
+    return str(raised.value)
+
+
+@asynccontextmanager
+async def answering(
+    status: str, body: bytes, context: ssl.SSLContext | None = None, path: Path | None = None
+) -> AsyncIterator[str]:
+    """A server that gives one answer to everything, on a port or at `path`. The value is its address."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    if path is not None:
+        server = await asyncio.start_unix_server(answer, path)
+    else:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield str(path) if path else f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@contextmanager
+def as_nobody() -> Iterator[str]:
+    """Root may do anything: be another user for a while. The value is its name."""
+    if os.geteuid() != 0:
+        yield pwd.getpwuid(os.geteuid()).pw_name
+        return
+    os.seteuid(65534)
+    try:
+        yield pwd.getpwuid(65534).pw_name
+    finally:
+        os.seteuid(0)
+
+
+def test_the_default_is_the_environments_else_the_local_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine_url(None) == DEFAULT_URL
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2375")
+    assert engine_url(None) == "tcp://10.0.0.1:2375"
+    assert engine_url("unix:///run/mine.sock") == "unix:///run/mine.sock"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ssh://host", "npipe:////./pipe/docker", "/var/run/docker.sock", "docker", "unix://"),
+        *("tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://[::1:2375"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(url: str) -> None:
+    assert asyncio.run(complaint(url)) == (
+        f"{url} is no Docker engine that can be used: give unix:///PATH or tcp://HOST:PORT"
+    )
+
+
+def test_a_password_is_not_shown() -> None:
+    said = asyncio.run(complaint("tcp://user:secret@127.0.0.1:2375"))
+    assert "holds a user" in said
+    assert "secret" not in said
+
+
+def test_there_is_no_socket(directory: Path) -> None:
+    url = f"unix://{directory}/docker.sock"
+    assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start it, or name another"
+
+
+def test_nobody_listens(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(f"{directory}/docker.sock")
+    for url in (f"unix://{directory}/docker.sock", f"tcp://127.0.0.1:{free_port()}"):
+        assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start it, or name another"
+
+
+def test_no_permission(directory: Path) -> None:
+    path = directory / "docker.sock"
+
+    async def scenario() -> None:
+        async with answering("200 OK", VERSION, path=path):
+            path.chmod(0o000)
+            if os.geteuid() == 0:
+                os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
+            with as_nobody() as user:
+                said = await complaint(f"unix://{path}")
+            assert said == (
+                f"user {user} may not use the Docker engine at unix://{path}: add the user to the group {path.group()}"
+            )
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    monkeypatch.setattr("discovery_apache.engine._CONNECT_TIMEOUT", 0.2)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{directory}/docker.sock")
+        silent.listen()
+        said = asyncio.run(complaint(f"unix://{directory}/docker.sock"))
+    assert said == f"the Docker engine at unix://{directory}/docker.sock is not responding"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        ("200 OK", b'{"ApiVersion": "1.23"}', "is too old: it speaks version 1.23 of its API, which must be 1.24 or"),
+        ("200 OK", b"<html>It works!</html>", "what answers at tcp://{address} is no Docker engine"),
+        ("200 OK", b'{"ApiVersion": 1.41}', "what answers at tcp://{address} is no Docker engine"),
+        ("200 OK", b'["ApiVersion"]', "what answers at tcp://{address} is no Docker engine"),
+        ("403 Forbidden", b"not\nfor you", "refuses: not for you (status 403)"),
+        (
+            "400 Bad Request",
+            b"Client sent an HTTP request to an HTTPS server.",
+            "the Docker engine at tcp://{address} wants TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
+        ),
+    ],
+)
+def test_an_answer_that_is_no_use(status: str, body: bytes, says: str) -> None:
+    async def scenario() -> None:
+        async with answering(status, body) as address:
+            said = await complaint(f"tcp://{address}")
+        assert says.format(address=address) in said
+        assert "\n" not in said
+
+    asyncio.run(scenario())
+
+
+class TestTLS:
+    """The certificate of the engine, and ours."""
+
+    @pytest.fixture
+    def authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @pytest.fixture
+    def context(self, authority: trustme.CA) -> ssl.SSLContext:
+        """What an engine is started with by --tlsverify."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    @pytest.fixture
+    def certificates(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[trustme.CA], Path]:
+        """Writes what DOCKER_CERT_PATH is to hold."""
+
+        def write(authority: trustme.CA) -> Path:
+            own = authority.issue_cert("client@example.org")
+            authority.cert_pem.write_to_path(directory / "ca.pem")
+            own.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+            own.private_key_pem.write_to_path(directory / "key.pem")
+            monkeypatch.setenv("DOCKER_CERT_PATH", str(directory))
+            return directory
+
+        return write
+
+    @staticmethod
+    async def met(context: ssl.SSLContext) -> str:
+        """What is said of an engine with a version too old: so far, it was reached."""
+        async with answering("200 OK", b'{"ApiVersion": "1.12"}', context) as address:
+            return await complaint(f"tcp://{address}")
+
+    def test_with_the_right_certificates_it_is_reached(
+        self,
+        authority: trustme.CA,
+        context: ssl.SSLContext,
+        certificates: Callable[[trustme.CA], Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        certificates(authority)
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        assert "is too old" in asyncio.run(self.met(context))
+
+    def test_the_environments_other_certificates_do_not_count(
+        self,
+        authority: trustme.CA,
+        context: ssl.SSLContext,
+        certificates: Callable[[trustme.CA], Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Those that are meant for web sites, as companies set them on every machine."""
+        place = certificates(authority)
+        others = place / "others.pem"
+        trustme.CA().cert_pem.write_to_path(others)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(others))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
+        assert "is too old" in asyncio.run(self.met(context))
+
+    def test_an_engine_that_another_authority_vouches_for(
+        self, context: ssl.SSLContext, certificates: Callable[[trustme.CA], Path]
+    ) -> None:
+        certificates(trustme.CA())
+        said = asyncio.run(self.met(context))
+        assert "no TLS with the Docker engine at tcp://127.0.0.1:" in said
+        assert said.endswith("; see DOCKER_CERT_PATH")
+
+    @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+    def test_without_verification_only_if_asked_for(
+        self,
+        context: ssl.SSLContext,
+        certificates: Callable[[trustme.CA], Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        context.verify_mode = ssl.CERT_NONE
+        certificates(trustme.CA())
+        assert "no TLS" in asyncio.run(self.met(context))
+        monkeypatch.setenv("DOCKER_TLS", "1")
+        assert "is too old" in asyncio.run(self.met(context))
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        assert "no TLS" in asyncio.run(self.met(context))
+
+    @pytest.mark.parametrize("name", ["ca.pem", "key.pem", "cert.pem"])
+    def test_a_certificate_is_missing(
+        self, authority: trustme.CA, certificates: Callable[[trustme.CA], Path], name: str
+    ) -> None:
+        missing = certificates(authority) / name
+        missing.unlink()
+        assert asyncio.run(complaint("tcp://127.0.0.1:2376")) == (
+            f"no TLS with the Docker engine at tcp://127.0.0.1:2376: there is no {missing}; see DOCKER_CERT_PATH"
+        )
