@@ -28,7 +28,7 @@ _TYPES_OF = {
 def _ranges(value: Any) -> str:
     """Statuses as text ("200", "200-299,304"), from that, a number, or a list of such."""
     parts = value if isinstance(value, list | tuple) else [value]
-    texts = [part.strip() for each in parts for part in str(each).split(",")]
+    texts = [part.strip() for each in parts or ("",) for part in str(each).split(",")]
     for text in texts:
         least, dash, most = text.partition("-")
         if not all(len(n) == 3 and n.isascii() and n.isdigit() for n in ((least, most) if dash else (least,))):

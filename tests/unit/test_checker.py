@@ -1,101 +1,18 @@
-"""The checker: what is published and when, changes of the set, pace, bounds, and probes that misbehave."""
+"""The checker: what is published and when, changes of the set, bounds, and probes that misbehave."""
 
 import asyncio
-import selectors
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import pytest
 import structlog
+from checking import D, F, P, Published, Scripted, candidate, checking, on_a_loop, quick, verdict_of
 from structlog.testing import capture_logs
 
 from discovery.checker import Checker
 from discovery.checks import Check, Outcome, Verdict
 from discovery.model import Backend, State
-from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe, TcpProbe
-from discovery.testing import backend, eventually
-
-P, D, F = Verdict.PASSING, Verdict.DRAINING, Verdict.FAILING
-
-
-R = ParamSpec("R")
-
-
-def on_a_loop(test: Callable[R, Coroutine[Any, Any, None]]) -> Callable[R, None]:
-    """An async test as pytest takes it."""
-
-    @wraps(test)
-    def run(*args: R.args, **kwargs: R.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
-
-
-@dataclass(eq=False)
-class Scripted:
-    """A probe that does what the test tells it."""
-
-    outcome: Outcome | BaseException | Any = field(default_factory=Outcome)
-    runs: int = 0
-    under_way: int = 0
-    most_under_way: int = 0
-    gate: asyncio.Event | None = None
-    wait: Callable[[], Awaitable[None]] | None = None
-    starts: list[float] = field(default_factory=list)
-
-    async def __call__(self, backend: Backend) -> Outcome:
-        self.runs += 1
-        self.starts.append(asyncio.get_running_loop().time())
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        try:
-            if self.gate is not None:
-                await self.gate.wait()
-            if self.wait is not None:
-                await self.wait()
-        finally:
-            self.under_way -= 1
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return self.outcome  # type: ignore[no-any-return]
-
-
-def quick(probe: Any, **rules: Any) -> Check:
-    return Check(probe, **{"interval": 0.02, "timeout": 5.0, **rules})
-
-
-def candidate(*checks: Check, port: int = 8080, **fields: Any) -> Candidate:
-    return Candidate(backend(port=port, **fields), checks)
-
-
-class Published(list[tuple[Backend, ...]]):
-    @property
-    def ids(self) -> list[str]:
-        return [each.id for each in self[-1]]
-
-
-@asynccontextmanager
-async def checking(*candidates: Candidate, **options: Any) -> AsyncIterator[tuple[Checker, Published]]:
-    published = Published()
-    checker = Checker(published.append, structlog.get_logger(), **options)
-    checker.set(candidates)
-    running = asyncio.create_task(checker.run())
-    try:
-        yield checker, published
-        assert not running.done()
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-
-
-def verdict_of(checker: Checker) -> Verdict | None:
-    (status,) = checker.status.values()
-    return status.verdict
+from discovery.testing import eventually
 
 
 @on_a_loop
@@ -403,71 +320,3 @@ async def test_its_end_cancels_every_probe() -> None:
         await eventually(lambda: hung.under_way == 29)
     assert hung.under_way == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-class _Instant(selectors.SelectSelector):
-    """Nothing is waited for: the clock jumps to what comes next."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        self.now += timeout or 0
-        return super().select(0)
-
-
-def on_a_clock_that_jumps(main: Awaitable[None]) -> None:
-    selector = _Instant()
-    loop = asyncio.SelectorEventLoop(selector)
-    loop.time = lambda: selector.now  # type: ignore[method-assign]
-    try:
-        loop.run_until_complete(main)
-    finally:
-        loop.close()
-
-
-def test_a_thousand_candidates_are_never_probed_in_one_burst() -> None:
-    probe = Scripted(wait=lambda: asyncio.sleep(0.001))
-
-    async def main() -> None:
-        candidates = [candidate(Check(probe, interval=5 + n * 1e-9), port=n) for n in range(1, 1001)]
-        async with checking(*candidates) as (_, published):
-            await asyncio.sleep(1.5)
-            assert len(published) == 1  # all at once, in spite of the spread
-            assert len(published[0]) == 1000
-            await asyncio.sleep(20)
-
-    on_a_clock_that_jumps(main())
-    assert probe.most_under_way <= 64
-    starts = sorted(probe.starts)
-    assert 4_000 <= len(starts) <= 6_000  # every 4.5 to 5 s
-    for at in range(600):
-        tenth = sum(at / 10 <= start < (at + 1) / 10 for start in starts)
-        assert tenth <= 150, f"{tenth} in the tenth of a second at {at / 10} s"
-
-
-def test_the_interval_is_kept() -> None:
-    probe = Scripted()
-
-    async def main() -> None:
-        async with checking(candidate(Check(probe, interval=10))):
-            await asyncio.sleep(200)
-            probe.outcome = Outcome(F)
-            await asyncio.sleep(200)
-
-    on_a_clock_that_jumps(main())
-    gaps = [later - earlier for earlier, later in zip(probe.starts, probe.starts[1:], strict=False)]
-    assert 5 <= gaps[0] <= 10
-    assert all(9 <= gap <= 10.001 for gap in gaps[1:])
-
-
-def test_the_weight_of_the_candidate_counts_where_no_probe_tells_one() -> None:
-    async def main() -> None:
-        one = candidate(quick(Scripted()), weight=7)
-        async with checking(one) as (checker, published):
-            await asyncio.sleep(1)
-            assert published[-1][0].weight == 7
-            checker.set([replace(one, backend=replace(one.backend, weight=3))])
-            await asyncio.sleep(1)
-            assert published[-1][0].weight == 3
-
-    on_a_clock_that_jumps(main())
