@@ -14,8 +14,9 @@ from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings
 from discovery_apache.container import Container
 from discovery_apache.conventions import CheckWish, Wishes, read, shown
 from discovery_apache.modstatus import StatusProbe
-from discovery_apache.selection import base_name, is_selected, ports_of
+from discovery_apache.selection import base_name, is_selected, missing, ports_of
 
+_ABSENT = "it does not run; it is registered once it does"
 _LONGEST_PROBLEM = 1000
 
 
@@ -32,11 +33,14 @@ def claims_of(
     containers: Iterable[Container], stopping: frozenset[str], config: ApacheConfig, machine: Machine
 ) -> tuple[list[Claim], dict[str, str]]:
     """What the selected containers that run are to be registered as, and what is wrong with them, by their names."""
-    claims: list[Claim] = []
-    problems: dict[str, str] = {}
     docker = config.docker
+    if docker is None:
+        return [], {}
+    containers = tuple(containers)
+    claims: list[Claim] = []
+    problems = {f"container {name}": _ABSENT for name in missing(containers, docker)}
     for container in containers:
-        if docker is None or container.paused or not container.running or not is_selected(container, docker):
+        if container.paused or not container.running or not is_selected(container, docker):
             continue
         stops = container.id in stopping
         if stops and docker.on_stop == "withdraw":

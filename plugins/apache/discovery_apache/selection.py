@@ -1,5 +1,6 @@
 """Which containers are Apache's, and which of their ports. Pure."""
 
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from discovery_apache.announce import allowed, is_direct, not_published
@@ -9,6 +10,7 @@ from discovery_apache.conventions import asks_for_a_name, named_ports
 
 APACHE_IMAGES = ("httpd", "apache", "apache2", "httpd-2*", "php:*apache*")
 _SHORTEST_ID = 12
+_WILDCARDS = frozenset("*?[")
 
 
 def is_selected(container: Container, docker: DockerConfig) -> bool:
@@ -28,6 +30,14 @@ def is_selected(container: Container, docker: DockerConfig) -> bool:
     there = {number for number, protocol in (*container.ports, *container.exposed) if protocol == "tcp"}
     asks = docker.conventions and asks_for_a_name(container.labels, container.env)
     return asks and not there.isdisjoint(docker.port or (APACHE_PORT,))
+
+
+def missing(containers: Iterable[Container], docker: DockerConfig) -> Iterator[str]:
+    """The names, written out in the configuration, of which no container runs."""
+    running = [container for container in containers if container.running]
+    for name in docker.names:
+        if not _WILDCARDS & set(name) and not any(_is_named(container, name) for container in running):
+            yield name
 
 
 def base_name(image: str) -> str:
