@@ -1,11 +1,15 @@
 """A Docker engine for each worker, empty for each test; with real etcd, and daemons as a person would start them."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
 
 import pytest
-from daemons import start_daemon, tmp_path
+from daemons import Daemon, Starter, start_daemon, tmp_path
 from docker_lab import DockerEngine
+from histories import EngineHistory, RegistryHistory
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.testing import require_program
@@ -66,8 +70,58 @@ def _etcd() -> Iterator[EmbeddedEtcd]:
 
 @pytest.fixture
 def etcd(_etcd: EmbeddedEtcd) -> Iterator[EmbeddedEtcd]:
-    """An empty etcd."""
+    """A running etcd; `registry` has a prefix of its own there."""
     yield _etcd
     if not _etcd.running:
         _etcd.start()
-    _etcd.ctl("del", "", "--from-key")
+
+
+@pytest.fixture
+def registry(etcd: EmbeddedEtcd) -> Iterator[RegistryHistory]:
+    """An empty registry, and all that happens there."""
+    with RegistryHistory(etcd) as history:
+        yield history
+
+
+@pytest.fixture
+def events(docker_engine: DockerEngine) -> Iterator[EngineHistory]:
+    """All that happens to containers."""
+    with EngineHistory(docker_engine.new_client()) as history:
+        yield history
+
+
+class Provide(Protocol):
+    """Starts `discovery run --plugin apache`; options of the plugin by name, and arguments of the command."""
+
+    def __call__(
+        self,
+        *arguments: str,
+        engine: DockerEngine | None = None,
+        run_dir: Path | None = None,
+        under: Iterable[str] = (),
+        **options: object,
+    ) -> Daemon: ...
+
+
+@pytest.fixture
+def provide(docker_engine: DockerEngine, registry: RegistryHistory, start_daemon: Starter) -> Provide:
+    """See `Provide`. A table's key is written with two underscores: `docker__on_stop`."""
+
+    def provide(
+        *arguments: str,
+        engine: DockerEngine | None = None,
+        run_dir: Path | None = None,
+        under: Iterable[str] = (),
+        **options: object,
+    ) -> Daemon:
+        options = {"docker__url": (engine or docker_engine).url, **options}
+        sets = (f"apache.{key.replace('__', '.')}={json.dumps(value)}" for key, value in options.items())
+        return start_daemon(
+            *("--plugin", "apache", "--registry", registry.url),
+            *(argument for each in sets for argument in ("--set", each)),
+            *arguments,
+            run_dir=run_dir,
+            under=under,
+        )
+
+    return provide

@@ -53,9 +53,6 @@ class Daemon:
     def provider(self, name: str) -> dict[str, Any]:
         return next(each for each in self.get("/api/providers")[1]["providers"] if each["name"] == name)
 
-    def provider(self, name: str) -> dict[str, Any]:
-        return next(each for each in self.get("/api/providers")[1]["providers"] if each["name"] == name)
-
     def is_ready(self) -> bool:
         return self.get("/readyz")[0] == 200
 

@@ -1,0 +1,150 @@
+"""Two hundred containers that start and stop at random, and a dockerd that is killed meanwhile."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import docker
+import pytest
+import requests
+from docker_lab import DockerEngine
+from histories import RegistryHistory
+
+from discovery.testing import eventually_sync
+
+from .conftest import Provide
+
+CONTAINERS = 200
+SECONDS = 120
+ACTORS = 2  # as many as two processors carry beside dockerd and the provider
+NAMES = [f"web-{number}" for number in range(CONTAINERS)]
+AWAY = (requests.RequestException, docker.errors.APIError)
+
+
+@dataclass
+class Churn:
+    """Starts and stops containers until told to end, and counts the starts that may have happened."""
+
+    engine: DockerEngine
+    chance: random.Random
+    starts: int = 0
+    failures: list[str] = field(default_factory=list)
+    free: set[str] = field(default_factory=lambda: set(NAMES))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def create(self) -> None:
+        """Make the containers, none of them running."""
+        with ThreadPoolExecutor(ACTORS) as pool:
+            for made in [pool.submit(self._create, NAMES[at::ACTORS]) for at in range(ACTORS)]:
+                made.result()
+
+    def _create(self, names: list[str]) -> None:
+        client = self.engine.new_client()
+        for name in names:
+            client.containers.create("busybox", name=name, ports={"80/tcp": (self.engine.address, None)})
+
+    def act(self) -> None:
+        client = self.engine.new_client()
+        while not self.ended.is_set():
+            name = self._take()
+            try:
+                self._toggle(client.containers.get(name))
+            except AWAY as error:
+                self.failures.append(f"{name}: {error}")
+                self.ended.wait(0.1)
+            finally:
+                with self.lock:
+                    self.free.add(name)
+
+    def _toggle(self, container: docker.models.containers.Container) -> None:
+        if container.status == "running":
+            container.stop(timeout=1)
+            return
+        try:
+            container.start()
+        except docker.errors.APIError:
+            raise  # it says that it has not
+        except requests.RequestException:
+            self._count()  # dockerd was killed, and may have
+            raise
+        self._count()
+
+    def _count(self) -> None:
+        with self.lock:
+            self.starts += 1
+
+    def _take(self) -> str:
+        with self.lock:
+            name = self.chance.choice(sorted(self.free))
+            self.free.remove(name)
+            return name
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        actors = [threading.Thread(target=self.act) for _ in range(ACTORS)]
+        for actor in actors:
+            actor.start()
+        try:
+            yield
+        finally:
+            self.ended.set()
+            for actor in actors:
+                actor.join()
+
+
+@pytest.fixture
+def own_engine(docker_engine: DockerEngine) -> Iterator[DockerEngine]:
+    """An engine for this test alone: to remove it is quicker than to empty it."""
+    with DockerEngine() as engine:
+        yield engine
+
+
+def running(engine: DockerEngine) -> dict[str, str]:
+    """Every container that runs, and where it is published."""
+    found = {}
+    for listed in engine.client.api.containers():
+        container = engine.client.api.inspect_container(listed["Id"])
+        if container["State"]["Running"]:
+            name = container["Name"].removeprefix("/")
+            found[name] = f"{engine.address}:{container['NetworkSettings']['Ports']['80/tcp'][0]['HostPort']}"
+    return found
+
+
+@pytest.mark.timeout(360)
+def test_the_registry_equals_what_runs(own_engine: DockerEngine, registry: RegistryHistory, provide: Provide) -> None:
+    seed = int(os.environ.get("CHURN_SEED", random.SystemRandom().randrange(2**32)))
+    print("CHURN_SEED:", seed)
+    churn = Churn(own_engine, random.Random(seed))
+    churn.create()
+    daemon = provide(engine=own_engine, docker__names=["web-*"])
+    revision = registry.revision()
+    began = time.monotonic()
+    with churn.going_on():
+        # Containers outlive the first kill, and end with the second.
+        for after, live_restore in ((SECONDS / 3, True), (SECONDS * 2 / 3, False)):
+            churn.ended.wait(began + after - time.monotonic())
+            pids = [own_engine.client.api.inspect_container(name)["State"]["Pid"] for name in running(own_engine)]
+            own_engine.kill()
+            for pid in churn.chance.sample(pids, 3):
+                with suppress(ProcessLookupError):  # it was stopped since
+                    os.kill(pid, signal.SIGKILL)
+            own_engine.live_restore = live_restore
+            own_engine.start()
+        churn.ended.wait(began + SECONDS - time.monotonic())
+    expected = running(own_engine)
+    eventually_sync(lambda: registry.now() == expected, f"{expected}", timeout=30)
+    growth = registry.revision() - revision
+    print(f"{churn.starts} starts, {len(expected)} run, {growth} revisions, {churn.failures[:5]}")
+    assert churn.starts > CONTAINERS / 2
+    assert running(own_engine) == expected
+    # A run is a put and a delete at the most; nothing was registered again, since no lease was lost.
+    assert growth <= 2 * churn.starts - len(expected)
+    assert daemon.process.poll() is None
+    assert daemon.get("/healthz")[0] == 200
