@@ -1,0 +1,146 @@
+"""`discovery register-container`: one container's port, registered as polvi/docker-register did, under a lease.
+
+A shorthand for a configuration of the provider `apache`.
+"""
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import typer
+
+from discovery.codec import encode, key_of, validate
+from discovery.commands import OwnerOption, RegistryOption, RunDirOption, TtlOption, drop_in_registry, serve
+from discovery.errors import ConfigError, RecordError
+from discovery.model import Backend
+from discovery.probes import HttpProbe
+
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_PORT = re.compile(r"([0-9]{1,5})(?:/(.*))?")
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_RESERVED = {
+    "host": "choose the address with --host",
+    "port": "it is the one at which Docker publishes the container's",
+    "weight": "give it with --weight",
+    "ttl": "give it with --ttl",
+    "owner": "give it with --owner",
+    "state": "it is ours to say, when the container stops",
+    "labels": "give each label by itself",
+    "haproxy_server_options": "HAProxy syntax is for its plugin's configuration",
+}
+
+
+def register_container(
+    container: Annotated[str, typer.Argument(help="The container's name, or its id; it need not exist yet.")],
+    port: Annotated[str, typer.Argument(help="Its port within the container: 80, or 80/tcp.")],
+    service: Annotated[str, typer.Argument(help="The service that it serves.")],
+    labels: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="More fields of the record.", show_default=False),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="What to announce for a port published on all addresses. Default: this machine's primary address.",
+        ),
+    ] = None,
+    weight: Annotated[int, typer.Option(help="0-256, relative to its neighbours; 0: no new connections.")] = 1,
+    check: Annotated[
+        Literal["none", "tcp", "http"] | None,
+        typer.Option(help="Register it only while this passes, besides Docker's own health check. Default: none."),
+    ] = None,
+    check_path: Annotated[str | None, typer.Option(metavar="PATH", help="What an http check asks for.")] = None,
+    ttl: TtlOption = 10.0,
+    owner: OwnerOption = None,
+    registry: RegistryOption = None,
+    run_dir: RunDirOption = None,
+) -> int:
+    """Register a container's port for as long as the container runs.
+
+    Follows restarts and changes of the port. DOCKER_HOST names another Docker engine than this machine's. Ctrl-C or
+    SIGTERM withdraws it.
+
+    \b
+    discovery register-container apache-1 80 apache
+    discovery register-container apache-1 80/tcp apache version=2 --host 10.0.0.5
+    """
+    if not _CONTAINER.fullmatch(container):
+        raise ConfigError(f"{container!r} is no name or id of a container: letters, digits and _.-")
+    number = _port(port)
+    extras = _labels(labels or ())
+    try:
+        backend = validate(Backend(service, container, host or "localhost", number, weight, labels=extras))
+        encode(backend, owner, ttl)
+    except RecordError as error:
+        raise ConfigError(str(error)) from None
+    table: dict[str, Any] = {
+        "plugin": "apache",
+        "ttl": ttl,
+        "weight": weight,
+        "check": _check(check, check_path),
+        "docker": {
+            "names": [container],
+            "port": number,
+            "service": service,
+            "id": container,
+            "labels": extras,
+            "conventions": False,
+        },
+    }
+    if owner is not None:
+        table["owner"] = owner
+    if host is not None:
+        table |= {"address": backend.host, "loopback": _is_loopback(backend.host)}
+    return serve(registry=drop_in_registry(registry), providers={_instance(backend): table}, run_dir=run_dir)
+
+
+def _check(type_: str | None, path: str | None) -> dict[str, str]:
+    if path is None:
+        return {"type": type_ or "none"}
+    if type_ not in (None, "http"):
+        raise ConfigError("--check-path is for --check http")
+    try:
+        HttpProbe(path)
+    except ValueError as error:
+        raise ConfigError(f"--check-path {path!r}: {error}") from None
+    return {"type": "http", "path": path}
+
+
+def _port(text: str) -> int:
+    match = _PORT.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= 65535:
+        raise ConfigError(f"the port {text!r} is neither a number from 1 to 65535 nor such as 80/tcp")
+    if match[2] not in (None, "tcp"):
+        raise ConfigError(f"the port {text!r} is not one of TCP, which is all that can be registered")
+    return int(match[1])
+
+
+def _labels(pairs: Iterable[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"{pair!r} is not KEY=VALUE")
+        if key in _RESERVED:
+            raise ConfigError(f"{pair!r}: {key!r} is a field of the record itself: {_RESERVED[key]}")
+        if key in labels:
+            raise ConfigError(f"the key {key!r} is given twice")
+        labels[key] = value
+    return labels
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _instance(backend: Backend) -> str:
+    """An instance of its own for each key: its directory, its lock, and by default its owner have this name."""
+    key = key_of(backend)
+    readable = _NOT_IN_A_NAME.sub("-", key)[:64]
+    return f"container-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
