@@ -17,11 +17,11 @@ from typing import Any, Self
 import docker
 import pytest
 import structlog
-from discovery_apache.container import Container
-from discovery_apache.engine import Engine, EngineError, View
 from docker_lab import DockerEngine
 
 from discovery.testing import eventually_sync
+from discovery_apache.container import Container
+from discovery_apache.engine import Engine, EngineError, View
 
 
 class Seen:

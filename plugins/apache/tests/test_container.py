@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from discovery_apache.container import Addresses, Binding, Container, instant, parse, signal_number
 from hypothesis import given
 from hypothesis import strategies as st
+
+from discovery_apache.container import Addresses, Binding, Container, instant, parse, signal_number
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "inspected.json").read_text())
 """Of Docker 20.10: with a network of its own, and ports that IPv4 and IPv6 differ in."""

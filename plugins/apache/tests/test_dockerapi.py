@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import pytest
 import structlog
 import trustme
-from discovery_apache.dockerapi import DEFAULT_URL, engine_url
-from discovery_apache.engine import Engine, EngineError
 
 from discovery.testing import free_port
+from discovery_apache.dockerapi import DEFAULT_URL, engine_url
+from discovery_apache.engine import Engine, EngineError
 
 VERSION = b'{"ApiVersion": "1.41"}'
 

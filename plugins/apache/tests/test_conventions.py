@@ -1,0 +1,144 @@
+"""Registrator's conventions, and that whatever labels say does no harm."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.codec import validate
+from discovery.model import Backend
+from discovery_apache.conventions import CheckWish, asks_for_a_name, named_ports, read, seconds
+
+
+def test_labels_win_over_the_environment_and_the_port_over_both() -> None:
+    env = {"SERVICE_NAME": "env", "SERVICE_ID": "one", "SERVICE_8080_ID": "two", "PATH": "/bin"}
+    labels = {"SERVICE_NAME": "label", "SERVICE_443_NAME": "tls", "SERVICE_ID": "three"}
+    assert read(labels, env, 80).service == "label"
+    assert not read(labels, env, 80).own_name
+    assert read(labels, env, 443).service == "tls"
+    assert read(labels, env, 443).own_name
+    assert read(labels, env, 8080).id == "two"
+    assert read(labels, env, 80).id == "three"
+    assert read({"SERVICE_NAME": ""}, env, 80).service is None
+    assert read({}, {}, 80).service is None
+
+
+def test_the_rest_become_labels_in_lower_case() -> None:
+    labels = {"SERVICE_TAGS": "www,master", "SERVICE_REGION": "us2", "SERVICE_80_SNI": "on", "SERVICE_443_SNI": "off"}
+    wishes = read(labels, {"SERVICE_REGION": "eu", "SERVICE_EMPTY": ""}, 80)
+    assert dict(wishes.labels) == {"tags": "www,master", "region": "us2", "sni": "on"}
+    assert wishes.problems == ()
+
+
+@pytest.mark.parametrize("value", ["1", "true", "no"])
+def test_any_value_ignores(value: str) -> None:
+    assert read({"SERVICE_IGNORE": value}, {}, 80).ignore
+    assert read({"SERVICE_443_IGNORE": value}, {}, 443).ignore
+    assert not read({"SERVICE_443_IGNORE": value}, {}, 80).ignore
+    assert not read({"SERVICE_IGNORE": ""}, {}, 80).ignore
+
+
+def test_a_check_has_a_path_and_times() -> None:
+    labels = {"SERVICE_CHECK_HTTP": "/health?full=1", "SERVICE_80_CHECK_INTERVAL": "15s", "SERVICE_CHECK_TIMEOUT": "1"}
+    assert read(labels, {}, 80).check == CheckWish("/health?full=1", interval=15.0, timeout=1.0)
+    assert read(labels, {}, 81).check == CheckWish("/health?full=1", timeout=1.0)
+    assert read({"SERVICE_443_CHECK_TCP": "true"}, {}, 443).check == CheckWish(tcp=True)
+    assert read({"SERVICE_CHECK_TCP": "false"}, {}, 443).check == CheckWish()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SERVICE_CHECK_SCRIPT", "curl -sf example.com"),
+        ("SERVICE_80_CHECK_CMD", "rm -rf /"),
+        ("service_check_docker".upper(), "x"),
+        ("SERVICE_IP", "10.0.0.1"),
+        ("SERVICE_host", "10.0.0.1"),
+        ("SERVICE_CHECK_TTL", "30s"),
+        ("SERVICE_CHECK_HTTP", "http://169.254.169.254/latest"),
+        ("SERVICE_CHECK_HTTP", "//evil.example/"),
+        ("SERVICE_CHECK_HTTP", "/a b"),
+        ("SERVICE_CHECK_HTTP", "/\r\nHost: evil"),
+        ("SERVICE_CHECK_TCP", "10.0.0.1:22"),
+        ("SERVICE_CHECK_INTERVAL", "soon"),
+        ("SERVICE_CHECK_INTERVAL", "1ms"),
+        ("SERVICE_CHECK_INTERVAL", "1000h"),
+        ("SERVICE_CHECK_TIMEOUT", "-1s"),
+        ("SERVICE_ID", "a/b"),
+        ("SERVICE_NETWORK", "a b"),
+        ("SERVICE_A\nB", "x"),
+        ("SERVICE_REGION", "x" * 2000),
+        ("SERVICE_REGION", "\x1b[31m"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line_and_has_no_effect(key: str, value: str) -> None:
+    wishes = read({key: value, "SERVICE_NAME": "web"}, {}, 80)
+    (problem,) = wishes.problems
+    assert problem.isprintable()
+    assert len(problem) < 300
+    assert "SERVICE_" in problem
+    assert (wishes.service, wishes.id, wishes.network, wishes.check) == ("web", None, None, CheckWish())
+    assert dict(wishes.labels) == {}
+
+
+@pytest.mark.parametrize("name", ["no spaces", "a/b", "-x", "x" * 129, "..\n", "\u202e"])
+def test_a_port_that_wants_an_impossible_name_is_not_registered_under_another(name: str) -> None:
+    wishes = read({"SERVICE_NAME": name}, {}, 80)
+    assert wishes.service is None
+    assert wishes.unusable is not None
+    assert wishes.unusable.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [("15s", 15), ("1m", 60), ("500ms", 0.5), ("1h2m3.5s", 3723.5), ("20", 20), ("0.5", 0.5), ("7us", 7e-6)],
+)
+def test_durations(text: str, means: float) -> None:
+    assert seconds(text) == pytest.approx(means)
+
+
+@pytest.mark.parametrize("text", ["", "s", "1 s", "1d", "-1s", "1s1", "1e3", "½s", "٣s", "9" * 40, "1s" * 500])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        seconds(text)
+
+
+def test_which_ports_and_containers_ask_for_a_name() -> None:
+    labels = {"SERVICE_80_NAME": "web", "SERVICE_443_TAGS": "x", "SERVICE_99999_NAME": "x", "SERVICE_81_NAME": ""}
+    assert named_ports(labels, {"SERVICE_8080_NAME": "y"}) == {80, 8080}
+    assert asks_for_a_name(labels, {})
+    assert asks_for_a_name({}, {"SERVICE_NAME": "x"})
+    assert not asks_for_a_name({"SERVICE_TAGS": "x", "SERVICE_NAME": ""}, {"NAME": "y"})
+
+
+keys = st.one_of(
+    st.text(max_size=40),
+    st.builds(
+        lambda port, name: f"SERVICE_{port}{name}",
+        st.sampled_from(["", "80_", "443_", "080_"]),
+        st.one_of(
+            st.text(max_size=20),
+            st.sampled_from(["NAME", "ID", "IGNORE", "TAGS", "NETWORK", "IP", "HOST", "PORT"]),
+            st.sampled_from(
+                ["CHECK_HTTP", "CHECK_TCP", "CHECK_CMD", "CHECK_SCRIPT", "CHECK_INTERVAL", "CHECK_TIMEOUT"]
+            ),
+        ),
+    ),
+)
+values = st.one_of(
+    st.text(max_size=60), st.sampled_from(["/health", "http://x/", "//x", "5s", "x" * 5000, "\x00", "web"])
+)
+labels = st.dictionaries(keys, values, max_size=12)
+
+
+@given(labels, labels, st.sampled_from([80, 443, 0]))
+def test_whatever_labels_say_what_comes_of_it_is_valid(labels: dict[str, str], env: dict[str, str], port: int) -> None:
+    wishes = read(labels, env, port)
+    validate(Backend(wishes.service or "s", wishes.id or "i", "h", 1, labels=wishes.labels))
+    for problem in (*wishes.problems, *filter(None, [wishes.unusable])):
+        assert problem.isprintable()
+        assert len(problem) < 1000
+    check = wishes.check
+    assert check.path is None or (check.path.startswith("/") and not check.path.startswith("//"))
+    assert check.path is None or (check.path.isascii() and check.path.isprintable() and " " not in check.path)
+    assert check.interval is None or 0.5 <= check.interval <= 3600
+    assert check.timeout is None or 0.1 <= check.timeout <= 60
