@@ -36,9 +36,10 @@ class Probe(Protocol):
 class Check:
     """A probe and its rules. Times are seconds.
 
-    The first outcome counts at once; from then on `rise` successes in a row end a failure and `fall` failures begin
-    one. What fails is withdrawn, or kept as draining. A probe that gives weights is followed smoothly, the announced
-    weight changing at most once in `weight_interval`.
+    The first outcome counts at once, and so does the first success of what has never worked; from then on `rise`
+    successes in a row end a failure and `fall` failures begin one. Draining begins at once, and is ended by `rise` runs
+    that pass. What fails is withdrawn, or kept as draining. A probe that gives weights is followed smoothly, the
+    announced weight changing at most once in `weight_interval`.
     """
 
     probe: Probe

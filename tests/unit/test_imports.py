@@ -35,6 +35,7 @@ PLACES = {
     "google": {"registry/etcd"},
     "watchdog": {"files.py"},
     "typer": {"cli", "commands.py"},
+    "re2": {"probes"},
     "prometheus_client": {"status.py", "admin.py"},
 }
 
