@@ -8,7 +8,7 @@ import hmac
 import math
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,9 @@ from discovery.registry import Lease, Registry
 _FIRST_DELAY = 0.2
 _MOST_DELAY = 10.0
 _MOST_AWAY = 0.5  # a registry that cannot be reached: what is wanted has to stand soon after it is back
+
+_AT_ONCE = 16
+_NOTHING_NOW = (RegistryUnavailableError, LeaseLostError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,75 +132,48 @@ class Registrar:
 
     async def _keep_equal(self, leases: list[Lease]) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
-        lease = leases[-1]
-        written: dict[str, Backend] = {}
-        tried: dict[str, Backend] = {}
+        records = _Records(leases[-1], self._force)
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         while True:
             self._wake.clear()
             wait: float | None = None
             try:
                 if self._told:
-                    failing = await self._reconcile(lease, written, tried)
-                    self._report(written, failing)
+                    failing = await records.become(self._wanted, self._wake.is_set)
+                    if self._wake.is_set():
+                        continue
+                    self._report(records.written, failing)
                     # Only now, so that no key is ever absent between two leases.
                     await _close(leases[:-1])
                     del leases[:-1]
-                    await self._sweep(lease)
+                    await self._sweep(leases[-1])
                     wait = self._ttl if failing or self._unswept else None
                     retries = delays(_FIRST_DELAY, _MOST_DELAY)
             except LeaseLostError as error:
                 return str(error)
             except RegistryError as error:
                 wait = _pause(retries, error)
-                self._report_outage(written, error)
+                self._report_outage(records.written, error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
-
-    async def _reconcile(
-        self, lease: Lease, written: dict[str, Backend], tried: dict[str, Backend]
-    ) -> dict[str, DiscoveryError]:
-        """Write what differs from the set, be it replaced meanwhile. Returns what the registry refuses.
-
-        `written` stands for sure. `tried` may stand: what failed may have been carried out, and only its answer lost.
-        Raises if nothing can be written now.
-        """
-        while True:
-            wanted = self._wanted
-            refused: dict[str, DiscoveryError] = {}
-            for key in [key for key in tried if key not in wanted]:
-                written.pop(key, None)
-                with _refusal(refused, key):
-                    await lease.delete(tried[key])
-                    del tried[key]
-                if wanted is not self._wanted:
-                    break
-            for key, backend in wanted.items():
-                if wanted is not self._wanted:
-                    break
-                if written.get(key) != backend:
-                    written.pop(key, None)
-                    tried[key] = backend
-                    with _refusal(refused, key):
-                        await lease.put(backend, force=self._force)
-                        written[key] = backend
-            if wanted is self._wanted:
-                return refused
 
     async def _sweep(self, lease: Lease) -> None:
         """Remove, once, what an earlier run left. Raises if nothing can be done now."""
         if not self._unswept:
             return
-        refused: dict[str, DiscoveryError] = {}
-        with _refusal(refused, ""):
-            for key in sorted(await lease.sweep(frozenset(self._wanted))):
-                self._log.info("withdrawn, as an earlier run had left it", key=key)
-            self._unswept = False
-        for error in refused.values():
+        try:
+            swept = await lease.sweep(frozenset(self._wanted))
+        except _NOTHING_NOW:
+            raise
+        except RegistryError as error:
             if str(error) != self._sweep_problem:
                 self._sweep_problem = str(error)
                 self._log.warning("cannot remove what an earlier run left, trying again", reason=str(error))
+            return
+        self._unswept = False
+        for key in sorted(swept):
+            self._log.info("withdrawn, as an earlier run had left it", key=key)
 
     def _report_outage(self, written: Mapping[str, Backend], error: RegistryError) -> None:
         """Nothing can be written now. Told once in an outage, whatever its reason turns into."""
@@ -225,15 +201,55 @@ class Registrar:
             self._changed(self.status)
 
 
-@contextmanager
-def _refusal(refused: dict[str, DiscoveryError], key: str) -> Iterator[None]:
-    """Note what is refused for this key alone; pass on what says that nothing can be written now."""
-    try:
-        yield
-    except (RegistryUnavailableError, LeaseLostError):
-        raise
-    except (RegistryError, RecordError) as error:
-        refused[key] = error
+class _Records:
+    """The records under one lease, and what it takes for them to be those that are wanted."""
+
+    def __init__(self, lease: Lease, force: bool) -> None:
+        """Begin with none."""
+        self.written: dict[str, Backend] = {}
+        """What stands for sure."""
+        self._tried: dict[str, Backend] = {}  # may stand: what failed may have been done, and only its answer lost
+        self._lease = lease
+        self._force = force
+
+    async def become(self, wanted: Mapping[str, Backend], replaced: Callable[[], bool]) -> dict[str, DiscoveryError]:
+        """Write what differs, several at once, until `wanted` is `replaced`. Returns what is refused, by key.
+
+        Raises if nothing can be written now.
+        """
+        todo = [key for key in self._tried if key not in wanted]
+        todo += [key for key, backend in wanted.items() if self.written.get(key) != backend]
+        left = iter(todo)
+        refused: dict[str, DiscoveryError] = {}
+        stopped: list[RegistryError] = []
+
+        async def work() -> None:
+            for key in left:
+                if stopped or replaced():
+                    return
+                try:
+                    await self._write(key, wanted.get(key))
+                except _NOTHING_NOW as error:
+                    stopped.append(error)
+                except (RegistryError, RecordError) as error:
+                    refused[key] = error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in todo[:_AT_ONCE]:
+                group.create_task(work())
+        if stopped:
+            raise stopped[0]
+        return refused
+
+    async def _write(self, key: str, backend: Backend | None) -> None:
+        self.written.pop(key, None)
+        if backend is None:
+            await self._lease.delete(self._tried[key])
+            del self._tried[key]
+        else:
+            self._tried[key] = backend
+            await self._lease.put(backend, force=self._force)
+            self.written[key] = backend
 
 
 def _pause(retries: Iterator[float], error: RegistryError) -> float:

@@ -41,7 +41,10 @@ RegistryEvent = Reset | Delta | Stale
 
 
 class Lease(Protocol):
-    """Registrations that live as long as their owner keeps them alive, which the lease itself does meanwhile."""
+    """Registrations that live as long as their owner keeps them alive, which the lease itself does meanwhile.
+
+    Several may be put and deleted at once, but each of them by one call at a time.
+    """
 
     @property
     def owner(self) -> str:

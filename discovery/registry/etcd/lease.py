@@ -55,7 +55,7 @@ class EtcdLease:
         self._expires = _now() + ttl  # at the latest; when within the call it was granted is not known
         self._records = Records(client, prefix, owner, number)
         self._keys: set[str] = set()
-        self._changing = asyncio.Lock()
+        self._deletions = 0
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._keeper = asyncio.create_task(self._keep_alive(), name=f"etcd lease of {owner}")
 
@@ -72,21 +72,20 @@ class EtcdLease:
     async def put(self, backend: Backend, *, force: bool = False) -> None:
         """Write the record under this lease, unless it already stands so."""
         key, value = key_of(backend), encode(backend, self._owner, self._ttl)
-        async with self._changing:
-            self._raise_if_lost()
-            try:
-                await self._records.put(key, value, force=force)
-            except LeaseLostError as error:
-                self._lose(str(error))
-                raise
-            self._keys.add(key)
+        self._raise_if_lost()
+        try:
+            await self._records.put(key, value, force=force)
+        except LeaseLostError as error:
+            self._lose(str(error))
+            raise
+        self._keys.add(key)
 
     async def delete(self, backend: Backend) -> None:
         """Remove the record if it is still this lease's; otherwise do nothing."""
         key = key_of(backend)
-        async with self._changing:
-            self._keys.discard(key)
-            await self._records.delete(key)
+        self._keys.discard(key)
+        self._deletions += 1
+        await self._records.delete(key)
 
     async def sweep(self, keep: Collection[str]) -> frozenset[str]:
         """Remove what an earlier run of this owner left, but for the keys in `keep`."""
@@ -141,9 +140,11 @@ class EtcdLease:
         limit = self._ttl / 6
         # However many there are, however slow the cluster: the next keep-alive must not wait for it.
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit), self._changing:
+            deletions = self._deletions
+            async with asyncio.timeout(limit):
                 lost = await self._records.first_lost(self._keys, timeout=limit)
-            if lost is not None:
+            # Not if it may be one that we ourselves have deleted meanwhile.
+            if lost is not None and deletions == self._deletions:
                 raise LeaseLostError(lost)
 
     def _raise_if_lost(self) -> None:

@@ -27,6 +27,7 @@ class FileLease:
         self._root = root
         # Key to the inode and the contents that are ours. Used only while the directory is held.
         self._ours: dict[str, tuple[int, bytes]] = {}
+        self._turn = asyncio.Lock()
         self._beaten = time.monotonic()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ended: str | None = None
@@ -34,11 +35,13 @@ class FileLease:
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
         """See `Lease.put`."""
-        await asyncio.to_thread(self._put, key_of(backend), encode(backend, self.owner, self.ttl), force)
+        async with self._turn:  # threads would only wait for each other
+            await asyncio.to_thread(self._put, key_of(backend), encode(backend, self.owner, self.ttl), force)
 
     async def delete(self, backend: Backend) -> None:
         """See `Lease.delete`."""
-        await asyncio.to_thread(self._delete, key_of(backend))
+        async with self._turn:
+            await asyncio.to_thread(self._delete, key_of(backend))
 
     async def sweep(self, keep: Collection[str]) -> frozenset[str]:
         """See `Lease.sweep`."""
