@@ -1,0 +1,151 @@
+"""Which address is announced, of all those that a container has."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.addresses import announceable, is_loopback
+from discovery_apache.announce import Machine, Place, announce
+from discovery_apache.config import ApacheConfig
+from discovery_apache.container import Addresses, Binding, Container
+
+MACHINE = Machine("m", {4: "10.0.0.1", 6: "2001:db8:1::1"})
+ALL = (Binding("0.0.0.0", 32768), Binding("::", 32769))
+
+
+def container(*bindings: Binding, networks: dict[str, Addresses] | None = None, mode: str = "default") -> Container:
+    ports = {(80, "tcp"): bindings} if bindings else {}
+    return Container("c" * 64, "web", running=True, ports=ports, networks=networks or {}, network_mode=mode)
+
+
+def place(
+    which: Container, wanted: str | None = None, machine: Machine = MACHINE, port: int = 80, **options: Any
+) -> Place:
+    found, problem = announce(which, port, wanted, ApacheConfig.model_validate(options), machine)
+    assert problem is None
+    return tuple(found)  # type: ignore[return-value]
+
+
+def refusal(
+    which: Container, wanted: str | None = None, machine: Machine = MACHINE, port: int = 80, **options: Any
+) -> str:
+    with pytest.raises(ValueError, match=".") as caught:
+        announce(which, port, wanted, ApacheConfig.model_validate(options), machine)
+    return str(caught.value)
+
+
+INSIDE = {"inside": Addresses("172.18.0.2", None), "v6": Addresses(None, "fd00::2"), "none": Addresses(None, None)}
+
+
+def test_the_order() -> None:
+    everything = container(Binding("192.168.1.1", 8080), *ALL, networks=INSIDE)
+    options: dict[str, Any] = {"networks": ["inside", "v6"], "address": "10.9.9.9", "docker": {"network": "v6"}}
+    assert place(everything, "inside", **options) == ("172.18.0.2", 80)
+    assert place(everything, **options) == ("fd00::2", 80)
+    del options["docker"]
+    assert place(everything, **options) == ("10.9.9.9", 32768)
+    del options["address"]
+    assert place(everything, **options) == ("192.168.1.1", 8080)
+    assert place(container(*ALL, networks=INSIDE), **options) == ("10.0.0.1", 32768)
+    assert place(container(networks=INSIDE), **options) == ("172.18.0.2", 80)
+    assert "does not publish port 80" in refusal(container(networks=INSIDE))
+
+
+def test_the_families_have_ports_of_their_own() -> None:
+    both = container(*ALL)
+    assert place(both, address="10.9.9.9") == ("10.9.9.9", 32768)
+    assert place(both, address="2001:db8::9") == ("2001:db8::9", 32769)
+    assert place(both, address=["2001:db8::9", "10.9.9.9"]) == ("2001:db8::9", 32769)
+    assert place(container(ALL[0]), address=["2001:db8::9", "10.9.9.9"]) == ("10.9.9.9", 32768)
+    assert place(both, address="web.example") == ("web.example", 32768)
+    assert place(both, machine=Machine("m", {6: "2001:db8:1::1"})) == ("2001:db8:1::1", 32769)
+    assert place(container(ALL[1])) == ("2001:db8:1::1", 32769)
+    assert place(container(Binding("2001:db8:1::7", 81))) == ("2001:db8:1::7", 81)
+    assert "for the family of 'address' (2001:db8::9)" in refusal(container(ALL[0]), address="2001:db8::9")
+    assert "set 'address'" in refusal(container(ALL[0]), machine=Machine("m", {6: "2001:db8:1::1"}))
+
+
+def test_an_address_of_its_own_is_not_replaced_by_the_configured_one() -> None:
+    assert place(container(Binding("192.168.1.1", 8080)), address="10.9.9.9") == ("192.168.1.1", 8080)
+
+
+def test_the_machines_own_network() -> None:
+    host = container(mode="host")
+    assert place(host) == ("10.0.0.1", 80)
+    assert place(host, port=8081, address="10.9.9.9") == ("10.9.9.9", 8081)
+    assert "set 'address'" in refusal(host, machine=Machine("m", {}))
+
+
+def test_loopback_only_if_asked_for() -> None:
+    local = container(Binding("127.0.0.1", 32768))
+    told = refusal(local)
+    assert "port 80 is published on 127.0.0.1 alone" in told
+    assert "loopback = true" in told
+    assert place(local, loopback=True) == ("127.0.0.1", 32768)
+    assert place(container(Binding("127.0.0.1", 1), ALL[1]), loopback=True) == ("2001:db8:1::1", 32769)
+    assert place(container(Binding("::1", 1)), loopback=True) == ("::1", 1)
+
+
+def test_a_network_that_may_not_be_chosen_is_told_and_ignored() -> None:
+    config = ApacheConfig.model_validate({"networks": ["inside"]})
+    found, problem = announce(container(*ALL, networks=INSIDE), 80, "v6", config, MACHINE)
+    assert tuple(found) == ("10.0.0.1", 32768)
+    assert problem is not None
+    assert "SERVICE_NETWORK is 'v6', which 'networks' does not allow" in problem
+
+
+def test_a_network_that_it_is_not_on_is_not_replaced_by_another() -> None:
+    told = refusal(container(*ALL, networks=INSIDE), "gone", networks=["*"])
+    assert "it is not on the network 'gone'; its networks: inside, none, v6" in told
+    assert "has no address on the network 'none'" in refusal(container(*ALL, networks=INSIDE), "none", networks=["*"])
+    assert "'gone'" in refusal(container(*ALL, networks=INSIDE), docker={"network": "gone"})
+
+
+def test_what_is_not_published_is_named_beside_what_is() -> None:
+    told = refusal(container(*ALL), port=8080)
+    assert "does not publish port 8080, only 80/tcp" in told
+    assert "another container's network" in refusal(container(mode="container:abc"))
+    assert "nor any other" in refusal(container())
+
+
+hosts = st.sampled_from(
+    ["0.0.0.0", "::", "127.0.0.1", "::1", "10.1.1.1", "fd00::7", "224.0.0.1", "fe80::1", "169.254.1.1"]
+)
+
+
+@given(
+    st.lists(st.builds(Binding, hosts, st.integers(1, 65535)), max_size=4),
+    st.dictionaries(st.sampled_from(["a", "b"]), st.builds(Addresses, st.none() | hosts, st.none() | hosts)),
+    st.sampled_from(["default", "host", "none", "container:x", "a"]),
+    st.sampled_from([None, "a", "b"]),
+    st.fixed_dictionaries(
+        {
+            "networks": st.sampled_from([[], ["a"], ["*"]]),
+            "loopback": st.booleans(),
+            "docker": st.sampled_from([{}, {"network": "a"}]),
+            "address": st.sampled_from([[], ["10.9.9.9"], ["fd00::9"], ["10.9.9.9", "fd00::9"]]),
+        }
+    ),
+    st.sampled_from([{}, {4: "10.0.0.1"}, {6: "fd00::1"}, {4: "10.0.0.1", 6: "fd00::1"}]),
+)
+def test_nothing_is_announced_where_nobody_can_connect(
+    bindings: list[Binding],
+    networks: dict[str, Addresses],
+    mode: str,
+    wanted: str | None,
+    options: dict[str, Any],
+    addresses: dict[Any, str],
+) -> None:
+    config = ApacheConfig.model_validate(options)
+    try:
+        (host, port), _ = announce(
+            container(*bindings, networks=networks, mode=mode), 80, wanted, config, Machine("m", addresses)
+        )
+    except ValueError as error:
+        assert str(error).isprintable()
+    else:
+        assert announceable(host, loopback=config.loopback)
+        assert not is_loopback(host) or config.loopback
+        assert port == 80 or port in {each.host_port for each in bindings}

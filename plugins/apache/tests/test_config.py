@@ -1,0 +1,108 @@
+"""What the configuration takes, and what it says to a mistake."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from discovery.probes import HttpProbe, TcpProbe
+from discovery_apache.config import ApacheConfig, Place
+
+
+def configured(**options: Any) -> ApacheConfig:
+    return ApacheConfig.model_validate(options)
+
+
+def test_docker_is_on_unless_only_local_servers_are_configured() -> None:
+    assert configured().docker is not None
+    assert configured(docker=True) == configured()
+    assert configured(httpd={"main": {}}).docker is None
+    assert configured(httpd={"main": {}}, docker=True).docker is not None
+    assert configured(httpd={"main": {}}, docker={"port": 80}).docker is not None
+    assert configured(httpd={"main": {}}, docker=False).docker is None
+
+
+def test_one_value_may_stand_for_a_list() -> None:
+    lone = configured(
+        address="10.0.0.1", services="web", networks="a", docker={"port": 80, "names": "x", "images": "y"}
+    )
+    several = configured(
+        address=["10.0.0.1"], services=["web"], networks=["a"], docker={"port": [80], "names": ["x"], "images": ["y"]}
+    )
+    assert lone == several
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("10.0.0.1:8080", Place(host="10.0.0.1", port=8080)),
+        ("[::1]:80", Place(host="::1", port=80)),
+        ("web.example:80", Place(host="web.example", port=80)),
+        (":8080", Place(port=8080)),
+        (8080, Place(port=8080)),
+        ({"host": "10.0.0.1"}, Place(host="10.0.0.1", port=80)),
+    ],
+)
+def test_where_a_local_server_is(written: object, means: Place) -> None:
+    assert configured(httpd={"main": {"address": written}}).httpd["main"].address == means
+
+
+def test_checks_are_by_http_unless_they_say_otherwise() -> None:
+    (default,) = configured().check.checks()
+    assert default.probe == HttpProbe(status=((100, 499),))
+    (path,) = configured(check={"path": "/health", "interval": 1}).check.checks()
+    assert path.probe == HttpProbe("/health", status=((100, 499),))
+    (strict,) = configured(check={"status": "200"}).check.checks()
+    assert strict.probe == HttpProbe(status=((200, 200),))
+    (tcp,) = configured(check={"type": "tcp"}).check.checks()
+    assert tcp.probe == TcpProbe()
+    assert configured(check=False).check.checks() == ()
+    assert configured(check=True).check == configured().check
+    assert configured(httpd={"main": {}}).httpd["main"].check.checks() == ()
+
+
+def test_numbers_may_be_labels() -> None:
+    assert configured(docker={"labels": {"zone": "eu", "rack": 7}}).docker.labels == {"zone": "eu", "rack": "7"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"docker": False}, "there is nothing to register"),
+        ({"address": "0.0.0.0"}, "not an address that one can connect to"),
+        ({"address": ["10.0.0.1", "10.0.0.2"]}, "an IPv4 and an IPv6 address"),
+        ({"address": ["10.0.0.1", "web.example"]}, "an IPv4 and an IPv6 address"),
+        ({"weight": "load"}, "set docker.status"),
+        ({"weight": 300}, "less than or equal to 256"),
+        ({"services": ["a b"]}, "'a b' is not a pattern"),
+        ({"docker": {"names": ["web\n"]}}, "is not a pattern"),
+        ({"docker": {"port": 0}}, "greater than or equal to 1"),
+        ({"docker": {"service": "a b"}}, "the service name 'a b'"),
+        ({"docker": {"id": "a b"}}, "the id 'a b'"),
+        ({"docker": {"labels": {"a b": "c"}}}, "the label name 'a b'"),
+        ({"docker": {"labels": {"a": True}}}, "valid string"),
+        ({"docker": {"status": "server-status"}}, "is not a path that begins with '/'"),
+        ({"docker": {"status": "/a b"}}, "is not a path that begins with '/'"),
+        ({"docker": {"on_stop": "ignore"}}, "'withdraw' or 'drain'"),
+        ({"docker": {"image": "httpd"}}, "image"),
+        ({"httpd": {"a b": {}}}, "the service name 'a b'"),
+        ({"httpd": {"a": {"status": "/server-status"}}}, "is not the URL of a status page"),
+        ({"httpd": {"a": {"status": "http://me:secret@h/s"}}}, "holds a user"),
+        ({"httpd": {"a": {"status": "http://h:99999/s"}}}, "is not the URL of a status page"),
+        ({"httpd": {"a": {"status": "file:///etc/passwd"}}}, "is not the URL of a status page"),
+        ({"httpd": {"a": {"address": "80"}}}, "':PORT' stands for this machine's own address"),
+        ({"httpd": {"a": {"address": ":99999"}}}, "less than or equal to 65535"),
+        ({"check": {"type": "tcp", "path": "/"}}, "path"),
+        ({"check": {"path": "health"}}, "path"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        configured(**options)
+    told = "\n".join(f"{error['loc']} {error['msg']}" for error in caught.value.errors())
+    assert complaint in told
+    assert "secret" not in told
+
+
+def test_it_has_a_schema() -> None:
+    assert "docker" in ApacheConfig.model_json_schema()["properties"]
