@@ -422,13 +422,15 @@ def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEng
 
 
 def test_at_rest_it_is_right_whatever_happened_before(docker_engine: DockerEngine) -> None:
-    """Containers started, stopped, renamed and removed at random, and the engine killed in the middle of it."""
+    """Containers started, killed and paused at random, and the engine killed in the middle of it."""
     names = [f"web-{number}" for number in range(12)]
     for name in names:
         docker_engine.client.containers.create("busybox", name=name, ports={"80/tcp": None})
 
-    def disturb(seed: int) -> None:
-        client, chance = docker_engine.new_client().api, random.Random(seed)
+    clients = [docker_engine.new_client().api for _ in range(6)]
+
+    def disturb(number: int) -> None:
+        client, chance = clients[number], random.Random(number)
         acts: list[Callable[[str], object]] = [
             *(client.start, client.start, client.kill, client.restart, client.pause, client.unpause),
         ]
@@ -440,7 +442,7 @@ def test_at_rest_it_is_right_whatever_happened_before(docker_engine: DockerEngin
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(disturb, range(3)):
                 pass
-            disturbing = [pool.submit(disturb, seed) for seed in range(3, 6)]
+            disturbing = [pool.submit(disturb, number) for number in range(3, 6)]
             docker_engine.kill()
             docker_engine.start()
             for each in disturbing:
