@@ -263,6 +263,8 @@ class Daemon:
     async def _close(self, registry: Registry) -> None:
         closing = asyncio.ensure_future(registry.close())
         await asyncio.wait({closing}, timeout=CLOSE_DEADLINE)
+        if closing.done() and (error := closing.exception()) is not None:
+            self._log.warning("the registry was not closed in order", reason=describe(error))
 
     def _report_broken(self, instances: Instances) -> None:
         for name, reason in instances.broken.items():

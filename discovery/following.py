@@ -63,6 +63,8 @@ class Following:
         if task is not None:
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_DEADLINE)  # a plugin's registry may hang
+            if task.done() and not task.cancelled():
+                task.exception()  # logged already
 
     def raise_if_failed(self) -> None:
         """Raise what ended it: it never ends by itself."""

@@ -126,9 +126,8 @@ class Providing:
         elif replace(instance, owner=before.owner, ttl=before.ttl) != before:
             self._runner.reconfigure(instance)
         if registry is not self._registry or (instance.owner, instance.ttl) != (before.owner, before.ttl):
-            another_owner = registry is self._registry and instance.owner != before.owner
             self._registry = registry
-            await self._register_anew(another_owner=another_owner)
+            await self._register_anew(another_owner=instance.owner != before.owner)
         elif not dead:
             return instance != before
         return True
@@ -173,15 +172,15 @@ class Providing:
         self._keeping.append(asyncio.create_task(self._keep(registrar)))
 
     async def _keep(self, registrar: Registrar) -> None:
+        task = asyncio.current_task()
         waits = delays()
-        while True:
+        while task is None or not task.cancelling():
             try:
                 await registrar.run()
             except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
-                reason = describe(error)
-                self._log.error("cannot register", provider=self.name, reason=reason, exc_info=error)
-                self._fault = reason
-                await asyncio.sleep(next(waits))
+                self._fault = describe(error)
+                self._log.error("cannot register", provider=self.name, reason=self._fault, exc_info=error)
+                await asyncio.sleep(0 if task is not None and task.cancelling() else next(waits))
 
     async def _register_anew(self, *, another_owner: bool) -> None:
         if self._registrar is None:
