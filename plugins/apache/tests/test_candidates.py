@@ -1,0 +1,280 @@
+"""What is registered of containers: which of them, their ports, as what, and how checked."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.checks import Outcome, Verdict
+from discovery.codec import key_of, validate
+from discovery.model import Backend, State
+from discovery.plugin import Candidate
+from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
+from discovery_apache.announce import Machine
+from discovery_apache.candidates import claims_of, settle
+from discovery_apache.config import ApacheConfig
+from discovery_apache.container import Binding, Container
+from discovery_apache.modstatus import StatusProbe
+from discovery_apache.selection import base_name, is_selected
+
+MACHINE = Machine("m", {4: "10.0.0.1"})
+
+
+def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
+    published = {(port, "tcp"): (Binding("0.0.0.0", 30000 + port),) for port in ports or (80,)}
+    return Container(f"{name:0<64}", name, image, running=True, **{"ports": published, **more})
+
+
+def found(*containers: Container, stopping: str = "", **options: Any) -> tuple[dict[str, Candidate], dict[str, str]]:
+    config = ApacheConfig.model_validate(options)
+    stops = frozenset({f"{stopping:0<64}"} if stopping else ())
+    claims, problems = claims_of(containers, stops, config, MACHINE)
+    candidates, conflicts = settle(claims)
+    return {key_of(each.backend): each for each in candidates}, problems | conflicts
+
+
+def backend(*containers: Container, **options: Any) -> Backend:
+    candidates, problems = found(*containers, **options)
+    assert problems == {}
+    (candidate,) = candidates.values()
+    return candidate.backend
+
+
+def problem(which: Container, **options: Any) -> str:
+    candidates, problems = found(which, **options)
+    assert candidates == {}
+    return problems[f"container {which.name}"]
+
+
+def probes(which: Container, **options: Any) -> list[object]:
+    candidates, problems = found(which, **options)
+    assert problems == {}
+    return [check.probe for candidate in candidates.values() for check in candidate.checks]
+
+
+@pytest.mark.parametrize(
+    ("image", "selected"),
+    [
+        ("httpd", True),
+        ("httpd:2.4-alpine", True),
+        ("httpd@sha256:" + "0" * 64, True),
+        ("registry.example:5000/team/httpd:2.4", True),
+        ("ubuntu/apache2:latest", True),
+        ("bitnami/apache", True),
+        ("registry.access.redhat.com/ubi9/httpd-24", True),
+        ("php:8.2-apache", True),
+        ("php:8.2-fpm", False),
+        ("bitnami/apache-exporter", False),
+        ("apache/kafka:3", False),
+        ("nginx", False),
+        ("", False),
+    ],
+)
+def test_apaches_images_are_found_by_themselves(image: str, selected: bool) -> None:
+    docker = ApacheConfig().docker
+    assert docker is not None
+    assert is_selected(container("c", image), docker) == selected
+
+
+def test_who_asks_for_a_name_is_found_if_it_has_apaches_port() -> None:
+    named = {"SERVICE_NAME": "shop"}
+    assert backend(container("c", "shop", labels=named)).service == "shop"
+    assert backend(container("c", "shop", env=named)).service == "shop"
+    assert found(container("c", "redis", 6379, labels=named)) == ({}, {})
+    assert found(container("c", "shop", labels=named), docker={"conventions": False}) == ({}, {})
+    assert backend(container("c", "shop", 8080, labels=named), docker={"port": 8080}).port == 38080
+
+
+@pytest.mark.parametrize(
+    ("option", "patterns", "selected"),
+    [
+        ("names", "web-*", {"web-1", "web-2"}),
+        ("names", "web-1", {"web-1"}),
+        ("names", f"{'other':0<64}"[:12], {"other"}),
+        ("names", "other000", set()),
+        ("images", "httpd", {"web-1"}),
+        ("images", "team/*", {"web-2"}),
+        ("images", "*shop:1*", {"web-2"}),
+        ("images", "shop:2*", set()),
+        ("labelled", "tier=w*", {"other"}),
+        ("labelled", "tier", {"other"}),
+        ("labelled", "tier=x", set()),
+    ],
+)
+def test_the_configuration_selects(option: str, patterns: str, selected: set[str]) -> None:
+    containers = (
+        container("web-1"),
+        container("web-2", "team/shop:1.2"),
+        container("other", "odd", labels={"tier": "web"}),
+    )
+    candidates, _ = found(*containers, docker={option: patterns})
+    assert {key.split(":")[1] for key in candidates} == selected
+
+
+@pytest.mark.parametrize(
+    ("image", "name"), [("httpd", "httpd"), ("a:5000/b/httpd:2", "httpd"), ("b/x@sha256:0", "x"), ("sha256:00", "")]
+)
+def test_a_service_is_called_after_the_image(image: str, name: str) -> None:
+    assert base_name(image) == name
+
+
+def test_by_default_one_is_registered_as_registrator_does() -> None:
+    assert backend(container()) == Backend("httpd", "m:web:80", "10.0.0.1", 30080)
+    labelled = container(labels={"SERVICE_80_NAME": "shop", "SERVICE_ID": "one", "SERVICE_TAGS": "a,b"})
+    assert backend(labelled) == Backend("shop", "one", "10.0.0.1", 30080, labels={"tags": "a,b"})
+
+
+def test_the_configuration_wins_over_labels() -> None:
+    labels = {"SERVICE_NAME": "theirs", "SERVICE_ID": "theirs", "SERVICE_ZONE": "theirs", "SERVICE_OTHER": "theirs"}
+    docker = {"service": "ours", "id": "ours", "labels": {"zone": "ours"}}
+    assert backend(container(labels=labels), docker=docker, services=["x"], weight=7) == Backend(
+        "ours", "ours", "10.0.0.1", 30080, 7, labels={"zone": "ours", "other": "theirs"}
+    )
+    plain = backend(container(labels=labels | {"SERVICE_IGNORE": "1"}), docker={"conventions": False})
+    assert plain == Backend("httpd", "m:web:80", "10.0.0.1", 30080)
+
+
+def ports(which: Container, **options: Any) -> set[str]:
+    candidates, problems = found(which, **options)
+    assert problems == {}
+    return {f"{each.backend.service} {each.backend.port}" for each in candidates.values()}
+
+
+def test_which_ports() -> None:
+    assert ports(container("c", "httpd", 80, 443)) == {"httpd 30080"}
+    assert ports(container("c", "httpd", 8080)) == {"httpd 38080"}
+    assert ports(container("c", "httpd", 80, 443), docker={"port": [80, 443]}) == {"httpd-80 30080", "httpd-443 30443"}
+    assert ports(container("c", "httpd", 80), docker={"port": [80, 443]}) == {"httpd 30080"}
+    named = {"SERVICE_443_NAME": "tls", "SERVICE_NAME": "web"}
+    assert ports(container("c", "httpd", 80, 443, labels=named)) == {"web-80 30080", "tls 30443"}
+    ignored = named | {"SERVICE_443_IGNORE": "yes"}
+    assert ports(container("c", "httpd", 80, 443, labels=ignored)) == {"web 30080"}
+    assert ports(container("c", "httpd", 80, 443, labels=named), docker={"port": 80}) == {"web 30080"}
+    assert ports(container(labels={"SERVICE_IGNORE": "true"}, ports={})) == set()
+
+
+def test_a_port_that_is_not_published_is_named_with_the_container() -> None:
+    assert "does not publish port 80, only 8080/tcp, 8443/tcp" in problem(container("c", "httpd", 8080, 8443))
+    assert "does not publish port 9000, only 80/tcp" in problem(container(), docker={"port": 9000})
+    assert "nor any other" in problem(container(ports={}))
+    told = problem(container(labels={"SERVICE_81_NAME": "x"}, ports={(82, "tcp"): (), (83, "tcp"): ()}))
+    assert "does not publish port 81" in told
+
+
+def test_only_allowed_services_are_claimed() -> None:
+    evil = container(labels={"SERVICE_NAME": "database"})
+    assert "the service 'database' is not among those that 'services' allows" in problem(evil, services=["web-*"])
+    assert "'httpd'" in problem(container(), services=["web-*"])
+    assert backend(container(labels={"SERVICE_NAME": "web-1"}), services=["web-*"]).service == "web-1"
+    assert problem(container(), services=[])
+
+
+def test_a_nameless_image_needs_a_name() -> None:
+    assert "SERVICE_NAME" in problem(container("c", "sha256:0123"), docker={"names": "c"})
+    assert backend(container("c", "sha256:0", labels={"SERVICE_NAME": "x"}), docker={"names": "c"}).service == "x"
+
+
+def test_nobody_takes_anothers_place() -> None:
+    victim = container("a", started_at=2)
+    thief = container("b", started_at=1, labels={"SERVICE_ID": "m:a:80"})
+    candidates, problems = found(thief, victim)
+    assert {key: each.backend.port for key, each in candidates.items()} == {"httpd/m:a:80": 30080}
+    assert candidates["httpd/m:a:80"].backend == backend(victim)
+    assert problems == {"container b": "httpd/m:a:80 is container a already: give it another id"}
+    younger, older = (container(name, started_at=at, labels={"SERVICE_ID": "x"}) for name, at in (("y", 2), ("o", 1)))
+    assert found(younger, older)[1].keys() == {"container y"}
+
+
+def test_what_stops_is_withdrawn_or_drains() -> None:
+    one, two = container("one"), container("two", labels={"SERVICE_NAME": "a b"})
+    assert found(one, two, stopping="one")[0] == {}
+    candidates, _ = found(one, two, stopping="one", docker={"on_stop": "drain"})
+    (candidate,) = candidates.values()
+    assert candidate.backend.state is State.DRAINING
+    assert candidate.checks == ()
+    successor = container("new", labels={"SERVICE_ID": "m:one:80"})
+    candidates, problems = found(one, successor, stopping="one", docker={"on_stop": "drain"})
+    assert candidates["httpd/m:one:80"].backend.state is State.ACTIVE
+    assert problems == {}
+
+
+def test_what_does_not_serve_is_not_registered() -> None:
+    assert found(container(paused=True)) == ({}, {})
+    stopped = Container("0" * 64, "web", "httpd", ports={(80, "tcp"): (Binding("0.0.0.0", 1),)})
+    assert found(stopped) == ({}, {})
+    assert found(container(), docker=False, httpd={"main": {}}) == ({}, {})
+
+
+def test_how_it_is_checked() -> None:
+    assert probes(container()) == [HttpProbe(status=((100, 499),))]
+    assert probes(container(), check=False) == []
+    asking = container(labels={"SERVICE_CHECK_HTTP": "/health"})
+    assert probes(asking) == [HttpProbe("/health", status=((100, 499),))]
+    assert probes(asking, check={"status": "200"}) == [HttpProbe("/health", status=((200, 200),))]
+    assert probes(asking, check={"type": "tcp"}) == [HttpProbe("/health")]
+    assert probes(container(labels={"SERVICE_CHECK_TCP": "true"})) == [TcpProbe()]
+    assert probes(asking, docker={"conventions": False}) == [HttpProbe(status=((100, 499),))]
+    (check,) = found(container(labels={"SERVICE_CHECK_INTERVAL": "15s", "SERVICE_CHECK_TIMEOUT": "1s"}))[0][
+        "httpd/m:web:80"
+    ].checks
+    assert (check.interval, check.timeout, check.fall) == (15, 1, 3)
+
+
+def test_a_configured_command_is_not_replaced() -> None:
+    candidates, problems = found(
+        container(labels={"SERVICE_CHECK_HTTP": "/"}), check={"type": "command", "command": ["true"]}
+    )
+    (candidate,) = candidates.values()
+    assert [type(check.probe) for check in candidate.checks] == [CommandProbe]
+    assert "ignored" in problems["container web"]
+
+
+def test_the_status_page_stands_for_the_default_check() -> None:
+    docker = {"status": "/server-status?auto"}
+    page = HttpProbe("/server-status?auto")
+    assert probes(container(), docker=docker) == [StatusProbe(page)]
+    assert probes(container(), docker=docker, weight="load") == [StatusProbe(page, load=True)]
+    assert probes(container(), docker=docker, check={"path": "/"})[1:] == [StatusProbe(page)]
+
+
+def test_dockers_own_health() -> None:
+    well, ill, starting = (container(health=health) for health in ("healthy", "unhealthy", "starting"))
+    assert probes(well, check=False) == []
+    reported = ReportedProbe(Outcome(Verdict.FAILING, "Docker reports that it is unhealthy"))
+    assert probes(ill, check=False) == [reported]
+    assert probes(ill, check=False, docker={"use_health": False}) == []
+    assert len(probes(starting)) == 2
+    kept = [check.on_failure for each in found(ill, check={"on_failure": "drain"})[0].values() for check in each.checks]
+    assert kept == ["drain", "drain"]
+
+
+texts = st.text(max_size=30)
+claimed = st.dictionaries(
+    st.builds(
+        lambda port, name: f"SERVICE_{port}{name}",
+        st.sampled_from(["", "80_", "443_"]),
+        st.sampled_from(["NAME", "ID", "NETWORK", "CHECK_HTTP", "CHECK_CMD", "CHECK_TCP", "CHECK_INTERVAL", "X"])
+        | texts,
+    ),
+    st.sampled_from(["web", "db", "/x", "http://evil/", "1s", "true", "m:a:80"]) | texts,
+)
+
+
+@given(st.lists(claimed, min_size=1, max_size=3), claimed)
+def test_whatever_containers_claim_what_is_registered_is_allowed(
+    labels: list[dict[str, str]], env: dict[str, str]
+) -> None:
+    containers = [container("abc"[place], "httpd", 80, 443, labels=each, env=env) for place, each in enumerate(labels)]
+    candidates, problems = found(*containers, services=["web*"])
+    for key, candidate in candidates.items():
+        assert validate(candidate.backend) == candidate.backend
+        assert key.startswith("web")
+        assert candidate.backend.host == "10.0.0.1"
+        for check in candidate.checks:
+            assert isinstance(check.probe, HttpProbe | TcpProbe)
+            assert check.probe.address is None
+    for what, reason in problems.items():
+        assert what.isprintable()
+        assert reason.isprintable()
+        assert len(reason) <= 1000
