@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from providers import Finder, Options, Says, finder, found, instance, running
 
 from discovery import CannotStartError
@@ -115,19 +116,21 @@ def test_a_provider_that_breaks_its_loop_dies_alone_and_leaves_nothing_that_nobo
         assert it.runner.status.problem == "SystemExit: 1"
 
 
-def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Path) -> None:
-    closing = threading.Event()
+@pytest.mark.parametrize("stopped_in", ["discover", "teardown"])
+def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Path, stopped_in: str) -> None:
+    begun = {"discover": threading.Event(), "teardown": threading.Event()}
 
     async def discover(self: Finder) -> AsyncGenerator[Inventory, None]:
         try:
             yield self.world.now
             await asyncio.sleep(3600)
         finally:
-            closing.set()
-            await asyncio.sleep(0.3)
+            begun["discover"].set()
+            await asyncio.sleep(0.6)
             self.world.events.append("closed")
 
     async def teardown(self: Finder) -> None:
+        begun["teardown"].set()
         await asyncio.sleep(0.3)
         self.world.events.append("torn down")
 
@@ -135,7 +138,7 @@ def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Pa
     with running(instance(provider), tmp_path) as it:
         it.publishes(80)
         it.runner.reconfigure(instance(provider, "b"))
-        assert closing.wait(10)  # and now it is stopped
+        assert begun[stopped_in].wait(10)
     assert provider.world.events == ["setup", "closed", "torn down"]
     assert it.runner.status.phase is Phase.STOPPED
 
