@@ -79,6 +79,7 @@ class Registrar:
         self._changed = changed
         self._wanted: dict[str, Backend] = {}
         self._told = False
+        self._records: _Records | None = None
         self._wake = asyncio.Event()
         self._outage = False
         self._sweep_problem = ""
@@ -89,6 +90,8 @@ class Registrar:
         self._wanted = {key_of(backend): backend for backend in backends}
         self._told = True
         self._wake.set()
+        if self._records is not None:
+            self._records.give_up_all_but(self._wanted)
 
     async def run(self) -> None:
         """Keep the registry equal to the set; when cancelled, withdraw everything."""
@@ -132,7 +135,7 @@ class Registrar:
 
     async def _keep_equal(self, leases: list[Lease]) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
-        records = _Records(leases[-1], self._force)
+        self._records = records = _Records(leases[-1], self._force)
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         while True:
             self._wake.clear()
@@ -209,8 +212,15 @@ class _Records:
         self.written: dict[str, Backend] = {}
         """What stands for sure."""
         self._tried: dict[str, Backend] = {}  # may stand: what failed may have been done, and only its answer lost
+        self._writing: dict[asyncio.Task[None], tuple[str, Backend | None]] = {}
         self._lease = lease
         self._force = force
+
+    def give_up_all_but(self, wanted: Mapping[str, Backend]) -> None:
+        """Give up writing what is no longer wanted: where nobody answers, it would stand once somebody does."""
+        for task, (key, backend) in self._writing.items():
+            if wanted.get(key) != backend:
+                task.cancel()
 
     async def become(self, wanted: Mapping[str, Backend], replaced: Callable[[], bool]) -> dict[str, DiscoveryError]:
         """Write what differs, several at once, until `wanted` is `replaced`. Returns what is refused, by key.
@@ -223,20 +233,22 @@ class _Records:
         refused: dict[str, DiscoveryError] = {}
         stopped: list[RegistryError] = []
 
-        async def work() -> None:
+        async def work(at: int) -> None:
             for key in left:
                 if stopped or replaced():
                     return
+                self._writing[tasks[at]] = key, wanted.get(key)
                 try:
                     await self._write(key, wanted.get(key))
                 except _NOTHING_NOW as error:
                     stopped.append(error)
                 except (RegistryError, RecordError) as error:
                     refused[key] = error
+                finally:
+                    del self._writing[tasks[at]]
 
         async with asyncio.TaskGroup() as group:
-            for _ in todo[:_AT_ONCE]:
-                group.create_task(work())
+            tasks = [group.create_task(work(at)) for at, _ in enumerate(todo[:_AT_ONCE])]
         if stopped:
             raise stopped[0]
         return refused

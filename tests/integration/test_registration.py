@@ -134,6 +134,23 @@ def test_a_lease_that_ends_while_etcd_is_asked_for_something_is_known_to_be_lost
     asyncio.run(check())
 
 
+def test_what_was_wanted_only_during_an_outage_is_never_written(etcd: EmbeddedEtcd) -> None:
+    async def check() -> None:
+        async with registering(etcd.url, 90, *web(1)) as registrar:
+            await eventually(lambda: registrar.status.registered)
+            before = revision(etcd)
+            await asyncio.to_thread(etcd.kill)
+            registrar.set(web(1, 2, 3))
+            await asyncio.sleep(1)  # these are being written, to nobody
+            registrar.set(web(1, 4))
+            await asyncio.to_thread(etcd.start)
+            await becomes(etcd.url, *web(1, 4), timeout=RETURN_SECONDS)
+            await eventually(lambda: registrar.status.registered == {"web/1", "web/4"})
+            assert revision(etcd) == before + 1
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize("ttl", [2, 90], ids=["lease over", "lease lives on"])
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.parametrize(

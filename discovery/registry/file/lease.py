@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,13 +35,11 @@ class FileLease:
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
         """See `Lease.put`."""
-        async with self._turn:  # threads would only wait for each other
-            await asyncio.to_thread(self._put, key_of(backend), encode(backend, self.owner, self.ttl), force)
+        await self._in_turn(self._put, key_of(backend), encode(backend, self.owner, self.ttl), force)
 
     async def delete(self, backend: Backend) -> None:
         """See `Lease.delete`."""
-        async with self._turn:
-            await asyncio.to_thread(self._delete, key_of(backend))
+        await self._in_turn(self._delete, key_of(backend))
 
     async def sweep(self, keep: Collection[str]) -> frozenset[str]:
         """See `Lease.sweep`."""
@@ -58,6 +56,18 @@ class FileLease:
         self._ended = self._ended or f"the lease of {self.owner} was closed"
         with suppress(RegistryError, OSError):
             await asyncio.to_thread(self._withdraw)
+
+    async def _in_turn(self, work: Callable[..., None], *arguments: object) -> None:
+        """One after the other, since a thread cannot be cancelled: what is given up must not overtake what follows."""
+        await self._turn.acquire()
+        working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        working.add_done_callback(self._end_turn)
+        await asyncio.shield(working)
+
+    def _end_turn(self, working: "asyncio.Future[None]") -> None:
+        self._turn.release()
+        if not working.cancelled():
+            working.exception()  # whoever gave it up does not ask
 
     def abandon(self) -> None:
         """Stop keeping it alive, without withdrawing anything."""
