@@ -52,6 +52,21 @@ while True:
     time.sleep(0.01)
 """
 
+# What a shell does for a job in the foreground of its terminal; `fg` is a file that appears.
+SHELL = """
+import os, signal, sys, time
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+job = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ, setpgroup=0, setsigdef=[signal.SIGTTOU])
+os.tcsetpgrp(0, job)
+while os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED)[1]):
+    print("stopped", flush=True)
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+    os.tcsetpgrp(0, job)
+    os.killpg(job, signal.SIGCONT)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
 
 @dataclass
 class Run:
@@ -116,13 +131,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
         command: tuple[str, ...] = (),
         registry: str = "",
         prepare: Callable[[], object] | None = None,
+        under: tuple[str, ...] = (),
     ) -> Run:
         port = free_port()
         command = command or (sys.executable, str(tmp_path / "server.py"), str(port), str(tmp_path))
         arguments = ["--registry", registry or f"file://{tmp_path}/registry", "--run-dir", str(tmp_path / "run")]
         with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                [*DISCOVERY, "register", "web", f"127.0.0.1:{port}", *arguments, *options, "--", *command],
+                [*under, *DISCOVERY, "register", "web", f"127.0.0.1:{port}", *arguments, *options, "--", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -339,26 +355,37 @@ def test_ctrl_c_reaches_the_command_once_and_withdraws_it(start: Start, terminal
     assert run.said == ["started", "interrupted"]
 
 
-def test_the_command_may_read_the_terminal_and_ctrl_z_stops_both(start: Start, terminal: Terminal) -> None:
-    run = start("--check", "none", command=("cat",), prepare=terminal.take)
+def test_the_command_may_read_the_terminal_and_ctrl_z_stops_both(
+    start: Start, terminal: Terminal, tmp_path: Path
+) -> None:
+    (tmp_path / "shell.py").write_text(SHELL)
+    shell = (sys.executable, str(tmp_path / "shell.py"), str(tmp_path / "fg"))
+    run = start("--check", "none", command=("cat",), prepare=terminal.take, under=shell)
     run.registered()
     terminal.types(b"hello\n")
     run.says("hello")
-    (child,) = run.children()
-    # A group whose parent is in another session is not stopped by the terminal: this one is, as by any shell.
-    os.kill(run.process.pid, signal.SIGSTOP)
-    os.kill(child, signal.SIGSTOP)
-    eventually_sync(lambda: _state(run.process.pid) == _state(child) == "T")
-    os.killpg(run.process.pid, signal.SIGCONT)
+    terminal.types(b"\x1a")
+    run.says("stopped")
+    (job,) = run.children()
+    eventually_sync(lambda: _states_of_group(job) == ["T", "T"])
+    (tmp_path / "fg").touch()
+    eventually_sync(lambda: _states_of_group(job) == ["S", "S"])
     terminal.types(b"again\n")
     run.says("again")
     terminal.types(b"\x04")
     assert run.ends() == 0
+    assert run.said == ["hello", "stopped", "again"]
     assert run.records == []
 
 
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
+def _states_of_group(group: int) -> list[str]:
+    states = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, its_group = (place / "stat").read_text().rpartition(") ")[2].split()[:3]
+            if int(its_group) == group:
+                states.append(state)
+    return states
 
 
 def test_without_a_command_a_check_holds_it_back(tmp_path: Path) -> None:
