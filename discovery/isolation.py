@@ -19,6 +19,7 @@ from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.plugin import Health
 
 HEALTH_EVERY = 2.0
+HEALTH_TIMEOUT = 10.0
 
 
 class Phase(StrEnum):
@@ -242,12 +243,17 @@ class Isolated(ABC, Generic[I, P, S]):
                     self._log.error("teardown failed", reason=describe(error))
 
     async def _check_health(self, plugin: P) -> None:
+        limit = asyncio.timeout(HEALTH_TIMEOUT)
         try:
-            health = await plugin.health()
+            async with limit:
+                health: Any = await plugin.health()
+            if not isinstance(health, Health):
+                raise TypeError(f"its health answered {health!r}")
         except BaseException as error:
             if self._ends_us(error):
                 raise
-            health = Health(ok=False, detail=describe(error))
+            late = f"its health has not answered within {HEALTH_TIMEOUT:g} s"
+            health = Health(ok=False, detail=late if limit.expired() else describe(error))
         if health != self._status.health:
             self._report(health=health)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from providers import Finder, Options, Says, finder, found, instance, running
 
-from discovery import CannotStartError
+from discovery import CannotStartError, Health
 from discovery.checks import Check, Verdict
 from discovery.isolation import Phase
 from discovery.plugin import Inventory
@@ -141,6 +141,22 @@ def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Pa
         assert begun[stopped_in].wait(10)
     assert provider.world.events == ["setup", "closed", "torn down"]
     assert it.runner.status.phase is Phase.STOPPED
+
+
+def test_a_health_that_never_answers_is_a_problem_and_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.isolation.HEALTH_TIMEOUT", 0.1)
+
+    async def health(self: Finder) -> Health:
+        await asyncio.sleep(3600)
+        return Health()
+
+    provider = finder(found(80), health=health)
+    with running(instance(provider), tmp_path) as it:
+        eventually_sync(lambda: it.runner.status.problem == "its health has not answered within 0.1 s")
+        it.runner.reconfigure(instance(provider, "b"))
+        eventually_sync(lambda: "setup b" in provider.world.events)
 
 
 def test_a_teardown_that_raises_hinders_nobody(tmp_path: Path) -> None:

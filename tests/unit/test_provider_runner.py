@@ -186,6 +186,8 @@ def test_health_is_asked_and_a_raising_health_is_a_problem(tmp_path: Path) -> No
         it.publishes(80)
         answers[0] = asyncio.CancelledError()
         eventually_sync(lambda: it.runner.status.problem == "CancelledError")
+        answers[0] = None
+        eventually_sync(lambda: it.runner.status.problem == "TypeError: its health answered None")
         answers[0] = Health()
         eventually_sync(lambda: it.runner.status.problem is None)
 
