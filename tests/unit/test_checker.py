@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from discovery.checker import Checker
 from discovery.checks import Check, Outcome, Verdict
 from discovery.model import Backend, State
+from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe, TcpProbe
 from discovery.testing import eventually
 
@@ -168,8 +169,9 @@ async def test_another_address_begins_anew() -> None:
         await eventually(lambda: [each.port for each in published[-1]] == [9])
 
 
+@pytest.mark.parametrize("meanwhile", [[], [candidate(quick(Scripted()), id="x", labels={"a": "b"})]])
 @on_a_loop
-async def test_what_was_removed_is_cancelled_and_its_late_result_ignored() -> None:
+async def test_what_was_removed_is_cancelled_and_its_late_result_ignored(meanwhile: list[Candidate]) -> None:
     leave = asyncio.Event()
     swallowed = asyncio.Event()
 
@@ -186,12 +188,12 @@ async def test_what_was_removed_is_cancelled_and_its_late_result_ignored() -> No
     calm = candidate(quick(Scripted()), id="x")
     async with checking(candidate(stubborn, id="x"), patience=0.01) as (checker, published):
         await eventually(lambda: published == [()])
-        checker.set([])
+        checker.set(meanwhile)
         await eventually(swallowed.is_set)
         checker.set([calm])
-        await eventually(lambda: published.ids == ["x"])
-        leave.set()
+        await eventually(lambda: [dict(each.labels) for each in published[-1]] == [{}])
         before = len(published)
+        leave.set()
         for _ in range(20):
             await asyncio.sleep(0.005)
         assert verdict_of(checker) is P
