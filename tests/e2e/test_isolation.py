@@ -106,7 +106,7 @@ def test_bad_neighbours_delay_nobody(
     eventually_sync(lambda: out.read_text() == "10.0.0.1:80", timeout=20)
     eventually_sync(lambda: daemon.consumer("blocks")["phase"] == "applying")
     eventually_sync(lambda: daemon.consumer("fails")["problem"] == "RuntimeError: as always")
-    eventually_sync(lambda: daemon.consumer("exits")["phase"] == "dead")
+    eventually_sync(lambda: daemon.consumer("exits")["problem"] == "SystemExit: 3")
     # While one is in the middle of its minute, each change reaches the good one.
     for port in range(81, 91):
         write("web/a", f"10.0.0.1:{port}")
