@@ -18,7 +18,7 @@ LAYERS = (
     {"codec", "plugin", "registry"},
     {"checker", "isolation"},
     {"watcher", "runner", "provider_runner", "registrar"},
-    {"plugins", "config"},
+    {"plugins", "config", "following", "providing"},
     {"daemon"},
     {"cli"},
 )
@@ -29,6 +29,8 @@ NEVER = {
     "runner": {"registry", "codec", "watcher", "checker", "provider_runner"},
     "provider_runner": {"registry", "watcher", "runner", "registrar"},
     "registrar": {"runner", "provider_runner", "watcher", "plugin"},
+    "following": {"runner", "provider_runner", "registrar"},
+    "providing": {"runner", "watcher"},
 }
 PLACES = {
     "grpc": {"registry/etcd"},
