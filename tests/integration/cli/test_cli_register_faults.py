@@ -15,8 +15,8 @@ KEY = "web/x"
 TTL = 2  # etcd's least
 
 
-def register(start: Start, world: World) -> Command:
-    command = start("register", "web", "127.0.0.1:1", "--id", "x", "--ttl", str(TTL), "--registry", world.url)
+def register(start: Start, world: World, ttl: int = TTL) -> Command:
+    command = start("register", "web", "127.0.0.1:1", "--id", "x", "--ttl", str(ttl), "--registry", world.url)
     assert command.line().startswith(f"registered {KEY}")
     return command
 
@@ -72,11 +72,12 @@ def test_killed_and_started_again_at_once_it_never_goes(start: Start, etcd_world
     async def check() -> None:
         async with following_etcd(etcd_world) as follower:
             before = await asyncio.to_thread(leases, etcd)
-            command = await asyncio.to_thread(register, start, etcd_world)
+            ttl = 8  # long enough for a process to start on a busy machine
+            command = await asyncio.to_thread(register, start, etcd_world, ttl)
             [old] = await asyncio.to_thread(leases, etcd) - before
             command.process.kill()
-            again = await asyncio.to_thread(register, start, etcd_world)
-            await eventually(lambda: old not in leases(etcd), "the earlier run's lease to end")
+            again = await asyncio.to_thread(register, start, etcd_world, ttl)
+            await eventually(lambda: old not in leases(etcd), "the earlier run's lease to end", timeout=2 * ttl)
             # Any change after its end comes after whatever that did.
             etcd_world.put("web/last", "127.0.0.1:2")
             await follower.lists(KEY, "web/last")
