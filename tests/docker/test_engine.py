@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
@@ -70,9 +71,11 @@ class Seen:
         while True:
             try:
                 async with aclosing(self._engine.follow()) as views:
+                    anew = bool(self.views)  # the first of another attempt may be equal
                     async for view in views:
-                        if not self.views or view != self.latest:  # the first of another attempt may be equal
+                        if not (anew and view == self.latest):
                             self.views.append(view)
+                        anew = False
             except EngineError as error:
                 self.errors.append(str(error))
                 await asyncio.sleep(0.05)
@@ -217,6 +220,8 @@ def test_a_stop_that_began_before_us_is_known(docker_engine: DockerEngine) -> No
         stopped = pool.submit(client.api.stop, container.id, timeout=60)
         with following(docker_engine.url) as before:
             eventually_sync(lambda: before.stopping == ["web-1"])
+        began = time.monotonic()
+        eventually_sync(lambda: time.monotonic() > began + 2, "the engine's clock, of whole seconds, to go on")
         with following(docker_engine.url) as seen:
             eventually_sync(lambda: seen.stopping == ["web-1"])
             container.kill("SIGKILL")

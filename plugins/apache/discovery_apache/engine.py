@@ -232,8 +232,6 @@ class _Session:
                 since = min(at / 10**9 + self._skew, self._heard)
                 self._known.killed(id_, _integer(attributes.get("signal")), at, since)
                 return
-            if action in ("start", "die"):
-                self._known.spared(id_)
             if action == "die" and not replayed:
                 self._known.died(id_, at)
         if id_ and not replayed and id_ not in self._waiting:
@@ -295,11 +293,6 @@ class _Known:
         """It was sent the signal `number`."""
         self._kills.setdefault(id_, {})[number] = _Kill(at, since)
         self.changed.set()
-
-    def spared(self, id_: str) -> None:
-        """The signals that it was sent are history."""
-        if self._kills.pop(id_, None):
-            self.changed.set()
 
     def settle(self, turn: int, now: float) -> None:
         """Everything has been inspected, in turns from `turn` on: forget what no longer matters."""
