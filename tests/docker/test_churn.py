@@ -21,8 +21,8 @@ from discovery.testing import eventually_sync
 from .conftest import Provide
 
 CONTAINERS = 200
-SECONDS = 120
-ACTORS = 2  # as many as two processors carry beside dockerd and the provider
+SECONDS = 120  # without those that dockerd takes to start
+ACTORS = 3  # as many as two processors carry beside dockerd and the provider
 NAMES = [f"web-{number}" for number in range(CONTAINERS)]
 AWAY = (requests.RequestException, docker.errors.APIError)
 
@@ -125,24 +125,24 @@ def test_the_registry_equals_what_runs(own_engine: DockerEngine, registry: Regis
     churn.create()
     daemon = provide(engine=own_engine, docker__names=["web-*"])
     revision = registry.revision()
-    began = time.monotonic()
     with churn.going_on():
         # Containers outlive the first kill, and end with the second.
-        for after, live_restore in ((SECONDS / 3, True), (SECONDS * 2 / 3, False)):
-            churn.ended.wait(began + after - time.monotonic())
+        for live_restore in (True, False):
+            time.sleep(SECONDS / 3)
             pids = [own_engine.client.api.inspect_container(name)["State"]["Pid"] for name in running(own_engine)]
             own_engine.kill()
-            for pid in churn.chance.sample(pids, 3):
+            for pid in churn.chance.sample(pids, min(3, len(pids))):
                 with suppress(ProcessLookupError):  # it was stopped since
                     os.kill(pid, signal.SIGKILL)
             own_engine.live_restore = live_restore
             own_engine.start()
-        churn.ended.wait(began + SECONDS - time.monotonic())
+        time.sleep(SECONDS / 3)
     expected = running(own_engine)
     eventually_sync(lambda: registry.now() == expected, f"{expected}", timeout=30)
     growth = registry.revision() - revision
     print(f"{churn.starts} starts, {len(expected)} run, {growth} revisions, {churn.failures[:5]}")
     assert churn.starts > CONTAINERS / 2
+    assert len(expected) > CONTAINERS / 10
     assert running(own_engine) == expected
     # A run is a put and a delete at the most; nothing was registered again, since no lease was lost.
     assert growth <= 2 * churn.starts - len(expected)
