@@ -67,10 +67,9 @@ class DockerEngine:
     def __init__(self, *, live_restore: bool = False) -> None:
         """Prepare, without starting."""
         self.live_restore = live_restore
-        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.directory, self._lock = _new_directory()
         self.socket = self.directory / "docker.sock"
         self.url = f"unix://{self.socket}"
-        self._lock = _locked(self.directory)
         self._process: subprocess.Popen[bytes] | None = None
         self._spawned: list[subprocess.Popen[bytes]] = []
         self._clients: list[docker.DockerClient] = []
@@ -287,6 +286,13 @@ def sweep() -> None:
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError), _locked(directory):
             _remove(directory)
+
+
+def _new_directory() -> tuple[Path, IO[str]]:
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with suppress(OSError):  # one that another's sweep took before it was locked
+            return directory, _locked(directory)
 
 
 def _locked(directory: Path) -> IO[str]:
