@@ -1,0 +1,60 @@
+"""A registrar at work on a registry in memory, and what the tests of it ask about that."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import structlog
+
+from discovery import registrar as module
+from discovery.codec import Record, decode
+from discovery.model import Backend
+from discovery.registrar import Registrar
+from discovery.registry.memory import MemoryLease, MemoryRegistry
+from discovery.testing import backend, eventually
+
+A, B, C = backend(id="a", port=1), backend(id="b", port=2), backend(id="c", port=3)
+OTHERS = b'{"host": "10.0.0.1", "port": 9, "owner": "other"}'
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(module, "_MOST_DELAY", 0.05)
+
+
+@asynccontextmanager
+async def registering(
+    registry: MemoryRegistry, *backends: Backend, force: bool = False, sweep: bool = True
+) -> AsyncIterator[Registrar]:
+    registrar = Registrar(registry, "me", 0.05, structlog.get_logger(), force=force, sweep=sweep)
+    registrar.set(backends)
+    running = asyncio.create_task(registrar.run())
+    try:
+        yield registrar
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def standing(registry: MemoryRegistry) -> dict[str, Backend]:
+    records = {key: decode(key, value) for key, value in registry.records.items()}
+    return {key: each.backend for key, each in records.items() if isinstance(each, Record) and each.owner == "me"}
+
+
+def keys(*backends: Backend) -> dict[str, Backend]:
+    return {f"{each.service}/{each.id}": each for each in backends}
+
+
+async def leave(registry: MemoryRegistry, *backends: Backend) -> MemoryLease:
+    """What a run that was killed leaves."""
+    lease = await registry.open_lease("me", 60)
+    for each in backends:
+        await lease.put(each)
+    return lease
+
+
+async def becomes(registry: MemoryRegistry, *backends: Backend) -> None:
+    await eventually(lambda: standing(registry) == keys(*backends))
