@@ -14,7 +14,9 @@ from discovery.registry import Delta
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import eventually
 
-from .registrars import (
+from .registrars import (, soon
+
+__all__ = ["soon"]  # a fixture for every test here
     OTHERS,
     A,
     B,
