@@ -16,9 +16,7 @@ from discovery.registry import Delta
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import backend, eventually
 
-from .registrars import (, soon
-
-__all__ = ["soon"]  # a fixture for every test here
+from .registrars import (
     OTHERS,
     A,
     B,
