@@ -280,13 +280,15 @@ def test_two_signals_at_once_are_one_request_and_a_later_one_does_not_wait(start
 
 def test_what_is_ignored_stays_ignored(start: Start) -> None:
     """As nohup starts it."""
-    run = start(command=("sleep", "600"), prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    eventually_sync(lambda: "S" in run.children().values(), timeout=30)
+    run = start("--check", "none", prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    run.says("started")
+    run.registered()
     run.send(signal.SIGHUP)
-    (child,) = run.children()
-    os.kill(child, signal.SIGHUP)
+    run.send(signal.SIGUSR1)
+    run.says("got SIGUSR1")
+    assert "got SIGHUP" not in run.said
     run.send(signal.SIGTERM)
-    assert run.ends() == 143
+    assert run.ends() == 7
 
 
 def test_a_killed_one_leaves_the_command_running(start: Start) -> None:
@@ -337,22 +339,24 @@ def terminal() -> Iterator[Terminal]:
 
 
 def test_ctrl_c_reaches_the_command_once_and_withdraws_it(start: Start, terminal: Terminal) -> None:
-    count = (
+    tell = (
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))\n"
+        "for number in (signal.SIGINT, signal.SIGUSR1):\n"
+        "    signal.signal(number, lambda number, _: print('got', number, flush=True))\n"
         "print('started', flush=True)\n"
         "while True: time.sleep(0.01)\n"
     )
-    run = start("--check", "none", command=(sys.executable, "-c", count), prepare=terminal.take)
+    run = start("--check", "none", "--drain", "0", command=(sys.executable, "-c", tell), prepare=terminal.take)
     run.says("started")
     run.registered()
     terminal.types(b"\x03")
-    run.says("interrupted")
+    run.says(f"got {signal.SIGINT}")
     eventually_sync(lambda: run.records == [], timeout=30)
-    eventually_sync(lambda: "withdrawing" in run.log)
-    run.send(signal.SIGUSR1)  # of one who types it elsewhere: passed on, and ends the command
-    assert run.ends() == 128 + signal.SIGUSR1
-    assert run.said == ["started", "interrupted"]
+    run.send(signal.SIGUSR1)  # of one who types it elsewhere: passed on
+    run.says(f"got {signal.SIGUSR1}")
+    run.send(signal.SIGHUP)
+    assert run.ends() == 128 + signal.SIGHUP
+    assert run.said == ["started", f"got {signal.SIGINT}", f"got {signal.SIGUSR1}"]
 
 
 def test_the_command_may_read_the_terminal_and_ctrl_z_stops_both(
