@@ -52,7 +52,7 @@ def test_a_killed_container_is_withdrawn_within_a_second(
         if how == "docker kill":
             docker_engine.client.containers.get(name).kill()
         else:
-            os.kill(docker_engine.client.api.inspect_container(name)["State"]["Pid"], signal.SIGKILL)
+            os.kill(docker_engine.pid(name), signal.SIGKILL)
         withdrawn = registry.wait(lambda change, name=name: name_of(change.key) == name and change.value is None)
         delays.append(withdrawn.at - events.wait("die", name).at)
     print("die to withdrawn:", delays)

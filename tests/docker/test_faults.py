@@ -106,7 +106,7 @@ def test_live_restore_keeps_what_lives_and_withdraws_what_died_unseen(
     containers = {name: live_restore_engine.run(name) for name in ("web-1", "web-2")}
     daemon = provide(engine=live_restore_engine)
     registry.lists(*containers)
-    pid = live_restore_engine.client.api.inspect_container("web-1")["State"]["Pid"]
+    pid = live_restore_engine.pid("web-1")
     live_restore_engine.kill()
     os.kill(pid, signal.SIGKILL)
     live_restore_engine.start()
@@ -125,7 +125,7 @@ def test_a_hung_dockerd_is_told_and_withdraws_nothing(
         docker_engine.run(name)
     daemon = provide(ttl=2)
     registry.lists(*names)
-    pid = docker_engine.client.api.inspect_container("web-1")["State"]["Pid"]
+    pid = docker_engine.pid("web-1")
     docker_engine.suspend()
     hung = eventually_sync(lambda: daemon.provider("apache")["problems"], "the hung engine to be noticed", timeout=30)
     assert "not responding" in hung["docker"]

@@ -138,6 +138,13 @@ class DockerEngine:
             raise LookupError(f"container {name} publishes no port {port}")
         return int(bindings[0]["HostPort"])
 
+    def pid(self, name: str) -> int:
+        """The container's process on this machine. Raises LookupError if it does not run."""
+        pid = int(self.client.api.inspect_container(name)["State"]["Pid"])
+        if not pid:  # which to kill() would be our own process group
+            raise LookupError(f"container {name} does not run")
+        return pid
+
     def restore(self) -> None:
         """Whatever was done to it: run, and have no container and no named network."""
         assert self._process is not None
