@@ -18,7 +18,9 @@ def test_every_part_of_the_core_is_in_the_house() -> None:
     assert told == there - {"py.typed"}
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/checks.md", "plugins/haproxy/README.md", "plugins/apache/README.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/checks.md", "plugins/haproxy/README.md", "plugins/apache/README.md"]
+)
 def test_configurations_in_the_documents_are_valid(path: str, tmp_path: Path) -> None:
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
     assert blocks
