@@ -151,7 +151,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield started
     for run in runs:
-        for pid in [*run.children(), run.process.pid]:
+        for pid in _session(run.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         run.process.wait()
@@ -383,13 +383,19 @@ def test_the_command_may_read_the_terminal_and_ctrl_z_stops_both(
 
 
 def _states_of_group(group: int) -> list[str]:
-    states = []
+    return [state for _, state, its_group, _ in _processes() if its_group == group]
+
+
+def _session(leader: int) -> list[int]:
+    return [pid for pid, _, _, session in _processes() if session == leader]
+
+
+def _processes() -> Iterator[tuple[int, str, int, int]]:
+    """Each one's id, state, group and session."""
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            state, _, its_group = (place / "stat").read_text().rpartition(") ")[2].split()[:3]
-            if int(its_group) == group:
-                states.append(state)
-    return states
+            state, _, group, session = (place / "stat").read_text().rpartition(") ")[2].split()[:4]
+            yield int(place.name), state, int(group), int(session)
 
 
 def test_without_a_command_a_check_holds_it_back(tmp_path: Path) -> None:
