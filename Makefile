@@ -2,7 +2,7 @@
 
 PLUGINS  := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
-PACKAGES := discovery $(wildcard plugins/*/discovery_*)
+PACKAGES := discovery $(wildcard plugins/*/discovery_* examples/*/discovery_*)
 BIN      := .venv/bin
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3 ...` names another.
