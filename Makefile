@@ -34,7 +34,7 @@ test-faults: .venv/.dev ## The tests that kill, stop and cut members of real clu
 	@$(BIN)/pytest -m faults $(ARGS)
 
 test-docker: .venv/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
-	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist worksteal -m docker $(ARGS)
+	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m docker $(ARGS)
 
 lint: .venv/.dev ## Ruff's checks and formatting, and mypy --strict
 	@$(BIN)/ruff check .

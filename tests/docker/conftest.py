@@ -20,10 +20,16 @@ _PROGRAMS = ("dockerd", "containerd", "apache2", "busybox", "ip", "iptables", "n
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses an engine is marked."""
+    """Whatever uses an engine is marked; what takes longest, as its timeout tells, begins first."""
     for item in items:
         if {"docker_engine", "live_restore_engine"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.docker)
+    items.sort(key=_patience, reverse=True)
+
+
+def _patience(item: pytest.Item) -> float:
+    timeout = item.get_closest_marker("timeout")
+    return float(timeout.args[0]) if timeout and item.get_closest_marker("docker") else 0.0
 
 
 @pytest.fixture(scope="session")
