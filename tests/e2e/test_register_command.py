@@ -291,6 +291,12 @@ def test_what_is_ignored_stays_ignored(start: Start) -> None:
     assert run.ends() == 7
 
 
+def test_it_sees_the_end_of_its_command_where_whoever_started_it_ignores_the_end_of_children(start: Start) -> None:
+    run = start(command=("sh", "-c", "exit 5"), prepare=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    assert run.ends() == 5
+    assert run.records == []
+
+
 def test_a_killed_one_leaves_the_command_running(start: Start) -> None:
     run = start()
     run.listen()
