@@ -231,7 +231,9 @@ async def _look(check: Check, backend: Backend) -> Outcome:
         if task is not None and task.cancelling():
             raise
         return _failure("the probe cancelled itself")
-    except Exception as error:  # noqa: BLE001 - a plugin's probe may raise anything
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plugin's probe may raise anything, SystemExit too
         return _failure(describe(error))
 
 

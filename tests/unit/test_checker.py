@@ -206,6 +206,8 @@ async def test_what_was_removed_is_cancelled_and_its_late_result_ignored(meanwhi
         (OSError(5, "disk on fire"), "OSError: [Errno 5] disk on fire"),
         (RuntimeError("two\nlines\x1b[2J"), r"RuntimeError: two lines\x1b[2J"),
         (asyncio.CancelledError(), "the probe cancelled itself"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
         (TimeoutError("its own"), "TimeoutError: its own"),
         (None, "TypeError: the probe returned NoneType, not Outcome"),
         (Outcome("fine"), "ValueError: 'fine' is not a valid Verdict"),  # type: ignore[arg-type]
