@@ -151,7 +151,11 @@ class Isolated(ABC, Generic[I, P, S]):
 
     def _is_still(self, instance: I) -> bool:
         """Whether it is neither to stop nor to become another than `instance`."""
-        return self._instance is instance and not self._stopping.is_set()
+        return self._instance is instance and not self._is_over()
+
+    def _is_over(self) -> bool:
+        """Whether it is to be nothing any more."""
+        return self._stopping.is_set()
 
     def _grace(self) -> float:
         """How long what is being done has to finish when it is to stop, in seconds."""
@@ -213,7 +217,7 @@ class Isolated(ABC, Generic[I, P, S]):
         """Be one instance after another, until stopped."""
         following: I | None = self._instance
         waits = delays()
-        while following is not None and not self._stopping.is_set():
+        while following is not None and not self._is_over():
             instance = following
             try:
                 following, waits = await self._serve_as(instance), delays()

@@ -69,6 +69,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed)
         self._publish = publish
         self._checker = Checker(self._hand_on, self._log)
+        self._checking: asyncio.Task[None] | None = None
         self._inventory: Inventory | None = None
 
     @property
@@ -83,7 +84,11 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         # Its owner and TTL matter to the registry alone.
         now = self._instance
         same = (now.provider, now.config) == (instance.provider, instance.config)
-        return same and not self._stopping.is_set()
+        return same and not self._is_over()
+
+    def _is_over(self) -> bool:
+        # The end of the checks interrupts everything but a teardown.
+        return super()._is_over() or (self._checking is not None and self._checking.done())
 
     def _is_final(self, error: BaseException) -> bool:
         # What stands in the registry must be checked, whatever becomes of a new configuration.
@@ -95,7 +100,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         super()._die(reason)
 
     async def _serve(self) -> None:
-        checking = asyncio.create_task(self._checker.run())
+        self._checking = checking = asyncio.create_task(self._checker.run())
         checking.add_done_callback(lambda _: self._interrupt())
         try:
             await super()._serve()

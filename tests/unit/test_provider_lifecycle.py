@@ -10,6 +10,7 @@ import pytest
 from providers import Finder, Options, Says, finder, found, instance, running
 
 from discovery import CannotStartError, Health
+from discovery.checker import Checker
 from discovery.checks import Check, Verdict
 from discovery.isolation import Phase
 from discovery.plugin import Inventory
@@ -114,6 +115,42 @@ def test_a_provider_that_breaks_its_loop_dies_alone_and_leaves_nothing_that_nobo
         it.publishes()
         it.in_phase(Phase.DEAD)
         assert it.runner.status.problem == "SystemExit: 1"
+
+
+@pytest.mark.parametrize("where", ["discover", "setup", "teardown"])
+def test_nothing_stands_that_nobody_checks_wherever_the_checks_break(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    broken, there = threading.Event(), threading.Event()
+
+    class Breaking(Checker):
+        async def run(self) -> None:
+            running = asyncio.create_task(super().run())
+            while not broken.is_set():  # noqa: ASYNC110 - a test on another thread says when
+                await asyncio.sleep(0.005)
+            running.cancel()
+            raise ZeroDivisionError
+
+    async def stay(self: Finder) -> None:
+        if where == "teardown" or self.config.tag == "b":
+            there.set()
+            while not broken.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
+            if where == "setup":
+                raise OSError("not yet")
+
+    monkeypatch.setattr("discovery.provider_runner.Checker", Breaking)
+    provider = finder(found(80), **({where: stay} if where != "discover" else {}))
+    with running(instance(provider), tmp_path) as it:
+        it.publishes(80)
+        if where != "discover":
+            it.runner.reconfigure(instance(provider, "b"))
+            assert there.wait(10)
+        broken.set()
+        it.publishes()
+        it.in_phase(Phase.DEAD)
+        assert it.runner.status.problem == "ZeroDivisionError"
 
 
 @pytest.mark.parametrize("stopped_in", ["discover", "teardown"])
