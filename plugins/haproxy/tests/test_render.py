@@ -48,6 +48,8 @@ def test_a_service_becomes_a_frontend_and_a_backend_with_checks_on() -> None:
     ]
     assert section(text, "backend web") == [
         "mode http",
+        "retry-on conn-failure empty-response",
+        "http-request disable-l7-retry unless METH_GET",
         "balance roundrobin",
         "default-server inter 2s fall 3 rise 2 check",
         "server 127.0.0.1:8001 127.0.0.1:8001 weight 1",
