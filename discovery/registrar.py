@@ -7,7 +7,7 @@ import asyncio
 import hmac
 import math
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,19 +63,21 @@ class Registrar:
         log: FilteringBoundLogger,
         *,
         force: bool = False,
-        sweep: bool = True,
+        among: Collection[str] | None = None,
         changed: Callable[[Status], None] = lambda status: None,
     ) -> None:
         """Prepare. `changed` is called with each new status; `force` takes keys from other owners.
 
-        Without `sweep`, for an owner of a single key, the registry is not searched for what an earlier run left.
+        `among` are the only keys that the owner may ever want, if they are known: the registry is then not searched
+        for what an earlier run left.
         """
         self._registry = registry
         self._owner = owner
         self._ttl = ttl
         self._log = log
         self._force = force
-        self._unswept = sweep
+        self._among = among
+        self._unswept = True
         self._changed = changed
         self._wanted: dict[str, Backend] = {}
         self._told = False
@@ -166,7 +168,7 @@ class Registrar:
         if not self._unswept:
             return
         try:
-            swept = await lease.sweep(frozenset(self._wanted))
+            swept = await lease.sweep(frozenset(self._wanted), self._among)
         except _NOTHING_NOW:
             raise
         except RegistryError as error:

@@ -122,8 +122,7 @@ def register(
     except RecordError as error:
         raise ConfigError(str(error)) from None
     RegistryURL.parse(registry)
-    # What an earlier run has left goes if the check fails; but an owner that was named may have other records.
-    wanted = Wanted(registry, backend, checks, whose, ttl, force=force, sweep=bool(checks) and owner is None)
+    wanted = Wanted(registry, backend, checks, whose, ttl, force=force)
     if argv is None:
         run_until_signal(_register(wanted, timeout, run_dir))
         return 0

@@ -31,7 +31,6 @@ class Wanted:
     owner: str
     ttl: float
     force: bool
-    sweep: bool
 
     @property
     def key(self) -> str:
@@ -59,7 +58,7 @@ class Registration:
         self._key = wanted.key
         self._wants_it = False
         self._registrar = Registrar(
-            registry, wanted.owner, wanted.ttl, log, force=wanted.force, sweep=wanted.sweep, changed=changed
+            registry, wanted.owner, wanted.ttl, log, force=wanted.force, among={wanted.key}, changed=changed
         )
         self._checker = Checker(self._publish, log)
         self._checker.set([Candidate(wanted.backend, wanted.checks)])

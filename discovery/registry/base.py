@@ -64,10 +64,11 @@ class Lease(Protocol):
     async def delete(self, backend: Backend) -> None:
         """Remove the record if it is still this lease's; otherwise do nothing. Raises as `put` does."""
 
-    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+    async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         """Remove what an earlier run of this owner left: its records under other leases, but for the keys in `keep`.
 
-        Returns the keys removed. A record that changes hands meanwhile is left alone. Raises as `put` does.
+        Only `among` these keys if they are given: nothing else is then looked at. Returns the keys removed. A record
+        that changes hands meanwhile is left alone. Raises as `put` does.
         """
 
     async def lost(self) -> str:

@@ -167,14 +167,15 @@ class MemoryLease:
         if self._registry.holder(key) is self:
             self._registry.change({}, {key}, holder=self)
 
-    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+    async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         """See `Lease.sweep`."""
         self._check()
         held = self._registry.held_by(self)
         records = {key: decode(key, value) for key, value in self._registry.records.items() if key not in held}
         ours = {key for key, record in records.items() if isinstance(record, Record) and record.owner == self.owner}
-        self._registry.change({}, ours.difference(keep))
-        return frozenset(ours.difference(keep))
+        stale = ours.difference(keep) if among is None else ours.intersection(among).difference(keep)
+        self._registry.change({}, stale)
+        return frozenset(stale)
 
     async def lost(self) -> str:
         """See `Lease.lost`."""

@@ -262,6 +262,22 @@ class RegistryContract:
 
         self._run(check)
 
+    def test_a_sweep_of_some_keys_alone_removes_no_others(self) -> None:
+        async def check(registry: Registry) -> None:
+            earlier, other = await registry.open_lease("host-1", 60), await registry.open_lease("host-2", 60)
+            for id_ in ("kept", "stale", "left"):
+                await earlier.put(backend(id=id_))
+            await other.put(backend(id="others"))
+            async with self._lease(self._another()) as lease:
+                await lease.put(backend(id="ours"))
+                among = {f"web/{id_}" for id_ in ("kept", "stale", "others", "ours", "absent")}
+                assert await lease.sweep({"web/kept"}, among) == {"web/stale"}
+                assert (await contents(registry)).keys() == {f"web/{id_}" for id_ in ("kept", "left", "others", "ours")}
+            await earlier.close()
+            await other.close()
+
+        self._run(check)
+
     def test_a_lease_that_is_over_sweeps_nothing(self) -> None:
         import pytest
 

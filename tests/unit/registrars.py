@@ -1,7 +1,7 @@
 """A registrar at work on a registry in memory, and what the tests of it ask about that."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -26,9 +26,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def registering(
-    registry: MemoryRegistry, *backends: Backend, force: bool = False, sweep: bool = True
+    registry: MemoryRegistry, *backends: Backend, force: bool = False, among: Collection[str] | None = None
 ) -> AsyncIterator[Registrar]:
-    registrar = Registrar(registry, "me", 0.05, structlog.get_logger(), force=force, sweep=sweep)
+    registrar = Registrar(registry, "me", 0.05, structlog.get_logger(), force=force, among=among)
     registrar.set(backends)
     running = asyncio.create_task(registrar.run())
     try:

@@ -60,11 +60,11 @@ class _RecordingLease(MemoryLease):
         self._allow(backend)
         await super().delete(backend)
 
-    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+    async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         self.sweeps += 1
         if self.registry.sweep_error is not None:
             raise self.registry.sweep_error
-        return await super().sweep(keep)
+        return await super().sweep(keep, among)
 
     def _allow(self, backend: Backend) -> None:
         if key_of(backend) in self.registry.forbidden:
@@ -134,11 +134,14 @@ def test_a_restart_writes_each_record_once_and_removes_what_is_left_without_a_ga
 def test_an_owner_of_one_key_does_not_search_for_others() -> None:
     async def scenario() -> None:
         registry = _RecordingRegistry()
-        await leave(registry, B)
-        async with registering(registry, A, sweep=False):
+        await leave(registry, A, B)
+        async with registering(registry, A, among={"web/a"}):
             await becomes(registry, A, B)
-            assert registry.leases[-1].sweeps == 0
+            await eventually(lambda: registry.leases[-1].sweeps == 1)
         assert standing(registry) == keys(B)
+        await leave(registry, A, B)
+        async with registering(registry, among={"web/a"}):
+            await becomes(registry, B)
 
     asyncio.run(scenario())
 

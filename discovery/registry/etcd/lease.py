@@ -87,10 +87,10 @@ class EtcdLease:
         self._deletions += 1
         await self._records.delete(key)
 
-    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+    async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         """Remove what an earlier run of this owner left, but for the keys in `keep`."""
         self._raise_if_lost()
-        return await self._records.sweep(keep)
+        return await self._records.sweep(keep, among)
 
     async def lost(self) -> str:
         """Wait until the lease, or a record under it, is gone or taken over, and return why."""

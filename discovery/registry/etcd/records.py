@@ -1,6 +1,6 @@
 """Writing and withdrawing records under a lease, by transactions that may be repeated."""
 
-from collections.abc import Awaitable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 
 from discovery.codec import Record, decode
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
@@ -75,14 +75,18 @@ class Records:
             ),
         )
 
-    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
-        """Remove the owner's records that are under another lease, or none, but for `keep`; returns their keys."""
+    async def sweep(self, keep: Collection[str], among: Collection[str] | None) -> frozenset[str]:
+        """Remove the owner's records that are under another lease, or none, but for `keep`; returns their keys.
+
+        Of `among` alone, if given: the prefix is then not listed.
+        """
 
         def ask(request: Message, seconds: float) -> Awaitable[Message]:
             return self._client.call(RANGE, request, timeout=seconds)
 
         stale: dict[str, Message] = {}
-        async for page in pages(ask, self._prefix, 0, CALL_SECONDS):
+        everything = pages(ask, self._prefix, 0, CALL_SECONDS)
+        async for page in everything if among is None else self._pages_of(set(among).difference(keep)):
             for kv in page.kvs:
                 if kv.lease == self._lease:
                     continue
@@ -90,6 +94,10 @@ class Records:
                 if key not in keep and _owner(key, kv) == self._owner:
                     stale[key] = kv
         return frozenset([key for key, kv in stale.items() if await self._delete_unchanged(kv)])
+
+    async def _pages_of(self, keys: Iterable[str]) -> AsyncIterator[Message]:
+        for key in keys:
+            yield await self._client.call(RANGE, RangeRequest(key=self._prefix + key.encode()))
 
     async def _delete_unchanged(self, existing: Message) -> bool:
         unchanged = Compare(result=EQUAL, target=TARGET_MOD, key=existing.key, mod_revision=existing.mod_revision)

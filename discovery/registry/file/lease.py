@@ -41,9 +41,9 @@ class FileLease:
         """See `Lease.delete`."""
         await self._in_turn(self._delete, key_of(backend))
 
-    async def sweep(self, keep: Collection[str]) -> frozenset[str]:
+    async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         """See `Lease.sweep`."""
-        return await asyncio.to_thread(self._sweep, keep)
+        return await asyncio.to_thread(self._sweep, keep, among)
 
     async def lost(self) -> str:
         """See `Lease.lost`."""
@@ -105,10 +105,11 @@ class FileLease:
             if ours is not None and ours == _read(path):
                 _unlink(path)
 
-    def _sweep(self, keep: Collection[str]) -> frozenset[str]:
+    def _sweep(self, keep: Collection[str], among: Collection[str] | None) -> frozenset[str]:
         with held(self._root):
             self._check()
-            stale = [key for key in _keys(self._root) if key not in keep and self._left_behind(key)]
+            keys = _keys(self._root) if among is None else among
+            stale = [key for key in keys if key not in keep and self._left_behind(key)]
             for key in stale:
                 _unlink(self._root / key)
             return frozenset(stale)
