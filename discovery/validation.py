@@ -45,7 +45,9 @@ def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...], 
     elif fault["type"] in ("dict_type", "model_type", "model_attributes_type"):
         message = "must be a table"
     got = fault.get("input")
-    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) and len(repr(got)) < 80 else ""
+    # What the message tells already is not repeated, and what may hold a password is not told.
+    tellable = isinstance(got, str | int | float | bool) and len(repr(got)) < 80 and repr(got) not in message
+    shown = f" (got {got!r})" if tellable and not ("://" in str(got) and "@" in str(got)) else ""
     return f"{place}: {dotted((*at, *location)) or 'configuration'}: {message[:1].lower()}{message[1:]}{shown}"
 
 
