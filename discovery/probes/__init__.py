@@ -7,6 +7,16 @@ from discovery.probes.command import CommandProbe
 from discovery.probes.http import HttpProbe, HttpResponse
 from discovery.probes.reported import ReportedProbe
 from discovery.probes.settings import CheckSettings
-from discovery.probes.tcp import Address, TcpProbe
+from discovery.probes.tcp import Address, TcpProbe, failing, reason
 
-__all__ = ["Address", "CheckSettings", "CommandProbe", "HttpProbe", "HttpResponse", "ReportedProbe", "TcpProbe"]
+__all__ = [
+    "Address",
+    "CheckSettings",
+    "CommandProbe",
+    "HttpProbe",
+    "HttpResponse",
+    "ReportedProbe",
+    "TcpProbe",
+    "failing",
+    "reason",
+]

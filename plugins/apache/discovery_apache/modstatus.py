@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from discovery.checks import Outcome, Verdict
 from discovery.model import Backend
-from discovery.probes import HttpProbe, TcpProbe
-from discovery.probes.tcp import failing, reason
+from discovery.probes import HttpProbe, TcpProbe, failing, reason
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SCOREBOARD = re.compile(r"[_SRWKDCLGI.]+")
