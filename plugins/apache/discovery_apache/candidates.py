@@ -10,7 +10,7 @@ from discovery.model import Backend, State
 from discovery.plugin import Candidate
 from discovery.probes import HttpProbe, ReportedProbe
 from discovery_apache.announce import Machine, allowed, announce
-from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings
+from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings, checks_of
 from discovery_apache.container import Container
 from discovery_apache.conventions import CheckWish, Wishes, read, shown
 from discovery_apache.modstatus import StatusProbe
@@ -177,15 +177,15 @@ def _asked_checks(wish: CheckWish, config: ApacheConfig, docker: DockerConfig) -
     settings = config.check
     by_status_alone = docker.status is not None and "check" not in config.model_fields_set
     if settings.type == "command" and (wish.path or wish.tcp):
-        return settings.checks(), ["its labels ask for another check than the configured command: they are ignored"]
+        return checks_of(settings), ["its labels ask for another check than the configured command: they are ignored"]
     if wish.path is None and not wish.tcp and by_status_alone:
         return (), []
     if wish.path is None and wish.tcp:
         settings = settings.model_copy(update={"type": "tcp"})
     try:
-        return settings.checks(path=wish.path, interval=wish.interval, timeout=wish.timeout), []
+        return checks_of(settings, path=wish.path, interval=wish.interval, timeout=wish.timeout), []
     except ValueError as error:
-        return settings.checks(), [f"its check: {error}"]
+        return checks_of(settings), [f"its check: {error}"]
 
 
 def _in_one_line(problems: Iterable[str]) -> str:

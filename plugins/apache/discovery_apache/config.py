@@ -8,14 +8,17 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from discovery.addresses import family_of
+from discovery.checks import Check
 from discovery.codec import parse_address, validate
 from discovery.errors import RecordError
 from discovery.model import Backend
 from discovery.plugin import PluginConfig
 from discovery.probes import CheckSettings
+from discovery_apache.dockerapi import EngineError, engine_url
 
 APACHE_PORT = 80
 STATUS_PAGE = "http://127.0.0.1/server-status?auto"
+_ANSWERS = "100-499"
 
 _GLOB = re.compile(r"[!-~]{1,255}")
 _PATH = re.compile(r"/[!-~]{0,1023}")
@@ -70,12 +73,23 @@ def _on_or_off(value: object) -> object:
 
 
 def _check(value: object) -> object:
-    """By HTTP, and any answer but a fault of the server's own will do, unless the table says otherwise."""
+    """By HTTP, unless the table says otherwise."""
     if isinstance(value, bool):
         value = {} if value else {"type": "none"}
-    if isinstance(value, dict) and value.get("type", "http") == "http":
-        return {"type": "http", "status": "100-499"} | value
+    return {"type": "http"} | value if isinstance(value, dict) else value
+
+
+def _weight(value: object) -> object:
+    if value != "load" and (type(value) is not int or not 0 <= value <= 256):
+        raise ValueError(f'{value!r} is neither a number from 0 to 256 nor "load"')
     return value
+
+
+def _engine(value: str) -> str:
+    try:
+        return engine_url(value)
+    except EngineError as error:
+        raise ValueError(str(error)) from None
 
 
 def _page(value: object) -> object:
@@ -112,12 +126,24 @@ Labels = Annotated[
     dict[str, str], BeforeValidator(_texts), AfterValidator(lambda value: dict(_valid(labels=value).labels))
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Weight = Annotated[int, Field(ge=0, le=256)] | Literal["load"]
+Weight = Annotated[int | Literal["load"], BeforeValidator(_weight)]
 Glob = Annotated[str, AfterValidator(_glob)]
 Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
 Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type=bool | CheckSettings)]
+
+
+def checks_of(
+    settings: CheckSettings, *, path: str | None = None, interval: float | None = None, timeout: float | None = None
+) -> tuple[Check, ...]:
+    """The check, with what is given in place of what is configured. Raises ValueError if it cannot be.
+
+    Where nobody has named a path, `/` need not exist: any answer will do that is no fault of the server's own.
+    """
+    if settings.type == "http" and path is None and not settings.model_fields_set & {"path", "status"}:
+        settings = settings.model_copy(update={"status": _ANSWERS})
+    return settings.checks(path=path, interval=interval, timeout=timeout)
 
 
 class StatusSettings(PluginConfig):
@@ -157,7 +183,7 @@ class Place(PluginConfig):
 class DockerConfig(PluginConfig):
     """Which containers are Apache's, and what of them is registered."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(_engine)] | None = None
     """The engine: `unix:///run/docker.sock`, `tcp://HOST:PORT`. None: DOCKER_HOST, then Docker's own default."""
     names: Globs = ()
     """Containers by name (or by id): a container is taken if it matches any of `names`, `images` and `labelled`."""
@@ -221,7 +247,7 @@ class ApacheConfig(PluginConfig):
     """The services that containers may be registered for. None: any."""
     networks: Globs = ()
     """The Docker networks that a container may choose to be announced on."""
-    check: Checks = CheckSettings(type="http", status="100-499")
+    check: Checks = CheckSettings(type="http")
     """How containers are checked. None given: `GET /`, or where `docker.status` is given, by that alone."""
     weight: Weight = 1
     """`load` follows the idle workers that the status page tells of."""

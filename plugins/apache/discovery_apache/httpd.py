@@ -12,7 +12,7 @@ from discovery.plugin import Candidate
 from discovery.probes import HttpProbe
 from discovery_apache.announce import Machine, machine_addresses
 from discovery_apache.candidates import Claim, status_check
-from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl
+from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl, checks_of
 
 
 def local_claims(config: ApacheConfig, machine: Machine) -> tuple[list[Claim], dict[str, str]]:
@@ -46,7 +46,7 @@ def _candidate(name: str, server: HttpdConfig, config: ApacheConfig, machine: Ma
     )
     return Candidate(
         validate(backend),
-        (status_check(_page(server.status), server.status, load=load), *server.check.checks()),
+        (status_check(_page(server.status), server.status, load=load), *checks_of(server.check)),
     )
 
 

@@ -210,7 +210,7 @@ def test_how_it_is_checked() -> None:
     assert probes(container()) == [HttpProbe(status=((100, 499),))]
     assert probes(container(), check=False) == []
     asking = container(labels={"SERVICE_CHECK_HTTP": "/health"})
-    assert probes(asking) == [HttpProbe("/health", status=((100, 499),))]
+    assert probes(asking) == [HttpProbe("/health")]  # what names a path means that it is there
     assert probes(asking, check={"status": "200"}) == [HttpProbe("/health", status=((200, 200),))]
     assert probes(asking, check={"type": "tcp"}) == [HttpProbe("/health")]
     assert probes(container(labels={"SERVICE_CHECK_TCP": "true"})) == [TcpProbe()]

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from discovery.errors import ConfigError
 from discovery.probes import HttpProbe, TcpProbe
-from discovery_apache.config import ApacheConfig, Place
+from discovery.validation import validate
+from discovery_apache.config import ApacheConfig, Place, checks_of
 
 
 def configured(**options: Any) -> ApacheConfig:
@@ -48,15 +50,15 @@ def test_where_a_local_server_is(written: object, means: Place) -> None:
 
 
 def test_checks_are_by_http_unless_they_say_otherwise() -> None:
-    (default,) = configured().check.checks()
-    assert default.probe == HttpProbe(status=((100, 499),))
-    (path,) = configured(check={"path": "/health", "interval": 1}).check.checks()
-    assert path.probe == HttpProbe("/health", status=((100, 499),))
-    (strict,) = configured(check={"status": "200"}).check.checks()
-    assert strict.probe == HttpProbe(status=((200, 200),))
-    (tcp,) = configured(check={"type": "tcp"}).check.checks()
-    assert tcp.probe == TcpProbe()
-    assert configured(check=False).check.checks() == ()
+    def probe(**options: Any) -> object:
+        (check,) = checks_of(configured(**options).check)
+        return check.probe
+
+    assert probe() == probe(check={"interval": 1}) == HttpProbe(status=((100, 499),))
+    assert probe(check={"path": "/health"}) == HttpProbe("/health")
+    assert probe(check={"status": "200"}) == HttpProbe(status=((200, 200),))
+    assert probe(check={"type": "tcp"}) == TcpProbe()
+    assert checks_of(configured(check=False).check) == ()
     assert configured(check=True).check == configured().check
     assert configured(httpd={"main": {}}).httpd["main"].check.checks() == ()
 
@@ -73,7 +75,10 @@ def test_numbers_may_be_labels() -> None:
         ({"address": ["10.0.0.1", "10.0.0.2"]}, "an IPv4 and an IPv6 address"),
         ({"address": ["10.0.0.1", "web.example"]}, "an IPv4 and an IPv6 address"),
         ({"weight": "load"}, "set docker.status"),
-        ({"weight": 300}, "less than or equal to 256"),
+        ({"weight": 300}, "300 is neither a number from 0 to 256 nor \"load\""),
+        ({"weight": "lod"}, "'lod' is neither a number from 0 to 256 nor \"load\""),
+        ({"docker": {"url": "nonsense"}}, "give unix:///PATH or tcp://HOST:PORT"),
+        ({"docker": {"url": "tcp://me:secret@h:1"}}, "leave it out"),
         ({"services": ["a b"]}, "'a b' is not a pattern"),
         ({"docker": {"names": ["web\n"]}}, "is not a pattern"),
         ({"docker": {"port": 0}}, "greater than or equal to 1"),
@@ -101,7 +106,16 @@ def test_a_mistake_is_named(options: dict[str, Any], complaint: str) -> None:
         configured(**options)
     told = "\n".join(f"{error['loc']} {error['msg']}" for error in caught.value.errors())
     assert complaint in told
-    assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    "options", [{"httpd": {"a": {"status": "http://me:secret@h/s"}}}, {"docker": {"url": "tcp://me:secret@h:1"}}]
+)
+def test_a_mistake_is_told_without_a_password(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(ApacheConfig, options, "test.toml", ())
+    assert "holds a user" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_it_has_a_schema() -> None:
