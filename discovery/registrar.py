@@ -6,10 +6,12 @@ Level-triggered: it is told the complete set, and works out the differences itse
 import asyncio
 import hmac
 import math
+import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -270,16 +272,18 @@ def _pause(retries: Iterator[float], error: RegistryError) -> float:
     return min(next(retries), _MOST_AWAY) if isinstance(error, RegistryUnavailableError) else next(retries)
 
 
+@cache
 def machine_id() -> str:
-    """What tells this machine from others, in the names of owners.
+    """What tells this machine from others, in the names of owners; the same for as long as we run.
 
-    Derived from /etc/machine-id as machine-id(5) asks for, since the id itself is not for publication; where there is
-    none, the host name.
+    Derived from /etc/machine-id as machine-id(5) asks for, since the id itself is not for publication, and from the
+    host name, since clones and containers of one image may have one id; where there is no id, the host name.
     """
+    name = socket.gethostname()
     with suppress(OSError):
         if id_ := Path("/etc/machine-id").read_bytes().strip():
-            return hmac.digest(id_, b"discovery-framework", "sha256").hex()[:16]
-    return socket.gethostname()
+            return hmac.digest(id_, b"discovery-framework\0" + os.fsencode(name), "sha256").hex()[:16]
+    return name
 
 
 async def _close(leases: Iterable[Lease]) -> None:
