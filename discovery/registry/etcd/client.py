@@ -16,7 +16,7 @@ from discovery.registry.etcd.settings import Settings, TLSMaterial
 CALL_SECONDS: Final = 8.0
 ATTEMPT_SECONDS: Final = 2.5
 _FIRST_DELAY: Final = 0.1
-_MOST_DELAY: Final = 2.0
+_MOST_DELAY: Final = 1.0
 _MOST_CALL_DELAY: Final = 0.5  # a call is cheap, and a lease depends on it
 _GRACE_SECONDS = 5.0
 
