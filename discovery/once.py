@@ -23,7 +23,7 @@ from discovery.watcher import observe
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a provider finds now: every candidate, checked once, by key, and what cannot be registered, by name."""
+    """What a provider finds now: every candidate, checked once, by key, and what is wrong, by name."""
 
     candidates: Mapping[str, CandidateStatus]
     problems: Mapping[str, str]

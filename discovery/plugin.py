@@ -15,9 +15,9 @@ from discovery.model import Backend, Changes, Snapshot
 
 
 class PluginConfig(BaseModel):
-    """Base of a plugin's configuration: frozen, and an unknown key is an error."""
+    """Base of a plugin's configuration: frozen, an unknown key is an error, and a docstring describes its field."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 C = TypeVar("C", bound=PluginConfig)
@@ -113,8 +113,8 @@ class Candidate:
 class Inventory:
     """Everything that a provider finds at one moment: what is not in it is withdrawn.
 
-    `problems` are the things that were found but cannot be registered, each named as its user knows it (`container
-    web-1`), with the reason in a line. The core logs each once, and shows them for as long as they stand.
+    `problems` is what is wrong with what was found, registered nevertheless or not, each named as its user knows it
+    (`container web-1`), with the reason in a line. The core logs each once, and shows them for as long as they stand.
     """
 
     candidates: tuple[Candidate, ...] = ()

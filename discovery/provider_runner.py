@@ -24,7 +24,7 @@ from discovery.terminal import printable
 class ProviderStatus(PluginStatus):
     """One provider as the core measures it.
 
-    `candidates` is how each one's checks stand, by key; `problems` is what was found and cannot be registered, by what
+    `candidates` is how each one's checks stand, by key; `problems` is what is wrong with what was found, by what
     its user knows it as; `published` is whether a first set has been handed on.
     """
 
@@ -158,7 +158,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         before = self._status.problems
         for what, reason in problems.items():
             if before.get(what) != reason:
-                self._log.warning("cannot be registered", what=what, reason=reason)
+                self._log.warning("there is a problem", what=what, reason=reason)
         for what in before.keys() - problems.keys():
             self._log.info("no longer a problem", what=what)
         self._report(problems=problems)

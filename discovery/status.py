@@ -142,7 +142,7 @@ def _provider_metrics(providers: tuple[ProvidingStatus, ...]) -> Iterator[Metric
         "discovery_provider_candidates", "Backends found, by what their checks say", labels=("provider", "verdict")
     )
     registered = GaugeMetricFamily("discovery_provider_registered", "Backends that stand in the registry", labels=by)
-    problems = GaugeMetricFamily("discovery_provider_problems", "Things found that cannot be registered", labels=by)
+    problems = GaugeMetricFamily("discovery_provider_problems", "Things found with which something is wrong", labels=by)
     failures = CounterMetricFamily("discovery_provider_failures", "Setups and discoveries that failed", labels=by)
     healthy = GaugeMetricFamily("discovery_provider_healthy", "1 while all is well with the provider", labels=by)
     phases = GaugeMetricFamily("discovery_provider_phase", "1 for what it is doing", labels=("provider", "phase"))

@@ -142,7 +142,7 @@ def test_an_invalid_backend_hurts_itself_alone(tmp_path: Path) -> None:
         assert "0.0.0.0" in problems["web/bad"]
         assert problems["container db-1"] == r"has no\nport"
         assert it.runner.status.problem is None
-        assert [line["what"] for line in it.logged("cannot be registered")] == ["container db-1", "web/bad"]
+        assert [line["what"] for line in it.logged("there is a problem")] == ["container db-1", "web/bad"]
 
 
 def test_a_problem_is_told_when_it_appears_changes_and_goes(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_problem_is_told_when_it_appears_changes_and_goes(tmp_path: Path) -> N
             provider.world.now = now
         it.publishes(80, 82)
         assert it.runner.status.problems == {"b": "other"}
-    told = [(line["what"], line["reason"]) for line in it.logged("cannot be registered")]
+    told = [(line["what"], line["reason"]) for line in it.logged("there is a problem")]
     assert told == [("a", "first"), ("b", "other"), ("a", "second")]
     assert [line["what"] for line in it.logged("no longer a problem")] == ["a"]
 
