@@ -19,6 +19,7 @@ from discovery_apache.container import Binding, Container
 from discovery_apache.conventions import shown
 
 Place = tuple[str, int]
+_SET_ADDRESS = "set 'address' (register-container: --host)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _place(container: Container, port: int, config: ApacheConfig, machine: Machi
     if container.network_mode == "host":
         if host := next(iter(machine_addresses(config, machine)), None):
             return host, port
-        raise ValueError("this machine has no address that others can reach: set 'address'")
+        raise ValueError(f"this machine has no address that others can reach: {_SET_ADDRESS}")
     if bindings := container.ports.get((port, "tcp")):
         return _published(port, bindings, config, machine)
     for network in sorted(container.networks):
@@ -81,7 +82,8 @@ def not_published(container: Container, *ports: int) -> str:
     there = ", ".join(f"{number}/{protocol}" for number, protocol in sorted(container.ports)[:8])
     what = f"port {ports[0]}" if len(ports) == 1 else f"any of the ports {', '.join(map(str, ports[:8]))}"
     if there:
-        return f"it does not publish {what}, only {there}: set 'docker.port', or start it with -p {ports[0]}"
+        way_out = f"name one of these ('docker.port'), or start it with -p {ports[0]}"
+        return f"it does not publish {what}, only {there}: {way_out}"
     if container.network_mode.startswith("container:"):
         return f"it does not publish {what}, but uses another container's network: publish the port there"
     return f"it does not publish {what}, nor any other: start it with -p {ports[0]}, or set 'docker.network'"
@@ -112,13 +114,12 @@ def _unreachable(port: int, everywhere: bool, bound: list[Binding], config: Apac
     if everywhere and config.address:
         return f"port {port} is not published for the family of 'address' ({', '.join(config.address)})"
     if everywhere:
-        return (
-            f"port {port} is published on all addresses, but this machine has none that others can reach: set 'address'"
-        )
+        where = "on all addresses, but this machine has none that others can reach"
+        return f"port {port} is published {where}: {_SET_ADDRESS}"
     place = ", ".join(sorted({each.host_ip for each in bound})) or "no address"
     return (
         f"port {port} is published on {place} alone, which other machines cannot reach:"
-        f" start it with -p {port}, or set 'loopback = true'"
+        f" start it with -p {port}, or set 'loopback = true' (register-container: --host)"
     )
 
 

@@ -17,6 +17,7 @@ from discovery_apache.modstatus import StatusProbe
 from discovery_apache.selection import base_name, is_selected, missing, ports_of
 
 _ABSENT = "it does not run; it is registered once it does"
+_PAUSED = "it is paused; it is registered once it goes on"
 _LONGEST_PROBLEM = 1000
 
 
@@ -40,7 +41,11 @@ def claims_of(
     claims: list[Claim] = []
     problems = {f"container {name}": _ABSENT for name in missing(containers, docker)}
     for container in containers:
-        if container.paused or not container.running or not is_selected(container, docker):
+        if not container.running or not is_selected(container, docker):
+            continue
+        if container.paused:
+            if container.name in docker.names:  # who names it waits for it
+                problems[f"container {container.name}"] = _PAUSED
             continue
         stops = container.id in stopping
         if stops and docker.on_stop == "withdraw":

@@ -33,7 +33,7 @@ def is_selected(container: Container, docker: DockerConfig) -> bool:
 
 
 def missing(containers: Iterable[Container], docker: DockerConfig) -> Iterator[str]:
-    """The names, written out in the configuration, of which no container runs."""
+    """The names, written out in the configuration, of which no container runs, not even a paused one."""
     running = [container for container in containers if container.running]
     for name in docker.names:
         if not _WILDCARDS & set(name) and not any(_is_named(container, name) for container in running):

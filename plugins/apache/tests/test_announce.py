@@ -75,14 +75,14 @@ def test_the_machines_own_network() -> None:
     host = container(mode="host")
     assert place(host) == ("10.0.0.1", 80)
     assert place(host, port=8081, address="10.9.9.9") == ("10.9.9.9", 8081)
-    assert "set 'address'" in refusal(host, machine=Machine("m", {}))
+    assert "set 'address' (register-container: --host)" in refusal(host, machine=Machine("m", {}))
 
 
 def test_loopback_only_if_asked_for() -> None:
     local = container(Binding("127.0.0.1", 32768))
     told = refusal(local)
     assert "port 80 is published on 127.0.0.1 alone" in told
-    assert "loopback = true" in told
+    assert "set 'loopback = true' (register-container: --host)" in told
     assert place(local, loopback=True) == ("127.0.0.1", 32768)
     assert place(container(Binding("127.0.0.1", 1), ALL[1]), loopback=True) == ("2001:db8:1::1", 32769)
     assert place(container(Binding("::1", 1)), loopback=True) == ("::1", 1)
@@ -105,7 +105,7 @@ def test_a_network_that_it_is_not_on_is_not_replaced_by_another() -> None:
 
 def test_what_is_not_published_is_named_beside_what_is() -> None:
     told = refusal(container(*ALL), port=8080)
-    assert "does not publish port 8080, only 80/tcp" in told
+    assert "does not publish port 8080, only 80/tcp: name one of these ('docker.port')" in told
     assert "another container's network" in refusal(container(mode="container:abc"))
     assert "nor any other" in refusal(container())
 

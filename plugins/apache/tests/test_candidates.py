@@ -201,6 +201,8 @@ def test_what_stops_is_withdrawn_or_drains() -> None:
 
 def test_what_does_not_serve_is_not_registered() -> None:
     assert found(container(paused=True)) == ({}, {})
+    named = found(container(paused=True), docker={"names": "web"})
+    assert named == ({}, {"container web": "it is paused; it is registered once it goes on"})
     stopped = Container("0" * 64, "web", "httpd", ports={(80, "tcp"): (Binding("0.0.0.0", 1),)})
     assert found(stopped) == ({}, {})
     assert found(container(), docker=False, httpd={"main": {}}) == ({}, {})

@@ -119,4 +119,7 @@ def test_a_mistake_is_told_without_a_password(options: dict[str, Any]) -> None:
 
 
 def test_it_has_a_schema() -> None:
-    assert "docker" in ApacheConfig.model_json_schema()["properties"]
+    schema = ApacheConfig.model_json_schema()
+    assert "docker" in schema["properties"]
+    assert schema["properties"]["loopback"]["description"].startswith("Whether a port")
+    assert schema["$defs"]["DockerConfig"]["properties"]["on_stop"]["description"].startswith("What becomes")
