@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from discovery.checks import Outcome
 from discovery.model import Backend
+from discovery.probes.names import Resolver
 from discovery.probes.tcp import Address, failing, reason
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ class HttpProbe:
         headers = {"User-Agent": "discovery", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
         if self.host is not None:
             headers["Host"] = self.host
+        resolver: Any = Resolver()
         # A connector of its own for each run: nothing is kept alive that would delay a server's graceful end.
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False),
+                connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False, resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),  # the checker's alone counts
                 auto_decompress=False,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from discovery.checks import Outcome, Verdict
 from discovery.model import Backend
+from discovery.probes.names import lookup
 
 Address = tuple[str, int]
 
@@ -21,7 +22,7 @@ class TcpProbe:
         """Connect, and close."""
         host, port = self.address or (backend.host, backend.port)
         try:
-            _, writer = await asyncio.open_connection(host, port)
+            writer = await _connected(host, port)
         except OSError as error:
             return failing(reason(error))
         try:
@@ -31,6 +32,17 @@ class TcpProbe:
             return Outcome()
         finally:
             writer.close()
+
+
+async def _connected(host: str, port: int) -> asyncio.StreamWriter:
+    """Connected to the first of its addresses that takes the connection. Raises OSError, the last one's."""
+    failure = OSError("it has no address")
+    for _, address in await lookup(host):
+        try:
+            return (await asyncio.open_connection(address, port))[1]
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 def failing(why: str) -> Outcome:

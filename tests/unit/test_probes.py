@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,50 @@ async def test_a_name_that_does_not_exist_fails_with_the_reason(probe: Probe) ->
     outcome = await ask(probe, host="no-such-host.invalid")
     assert outcome.verdict is F
     assert "name" in outcome.detail
+
+
+@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe()])
+def test_a_name_whose_lookup_hangs_is_looked_up_once_at_a_time_and_delays_no_end(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, under_way = threading.Event(), threading.Semaphore(1)
+    twice = []
+
+    def hang(*arguments: Any, **options: Any) -> Any:
+        twice.extend([1] if not under_way.acquire(blocking=False) else [])
+        answer.wait(20)
+        under_way.release()
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async def ask_again_and_again() -> None:
+        for _ in range(4):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ask(probe, host="slow.invalid"), 0.1)
+        asking = asyncio.create_task(ask(probe, host="slow.invalid"))
+        await asyncio.sleep(0)
+        answer.set()
+        assert await asking == Outcome(F, "temporary failure in name resolution")
+        answer.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ask(probe, host="slower.invalid"), 0.1)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    asyncio.run(asyncio.wait_for(ask_again_and_again(), 15))
+    assert not under_way.acquire(blocking=False)  # it still hangs, and nobody has waited for it
+    answer.set()
+    assert under_way.acquire(timeout=10)
+    assert not twice
+
+
+@on_a_loop
+async def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as server:
+        stream = socket.AF_INET, socket.SOCK_STREAM, 6, ""
+        both = [(*stream, ("127.0.0.2", 0)), (*stream, ("127.0.0.1", 0))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+        assert await ask(TcpProbe(), server.port, "two.invalid") == Outcome()
+        assert (await ask(HttpProbe(), server.port, "two.invalid")).verdict is P
+        assert f"Host: two.invalid:{server.port}\r\n".encode() in server.requests[-1]
 
 
 @on_a_loop
