@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 
 from discovery.signals import on_stop
 from discovery.testing import eventually
@@ -28,3 +30,21 @@ def test_signals_that_come_together_are_one_request_and_a_later_one_is_left_to_t
         for number, handler in before.items():
             signal.signal(number, handler)
     assert seen == [signal.SIGTERM]
+
+
+def test_one_that_comes_when_the_end_is_reached_already_is_the_same_request() -> None:
+    program = """
+import asyncio, os, signal
+from discovery.signals import on_stop
+
+async def run():
+    asked = asyncio.Event()
+    on_stop(lambda _: asked.set())
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asked.wait()
+
+asyncio.run(run())
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
