@@ -19,6 +19,8 @@ from discovery_apache.selection import base_name, is_selected, missing, ports_of
 _ABSENT = "it does not run; it is registered once it does"
 _PAUSED = "it is paused; it is registered once it goes on"
 _LONGEST_PROBLEM = 1000
+_MOST_PORTS = 64
+"""That a container may name: each costs a look at all of its labels, and a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,12 @@ def _claims(
         ports = ports_of(container, config, general.network)
     except ValueError as error:
         return [], [str(error)]
+    problems: list[str] = []
+    if docker.port is None and len(ports) > _MOST_PORTS:
+        problems.append(f"it names {len(ports)} ports; the first {_MOST_PORTS} are registered")
+        ports = ports[:_MOST_PORTS]
     wishes = {port: wish for port in ports if not (wish := asked(port)).ignore}
     claims = []
-    problems: list[str] = []
     for port, wish in wishes.items():
         problems += wish.problems
         try:

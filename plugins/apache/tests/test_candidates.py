@@ -223,6 +223,15 @@ def test_how_it_is_checked() -> None:
     assert (check.interval, check.timeout, check.fall) == (15, 1, 3)
 
 
+def test_a_container_cannot_name_ports_without_end() -> None:
+    ports = range(1000, 1200)
+    greedy = container("web", "httpd", *ports, labels={f"SERVICE_{port}_NAME": "web" for port in ports})
+    candidates, problems = found(greedy)
+    assert len(candidates) == 64
+    assert problems["container web"] == "it names 200 ports; the first 64 are registered"
+    assert len(found(greedy, docker={"port": list(ports)})[0]) == 200
+
+
 def test_a_configured_command_is_not_replaced() -> None:
     candidates, problems = found(
         container(labels={"SERVICE_CHECK_HTTP": "/"}), check={"type": "command", "command": ["true"]}
