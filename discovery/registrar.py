@@ -25,6 +25,7 @@ from discovery.errors import (
     RecordError,
     RegistryError,
     RegistryUnavailableError,
+    describe,
 )
 from discovery.model import Backend
 from discovery.registry import Lease, Registry
@@ -126,18 +127,21 @@ class Registrar:
 
     async def _keep(self, leases: list[Lease]) -> str:
         """Keep the registry equal under the newest lease until that is lost; return why."""
+        stands = asyncio.Event()
         lost = asyncio.ensure_future(leases[-1].lost())
-        keeping = asyncio.ensure_future(self._keep_equal(leases))
+        keeping = asyncio.ensure_future(self._keep_equal(leases, stands))
+        sweeping = asyncio.ensure_future(self._sweep(leases[-1], stands))
         try:
             # Whatever is being asked of a registry that does not answer: a lease that is lost is lost now.
             await asyncio.wait({lost, keeping}, return_when=asyncio.FIRST_COMPLETED)
             return lost.result() if lost.done() else keeping.result()
         finally:
-            lost.cancel()
-            keeping.cancel()
-            await asyncio.wait({lost, keeping})
+            tasks = {lost, keeping, sweeping}
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
-    async def _keep_equal(self, leases: list[Lease]) -> str:
+    async def _keep_equal(self, leases: list[Lease], stands: asyncio.Event) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
         self._records = records = _Records(leases[-1], self._force)
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
@@ -153,8 +157,8 @@ class Registrar:
                     # Only now, so that no key is ever absent between two leases.
                     await _close(leases[:-1])
                     del leases[:-1]
-                    await self._sweep(leases[-1])
-                    wait = self._ttl if failing or self._unswept else None
+                    stands.set()
+                    wait = self._ttl if failing else None
                     retries = delays(_FIRST_DELAY, _MOST_DELAY)
             except LeaseLostError as error:
                 return str(error)
@@ -165,22 +169,26 @@ class Registrar:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
 
-    async def _sweep(self, lease: Lease) -> None:
-        """Remove, once, what an earlier run left. Raises if nothing can be done now."""
-        if not self._unswept:
-            return
-        try:
-            swept = await lease.sweep(frozenset(self._wanted), self._among)
-        except _NOTHING_NOW:
-            raise
-        except RegistryError as error:
-            if str(error) != self._sweep_problem:
-                self._sweep_problem = str(error)
-                self._log.warning("cannot remove what an earlier run left, trying again", reason=str(error))
-            return
-        self._unswept = False
-        for key in sorted(swept):
-            self._log.info("withdrawn, as an earlier run had left it", key=key)
+    async def _sweep(self, lease: Lease, stands: asyncio.Event) -> None:
+        """Remove, once, what an earlier run left: once everything stands, and beside all else, as it may take long."""
+        await stands.wait()
+        retries = delays(_FIRST_DELAY, _MOST_DELAY)
+        while self._unswept:
+            try:
+                swept = await lease.sweep(frozenset(self._wanted), self._among)
+            except LeaseLostError:
+                return
+            except RegistryUnavailableError as error:
+                await asyncio.sleep(_pause(retries, error))
+            except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
+                if (reason := describe(error)) != self._sweep_problem:
+                    self._sweep_problem = reason
+                    self._log.warning("cannot remove what an earlier run left, trying again", reason=reason)
+                await asyncio.sleep(self._ttl)
+            else:
+                self._unswept = False
+                for key in sorted(swept):
+                    self._log.info("withdrawn, as an earlier run had left it", key=key)
 
     def _report_outage(self, written: Mapping[str, Backend], error: RegistryError) -> None:
         """Nothing can be written now. Told once in an outage, whatever its reason turns into."""

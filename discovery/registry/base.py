@@ -68,7 +68,7 @@ class Lease(Protocol):
         """Remove what an earlier run of this owner left: its records under other leases, but for the keys in `keep`.
 
         Only `among` these keys if they are given: nothing else is then looked at. Returns the keys removed. A record
-        that changes hands meanwhile is left alone. Raises as `put` does.
+        that changes hands meanwhile is left alone: others are put and deleted beside it. Raises as `put` does.
         """
 
     async def lost(self) -> str:
