@@ -126,7 +126,7 @@ Labels = Annotated[
     dict[str, str], BeforeValidator(_texts), AfterValidator(lambda value: dict(_valid(labels=value).labels))
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Weight = Annotated[int | Literal["load"], BeforeValidator(_weight)]
+Weight = Annotated[Annotated[int, Field(ge=0, le=256)] | Literal["load"], BeforeValidator(_weight)]
 Glob = Annotated[str, AfterValidator(_glob)]
 Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 

@@ -121,5 +121,6 @@ def test_a_mistake_is_told_without_a_password(options: dict[str, Any]) -> None:
 def test_it_has_a_schema() -> None:
     schema = ApacheConfig.model_json_schema()
     assert "docker" in schema["properties"]
+    assert {"type": "integer", "minimum": 0, "maximum": 256} in schema["properties"]["weight"]["anyOf"]
     assert schema["properties"]["loopback"]["description"].startswith("Whether a port")
     assert schema["$defs"]["DockerConfig"]["properties"]["on_stop"]["description"].startswith("What becomes")
