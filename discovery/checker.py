@@ -202,7 +202,9 @@ class _Entry:
 
     def _tell(self, verdict: Verdict, detail: str, before: Verdict | None) -> None:
         if verdict is Verdict.FAILING:
-            self._log.warning("check failing", key=self._key, reason=detail)
+            # What has never passed is only starting, as far as anybody knows.
+            tell = self._log.warning if self._proven else self._log.info
+            tell("check failing", key=self._key, reason=detail)
         elif verdict is Verdict.DRAINING:
             self._log.info("check says draining", key=self._key, reason=detail)
         elif before is not None:  # else nothing is remarkable
