@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from discovery.errors import ApplyError, CannotStartError, ConfigError, DiscoveryError
     from discovery.hookspecs import hookimpl
     from discovery.model import Backend, Changes, Rejected, Service, Snapshot, State, diff
-    from discovery.plugin import Candidate, Consumer, Context, Health, Inventory, PluginConfig, Provider, Update
+    from discovery.plugin import Candidate, Consumer, Context, Health, Inventory, PluginConfig, Provider, Sample, Update
 
 __all__ = [
     "ApplyError",
@@ -31,6 +31,7 @@ __all__ = [
     "Probe",
     "Provider",
     "Rejected",
+    "Sample",
     "Service",
     "Snapshot",
     "State",

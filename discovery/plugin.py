@@ -1,11 +1,12 @@
 """What plugin authors implement and are given: consumers and providers, their configuration, context and health."""
 
+import socket
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger
@@ -41,18 +42,32 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """One figure of a consumer's, as Prometheus knows them; `name` without prefix, unit last: `connect_seconds`."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    kind: Literal["counter", "gauge"] = "counter"
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What the core gives to one instance of a plugin.
 
     `run_dir` belongs to this instance alone: it exists and is locked from before `setup` until after `teardown`
     (in a dry run neither; then nothing may be written there). `request_apply` asks for another `apply` of the latest
     snapshot, from any thread: for a consumer whose own inputs, such as a template or a certificate, have changed.
+    `inherited` are listening sockets that a predecessor or systemd handed over: `setup` takes those whose address it
+    wants, and leaves the others.
     """
 
     name: str
     run_dir: Path
     log: FilteringBoundLogger
     request_apply: Callable[[], None] = lambda: None
+    inherited: tuple[socket.socket, ...] = ()
 
 
 class Consumer(ABC, Generic[C]):
@@ -93,6 +108,26 @@ class Consumer(ABC, Generic[C]):
     async def health(self) -> Health:
         """How it is, beyond what the core knows from `apply`. Called every few seconds between applies."""
         return Health()
+
+    def metrics(self) -> Iterable[Sample]:
+        """Its own figures. Called from any thread; returns at once."""
+        return ()
+
+    async def inspect(self) -> Mapping[str, Any]:
+        """What it can tell of itself besides, as JSON can hold it: shown by the admin endpoint when asked for."""
+        return {}
+
+    async def hand_over(self) -> tuple[socket.socket, ...]:
+        """Let go, for a successor in another process: stop accepting, and return the listening sockets.
+
+        Called instead of further applies; what is under way may go on until `teardown`, which follows, has ended.
+        """
+        return ()
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long `teardown` may take before this consumer is abandoned."""
+        return 10.0
 
     async def teardown(self) -> None:
         """Release everything. Called once, also after a failed `setup`."""
