@@ -1,0 +1,13 @@
+"""What the plugin offers to the core."""
+
+from collections.abc import Callable
+
+from discovery.hookspecs import hookimpl
+from discovery.plugin import AnyConsumer
+from discovery_tcpproxy.consumer import TcpProxyConsumer
+
+
+@hookimpl
+def discovery_register_consumers(register: Callable[[str, type[AnyConsumer]], None]) -> None:
+    """Offer the consumer `tcpproxy`."""
+    register("tcpproxy", TcpProxyConsumer)
