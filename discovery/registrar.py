@@ -205,6 +205,8 @@ class Registrar:
             if not isinstance(error, LeaseLostError) and str(error) != str(before.failing.get(key, "")):
                 what = "registered" if key in self._wanted else "withdrawn"
                 self._log.warning(f"not {what}, trying again", key=key, reason=str(error))
+        for key in sorted(before.registered - self._wanted.keys() - failing.keys()):
+            self._log.info("withdrawn", key=key)
         self._update(written, failing)
 
     def _update(self, written: Mapping[str, Backend], failing: Mapping[str, DiscoveryError]) -> None:

@@ -50,6 +50,23 @@ def test_it_follows_the_set_with_one_write_for_each_difference_and_withdraws_at_
     asyncio.run(scenario())
 
 
+def test_what_is_registered_and_withdrawn_is_told() -> None:
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        with structlog.testing.capture_logs() as logs:
+            async with registering(registry, A, B) as registrar:
+                await becomes(registry, A, B)
+                registrar.set([B])
+                await eventually(lambda: ("withdrawn", "web/a") in [(log["event"], log["key"]) for log in logs])
+        assert [(log["event"], log["key"]) for log in logs] == [
+            ("registered", "web/a"),
+            ("registered", "web/b"),
+            ("withdrawn", "web/a"),
+        ]
+
+    asyncio.run(scenario())
+
+
 def test_a_lost_record_is_back_and_its_neighbour_was_never_away() -> None:
     async def scenario() -> None:
         registry = MemoryRegistry()
