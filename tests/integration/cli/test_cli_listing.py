@@ -134,6 +134,11 @@ def test_watch_outlives_the_registry_and_tells_what_came_of_it(start: Start) -> 
         assert registered.line().startswith("registered web/b1")
         watch = start("watch", "--json", "--registry", etcd.url)
         assert watch.json()["added"] == [B1]
+        # Otherwise the registration, made anew, may stand at the same revision again: then nothing has changed.
+        passing = start("register", "web", "10.0.0.2:80", "--id", "b2", "--registry", etcd.url)
+        assert [record["id"] for record in watch.json()["added"]] == ["b2"]
+        assert passing.stop() == 0
+        assert [record["id"] for record in watch.json()["removed"]] == ["b2"]
         etcd.kill()
         eventually_sync(lambda: "the registry cannot be followed: " in watch.stderr)
         etcd.wipe()
