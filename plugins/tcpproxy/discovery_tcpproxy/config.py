@@ -1,0 +1,261 @@
+"""The configuration: what each option means, its default, and which combinations make no sense."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from discovery.plugin import PluginConfig
+
+UNIX = "unix:"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 365 * 86400.0
+_PATH_BYTES = 107
+"""Of a Unix socket: sun_path, less the zero at its end."""
+_LEAST_WORDS = "discovery run --plugin tcpproxy --set tcpproxy.listen.web=0.0.0.0:8080"
+
+
+def bind_address(value: object) -> str:
+    """`HOST:PORT`, `[IPV6]:PORT`, `:PORT` (loopback), `*:PORT` or `unix:/PATH`, in the one form that each has."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f"{value} is a port alone: write 127.0.0.1:{value}, or 0.0.0.0:{value} for every address")
+    if not isinstance(value, str):
+        raise ValueError("is not an address: write 127.0.0.1:8080, [::1]:8080 or unix:/run/web.sock")
+    if value.startswith((UNIX, "/")):
+        return UNIX + _socket_path(value.removeprefix(UNIX))
+    host, colon, port = value.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError(
+            f"{value!r} is not HOST:PORT with a port from 1 to 65535: write 127.0.0.1:8080, 0.0.0.0:8080 for every"
+            " address, or unix:/run/web.sock"
+        )
+    host = {"": "127.0.0.1", "localhost": "127.0.0.1", "*": "0.0.0.0"}.get(host, host)  # noqa: S104 - it is asked for
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} does not begin with an IP address: write 127.0.0.1:{port}, [::1]:{port} or 0.0.0.0:{port}"
+        ) from None
+    if address.version == 6 and not bracketed:
+        raise ValueError(f"{value!r}: an IPv6 address goes in brackets: [{host}]:{port}")
+    if address.version == 4 and bracketed:
+        raise ValueError(f"{value!r}: an IPv4 address goes without brackets: {address}:{port}")
+    return f"[{address}]:{int(port)}" if address.version == 6 else f"{address}:{int(port)}"
+
+
+def _socket_path(path: str) -> str:
+    if not path.startswith("/") or path.endswith("/"):
+        raise ValueError(f"{UNIX + path!r} is not the absolute path of a socket: write unix:/run/web.sock")
+    if len(path.encode(errors="surrogateescape")) > _PATH_BYTES or not path.isprintable():
+        raise ValueError(f"{UNIX + path!r} is no socket's path: it may have {_PATH_BYTES} printable bytes")
+    return path
+
+
+def _binds(value: object) -> object:
+    binds = value if isinstance(value, list | tuple) else (value,)
+    if not binds:
+        raise ValueError("there is no address: write one such as 127.0.0.1:8080")
+    return binds
+
+
+def _time(value: object) -> object:
+    """Seconds, as a number or with a unit."""
+    if isinstance(value, str) and (match := _TIME.fullmatch(value)):
+        value = float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST:
+        raise ValueError(f"{value!r} is not a time: write a number of seconds, 500ms, 10s, 5m or 2h")
+    return float(value)
+
+
+def _positive(value: float) -> float:
+    if not value:
+        raise ValueError("0 leaves no time at all: write a number of seconds, 500ms, 10s, 5m or 2h")
+    return value
+
+
+def _network(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network: write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32") from None
+    if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
+        raise ValueError(f"{text!r} names an address within a network: write {network}")
+    return str(network)
+
+
+def _networks(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _mode(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3}", value):
+        return int(value, 8)
+    raise ValueError(f'{value!r} is not a file mode: write "600", "660" or "666", in quotes')
+
+
+Bind = Annotated[str, BeforeValidator(bind_address, json_schema_input_type=str)]
+Binds = Annotated[tuple[Bind, ...], BeforeValidator(_binds, json_schema_input_type=str | list[str])]
+Time = Annotated[float, BeforeValidator(_time, json_schema_input_type=float | str)]
+PositiveTime = Annotated[Time, AfterValidator(_positive)]
+Network = Annotated[str, BeforeValidator(_network, json_schema_input_type=str)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks, json_schema_input_type=str | list[str])]
+Limit = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class ListenConfig(PluginConfig):
+    """One listener: where clients connect, and how they reach the service."""
+
+    bind: Binds
+    """Where to listen: `HOST:PORT`, `[IPV6]:PORT`, `:PORT` (loopback), `unix:/PATH`, or a list of these."""
+    service: str | None = None
+    """The service that clients reach. Not given: the listener's name."""
+    balance: Literal["roundrobin", "leastconn", "random", "source"] = "roundrobin"
+    """Who gets the next connection: each in turn, the one with fewest, the better of two, or by client address."""
+    hold: Time = 10.0
+    """Seconds that a client waits for a backend while there is none; 0 fails at once."""
+    hold_connections: Limit = 1000
+    """How many may wait."""
+    connect_timeout: PositiveTime = 3.0
+    """Seconds for a connection to a backend, before the next is tried."""
+    retries: int = Field(default=3, ge=0, le=100)
+    """How many other backends are tried, before the client notices, when one does not answer."""
+    idle_timeout: Time = 0.0
+    """Seconds without a byte in either direction after which a connection is closed; 0: never."""
+    on_leave: Literal["continue", "close"] = "continue"
+    """What becomes of connections to a backend that leaves the registry."""
+    drain: Time | None = None
+    """Seconds that they have all the same; not given: for ever if they continue, 0 if they are closed."""
+    max_connections: Limit | None = None
+    """How many there may be at a time."""
+    max_connections_per_client: Limit | None = None
+    """How many there may be at a time from one address."""
+    allow: Networks = ()
+    """The networks that may connect. None: all."""
+    deny: Networks = ()
+    """The networks that may not, even if `allow` has them."""
+    accept_proxy: bool = False
+    """Whether clients, a load balancer in front, begin with a PROXY protocol header."""
+    accept_proxy_timeout: PositiveTime = 3.0
+    """Seconds that they have for it."""
+    send_proxy: Literal["v1", "v2"] | None = None
+    """Tell backends the client's address by the PROXY protocol."""
+    mode: Annotated[int, BeforeValidator(_mode, json_schema_input_type=str)] = 0o600
+    """The file mode of Unix sockets: who may connect."""
+
+    @field_validator("service")
+    @classmethod
+    def _known_form(cls, service: str | None) -> str | None:
+        if service is not None and not _NAME.fullmatch(service):
+            raise ValueError(_no_name(service, "service"))
+        return service
+
+    @property
+    def closes_after(self) -> float | None:
+        """How many seconds connections to a backend that has left may go on; None: for ever."""
+        return 0.0 if self.drain is None and self.on_leave == "close" else self.drain
+
+
+def _listeners(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {name: each if isinstance(each, dict | ListenConfig) else {"bind": each} for name, each in value.items()}
+
+
+class TcpProxyConfig(PluginConfig):
+    """One TCP proxy that follows the registry."""
+
+    listen: Annotated[
+        dict[str, ListenConfig],
+        BeforeValidator(_listeners, json_schema_input_type=dict[str, str | list[str] | ListenConfig]),
+    ] = Field(default_factory=dict)
+    """The listeners by name: an address, or a table."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that carry the connections; limits are divided among them."""
+    grace: Time = 30.0
+    """Seconds that connections have to finish when the daemon stops."""
+    access_log: bool = False
+    """Log every connection when it has ended."""
+
+    @field_validator("listen")
+    @classmethod
+    def _names(cls, listen: dict[str, ListenConfig]) -> dict[str, ListenConfig]:
+        for name in listen:
+            if not _NAME.fullmatch(name):
+                raise ValueError(_no_name(name, "listener"))
+        return listen
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TcpProxyConfig":
+        if not self.listen:
+            raise ValueError(f"there is no listener: name one, as in: {_LEAST_WORDS}")
+        _no_conflicts(self.listen)
+        for name, listener in self.listen.items():
+            for limit in ("max_connections", "max_connections_per_client"):
+                total = getattr(listener, limit)
+                if total is not None and total < self.workers:
+                    raise ValueError(
+                        f"listen.{name}.{limit} is {total}, which cannot be divided among {self.workers} workers:"
+                        f" allow {self.workers} or more, or have fewer workers"
+                    )
+        return self
+
+
+def _no_name(name: str, what: str) -> str:
+    return f"{name!r} cannot be a {what}'s name: it is 1-128 letters, digits, '_', '.' and '-', the first no '.' or '-'"
+
+
+def _no_conflicts(listen: dict[str, ListenConfig]) -> None:
+    """No address may be listened on twice. Raises ValueError that names both."""
+    taken: list[tuple[str, str]] = []
+    for name, bind in ((name, bind) for name, listener in listen.items() for bind in listener.bind):
+        for other, before in taken:
+            if not _meet(bind, before):
+                continue
+            if other == name and bind == before:
+                raise ValueError(f"listener {name!r} names {bind} twice")
+            if bind == before:
+                raise ValueError(f"listeners {other!r} and {name!r} both listen on {bind}: give one another address")
+            wide, narrow = sorted((bind, before), key=lambda each: not _is_wildcard(each))
+            raise ValueError(
+                f"listeners {other!r} and {name!r}: {wide} takes in {narrow}: give one another port"
+                if other != name
+                else f"listener {name!r}: {wide} takes in {narrow}: leave one out"
+            )
+        taken.append((name, bind))
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether the kernel would refuse to let two sockets listen there."""
+    if one == other:
+        return True
+    families = {_family(one), _family(other)}
+    if len(families) > 1 or families == {"unix"}:
+        return False
+    (_, _, port), (_, _, another) = one.rpartition(":"), other.rpartition(":")
+    return port == another and (_is_wildcard(one) or _is_wildcard(other))
+
+
+def _family(bind: str) -> str:
+    return "unix" if bind.startswith(UNIX) else "ipv6" if bind.startswith("[") else "ipv4"
+
+
+def _is_wildcard(bind: str) -> bool:
+    return bind.startswith(("0.0.0.0:", "[::]:"))
+
+
+def binds_of(config: TcpProxyConfig) -> Iterator[tuple[str, str]]:
+    """Every listener's name with each of its addresses."""
+    for name, listener in config.listen.items():
+        for bind in listener.bind:
+            yield name, bind
+
+
+def service_of(name: str, listener: ListenConfig) -> str:
+    """The service that a listener is for."""
+    return listener.service or name
