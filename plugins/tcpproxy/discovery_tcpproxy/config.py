@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from discovery.codec import parse_address
+from discovery.errors import RecordError
 from discovery.plugin import PluginConfig
 
 UNIX = "unix:"
@@ -89,8 +91,23 @@ def _network(value: object) -> str:
     return str(network)
 
 
-def _networks(value: object) -> object:
+def _listed(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
+
+
+def _target(value: object) -> str:
+    try:
+        host, port = parse_address(value if isinstance(value, str) else repr(value))
+    except RecordError as error:
+        raise ValueError(str(error)) from None
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _each_once(targets: tuple[str, ...]) -> tuple[str, ...]:
+    for at, target in enumerate(targets):
+        if target in targets[:at]:
+            raise ValueError(f"{target} is given twice")
+    return targets
 
 
 def _mode(value: object) -> object:
@@ -104,7 +121,11 @@ Binds = Annotated[tuple[Bind, ...], BeforeValidator(_binds, json_schema_input_ty
 Time = Annotated[float, BeforeValidator(_time, json_schema_input_type=float | str)]
 PositiveTime = Annotated[Time, AfterValidator(_positive)]
 Network = Annotated[str, BeforeValidator(_network, json_schema_input_type=str)]
-Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks, json_schema_input_type=str | list[str])]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Target = Annotated[str, BeforeValidator(_target, json_schema_input_type=str)]
+Targets = Annotated[
+    tuple[Target, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str]), AfterValidator(_each_once)
+]
 Limit = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -115,8 +136,11 @@ class ListenConfig(PluginConfig):
     """Where to listen: `HOST:PORT`, `[IPV6]:PORT`, `:PORT` (loopback), `unix:/PATH`, or a list of these."""
     service: str | None = None
     """The service that clients reach. Not given: the listener's name."""
-    balance: Literal["roundrobin", "leastconn", "random", "source"] = "roundrobin"
-    """Who gets the next connection: each in turn, the one with fewest, the better of two, or by client address."""
+    targets: Targets = ()
+    """Fixed backends in place of a service of the registry: `HOST:PORT`, or a list of these."""
+    balance: Literal["roundrobin", "leastconn", "random", "source", "first"] = "roundrobin"
+    """Who gets the next connection: each in turn, the one with fewest, the better of two, by client address, or the
+    first that can be reached, in the order of `targets` (of a service: of ids)."""
     hold: Time = 10.0
     """Seconds that a client waits for a backend while there is none; 0 fails at once."""
     hold_connections: Limit = 1000
@@ -154,6 +178,12 @@ class ListenConfig(PluginConfig):
         if service is not None and not _NAME.fullmatch(service):
             raise ValueError(_no_name(service, "service"))
         return service
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> "ListenConfig":
+        if self.targets and self.service is not None:
+            raise ValueError("'targets' stand in place of a 'service': leave one out")
+        return self
 
     @property
     def closes_after(self) -> float | None:
@@ -257,5 +287,5 @@ def binds_of(config: TcpProxyConfig) -> Iterator[tuple[str, str]]:
 
 
 def service_of(name: str, listener: ListenConfig) -> str:
-    """The service that a listener is for."""
-    return listener.service or name
+    """The service that a listener is for. That of its own targets has a name that no service of a registry has."""
+    return f"targets:{name}" if listener.targets else listener.service or name

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from discovery.codec import parse_address
 from discovery.model import Backend, Snapshot, State
 from discovery_tcpproxy.config import ListenConfig, TcpProxyConfig, service_of
 
@@ -120,3 +121,6 @@ def _wanted(config: TcpProxyConfig, snapshot: Snapshot) -> Iterable[Backend]:
         service = snapshot.services.get(name)
         if service is not None:
             yield from service.backends
+    for name, listener in config.listen.items():
+        for target in listener.targets:
+            yield Backend(service_of(name, listener), target, *parse_address(target))

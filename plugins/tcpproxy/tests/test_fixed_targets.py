@@ -1,0 +1,68 @@
+"""Listeners whose backends stand in the configuration, in place of a service of the registry."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from discovery.model import Backend
+from discovery.testing import snapshot
+from discovery_tcpproxy.config import TcpProxyConfig
+from discovery_tcpproxy.targets import names_to_resolve, services, settings, targets
+
+WEB = Backend("web", "b1", "10.0.0.1", 80)
+FIXED = "targets:web"
+
+
+def config(**listeners: Any) -> TcpProxyConfig:
+    return TcpProxyConfig.model_validate({"listen": listeners})
+
+
+def test_they_are_backends_in_the_order_given_whatever_the_registry_holds() -> None:
+    both = config(
+        web={"bind": ":8080", "targets": ["z.example:2", "10.0.0.9:1", "[FD00::0:1]:3"], "balance": "first"},
+        other={"bind": ":8081", "service": "web"},
+    )
+    contents = snapshot(WEB)
+    assert sorted(services(both)) == [FIXED, "web"]
+    assert names_to_resolve(both, contents) == {"z.example"}
+    found, problems = targets(both, contents, {"z.example": "10.0.0.7"})
+    assert [(each.host, each.port, each.id) for each in found[FIXED]] == [
+        ("10.0.0.7", 2, "z.example:2"),
+        ("10.0.0.9", 1, "10.0.0.9:1"),
+        ("fd00::1", 3, "[fd00::1]:3"),
+    ]
+    assert [each.id for each in found["web"]] == ["b1"]
+    assert problems == ()
+    assert not any(each.draining for each in found[FIXED])
+    told = settings(both, 0)
+    assert (told["web"]["service"], told["web"]["balance"]) == (FIXED, "first")
+    assert told["other"]["service"] == "web"
+
+
+def test_one_whose_name_has_no_address_is_left_out_and_told() -> None:
+    found, problems = targets(config(web={"bind": ":1", "targets": ["no.example:1", "10.0.0.9:1"]}), snapshot(), {})
+    assert [each.id for each in found[FIXED]] == ["10.0.0.9:1"]
+    (problem,) = problems
+    assert "no.example" in problem
+
+
+def test_one_may_be_given_alone() -> None:
+    found, _ = targets(config(web={"bind": ":1", "targets": "10.0.0.9:1"}), snapshot(), {})
+    assert [each.id for each in found[FIXED]] == ["10.0.0.9:1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"targets": ["10.0.0.9"]}, "'10.0.0.9' is not HOST:PORT"),
+        ({"targets": ["10.0.0.9:0"]}, "port 0"),
+        ({"targets": ["0.0.0.0:80"]}, "'0.0.0.0' is not an address that one can connect to"),
+        ({"targets": [80]}, "'80' is not HOST:PORT"),
+        ({"targets": ["a:1", "A:1"]}, "a:1 is given twice"),
+        ({"targets": ["a:1"], "service": "web"}, "leave one out"),
+    ],
+)
+def test_a_mistake_is_told(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        config(web={"bind": ":1", **options})
