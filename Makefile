@@ -31,7 +31,7 @@ test: .venv/.dev ## The tests, in parallel, without the slow faults and Docker
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker" $(ARGS)
 
 test-faults: .venv/.dev ## The tests that kill, stop and cut members of real clusters
-	@$(BIN)/pytest -m faults $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist load --maxschedchunk 1 -m faults $(ARGS)
 
 test-docker: .venv/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
 	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m docker $(ARGS)
