@@ -1,0 +1,123 @@
+"""Which clients may connect: networks that are allowed or denied, and limits in all and per client address. Pure."""
+
+import socket
+from bisect import bisect_right
+from collections.abc import Iterable
+
+_MAPPED = "::ffff:"
+
+
+def plain(address: str) -> str:
+    """An IP address as clients are known by: an IPv4 address mapped into IPv6 is that IPv4 address."""
+    return address[len(_MAPPED) :] if address.startswith(_MAPPED) and "." in address else address
+
+
+class Access:
+    """Allow and deny lists. Deny wins; once anything is allowed, nothing else is.
+
+    IPv4 clients are matched by IPv4 networks alone, also where they come in through an IPv6 socket: `::/0` is not them.
+    A client without an address (of a Unix socket, or hidden by a proxy) is in no network.
+    """
+
+    __slots__ = ("_allow", "_deny", "open")
+
+    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
+        """Take networks, `10.0.0.0/8`, or single addresses. Raises ValueError, in a line, for what is neither."""
+        self._allow = _Networks(allow)
+        self._deny = _Networks(deny)
+        self.open = not (self._allow or self._deny)
+        """Whether there are no lists, so that everybody is permitted."""
+
+    def permits(self, client: str) -> bool:
+        """Whether a client at this IP address (empty: none) may connect."""
+        if self.open:
+            return True
+        number = _number(plain(client))
+        return number not in self._deny and (not self._allow or number in self._allow)
+
+
+class Limits:
+    """How many connections there may be, in all and per client address; None: any number."""
+
+    __slots__ = ("_counts", "_per_client", "_total", "open")
+
+    def __init__(self, total: int | None = None, per_client: int | None = None) -> None:
+        """Begin with none."""
+        self.open = 0
+        self._total = total
+        self._per_client = per_client
+        self._counts: dict[str, int] = {}
+
+    def take(self, client: str) -> bool:
+        """Count a connection of a client, known by `plain`; False, without counting it, if there may be no more.
+
+        Clients without an address (empty) are limited in all alone: nobody could tell one from another.
+        """
+        if self._total is not None and self.open >= self._total:
+            return False
+        if self._per_client is not None and client:
+            count = self._counts.get(client, 0)
+            if count >= self._per_client:
+                return False
+            self._counts[client] = count + 1
+        self.open += 1
+        return True
+
+    def release(self, client: str) -> None:
+        """Count a connection that was taken no longer."""
+        self.open -= 1
+        count = self._counts.get(client, 0)
+        if count > 1:
+            self._counts[client] = count - 1
+        elif count:
+            del self._counts[client]
+
+
+class _Networks:
+    """A set of addresses, as ranges in order."""
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        ranges: list[tuple[int, int]] = sorted(map(_range, networks))
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in ranges:
+            if self._lasts and first <= self._lasts[-1]:
+                self._lasts[-1] = max(self._lasts[-1], last)
+            else:
+                self._firsts.append(first)
+                self._lasts.append(last)
+
+    def __len__(self) -> int:
+        return len(self._firsts)
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_right(self._firsts, number)
+        return at > 0 and number <= self._lasts[at - 1]
+
+
+_IPV4 = 1 << 128  # IPv4 comes after all of IPv6, so that one number tells both
+_NOWHERE = -1
+
+
+def _number(address: str) -> int:
+    try:
+        if ":" in address:
+            return int.from_bytes(socket.inet_pton(socket.AF_INET6, address.partition("%")[0]))
+        return _IPV4 + int.from_bytes(socket.inet_pton(socket.AF_INET, address))
+    except (OSError, ValueError):
+        return _NOWHERE
+
+
+def _range(text: str) -> tuple[int, int]:
+    import ipaddress  # a worker without lists starts without it
+
+    network = ipaddress.ip_network(text)
+    first, last = int(network.network_address), int(network.broadcast_address)
+    if network.version == 4:
+        return _IPV4 + first, _IPV4 + last
+    mapped = network.network_address.ipv4_mapped
+    if mapped is not None and network.prefixlen >= 96:
+        return _IPV4 + int(mapped), _IPV4 + int(mapped) + last - first
+    return first, last
