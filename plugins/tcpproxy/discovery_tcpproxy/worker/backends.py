@@ -53,6 +53,7 @@ class Backend:
         "id",
         "open",
         "port",
+        "rank",
         "received",
         "sent",
         "state",
@@ -67,6 +68,7 @@ class Backend:
         self.port = port
         self.weight = weight
         self.draining = draining
+        self.rank = 0  # its place in the list
         self.gone = False  # no longer registered
         self.family = AF_INET6 if ":" in host else AF_INET
         self.address = (host, port)
@@ -125,11 +127,12 @@ class Backends:
         open is the same object again.
         """
         before, self._by_key = self._by_key, {}
-        for record in records:
+        for rank, record in enumerate(records):
             key = record["id"], record["host"], record["port"]
             backend = before.pop(key, None) or self._leaving.pop(key, None) or Backend(*key)
             was = backend.takes, backend.weight
             backend.weight, backend.draining, backend.gone = record["weight"], record["draining"], False
+            backend.rank = rank
             self._by_key[key] = backend
             if was != (backend.takes, backend.weight):
                 self._withhold(backend)

@@ -1,5 +1,5 @@
-"""Choosing a backend: round robin, least connections, random of two, source hash. Pure; no choice but the first of a
-client by source hash takes longer than O(log n).
+"""Choosing a backend: round robin, least connections, random of two, source hash, the first in the list. Pure; no
+choice but that one, and the first of a client by source hash, takes longer than O(log n).
 
 A chooser knows the backends that may be chosen now; `add` and `discard` tell it which.
 """
@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Collection
 from hashlib import blake2b
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from discovery_tcpproxy.worker.access import plain
@@ -25,6 +26,7 @@ _PRIME = (1 << 61) - 1
 _REMEMBERED = 8192
 _DRAWS = 8
 _DEBRIS = 64
+_RANK = attrgetter("rank")
 
 
 class Chooser(Protocol):
@@ -205,10 +207,31 @@ class _Source:
         pass
 
 
+class _First:
+    """The first in the list; the others stand in for it, and weights count for nothing. O(n): such lists are short."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._backends: dict[Backend, None] = {}
+
+    def add(self, backend: Backend) -> None:
+        self._backends[backend] = None
+
+    def discard(self, backend: Backend) -> None:
+        self._backends.pop(backend, None)
+
+    def choose(self, client: str, tried: Collection[Backend] = ()) -> Backend | None:
+        return min((each for each in self._backends if each not in tried), key=_RANK, default=None)
+
+    def released(self, backend: Backend) -> None:
+        pass
+
+
 _KINDS: dict[str, Callable[[], Chooser]] = {
     "roundrobin": _Queue,
     "leastconn": _LeastConnections,
     "random": _RandomOfTwo,
     "source": _Source,
+    "first": _First,
 }
 KINDS = tuple(_KINDS)

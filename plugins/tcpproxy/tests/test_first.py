@@ -1,0 +1,62 @@
+"""The balance `first`: the first in the list that can be connected to, with the others as stand-ins."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery_tcpproxy.worker.backends import Backends
+
+
+def records(*names: str, draining: str = "") -> list[dict[str, Any]]:
+    return [{"id": name, "host": "10.0.0.1", "port": 1, "weight": 1, "draining": name in draining} for name in names]
+
+
+def connected(backends: Backends, now: float, down: str = "") -> str:
+    """Who a connection made at `now` reaches, where those that are `down` refuse."""
+    tried: list[Any] = []
+    while (backend := backends.next("10.9.9.9", tried, now)) is not None:
+        if backend.id in down:
+            backends.failed(backend, now)
+            tried.append(backend)
+            continue
+        backends.connected(backend)
+        backends.closed(backend)
+        return backend.id
+    return ""
+
+
+def test_a_stand_in_is_used_while_the_first_is_away_and_no_longer() -> None:
+    backends = Backends("first")
+    backends.update(records("b", "a", "c"))
+    assert connected(backends, 0) == "b"
+    assert connected(backends, 1, down="b") == "a"
+    assert connected(backends, 1, down="ba") == "c"
+    assert connected(backends, 1.1) == "c"  # the others are set aside
+    assert connected(backends, 100) == "b"
+    assert connected(backends, 100, down="b") == "a"
+
+
+def test_the_order_is_the_lists_own_as_it_is_now() -> None:
+    backends = Backends("first")
+    backends.update(records("a", "b"))
+    assert connected(backends, 0) == "a"
+    backends.update(records("c", "b", "a"))
+    assert connected(backends, 0) == "c"
+    backends.update(records("c", "b", "a", draining="c"))
+    assert connected(backends, 0) == "b"
+    backends.update(records("a"))
+    assert connected(backends, 0) == "a"
+
+
+@given(
+    order=st.permutations("abcde"), down=st.sets(st.sampled_from("abcde")), steps=st.integers(min_value=1, max_value=5)
+)
+def test_it_is_always_the_first_that_is_not_down(order: list[str], down: set[str], steps: int) -> None:
+    backends = Backends("first")
+    backends.balance("roundrobin")
+    backends.balance("first")
+    backends.update(records(*order))
+    expected = next((name for name in order if name not in down), "")
+    for step in range(steps):
+        assert connected(backends, step * 1000.0, "".join(down)) == expected
