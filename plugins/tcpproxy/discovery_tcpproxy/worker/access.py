@@ -1,5 +1,6 @@
 """Which clients may connect: networks that are allowed or denied, and limits in all and per client address. Pure."""
 
+import math
 import socket
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -44,32 +45,33 @@ class Limits:
     def __init__(self, total: int | None = None, per_client: int | None = None) -> None:
         """Begin with none."""
         self.open = 0
-        self._total = total
-        self._per_client = per_client
         self._counts: dict[str, int] = {}
+        self.change(total, per_client)
+
+    def change(self, total: int | None, per_client: int | None) -> None:
+        """Limit what comes from now on; what is there already counts."""
+        self._total = math.inf if total is None else total
+        self._per_client = math.inf if per_client is None else per_client
 
     def take(self, client: str) -> bool:
         """Count a connection of a client, known by `plain`; False, without counting it, if there may be no more.
 
         Clients without an address (empty) are limited in all alone: nobody could tell one from another.
         """
-        if self._total is not None and self.open >= self._total:
+        count = self._counts.get(client, 0)
+        if self.open >= self._total or (count >= self._per_client and client):
             return False
-        if self._per_client is not None and client:
-            count = self._counts.get(client, 0)
-            if count >= self._per_client:
-                return False
-            self._counts[client] = count + 1
+        self._counts[client] = count + 1
         self.open += 1
         return True
 
     def release(self, client: str) -> None:
         """Count a connection that was taken no longer."""
         self.open -= 1
-        count = self._counts.get(client, 0)
-        if count > 1:
-            self._counts[client] = count - 1
-        elif count:
+        count = self._counts[client] - 1
+        if count:
+            self._counts[client] = count
+        else:
             del self._counts[client]
 
 
@@ -115,9 +117,8 @@ def _range(text: str) -> tuple[int, int]:
 
     network = ipaddress.ip_network(text)
     first, last = int(network.network_address), int(network.broadcast_address)
-    if network.version == 4:
+    if isinstance(network, ipaddress.IPv4Network):
         return _IPV4 + first, _IPV4 + last
-    mapped = network.network_address.ipv4_mapped
-    if mapped is not None and network.prefixlen >= 96:
-        return _IPV4 + int(mapped), _IPV4 + int(mapped) + last - first
+    if first >> 32 == 0xFFFF:
+        return _IPV4 + (first & 0xFFFFFFFF), _IPV4 + (last & 0xFFFFFFFF)
     return first, last

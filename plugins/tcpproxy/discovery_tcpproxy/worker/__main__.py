@@ -1,0 +1,20 @@
+"""A worker: `python -m discovery_tcpproxy.worker FD`, FD being its end of a socket pair with the control plane."""
+
+import gc
+import signal
+import sys
+
+from discovery_tcpproxy.worker.control import serve
+
+
+def main() -> None:
+    """Serve. Signals of the terminal are the control plane's business; SIGTERM ends it as it is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.freeze()
+    gc.disable()  # what is made for a connection has no cycle left when it ends
+    serve(int(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Listening sockets: accepting, pausing, closing."""
+
+import select
+import socket
+
+from discovery_tcpproxy.worker.descriptors import EXHAUSTED
+from discovery_tcpproxy.worker.listener import Listener, Shared
+from discovery_tcpproxy.worker.stream import Closing
+
+_ACCEPTED = 32
+"""Connections accepted at once, so that those that are open are not kept waiting."""
+_WATCHED = select.EPOLLIN | select.EPOLLEXCLUSIVE
+
+
+class Acceptor:
+    """One listening socket. Level-triggered, and for one of the workers that wait (EPOLLEXCLUSIVE)."""
+
+    def __init__(self, sock: socket.socket, listener: Listener, shared: Shared) -> None:
+        """Prepare; `resume` begins."""
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit these
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        self.listener = listener
+        self._sock = sock
+        self._accept = getattr(sock, "_accept")  # noqa: B009 - what accept() makes of it costs more than the call
+        self._shared = shared
+        self._family, self._protocol = int(sock.family), sock.proto
+        self._watched = False
+
+    def resume(self) -> None:
+        """Accept."""
+        if not self._watched:
+            self._watched = True
+            self._shared.loop.add(self._sock.fileno(), self, _WATCHED)
+
+    def pause(self) -> None:
+        """Leave them in the kernel's queue."""
+        if self._watched:
+            self._watched = False
+            self._shared.loop.remove(self._sock.fileno())
+
+    def close(self) -> None:
+        """Accept no more."""
+        self.pause()
+        self._shared.loop.deferred.append(Closing(self._sock))
+
+    def event(self, events: int) -> None:
+        """Accept some."""
+        accept, accepted, descriptors = self._accept, self.listener.accepted, self._shared.descriptors
+        for _ in range(_ACCEPTED):
+            if descriptors.full():
+                return
+            try:
+                descriptor, address = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    descriptors.exhausted()
+                    return
+                continue  # a client that has gone already, which Linux reports here
+            accepted(socket.SocketType(self._family, socket.SOCK_STREAM, self._protocol, descriptor), address)
+
+    def failed(self, error: Exception) -> None:
+        """See `Handler`."""
+        fields = {"listener": self.listener.name, "error": f"{type(error).__name__}: {error}"}
+        self._shared.tell({"event": "log", "level": "error", "message": "accepting failed", "fields": fields})

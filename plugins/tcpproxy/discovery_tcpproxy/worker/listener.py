@@ -1,0 +1,358 @@
+"""A listener: accepts clients, finds a backend for each, holds those for whom there is none."""
+
+import errno
+import select
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from discovery_tcpproxy.worker import proxyproto
+from discovery_tcpproxy.worker.access import Access, Limits, plain
+from discovery_tcpproxy.worker.backends import Backend, Backends
+from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
+from discovery_tcpproxy.worker.figures import Figures
+from discovery_tcpproxy.worker.header import HeaderReader
+from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
+from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection, no_linger
+
+_DIALS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_OURS = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
+"""Errors of dialling that no backend is to blame for: there is no descriptor, or no free port, here."""
+_FAILED = select.EPOLLERR | select.EPOLLHUP
+_AGAIN = 0.25
+"""Seconds until dialling is tried anew where there was no descriptor or port for it."""
+_SOONEST = 0.02
+"""Seconds, at least, between two looks at those who are held."""
+_IDLE_LOOKS = 4
+"""How often connections are looked at in the time that they may be idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all listeners of a worker have in common."""
+
+    loop: Loop
+    buffer: Buffer
+    descriptors: Descriptors
+    tell: Callable[[Mapping[str, Any]], None]
+    """Send an event to the control plane."""
+    ended: Callable[[], None]
+    """A connection has ended."""
+
+
+class Listener:
+    """One listener, of any number of sockets; its connections outlive them."""
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        """Prepare; `configure` comes next."""
+        self.name = name
+        self.figures = Figures()
+        self.backends = Backends()
+        self.connections: set[Connection] = set()
+        self.service = ""
+        self._shared = shared
+        self._loop = shared.loop
+        self._settings: Mapping[str, Any] = {}
+        self._access = Access()
+        self._limits = Limits()
+        self._dialling = Deadlines[Connection](shared.loop, 0.0, self._unanswered)
+        self._held = Deadlines[Connection](shared.loop, 0.0, self._unserved)
+        self._headers = Deadlines[Connection](shared.loop, 0.0, self._no_header)
+        self._waking: Timer | None = None
+        self._idle: Timer | None = None
+        self._cramped = 0.0  # until then nothing can be dialled, for want of descriptors or ports
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings, those of `targets.settings`; connections go on, under the new ones where they can."""
+        before, self._settings = self._settings, settings
+        self.service = settings["service"]
+        if before.get("balance") != settings["balance"]:
+            self.backends.balance(settings["balance"])
+        self._access = Access(settings["allow"], settings["deny"])
+        counted = (connection.address[0] for connection in self.connections if connection.counted)
+        self._limits.change(settings["max_connections"], settings["max_connections_per_client"], counted)
+        self._dialling.seconds = settings["connect_timeout"]
+        self._held.seconds = settings["hold"]
+        self._headers.seconds = settings["accept_proxy"] or 0.0
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = None
+        self._watch_idle()
+
+    def update(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take the service's backends, all of them; those who are held are connected if they can be."""
+        left = frozenset(self.backends.update(records))
+        drain = self._settings["drain"]
+        if left and drain is not None:
+            if drain:
+                self._loop.call_later(drain, lambda: self._leave(left))
+            else:
+                self._leave(left)
+        self._wake()
+
+    def accepted(self, sock: socket.SocketType, address: Any) -> None:
+        """Serve a client that has just come."""
+        # IPv6 addresses have four parts, Unix sockets' clients none.
+        host, port = (plain(address[0]), address[1]) if isinstance(address, tuple) else ("", 0)
+        proxied = self._settings["accept_proxy"]
+        refusal = "" if proxied else self._refusal(host)
+        if refusal:
+            self.figures.rejected[refusal] += 1
+            no_linger(sock)
+            sock.close()  # it has never been watched, so that nothing is meant for it
+            return
+        self.figures.total += 1
+        loop = self._loop
+        connection = Connection(self, loop, self._shared.buffer, sock, (host, port))
+        connection.counted = not proxied
+        self.connections.add(connection)
+        self._shared.descriptors.taken += 1
+        client = connection.client
+        if proxied:
+            loop.add(client.fd, HeaderReader(connection, self.announced), WATCHED)
+            self._headers.add(connection)
+        else:
+            loop.add(client.fd, client, WATCHED)
+            self._dial(connection)
+
+    def announced(self, connection: Connection, source: tuple[str, int] | None) -> None:
+        """A proxy in front has told whom the connection is from (None: from itself)."""
+        self._headers.discard(connection)
+        if source is not None:
+            connection.address = plain(source[0]), source[1]
+        client = connection.client
+        self._loop.handlers[client.fd] = client
+        refusal = self._refusal(connection.address[0])
+        if refusal:
+            connection.abort(refusal)
+            return
+        connection.counted = True
+        self._dial(connection)
+
+    @property
+    def holding(self) -> int:
+        """How many wait for a backend."""
+        return len(self._held)
+
+    def state(self, connection: Connection) -> str:
+        """What a connection is at, in a word."""
+        server = connection.server
+        if connection.open and server is not None:
+            return "half-closed" if connection.client.eof or server.eof else "open"
+        if connection in self._headers:
+            return "header"
+        return "held" if connection in self._held else "connecting"
+
+    # What connections report.
+
+    def answered(self, connection: Connection, events: int) -> None:
+        """See `Owner`."""
+        server, backend = connection.server, connection.backend
+        if server is None or backend is None:
+            return
+        if events & _FAILED:
+            self._missed(connection)
+            self._dial(connection)
+            return
+        self._dialling.discard(connection)
+        seconds = self._loop.now - connection.dialled
+        backend.connect_seconds += seconds
+        figures = self.figures
+        figures.connected += 1
+        figures.connect_seconds += seconds
+        recovered = self.backends.connected(backend)
+        version = self._settings["send_proxy"]
+        connection.connected(self._header(connection, version) if version else b"")
+        if recovered:
+            self._wake()
+
+    def gone(self, connection: Connection) -> None:
+        """See `Owner`."""
+        connection.abort("gone")
+
+    def closed(self, connection: Connection) -> None:
+        """See `Owner`."""
+        figures, backend, server = self.figures, connection.backend, connection.server
+        self.connections.discard(connection)
+        sent = 0 if server is None else server.received
+        received = connection.client.received
+        figures.received += received
+        figures.sent += sent
+        if backend is not None:
+            backend.received += sent
+            backend.sent += received
+            if connection.open:
+                self.backends.closed(backend)
+            else:
+                self.backends.abandoned(backend)
+        if not connection.open:
+            for waiting in (self._dialling, self._held, self._headers):
+                waiting.discard(connection)
+            figures.rejected[connection.reason] += 1
+        if connection.counted:
+            self._limits.release(connection.address[0])
+        if self._settings["access_log"]:
+            self._log_access(connection, received, sent)
+        self._shared.ended()
+
+    def broken(self, connection: Connection, error: Exception) -> None:
+        """See `Owner`."""
+        message = f"{type(error).__name__}: {error}"
+        fields = {"listener": self.name, "client": connection.address[0], "error": message}
+        self._shared.tell({"event": "log", "level": "error", "message": "connection broken", "fields": fields})
+
+    # Finding a backend.
+
+    def _dial(self, connection: Connection) -> None:
+        settings, loop = self._settings, self._loop
+        host = connection.address[0]
+        while len(connection.tried) <= settings["retries"]:
+            backend = self.backends.next(host, connection.tried, loop.now, last_resort=not settings["hold"])
+            if backend is None:
+                break
+            connection.backend = backend
+            connection.dialled = loop.now
+            try:
+                sock = socket.SocketType(backend.family, _DIALS)
+            except OSError:
+                self._give_back(connection)
+                break
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = sock.connect_ex(backend.address)
+            if code in (errno.EINPROGRESS, 0):
+                if connection.tried:
+                    self.figures.retries += 1
+                connection.dial(sock)
+                self._dialling.add(connection)
+                return
+            sock.close()
+            if code in _OURS:
+                self._give_back(connection)
+                break
+            self._missed(connection)
+        self._hold(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        """It is not the backend's fault: wait until there may be room here."""
+        self._cramped = self._loop.now + _AGAIN
+        if connection.backend is not None:
+            self.backends.abandoned(connection.backend)
+            connection.backend = None
+
+    def _missed(self, connection: Connection) -> None:
+        """The backend could not be connected to."""
+        backend = connection.backend
+        if backend is None:
+            return
+        connection.backend = None
+        connection.tried += (backend,)
+        self._dialling.discard(connection)
+        connection.hang_up()
+        self.figures.connect_failures += 1
+        self.backends.failed(backend, self._loop.now)
+        self._schedule()
+
+    def _unanswered(self, connection: Connection) -> None:
+        self._missed(connection)
+        self._dial(connection)
+
+    # Holding.
+
+    def _hold(self, connection: Connection) -> None:
+        connection.tried = ()
+        if not self._settings["hold"]:
+            connection.abort("unserved")
+        elif connection.due is not None:
+            self._held.add(connection, connection.due)
+        elif len(self._held) >= self._settings["hold_connections"]:
+            connection.abort("full")
+        else:
+            self.figures.held += 1
+            connection.due = self._held.add(connection)
+        self._schedule()
+
+    def _unserved(self, connection: Connection) -> None:
+        connection.abort("unserved")
+
+    def _schedule(self) -> None:
+        """Have those who are held tried when a backend may be usable."""
+        if self._waking is None and self._held:
+            now = self._loop.now
+            at = self.backends.usable_at(now)
+            if at is not None:
+                self._waking = self._loop.call_later(max(at, self._cramped, now + _SOONEST) - now, self._woken)
+
+    def _woken(self) -> None:
+        self._waking = None
+        self._wake()
+
+    def _wake(self) -> None:
+        for connection in self._held.all():
+            at = self.backends.usable_at(self._loop.now)
+            if at is None or at > self._loop.now or self._cramped > self._loop.now:
+                break
+            self._held.discard(connection)
+            self._dial(connection)
+        self._schedule()
+
+    # The rest.
+
+    def _refusal(self, host: str) -> str:
+        """Why a client may not be served, or nothing: then it has been counted."""
+        if not self._access.permits(host):
+            return "denied"
+        return "" if self._limits.take(host) else "limit"
+
+    def _no_header(self, connection: Connection) -> None:
+        connection.abort("header")
+
+    def _header(self, connection: Connection, version: str) -> bytes:
+        address = connection.address
+        try:
+            here = connection.client.sock.getsockname()
+        except OSError:
+            here = ""
+        ends = (address, (plain(here[0]), here[1])) if address[0] and isinstance(here, tuple) else (None, None)
+        return proxyproto.write(version, *ends)
+
+    def _leave(self, left: frozenset[Backend]) -> None:
+        for connection in list(self.connections):
+            backend = connection.backend
+            if connection.open and backend in left and backend.gone:
+                connection.abort("left")
+
+    def _watch_idle(self) -> None:
+        seconds = self._settings["idle_timeout"]
+        if seconds:
+            self._idle = self._loop.call_later(min(max(seconds / _IDLE_LOOKS, 0.05), 60), self._close_idle)
+
+    def _close_idle(self) -> None:
+        now, seconds = self._loop.now, self._settings["idle_timeout"]
+        for connection in list(self.connections):
+            server = connection.server
+            if server is None or not connection.open:
+                continue
+            mark = connection.client.moved() + server.moved()
+            if mark != connection.mark:
+                connection.mark, connection.marked = mark, now
+            elif now - connection.marked >= seconds:
+                connection.close("idle")
+        self._watch_idle()
+
+    def _log_access(self, connection: Connection, received: int, sent: int) -> None:
+        backend = connection.backend
+        self._shared.tell(
+            {
+                "event": "access",
+                "listener": self.name,
+                "service": self.service,
+                "client": list(connection.address),
+                "backend": None if backend is None else backend.id,
+                "address": None if backend is None else list(backend.address),
+                "seconds": round(self._loop.now - connection.began, 6),
+                "received": received,
+                "sent": sent,
+                "end": connection.reason,
+            }
+        )

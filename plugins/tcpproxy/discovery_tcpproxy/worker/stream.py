@@ -1,0 +1,392 @@
+"""One connection: two ends, and the bytes between them.
+
+Both ends are watched edge-triggered, with one epoll_ctl. What is read from one is sent to the other at once; what the
+other does not take is kept, one buffer at most, and nothing more is read until it has gone. A FIN is passed on as one,
+and an RST as an RST.
+"""
+
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+from discovery_tcpproxy.worker.backends import Backend
+from discovery_tcpproxy.worker.loop import Loop
+
+WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+_SIZE = 1 << 18
+"""Bytes read at once: more calls cost more, more bytes fall out of the processor's cache."""
+_SMALL = 1 << 14
+"""The same while much is kept."""
+MUCH = 1 << 26
+"""Bytes kept for all slow readers together, above which reads become small."""
+_DRAINED = 16
+"""Reads of what somebody sent before it reset the connection."""
+_OUT = select.EPOLLOUT
+_READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLERR | select.EPOLLHUP
+_ERROR = select.EPOLLERR
+_URGENT = select.EPOLLPRI
+_END = select.EPOLLRDHUP | select.EPOLLHUP
+_TELLING = _END | _ERROR | _URGENT
+_DONTWAIT = socket.MSG_DONTWAIT
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class Owner(Protocol):
+    """Who makes connections, and is told what becomes of them."""
+
+    def answered(self, connection: "Connection", events: int) -> None:
+        """The dialled backend has answered, or has not."""
+
+    def gone(self, connection: "Connection") -> None:
+        """The client went away before it was connected."""
+
+    def closed(self, connection: "Connection") -> None:
+        """The connection has ended; its figures are final."""
+
+    def broken(self, connection: "Connection", error: Exception) -> None:
+        """Something is wrong with the program; the connection has been closed."""
+
+
+class Buffer:
+    """What all connections of a process read into, and how much is kept for slow readers."""
+
+    def __init__(self) -> None:
+        """Nothing is kept yet."""
+        self.bytes = bytearray(_SIZE)
+        self.view = memoryview(self.bytes)
+        self.size = _SIZE
+        self.kept = 0
+
+    def keep(self, count: int) -> None:
+        """Count bytes that are kept, or no longer (negative)."""
+        self.kept += count
+        self.size = _SMALL if self.kept > MUCH else _SIZE
+
+
+class End:
+    """One end of a connection."""
+
+    __slots__ = (
+        "busy",
+        "connection",
+        "eof",
+        "events",
+        "fd",
+        "peer",
+        "pending",
+        "ready",
+        "received",
+        "recv_into",
+        "send",
+        "sock",
+        "takes",
+    )
+
+    def __init__(self, connection: "Connection", sock: socket.SocketType, *, takes: bool) -> None:
+        """An end without a peer; `takes`: bytes can be sent there."""
+        self.connection = connection
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.recv_into = sock.recv_into
+        self.send = sock.send
+        self.peer: End = _NOBODY
+        self.pending: memoryview | None = None
+        self.takes = takes
+        self.ready = False  # something can be read, but the peer did not take it
+        self.busy = False  # it waits for its turn
+        self.events = 0  # what was last reported, while ready or busy
+        self.eof = False
+        self.received = 0
+
+    def event(self, events: int) -> None:
+        """Read, flush or connect."""
+        if events & _OUT and not self.takes:
+            self._writable(events)
+            if self.peer is _NOBODY:
+                return
+        if events & _READ:
+            if self.peer.takes:
+                self.copy(events)
+            else:
+                self._wait(events)
+
+    def turn(self) -> None:
+        """Go on with a read that filled the buffer: its descriptor will not be reported again."""
+        self.busy = False
+        if self.peer.takes:
+            self.copy(self.events)
+        else:
+            self.ready = True
+
+    def failed(self, error: Exception) -> None:
+        """Give the connection up."""
+        connection = self.connection
+        connection.abort()
+        connection.owner.broken(connection, error)
+
+    def copy(self, events: int) -> None:
+        """Read once, and send it to the peer. A short read has drained the socket."""
+        connection = self.connection
+        buffer = connection.buffer
+        size = buffer.size
+        try:
+            count = self.recv_into(buffer.bytes, size, _DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            connection.abort()
+            return
+        if not count:
+            if events & _ERROR:  # it was reset after its FIN
+                connection.abort()
+            else:
+                self._ended()
+            return
+        self.received += count
+        peer = self.peer
+        try:
+            sent = peer.send(buffer.view[:count], _DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            peer.last_words()
+            connection.abort()
+            return
+        if sent < count:
+            peer.keep(buffer.view[sent:count])
+            self.ready, self.events = True, events
+        elif count == size or events & (_URGENT | _ERROR):  # a read stops at urgent data, however much follows
+            self.events = events
+            if not self.busy:
+                self.busy = True
+                connection.loop.busy.append(self)
+        elif events & _END:
+            self._ended()
+
+    def keep(self, data: memoryview) -> None:
+        """Send this as soon as it can be; nothing else before it."""
+        self.pending = memoryview(bytes(data))
+        self.takes = False
+        self.connection.buffer.keep(len(data))
+
+    def moved(self) -> int:
+        """Bytes that came in here and have been handed on, more or less."""
+        return self.received if self.pending is None else self.received - len(self.pending)
+
+    def settle(self) -> None:
+        """Pass the end of the stream on, unless both have ended by now."""
+        if self.connection.closed:
+            return
+        try:
+            self.peer.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.connection.abort()
+
+    def _ended(self) -> None:
+        peer = self.peer
+        if self.eof:
+            return
+        self.eof = True
+        if peer.eof:
+            self.connection.close()
+            return
+        peer.takes = False
+        self.connection.loop.deferred.append(self)
+
+    def _wait(self, events: int) -> None:
+        """Read when the peer takes something again, or when there is one."""
+        self.ready, self.events = True, events
+        if events & _ERROR:
+            connection = self.connection
+            if connection.open:
+                connection.abort()
+            else:
+                connection.owner.gone(connection)
+
+    def _writable(self, events: int) -> None:
+        pending = self.pending
+        connection = self.connection
+        if pending is None:
+            if not connection.open and not connection.closed:
+                connection.owner.answered(connection, events)
+            return
+        try:
+            sent = self.send(pending, _DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.last_words()
+            connection.abort()
+            return
+        connection.buffer.keep(-sent)
+        if sent < len(pending):
+            self.pending = pending[sent:]
+            return
+        self.pending = None
+        self.takes = True
+        self.resume()
+
+    def resume(self) -> None:
+        """Have the peer read what it has been waiting with."""
+        peer = self.peer
+        if peer.ready:
+            peer.ready = False
+            peer.copy(peer.events)
+
+    def last_words(self) -> None:
+        """Hand on what this end had sent before it reset the connection: often it says why."""
+        peer, buffer = self.peer, self.connection.buffer
+        if not peer.takes:
+            return
+        try:
+            for _ in range(_DRAINED):
+                count = self.recv_into(buffer.bytes, buffer.size, _DONTWAIT)
+                if not count:
+                    return
+                self.received += count
+                peer.send(buffer.view[:count], _DONTWAIT)
+        except OSError:
+            return
+
+
+class Connection:
+    """A client, and the backend that it is connected to, if it is yet."""
+
+    __slots__ = (
+        "address",
+        "backend",
+        "began",
+        "buffer",
+        "client",
+        "closed",
+        "counted",
+        "dialled",
+        "due",
+        "loop",
+        "mark",
+        "marked",
+        "open",
+        "owner",
+        "reason",
+        "reset",
+        "server",
+        "tried",
+    )
+
+    def __init__(
+        self, owner: Owner, loop: Loop, buffer: Buffer, sock: socket.SocketType, address: tuple[str, int]
+    ) -> None:
+        """A client that has just come, from an IP address and port (of a Unix socket: empty, and 0)."""
+        self.owner = owner
+        self.loop = loop
+        self.buffer = buffer
+        self.address = address
+        self.client = End(self, sock, takes=True)
+        self.server: End | None = None
+        self.open = False
+        self.closed = False
+        self.reset = False
+        self.reason = ""
+        self.backend: Backend | None = None
+        self.tried: tuple[Backend, ...] = ()
+        self.counted = False  # against the listener's limits
+        self.began = loop.now
+        self.dialled = 0.0
+        self.due: float | None = None  # when holding it ends
+        self.mark = -1  # what had moved when it was last looked at, and since when no more has
+        self.marked = 0.0
+
+    def dial(self, sock: socket.SocketType) -> None:
+        """Have this socket, which is connecting, as the other end."""
+        self.server = server = End(self, sock, takes=False)
+        server.peer = self.client
+        self.client.peer = server
+        self.loop.add(server.fd, server, WATCHED)
+
+    def hang_up(self) -> None:
+        """Close the socket that did not become connected."""
+        server = self.server
+        if server is not None:
+            self.server = None
+            self.client.peer = _NOBODY
+            server.peer = _NOBODY
+            self.loop.forget(server.fd)
+            self.loop.deferred.append(Closing(server.sock))
+
+    def connected(self, header: bytes = b"") -> None:
+        """Begin to copy, after this header to the backend."""
+        server = self.server
+        assert server is not None  # noqa: S101
+        self.open = True
+        if header:
+            try:
+                sent = server.send(header, _DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.abort()
+                return
+            if sent < len(header):
+                server.keep(memoryview(header)[sent:])
+                return
+        server.takes = True
+        server.resume()
+
+    def close(self, reason: str = "done") -> None:
+        """Close both ends, each with a FIN, unless there is something unread."""
+        if self.closed:
+            return
+        self.closed = True
+        self.reason = reason
+        for end in (self.client, self.server):
+            if end is not None:
+                if end.pending is not None:
+                    self.buffer.keep(-len(end.pending))
+                    end.pending = None
+                self.loop.forget(end.fd)
+                end.takes = False
+                end.peer = _NOBODY
+        self.loop.deferred.append(self)
+        self.owner.closed(self)
+
+    def abort(self, reason: str = "reset") -> None:
+        """Close both ends, each with an RST."""
+        if not self.closed:
+            self.reset = True
+            self.close(reason)
+
+    def settle(self) -> None:
+        """Close the sockets."""
+        for end in (self.client, self.server):
+            if end is not None:
+                sock = end.sock
+                if self.reset:
+                    no_linger(sock)
+                sock.close()
+        self.client, self.server = _NOBODY, None  # no cycle is left
+
+
+class Closing:
+    """A socket that is closed at the end of the batch."""
+
+    __slots__ = ("settle",)
+
+    def __init__(self, sock: socket.SocketType) -> None:
+        """Close this one."""
+        self.settle: Callable[[], None] = sock.close
+
+
+def no_linger(sock: socket.SocketType) -> None:
+    """Have it closed with an RST."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    except OSError:
+        return  # it is closed all the same
+
+
+_NOBODY: End = object.__new__(End)
+_NOBODY.takes = False
+_NOBODY.eof = False
+_NOBODY.ready = False
