@@ -22,6 +22,7 @@ __all__ = [
     "OwnerOption",
     "RegistryOption",
     "RunDirOption",
+    "StateDirOption",
     "TtlOption",
     "drop_in_registry",
     "serve",
@@ -42,6 +43,12 @@ RegistryOption = Annotated[
 ]
 TtlOption = Annotated[
     float, typer.Option(metavar="SECONDS", min=1.0, help="How long it stays registered after this machine died.")
+]
+StateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", readable=False, envvar="DISCOVERY_STATE_DIR", help="Where the last good snapshot is kept."
+    ),
 ]
 OwnerOption = Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")]
 

@@ -1,0 +1,164 @@
+"""`discovery ambassador` and `forward`, as polvi/dynamic-etcd-amb and simple-amb were used, and `connections`.
+
+The first two are shorthands for a configuration of the consumer `tcpproxy`.
+"""
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Annotated, Any, Literal
+
+import typer
+
+from discovery.addresses import is_loopback, is_unspecified
+from discovery.codec import parse_address, validate
+from discovery.commands import RegistryOption, RunDirOption, StateDirOption, drop_in_registry, serve
+from discovery.errors import ConfigError, RecordError
+from discovery.model import Backend
+from discovery_tcpproxy.config import bind_address
+
+FORWARD_BIND = "0.0.0.0:10000"
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+HoldOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", min=0.0, help="How long a client waits while there is nobody to carry it to. Default: 10."
+    ),
+]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that carry the bytes.")]
+SendProxyOption = Annotated[
+    Literal["v1", "v2"] | None, typer.Option(help="Tell backends who the client is, by the PROXY protocol.")
+]
+IdleOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", min=0.0, help="Close a connection on which nothing moves for so long. Default: never."
+    ),
+]
+
+
+def ambassador(
+    service: Annotated[str, typer.Argument(help="The service to carry connections to; it need not exist yet.")],
+    port: Annotated[str, typer.Argument(help="The port to listen on.")],
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="An address of this machine. Repeatable. Default: 0.0.0.0."),
+    ] = None,
+    balance: Annotated[
+        Literal["roundrobin", "leastconn", "random", "source"] | None,
+        typer.Option(help="How a backend is chosen. Default: roundrobin."),
+    ] = None,
+    hold: HoldOption = None,
+    idle_timeout: IdleOption = None,
+    send_proxy: SendProxyOption = None,
+    workers: WorkersOption = 1,
+    registry: RegistryOption = None,
+    run_dir: RunDirOption = None,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Listen on a fixed port, and carry TCP to whichever backends the registry names now.
+
+    Runs until Ctrl-C or SIGTERM; connections then have half a minute to finish.
+
+    \b
+    discovery ambassador redis 6379
+    discovery ambassador postgres 5432 --listen 127.0.0.1 --registry etcd://10.0.0.1:2379
+    """
+    number = _port(port)
+    try:
+        validate(Backend(service, "any", "localhost", number))
+    except RecordError as error:
+        raise ConfigError(str(error)) from None
+    binds = [_bind(address, number) for address in listen or ("0.0.0.0",)]  # noqa: S104 - as its original does
+    listener = _listener(binds, service=service, balance=balance, hold=hold, idle=idle_timeout, proxy=send_proxy)
+    return serve(
+        registry=drop_in_registry(registry),
+        consumers={_instance("ambassador", binds): _table({service: listener}, workers)},
+        run_dir=run_dir,
+        state_dir=state_dir,
+    )
+
+
+def forward(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="HOST:PORT...", help="Where to: the first that can be reached; the others stand in."),
+    ],
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help=f"Where to listen, or unix:/PATH. Repeatable. Default: {FORWARD_BIND}."),
+    ] = None,
+    hold: HoldOption = None,
+    idle_timeout: IdleOption = None,
+    send_proxy: SendProxyOption = None,
+    workers: WorkersOption = 1,
+    run_dir: RunDirOption = None,
+) -> int:
+    """Listen on a fixed address, and carry TCP to another, without any registry.
+
+    Of several targets the first that can be reached is used. Runs until Ctrl-C or SIGTERM.
+
+    \b
+    discovery forward 10.0.0.5:4001
+    discovery forward db1:5432 db2:5432 --listen 127.0.0.1:5432
+    """
+    try:
+        binds = [bind_address(each) for each in listen or (FORWARD_BIND,)]
+        _no_circle(targets, binds)
+    except (RecordError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    listener = _listener(binds, targets=targets, balance="first", hold=hold, idle=idle_timeout, proxy=send_proxy)
+    return serve(
+        registry="memory://",  # which holds nothing, and is always there
+        consumers={_instance("forward", binds): _table({"forward": listener}, workers)},
+        run_dir=run_dir,
+    )
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise ConfigError(f"the port {text!r} is not a number from 1 to 65535")
+    return int(text)
+
+
+def _bind(address: str, port: int) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        raise ConfigError(
+            f"--listen {address!r} is not an address such as 0.0.0.0, 127.0.0.1 or ::1 (the port is {port} already)"
+        ) from None
+    return f"[{parsed}]:{port}" if parsed.version == 6 else f"{parsed}:{port}"
+
+
+def _no_circle(targets: Iterable[str], binds: Iterable[str]) -> None:
+    """Refuse to carry to ourselves, which would not end. Raises RecordError, ValueError."""
+    for target, bind in product(targets, binds):
+        host, port = parse_address(target)
+        at, _, number = bind.rpartition(":")
+        at = at.strip("[]")
+        if number == str(port) and (
+            host == at or (is_loopback(host) and is_unspecified(at)) or (host == "localhost" and is_loopback(at))
+        ):
+            raise ValueError(f"the target {target} is where we listen: choose another address with --listen")
+
+
+def _listener(
+    binds: Sequence[str], *, hold: float | None, idle: float | None, proxy: str | None, **settings: Any
+) -> dict[str, Any]:
+    given = {**settings, "hold": hold, "idle_timeout": idle, "send_proxy": proxy}
+    return {"bind": list(binds), **{name: value for name, value in given.items() if value is not None}}
+
+
+def _table(listeners: Mapping[str, Mapping[str, Any]], workers: int) -> dict[str, Any]:
+    return {"plugin": "tcpproxy", "workers": workers, "listen": listeners}
+
+
+def _instance(command: str, binds: Sequence[str]) -> str:
+    """An instance of its own for each set of addresses: its directory and its lock have this name."""
+    text = ",".join(binds)
+    readable = _NOT_IN_A_NAME.sub("-", text).strip("-")[:32]
+    return f"{command}-{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
