@@ -1,8 +1,9 @@
-"""The admin endpoint: health, readiness, metrics and the state as JSON. Reads only; knows nothing but a status."""
+"""The admin endpoint: health, readiness, metrics and the state as JSON. Reads only."""
 
+import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -10,21 +11,27 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
 from discovery.documents import record, snapshot_document
-from discovery.errors import ConfigError
+from discovery.errors import ConfigError, describe
 from discovery.isolation import PluginStatus
+from discovery.plugin import Sample
 from discovery.providing import ProvidingStatus
-from discovery.runner import ConsumerStatus
+from discovery.runner import ConsumerStatus, Runner
 from discovery.status import DaemonStatus, metrics
 
 Status = Callable[[], DaemonStatus]
+Consumers = Callable[[], Mapping[str, Runner]]
+
+ANSWER_SECONDS = 2.0
+"""How long a consumer has to answer before it is gone on without."""
 
 
 class Admin:
-    """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot`, `/api/consumers` and `/api/providers`."""
+    """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot`, `/api/consumers[/NAME]` and `/api/providers`."""
 
-    def __init__(self, status: Status) -> None:
-        """`status` is asked anew for every request."""
+    def __init__(self, status: Status, consumers: Consumers) -> None:
+        """Both are asked anew for every request."""
         self._status = status
+        self._runners = consumers
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -38,6 +45,7 @@ class Admin:
                 web.get("/metrics", self._metrics),
                 web.get("/api/snapshot", self._snapshot),
                 web.get("/api/consumers", self._consumers),
+                web.get("/api/consumers/{name}", self._inspect),
                 web.get("/api/providers", self._providers),
             ]
         )
@@ -59,7 +67,9 @@ class Admin:
             self._runner = None
 
     async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(text="/healthz\n/readyz\n/metrics\n/api/snapshot\n/api/consumers\n/api/providers\n")
+        return web.Response(
+            text="/healthz\n/readyz\n/metrics\n/api/snapshot\n/api/consumers\n/api/consumers/NAME\n/api/providers\n"
+        )
 
     async def _healthz(self, _: web.Request) -> web.Response:
         # An unreachable registry is reported but is no illness: to be restarted for it would lose what we serve.
@@ -80,8 +90,10 @@ class Admin:
         return web.json_response(document, status=503 if waiting else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        runners = self._runners()
+        figures = await asyncio.gather(*(runner.samples(ANSWER_SECONDS) for runner in runners.values()))
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Once(self._status()))
+        registry.register(_Once(self._status(), dict(zip(runners, figures, strict=True))))
         body = exposition.generate_latest(registry)
         return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE_LATEST})
 
@@ -96,16 +108,32 @@ class Admin:
     async def _consumers(self, _: web.Request) -> web.Response:
         return web.json_response({"consumers": [_consumer(each) for each in self._status().consumers]})
 
+    async def _inspect(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        runner = self._runners().get(name)
+        if runner is None:
+            names = ", ".join(self._runners()) or "none"
+            return web.json_response({"error": f"there is no consumer {name!r}; there are: {names}"}, status=404)
+        try:
+            told = await runner.inspect(ANSWER_SECONDS)
+            return web.json_response({**told, **_consumer(runner.status)})
+        except TimeoutError:
+            status, error = 504, f"the consumer has not answered within {ANSWER_SECONDS:g} s"
+        except Exception as raised:  # noqa: BLE001 - a plugin may raise anything, or tell what is no JSON
+            status, error = 503, describe(raised)
+        return web.json_response({**_consumer(runner.status), "error": error}, status=status)
+
     async def _providers(self, _: web.Request) -> web.Response:
         return web.json_response({"providers": [_provider(each) for each in self._status().providers]})
 
 
 class _Once(Collector):
-    def __init__(self, status: DaemonStatus) -> None:
+    def __init__(self, status: DaemonStatus, figures: Mapping[str, Iterable[Sample]]) -> None:
         self._status = status
+        self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
-        return metrics(self._status)
+        return metrics(self._status, self._figures)
 
 
 def _registry(status: DaemonStatus) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from discovery.config import Settings
 from discovery.errors import ConfigError, describe
 from discovery.files import FileWatch
 from discovery.following import Following
+from discovery.inheritance import Inheritance
 from discovery.instances import Instances, build
 from discovery.isolation import Phase
 from discovery.lastgood import state_dir
@@ -27,7 +28,6 @@ from discovery.runner import Instance, Runner
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
 
-SHUTDOWN_DEADLINE = 10.0
 CLOSE_DEADLINE = 2.0
 RELOAD_DELAY = 0.1
 
@@ -45,6 +45,7 @@ class Daemon:
         self._consumers: dict[str, Runner] = {}
         self._providers: dict[str, Providing] = {}
         self._following = Following(log, self._offer, self._wake)
+        self._inheritance = Inheritance()
         self._config_error: str | None = None
         self._admin: Admin | None = None
         self._loop = asyncio.get_running_loop()
@@ -78,6 +79,7 @@ class Daemon:
         self._report_broken(instances)
         if not instances.usable:
             return 1
+        self._inherit()
         self._registry = plugins.open_registry(self._settings.registry)
         self._admin = await self._start_admin(self._settings)
         on_stop(self._on_stop_signal)
@@ -116,6 +118,8 @@ class Daemon:
             if statuses and all(each.phase is Phase.DEAD for each in statuses):
                 self._log.error("nothing of what is configured can run")
                 return 1
+            if all(each.status.set_up or each.status.phase is Phase.DEAD for each in self._consumers.values()):
+                self._disinherit()
             self._following.raise_if_failed()
             self._changed.clear()
             waits = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._changed.wait())]
@@ -123,6 +127,18 @@ class Daemon:
             for wait in pending:
                 wait.cancel()
         return 0
+
+    # Sockets that others have opened
+
+    def _inherit(self) -> None:
+        sockets, faults = systemd.listen_fds()
+        for fault in faults:
+            self._log.warning("systemd passed what cannot be used", reason=fault)
+        self._inheritance = Inheritance(sockets)
+
+    def _disinherit(self) -> None:
+        for address in self._inheritance.close():
+            self._log.warning("nobody listens on an inherited socket, which was closed", address=address)
 
     # Consumers and providers
 
@@ -144,7 +160,7 @@ class Daemon:
         """Make the consumer `name` be `instance`; False if it is already."""
         runner = self._consumers.get(name)
         if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
-            runner = self._consumers[name] = Runner(instance, self._run_dir, self._log, self._wake)
+            runner = self._consumers[name] = Runner(instance, self._run_dir, self._log, self._wake, self._inheritance)
             if self._following.snapshot is not None:
                 runner.offer(self._following.snapshot)
             runner.start()
@@ -170,9 +186,11 @@ class Daemon:
             **{("consumer", name): self._consumers[name] for name in consumers},
             **{("provider", name): self._providers[name] for name in providers},
         }
+        limits = [each.stop_seconds for each in stopping.values()]
         for each in stopping.values():
             each.stop()
-        stopped = await asyncio.gather(*(each.join(SHUTDOWN_DEADLINE) for each in stopping.values()))
+        joins = (each.join(limit) for each, limit in zip(stopping.values(), limits, strict=True))
+        stopped = await asyncio.gather(*joins)
         for (kind, name), in_time in zip(stopping, stopped, strict=True):
             if not in_time:
                 self._log.error(f"{kind} did not stop in time and was abandoned", **{kind: name})
@@ -276,7 +294,7 @@ class Daemon:
         """Raises ConfigError if the address that was asked for cannot be had."""
         if settings.admin is None:
             return None
-        admin = Admin(lambda: self.status)
+        admin = Admin(lambda: self.status, lambda: self._consumers)
         try:
             await admin.start(*settings.admin)
         except ConfigError as error:

@@ -20,6 +20,7 @@ from discovery.plugin import Health
 
 HEALTH_EVERY = 2.0
 HEALTH_TIMEOUT = 10.0
+STOP_SECONDS = 10.0
 
 
 class Phase(StrEnum):
@@ -35,13 +36,17 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """An instance of a plugin as the core sees it. Instants are `time.monotonic()`, durations seconds."""
+    """An instance of a plugin as the core sees it. Instants are `time.monotonic()`, durations seconds.
+
+    `setup_tried` is whether a setup has ended, either way, and `set_up` whether one has succeeded.
+    """
 
     name: str
     plugin: str
     phase: Phase = Phase.STARTING
     phase_since: float = field(default_factory=time.monotonic)
     setup_tried: bool = False
+    set_up: bool = False
     failures: int = 0
     error: str | None = None
     health: Health = field(default_factory=Health)
@@ -105,7 +110,7 @@ class Isolated(ABC, Generic[I, P, S]):
 
     def _begin(self) -> None:
         """Note that the setup has succeeded."""
-        self._report(Phase.WAITING, setup_tried=True, error=None)
+        self._report(Phase.WAITING, setup_tried=True, set_up=True, error=None)
         self._changed()
 
     def _ends_us(self, error: BaseException) -> bool:
@@ -143,6 +148,11 @@ class Isolated(ABC, Generic[I, P, S]):
         while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread wakes no loop
             await asyncio.sleep(0.01)
         return not self._thread.is_alive()
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long it may take to stop."""
+        return STOP_SECONDS
 
     def reconfigure(self, instance: I) -> None:
         """Go on as `instance`. Returns at once."""
@@ -241,10 +251,13 @@ class Isolated(ABC, Generic[I, P, S]):
             return await self._follow(plugin, instance)
         finally:
             with self._uncut():
-                try:
-                    await plugin.teardown()
-                except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
-                    self._log.error("teardown failed", reason=describe(error))
+                await self._release(plugin)
+
+    async def _release(self, plugin: P) -> None:
+        try:
+            await plugin.teardown()
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+            self._log.error("teardown failed", reason=describe(error))
 
     async def _check_health(self, plugin: P) -> None:
         limit = asyncio.timeout(HEALTH_TIMEOUT)

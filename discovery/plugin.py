@@ -43,7 +43,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One figure of a consumer's, as Prometheus knows them; `name` without prefix, unit last: `connect_seconds`."""
+    """One figure of a consumer's, as Prometheus knows them; `name` without prefix, unit last: `connect_seconds`.
+
+    It is shown as `discovery_PLUGIN_NAME`, a counter with `_total` after it, with the label `consumer` added: the
+    instance's name. `name` and the names of labels are ASCII letters, digits and underscores.
+    """
 
     name: str
     value: float
@@ -59,8 +63,10 @@ class Context:
     `run_dir` belongs to this instance alone: it exists and is locked from before `setup` until after `teardown`
     (in a dry run neither; then nothing may be written there). `request_apply` asks for another `apply` of the latest
     snapshot, from any thread: for a consumer whose own inputs, such as a template or a certificate, have changed.
-    `inherited` are listening sockets that a predecessor or systemd handed over: `setup` takes those whose address it
-    wants, and leaves the others.
+    `inherited` are listening sockets that a predecessor or systemd handed over: `setup` takes those whose address
+    (`getsockname`) it wants by `socket.socket(fileno=each.detach())`, and leaves the others, which the core closes
+    after it. A setup that fails loses nothing: the next is offered them again. Once `hand_over` has returned sockets,
+    a successor may use `run_dir` already.
     """
 
     name: str
@@ -110,23 +116,28 @@ class Consumer(ABC, Generic[C]):
         return Health()
 
     def metrics(self) -> Iterable[Sample]:
-        """Its own figures. Called from any thread; returns at once."""
+        """Its own figures. Called between `setup` and `teardown` from any thread, beside all else; returns at once."""
         return ()
 
     async def inspect(self) -> Mapping[str, Any]:
-        """What it can tell of itself besides, as JSON can hold it: shown by the admin endpoint when asked for."""
+        """What it can tell of itself besides, as JSON can hold it: shown by the admin endpoint when asked for.
+
+        Called between `setup` and `teardown`; cancelled if it takes longer than a few seconds.
+        """
         return {}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Let go, for a successor in another process: stop accepting, and return the listening sockets.
 
-        Called instead of further applies; what is under way may go on until `teardown`, which follows, has ended.
+        Called once, after a `setup` that succeeded and instead of further applies. The sockets are the core's from
+        then on. `teardown` follows at once: it may let what is under way come to its end, as the successor does not
+        wait for it. But without sockets, as by default, the successor does wait until `teardown` has ended.
         """
         return ()
 
     @property
     def stop_seconds(self) -> float:
-        """How long `teardown` may take before this consumer is abandoned."""
+        """How long `teardown` may take before this consumer is abandoned; no less than 10 s. From any thread."""
         return 10.0
 
     async def teardown(self) -> None:

@@ -143,6 +143,11 @@ class Providing:
         stopped, withdrawn = await asyncio.gather(self._runner.join(timeout), _ended(self._keeping, timeout))
         return stopped and withdrawn
 
+    @property
+    def stop_seconds(self) -> float:
+        """How long it may take to stop."""
+        return self._runner.stop_seconds
+
     def _new_runner(self) -> ProviderRunner:
         return ProviderRunner(self._instance, self._run_dir, self._log, self._publish, self._changed)
 

@@ -1,16 +1,25 @@
 """Runs one consumer: a thread and loop of its own, latest wins, retry, health. Knows no registry."""
 
+import asyncio
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.backoff import delays
-from discovery.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus
+from discovery.errors import DiscoveryError, describe
+from discovery.figures import admit
+from discovery.inheritance import Identity, Inheritance
+from discovery.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
 from discovery.model import Snapshot, diff
-from discovery.plugin import AnyConsumer, Context, PluginConfig, Update
+from discovery.plugin import AnyConsumer, Context, PluginConfig, Sample, Update
 
 FINISH_GRACE = 2.0
 SLOW_APPLY = 30.0
@@ -60,6 +69,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         run_dir: Path,
         log: FilteringBoundLogger,
         changed: Callable[[], None] = lambda: None,
+        inheritance: Inheritance | None = None,
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
         super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed)
@@ -67,6 +77,13 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         self._behind_since = 0.0
         self._applied: Snapshot | None = None
         self._apply_requested = False
+        self._inheritance = inheritance or Inheritance()
+        self._offers: Mapping[Identity, socket.socket] = {}
+        self._made: AnyConsumer | None = None  # from before its setup until after its teardown
+        self._live: AnyConsumer | None = None  # from after its setup until before its teardown
+        self._turn = asyncio.Lock()
+        self._figuring: Future[tuple[Sample, ...]] | None = None
+        self._refused: dict[str, str] = {}
 
     @property
     def status(self) -> ConsumerStatus:
@@ -90,12 +107,83 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         self._apply_requested = True
         self._wake.set()
 
+    @property
+    def stop_seconds(self) -> float:
+        """How long it may take to stop: what the consumer says, but not less than any other."""
+        seconds = STOP_SECONDS
+        with suppress(Exception):  # a plugin may raise anything
+            seconds = float(self._made.stop_seconds) if self._made is not None else seconds
+        return max(STOP_SECONDS, seconds)
+
+    async def samples(self, timeout: float) -> tuple[Sample, ...]:
+        """The consumer's own figures; none while it is not set up, if it fails, or after `timeout` seconds.
+
+        What is wrong with them is logged once.
+        """
+        if self._figuring is None or self._figuring.done():
+            self._figuring = Future()
+            # A thread of its own: it is a plugin's, which may hang, and nobody waits for that at our end.
+            figure = threading.Thread(target=self._figure, args=(self._figuring,), name="metrics", daemon=True)
+            figure.start()
+        done, _ = await asyncio.wait({asyncio.wrap_future(self._figuring)}, timeout=timeout)
+        return done.pop().result() if done else ()
+
+    async def inspect(self, timeout: float) -> Mapping[str, Any]:
+        """What the consumer can tell of itself.
+
+        Raises DiscoveryError while it is not set up, TimeoutError after `timeout` seconds, or what the plugin raises.
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            raise DiscoveryError("it is not running")
+        asking = asyncio.run_coroutine_threadsafe(self._inspect(), loop)
+        async with asyncio.timeout(timeout):
+            return await asyncio.wrap_future(asking)
+
+    def _figure(self, answer: "Future[tuple[Sample, ...]]") -> None:
+        samples: tuple[Sample, ...] = ()
+        problems: dict[str, str] = {}
+        consumer = self._live
+        try:
+            samples, problems = admit(consumer.metrics() if consumer is not None else ())
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+            problems = {"metrics": describe(error)}
+        for name, reason in problems.items():
+            if self._refused.get(name) != reason:
+                self._log.warning("a figure cannot be shown", figure=name, reason=reason)
+        self._refused |= problems
+        answer.set_result(samples)
+
+    async def _inspect(self) -> Mapping[str, Any]:
+        async with self._turn:
+            if self._live is None:
+                raise DiscoveryError("it is not set up")
+            return dict(await self._live.inspect())
+
     def _make(self, instance: Instance) -> AnyConsumer:
-        return instance.consumer(instance.config, Context(instance.name, self._run_dir, self._log, self.request_apply))
+        self._offers = self._inheritance.offer()
+        inherited = tuple(self._offers.values())
+        try:
+            self._made = instance.consumer(
+                instance.config, Context(instance.name, self._run_dir, self._log, self.request_apply, inherited)
+            )
+        except BaseException:
+            self._inheritance.settle(self._offers, kept=False)
+            raise
+        return self._made
 
     def _begin(self) -> None:
+        self._inheritance.settle(self._offers, kept=True)
         self._applied, self._behind_since = None, time.monotonic()
+        self._live = self._made
         super()._begin()
+
+    async def _release(self, plugin: AnyConsumer) -> None:
+        async with self._turn:
+            self._live = None
+        self._inheritance.settle(self._offers, kept=False)
+        await super()._release(plugin)
+        self._made = None
 
     def _grace(self) -> float:
         return FINISH_GRACE if self._phase[0] is Phase.APPLYING else 0.0
@@ -108,7 +196,9 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         while not self._stopping.is_set():
             latest = self._instance
             if latest is not instance:
-                if not await consumer.reconfigure(latest.config):
+                async with self._turn:
+                    taken = await consumer.reconfigure(latest.config)
+                if not taken:
                     return latest
                 instance, anyway, not_before = latest, True, 0.0
             if self._apply_requested:
@@ -123,7 +213,8 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
                     not_before, anyway = time.monotonic() + next(waits), True
                 continue
             if time.monotonic() >= next_health:
-                await self._check_health(consumer)
+                async with self._turn:
+                    await self._check_health(consumer)
                 next_health = time.monotonic() + HEALTH_EVERY
             wake_at = min(next_health, not_before) if due else next_health
             woken = await self._wake.wait(wake_at - time.monotonic())
@@ -142,7 +233,8 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         begun = time.monotonic()
         self._enter(Phase.APPLYING)
         try:
-            await consumer.apply(Update(snapshot, previous, changes))
+            async with self._turn:
+                await consumer.apply(Update(snapshot, previous, changes))
         except BaseException as error:
             if self._ends_us(error):
                 raise

@@ -1,8 +1,10 @@
 """How the daemon is, as frozen data: what the admin endpoint shows and the metrics count."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
@@ -10,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from discovery.checks import Verdict
 from discovery.isolation import Phase
 from discovery.model import Snapshot, State
+from discovery.plugin import Sample
 from discovery.providing import ProvidingStatus
 from discovery.runner import ConsumerStatus
 
@@ -65,8 +68,17 @@ class DaemonStatus:
         }
 
 
-def metrics(status: DaemonStatus) -> Iterator[Metric]:
-    """The status as Prometheus metrics."""
+def metrics(status: DaemonStatus, own: Mapping[str, Iterable[Sample]] | None = None) -> Iterator[Metric]:
+    """The status as Prometheus metrics, and what consumers measure of their `own`, by instance name."""
+    taken: set[str] = set()
+    for metric in chain(_metrics(status), _own_metrics(status.consumers, own or {})):
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        if name not in taken:  # twice, it would make all of them unreadable
+            taken.add(name)
+            yield metric
+
+
+def _metrics(status: DaemonStatus) -> Iterator[Metric]:
     if status.connected is not None:
         yield GaugeMetricFamily(
             "discovery_registry_connected",
@@ -134,6 +146,20 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
         for phase in Phase:
             phases.add_metric((each.name, phase.value), float(each.phase is phase))
     yield from (revision, lag, behind, applies, failures, seconds, healthy, phases)
+
+
+def _own_metrics(consumers: tuple[ConsumerStatus, ...], own: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:
+    """Figures of instances of one plugin are one metric, told apart by the label `consumer`."""
+    families: dict[str, Metric] = {}
+    for consumer in consumers:
+        prefix = re.sub(r"[^a-zA-Z0-9_]", "_", f"discovery_{consumer.plugin}")
+        for sample in own.get(consumer.name, ()):
+            name = f"{prefix}_{sample.name}"
+            family = families.setdefault(name, Metric(name, sample.help, sample.kind))
+            if family.type == sample.kind:
+                exposed = f"{name}_total" if sample.kind == "counter" else name
+                family.add_sample(exposed, {"consumer": consumer.name, **sample.labels}, sample.value)
+    yield from families.values()
 
 
 def _provider_metrics(providers: tuple[ProvidingStatus, ...]) -> Iterator[Metric]:

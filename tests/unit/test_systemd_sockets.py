@@ -1,0 +1,103 @@
+"""Sockets that systemd passes: sd_listen_fds(3), in a process that was started as systemd starts one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+LOOK = """
+import json, os, socket
+from discovery.systemd import listen_fds
+sockets, faults = listen_fds()
+print(json.dumps({
+    "addresses": [list(each.getsockname()) for each in sockets],
+    "inherited": [os.get_inheritable(each.fileno()) for each in sockets],
+    "faults": faults,
+    "left": sorted(name for name in os.environ if name.startswith("LISTEN_")),
+    "open": sorted(number for number in range(3, 20) if os.path.exists(f"/proc/self/fd/{number}")),
+}))
+"""
+
+
+def launch(descriptors: list[int], **variables: str | None) -> dict[str, Any]:
+    """What `listen_fds` finds in a process that has these descriptors from 3 on; its pid is its own unless given."""
+
+    def prepare() -> None:
+        high = [os.dup2(each, 100 + at) for at, each in enumerate(descriptors)]  # out of the way of each other
+        for at, each in enumerate(high):
+            os.dup2(each, 3 + at)
+        os.closerange(3 + len(high), 256)
+
+    environment = {"LISTEN_FDS": str(len(descriptors)), "LISTEN_FDNAMES": "web", "LISTEN_PID": None, **variables}
+    set_pid = "import os, sys; os.environ.setdefault('LISTEN_PID', str(os.getpid())); "
+    exec_ = "os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
+    ended = subprocess.run(
+        [sys.executable, "-c", set_pid + exec_, LOOK],
+        env={**os.environ, **{name: value for name, value in environment.items() if value is not None}},
+        preexec_fn=prepare,
+        close_fds=False,
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+@pytest.fixture
+def listening() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("::1", 0), family=socket.AF_INET6) as two:
+        yield one, two
+
+
+def test_listening_sockets_are_taken_and_kept_from_children(listening: Any) -> None:
+    found = launch([each.fileno() for each in listening])
+    assert found["addresses"] == [list(each.getsockname()) for each in listening]
+    assert found["inherited"] == [False, False]
+    assert (found["faults"], found["left"]) == ([], [])
+
+
+@pytest.mark.parametrize("pid", ["1", "", "+1", "x"])
+def test_those_of_another_process_are_not_ours(listening: Any, pid: str) -> None:
+    found = launch([listening[0].fileno()], LISTEN_PID=pid)
+    assert (found["addresses"], found["left"], found["open"]) == ([], [], [3])
+
+
+@pytest.mark.parametrize("count", ["", "-1", "two", "1.0"])
+def test_a_count_that_is_none_is_told(listening: Any, count: str) -> None:
+    found = launch([listening[0].fileno()], LISTEN_FDS=count)
+    assert found["addresses"] == []
+    assert len(found["faults"]) == 1
+
+
+def test_none_are_none() -> None:
+    assert launch([], LISTEN_FDS="0")["addresses"] == launch([], LISTEN_FDS=None, LISTEN_PID="1")["addresses"] == []
+
+
+def test_fewer_than_announced_are_told_of_and_the_others_taken(listening: Any) -> None:
+    found = launch([listening[0].fileno()], LISTEN_FDS="900000")
+    assert found["addresses"] == [list(listening[0].getsockname())]
+    assert "descriptor 4 cannot be used" in found["faults"][0]
+
+
+def _connected() -> Any:
+    return socket.socketpair()[0]
+
+
+def _datagram() -> Any:
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+@pytest.mark.parametrize("make", [_connected, _datagram, socket.socket, tempfile.TemporaryFile])
+def test_what_is_no_listening_socket_is_closed_and_told(listening: Any, make: Callable[[], Any]) -> None:
+    with make() as other:
+        found = launch([other.fileno(), listening[0].fileno()])
+    assert found["addresses"] == [list(listening[0].getsockname())]
+    assert found["faults"] == ["descriptor 3 is no listening stream socket, and was closed"]
+    assert found["open"] == [4]
