@@ -129,7 +129,8 @@ class Backends:
         before, self._by_key = self._by_key, {}
         for rank, record in enumerate(records):
             key = record["id"], record["host"], record["port"]
-            backend = before.pop(key, None) or self._leaving.pop(key, None) or Backend(*key)
+            known = before.pop(key, None) or self._by_key.get(key) or self._leaving.pop(key, None)
+            backend = known or Backend(*key)
             was = backend.takes, backend.weight
             backend.weight, backend.draining, backend.gone = record["weight"], record["draining"], False
             backend.rank = rank
@@ -236,6 +237,10 @@ class Backends:
         for backend in self._aside:
             if backend.takes and backend not in tried:
                 return backend if last_resort or backend.failed_at + LAST_RESORT_DELAY <= now else None
+        if last_resort:
+            # Somebody else is finding out whether it is back.
+            probed = (each for each in self if each.state is State.PROBED and each.takes and each not in tried)
+            return next(probed, None)
         return None
 
     def _place(self, backend: Backend) -> None:

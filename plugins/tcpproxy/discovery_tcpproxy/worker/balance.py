@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _STRIDE = 1 << 32  # of a backend of weight 1
 _GOLDEN = 2654435769  # 2**32 by the golden ratio: multiples of it spread evenly
 _PRIME = (1 << 61) - 1
+_DRAWN = 1 << 53
 _REMEMBERED = 8192
 _DRAWS = 8
 _DEBRIS = 64
@@ -194,7 +195,7 @@ class _Source:
         chosen = None
         for backend, (factor, summand) in self._factors.items():
             if backend not in tried:
-                drawn = ((number * factor + summand) % _PRIME + 1) / (_PRIME + 2)
+                drawn = ((number * factor + summand) % _PRIME >> 8 | 1) / _DRAWN  # between 0 and 1, neither of them
                 if (score := -backend.weight / math.log(drawn)) > best:
                     best, chosen = score, backend
         if chosen is not None and not tried:

@@ -70,8 +70,7 @@ class Listener:
         if before.get("balance") != settings["balance"]:
             self.backends.balance(settings["balance"])
         self._access = Access(settings["allow"], settings["deny"])
-        counted = (connection.address[0] for connection in self.connections if connection.counted)
-        self._limits.change(settings["max_connections"], settings["max_connections_per_client"], counted)
+        self._limits.change(settings["max_connections"], settings["max_connections_per_client"])
         self._dialling.seconds = settings["connect_timeout"]
         self._held.seconds = settings["hold"]
         self._headers.seconds = settings["accept_proxy"] or 0.0

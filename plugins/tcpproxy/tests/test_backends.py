@@ -1,0 +1,305 @@
+"""What becomes of backends as they come, fail, recover and leave."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from discovery_tcpproxy.worker.backends import FIRST_DELAY, LAST_RESORT_DELAY, MOST_DELAY, Backend, Backends
+from discovery_tcpproxy.worker.balance import KINDS
+
+CLIENT = "192.0.2.9"
+
+
+def record(id_: str, host: str = "10.0.0.1", weight: int = 1, *, draining: bool = False) -> dict[str, Any]:
+    """A backend as it goes over the wire."""
+    return {"id": id_, "host": host, "port": 80, "weight": weight, "draining": draining}
+
+
+def having(*records: dict[str, Any], balance: str = "roundrobin") -> Backends:
+    """Backends without chance."""
+    backends = Backends(balance, random=lambda: 0.5)
+    backends.update(records)
+    return backends
+
+
+def taken(backends: Backends, now: float = 0.0, tried: Iterable[Backend] = (), *, last_resort: bool = False) -> Backend:
+    """The next one; there has to be one."""
+    backend = backends.next(CLIENT, tuple(tried), now, last_resort=last_resort)
+    assert backend is not None
+    return backend
+
+
+def failing(backends: Backends, now: float) -> Backend:
+    """The next one, which fails at once."""
+    backend = taken(backends, now)
+    backends.failed(backend, now)
+    return backend
+
+
+def test_without_backends_there_is_nothing_to_wait_for_but_one_that_comes() -> None:
+    backends = having()
+    assert backends.next(CLIENT, (), 0.0) is None
+    assert backends.next(CLIENT, (), 0.0, last_resort=True) is None
+    assert backends.usable_at(0.0) is None
+    backends.update([record("a")])
+    assert backends.usable_at(5.0) == 5.0
+    assert taken(backends, 5.0).id == "a"
+
+
+def test_what_is_known_stays_while_id_and_address_do() -> None:
+    backends = having(record("a"), record("b"))
+    one, other = sorted(backends, key=lambda backend: backend.id)
+    one.received = 7
+    assert backends.update([record("a", weight=5), record("b", host="10.0.0.2"), record("c")]) == [other]
+    assert {backend.id for backend in backends} == {"a", "b", "c"}
+    assert one in list(backends)
+    assert (one.weight, one.received, one.gone) == (5, 7, False)
+    assert other.gone
+    assert other not in list(backends)
+
+
+def test_who_comes_back_while_connections_are_open_is_the_same() -> None:
+    backends = having(record("a"))
+    one = taken(backends)
+    backends.connected(one)
+    assert backends.update([]) == [one]
+    assert backends.next(CLIENT, (), 0.0) is None
+    backends.update([record("a")])
+    assert list(backends) == [one]
+    assert not one.gone
+    backends.update([])
+    backends.closed(one)
+    backends.update([record("a")])
+    assert list(backends) != [one]
+
+
+def test_a_backend_that_is_named_twice_is_one() -> None:
+    backends = having(record("a"), record("a", weight=0))
+    assert len(backends) == 1
+    assert backends.next(CLIENT, (), 0.0) is None
+
+
+@pytest.mark.parametrize("told", [{"weight": 0}, {"draining": True}])
+def test_who_takes_no_new_connections_gets_none(told: dict[str, Any]) -> None:
+    backends = having(record("a"))
+    one = taken(backends)
+    backends.connected(one)
+    backends.update([record("a", **told)])
+    assert backends.next(CLIENT, (), 0.0) is None
+    assert backends.next(CLIENT, (), 0.0, last_resort=True) is None
+    assert backends.usable_at(0.0) is None
+    assert not one.gone
+    backends.update([record("a")])
+    assert taken(backends) is one
+    assert one.open == 2
+
+
+def test_who_fails_is_set_aside_and_then_probed_by_one() -> None:
+    backends = having(record("a"), record("b"))
+    bad = failing(backends, 0.0)
+    for _ in range(10):
+        assert taken(backends, 0.5) is not bad
+    # Its second is over: among those who come now, one goes there.
+    assert [taken(backends, 1.0) for _ in range(10)].count(bad) == 1
+    assert backends.connected(bad)
+    assert [taken(backends, 1.0) for _ in range(10)].count(bad) == 5
+
+
+def test_a_probe_that_is_abandoned_leaves_it_to_another() -> None:
+    backends = having(record("a"), record("b"))
+    bad = failing(backends, 0.0)
+    assert bad in [taken(backends, 1.0) for _ in range(10)]
+    backends.abandoned(bad)
+    assert [taken(backends, 1.0) for _ in range(10)].count(bad) == 1
+
+
+def test_the_delay_grows_to_a_limit_and_ends_with_success() -> None:
+    backends = having(record("a"), record("b"))
+    good, bad = taken(backends), taken(backends)
+    now = 0.0
+    delays = []
+    for _ in range(8):
+        backends.failed(bad, now)
+        delays.append(bad.until - now)
+        now = bad.until
+        while taken(backends, now) is not bad:
+            pass
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert backends.connected(bad)
+    backends.failed(taken(backends, now, [good]), now)
+    assert bad.until - now == FIRST_DELAY
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 100))
+def test_the_delay_is_jittered_and_never_over_the_limit(drawn: float, failures: int) -> None:
+    backends = Backends(random=lambda: drawn)
+    backends.update([record("a")])
+    one = taken(backends)
+    one.failures = failures
+    backends.failed(one, 0.0)
+    assert 0.8 * FIRST_DELAY <= one.until <= MOST_DELAY
+
+
+def test_many_that_fail_together_count_once() -> None:
+    backends = having(record("a"))
+    for _ in range(50):
+        taken(backends)
+    for _ in range(50):
+        backends.failed(next(iter(backends)), 0.0)
+    one = next(iter(backends))
+    assert (one.failures, one.connect_failures, one.open, one.dialling) == (1, 50, 0, 0)
+
+
+def test_when_all_are_set_aside_who_failed_first_is_tried_again_soon_by_one() -> None:
+    backends = having(record("a"), record("b"))
+    first = failing(backends, 0.0)
+    second = failing(backends, 0.1)
+    assert backends.next(CLIENT, (), 0.1) is None
+    assert backends.usable_at(0.1) == LAST_RESORT_DELAY
+    assert taken(backends, LAST_RESORT_DELAY) is first
+    assert backends.next(CLIENT, (), LAST_RESORT_DELAY) is None
+    assert backends.usable_at(LAST_RESORT_DELAY) == 0.1 + LAST_RESORT_DELAY
+    backends.failed(first, 0.3)
+    assert taken(backends, 0.4) is second
+    assert backends.usable_at(0.4) == 0.3 + LAST_RESORT_DELAY
+    assert backends.connected(second)
+    assert backends.usable_at(0.4) == 0.4
+
+
+def test_who_cannot_be_held_is_given_the_last_resort() -> None:
+    backends = having(record("a"), record("b"))
+    first = failing(backends, 0.0)
+    second = failing(backends, 0.0)
+    assert taken(backends, 0.0, last_resort=True) is first
+    assert taken(backends, 0.0, [first], last_resort=True) is second
+    # Both are being probed: a third goes along rather than fail.
+    assert taken(backends, 0.0, [first], last_resort=True) is second
+    assert backends.next(CLIENT, (first, second), 0.0, last_resort=True) is None
+    assert backends.next(CLIENT, (), 0.0) is None
+
+
+def test_nobody_who_was_tried_is_tried_again() -> None:
+    backends = having(record("a"), record("b"), record("c"))
+    tried: list[Backend] = []
+    for _ in range(3):
+        tried.append(taken(backends, 0.0, tried))
+    assert len(set(tried)) == 3
+    assert backends.next(CLIENT, tried, 0.0) is None
+
+
+def test_the_way_of_choosing_changes_in_place() -> None:
+    backends = having(record("a"), record("b"), balance="source")
+    assert len({taken(backends) for _ in range(10)}) == 1
+    backends.balance("roundrobin")
+    assert len({taken(backends) for _ in range(10)}) == 2
+
+
+class Life(RuleBasedStateMachine):
+    """Anything that may happen, in any order, against what has to hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.dials: list[tuple[Backend, bool]] = []  # and whether it probes
+        self.connections: list[Backend] = []
+        self.doubted: set[Backend] = set()  # has failed, and not been connected to since
+
+    @initialize(kind=st.sampled_from(KINDS), drawn=st.floats(0, 1, exclude_max=True))
+    def begin(self, kind: str, drawn: float) -> None:
+        self.backends = Backends(kind, random=lambda: drawn)
+
+    @rule(
+        records=st.lists(
+            st.builds(record, st.sampled_from("abcd"), st.just("10.0.0.1"), st.integers(0, 3), draining=st.booleans()),
+            unique_by=lambda each: each["id"],
+        )
+    )
+    def update(self, records: list[dict[str, Any]]) -> None:
+        before = set(self.backends)
+        left = self.backends.update(records)
+        assert set(left) == before - set(self.backends)
+        assert [each.id for each in self.backends] == [each["id"] for each in records]
+        assert all(backend.gone for backend in left)
+        self.doubted -= set(left)  # who comes back begins anew
+        self.dials = [(backend, probes and backend not in left) for backend, probes in self.dials]
+
+    @rule(client=st.sampled_from(["10.0.0.1", "10.0.0.2", ""]), last_resort=st.booleans(), data=st.data())
+    def dial(self, client: str, last_resort: bool, data: st.DataObject) -> None:
+        known = list(self.backends)
+        tried = data.draw(st.lists(st.sampled_from(known), unique=True)) if known else []
+        may = {backend for backend in known if backend.takes and backend not in tried}
+        one = self.backends.next(client, tried, self.now, last_resort=last_resort)
+        if one is None:
+            assert not (may if last_resort else may - self.doubted)
+            return
+        assert one in may
+        if one in self.doubted and not last_resort:
+            assert not any(backend is one and probes for backend, probes in self.dials), "two probe it"
+        self.dials.append((one, one in self.doubted and not last_resort))
+
+    @precondition(lambda self: self.dials)
+    @rule(data=st.data(), outcome=st.sampled_from(["connected", "failed", "abandoned"]))
+    def outcome(self, data: st.DataObject, outcome: str) -> None:
+        backend, _ = self.dials.pop(data.draw(st.integers(0, len(self.dials) - 1)))
+        if outcome == "connected":
+            self.backends.connected(backend)
+            self.doubted.discard(backend)
+            self.dials = [(each, probes and each is not backend) for each, probes in self.dials]
+            self.connections.append(backend)
+        elif outcome == "failed":
+            self.backends.failed(backend, self.now)
+            if not backend.gone:
+                self.doubted.add(backend)
+        else:
+            self.backends.abandoned(backend)
+
+    @precondition(lambda self: self.connections)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        self.backends.closed(self.connections.pop(data.draw(st.integers(0, len(self.connections) - 1))))
+
+    @rule(seconds=st.floats(0.01, 40))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def hold(self) -> None:
+        """Those who are held come when they were told to, and find somebody; not sooner."""
+        at = self.backends.usable_at(self.now)
+        if at is None or at > self.now:
+            assert self.backends.next("10.0.0.1", (), self.now) is None
+        if at is not None:
+            self.now = at
+            one = self.backends.next("10.0.0.1", (), self.now)
+            assert one is not None
+            self.dials.append((one, one in self.doubted))
+
+    @rule()
+    def nothing_spins(self) -> None:
+        """Whoever tries again and again at one moment, though every dial fails, is through soon."""
+        if self.connections or self.dials:
+            return
+        for _ in range(len(self.backends)):
+            one = self.backends.next("10.0.0.1", (), self.now)
+            if one is None:
+                break
+            self.backends.failed(one, self.now)
+            self.doubted.add(one)
+        assert self.backends.next("10.0.0.1", (), self.now) is None
+        at = self.backends.usable_at(self.now)
+        assert at is None or at >= self.now + LAST_RESORT_DELAY
+
+    @invariant()
+    def counters_are_right(self) -> None:
+        dialled = [backend for backend, _ in self.dials]
+        for backend in {*getattr(self, "backends", ()), *dialled, *self.connections}:
+            assert backend.dialling == dialled.count(backend)
+            assert backend.open == dialled.count(backend) + self.connections.count(backend)
+
+
+Life.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLife = Life.TestCase
