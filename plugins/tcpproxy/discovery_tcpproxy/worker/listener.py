@@ -185,6 +185,7 @@ class Listener:
                 self.backends.closed(backend)
             else:
                 self.backends.abandoned(backend)
+                self._schedule()  # what it was to find out somebody else has to
         if not connection.open:
             for waiting in (self._dialling, self._held, self._headers):
                 waiting.discard(connection)
