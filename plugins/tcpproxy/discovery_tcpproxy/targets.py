@@ -35,7 +35,7 @@ class Target:
 
 
 Targets = Mapping[str, tuple[Target, ...]]
-"""The backends of each service that a listener is for; a service without any is there, too."""
+"""The backends of each service that a listener is for. A service without any is there, too, if that is known."""
 
 
 def services(config: TcpProxyConfig) -> tuple[str, ...]:
@@ -43,19 +43,24 @@ def services(config: TcpProxyConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(service_of(name, listener) for name, listener in config.listen.items()))
 
 
-def names_to_resolve(config: TcpProxyConfig, snapshot: Snapshot) -> frozenset[str]:
+def names_to_resolve(config: TcpProxyConfig, snapshot: Snapshot | None) -> frozenset[str]:
     """The host names among the backends of the services that are asked for."""
     return frozenset(backend.host for backend in _wanted(config, snapshot) if not is_address(backend.host))
 
 
 def targets(
-    config: TcpProxyConfig, snapshot: Snapshot, addresses: Mapping[str, str]
+    config: TcpProxyConfig, snapshot: Snapshot | None, addresses: Mapping[str, str]
 ) -> tuple[dict[str, tuple[Target, ...]], tuple[str, ...]]:
     """The backends of every service asked for, and what is wrong: a line for each that had to be left out.
 
-    `addresses` has the IP address of each host name that could be resolved.
+    `addresses` has the IP address of each host name that could be resolved. Without a snapshot nothing is known of the
+    registry's services, which is not the same as that they have no backends.
     """
-    found: dict[str, list[Target]] = {service: [] for service in services(config)}
+    found: dict[str, list[Target]] = {
+        service_of(name, listener): []
+        for name, listener in config.listen.items()
+        if snapshot is not None or listener.targets
+    }
     problems = []
     for backend in _wanted(config, snapshot):
         host = backend.host if is_address(backend.host) else addresses.get(backend.host)
@@ -116,9 +121,21 @@ def _settings(name: str, listener: ListenConfig, config: TcpProxyConfig, worker:
     }
 
 
-def _wanted(config: TcpProxyConfig, snapshot: Snapshot) -> Iterable[Backend]:
-    for name in services(config):
-        service = snapshot.services.get(name)
+def preview(config: TcpProxyConfig, snapshot: Snapshot) -> str:
+    """Each listener with what it would carry connections to, as a diff from nothing."""
+    found, problems = targets(config, snapshot, {name: name for name in names_to_resolve(config, snapshot)})
+    lines = []
+    for name, listener in config.listen.items():
+        lines.append(f"+ {name}: {', '.join(listener.bind)}")
+        for each in found[service_of(name, listener)]:
+            host = f"[{each.host}]" if ":" in each.host else each.host
+            lines.append(f"+   {each.id} {host}:{each.port}" + (" (draining)" if each.draining else ""))
+    return "".join(f"{line}\n" for line in (*lines, *(f"# {problem}" for problem in problems)))
+
+
+def _wanted(config: TcpProxyConfig, snapshot: Snapshot | None) -> Iterable[Backend]:
+    for name in services(config) if snapshot is not None else ():
+        service = snapshot.services.get(name) if snapshot is not None else None
         if service is not None:
             yield from service.backends
     for name, listener in config.listen.items():

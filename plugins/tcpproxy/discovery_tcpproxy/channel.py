@@ -1,0 +1,108 @@
+"""Our end of the socket pair that a worker is told by: one question at a time, each answered."""
+
+import asyncio
+import itertools
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from discovery.errors import DiscoveryError, describe
+from discovery_tcpproxy import wire
+
+
+class WorkerError(DiscoveryError):
+    """A worker is gone, or does not answer."""
+
+
+class RefusedError(DiscoveryError):
+    """A worker says that it could not do what it was told, and goes on."""
+
+
+class Channel:
+    """Asks a worker; what it says of its own accord goes to `on_event`."""
+
+    def __init__(self, ours: socket.socket, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+        """Talk through `ours`, from the running loop."""
+        ours.setblocking(False)
+        self._socket = ours
+        self._on_event = on_event
+        self._reader = wire.Reader(ours)
+        self._numbers = itertools.count(1)
+        self._turn = asyncio.Lock()
+        self._waiting: tuple[int, asyncio.Future[dict[str, Any]]] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self._loop.add_reader(ours, self._read)
+
+    async def ask(
+        self, do: str, patience: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """What the worker answers. Raises WorkerError or RefusedError."""
+        async with self._turn:
+            number = next(self._numbers)
+            future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+            self._waiting = (number, future)
+            try:
+                async with asyncio.timeout(patience):
+                    await self._send(wire.encode({"do": do, "seq": number, **(message or {})}), descriptors)
+                    answer = await future
+            except TimeoutError:
+                raise WorkerError(f"no answer to {do!r} within {patience:g} s") from None
+            except OSError as error:
+                raise WorkerError(f"it is gone: {error.strerror}") from None
+            finally:
+                self._waiting = None
+                future.cancel()
+        if "error" in answer:
+            raise RefusedError(f"{do}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """Take what has arrived and hang up: the worker ends."""
+        if self._open:
+            with suppress(OSError, ValueError):
+                while self._reader.read():
+                    pass
+            with suppress(ValueError):
+                for message, _ in self._reader.frames():
+                    self._take(message)
+            self._open = False
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._fail("it was hung up on")
+
+    async def _send(self, frame: bytes, descriptors: Sequence[int]) -> None:
+        if not self._open:
+            raise WorkerError("it is gone")
+        # An answer is awaited before the next frame is sent, so that there is room for the first byte at least.
+        sent = socket.send_fds(self._socket, [frame], descriptors) if descriptors else 0
+        await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
+
+    def _read(self) -> None:
+        try:
+            alive = self._reader.read()
+            for message, _ in self._reader.frames():
+                self._take(message)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as error:
+            self._end(describe(error))
+        else:
+            if not alive:
+                self._end("it is gone")
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "event" in message:
+            self._on_event(message)
+        elif self._waiting is not None and message.get("re") == self._waiting[0] and not self._waiting[1].done():
+            self._waiting[1].set_result(message)
+
+    def _end(self, reason: str) -> None:
+        if self._open:
+            self._loop.remove_reader(self._socket)
+        self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        if self._waiting is not None and not self._waiting[1].done():
+            self._waiting[1].set_exception(WorkerError(reason))

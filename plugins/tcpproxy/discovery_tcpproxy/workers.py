@@ -1,0 +1,244 @@
+"""The worker processes: as many as there are to be, told what they are to do, replaced when they die or hang."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.backoff import delays
+from discovery.errors import ApplyError, DiscoveryError, describe
+from discovery_tcpproxy.channel import RefusedError, WorkerError
+from discovery_tcpproxy.config import TcpProxyConfig
+from discovery_tcpproxy.sums import Figures, add, left_of
+from discovery_tcpproxy.targets import Targets, settings
+from discovery_tcpproxy.worker_process import PATIENCE, Sockets, WorkerProcess
+
+POLL = 1.0
+"""Seconds between two looks at a worker's figures, by which it also shows that it does not hang."""
+_LIVED = 10.0
+"""Seconds after which a worker that dies has not failed to start."""
+_FOR_EVER = 7 * 86400.0
+"""Seconds that the connections of a worker too many may go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the workers are to be."""
+
+    config: TcpProxyConfig
+    sockets: Sockets
+    targets: Targets
+
+
+@dataclass
+class _Place:
+    """A worker's place, which one after another may have."""
+
+    number: int
+    worker: WorkerProcess | None = None
+    problem: str | None = None
+    retired: bool = False
+    deaths: int = 0
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by whoever does not want to wait any longer for the next try."""
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a worker was told everything, or could not be."""
+    keeper: "asyncio.Task[None] | None" = None
+
+
+class Workers:
+    """Starts, tells, watches and replaces them. Everything on one loop, but for the figures."""
+
+    def __init__(self, log: FilteringBoundLogger, patience: float = PATIENCE) -> None:
+        """None runs before the first `be`. `patience` is how many seconds one may take for an answer."""
+        self._log = log
+        self._patience = patience
+        self._desired: Desired | None = None
+        self._places: list[_Place] = []
+        self._gone: Figures = {}
+        self._replaced = 0
+        self._stopping = False
+
+    @property
+    def alive(self) -> tuple[WorkerProcess, ...]:
+        """Those that run."""
+        return tuple(place.worker for place in tuple(self._places) if place.worker is not None and place.worker.alive)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with them, a line each."""
+        return tuple(place.problem for place in self._places if place.problem is not None)
+
+    @property
+    def replaced(self) -> int:
+        """How many have died."""
+        return self._replaced
+
+    def figures(self) -> Figures:
+        """The sums of what they last reported, those of the dead included; from any thread."""
+        total = self._gone
+        for worker in self.alive:
+            total = add(total, worker.report)
+        return total
+
+    async def be(self, desired: Desired) -> None:
+        """Make it so; done when every worker that lives has said so. Raises ApplyError if none does, or one refuses."""
+        self._desired = desired
+        await self._resize(desired.config.workers)
+        for _ in range(2):  # the second time those are told that came in place of any that died of the first
+            outcomes = await asyncio.gather(*(self._tell(place) for place in self._current()), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, WorkerError):
+                    raise ApplyError(f"a worker refuses: {describe(outcome)}") from outcome
+            if any(place.worker is not None and place.worker.alive for place in self._current()):
+                return
+        raise ApplyError(f"no worker runs: {', '.join(self.problems) or 'they died'}")
+
+    async def reports(self, *, connections: bool) -> list[tuple[WorkerProcess, Mapping[str, Any]]]:
+        """What each that answers has to report now."""
+
+        async def one(worker: WorkerProcess) -> Mapping[str, Any]:
+            return await worker.ask_report(connections=connections)
+
+        workers = self.alive
+        answers = await asyncio.gather(*map(one, workers), return_exceptions=True)
+        return [(worker, each) for worker, each in zip(workers, answers, strict=True) if isinstance(each, Mapping)]
+
+    async def stop(self, grace: float) -> None:
+        """Let all stop accepting; they end when their connections have, after `grace` seconds in any case."""
+        self._stopping = True
+        for place in self._places:
+            if place.keeper is not None and (place.worker is None or not place.worker.alive):
+                place.keeper.cancel()
+        await asyncio.gather(*(self._stop(worker, grace) for worker in self.alive))
+
+    async def close(self, patience: float) -> None:
+        """Wait up to `patience` seconds until those that were stopped have ended, and end the others."""
+        self._stopping = True
+        workers = self.alive
+        if workers:
+            ended = [asyncio.ensure_future(worker.ended.wait()) for worker in workers]
+            _, late = await asyncio.wait(ended, timeout=patience)
+            for each in late:
+                each.cancel()
+        for place in self._places:
+            if place.keeper is not None:
+                place.keeper.cancel()
+        await asyncio.gather(
+            *(place.keeper for place in self._places if place.keeper is not None), return_exceptions=True
+        )
+        await asyncio.gather(*(worker.close() for worker in workers))
+        self._places = []
+
+    def _current(self) -> Iterator[_Place]:
+        return (place for place in self._places if not place.retired)
+
+    async def _resize(self, count: int) -> None:
+        have = {place.number for place in self._current()}
+        for place in [place for place in self._current() if place.number >= count]:
+            place.retired = True
+            if place.worker is not None and place.worker.alive:
+                self._log.info("a worker too many ends with its last connection", pid=place.worker.pid)
+                await self._stop(place.worker, _FOR_EVER)
+            elif place.keeper is not None:
+                place.keeper.cancel()
+        for number in range(count):
+            if number not in have:
+                place = _Place(number)
+                place.keeper = asyncio.create_task(self._keep(place), name=f"worker {number}")
+                self._places.append(place)
+
+    async def _tell(self, place: _Place) -> None:
+        """Tell the worker of this place; one that has just come is told by its keeper."""
+        if place.worker is None or not place.worker.alive:
+            place.tried.clear()
+            place.wanted.set()
+        await place.tried.wait()
+        if place.worker is not None and place.worker.alive and self._desired is not None:
+            try:
+                await self._tell_worker(place.worker)
+            except WorkerError as error:
+                self._end(place.worker, error)
+                raise
+
+    async def _tell_worker(self, worker: WorkerProcess) -> None:
+        desired = self._desired
+        if desired is not None:
+            told = settings(desired.config, worker.number)
+            await worker.tell(told, desired.sockets, desired.targets, desired.config.grace)
+
+    async def _keep(self, place: _Place) -> None:
+        """See to it that there is a worker in this place."""
+        waits = delays(0.1, 10.0)
+        try:
+            while not self._is_over(place):
+                begun = time.monotonic()
+                await self._one(place)
+                if self._is_over(place):
+                    return
+                if time.monotonic() - begun > _LIVED:
+                    waits = delays(0.1, 10.0)
+                elif place.deaths > 1:  # the first is replaced at once
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(next(waits)):
+                            await place.wanted.wait()
+                place.wanted.clear()
+        finally:
+            place.tried.set()
+            if place.retired and place in self._places:
+                self._places.remove(place)
+
+    def _is_over(self, place: _Place) -> bool:
+        return self._stopping or place.retired
+
+    async def _one(self, place: _Place) -> None:
+        """One worker's life."""
+        worker = None
+        told = False
+        try:
+            worker = place.worker = WorkerProcess(place.number, self._log, self._patience)
+            await self._tell_worker(worker)
+            place.problem = None
+            told = True
+            place.tried.set()
+            await self._watch(worker)
+        except (OSError, DiscoveryError) as error:
+            if worker is not None:
+                self._end(worker, error)
+            if not told:
+                place.tried.set()
+            place.problem = f"worker {place.number + 1}: {describe(error)}"
+        finally:
+            if worker is not None:
+                await worker.close()
+                self._gone = add(self._gone, left_of(worker.report))
+                place.worker = None
+        if not self._is_over(place):
+            place.deaths += 1
+            self._replaced += 1
+            how = worker.status if worker is not None else place.problem
+            place.problem = place.problem or f"worker {place.number + 1} has ended: {how}"
+            self._log.error("a worker has ended, and is replaced", worker=place.number + 1, reason=how)
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        while worker.alive:
+            with suppress(RefusedError):
+                await worker.ask_report()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL):
+                    await worker.ended.wait()
+
+    async def _stop(self, worker: WorkerProcess, grace: float) -> None:
+        try:
+            await worker.stop(grace)
+        except (WorkerError, RefusedError) as error:
+            self._end(worker, error)
+
+    def _end(self, worker: WorkerProcess, error: BaseException) -> None:
+        if worker.alive:
+            self._log.error("a worker is killed", pid=worker.pid, reason=describe(error))
+            worker.kill()

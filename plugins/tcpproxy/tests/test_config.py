@@ -1,0 +1,164 @@
+"""What can be configured, and how a mistake is told."""
+
+import re
+from typing import Any
+
+import pytest
+
+from discovery.errors import ConfigError
+from discovery_tcpproxy.config import TcpProxyConfig, bind_address, service_of
+from discovery_tcpproxy.targets import settings
+
+
+def configured(**options: Any) -> TcpProxyConfig:
+    return TcpProxyConfig.model_validate({"listen": {"web": "127.0.0.1:8080"}, **options})
+
+
+def web(**options: Any) -> dict[str, Any]:
+    return {"listen": {"web": {"bind": "127.0.0.1:8080", **options}}}
+
+
+def complaint(options: dict[str, Any]) -> str:
+    """What a person is told of a wrong configuration."""
+    from discovery.validation import validate
+
+    with pytest.raises(ConfigError) as caught:
+        validate(TcpProxyConfig, options, "discovery.toml", ("consumers", "tcp"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("localhost:80", "127.0.0.1:80"),
+        (":80", "127.0.0.1:80"),
+        ("*:80", "0.0.0.0:80"),
+        ("0.0.0.0:080", "0.0.0.0:80"),
+        ("[::]:80", "[::]:80"),
+        ("[0:0::1]:80", "[::1]:80"),
+        ("unix:/run/web.sock", "unix:/run/web.sock"),
+        ("/run/web.sock", "unix:/run/web.sock"),
+    ],
+)
+def test_an_address_has_one_form(written: str, means: str) -> None:
+    assert bind_address(written) == bind_address(means) == means
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "", "80", "host", "host:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:80x",
+        "127.1:80", "::1:80", "[127.0.0.1:80", "[127.0.0.1]:80", "127.0.0.1:80\n", "127.0.0.1:80-90", "unix:web.sock",
+        "unix:", "unix:/run/", "unix:/" + "x" * 107, "unix:/a\nb", "[::1%eth0]:٣", 80, True, None, 1.5, [],
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_with_the_way_out(written: object) -> None:
+    with pytest.raises(ValueError, match=r"write|brackets|printable"):
+        bind_address(written)
+
+
+def test_a_socket_path_may_be_as_long_as_the_kernel_takes() -> None:
+    assert bind_address("unix:/" + "x" * 106) == "unix:/" + "x" * 106
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [(3, 3.0), (0.5, 0.5), (0, 0.0), ("500ms", 0.5), ("1.5s", 1.5), ("5m", 300.0), ("2h", 7200)]
+)
+def test_a_time_is_in_seconds_or_has_a_unit(written: object, seconds: float) -> None:
+    assert configured(**web(hold=written)).listen["web"].hold == seconds
+
+
+@pytest.mark.parametrize("written", ["10", "", -1, True, "5 s", "5s\n", None, [], float("nan"), float("inf"), 1e12])
+def test_what_is_no_time_is_refused(written: object) -> None:
+    assert "is not a time: write" in complaint(web(hold=written))
+
+
+def test_an_address_may_stand_for_a_listener() -> None:
+    config = configured(listen={"web": ":1", "both": [":2", "[::1]:2"], "table": {"bind": ":3", "service": "db"}})
+    assert {name: each.bind for name, each in config.listen.items()} == {
+        "web": ("127.0.0.1:1",),
+        "both": ("127.0.0.1:2", "[::1]:2"),
+        "table": ("127.0.0.1:3",),
+    }
+    assert [service_of(name, each) for name, each in config.listen.items()] == ["web", "both", "db"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "name one, as in: discovery run --plugin tcpproxy --set tcpproxy.listen.web=0.0.0.0:8080"),
+        ({"listen": "web"}, "listen: must be a table"),
+        ({"listen": {"-": ":1"}}, "'-' cannot be a listener's name"),
+        ({"listen": {"web": 8080}}, "8080 is a port alone: write 127.0.0.1:8080, or 0.0.0.0:8080 for every address"),
+        ({"listen": {"web": []}}, "there is no address"),
+        ({"listen": {"web": {}}}, "listen.web.bind: is required"),
+        ({"listen": {"web": [":1", ":1"]}}, "listener 'web' names 127.0.0.1:1 twice"),
+        ({"listen": {"web": [":1", "*:1"]}}, "listener 'web': 0.0.0.0:1 takes in 127.0.0.1:1: leave one out"),
+        ({"listen": {"web": ":1", "db": ":1"}}, "listeners 'web' and 'db' both listen on 127.0.0.1:1"),
+        ({"listen": {"web": "/s", "db": "unix:/s"}}, "listeners 'web' and 'db' both listen on unix:/s"),
+        ({"listen": {"web": ":1", "db": "*:1"}}, "listeners 'web' and 'db': 0.0.0.0:1 takes in 127.0.0.1:1"),
+        (web(holdd=3), "listen.web.holdd: unknown key; did you mean 'hold'?"),
+        (web(service="a/b"), "'a/b' cannot be a service's name"),
+        (web(balance="best"), "'roundrobin', 'leastconn', 'random', 'source'"),
+        (web(connect_timeout=0), "0 leaves no time at all"),
+        (web(accept_proxy_timeout="0s"), "0 leaves no time at all"),
+        (web(retries=-1), "greater than or equal to 0"),
+        (web(on_leave="drop"), "'continue' or 'close'"),
+        (web(send_proxy="v3"), "'v1' or 'v2'"),
+        (web(allow="10.0.0.1/8"), "'10.0.0.1/8' names an address within a network: write 10.0.0.0/8"),
+        (web(deny=["example.com"]), "'example.com' is not a network: write 10.0.0.0/8"),
+        (web(allow=[7]), "'7' is not a network"),
+        (web(mode=600), "600 is not a file mode"),
+        (web(mode="999"), "'999' is not a file mode"),
+        ({"workers": 0, **web()}, "workers: input should be greater than or equal to 1"),
+        ({"workers": 3, **web(max_connections=2)}, "listen.web.max_connections is 2, which cannot be divided among 3"),
+        ({"workers": 3, **web(max_connections_per_client=2)}, "max_connections_per_client is 2"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_a_line(options: dict[str, Any], said: str) -> None:
+    told = complaint(options)
+    assert said in told
+    assert "\n" not in told
+    assert told.startswith("discovery.toml: consumers.tcp")
+
+
+def test_addresses_of_different_families_or_ports_do_not_meet() -> None:
+    listen = {"a": "0.0.0.0:1", "b": "[::]:1", "c": "0.0.0.0:2", "d": "unix:/1", "e": "127.0.0.2:3", "f": "127.0.0.3:3"}
+    assert len(configured(listen=listen).listen) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, None),
+        ({"on_leave": "continue"}, None),
+        ({"drain": 30}, 30.0),
+        ({"on_leave": "close"}, 0.0),
+        ({"on_leave": "close", "drain": 5}, 5.0),
+        ({"drain": 0}, 0.0),
+    ],
+)
+def test_when_a_backend_leaves_its_connections_have(options: dict[str, Any], seconds: float | None) -> None:
+    config = configured(**web(**options))
+    assert config.listen["web"].closes_after == seconds
+    assert settings(config, 0)["web"]["drain"] == seconds
+
+
+def test_modes_are_octal() -> None:
+    assert (
+        configured(**web(mode="660")).listen["web"].mode == configured(**web(mode="0660")).listen["web"].mode == 0o660
+    )
+    assert configured().listen["web"].mode == 0o600
+
+
+def test_networks_have_one_form() -> None:
+    listener = configured(**web(allow="192.0.2.7", deny=["2001:DB8::/32", "10.0.0.0/255.0.0.0"])).listen["web"]
+    assert (listener.allow, listener.deny) == (("192.0.2.7/32",), ("2001:db8::/32", "10.0.0.0/8"))
+
+
+def test_the_schema_names_what_it_describes() -> None:
+    schema = TcpProxyConfig.model_json_schema()
+    text = repr(schema)
+    for word in ("hold", "drain", "max_connections_per_client", "How many may wait."):
+        assert re.search(word, text)

@@ -1,0 +1,95 @@
+"""From a snapshot and a configuration to what workers are told: pure."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.model import State
+from discovery.testing import backend, snapshot
+from discovery_tcpproxy.config import TcpProxyConfig
+from discovery_tcpproxy.targets import changed, names_to_resolve, preview, services, settings, share, targets
+
+
+def config(**options: Any) -> TcpProxyConfig:
+    return TcpProxyConfig.model_validate({"listen": {"web": ":1", "also": {"bind": ":2", "service": "web"}}, **options})
+
+
+def test_only_the_services_that_listeners_are_for_are_told_each_once() -> None:
+    state = snapshot(backend(id="a"), backend(id="b", port=81, weight=3), backend("db", id="c"))
+    found, problems = targets(config(), state, {})
+    assert services(config()) == ("web",)
+    assert [(each.id, each.port, each.weight, each.draining) for each in found["web"]] == [
+        ("a", 8080, 1, False),
+        ("b", 81, 3, False),
+    ]
+    assert list(found) == ["web"]
+    assert problems == ()
+
+
+def test_a_service_without_backends_is_told_as_such_and_one_of_which_nothing_is_known_is_not() -> None:
+    assert targets(config(), snapshot(), {}) == ({"web": ()}, ())
+    assert targets(config(), None, {}) == ({}, ())
+
+
+def test_draining_backends_and_those_of_weight_0_take_nothing_new() -> None:
+    state = snapshot(backend(id="a", state=State.DRAINING), backend(id="b", weight=0))
+    assert [each.draining for each in targets(config(), state, {})[0]["web"]] == [True, True]
+
+
+def test_host_names_become_addresses_and_what_has_none_is_left_out_and_told() -> None:
+    state = snapshot(
+        backend(id="a", host="a.example"),
+        backend(id="b", host="b.example"),
+        backend(id="c", host="fd00::1"),
+        backend("db", id="d", host="d.example"),
+    )
+    assert names_to_resolve(config(), state) == {"a.example", "b.example"}
+    found, problems = targets(config(), state, {"a.example": "10.0.0.1"})
+    assert [(each.id, each.host) for each in found["web"]] == [("a", "10.0.0.1"), ("c", "fd00::1")]
+    assert problems == ("backend b of web is left out: no address for 'b.example'",)
+
+
+def test_what_has_not_changed_is_not_told_again() -> None:
+    before, _ = targets(config(), snapshot(backend(id="a")), {})
+    same, _ = targets(config(), snapshot(backend(id="a", labels={"x": "y"})), {})
+    other, _ = targets(config(), snapshot(backend(id="a", weight=2)), {})
+    assert changed({}, before) == before
+    assert changed(before, same) == {}
+    assert changed(before, other) == other
+    assert changed(before, {"web": ()}) == {"web": ()}
+
+
+@given(total=st.integers(1, 10**7), workers=st.integers(1, 256))
+def test_the_shares_of_a_limit_add_up_to_it(total: int, workers: int) -> None:
+    shares = [share(total, workers, worker) or 0 for worker in range(workers)]
+    assert sum(shares) == total
+    assert max(shares) - min(shares) <= 1
+
+
+def test_settings_are_a_workers_own_part() -> None:
+    both = config(
+        workers=2,
+        access_log=True,
+        listen={"web": {"bind": ":1", "max_connections": 5, "hold_connections": 3, "accept_proxy": True}},
+    )
+    one, other = settings(both, 0)["web"], settings(both, 1)["web"]
+    assert (one["max_connections"], other["max_connections"]) == (3, 2)
+    assert (one["hold_connections"], other["hold_connections"]) == (2, 1)
+    assert one["max_connections_per_client"] is None
+    assert (one["accept_proxy"], one["access_log"], one["service"]) == (3.0, True, "web")
+
+
+@pytest.mark.parametrize("state", [State.ACTIVE, State.DRAINING])
+def test_a_preview_shows_who_would_be_reached(state: State) -> None:
+    shown = preview(config(), snapshot(backend(id="a", host="a.example", state=state), backend(id="b", host="::1")))
+    drains = " (draining)" if state is State.DRAINING else ""
+    assert shown.splitlines() == [
+        "+ web: 127.0.0.1:1",
+        f"+   a a.example:8080{drains}",
+        "+   b [::1]:8080",
+        "+ also: 127.0.0.1:2",
+        f"+   a a.example:8080{drains}",
+        "+   b [::1]:8080",
+    ]

@@ -1,0 +1,225 @@
+"""Worker processes that die, hang and end, sockets that are handed over, and what is told of all that."""
+
+import asyncio
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+from proxying import Client, Driven, address, driving, is_running, on_a_loop, origins, reached, served
+
+from discovery.testing import backend, eventually
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_tcpproxy.workers.POLL", 0.1)
+
+
+@on_a_loop
+async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_served() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
+        await driven.apply(a.backend())
+        pids = await driven.pids()
+        await eventually(lambda: reached(web))
+        await eventually(lambda: driven.figure("connections") >= 1)
+        before = driven.figure("connections")
+        os.kill(pids[0], signal.SIGKILL)
+        assert [await reached(web) for _ in range(20)] == ["a"] * 20
+        await eventually(lambda: driven.has_workers(2))
+        await eventually(driven.healthy)
+        assert driven.figure("connections") >= before
+        assert driven.figure("workers_replaced") == 1
+        assert not is_running(pids[0])
+        assert driven.said("killed by SIGKILL")
+
+
+@on_a_loop
+async def test_the_only_worker_is_replaced_and_clients_wait_in_the_kernel_s_queue() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}) as driven:
+        await driven.apply(a.backend())
+        for _ in range(3):
+            [pid] = await driven.pids()
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda pid=pid: not is_running(pid))  # type: ignore[misc]
+            assert await reached(web) == "a"
+            await eventually(lambda: driven.has_workers(1))
+
+
+@on_a_loop
+async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_tcpproxy.worker_process._START", 0.0)
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}) as driven:
+        await driven.apply(a.backend())
+        driven.consumer._workers._patience = 0.5
+        [old] = driven.consumer._workers.alive
+        old._patience = 0.5
+        os.kill(old.pid, signal.SIGSTOP)
+        assert await reached(web) == "a"
+        assert driven.said("no answer to 'report' within 0.5 s")
+        assert not is_running(old.pid)
+
+
+def descriptors() -> set[str]:
+    return {place.name for place in Path("/proc/self/fd").iterdir()}
+
+
+@on_a_loop
+async def test_nothing_is_left_at_the_end() -> None:
+    web = address()
+    before = descriptors()
+    async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
+        await driven.apply(a.backend())
+        pids = await driven.pids()
+        assert await reached(web) == "a"
+    assert not any(map(is_running, pids))
+    with pytest.raises(ConnectionRefusedError):
+        await Client.to(web)
+    await eventually(lambda: descriptors() == before)
+
+
+@on_a_loop
+async def test_connections_may_finish_at_the_end_while_new_ones_are_refused() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}, grace=60) as driven:
+        await driven.apply(a.backend())
+        client = await Client.to(web)
+        assert await client.greeting() == "a"
+        assert driven.consumer.stop_seconds > 60
+        end = asyncio.create_task(driven.consumer.teardown())
+        await eventually(lambda: _refused(web))
+        assert await client.echoes()
+        assert not end.done()
+        client.close()
+        await end
+
+
+async def _refused(address: str) -> bool:
+    try:
+        (await Client.to(address)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@on_a_loop
+async def test_connections_are_cut_when_their_time_is_over() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}, grace=0.2) as driven:
+        await driven.apply(a.backend())
+        client = await Client.to(web)
+        assert await client.greeting() == "a"
+        await driven.consumer.teardown()
+        assert await client.is_closed()
+        client.close()
+
+
+@on_a_loop
+async def test_a_successor_takes_the_sockets_and_no_client_is_refused() -> None:
+    with tempfile.TemporaryDirectory(prefix="tp-") as directory:
+        binds = [address(), f"unix:{directory}/web.sock"]
+        async with origins("a", "b") as (a, b), driving(listen={"web": binds}, grace=60) as old:
+            await old.apply(a.backend())
+            client = await Client.to(binds[0])
+            assert await client.greeting() == "a"
+            sockets = await old.consumer.hand_over()
+            waiting = [await Client.to(bind) for bind in binds]
+            end = asyncio.create_task(old.consumer.teardown())
+            async with driving(inherited=sockets, listen={"web": binds}) as new:
+                await new.apply(b.backend())
+                assert [await each.greeting() for each in waiting] == ["b", "b"]
+                assert await client.echoes()
+                assert [await reached(bind) for bind in binds] == ["b", "b"]
+                client.close()
+                await end
+                assert [await reached(bind) for bind in binds] == ["b", "b"]
+                for each in waiting:
+                    each.close()
+
+
+@on_a_loop
+async def test_a_setup_that_fails_leaves_what_it_inherited_for_the_next() -> None:
+    with tempfile.TemporaryDirectory(prefix="tp-") as directory:
+        path = Path(directory, "web.sock")
+        with socket.socket(socket.AF_UNIX) as held:
+            held.bind(str(path))
+            held.listen()
+            driven = Driven(Path(directory), (held.dup(),), listen={"web": f"unix:{path}"})
+            driven.consumer._open_missing()
+            await driven.consumer.teardown()
+            assert path.exists()
+            client = await Client.to(f"unix:{path}")
+            client.close()
+
+
+@on_a_loop
+async def test_names_are_looked_up_and_one_without_an_address_is_left_out_and_told() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}) as driven:
+        await driven.apply(
+            backend(id="a", host="localhost", port=a.port), backend(id="b", host="nowhere.invalid", port=1)
+        )
+        assert await reached(web) == "a"
+        health = await driven.consumer.health()
+        assert health.ok
+        assert health.detail == "backend b of web is left out: no address for 'nowhere.invalid'"
+        assert driven.said("no address for 'nowhere.invalid'")
+        assert (await driven.inspect())["left_out"] == [health.detail]
+
+
+@on_a_loop
+async def test_figures_and_connections_are_told() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
+        await driven.apply(a.backend())
+        clients = [await Client.to(web) for _ in range(5)]
+        for each in clients:
+            assert await each.greeting() == "a"
+            assert await each.echoes()
+        told = await driven.inspect()
+        assert len(told["connections"]) == 5
+        one = told["connections"][0]
+        assert (one["listener"], one["service"], one["backend"]) == ("web", "web", "a")
+        assert (one["received"], one["sent"]) == (6, 8)
+        assert one["pid"] in [each["pid"] for each in told["workers"]]
+        assert told["more_connections"] == 0
+        assert told["listeners"][0]["backends"][0]["open"] == 5
+        await eventually(lambda: driven.figure("connections_open", listener="web") == 5)
+        assert driven.figure("backend_connections_open", backend="a", service="web") == 5
+        assert driven.figure("received_bytes") == 30
+        assert driven.figure("sent_bytes") == 40
+        assert driven.figure("workers") == 2
+        for each in clients:
+            each.close()
+        await eventually(lambda: driven.figure("connections_open") == 0)
+        assert driven.figure("connections") == 5
+
+
+@on_a_loop
+async def test_ended_connections_are_logged_if_asked_for() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}, access_log=True) as driven:
+        await driven.apply(a.backend())
+        assert await reached(web) == "a"
+        line = await eventually(
+            lambda: next((each for each in driven.log.entries if each["event"] == "connection"), None)
+        )
+        assert (line["listener"], line["backend"], line["sent"], line["log_level"]) == ("web", "a", 2, "info")
+
+
+@on_a_loop
+async def test_limits_are_totals_over_all_workers() -> None:
+    web = address()
+    listen = {"web": {"bind": web, "max_connections": 5}}
+    async with origins("a") as (a,), driving(listen=listen, workers=2) as driven:
+        await driven.apply(a.backend())
+        clients = [client for _ in range(12) if (client := await served(web))]
+        assert len(clients) <= 5
+        await eventually(lambda: driven.figure("rejected", reason="limit") >= 7)
+        for each in clients:
+            each.close()
