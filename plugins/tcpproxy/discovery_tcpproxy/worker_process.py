@@ -43,6 +43,7 @@ class WorkerProcess:
         self._asked: tuple[dict[str, Any], float] | None = None
         self._sockets: dict[str, Listening] = {}
         self._line = b""
+        self._killed = False
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         try:
@@ -70,8 +71,8 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
-        return not self.ended.is_set()
+        """Whether it runs, and is to go on."""
+        return not (self.ended.is_set() or self._killed)
 
     @property
     def status(self) -> str:
@@ -113,7 +114,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        if self.alive:
+        self._killed = True
+        if not self.ended.is_set():
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 

@@ -94,7 +94,7 @@ class Workers:
             for outcome in outcomes:
                 if isinstance(outcome, BaseException) and not isinstance(outcome, WorkerError):
                     raise ApplyError(f"a worker refuses: {describe(outcome)}") from outcome
-            if any(place.worker is not None and place.worker.alive for place in self._current()):
+            if True in outcomes:
                 return
         raise ApplyError(f"no worker runs: {', '.join(self.problems) or 'they died'}")
 
@@ -152,8 +152,8 @@ class Workers:
                 place.keeper = asyncio.create_task(self._keep(place), name=f"worker {number}")
                 self._places.append(place)
 
-    async def _tell(self, place: _Place) -> None:
-        """Tell the worker of this place; one that has just come is told by its keeper."""
+    async def _tell(self, place: _Place) -> bool:
+        """Tell the worker of this place, if there is one; one that comes is told by its keeper as well."""
         if place.worker is None or not place.worker.alive:
             place.tried.clear()
             place.wanted.set()
@@ -164,6 +164,8 @@ class Workers:
             except WorkerError as error:
                 self._end(place.worker, error)
                 raise
+            return True
+        return False
 
     async def _tell_worker(self, worker: WorkerProcess) -> None:
         desired = self._desired

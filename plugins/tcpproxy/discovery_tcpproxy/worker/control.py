@@ -189,6 +189,10 @@ class Control:
             acceptor.pause()
 
     def _resume(self) -> None:
+        for listener in self._listeners.values():
+            listener.relieved()
+        if self._descriptors.paused:  # these have taken what there was
+            return
         for acceptor in self._acceptors.values():
             acceptor.resume()
 

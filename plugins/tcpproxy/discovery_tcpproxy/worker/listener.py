@@ -234,8 +234,9 @@ class Listener:
         self._hold(connection)
 
     def _give_back(self, connection: Connection) -> None:
-        """It is not the backend's fault: wait until there may be room here."""
+        """It is not the backend's fault: wait, and accept nobody else, until there may be room here."""
         self._cramped = self._loop.now + _AGAIN
+        self._shared.descriptors.exhausted()
         if connection.backend is not None:
             self.backends.abandoned(connection.backend)
             connection.backend = None
@@ -285,6 +286,11 @@ class Listener:
 
     def _woken(self) -> None:
         self._waking = None
+        self._wake()
+
+    def relieved(self) -> None:
+        """There is room again: those who have been accepted come first."""
+        self._cramped = 0.0
         self._wake()
 
     def _wake(self) -> None:

@@ -59,6 +59,7 @@ class Timer:
 class Loop:
     """Descriptors' events go to their handlers, in batches; then come turns, timers, what is deferred, in this order.
 
+    What is in `deferred` is settled when the batch ends, what is in `next` when the following one does, which is at once.
     A descriptor must be closed in `settle` only, when no event of the batch can be meant for it any more: the kernel
     gives its number to the next one at once.
     """
@@ -73,6 +74,7 @@ class Loop:
         self.handlers: dict[int, Handler] = {}
         self.busy: list[Busy] = []
         self.deferred: list[Settles] = []
+        self.next: list[Settles] = []
         self.now = time.monotonic()
 
     def add(self, descriptor: int, handler: Handler, events: int) -> None:
@@ -108,7 +110,11 @@ class Loop:
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
         timers, deferred = self._timers, self.deferred
         while not self._stopped:
-            if self.busy:
+            later = self.next
+            if later:
+                self.next = []
+                wait = 0.0
+            elif self.busy:
                 wait = 0.0
             elif timers:
                 wait = max(0.0, timers[0][0] - monotonic())
@@ -132,6 +138,8 @@ class Loop:
                         each.failed(error)
             if timers and timers[0][0] <= self.now:
                 self._fire()
+            for one in later:
+                one.settle()
             if deferred:
                 for one in deferred:
                     one.settle()
