@@ -110,6 +110,14 @@ def test_limits(total: int | None, per_client: int | None, steps: list[tuple[boo
     assert not limits._counts
 
 
+def test_clients_without_an_address_are_limited_in_all_alone() -> None:
+    limits = Limits(3, 1)
+    assert [limits.take("") for _ in range(4)] == [True, True, True, False]
+    assert not limits.take("10.0.0.1")
+    limits.release("")
+    assert limits.take("10.0.0.1")
+
+
 def test_limits_that_are_changed_count_what_is_there() -> None:
     limits = Limits()
     assert limits.take("10.0.0.1")

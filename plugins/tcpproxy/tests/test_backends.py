@@ -117,6 +117,19 @@ def test_a_probe_that_is_abandoned_leaves_it_to_another() -> None:
     assert [taken(backends, 1.0) for _ in range(10)].count(bad) == 1
 
 
+def test_an_earlier_dial_that_is_abandoned_does_not_end_a_probe() -> None:
+    backends = having(record("a"), record("b"))
+    dialled = [taken(backends) for _ in range(4)]
+    bad = dialled[0]
+    backends.failed(bad, 0.0)
+    assert bad in [taken(backends, 1.0) for _ in range(10)]
+    assert dialled.count(bad) == 2
+    backends.abandoned(bad)
+    assert bad not in [taken(backends, 1.0) for _ in range(10)]
+    backends.abandoned(bad)
+    assert [taken(backends, 1.0) for _ in range(10)].count(bad) == 1
+
+
 def test_the_delay_grows_to_a_limit_and_ends_with_success() -> None:
     backends = having(record("a"), record("b"))
     good, bad = taken(backends), taken(backends)

@@ -116,6 +116,8 @@ def test_unknown_is_accepted_without_ends(line: bytes) -> None:
         b"PROXY UNKNOWN\n",
         b"PROXY UNKNOWN\r\r\n",
         b"PROXY UNKNOWN\rx",
+        b"PROXY UNKNOWN a\nb\r\n",
+        b"PROXY UNKNOWN a\rb\r\n",
         b"PROXY TCP4\r\n",
         b"PROXY TCP5 192.0.2.1 192.0.2.2 1 2\r\n",
         b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n",

@@ -128,6 +128,6 @@ def _address(family: int, field: bytes) -> str:
 
 
 def _port(field: bytes) -> int:
-    if not field.isdigit() or len(field) > 5 or (field[:1] == b"0" and field != b"0") or int(field) > 65535:
+    if not field.isdigit() or (field[:1] == b"0" and field != b"0") or int(field) > 65535:
         raise ProxyProtocolError("a port in the PROXY line is none")
     return int(field)
