@@ -150,7 +150,7 @@ class Listener:
         server, backend = connection.server, connection.backend
         if server is None or backend is None:
             return
-        if events & _FAILED:
+        if events & _FAILED and not server.heard():
             self._missed(connection)
             self._dial(connection)
             return

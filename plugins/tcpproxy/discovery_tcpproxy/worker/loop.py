@@ -59,7 +59,7 @@ class Timer:
 class Loop:
     """Descriptors' events go to their handlers, in batches; then come turns, timers, what is deferred, in this order.
 
-    What is in `deferred` is settled when the batch ends, what is in `next` when the following one does, which is at once.
+    What is in `deferred` is settled when the batch ends, what is in `next` when the following one does: at once.
     A descriptor must be closed in `settle` only, when no event of the batch can be meant for it any more: the kernel
     gives its number to the next one at once.
     """
@@ -110,11 +110,8 @@ class Loop:
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
         timers, deferred = self._timers, self.deferred
         while not self._stopped:
-            later = self.next
-            if later:
-                self.next = []
-                wait = 0.0
-            elif self.busy:
+            later, self.next = self.next, []
+            if later or self.busy:
                 wait = 0.0
             elif timers:
                 wait = max(0.0, timers[0][0] - monotonic())

@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from discovery_tcpproxy.worker.backends import Backend
@@ -175,14 +176,21 @@ class End:
         """Bytes that came in here and have been handed on, more or less."""
         return self.received if self.pending is None else self.received - len(self.pending)
 
+    def heard(self) -> bool:
+        """Whether something has come here, before whatever went wrong."""
+        try:
+            # An error is told once, before what came; without one there is nothing to be told.
+            self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return bool(self.sock.recv(1, socket.MSG_PEEK | _DONTWAIT))
+        except OSError:
+            return False
+
     def settle(self) -> None:
         """Pass the end of the stream on, unless both have ended by now."""
         if self.connection.closed:
             return
-        try:
+        with suppress(OSError):  # if it has been reset, its own event tells
             self.peer.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.connection.abort()
 
     def _ended(self) -> None:
         peer = self.peer
@@ -380,10 +388,8 @@ class Closing:
 
 def no_linger(sock: socket.SocketType) -> None:
     """Have it closed with an RST."""
-    try:
+    with suppress(OSError):  # it is closed all the same
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-    except OSError:
-        return  # it is closed all the same
 
 
 _NOBODY: End = object.__new__(End)
