@@ -1,0 +1,156 @@
+"""Backends that die and come: a pause, not an error; and a registry that changes all the time is not noticed."""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery import Backend
+from discovery.registry import open_registry
+from discovery.testing import eventually, eventually_sync, free_port
+
+CLIENTS = 64
+RATE = 50.0
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """The service `web` of a registry that is a directory."""
+    place = tmp_path / "registry" / "web"
+    place.mkdir(parents=True)
+    return place
+
+
+@pytest.fixture
+def proxy(start_daemon: Callable[..., Any], registry: Path) -> Callable[[], int]:
+    """Starts the daemon on that registry; returns the port for clients once it is ready."""
+
+    def start() -> int:
+        port = free_port()
+        daemon = start_daemon(
+            *("--registry", f"file://{registry.parent}", "--plugin", "tcpproxy"),
+            *("--set", f"tcpproxy.listen.web=127.0.0.1:{port}"),
+        )
+        eventually_sync(daemon.is_ready, "the daemon to be ready", timeout=20)
+        return port
+
+    return start
+
+
+def register(registry: Path, origin: Any) -> None:
+    """Write its record, whole at once."""
+    draft = registry.parent / f".{origin.name}"
+    draft.write_text(json.dumps({"host": "127.0.0.1", "port": origin.port}))
+    draft.rename(registry / origin.name)
+
+
+def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
+    proxy: Callable[[], int], registry: Path, origins: Callable[[str], Any], clients: Callable[..., Any]
+) -> None:
+    victim, survivor = origins("victim"), origins("survivor")
+    register(registry, victim)
+    register(registry, survivor)
+    port = proxy()
+
+    async def scenario() -> None:
+        async with clients(port, CLIENTS) as load:
+            await eventually(lambda: {each.by for each in load.done} == {"victim", "survivor"}, "both to be used")
+            await eventually(lambda: len(load.done) > 500)
+            await asyncio.to_thread(victim.kill)
+            killed = time.monotonic()
+            await eventually(lambda: len(load.since(killed)) > 2_000, "connections after the kill", timeout=60)
+        failed = load.failed()
+        print(f"{len(load.done)} connections, {len(failed)} of them failed with the backend that was killed")
+        assert [each for each in failed if each.begun > killed] == []
+        assert [each for each in failed if each.by == "survivor"] == []
+        assert len(failed) <= CLIENTS
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("end", ["withdrawn", "killed"])
+def test_while_there_is_no_backend_clients_wait_for_the_next(
+    proxy: Callable[[], int],
+    registry: Path,
+    origins: Callable[[str], Any],
+    clients: Callable[..., Any],
+    end: str,
+) -> None:
+    last, following = origins("last"), origins("following")
+    register(registry, last)
+    port = proxy()
+
+    async def scenario() -> None:
+        async with clients(port, CLIENTS) as load:
+            await eventually(lambda: len(load.done) > 500)
+            if end == "killed":  # the registry does not know it yet
+                await asyncio.to_thread(last.kill)
+            else:
+                (registry / "last").unlink()
+            gone = time.monotonic()
+            await eventually(
+                lambda: len(load.waiting) == CLIENTS and min(load.waiting.values()) > gone, "every client to wait"
+            )
+            await asyncio.sleep(3)  # nothing to wait for: this is how long it takes somebody to start another
+            waiting = dict(load.waiting)
+            (registry / "last").unlink(missing_ok=True)
+            await asyncio.to_thread(register, registry, following)
+            registered = time.monotonic()
+            await eventually(lambda: len(load.since(registered)) > 500, "connections to the next one", timeout=30)
+        held = [each for each in load.done if each.begun < registered < each.ended]
+        failed = load.failed()
+        slowest = max(load.done, key=lambda each: each.ended - each.begun)
+        print(f"{len(held)} held, the slowest {slowest.ended - slowest.begun:.2f} s; {len(failed)} failed")
+        assert [each for each in failed if end == "withdrawn" or each.begun > gone] == []
+        assert len(failed) <= CLIENTS
+        assert set(waiting.values()) <= {each.begun for each in load.done if each.by == "following"}
+        assert slowest in held
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.faults)])
+def test_fifty_changes_a_second_fail_nobody(
+    proxy: Callable[[], int],
+    registry: Path,
+    origins: Callable[[str], Any],
+    clients: Callable[..., Any],
+    seconds: int,
+) -> None:
+    backends = {name: origins(name) for name in ("stays", "comes", "goes")}
+    register(registry, backends["stays"])
+    port = proxy()
+
+    async def change() -> int:
+        url = f"file://{registry.parent}"
+        opened = open_registry(url)
+        lease = await opened.open_lease("somebody", 600)
+        begun = time.monotonic()
+        try:
+            for number in itertools.count():
+                origin = backends["comes" if number % 2 else "goes"]
+                record = Backend("web", origin.name, "127.0.0.1", origin.port, weight=1 + number % 7)
+                await (lease.put(record) if number % 4 < 2 else lease.delete(record))
+                if time.monotonic() > begun + seconds:
+                    return number
+                await asyncio.sleep(max(0.0, begun + (number + 1) / RATE - time.monotonic()))
+        finally:
+            await lease.close()
+            await opened.close()
+        raise AssertionError
+
+    async def scenario() -> None:
+        async with clients(port, CLIENTS) as load:
+            changes = await change()
+        answered = {name: sum(each.by == name for each in load.done) for name in backends}
+        print(f"{changes} changes in {seconds} s; answered: {answered}; {len(load.failed())} failed")
+        assert changes > seconds * RATE / 2
+        assert all(answered.values())
+        assert load.failed() == []
+
+    asyncio.run(scenario())

@@ -1,0 +1,116 @@
+"""What a connection takes while it waits, however many there are, and however slowly somebody reads."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from discovery.testing import eventually_sync, free_port
+
+IDLE = 5_000
+MANY = 10_000
+KIB = 1 << 10
+MIB = 1 << 20
+BATCH = 500
+
+
+def connected(connect: Callable[[], socket.socket], count: int, stack: ExitStack) -> Iterator[socket.socket]:
+    """So many connections, each of which the backend has greeted; no more at once than the kernel holds."""
+    for _ in range(0, count, BATCH):
+        batch = [stack.enter_context(connect()) for _ in range(BATCH)]
+        for sock in batch:
+            assert sock.recv(1) == b"a"
+        yield from batch
+
+
+def test_an_idle_connection_takes_4_kib_at_most(planes: Callable[..., Any], origins: Callable[[str], Any]) -> None:
+    plane, origin = planes(), origins("a")
+    plane.serve(origin.port)
+    with ExitStack() as stack:
+        list(connected(plane.connect, 100, stack))  # what is taken once is not counted
+        before = plane.memory()
+        socks = list(connected(plane.connect, IDLE, stack))
+        each = (plane.memory() - before) / len(socks)
+        print(f"{each:.0f} bytes for each of {len(socks)} idle connections")
+        assert each <= 4 * KIB
+
+
+def test_10_000_idle_connections_are_carried(
+    start_daemon: Callable[..., Any], origins: Callable[[str], Any], tmp_path: Any
+) -> None:
+    origin, port = origins("a"), free_port()
+    record = tmp_path / "registry" / "web" / "a"
+    record.parent.mkdir(parents=True)
+    record.write_text(f"127.0.0.1:{origin.port}")
+    start_daemon(
+        *("--registry", f"file://{tmp_path}/registry", "--plugin", "tcpproxy"),
+        *("--set", f"tcpproxy.listen.web=127.0.0.1:{port}", "--set", "tcpproxy.workers=2"),
+    )
+    address = ("127.0.0.1", port)
+    eventually_sync(lambda: socket.create_connection(address, timeout=5).close() or True, "it to listen", timeout=20)
+    with ExitStack() as stack:
+        socks = list(connected(lambda: socket.create_connection(address, timeout=60), MANY, stack))
+        for number, sock in enumerate(socks):
+            sock.sendall(b"%d" % number)
+        for number, sock in enumerate(socks):
+            assert sock.recv(10) == b"%d" % number
+
+
+def test_slow_readers_are_waited_for_in_bounded_memory(planes: Callable[..., Any]) -> None:
+    plane, readers, flood = planes(), 20, 32 * MIB
+    sent = [0] * readers
+
+    def send(sock: socket.socket, number: int) -> None:
+        with sock:
+            for _ in range(flood // MIB):
+                sock.sendall(bytes(MIB))
+                sent[number] += MIB
+
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        plane.serve(listener.getsockname()[1])
+        socks, threads = [], []
+        before = plane.memory()
+        for number in range(readers):
+            socks.append(stack.enter_context(plane.connect()))
+            threads.append(threading.Thread(target=send, args=(listener.accept()[0], number), daemon=True))
+            threads[-1].start()
+        last: list[list[int]] = []
+
+        def stuck() -> bool:
+            last.append(list(sent))
+            return len(last) > 50 and last[-1] == last[-50]
+
+        eventually_sync(stuck, "the senders to be stuck", timeout=30)
+        assert max(sent) < flood
+        grown = plane.memory() - before
+        print(f"{grown / MIB:.1f} MiB for {readers} connections that nobody reads")
+        assert grown <= readers * MIB // 2 + 4 * MIB  # one buffer each, and some room
+        for sock in socks:
+            count = 0
+            while data := sock.recv(MIB):
+                count += len(data)
+            assert count == flood
+        for thread in threads:
+            thread.join(30)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_who_is_not_read_is_not_read_from(planes: Callable[..., Any], direction: str) -> None:
+    """Back-pressure reaches the sender: what is under way is bounded, and the other direction is not concerned."""
+    plane = planes()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        plane.serve(listener.getsockname()[1])
+        client = plane.connect()
+        server, _ = listener.accept()
+    sender, receiver = (client, server) if direction == "up" else (server, client)
+    with client, server:
+        sender.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            sender.sendall(bytes(256 * MIB))
+        receiver.sendall(b"the other way")
+        sender.settimeout(30)
+        assert sender.recv(100) == b"the other way"
