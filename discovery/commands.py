@@ -5,6 +5,7 @@ only a shorthand for a configuration: it makes one of its arguments, and `serve`
 """
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "LINK_PORT",
     "OwnerOption",
     "RegistryOption",
+    "ReplaceOption",
     "RunDirOption",
     "StateDirOption",
     "TtlOption",
@@ -49,6 +51,9 @@ StateDirOption = Annotated[
     typer.Option(
         metavar="DIR", readable=False, envvar="DISCOVERY_STATE_DIR", help="Where the last good snapshot is kept."
     ),
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Take over from the same command that runs already, if it does.")
 ]
 OwnerOption = Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")]
 
@@ -82,11 +87,12 @@ def serve(
     providers: Mapping[str, Mapping[str, Any]] | None = None,
     run_dir: Path | None = None,
     state_dir: Path | None = None,
+    replace: bool = False,
 ) -> int:
     """Run the daemon until it is stopped, and return the exit code: those of `discovery run`.
 
     `consumers` and `providers` are tables as in a configuration file, by instance name. There is no admin endpoint.
-    Raises ConfigError for what is wrong with them.
+    With `replace` it takes over from a daemon of the same instances. Raises ConfigError for what is wrong with them.
     """
     import structlog
 
@@ -106,6 +112,10 @@ def serve(
     start_logging()
 
     async def run() -> int:
-        return await Daemon(lambda: parse_settings(raw, overrides), None, structlog.get_logger()).run()
+        # A name of its own, of a length that a socket may have: several such commands share one run directory.
+        instances = "+".join(sorted({**raw["consumers"], **raw["providers"]}))
+        name = f"daemon-{hashlib.sha256(instances.encode()).hexdigest()[:16]}"
+        log = structlog.get_logger()
+        return await Daemon(lambda: parse_settings(raw, overrides), None, log, replace=replace, name=name).run()
 
     return asyncio.run(run())

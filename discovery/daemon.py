@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,10 @@ from structlog.typing import FilteringBoundLogger
 from discovery import plugins, systemd
 from discovery.admin import Admin
 from discovery.config import Settings
-from discovery.errors import ConfigError, describe
+from discovery.errors import CannotStartError, ConfigError, describe
 from discovery.files import FileWatch
 from discovery.following import Following
+from discovery.handover import Counter, RefusedError, Successor, take_over
 from discovery.inheritance import Inheritance
 from discovery.instances import Instances, build
 from discovery.isolation import Phase
@@ -30,13 +32,26 @@ from discovery.status import DaemonStatus
 
 CLOSE_DEADLINE = 2.0
 RELOAD_DELAY = 0.1
+LET_GO_DEADLINE = 60.0
+"""Seconds to let go of everything for a successor, beyond what consumers take to stop; it gives up after that."""
 
 
 class Daemon:
     """Keeps every consumer in step with a registry, and registered there what every provider finds."""
 
-    def __init__(self, load: Callable[[], Settings], config: Path | None, log: FilteringBoundLogger) -> None:
-        """`load` reads the settings, now and at every reload; `config` is the file it reads, to be watched."""
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        config: Path | None,
+        log: FilteringBoundLogger,
+        *,
+        replace: bool = False,
+        name: str = "daemon",
+    ) -> None:
+        """`load` reads the settings, now and at every reload; `config` is the file it reads, to be watched.
+
+        With `replace` it takes over from the daemon of that `name` that runs on the same run directory.
+        """
         self._load = load
         self._config = config
         self._log = log
@@ -46,6 +61,16 @@ class Daemon:
         self._providers: dict[str, Providing] = {}
         self._following = Following(log, self._offer, self._wake)
         self._inheritance = Inheritance()
+        self._replace = replace
+        self._counter = Counter(
+            self._run_dir / f"{name}.sock",
+            log,
+            self._accept,
+            self._let_go,
+            lambda received: self._leave(int(not received)),
+        )
+        self._changing = asyncio.Lock()
+        self._exit_code = 0
         self._config_error: str | None = None
         self._admin: Admin | None = None
         self._loop = asyncio.get_running_loop()
@@ -79,11 +104,17 @@ class Daemon:
         self._report_broken(instances)
         if not instances.usable:
             return 1
-        self._inherit()
         self._registry = plugins.open_registry(self._settings.registry)
-        self._admin = await self._start_admin(self._settings)
         on_stop(self._on_stop_signal)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        await self._inherit()
+        try:
+            self._admin = await self._start_admin(self._settings)
+        except ConfigError as error:
+            if not self._replace:
+                raise
+            self._log.error(str(error))  # there is nobody left who would go on in our place
+        self._open_counter()
         watch = self._watch_config()
         names = {"consumers": ", ".join(instances.consumers), "providers": ", ".join(instances.providers)}
         self._log.info("running", registry=str(self._settings.registry), **{k: v for k, v in names.items() if v})
@@ -93,6 +124,7 @@ class Daemon:
             return await self._supervise()
         finally:
             systemd.notify("STOPPING=1")
+            self._stop.set()  # also if we end by an exception: no successor is to be let in now
             if watch is not None:
                 watch.close()
             reloads.cancel()
@@ -102,8 +134,8 @@ class Daemon:
                 self._stop_instances(list(self._consumers), list(self._providers)), self._following.stop()
             )
             await self._close(self._registry)
-            if self._admin is not None:
-                await self._admin.close()
+            await self._stop_admin()
+            self._counter.close()
 
     async def _supervise(self) -> int:
         ready = False
@@ -126,19 +158,64 @@ class Daemon:
             _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in pending:
                 wait.cancel()
-        return 0
+        return self._exit_code
 
-    # Sockets that others have opened
+    # Taking over, and being taken over from
 
-    def _inherit(self) -> None:
+    async def _inherit(self) -> None:
+        """Have the sockets that systemd or a predecessor opened. Raises CannotStartError if that one is in the way."""
         sockets, faults = systemd.listen_fds()
         for fault in faults:
             self._log.warning("systemd passed what cannot be used", reason=fault)
+        if self._replace:
+            names = [*self._settings.consumers, *self._settings.providers]
+            sockets += await take_over(self._counter.path, names, self._log)
         self._inheritance = Inheritance(sockets)
 
     def _disinherit(self) -> None:
         for address in self._inheritance.close():
             self._log.warning("nobody listens on an inherited socket, which was closed", address=address)
+
+    def _open_counter(self) -> None:
+        try:
+            self._counter.open()
+        except CannotStartError as error:
+            self._log.info("no other daemon can take over from this one", reason=str(error))
+
+    def _accept(self, successor: Successor) -> float:
+        """Within how many seconds we let go. Raises RefusedError."""
+        running: dict[str, Runner | Providing] = {**self._consumers, **self._providers}
+        if self._stop.is_set():
+            raise RefusedError("it is about to end; start again once it has")
+        if successor.instances.isdisjoint(running):
+            raise RefusedError(f"it runs {', '.join(running)} and none of yours; stop it, or choose another --run-dir")
+        return LET_GO_DEADLINE + max(each.stop_seconds for each in running.values())
+
+    async def _let_go(self) -> tuple[socket.socket, ...]:
+        """Be in a successor's way no more, and return its sockets; what is registered is left for it to take over."""
+        await self._changing.acquire()  # for good: a reload that has begun ends first, and another never begins
+        consumers, providers = list(self._consumers.values()), list(self._providers.values())
+        for provider in providers:
+            provider.leave()
+        joins = [provider.join(provider.stop_seconds) for provider in providers]
+        await asyncio.gather(self._following.stop(), self._stop_admin(), *joins)
+        await self._close(self._registry)
+        sockets = [*self._inheritance.take()]
+        for hands_over in (False, True):  # these last: from then on what connects to them waits
+            runners = [runner for runner in consumers if runner.hands_over is hands_over]
+            for runner in runners:
+                runner.hand_over()
+            for handed in await asyncio.gather(*(runner.handed_over(runner.stop_seconds) for runner in runners)):
+                sockets.extend(handed)
+        everything: list[Runner | Providing] = [*consumers, *providers]
+        for each in everything:
+            each.unlock()  # even if it blocks: it is named when we end
+        self._counter.close()
+        return tuple(sockets)
+
+    def _leave(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        self._stop.set()
 
     # Consumers and providers
 
@@ -190,8 +267,7 @@ class Daemon:
         for each in stopping.values():
             each.stop()
         joins = (each.join(limit) for each, limit in zip(stopping.values(), limits, strict=True))
-        stopped = await asyncio.gather(*joins)
-        for (kind, name), in_time in zip(stopping, stopped, strict=True):
+        for (kind, name), in_time in zip(stopping, await asyncio.gather(*joins), strict=True):
             if not in_time:
                 self._log.error(f"{kind} did not stop in time and was abandoned", **{kind: name})
 
@@ -232,7 +308,8 @@ class Daemon:
             self._reload.clear()
             systemd.reloading()
             try:
-                await self._reload_settings()
+                async with self._changing:
+                    await self._reload_settings()
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not end reloading
                 self._config_error = describe(error)
                 self._log.error("the new configuration is invalid and was not applied", reason=self._config_error)
@@ -252,8 +329,7 @@ class Daemon:
                 if registry is not self._registry:
                     await self._close(registry)
                 raise
-            if self._admin is not None:
-                await self._admin.close()
+            await self._stop_admin()
             self._admin = admin
         if settings.run_dir != old.run_dir:
             self._log.warning("run_dir has changed: that takes a restart")
@@ -303,3 +379,8 @@ class Daemon:
             self._log.warning(str(error))
             return None
         return admin
+
+    async def _stop_admin(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await admin.close()

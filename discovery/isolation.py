@@ -98,6 +98,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._releasing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._lock: rundir.Lock | None = None
         self._thread = threading.Thread(target=self._run, name=f"{self.KIND}-{instance.name}", daemon=True)
 
     @abstractmethod
@@ -159,6 +160,11 @@ class Isolated(ABC, Generic[I, P, S]):
         self._instance = instance
         self._wake.set()
 
+    def unlock(self) -> None:
+        """Leave the run directory to another; from any thread."""
+        if self._lock is not None:
+            self._lock.release()
+
     def _is_still(self, instance: I) -> bool:
         """Whether it is neither to stop nor to become another than `instance`."""
         return self._instance is instance and not self._is_over()
@@ -218,7 +224,7 @@ class Isolated(ABC, Generic[I, P, S]):
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._wake.open()
-        with rundir.lock(self._run_dir / "lock", f"{self.KIND} {self._instance.name!r}"):
+        with rundir.lock(self._run_dir / "lock", f"{self.KIND} {self._instance.name!r}") as self._lock:
             self._task = asyncio.create_task(self._serve())
             with suppress(asyncio.CancelledError):
                 await self._task

@@ -138,10 +138,20 @@ class Providing:
         self._runner.stop()
         _cancel(self._keeping)
 
+    def leave(self) -> None:
+        """Stop looking, and leave what is registered to a successor of the same owner. See `join`."""
+        if self._registrar is not None:
+            self._registrar.leave()
+        self.stop()
+
     async def join(self, timeout: float) -> bool:
         """Wait until both is done. False if one has not ended within `timeout` seconds: it is then abandoned."""
         stopped, withdrawn = await asyncio.gather(self._runner.join(timeout), _ended(self._keeping, timeout))
         return stopped and withdrawn
+
+    def unlock(self) -> None:
+        """Leave the run directory to another."""
+        self._runner.unlock()
 
     @property
     def stop_seconds(self) -> float:

@@ -84,6 +84,7 @@ class Registrar:
         self._changed = changed
         self._wanted: dict[str, Backend] = {}
         self._told = False
+        self._leaving = False
         self._records: _Records | None = None
         self._wake = asyncio.Event()
         self._outage = False
@@ -98,8 +99,12 @@ class Registrar:
         if self._records is not None:
             self._records.give_up_all_but(self._wanted)
 
+    def leave(self) -> None:
+        """Withdraw nothing at the end: a successor of the same owner takes over what stands."""
+        self._leaving = True
+
     async def run(self) -> None:
-        """Keep the registry equal to the set; when cancelled, withdraw everything."""
+        """Keep the registry equal to the set; when cancelled, withdraw everything, unless told to `leave` it."""
         loop = asyncio.get_running_loop()
         leases: list[Lease] = []  # the newest last; lost ones stay until it has what they had
         lost_at = -math.inf
@@ -123,7 +128,8 @@ class Registrar:
                     await asyncio.sleep(next(retries))
                 lost_at = loop.time()
         finally:
-            await _close(leases)
+            if not self._leaving:
+                await _close(leases)
 
     async def _keep(self, leases: list[Lease]) -> str:
         """Keep the registry equal under the newest lease until that is lost; return why."""

@@ -58,12 +58,12 @@ class Lock:
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:
-        """Remove the file and let go. Idempotent."""
-        if self._descriptor is not None:
+        """Remove the file and let go. Idempotent, and from any thread."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
             with suppress(OSError):
                 self.path.unlink()
-            os.close(self._descriptor)
-            self._descriptor = None
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         """Hold it for a block."""

@@ -19,10 +19,11 @@ from discovery.figures import admit
 from discovery.inheritance import Identity, Inheritance
 from discovery.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
 from discovery.model import Snapshot, diff
-from discovery.plugin import AnyConsumer, Context, PluginConfig, Sample, Update
+from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
 
 FINISH_GRACE = 2.0
 SLOW_APPLY = 30.0
+HAND_OVER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         self._turn = asyncio.Lock()
         self._figuring: Future[tuple[Sample, ...]] | None = None
         self._refused: dict[str, str] = {}
+        self._handing_over = False
+        self._handed: tuple[socket.socket, ...] = ()
 
     @property
     def status(self) -> ConsumerStatus:
@@ -114,6 +117,23 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         with suppress(Exception):  # a plugin may raise anything
             seconds = float(self._made.stop_seconds) if self._made is not None else seconds
         return max(STOP_SECONDS, seconds)
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether it may have something to hand over: if not, it ends before a successor begins."""
+        return self._instance.consumer.hand_over is not Consumer.hand_over
+
+    def hand_over(self) -> None:
+        """Ask it to stop, and to hand over what a successor can use. Returns at once: see `handed_over`."""
+        self._handing_over = True
+        self.stop()
+
+    async def handed_over(self, timeout: float) -> tuple[socket.socket, ...]:
+        """Its listening sockets, once it is in nobody's way, or `timeout` seconds have passed; it may go on to stop."""
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and not self._handed and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+        return self._handed
 
     async def samples(self, timeout: float) -> tuple[Sample, ...]:
         """The consumer's own figures; none while it is not set up, if it fails, or after `timeout` seconds.
@@ -172,6 +192,21 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
             raise
         return self._made
 
+    async def _let_go(self, consumer: AnyConsumer) -> None:
+        giving = asyncio.ensure_future(consumer.hand_over())
+        await asyncio.wait({giving}, timeout=HAND_OVER_SECONDS)
+        try:
+            if not giving.done():
+                giving.cancel()
+                raise TimeoutError(f"it has not ended within {HAND_OVER_SECONDS:g} s")
+            sockets = tuple(giving.result())
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+            self._log.error("nothing was handed over", reason=describe(error))
+            return
+        if sockets:
+            self.unlock()
+            self._handed = sockets
+
     def _begin(self) -> None:
         self._inheritance.settle(self._offers, kept=True)
         self._applied, self._behind_since = None, time.monotonic()
@@ -180,7 +215,9 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
 
     async def _release(self, plugin: AnyConsumer) -> None:
         async with self._turn:
-            self._live = None
+            live, self._live = self._live, None
+        if live is not None and self._handing_over:
+            await self._let_go(live)
         self._inheritance.settle(self._offers, kept=False)
         await super()._release(plugin)
         self._made = None

@@ -86,6 +86,12 @@ def run(
             metavar="DIR", readable=False, envvar="DISCOVERY_STATE_DIR", help="Where the last good snapshot is kept."
         ),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Take over from the daemon that runs on the same run directory, if there is one."
+        ),
+    ] = False,
     timeout: TimeoutOption = 10.0,
 ) -> int:
     """Run consumers, which follow the registry, and providers, which register what runs here, until stopped.
@@ -112,6 +118,8 @@ def run(
     )
     if once and dry_run:
         raise ConfigError("--once and --dry-run exclude each other")
+    if replace and (once or dry_run):
+        raise ConfigError(f"--replace and {'--once' if once else '--dry-run'} exclude each other")
 
     def load() -> "Settings":
         return load_settings(config, overrides)
@@ -120,7 +128,7 @@ def run(
     _start_logging(settings)
     if once or dry_run:
         return asyncio.run(_single_pass(settings, timeout, once=once))
-    return asyncio.run(_daemon(load, config))
+    return asyncio.run(_daemon(load, config, replace=replace))
 
 
 def _start_logging(settings: "Settings") -> None:
@@ -129,12 +137,12 @@ def _start_logging(settings: "Settings") -> None:
     configure_logging(settings.log.level, settings.log.format)
 
 
-async def _daemon(load: Callable[[], "Settings"], config: Path | None) -> int:
+async def _daemon(load: Callable[[], "Settings"], config: Path | None, *, replace: bool) -> int:
     import structlog
 
     from discovery.daemon import Daemon
 
-    return await Daemon(load, config, structlog.get_logger()).run()
+    return await Daemon(load, config, structlog.get_logger(), replace=replace).run()
 
 
 async def _single_pass(settings: "Settings", timeout: float, *, once: bool) -> int:

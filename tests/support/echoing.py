@@ -20,26 +20,33 @@ class Echo(Consumer[Options]):
     stop_seconds = 30.0
 
     async def setup(self):
-        self.answered, self.open, self.server = 0, set(), None
+        self.answered, self.open, self.listening = 0, set(), None
         wanted = ("127.0.0.1", self.config.port)
         found = [each for each in self.context.inherited if each.getsockname() == wanted]
         if found:
             self.listening = socket.socket(fileno=found[0].detach())
         else:
             self.listening = socket.create_server(wanted, backlog=512)
-        self.server = await asyncio.start_server(self.talk, sock=self.listening.dup())
+        self.listening.setblocking(False)
+        asyncio.get_running_loop().add_reader(self.listening, self.accept)
         self.context.log.info("listening", inherited=bool(found))
 
-    async def talk(self, reader, writer):
-        self.open.add(asyncio.current_task())
+    def accept(self):
         try:
-            while line := await reader.readline():
-                writer.write(b"%d " % os.getpid() + line)
-                await writer.drain()
+            connection, _ = self.listening.accept()
+        except BlockingIOError:  # the predecessor or the successor was quicker
+            return
+        connection.setblocking(False)
+        talk = asyncio.get_running_loop().create_task(self.talk(connection))
+        self.open.add(talk)
+        talk.add_done_callback(self.open.discard)
+
+    async def talk(self, connection):
+        loop = asyncio.get_running_loop()
+        with connection:
+            while line := await loop.sock_recv(connection, 100):
+                await loop.sock_sendall(connection, b"%d " % os.getpid() + line)
                 self.answered += 1
-        finally:
-            writer.close()
-            self.open.discard(asyncio.current_task())
 
     async def apply(self, update):
         pass
@@ -62,17 +69,15 @@ class Echo(Consumer[Options]):
             os._exit(7)
         if self.config.broken == "hang":
             await asyncio.Event().wait()
-        self.server.close()
+        asyncio.get_running_loop().remove_reader(self.listening)
         given, self.listening = self.listening, None
         return (given,)
 
     async def teardown(self):
-        if getattr(self, "server", None) is None:
-            return
-        self.server.close()
-        if self.listening is not None:
+        if getattr(self, "listening", None) is not None:
+            asyncio.get_running_loop().remove_reader(self.listening)
             self.listening.close()
-        if self.open:
+        while getattr(self, "open", None):
             await asyncio.wait(self.open)
 
 

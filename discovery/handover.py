@@ -1,0 +1,305 @@
+"""From daemon to daemon: a successor asks over a Unix socket, and is given the listening sockets of its predecessor.
+
+Each message is a JSON object in a packet of its own (SOCK_SEQPACKET), each at the latest so many seconds after the one
+before; descriptors ride along by SCM_RIGHTS, only from the predecessor to the successor:
+
+    successor    {"take_over": {"instances": [NAME...]}}
+    predecessor  {"refused": REASON}, or {"within": SECONDS} as soon as it begins to let go
+    predecessor  {"sockets": COUNT, "last": BOOL}, again and again until the last
+"""
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery import rundir
+from discovery.errors import CannotStartError, DiscoveryError
+from discovery.systemd import is_listening
+
+ANSWER_SECONDS = 5.0
+MOST_SECONDS = 3600.0
+_MOST_BYTES = 1 << 16
+_MOST_SOCKETS = 250  # in one packet; the kernel takes 253 (SCM_MAX_FD)
+_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+
+
+class RefusedError(DiscoveryError):
+    """A successor is not given what it asks for, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """Who asks, and the names of the instances that it is going to run."""
+
+    pid: int
+    instances: frozenset[str]
+
+
+class Counter:
+    """Where successors ask, `PATH.sock`; the daemon that has it open is the one that is replaced."""
+
+    def __init__(
+        self,
+        path: Path,
+        log: FilteringBoundLogger,
+        accept: Callable[[Successor], float],
+        hand_over: Callable[[], Awaitable[Sequence[socket.socket]]],
+        done: Callable[[bool], None],
+    ) -> None:
+        """Prepare; `open` begins.
+
+        `accept` says within how many seconds `hand_over` answers, or raises RefusedError. `hand_over` lets go of
+        everything, this counter included (see `close`), before it answers. `done` is told whether that was received.
+        """
+        self.path = path
+        self._log = log
+        self._accept = accept
+        self._hand_over = hand_over
+        self._done = done
+        self._lock: rundir.Lock | None = None
+        self._listening: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._talks: set[asyncio.Task[None]] = set()
+        self._successor: Successor | None = None
+
+    def open(self) -> None:
+        """Listen. Raises CannotStartError if another daemon does at this path, or if that cannot be."""
+        self._lock = rundir.lock(self.path.with_name(f"{self.path.name}.lock"), "a daemon that can be replaced")
+        listening = _channel()
+        try:
+            self.path.unlink(missing_ok=True)  # of one that died: whoever lives holds the lock
+            os.fchmod(listening.fileno(), 0o600)  # what bind makes has this mode, from the first moment on
+            _at(self.path, listening.bind)
+            listening.listen(8)
+        except OSError as error:
+            listening.close()
+            self._lock.release()
+            raise CannotStartError(f"{self.path}: {error.strerror or error}; choose another --run-dir") from None
+        self._listening = listening
+        self._accepting = asyncio.create_task(self._serve(listening))
+
+    def close(self) -> None:
+        """Listen no more, and leave the place to the next. Idempotent; a talk that is under way goes on."""
+        if self._listening is not None and self._lock is not None and self._accepting is not None:
+            self._accepting.cancel()
+            with suppress(OSError):
+                self.path.unlink()
+            self._listening.close()
+            self._listening = None
+            self._lock.release()
+
+    async def _serve(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                channel, _ = await loop.sock_accept(listening)
+            except OSError as error:  # no descriptor is free, say
+                self._log.warning("a successor cannot be listened to", reason=error.strerror)
+                await asyncio.sleep(1.0)
+                continue
+            talk = asyncio.create_task(self._talk(channel))
+            self._talks.add(talk)
+            talk.add_done_callback(self._talks.discard)
+
+    async def _talk(self, channel: socket.socket) -> None:
+        with channel:
+            channel.setblocking(False)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    successor = await self._asked(channel)
+                    try:
+                        within = self._take_up(successor)
+                    except RefusedError as error:
+                        self._log.warning("a successor was refused", pid=successor.pid, reason=str(error))
+                        await _send(channel, {"refused": str(error)})
+                        return
+                    await _send(channel, {"within": within})
+            except (OSError, EOFError, ValueError, TimeoutError) as error:
+                self._log.warning("somebody asked to take over who cannot", reason=str(error) or "no question came")
+                return
+            await self._give(channel, successor)
+
+    async def _asked(self, channel: socket.socket) -> Successor:
+        """Raises ValueError for what is no question of ours, and OSError."""
+        pid = _peer(channel)
+        message, _ = await _receive(channel)
+        try:
+            names = message["take_over"]["instances"]
+            return Successor(pid, frozenset(str(name) for name in names))
+        except (KeyError, TypeError):
+            raise ValueError(f"process {pid} asks for something else") from None
+
+    def _take_up(self, successor: Successor) -> float:
+        if self._successor is not None:
+            raise RefusedError(f"process {self._successor.pid} is taking over already")
+        within = self._accept(successor)
+        self._successor = successor
+        return within
+
+    async def _give(self, channel: socket.socket, successor: Successor) -> None:
+        self._log.info("handing over", successor=successor.pid)
+        sockets = list(await self._hand_over())
+        received = False
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                for at in range(0, max(1, len(sockets)), _MOST_SOCKETS):
+                    some = sockets[at : at + _MOST_SOCKETS]
+                    message = {"sockets": len(some), "last": at + _MOST_SOCKETS >= len(sockets)}
+                    await _send(channel, message, [each.fileno() for each in some])
+            received = True
+        except (OSError, TimeoutError) as error:
+            self._log.error("the successor has gone", successor=successor.pid, reason=str(error))
+        finally:
+            for each in sockets:
+                each.close()
+            self._done(received)
+
+
+async def take_over(path: Path, instances: Collection[str], log: FilteringBoundLogger) -> tuple[socket.socket, ...]:
+    """Ask the daemon whose counter `path` is, if there is one, to let go; return its listening sockets.
+
+    Raises CannotStartError if it refuses, or neither lets go nor ends.
+    """
+    with _channel() as channel:
+        try:
+            _at(path, channel.connect)
+            pid = _peer(channel)
+        except (FileNotFoundError, ConnectionRefusedError):
+            log.info("there is no daemon to replace", socket=str(path))
+            return ()
+        except (OSError, ValueError) as error:
+            raise CannotStartError(f"the daemon at {path} cannot be asked: {error}; stop it first") from None
+        who = f"process {pid}, the daemon at {path},"
+        with _Life(pid) as life:
+            within = ANSWER_SECONDS
+            sockets: list[socket.socket] = []
+            try:
+                async with asyncio.timeout(within):
+                    await _send(channel, {"take_over": {"instances": sorted(instances)}})
+                    answer, _ = await _receive(channel)
+                if "refused" in answer:
+                    raise CannotStartError(f"{who} does not let go: {answer['refused']}")
+                within = min(float(answer["within"]), MOST_SECONDS)
+                log.info("taking over", predecessor=pid)
+                while not answer.get("last"):
+                    async with asyncio.timeout(within + ANSWER_SECONDS):
+                        answer, received = await _receive(channel)
+                    sockets += received
+            except TimeoutError:
+                _close(sockets)
+                raise CannotStartError(f"{who} has not answered within {within:g} s; stop it first") from None
+            except (OSError, EOFError) as error:
+                log.warning("the daemon went away while it handed over", predecessor=pid, reason=str(error))
+                if not await life.ended(within):
+                    _close(sockets)
+                    raise CannotStartError(f"{who} does not answer any more; stop it first") from None
+            except (ValueError, KeyError, TypeError) as error:
+                _close(sockets)
+                raise CannotStartError(f"{who} answers what is no answer: {error!r}; stop it first") from None
+    for each in [each for each in sockets if not is_listening(each)]:
+        sockets.remove(each)
+        each.close()
+    return tuple(sockets)
+
+
+class _Life:
+    """Whether a process lives; nobody who gets its pid later is taken for it."""
+
+    def __init__(self, pid: int) -> None:
+        self._descriptor = -1
+        with suppress(ProcessLookupError):
+            self._descriptor = os.pidfd_open(pid)
+
+    async def ended(self, timeout: float) -> bool:
+        """Whether it has ended, or ends within `timeout` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                if self._descriptor >= 0:
+                    await _readable(self._descriptor)
+                return True
+        return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def _channel() -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.setblocking(False)
+    return channel
+
+
+def _at(path: Path, use: Callable[[str], None]) -> None:
+    """Bind or connect to `path`, which may be longer than the 107 bytes of an address."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        use(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
+
+
+def _peer(channel: socket.socket) -> int:
+    """The pid at the other end. Raises ValueError if it is another user's."""
+    pid, uid, _ = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid != os.geteuid():
+        raise ValueError(f"process {pid} belongs to another user, {uid}")
+    return int(pid)
+
+
+async def _send(channel: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+    while True:
+        try:
+            socket.send_fds(channel, [json.dumps(message).encode()], descriptors, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            await asyncio.sleep(0.01)
+        else:
+            return
+
+
+async def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[socket.socket]]:
+    """The next message. Raises EOFError at the end, ValueError for what is none, and OSError."""
+    await _readable(channel.fileno())
+    data, descriptors, flags, _ = socket.recv_fds(channel, _MOST_BYTES, _MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC)
+    sockets = [socket.socket(fileno=each) for each in descriptors]
+    try:
+        if not data:
+            raise EOFError("it has closed the connection")
+        if flags & socket.MSG_TRUNC:
+            raise ValueError(f"a message is longer than {_MOST_BYTES} bytes")
+        if flags & socket.MSG_CTRUNC:
+            raise ValueError("not all sockets were received: the limit of open files (ulimit -n) is too low")
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise ValueError("a message is no object")
+    except BaseException:
+        _close(sockets)
+        raise
+    return message, sockets
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _close(sockets: Collection[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
