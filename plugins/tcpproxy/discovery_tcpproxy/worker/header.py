@@ -15,8 +15,8 @@ class HeaderReader:
 
     __slots__ = ("_announced", "_connection")
 
-    def __init__(self, connection: Connection, announced: Callable[[Connection, tuple[str, int] | None], None]) -> None:
-        """`announced` is called when it has come, with the client that it names, if it does."""
+    def __init__(self, connection: Connection, announced: Callable[[Connection, proxyproto.Header], None]) -> None:
+        """`announced` is called with it when it has come."""
         self._connection = connection
         self._announced = announced
 
@@ -36,7 +36,7 @@ class HeaderReader:
             return
         if header is not None:
             client.ready, client.events = True, events
-            self._announced(connection, header.source)
+            self._announced(connection, header)
         elif events & _LAST:
             connection.abort("header")
 

@@ -115,11 +115,11 @@ class Listener:
             loop.add(client.fd, client, WATCHED)
             self._dial(connection)
 
-    def announced(self, connection: Connection, source: tuple[str, int] | None) -> None:
-        """A proxy in front has told whom the connection is from (None: from itself)."""
+    def announced(self, connection: Connection, header: proxyproto.Header) -> None:
+        """A proxy in front has told whom the connection is from, unless it is from itself."""
         self._headers.discard(connection)
-        if source is not None:
-            connection.address = plain(source[0]), source[1]
+        if header.source is not None:
+            connection.address, connection.reached = header.source, header.destination
         client = connection.client
         self._loop.handlers[client.fd] = client
         refusal = self._refusal(connection.address[0])
@@ -314,13 +314,14 @@ class Listener:
         connection.abort("header")
 
     def _header(self, connection: Connection, version: str) -> bytes:
-        address = connection.address
-        try:
-            here = connection.client.sock.getsockname()
-        except OSError:
-            here = ""
-        ends = (address, (plain(here[0]), here[1])) if address[0] and isinstance(here, tuple) else (None, None)
-        return proxyproto.write(version, *ends)
+        source, reached = connection.address, connection.reached
+        if reached is None:
+            try:
+                here = connection.client.sock.getsockname()
+            except OSError:
+                here = ""
+            reached = (plain(here[0]), here[1]) if isinstance(here, tuple) else None
+        return proxyproto.write(version, source if source[0] else None, reached)
 
     def _leave(self, left: frozenset[Backend]) -> None:
         for connection in list(self.connections):

@@ -277,6 +277,7 @@ class Connection:
         "marked",
         "open",
         "owner",
+        "reached",
         "reason",
         "reset",
         "server",
@@ -300,6 +301,7 @@ class Connection:
         self.backend: Backend | None = None
         self.tried: tuple[Backend, ...] = ()
         self.counted = False  # against the listener's limits
+        self.reached: tuple[str, int] | None = None  # where the client connected to, if a proxy has told
         self.began = loop.now
         self.dialled = 0.0
         self.due: float | None = None  # when holding it ends

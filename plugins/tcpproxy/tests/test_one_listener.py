@@ -1,0 +1,125 @@
+"""A listener of a worker, by itself: what takes more than one connection, or more than one proxy, to go wrong."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from discovery_tcpproxy.worker.backends import LAST_RESORT_DELAY
+from discovery_tcpproxy.worker.descriptors import Descriptors
+from discovery_tcpproxy.worker.listener import Listener, Shared
+from discovery_tcpproxy.worker.loop import Loop
+from discovery_tcpproxy.worker.proxyproto import write
+from discovery_tcpproxy.worker.stream import Buffer, Connection, no_linger
+
+SETTINGS = {
+    "service": "web",
+    "balance": "roundrobin",
+    "hold": 60.0,
+    "hold_connections": 10,
+    "connect_timeout": 60.0,
+    "retries": 3,
+    "idle_timeout": 0.0,
+    "drain": None,
+    "max_connections": None,
+    "max_connections_per_client": None,
+    "allow": [],
+    "deny": [],
+    "accept_proxy": None,
+    "send_proxy": None,
+    "access_log": False,
+}
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """A backend whose connects are never answered: its queue is full."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(server.getsockname())
+        yield server.getsockname()
+
+
+class Alone:
+    """A listener without a worker around it."""
+
+    def __init__(self, backend: tuple[str, int], **settings: object) -> None:
+        """One for the backend."""
+
+        def broken(error: Exception) -> None:
+            raise error
+
+        self.loop = Loop(broken)
+        shared = Shared(self.loop, Buffer(), Descriptors(self.loop, nothing, nothing), nothing, nothing)
+        self.listener = Listener("web", shared)
+        self.listener.configure({**SETTINGS, **settings})
+        self.listener.update([{"id": "a", "host": backend[0], "port": backend[1], "weight": 1, "draining": False}])
+
+    def arrive(self) -> tuple[socket.socket, Connection]:
+        """A client that has come, and its connection."""
+        with socket.create_server(("127.0.0.1", 0)) as clients:
+            client = socket.create_connection(clients.getsockname())
+            accepted, address = clients.accept()
+        accepted.setblocking(False)
+        before = set(self.listener.connections)
+        self.listener.accepted(socket.SocketType(fileno=accepted.detach()), address)
+        (connection,) = self.listener.connections - before
+        return client, connection
+
+    def run(self, condition: Callable[[], bool]) -> None:
+        """Serve until the condition holds; AssertionError if it never does."""
+        deadline = time.monotonic() + 10
+
+        def look() -> None:
+            if condition() or time.monotonic() > deadline:
+                self.loop.stop()
+            else:
+                self.loop.call_later(0.01, look)
+
+        self.loop.call_later(0, look)
+        self.loop.run()
+        assert condition()
+
+
+def test_a_probe_whose_client_leaves_passes_to_one_who_is_held(silent: tuple[str, int]) -> None:
+    alone = Alone(silent)
+    listener = alone.listener
+    backend = listener.backends.next("", (), alone.loop.now)
+    assert backend is not None
+    listener.backends.failed(backend, alone.loop.now - LAST_RESORT_DELAY)
+    first, probing = alone.arrive()
+    second, held = alone.arrive()
+    with first, second:
+        assert (listener.state(probing), listener.state(held)) == ("connecting", "held")
+        no_linger(first)
+        first.close()
+        alone.run(lambda: listener.state(held) == "connecting")
+        assert probing.closed
+        held.abort()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_both_ends_that_a_proxy_in_front_tells_are_passed_on(version: str) -> None:
+    ends = ("192.0.2.1", 4000), ("2001:db8::1", 443)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        alone = Alone(server.getsockname(), accept_proxy=10.0, send_proxy=version)
+        client, connection = alone.arrive()
+        with client:
+            client.sendall(write("v2", *ends) + b"hello")
+            alone.run(lambda: connection.client.received == 5)
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.settimeout(10)
+                expected = write(version, *ends) + b"hello"
+                assert accepted.recv(len(expected), socket.MSG_WAITALL) == expected
+            connection.abort()
+
+
+def nothing(*_: object) -> None:
+    """Do it."""
