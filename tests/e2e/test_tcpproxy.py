@@ -1,0 +1,340 @@
+"""The TCP proxy as a person runs it: the daemon, its workers, a registry, and clients meanwhile."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from ambassadors import DISCOVERY, TIMEOUT, Directory, Named, connect, descendants, name_at
+from daemons import Daemon, Starter
+
+from discovery.embedded import EmbeddedEtcd
+from discovery.testing import eventually_sync, free_port, require_program
+
+Serve = Callable[..., Named]
+
+
+def answers(port: int, name: str) -> None:
+    eventually_sync(lambda: name_at(port) == name, f"{name} to be who answers", TIMEOUT)
+
+
+def proxy(
+    start: Starter, url: str, *assignments: str, run_dir: Path | None = None, replace: Path | None = None
+) -> Daemon:
+    """The daemon with `--set tcpproxy.` these, in place of the one of the run directory `replace`; once it is ready."""
+    sets = [part for each in assignments for part in ("--set", f"tcpproxy.{each}")]
+    anew = ["--replace"] if replace else []
+    daemon = start("--registry", url, "--plugin", "tcpproxy", *sets, *anew, run_dir=run_dir or replace)
+    eventually_sync(daemon.is_ready, "the daemon to be ready", TIMEOUT)
+    return daemon
+
+
+def figure(daemon: Daemon, name: str, labels: str = "") -> float:
+    """The sum of the figures whose line has this name and these labels."""
+    lines = daemon.get("/metrics")[1].splitlines()
+    found = [line for line in lines if line.startswith(f"discovery_tcpproxy_{name}{{") and labels in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+class Load:
+    """Clients that connect, say something and hang up, again and again; what failed, and why."""
+
+    def __init__(self, port: int, clients: int = 4) -> None:
+        self.done = 0
+        self.failed: list[str] = []
+        self._port = port
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    @contextmanager
+    def running(self) -> Iterator["Load"]:
+        for each in self._threads:
+            each.start()
+        try:
+            self.goes_on()
+            yield self
+            self.goes_on()
+        finally:
+            self._end.set()
+            for each in self._threads:
+                each.join(TIMEOUT)
+
+    def goes_on(self, count: int = 50) -> None:
+        """Wait until so many more have been served."""
+        before = self.done
+        eventually_sync(lambda: self.done >= before + count, f"{count} more connections", TIMEOUT)
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            try:
+                if not name_at(self._port):
+                    raise ConnectionError("nothing was answered")
+                self.done += 1
+            except (OSError, AssertionError) as error:
+                self.failed.append(repr(error))
+
+
+def test_one_command_serves_a_service_and_follows_it(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+    port = free_port()
+    one, other = named("one"), named("other")
+    directory.put("web", one.port)
+    daemon = proxy(start_daemon, directory.url, f"listen.web=0.0.0.0:{port}")
+    assert name_at(port) == "one"
+    directory.put("web", other.port)
+    answers(port, "other")
+    assert daemon.get("/healthz")[0] == 200
+    eventually_sync(lambda: figure(daemon, "connections_total", 'consumer="tcpproxy",listener="web"') >= 2)
+    assert figure(daemon, "listening", f'address="0.0.0.0:{port}"') == 1
+    with connect(port) as client:
+        assert client.recv(6) == b"other\n"
+        _, told = daemon.get("/api/consumers/tcpproxy")
+        assert [(each["backend"], each["listener"]) for each in told["connections"]] == [("b1", "web")]
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is no listener: name one, as in: discovery run --plugin tcpproxy --set tcpproxy.listen.web="),
+        (["--set", "tcpproxy.listen.web=80"], "80 is a port alone: write 127.0.0.1:80, or 0.0.0.0:80"),
+        (
+            ["--set", "tcpproxy.listen.web=:81", "--set", "tcpproxy.listen.db=:81"],
+            "listeners 'web' and 'db' both listen on 127.0.0.1:81",
+        ),
+        (["--set", "tcpproxy.listen.web.bind=:81", "--set", "tcpproxy.listen.web.hodl=1"], "did you mean 'hold'?"),
+    ],
+)
+def test_a_mistake_is_one_line(directory: Directory, arguments: list[str], said: str) -> None:
+    command = [*DISCOVERY, "run", "--registry", directory.url, "--plugin", "tcpproxy", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_listener_named_twice_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "discovery.toml"
+    path.write_text('[consumers.tcp]\nplugin = "tcpproxy"\nlisten.web = ":81"\nlisten.web = ":82"\n')
+    command = [*DISCOVERY, "run", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"{path}: is not valid TOML: Cannot overwrite a value (at line 4" in done.stderr
+
+
+def test_listeners_of_every_kind_change_on_reload_and_other_connections_go_on(
+    directory: Directory, start_daemon: Starter, named: Serve, tmp_path: Path
+) -> None:
+    web, db, moved = (free_port() for _ in range(3))
+    path = tmp_path / "discovery.toml"
+
+    def configure(*lines: str) -> None:
+        head = f'[registry]\nurl = "{directory.url}"\n[consumers.tcp]\nplugin = "tcpproxy"\n'
+        temporary = path.with_suffix(".new")
+        temporary.write_text(head + "\n".join(lines))
+        temporary.replace(path)
+
+    directory.put("web", named("web").port)
+    directory.put("db", named("db").port)
+    configure(f'listen.web = ["127.0.0.1:{web}", "unix:{tmp_path}/web.sock"]', f'listen.db = "[::1]:{db}"')
+    daemon = start_daemon("--config", str(path))
+    eventually_sync(daemon.is_ready, timeout=TIMEOUT)
+    with connect(web) as client, connect(db, "::1") as other, socket.socket(socket.AF_UNIX) as local:
+        local.connect(f"{tmp_path}/web.sock")
+        held = {client: b"web\n", other: b"db\n", local: b"web\n"}
+        for each, greeting in held.items():
+            each.settimeout(TIMEOUT)
+            assert each.recv(10) == greeting
+        configure(f'listen.db = {{ bind = "127.0.0.1:{moved}" }}', f'listen.web = "[::1]:{web}"', "workers = 2")
+        eventually_sync(lambda: name_at(moved) == "db", timeout=TIMEOUT)
+        assert name_at(web, "::1") == "web"
+        eventually_sync(lambda: not Path(f"{tmp_path}/web.sock").exists(), "the socket's file to go")
+        for port, host in ((web, "127.0.0.1"), (db, "::1")):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, port), timeout=TIMEOUT)
+        for each in held:
+            each.sendall(b"hello")
+            assert each.recv(10) == b"hello"
+    assert daemon.stop() == 0
+
+
+def test_a_port_in_use_is_told_and_hurts_no_other_listener(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
+    port = free_port()
+    busy = named("another program")
+    directory.put("web", named("web").port)
+    daemon = proxy(
+        start_daemon,
+        directory.url,
+        f"listen.web=127.0.0.1:{port}",
+        f"listen.other.bind=127.0.0.1:{busy.port}",
+        "listen.other.service=web",
+    )
+    assert name_at(port) == "web"
+    told = f"listener other cannot listen on 127.0.0.1:{busy.port}: address already in use by "
+    eventually_sync(lambda: told in daemon.get("/healthz")[1]["problems"]["tcpproxy"], timeout=TIMEOUT)
+    assert told in daemon.log
+    busy.close()
+    answers(busy.port, "web")
+    eventually_sync(lambda: daemon.get("/healthz")[0] == 200, timeout=TIMEOUT)
+
+
+def test_a_worker_that_is_killed_under_load_costs_only_what_it_carried(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
+    port = free_port()
+    directory.put("web", named("web").port)
+    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", "workers=2")
+    clients, kills = 4, 3
+    with Load(port, clients).running() as load:
+        for number in range(kills):
+            [*_, victim] = daemon.get("/api/consumers/tcpproxy")[1]["workers"]
+            os.kill(victim["pid"], signal.SIGKILL)
+            eventually_sync(lambda n=number: figure(daemon, "workers_replaced_total") == n + 1, timeout=TIMEOUT)
+            eventually_sync(lambda: figure(daemon, "workers") == 2, timeout=TIMEOUT)
+            load.goes_on()
+    assert len(load.failed) <= clients * kills, load.failed
+    assert not any("refused" in each for each in load.failed)
+    eventually_sync(lambda: daemon.get("/healthz")[0] == 200, timeout=TIMEOUT)
+
+
+def test_the_registry_goes_away_and_nothing_changes_for_clients(
+    start_daemon: Starter, named: Serve, tmp_path: Path
+) -> None:
+    require_program("etcd")
+    port = free_port()
+    one, other = named("one"), named("other")
+    with EmbeddedEtcd() as etcd:
+        etcd.ctl("put", "/services/web/a", json.dumps({"host": "127.0.0.1", "port": one.port}))
+        daemon = proxy(start_daemon, etcd.url, f"listen.web=127.0.0.1:{port}", "grace=0")
+        with Load(port).running() as load, connect(port) as client:
+            assert client.recv(4) == b"one\n"
+            etcd.kill()
+            eventually_sync(lambda: "registry cannot be followed" in daemon.log, timeout=TIMEOUT)
+            load.goes_on()
+            client.sendall(b"still here")
+            assert client.recv(10, socket.MSG_WAITALL) == b"still here"
+        assert load.failed == []
+        # Another daemon that starts meanwhile serves what was known last.
+        assert daemon.stop() == 0
+        daemon = start_daemon(
+            "--registry", etcd.url, "--plugin", "tcpproxy", "--set", f"tcpproxy.listen.web=127.0.0.1:{port}"
+        )
+        answers(port, "one")
+        etcd.start()
+        etcd.ctl("put", "/services/web/a", json.dumps({"host": "127.0.0.1", "port": other.port}))
+        answers(port, "other")
+
+
+def test_clients_of_an_unknown_service_wait_for_it(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+    port = free_port()
+    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}")
+    with connect(port) as client:
+        client.sendall(b"hello")
+        eventually_sync(lambda: figure(daemon, "connections_waiting") == 1, timeout=TIMEOUT)
+        directory.put("web", named("late").port)
+        assert client.recv(5, socket.MSG_WAITALL) == b"late\n"
+        assert client.recv(5, socket.MSG_WAITALL) == b"hello"
+
+
+def test_while_there_is_no_backend_clients_wait_and_none_fails(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
+    port = free_port()
+    first = named("first")
+    directory.put("web", first.port)
+    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}")
+    with Load(port, 4).running() as load:
+        directory.remove("web")
+        eventually_sync(lambda: figure(daemon, "connections_waiting") == 4, "all to wait", TIMEOUT)
+        directory.put("web", named("second").port)
+    assert load.failed == []
+
+
+@pytest.mark.parametrize("options", [["on_leave=close"], ["drain=0.2"]])
+def test_connections_to_a_backend_that_has_left_are_closed_if_so_configured(
+    directory: Directory, start_daemon: Starter, named: Serve, options: list[str]
+) -> None:
+    port = free_port()
+    directory.put("web", named("one").port)
+    sets = [f"listen.web.{each}" for each in options]
+    proxy(start_daemon, directory.url, f"listen.web.bind=127.0.0.1:{port}", *sets)
+    with connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        directory.put("web", named("other").port)
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    answers(port, "other")
+
+
+def test_connections_have_time_to_finish_when_the_daemon_stops(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
+    port = free_port()
+    directory.put("web", named("one").port)
+    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", "grace=60")
+    with connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        daemon.process.terminate()
+
+        def refused() -> bool:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT):
+                return False
+            return True
+
+        eventually_sync(refused, "new connections to be refused", TIMEOUT)
+        client.sendall(b"hello")
+        assert client.recv(5, socket.MSG_WAITALL) == b"hello"
+        assert daemon.process.poll() is None
+    assert daemon.process.wait(TIMEOUT) == 0
+
+
+def test_a_daemon_that_is_killed_leaves_no_worker(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+    port = free_port()
+    directory.put("web", named("one").port)
+    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", "workers=2", "grace=0")
+    workers = descendants(daemon.process.pid)
+    assert len(workers) == 2
+    with connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        daemon.process.kill()
+        daemon.process.wait()
+        eventually_sync(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "no worker", TIMEOUT)
+    again = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", run_dir=daemon.run_dir)
+    assert name_at(port) == "one"
+    assert again.stop() == 0
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(600)])])
+def test_upgrades_refuse_nobody(
+    directory: Directory, start_daemon: Starter, named: Serve, tmp_path: Path, count: int
+) -> None:
+    port = free_port()
+    directory.put("web", named("one").port)
+    sets = [f'listen.web=["127.0.0.1:{port}","unix:{tmp_path}/web.sock"]', "grace=60"]
+    daemon = proxy(start_daemon, directory.url, *sets)
+    with Load(port, 16).running() as load, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT)
+        client.connect(f"{tmp_path}/web.sock")
+        assert client.recv(4) == b"one\n"
+        first, run_dir = daemon, daemon.run_dir
+        for _ in range(count):
+            before, daemon = daemon, proxy(start_daemon, directory.url, *sets, replace=run_dir)
+            load.goes_on()
+            if before is not first:  # which the client above keeps
+                assert before.process.wait(TIMEOUT) == 0
+        client.sendall(b"hello")
+        assert client.recv(5, socket.MSG_WAITALL) == b"hello"
+        assert first.process.poll() is None
+        client.close()
+        assert first.process.wait(TIMEOUT) == 0
+    assert load.failed == []
+    assert daemon.stop() == 0
+    assert not Path(f"{tmp_path}/web.sock").exists()
