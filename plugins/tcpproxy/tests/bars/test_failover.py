@@ -1,8 +1,8 @@
 """Backends that die and come: a pause, not an error; and a registry that changes all the time is not noticed."""
 
 import asyncio
-import itertools
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,33 @@ from typing import Any
 
 import pytest
 
-from discovery import Backend
-from discovery.registry import open_registry
 from discovery.testing import eventually, eventually_sync, free_port
 
 CLIENTS = 64
 RATE = 50.0
+
+# In a process of its own, so that the clients do not slow it down.
+_CHANGER = """
+import asyncio, itertools, sys, time
+from discovery import Backend
+from discovery.registry import open_registry
+
+async def main(url, seconds, rate, *ports):
+    registry = open_registry(url)
+    lease = await registry.open_lease("somebody", 600)
+    begun = time.monotonic()
+    for number in itertools.count():
+        record = Backend("web", f"b{number % 2}", "127.0.0.1", int(ports[number % 2]), weight=1 + number % 7)
+        await (lease.put(record) if number % 4 < 2 else lease.delete(record))
+        if time.monotonic() > begun + float(seconds):
+            break
+        await asyncio.sleep(max(0.0, begun + (number + 1) / float(rate) - time.monotonic()))
+    await lease.close()
+    await registry.close()
+    print(number)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -61,14 +82,14 @@ def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
         async with clients(port, CLIENTS) as load:
             await eventually(lambda: {each.by for each in load.done} == {"victim", "survivor"}, "both to be used")
             await eventually(lambda: len(load.done) > 500)
+            killing = time.monotonic()
             await asyncio.to_thread(victim.kill)
             killed = time.monotonic()
             await eventually(lambda: len(load.since(killed)) > 2_000, "connections after the kill", timeout=60)
         failed = load.failed()
         print(f"{len(load.done)} connections, {len(failed)} of them failed with the backend that was killed")
-        assert [each for each in failed if each.begun > killed] == []
+        assert [each for each in failed if each.begun > killed or each.ended < killing] == []
         assert [each for each in failed if each.by == "survivor"] == []
-        assert len(failed) <= CLIENTS
 
     asyncio.run(scenario())
 
@@ -88,14 +109,14 @@ def test_while_there_is_no_backend_clients_wait_for_the_next(
     async def scenario() -> None:
         async with clients(port, CLIENTS) as load:
             await eventually(lambda: len(load.done) > 500)
+            going = time.monotonic()
             if end == "killed":  # the registry does not know it yet
                 await asyncio.to_thread(last.kill)
             else:
                 (registry / "last").unlink()
             gone = time.monotonic()
-            await eventually(
-                lambda: len(load.waiting) == CLIENTS and min(load.waiting.values()) > gone, "every client to wait"
-            )
+            await eventually(lambda: load.done[-1].ended < time.monotonic() - 0.5, "every client to wait")
+            assert len(load.waiting) == CLIENTS
             await asyncio.sleep(3)  # nothing to wait for: this is how long it takes somebody to start another
             waiting = dict(load.waiting)
             (registry / "last").unlink(missing_ok=True)
@@ -106,8 +127,9 @@ def test_while_there_is_no_backend_clients_wait_for_the_next(
         failed = load.failed()
         slowest = max(load.done, key=lambda each: each.ended - each.begun)
         print(f"{len(held)} held, the slowest {slowest.ended - slowest.begun:.2f} s; {len(failed)} failed")
-        assert [each for each in failed if end == "withdrawn" or each.begun > gone] == []
-        assert len(failed) <= CLIENTS
+        cut = [each for each in failed if each.begun < gone and going < each.ended < gone + 0.5]
+        assert end == "killed" or not cut
+        assert [each for each in failed if each not in cut] == []
         assert set(waiting.values()) <= {each.begun for each in load.done if each.by == "following"}
         assert slowest in held
 
@@ -126,27 +148,14 @@ def test_fifty_changes_a_second_fail_nobody(
     register(registry, backends["stays"])
     port = proxy()
 
-    async def change() -> int:
-        url = f"file://{registry.parent}"
-        opened = open_registry(url)
-        lease = await opened.open_lease("somebody", 600)
-        begun = time.monotonic()
-        try:
-            for number in itertools.count():
-                origin = backends["comes" if number % 2 else "goes"]
-                record = Backend("web", origin.name, "127.0.0.1", origin.port, weight=1 + number % 7)
-                await (lease.put(record) if number % 4 < 2 else lease.delete(record))
-                if time.monotonic() > begun + seconds:
-                    return number
-                await asyncio.sleep(max(0.0, begun + (number + 1) / RATE - time.monotonic()))
-        finally:
-            await lease.close()
-            await opened.close()
-        raise AssertionError
-
     async def scenario() -> None:
         async with clients(port, CLIENTS) as load:
-            changes = await change()
+            ports = [str(backends[name].port) for name in ("comes", "goes")]
+            arguments = (f"file://{registry.parent}", str(seconds), str(RATE), *ports)
+            changer = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _CHANGER, *arguments, stdout=asyncio.subprocess.PIPE
+            )
+            changes = int((await changer.communicate())[0])
         answered = {name: sum(each.by == name for each in load.done) for name in backends}
         print(f"{changes} changes in {seconds} s; answered: {answered}; {len(load.failed())} failed")
         assert changes > seconds * RATE / 2
