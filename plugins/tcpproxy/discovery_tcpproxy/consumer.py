@@ -14,7 +14,8 @@ from discovery.plugin import Consumer, Context, Health, PluginConfig, Sample, Up
 from discovery_tcpproxy.config import TcpProxyConfig, binds_of
 from discovery_tcpproxy.listeners import CannotListenError, Listening, open_listener, set_mode, take
 from discovery_tcpproxy.names import Names
-from discovery_tcpproxy.targets import Targets, names_to_resolve, preview, targets
+from discovery_tcpproxy.sums import connect_failures
+from discovery_tcpproxy.targets import Targets, names_of, names_to_resolve, preview, targets
 from discovery_tcpproxy.views import View, WorkerView, samples, shown
 from discovery_tcpproxy.workers import Desired, Workers
 
@@ -44,6 +45,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         self._left_out: tuple[str, ...] = ()
         self._behind: str | None = None
         self._turn = asyncio.Lock()
+        self._failures: dict[tuple[str, str], int] = {}
         self._ticker: asyncio.Task[None] | None = None
 
     @property
@@ -190,7 +192,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         waits, not_before = delays(1.0, 10.0), 0.0
         while True:
             await asyncio.sleep(_TICK)
-            self._names.refresh()
+            self._names.refresh(names_of(self.config, self._snapshot, self._newly_failing()))
             if not self._not_listening:
                 waits, not_before = delays(1.0, 10.0), 0.0
             elif time.monotonic() >= not_before:
@@ -198,6 +200,11 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
                 not_before = time.monotonic() + next(waits)
             if self._behind is not None:
                 await self._try_to_bring()
+
+    def _newly_failing(self) -> set[tuple[str, str]]:
+        """The backends, each a service and an id, that could not be connected to since the last look."""
+        before, self._failures = self._failures, connect_failures(self._workers.figures())
+        return {backend for backend, count in self._failures.items() if count > before.get(backend, 0)}
 
     async def _retry_listeners(self) -> None:
         before = dict(self._not_listening)

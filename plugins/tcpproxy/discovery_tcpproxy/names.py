@@ -8,6 +8,7 @@ from contextlib import suppress
 EVERY = 30.0
 """Seconds after which an address is looked up again."""
 AFTER_FAILURE = 5.0
+"""The same for one that was not found, or where nobody answers."""
 _AT_A_TIME = 32
 _PATIENCE = 2.0
 """Seconds that whoever asks for new names waits; what takes longer is told by `changed`."""
@@ -21,6 +22,7 @@ class Names:
         self._changed = changed
         self._addresses: dict[str, str] = {}
         self._due: dict[str, float] = {}
+        self._looked_up: dict[str, float] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(_AT_A_TIME)
 
@@ -35,13 +37,17 @@ class Names:
         for host in self._due.keys() - wanted:
             del self._due[host]
             self._addresses.pop(host, None)
+            self._looked_up.pop(host, None)
         new = [self._look_up(host) for host in wanted - self._due.keys()]
         if new:
             await asyncio.wait(new, timeout=_PATIENCE)
 
-    def refresh(self) -> None:
-        """Look up again what is due. Returns at once."""
+    def refresh(self, doubted: Iterable[str] = ()) -> None:
+        """Look up again what is due, the `doubted` sooner. Returns at once."""
         now = time.monotonic()
+        for host in doubted:
+            if host in self._looked_up:
+                self._due[host] = min(self._due[host], self._looked_up[host] + AFTER_FAILURE)
         for host in [host for host, due in self._due.items() if due <= now and host not in self._lookups]:
             self._look_up(host)
 
@@ -71,7 +77,8 @@ class Names:
             del self._lookups[host]
         if host not in self._due:
             return  # nobody wants it any more
-        self._due[host] = time.monotonic() + (EVERY if found else AFTER_FAILURE)
+        self._looked_up[host] = now = time.monotonic()
+        self._due[host] = now + (EVERY if found else AFTER_FAILURE)
         # Of several addresses one is kept while it is named: a rotating answer moves no traffic.
         if found and self._addresses.get(host) not in found:
             self._addresses[host] = found[0]

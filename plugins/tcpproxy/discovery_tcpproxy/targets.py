@@ -4,7 +4,7 @@ Standard forms throughout: an address is `IPV4:PORT`, `[IPV6]:PORT` or `unix:/PA
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,14 @@ def services(config: TcpProxyConfig) -> tuple[str, ...]:
 def names_to_resolve(config: TcpProxyConfig, snapshot: Snapshot | None) -> frozenset[str]:
     """The host names among the backends of the services that are asked for."""
     return frozenset(backend.host for backend in _wanted(config, snapshot) if not is_address(backend.host))
+
+
+def names_of(
+    config: TcpProxyConfig, snapshot: Snapshot | None, backends: Collection[tuple[str, str]]
+) -> frozenset[str]:
+    """The host names among these backends, each a service and an id."""
+    wanted = _wanted(config, snapshot) if backends else ()
+    return frozenset(each.host for each in wanted if (each.service, each.id) in backends and not is_address(each.host))
 
 
 def targets(
