@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ambassadors import directory, named, short_path, start_command
 from daemons import Starter, start_daemon, tmp_path
 
-__all__ = ["start_daemon", "tmp_path"]
+__all__ = ["directory", "named", "short_path", "start_command", "start_daemon", "tmp_path"]
 
 
 @pytest.fixture

@@ -1,0 +1,271 @@
+"""`discovery ambassador` and `forward`, as dynamic-etcd-amb and simple-amb were used."""
+
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from ambassadors import TIMEOUT, Directory, Named, StartCommand, connect, name_at
+
+from discovery.embedded import EmbeddedEtcd
+from discovery.testing import eventually_sync, free_port, require_program
+
+Serve = Callable[..., Named]
+
+
+def answered_by(port: int, name: str) -> None:
+    eventually_sync(lambda: name_at(port) == name, f"{name} to be who answers", TIMEOUT)
+
+
+def up_to_its_end(stream: BinaryIO) -> bytes:
+    """What is still to come on a connection that somebody else ends, one way or the other."""
+    try:
+        return stream.read()
+    except ConnectionResetError:
+        return b""
+
+
+# ambassador
+
+
+def test_it_carries_to_whatever_the_linked_registry_names_now(start_command: StartCommand, named: Serve) -> None:
+    require_program("etcd")
+    etcd = EmbeddedEtcd()
+    etcd.start()
+    try:
+        port = free_port()
+        link = {"ETCD_PORT_10000_TCP_ADDR": "127.0.0.1", "ETCD_PORT_10000_TCP_PORT": str(etcd.port)}
+        run = start_command("ambassador", "apache.service", str(port), "--hold", "60", **link)
+        with connect(port) as early:  # held: the service is not known yet
+            early.sendall(b"hello")
+            one, other = named("one"), named("other")
+            etcd.ctl("put", "/services/apache.service/a1", f'{{"host": "127.0.0.1", "port": {one.port}}}')
+            assert early.recv(4) == b"one\n"
+            assert early.recv(5, socket.MSG_WAITALL) == b"hello"
+            etcd.ctl("put", "/services/apache.service/a1", f'{{"host": "127.0.0.1", "port": {other.port}}}')
+            answered_by(port, "other")
+            early.sendall(b"again")  # what is open goes on
+            assert early.recv(5, socket.MSG_WAITALL) == b"again"
+        etcd.kill()
+        run.logs("registry cannot be followed")
+        assert name_at(port) == "other"
+        assert run.stop() == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        assert "9901" not in run.log  # there is no admin endpoint
+    finally:
+        etcd.stop()
+
+
+def test_it_listens_where_it_is_told_and_everywhere_unless_told(
+    start_command: StartCommand, directory: Directory, named: Serve
+) -> None:
+    directory.put("web", named("it", host="::1").port, "::1")
+    port, everywhere = free_port(), free_port()
+    start_command(
+        "ambassador", "web", str(port), "--listen", "127.0.0.2", "--listen", "::1", "--registry", directory.url
+    )
+    assert name_at(port, "127.0.0.2") == "it"
+    assert name_at(port, "::1") == "it"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+    start_command("ambassador", "web", str(everywhere), DISCOVERY_REGISTRY=directory.url, ETCD_PORT_10000_TCP_ADDR="x")
+    assert [name_at(everywhere, host) for host in ("127.0.0.1", "127.0.0.2")] == ["it", "it"]
+
+
+def test_the_client_is_told_of_to_the_backend(start_command: StartCommand, directory: Directory) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        backend.settimeout(TIMEOUT)
+        directory.put("web", backend.getsockname()[1])
+        port = free_port()
+        start_command("ambassador", "web", str(port), "--send-proxy", "v1", "--registry", directory.url)
+        with connect(port) as client:
+            client.sendall(b"hello\n")
+            theirs, _ = backend.accept()
+            with theirs, theirs.makefile("rb") as lines:
+                ours = client.getsockname()[1]
+                assert lines.readline() == f"PROXY TCP4 127.0.0.1 127.0.0.1 {ours} {port}\r\n".encode()
+                assert lines.readline() == b"hello\n"
+
+
+def test_a_client_stays_with_its_backend_if_that_is_asked_for(
+    start_command: StartCommand, directory: Directory, named: Serve
+) -> None:
+    for name in ("a", "b", "c"):
+        directory.put("web", named(name).port, id_=name)
+    turns, sticky = free_port(), free_port()
+    start_command("ambassador", "web", str(turns), "--registry", directory.url)
+    start_command("ambassador", "web", str(sticky), "--balance", "source", "--registry", directory.url)
+    assert {name_at(turns) for _ in range(6)} == {"a", "b", "c"}
+    assert len({name_at(sticky) for _ in range(12)}) == 1
+
+
+def test_nobody_waits_without_hold_and_idle_connections_end(
+    start_command: StartCommand, directory: Directory, named: Serve
+) -> None:
+    port = free_port()
+    start_command(
+        "ambassador", "web", str(port), "--hold", "0", "--idle-timeout", "0.3", "--workers", "2",
+        "--registry", directory.url,
+    )  # fmt: skip
+    with connect(port) as client, client.makefile("rb") as answer:
+        assert up_to_its_end(answer) == b""
+    directory.put("web", named("it").port)
+    answered_by(port, "it")
+    with connect(port) as client, client.makefile("rb") as answer:
+        assert answer.readline() == b"it\n"
+        assert up_to_its_end(answer) == b""
+
+
+@contextmanager
+def taken(*hosts: str) -> Iterator[int]:
+    """A port that is listened on already, at the given addresses."""
+    port = free_port()
+    with socket.create_server((hosts[0], port)):
+        yield port
+
+
+def test_a_port_in_use_is_told_with_who_has_it_and_taken_when_it_is_free(
+    start_command: StartCommand, directory: Directory, named: Serve
+) -> None:
+    directory.put("web", named("it").port)
+    with taken("127.0.0.1") as port:
+        run = start_command("ambassador", "web", str(port), "--registry", directory.url)
+        run.logs(f"cannot listen on 0.0.0.0:{port}: address already in use")
+        assert f"(process {os.getpid()})" in run.log
+    answered_by(port, "it")
+    assert run.stop() == 0
+
+
+def test_a_privileged_port_is_told_with_the_way_out(start_command: StartCommand, directory: Directory) -> None:
+    least = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    port = next((port for port in range(least - 1, 0, -1) if _is_free(port)), 0)
+    if not port:
+        return  # there are none here
+    require_program("setpriv", wheel=False)
+    capability = "-net_bind_service"
+    under = ("setpriv", f"--bounding-set={capability}", f"--inh-caps={capability}") if os.geteuid() == 0 else ()
+    run = start_command("ambassador", "web", str(port), "--registry", directory.url, under=under)
+    run.logs(f"cannot listen on 0.0.0.0:{port}: permission denied")
+    assert "CAP_NET_BIND_SERVICE" in run.log
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def test_a_second_one_at_the_same_address_is_refused_and_others_are_not(
+    start_command: StartCommand, directory: Directory, named: Serve
+) -> None:
+    directory.put("web", named("it").port)
+    port, another = free_port(), free_port()
+    first = start_command("ambassador", "web", str(port), "--registry", directory.url)
+    answered_by(port, "it")
+    second = start_command("ambassador", "web", str(port), "--registry", directory.url)
+    assert second.process.wait(TIMEOUT) == 1
+    assert f"process {first.process.pid}" in second.log
+    start_command("ambassador", "web", str(another), "--registry", directory.url)
+    answered_by(another, "it")
+    assert name_at(port) == "it"
+
+
+# forward
+
+
+def test_the_first_target_that_can_be_reached_is_used_and_no_registry_asked(
+    start_command: StartCommand, named: Serve
+) -> None:
+    port, first_port = free_port(), free_port()
+    registry = named("registry")
+    second, third = named("second"), named("third")
+    targets = [f"127.0.0.1:{each}" for each in (first_port, second.port, third.port)]
+    start_command(
+        "forward", *targets, "--listen", f"127.0.0.1:{port}", DISCOVERY_REGISTRY=f"etcd://127.0.0.1:{registry.port}"
+    )
+    assert {name_at(port) for _ in range(5)} == {"second"}
+    first = named("first", port=first_port)
+    answered_by(port, "first")
+    assert {name_at(port) for _ in range(5)} == {"first"}
+    assert third.connections == 0
+    with connect(port) as client, client.makefile("rb") as answer:
+        assert answer.readline() == b"first\n"
+        first.close()  # what is open ends with it, and others go where it can be reached
+        answer.read()
+    assert {name_at(port) for _ in range(5)} == {"second"}
+    second.close()
+    assert {name_at(port) for _ in range(5)} == {"third"}
+    assert registry.connections == 0
+
+
+def test_without_a_target_that_can_be_reached_a_client_waits_for_one(
+    start_command: StartCommand, named: Serve, short_path: Path
+) -> None:
+    path, target = short_path / "it.sock", free_port()
+    start_command("forward", f"localhost:{target}", "--listen", f"unix:{path}", "--hold", "60")
+    eventually_sync(path.is_socket, "the socket to be there", TIMEOUT)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT)
+        client.connect(str(path))
+        client.sendall(b"hello")
+        named("it", port=target)
+        assert client.recv(3, socket.MSG_WAITALL) == b"it\n"
+        assert client.recv(5, socket.MSG_WAITALL) == b"hello"
+
+
+def test_it_listens_on_port_10000_of_every_address_unless_told(start_command: StartCommand, named: Serve) -> None:
+    with (Path(tempfile.gettempdir()) / "discovery-tests-port-10000.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        start_command("forward", f"127.0.0.1:{named('it').port}")
+        assert name_at(10000, "127.0.0.1") == "it"
+        assert name_at(10000, "127.0.0.2") == "it"
+        start_command.started[-1].stop()
+
+
+HOSTS = """
+import os, socket
+_ask = socket.getaddrinfo
+
+def getaddrinfo(host, *rest, **more):
+    if host == "db.example":
+        with open(os.environ["HOSTS"]) as file:
+            if not (host := file.read()):
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return _ask(host, *rest, **more)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+def test_a_name_that_leads_elsewhere_later_is_followed(
+    start_command: StartCommand, named: Serve, short_path: Path
+) -> None:
+    """The names that the C library knows cannot be changed for a test: what asks it is."""
+    (short_path / "sitecustomize.py").write_text(HOSTS)
+    hosts = short_path / "hosts"
+    hosts.write_text("")
+    target, port = free_port(), free_port()
+    run = start_command(
+        "forward", f"db.example:{target}", "--listen", f"127.0.0.1:{port}", "--hold", "60",
+        PYTHONPATH=str(short_path), HOSTS=str(hosts),
+    )  # fmt: skip
+    run.logs("db.example")
+    first = named("first", "127.0.0.1", target)
+    named("second", "127.0.0.2", target)
+    with connect(port) as waiting:
+        hosts.write_text("127.0.0.1")
+        assert waiting.recv(6, socket.MSG_WAITALL) == b"first\n"
+        hosts.write_text("127.0.0.2")
+        first.close()
+    answered_by(port, "second")
