@@ -10,6 +10,9 @@ from typing import Any
 from discovery.errors import DiscoveryError, describe
 from discovery_tcpproxy import wire
 
+_LOOKS = 10
+"""How often an answer is looked for in the time that it may take."""
+
 
 class WorkerError(DiscoveryError):
     """A worker is gone, or does not answer."""
@@ -43,16 +46,16 @@ class Channel:
             number = next(self._numbers)
             future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
             self._waiting = (number, future)
+            frame = wire.encode({"do": do, "seq": number, **(message or {})})
+            sending = asyncio.ensure_future(self._send(frame, descriptors))
             try:
-                async with asyncio.timeout(patience):
-                    await self._send(wire.encode({"do": do, "seq": number, **(message or {})}), descriptors)
-                    answer = await future
-            except TimeoutError:
-                raise WorkerError(f"no answer to {do!r} within {patience:g} s") from None
-            except OSError as error:
-                raise WorkerError(f"it is gone: {error.strerror}") from None
+                await self._wait(sending, future, patience)
+                if not future.done():
+                    raise WorkerError(f"no answer to {do!r} within {patience:g} s")
+                answer = future.result()
             finally:
                 self._waiting = None
+                sending.cancel()
                 future.cancel()
         if "error" in answer:
             raise RefusedError(f"{do}: {answer['error']}")
@@ -71,6 +74,15 @@ class Channel:
             self._loop.remove_reader(self._socket)
             self._socket.close()
             self._fail("it was hung up on")
+
+    async def _wait(self, sending: "asyncio.Future[None]", future: "asyncio.Future[Any]", patience: float) -> None:
+        """Until there is an answer, at most `patience` seconds in which we run: were we stopped, it is not to blame."""
+        for _ in range(_LOOKS):
+            await asyncio.wait({future}, timeout=patience / _LOOKS)
+            if future.done():
+                return
+            if sending.done() and (error := sending.exception()) is not None:
+                raise WorkerError(f"it is gone: {describe(error)}") from None
 
     async def _send(self, frame: bytes, descriptors: Sequence[int]) -> None:
         if not self._open:

@@ -132,8 +132,8 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         """Make listeners and workers what the configuration and the last snapshot say. Raises ApplyError."""
         async with self._turn:
             binds = {bind for _, bind in binds_of(self.config)}
-            moved = [each for bind, each in self._listening.items() if bind not in binds]
-            self._listening = {bind: each for bind, each in self._listening.items() if bind in binds}
+            moved = [each for bind, each in self._listening.items() if bind not in binds or each.is_lost()]
+            self._listening = {bind: each for bind, each in self._listening.items() if each not in moved}
             self._open_missing()
             self._aim()
             try:
@@ -198,7 +198,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             elif time.monotonic() >= not_before:
                 await self._retry_listeners()
                 not_before = time.monotonic() + next(waits)
-            if self._behind is not None:
+            if self._behind is not None or any(each.is_lost() for each in self._listening.values()):
                 await self._try_to_bring()
 
     def _newly_failing(self) -> set[tuple[str, str]]:

@@ -13,9 +13,10 @@ _LISTENING = "0A"
 def holders(host: str, port: int) -> str:
     """The programs that listen where `host:port` would, as `nginx (process 12)`; empty if they cannot be seen."""
     wanted = ipaddress.ip_address(host)
-    table = "tcp" if wanted.version == 4 else "tcp6"
+    tables = ("tcp", "tcp6") if wanted.version == 4 else ("tcp6",)  # [::] may take in IPv4
     return _names(
         words[9]
+        for table in tables
         for words in _table(table)
         if len(words) > 9 and words[3] == _LISTENING and _overlaps(words[1], wanted, port)
     )

@@ -41,6 +41,10 @@ class Listening:
         """Whether it is a Unix socket whose file is where it was made."""
         return self.inode != 0 and _inode(_path(self.bind)) == self.inode
 
+    def is_lost(self) -> bool:
+        """Whether it is a Unix socket whose file somebody has removed: nobody can connect any more."""
+        return self.inode != 0 and _inode(_path(self.bind)) == 0
+
 
 def open_listener(name: str, bind: str, mode: int) -> Listening:
     """Listen on `bind` for the listener called `name`. Raises CannotListenError: a line with the way out."""

@@ -24,6 +24,7 @@ class Names:
         self._due: dict[str, float] = {}
         self._looked_up: dict[str, float] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
+        self._asking = False
         self._turns = asyncio.Semaphore(_AT_A_TIME)
 
     @property
@@ -40,7 +41,11 @@ class Names:
             self._looked_up.pop(host, None)
         new = [self._look_up(host) for host in wanted - self._due.keys()]
         if new:
-            await asyncio.wait(new, timeout=_PATIENCE)
+            self._asking = True
+            try:
+                await asyncio.wait(new, timeout=_PATIENCE)
+            finally:
+                self._asking = False
 
     def refresh(self, doubted: Iterable[str] = ()) -> None:
         """Look up again what is due, the `doubted` sooner. Returns at once."""
@@ -82,4 +87,5 @@ class Names:
         # Of several addresses one is kept while it is named: a rotating answer moves no traffic.
         if found and self._addresses.get(host) not in found:
             self._addresses[host] = found[0]
-            self._changed()
+            if not self._asking:
+                self._changed()

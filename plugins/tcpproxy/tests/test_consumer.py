@@ -214,6 +214,22 @@ async def test_if_none_can_be_opened_the_setup_fails_with_the_reason() -> None:
             pass
 
 
+@on_a_loop
+async def test_a_socket_s_file_that_somebody_removed_is_made_again() -> None:
+    with tempfile.TemporaryDirectory(prefix="tp-") as directory:
+        path = Path(directory, "web.sock")
+        async with origins("a") as (a,), driving(listen={"web": f"unix:{path}"}) as driven:
+            await driven.apply(a.backend())
+            client = await Client.to(f"unix:{path}")
+            assert await client.greeting() == "a"
+            path.unlink()
+            await eventually(path.exists)
+            await eventually(lambda: reached(f"unix:{path}"))
+            assert await client.echoes()
+            assert await driven.healthy()
+            client.close()
+
+
 class TestTcpProxyConsumer(ConsumerContract):
     consumer = TcpProxyConsumer
     port = free_port()

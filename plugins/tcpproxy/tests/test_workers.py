@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,21 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.Mo
         assert await reached(web) == "a"
         assert driven.said("no answer to 'report' within 0.5 s")
         assert not is_running(old.pid)
+
+
+@on_a_loop
+async def test_a_daemon_that_was_stopped_for_a_while_does_not_blame_its_workers() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}) as driven:
+        await driven.apply(a.backend())
+        [worker] = driven.consumer._workers.alive
+        asking = asyncio.ensure_future(worker._channel.ask("report", 1.0))
+        await asyncio.sleep(0)
+        os.kill(worker.pid, signal.SIGSTOP)
+        time.sleep(1.5)  # noqa: ASYNC251 - as one who is stopped
+        os.kill(worker.pid, signal.SIGCONT)
+        assert "listeners" in await asking
+        assert worker.alive
 
 
 def descriptors() -> set[str]:
