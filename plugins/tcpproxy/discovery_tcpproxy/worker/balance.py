@@ -10,7 +10,6 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Collection
-from hashlib import blake2b
 from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
@@ -173,12 +172,15 @@ class _Source:
 
     def __init__(self) -> None:
         """Begin with none."""
+        from hashlib import blake2b  # with OpenSSL: workers that need none start without it
+
+        self._hash = blake2b
         self._factors: dict[Backend, tuple[int, int]] = {}
         self._remembered: dict[str, Backend] = {}
 
     def add(self, backend: Backend) -> None:
         self._remembered.clear()
-        seed = blake2b(f"{backend.id} {backend.host} {backend.port}".encode(), digest_size=16).digest()
+        seed = self._hash(f"{backend.id} {backend.host} {backend.port}".encode(), digest_size=16).digest()
         self._factors[backend] = int.from_bytes(seed[:8]) % (_PRIME - 1) + 1, int.from_bytes(seed[8:]) % _PRIME
 
     def discard(self, backend: Backend) -> None:
@@ -189,7 +191,7 @@ class _Source:
         chosen = self._remembered.get(client)
         if chosen is not None and chosen not in tried:
             return chosen
-        digest = blake2b(plain(client).encode(), digest_size=8).digest()
+        digest = self._hash(plain(client).encode(), digest_size=8).digest()
         number = int.from_bytes(digest) % _PRIME
         best = -1.0
         chosen = None

@@ -4,8 +4,7 @@ import errno
 import select
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from discovery_tcpproxy.worker import proxyproto
 from discovery_tcpproxy.worker.access import Access, Limits, plain
@@ -28,8 +27,7 @@ _IDLE_LOOKS = 4
 """How often connections are looked at in the time that they may be idle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(NamedTuple):
     """What all listeners of a worker have in common."""
 
     loop: Loop

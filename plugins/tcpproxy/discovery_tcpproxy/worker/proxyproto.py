@@ -5,7 +5,7 @@ After HAProxy's specification, doc/proxy-protocol.txt: section 2.1 is version 1,
 
 import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from discovery_tcpproxy.worker.access import plain
 
@@ -29,8 +29,7 @@ class ProxyProtocolError(ValueError):
     """What came is no header of the PROXY protocol; the connection has to be closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """A header: how many bytes it takes, and the ends of the connection, None where it does not tell them."""
 
     size: int
