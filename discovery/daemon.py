@@ -168,8 +168,9 @@ class Daemon:
         for fault in faults:
             self._log.warning("systemd passed what cannot be used", reason=fault)
         if self._replace:
-            names = [*self._settings.consumers, *self._settings.providers]
-            sockets += await take_over(self._counter.path, names, self._log)
+            consumers, providers = self._settings.consumers.values(), self._settings.providers.values()
+            instances = {each.name: each.plugin for each in consumers} | {each.name: each.plugin for each in providers}
+            sockets += await take_over(self._counter.path, instances, self._log)
         self._inheritance = Inheritance(sockets)
 
     def _disinherit(self) -> None:
@@ -187,11 +188,11 @@ class Daemon:
         running: dict[str, Runner | Providing] = {**self._consumers, **self._providers}
         if self._stop.is_set():
             raise RefusedError("it is about to end; start again once it has")
-        if successor.instances.isdisjoint(running):
+        if running.keys().isdisjoint(successor.instances):
             raise RefusedError(f"it runs {', '.join(running)} and none of yours; stop it, or choose another --run-dir")
         return LET_GO_DEADLINE + max(each.stop_seconds for each in running.values())
 
-    async def _let_go(self) -> tuple[socket.socket, ...]:
+    async def _let_go(self, successor: Successor) -> tuple[socket.socket, ...]:
         """Be in a successor's way no more, and return its sockets; what is registered is left for it to take over."""
         await self._changing.acquire()  # for good: a reload that has begun ends first, and another never begins
         consumers, providers = list(self._consumers.values()), list(self._providers.values())
@@ -204,7 +205,8 @@ class Daemon:
         for hands_over in (False, True):  # these last: from then on what connects to them waits
             runners = [runner for runner in consumers if runner.hands_over is hands_over]
             for runner in runners:
-                runner.hand_over()
+                same = successor.instances.get(runner.instance.name) == runner.instance.plugin
+                runner.hand_over() if same else runner.stop()
             for handed in await asyncio.gather(*(runner.handed_over(runner.stop_seconds) for runner in runners)):
                 sockets.extend(handed)
         everything: list[Runner | Providing] = [*consumers, *providers]

@@ -3,7 +3,7 @@
 Each message is a JSON object in a packet of its own (SOCK_SEQPACKET), each at the latest so many seconds after the one
 before; descriptors ride along by SCM_RIGHTS, only from the predecessor to the successor:
 
-    successor    {"take_over": {"instances": [NAME...]}}
+    successor    {"take_over": {"instances": {NAME: PLUGIN...}}}
     predecessor  {"refused": REASON}, or {"within": SECONDS} as soon as it begins to let go
     predecessor  {"sockets": COUNT, "last": BOOL}, again and again until the last
 """
@@ -38,10 +38,10 @@ class RefusedError(DiscoveryError):
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """Who asks, and the names of the instances that it is going to run."""
+    """Who asks, and the instances that it is going to run: each one's plugin, by name."""
 
     pid: int
-    instances: frozenset[str]
+    instances: Mapping[str, str]
 
 
 class Counter:
@@ -52,7 +52,7 @@ class Counter:
         path: Path,
         log: FilteringBoundLogger,
         accept: Callable[[Successor], float],
-        hand_over: Callable[[], Awaitable[Sequence[socket.socket]]],
+        hand_over: Callable[[Successor], Awaitable[Sequence[socket.socket]]],
         done: Callable[[bool], None],
     ) -> None:
         """Prepare; `open` begins.
@@ -133,9 +133,8 @@ class Counter:
         pid = _peer(channel)
         message, _ = await _receive(channel)
         try:
-            names = message["take_over"]["instances"]
-            return Successor(pid, frozenset(str(name) for name in names))
-        except (KeyError, TypeError):
+            return Successor(pid, dict(message["take_over"]["instances"].items()))
+        except (KeyError, TypeError, AttributeError):
             raise ValueError(f"process {pid} asks for something else") from None
 
     def _take_up(self, successor: Successor) -> float:
@@ -147,7 +146,7 @@ class Counter:
 
     async def _give(self, channel: socket.socket, successor: Successor) -> None:
         self._log.info("handing over", successor=successor.pid)
-        sockets = list(await self._hand_over())
+        sockets = list(await self._hand_over(successor))
         received = False
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -164,7 +163,7 @@ class Counter:
             self._done(received)
 
 
-async def take_over(path: Path, instances: Collection[str], log: FilteringBoundLogger) -> tuple[socket.socket, ...]:
+async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoundLogger) -> tuple[socket.socket, ...]:
     """Ask the daemon whose counter `path` is, if there is one, to let go; return its listening sockets.
 
     Raises CannotStartError if it refuses, or neither lets go nor ends.
@@ -184,7 +183,7 @@ async def take_over(path: Path, instances: Collection[str], log: FilteringBoundL
             sockets: list[socket.socket] = []
             try:
                 async with asyncio.timeout(within):
-                    await _send(channel, {"take_over": {"instances": sorted(instances)}})
+                    await _send(channel, {"take_over": {"instances": dict(instances)}})
                     answer, _ = await _receive(channel)
                 if "refused" in answer:
                     raise CannotStartError(f"{who} does not let go: {answer['refused']}")

@@ -129,9 +129,10 @@ class Consumer(ABC, Generic[C]):
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Let go, for a successor in another process: stop accepting, and return the listening sockets.
 
-        Called once, after a `setup` that succeeded and instead of further applies. The sockets are the core's from
-        then on. `teardown` follows at once: it may let what is under way come to its end, as the successor does not
-        wait for it. But without sockets, as by default, the successor does wait until `teardown` has ended.
+        Called once, after a `setup` that succeeded and instead of further applies, if the successor has an instance
+        of this name and plugin. The sockets are the core's from then on. `teardown` follows at once: it may let what
+        is under way come to its end, as the successor does not wait for it. But without sockets, as by default, the
+        successor does wait until `teardown` has ended.
         """
         return ()
 

@@ -1,0 +1,127 @@
+"""What a daemon that takes over leaves undisturbed besides sockets: records, HAProxy, and other daemons."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemons import DISCOVERY
+from listed import Found, etcd, listed, url
+
+from discovery.registry import open_registry
+from discovery.testing import eventually, eventually_sync, following, free_port, require_program
+
+__all__ = ["etcd", "listed", "url"]
+
+
+def test_no_record_is_absent_for_a_moment(
+    url: str, start_daemon: Any, listed: Found, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
+    arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=3")
+
+    async def scenario() -> None:
+        registry = open_registry(url)
+        async with following(registry) as follower:
+            daemon = start_daemon(*arguments, run_dir=tmp_path / "run")
+            await follower.until(lambda: len(follower.records or {}) == 3, timeout=20)
+            registered_at = follower.revision
+            listed(("a", 80, "passing"), ("b", 81, ""))
+            for _ in range(2):
+                before, daemon = daemon, start_daemon(*arguments, "--replace", run_dir=tmp_path / "run")
+                assert await asyncio.to_thread(before.process.wait, 20) == 0
+                await eventually(daemon.is_ready, timeout=20)
+            if url.startswith("etcd"):  # until the leases are over that were left to themselves
+                server = request.getfixturevalue("etcd")
+                await eventually(lambda: server.ctl("lease", "list").startswith("found 1 leases"), timeout=20)
+            await follower.lists("web/a", "web/b")
+            states = [records for revision, records in follower.states.items() if revision >= registered_at]
+            assert all({"web/a", "web/b"} <= records.keys() for records in states)
+            assert await asyncio.to_thread(daemon.stop) == 0
+            await follower.lists()
+        await registry.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_haproxy_stays_as_it_is(start_daemon: Any, file_registry: Any, tmp_path: Path) -> None:
+    require_program("haproxy")
+    registry, write = file_registry
+    bind = f"127.0.0.1:{free_port()}"
+    write("web/a", "127.0.0.1:1")
+    arguments = ("--registry", registry, "--plugin", "haproxy", "--set", f"haproxy.services.web.bind={bind}")
+    first = start_daemon(*arguments, run_dir=tmp_path / "run")
+    eventually_sync(first.is_ready, timeout=20)
+    master = _masters(tmp_path)
+    assert len(master) == 1
+    second = start_daemon(*arguments, "--replace", run_dir=tmp_path / "run")
+    assert first.process.wait(20) == 0
+    eventually_sync(second.is_ready, timeout=20)
+    assert _masters(tmp_path) == master
+    assert "took over the HAProxy of an earlier daemon" in second.log
+    assert second.stop() == 0
+    assert _masters(tmp_path) == set()
+
+
+def test_a_haproxy_that_the_successor_does_not_want_ends(
+    start_daemon: Any, file_registry: Any, listed: Found, tmp_path: Path
+) -> None:
+    require_program("haproxy")
+    listed(("a", 80, ""))
+    both = ("--registry", file_registry[0], "--plugin", "listed", "--set", listed.option)
+    bind = f"haproxy.services.web.bind=127.0.0.1:{free_port()}"
+    first = start_daemon(*both, "--plugin", "haproxy", "--set", bind, run_dir=tmp_path / "run")
+    eventually_sync(first.is_ready, timeout=20)
+    second = start_daemon(*both, "--replace", run_dir=tmp_path / "run")
+    eventually_sync(second.is_ready, timeout=20)
+    assert _masters(tmp_path) == set()
+    assert first.process.wait(20) == 0
+
+
+def _masters(run_dir: Path) -> set[int]:
+    """The HAProxy processes of this directory that no other of them has started."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (place / "cmdline").read_bytes()
+            parent = int((place / "stat").read_text().rpartition(") ")[2].split()[1])
+        except OSError:
+            continue
+        if b"master.sock" in line and os.fsencode(run_dir) in line:
+            found[int(place.name)] = parent
+    return {pid for pid, parent in found.items() if parent not in found}
+
+
+@pytest.mark.parametrize("command", ["ambassador", "forward"])
+def test_drop_in_commands_take_over_from_their_like_alone(tmp_path: Path, command: str) -> None:
+    ports = free_port(), free_port()
+    log = tmp_path / "log"
+
+    def start(port: int, *arguments: str) -> subprocess.Popen[bytes]:
+        what = {
+            "ambassador": ("ambassador", "redis", str(port), "--listen", "127.0.0.1", "--registry", "memory://"),
+            "forward": ("forward", "127.0.0.1:1", "--listen", f"127.0.0.1:{port}"),
+        }[command]
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [*DISCOVERY, *what, "--run-dir", str(tmp_path / "run"), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    processes = [start(port) for port in ports]
+    try:
+        eventually_sync(lambda: log.read_text().count(" listening ") == 2, timeout=20)
+        processes.append(start(ports[0], "--replace"))
+        assert processes[0].wait(20) == 0
+        eventually_sync(lambda: log.read_text().count(" listening ") == 3, timeout=20)
+        assert processes[1].poll() is None
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        codes = [process.wait(30) for process in processes]
+    assert codes == [0, 0, 0], log.read_text()
