@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import os
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -111,6 +112,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             # Where the watch does not reach: directories of certificates, and what was missing when it began.
             self.context.request_apply()
         return Health() if self._target is None else await self._target.health()
+
+    async def hand_over(self) -> tuple[socket.socket, ...]:
+        """Leave our own HAProxy serving: the successor takes it over as it does one that outlived its daemon."""
+        if isinstance(self._target, Managed):
+            target, self._target = self._target, None
+            await target.leave()
+        return ()
 
     async def teardown(self) -> None:
         """Stop our own HAProxy, gracefully; leave an external one running."""

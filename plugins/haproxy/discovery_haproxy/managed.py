@@ -128,11 +128,16 @@ class Managed:
             )
         return Health()
 
+    async def leave(self) -> None:
+        """Leave HAProxy as it is, for another daemon to take over."""
+        await self._unwatch()
+        if self._handle is not None:
+            self._handle.close()
+        self._pipe.close()
+
     async def close(self) -> None:
         """Stop HAProxy: at once for new connections, for those that it has within `STOP_SECONDS`."""
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
+        await self._unwatch()
         # Ours or an earlier daemon's, which nobody else would ever stop.
         if self.pids():
             await self._stop()
@@ -335,6 +340,11 @@ class Managed:
             self._died = reason
 
     # --- stopping
+
+    async def _unwatch(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
 
     async def _stop(self) -> None:
         begun = time.monotonic()
