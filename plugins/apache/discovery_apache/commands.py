@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from discovery.codec import encode, key_of, validate
-from discovery.commands import OwnerOption, RegistryOption, RunDirOption, TtlOption, drop_in_registry, serve
+from discovery.commands import (
+    OwnerOption,
+    RegistryOption,
+    ReplaceOption,
+    RunDirOption,
+    TtlOption,
+    drop_in_registry,
+    serve,
+)
 from discovery.errors import ConfigError, RecordError
 from discovery.model import Backend
 from discovery.probes import HttpProbe
@@ -57,6 +65,7 @@ def register_container(
     owner: OwnerOption = None,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
+    replace: ReplaceOption = False,
 ) -> int:
     """Register a container's port for as long as the container runs.
 
@@ -94,7 +103,8 @@ def register_container(
         table["owner"] = owner
     if host is not None:
         table |= {"address": backend.host, "loopback": _is_loopback(backend.host)}
-    return serve(registry=drop_in_registry(registry), providers={_instance(backend): table}, run_dir=run_dir)
+    providers = {_instance(backend): table}
+    return serve(registry=drop_in_registry(registry), providers=providers, run_dir=run_dir, replace=replace)
 
 
 def _check(type_: str | None, path: str | None) -> dict[str, str]:
