@@ -5,7 +5,6 @@ import socket
 
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED
 from discovery_tcpproxy.worker.listener import Listener, Shared
-from discovery_tcpproxy.worker.stream import Closing
 
 _ACCEPTED = 32
 """Connections accepted at once, so that those that are open are not kept waiting."""
@@ -42,9 +41,9 @@ class Acceptor:
             self._shared.loop.remove(self._sock.fileno())
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more. At once: who is told so takes the address; to a connection, a stray event means nothing."""
         self.pause()
-        self._shared.loop.deferred.append(Closing(self._sock))
+        self._sock.close()
 
     def event(self, events: int) -> None:
         """Accept some."""

@@ -1,0 +1,313 @@
+"""Whom a worker serves, and when: holding, retries, limits, access, headers, leaving, stopping, want of descriptors."""
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from discovery.testing import eventually_sync, free_port
+from discovery_tcpproxy.worker import proxyproto
+
+Meet = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+def is_reset(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) is None
+    except ConnectionResetError:
+        return True
+
+
+def is_refused(worker: Any) -> bool:
+    """Whether a client is reset; that may be told as soon as it connects."""
+    try:
+        return is_reset(worker.connect())
+    except ConnectionResetError:
+        return True
+
+
+def test_who_is_held_is_connected_in_order_when_a_backend_comes(worker: Any, backend: socket.socket) -> None:
+    worker.listen()
+    clients = []
+    for number in range(20):
+        clients.append(worker.connect())
+        clients[-1].sendall(b"%d " % number)
+        eventually_sync(lambda: worker.report()["holding"] == len(clients))
+    worker.serve(backend)
+    for number in range(20):
+        with backend.accept()[0] as server:
+            assert server.recv(10) == b"%d " % number
+    assert worker.report()["held"] == 20
+
+
+def test_when_none_comes_the_client_is_told_by_a_reset(worker: Any) -> None:
+    worker.listen(hold=0.2)
+    client = worker.connect()
+    client.sendall(b"hello")
+    assert is_reset(client)
+    worker.configure(hold=0.0)
+    assert is_refused(worker)
+    worker.serve(free_port())  # it refuses
+    assert is_refused(worker)
+    assert worker.report()["rejected"] == {"unserved": 3}
+
+
+def test_no_more_are_held_than_may_be(worker: Any) -> None:
+    worker.listen(hold_connections=2)
+    held = [worker.connect() for _ in range(2)]
+    eventually_sync(lambda: worker.report()["holding"] == 2)
+    assert is_refused(worker)
+    assert worker.report()["rejected"] == {"full": 1}
+    assert len(held) == worker.report()["open"]
+
+
+def test_who_goes_away_while_held_is_let_go(worker: Any, reset: Callable[[socket.socket], None]) -> None:
+    worker.listen(hold=1000.0)
+    before = worker.descriptors()
+    clients = [worker.connect() for _ in range(10)]
+    eventually_sync(lambda: worker.report()["holding"] == 10)
+    for client in clients:
+        reset(client)
+    eventually_sync(lambda: worker.report()["open"] == 0 and worker.descriptors() == before)
+
+
+def test_a_backend_that_refuses_is_passed_over(worker: Any, backend: socket.socket) -> None:
+    worker.listen()
+    worker.serve(free_port(), backend, free_port())
+    for _ in range(20):
+        client = worker.connect()
+        with backend.accept()[0] as server:
+            server.sendall(b"hello")
+        assert client.recv(10) == b"hello"
+    figures = worker.report()
+    assert figures["connect_failures"] == figures["retries"] > 0
+    assert figures["connected"] == 20
+
+
+def test_a_backend_that_does_not_answer_is_passed_over(worker: Any, backend: socket.socket, stack: Any) -> None:
+    """Its queue is full, so that the kernel drops what else arrives."""
+    silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(2):
+        filler = stack.enter_context(socket.socket())
+        filler.setblocking(False)
+        filler.connect_ex(silent.getsockname())
+    worker.listen(connect_timeout=0.3)
+    worker.serve(silent, backend)
+    for _ in range(3):
+        client = worker.connect()
+        with backend.accept()[0] as server:
+            server.sendall(b"hello")
+        assert client.recv(10) == b"hello"
+    assert worker.report()["connect_failures"] >= 1
+
+
+def test_a_backend_that_recovers_is_used_by_those_who_are_held(worker: Any) -> None:
+    worker.listen()
+    port = free_port()
+    worker.serve(port)
+    client = worker.connect()
+    eventually_sync(lambda: worker.report()["connect_failures"] >= 2)
+    with socket.create_server(("127.0.0.1", port)) as backend:
+        backend.settimeout(20)
+        with backend.accept()[0] as server:
+            server.sendall(b"back")
+        assert client.recv(10) == b"back"
+
+
+def test_limits_and_lists_are_asked_first(meet: Meet, worker: Any, backend: socket.socket) -> None:
+    worker.listen(max_connections=3, max_connections_per_client=2)
+    worker.serve(backend)
+    pairs = [meet() for _ in range(2)]
+    assert is_refused(worker)
+    for sock in pairs.pop():
+        sock.close()
+    eventually_sync(lambda: worker.report()["open"] == 1)
+    pairs.append(meet())
+    worker.configure(max_connections_per_client=3)
+    pairs.append(meet())
+    assert is_refused(worker)
+    worker.configure(deny=["127.0.0.0/8"])
+    assert is_refused(worker)
+    worker.configure(allow=["10.0.0.0/8"])
+    assert is_refused(worker)
+    worker.configure(allow=["127.0.0.1/32"])
+    pairs.append(meet())
+    assert worker.report()["rejected"] == {"limit": 2, "denied": 2}
+
+
+def test_a_header_is_read_first_and_no_more_than_it(worker: Any, backend: socket.socket) -> None:
+    worker.listen(accept_proxy=20.0, send_proxy="v2", max_connections_per_client=2)
+    worker.serve(backend)
+    client = worker.connect()
+    header = proxyproto.write("v1", ("192.0.2.7", 1234), ("192.0.2.8", 80))
+    for byte in header[:-1]:
+        client.sendall(bytes([byte]))
+    client.sendall(header[-1:] + b"and the rest")
+    client.shutdown(socket.SHUT_WR)
+    with backend.accept()[0] as server:
+        got = b"".join(iter(lambda: server.recv(1000), b""))
+        header = proxyproto.parse(got)
+        assert header is not None
+        assert header.source == ("192.0.2.7", 1234)
+        assert got[header.size :] == b"and the rest"
+        assert worker.ask("report", connections=True)["connections"][0]["client"] == ["192.0.2.7", 1234]
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 1.2.3", b""])
+def test_who_sends_no_header_is_not_served(worker: Any, backend: socket.socket, sent: bytes) -> None:
+    worker.listen(accept_proxy=0.3)
+    worker.serve(backend)
+    client = worker.connect()
+    client.sendall(sent)
+    assert is_reset(client)
+    assert worker.report()["rejected"] == {"header": 1}
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_header_is_sent_first(worker: Any, backend: socket.socket, version: str) -> None:
+    worker.listen(send_proxy=version)
+    worker.serve(backend)
+    client = worker.connect()
+    client.sendall(b"hello")
+    client.shutdown(socket.SHUT_WR)
+    with backend.accept()[0] as server:
+        got = b"".join(iter(lambda: server.recv(1000), b""))
+    assert got == proxyproto.write(version, client.getsockname(), client.getpeername()) + b"hello"
+
+
+def test_who_is_idle_is_closed(meet: Meet, worker: Any, backend: socket.socket) -> None:
+    worker.listen(idle_timeout=0.4)
+    worker.serve(backend)
+    idle, _ = meet()
+    busy, other = meet()
+    idle.setblocking(False)
+    deadline = time.monotonic() + 20
+    while True:
+        busy.sendall(b"x")
+        assert other.recv(1) == b"x"
+        try:
+            assert idle.recv(1) == b""
+            break
+        except BlockingIOError:
+            assert time.monotonic() < deadline
+    busy.sendall(b"y")
+    assert other.recv(1) == b"y"
+
+
+def test_when_a_backend_leaves(meet: Meet, worker: Any, backend: socket.socket) -> None:
+    worker.listen()
+    worker.serve(backend)
+    client, server = meet()
+    worker.serve()
+    client.sendall(b"on")
+    assert server.recv(2) == b"on"
+    worker.configure(drain=0.3)
+    worker.serve(backend)
+    worker.serve()
+    client.sendall(b"on")
+    assert server.recv(2) == b"on"
+    assert is_reset(client)
+    worker.configure(drain=0.0)
+    worker.serve(backend)
+    client, server = meet()
+    worker.serve(backend)
+    client.sendall(b"on")
+    assert server.recv(2) == b"on"
+    worker.serve()
+    assert is_reset(client)
+    assert is_reset(server)
+
+
+def test_a_stop_lets_connections_finish(meet: Meet, worker: Any, backend: socket.socket) -> None:
+    worker.listen()
+    worker.serve(backend)
+    client, server = meet()
+    assert worker.ask("stop", grace=20.0).keys() == {"re"}
+    with pytest.raises(ConnectionRefusedError):
+        worker.connect()
+    client.sendall(b"on")
+    assert server.recv(2) == b"on"
+    client.close()
+    server.close()
+    assert worker.process.wait(20) == 0
+
+
+def test_a_stop_has_an_end(meet: Meet, worker: Any, backend: socket.socket) -> None:
+    worker.listen()
+    worker.serve(backend)
+    client, server = meet()
+    worker.ask("stop", grace=0.1)
+    assert is_reset(client)
+    assert is_reset(server)
+    assert worker.process.wait(20) == 0
+
+
+def test_without_a_control_plane_nothing_is_accepted_and_what_is_open_goes_on(
+    meet: Meet, worker: Any, backend: socket.socket
+) -> None:
+    worker.listen()
+    worker.serve(backend)
+    client, server = meet()
+    worker.channel.close()
+
+    def free() -> bool:
+        with socket.create_server(worker.address):
+            return True
+
+    eventually_sync(free)
+    client.sendall(b"on")
+    assert server.recv(2) == b"on"
+    client.close()
+    server.close()
+    assert worker.process.wait(20) == 0
+
+
+def test_signals_of_the_terminal_are_not_its_business(meet: Meet, worker: Any, backend: socket.socket) -> None:
+    worker.listen()
+    worker.serve(backend)
+    worker.process.send_signal(signal.SIGINT)
+    worker.process.send_signal(signal.SIGHUP)
+    meet()
+
+
+def test_out_of_descriptors_nobody_fails_and_nothing_spins(start_worker: Any, backend: socket.socket) -> None:
+    worker = start_worker(64)
+    worker.listen()
+    worker.serve(backend)
+    clients = [worker.connect() for _ in range(60)]
+    eventually_sync(lambda: worker.report()["connected"] >= 15)
+    used = worker.ticks()
+    time.sleep(0.5)  # the time in which it could spin
+    assert worker.ticks() - used < 20
+    for client in clients:
+        with client, backend.accept()[0] as server:
+            server.sendall(b"hello")
+            assert client.recv(10) == b"hello"
+    eventually_sync(lambda: worker.report()["open"] == 0)
+
+
+def test_a_limit_that_is_lowered_below_what_is_open_is_a_pause(worker: Any, backend: socket.socket, meet: Meet) -> None:
+    worker.listen()
+    worker.serve(backend)
+    pair = meet()
+    worker.leave_descriptors(1)  # for a client, none for its backend
+    client = worker.connect()
+    eventually_sync(lambda: worker.report()["holding"] == 1)
+    used = worker.ticks()
+    time.sleep(0.5)  # the time in which it could spin
+    assert worker.ticks() - used < 20
+    for sock in pair:
+        sock.close()
+    with backend.accept()[0] as server:
+        server.sendall(b"hello")
+    assert client.recv(10) == b"hello"
+
+
+def test_commands_that_are_wrong_are_answered(worker: Any) -> None:
+    assert "error" in worker.ask("dance")
+    assert "error" in worker.ask("listen", listeners={"web": {}})
+    worker.listen()
+    assert worker.ask("report")["listeners"]["web"]["open"] == 0
