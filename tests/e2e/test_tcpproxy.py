@@ -318,7 +318,7 @@ def test_upgrades_refuse_nobody(
 ) -> None:
     port = free_port()
     directory.put("web", named("one").port)
-    sets = [f'listen.web=["127.0.0.1:{port}","unix:{tmp_path}/web.sock"]', "grace=60"]
+    sets = [f'listen.web=["127.0.0.1:{port}","unix:{tmp_path}/web.sock"]', "grace=600"]
     daemon = proxy(start_daemon, directory.url, *sets)
     with Load(port, 16).running() as load, socket.socket(socket.AF_UNIX) as client:
         client.settimeout(TIMEOUT)
@@ -337,4 +337,5 @@ def test_upgrades_refuse_nobody(
         assert first.process.wait(TIMEOUT) == 0
     assert load.failed == []
     assert daemon.stop() == 0
+    assert not any("[error]" in each.log for each in start_daemon.started)
     assert not Path(f"{tmp_path}/web.sock").exists()

@@ -18,6 +18,10 @@ class WorkerError(DiscoveryError):
     """A worker is gone, or does not answer."""
 
 
+class GoneError(WorkerError):
+    """A worker has hung up, as one does that ends."""
+
+
 class RefusedError(DiscoveryError):
     """A worker says that it could not do what it was told, and goes on."""
 
@@ -82,11 +86,11 @@ class Channel:
             if future.done():
                 return
             if sending.done() and (error := sending.exception()) is not None:
-                raise WorkerError(f"it is gone: {describe(error)}") from None
+                raise GoneError(f"it is gone: {describe(error)}") from None
 
     async def _send(self, frame: bytes, descriptors: Sequence[int]) -> None:
         if not self._open:
-            raise WorkerError("it is gone")
+            raise GoneError("it is gone")
         # An answer is awaited before the next frame is sent, so that there is room for the first byte at least.
         sent = socket.send_fds(self._socket, [frame], descriptors) if descriptors else 0
         await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
@@ -117,4 +121,4 @@ class Channel:
 
     def _fail(self, reason: str) -> None:
         if self._waiting is not None and not self._waiting[1].done():
-            self._waiting[1].set_exception(WorkerError(reason))
+            self._waiting[1].set_exception(GoneError(reason))

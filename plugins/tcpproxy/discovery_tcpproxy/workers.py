@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.backoff import delays
 from discovery.errors import ApplyError, DiscoveryError, describe
-from discovery_tcpproxy.channel import RefusedError, WorkerError
+from discovery_tcpproxy.channel import GoneError, RefusedError, WorkerError
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.sums import Figures, add, left_of
 from discovery_tcpproxy.targets import Targets, settings
@@ -21,6 +21,7 @@ POLL = 1.0
 """Seconds between two looks at a worker's figures, by which it also shows that it does not hang."""
 _LIVED = 10.0
 """Seconds after which a worker that dies has not failed to start."""
+_TO_EXIT = 1.0
 _FOR_EVER = 7 * 86400.0
 """Seconds that the connections of a worker too many may go on."""
 
@@ -162,7 +163,7 @@ class Workers:
             try:
                 await self._tell_worker(place.worker)
             except WorkerError as error:
-                self._end(place.worker, error)
+                await self._end(place.worker, error)
                 raise
             return True
         return False
@@ -210,7 +211,7 @@ class Workers:
             await self._watch(worker)
         except (OSError, DiscoveryError) as error:
             if worker is not None:
-                self._end(worker, error)
+                await self._end(worker, error)
             if not told:
                 place.tried.set()
             place.problem = f"worker {place.number + 1}: {describe(error)}"
@@ -238,9 +239,14 @@ class Workers:
         try:
             await worker.stop(grace)
         except (WorkerError, RefusedError) as error:
-            self._end(worker, error)
+            await self._end(worker, error)
 
-    def _end(self, worker: WorkerProcess, error: BaseException) -> None:
+    async def _end(self, worker: WorkerProcess, error: BaseException) -> None:
+        """End one that has failed us; one that ends by itself is left to it, so that we know how it did."""
+        if isinstance(error, GoneError):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TO_EXIT):
+                    await worker.ended.wait()
         if worker.alive:
             self._log.error("a worker is killed", pid=worker.pid, reason=describe(error))
             worker.kill()
