@@ -1,4 +1,4 @@
-"""What authors of drop-in commands import: the options that they share, and `serve`.
+"""What authors of drop-in commands import: the options that they share, `serve`, and how results are printed.
 
 A drop-in command is a function, as typer takes it, that an entry point of the group `discovery.commands` names. It is
 only a shorthand for a configuration: it makes one of its arguments, and `serve` runs the daemon with it.
@@ -13,13 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
-from discovery.cli.options import DEFAULT_REGISTRY, RunDirOption
+from discovery.cli.console import note, result
+from discovery.cli.options import DEFAULT_REGISTRY, JsonOption, RunDirOption
+from discovery.cli.table import print_table
 from discovery.codec import parse_address
 from discovery.errors import ConfigError, RecordError
 
 __all__ = [
     "LINK_ADDRESS",
     "LINK_PORT",
+    "JsonOption",
     "OwnerOption",
     "RegistryOption",
     "ReplaceOption",
@@ -27,6 +30,9 @@ __all__ = [
     "StateDirOption",
     "TtlOption",
     "drop_in_registry",
+    "note",
+    "print_table",
+    "result",
     "serve",
 ]
 

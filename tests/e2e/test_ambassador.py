@@ -1,8 +1,10 @@
-"""`discovery ambassador` and `forward`, as dynamic-etcd-amb and simple-amb were used."""
+"""`discovery ambassador` and `forward`, as dynamic-etcd-amb and simple-amb were used, and `connections`."""
 
 import fcntl
+import json
 import os
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from ambassadors import TIMEOUT, Directory, Named, StartCommand, connect, name_at
+from ambassadors import DISCOVERY, TIMEOUT, Directory, Named, StartCommand, connect, name_at
+from daemons import Starter
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program
@@ -269,3 +272,37 @@ def test_a_name_that_leads_elsewhere_later_is_followed(
         hosts.write_text("127.0.0.2")
         first.close()
     answered_by(port, "second")
+
+
+# connections
+
+
+def test_what_a_daemon_carries_is_listed(start_daemon: Starter, directory: Directory, named: Serve) -> None:
+    server = named("it")
+    directory.put("web", server.port)
+    port = free_port()
+    daemon = start_daemon(
+        "--registry", directory.url, "--plugin", "tcpproxy", "--set", f"tcpproxy.listen.web=127.0.0.1:{port}",
+        "--set", f"tcpproxy.listen.nobody=127.0.0.1:{free_port()}", "--set", "tcpproxy.workers=2",
+    )  # fmt: skip
+    asking = ("connections", "--admin", daemon.admin)
+
+    def listed(*options: str) -> str:
+        ran = subprocess.run(
+            [*DISCOVERY, *asking, *options], capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        assert (ran.returncode, ran.stderr.replace("discovery: no connections\n", "")) == (0, "")
+        return ran.stdout
+
+    with connect(port) as client, client.makefile("rb") as answer:
+        assert answer.readline() == b"it\n"
+        client.sendall(b"hello\n")
+        assert answer.readline() == b"hello\n"
+        (line,) = listed().splitlines()[1:]
+        ours = f"127.0.0.1:{client.getsockname()[1]}"
+        words = line.split()
+        assert words[:5] == ["tcpproxy", "web", ours, "b1", f"127.0.0.1:{server.port}"]
+        assert words[6:] == ["6B", "9B", "open"]
+        (told,) = json.loads(listed("--json", "--consumer", "tcpproxy"))["connections"]
+        assert (told["client"], told["service"]) == (list(client.getsockname()), "web")
+    eventually_sync(lambda: listed() == "", "nothing to be left", TIMEOUT)

@@ -1,10 +1,11 @@
-"""`discovery ambassador` and `forward`, as polvi/dynamic-etcd-amb and simple-amb were used, and `connections`.
+"""`discovery ambassador` and `forward`, used as polvi/dynamic-etcd-amb and simple-amb were, and `connections`.
 
 The first two are shorthands for a configuration of the consumer `tcpproxy`.
 """
 
 import hashlib
 import ipaddress
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -14,12 +15,25 @@ import typer
 
 from discovery.addresses import is_loopback, is_unspecified
 from discovery.codec import parse_address, validate
-from discovery.commands import RegistryOption, RunDirOption, StateDirOption, drop_in_registry, serve
+from discovery.commands import (
+    JsonOption,
+    RegistryOption,
+    ReplaceOption,
+    RunDirOption,
+    StateDirOption,
+    drop_in_registry,
+    note,
+    print_table,
+    result,
+    serve,
+)
 from discovery.errors import ConfigError, RecordError
 from discovery.model import Backend
 from discovery_tcpproxy.config import bind_address
+from discovery_tcpproxy.live import HEADER, ask, rows
 
 FORWARD_BIND = "0.0.0.0:10000"
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 - what a daemon may listen on
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 HoldOption = Annotated[
@@ -58,6 +72,7 @@ def ambassador(
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
     state_dir: StateDirOption = None,
+    replace: ReplaceOption = False,
 ) -> int:
     """Listen on a fixed port, and carry TCP to whichever backends the registry names now.
 
@@ -79,6 +94,7 @@ def ambassador(
         consumers={_instance("ambassador", binds): _table({service: listener}, workers)},
         run_dir=run_dir,
         state_dir=state_dir,
+        replace=replace,
     )
 
 
@@ -96,6 +112,7 @@ def forward(
     send_proxy: SendProxyOption = None,
     workers: WorkersOption = 1,
     run_dir: RunDirOption = None,
+    replace: ReplaceOption = False,
 ) -> int:
     """Listen on a fixed address, and carry TCP to another, without any registry.
 
@@ -115,7 +132,38 @@ def forward(
         registry="memory://",  # which holds nothing, and is always there
         consumers={_instance("forward", binds): _table({"forward": listener}, workers)},
         run_dir=run_dir,
+        replace=replace,
     )
+
+
+def connections(
+    admin: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", envvar="DISCOVERY_ADMIN", help="The admin endpoint of `discovery run`."),
+    ] = "127.0.0.1:9901",
+    consumer: Annotated[str | None, typer.Option(metavar="NAME", help="Only this consumer's. Default: all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the connections that a daemon carries now.
+
+    \b
+    discovery connections
+    discovery connections --consumer edge --json
+    """
+    try:
+        at, _, number = admin.rpartition(":")
+        host, port = parse_address(f"{_REACHED_AT.get(at, at)}:{number}")
+    except RecordError as error:
+        raise ConfigError(f"--admin {admin!r}: {error}") from None
+    live = ask(host, port, consumer)
+    if as_json:
+        result(json.dumps({"connections": live.connections, "more": live.more}, indent=2))
+    elif live.connections:
+        print_table(HEADER, rows(live.connections))
+    else:
+        note("no connections")
+    if live.more:
+        note(f"and {live.more} more")
 
 
 def _port(text: str) -> int:

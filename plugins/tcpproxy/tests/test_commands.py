@@ -1,11 +1,17 @@
 """`discovery ambassador`, `forward` and `connections`: what is a usage error, before anything is started."""
 
-from collections.abc import Sequence
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from discovery.cli import main
+from discovery.testing import free_port
 from discovery_tcpproxy.commands import _instance
+from discovery_tcpproxy.live import duration, size
 
 
 def refused(arguments: Sequence[str], capfd: pytest.CaptureFixture[str]) -> str:
@@ -15,6 +21,25 @@ def refused(arguments: Sequence[str], capfd: pytest.CaptureFixture[str]) -> str:
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("discovery: ")
     return err
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[int]:
+    """A server that gives each of its connections one of these answers, and ends it."""
+
+    def serve() -> None:
+        for answer in answers:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +120,99 @@ def test_instances_differ_where_addresses_do_and_can_be_names_of_directories() -
     assert len(set(names)) == 2 * len(binds)
     assert all(len(name) < 60 and "/" not in name for name in names)
     assert _instance("ambassador", ["0.0.0.0:80"]) == _instance("ambassador", ["0.0.0.0:80"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--admin", "off"], "--admin 'off'"),
+        (["--admin", "nowhere"], "--admin 'nowhere'"),
+        (["--admin", "127.0.0.1:0"], "port 0"),
+        (["web"], "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_argument_of_connections(arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert reason in refused(["connections", *arguments], capfd)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "0.0.0.0:{}", ":{}", "localhost:{}"])
+def test_where_no_daemon_answers_that_is_told(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["connections", "--admin", address.format(free_port())]) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "Connection refused; name its admin endpoint with --admin" in err
+
+
+CONSUMERS = b'{"consumers": [{"name": "edge", "plugin": "tcpproxy"}, {"name": "lb", "plugin": "haproxy"}]}'
+
+
+@pytest.mark.parametrize(
+    ("answers", "arguments", "reason"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n\r\n<html>"], [], "is no daemon's admin endpoint"),
+        ([b"HTTP/1.1 404 Not Found\r\n\r\n404: Not Found"], [], "is no daemon's admin endpoint"),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], [], "is no daemon's admin endpoint"),
+        ([b""], [], "127.0.0.1:"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n[]"], [], "is no daemon's admin endpoint"),
+        ([b'HTTP/1.1 200 OK\r\n\r\n{"consumers": []}'], [], "no consumer of the plugin tcpproxy; it has none"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS], ["--consumer", "lb"], "no consumer 'lb' of the plugin tcpproxy"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS], ["--consumer", "x"], "it has edge"),
+        (
+            [b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b'HTTP/1.1 504 T\r\n\r\n{"error": "slow\\u001b"}'],
+            [],
+            "cannot tell: ",
+        ),
+        ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b"HTTP/1.1 200 OK\r\n\r\n{}"], [], "is no daemon's admin endpoint"),
+    ],
+)
+def test_what_answers_otherwise_is_told(
+    answers: list[bytes], arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with answering(*answers) as port:
+        assert main(["connections", "--admin", f"127.0.0.1:{port}", *arguments]) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert reason in err
+    assert "\x1b" not in err
+
+
+def test_a_table_and_json(capfd: pytest.CaptureFixture[str]) -> None:
+    held = {"listener": "web", "client": ["fd00::1", 5000], "backend": None, "address": None, "age": 0.25}
+    told = [
+        held | {"received": 17, "sent": 0, "state": "held"},
+        held
+        | {"client": [], "backend": "b1\n", "address": ["10.0.0.1", 80], "age": 7500, "received": 2048, "sent": 3 << 30}
+        | {"state": "open"},
+    ]
+    document = json.dumps({"connections": told, "more_connections": 3}).encode()
+    answers = (b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b"HTTP/1.1 200 OK\r\n\r\n" + document)
+    with answering(*answers) as port:
+        assert main(["connections", "--admin", f"127.0.0.1:{port}"]) == 0
+    out, err = capfd.readouterr()
+    assert err == "discovery: and 3 more\n"
+    assert [line.split() for line in out.splitlines()] == [
+        ["CONSUMER", "LISTENER", "CLIENT", "BACKEND", "ADDRESS", "AGE", "IN", "OUT", "STATE"],
+        ["edge", "web", "[fd00::1]:5000", "-", "-", "0.2s", "17B", "0B", "held"],
+        ["edge", "web", "-", "b1\\n", "10.0.0.1:80", "2h05m", "2.0KiB", "3.0GiB", "open"],
+    ]
+    with answering(*answers) as port:
+        assert main(["connections", "--admin", f"127.0.0.1:{port}", "--json", "--consumer", "edge"]) == 0
+    assert json.loads(capfd.readouterr().out) == {
+        "connections": [{"consumer": "edge", **each} for each in told],
+        "more": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0s"), (59.94, "59.9s"), (60, "1m00s"), (3599, "59m59s"), (3600, "1h00m"), (90000, "1d01h")],
+)
+def test_times(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0B"), (1023, "1023B"), (1024, "1.0KiB"), (1 << 20, "1.0MiB"), (5 << 40, "5120.0GiB")]
+)
+def test_sizes(number: int, text: str) -> None:
+    assert size(number) == text
