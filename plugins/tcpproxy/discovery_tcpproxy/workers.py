@@ -1,6 +1,7 @@
 """The worker processes: as many as there are to be, told what they are to do, replaced when they die or hang."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -61,6 +62,7 @@ class Workers:
         self._desired: Desired | None = None
         self._places: list[_Place] = []
         self._gone: Figures = {}
+        self._counting = threading.Lock()
         self._replaced = 0
         self._stopping = False
 
@@ -81,9 +83,11 @@ class Workers:
 
     def figures(self) -> Figures:
         """The sums of what they last reported, those of the dead included; from any thread."""
-        total = self._gone
-        for worker in self.alive:
-            total = add(total, worker.report)
+        with self._counting:
+            total = self._gone
+            reports = [place.worker.report for place in self._places if place.worker is not None]
+        for report in reports:
+            total = add(total, report)
         return total
 
     async def be(self, desired: Desired) -> None:
@@ -218,8 +222,9 @@ class Workers:
         finally:
             if worker is not None:
                 await worker.close()
-                self._gone = add(self._gone, left_of(worker.report))
-                place.worker = None
+                with self._counting:  # so that nobody sees them twice, or not at all
+                    self._gone = add(self._gone, left_of(worker.report))
+                    place.worker = None
         if not self._is_over(place):
             place.deaths += 1
             self._replaced += 1

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -25,17 +26,33 @@ async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_serve
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
         pids = await driven.pids()
-        await eventually(lambda: reached(web))
-        await eventually(lambda: driven.figure("connections") >= 1)
+        clients = [await Client.to(web) for _ in range(20)]  # too many for one worker to have them all
+        await eventually(lambda: driven.figure("connections") == 20)
         before = driven.figure("connections")
+        fell: list[float] = []
+        stop = threading.Event()
+
+        def watch() -> None:
+            last = before
+            while not stop.wait(0.001):
+                last, now = driven.figure("connections"), last
+                if last < now:
+                    fell.append(last)
+
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
         os.kill(pids[0], signal.SIGKILL)
         assert [await reached(web) for _ in range(20)] == ["a"] * 20
         await eventually(lambda: driven.has_workers(2))
         await eventually(driven.healthy)
-        assert driven.figure("connections") >= before
+        stop.set()
+        watching.join()
+        assert fell == []
         assert driven.figure("workers_replaced") == 1
         assert not is_running(pids[0])
         assert driven.said("killed by SIGKILL")
+        for each in clients:
+            each.close()
 
 
 @on_a_loop
