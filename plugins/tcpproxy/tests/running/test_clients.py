@@ -123,6 +123,59 @@ def test_redis_tells_subscribers_and_who_waits(redis: int, ambassador: Ambassado
             waiting.kill()
 
 
+def test_redis_clients_that_reconnect_notice_no_upgrade(
+    redis: int, ambassador: Ambassador, start_command: StartCommand, directory: Directory, short_path: Path
+) -> None:
+    port = ambassador(redis)
+    direct = (require_program("redis-cli", wheel=False), "-h", "127.0.0.1", "-p", str(redis))
+
+    def served() -> int:
+        found = re.search(rb"total_connections_received:(\d+)", run(*direct, "info", "stats"))
+        assert found
+        return int(found[1])
+
+    def go_on() -> None:
+        before = served()
+        eventually_sync(lambda: served() > before + 300, "more connections", TIMEOUT)
+
+    benchmark = require_program("redis-benchmark", wheel=False)
+    with (
+        (short_path / "benchmark").open("wb") as said,
+        subprocess.Popen(
+            [
+                benchmark,
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-c",
+                "16",
+                "-n",
+                "1000",
+                "-k",
+                "0",
+                "-l",
+                "-q",
+                "-t",
+                "get",
+            ],
+            stdout=said,
+            stderr=said,
+        ) as clients,
+    ):
+        try:
+            go_on()
+            for _ in range(4):
+                before = start_command.started[-1]
+                start_command("ambassador", "service", str(port), "--replace", "--registry", directory.url)
+                assert before.process.wait(TIMEOUT) == 0
+                go_on()
+            assert clients.poll() is None, (short_path / "benchmark").read_text()  # it ends at the first error
+        finally:
+            clients.kill()
+    assert start_command.started[-1].stop() == 0
+
+
 # SSH
 
 
