@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from proxying import Client, Driven, address, driving, is_running, on_a_loop, origins, reached, served
 
 from discovery.testing import backend, eventually
+from discovery_tcpproxy.worker_process import WorkerProcess
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,9 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @on_a_loop
-async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_served() -> None:
+async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
@@ -29,25 +31,20 @@ async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_serve
         clients = [await Client.to(web) for _ in range(20)]  # too many for one worker to have them all
         await eventually(lambda: driven.figure("connections") == 20)
         before = driven.figure("connections")
-        fell: list[float] = []
-        stop = threading.Event()
+        meanwhile: list[float] = []
+        close = WorkerProcess.close
 
-        def watch() -> None:
-            last = before
-            while not stop.wait(0.001):
-                last, now = driven.figure("connections"), last
-                if last < now:
-                    fell.append(last)
+        async def watched(worker: WorkerProcess) -> None:
+            await close(worker)
+            meanwhile.append(driven.figure("connections"))
 
-        watching = threading.Thread(target=watch, daemon=True)
-        watching.start()
+        monkeypatch.setattr(WorkerProcess, "close", watched)
         os.kill(pids[0], signal.SIGKILL)
         assert [await reached(web) for _ in range(20)] == ["a"] * 20
         await eventually(lambda: driven.has_workers(2))
         await eventually(driven.healthy)
-        stop.set()
-        watching.join()
-        assert fell == []
+        assert meanwhile[0] >= before
+        await eventually(lambda: driven.figure("connections") >= before + 20)
         assert driven.figure("workers_replaced") == 1
         assert not is_running(pids[0])
         assert driven.said("killed by SIGKILL")
