@@ -103,9 +103,12 @@ def test_a_client_stays_with_its_backend_if_that_is_asked_for(
         directory.put("web", named(name).port, id_=name)
     turns, sticky = free_port(), free_port()
     start_command("ambassador", "web", str(turns), "--registry", directory.url)
-    start_command("ambassador", "web", str(sticky), "--balance", "source", "--registry", directory.url)
+    run = start_command(
+        "ambassador", "web", str(sticky), "--balance", "source", "--access-log", "--registry", directory.url
+    )
     assert {name_at(turns) for _ in range(6)} == {"a", "b", "c"}
-    assert len({name_at(sticky) for _ in range(12)}) == 1
+    (name,) = {name_at(sticky) for _ in range(12)}
+    eventually_sync(lambda: run.log.count(f"backend={name} ") == 12, "every one to be logged", TIMEOUT)
 
 
 def test_nobody_waits_without_hold_and_idle_connections_end(

@@ -53,6 +53,8 @@ IdleOption = Annotated[
     ),
 ]
 
+AccessLogOption = Annotated[bool, typer.Option("--access-log", help="Log every connection when it has ended.")]
+
 
 def ambassador(
     service: Annotated[str, typer.Argument(help="The service to carry connections to; it need not exist yet.")],
@@ -69,6 +71,7 @@ def ambassador(
     idle_timeout: IdleOption = None,
     send_proxy: SendProxyOption = None,
     workers: WorkersOption = 1,
+    access_log: AccessLogOption = False,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
     state_dir: StateDirOption = None,
@@ -91,7 +94,7 @@ def ambassador(
     listener = _listener(binds, service=service, balance=balance, hold=hold, idle=idle_timeout, proxy=send_proxy)
     return serve(
         registry=drop_in_registry(registry),
-        consumers={_instance("ambassador", binds): _table({service: listener}, workers)},
+        consumers={_instance("ambassador", binds): _table({service: listener}, workers, access_log)},
         run_dir=run_dir,
         state_dir=state_dir,
         replace=replace,
@@ -101,7 +104,7 @@ def ambassador(
 def forward(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="HOST:PORT...", help="Where to: the first that can be reached; the others stand in."),
+        typer.Argument(metavar="HOST:PORT", help="Where to: the first that can be reached; the others stand in."),
     ],
     listen: Annotated[
         list[str] | None,
@@ -111,6 +114,7 @@ def forward(
     idle_timeout: IdleOption = None,
     send_proxy: SendProxyOption = None,
     workers: WorkersOption = 1,
+    access_log: AccessLogOption = False,
     run_dir: RunDirOption = None,
     replace: ReplaceOption = False,
 ) -> int:
@@ -130,7 +134,7 @@ def forward(
     listener = _listener(binds, targets=targets, balance="first", hold=hold, idle=idle_timeout, proxy=send_proxy)
     return serve(
         registry="memory://",  # which holds nothing, and is always there
-        consumers={_instance("forward", binds): _table({"forward": listener}, workers)},
+        consumers={_instance("forward", binds): _table({"forward": listener}, workers, access_log)},
         run_dir=run_dir,
         replace=replace,
     )
@@ -151,8 +155,8 @@ def connections(
     discovery connections --consumer edge --json
     """
     try:
-        at, _, number = admin.rpartition(":")
-        host, port = parse_address(f"{_REACHED_AT.get(at, at)}:{number}")
+        at, colon, number = admin.rpartition(":")
+        host, port = parse_address(f"{_REACHED_AT.get(at, at)}:{number}" if colon else admin)
     except RecordError as error:
         raise ConfigError(f"--admin {admin!r}: {error}") from None
     live = ask(host, port, consumer)
@@ -201,8 +205,8 @@ def _listener(
     return {"bind": list(binds), **{name: value for name, value in given.items() if value is not None}}
 
 
-def _table(listeners: Mapping[str, Mapping[str, Any]], workers: int) -> dict[str, Any]:
-    return {"plugin": "tcpproxy", "workers": workers, "listen": listeners}
+def _table(listeners: Mapping[str, Mapping[str, Any]], workers: int, access_log: bool) -> dict[str, Any]:
+    return {"plugin": "tcpproxy", "workers": workers, "access_log": access_log, "listen": listeners}
 
 
 def _instance(command: str, binds: Sequence[str]) -> str:

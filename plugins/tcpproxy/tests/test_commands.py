@@ -91,7 +91,7 @@ def test_half_a_link_is_told(capfd: pytest.CaptureFixture[str], monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "Missing argument 'HOST:PORT...'"),
+        ([], "Missing argument 'HOST:PORT'"),
         (["db1"], "'db1' is not HOST:PORT"),
         (["db1:0"], "port 0"),
         (["db1:65536"], "port 65536"),
@@ -125,7 +125,7 @@ def test_instances_differ_where_addresses_do_and_can_be_names_of_directories() -
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--admin", "off"], "--admin 'off'"),
+        (["--admin", "off"], "--admin 'off': 'off' is not HOST:PORT"),
         (["--admin", "nowhere"], "--admin 'nowhere'"),
         (["--admin", "127.0.0.1:0"], "port 0"),
         (["web"], "unexpected extra argument"),
