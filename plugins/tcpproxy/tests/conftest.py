@@ -131,6 +131,12 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
+def listener_settings() -> dict[str, Any]:
+    """A listener's, as the control plane tells them."""
+    return dict(SETTINGS)
+
+
+@pytest.fixture
 def start_worker(stack: ExitStack) -> Callable[..., Worker]:
     """Starts workers; the argument: how many descriptors it may have."""
     return lambda descriptors=None: Worker(stack, descriptors)

@@ -5,6 +5,7 @@ import socket
 
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED
 from discovery_tcpproxy.worker.listener import Listener, Shared
+from discovery_tcpproxy.worker.options import keep_alive
 
 _ACCEPTED = 32
 """Connections accepted at once, so that those that are open are not kept waiting."""
@@ -19,7 +20,7 @@ class Acceptor:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit these
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            keep_alive(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.listener = listener
         self._sock = sock

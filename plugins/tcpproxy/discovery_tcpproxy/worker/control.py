@@ -35,6 +35,7 @@ class Control:
         self._shared = Shared(self._loop, Buffer(), self._descriptors, self._tell, self._ended)
         self._acceptors: dict[str, Acceptor] = {}
         self._listeners: dict[str, Listener] = {}
+        self._wanted: frozenset[str] = frozenset()
         self._services: dict[str, list[dict[str, Any]]] = {}
         self._grace = GRACE
         self._stopping = False
@@ -148,11 +149,16 @@ class Control:
         for address, acceptor in before.items():
             if acceptors.get(address) is not acceptor:
                 acceptor.close()
-        for name in [name for name in self._listeners if name not in listeners]:
-            if not self._listeners[name].connections:
-                del self._listeners[name]
+        self._wanted = frozenset(listeners)
+        self._forget()
         if not self._descriptors.paused and not self._stopping:
             self._resume()
+
+    def _forget(self) -> None:
+        """Drop listeners that have been removed, and have no connections any more."""
+        for name in self._listeners.keys() - self._wanted:
+            if not self._listeners[name].connections:
+                self._listeners.pop(name).close()
 
     def _backends(self, services: Mapping[str, list[dict[str, Any]]]) -> None:
         self._services.update(services)
@@ -175,6 +181,7 @@ class Control:
         self._loop.stop()
 
     def _report(self, *, connections: bool) -> dict[str, Any]:
+        self._forget()
         listeners = self._listeners.values()
         answer: dict[str, Any] = told(listeners)
         answer["dropped"] = self._dropped

@@ -13,7 +13,8 @@ from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
 from discovery_tcpproxy.worker.figures import Figures
 from discovery_tcpproxy.worker.header import HeaderReader
 from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
-from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection, no_linger
+from discovery_tcpproxy.worker.options import keep_alive, no_linger
+from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection
 
 _DIALS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _OURS = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
@@ -23,6 +24,8 @@ _AGAIN = 0.25
 """Seconds until dialling is tried anew where there was no descriptor or port for it."""
 _SOONEST = 0.02
 """Seconds, at least, between two looks at those who are held."""
+_LONG = 60.0
+"""Seconds after which a connection is long enough to ask whether its backend is still there (SO_KEEPALIVE)."""
 _IDLE_LOOKS = 4
 """How often connections are looked at in the time that they may be idle."""
 
@@ -59,6 +62,8 @@ class Listener:
         self._headers = Deadlines[Connection](shared.loop, 0.0, self._no_header)
         self._waking: Timer | None = None
         self._idle: Timer | None = None
+        self._kept_alive = shared.loop.now  # connections before this ask already
+        self._keeping = self._loop.call_later(_LONG, self._keep_alive)
         self._cramped = 0.0  # until then nothing can be dialled, for want of descriptors or ports
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -76,6 +81,12 @@ class Listener:
             self._idle.cancel()
         self._idle = None
         self._watch_idle()
+
+    def close(self) -> None:
+        """Be no more: it has no sockets, and its last connection has ended."""
+        for timer in (self._idle, self._waking, self._keeping):
+            if timer is not None:
+                timer.cancel()
 
     def update(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Take the service's backends, all of them; those who are held are connected if they can be."""
@@ -344,6 +355,14 @@ class Listener:
             elif now - connection.marked >= seconds:
                 connection.close("idle")
         self._watch_idle()
+
+    def _keep_alive(self) -> None:
+        """Ask for it where it is needed: a system call fewer for each of the many short connections."""
+        before, self._kept_alive = self._kept_alive, self._loop.now
+        for connection in self.connections:
+            if connection.open and connection.server is not None and connection.dialled >= before:
+                keep_alive(connection.server.sock)
+        self._keeping = self._loop.call_later(_LONG, self._keep_alive)
 
     def _log_access(self, connection: Connection, received: int, sent: int) -> None:
         backend = connection.backend

@@ -7,13 +7,13 @@ and an RST as an RST.
 
 import select
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
 from discovery_tcpproxy.worker.backends import Backend
 from discovery_tcpproxy.worker.loop import Loop
+from discovery_tcpproxy.worker.options import no_linger
 
 WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 _SIZE = 1 << 18
@@ -31,7 +31,6 @@ _URGENT = select.EPOLLPRI
 _END = select.EPOLLRDHUP | select.EPOLLHUP
 _TELLING = _END | _ERROR | _URGENT
 _DONTWAIT = socket.MSG_DONTWAIT
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Owner(Protocol):
@@ -386,12 +385,6 @@ class Closing:
     def __init__(self, sock: socket.SocketType) -> None:
         """Close this one."""
         self.settle: Callable[[], None] = sock.close
-
-
-def no_linger(sock: socket.SocketType) -> None:
-    """Have it closed with an RST."""
-    with suppress(OSError):  # it is closed all the same
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 _NOBODY: End = object.__new__(End)
