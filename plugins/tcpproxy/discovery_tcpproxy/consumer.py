@@ -192,14 +192,17 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         waits, not_before = delays(1.0, 10.0), 0.0
         while True:
             await asyncio.sleep(_TICK)
-            self._names.refresh(names_of(self.config, self._snapshot, self._newly_failing()))
-            if not self._not_listening:
-                waits, not_before = delays(1.0, 10.0), 0.0
-            elif time.monotonic() >= not_before:
-                await self._retry_listeners()
-                not_before = time.monotonic() + next(waits)
-            if self._behind is not None or any(each.is_lost() for each in self._listening.values()):
-                await self._try_to_bring()
+            try:
+                self._names.refresh(names_of(self.config, self._snapshot, self._newly_failing()))
+                if not self._not_listening:
+                    waits, not_before = delays(1.0, 10.0), 0.0
+                elif time.monotonic() >= not_before:
+                    await self._retry_listeners()
+                    not_before = time.monotonic() + next(waits)
+                if self._behind is not None or any(each.is_lost() for each in self._listening.values()):
+                    await self._try_to_bring()
+            except Exception as error:
+                self.context.log.error("looking after listeners failed", reason=describe(error), exc_info=error)
 
     def _newly_failing(self) -> set[tuple[str, str]]:
         """The backends, each a service and an id, that could not be connected to since the last look."""

@@ -213,7 +213,9 @@ class Workers:
             told = True
             place.tried.set()
             await self._watch(worker)
-        except (OSError, DiscoveryError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the place must not stay empty
+            if not isinstance(error, OSError | DiscoveryError):
+                self._log.error("a worker cannot be looked after", reason=describe(error), exc_info=error)
             if worker is not None:
                 await self._end(worker, error)
             if not told:
