@@ -193,6 +193,8 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
                     async with asyncio.timeout(within + ANSWER_SECONDS):
                         answer, received = await _receive(channel)
                     sockets += received
+                    if (lost := answer.get("sockets", 0) - len(received)) > 0:
+                        log.error("sockets were lost: the limit of open files (ulimit -n) is too low", count=lost)
             except TimeoutError:
                 _close(sockets)
                 raise CannotStartError(f"{who} has not answered within {within:g} s; stop it first") from None
@@ -271,15 +273,18 @@ async def _send(channel: socket.socket, message: Mapping[str, Any], descriptors:
 async def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[socket.socket]]:
     """The next message. Raises EOFError at the end, ValueError for what is none, and OSError."""
     await _readable(channel.fileno())
-    data, descriptors, flags, _ = socket.recv_fds(channel, _MOST_BYTES, _MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC)
-    sockets = [socket.socket(fileno=each) for each in descriptors]
+    # Not recv_fds, which in Python 3.11 ignores its flags: children would get the sockets.
+    room = socket.CMSG_SPACE(_MOST_SOCKETS * struct.calcsize("i"))
+    data, ancillary, flags, _ = channel.recvmsg(_MOST_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    sockets = []
+    for level, kind, rights in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            sockets += [socket.socket(fileno=each) for (each,) in struct.iter_unpack("i", rights)]
     try:
         if not data:
             raise EOFError("it has closed the connection")
         if flags & socket.MSG_TRUNC:
             raise ValueError(f"a message is longer than {_MOST_BYTES} bytes")
-        if flags & socket.MSG_CTRUNC:
-            raise ValueError("not all sockets were received: the limit of open files (ulimit -n) is too low")
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ValueError("a message is no object")

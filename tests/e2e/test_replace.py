@@ -119,6 +119,36 @@ def test_a_consumer_that_does_not_hand_over_ends_before_its_successor_begins(
     assert "inherited=False" in second.log
 
 
+def test_who_connects_waits_until_a_successor_can_serve(start_echo: Callable[..., Any]) -> None:
+    first = start_echo(port := free_port())
+    eventually_sync(lambda: is_up(first, port))
+    second = start_echo(port, "--replace", "--set", 'echo.broken="setup"')
+    eventually_sync(lambda: "setup failed" in second.log)
+    talk = Talk(port)
+    third = start_echo(port, "--replace")
+    assert talk.ask() == third.process.pid
+    talk.close()
+    assert second.process.wait(20) == 0
+    assert "inherited=True" in third.log
+
+
+def test_a_second_daemon_on_the_run_directory_can_run_but_not_be_replaced(
+    start_echo: Callable[..., Any], start_daemon: Any
+) -> None:
+    first = start_echo(port := free_port())
+    eventually_sync(lambda: is_up(first, port))
+    path = start_daemon.directory / "other.toml"
+    path.write_text(f'[consumers.other]\nplugin = "echo"\nport = {(another := free_port())}\n')
+    registry = ("--registry", f"file://{start_daemon.directory}/registry")
+    other = start_daemon("--config", str(path), *registry, run_dir=first.run_dir)
+    eventually_sync(lambda: is_up(other, another))
+    assert "no other daemon can take over from this one reason=" in other.log
+    assert other.stop() == 0
+    second = start_echo(port, "--replace")
+    eventually_sync(lambda: is_up(second, port))
+    assert first.process.wait(20) == 0
+
+
 def test_a_predecessor_that_dies_over_it_is_replaced_all_the_same(start_echo: Callable[..., Any]) -> None:
     first = start_echo(port := free_port(), "--set", 'echo.broken="death"')
     eventually_sync(lambda: is_up(first, port))

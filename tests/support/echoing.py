@@ -29,6 +29,8 @@ class Echo(Consumer[Options]):
             self.listening = socket.create_server(wanted, backlog=512)
         self.listening.setblocking(False)
         asyncio.get_running_loop().add_reader(self.listening, self.accept)
+        if self.config.broken == "setup":
+            raise ValueError("a bug")
         self.context.log.info("listening", inherited=bool(found))
 
     def accept(self):
