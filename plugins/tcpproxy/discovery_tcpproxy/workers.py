@@ -163,11 +163,12 @@ class Workers:
             place.tried.clear()
             place.wanted.set()
         await place.tried.wait()
-        if place.worker is not None and place.worker.alive and self._desired is not None:
+        worker = place.worker  # its keeper may let go of it meanwhile
+        if worker is not None and worker.alive and self._desired is not None:
             try:
-                await self._tell_worker(place.worker)
+                await self._tell_worker(worker)
             except WorkerError as error:
-                await self._end(place.worker, error)
+                await self._end(worker, error)
                 raise
             return True
         return False

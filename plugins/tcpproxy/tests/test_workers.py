@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from proxying import Client, Driven, address, driving, is_running, on_a_loop, origins, reached, served
 
+from discovery.errors import ApplyError
 from discovery.testing import backend, eventually
 from discovery_tcpproxy.worker_process import WorkerProcess
 
@@ -253,3 +254,15 @@ async def test_limits_are_totals_over_all_workers() -> None:
         await eventually(lambda: driven.figure("rejected", reason="limit") >= 7)
         for each in clients:
             each.close()
+
+
+@on_a_loop
+async def test_workers_that_cannot_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):  # it is a matter of who notices first
+        with tempfile.TemporaryDirectory(prefix="tp-") as directory:
+            driven = Driven(Path(directory), listen={"web": address()})
+            with monkeypatch.context() as broken:
+                broken.setattr("discovery_tcpproxy.worker_process.sys.executable", "/bin/false")
+                with pytest.raises(ApplyError, match="no worker runs: "):
+                    await driven.consumer.setup()
+                await driven.consumer.teardown()
