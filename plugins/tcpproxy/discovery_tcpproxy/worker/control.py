@@ -29,6 +29,8 @@ class Control:
         self._channel = channel
         self._reader = wire.Reader(channel)
         self._unsent = bytearray()
+        self._blocked = False  # what is unsent waits until the control plane reads
+        self._settling = False
         self._dropped = 0
         self._loop = Loop(self._broken)
         self._descriptors = Descriptors(self._loop, self._pause, self._resume)
@@ -73,14 +75,12 @@ class Control:
         self._unsent.clear()
         self._stop(self._grace)
 
-    def _send(self, message: Mapping[str, Any]) -> None:
-        waiting = bool(self._unsent)
-        self._unsent += wire.encode(message)
-        if not waiting:
-            self._flush()
+    def settle(self) -> None:
+        """Send the events of this batch, together."""
+        self._settling = False
+        self._flush()
 
     def _flush(self) -> None:
-        waited = bool(self._unsent)
         try:
             while self._unsent:
                 sent = self._channel.send(self._unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -89,14 +89,18 @@ class Control:
             pass
         except OSError:
             self._unsent.clear()  # reading will find out that nobody is there
-        if waited and self._channel.fileno() in self._loop.handlers:
-            self._loop.modify(self._channel.fileno(), _IN | _OUT if self._unsent else _IN)
+        if self._blocked != bool(self._unsent) and self._channel.fileno() in self._loop.handlers:
+            self._blocked = bool(self._unsent)
+            self._loop.modify(self._channel.fileno(), _IN | _OUT if self._blocked else _IN)
 
     def _tell(self, event: Mapping[str, Any]) -> None:
         if len(self._unsent) > _BACKLOG:
             self._dropped += 1
-        else:
-            self._send(event)
+            return
+        self._unsent += wire.encode(event)
+        if not self._settling:
+            self._settling = True
+            self._loop.deferred.append(self)
 
     def _broken(self, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}"
@@ -125,7 +129,8 @@ class Control:
             for descriptor in descriptors:
                 if descriptor >= 0:
                     os.close(descriptor)
-        self._send(answer)
+        self._unsent += wire.encode(answer)
+        self._flush()
 
     def _listen(self, listeners: Mapping[str, Mapping[str, Any]], descriptors: list[int]) -> None:
         acceptors: dict[str, Acceptor] = {}
