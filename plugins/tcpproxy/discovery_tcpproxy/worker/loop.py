@@ -109,14 +109,16 @@ class Loop:
         """Serve until stopped."""
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
         timers, deferred = self._timers, self.deferred
+        none: list[Settles] = []
         while not self._stopped:
-            later, self.next = self.next, []
-            if later or self.busy:
+            later, wait = none, -1.0
+            if self.next:
+                later, self.next = self.next, []
+                wait = 0.0
+            elif self.busy:
                 wait = 0.0
             elif timers:
                 wait = max(0.0, timers[0][0] - monotonic())
-            else:
-                wait = -1.0
             batch = poll(wait, BATCH)
             self.now = monotonic()
             for descriptor, events in batch:

@@ -69,6 +69,7 @@ class End:
     """One end of a connection."""
 
     __slots__ = (
+        "buffer",
         "busy",
         "connection",
         "eof",
@@ -87,72 +88,58 @@ class End:
     def __init__(self, connection: "Connection", sock: socket.SocketType, *, takes: bool) -> None:
         """An end without a peer; `takes`: bytes can be sent there."""
         self.connection = connection
+        self.buffer = connection.buffer
         self.sock = sock
         self.fd = sock.fileno()
         self.recv_into = sock.recv_into
         self.send = sock.send
         self.peer: End = _NOBODY
         self.pending: memoryview | None = None
-        self.takes = takes
-        self.ready = False  # something can be read, but the peer did not take it
+        self.takes: bool = takes
+        self.ready: bool = False  # something can be read, but the peer did not take it
         self.busy = False  # it waits for its turn
         self.events = 0  # what was last reported, while ready or busy
-        self.eof = False
+        self.eof: bool = False
         self.received = 0
 
     def event(self, events: int) -> None:
-        """Read, flush or connect."""
-        if events & _OUT and not self.takes:
+        """Flush or connect; read once, and send it to the peer. A short read has drained the socket.
+
+        One function, without calls of its own on the usual path: this is where a worker spends its time.
+        """
+        if not self.takes and events & _OUT:
             self._writable(events)
             if self.peer is _NOBODY:
                 return
-        if events & _READ:
-            if self.peer.takes:
-                self.copy(events)
-            else:
-                self._wait(events)
-
-    def turn(self) -> None:
-        """Go on with a read that filled the buffer: its descriptor will not be reported again."""
-        self.busy = False
-        if self.peer.takes:
-            self.copy(self.events)
-        else:
-            self.ready = True
-
-    def failed(self, error: Exception) -> None:
-        """Give the connection up."""
-        connection = self.connection
-        connection.abort()
-        connection.owner.broken(connection, error)
-
-    def copy(self, events: int) -> None:
-        """Read once, and send it to the peer. A short read has drained the socket."""
-        connection = self.connection
-        buffer = connection.buffer
+        if not events & _READ:
+            return
+        peer = self.peer
+        if not peer.takes:
+            self._wait(events)
+            return
+        buffer = self.buffer
         size = buffer.size
         try:
             count = self.recv_into(buffer.bytes, size, _DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
-            connection.abort()
+            self.connection.abort()
             return
         if not count:
             if events & _ERROR:  # it was reset after its FIN
-                connection.abort()
+                self.connection.abort()
             else:
                 self._ended()
             return
         self.received += count
-        peer = self.peer
         try:
             sent = peer.send(buffer.view[:count], _DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
             peer.last_words()
-            connection.abort()
+            self.connection.abort()
             return
         if sent < count:
             peer.keep(buffer.view[sent:count])
@@ -161,9 +148,23 @@ class End:
             self.events = events
             if not self.busy:
                 self.busy = True
-                connection.loop.busy.append(self)
+                self.connection.loop.busy.append(self)
         elif events & _END:
             self._ended()
+
+    def turn(self) -> None:
+        """Go on with a read that filled the buffer: its descriptor will not be reported again."""
+        self.busy = False
+        if self.peer.takes:
+            self.event(self.events & _READ)
+        else:
+            self.ready = True
+
+    def failed(self, error: Exception) -> None:
+        """Give the connection up."""
+        connection = self.connection
+        connection.abort()
+        connection.owner.broken(connection, error)
 
     def keep(self, data: memoryview) -> None:
         """Send this as soon as it can be; nothing else before it."""
@@ -240,7 +241,7 @@ class End:
         peer = self.peer
         if peer.ready:
             peer.ready = False
-            peer.copy(peer.events)
+            peer.event(peer.events & _READ)
 
     def last_words(self) -> None:
         """Hand on what this end had sent before it reset the connection: often it says why."""
