@@ -8,9 +8,9 @@ from discovery_tcpproxy.worker.control import serve
 
 
 def main() -> None:
-    """Serve. Signals of the terminal are the control plane's business; SIGTERM ends it as it is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Serve. Signals are the control plane's business: a supervisor may send SIGTERM to every process of a unit."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     gc.freeze()
     gc.disable()  # what is made for a connection has no cycle left when it ends
     serve(int(sys.argv[1]))
