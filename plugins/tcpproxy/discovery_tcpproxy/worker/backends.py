@@ -43,6 +43,7 @@ class Backend:
         "connect_failures",
         "connect_seconds",
         "connected",
+        "departures",
         "dialling",
         "draining",
         "failed_at",
@@ -70,6 +71,7 @@ class Backend:
         self.draining = draining
         self.rank = 0  # its place in the list
         self.gone = False  # no longer registered
+        self.departures = 0  # how often it has left
         self.family = AF_INET6 if ":" in host else AF_INET
         self.address = (host, port)
         self.open = 0  # connections, with those that are being dialled
@@ -140,6 +142,7 @@ class Backends:
             self._place(backend)
         for key, backend in before.items():
             backend.gone = True
+            backend.departures += 1
             backend.failures, backend.state = 0, State.USABLE
             self._aside.pop(backend, None)
             self._place(backend)

@@ -4,7 +4,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from discovery_tcpproxy.worker import proxyproto
+from discovery_tcpproxy.worker import local, proxyproto
 from discovery_tcpproxy.worker.stream import Connection
 
 _LAST = select.EPOLLRDHUP | select.EPOLLERR | select.EPOLLHUP
@@ -35,7 +35,7 @@ class HeaderReader:
             connection.abort("header")
             return
         if header is not None:
-            client.ready, client.events = True, events
+            client.ready, client.events = True, events | local.MORE  # what follows, even of a Unix socket
             self._announced(connection, header)
         elif events & _LAST:
             connection.abort("header")

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from discovery_tcpproxy.worker import proxyproto
+from discovery_tcpproxy.worker import local, proxyproto
 from discovery_tcpproxy.worker.access import Access, Limits, plain
 from discovery_tcpproxy.worker.backends import Backend, Backends
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
@@ -90,7 +90,7 @@ class Listener:
 
     def update(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Take the service's backends, all of them; those who are held are connected if they can be."""
-        left = frozenset(self.backends.update(records))
+        left = {backend: backend.departures for backend in self.backends.update(records)}
         drain = self._settings["drain"]
         if left and drain is not None:
             if drain:
@@ -121,7 +121,7 @@ class Listener:
             loop.add(client.fd, HeaderReader(connection, self.announced), WATCHED)
             self._headers.add(connection)
         else:
-            loop.add(client.fd, client, WATCHED)
+            loop.add(client.fd, local.handler(client), WATCHED)
             self._dial(connection)
 
     def announced(self, connection: Connection, header: proxyproto.Header) -> None:
@@ -130,7 +130,7 @@ class Listener:
         if header.source is not None:
             connection.address, connection.reached = header.source, header.destination
         client = connection.client
-        self._loop.handlers[client.fd] = client
+        self._loop.handlers[client.fd] = local.handler(client)
         refusal = self._refusal(connection.address[0])
         if refusal:
             connection.abort(refusal)
@@ -228,7 +228,10 @@ class Listener:
                 self._give_back(connection)
                 break
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(backend.address)
+            try:
+                code = sock.connect_ex(backend.address)
+            except OSError:  # of an interface that is not here
+                code = errno.ENETUNREACH
             if code in (errno.EINPROGRESS, 0):
                 if connection.tried:
                     self.figures.retries += 1
@@ -332,11 +335,19 @@ class Listener:
             reached = (plain(here[0]), here[1]) if isinstance(here, tuple) else None
         return proxyproto.write(version, source if source[0] else None, reached)
 
-    def _leave(self, left: frozenset[Backend]) -> None:
+    def _leave(self, left: Mapping[Backend, int]) -> None:
         for connection in list(self.connections):
             backend = connection.backend
-            if connection.open and backend in left and backend.gone:
+            if backend is None or not backend.gone or left.get(backend) != backend.departures:
+                continue
+            if connection.open:
                 connection.abort("left")
+            else:
+                self._dialling.discard(connection)
+                connection.hang_up()
+                connection.backend = None
+                self.backends.abandoned(backend)
+                self._dial(connection)
 
     def _watch_idle(self) -> None:
         seconds = self._settings["idle_timeout"]
@@ -353,7 +364,8 @@ class Listener:
             if mark != connection.mark:
                 connection.mark, connection.marked = mark, now
             elif now - connection.marked >= seconds:
-                connection.close("idle")
+                cut = connection.client.pending or server.pending
+                (connection.abort if cut else connection.close)("idle")  # a FIN would say that it is complete
         self._watch_idle()
 
     def _keep_alive(self) -> None:

@@ -1,0 +1,157 @@
+"""Faults that the data plane had, and has no longer."""
+
+import array
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery.testing import eventually_sync
+
+Meet = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+def everything(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("proxied", [False, True], ids=["at once", "after a header"])
+def test_what_follows_descriptors_on_a_unix_socket_is_read(
+    worker: Any, backend: socket.socket, tmp_path: Path, proxied: bool
+) -> None:
+    """A read stops behind descriptors that ride along, however much follows."""
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(tmp_path / "s"))
+    unix.listen()
+    worker.listen(unix, accept_proxy=10.0 if proxied else None)
+    worker.serve(backend)
+    client = worker.connect()
+    if proxied:
+        client.sendall(b"PROXY UNKNOWN\r\n")
+    server = backend.accept()[0]
+    with server:
+        server.settimeout(5)
+        worker.process.send_signal(signal.SIGSTOP)  # so that one event tells of all of it
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))]
+        for _ in range(3):
+            client.sendmsg([b"with"], rights)
+            client.sendall(b"without")
+        worker.process.send_signal(signal.SIGCONT)
+        assert server.makefile("rb").read(33) == b"withwithout" * 3
+        worker.process.send_signal(signal.SIGSTOP)
+        client.sendmsg([b"with"], rights)
+        client.sendall(b"the end")
+        client.shutdown(socket.SHUT_WR)
+        worker.process.send_signal(signal.SIGCONT)
+        assert everything(server) == b"withthe end"
+
+
+def test_connections_have_all_their_time_after_the_last_leaving_of_a_backend_that_was_back(
+    worker: Any, backend: socket.socket, meet: Meet
+) -> None:
+    worker.listen(drain=1.0)
+    worker.serve(backend)
+    client, _ = meet()
+    worker.serve()
+    client.settimeout(0.6)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    worker.serve(backend)
+    left = time.monotonic()
+    worker.serve()
+    client.settimeout(20)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert time.monotonic() - left >= 1.0
+
+
+@pytest.fixture
+def mute(stack: Any) -> socket.socket:
+    """A listening socket whose queue is full, so that it does not answer; a place in it can be made."""
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    listener.settimeout(20)
+    for _ in range(3):
+        filler = stack.enter_context(socket.socket())
+        filler.setblocking(False)
+        filler.connect_ex(listener.getsockname())
+    return listener
+
+
+@pytest.mark.parametrize("drain", [0, 0.2])
+def test_a_connection_that_is_being_dialled_when_its_backend_leaves_goes_to_another(
+    worker: Any, backend: socket.socket, mute: socket.socket, drain: float
+) -> None:
+    worker.listen(drain=drain, connect_timeout=600.0)
+    worker.serve(mute)
+    worker.connect().sendall(b"question")
+    eventually_sync(lambda: worker.report()["backends"][f"b{mute.getsockname()[1]}"]["open"] == 1)
+    worker.serve(backend)
+    with backend.accept()[0] as server:
+        assert server.recv(100) == b"question"
+    assert worker.report()["backends"][f"b{backend.getsockname()[1]}"]["connected"] == 1
+
+
+def test_a_stream_that_is_cut_off_for_idleness_is_reset(worker: Any, backend: socket.socket, meet: Meet) -> None:
+    """A FIN would say that it is complete."""
+    worker.listen(idle_timeout=0.3)
+    worker.serve(backend)
+    client, server = meet()
+    server.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        server.sendall(bytes(64 << 20))
+    eventually_sync(lambda: worker.report()["open"] == 0)
+    with pytest.raises(ConnectionResetError):
+        everything(client)
+
+
+def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_gone(worker: Any) -> None:
+    worker.listen(idle_timeout=0.2)
+    assert worker.ask("listen", listeners={}).keys() == {"re"}
+
+    def switches() -> int:
+        text = Path(f"/proc/{worker.process.pid}/status").read_text()
+        return int(text.partition("voluntary_ctxt_switches:")[2].split()[0])
+
+    def asleep() -> bool:
+        before = switches()
+        time.sleep(1)
+        return switches() == before
+
+    eventually_sync(asleep)
+
+
+def test_sigterm_is_the_control_planes_business(worker: Any, backend: socket.socket, meet: Meet) -> None:
+    """A supervisor sends it to every process of a unit: connections finish all the same."""
+    worker.listen()
+    worker.serve(backend)
+    client, server = meet()
+    worker.process.send_signal(signal.SIGTERM)
+    for _ in range(10):
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        worker.report()
+    worker.channel.close()
+    server.close()
+    assert client.recv(1) == b""
+    client.close()
+    assert worker.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("host", ["fe80::1%nowhere", "fe80::1"])
+def test_a_backend_that_cannot_be_dialled_at_all_is_one_that_refuses(
+    worker: Any, backend: socket.socket, host: str
+) -> None:
+    worker.listen(retries=1)
+    records = [
+        {"id": "a", "host": host, "port": 9, "weight": 100, "draining": False},
+        {"id": "b", "host": "127.0.0.1", "port": backend.getsockname()[1], "weight": 1, "draining": False},
+    ]
+    assert worker.ask("backends", services={"web": records}).keys() == {"re"}
+    for _ in range(3):
+        with worker.connect(), backend.accept()[0]:
+            pass
+    eventually_sync(lambda: worker.report()["open"] == 0)
