@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from discovery.testing import eventually_sync
+from discovery_tcpproxy.worker.options import is_itself
 
 Meet = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -155,3 +156,18 @@ def test_a_backend_that_cannot_be_dialled_at_all_is_one_that_refuses(
         with worker.connect(), backend.accept()[0]:
             pass
     eventually_sync(lambda: worker.report()["open"] == 0)
+
+
+def test_a_port_of_this_machine_that_nobody_listens_on_is_not_answered_by_the_dialling_socket(
+    backend: socket.socket,
+) -> None:
+    """The kernel may give it that very port, and then it is connected to itself."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        assert is_itself(sock)
+        address = sock.getsockname()
+    with socket.socket() as listener:
+        listener.bind(address)
+    with socket.create_connection(backend.getsockname()) as sock:
+        assert not is_itself(sock)

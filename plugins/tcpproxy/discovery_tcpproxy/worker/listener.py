@@ -13,7 +13,7 @@ from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
 from discovery_tcpproxy.worker.figures import Figures
 from discovery_tcpproxy.worker.header import HeaderReader
 from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
-from discovery_tcpproxy.worker.options import keep_alive, no_linger
+from discovery_tcpproxy.worker.options import is_itself, keep_alive, no_linger
 from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection
 
 _DIALS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -159,7 +159,8 @@ class Listener:
         server, backend = connection.server, connection.backend
         if server is None or backend is None:
             return
-        if events & _FAILED and not server.heard():
+        doubtful = backend.failures or not backend.connected
+        if (events & _FAILED and not server.heard()) or (doubtful and is_itself(server.sock)):
             self._missed(connection)
             self._dial(connection)
             return

@@ -22,3 +22,17 @@ def keep_alive(sock: socket.SocketType) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _ASKS_AFTER)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _ASKS_EVERY)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _ASKS)
+
+
+def is_itself(sock: socket.SocketType) -> bool:
+    """Whether it is connected to itself, as happens where nobody listens and the port that it was given is that one.
+
+    If so, closing it leaves nothing in the way of who is to listen there.
+    """
+    try:
+        itself = sock.getsockname()[:2] == sock.getpeername()[:2]
+    except OSError:  # it has ended
+        return False
+    if itself:
+        no_linger(sock)
+    return bool(itself)
