@@ -43,7 +43,7 @@ class WorkerProcess:
         self._asked: tuple[dict[str, Any], float] | None = None
         self._sockets: dict[str, Listening] = {}
         self._line = b""
-        self._killed = False
+        self._killed = self._stopped = False
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         try:
@@ -95,7 +95,8 @@ class WorkerProcess:
                 told = {service: [target.told() for target in each] for service, each in news.items()}
                 await self._ask("backends", {"services": told})
                 self._targets.update(news)
-            await self._tell_listeners(listeners, sockets, grace)
+            if not self._stopped:
+                await self._tell_listeners(listeners, sockets, grace)
             # What nobody asks for any more the worker may forget, so that it is told anew if need be.
             for service in self._targets.keys() - targets.keys():
                 del self._targets[service]
@@ -109,7 +110,7 @@ class WorkerProcess:
     async def stop(self, grace: float) -> None:
         """Let it stop accepting, and end when its connections have, after `grace` seconds in any case."""
         async with self._telling:
-            self._sockets, self._asked = {}, None
+            self._sockets, self._asked, self._stopped = {}, None, True
             await self._ask("stop", {"grace": grace})
 
     def kill(self) -> None:

@@ -23,6 +23,8 @@ POLL = 1.0
 _LIVED = 10.0
 """Seconds after which a worker that dies has not failed to start."""
 _TO_EXIT = 1.0
+_LATE = 2.0
+"""Seconds after which a worker that has not answered is no longer waited for where another has."""
 _FOR_EVER = 7 * 86400.0
 """Seconds that the connections of a worker too many may go on."""
 
@@ -50,6 +52,7 @@ class _Place:
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a worker was told everything, or could not be."""
     keeper: "asyncio.Task[None] | None" = None
+    telling: "asyncio.Task[bool] | None" = None
 
 
 class Workers:
@@ -95,11 +98,7 @@ class Workers:
         self._desired = desired
         await self._resize(desired.config.workers)
         for _ in range(2):  # the second time those are told that came in place of any that died of the first
-            outcomes = await asyncio.gather(*(self._tell(place) for place in self._current()), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException) and not isinstance(outcome, WorkerError):
-                    raise ApplyError(f"a worker refuses: {describe(outcome)}") from outcome
-            if True in outcomes:
+            if await self._tell_all():
                 return
         raise ApplyError(f"no worker runs: {', '.join(self.problems) or 'they died'}")
 
@@ -148,7 +147,8 @@ class Workers:
             place.retired = True
             if place.worker is not None and place.worker.alive:
                 self._log.info("a worker too many ends with its last connection", pid=place.worker.pid)
-                await self._stop(place.worker, _FOR_EVER)
+                stopping = asyncio.create_task(self._stop(place.worker, _FOR_EVER))
+                await asyncio.wait({stopping}, timeout=_LATE)
             elif place.keeper is not None:
                 place.keeper.cancel()
         for number in range(count):
@@ -156,6 +156,34 @@ class Workers:
                 place = _Place(number)
                 place.keeper = asyncio.create_task(self._keep(place), name=f"worker {number}")
                 self._places.append(place)
+
+    async def _tell_all(self) -> bool:
+        """Whether any has been told. Where one has, others may be late: who hangs is found out, and holds nobody up."""
+        fresh, old = set(), set()
+        for place in tuple(self._places):
+            if place.telling is not None and not place.telling.done():
+                old.add(place.telling)  # it comes to what is desired now
+            elif not place.retired or (place.worker is not None and place.worker.alive):
+                # It goes on should we be cancelled: half a frame would be the end of the worker.
+                place.telling = asyncio.create_task(self._tell(place), name=f"tell worker {place.number}")
+                place.telling.add_done_callback(self._was_told)
+                fresh.add(place.telling)
+        current = {place.telling for place in self._current()}
+        done: set[asyncio.Task[bool]] = set()
+        for each, patience in ((fresh & current, _LATE), ((fresh | old) & current, None)):
+            if each:
+                done |= (await asyncio.wait(each, timeout=patience))[0]
+            for error in [each.exception() for each in done]:
+                if error is not None and not isinstance(error, WorkerError):
+                    raise ApplyError(f"a worker refuses: {describe(error)}") from error
+            if any(each.exception() is None and each.result() for each in done):
+                return True
+        return False
+
+    def _was_told(self, telling: "asyncio.Task[bool]") -> None:
+        error = None if telling.cancelled() else telling.exception()
+        if error is not None and not isinstance(error, WorkerError):
+            self._log.error("a worker refuses what it is told", reason=describe(error))
 
     async def _tell(self, place: _Place) -> bool:
         """Tell the worker of this place, if there is one; one that comes is told by its keeper as well."""
@@ -174,10 +202,11 @@ class Workers:
         return False
 
     async def _tell_worker(self, worker: WorkerProcess) -> None:
-        desired = self._desired
-        if desired is not None:
-            told = settings(desired.config, worker.number)
-            await worker.tell(told, desired.sockets, desired.targets, desired.config.grace)
+        told: Desired | None = None
+        while told is not (desired := self._desired) and desired is not None:
+            told = desired
+            settled = settings(desired.config, worker.number)
+            await worker.tell(settled, desired.sockets, desired.targets, desired.config.grace)
 
     async def _keep(self, place: _Place) -> None:
         """See to it that there is a worker in this place."""

@@ -1,0 +1,69 @@
+"""Workers that hang while they are told, and those of whom there are too many."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from proxying import Client, address, driving, on_a_loop, origins, reached
+
+from discovery.testing import eventually
+
+
+@on_a_loop
+async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_tcpproxy.workers._LATE", 0.1)
+    monkeypatch.setattr("discovery_tcpproxy.worker_process._START", 600.0)
+    web = address()
+    async with origins("a", "b") as (a, b), driving(listen={"web": web}, workers=2) as driven:
+        await driven.apply(a.backend())
+        hanging, other = driven.consumer._workers.alive
+        os.kill(hanging.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                for each in (b, a, b):
+                    await driven.apply(each.backend())
+                    assert other._targets["web"][0].id == each.name
+                await driven.reconfigure(listen={"web": web}, workers=2, grace=1)
+            assert hanging._targets["web"][0].id == "a"
+        finally:
+            os.kill(hanging.pid, signal.SIGCONT)
+        await eventually(lambda: hanging._targets["web"][0].id == "b")  # the newest, without another change
+        assert {await reached(web) for _ in range(20)} == {"b"}
+        assert driven.consumer._workers.replaced == 0
+
+
+@on_a_loop
+async def test_a_hanging_worker_too_many_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_tcpproxy.workers._LATE", 0.1)
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
+        await driven.apply(a.backend())
+        _, hanging = driven.consumer._workers.alive
+        os.kill(hanging.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                await driven.reconfigure(listen={"web": web}, workers=1)
+        finally:
+            os.kill(hanging.pid, signal.SIGCONT)
+        await eventually(lambda: driven.has_workers(1))
+
+
+@on_a_loop
+async def test_who_is_held_by_a_worker_too_many_is_served_when_a_backend_comes() -> None:
+    web = address()
+    async with origins("a") as (a,), driving(listen={"web": {"bind": web, "hold": 60}}, workers=2) as driven:
+        await driven.apply()
+        first, _ = driven.consumer._workers.alive
+        os.kill(first.pid, signal.SIGSTOP)  # so that the other has all of them
+        try:
+            clients = [await Client.to(web) for _ in range(5)]
+            await eventually(lambda: driven.figure("connections_waiting") == 5)
+        finally:
+            os.kill(first.pid, signal.SIGCONT)
+        await driven.reconfigure(listen={"web": {"bind": web, "hold": 60}}, workers=1)
+        await driven.apply(a.backend())
+        assert [await each.greeting() for each in clients] == ["a"] * 5
+        for each in clients:
+            each.close()
+        await eventually(lambda: driven.has_workers(1))
