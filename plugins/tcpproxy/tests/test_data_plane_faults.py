@@ -171,3 +171,17 @@ def test_a_port_of_this_machine_that_nobody_listens_on_is_not_answered_by_the_di
         listener.bind(address)
     with socket.create_connection(backend.getsockname()) as sock:
         assert not is_itself(sock)
+
+
+def test_a_socket_that_cannot_be_accepted_from_is_told_of_and_nothing_spins(worker: Any) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener.dup() as same:
+        worker.listen(listener)
+        same.shutdown(socket.SHUT_RDWR)  # a process that it is shared with may do so
+    eventually_sync(lambda: worker.report() and worker.events)
+    before = worker.ticks()
+    time.sleep(1.5)
+    assert worker.ticks() - before < 20
+    worker.report()
+    assert {each["message"] for each in worker.events} == {"accepting failed"}
+    assert len(worker.events) < 5

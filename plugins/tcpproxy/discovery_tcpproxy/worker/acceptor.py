@@ -9,6 +9,8 @@ from discovery_tcpproxy.worker.options import keep_alive
 
 _ACCEPTED = 32
 """Connections accepted at once, so that those that are open are not kept waiting."""
+_AGAIN = 1.0
+"""Seconds until a socket that gives nothing but errors is tried again."""
 _WATCHED = select.EPOLLIN | select.EPOLLEXCLUSIVE
 
 
@@ -49,6 +51,7 @@ class Acceptor:
     def event(self, events: int) -> None:
         """Accept some."""
         accept, accepted, descriptors = self._accept, self.listener.accepted, self._shared.descriptors
+        failures = 0
         for _ in range(_ACCEPTED):
             if descriptors.full():
                 return
@@ -60,8 +63,17 @@ class Acceptor:
                 if error.errno in EXHAUSTED:
                     descriptors.exhausted()
                     return
-                continue  # a client that has gone already, which Linux reports here
+                failures += 1  # a client that has gone already, which Linux reports here, unless all are
+                if failures == _ACCEPTED:
+                    self.pause()
+                    self._shared.loop.call_later(_AGAIN, self._again)
+                    self.failed(error)
+                continue
             accepted(socket.SocketType(self._family, socket.SOCK_STREAM, self._protocol, descriptor), address)
+
+    def _again(self) -> None:
+        if self._sock.fileno() >= 0 and not self._shared.descriptors.paused:
+            self.resume()
 
     def failed(self, error: Exception) -> None:
         """See `Handler`."""
