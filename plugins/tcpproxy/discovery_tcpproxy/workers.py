@@ -136,6 +136,8 @@ class Workers:
             *(place.keeper for place in self._places if place.keeper is not None), return_exceptions=True
         )
         await asyncio.gather(*(worker.close() for worker in workers))
+        telling = [place.telling for place in self._places if place.telling is not None]
+        await asyncio.gather(*telling, return_exceptions=True)
         self._places = []
 
     def _current(self) -> Iterator[_Place]:
