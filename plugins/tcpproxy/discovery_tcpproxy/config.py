@@ -226,7 +226,7 @@ class TcpProxyConfig(PluginConfig):
             raise ValueError(f"there is no listener: name one, as in: {_LEAST_WORDS}")
         _no_conflicts(self.listen)
         for name, listener in self.listen.items():
-            for limit in ("max_connections", "max_connections_per_client"):
+            for limit in ("max_connections", "max_connections_per_client", "hold_connections"):
                 total = getattr(listener, limit)
                 if total is not None and total < self.workers:
                     raise ValueError(

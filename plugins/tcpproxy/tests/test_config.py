@@ -114,6 +114,7 @@ def test_an_address_may_stand_for_a_listener() -> None:
         ({"workers": 0, **web()}, "workers: input should be greater than or equal to 1"),
         ({"workers": 3, **web(max_connections=2)}, "listen.web.max_connections is 2, which cannot be divided among 3"),
         ({"workers": 3, **web(max_connections_per_client=2)}, "max_connections_per_client is 2"),
+        ({"workers": 3, **web(hold_connections=2)}, "hold_connections is 2"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_a_line(options: dict[str, Any], said: str) -> None:
