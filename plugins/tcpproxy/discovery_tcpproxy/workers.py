@@ -161,26 +161,26 @@ class Workers:
 
     async def _tell_all(self) -> bool:
         """Whether any has been told. Where one has, others may be late: who hangs is found out, and holds nobody up."""
-        fresh, old = set(), set()
+        fresh = set()
         for place in tuple(self._places):
             if place.telling is not None and not place.telling.done():
-                old.add(place.telling)  # it comes to what is desired now
-            elif not place.retired or (place.worker is not None and place.worker.alive):
+                continue  # it comes to what is desired now
+            if not place.retired or (place.worker is not None and place.worker.alive):
                 # It goes on should we be cancelled: half a frame would be the end of the worker.
                 place.telling = asyncio.create_task(self._tell(place), name=f"tell worker {place.number}")
                 place.telling.add_done_callback(self._was_told)
                 fresh.add(place.telling)
-        current = {place.telling for place in self._current()}
-        done: set[asyncio.Task[bool]] = set()
-        for each, patience in ((fresh & current, _LATE), ((fresh | old) & current, None)):
-            if each:
-                done |= (await asyncio.wait(each, timeout=patience))[0]
+        pending = {place.telling for place in self._current() if place.telling is not None}
+        until = time.monotonic() + _LATE
+        told = False
+        while pending and not (told and (pending.isdisjoint(fresh) or time.monotonic() >= until)):
+            patience = max(0.0, until - time.monotonic()) if told else None
+            done, pending = await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for error in [each.exception() for each in done]:
                 if error is not None and not isinstance(error, WorkerError):
                     raise ApplyError(f"a worker refuses: {describe(error)}") from error
-            if any(each.exception() is None and each.result() for each in done):
-                return True
-        return False
+            told = told or any(each.exception() is None and each.result() for each in done)
+        return told
 
     def _was_told(self, telling: "asyncio.Task[bool]") -> None:
         error = None if telling.cancelled() else telling.exception()

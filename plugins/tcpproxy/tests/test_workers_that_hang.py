@@ -10,14 +10,16 @@ from proxying import Client, address, driving, on_a_loop, origins, reached
 from discovery.testing import eventually
 
 
+@pytest.mark.parametrize("late", [0.0, 0.1])
 @on_a_loop
-async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.workers._LATE", 0.1)
+async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_process._START", 600.0)
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
+        await eventually(lambda: all("web" in each._targets for each in driven.consumer._workers.alive))
         hanging, other = driven.consumer._workers.alive
+        monkeypatch.setattr("discovery_tcpproxy.workers._LATE", late)
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(20):
