@@ -304,7 +304,7 @@ class Life(RuleBasedStateMachine):
             self.doubted.add(one)
         assert self.backends.next("10.0.0.1", (), self.now) is None
         at = self.backends.usable_at(self.now)
-        assert at is None or at >= self.now + LAST_RESORT_DELAY
+        assert at is None or at > self.now
 
     @invariant()
     def counters_are_right(self) -> None:
