@@ -9,8 +9,8 @@ BIN      := .venv/bin
 PYTHON   ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 HAS_VENV  = $(shell $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && echo yes)
-# Processes to test with: one more than there are processors, since tests wait a lot; over eight only start more servers.
-JOBS     ?= $(shell expr $$(nproc) + 1)
+# Processes to test with: twice as many as there are processors, since tests wait a lot; over eight only start more servers.
+JOBS     ?= $(shell expr $$(nproc) \* 2)
 # Each has a dockerd of its own; the longest tests mostly wait.
 DOCKER_JOBS ?= 3
 # More arguments for whatever the command runs: make demo ARGS=--exit, make test ARGS='-k codec'

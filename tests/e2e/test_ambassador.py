@@ -280,7 +280,7 @@ def test_a_name_that_leads_elsewhere_later_is_followed(
 # connections
 
 
-def test_what_a_daemon_carries_is_listed(start_daemon: Starter, directory: Directory, named: Serve) -> None:
+def test_what_a_daemon_carries_is_listed(directory: Directory, start_daemon: Starter, named: Serve) -> None:
     server = named("it")
     directory.put("web", server.port)
     port = free_port()
