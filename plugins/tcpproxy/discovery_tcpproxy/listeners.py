@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discovery.errors import DiscoveryError
+from discovery.listening import by, listening, listening_at, owners
 from discovery_tcpproxy.config import UNIX
-from discovery_tcpproxy.holders import holders, holders_of_path
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel takes no more than net.core.somaxconn."""
@@ -169,8 +169,8 @@ def _reason(bind: str, error: OSError) -> str:
         return _unix_reason(_path(bind), error)
     host, _, port = bind.rpartition(":")
     if error.errno == errno.EADDRINUSE:
-        who = holders(host.strip("[]"), int(port))
-        return f"address already in use{f' by {who}' if who else ''}; stop that, or choose another"
+        who = owners(listening(host.strip("[]"), int(port), v6only=True))
+        return f"address already in use{by(who)}; stop that, or choose another"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
             "permission denied; ports below 1024 take CAP_NET_BIND_SERVICE"
@@ -188,8 +188,8 @@ def _unix_reason(path: Path, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         if not path.is_socket():
             return "there is a file that is no socket; remove it, or choose another path"
-        who = holders_of_path(str(path))
-        return f"socket already in use{f' by {who}' if who else ''}; stop that, or choose another path"
+        who = owners(listening_at(str(path)))
+        return f"socket already in use{by(who)}; stop that, or choose another path"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"there is no directory {path.parent}; make it, or choose another path"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

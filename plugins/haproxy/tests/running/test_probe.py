@@ -29,7 +29,7 @@ def port() -> Iterator[int]:
         yield port
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}", "*:{}", ":{}"])
+@pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}", "*:{}", ":{}", "localhost:{}"])
 def test_an_address_that_somebody_has_is_named_with_its_holder(port: int, bind: str) -> None:
     with pytest.raises(ApplyError, match=rf"is in use by \S+ \(process {os.getpid()}\)"):
         probe([bind.format(port)], lambda: nobody)

@@ -1,0 +1,73 @@
+"""Who listens on an address already, as far as /proc tells."""
+
+import ipaddress
+import os
+import struct
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+_LISTENING = "0A"
+
+
+def listening(host: str, port: int, *, v6only: bool = False) -> Mapping[str, str]:
+    """The sockets, each an inode with its user id, that listen where `host:port`, an IP address and a port, would.
+
+    `v6only`: of an IPv6 address, whether its socket is to leave IPv4 alone. See proc_net_tcp(5).
+    """
+    wanted = ipaddress.ip_address(host)
+    return {
+        words[9]: words[7]
+        for table in (("tcp6",) if v6only and wanted.version == 6 else ("tcp", "tcp6"))
+        for words in _table(table)
+        if len(words) > 9 and words[3] == _LISTENING and _overlaps(words[1], wanted, port)
+    }
+
+
+def listening_at(path: str) -> Collection[str]:
+    """The inodes of the Unix sockets that are bound to this path."""
+    return {words[6] for words in _table("unix") if len(words) > 7 and words[7] == path}
+
+
+def owners(inodes: Collection[str]) -> set[int]:
+    """The processes that have one of these sockets; those of other users cannot be seen."""
+    sought = {f"socket:[{inode}]" for inode in inodes}
+    found = set()
+    for process in Path("/proc").glob("[0-9]*") if sought else ():
+        with suppress(OSError):
+            for descriptor in os.scandir(process / "fd"):
+                with suppress(OSError):
+                    if os.readlink(descriptor.path) in sought:  # noqa: PTH115 - it is no path
+                        found.add(int(process.name))
+                        break
+    return found
+
+
+def by(pids: Iterable[int]) -> str:
+    """These processes for an error message, as ` by nginx (process 12)`; empty if there are none."""
+    names = ", ".join(f"{_name(pid)} (process {pid})" for pid in sorted(pids))
+    return f" by {names}" if names else ""
+
+
+def _overlaps(local: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
+    address, _, number = local.partition(":")
+    if int(number, 16) != port:
+        return False
+    # The kernel prints 32-bit words in the machine's own byte order.
+    words = struct.unpack(f">{len(address) // 8}I", bytes.fromhex(address))
+    held = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+    return held == wanted or held.is_unspecified or wanted.is_unspecified
+
+
+def _table(name: str) -> Iterable[list[str]]:
+    try:
+        return [line.split() for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    except OSError:
+        return []
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "?"
