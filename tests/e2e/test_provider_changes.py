@@ -110,11 +110,11 @@ def test_a_reload_takes_the_registrations_to_another_registry_and_the_last_provi
     write(path, f'[registry]\nurl = "{other}"\n{copies}')
     eventually_sync(lambda: registered(other) == {})
     eventually_sync(lambda: out.read_text() == "")
-    assert daemon.get("/api/providers")[1] == {"providers": []}
+    eventually_sync(lambda: daemon.get("/api/providers")[1] == {"providers": []})
     # A name may go from one role to the other.
     write(path, f'[registry]\nurl = "{other}"\n{listed.table("copies")}')
     eventually_sync(lambda: addresses(other) == {"web/a": "10.0.0.1:80"})
-    assert daemon.get("/api/consumers")[1] == {"consumers": []}
+    eventually_sync(lambda: daemon.get("/api/consumers")[1] == {"consumers": []})
     assert daemon.is_ready()
 
 
