@@ -35,6 +35,9 @@ class State(Enum):
     PROBED = "probed"
 
 
+_USABLE = State.USABLE
+
+
 class Backend:
     """An address, what is told of it, and what has happened there. Compared by identity."""
 
@@ -163,7 +166,7 @@ class Backends:
             backend = self._of_those_aside(tried, now, last_resort=last_resort)
             if backend is None:
                 return None
-        if backend.state is not State.USABLE:
+        if backend.state is not _USABLE:
             backend.state = State.PROBED
             self._aside.pop(backend, None)
             self._place(backend)
@@ -175,9 +178,9 @@ class Backends:
         """Note that a dialled backend was connected to. True if it was not usable: those who are held may come."""
         backend.dialling -= 1
         backend.connected += 1
-        if backend.state is State.USABLE:
+        if backend.state is _USABLE:
             return False
-        backend.state, backend.failures = State.USABLE, 0
+        backend.state, backend.failures = _USABLE, 0
         self._aside.pop(backend, None)
         self._place(backend)
         return backend.takes
