@@ -143,6 +143,23 @@ def test_limits_and_lists_are_asked_first(meet: Meet, worker: Any, backend: sock
     assert worker.report()["rejected"] == {"limit": 2, "denied": 2}
 
 
+def test_a_limit_that_comes_later_counts_who_is_there(meet: Meet, worker: Any, backend: socket.socket) -> None:
+    worker.listen()
+    worker.serve(backend)
+    pairs = [meet() for _ in range(3)]
+    worker.configure(max_connections=3)
+    assert is_refused(worker)
+    for sock in pairs.pop():
+        sock.close()
+    eventually_sync(lambda: worker.report()["open"] == 2)
+    pairs.append(meet())
+    worker.configure()
+    pairs.append(meet())
+    worker.configure(max_connections_per_client=4)
+    assert is_refused(worker)
+    assert worker.report()["rejected"] == {"limit": 2}
+
+
 def test_a_header_is_read_first_and_no_more_than_it(worker: Any, backend: socket.socket) -> None:
     worker.listen(accept_proxy=20.0, send_proxy="v2", max_connections_per_client=2)
     worker.serve(backend)

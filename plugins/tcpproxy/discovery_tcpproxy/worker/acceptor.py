@@ -2,15 +2,18 @@
 
 import select
 import socket
+from typing import Any
 
+from discovery_tcpproxy.worker.access import plain
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED
 from discovery_tcpproxy.worker.listener import Listener, Shared
 from discovery_tcpproxy.worker.options import keep_alive
 
-_ACCEPTED = 32
+_ACCEPTED = 64
 """Connections accepted at once, so that those that are open are not kept waiting."""
 _AGAIN = 1.0
 """Seconds until a socket that gives nothing but errors is tried again."""
+_IPV4, _STREAM = int(socket.AF_INET), int(socket.SOCK_STREAM)
 _WATCHED = select.EPOLLIN | select.EPOLLEXCLUSIVE
 
 
@@ -51,6 +54,7 @@ class Acceptor:
     def event(self, events: int) -> None:
         """Accept some."""
         accept, accepted, descriptors = self._accept, self.listener.accepted, self._shared.descriptors
+        family, protocol, is_ipv4 = self._family, self._protocol, self._family == _IPV4
         failures = 0
         for _ in range(_ACCEPTED):
             if descriptors.full():
@@ -69,7 +73,8 @@ class Acceptor:
                     self._shared.loop.call_later(_AGAIN, self._again)
                     self.failed(error)
                 continue
-            accepted(socket.SocketType(self._family, socket.SOCK_STREAM, self._protocol, descriptor), address)
+            sock = socket.SocketType(family, _STREAM, protocol, descriptor)
+            accepted(sock, address if is_ipv4 else _client(address))
 
     def _again(self) -> None:
         if self._sock.fileno() >= 0 and not self._shared.descriptors.paused:
@@ -79,3 +84,8 @@ class Acceptor:
         """See `Handler`."""
         fields = {"listener": self.listener.name, "error": f"{type(error).__name__}: {error}"}
         self._shared.tell({"event": "log", "level": "error", "message": "accepting failed", "fields": fields})
+
+
+def _client(address: Any) -> tuple[str, int]:
+    """An IP address and port: IPv6 addresses have four parts, Unix sockets' clients none."""
+    return (plain(address[0]), address[1]) if isinstance(address, tuple) else ("", 0)

@@ -40,7 +40,7 @@ class Access:
 class Limits:
     """How many connections there may be, in all and per client address; None: any number."""
 
-    __slots__ = ("_counts", "_per_client", "_total", "open")
+    __slots__ = ("_counts", "_per_client", "_total", "limited", "open")
 
     def __init__(self, total: int | None = None, per_client: int | None = None) -> None:
         """Begin with none."""
@@ -50,6 +50,7 @@ class Limits:
 
     def change(self, total: int | None, per_client: int | None) -> None:
         """Limit what comes from now on; what is there already counts."""
+        self.limited = total is not None or per_client is not None
         self._total = math.inf if total is None else total
         self._per_client = math.inf if per_client is None else per_client
 
@@ -58,12 +59,15 @@ class Limits:
 
         Clients without an address (empty) are limited in all alone: nobody could tell one from another.
         """
-        count = self._counts.get(client, 0)
-        if self.open >= self._total or (count >= self._per_client and client):
+        if self.open >= self._total or (client and self._counts.get(client, 0) >= self._per_client):
             return False
-        self._counts[client] = count + 1
-        self.open += 1
+        self.add(client)
         return True
+
+    def add(self, client: str) -> None:
+        """Count a connection of a client in any case."""
+        self._counts[client] = self._counts.get(client, 0) + 1
+        self.open += 1
 
     def release(self, client: str) -> None:
         """Count a connection that was taken no longer."""

@@ -80,6 +80,8 @@ class _Queue:
 
     def choose(self, client: str, tried: Collection[Backend] = ()) -> Backend | None:
         heap, serials = self._heap, self._serials
+        if len(serials) == 1 and not tried:
+            return next(iter(serials))
         passed = []
         chosen = None
         while heap:

@@ -35,7 +35,7 @@ class HeaderReader:
             connection.abort("header")
             return
         if header is not None:
-            client.ready, client.events = True, events | local.MORE  # what follows, even of a Unix socket
+            client.waiting = events | local.MORE  # what follows, even of a Unix socket
             self._announced(connection, header)
         elif events & _LAST:
             connection.abort("header")

@@ -19,6 +19,7 @@ from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection
 _DIALS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _OURS = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
 """Errors of dialling that no backend is to blame for: there is no descriptor, or no free port, here."""
+_DIALLED = (errno.EINPROGRESS, 0)
 _FAILED = select.EPOLLERR | select.EPOLLHUP
 _AGAIN = 0.25
 """Seconds until dialling is tried anew where there was no descriptor or port for it."""
@@ -57,6 +58,7 @@ class Listener:
         self._settings: Mapping[str, Any] = {}
         self._access = Access()
         self._limits = Limits()
+        self._guarded = False  # whether anybody may be refused
         self._dialling = Deadlines[Connection](shared.loop, 0.0, self._unanswered)
         self._held = Deadlines[Connection](shared.loop, 0.0, self._unserved)
         self._headers = Deadlines[Connection](shared.loop, 0.0, self._no_header)
@@ -74,6 +76,9 @@ class Listener:
             self.backends.balance(settings["balance"])
         self._access = Access(settings["allow"], settings["deny"])
         self._limits.change(settings["max_connections"], settings["max_connections_per_client"])
+        if self._limits.limited:
+            self._count_all()
+        self._guarded = self._limits.limited or not self._access.open
         self._dialling.seconds = settings["connect_timeout"]
         self._held.seconds = settings["hold"]
         self._headers.seconds = settings["accept_proxy"] or 0.0
@@ -99,23 +104,20 @@ class Listener:
                 self._leave(left)
         self._wake()
 
-    def accepted(self, sock: socket.SocketType, address: Any) -> None:
-        """Serve a client that has just come."""
-        # IPv6 addresses have four parts, Unix sockets' clients none.
-        host, port = (plain(address[0]), address[1]) if isinstance(address, tuple) else ("", 0)
+    def accepted(self, sock: socket.SocketType, address: tuple[str, int]) -> None:
+        """Serve a client that has just come, from a `plain` IP address and a port (of a Unix socket: empty, and 0)."""
         proxied = self._settings["accept_proxy"]
-        refusal = "" if proxied else self._refusal(host)
-        if refusal:
+        if self._guarded and not proxied and (refusal := self._refusal(address[0])):
             self.figures.rejected[refusal] += 1
             no_linger(sock)
             sock.close()  # it has never been watched, so that nothing is meant for it
             return
         self.figures.total += 1
-        loop = self._loop
-        connection = Connection(self, loop, self._shared.buffer, sock, (host, port))
-        connection.counted = not proxied
+        loop, shared = self._loop, self._shared
+        connection = Connection(self, loop, shared.buffer, sock, address)
+        connection.counted = self._limits.limited and not proxied
         self.connections.add(connection)
-        self._shared.descriptors.taken += 1
+        shared.descriptors.taken += 1
         client = connection.client
         if proxied:
             loop.add(client.fd, HeaderReader(connection, self.announced), WATCHED)
@@ -131,11 +133,10 @@ class Listener:
             connection.address, connection.reached = header.source, header.destination
         client = connection.client
         self._loop.handlers[client.fd] = local.handler(client)
-        refusal = self._refusal(connection.address[0])
-        if refusal:
+        if self._guarded and (refusal := self._refusal(connection.address[0])):
             connection.abort(refusal)
             return
-        connection.counted = True
+        connection.counted = self._limits.limited
         self._dial(connection)
 
     @property
@@ -156,7 +157,7 @@ class Listener:
 
     def answered(self, connection: Connection, events: int) -> None:
         """See `Owner`."""
-        server, backend = connection.server, connection.backend
+        server, backend, figures = connection.server, connection.backend, self.figures
         if server is None or backend is None:
             return
         doubtful = backend.failures or not backend.connected
@@ -167,7 +168,6 @@ class Listener:
         self._dialling.discard(connection)
         seconds = self._loop.now - connection.dialled
         backend.connect_seconds += seconds
-        figures = self.figures
         figures.connected += 1
         figures.connect_seconds += seconds
         recovered = self.backends.connected(backend)
@@ -233,7 +233,7 @@ class Listener:
                 code = sock.connect_ex(backend.address)
             except OSError:  # of an interface that is not here
                 code = errno.ENETUNREACH
-            if code in (errno.EINPROGRESS, 0):
+            if code in _DIALLED:
                 if connection.tried:
                     self.figures.retries += 1
                 connection.dial(sock)
@@ -318,10 +318,17 @@ class Listener:
     # The rest.
 
     def _refusal(self, host: str) -> str:
-        """Why a client may not be served, or nothing: then it has been counted."""
+        """Why a client may not be served, or nothing: then it has been counted if there are limits."""
         if not self._access.permits(host):
             return "denied"
-        return "" if self._limits.take(host) else "limit"
+        return "limit" if self._limits.limited and not self._limits.take(host) else ""
+
+    def _count_all(self) -> None:
+        """Count those that came while nothing was limited."""
+        for connection in self.connections:
+            if not connection.counted and connection not in self._headers:
+                connection.counted = True
+                self._limits.add(connection.address[0])
 
     def _no_header(self, connection: Connection) -> None:
         connection.abort("header")

@@ -29,7 +29,7 @@ _READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLERR |
 _ERROR = select.EPOLLERR
 _URGENT = select.EPOLLPRI
 _END = select.EPOLLRDHUP | select.EPOLLHUP
-_TELLING = _END | _ERROR | _URGENT
+_MORE = _ERROR | _URGENT
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -73,16 +73,15 @@ class End:
         "busy",
         "connection",
         "eof",
-        "events",
         "fd",
         "peer",
         "pending",
-        "ready",
         "received",
         "recv_into",
         "send",
         "sock",
         "takes",
+        "waiting",
     )
 
     def __init__(self, connection: "Connection", sock: socket.SocketType, *, takes: bool) -> None:
@@ -96,9 +95,8 @@ class End:
         self.peer: End = _NOBODY
         self.pending: memoryview | None = None
         self.takes: bool = takes
-        self.ready: bool = False  # something can be read, but the peer did not take it
+        self.waiting: int = 0  # what was reported, if the peer did not take what can be read
         self.busy = False  # it waits for its turn
-        self.events = 0  # what was last reported, while ready or busy
         self.eof: bool = False
         self.received = 0
 
@@ -109,7 +107,7 @@ class End:
         """
         if not self.takes and events & _OUT:
             self._writable(events)
-            if self.peer is _NOBODY:
+            if self.peer is _NOBODY or self.connection.closed:
                 return
         if not events & _READ:
             return
@@ -143,9 +141,9 @@ class End:
             return
         if sent < count:
             peer.keep(buffer.view[sent:count])
-            self.ready, self.events = True, events
-        elif count == size or events & (_URGENT | _ERROR):  # a read stops at urgent data, however much follows
-            self.events = events
+            self.waiting = events
+        elif count == size or events & _MORE:  # a read stops at urgent data, however much follows
+            self.waiting = events
             if not self.busy:
                 self.busy = True
                 self.connection.loop.busy.append(self)
@@ -155,10 +153,9 @@ class End:
     def turn(self) -> None:
         """Go on with a read that filled the buffer: its descriptor will not be reported again."""
         self.busy = False
-        if self.peer.takes:
-            self.event(self.events & _READ)
-        else:
-            self.ready = True
+        if self.peer.takes and not self.connection.closed:
+            events, self.waiting = self.waiting, 0
+            self.event(events & _READ)
 
     def failed(self, error: Exception) -> None:
         """Give the connection up."""
@@ -205,7 +202,7 @@ class End:
 
     def _wait(self, events: int) -> None:
         """Read when the peer takes something again, or when there is one."""
-        self.ready, self.events = True, events
+        self.waiting = events
         if events & _ERROR:
             connection = self.connection
             if connection.open:
@@ -239,9 +236,9 @@ class End:
     def resume(self) -> None:
         """Have the peer read what it has been waiting with."""
         peer = self.peer
-        if peer.ready:
-            peer.ready = False
-            peer.event(peer.events & _READ)
+        if peer.waiting and not peer.busy:
+            events, peer.waiting = peer.waiting, 0
+            peer.event(events & _READ)
 
     def last_words(self) -> None:
         """Hand on what this end had sent before it reset the connection: often it says why."""
@@ -350,15 +347,15 @@ class Connection:
             return
         self.closed = True
         self.reason = reason
-        for end in (self.client, self.server):
-            if end is not None:
-                if end.pending is not None:
-                    self.buffer.keep(-len(end.pending))
-                    end.pending = None
-                self.loop.forget(end.fd)
-                end.takes = False
-                end.peer = _NOBODY
-        self.loop.deferred.append(self)
+        client, server, loop = self.client, self.server, self.loop
+        loop.forget(client.fd)
+        if client.pending is not None:
+            self.buffer.keep(-len(client.pending))
+        if server is not None:
+            loop.forget(server.fd)
+            if server.pending is not None:
+                self.buffer.keep(-len(server.pending))
+        loop.deferred.append(self)
         self.owner.closed(self)
 
     def abort(self, reason: str = "reset") -> None:
@@ -369,13 +366,15 @@ class Connection:
 
     def settle(self) -> None:
         """Close the sockets."""
-        for end in (self.client, self.server):
-            if end is not None:
-                sock = end.sock
-                if self.reset:
-                    no_linger(sock)
-                sock.close()
-        self.client, self.server = _NOBODY, None  # no cycle is left
+        client, server = self.client, self.server
+        if self.reset:
+            no_linger(client.sock)
+        client.sock.close()
+        if server is not None:
+            if self.reset:
+                no_linger(server.sock)
+            server.sock.close()
+        client.peer, self.client, self.server = _NOBODY, _NOBODY, None  # no cycle is left
 
 
 class Closing:
@@ -391,4 +390,4 @@ class Closing:
 _NOBODY: End = object.__new__(End)
 _NOBODY.takes = False
 _NOBODY.eof = False
-_NOBODY.ready = False
+_NOBODY.waiting = 0
