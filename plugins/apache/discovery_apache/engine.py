@@ -104,7 +104,9 @@ class Engine:
         while True:
             session = _Session(url, known, self._reconcile, self._log)
             try:
-                await session.run()
+                # A task of its own: a group whose task fails leaves its own cancelled, and timeouts of Python 3.11.2,
+                # Debian 12's, then raise no TimeoutError (fixed in 3.11.4).
+                await asyncio.create_task(session.run())
             except EngineError as error:
                 reason = str(error)
             if session.synced:
