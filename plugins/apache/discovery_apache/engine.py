@@ -104,8 +104,8 @@ class Engine:
         while True:
             session = _Session(url, known, self._reconcile, self._log)
             try:
-                # A task of its own: a group whose task fails leaves its own cancelled, and timeouts of Python 3.11.2,
-                # Debian 12's, then raise no TimeoutError (fixed in 3.11.4).
+                # A task of its own: a group whose task fails leaves its own cancelled, and the timeouts of Debian 12's
+                # Python, 3.11.2, raise no TimeoutError in such a task.
                 await asyncio.create_task(session.run())
             except EngineError as error:
                 reason = str(error)

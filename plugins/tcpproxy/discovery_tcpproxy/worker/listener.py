@@ -123,8 +123,9 @@ class Listener:
             loop.add(client.fd, HeaderReader(connection, self.announced), WATCHED)
             self._headers.add(connection)
         else:
-            loop.add(client.fd, local.handler(client), WATCHED)
             self._dial(connection)
+            if not connection.closed:  # after the backend: that one's answer, if there already, is dealt with first
+                loop.add(client.fd, local.handler(client), WATCHED)
 
     def announced(self, connection: Connection, header: proxyproto.Header) -> None:
         """A proxy in front has told whom the connection is from, unless it is from itself."""
