@@ -67,7 +67,7 @@ class Alone:
             accepted, address = clients.accept()
         accepted.setblocking(False)
         before = set(self.listener.connections)
-        self.listener.accepted(socket.SocketType(fileno=accepted.detach()), address)
+        self.listener.accepted(accepted.detach(), address)
         (connection,) = self.listener.connections - before
         return client, connection
 
@@ -96,7 +96,7 @@ def test_a_probe_whose_client_leaves_passes_to_one_who_is_held(silent: tuple[str
     second, held = alone.arrive()
     with first, second:
         assert (listener.state(probing), listener.state(held)) == ("connecting", "held")
-        no_linger(first)
+        no_linger(first.fileno())
         first.close()
         alone.run(lambda: listener.state(held) == "connecting")
         assert probing.closed

@@ -1,5 +1,6 @@
 """Listening sockets: accepting, pausing, closing."""
 
+import os
 import select
 import socket
 from typing import Any
@@ -13,7 +14,6 @@ _ACCEPTED = 64
 """Connections accepted at once, so that those that are open are not kept waiting."""
 _AGAIN = 1.0
 """Seconds until a socket that gives nothing but errors is tried again."""
-_IPV4, _STREAM = int(socket.AF_INET), int(socket.SOCK_STREAM)
 _WATCHED = select.EPOLLIN | select.EPOLLEXCLUSIVE
 
 
@@ -25,13 +25,13 @@ class Acceptor:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit these
-            keep_alive(sock)
+            keep_alive(sock.fileno())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.listener = listener
         self._sock = sock
         self._accept = getattr(sock, "_accept")  # noqa: B009 - what accept() makes of it costs more than the call
         self._shared = shared
-        self._family, self._protocol = int(sock.family), sock.proto
+        self._is_ipv4 = sock.family == socket.AF_INET
         self._watched = False
 
     def resume(self) -> None:
@@ -54,7 +54,7 @@ class Acceptor:
     def event(self, events: int) -> None:
         """Accept some."""
         accept, accepted, descriptors = self._accept, self.listener.accepted, self._shared.descriptors
-        family, protocol, is_ipv4 = self._family, self._protocol, self._family == _IPV4
+        is_ipv4 = self._is_ipv4
         failures = 0
         for _ in range(_ACCEPTED):
             if descriptors.full():
@@ -73,8 +73,8 @@ class Acceptor:
                     self._shared.loop.call_later(_AGAIN, self._again)
                     self.failed(error)
                 continue
-            sock = socket.SocketType(family, _STREAM, protocol, descriptor)
-            accepted(sock, address if is_ipv4 else _client(address))
+            os.set_blocking(descriptor, False)
+            accepted(descriptor, address if is_ipv4 else _client(address))
 
     def _again(self) -> None:
         if self._sock.fileno() >= 0 and not self._shared.descriptors.paused:

@@ -1,10 +1,13 @@
-"""The PROXY protocol headers that proxies in front send first."""
+"""PROXY protocol headers: those that proxies in front send first, and those that backends are sent."""
 
 import select
 import socket
 from collections.abc import Callable
 
 from discovery_tcpproxy.worker import local, proxyproto
+from discovery_tcpproxy.worker.access import plain
+from discovery_tcpproxy.worker.loop import Handler
+from discovery_tcpproxy.worker.options import borrowed
 from discovery_tcpproxy.worker.stream import Connection
 
 _LAST = select.EPOLLRDHUP | select.EPOLLERR | select.EPOLLHUP
@@ -13,11 +16,14 @@ _LAST = select.EPOLLRDHUP | select.EPOLLERR | select.EPOLLHUP
 class HeaderReader:
     """Waits for a client's header, and takes nothing but that from its socket."""
 
-    __slots__ = ("_announced", "_connection")
+    __slots__ = ("_announced", "_connection", "_then")
 
-    def __init__(self, connection: Connection, announced: Callable[[Connection, proxyproto.Header], None]) -> None:
-        """`announced` is called with it when it has come."""
+    def __init__(
+        self, connection: Connection, then: Handler, announced: Callable[[Connection, proxyproto.Header], None]
+    ) -> None:
+        """`announced` is called with it when it has come; what the client does from there on goes to `then`."""
         self._connection = connection
+        self._then = then
         self._announced = announced
 
     def event(self, events: int) -> None:
@@ -25,10 +31,10 @@ class HeaderReader:
         connection = self._connection
         client = connection.client
         try:
-            data = client.sock.recv(proxyproto.MAX_V2, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            header = proxyproto.parse(data)
-            if header is not None:
-                client.sock.recv(header.size, socket.MSG_DONTWAIT)
+            with borrowed(client.fd) as sock:
+                header = proxyproto.parse(sock.recv(proxyproto.MAX_V2, socket.MSG_PEEK))
+                if header is not None:
+                    sock.recv(header.size)
         except BlockingIOError:
             return
         except (OSError, proxyproto.ProxyProtocolError):
@@ -36,6 +42,7 @@ class HeaderReader:
             return
         if header is not None:
             client.waiting = events | local.MORE  # what follows, even of a Unix socket
+            connection.loop.handlers[client.fd] = self._then
             self._announced(connection, header)
         elif events & _LAST:
             connection.abort("header")
@@ -43,3 +50,16 @@ class HeaderReader:
     def failed(self, error: Exception) -> None:
         """See `Handler`."""
         self._connection.client.failed(error)
+
+
+def header_of(connection: Connection, version: str) -> bytes:
+    """What tells a backend whom a connection is from, and where it went to."""
+    source, reached = connection.address, connection.reached
+    if reached is None:
+        try:
+            with borrowed(connection.client.fd) as sock:
+                here = sock.getsockname()
+        except OSError:
+            here = ""
+        reached = (plain(here[0]), here[1]) if isinstance(here, tuple) else None
+    return proxyproto.write(version, source if source[0] else None, reached)

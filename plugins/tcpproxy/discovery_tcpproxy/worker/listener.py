@@ -1,17 +1,18 @@
 """A listener: accepts clients, finds a backend for each, holds those for whom there is none."""
 
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from discovery_tcpproxy.worker import local, proxyproto
-from discovery_tcpproxy.worker.access import Access, Limits, plain
+from discovery_tcpproxy.worker.access import Access, Limits
 from discovery_tcpproxy.worker.backends import Backend, Backends
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
 from discovery_tcpproxy.worker.figures import Figures
-from discovery_tcpproxy.worker.header import HeaderReader
+from discovery_tcpproxy.worker.header import HeaderReader, header_of
 from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
 from discovery_tcpproxy.worker.options import is_itself, keep_alive, no_linger
 from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection
@@ -104,36 +105,38 @@ class Listener:
                 self._leave(left)
         self._wake()
 
-    def accepted(self, sock: socket.SocketType, address: tuple[str, int]) -> None:
+    def accepted(self, fd: int, address: tuple[str, int]) -> None:
         """Serve a client that has just come, from a `plain` IP address and a port (of a Unix socket: empty, and 0)."""
         proxied = self._settings["accept_proxy"]
         if self._guarded and not proxied and (refusal := self._refusal(address[0])):
             self.figures.rejected[refusal] += 1
-            no_linger(sock)
-            sock.close()  # it has never been watched, so that nothing is meant for it
+            no_linger(fd)
+            os.close(fd)  # it has never been watched, so that nothing is meant for it
             return
         self.figures.total += 1
         loop, shared = self._loop, self._shared
-        connection = Connection(self, loop, shared.buffer, sock, address)
+        connection = Connection(self, loop, shared.buffer, fd, address)
         connection.counted = self._limits.limited and not proxied
         self.connections.add(connection)
         shared.descriptors.taken += 1
-        client = connection.client
-        if proxied:
-            loop.add(client.fd, HeaderReader(connection, self.announced), WATCHED)
-            self._headers.add(connection)
-        else:
-            self._dial(connection)
-            if not connection.closed:  # after the backend: that one's answer, if there already, is dealt with first
-                loop.add(client.fd, local.handler(client), WATCHED)
+        handler = connection.client if address[0] else local.LocalClient(connection.client)
+        try:
+            if proxied:
+                loop.add(fd, HeaderReader(connection, handler, self.announced), WATCHED)
+                self._headers.add(connection)
+            else:
+                self._dial(connection)
+                if not connection.closed:  # after the backend: that one's answer, if there already, comes first
+                    loop.add(fd, handler, WATCHED)
+        except OSError:  # epoll takes no more: fs.epoll.max_user_watches
+            connection.abort("unserved")
+            raise
 
     def announced(self, connection: Connection, header: proxyproto.Header) -> None:
         """A proxy in front has told whom the connection is from, unless it is from itself."""
         self._headers.discard(connection)
         if header.source is not None:
             connection.address, connection.reached = header.source, header.destination
-        client = connection.client
-        self._loop.handlers[client.fd] = local.handler(client)
         if self._guarded and (refusal := self._refusal(connection.address[0])):
             connection.abort(refusal)
             return
@@ -162,7 +165,7 @@ class Listener:
         if server is None or backend is None:
             return
         doubtful = backend.failures or not backend.connected
-        if (events & _FAILED and not server.heard()) or (doubtful and is_itself(server.sock)):
+        if (events & _FAILED and not server.heard()) or (doubtful and is_itself(server.fd)):
             self._missed(connection)
             self._dial(connection)
             return
@@ -173,7 +176,7 @@ class Listener:
         figures.connect_seconds += seconds
         recovered = self.backends.connected(backend)
         version = self._settings["send_proxy"]
-        connection.connected(self._header(connection, version) if version else b"")
+        connection.connected(header_of(connection, version) if version else b"")
         if recovered:
             self._wake()
 
@@ -237,7 +240,7 @@ class Listener:
             if code in _DIALLED:
                 if connection.tried:
                     self.figures.retries += 1
-                connection.dial(sock)
+                connection.dial(sock.detach())
                 self._dialling.add(connection)
                 return
             sock.close()
@@ -334,16 +337,6 @@ class Listener:
     def _no_header(self, connection: Connection) -> None:
         connection.abort("header")
 
-    def _header(self, connection: Connection, version: str) -> bytes:
-        source, reached = connection.address, connection.reached
-        if reached is None:
-            try:
-                here = connection.client.sock.getsockname()
-            except OSError:
-                here = ""
-            reached = (plain(here[0]), here[1]) if isinstance(here, tuple) else None
-        return proxyproto.write(version, source if source[0] else None, reached)
-
     def _leave(self, left: Mapping[Backend, int]) -> None:
         for connection in list(self.connections):
             backend = connection.backend
@@ -382,7 +375,7 @@ class Listener:
         before, self._kept_alive = self._kept_alive, self._loop.now
         for connection in self.connections:
             if connection.open and connection.server is not None and connection.dialled >= before:
-                keep_alive(connection.server.sock)
+                keep_alive(connection.server.fd)
         self._keeping = self._loop.call_later(_LONG, self._keep_alive)
 
     def _log_access(self, connection: Connection, received: int, sent: int) -> None:

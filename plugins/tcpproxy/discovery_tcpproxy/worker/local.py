@@ -1,19 +1,12 @@
 """Clients that come through a Unix socket."""
 
 import select
-import socket
 
-from discovery_tcpproxy.worker.loop import Handler
 from discovery_tcpproxy.worker.stream import End
 
 _IN = select.EPOLLIN
 MORE = select.EPOLLPRI
 """By which an end knows that a short read has not drained its socket."""
-
-
-def handler(end: End) -> Handler:
-    """What a client's events go to."""
-    return LocalClient(end) if end.sock.family == socket.AF_UNIX else end
 
 
 class LocalClient:
