@@ -59,7 +59,8 @@ class Timer:
 class Loop:
     """Descriptors' events go to their handlers, in batches; then come turns, timers, what is deferred, in this order.
 
-    What is in `deferred` is settled when the batch ends, what is in `next` when the following one does: at once.
+    What is in `deferred` is settled when the batch ends, what is in `patient` two batches later: at once if there are
+    none.
     A descriptor must be closed in `settle` only, when no event of the batch can be meant for it any more: the kernel
     gives its number to the next one at once.
     """
@@ -74,7 +75,7 @@ class Loop:
         self.handlers: dict[int, Handler] = {}
         self.busy: list[Busy] = []
         self.deferred: list[Settles] = []
-        self.next: list[Settles] = []
+        self.patient: list[Settles] = []
         self.now = time.monotonic()
 
     def add(self, descriptor: int, handler: Handler, events: int) -> None:
@@ -109,11 +110,12 @@ class Loop:
         """Serve until stopped."""
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
         timers, deferred = self._timers, self.deferred
-        none: list[Settles] = []
+        due: list[Settles] = []
+        later: list[Settles] = []
         while not self._stopped:
-            later, wait = none, -1.0
-            if self.next:
-                later, self.next = self.next, []
+            wait = -1.0
+            if later or self.patient:
+                due, later, self.patient = later, self.patient, []
                 wait = 0.0
             elif self.busy:
                 wait = 0.0
@@ -121,6 +123,8 @@ class Loop:
                 wait = max(0.0, timers[0][0] - monotonic())
             batch = poll(wait, BATCH)
             self.now = monotonic()
+            if later and not batch:
+                due, later = due + later, []
             for descriptor, events in batch:
                 handler = get(descriptor)
                 if handler is not None:
@@ -137,8 +141,10 @@ class Loop:
                         each.failed(error)
             if timers and timers[0][0] <= self.now:
                 self._fire()
-            for one in later:
-                one.settle()
+            if due:
+                for one in due:
+                    one.settle()
+                due = []
             if deferred:
                 for one in deferred:
                     one.settle()

@@ -193,7 +193,7 @@ class End:
             self.connection.close()
             return
         peer.takes = False
-        self.connection.loop.next.append(self)  # often the peer ends next: that saves a FIN of its own
+        self.connection.loop.patient.append(self)  # often the peer ends next: that saves a FIN of its own
 
     def _wait(self, events: int) -> None:
         """Read when the peer takes something again, or when there is one."""
