@@ -43,7 +43,7 @@ backend {{ service.name }}
     http-response add-header X-Weak "<{{ backend.labels.note }}> {{ backend.id }}"
     http-response add-header X-Strong '<{{ backend.labels.note }}> {{ backend.id }}'
     acl is-{{ backend.id }} req.hdr(x) -m str {{ backend.labels.note }} {{ backend.host }}
-    http-response del-header X-{{ backend.id }} if { req.hdr(x) {{ backend.labels.note }} }
+    http-response del-header X-{{ backend.id }} if { req.hdr(x) -- {{ backend.labels.note }} }
     server {{ backend.id }} {{ backend.host }}:{{ backend.port }} weight {{ backend.weight }}
 {% endfor %}
 
@@ -55,7 +55,7 @@ NASTY = (
     '"${HOME}"', "\\", "\\n", "\\x0a", "%", "%[env(HOME)]", "%%[", "{", "}", "{ }", " if TRUE", "-f", "--", ";", "<<",
     "\x00", "\t", "\v", "\u2028", "\x85", "é", "日本", "a b", "", " ", "[::1]:80", "a@b", "{{ 7 * 7 }}", "{% raw %}",
     "no-such-name.invalid", "127.1", "2130706433", "0x7f.1", "*", "unix@/tmp/x", "/tmp/x", "80x", "+1", "-5", "50%",
-    "99999", "disabled", "x" * 300, "y" * 1100, "z" * 65536,
+    "99999", "disabled", "debug", "lower", "x" * 300, "y" * 1100, "z" * 65536,
 )  # fmt: skip
 text = st.one_of(st.sampled_from(NASTY), st.text(max_size=40), st.text("ab:@[]_-. \n\"'#${}\\%", max_size=12))
 words = st.from_regex(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:@\[\]-]{0,20}", fullmatch=True)
