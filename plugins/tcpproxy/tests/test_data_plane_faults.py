@@ -103,7 +103,7 @@ def test_a_stream_that_is_cut_off_for_idleness_is_reset(worker: Any, backend: so
     client, server = meet()
     server.settimeout(0.2)
     with pytest.raises(TimeoutError):
-        server.sendall(bytes(64 << 20))
+        server.sendall(bytes(256 << 20))  # more than the kernel's buffers hold, of two connections
     eventually_sync(lambda: worker.report()["open"] == 0)
     with pytest.raises(ConnectionResetError):
         everything(client)

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from discovery_tcpproxy.config import TcpProxyConfig
+from discovery_tcpproxy.targets import settings
 from discovery_tcpproxy.worker.backends import LAST_RESORT_DELAY
 from discovery_tcpproxy.worker.descriptors import Descriptors
 from discovery_tcpproxy.worker.listener import Listener, Shared
@@ -14,23 +16,8 @@ from discovery_tcpproxy.worker.loop import Loop
 from discovery_tcpproxy.worker.proxyproto import write
 from discovery_tcpproxy.worker.stream import Buffer, Connection, no_linger
 
-SETTINGS = {
-    "service": "web",
-    "balance": "roundrobin",
-    "hold": 60.0,
-    "hold_connections": 10,
-    "connect_timeout": 60.0,
-    "retries": 3,
-    "idle_timeout": 0.0,
-    "drain": None,
-    "max_connections": None,
-    "max_connections_per_client": None,
-    "allow": [],
-    "deny": [],
-    "accept_proxy": None,
-    "send_proxy": None,
-    "access_log": False,
-}
+LISTEN = {"bind": "127.0.0.1:1", "hold": 60, "hold_connections": 10, "connect_timeout": 60}
+SETTINGS = settings(TcpProxyConfig.model_validate({"listen": {"web": LISTEN}}), 0)["web"]
 
 
 @pytest.fixture
@@ -48,7 +35,7 @@ def silent() -> Iterator[tuple[str, int]]:
 class Alone:
     """A listener without a worker around it."""
 
-    def __init__(self, backend: tuple[str, int], **settings: object) -> None:
+    def __init__(self, backend: tuple[str, int], **other: object) -> None:
         """One for the backend."""
 
         def broken(error: Exception) -> None:
@@ -57,7 +44,7 @@ class Alone:
         self.loop = Loop(broken)
         shared = Shared(self.loop, Buffer(), Descriptors(self.loop, nothing, nothing), nothing, nothing)
         self.listener = Listener("web", shared)
-        self.listener.configure({**SETTINGS, **settings})
+        self.listener.configure({**SETTINGS, **other})
         self.listener.update([{"id": "a", "host": backend[0], "port": backend[1], "weight": 1, "draining": False}])
 
     def arrive(self) -> tuple[socket.socket, Connection]:
