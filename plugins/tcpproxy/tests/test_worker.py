@@ -72,7 +72,7 @@ def test_a_reset_reaches_who_does_not_read(meet: Meet, worker: Any, reset: Calla
     client, server = meet()
     server.settimeout(0.5)
     with pytest.raises(TimeoutError):
-        server.sendall(bytes(64 << 20))
+        server.sendall(bytes(256 << 20))
     reset(server)
     eventually_sync(lambda: worker.report()["open"] == 0)
     with pytest.raises(ConnectionResetError):
