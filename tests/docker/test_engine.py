@@ -92,13 +92,16 @@ def following(url: str, **options: Any) -> Iterator[Seen]:
 class Relay:
     """A socket at `url` from which an engine is reached for as long as it is `open`; and silently, if `mute`.
 
-    Mute, it carries no event, as the engine itself does when its buffer of them is full.
+    Mute, it carries no event, as the engine itself does when its buffer of them is full. What contains `lost` does not
+    reach the engine, as when that is too busy to answer; `losses` counts these.
     """
 
     def __init__(self, engine: DockerEngine) -> None:
         self.path = engine.directory / "relay.sock"
         self.url = f"unix://{self.path}"
         self.mute = False
+        self.lost = b""
+        self.losses = 0
         self._engine = engine
         self._listener = socket.socket()
         self._ends: list[socket.socket] = []
@@ -140,7 +143,9 @@ class Relay:
             while data := one.recv(65536):
                 if not back and b"/events?" in data:
                     events.set()
-                if not (back and events.is_set() and self.mute):
+                if not back and self.lost and self.lost in data:
+                    self.losses += 1
+                elif not (back and events.is_set() and self.mute):
                     other.sendall(data)
             other.shutdown(socket.SHUT_RDWR)
 
@@ -398,6 +403,22 @@ def test_an_engine_that_hangs_is_noticed_and_followed_on(docker_engine: DockerEn
         docker_engine.resume()
         docker_engine.run("web-2", "busybox")
         eventually_sync(lambda: seen.names == ["web-1", "web-2"])
+
+
+def test_what_could_not_be_inspected_is_inspected_again(
+    docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery_apache.dockerapi.CALL_TIMEOUT", 0.5)
+    docker_engine.run("stays", "busybox")
+    created = docker_engine.client.containers.create("busybox", name="comes")
+    with Relay(docker_engine) as relay, following(relay.url, reconcile=300) as seen:
+        relay.lost = f"/containers/{created.id}/json".encode()
+        created.start()
+        eventually_sync(lambda: relay.losses > 3)  # more than there are events
+        assert seen.names == ["stays"]
+        relay.lost = b""
+        eventually_sync(lambda: seen.names == ["comes", "stays"])
+        assert not seen.errors
 
 
 def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEngine, tmp_path: Path) -> None:

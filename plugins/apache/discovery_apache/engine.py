@@ -34,6 +34,8 @@ _REPLAYED = 60
 _STOP_TIMEOUT = 10
 _STOP_GRACE = 20.0
 """Seconds after its stop timeout when a container that runs still has survived the signal."""
+_RETRY = 1.0
+"""Seconds until a container that could not be inspected is inspected again."""
 _REJOIN = 5.0
 """Seconds that a lost engine has to return, as at a restart, before it is an error."""
 _REMIND = 60.0
@@ -215,6 +217,7 @@ class _Session:
             if id_ not in self._unreadable:
                 self._unreadable.add(id_)
                 self._log.warning("cannot inspect, what was known stands", container=id_[:12], reason=reason)
+            self._loop.call_later(_RETRY, self._touch, id_)
         else:
             self._unreadable.discard(id_)
             self._known.found(id_, container, turn)
@@ -236,7 +239,11 @@ class _Session:
                 return
             if action == "die" and not replayed:
                 self._known.died(id_, at)
-        if id_ and not replayed and id_ not in self._waiting:
+        if id_ and not replayed:
+            self._touch(id_)
+
+    def _touch(self, id_: str) -> None:
+        if id_ not in self._waiting:
             self._waiting.add(id_)
             self._touched.put_nowait(id_)
 
