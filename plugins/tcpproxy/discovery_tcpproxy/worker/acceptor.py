@@ -56,6 +56,8 @@ class Acceptor:
         accept, accepted, descriptors = self._accept, self.listener.accepted, self._shared.descriptors
         is_ipv4 = self._is_ipv4
         failures = 0
+        # If nothing else has happened there is probably no other, and to find none costs as much as to accept.
+        alone = self._shared.loop.alone
         for _ in range(_ACCEPTED):
             if descriptors.full():
                 return
@@ -75,6 +77,8 @@ class Acceptor:
                 continue
             os.set_blocking(descriptor, False)
             accepted(descriptor, address if is_ipv4 else _client(address))
+            if alone:
+                return
 
     def _again(self) -> None:
         if self._sock.fileno() >= 0 and not self._shared.descriptors.paused:

@@ -59,8 +59,6 @@ class Timer:
 class Loop:
     """Descriptors' events go to their handlers, in batches; then come turns, timers, what is deferred, in this order.
 
-    What is in `deferred` is settled when the batch ends, what is in `patient` two batches later: at once if there are
-    none.
     A descriptor must be closed in `settle` only, when no event of the batch can be meant for it any more: the kernel
     gives its number to the next one at once.
     """
@@ -72,10 +70,10 @@ class Loop:
         self._numbers = itertools.count()
         self._broken = broken
         self._stopped = False
+        self.alone = False  # whether the event that is being dealt with is the only one
         self.handlers: dict[int, Handler] = {}
         self.busy: list[Busy] = []
         self.deferred: list[Settles] = []
-        self.patient: list[Settles] = []
         self.now = time.monotonic()
 
     def add(self, descriptor: int, handler: Handler, events: int) -> None:
@@ -110,21 +108,15 @@ class Loop:
         """Serve until stopped."""
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
         timers, deferred = self._timers, self.deferred
-        due: list[Settles] = []
-        later: list[Settles] = []
         while not self._stopped:
             wait = -1.0
-            if later or self.patient:
-                due, later, self.patient = later, self.patient, []
-                wait = 0.0
-            elif self.busy:
+            if self.busy:
                 wait = 0.0
             elif timers:
                 wait = max(0.0, timers[0][0] - monotonic())
             batch = poll(wait, BATCH)
             self.now = monotonic()
-            if later and not batch:
-                due, later = due + later, []
+            self.alone = len(batch) == 1
             for descriptor, events in batch:
                 handler = get(descriptor)
                 if handler is not None:
@@ -141,10 +133,6 @@ class Loop:
                         each.failed(error)
             if timers and timers[0][0] <= self.now:
                 self._fire()
-            if due:
-                for one in due:
-                    one.settle()
-                due = []
             if deferred:
                 for one in deferred:
                     one.settle()

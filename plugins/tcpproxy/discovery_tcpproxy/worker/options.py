@@ -32,6 +32,18 @@ def end_sending(descriptor: int) -> None:
         sock.detach()
 
 
+def send_last(descriptor: int, data: memoryview) -> int:
+    """Send of this what is taken: how much. If all is, a FIN comes with it, in one packet. Raises OSError."""
+    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+    try:
+        sent = sock.send(data, socket.MSG_MORE)
+        if sent == len(data):
+            sock.shutdown(socket.SHUT_WR)
+    finally:
+        sock.detach()
+    return sent
+
+
 def no_linger(descriptor: int) -> None:
     """Have it closed with an RST."""
     with suppress(OSError), borrowed(descriptor) as sock:  # it is closed all the same

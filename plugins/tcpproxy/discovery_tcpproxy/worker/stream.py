@@ -12,7 +12,7 @@ from typing import Protocol
 
 from discovery_tcpproxy.worker.backends import Backend
 from discovery_tcpproxy.worker.loop import Loop
-from discovery_tcpproxy.worker.options import borrowed, end_sending, no_linger
+from discovery_tcpproxy.worker.options import borrowed, end_sending, no_linger, send_last
 
 WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 _SIZE = 1 << 18
@@ -123,12 +123,16 @@ class End:
         if not count:
             if events & _ERROR:  # it was reset after its FIN
                 self.connection.abort()
-            else:
+            elif not self.eof:
+                if not peer.eof:
+                    end_sending(peer.fd)
                 self._ended()
             return
         self.received += count
+        more = count == buffer.size or events & _MORE  # a read stops at urgent data, however much follows
+        last = events & _END and not more
         try:
-            sent = _write(peer.fd, buffer.view[:count])
+            sent = (send_last if last else _write)(peer.fd, buffer.view[:count])
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -138,12 +142,12 @@ class End:
         if sent < count:
             peer.keep(buffer.view[sent:count])
             self.waiting = events
-        elif count == buffer.size or events & _MORE:  # a read stops at urgent data, however much follows
+        elif more:
             self.waiting = events
             if not self.busy:
                 self.busy = True
                 self.connection.loop.busy.append(self)
-        elif events & _END:
+        elif last:
             self._ended()
 
     def turn(self) -> None:
@@ -179,21 +183,12 @@ class End:
         except OSError:
             return False
 
-    def settle(self) -> None:
-        """Pass the end of the stream on, unless both have ended by now."""
-        if not self.connection.closed:
-            end_sending(self.peer.fd)
-
     def _ended(self) -> None:
-        peer = self.peer
-        if self.eof:
-            return
+        """A FIN has come, and has been passed on."""
         self.eof = True
-        if peer.eof:
+        self.peer.takes = False
+        if self.peer.eof:
             self.connection.close()
-            return
-        peer.takes = False
-        self.connection.loop.patient.append(self)  # often the peer ends next: that saves a FIN of its own
 
     def _wait(self, events: int) -> None:
         """Read when the peer takes something again, or when there is one."""
