@@ -57,7 +57,7 @@ class Acceptor:
         is_ipv4 = self._is_ipv4
         failures = 0
         # If nothing else has happened there is probably no other, and to find none costs as much as to accept.
-        alone = self._shared.loop.alone
+        alone = len(self._shared.loop.batch) == 1
         for _ in range(_ACCEPTED):
             if descriptors.full():
                 return

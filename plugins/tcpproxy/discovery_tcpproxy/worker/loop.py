@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
-BATCH = 512
-"""Events taken from the kernel at once."""
+BATCH = 64
+"""Events taken from the kernel at once: room for more costs a slower malloc each time."""
 _SOONEST = 0.02
 """Seconds between two looks at deadlines of one kind."""
 
@@ -70,10 +70,10 @@ class Loop:
         self._numbers = itertools.count()
         self._broken = broken
         self._stopped = False
-        self.alone = False  # whether the event that is being dealt with is the only one
         self.handlers: dict[int, Handler] = {}
         self.busy: list[Busy] = []
         self.deferred: list[Settles] = []
+        self.batch: list[tuple[int, int]] = []  # what is being dealt with
         self.now = time.monotonic()
 
     def add(self, descriptor: int, handler: Handler, events: int) -> None:
@@ -95,9 +95,9 @@ class Loop:
         self.handlers.pop(descriptor, None)
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
-        """Call `action` in some seconds."""
+        """Call `action` in some seconds; at once, if they are negative."""
         timer = Timer(action)
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), timer))
+        heapq.heappush(self._timers, (time.monotonic() + max(0.0, seconds), next(self._numbers), timer))
         return timer
 
     def stop(self) -> None:
@@ -107,16 +107,16 @@ class Loop:
     def run(self) -> None:
         """Serve until stopped."""
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
-        timers, deferred = self._timers, self.deferred
+        timers, busy, deferred = self._timers, self.busy, self.deferred
         while not self._stopped:
-            wait = -1.0
-            if self.busy:
+            if busy:
                 wait = 0.0
             elif timers:
-                wait = max(0.0, timers[0][0] - monotonic())
-            batch = poll(wait, BATCH)
-            self.now = monotonic()
-            self.alone = len(batch) == 1
+                wait = timers[0][0] - self.now  # never negative: those due have fired
+            else:
+                wait = -1.0
+            self.batch = batch = poll(wait, BATCH)
+            self.now = now = monotonic()
             for descriptor, events in batch:
                 handler = get(descriptor)
                 if handler is not None:
@@ -124,14 +124,15 @@ class Loop:
                         handler.event(events)
                     except Exception as error:  # noqa: BLE001 - one connection's trouble is not the others'
                         handler.failed(error)
-            if self.busy:
-                turns, self.busy = self.busy, []
+            if busy:
+                turns = busy.copy()
+                busy.clear()
                 for each in turns:
                     try:
                         each.turn()
                     except Exception as error:  # noqa: BLE001 - as above
                         each.failed(error)
-            if timers and timers[0][0] <= self.now:
+            if timers and timers[0][0] <= now:
                 self._fire()
             if deferred:
                 for one in deferred:

@@ -129,8 +129,8 @@ class End:
                 self._ended()
             return
         self.received += count
-        more = count == buffer.size or events & _MORE  # a read stops at urgent data, however much follows
-        last = events & _END and not more
+        # A read stops at urgent data, however much follows.
+        last = events & _END and not events & _MORE and count < buffer.size
         try:
             sent = (send_last if last else _write)(peer.fd, buffer.view[:count])
         except BlockingIOError:
@@ -142,13 +142,13 @@ class End:
         if sent < count:
             peer.keep(buffer.view[sent:count])
             self.waiting = events
-        elif more:
+        elif last:
+            self._ended()
+        elif count == buffer.size or events & _MORE:
             self.waiting = events
             if not self.busy:
                 self.busy = True
                 self.connection.loop.busy.append(self)
-        elif last:
-            self._ended()
 
     def turn(self) -> None:
         """Go on with a read that filled the buffer: its descriptor will not be reported again."""
