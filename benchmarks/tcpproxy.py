@@ -333,7 +333,7 @@ def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=1, help="of each run of wrk")
+    parser.add_argument("--seconds", type=int, default=3, help="of each run of wrk")
     parser.add_argument("--only", nargs="+", choices=NAMES, help="repeatable; default: all of them")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
