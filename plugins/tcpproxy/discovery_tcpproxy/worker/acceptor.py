@@ -56,9 +56,9 @@ class Acceptor:
         accept, accepted, descriptors = self._accept, self.listener.accepted, self._shared.descriptors
         is_ipv4 = self._is_ipv4
         failures = 0
-        # If nothing else has happened there is probably no other, and to find none costs as much as to accept.
-        alone = len(self._shared.loop.batch) == 1
-        for _ in range(_ACCEPTED):
+        # Where few are served few have come at once, and to find nobody costs as much as to accept.
+        left = min(len(self.listener.connections) + 1, _ACCEPTED)
+        while left:
             if descriptors.full():
                 return
             try:
@@ -74,11 +74,11 @@ class Acceptor:
                     self.pause()
                     self._shared.loop.call_later(_AGAIN, self._again)
                     self.failed(error)
+                    return
                 continue
             os.set_blocking(descriptor, False)
+            left -= 1
             accepted(descriptor, address if is_ipv4 else _client(address))
-            if alone:
-                return
 
     def _again(self) -> None:
         if self._sock.fileno() >= 0 and not self._shared.descriptors.paused:

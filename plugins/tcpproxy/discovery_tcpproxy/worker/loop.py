@@ -57,7 +57,7 @@ class Timer:
 
 
 class Loop:
-    """Descriptors' events go to their handlers, in batches; then come turns, timers, what is deferred, in this order.
+    """Timers that are due, then descriptors' events, in batches, then turns, then what is deferred, and over again.
 
     A descriptor must be closed in `settle` only, when no event of the batch can be meant for it any more: the kernel
     gives its number to the next one at once.
@@ -73,7 +73,6 @@ class Loop:
         self.handlers: dict[int, Handler] = {}
         self.busy: list[Busy] = []
         self.deferred: list[Settles] = []
-        self.batch: list[tuple[int, int]] = []  # what is being dealt with
         self.now = time.monotonic()
 
     def add(self, descriptor: int, handler: Handler, events: int) -> None:
@@ -95,9 +94,9 @@ class Loop:
         self.handlers.pop(descriptor, None)
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
-        """Call `action` in some seconds; at once, if they are negative."""
+        """Call `action` in some seconds."""
         timer = Timer(action)
-        heapq.heappush(self._timers, (time.monotonic() + max(0.0, seconds), next(self._numbers), timer))
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), timer))
         return timer
 
     def stop(self) -> None:
@@ -107,15 +106,17 @@ class Loop:
     def run(self) -> None:
         """Serve until stopped."""
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
-        timers, busy, deferred = self._timers, self.busy, self.deferred
+        timers, busy, deferred, now = self._timers, self.busy, self.deferred, self.now
         while not self._stopped:
+            wait = -1.0
+            if timers:
+                wait = timers[0][0] - now
+                if wait <= 0.0:
+                    self._fire()
+                    wait = 0.0
             if busy:
                 wait = 0.0
-            elif timers:
-                wait = timers[0][0] - self.now  # never negative: those due have fired
-            else:
-                wait = -1.0
-            self.batch = batch = poll(wait, BATCH)
+            batch = poll(wait, BATCH)
             self.now = now = monotonic()
             for descriptor, events in batch:
                 handler = get(descriptor)
@@ -132,8 +133,6 @@ class Loop:
                         each.turn()
                     except Exception as error:  # noqa: BLE001 - as above
                         each.failed(error)
-            if timers and timers[0][0] <= now:
-                self._fire()
             if deferred:
                 for one in deferred:
                     one.settle()

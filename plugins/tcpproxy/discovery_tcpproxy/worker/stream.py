@@ -24,6 +24,8 @@ MUCH = 1 << 26
 _DRAINED = 16
 """Reads of what somebody sent before it reset the connection."""
 _OUT = select.EPOLLOUT
+_USUAL = select.EPOLLIN | select.EPOLLOUT
+"""Bytes have come, and more of them can go: edge-triggered, what can be written is told along with every other."""
 _READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLERR | select.EPOLLHUP
 _ERROR = select.EPOLLERR
 _URGENT = select.EPOLLPRI
@@ -102,12 +104,16 @@ class End:
 
         One function, without calls of its own on the usual path: this is where a worker spends its time.
         """
-        if not self.takes and events & _OUT:
-            self._writable(events)
-            if self.peer is _NOBODY or self.connection.closed:
+        more = last = False
+        if events != _USUAL or not self.takes:
+            if not self.takes and events & _OUT:
+                self._writable(events)
+                if self.peer is _NOBODY or self.connection.closed:
+                    return
+            if not events & _READ:
                 return
-        if not events & _READ:
-            return
+            more = bool(events & _MORE)  # a read stops at urgent data, however much follows
+            last = bool(events & _END) and not more
         peer = self.peer
         if not peer.takes:
             self._wait(events)
@@ -129,8 +135,8 @@ class End:
                 self._ended()
             return
         self.received += count
-        # A read stops at urgent data, however much follows.
-        last = events & _END and not events & _MORE and count < buffer.size
+        if count == buffer.size:
+            more, last = True, False
         try:
             sent = (send_last if last else _write)(peer.fd, buffer.view[:count])
         except BlockingIOError:
@@ -144,7 +150,7 @@ class End:
             self.waiting = events
         elif last:
             self._ended()
-        elif count == buffer.size or events & _MORE:
+        elif more:
             self.waiting = events
             if not self.busy:
                 self.busy = True
