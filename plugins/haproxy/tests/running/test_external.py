@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from discovery.errors import ApplyError
 from discovery.model import Backend
 from discovery.testing import eventually, eventually_sync, free_port
-from discovery_haproxy.control import Control
+from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.process import find
 
 EMPTY = "global\n    stats socket {stats} level admin\ndefaults\n    mode http\n    timeout client 5s\n"
@@ -41,6 +42,11 @@ class Theirs:
     def stats_socket(self) -> Path:
         return self.directory / "stats.sock"
 
+    def answers(self) -> bool:
+        with suppress(ControlError):
+            return asyncio.run(self.reloads()) == 0
+        return False
+
     async def reloads(self) -> int:
         return (await Control(self.master_socket).processes()).reloads
 
@@ -54,7 +60,8 @@ def theirs(haproxy: Path, run_dir: Path) -> Iterator[Theirs]:
         [haproxy, "-W", "-S", socket, "-f", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         theirs = Theirs(run_dir, process)
-        eventually_sync(lambda: Control(theirs.stats_socket).peer(), "their HAProxy to be ready")
+        # What serves may be there before the master, which until then dies of a request to reload, or forgets it.
+        eventually_sync(theirs.answers, "their HAProxy to be ready")
         yield theirs
         for each in find(socket):
             os.kill(each.pid, signal.SIGKILL)
