@@ -35,7 +35,7 @@ _STOP_TIMEOUT = 10
 _STOP_GRACE = 20.0
 """Seconds after its stop timeout when a container that runs still has survived the signal."""
 _RETRY = 1.0
-"""Seconds until a container that could not be inspected is inspected again."""
+"""Seconds until everything is looked at again when something could not be inspected."""
 _REJOIN = 5.0
 """Seconds that a lost engine has to return, as at a restart, before it is an error."""
 _REMIND = 60.0
@@ -135,6 +135,7 @@ class _Session:
         self._waiting: set[str] = set()  # what is in the queue
         self._for_listing = asyncio.Semaphore(_AT_ONCE // 2)
         self._unreadable: set[str] = set()
+        self._doubtful = asyncio.Event()  # something could not be inspected since everything was looked at
         self._heard = self._loop.time()
         self.synced = False
 
@@ -184,7 +185,11 @@ class _Session:
         while True:
             await self._look()
             self.synced = True
-            await asyncio.sleep(self._reconcile)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._reconcile):
+                    await self._doubtful.wait()
+                    await asyncio.sleep(_RETRY)
+            self._doubtful.clear()
 
     async def _look(self) -> None:
         """Inspect everything: what is listed, and what is known, whose absence from the list may be older than it."""
@@ -217,7 +222,7 @@ class _Session:
             if id_ not in self._unreadable:
                 self._unreadable.add(id_)
                 self._log.warning("cannot inspect, what was known stands", container=id_[:12], reason=reason)
-            self._loop.call_later(_RETRY, self._touch, id_)
+            self._doubtful.set()
         else:
             self._unreadable.discard(id_)
             self._known.found(id_, container, turn)
@@ -239,11 +244,7 @@ class _Session:
                 return
             if action == "die" and not replayed:
                 self._known.died(id_, at)
-        if id_ and not replayed:
-            self._touch(id_)
-
-    def _touch(self, id_: str) -> None:
-        if id_ not in self._waiting:
+        if id_ and not replayed and id_ not in self._waiting:
             self._waiting.add(id_)
             self._touched.put_nowait(id_)
 

@@ -34,6 +34,7 @@ def end_sending(descriptor: int) -> None:
 
 def send_last(descriptor: int, data: memoryview) -> int:
     """Send of this what is taken: how much. If all is, a FIN comes with it, in one packet. Raises OSError."""
+    # Told what it is, as above.
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
     try:
         sent = sock.send(data, socket.MSG_MORE)
