@@ -209,10 +209,12 @@ def name_at(port: int, host: str = "127.0.0.1", say: bytes = b"ping") -> str:
     """Who answers there: the name of a `Named` server that gave back what it was told, or nothing if nobody does."""
     with connect(port, host) as connection:
         connection.sendall(say)
-        connection.shutdown(socket.SHUT_WR)
         answer = b""
         while data := connection.recv(65536):
             answer += data
+            # Not before: whoever ends its request while it waits for a backend is taken to have left.
+            if answer.partition(b"\n")[2] == say:
+                connection.shutdown(socket.SHUT_WR)
     name, _, rest = answer.partition(b"\n")
     if not answer:
         return ""

@@ -108,20 +108,6 @@ def test_an_end_right_after_a_full_buffer_is_seen(meet: Meet, size: int) -> None
     sender.join(20)
 
 
-def test_the_end_before_there_is_a_backend_is_no_going_away(worker: Any, backend: socket.socket) -> None:
-    worker.serve()
-    client = worker.connect()
-    client.sendall(b"question")
-    client.shutdown(socket.SHUT_WR)
-    eventually_sync(lambda: worker.report()["holding"] == 1)
-    worker.serve(backend)
-    server = backend.accept()[0]
-    with server:
-        assert everything(server) == b"question"
-        server.sendall(b"answer")
-    assert everything(client) == b"answer"
-
-
 def test_a_backend_that_speaks_and_resets_at_once_is_heard(worker: Any, backend: socket.socket) -> None:
     """It was connected: it is not tried again, nor set aside."""
 

@@ -4,6 +4,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,14 @@ from discovery.testing import eventually_sync, free_port
 from discovery_tcpproxy.worker import proxyproto
 
 Meet = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+def silent(stack: ExitStack) -> socket.socket:
+    """A backend whose queue is full, so that the kernel drops what else arrives; it has accepted nobody yet."""
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    server.settimeout(20)
+    stack.enter_context(socket.create_connection(server.getsockname()))
+    return server
 
 
 def is_reset(sock: socket.socket) -> bool:
@@ -74,6 +84,67 @@ def test_who_goes_away_while_held_is_let_go(worker: Any, reset: Callable[[socket
     eventually_sync(lambda: worker.report()["open"] == 0 and worker.descriptors() == before)
 
 
+@pytest.mark.parametrize("leave", ["shutdown", "close"])
+@pytest.mark.parametrize("when", ["held", "before"])
+def test_a_client_that_left_while_it_was_held_is_never_served(
+    worker: Any, backend: socket.socket, stack: ExitStack, leave: str, when: str
+) -> None:
+    """Point 10. A retry would be executed a second time; `before`: the FIN comes while a connection is tried."""
+    worker.listen(hold=1000.0, connect_timeout=1.0)
+    worker.serve(*([silent(stack)] if when == "before" else []))
+    client = worker.connect()
+    client.sendall(b"execute once")
+    if when == "held":
+        eventually_sync(lambda: worker.report()["holding"] == 1)
+    client.shutdown(socket.SHUT_WR)
+    if leave == "close":
+        client.close()
+    eventually_sync(lambda: worker.report()["rejected"] == {"gone": 1}, timeout=20)
+    if leave == "shutdown":
+        assert is_reset(client)
+    worker.serve(backend)
+    with worker.connect() as other, backend.accept()[0] as server:
+        other.sendall(b"other")
+        assert server.recv(20) == b"other"  # and not what was sent before
+
+
+@pytest.mark.parametrize("family", ["ip", "unix", "header"])
+def test_a_client_that_left_is_noticed_whatever_way_it_came(worker: Any, tmp_path: Path, family: str) -> None:
+    """Point 10."""
+    listener = None
+    if family == "unix":
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+    worker.listen(listener, hold=1000.0, accept_proxy=20.0 if family == "header" else None)
+    for times, together in enumerate((True, False)):
+        client = worker.connect()
+        if family == "header":
+            client.sendall(proxyproto.write("v1", ("192.0.2.7", 1234), ("192.0.2.8", 80)))
+        client.sendall(b"execute once")
+        if not together:
+            eventually_sync(lambda: worker.report()["holding"] == 1)
+        client.close()
+        eventually_sync(lambda n=times: worker.report()["rejected"] == {"gone": n + 1}, timeout=20)
+
+
+def test_a_half_close_while_the_backend_is_connected_to_is_carried(worker: Any, stack: ExitStack) -> None:
+    """Point 10. As `nc -N` does it."""
+    slow = silent(stack)
+    worker.listen(connect_timeout=20.0, hold=1000.0)
+    worker.serve(slow)
+    client = worker.connect()
+    client.sendall(b"question")
+    client.shutdown(socket.SHUT_WR)
+    eventually_sync(lambda: worker.ask("report", connections=True)["connections"][0]["state"] == "connecting")
+    slow.accept()[0].close()  # the connection that filled the queue
+    with slow.accept()[0] as server:
+        server.settimeout(20)
+        assert b"".join(iter(lambda: server.recv(100), b"")) == b"question"
+        server.sendall(b"answer")
+    assert b"".join(iter(lambda: client.recv(100), b"")) == b"answer"
+
+
 def test_a_backend_that_refuses_is_passed_over(worker: Any, backend: socket.socket) -> None:
     worker.listen()
     worker.serve(free_port(), backend, free_port())
@@ -87,15 +158,9 @@ def test_a_backend_that_refuses_is_passed_over(worker: Any, backend: socket.sock
     assert figures["connected"] == 20
 
 
-def test_a_backend_that_does_not_answer_is_passed_over(worker: Any, backend: socket.socket, stack: Any) -> None:
-    """Its queue is full, so that the kernel drops what else arrives."""
-    silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-    for _ in range(2):
-        filler = stack.enter_context(socket.socket())
-        filler.setblocking(False)
-        filler.connect_ex(silent.getsockname())
+def test_a_backend_that_does_not_answer_is_passed_over(worker: Any, backend: socket.socket, stack: ExitStack) -> None:
     worker.listen(connect_timeout=0.3)
-    worker.serve(silent, backend)
+    worker.serve(silent(stack), backend)
     for _ in range(3):
         client = worker.connect()
         with backend.accept()[0] as server:

@@ -184,6 +184,11 @@ class Listener:
         """See `Owner`."""
         connection.abort("gone")
 
+    def finished(self, connection: Connection) -> None:
+        """See `Owner`. TCP does not tell a half-close from a client that left: a held client has left."""
+        if connection in self._held:
+            connection.abort("gone")
+
     def closed(self, connection: Connection) -> None:
         """See `Owner`."""
         figures, backend, server = self.figures, connection.backend, connection.server
@@ -281,6 +286,8 @@ class Listener:
         connection.tried = ()
         if not self._settings["hold"]:
             connection.abort("unserved")
+        elif connection.client.finished():
+            connection.abort("gone")
         elif connection.due is not None:
             self._held.add(connection, connection.due)
         elif len(self._held) >= self._settings["hold_connections"]:

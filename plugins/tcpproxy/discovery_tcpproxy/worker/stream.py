@@ -44,6 +44,9 @@ class Owner(Protocol):
     def gone(self, connection: "Connection") -> None:
         """The client went away before it was connected."""
 
+    def finished(self, connection: "Connection") -> None:
+        """The client sent a FIN before it was connected: it has left, or has sent all that it will."""
+
     def closed(self, connection: "Connection") -> None:
         """The connection has ended; its figures are final."""
 
@@ -175,6 +178,10 @@ class End:
         self.takes = False
         self.connection.buffer.keep(len(data))
 
+    def finished(self) -> bool:
+        """Whether a FIN is known to have come behind bytes that nobody has taken yet."""
+        return bool(self.waiting & _END)
+
     def moved(self) -> int:
         """Bytes that came in here and have been handed on, more or less."""
         return self.received if self.pending is None else self.received - len(self.pending)
@@ -199,12 +206,14 @@ class End:
     def _wait(self, events: int) -> None:
         """Read when the peer takes something again, or when there is one."""
         self.waiting = events
+        connection = self.connection
         if events & _ERROR:
-            connection = self.connection
             if connection.open:
                 connection.abort()
             else:
                 connection.owner.gone(connection)
+        elif events & _END and not connection.open:
+            connection.owner.finished(connection)
 
     def _writable(self, events: int) -> None:
         pending = self.pending

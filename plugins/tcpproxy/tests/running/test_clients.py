@@ -261,6 +261,15 @@ def test_much_goes_through_ssh_both_ways_unharmed(
 # nc
 
 
+def is_answered(port: int) -> bool:
+    """Whether a client that half-closes at once is answered: it is not while it has to be held."""
+    with connect(port) as client, suppress(ConnectionResetError):
+        client.sendall(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        return bool(client.recv(1))
+    return False
+
+
 def test_nc_ends_its_request_and_still_gets_its_answer(spawn: Spawn, ambassador: Ambassador) -> None:
     server = free_port()
     # sha256sum answers once it has seen the end of what it is sent.
@@ -270,6 +279,7 @@ def test_nc_ends_its_request_and_still_gets_its_answer(spawn: Spawn, ambassador:
     )  # fmt: skip
     port = ambassador(server)
     nc = require_program("nc", wheel=False)
+    eventually_sync(lambda: is_answered(port), "the backend to be known", TIMEOUT)  # until then nc would be held
     for size in (0, 1, 100, 1 << 20):
         data = os.urandom(size)
         answer = run(nc, "-N", "127.0.0.1", str(port), input=data)
