@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from discovery.errors import RecordError
 from discovery.model import Backend, Rejected, State
@@ -51,8 +51,22 @@ class Record:
     ignored: tuple[Rejected, ...] = ()
 
 
+class Unreadable(bytes):
+    """The value of a record that a registry lists but cannot read: empty, with the reason."""
+
+    def __new__(cls, reason: str) -> Self:
+        """An empty value; `reason` is shown to people."""
+        return super().__new__(cls)
+
+    def __init__(self, reason: str) -> None:
+        """See `__new__`."""
+        self.reason = reason
+
+
 def decode(key: str, value: bytes) -> Record | Rejected:
     """Read the record at `key` (`<service>/<id>`, relative to the prefix). A bad one is returned, never raised."""
+    if isinstance(value, Unreadable):
+        return Rejected(_printable(key), value.reason)
     try:
         return _decode(key, value)
     except RecordError as error:
@@ -145,13 +159,31 @@ def _decode(key: str, value: bytes) -> Record:
     except UnicodeDecodeError:
         raise RecordError("the value is not UTF-8 text") from None
     if not text.startswith("{"):
-        host, port = parse_address(text)
+        try:
+            host, port = parse_address(text)
+        except RecordError as error:
+            raise RecordError(_unquoted(text, error)) from None
         return Record(Backend(service, id_, host, port))
     try:
         fields = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"the value is not valid JSON: {error}") from None
     return _decode_fields(key, service, id_, fields)
+
+
+def _unquoted(text: str, error: RecordError) -> str:
+    """Why the text is no address, without the text: it may be anything, a secret file included."""
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return "the value is not HOST:PORT, and no JSON object either"
+    host, ip6 = match["host"], match["ip6"]
+    if ip6 is not None and ":" not in ip6:
+        return "the text in brackets is not an IPv6 address"
+    try:
+        _host(host if ip6 is None else ip6)
+    except RecordError:
+        return "the host in HOST:PORT is neither an IP address that one can connect to nor a host name"
+    return str(error)  # of the port, which is digits
 
 
 def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) -> Record:

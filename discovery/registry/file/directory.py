@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,6 +71,24 @@ def _is(root: Path, descriptor: int) -> bool:
         return False
 
 
+def clock(directory: int) -> float:
+    """The time by the clock that stamps files in the open `directory`, which may be another machine's.
+
+    Where nothing may be written there it is this machine's time.
+    """
+    name = f".clock-{secrets.token_hex(8)}"
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError:
+        return time.time()
+    try:
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+
+
 def has_revision(directory: int) -> bool:
     """Whether there is a revision file, whatever is in it."""
     try:
@@ -100,7 +119,9 @@ def settle_revision(directory: int, known: int, digest: str, *, changed: bool) -
 
 def _read_revision(directory: int) -> tuple[int, str]:
     try:
-        descriptor = os.open(REVISION_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+        descriptor = os.open(
+            REVISION_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory
+        )
         try:
             match = _REVISION.fullmatch(os.read(descriptor, 100))
         finally:
@@ -112,9 +133,8 @@ def _read_revision(directory: int) -> tuple[int, str]:
 
 def _write_revision(directory: int, revision: int, digest: str) -> None:
     # In place: always of one length and in one write, read only under the lock, and not worth an fsync.
-    descriptor = os.open(
-        REVISION_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=directory
-    )
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(REVISION_FILE, flags, 0o644, dir_fd=directory)
     try:
         os.pwrite(descriptor, f"{revision:020d} {digest}\n".encode(), 0)
     finally:

@@ -48,6 +48,7 @@ class Follower:
         self._records: Mapping[str, bytes] | None = None
         self._digest = ""
         self._stale: str | None = None
+        self._kept: Mapping[str, str] = {}
         self._closing = threading.Lock()
         self._closed = False
 
@@ -113,6 +114,16 @@ class Follower:
             events.append(_delta(revision, self._records, listing.records if changed else self._records))
         if events:
             self._stale = None
+        if listing.kept.keys() - self._kept.keys():
+            name, reason = next(iter(listing.kept.items()))
+            _log.warning(
+                "what was known of files that can no longer be read stands",
+                directory=str(self._root),
+                count=len(listing.kept),
+                first=name,
+                reason=reason,
+            )
+        self._kept = listing.kept
         self._revision, self._records, self._digest = revision, listing.records, listing.digest
         if listing.problem is not None:
             events += self._tell_stale(listing.problem)
@@ -129,5 +140,9 @@ class Follower:
 def _delta(revision: int, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Delta:
     if old is new:
         return Delta(revision, {})
-    puts = {key: value for key, value in new.items() if old.get(key) != value}
+    puts = {key: value for key, value in new.items() if not _same(old.get(key), value)}
     return Delta(revision, MappingProxyType(puts), frozenset(old.keys() - new.keys()))
+
+
+def _same(old: bytes | None, new: bytes) -> bool:
+    return old == new and getattr(old, "reason", None) == getattr(new, "reason", None)

@@ -1,17 +1,21 @@
 """Registrations in the directory, kept fresh by touching their files."""
 
 import asyncio
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from discovery.codec import MAX_VALUE, Record, decode, encode, key_of
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryError
-from discovery.files import write_atomically
+from discovery.files import write_within
 from discovery.model import Backend
-from discovery.registry.file.directory import held, unavailable
+from discovery.registry.file.beneath import UnsuitableError, open_beneath, open_regular
+from discovery.registry.file.directory import clock, held, unavailable
 
 _BEATS = 3
 """Heartbeats in one TTL."""
@@ -74,59 +78,61 @@ class FileLease:
         self._heart.cancel()
 
     def _put(self, key: str, value: bytes, force: bool) -> None:
-        path = self._root / key
-        with held(self._root):
+        with held(self._root) as root:
             self._check()
-            there = _read(path)
-            if there is not None and there == self._ours.get(key):
-                if there[1] == value:
+            there = self._read(root, key)
+            if there is not None and there.identity == self._ours.get(key):
+                if there.value == value:
                     return
             elif there is not None and not force:
-                self._refuse_unless_free(key, path, there[1])
+                self._refuse_unless_free(root, key, there)
             try:
-                path.parent.mkdir(exist_ok=True)
-                write_atomically(path, value)
-                self._ours[key] = path.stat().st_ino, value
+                with _service(root, key, make=True) as (directory, name):
+                    write_within(directory, name, value)
+                    self._ours[key] = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino, value
             except OSError as error:
-                raise unavailable(f"write {path}", error) from None
+                raise unavailable(f"write {self._root / key}", error) from None
 
-    def _refuse_unless_free(self, key: str, path: Path, value: bytes) -> None:
-        record = decode(key, value)
+    def _refuse_unless_free(self, root: int, key: str, there: "_There") -> None:
+        record = decode(key, there.value)
         owner, ttl = (record.owner, record.ttl) if isinstance(record, Record) else (None, None)
-        if owner == self.owner or (ttl is not None and time.time() - path.stat().st_mtime > ttl):
+        if owner == self.owner or (ttl is not None and clock(root) - there.modified > ttl):
             return
         raise OwnedByAnotherError(f"{key} belongs to {owner or 'an unnamed owner'} and was left alone")
 
     def _delete(self, key: str) -> None:
-        path = self._root / key
-        with held(self._root):
+        with held(self._root) as root:
             self._check()
             ours = self._ours.pop(key, None)
-            if ours is not None and ours == _read(path):
-                _unlink(path)
+            if ours is not None and self._is_ours(root, key, ours):
+                self._unlink(root, key)
 
     def _sweep(self, keep: Collection[str], among: Collection[str] | None) -> frozenset[str]:
-        with held(self._root):
+        with held(self._root) as root:
             self._check()
-            keys = _keys(self._root) if among is None else among
-            stale = [key for key in keys if key not in keep and self._left_behind(key)]
+            keys = self._keys(root) if among is None else among
+            stale = [key for key in keys if key not in keep and self._left_behind(root, key)]
             for key in stale:
-                _unlink(self._root / key)
+                self._unlink(root, key)
             return frozenset(stale)
 
-    def _left_behind(self, key: str) -> bool:
-        there = _read(self._root / key)
-        if there is None or there == self._ours.get(key):
+    def _left_behind(self, root: int, key: str) -> bool:
+        there = self._read(root, key)
+        if there is None or there.identity == self._ours.get(key):
             return False
-        record = decode(key, there[1])
+        record = decode(key, there.value)
         return isinstance(record, Record) and record.owner == self.owner
 
     def _withdraw(self) -> None:
-        with held(self._root):
+        with held(self._root) as root:
             for key, ours in self._ours.items():
-                if ours == _read(self._root / key):
-                    _unlink(self._root / key)
+                if self._is_ours(root, key, ours):
+                    self._unlink(root, key)
             self._ours.clear()
+
+    def _is_ours(self, root: int, key: str, ours: tuple[int, bytes]) -> bool:
+        there = self._read(root, key)
+        return there is not None and there.identity == ours
 
     def _check(self) -> None:
         if self._ended is not None:
@@ -146,61 +152,95 @@ class FileLease:
 
     def _beat(self) -> str | None:
         """Touch every file of ours. Returns why the lease is lost, if it is."""
-        with held(self._root):
+        with held(self._root) as root:
             if self._overdue():
                 self._ended = f"the lease of {self.owner} expired: it showed no sign of life for {self.ttl:g} s"
                 return self._ended
             for key, ours in self._ours.items():
-                path = self._root / key
-                if ours != _read(path):
+                if not self._is_ours(root, key, ours):
                     return f"the record {key} was removed or replaced by somebody else"
                 try:
-                    os.utime(path)
+                    with _service(root, key) as (directory, name):
+                        os.utime(name, dir_fd=directory, follow_symlinks=False)
                 except OSError as error:
-                    raise unavailable(f"touch {path}", error) from None
+                    raise unavailable(f"touch {self._root / key}", error) from None
             self._beaten = time.monotonic()
             return None
 
     def _overdue(self) -> bool:
         return time.monotonic() - self._beaten > self.ttl
 
+    def _keys(self, root: int) -> Iterator[str]:
+        """Where records are, valid or not. What cannot be looked into is left out: its owner is another."""
+        for service in self._entries(root, "."):
+            if not service.is_file():
+                for entry in self._entries(root, service.name):
+                    key = f"{service.name}/{entry.name}"
+                    # A link is no lease's: a lease writes regular files.
+                    if not entry.is_symlink() and os.access(self._root / key, os.R_OK):
+                        yield key
 
-def _keys(root: Path) -> Iterator[str]:
-    """Where records are, valid or not. What cannot be looked into is left out: its owner is another."""
-    for service in _entries(root):
-        if service.is_dir():
-            for entry in _entries(Path(service)):
-                if entry.is_file() and os.access(entry, os.R_OK):
-                    yield f"{service.name}/{entry.name}"
+    def _entries(self, root: int, place: str) -> list[os.DirEntry[str]]:
+        try:
+            directory = open_beneath(root, place)
+            try:
+                with os.scandir(directory) as entries:
+                    return [entry for entry in entries if not entry.name.startswith(".")]
+            finally:
+                os.close(directory)
+        except (PermissionError, FileNotFoundError, NotADirectoryError, UnsuitableError):
+            return []
+        except OSError as error:
+            raise unavailable(f"read the registry directory {self._root / place}", error) from None
+
+    def _read(self, root: int, key: str) -> "_There | None":
+        """What is at the key, None if nothing is. Raises as `held` does."""
+        try:
+            with _service(root, key) as (directory, name):
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                try:
+                    descriptor = open_regular(directory, name, status.st_mode)
+                except UnsuitableError:
+                    # What is no regular file is no lease's, so it belongs to another.
+                    return _There(status.st_ino, b"", status.st_mtime)
+                with os.fdopen(descriptor, "rb") as file:
+                    status = os.fstat(descriptor)
+                    return _There(status.st_ino, file.read(MAX_VALUE + 1), status.st_mtime)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unavailable(f"read {self._root / key}", error) from None
+
+    def _unlink(self, root: int, key: str) -> None:
+        try:
+            with _service(root, key) as (directory, name), suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+        except OSError as error:
+            raise unavailable(f"remove {self._root / key}", error) from None
 
 
-def _entries(directory: Path) -> list[os.DirEntry[str]]:
+@dataclass(frozen=True, slots=True)
+class _There:
+    inode: int
+    value: bytes
+    modified: float
+
+    @property
+    def identity(self) -> tuple[int, bytes]:
+        return self.inode, self.value
+
+
+@contextmanager
+def _service(root: int, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    """The open directory of the key's service, made if `make` says so, and the file's name. Raises OSError."""
+    service, _, name = key.partition("/")
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(service, dir_fd=root)
+    directory = open_beneath(root, service)
     try:
-        with os.scandir(directory) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except (PermissionError, FileNotFoundError):
-        return []
-    except OSError as error:
-        raise unavailable(f"read the registry directory {directory}", error) from None
-
-
-def _read(path: Path) -> tuple[int, bytes] | None:
-    """The file's inode and contents, None if there is none. Raises as `held` does."""
-    try:
-        with open(path, "rb", opener=_open) as file:
-            return os.fstat(file.fileno()).st_ino, file.read(MAX_VALUE + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise unavailable(f"read {path}", error) from None
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise unavailable(f"remove {path}", error) from None
+        if not stat.S_ISDIR(os.fstat(directory).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+        yield directory, name
+    finally:
+        os.close(directory)

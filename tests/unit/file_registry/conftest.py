@@ -1,9 +1,13 @@
 """The file registry's directory as an editor writes it, a tree scans it, and a watch tells it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from discovery.codec import decode
+from discovery.model import Rejected
 from discovery.registry.file import FileRegistry
 from discovery.registry.file.directory import held
 from discovery.registry.file.tree import Listing, Tree
@@ -30,3 +34,27 @@ def follow(root: Path, check: Callable[[Follower], Awaitable[None]]) -> None:
             await check(watch)
 
     asyncio.run(run())
+
+
+def reasons(listing: Listing) -> dict[str, str]:
+    """Why the records that are rejected are, by key."""
+    decoded = {key: decode(key, value) for key, value in listing.records.items()}
+    return {key: record.reason for key, record in decoded.items() if isinstance(record, Rejected)}
+
+
+@contextmanager
+def as_nobody(directory: Path) -> Iterator[None]:
+    """Own everything in the directory, and be a user whom permissions concern."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for place in (directory, *directory.rglob("*")):
+        os.chown(place, 65534, 65534)
+    for parent in directory.parents:
+        if parent.is_relative_to("/tmp/pytest-of-root"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

@@ -87,7 +87,9 @@ def naive(root: Path) -> dict[str, bytes]:
             key = f"{place.name}/{path.name}"
             if path.is_dir():
                 records[f"{key}/"] = b""
-            elif path.is_file():
+            elif path.is_symlink():
+                records[key] = b""  # it leads out of the directory
+            else:
                 records[key] = path.read_bytes()
     return records
 

@@ -15,20 +15,51 @@ from discovery.errors import OwnedByAnotherError
 from discovery.registry.file import FileRegistry, tree
 from discovery.registry.file.directory import held
 from discovery.registry.file.tree import Tree
-from discovery.testing import Follower, backend, contents, eventually, eventually_sync
+from discovery.testing import Follower, backend, eventually, eventually_sync
 
-from .conftest import PLAIN, follow, scan, write
+from .conftest import follow, scan, write
 
 
 class TestExpiry:
-    def test_what_expired_is_not_listed_and_removed(self, tmp_path: Path) -> None:
+    def test_what_expired_is_not_listed_and_is_removed_after_a_ttl_without_a_sign_of_life(self, tmp_path: Path) -> None:
+        async def check(watch: Follower) -> None:
+            await watch.lists("web/static")
+            assert dead.exists()
+            await eventually(lambda: not dead.exists())
+            assert static.exists()
+
         web = backend()
-        dead = write(tmp_path, key_of(web), encode(web, "gone", 10))
+        dead = write(tmp_path, key_of(web), encode(web, "gone", 1))
         os.utime(dead, (0, time.time() - 11))
         static = write(tmp_path, "web/static")
         os.utime(static, (0, 0))
-        assert asyncio.run(contents(FileRegistry(tmp_path))) == {"web/static": PLAIN}
-        assert not dead.exists()
+        follow(tmp_path, check)
+
+    def test_a_reader_whose_clock_is_ahead_lists_and_keeps_living_records(self, tmp_path: Path) -> None:
+        """Point 25."""
+
+        async def check() -> None:
+            owner = await FileRegistry(tmp_path).open_lease("host-1", 1)
+            await owner.put(backend(id="b1"))
+            reader = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", AHEAD, str(tmp_path), stdout=asyncio.subprocess.PIPE
+            )
+            told, _ = await asyncio.wait_for(reader.communicate(), 60)
+            assert told.decode().splitlines() == ["['web/b1']"] * 3
+            assert (tmp_path / "web/b1").exists()
+            assert not owner._lost.done()
+            await owner.close()
+
+        asyncio.run(check())
+
+    def test_a_sign_of_life_that_is_seen_counts_whatever_its_time_says(self, tmp_path: Path) -> None:
+        """Point 25."""
+        path, some = write(tmp_path, "web/b1", encode(backend(), "alive", 60)), Tree()
+        os.utime(path, (0, 1000))
+        assert scan(some, tmp_path).records == {}
+        os.utime(path, (0, 1001))
+        assert scan(some, tmp_path).records
+        assert path.exists()
 
     def test_a_time_in_the_future_counts_from_when_it_was_seen(self, tmp_path: Path) -> None:
         async def check(watch: Follower) -> None:
@@ -61,6 +92,27 @@ class TestExpiry:
         path = write(tmp_path, key_of(backend()), encode(backend(), "host-1", 10))
         asyncio.run(check())
 
+
+AHEAD = """
+import asyncio, sys, time
+from pathlib import Path
+
+true_time = time.time
+time.time = lambda: true_time() + 3600
+
+from discovery.registry.file import FileRegistry
+from discovery.testing import contents, following
+
+async def main():
+    registry = FileRegistry(Path(sys.argv[1]))
+    print(sorted(await contents(registry)))
+    async with following(registry) as watch:
+        print(sorted(watch.records))
+        await asyncio.sleep(2.5)
+        print(sorted(watch.records))
+
+asyncio.run(main())
+"""
 
 OWNER = """
 import asyncio, sys
@@ -104,7 +156,7 @@ class TestProcesses:
                     owner.communicate()
             # Nobody withdrew anything: it expires.
             await watch.lists()
-            assert list((tmp_path / "web").iterdir()) == []
+            await eventually(lambda: list((tmp_path / "web").iterdir()) == [])
 
         follow(tmp_path, check)
 

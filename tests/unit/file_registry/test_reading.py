@@ -14,7 +14,7 @@ from discovery.registry.file import FileRegistry, follower, tree
 from discovery.registry.file.tree import Listing, Tree
 from discovery.testing import Follower, backend, contents, eventually_sync
 
-from .conftest import PLAIN, follow, scan, write
+from .conftest import PLAIN, as_nobody, follow, reasons, scan, write
 
 
 class TestReading:
@@ -35,15 +35,6 @@ class TestReading:
             assert all(isinstance(decode(key, value), Rejected) for key, value in (watch.records or {}).items())
 
         follow(tmp_path, check)
-
-    def test_links_are_followed(self, tmp_path: Path) -> None:
-        root = tmp_path / "root"
-        write(tmp_path, "elsewhere/b1")
-        write(root, "web/b1").unlink()
-        (root / "web/b1").symlink_to(tmp_path / "elsewhere/b1")
-        (root / "db").symlink_to(tmp_path / "elsewhere")
-        (root / "web/dangling").symlink_to(tmp_path / "nowhere")
-        assert asyncio.run(contents(FileRegistry(root))) == {"web/b1": PLAIN, "db/b1": PLAIN}
 
     def test_a_change_that_looks_the_same_is_seen(self, tmp_path: Path) -> None:
         path, some = write(tmp_path, "web/b1", b"10.0.0.1:81"), Tree()
@@ -97,37 +88,48 @@ class TestReading:
         eventually_sync(lambda: scan(some, tmp_path).records == {"web/b1": b""}, "what lasts to be believed")
 
     @pytest.mark.parametrize("name", ["web/b1", "web"])
-    def test_what_cannot_be_read_is_told_and_what_was_known_of_it_stands(self, tmp_path: Path, name: str) -> None:
+    def test_what_may_no_longer_be_read_stands_and_hinders_nobody(self, tmp_path: Path, name: str) -> None:
+        """Point 20: whoever may write one service's directory does not make the registry stale for all."""
+
         async def check(watch: Follower) -> None:
-            aside = tmp_path / "aside"
-            (root / name).rename(aside)
-            (root / name).symlink_to(root / name)  # a link to itself cannot be read, not even by root
-            await watch.until(lambda: watch.stale is not None)
-            assert name in (watch.stale or "")
+            await watch.lists("web/b1", "db/b1")
+            (root / name).chmod(0)
             write(root, "db/b2")
-            await watch.lists("web/b1", "db/b2")
-            await watch.until(lambda: watch.stale is not None)
-            (root / name).unlink()
-            aside.rename(root / name)
-            await watch.until(lambda: watch.stale is None)
-            await watch.lists("web/b1", "db/b2")
+            await watch.lists("web/b1", "db/b1", "db/b2")
+            assert watch.stale is None
+            (root / name).chmod(0o755)
+            write(root, "web/b1", b"10.0.0.1:81")
+            await watch.sees("web/b1", b"10.0.0.1:81")
 
         root = tmp_path / "root"
         write(root, "web/b1")
-        follow(root, check)
+        write(root, "db/b1")
+        with as_nobody(tmp_path):
+            follow(root, check)
 
-    def test_what_cannot_be_read_does_not_expire_and_is_not_removed(
+    def test_what_may_not_be_read_from_the_start_is_rejected_alone(self, tmp_path: Path) -> None:
+        """Point 20."""
+        write(tmp_path, "web/b1").chmod(0)
+        write(tmp_path, "shut/b1").parent.chmod(0)
+        write(tmp_path, "db/b1")
+        with as_nobody(tmp_path):
+            listing = scan(Tree(), tmp_path)
+        assert reasons(listing) == {"web/b1": "permission denied", "shut": "permission denied"}
+        assert listing.records["db/b1"] == PLAIN
+        assert listing.problem is None
+
+    def test_what_may_no_longer_be_read_does_not_expire_and_is_not_removed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path, some = write(tmp_path, "web/b1", encode(backend(), "alive", 60)), Tree()
-        assert scan(some, tmp_path).records
-        path.unlink()
-        path.symlink_to(path)
-        assert scan(some, tmp_path).problem
-        later = time.monotonic() + 61
-        monkeypatch.setattr(time, "monotonic", lambda: later)
-        assert scan(some, tmp_path).records
-        assert path.is_symlink()
+        with as_nobody(tmp_path):
+            assert scan(some, tmp_path).records
+            path.chmod(0)
+            assert scan(some, tmp_path).kept
+            later = time.monotonic() + 61
+            monkeypatch.setattr(time, "monotonic", lambda: later)
+            assert scan(some, tmp_path).records
+        assert path.exists()
 
     def test_it_can_do_without_the_kernel_s_help(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:
