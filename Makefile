@@ -18,7 +18,10 @@ ARGS     ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-faults test-docker lint format bench clean
+# What short runs leave out.
+SHORT    ?= and not exhaustive
+
+.PHONY: help demo etcd test test-faults test-docker test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -27,14 +30,20 @@ help: ## This list
 demo: .venv/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
 	@$(BIN)/discovery demo $(ARGS)
 
+etcd: .venv/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
+	@$(BIN)/python tests/support/etcd_build.py
+
 test: .venv/.dev ## The tests, in parallel, without the slow faults and Docker
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker" $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker $(SHORT)" $(ARGS)
 
 test-faults: .venv/.dev ## The tests that kill, stop and cut members of real clusters
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist load --maxschedchunk 1 -m faults $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist load --maxschedchunk 1 -m "faults $(SHORT)" $(ARGS)
 
 test-docker: .venv/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
-	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m docker $(ARGS)
+	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m "docker $(SHORT)" $(ARGS)
+
+test-all: etcd ## All of these tests, with every case that they leave out, on every version of etcd; as root
+	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker SHORT=
 
 lint: .venv/.dev ## Ruff's checks and formatting, and mypy --strict
 	@$(BIN)/ruff check .

@@ -15,6 +15,20 @@ settings.register_profile("ci", settings.get_profile("local"), derandomize=True,
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_report_header() -> str:
+    """What chose the cases that are tested."""
+    return f"DISCOVERY_TEST_SEED={os.environ.get('DISCOVERY_TEST_SEED', '0')}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have every etcd that a test is going to run on: to build one takes longer than a test may."""
+    calls = (getattr(item, "callspec", None) for item in session.items)
+    if versions := {call.params["etcd_program"] for call in calls if call and "etcd_program" in call.params}:
+        from etcd_versions import prepare
+
+        prepare(versions)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a test that was skipped, for whatever reason, is a red run: what is promised there was not shown."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

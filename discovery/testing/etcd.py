@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -96,11 +97,11 @@ class EtcdCluster:
     Kill, stop and start the members themselves; `cut` and `heal` are for the network between them.
     """
 
-    def __init__(self, *options: str) -> None:
-        """Prepare, without starting; `options` are etcd's own flags."""
+    def __init__(self, *options: str, program: Path | None = None) -> None:
+        """Prepare, without starting; `options` are etcd's own flags, `program` is another etcd than the usual one."""
         self.members: list[EmbeddedEtcd] = []
         while len(self.members) < _MEMBERS:
-            member = EmbeddedEtcd(*options)
+            member = EmbeddedEtcd(*options, program=program)
             taken = {port for other in self.members for port in (other.port, other.peer_port)}
             if not taken & {member.port, member.peer_port}:
                 self.members.append(member)

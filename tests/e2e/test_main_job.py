@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from etcd_versions import etcd_program, every_etcd
 
 from discovery.embedded import EmbeddedEtcd, find_program
 from discovery.testing import eventually_sync, free_port, require_program
+
+__all__ = ["etcd_program", "every_etcd"]
 
 
 class Site:
@@ -54,12 +57,6 @@ def site() -> Iterator[Callable[[str], Site]]:
         each.server.server_close()
 
 
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[EmbeddedEtcd]:
-    with EmbeddedEtcd() as running:
-        yield running
-
-
 def fetch(port: int, host: str | None = None) -> tuple[int, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": host} if host else {})
     try:
@@ -82,16 +79,19 @@ def etcdctl(etcd: EmbeddedEtcd, *arguments: str) -> None:
     )
 
 
-def test_put_is_served_and_delete_is_503(etcd: EmbeddedEtcd, start_daemon: Any, site: Callable[[str], Site]) -> None:
+def test_put_is_served_and_delete_is_503(
+    every_etcd: EmbeddedEtcd, start_daemon: Any, site: Callable[[str], Site]
+) -> None:
+    """Point 1: on every version of etcd."""
     require_program("haproxy")
     port, one = free_port(), site("one")
     daemon = start_daemon(
-        "--plugin", "haproxy", "--registry", etcd.url, "--set", f"haproxy.services.web.bind=127.0.0.1:{port}"
+        "--plugin", "haproxy", "--registry", every_etcd.url, "--set", f"haproxy.services.web.bind=127.0.0.1:{port}"
     )
     answers(port, (503, ""))
-    etcdctl(etcd, "put", "/services/web/b1", f'{{"host":"127.0.0.1","port":{one.port}}}')
+    etcdctl(every_etcd, "put", "/services/web/b1", f'{{"host":"127.0.0.1","port":{one.port}}}')
     answers(port, (200, "one"))
-    etcdctl(etcd, "del", "/services/web/b1")
+    etcdctl(every_etcd, "del", "/services/web/b1")
     answers(port, (503, ""))
     assert f"web  http 127.0.0.1:{port}" in daemon.log
     assert daemon.stop() == 0

@@ -10,9 +10,12 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import structlog
+from etcd_versions import VERSIONS, etcd_program
+from sampling import sampled
 
 from discovery.codec import encode
 from discovery.embedded import EmbeddedEtcd
@@ -23,6 +26,8 @@ from discovery.registry import Delta, RegistryEvent, Reset, Stale, open_registry
 from discovery.testing import backend, contents, eventually, eventually_sync, require_program
 from discovery.testing.etcd import EtcdCluster, EtcdWriter
 from discovery.watcher import Observation, SnapshotBuilder, observe
+
+__all__ = ["etcd_program"]
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -202,10 +207,11 @@ def snapshot_of(revision: int, records: dict[str, bytes]) -> Snapshot:
     return snapshot
 
 
-def test_five_hundred_changes_and_a_lease_through_every_fault() -> None:
-    require_program("etcd")
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
+def test_five_hundred_changes_and_a_lease_through_every_fault(etcd_program: Path) -> None:
+    """Point 1."""
     require_program("etcdctl")
-    with EtcdCluster() as cluster:
+    with EtcdCluster(program=etcd_program) as cluster:
         asyncio.run(go_through(cluster))
 
 

@@ -7,8 +7,10 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from etcd_versions import etcd_program, every_etcd
 
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
@@ -40,6 +42,8 @@ from discovery.testing import (
 )
 from discovery.testing.etcd import EtcdWriter
 
+__all__ = ["etcd_program", "every_etcd"]
+
 KEY = key_of(backend())
 
 
@@ -56,6 +60,13 @@ def url(etcd: EmbeddedEtcd) -> str:
     return f"{etcd.url}/{uuid.uuid4().hex}"
 
 
+@pytest.fixture(scope="module")
+def shared_etcd(etcd_program: Path) -> Iterator[EmbeddedEtcd]:
+    """A running server of each version, for tests that keep to a prefix of their own."""
+    with EmbeddedEtcd(program=etcd_program) as etcd:
+        yield etcd
+
+
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Registry]:
     registry = open_registry(url)
@@ -66,11 +77,13 @@ async def opened(url: str) -> AsyncIterator[Registry]:
 
 
 class TestContract(RegistryContract):
+    """Point 1. On every version."""
+
     ttl = 2.0
 
     @pytest.fixture(autouse=True)
-    def _place(self, url: str) -> None:
-        self.url = url
+    def _place(self, shared_etcd: EmbeddedEtcd) -> None:
+        self.url = f"{shared_etcd.url}/{uuid.uuid4().hex}"
 
     def open(self) -> Registry:
         return open_registry(self.url)
@@ -210,11 +223,17 @@ class TestServerThatComesAndGoes:
         finally:
             etcd.stop()
 
-    def test_an_outage_without_a_change_ends_without_a_listing(self) -> None:
+    @pytest.mark.parametrize("compacted", [False, True])
+    def test_an_outage_without_a_change_ends_without_a_listing(self, every_etcd: EmbeddedEtcd, compacted: bool) -> None:
+        """Also where everything before the known revision is compacted, from which the watch goes on."""
+
         async def check(etcd: EmbeddedEtcd) -> None:
             async with EtcdWriter(etcd.url) as writer, opened(etcd.url) as registry:
-                revision = await writer.change({"web/a": b"1"})
+                await writer.change({"web/a": b"0", "web/b": b"0"})
+                revision = await writer.change({"web/a": b"1"}, "web/b")
                 async with following(registry) as follower:
+                    if compacted:
+                        await asyncio.to_thread(etcd.ctl, "compact", str(revision))
                     await asyncio.to_thread(etcd.kill)
                     await follower.until(lambda: follower.stale, "Stale")
                     await asyncio.to_thread(etcd.start)
@@ -223,8 +242,7 @@ class TestServerThatComesAndGoes:
                     await writer.change({"web/a": b"2"})
                     await follower.sees("web/a", b"2")
 
-        with EmbeddedEtcd() as etcd:
-            asyncio.run(check(etcd))
+        asyncio.run(check(every_etcd))
 
     @pytest.mark.parametrize("writes", [0, 40], ids=["lower revisions", "higher revisions"])
     def test_a_cluster_made_anew_is_listed_anew(self, writes: int) -> None:

@@ -109,6 +109,18 @@ def test_progress_amid_fragments_does_not_advance(follower: Follower) -> None:
     assert follower.receive(response(11, put("b/1", 11))) == (Delta(11, {"a/1": b"v", "b/1": b"v"}),)
 
 
+def test_the_known_revision_is_dropped_when_it_comes_again_in_fragments(follower: Follower) -> None:
+    """Point 1. A watch is opened at the known revision."""
+    follower.receive(response(11, put("a/1", 11), put("a/2", 11), delete("b/1", 11)))
+    follower.opened()
+    assert follower.receive(response(12, created=True)) == ()
+    assert follower.receive(response(12, put("a/1", 11), fragment=True)) == ()
+    assert follower.receive(response(12, put("a/2", 11), delete("b/1", 11), put("a/1", 12, b"new"))) == (
+        Delta(12, {"a/1": b"new"}),
+    )
+    assert follower.agrees_with(listing(12, {"a/1": (12, b"new"), "a/2": (11, b"v")}))
+
+
 @pytest.mark.parametrize("fields", [{"created": True}, {"canceled": True}, {}])
 def test_a_compaction_is_doubt(follower: Follower, fields: dict[str, bool]) -> None:
     assert isinstance(follower.receive(response(50, compact_revision=30, **fields)), Doubt)
@@ -201,7 +213,8 @@ def test_however_it_is_told_it_is_the_same_history(data: st.DataObject, history:
         action = data.draw(st.sampled_from(["batch", "batch", "batch", "cut", "progress", "requested", "stream"]))
         if action == "stream" or not follower.created:
             follower.opened()
-            sent = follower.revision or 0
+            # From the known revision on, which therefore comes again.
+            sent = max(0, (follower.revision or 0) - 1)
             hear(response(history.last, created=True))
         elif action == "progress":
             hear(response(sent))

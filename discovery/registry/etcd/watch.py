@@ -199,7 +199,10 @@ class Watch:
             create_request=WatchCreateRequest(
                 key=prefix,
                 range_end=range_end(prefix),
-                start_revision=self._known + 1,
+                # Not the one after it: etcd 3.5.23 and later answer no request for progress before the store is there,
+                # and a deletion at a compacted revision may never come (etcd-io/etcd#19179). The follower drops the
+                # events that come again.
+                start_revision=self._known,
                 progress_notify=True,
                 fragment=True,
             )
