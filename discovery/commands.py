@@ -5,24 +5,31 @@ only a shorthand for a configuration: it makes one of its arguments, and `serve`
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from discovery.cli.console import note, result
-from discovery.cli.options import DEFAULT_REGISTRY, JsonOption, RunDirOption
+from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, overrides, settings_of, start_logging
 from discovery.cli.table import print_table
 from discovery.codec import parse_address
+from discovery.configfile import file_in_use
 from discovery.errors import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    from discovery.config import Settings
+    from discovery.instances import Instances
 
 __all__ = [
     "LINK_ADDRESS",
     "LINK_PORT",
-    "ForceOption",
+    "ConfigOption",
     "JsonOption",
     "OwnerOption",
     "RegistryOption",
@@ -30,7 +37,9 @@ __all__ = [
     "RunDirOption",
     "StateDirOption",
     "TtlOption",
+    "configured_admin",
     "drop_in_registry",
+    "linked_registry",
     "note",
     "print_table",
     "result",
@@ -47,7 +56,8 @@ RegistryOption = Annotated[
         "-r",
         metavar="URL",
         envvar="DISCOVERY_REGISTRY",
-        help=f"Where backends are recorded. Default: what {LINK_ADDRESS} and {LINK_PORT} say, else {DEFAULT_REGISTRY}.",
+        help=f"Where backends are recorded. Default: what {LINK_ADDRESS} and {LINK_PORT} say, else the configuration's"
+        " [registry], else etcd://127.0.0.1:2379.",
     ),
 ]
 TtlOption = Annotated[
@@ -62,20 +72,39 @@ StateDirOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Take over from the same command that runs already, if it does.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")]
 OwnerOption = Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")]
 
 
 def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The registry of a drop-in command: as given (an option), else as Docker's link variables say, else the default.
+    """The registry of a drop-in command: as given (an option), else as Docker's link variables say, else as configured.
 
-    Raises ConfigError for link variables that name no address.
+    What is configured is that of the file in use (`DISCOVERY_CONFIG`, or the default file), else the default; the URL
+    may hold a password. `serve` finds the same by itself, and follows the file, if it is given what is given, or else
+    `linked_registry`. Raises ConfigError for link variables that name no address, or for the file.
     """
     if given:
         return given
+    if linked := linked_registry(environment):
+        return linked
+    from discovery.config import INSTANCES, load_settings
+
+    return load_settings(file_in_use(None, environment), leave_out=INSTANCES).registry.text
+
+
+def configured_admin(config: Path | None = None) -> str:
+    """Where the daemon's admin endpoint listens, HOST:PORT, by the file in use. Raises ConfigError if it is off."""
+    settings = settings_of(config)
+    if settings.admin is None:
+        raise ConfigError(f"the admin endpoint is off in {file_in_use(config)}; name one with --admin HOST:PORT")
+    host, port = settings.admin
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def linked_registry(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The registry that Docker's link variables name, if there are any. Raises ConfigError if it is no address."""
     host, port = environment.get(LINK_ADDRESS, ""), environment.get(LINK_PORT, "")
     if not host and not port:
-        return DEFAULT_REGISTRY
+        return None
     way_out = "set both as a Docker link does, or name the registry with --registry or DISCOVERY_REGISTRY"
     for name, value, other in ((LINK_ADDRESS, host, LINK_PORT), (LINK_PORT, port, LINK_ADDRESS)):
         if not value:
@@ -90,40 +119,44 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
 
 def serve(
     *,
-    registry: str,
+    registry: str | None = None,
     consumers: Mapping[str, Mapping[str, Any]] | None = None,
     providers: Mapping[str, Mapping[str, Any]] | None = None,
     run_dir: Path | None = None,
     state_dir: Path | None = None,
     replace: bool = False,
+    config: Path | None = None,
 ) -> int:
     """Run the daemon until it is stopped, and return the exit code: those of `discovery run`.
 
     `consumers` and `providers` are tables as in a configuration file, by instance name. There is no admin endpoint.
-    With `replace` it takes over from a daemon of the same instances. Raises ConfigError for what is wrong with them.
+    Registry, log and directories are as given, else as the environment says, else as in the configuration file
+    (`config`, else the file in use), which is followed. With `replace` it takes over from a daemon of the same
+    instances. Raises ConfigError for what is wrong with them.
     """
     import structlog
 
-    from discovery.cli.options import start_logging
-    from discovery.config import Overrides, parse_settings
     from discovery.daemon import Daemon
+    from discovery.instances import load
 
-    raw = {"consumers": dict(consumers or {}), "providers": dict(providers or {})}
-    overrides = Overrides(
-        registry=registry,
-        admin="off",
-        run_dir=run_dir,
-        state_dir=state_dir,
-        log_level=os.environ.get("DISCOVERY_LOG_LEVEL") or None,
-        log_format=os.environ.get("DISCOVERY_LOG_FORMAT") or None,
-    )
-    start_logging()
+    tables = {"consumers": dict(consumers or {}), "providers": dict(providers or {})}
+    given = overrides(registry=registry, admin="off", run_dir=run_dir, state_dir=state_dir)
+    with suppress(ConfigError):
+        if registry and registry == linked_registry():
+            given = dataclasses.replace(given, variables={**given.variables, "registry": LINK_ADDRESS})
+    path = file_in_use(config)
+
+    def again() -> tuple["Settings", "Instances"]:
+        return load(path, given, instances=tables)
+
+    loaded = again()
+    start_logging(loaded[0])
 
     async def run() -> int:
         # A name of its own, of a length that a socket may have: several such commands share one run directory.
-        instances = "+".join(sorted({**raw["consumers"], **raw["providers"]}))
+        instances = "+".join(sorted({**tables["consumers"], **tables["providers"]}))
         name = f"daemon-{hashlib.sha256(instances.encode()).hexdigest()[:16]}"
         log = structlog.get_logger()
-        return await Daemon(lambda: parse_settings(raw, overrides), None, log, replace=replace, name=name).run()
+        return await Daemon(loaded, again, path, log, replace=replace, name=name).run()
 
     return asyncio.run(run())

@@ -1,25 +1,41 @@
 """Configuration: TOML and overrides to frozen, typed settings, and errors that name the key and the place."""
 
 import copy
-import datetime as dt
-import tomllib
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from discovery import plugins
+from discovery.assignments import assign
 from discovery.codec import validate_owner
+from discovery.configfile import read_file
 from discovery.errors import ConfigError, PluginError, RecordError
 from discovery.plugin import PluginConfig
 from discovery.registry import RegistryURL
-from discovery.validation import dotted, validate
+from discovery.registry.url import PASSWORD_VARIABLE
+from discovery.validation import Faults, dotted, validate
 
 DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
 DEFAULT_ADMIN = "127.0.0.1:9901"
+
+INSTANCES = ("consumers", "providers")
+"""The keys of the file that say what `discovery run` runs; every other command does without them."""
+
+VARIABLES: Mapping[str, tuple[str, str]] = types.MappingProxyType(
+    {
+        "registry": ("DISCOVERY_REGISTRY", "registry"),
+        "admin": ("DISCOVERY_ADMIN", "admin"),
+        "run_dir": ("DISCOVERY_RUN_DIR", "run_dir"),
+        "state_dir": ("DISCOVERY_STATE_DIR", "state_dir"),
+        "log_level": ("DISCOVERY_LOG_LEVEL", "log.level"),
+        "log_format": ("DISCOVERY_LOG_FORMAT", "log.format"),
+    }
+)
+"""By field of Overrides: the environment variable that stands for it, and the key of the file that it overrides."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -75,7 +91,6 @@ class ProviderTable(InstanceTable):
     owner: Annotated[str, AfterValidator(_owner)] | None = Field(
         None, description="Who registers; by default this machine and the instance. No two that live may share it"
     )
-    force: bool = Field(False, description="Take each key over, once, from another live owner")
 
 
 class FileSettings(PluginConfig):
@@ -115,12 +130,14 @@ class ProviderSettings:
     owner: str | None
     options: Mapping[str, Any]
     place: str
-    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that `discovery run` needs to know. `admin` is (host, port), or None for off."""
+    """Everything that `discovery run` needs to know. `admin` is (host, port), or None for off.
+
+    `overridden` are the keys of the file in whose place an environment variable is used, each with the variable.
+    """
 
     registry: RegistryURL
     admin: tuple[str, int] | None
@@ -130,11 +147,16 @@ class Settings:
     state_dir: Path | None
     consumers: Mapping[str, ConsumerSettings]
     providers: Mapping[str, ProviderSettings]
+    overridden: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line says; it wins over the file."""
+    """What the command line and the environment say; both win over the file.
+
+    `variables` names, by field, the environment variable that a value comes from. `password` is whether the environment
+    has the registry's password, which the registry reads there by itself.
+    """
 
     registry: str | None = None
     plugins: tuple[str, ...] = ()
@@ -144,44 +166,87 @@ class Overrides:
     state_dir: Path | None = None
     log_level: str | None = None
     log_format: str | None = None
+    variables: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
+    password: bool = False
 
 
-def load_settings(path: Path | None, overrides: Overrides = Overrides()) -> Settings:
-    """Read the file, if any, and lay the overrides over it. Raises ConfigError."""
+def load_settings(
+    path: Path | None,
+    overrides: Overrides = Overrides(),
+    *,
+    leave_out: Collection[str] = (),
+    instances: Mapping[str, Any] | None = None,
+    faults: Faults | None = None,
+) -> Settings:
+    """Read the file, if any, without the keys to `leave_out`, and lay the overrides over it. As `parse_settings`."""
     place = str(path) if path is not None else "command line"
     if path is not None and (overrides.assignments or overrides.admin is not None):
         place += " and command line"
-    return parse_settings(_read(path) if path is not None else {}, overrides, place)
+    tables = read_file(path) if path is not None else {}
+    kept = {key: tables[key] for key in tables if key not in leave_out}
+    return parse_settings(kept, overrides, place, instances=instances, faults=faults)
 
 
-def parse_settings(tables: Mapping[str, Any], overrides: Overrides, place: str = "command line") -> Settings:
-    """`tables`, as a configuration file has them, under the overrides. Raises ConfigError naming `place`."""
-    raw: dict[str, Any] = copy.deepcopy(dict(tables))
-    instances = _instance_tables(raw, place)
+def parse_settings(
+    tables: Mapping[str, Any],
+    overrides: Overrides,
+    place: str = "command line",
+    *,
+    instances: Mapping[str, Any] | None = None,
+    faults: Faults | None = None,
+) -> Settings:
+    """`tables`, as a configuration file has them, under the overrides.
+
+    `instances`, if given, are the tables `consumers` and `providers` in place of those, from the command line. Raises
+    ConfigError naming `place`, with a line for each fault. With `faults` these are gathered there instead, and what is
+    wrong is left out of the result.
+    """
+    found = Faults() if faults is None else faults
+    raw: dict[str, Any] = copy.deepcopy({**tables, **(instances or {})})
+    overridden = _overridden(raw, overrides)
+    by_kind = _instance_tables(raw, place, found)
     for plugin in overrides.plugins:
-        _add(instances, plugin)
+        with found.gathered():
+            _add(by_kind, plugin)
     for assignment in overrides.assignments:
-        _assign(instances, assignment)
-    if overrides.registry is not None:
-        raw["registry"] = {"url": overrides.registry}
-    for name in ("admin", "run_dir", "state_dir"):
-        if (value := getattr(overrides, name)) is not None:
-            raw[name] = value
-    for name, value in (("level", overrides.log_level), ("format", overrides.log_format)):
-        if value is not None:
-            log = raw.setdefault("log", {})
-            if isinstance(log, dict):  # else it is a fault, told below
-                log[name] = value
-    parsed = validate(FileSettings, raw, place)
+        with found.gathered():
+            assign(by_kind, assignment)
+    _override(raw, overrides)
+    their_place = place if instances is None else "command line"
+    sound = {}
+    for key, value in raw.items():
+        with found.gathered():
+            validate(FileSettings, {key: value}, place)
+            sound[key] = value
+    parsed = FileSettings.model_validate(sound)
+    registry, admin = RegistryURL.parse(DEFAULT_REGISTRY), None
+    with found.gathered():
+        registry = _registry_url(parsed.registry)
+        bare = registry.without_password()
+        if overrides.password and overrides.registry is None and registry.username and bare != registry:
+            registry, overridden["the registry's password"] = bare, PASSWORD_VARIABLE
+    with found.gathered():
+        admin = _admin(parsed.admin, place)
+    consumers: dict[str, ConsumerSettings] = {}
+    providers: dict[str, ProviderSettings] = {}
+    for name, table in parsed.consumers.items():
+        with found.gathered():
+            consumers[name] = _consumer(name, table, their_place)
+    for name, table in parsed.providers.items():
+        with found.gathered():
+            providers[name] = _provider(name, table, their_place)
+    if faults is None:
+        found.raise_if_any()
     return Settings(
-        registry=_registry_url(parsed.registry),
-        admin=_admin(parsed.admin, place),
+        registry=registry,
+        admin=admin,
         admin_is_default="admin" not in raw,
         log=parsed.log,
         run_dir=parsed.run_dir,
         state_dir=parsed.state_dir,
-        consumers={name: _consumer(name, table, place) for name, table in parsed.consumers.items()},
-        providers={name: _provider(name, table, place) for name, table in parsed.providers.items()},
+        consumers=consumers,
+        providers=providers,
+        overridden=overridden,
     )
 
 
@@ -214,27 +279,42 @@ def json_schema(
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+def _overridden(raw: Mapping[str, Any], overrides: Overrides) -> dict[str, str]:
+    """The keys of the file in whose place a variable of the environment is used, each with that variable."""
+    log = raw.get("log")
+    keys = {*raw, *(f"log.{key}" for key in log)} if isinstance(log, dict) else set(raw)
+    named = {VARIABLES[field][1]: variable for field, variable in overrides.variables.items()}
+    return {key: variable for key, variable in named.items() if key in keys}
 
 
-def _instance_tables(raw: dict[str, Any], place: str) -> dict[str, dict[str, Any]]:
+def _override(raw: dict[str, Any], overrides: Overrides) -> None:
+    """Lay the overrides of everything but the instances over `raw`."""
+    if overrides.registry is not None:
+        raw["registry"] = {"url": overrides.registry}
+    for name in ("admin", "run_dir", "state_dir"):
+        if (value := getattr(overrides, name)) is not None:
+            raw[name] = value
+    for name, value in (("level", overrides.log_level), ("format", overrides.log_format)):
+        if value is not None:
+            log = raw.setdefault("log", {})
+            if isinstance(log, dict):  # else it is a fault, reported by the caller
+                log[name] = value
+
+
+def _instance_tables(raw: dict[str, Any], place: str, faults: Faults) -> dict[str, dict[str, Any]]:
     """The tables `consumers` and `providers` of `raw`, made if missing, in which no name may be twice."""
-    tables = {name: raw.setdefault(name, {}) for name in ("consumers", "providers")}
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise ConfigError(f"{place}: {name}: must be a table")
-    for name in tables["consumers"].keys() & tables["providers"].keys():
-        raise ConfigError(
-            f"{place}: {dotted(('providers', name))}: there is a consumer of that name;"
-            " choose another, since an instance's name stands for one consumer or provider"
-        )
-    return tables
+    for name in INSTANCES:
+        with faults.gathered():
+            if not isinstance(raw.setdefault(name, {}), dict):
+                raw[name] = {}
+                raise ConfigError(f"{place}: {name}: must be a table")
+    for name in sorted(raw["consumers"].keys() & raw["providers"].keys()):
+        with faults.gathered():
+            raise ConfigError(
+                f"{place}: {dotted(('providers', name))}: there is a consumer of that name;"
+                " choose another, since an instance's name stands for one consumer or provider"
+            )
+    return {name: raw[name] for name in INSTANCES}
 
 
 def _add(instances: dict[str, dict[str, Any]], plugin: str) -> None:
@@ -254,55 +334,6 @@ def _add(instances: dict[str, dict[str, Any]], plugin: str) -> None:
     instances[table][plugin] = {"plugin": plugin}
 
 
-def _assign(instances: dict[str, dict[str, Any]], assignment: str) -> None:
-    """Lay one `--set INSTANCE.KEY[.KEY...]=VALUE` over the tables."""
-    instance, *path, last, value = _split_assignment(assignment)
-    kind = next((kind for kind, tables in instances.items() if instance in tables), None)
-    if kind is None:
-        known = ", ".join(name for tables in instances.values() for name in tables) or "none; add it with --plugin"
-        raise ConfigError(f"--set {assignment}: there is no instance {instance!r}; there are: {known}")
-    table = instances[kind][instance]
-    if not isinstance(table, dict):
-        raise ConfigError(f"--set {assignment}: {kind}.{instance} is no table")
-    for key in path:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {assignment}: {key} is no table")
-    table[last] = value
-
-
-def _split_assignment(assignment: str) -> tuple[Any, ...]:
-    # A quoted key may hold a "=", so the key ends at the first "=" before which TOML sees a whole key.
-    for place, character in enumerate(assignment):
-        if character != "=" or "\n" in assignment[:place]:
-            continue
-        try:
-            tree = tomllib.loads(f"{assignment[:place]} = 0")
-        except tomllib.TOMLDecodeError:
-            continue
-        keys = []
-        node: Any = tree
-        while isinstance(node, dict):
-            key, node = next(iter(node.items()))
-            keys.append(key)
-        if len(keys) > 1:
-            return (*keys, _value(assignment[place + 1 :]))
-        break
-    raise ConfigError(
-        f"--set {assignment}: write INSTANCE.KEY[.KEY...]=VALUE, for example haproxy.services.web.bind=:80"
-    )
-
-
-def _value(text: str) -> Any:
-    """TOML if it is one value, else the text itself."""
-    try:
-        tree = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    value = tree["value"]
-    return text if len(tree) > 1 or isinstance(value, dt.date | dt.time) else value
-
-
 def _consumer(name: str, raw: Mapping[str, Any], place: str) -> ConsumerSettings:
     core, options = _split_table(ConsumerTable, raw, place, ("consumers", name))
     return ConsumerSettings(name, core.plugin, core.quiet_period, options, place)
@@ -310,7 +341,7 @@ def _consumer(name: str, raw: Mapping[str, Any], place: str) -> ConsumerSettings
 
 def _provider(name: str, raw: Mapping[str, Any], place: str) -> ProviderSettings:
     core, options = _split_table(ProviderTable, raw, place, ("providers", name))
-    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place, core.force)
+    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place)
 
 
 def _split_table(model: type[M], raw: Mapping[str, Any], place: str, at: tuple[str, str]) -> tuple[M, dict[str, Any]]:

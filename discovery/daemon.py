@@ -17,7 +17,7 @@ from discovery.files import FileWatch
 from discovery.following import Following
 from discovery.handover import Counter, RefusedError, Successor, take_over
 from discovery.inheritance import Inheritance
-from discovery.instances import Instances, build
+from discovery.instances import Instances
 from discovery.isolation import Phase
 from discovery.lastgood import state_dir
 from discovery.logs import configure_logging
@@ -41,21 +41,22 @@ class Daemon:
 
     def __init__(
         self,
-        load: Callable[[], Settings],
+        loaded: tuple[Settings, Instances],
+        load: Callable[[], tuple[Settings, Instances]],
         config: Path | None,
         log: FilteringBoundLogger,
         *,
         replace: bool = False,
         name: str = "daemon",
     ) -> None:
-        """`load` reads the settings, now and at every reload; `config` is the file it reads, to be watched.
+        """`loaded` are the settings and what they run; `load` reads them again, at a reload, and `config` is its file.
 
         With `replace` it takes over from the daemon of that `name` that runs on the same run directory.
         """
         self._load = load
         self._config = config
         self._log = log
-        self._settings = load()
+        self._settings, self._first = loaded
         self._run_dir = base_run_dir(self._settings.run_dir)
         self._consumers: dict[str, Runner] = {}
         self._providers: dict[str, Providing] = {}
@@ -100,7 +101,7 @@ class Daemon:
 
         Raises ConfigError or CannotStartError for what was wrong before anything was started.
         """
-        instances = build(self._settings)
+        instances = self._first
         self._report_broken(instances)
         if not instances.usable:
             return 1
@@ -320,8 +321,7 @@ class Daemon:
             systemd.notify("READY=1")
 
     async def _reload_settings(self) -> None:
-        settings = self._load()
-        instances = build(settings)
+        settings, instances = self._load()
         old = self._settings
         registry = self._registry if settings.registry == old.registry else plugins.open_registry(settings.registry)
         if settings.admin != old.admin:

@@ -1,13 +1,25 @@
 """From settings to consumers and providers that can be run: plugins loaded, their options validated by their types."""
 
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from discovery import plugins
-from discovery.config import ConsumerSettings, ProviderSettings, Settings, validate_options
+from discovery.config import (
+    ConsumerSettings,
+    Overrides,
+    ProviderSettings,
+    Settings,
+    load_settings,
+    validate_options,
+)
 from discovery.errors import ConfigError, PluginError
 from discovery.provider_runner import ProviderInstance
 from discovery.registrar import machine_id
 from discovery.runner import Instance
+from discovery.validation import Faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +36,54 @@ class Instances:
         return (*self.consumers, *self.providers)
 
 
-def build(settings: Settings) -> Instances:
+def load(
+    path: Path | None,
+    overrides: Overrides,
+    *,
+    leave_out: Collection[str] = (),
+    instances: Mapping[str, Any] | None = None,
+) -> tuple[Settings, Instances]:
+    """Read the settings as `load_settings` does, and build what they ask for.
+
+    Raises ConfigError with a line for each fault: of the file, of the options of every instance, of the registry.
+    """
+    faults = Faults()
+    settings = load_settings(path, overrides, leave_out=leave_out, instances=instances, faults=faults)
+    built = build(settings, faults)
+    if faults:
+        with suppress(PluginError), faults.gathered():
+            plugins.open_registry(settings.registry)
+    faults.raise_if_any()
+    return settings, built
+
+
+def build(settings: Settings, faults: Faults | None = None) -> Instances:
     """Load and validate what `settings` asks for.
 
-    A broken plugin takes down itself alone. Raises ConfigError for an unknown plugin, bad options or nothing to run.
+    A broken plugin takes down itself alone. Raises ConfigError, with a line for each fault, for unknown plugins, bad
+    options or nothing to run; with `faults` these are gathered there instead.
     """
-    if not settings.consumers and not settings.providers:
-        raise ConfigError("there is nothing to run: name a plugin with --plugin, or a configuration with --config")
+    found = Faults() if faults is None else faults
     consumers: dict[str, Instance] = {}
     providers: dict[str, ProviderInstance] = {}
     broken: dict[str, str] = {}
     for consumer in settings.consumers.values():
         try:
-            consumers[consumer.name] = _consumer(consumer)
+            with found.gathered():
+                consumers[consumer.name] = _consumer(consumer)
         except PluginError as error:
             broken[consumer.name] = str(error)
     for provider in settings.providers.values():
         try:
-            providers[provider.name] = _provider(provider)
+            with found.gathered():
+                providers[provider.name] = _provider(provider)
         except PluginError as error:
             broken[provider.name] = str(error)
+    if not settings.consumers and not settings.providers and not found:
+        with found.gathered():
+            raise ConfigError("there is nothing to run: name a plugin with --plugin, or a configuration with --config")
+    if faults is None:
+        found.raise_if_any()
     return Instances(consumers, providers, broken)
 
 
@@ -57,4 +97,4 @@ def _provider(settings: ProviderSettings) -> ProviderInstance:
     made_of = plugins.provider_class(settings.plugin)
     options = validate_options(settings, made_of.Config)
     owner = settings.owner or f"{machine_id()}/{settings.name}"
-    return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner, settings.force)
+    return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner)

@@ -2,7 +2,8 @@
 
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +12,31 @@ from pydantic import BaseModel, ValidationError
 from discovery.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Faults:
+    """Gathers what is wrong in several places, so that a person is told everything in one run."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lines: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._lines)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Gather the ConfigError that the block raises, a line for each fault, and go on after it."""
+        try:
+            yield
+        except ConfigError as error:
+            self._lines |= dict.fromkeys(str(error).splitlines())
+
+    def raise_if_any(self) -> None:
+        """Raise one ConfigError with a line for each fault, in the order in which they were gathered."""
+        if self._lines:
+            raise ConfigError("\n".join(self._lines))
 
 
 def validate(model: type[M], raw: Any, place: str, at: tuple[str, ...] = (), beside: Collection[str] = ()) -> M:

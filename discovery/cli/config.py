@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from discovery.cli.console import result
+from discovery.configfile import file_in_use
 
 app = typer.Typer(help="Check a configuration file, or print its schema.")
 
@@ -15,7 +16,12 @@ app = typer.Typer(help="Check a configuration file, or print its schema.")
 def check(
     config: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", readable=False, help="The configuration to check.", show_default=False),
+        typer.Argument(
+            metavar="[FILE]",
+            readable=False,
+            help="The configuration to check. Default: the one in use.",
+            show_default=False,
+        ),
     ] = None,
     option: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="FILE", readable=False, help="The same.")
@@ -30,15 +36,14 @@ def check(
     if json_schema:
         _print_schema()
         return 0
-    path = config or option
+    path = file_in_use(config or option)
     if path is None:
         raise ConfigError("name the configuration file to check: discovery config check FILE")
     from discovery import plugins
-    from discovery.config import load_settings
-    from discovery.instances import build
+    from discovery.config import Overrides
+    from discovery.instances import load
 
-    settings = load_settings(path)
-    instances = build(settings)
+    settings, instances = load(path, Overrides())
     plugins.open_registry(settings.registry)
     if instances.broken:
         raise PluginError("; ".join(instances.broken.values()))

@@ -1,16 +1,22 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and the settings that they stand for.
+
+Every command has its settings from one source: the command line, else the environment, else the configuration file,
+else the default.
+"""
 
 import os
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from discovery.registry import Registry
+from discovery.configfile import DEFAULT_FILE, FILE_VARIABLE, file_in_use
 
-DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
+if TYPE_CHECKING:
+    from discovery.config import Overrides, Settings
+    from discovery.registry import Registry, RegistryURL
 
 
 class LogLevel(StrEnum):
@@ -29,24 +35,35 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        readable=False,  # not for typer to judge: what we say names the way out
+        help=f"Configuration, TOML. Default: what {FILE_VARIABLE} names, else {DEFAULT_FILE} if it exists.",
+    ),
+]
 RegistryOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--registry",
         "-r",
         metavar="URL",
         envvar="DISCOVERY_REGISTRY",
         help="Where backends are recorded: etcd://HOST:PORT[,HOST:PORT...][/PREFIX], etcds:// for TLS,"
-        " or file:///DIRECTORY.",
+        " or file:///DIRECTORY. Default: the configuration's [registry], else etcd://127.0.0.1:2379.",
     ),
 ]
 RunDirOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        readable=False,  # not for typer to judge: what we say names the way out
+        readable=False,
         envvar="DISCOVERY_RUN_DIR",
-        help="Where locks and sockets live. Default: /run/discovery for root, $XDG_RUNTIME_DIR/discovery otherwise.",
+        help="Where locks and sockets live. Default: the configuration's run_dir, else /run/discovery for root,"
+        " $XDG_RUNTIME_DIR/discovery otherwise.",
     ),
 ]
 TimeoutOption = Annotated[
@@ -55,17 +72,69 @@ TimeoutOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
-def start_logging() -> None:
-    """Log to stderr from now on, as the global options or the environment say."""
-    from discovery.logs import configure_logging
+def overrides(
+    *,
+    registry: str | None = None,
+    admin: str | None = None,
+    run_dir: Path | None = None,
+    state_dir: Path | None = None,
+    plugins: Collection[str] = (),
+    assignments: Collection[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> "Overrides":
+    """What the command line says, and the environment where the command line says nothing."""
+    from discovery.config import VARIABLES, Overrides
+    from discovery.registry.url import PASSWORD_VARIABLE
 
-    configure_logging(
-        LogLevel(os.environ.get("DISCOVERY_LOG_LEVEL") or LogLevel.INFO).value,
-        LogFormat(os.environ.get("DISCOVERY_LOG_FORMAT") or LogFormat.TEXT).value,
+    given = {"registry": registry, "admin": admin, "run_dir": run_dir, "state_dir": state_dir}
+    told = {name: str(value) for name, value in given.items() if value is not None}
+    set_ = {name: value for name, (variable, _) in VARIABLES.items() if (value := environment.get(variable))}
+    # The command line reads most of these variables by itself: a value that is equal comes from there.
+    variables = {name: VARIABLES[name][0] for name, value in set_.items() if told.get(name, value) == value}
+    every = {**set_, **told}
+    return Overrides(
+        registry=every.get("registry"),
+        plugins=tuple(plugins),
+        assignments=tuple(assignments),
+        admin=every.get("admin"),
+        run_dir=Path(every["run_dir"]) if "run_dir" in every else None,
+        state_dir=Path(every["state_dir"]) if "state_dir" in every else None,
+        log_level=every.get("log_level"),
+        log_format=every.get("log_format"),
+        variables=variables,
+        password=bool(environment.get(PASSWORD_VARIABLE)),
     )
 
 
-def registry_at(url: str) -> "Registry":
+def settings_of(
+    config: Path | None = None,
+    *,
+    registry: str | None = None,
+    admin: str | None = None,
+    run_dir: Path | None = None,
+) -> "Settings":
+    """The settings of a command that runs no plugin; what it is given by options goes before the file in use.
+
+    Raises ConfigError, also for a file that is in use and cannot be read.
+    """
+    from discovery.config import INSTANCES, load_settings
+
+    given = overrides(registry=registry, admin=admin, run_dir=run_dir)
+    return load_settings(file_in_use(config), given, leave_out=INSTANCES)
+
+
+def start_logging(settings: "Settings") -> None:
+    """Log to stderr from now on, and begin with the keys of the file that the environment overrides."""
+    import structlog
+
+    from discovery.logs import configure_logging
+
+    configure_logging(settings.log.level, settings.log.format)
+    for key, variable in settings.overridden.items():
+        structlog.get_logger().warning("the environment overrides the configuration file", key=key, variable=variable)
+
+
+def registry_at(url: "RegistryURL") -> "Registry":
     """The registry that `url` names, a plugin's among them. Raises ConfigError or PluginError."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is loaded
     from discovery.plugins import open_registry

@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,11 +11,12 @@ from typer.core import TyperCommand
 
 from discovery.cli.console import note, result
 from discovery.cli.options import (
-    DEFAULT_REGISTRY,
+    ConfigOption,
     RegistryOption,
     RunDirOption,
     TimeoutOption,
     registry_at,
+    settings_of,
     start_logging,
 )
 from discovery.cli.signals import run_until_signal
@@ -27,6 +27,7 @@ from discovery.model import Backend, State
 if TYPE_CHECKING:
     from discovery.checks import Check
     from discovery.cli.registration import Wanted
+    from discovery.config import Settings
     from discovery.registrar import Status
 
 _COMMAND = "discovery.command"
@@ -88,11 +89,12 @@ def register(
             metavar="SIGNAL", help="Withdraw before this one is passed on, too, as for TERM and INT; may be repeated."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take the key over from another live owner.")] = False,
     owner: Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")] = None,
     timeout: TimeoutOption = 10.0,
-    registry: RegistryOption = DEFAULT_REGISTRY,
+    registry: RegistryOption = None,
     run_dir: RunDirOption = None,
+    config: ConfigOption = None,
 ) -> int:
     """Register a backend until stopped.
 
@@ -107,7 +109,6 @@ def register(
     from discovery.cli.registration import Wanted
     from discovery.cli.supervise import Command, supervise
     from discovery.registrar import machine_id
-    from discovery.registry import RegistryURL
 
     argv: list[str] | None = context.meta[_COMMAND]
     if argv == []:
@@ -121,13 +122,13 @@ def register(
         checks = _checks(check, check_path, check_address, check_interval, check_timeout)
     except RecordError as error:
         raise ConfigError(str(error)) from None
-    RegistryURL.parse(registry)
-    wanted = Wanted(registry, backend, checks, whose, ttl, force=force)
+    settings = settings_of(config, registry=registry, run_dir=run_dir)
+    wanted = Wanted(settings.registry, backend, checks, whose, ttl, force=force)
     if argv is None:
-        run_until_signal(_register(wanted, timeout, run_dir))
+        run_until_signal(_register(wanted, timeout, settings))
         return 0
     stop_signals = {signal.SIGTERM, signal.SIGINT, *map(_signal, stop_signal or ())}
-    return supervise(Command(argv, drain, stop_signals), wanted, run_dir)
+    return supervise(Command(argv, drain, stop_signals), wanted, settings)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
@@ -179,12 +180,11 @@ def _signal(name: str) -> signal.Signals:
         raise ConfigError(f"--stop-signal {name!r} is none of {', '.join(known)}") from None
 
 
-async def _register(wanted: "Wanted", timeout: float, run_dir: Path | None) -> None:
+async def _register(wanted: "Wanted", timeout: float, settings: "Settings") -> None:
     import structlog
 
     from discovery.cli.registration import Registration, only_one, why_silent
     from discovery.logs import configure_logging
-    from discovery.registry import RegistryURL
 
     key = wanted.key
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -200,7 +200,7 @@ async def _register(wanted: "Wanted", timeout: float, run_dir: Path | None) -> N
     configure_logging("error")  # what keeps it from being registered at all is told once, at the end
     registry = registry_at(wanted.registry)
     registration = Registration(wanted, registry, structlog.get_logger(), changed)
-    with only_one(wanted, run_dir):
+    with only_one(wanted, settings.run_dir):
         running = asyncio.create_task(registration.run())
         passing = asyncio.create_task(registration.passing.wait())
         failing = asyncio.create_task(_tell_of_check(registration, key))
@@ -210,11 +210,11 @@ async def _register(wanted: "Wanted", timeout: float, run_dir: Path | None) -> N
             await asyncio.wait({first, running}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if first.done():
                 first.result()
-                start_logging()
+                start_logging(settings)
                 result(f"registered {key} at {wanted.backend.address} (ttl {wanted.ttl:g} s, owner {wanted.owner})")
             elif not running.done():
                 raise RegistryUnavailableError(
-                    f"{key} could not be registered at {RegistryURL.parse(wanted.registry)} within {timeout:g} s:"
+                    f"{key} could not be registered at {wanted.registry} within {timeout:g} s:"
                     f" {registration.problem or await why_silent(registry)}"
                 )
             await running

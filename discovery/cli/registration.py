@@ -18,14 +18,14 @@ from discovery.rundir import Lock, base_run_dir, lock
 
 if TYPE_CHECKING:
     from discovery.registrar import Status
-    from discovery.registry import Registry
+    from discovery.registry import Registry, RegistryURL
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be registered, where, and as whose."""
 
-    registry: str
+    registry: "RegistryURL"
     backend: Backend
     checks: tuple[Check, ...]
     owner: str

@@ -1,7 +1,6 @@
 """`discovery run`: plugins that follow the registry, and plugins that register what runs here."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.cli.console import note, result
-from discovery.cli.options import RunDirOption, TimeoutOption
+from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, overrides, start_logging
+from discovery.configfile import file_in_use
 from discovery.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,12 +25,9 @@ def _plugin_names() -> list[str]:
     return list(installed())
 
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", metavar="FILE", readable=False, envvar="DISCOVERY_CONFIG", help="Configuration, TOML."
-    ),
-]
+_OF_ANOTHER_DAEMON = ("consumers", "providers", "admin")
+"""What the file in use says of the daemon that is started by it alone: `run --plugin` runs beside that one."""
+
 PluginOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,21 +44,11 @@ SetOption = Annotated[
         "--set", metavar="INSTANCE.KEY=VALUE", help="Set one key of an instance, over the configuration. Repeatable."
     ),
 ]
-MaybeRegistryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--registry",
-        "-r",
-        metavar="URL",
-        envvar="DISCOVERY_REGISTRY",
-        help="Where backends are recorded, in place of the configuration's [registry]. Default: etcd://127.0.0.1:2379.",
-    ),
-]
 
 
 def run(
     config: ConfigOption = None,
-    registry: MaybeRegistryOption = None,
+    registry: RegistryOption = None,
     plugin: PluginOption = None,
     set_: SetOption = None,
     once: Annotated[bool, typer.Option("--once", help="Apply the current state and end.")] = False,
@@ -99,61 +86,56 @@ def run(
     SIGHUP, or a change of the configuration file, reads it again and restarts only what changed.
 
     \b
-    discovery run --plugin haproxy
+    discovery run
     discovery run --plugin haproxy --set haproxy.services.web.bind=0.0.0.0:80
     discovery run --plugin apache --plugin haproxy
-    discovery run --config /etc/discovery.toml
+    discovery run --config /etc/discovery/discovery.toml
     """
-    from discovery.config import Overrides, load_settings
+    from discovery.instances import load
 
-    overrides = Overrides(
-        registry=registry,
-        plugins=tuple(plugin or ()),
-        assignments=tuple(set_ or ()),
-        admin=admin,
-        run_dir=run_dir,
-        state_dir=state_dir,
-        log_level=os.environ.get("DISCOVERY_LOG_LEVEL") or None,
-        log_format=os.environ.get("DISCOVERY_LOG_FORMAT") or None,
-    )
     if once and dry_run:
         raise ConfigError("--once and --dry-run exclude each other")
     if replace and (once or dry_run):
         raise ConfigError(f"--replace and {'--once' if once else '--dry-run'} exclude each other")
 
-    def load() -> "Settings":
-        return load_settings(config, overrides)
-
-    settings = load()
-    _start_logging(settings)
+    given = overrides(
+        registry=registry,
+        admin=admin,
+        run_dir=run_dir,
+        state_dir=state_dir,
+        plugins=plugin or (),
+        assignments=set_ or (),
+    )
+    path = file_in_use(config)
+    leave_out = _OF_ANOTHER_DAEMON if plugin and config is None else ()
+    loaded = load(path, given, leave_out=leave_out)
+    start_logging(loaded[0])
     if once or dry_run:
-        return asyncio.run(_single_pass(settings, timeout, once=once))
-    return asyncio.run(_daemon(load, config, replace=replace))
+        return asyncio.run(_single_pass(*loaded, timeout, once=once))
+    return asyncio.run(_daemon(loaded, lambda: load(path, given, leave_out=leave_out), path, replace=replace))
 
 
-def _start_logging(settings: "Settings") -> None:
-    from discovery.logs import configure_logging
-
-    configure_logging(settings.log.level, settings.log.format)
-
-
-async def _daemon(load: Callable[[], "Settings"], config: Path | None, *, replace: bool) -> int:
+async def _daemon(
+    loaded: tuple["Settings", "Instances"],
+    load: Callable[[], tuple["Settings", "Instances"]],
+    config: Path | None,
+    *,
+    replace: bool,
+) -> int:
     import structlog
 
     from discovery.daemon import Daemon
 
-    return await Daemon(load, config, structlog.get_logger(), replace=replace).run()
+    return await Daemon(loaded, load, config, structlog.get_logger(), replace=replace).run()
 
 
-async def _single_pass(settings: "Settings", timeout: float, *, once: bool) -> int:
+async def _single_pass(settings: "Settings", instances: "Instances", timeout: float, *, once: bool) -> int:
     import structlog
 
-    from discovery.instances import build
     from discovery.once import apply_once, check_once
     from discovery.rundir import base_run_dir, run_dir_path
 
     log = structlog.get_logger()
-    instances = build(settings)
     run_dir = base_run_dir(settings.run_dir) if once else run_dir_path(settings.run_dir)
     if once:
         check_once(instances, run_dir, log)

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.cli.console import note, result
-from discovery.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption, TimeoutOption, registry_at
+from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, TimeoutOption, registry_at, settings_of
 
 if TYPE_CHECKING:
     from discovery.model import Rejected, Snapshot
+    from discovery.registry import RegistryURL
 
 
 def services(
     service: Annotated[str | None, typer.Argument(help="Only this service.")] = None,
     as_json: JsonOption = False,
     timeout: TimeoutOption = 10.0,
-    registry: RegistryOption = DEFAULT_REGISTRY,
+    registry: RegistryOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """List services, backends and rejected records.
 
@@ -28,7 +30,8 @@ def services(
     """
     from discovery.documents import snapshot_document
 
-    snapshot = asyncio.run(_current(registry, timeout))
+    url = settings_of(config, registry=registry).registry
+    snapshot = asyncio.run(_current(url, timeout))
     if service is not None:
         snapshot = _only(snapshot, service)
     if as_json:
@@ -42,21 +45,20 @@ def services(
     if backends:
         print_table(HEADER, [row(each) for each in backends], [each.state is State.DRAINING for each in backends])
     else:
-        note(f"no backends of {service!r}" if service is not None else "no backends")
-    if snapshot.rejected or snapshot.more_rejected:
-        _print_rejected(snapshot.rejected, snapshot.more_rejected, below=bool(backends))
+        note(f"no backends{f' of {service!r}' if service is not None else ''} in {url}")
+    if snapshot.rejected:
+        _print_rejected(snapshot.rejected, below=bool(backends))
 
 
-async def _current(url: str, timeout: float) -> "Snapshot":
+async def _current(url: "RegistryURL", timeout: float) -> "Snapshot":
     from discovery.errors import RegistryUnavailableError
     from discovery.once import current_snapshot
-    from discovery.registry import RegistryURL
 
     registry = registry_at(url)
     try:
         return await current_snapshot(registry, timeout)
     except RegistryUnavailableError as error:
-        raise RegistryUnavailableError(f"{RegistryURL.parse(url)}: {error}") from None
+        raise RegistryUnavailableError(f"{url}: {error}") from None
     finally:
         await registry.close()
 
@@ -66,10 +68,10 @@ def _only(snapshot: "Snapshot", service: str) -> "Snapshot":
 
     rejected = (each for each in snapshot.rejected if each.key.partition("/")[0] == service)
     backends = (each for each in snapshot.backends() if each.service == service)
-    return Snapshot.of(snapshot.revision, backends, rejected, snapshot.more_rejected)
+    return Snapshot.of(snapshot.revision, backends, rejected)
 
 
-def _print_rejected(rejected: Sequence["Rejected"], more: int, *, below: bool) -> None:
+def _print_rejected(rejected: Sequence["Rejected"], *, below: bool) -> None:
     from discovery.cli.records import rejected_line
 
     if below:
@@ -77,5 +79,3 @@ def _print_rejected(rejected: Sequence["Rejected"], more: int, *, below: bool) -
     result(f"Rejected records ({len(rejected)}):")
     for each in rejected:
         result(f"  {rejected_line(each)}")
-    if more:
-        result(f"  and {more} more in the registry, whose reasons are not kept")

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
@@ -14,6 +14,9 @@ from discovery.cli.console import note
 from discovery.cli.options import registry_at, start_logging
 from discovery.cli.registration import Registration, Wanted, only_one
 from discovery.signals import ONE_REQUEST
+
+if TYPE_CHECKING:
+    from discovery.config import Settings
 
 WITHDRAW_SECONDS = 2.0  # for the registry to answer, before the command is asked to stop all the same
 
@@ -27,27 +30,27 @@ class Command:
     stop_signals: Collection[signal.Signals]
 
 
-def supervise(command: Command, wanted: Wanted, run_dir: Path | None) -> int:
+def supervise(command: Command, wanted: Wanted, settings: "Settings") -> int:
     """Run the command, and keep it registered while it lives and passes its check. Returns its exit code."""
     environment = dict(os.environ)  # before a library is configured through ours
     signals = Signals()
     try:
-        return asyncio.run(_supervise(command, environment, signals, wanted, run_dir))
+        return asyncio.run(_supervise(command, environment, signals, wanted, settings))
     except BaseException:
         signals.release()
         raise
 
 
 async def _supervise(
-    command: Command, environment: Mapping[str, str], signals: Signals, wanted: Wanted, run_dir: Path | None
+    command: Command, environment: Mapping[str, str], signals: Signals, wanted: Wanted, settings: "Settings"
 ) -> int:
     import structlog
 
-    start_logging()
+    start_logging(settings)
     log = structlog.get_logger()
     registry = registry_at(wanted.registry)
     registration = Registration(wanted, registry, log)
-    with only_one(wanted, run_dir):
+    with only_one(wanted, settings.run_dir):
         try:
             child = Child(command.argv, environment, signals.mask_before)
         except CannotRunError as error:

@@ -8,19 +8,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from discovery.cli.console import abandon_stdout, note, result
-from discovery.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption, registry_at
+from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, registry_at, settings_of
 from discovery.cli.signals import run_until_signal
 from discovery.terminal import shows_colours
 
 if TYPE_CHECKING:
     from discovery.cli.records import ChangeSet
     from discovery.model import Rejected
+    from discovery.registry import RegistryURL
     from discovery.watcher import Observation
 
 _COLOURS = {"=": "\x1b[36m", "+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
 
 
-def watch(as_json: JsonOption = False, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+def watch(as_json: JsonOption = False, registry: RegistryOption = None, config: ConfigOption = None) -> None:
     """Follow every change as it happens.
 
     Never ends by itself; Ctrl-C or SIGTERM ends it.
@@ -33,17 +34,17 @@ def watch(as_json: JsonOption = False, registry: RegistryOption = DEFAULT_REGIST
     discovery watch
     discovery watch --json | jq .added
     """
-    run_until_signal(_watch(registry, as_json))
+    run_until_signal(_watch(settings_of(config, registry=registry).registry, as_json))
 
 
-async def _watch(url: str, as_json: bool) -> None:
+async def _watch(url: "RegistryURL", as_json: bool) -> None:
     from discovery.watcher import observe
 
     registry = registry_at(url)
     observations = observe(registry)
     _cancel_when_nobody_reads()
     try:
-        await _tell(observations, _print_json if as_json else _print_text)
+        await _tell(observations, url, _print_json if as_json else _print_text)
     except BrokenPipeError:
         abandon_stdout()
     finally:
@@ -51,11 +52,13 @@ async def _watch(url: str, as_json: bool) -> None:
         await registry.close()
 
 
-async def _tell(observations: AsyncIterator["Observation"], tell: Callable[["ChangeSet"], None]) -> None:
+async def _tell(
+    observations: AsyncIterator["Observation"], url: "RegistryURL", tell: Callable[["ChangeSet"], None]
+) -> None:
     from discovery.cli.records import change_set, rejected_line
 
     told = None
-    rejected: tuple[Rejected, ...] = ()
+    rejected: frozenset[Rejected] = frozenset()
     stale = False
     async for observation in observations:
         if observation.stale is not None:
@@ -67,13 +70,13 @@ async def _tell(observations: AsyncIterator["Observation"], tell: Callable[["Cha
             continue
         if changes := change_set(told, observation):
             tell(changes)
+            if told is None and not any(observation.snapshot.backends()):
+                note(f"no backends in {url} yet")
         told = observation.snapshot
-        if told.rejected is not rejected:
-            known = frozenset(rejected)
-            for each in told.rejected:
-                if each not in known:
-                    note(f"rejected {rejected_line(each)}")
-            rejected = told.rejected
+        now = frozenset(told.rejected)
+        for each in sorted(now - rejected, key=rejected_line):
+            note(f"rejected {rejected_line(each)}")
+        rejected = now
 
 
 def _print_json(changes: "ChangeSet") -> None:

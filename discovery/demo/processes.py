@@ -86,8 +86,9 @@ class Stage:
         return self._ending.enter_context(resource)
 
     def start_python(self, name: str, *arguments: str) -> Child:
-        """Start this Python with `arguments`, without our own environment's settings of discovery."""
+        """Start this Python with `arguments`, without this machine's own settings of discovery."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
+        environment["DISCOVERY_CONFIG"] = os.devnull
         path = self.directory / f"{name}.log"
         with path.open("wb") as output:
             process = subprocess.Popen(

@@ -1,11 +1,14 @@
 """Registry URLs: `scheme://[user[:password]@]host:port[,host:port...][/path][?option=value&...]`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from discovery.errors import ConfigError
+
+PASSWORD_VARIABLE = "DISCOVERY_REGISTRY_PASSWORD"  # noqa: S105
+"""The environment variable that holds the password of a registry whose URL names a user and no password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,19 @@ class RegistryURL:
             password=unquote(password) or None,
             options=MappingProxyType(options),
         )
+
+    @property
+    def text(self) -> str:
+        """All of the URL, the password included: what `parse` takes apart to an equal one. Not for logs."""
+        user, password = quote(self.username or "", safe=""), quote(self.password or "", safe="")
+        login = f"{user}{':' if password else ''}{password}@" if user or password else ""
+        query = f"?{urlencode(self.options)}" if self.options else ""
+        return f"{self.scheme}://{login}{','.join(self.endpoints)}{quote(self.path)}{query}"
+
+    def without_password(self) -> "RegistryURL":
+        """The same without a password and without a file that holds it."""
+        options = {name: value for name, value in self.options.items() if name != "password_file"}
+        return replace(self, password=None, options=MappingProxyType(options))
 
     def __str__(self) -> str:
         """The URL without its password and options."""

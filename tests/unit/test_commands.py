@@ -160,7 +160,7 @@ def test_two_that_claim_one_name_are_refused_and_both_named(install: Install, di
 
 def test_our_own_commands_win(install: Install, discovery: Discovery) -> None:
     install("third-party", GREETING, "services=greet")
-    assert discovery("services", "--registry", "memory://").stderr == "discovery: no backends\n"
+    assert discovery("services", "--registry", "memory://").stderr == "discovery: no backends in memory://\n"
     assert discovery("--help").stdout.count("\n  services ") == 1
 
 

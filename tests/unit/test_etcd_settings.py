@@ -6,7 +6,8 @@ import pytest
 
 from discovery.errors import AccessDeniedError, ConfigError
 from discovery.registry import RegistryURL, open_registry
-from discovery.registry.etcd.settings import PASSWORD_VARIABLE, Settings
+from discovery.registry.etcd.settings import Settings
+from discovery.registry.url import PASSWORD_VARIABLE
 
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KEY = b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"

@@ -3,7 +3,7 @@
 import grpc
 
 from discovery.errors import AccessDeniedError, LeaseLostError, RegistryError, RegistryUnavailableError
-from discovery.registry.etcd.settings import PASSWORD_VARIABLE
+from discovery.registry.url import PASSWORD_VARIABLE
 
 _ELSEWHERE = frozenset(
     {

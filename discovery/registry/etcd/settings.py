@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from discovery.errors import AccessDeniedError, ConfigError
-from discovery.registry.url import RegistryURL
+from discovery.registry.url import PASSWORD_VARIABLE, RegistryURL
 
-PASSWORD_VARIABLE = "DISCOVERY_REGISTRY_PASSWORD"  # noqa: S105
 DEFAULT_PORT = 2379
 DEFAULT_PREFIX = "/services"
 

@@ -13,13 +13,13 @@ import typer
 
 from discovery.codec import encode, key_of, validate
 from discovery.commands import (
-    ForceOption,
+    ConfigOption,
     OwnerOption,
     RegistryOption,
     ReplaceOption,
     RunDirOption,
     TtlOption,
-    drop_in_registry,
+    linked_registry,
     serve,
 )
 from discovery.errors import ConfigError, RecordError
@@ -64,10 +64,10 @@ def register_container(
     check_path: Annotated[str | None, typer.Option(metavar="PATH", help="What an http check asks for.")] = None,
     ttl: TtlOption = 10.0,
     owner: OwnerOption = None,
-    force: ForceOption = False,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
     replace: ReplaceOption = False,
+    config: ConfigOption = None,
 ) -> int:
     """Register a container's port for as long as the container runs.
 
@@ -90,7 +90,6 @@ def register_container(
     table: dict[str, Any] = {
         "plugin": "apache",
         "ttl": ttl,
-        "force": force,
         "weight": weight,
         "check": _check(check, check_path),
         "docker": {
@@ -107,7 +106,13 @@ def register_container(
     if host is not None:
         table |= {"address": backend.host, "loopback": _is_loopback(backend.host)}
     providers = {_instance(backend): table}
-    return serve(registry=drop_in_registry(registry), providers=providers, run_dir=run_dir, replace=replace)
+    return serve(
+        registry=registry or linked_registry(),
+        providers=providers,
+        run_dir=run_dir,
+        replace=replace,
+        config=config,
+    )
 
 
 def _check(type_: str | None, path: str | None) -> dict[str, str]:

@@ -16,12 +16,14 @@ import typer
 from discovery.addresses import is_loopback, is_unspecified
 from discovery.codec import parse_address, validate
 from discovery.commands import (
+    ConfigOption,
     JsonOption,
     RegistryOption,
     ReplaceOption,
     RunDirOption,
     StateDirOption,
-    drop_in_registry,
+    configured_admin,
+    linked_registry,
     note,
     print_table,
     result,
@@ -76,6 +78,7 @@ def ambassador(
     run_dir: RunDirOption = None,
     state_dir: StateDirOption = None,
     replace: ReplaceOption = False,
+    config: ConfigOption = None,
 ) -> int:
     """Listen on a fixed port, and carry TCP to whichever backends the registry names now.
 
@@ -93,11 +96,12 @@ def ambassador(
     binds = [_bind(address, number) for address in listen or ("0.0.0.0",)]  # noqa: S104 - as its original does
     listener = _listener(binds, service=service, balance=balance, hold=hold, idle=idle_timeout, proxy=send_proxy)
     return serve(
-        registry=drop_in_registry(registry),
+        registry=registry or linked_registry(),
         consumers={_instance("ambassador", binds): _table({service: listener}, workers, access_log)},
         run_dir=run_dir,
         state_dir=state_dir,
         replace=replace,
+        config=config,
     )
 
 
@@ -117,6 +121,7 @@ def forward(
     access_log: AccessLogOption = False,
     run_dir: RunDirOption = None,
     replace: ReplaceOption = False,
+    config: ConfigOption = None,
 ) -> int:
     """Listen on a fixed address, and carry TCP to another, without any registry.
 
@@ -137,16 +142,22 @@ def forward(
         consumers={_instance("forward", binds): _table({"forward": listener}, workers, access_log)},
         run_dir=run_dir,
         replace=replace,
+        config=config,
     )
 
 
 def connections(
     admin: Annotated[
-        str,
-        typer.Option(metavar="HOST:PORT", envvar="DISCOVERY_ADMIN", help="The admin endpoint of `discovery run`."),
-    ] = "127.0.0.1:9901",
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="DISCOVERY_ADMIN",
+            help="The admin endpoint of `discovery run`. Default: the configuration's admin, else 127.0.0.1:9901.",
+        ),
+    ] = None,
     consumer: Annotated[str | None, typer.Option(metavar="NAME", help="Only this consumer's. Default: all.")] = None,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """List the connections that a daemon carries now.
 
@@ -154,6 +165,8 @@ def connections(
     discovery connections
     discovery connections --consumer edge --json
     """
+    if admin is None:
+        admin = configured_admin(config)
     try:
         at, colon, number = admin.rpartition(":")
         host, port = parse_address(f"{_REACHED_AT.get(at, at)}:{number}" if colon else admin)

@@ -66,7 +66,7 @@ def test_services_of_one_name(start: Start, file_world: World) -> None:
     assert [each["key"] for each in document["rejected"]] == ["db/n"]
     code, lines, stderr = listing(start, "nope", "--registry", file_world.url)
     assert (code, lines) == (0, [])
-    assert stderr == "discovery: no backends of 'nope'\n"
+    assert stderr == f"discovery: no backends of 'nope' in {file_world.url}\n"
 
 
 def test_a_hostile_key_cannot_drive_the_terminal(start: Start, etcd_world: World) -> None:

@@ -1,0 +1,42 @@
+"""The configuration file: which one is in use, and its tables. Knows no setting."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from discovery.errors import ConfigError
+
+DEFAULT_FILE = Path("/etc/discovery/discovery.toml")
+FILE_VARIABLE = "DISCOVERY_CONFIG"
+
+
+def file_in_use(given: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The file to read: `given` (by `--config`), else the one that DISCOVERY_CONFIG names, else the default file.
+
+    None if neither is named and there is no default file. One that exists and may not be read is returned: reading it
+    says so, and nothing else is used in its place.
+    """
+    if given is not None:
+        return given
+    if named := environment.get(FILE_VARIABLE):
+        return Path(named)
+    try:
+        DEFAULT_FILE.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass
+    return DEFAULT_FILE
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tables of the file. Raises ConfigError, naming the file, if it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        way_out = "" if isinstance(error, FileNotFoundError) else "; ask for permission, or name another with --config"
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{way_out}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
