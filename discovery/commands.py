@@ -30,6 +30,7 @@ __all__ = [
     "LINK_ADDRESS",
     "LINK_PORT",
     "ConfigOption",
+    "ForceOption",
     "JsonOption",
     "OwnerOption",
     "RegistryOption",
@@ -72,6 +73,7 @@ StateDirOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Take over from the same command that runs already, if it does.")
 ]
+ForceOption = Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")]
 OwnerOption = Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")]
 
 

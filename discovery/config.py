@@ -91,6 +91,7 @@ class ProviderTable(InstanceTable):
     owner: Annotated[str, AfterValidator(_owner)] | None = Field(
         None, description="Who registers; by default this machine and the instance. No two that live may share it"
     )
+    force: bool = Field(False, description="Take each key over, once, from another live owner")
 
 
 class FileSettings(PluginConfig):
@@ -130,6 +131,7 @@ class ProviderSettings:
     owner: str | None
     options: Mapping[str, Any]
     place: str
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +343,7 @@ def _consumer(name: str, raw: Mapping[str, Any], place: str) -> ConsumerSettings
 
 def _provider(name: str, raw: Mapping[str, Any], place: str) -> ProviderSettings:
     core, options = _split_table(ProviderTable, raw, place, ("providers", name))
-    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place)
+    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place, core.force)
 
 
 def _split_table(model: type[M], raw: Mapping[str, Any], place: str, at: tuple[str, str]) -> tuple[M, dict[str, Any]]:

@@ -19,12 +19,16 @@ def record(backend: Backend) -> dict[str, Any]:
 
 
 def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as JSON has it: revision, services by name, and rejected records with their reasons."""
-    return {
+    """A snapshot as JSON has it: revision, services by name, rejected records with their reasons.
+
+    `more_rejected`, there only if it is not 0, is how many rejections there are besides those listed.
+    """
+    document = {
         "revision": snapshot.revision,
         "services": {name: [record(each) for each in service.backends] for name, service in snapshot.services.items()},
         "rejected": [rejected_document(each) for each in snapshot.rejected],
     }
+    return {**document, "more_rejected": snapshot.more_rejected} if snapshot.more_rejected else document
 
 
 def rejected_document(rejected: Rejected) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The exceptions that callers may meet. Every message names the thing and, where there is one, the way out."""
 
+from typing import Self
+
 
 class DiscoveryError(Exception):
     """Any failure that the framework reports on purpose."""
@@ -38,7 +40,16 @@ class AccessDeniedError(RegistryError):
 
 
 class OwnedByAnotherError(RegistryError):
-    """The key belongs to another live owner, and was left alone."""
+    """The key belongs to another live owner, and was left alone. `owner` is its name, None if that is not known."""
+
+    owner: str | None = None
+
+    @classmethod
+    def of(cls, key: str, holder: str, owner: str | None) -> Self:
+        """The error that names the key, who holds it (`holder`, in words) and the way out."""
+        error = cls(f"the record {key!r} belongs to {holder}: remove it there, choose another id, or force it")
+        error.owner = owner
+        return error
 
 
 class LeaseLostError(RegistryError):

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.lastgood import LastGood
-from discovery.model import Snapshot
+from discovery.model import Rejected, Snapshot
 from discovery.registry import Registry, RegistryURL
 from discovery.watcher import Observation, observe
 
@@ -113,13 +113,17 @@ class Following:
     def _take(self, snapshot: Snapshot) -> None:
         if snapshot is self.snapshot:
             return
-        known = set(self.snapshot.rejected) if self.snapshot else set()
-        for rejected in snapshot.rejected:
+        before = self.snapshot.rejected if self.snapshot else ()
+        if snapshot.rejected is not before:  # it is not compared for each of many changes
+            self._report_rejected(snapshot.rejected, frozenset(before))
+        self.snapshot = snapshot
+        self._publish(snapshot)
+
+    def _report_rejected(self, rejections: Iterable[Rejected], known: Collection[Rejected]) -> None:
+        for rejected in rejections:
             if rejected not in known:
                 what = "record rejected" if rejected.field is None else f"field {rejected.field!r} ignored"
                 self._log.warning(what, key=rejected.key, reason=rejected.reason)
-        self.snapshot = snapshot
-        self._publish(snapshot)
 
     async def _remember(self, last_good: LastGood) -> None:
         """A registry that neither answers nor fails must not keep us from serving."""

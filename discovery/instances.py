@@ -97,4 +97,4 @@ def _provider(settings: ProviderSettings) -> ProviderInstance:
     made_of = plugins.provider_class(settings.plugin)
     options = validate_options(settings, made_of.Config)
     owner = settings.owner or f"{machine_id()}/{settings.name}"
-    return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner)
+    return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner, settings.force)

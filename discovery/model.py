@@ -108,15 +108,23 @@ class Rejected:
 class Snapshot:
     """Every service at one registry revision: a pure function of the registry's contents there.
 
-    `services` is ordered by name and holds no service without backends.
+    `services` is ordered by name and holds no service without backends. `rejected` has the details of some rejected
+    records, `more_rejected` is how many rejections there are besides.
     """
 
     revision: int
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     rejected: tuple[Rejected, ...] = ()
+    more_rejected: int = 0
 
     @classmethod
-    def of(cls, revision: int, backends: Iterable[Backend], rejected: Iterable[Rejected] = ()) -> "Snapshot":
+    def of(
+        cls,
+        revision: int,
+        backends: Iterable[Backend],
+        rejected: Iterable[Rejected] = (),
+        more_rejected: int = 0,
+    ) -> "Snapshot":
         """Build a snapshot from backends in any order."""
         groups: dict[str, list[Backend]] = {}
         for backend in backends:
@@ -126,6 +134,7 @@ class Snapshot:
             revision,
             MappingProxyType(services),
             tuple(sorted(rejected, key=lambda r: (r.key, r.field or ""))),
+            more_rejected,
         )
 
     def backends(self) -> Iterator[Backend]:

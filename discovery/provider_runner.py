@@ -37,7 +37,8 @@ class ProviderStatus(PluginStatus):
 class ProviderInstance:
     """A provider as configured: its name, its plugin, how to make it, and how it is registered.
 
-    `ttl` is how many seconds its records outlive it; `owner` whose they are.
+    `ttl` is how many seconds its records outlive it; `owner` whose they are; `force` takes each key
+    over from another live owner, once.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ProviderInstance:
     config: PluginConfig
     ttl: float = 10.0
     owner: str = ""
+    force: bool = False
 
 
 class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
@@ -81,7 +83,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         return instance.provider(instance.config, Context(instance.name, self._run_dir, self._log))
 
     def _is_still(self, instance: ProviderInstance) -> bool:
-        # Its owner and TTL matter to the registry alone.
+        # What else differs matters to the registry alone.
         now = self._instance
         same = (now.provider, now.config) == (instance.provider, instance.config)
         return same and not self._is_over()

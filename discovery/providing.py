@@ -123,9 +123,9 @@ class Providing:
         if dead:
             self._runner = self._new_runner()
             self._runner.start()
-        elif replace(instance, owner=before.owner, ttl=before.ttl) != before:
+        elif replace(instance, owner=before.owner, ttl=before.ttl, force=before.force) != before:
             self._runner.reconfigure(instance)
-        if registry is not self._registry or (instance.owner, instance.ttl) != (before.owner, before.ttl):
+        if registry is not self._registry or _registered_as(instance) != _registered_as(before):
             self._registry = registry
             await self._register_anew(another_owner=instance.owner != before.owner)
         elif not dead:
@@ -181,7 +181,9 @@ class Providing:
 
     def _register(self) -> None:
         instance, log = self._instance, self._log.bind(provider=self._instance.name)
-        registrar = Registrar(self._registry, instance.owner, instance.ttl, log, changed=lambda _: self._report())
+        registrar = Registrar(
+            self._registry, instance.owner, instance.ttl, log, force=instance.force, changed=lambda _: self._report()
+        )
         registrar.set(self._wanted or ())
         self._registrar = registrar
         self._keeping.append(asyncio.create_task(self._keep(registrar)))
@@ -227,6 +229,10 @@ class Providing:
         status = self._registrar.status
         refused = {key for key, error in status.failing.items() if isinstance(error, OwnedByAnotherError | RecordError)}
         return set(map(key_of, self._wanted)) <= status.registered | refused
+
+
+def _registered_as(instance: ProviderInstance) -> tuple[str, float, bool]:
+    return instance.owner, instance.ttl, instance.force
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

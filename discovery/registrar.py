@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
@@ -22,13 +23,14 @@ from discovery.codec import key_of
 from discovery.errors import (
     DiscoveryError,
     LeaseLostError,
+    OwnedByAnotherError,
     RecordError,
     RegistryError,
     RegistryUnavailableError,
     describe,
 )
 from discovery.model import Backend
-from discovery.registry import Lease, Registry
+from discovery.registry import Lease, Registry, TellsWhenFree
 
 _FIRST_DELAY = 0.2
 _MOST_DELAY = 10.0
@@ -54,8 +56,8 @@ class Registrar:
 
     `set` says which; `run` makes it so and keeps it so until it is cancelled. Before the first `set` nothing is written
     or removed. Once the first set stands, what an earlier run of the owner left and nobody wants is removed. A registry
-    that is away is retried; a key that is refused (another live owner holds it, say) is retried every `ttl` seconds,
-    and does not hinder its neighbours.
+    that is away is retried. A key that another live owner holds is watched, and registered once it is free. Any refused
+    key is retried every `ttl` seconds, and does not hinder its neighbours.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Registrar:
         among: Collection[str] | None = None,
         changed: Callable[[Status], None] = lambda status: None,
     ) -> None:
-        """Prepare. `changed` is called with each new status; `force` takes keys from other owners.
+        """Prepare. `changed` is called with each new status; `force` takes each key from another owner, once.
 
         `among` are the only keys that the owner may ever want, if they are known: the registry is then not searched
         for what an earlier run left.
@@ -79,6 +81,7 @@ class Registrar:
         self._ttl = ttl
         self._log = log
         self._force = force
+        self._stood: set[str] = set()
         self._among = among
         self._unswept = True
         self._changed = changed
@@ -149,11 +152,12 @@ class Registrar:
 
     async def _keep_equal(self, leases: list[Lease], stands: asyncio.Event) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
-        self._records = records = _Records(leases[-1], self._force)
+        self._records = records = _Records(leases[-1], self._may_force)
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         while True:
             self._wake.clear()
             wait: float | None = None
+            refused: list[str] = []
             try:
                 if self._told:
                     failing = await records.become(self._wanted, self._wake.is_set)
@@ -165,15 +169,38 @@ class Registrar:
                     del leases[:-1]
                     stands.set()
                     wait = self._ttl if failing else None
+                    refused = [key for key, error in failing.items() if isinstance(error, OwnedByAnotherError)]
                     retries = delays(_FIRST_DELAY, _MOST_DELAY)
             except LeaseLostError as error:
                 return str(error)
             except RegistryError as error:
                 wait = _pause(retries, error)
                 self._report_outage(records.written, error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
+            await self._pause(wait, leases[-1], refused)
+
+    async def _pause(self, wait: float | None, lease: Lease, refused: Collection[str]) -> None:
+        """Wait until there is another set, one of the `refused` keys is free, or `wait` seconds have passed."""
+        reasons = {asyncio.ensure_future(self._wake.wait())}
+        if refused and isinstance(lease, TellsWhenFree):
+            reasons.add(asyncio.ensure_future(self._until_free(lease, refused)))
+        try:
+            await asyncio.wait(reasons, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in reasons:
+                task.cancel()
+            await asyncio.wait(reasons)
+
+    async def _until_free(self, lease: TellsWhenFree, refused: Collection[str]) -> Literal[True]:
+        try:
+            await lease.until_free(refused)
+        except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
+            self._log.debug("refused keys cannot be watched, they are retried", reason=describe(error), every=self._ttl)
+            await asyncio.sleep(self._ttl)
+        return True
+
+    def _may_force(self, key: str) -> bool:
+        # Two registrars that both force must not take a key from each other for ever.
+        return self._force and key not in self._stood
 
     async def _sweep(self, lease: Lease, stands: asyncio.Event) -> None:
         """Remove, once, what an earlier run left: once everything stands, and beside all else, as it may take long."""
@@ -217,6 +244,7 @@ class Registrar:
 
     def _update(self, written: Mapping[str, Backend], failing: Mapping[str, DiscoveryError]) -> None:
         standing = frozenset(written.keys() & self._wanted.keys() - failing.keys())
+        self._stood |= standing
         before, self.status = self.status, Status(standing, MappingProxyType(dict(failing)))
         for key in sorted(self.status.registered - before.registered):
             self._log.info("registered", key=key)
@@ -227,7 +255,7 @@ class Registrar:
 class _Records:
     """The records under one lease, and what it takes for them to be those that are wanted."""
 
-    def __init__(self, lease: Lease, force: bool) -> None:
+    def __init__(self, lease: Lease, force: Callable[[str], bool]) -> None:
         """Begin with none."""
         self.written: dict[str, Backend] = {}
         """What stands for sure."""
@@ -280,7 +308,7 @@ class _Records:
             del self._tried[key]
         else:
             self._tried[key] = backend
-            await self._lease.put(backend, force=self._force)
+            await self._lease.put(backend, force=self._force(key))
             self.written[key] = backend
 
 

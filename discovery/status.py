@@ -101,7 +101,7 @@ def _metrics(status: DaemonStatus) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "discovery_rejected_records",
             "Records or fields refused in the latest snapshot",
-            value=len(snapshot.rejected),
+            value=len(snapshot.rejected) + snapshot.more_rejected,
         )
         backends = GaugeMetricFamily(
             "discovery_backends", "Backends of a service in the latest snapshot", labels=("service", "state")

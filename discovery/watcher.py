@@ -7,6 +7,7 @@ from types import MappingProxyType
 from discovery.codec import decode
 from discovery.model import Backend, Rejected, Service, Snapshot
 from discovery.registry import Delta, Registry, RegistryEvent, Reset, Stale
+from discovery.rejections import Rejections
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class SnapshotBuilder:
         """Begin without a snapshot: not synced, which is not the same as empty."""
         self.snapshot: Snapshot | None = None
         self._services: dict[str, Service] = {}
-        self._rejected: dict[str, tuple[Rejected, ...]] = {}
+        self._rejections = Rejections()
 
     def apply(self, event: RegistryEvent) -> Observation:
         """Take one event in. Raises ValueError for a Delta before the first Reset, or one that goes back."""
@@ -49,9 +50,10 @@ class SnapshotBuilder:
                 return Observation(self.snapshot)
 
     def _listing(self, revision: int, records: Mapping[str, bytes]) -> Snapshot:
-        self._rejected = {}
+        self._rejections = Rejections()
         backends = [backend for key, value in records.items() if (backend := self._decode(key, value))]
-        snapshot = Snapshot.of(revision, backends, self._all_rejected())
+        rejections = self._rejections
+        snapshot = Snapshot.of(revision, backends, rejections.detailed, rejections.more)
         self._services = dict(snapshot.services)
         return snapshot
 
@@ -60,9 +62,8 @@ class SnapshotBuilder:
     ) -> Snapshot:
         # None stands for "no such backend any more": deleted, or replaced by a record that is rejected.
         changed: dict[str, dict[str, Backend | None]] = {}
-        rejections_before = [self._rejected.get(key) for key in (*deletes, *puts)]
         for key in deletes:
-            self._rejected.pop(key, None)
+            self._rejections.drop(key)
             name, _, id_ = key.partition("/")
             changed.setdefault(name, {})[id_] = None
         for key, value in puts.items():
@@ -78,22 +79,16 @@ class SnapshotBuilder:
         if any(name not in snapshot.services for name in changed):
             services = dict(sorted(services.items()))
         self._services = services
-        same = rejections_before == [self._rejected.get(key) for key in (*deletes, *puts)]
-        return Snapshot(revision, MappingProxyType(services), snapshot.rejected if same else self._all_rejected())
+        rejections = self._rejections
+        return Snapshot(revision, MappingProxyType(services), rejections.detailed, rejections.more)
 
     def _decode(self, key: str, value: bytes) -> Backend | None:
         record = decode(key, value)
         if isinstance(record, Rejected):
-            self._rejected[key] = (record,)
+            self._rejections.put(key, (record,))
             return None
-        if record.ignored:
-            self._rejected[key] = record.ignored
-        else:
-            self._rejected.pop(key, None)
+        self._rejections.put(key, record.ignored)
         return record.backend
-
-    def _all_rejected(self) -> tuple[Rejected, ...]:
-        return tuple(rejected for key in sorted(self._rejected) for rejected in self._rejected[key])
 
 
 async def observe(registry: Registry) -> AsyncGenerator[Observation, None]:

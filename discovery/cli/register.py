@@ -89,7 +89,7 @@ def register(
             metavar="SIGNAL", help="Withdraw before this one is passed on, too, as for TERM and INT; may be repeated."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take the key over from another live owner.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")] = False,
     owner: Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")] = None,
     timeout: TimeoutOption = 10.0,
     registry: RegistryOption = None,

@@ -46,8 +46,8 @@ def services(
         print_table(HEADER, [row(each) for each in backends], [each.state is State.DRAINING for each in backends])
     else:
         note(f"no backends{f' of {service!r}' if service is not None else ''} in {url}")
-    if snapshot.rejected:
-        _print_rejected(snapshot.rejected, below=bool(backends))
+    if snapshot.rejected or snapshot.more_rejected:
+        _print_rejected(snapshot.rejected, snapshot.more_rejected, below=bool(backends))
 
 
 async def _current(url: "RegistryURL", timeout: float) -> "Snapshot":
@@ -68,10 +68,10 @@ def _only(snapshot: "Snapshot", service: str) -> "Snapshot":
 
     rejected = (each for each in snapshot.rejected if each.key.partition("/")[0] == service)
     backends = (each for each in snapshot.backends() if each.service == service)
-    return Snapshot.of(snapshot.revision, backends, rejected)
+    return Snapshot.of(snapshot.revision, backends, rejected, snapshot.more_rejected)
 
 
-def _print_rejected(rejected: Sequence["Rejected"], *, below: bool) -> None:
+def _print_rejected(rejected: Sequence["Rejected"], more: int, *, below: bool) -> None:
     from discovery.cli.records import rejected_line
 
     if below:
@@ -79,3 +79,5 @@ def _print_rejected(rejected: Sequence["Rejected"], *, below: bool) -> None:
     result(f"Rejected records ({len(rejected)}):")
     for each in rejected:
         result(f"  {rejected_line(each)}")
+    if more:
+        result(f"  and {more} more in the registry, whose reasons are not kept")

@@ -58,7 +58,7 @@ async def _tell(
     from discovery.cli.records import change_set, rejected_line
 
     told = None
-    rejected: frozenset[Rejected] = frozenset()
+    rejected: tuple[Rejected, ...] = ()
     stale = False
     async for observation in observations:
         if observation.stale is not None:
@@ -73,10 +73,12 @@ async def _tell(
             if told is None and not any(observation.snapshot.backends()):
                 note(f"no backends in {url} yet")
         told = observation.snapshot
-        now = frozenset(told.rejected)
-        for each in sorted(now - rejected, key=rejected_line):
-            note(f"rejected {rejected_line(each)}")
-        rejected = now
+        if told.rejected is not rejected:
+            known = frozenset(rejected)
+            for each in told.rejected:
+                if each not in known:
+                    note(f"rejected {rejected_line(each)}")
+            rejected = told.rejected
 
 
 def _print_json(changes: "ChangeSet") -> None:

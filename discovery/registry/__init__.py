@@ -1,6 +1,6 @@
 """Where backends are recorded: the protocol every registry implements, and how one is opened by URL."""
 
-from discovery.registry.base import Delta, Lease, Registry, RegistryEvent, Reset, Stale
+from discovery.registry.base import Delta, Lease, Registry, RegistryEvent, Reset, Stale, TellsWhenFree
 from discovery.registry.schemes import RegistryFactory, open_registry
 from discovery.registry.url import RegistryURL
 
@@ -13,5 +13,6 @@ __all__ = [
     "RegistryURL",
     "Reset",
     "Stale",
+    "TellsWhenFree",
     "open_registry",
 ]

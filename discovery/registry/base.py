@@ -5,7 +5,7 @@ Keys are relative to the registry's prefix: `<service>/<id>`. Values are bytes; 
 
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from discovery.model import Backend
 
@@ -76,6 +76,21 @@ class Lease(Protocol):
 
     async def close(self) -> None:
         """Withdraw every record of the lease and end it. Idempotent; gives up quietly if no member answers."""
+
+
+@runtime_checkable
+class TellsWhenFree(Protocol):
+    """What a `Lease` may offer besides: to wait until a key that it was refused is free.
+
+    Without it a registrar tries a refused key again every TTL.
+    """
+
+    async def until_free(self, keys: Collection[str]) -> None:
+        """Wait until the record of at least one of `keys` is absent, or has expired, so that a put may succeed.
+
+        Returns at once if one is free already. It may return without reason, and it need not notice everything: the
+        registrar puts again after a TTL in any case. Raises as `put` does if the keys cannot be watched.
+        """
 
 
 class Registry(Protocol):

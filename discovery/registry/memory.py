@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -156,7 +157,7 @@ class MemoryLease:
             record = decode(key, there)
             owner = record.owner if isinstance(record, Record) else None
             if owner != self.owner:
-                raise OwnedByAnotherError(f"{key} belongs to {owner or 'an unnamed owner'} and was left alone")
+                raise OwnedByAnotherError.of(key, repr(owner) if owner else "an unnamed owner", owner)
         if there != value or not ours:
             self._registry.change({key: value}, holder=self)
 
@@ -176,6 +177,13 @@ class MemoryLease:
         stale = ours.difference(keep) if among is None else ours.intersection(among).difference(keep)
         self._registry.change({}, stale)
         return frozenset(stale)
+
+    async def until_free(self, keys: Collection[str]) -> None:
+        """See `TellsWhenFree.until_free`."""
+        async with aclosing(self._registry.watch()) as events:
+            async for _ in events:
+                if not self._registry.records.keys() >= set(keys):
+                    return
 
     async def lost(self) -> str:
         """See `Lease.lost`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from discovery.codec import MAX_VALUE, Record, decode, encode, key_of
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RecordError
-from discovery.registry import Lease, Registry
+from discovery.registry import Lease, Registry, TellsWhenFree
 from discovery.testing.builders import backend
 from discovery.testing.follower import contents, following
 
@@ -175,6 +175,33 @@ class RegistryContract:
                 record = decode(KEY, (await contents(registry))[KEY])
                 assert isinstance(record, Record)
                 assert (record.owner, record.backend.weight) == ("second", 9)
+
+        self._run(check)
+
+    def test_a_lease_that_tells_when_a_refused_key_is_free_tells_so(self) -> None:
+        """Point 4. A lease that is not `TellsWhenFree` passes: the registrar then tries again every TTL."""
+        keys = {KEY, "web/other"}
+
+        async def check(registry: Registry) -> None:
+            first = await registry.open_lease("first", self.ttl)
+            async with self._lease(self._another(), "second") as second, self._lease(registry, "other") as other:
+                if not isinstance(second, TellsWhenFree):
+                    return
+                await other.put(backend(id="other"))
+                for by_itself in (True, False):
+                    await first.put(backend())
+                    waiting = asyncio.ensure_future(second.until_free(keys))
+                    await other.put(backend(id="other", weight=2))  # what is written frees nothing
+                    assert not (await asyncio.wait({waiting}, timeout=0.5))[0]
+                    await (first.delete(backend()) if by_itself else self.remove(KEY))
+                    await asyncio.wait_for(waiting, 15)
+                    await asyncio.wait_for(second.until_free(keys), 15)  # it is free already
+                async with self._lease(registry, "third") as third:
+                    await third.put(backend(id="third"))
+                    waiting = asyncio.ensure_future(second.until_free({"web/third"}))
+                    await self.expire(third)
+                    await asyncio.wait_for(waiting, 15)
+            await first.close()
 
         self._run(check)
 

@@ -43,13 +43,13 @@ def start(tmp_path: Path, docker_engine: DockerEngine) -> Iterator[Start]:
     """Starts it on the engine, with variables; nothing outlives the test."""
     started: list[Registering] = []
 
-    def start(*arguments: str, **variables: str) -> Registering:
+    def start(*arguments: str, run_dir: Path | None = None, **variables: str) -> Registering:
         log_path = tmp_path / f"log-{len(started)}"
         command = [sys.executable, "-m", "discovery", "register-container", *arguments]
         environment = {**os.environ, "DOCKER_HOST": docker_engine.url, **variables}
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--run-dir", str(tmp_path / "run")],
+                [*command, "--run-dir", str(run_dir or tmp_path / "run")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -136,3 +136,17 @@ def test_a_second_one_of_the_same_container_is_refused(
     assert second.process.wait(30) == 1
     assert f"process {first.process.pid}" in second.log
     assert first.stop() == 0
+
+
+def test_a_key_of_another_owner_is_refused_unless_it_is_forced(
+    start: Start, docker_engine: DockerEngine, registry: RegistryHistory, tmp_path: Path
+) -> None:
+    """Point 4."""
+    docker_engine.run("web-1")
+    arguments = ("web-1", "80", "web", "--registry", registry.url)
+    start(*arguments, "--owner", "first")
+    becomes(registry, "web/web-1", owner="first")
+    refused = start(*arguments, "--owner", "second", run_dir=tmp_path / "second")
+    eventually_sync(lambda: "'web/web-1' belongs to 'first'" in refused.log, timeout=30)
+    start(*arguments, "--owner", "third", "--force", run_dir=tmp_path / "third")
+    becomes(registry, "web/web-1", owner="third")

@@ -26,9 +26,13 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def registering(
-    registry: MemoryRegistry, *backends: Backend, force: bool = False, among: Collection[str] | None = None
+    registry: MemoryRegistry,
+    *backends: Backend,
+    force: bool = False,
+    among: Collection[str] | None = None,
+    ttl: float = 0.05,
 ) -> AsyncIterator[Registrar]:
-    registrar = Registrar(registry, "me", 0.05, structlog.get_logger(), force=force, among=among)
+    registrar = Registrar(registry, "me", ttl, structlog.get_logger(), force=force, among=among)
     registrar.set(backends)
     running = asyncio.create_task(registrar.run())
     try:

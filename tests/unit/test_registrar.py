@@ -133,6 +133,63 @@ def test_force_takes_it() -> None:
     asyncio.run(scenario())
 
 
+def test_it_takes_a_key_by_force_once_and_leaves_it_to_who_takes_it_back() -> None:
+    """Point 4. Two that force would take it from each other for ever."""
+
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        async with registering(registry, A, B, force=True) as registrar:
+            await becomes(registry, A, B)
+            registry.put_raw("web/a", OTHERS)
+            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+            await becomes(registry, B)
+            assert registry.records["web/a"] == OTHERS
+
+    asyncio.run(scenario())
+
+
+class _PlainLease:
+    """A lease as the protocol asks for it, and no more: it cannot tell when a key is free."""
+
+    def __init__(self, lease: MemoryLease) -> None:
+        self.owner, self.ttl = lease.owner, lease.ttl
+        self.put, self.delete, self.sweep = lease.put, lease.delete, lease.sweep
+        self.lost, self.close = lease.lost, lease.close
+
+
+class _PlainRegistry(MemoryRegistry):
+    async def open_lease(self, owner: str, ttl: float) -> _PlainLease:  # type: ignore[override]
+        return _PlainLease(await super().open_lease(owner, ttl))
+
+
+def test_a_refused_key_is_tried_again_every_ttl_where_the_registry_cannot_tell_when_it_is_free() -> None:
+    """Point 4."""
+
+    async def scenario() -> None:
+        registry = _PlainRegistry()
+        registry.put_raw("web/a", OTHERS)
+        async with registering(registry, A, B) as registrar:
+            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+            registry.delete_raw("web/a")
+            await becomes(registry, A, B)
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_key_is_registered_the_moment_it_is_free() -> None:
+    """Point 4."""
+
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        registry.put_raw("web/a", OTHERS)
+        async with registering(registry, A, B, ttl=3600) as registrar:
+            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+            registry.delete_raw("web/a")
+            await becomes(registry, A, B)
+
+    asyncio.run(scenario())
+
+
 def test_a_registry_that_is_away_at_first_gets_it_later() -> None:
     async def scenario() -> None:
         registry = MemoryRegistry()

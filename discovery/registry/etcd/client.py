@@ -7,7 +7,7 @@ from typing import Final
 
 from discovery.backoff import delays
 from discovery.errors import ConfigError, RegistryUnavailableError
-from discovery.registry.etcd.connection import Connection
+from discovery.registry.etcd.connection import Connection, Stream
 from discovery.registry.etcd.failures import MemberUnavailableError, reason
 from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
@@ -65,6 +65,10 @@ class Client:
                 if clock() + wait >= deadline:
                     raise self.none_answers(error) from None
                 await asyncio.sleep(wait)
+
+    async def open(self, method: Method) -> Stream:
+        """Open a stream to the member that answered last. Raises as `Connection.open` does."""
+        return await self._connection(self.settings.endpoints[self._at]).open(method, ATTEMPT_SECONDS)
 
     def connect(self, endpoint: str) -> Connection:
         """A new connection to a member, for its caller to close."""

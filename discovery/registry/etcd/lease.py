@@ -92,6 +92,10 @@ class EtcdLease:
         self._raise_if_lost()
         return await self._records.sweep(keep, among)
 
+    async def until_free(self, keys: Collection[str]) -> None:
+        """Wait until one of `keys`, which was refused, is absent: one watch on these keys alone."""
+        await self._records.until_free(keys)
+
     async def lost(self) -> str:
         """Wait until the lease, or a record under it, is gone or taken over, and return why."""
         return await asyncio.shield(self._lost)

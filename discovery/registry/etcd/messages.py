@@ -38,7 +38,8 @@ message TxnResponse { ResponseHeader header = 1; bool succeeded = 2; repeated Re
 
 message WatchRequest { WatchCreateRequest create_request = 1; WatchProgressRequest progress_request = 3; }
 message WatchCreateRequest {
-  bytes key = 1; bytes range_end = 2; int64 start_revision = 3; bool progress_notify = 4; bool fragment = 8; }
+  bytes key = 1; bytes range_end = 2; int64 start_revision = 3; bool progress_notify = 4; repeated int32 filters = 5;
+  bool fragment = 8; }
 message WatchProgressRequest { }
 message WatchResponse {
   ResponseHeader header = 1; int64 watch_id = 2; bool created = 3; bool canceled = 4; int64 compact_revision = 5;
@@ -63,9 +64,11 @@ Message = Any
 PUT: Final = 0
 DELETE: Final = 1
 EQUAL: Final = 0
+GREATER: Final = 1
 TARGET_CREATE: Final = 1
 TARGET_MOD: Final = 2
 TARGET_LEASE: Final = 4
+NO_PUTS: Final = 0  # a filter of a watch
 
 
 def _load() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from discovery.registry.etcd.messages import (
     RequestOp,
     TxnRequest,
 )
+from discovery.registry.etcd.removals import until_removed
 
 _PUT_ATTEMPTS = 10
 _CHUNK = 100  # etcd takes 128 operations in one transaction unless told otherwise
@@ -128,15 +129,16 @@ class Records:
                     return f"the record {key!r} was taken over by {_describe(key, kvs[0])}"
         return None
 
+    async def until_free(self, keys: Collection[str]) -> None:
+        """Wait until one of `keys` is absent. Raises as Client.call does if they cannot be watched."""
+        await until_removed(self._client, [self._prefix + key.encode() for key in keys])
+
     def _under_lease(self, name: bytes) -> Message:
         return Compare(result=EQUAL, target=TARGET_LEASE, key=name, lease=self._lease)
 
     def _refuse_another(self, key: str, existing: Message) -> None:
         if existing.lease != self._lease and _owner(key, existing) != self._owner:
-            raise OwnedByAnotherError(
-                f"the record {key!r} belongs to {_describe(key, existing)}:"
-                " remove it there, choose another id, or force it"
-            )
+            raise OwnedByAnotherError.of(key, _describe(key, existing), _owner(key, existing))
 
 
 def _owner(key: str, existing: Message) -> str | None:

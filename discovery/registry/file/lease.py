@@ -19,6 +19,9 @@ from discovery.registry.file.directory import clock, held, unavailable
 
 _BEATS = 3
 """Heartbeats in one TTL."""
+_LOOK_SECONDS = 0.1
+_LOOK_SHARE = 10  # looking at very many refused keys takes at most a tenth of a processor
+_CERTAINLY = 0.05  # seconds: what has expired here must have expired for the put that follows
 
 
 class FileLease:
@@ -48,6 +51,15 @@ class FileLease:
     async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         """See `Lease.sweep`."""
         return await asyncio.to_thread(self._sweep, keep, among)
+
+    async def until_free(self, keys: Collection[str]) -> None:
+        """See `TellsWhenFree.until_free`. Looks at the files again and again."""
+        ahead = await asyncio.to_thread(self._clock_ahead)
+        while True:
+            began = time.monotonic()
+            if await asyncio.to_thread(self._any_free, keys, ahead):
+                return
+            await asyncio.sleep(max(_LOOK_SECONDS, _LOOK_SHARE * (time.monotonic() - began)))
 
     async def lost(self) -> str:
         """See `Lease.lost`."""
@@ -98,7 +110,23 @@ class FileLease:
         owner, ttl = (record.owner, record.ttl) if isinstance(record, Record) else (None, None)
         if owner == self.owner or (ttl is not None and clock(root) - there.modified > ttl):
             return
-        raise OwnedByAnotherError(f"{key} belongs to {owner or 'an unnamed owner'} and was left alone")
+        raise OwnedByAnotherError.of(key, repr(owner) if owner else "an unnamed owner", owner)
+
+    def _clock_ahead(self) -> float:
+        with held(self._root) as root:
+            return clock(root) - time.monotonic()
+
+    def _any_free(self, keys: Collection[str], ahead: float) -> bool:
+        with held(self._root) as root:
+            now = time.monotonic() + ahead - _CERTAINLY
+            return any(self._is_free(root, key, now) for key in keys)
+
+    def _is_free(self, root: int, key: str, now: float) -> bool:
+        there = self._read(root, key)
+        if there is None:
+            return True
+        record = decode(key, there.value)
+        return isinstance(record, Record) and record.ttl is not None and now - there.modified > record.ttl
 
     def _delete(self, key: str) -> None:
         with held(self._root) as root:

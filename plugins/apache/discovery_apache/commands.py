@@ -14,6 +14,7 @@ import typer
 from discovery.codec import encode, key_of, validate
 from discovery.commands import (
     ConfigOption,
+    ForceOption,
     OwnerOption,
     RegistryOption,
     ReplaceOption,
@@ -64,6 +65,7 @@ def register_container(
     check_path: Annotated[str | None, typer.Option(metavar="PATH", help="What an http check asks for.")] = None,
     ttl: TtlOption = 10.0,
     owner: OwnerOption = None,
+    force: ForceOption = False,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
     replace: ReplaceOption = False,
@@ -90,6 +92,7 @@ def register_container(
     table: dict[str, Any] = {
         "plugin": "apache",
         "ttl": ttl,
+        "force": force,
         "weight": weight,
         "check": _check(check, check_path),
         "docker": {

@@ -82,6 +82,26 @@ def test_another_live_owners_key_is_refused_unless_forced(start: Start, world: W
     assert first.stop() == 0
 
 
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_refused_key_is_registered_the_moment_it_is_free(
+    start: Start, world: World, tmp_path: Path, end: signal.Signals
+) -> None:
+    """Point 4. Its own ttl of ten minutes would be the time until it is tried again."""
+    watch = start("watch", "--json", "--registry", world.url)
+    watch.line()
+    arguments = ["--id", "x", "--registry", world.url, "--check", "none"]
+    first = start("register", "web", "127.0.0.1:1", "--owner", "first", "--ttl", "2", *arguments)
+    assert first.line()
+    assert watch.json()["added"]
+    arguments += ["--run-dir", str(tmp_path / "other"), "--", "sleep", "600"]
+    second = start("register", "web", "127.0.0.1:2", "--owner", "second", "--ttl", "600", *arguments)
+    eventually_sync(lambda: "'web/x' belongs to 'first'" in second.stderr, timeout=30)
+    first.stop(end)
+    assert [each["port"] for each in watch.json()["removed"]] == [1]
+    assert [each["port"] for each in watch.json()["added"]] == [2]
+    assert second.stop() == 128 + signal.SIGTERM
+
+
 def test_a_key_that_somebody_deletes_comes_back(start: Start, world: World) -> None:
     watch = start("watch", "--json", "--registry", world.url)
     watch.line()

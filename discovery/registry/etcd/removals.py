@@ -1,0 +1,74 @@
+"""Waiting until one of some keys is removed: a watch on these keys alone, which skips every put."""
+
+import asyncio
+from collections.abc import Sequence
+
+from discovery.registry.etcd.client import Client, rounds
+from discovery.registry.etcd.connection import Stream
+from discovery.registry.etcd.failures import MemberUnavailableError, explain
+from discovery.registry.etcd.messages import (
+    DELETE,
+    GREATER,
+    NO_PUTS,
+    TARGET_CREATE,
+    TXN,
+    WATCH,
+    Compare,
+    TxnRequest,
+    WatchCreateRequest,
+    WatchRequest,
+)
+
+_CHUNK = 100  # etcd takes 128 operations in one transaction unless told otherwise
+
+
+async def until_removed(client: Client, names: Sequence[bytes]) -> None:
+    """Wait until one of `names` is absent. A member that fails is left for another.
+
+    Raises what `Client.call` raises for a refusal.
+    """
+    retries = rounds()
+    while True:
+        try:
+            await _watch(client, names)
+        except MemberUnavailableError:
+            await asyncio.sleep(next(retries))
+        else:
+            return
+
+
+async def _watch(client: Client, names: Sequence[bytes]) -> None:
+    stream = await client.open(WATCH)
+    # Beside reading: a member that cannot write its answers takes no more requests.
+    asking = asyncio.ensure_future(_ask(stream, names))
+    try:
+        created = 0
+        while True:
+            response = await stream.receive()
+            if response.canceled:
+                raise explain(stream.endpoint, None, response.cancel_reason or "the watch was canceled")
+            if any(event.type == DELETE for event in response.events):
+                return
+            created += response.created
+            # Once everything is watched: what was removed before no watch tells.
+            if response.created and created == len(names) and not await _all_there(client, names):
+                return
+    finally:
+        stream.close()
+        asking.cancel()
+
+
+async def _ask(stream: Stream, names: Sequence[bytes]) -> None:
+    for name in names:
+        await stream.send(WatchRequest(create_request=WatchCreateRequest(key=name, filters=[NO_PUTS])))
+
+
+async def _all_there(client: Client, names: Sequence[bytes]) -> bool:
+    for start in range(0, len(names), _CHUNK):
+        there = [
+            Compare(result=GREATER, target=TARGET_CREATE, key=name, create_revision=0)
+            for name in names[start : start + _CHUNK]
+        ]
+        if not (await client.call(TXN, TxnRequest(compare=there))).succeeded:
+            return False
+    return True
