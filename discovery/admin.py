@@ -4,13 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
-from discovery.documents import record, snapshot_document
+from discovery.documents import names_document, record, snapshot_document
 from discovery.errors import ConfigError, describe
 from discovery.isolation import PluginStatus
 from discovery.plugin import Sample
@@ -23,6 +24,7 @@ Consumers = Callable[[], Mapping[str, Runner]]
 
 ANSWER_SECONDS = 2.0
 """How long a consumer has to answer before it is gone on without."""
+_MOST_UNRESOLVED = 20
 
 
 class Admin:
@@ -72,13 +74,15 @@ class Admin:
         )
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        # An unreachable registry is reported but is no illness: to be restarted for it would lose what we serve.
+        # An unreachable registry, or name server, is reported but is no illness: to be restarted for it would lose
+        # what we serve.
         status = self._status()
         healthy = not status.problems
         document = {
             "status": "ok" if healthy else "failing",
             "problems": status.problems,
             "registry": _registry(status),
+            "unresolved": _unresolved(status),
             "config_error": status.config_error,
         }
         return web.json_response(document, status=200 if healthy else 503)
@@ -103,7 +107,8 @@ class Admin:
         if status.snapshot is None:
             error = "no snapshot yet" if status.followed else "the registry is not followed: there is no consumer"
             return web.json_response({**document, "error": error}, status=503)
-        return web.json_response({**document, **snapshot_document(status.snapshot)})
+        names = names_document(status.addresses, status.unresolved)
+        return web.json_response({**document, **snapshot_document(status.snapshot), **names})
 
     async def _consumers(self, _: web.Request) -> web.Response:
         return web.json_response({"consumers": [_consumer(each) for each in self._status().consumers]})
@@ -145,6 +150,13 @@ def _registry(status: DaemonStatus) -> dict[str, Any]:
         "snapshot_age_seconds": _rounded(status.snapshot_age),
         "snapshot_from_disk": status.snapshot_from_disk,
     }
+
+
+def _unresolved(status: DaemonStatus) -> dict[str, str]:
+    """The backends whose host names are a problem, a few of them: `/api/snapshot` has all."""
+    problems = {"/".join(key): problem for key, problem in islice(status.unresolved.items(), _MOST_UNRESOLVED)}
+    more = len(status.unresolved) - len(problems)
+    return problems | ({"...": f"and {more} more"} if more else {})
 
 
 def _consumer(each: ConsumerStatus) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from discovery.instances import Instances
 from discovery.isolation import Phase
 from discovery.lastgood import state_dir
 from discovery.logs import configure_logging
-from discovery.model import Snapshot
 from discovery.provider_runner import ProviderInstance
 from discovery.providing import Providing
 from discovery.registry import Registry
+from discovery.resolving import Resolved, Resolving
 from discovery.rundir import base_run_dir
 from discovery.runner import Instance, Runner
 from discovery.signals import on_stop
@@ -60,7 +60,8 @@ class Daemon:
         self._run_dir = base_run_dir(self._settings.run_dir)
         self._consumers: dict[str, Runner] = {}
         self._providers: dict[str, Providing] = {}
-        self._following = Following(log, self._offer, self._wake)
+        self._resolving = Resolving(log, self._offer)
+        self._following = Following(log, self._resolving.take, self._wake)
         self._inheritance = Inheritance()
         self._replace = replace
         self._counter = Counter(
@@ -91,6 +92,8 @@ class Daemon:
             snapshot_from_disk=following.from_disk,
             stale=following.stale,
             resets=following.resets,
+            addresses=self._resolving.latest.addresses if self._resolving.latest is not None else {},
+            unresolved=self._resolving.problems,
             consumers=tuple(consumer.status for consumer in self._consumers.values()),
             providers=tuple(provider.status for provider in self._providers.values()),
             config_error=self._config_error,
@@ -131,9 +134,7 @@ class Daemon:
             reloads.cancel()
             await asyncio.wait({reloads}, timeout=CLOSE_DEADLINE)
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
-            await asyncio.gather(
-                self._stop_instances(list(self._consumers), list(self._providers)), self._following.stop()
-            )
+            await asyncio.gather(self._stop_instances(list(self._consumers), list(self._providers)), self._unfollow())
             await self._close(self._registry)
             await self._stop_admin()
             self._counter.close()
@@ -200,7 +201,7 @@ class Daemon:
         for provider in providers:
             provider.leave()
         joins = [provider.join(provider.stop_seconds) for provider in providers]
-        await asyncio.gather(self._following.stop(), self._stop_admin(), *joins)
+        await asyncio.gather(self._unfollow(), self._stop_admin(), *joins)
         await self._close(self._registry)
         sockets = [*self._inheritance.take()]
         for hands_over in (False, True):  # these last: from then on what connects to them waits
@@ -229,7 +230,7 @@ class Daemon:
             settings = self._settings
             await self._following.follow(self._registry, settings.registry, state_dir(settings.state_dir))
         else:
-            await self._following.stop()
+            await self._unfollow()
         changed = await asyncio.gather(*(self._provide(instance) for instance in instances.providers.values()))
         return [
             *consumers,
@@ -241,8 +242,8 @@ class Daemon:
         runner = self._consumers.get(name)
         if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
             runner = self._consumers[name] = Runner(instance, self._run_dir, self._log, self._wake, self._inheritance)
-            if self._following.snapshot is not None:
-                runner.offer(self._following.snapshot)
+            if (latest := self._resolving.latest) is not None:
+                runner.offer(latest.snapshot, latest.addresses)
             runner.start()
         elif runner.instance != instance:
             runner.reconfigure(instance)
@@ -274,9 +275,13 @@ class Daemon:
             if not in_time:
                 self._log.error(f"{kind} did not stop in time and was abandoned", **{kind: name})
 
-    def _offer(self, snapshot: Snapshot) -> None:
+    async def _unfollow(self) -> None:
+        await self._following.stop()
+        await self._resolving.close()
+
+    def _offer(self, resolved: Resolved) -> None:
         for runner in self._consumers.values():
-            runner.offer(snapshot)
+            runner.offer(resolved.snapshot, resolved.addresses)
 
     def _wake(self) -> None:
         """Look at how they are; from any thread."""

@@ -1,8 +1,9 @@
 """The JSON form of backends and snapshots: one for the command line and the admin endpoint."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from discovery.model import Backend, Rejected, Snapshot
+from discovery.model import Addresses, Backend, Rejected, Snapshot
 
 
 def record(backend: Backend) -> dict[str, Any]:
@@ -34,3 +35,13 @@ def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
 def rejected_document(rejected: Rejected) -> dict[str, Any]:
     """A rejected record: key, reason, and the one field that was ignored (null: all of it was)."""
     return {"key": rejected.key, "reason": rejected.reason, "field": rejected.field}
+
+
+def names_document(addresses: Addresses, unresolved: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """What became of host names as JSON has it: the addresses by `host:port`, and the backends with a problem."""
+    return {
+        "addresses": {f"{host}:{port}": list(found) for (host, port), found in sorted(addresses.items())},
+        "unresolved": [
+            {"service": service, "id": id_, "problem": problem} for (service, id_), problem in unresolved.items()
+        ],
+    }

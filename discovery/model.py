@@ -20,6 +20,11 @@ _RUN_LENGTH = 64
 
 T = TypeVar("T")
 
+Endpoint = tuple[str, int]
+"""A host name and a port."""
+Addresses = Mapping[Endpoint, tuple[str, ...]]
+"""The IP addresses of each endpoint for which any is known, in the order in which to try them."""
+
 
 class State(StrEnum):
     """Whether a backend may be given new work."""
@@ -54,6 +59,12 @@ class Backend:
     def address(self) -> str:
         """`host:port`, an IPv6 host in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether `host` is a host name, which has to be looked up, and not an IP address."""
+        # By the validation of records a name has no colon, and its last part is not a number.
+        return ":" not in self.host and not self.host.rpartition(".")[2].isdigit()
 
     @property
     def accepts_work(self) -> bool:

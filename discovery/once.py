@@ -17,6 +17,7 @@ from discovery.model import Snapshot, diff
 from discovery.plugin import Candidate, Context, Inventory, Update
 from discovery.provider_runner import ProviderInstance, admit
 from discovery.registry import Registry
+from discovery.resolving import Resolved
 from discovery.runner import Instance
 from discovery.watcher import observe
 
@@ -60,9 +61,9 @@ def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -
 
 
 async def apply_once(
-    instances: Iterable[Instance], snapshot: Snapshot, run_dir: Path, log: FilteringBoundLogger
+    instances: Iterable[Instance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
 ) -> dict[str, str]:
-    """Apply `snapshot` to each consumer; what failed, by name, with the reason."""
+    """Apply a snapshot to each consumer; what failed, by name, with the reason."""
     failed = {}
     for instance in instances:
         context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
@@ -71,7 +72,7 @@ async def apply_once(
                 consumer = instance.consumer(instance.config, context)
                 try:
                     await consumer.setup()
-                    await consumer.apply(Update(snapshot, None, diff(None, snapshot)))
+                    await consumer.apply(_first(resolved))
                 finally:
                     await consumer.teardown()
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -80,7 +81,7 @@ async def apply_once(
 
 
 async def preview(
-    instances: Iterable[Instance], snapshot: Snapshot, run_dir: Path, log: FilteringBoundLogger
+    instances: Iterable[Instance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
 ) -> dict[str, str | DiscoveryError]:
     """What each consumer would change, as a diff, or why it cannot tell. Touches nothing."""
     results: dict[str, str | DiscoveryError] = {}
@@ -88,10 +89,14 @@ async def preview(
         context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
         try:
             consumer = instance.consumer(instance.config, context)
-            results[instance.name] = await consumer.preview(Update(snapshot, None, diff(None, snapshot)))
+            results[instance.name] = await consumer.preview(_first(resolved))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             results[instance.name] = DiscoveryError(describe(error))
     return results
+
+
+def _first(resolved: Resolved) -> Update:
+    return Update(resolved.snapshot, None, diff(None, resolved.snapshot), resolved.addresses)
 
 
 async def survey(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger
 
 from discovery.checks import Check
-from discovery.model import Backend, Changes, Snapshot
+from discovery.model import Addresses, Backend, Changes, Snapshot
 
 
 class PluginConfig(BaseModel):
@@ -26,11 +26,26 @@ C = TypeVar("C", bound=PluginConfig)
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The whole desired state, and what changed since this consumer last succeeded (`previous`)."""
+    """The whole desired state, and what changed since this consumer last succeeded (`previous`).
+
+    `addresses` are those of the backends that are registered by host name, as the core has looked them up. When one
+    changes there is another `apply`, of the same snapshot and without `changes`. None: nothing was looked up.
+    """
 
     snapshot: Snapshot
     previous: Snapshot | None
     changes: Changes
+    addresses: Addresses | None = None
+
+    def addresses_of(self, backend: Backend) -> tuple[str, ...]:
+        """The IP addresses of a backend of the snapshot, in the order in which to try them.
+
+        Those that take connections come first. Empty: its host name has no address (yet). Where nothing was looked up,
+        `Backend.host` as it is.
+        """
+        if self.addresses is None or not backend.is_named:
+            return (backend.host,)
+        return self.addresses.get((backend.host, backend.port), ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,8 @@ def _observer(manager: pluggy.PluginManager) -> type[AnyConsumer]:
         async def apply(self, update: Update) -> None:
             changes: Changes = update.changes
             snapshot: Snapshot = update.snapshot
+            if update.previous is not None and not changes:
+                return  # only an address has changed
             manager.hook.discovery_backends_changed(changes=changes, snapshot=snapshot)
 
         async def preview(self, update: Update) -> str:

@@ -18,7 +18,7 @@ from discovery.errors import DiscoveryError, describe
 from discovery.figures import admit
 from discovery.inheritance import Identity, Inheritance
 from discovery.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
-from discovery.model import Snapshot, diff
+from discovery.model import Addresses, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
 
 FINISH_GRACE = 2.0
@@ -59,6 +59,14 @@ class Instance:
     quiet_period: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Desired:
+    """What a consumer is to apply."""
+
+    snapshot: Snapshot
+    addresses: Addresses | None
+
+
 class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
     """One consumer, isolated. An apply in progress is given a moment when it is to stop, then cancelled."""
 
@@ -74,9 +82,9 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
         super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed)
-        self._offered: Snapshot | None = None
+        self._offered: _Desired | None = None
         self._behind_since = 0.0
-        self._applied: Snapshot | None = None
+        self._applied: _Desired | None = None
         self._apply_requested = False
         self._inheritance = inheritance or Inheritance()
         self._offers: Mapping[Identity, socket.socket] = {}
@@ -94,15 +102,18 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         applied, offered = self._applied, self._offered
         return replace(
             super().status,
-            offered_revision=None if offered is None else offered.revision,
+            offered_revision=None if offered is None else offered.snapshot.revision,
             behind_since=None if offered is applied else self._behind_since,
         )
 
-    def offer(self, snapshot: Snapshot) -> None:
-        """Make `snapshot` the one to apply next, in place of any that still waits. Returns at once."""
+    def offer(self, snapshot: Snapshot, addresses: Addresses | None = None) -> None:
+        """Make `snapshot` the one to apply next, in place of any that still waits. Returns at once.
+
+        `addresses` are those of its backends that are registered by host name, where they were looked up.
+        """
         if self._offered is self._applied:
             self._behind_since = time.monotonic()
-        self._offered = snapshot
+        self._offered = _Desired(snapshot, addresses)
         self._wake.set()
 
     def request_apply(self) -> None:
@@ -240,10 +251,10 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
                 instance, anyway, not_before = latest, True, 0.0
             if self._apply_requested:
                 self._apply_requested, anyway, not_before = False, True, 0.0
-            snapshot = self._offered
-            due = snapshot is not None and (anyway or snapshot is not self._applied)
-            if snapshot is not None and due and time.monotonic() >= not_before:
-                if await self._apply(consumer, snapshot, anyway=anyway):
+            desired = self._offered
+            due = desired is not None and (anyway or desired is not self._applied)
+            if desired is not None and due and time.monotonic() >= not_before:
+                if await self._apply(consumer, desired, anyway=anyway):
                     waits, not_before, anyway = delays(), 0.0, False
                 else:
                     # How far it got nobody knows, so that even what was applied before must be applied.
@@ -260,25 +271,26 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
                 not_before = time.monotonic() + instance.quiet_period
         return None
 
-    async def _apply(self, consumer: AnyConsumer, snapshot: Snapshot, *, anyway: bool) -> bool:
-        previous = self._applied
+    async def _apply(self, consumer: AnyConsumer, desired: "_Desired", *, anyway: bool) -> bool:
+        before, snapshot = self._applied, desired.snapshot
+        previous = before.snapshot if before is not None else None
         changes = diff(previous, snapshot)
-        if previous is not None and not changes and not anyway:
-            self._applied = snapshot
+        if before is not None and not changes and before.addresses == desired.addresses and not anyway:
+            self._applied = desired
             self._report(applied_revision=snapshot.revision)
             return True
         begun = time.monotonic()
         self._enter(Phase.APPLYING)
         try:
             async with self._turn:
-                await consumer.apply(Update(snapshot, previous, changes))
+                await consumer.apply(Update(snapshot, previous, changes, desired.addresses))
         except BaseException as error:
             if self._ends_us(error):
                 raise
             self._fail("apply failed", error)
             return False
         took = time.monotonic() - begun
-        self._applied = snapshot
+        self._applied = desired
         self._report(
             Phase.WAITING,
             applied_revision=snapshot.revision,

@@ -3,15 +3,16 @@
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+from types import MappingProxyType
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
 from discovery.checks import Verdict
 from discovery.isolation import Phase
-from discovery.model import Snapshot, State
+from discovery.model import Addresses, Snapshot, State
 from discovery.plugin import Sample
 from discovery.providing import ProvidingStatus
 from discovery.runner import ConsumerStatus
@@ -23,7 +24,8 @@ class DaemonStatus:
 
     `followed` is whether a consumer asks for the registry to be followed at all; `stale` is why it cannot be now.
     `snapshot_from_disk` marks a snapshot that an earlier run remembered and this one has not yet seen confirmed;
-    `snapshot_time` is when it was last known to be true.
+    `snapshot_time` is when it was last known to be true. `addresses` are those of backends that are registered by host
+    name, `unresolved` is what is wrong with the names, by the backends' services and ids.
     """
 
     registry: str
@@ -33,6 +35,8 @@ class DaemonStatus:
     snapshot_from_disk: bool = False
     stale: str | None = None
     resets: int = 0
+    addresses: Addresses = field(default_factory=lambda: MappingProxyType({}))
+    unresolved: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
     consumers: tuple[ConsumerStatus, ...] = ()
     providers: tuple[ProvidingStatus, ...] = ()
     config_error: str | None = None
@@ -111,6 +115,11 @@ def _metrics(status: DaemonStatus) -> Iterator[Metric]:
             backends.add_metric((name, State.ACTIVE.value), active)
             backends.add_metric((name, State.DRAINING.value), len(service.backends) - active)
         yield backends
+        yield GaugeMetricFamily(
+            "discovery_unresolved_backends",
+            "Backends whose host name cannot be looked up now, whether or not its last addresses stand",
+            value=len(status.unresolved),
+        )
     yield from _consumer_metrics(status.consumers)
     yield from _provider_metrics(status.providers)
     yield GaugeMetricFamily(

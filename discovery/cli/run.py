@@ -15,8 +15,8 @@ from discovery.errors import ConfigError
 if TYPE_CHECKING:
     from discovery.config import Settings
     from discovery.instances import Instances
-    from discovery.model import Snapshot
     from discovery.once import Survey
+    from discovery.resolving import Resolved
 
 
 def _plugin_names() -> list[str]:
@@ -139,8 +139,8 @@ async def _single_pass(settings: "Settings", instances: "Instances", timeout: fl
     run_dir = base_run_dir(settings.run_dir) if once else run_dir_path(settings.run_dir)
     if once:
         check_once(instances, run_dir, log)
-        snapshot = await _snapshot(settings, timeout)
-        failures = await apply_once(instances.consumers.values(), snapshot, run_dir, log)
+        resolved = await _resolved(settings, timeout)
+        failures = await apply_once(instances.consumers.values(), resolved, run_dir, log)
     else:
         failures = await _dry_run(settings, instances, run_dir, timeout)
     failures |= instances.broken
@@ -159,8 +159,8 @@ async def _dry_run(settings: "Settings", instances: "Instances", run_dir: Path, 
     log = structlog.get_logger()
     failures = {}
     if instances.consumers:
-        snapshot = await _snapshot(settings, timeout)
-        for name, previewed in (await preview(instances.consumers.values(), snapshot, run_dir, log)).items():
+        resolved = await _resolved(settings, timeout)
+        for name, previewed in (await preview(instances.consumers.values(), resolved, run_dir, log)).items():
             if isinstance(previewed, str):
                 result(previewed.rstrip("\n") if previewed else f"# {name}: nothing would change")
             else:
@@ -174,9 +174,10 @@ async def _dry_run(settings: "Settings", instances: "Instances", run_dir: Path, 
     return failures
 
 
-async def _snapshot(settings: "Settings", timeout: float) -> "Snapshot":
+async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
     from discovery import plugins
     from discovery.once import current_snapshot
+    from discovery.resolving import resolve
 
     registry = plugins.open_registry(settings.registry)
     try:
@@ -185,7 +186,10 @@ async def _snapshot(settings: "Settings", timeout: float) -> "Snapshot":
         await registry.close()
     for rejected in snapshot.rejected:
         note(f"{rejected.key}: {rejected.reason}")
-    return snapshot
+    resolved, unresolved = await resolve(snapshot, timeout)
+    for (service, id_), problem in unresolved.items():
+        note(f"{service}/{id_}: {problem}")
+    return resolved
 
 
 def _print_survey(name: str, surveyed: "Survey") -> None:

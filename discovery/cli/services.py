@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,9 @@ from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, Time
 if TYPE_CHECKING:
     from discovery.model import Rejected, Snapshot
     from discovery.registry import RegistryURL
+
+LOOKUP_SECONDS = 2.0
+"""How long the host names of backends may take to be looked up."""
 
 
 def services(
@@ -48,6 +51,11 @@ def services(
         note(f"no backends{f' of {service!r}' if service is not None else ''} in {url}")
     if snapshot.rejected or snapshot.more_rejected:
         _print_rejected(snapshot.rejected, snapshot.more_rejected, below=bool(backends))
+    if any(each.is_named for each in backends):
+        from discovery.resolving import resolve
+
+        _, unresolved = asyncio.run(resolve(snapshot, min(timeout, LOOKUP_SECONDS)))
+        _print_unresolved(unresolved)
 
 
 async def _current(url: "RegistryURL", timeout: float) -> "Snapshot":
@@ -81,3 +89,11 @@ def _print_rejected(rejected: Sequence["Rejected"], more: int, *, below: bool) -
         result(f"  {rejected_line(each)}")
     if more:
         result(f"  and {more} more in the registry, whose reasons are not kept")
+
+
+def _print_unresolved(unresolved: Mapping[tuple[str, str], str]) -> None:
+    if unresolved:
+        result("")
+        result(f"Host names that this machine cannot look up ({len(unresolved)}):")
+    for key, problem in unresolved.items():
+        result(f"  {'/'.join(key)}: {problem}")

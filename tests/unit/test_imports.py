@@ -16,8 +16,8 @@ CORE = ROOT / "discovery"
 LAYERS = (
     {"model", "errors"},
     {"codec", "plugin", "registry"},
-    {"checker", "isolation"},
-    {"watcher", "runner", "provider_runner", "registrar"},
+    {"checker", "isolation", "names"},
+    {"resolving", "watcher", "runner", "provider_runner", "registrar"},
     {"plugins", "config", "following", "providing"},
     {"daemon"},
     {"cli"},
@@ -29,7 +29,9 @@ NEVER = {
     "runner": {"registry", "codec", "watcher", "checker", "provider_runner"},
     "provider_runner": {"registry", "watcher", "runner", "registrar"},
     "registrar": {"runner", "provider_runner", "watcher", "plugin"},
-    "following": {"runner", "provider_runner", "registrar"},
+    "names": {"registry", "codec", "plugin"},
+    "resolving": {"registry", "runner", "watcher", "following"},
+    "following": {"resolving", "runner", "provider_runner", "registrar"},
     "providing": {"runner", "watcher"},
 }
 PLACES = {
