@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -185,6 +186,41 @@ def test_a_second_one_at_the_same_address_is_refused_and_others_are_not(
     start_command("ambassador", "web", str(another), "--registry", directory.url)
     answered_by(another, "it")
     assert name_at(port) == "it"
+
+
+def test_when_it_is_stopped_idle_connections_end_at_once_and_busy_ones_have_time(
+    start_command: StartCommand, directory: Directory, named: Serve
+) -> None:
+    """Point 13. Docker kills what has not ended ten seconds after it was told to stop."""
+    directory.put("web", named("it").port)
+    port, other = free_port(), free_port()
+    run = start_command("ambassador", "web", str(port), "--workers", "2", "--registry", directory.url)
+    with ExitStack() as stack:
+        idle = []
+        for _ in range(8):
+            client = stack.enter_context(connect(port))
+            idle.append(stack.enter_context(client.makefile("rb")))
+            client.sendall(b"ping")
+            assert idle[-1].read(7) == b"it\nping"
+        begun = time.monotonic()
+        assert run.stop() == 0
+        took = time.monotonic() - begun
+        assert [each.read() for each in idle] == [b""] * len(idle)
+    assert took < 10, took
+    run = start_command("ambassador", "web", str(other), "--registry", directory.url)
+    with connect(other) as busy, busy.makefile("rb") as answers, connect(other) as idler:
+        assert answers.read(3) == b"it\n"
+        assert idler.recv(10) == b"it\n"
+        run.process.terminate()
+        idler.settimeout(0.1)
+        while True:
+            busy.sendall(b"ping")
+            assert answers.read(4) == b"ping"
+            with suppress(TimeoutError):
+                assert idler.recv(1) == b""
+                break
+        assert run.process.poll() is None
+    assert run.process.wait(TIMEOUT) == 0
 
 
 # forward

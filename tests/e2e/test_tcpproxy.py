@@ -285,6 +285,8 @@ def test_connections_have_time_to_finish_when_the_daemon_stops(
         daemon.process.terminate()
 
         def refused() -> bool:
+            client.sendall(b"x")  # an idle connection would be closed
+            assert client.recv(1) == b"x"
             with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT):
                 return False
             return True

@@ -82,7 +82,7 @@ def ambassador(
 ) -> int:
     """Listen on a fixed port, and carry TCP to whichever backends the registry names now.
 
-    Runs until Ctrl-C or SIGTERM; connections then have half a minute to finish.
+    Runs until Ctrl-C or SIGTERM; idle connections are closed then, the others have half a minute to finish.
 
     \b
     discovery ambassador redis 6379

@@ -42,6 +42,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         self._snapshot: Snapshot | None = None
         self._targets: Targets = {}
         self._set_up = False
+        self._handed_over = False
         self._left_out: tuple[str, ...] = ()
         self._behind: str | None = None
         self._turn = asyncio.Lock()
@@ -114,14 +115,15 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         await self._stop_ticking()
         async with self._turn:
             await self._workers.stop(self.config.grace)
+            self._handed_over = True
             listening, self._listening = self._listening, {}
         return tuple(each.sock for each in listening.values())
 
     async def teardown(self) -> None:
-        """Let connections finish, up to `grace`; then end the workers."""
+        """Close idle connections, unless a successor serves their clients; let the others finish, up to `grace`."""
         await self._stop_ticking()
         await self._names.close()
-        await self._workers.stop(self.config.grace)
+        await self._workers.stop(self.config.grace, end_idle=not self._handed_over)
         for listening in self._listening.values():
             # One that was inherited is offered to the next setup if this one failed.
             listening.close(for_good=self._set_up or not listening.inherited)

@@ -27,7 +27,8 @@ def send(channel: socket.socket, message: Mapping[str, Any], descriptors: Sequen
     frame = memoryview(encode(message))
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sent = channel.sendmsg([frame], rights)
-    channel.sendall(frame[sent:])
+    if sent < len(frame):  # even an empty rest raises once the other side has obeyed and gone
+        channel.sendall(frame[sent:])
 
 
 class Reader:

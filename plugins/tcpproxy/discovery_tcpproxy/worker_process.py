@@ -107,11 +107,14 @@ class WorkerProcess:
         self.report = {key: value for key, value in report.items() if key not in ("re", "connections", "more")}
         return report
 
-    async def stop(self, grace: float) -> None:
-        """Let it stop accepting, and end when its connections have, after `grace` seconds in any case."""
+    async def stop(self, grace: float, *, end_idle: bool = False) -> None:
+        """Let it stop accepting, and end when its connections have, after `grace` seconds in any case.
+
+        With `end_idle` it closes those that are idle.
+        """
         async with self._telling:
             self._sockets, self._asked, self._stopped = {}, None, True
-            await self._ask("stop", {"grace": grace})
+            await self._ask("stop", {"grace": grace, "end_idle": end_idle})
 
     def kill(self) -> None:
         """End it at once."""

@@ -112,13 +112,16 @@ class Workers:
         answers = await asyncio.gather(*map(one, workers), return_exceptions=True)
         return [(worker, each) for worker, each in zip(workers, answers, strict=True) if isinstance(each, Mapping)]
 
-    async def stop(self, grace: float) -> None:
-        """Let all stop accepting; they end when their connections have, after `grace` seconds in any case."""
+    async def stop(self, grace: float, *, end_idle: bool = False) -> None:
+        """Let all stop accepting; they end when their connections have, after `grace` seconds in any case.
+
+        With `end_idle` they close those that are idle.
+        """
         self._stopping = True
         for place in self._places:
             if place.keeper is not None and (place.worker is None or not place.worker.alive):
                 place.keeper.cancel()
-        await asyncio.gather(*(self._stop(worker, grace) for worker in self.alive))
+        await asyncio.gather(*(self._stop(worker, grace, end_idle=end_idle) for worker in self.alive))
 
     async def close(self, patience: float) -> None:
         """Wait up to `patience` seconds until those that were stopped have ended, and end the others."""
@@ -274,9 +277,9 @@ class Workers:
                 async with asyncio.timeout(POLL):
                     await worker.ended.wait()
 
-    async def _stop(self, worker: WorkerProcess, grace: float) -> None:
+    async def _stop(self, worker: WorkerProcess, grace: float, *, end_idle: bool = False) -> None:
         try:
-            await worker.stop(grace)
+            await worker.stop(grace, end_idle=end_idle)
         except (WorkerError, RefusedError) as error:
             await self._end(worker, error)
 

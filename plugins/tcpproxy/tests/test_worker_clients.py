@@ -1,5 +1,6 @@
 """Whom a worker serves, and when: holding, retries, limits, access, headers, leaving, stopping, want of descriptors."""
 
+import select
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from discovery.testing import eventually_sync, free_port
+from discovery_tcpproxy import wire
 from discovery_tcpproxy.worker import proxyproto
 
 Meet = Callable[[], tuple[socket.socket, socket.socket]]
@@ -29,6 +31,17 @@ def is_reset(sock: socket.socket) -> bool:
         return sock.recv(1) is None
     except ConnectionResetError:
         return True
+
+
+def fill(sock: socket.socket) -> int:
+    """Send until every buffer up to the reader, who does not read, is full: how many bytes."""
+    sock.setblocking(False)
+    sent = 0
+    while True:
+        try:
+            sent += sock.send(bytes(1 << 16))
+        except BlockingIOError:
+            return sent
 
 
 def is_refused(worker: Any) -> bool:
@@ -316,6 +329,47 @@ def test_a_stop_lets_connections_finish(meet: Meet, worker: Any, backend: socket
     client.close()
     server.close()
     assert worker.process.wait(20) == 0
+
+
+def test_a_stop_closes_idle_connections_in_order_and_lets_busy_ones_finish(
+    meet: Meet, worker: Any, backend: socket.socket
+) -> None:
+    """Point 13. Idle: nothing is on its way, and for three seconds nothing has moved."""
+    worker.listen()
+    worker.serve(backend)
+    idle, unused = meet(), worker.connect()
+    with backend.accept()[0] as beyond_unused:
+        busy, slow = meet(), meet()
+        sent = fill(slow[1])
+        assert worker.ask("stop", grace=120.0, end_idle=True).keys() == {"re"}
+        waiting = {*idle, unused, beyond_unused}
+        while waiting:
+            busy[0].sendall(b"x")
+            assert busy[1].recv(1) == b"x"
+            for sock in select.select(waiting, (), (), 0.1)[0]:
+                assert sock.recv(1) == b""  # a FIN; an RST would raise ConnectionResetError
+                waiting.remove(sock)
+        busy[1].sendall(b"answer")
+        assert busy[0].recv(6) == b"answer"
+        slow[1].close()
+        got = 0
+        while data := slow[0].recv(1 << 20):
+            got += len(data)
+        assert got == sent
+        for sock in busy:
+            sock.close()
+    assert worker.process.wait(60) == 0
+
+
+def test_a_stop_lets_nobody_wait_for_a_backend(worker: Any) -> None:
+    """Point 13. Of a worker that is stopped nobody is told of a new backend."""
+    worker.listen(hold=1000.0)
+    client = worker.connect()
+    client.sendall(b"hello")
+    eventually_sync(lambda: worker.report()["holding"] == 1)
+    wire.send(worker.channel, {"do": "stop", "grace": 120.0, "end_idle": True})
+    assert is_reset(client)
+    assert worker.process.wait(60) == 0
 
 
 def test_a_stop_has_an_end(meet: Meet, worker: Any, backend: socket.socket) -> None:

@@ -118,7 +118,7 @@ class Control:
                 case "backends":
                     self._backends(message["services"])
                 case "stop":
-                    self._stop(message["grace"])
+                    self._stop(message["grace"], end_idle=message.get("end_idle", False))
                 case "report":
                     answer |= self._report(connections=message.get("connections", False))
                 case other:
@@ -171,12 +171,15 @@ class Control:
             if listener.service in services:
                 listener.update(services[listener.service])
 
-    def _stop(self, grace: float) -> None:
+    def _stop(self, grace: float, *, end_idle: bool = False) -> None:
         for acceptor in self._acceptors.values():
             acceptor.close()
         self._acceptors = {}
         self._stopping = True
         self._loop.call_later(grace, self._late)
+        if end_idle:
+            for listener in self._listeners.values():
+                listener.end_idle()
         self._ended_all()
 
     def _late(self) -> None:

@@ -14,8 +14,9 @@ from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
 from discovery_tcpproxy.worker.figures import Figures
 from discovery_tcpproxy.worker.header import HeaderReader, header_of
 from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
-from discovery_tcpproxy.worker.options import is_itself, keep_alive, no_linger
+from discovery_tcpproxy.worker.options import is_itself, no_linger
 from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection
+from discovery_tcpproxy.worker.upkeep import Upkeep
 
 _DIALS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _OURS = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
@@ -26,10 +27,6 @@ _AGAIN = 0.25
 """Seconds until dialling is tried anew where there was no descriptor or port for it."""
 _SOONEST = 0.02
 """Seconds, at least, between two looks at those who are held."""
-_LONG = 60.0
-"""Seconds after which a connection is long enough to ask whether its backend is still there (SO_KEEPALIVE)."""
-_IDLE_LOOKS = 4
-"""How often connections are looked at in the time that they may be idle."""
 
 
 class Shared(NamedTuple):
@@ -64,9 +61,8 @@ class Listener:
         self._held = Deadlines[Connection](shared.loop, 0.0, self._unserved)
         self._headers = Deadlines[Connection](shared.loop, 0.0, self._no_header)
         self._waking: Timer | None = None
-        self._idle: Timer | None = None
-        self._kept_alive = shared.loop.now  # connections before this ask already
-        self._keeping = self._loop.call_later(_LONG, self._keep_alive)
+        self._upkeep = Upkeep(shared.loop, self.connections)
+        self._ending = False
         self._cramped = 0.0  # until then nothing can be dialled, for want of descriptors or ports
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -83,16 +79,20 @@ class Listener:
         self._dialling.seconds = settings["connect_timeout"]
         self._held.seconds = settings["hold"]
         self._headers.seconds = settings["accept_proxy"] or 0.0
-        if self._idle is not None:
-            self._idle.cancel()
-        self._idle = None
-        self._watch_idle()
+        self._upkeep.configure(settings["idle_timeout"])
 
     def close(self) -> None:
         """Be no more: it has no sockets, and its last connection has ended."""
-        for timer in (self._idle, self._waking, self._keeping):
-            if timer is not None:
-                timer.cancel()
+        self._upkeep.close()
+        if self._waking is not None:
+            self._waking.cancel()
+
+    def end_idle(self) -> None:
+        """Close idle connections as they become idle, and let no client wait: no backend will be told of any more."""
+        self._ending = True
+        for connection in (*self._held.all(), *self._headers.all()):
+            connection.abort("stopped")
+        self._upkeep.end_idle()
 
     def update(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Take the service's backends, all of them; those who are held are connected if they can be."""
@@ -286,6 +286,8 @@ class Listener:
         connection.tried = ()
         if not self._settings["hold"]:
             connection.abort("unserved")
+        elif self._ending:
+            connection.abort("stopped")
         elif connection.client.finished():
             connection.abort("gone")
         elif connection.due is not None:
@@ -357,33 +359,6 @@ class Listener:
                 connection.backend = None
                 self.backends.abandoned(backend)
                 self._dial(connection)
-
-    def _watch_idle(self) -> None:
-        seconds = self._settings["idle_timeout"]
-        if seconds:
-            self._idle = self._loop.call_later(min(max(seconds / _IDLE_LOOKS, 0.05), 60), self._close_idle)
-
-    def _close_idle(self) -> None:
-        now, seconds = self._loop.now, self._settings["idle_timeout"]
-        for connection in list(self.connections):
-            server = connection.server
-            if server is None or not connection.open:
-                continue
-            mark = connection.client.moved() + server.moved()
-            if mark != connection.mark:
-                connection.mark, connection.marked = mark, now
-            elif now - connection.marked >= seconds:
-                cut = connection.client.pending or server.pending
-                (connection.abort if cut else connection.close)("idle")  # a FIN would say that it is complete
-        self._watch_idle()
-
-    def _keep_alive(self) -> None:
-        """Ask for it where it is needed: a system call fewer for each of the many short connections."""
-        before, self._kept_alive = self._kept_alive, self._loop.now
-        for connection in self.connections:
-            if connection.open and connection.server is not None and connection.dialled >= before:
-                keep_alive(connection.server.fd)
-        self._keeping = self._loop.call_later(_LONG, self._keep_alive)
 
     def _log_access(self, connection: Connection, received: int, sent: int) -> None:
         backend = connection.backend
