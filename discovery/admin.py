@@ -1,9 +1,9 @@
 """The admin endpoint: health, readiness, metrics and the state as JSON. Reads only."""
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
 from discovery.documents import names_document, record, snapshot_document
-from discovery.errors import ConfigError, describe
+from discovery.errors import describe
+from discovery.httpserver import HttpServer
 from discovery.isolation import PluginStatus
 from discovery.plugin import Sample
 from discovery.providing import ProvidingStatus
@@ -30,11 +31,13 @@ _MOST_UNRESOLVED = 20
 class Admin:
     """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot`, `/api/consumers[/NAME]` and `/api/providers`."""
 
-    def __init__(self, status: Status, consumers: Consumers) -> None:
-        """Both are asked anew for every request."""
+    def __init__(self, status: Status, consumers: Consumers, hosts: Callable[[], Collection[str]] = tuple) -> None:
+        """Each is called for every request; `hosts` returns the names under which clients may address us."""
         self._status = status
         self._runners = consumers
-        self._runner: web.AppRunner | None = None
+        self._hosts = hosts
+        self._server: HttpServer | None = None
+        self._documents = asyncio.Lock()
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises ConfigError, naming the address and the way out, if that cannot be."""
@@ -51,22 +54,14 @@ class Admin:
                 web.get("/api/providers", self._providers),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host, port).start()
-        except OSError as error:
-            await self.close()
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise ConfigError(
-                f"the admin endpoint cannot listen on {host}:{port}: {reason}; choose another with --admin, or off"
-            ) from None
+        self._server = HttpServer(app, lambda: {host, *self._hosts()})
+        await self._server.start(host, port)
 
     async def close(self) -> None:
         """Stop listening. Idempotent."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(
@@ -96,9 +91,10 @@ class Admin:
     async def _metrics(self, _: web.Request) -> web.Response:
         runners = self._runners()
         figures = await asyncio.gather(*(runner.samples(ANSWER_SECONDS) for runner in runners.values()))
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Once(self._status(), dict(zip(runners, figures, strict=True))))
-        body = exposition.generate_latest(registry)
+        async with self._turn():
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(_Once(self._status(), dict(zip(runners, figures, strict=True))))
+            body = exposition.generate_latest(registry)
         return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE_LATEST})
 
     async def _snapshot(self, _: web.Request) -> web.Response:
@@ -107,8 +103,9 @@ class Admin:
         if status.snapshot is None:
             error = "no snapshot yet" if status.followed else "the registry is not followed: there is no consumer"
             return web.json_response({**document, "error": error}, status=503)
-        names = names_document(status.addresses, status.unresolved)
-        return web.json_response({**document, **snapshot_document(status.snapshot), **names})
+        async with self._turn():
+            names = names_document(status.addresses, status.unresolved)
+            return web.json_response({**document, **snapshot_document(status.snapshot), **names})
 
     async def _consumers(self, _: web.Request) -> web.Response:
         return web.json_response({"consumers": [_consumer(each) for each in self._status().consumers]})
@@ -129,7 +126,15 @@ class Admin:
         return web.json_response({**_consumer(runner.status), "error": error}, status=status)
 
     async def _providers(self, _: web.Request) -> web.Response:
-        return web.json_response({"providers": [_provider(each) for each in self._status().providers]})
+        async with self._turn():
+            return web.json_response({"providers": [_provider(each) for each in self._status().providers]})
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Large documents are made one at a time, and the core has its turn between two: it shares our loop."""
+        async with self._documents:
+            yield
+            await asyncio.sleep(0)
 
 
 class _Once(Collector):

@@ -99,6 +99,9 @@ class FileSettings(PluginConfig):
 
     registry: RegistrySettings = RegistrySettings()
     admin: str = Field(DEFAULT_ADMIN, description='Where the admin endpoint listens, HOST:PORT, or "off"')
+    admin_hosts: tuple[str, ...] = Field(
+        (), description="Host names under which the admin endpoint is asked, beside IP addresses and localhost"
+    )
     log: LogSettings = LogSettings()
     run_dir: Path | None = Field(None, description="Directory for sockets, locks and generated files")
     state_dir: Path | None = Field(None, description="Directory for the last good snapshot")
@@ -150,6 +153,7 @@ class Settings:
     consumers: Mapping[str, ConsumerSettings]
     providers: Mapping[str, ProviderSettings]
     overridden: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
+    admin_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +253,7 @@ def parse_settings(
         consumers=consumers,
         providers=providers,
         overridden=overridden,
+        admin_hosts=parsed.admin_hosts,
     )
 
 

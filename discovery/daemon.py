@@ -20,6 +20,7 @@ from discovery.inheritance import Inheritance
 from discovery.instances import Instances
 from discovery.isolation import Phase
 from discovery.lastgood import state_dir
+from discovery.limits import raise_descriptor_limit
 from discovery.logs import configure_logging
 from discovery.provider_runner import ProviderInstance
 from discovery.providing import Providing
@@ -104,6 +105,7 @@ class Daemon:
 
         Raises ConfigError or CannotStartError for what was wrong before anything was started.
         """
+        raise_descriptor_limit()
         instances = self._first
         self._report_broken(instances)
         if not instances.usable:
@@ -377,7 +379,7 @@ class Daemon:
         """Raises ConfigError if the address that was asked for cannot be had."""
         if settings.admin is None:
             return None
-        admin = Admin(lambda: self.status, lambda: self._consumers)
+        admin = Admin(lambda: self.status, lambda: self._consumers, lambda: self._settings.admin_hosts)
         try:
             await admin.start(*settings.admin)
         except ConfigError as error:
