@@ -74,7 +74,9 @@ ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Take over from the same command that runs already, if it does.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")]
-OwnerOption = Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")]
+OwnerOption = Annotated[
+    str | None, typer.Option(help="Who registers it. Default: this machine, user, run directory and key.")
+]
 
 
 def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.environ) -> str:

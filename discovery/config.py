@@ -89,7 +89,9 @@ class ProviderTable(InstanceTable):
         10.0, description="Seconds that what is registered outlives a machine that died"
     )
     owner: Annotated[str, AfterValidator(_owner)] | None = Field(
-        None, description="Who registers; by default this machine and the instance. No two that live may share it"
+        None,
+        description="Who registers; by default this machine, user, run directory and instance."
+        " No two that live may share it",
     )
     force: bool = Field(False, description="Take each key over, once, from another live owner")
 

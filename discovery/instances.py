@@ -17,7 +17,6 @@ from discovery.config import (
 )
 from discovery.errors import ConfigError, PluginError
 from discovery.provider_runner import ProviderInstance
-from discovery.registrar import machine_id
 from discovery.runner import Instance
 from discovery.validation import Faults
 
@@ -96,5 +95,5 @@ def _consumer(settings: ConsumerSettings) -> Instance:
 def _provider(settings: ProviderSettings) -> ProviderInstance:
     made_of = plugins.provider_class(settings.plugin)
     options = validate_options(settings, made_of.Config)
-    owner = settings.owner or f"{machine_id()}/{settings.name}"
+    owner = settings.owner or ""  # for the default, which depends on the run directory
     return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner, settings.force)

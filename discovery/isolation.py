@@ -89,6 +89,7 @@ class Isolated(ABC, Generic[I, P, S]):
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
         self._instance = instance
         self._run_dir = run_dir / instance.name
+        self._lock_path = lock_path(run_dir, instance.name)
         self._log = log.bind(**{self.KIND: instance.name})
         self._changed = changed
         self._status = status
@@ -224,7 +225,7 @@ class Isolated(ABC, Generic[I, P, S]):
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._wake.open()
-        with rundir.lock(self._run_dir / "lock", f"{self.KIND} {self._instance.name!r}") as self._lock:
+        with rundir.lock(self._lock_path, f"{self.KIND} {self._instance.name!r}") as self._lock:
             self._task = asyncio.create_task(self._serve())
             with suppress(asyncio.CancelledError):
                 await self._task
@@ -286,6 +287,11 @@ class Isolated(ABC, Generic[I, P, S]):
         repeated = reason == self._status.error
         self._log.error(what, reason=reason, exc_info=None if known or repeated else error)
         self._report(Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
+
+
+def lock_path(run_dir: Path, name: str) -> Path:
+    """The lock that the instance `name` holds while it runs."""
+    return run_dir / name / "lock"
 
 
 class Wake:

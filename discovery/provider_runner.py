@@ -37,8 +37,8 @@ class ProviderStatus(PluginStatus):
 class ProviderInstance:
     """A provider as configured: its name, its plugin, how to make it, and how it is registered.
 
-    `ttl` is how many seconds its records outlive it; `owner` whose they are; `force` takes each key
-    over from another live owner, once.
+    `ttl` is how many seconds its records outlive it; `owner` whose they are, empty for the default; `force`
+    takes each key over from another live owner, once.
     """
 
     name: str

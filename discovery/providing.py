@@ -11,8 +11,9 @@ from structlog.typing import FilteringBoundLogger
 from discovery.backoff import delays
 from discovery.codec import key_of
 from discovery.errors import DiscoveryError, OwnedByAnotherError, RecordError, describe
-from discovery.isolation import Phase
+from discovery.isolation import Phase, lock_path
 from discovery.model import Backend
+from discovery.owners import DefaultOwner
 from discovery.provider_runner import ProviderInstance, ProviderRunner, ProviderStatus
 from discovery.registrar import Registrar
 from discovery.registry import Registry
@@ -99,7 +100,7 @@ class Providing:
         registrar = self._registrar
         return ProvidingStatus(
             runner=self._runner.status,
-            owner=self._instance.owner,
+            owner=self._instance.owner or str(self._default_owner),
             ttl=self._instance.ttl,
             wanted=None if self._wanted is None else frozenset(map(key_of, self._wanted)),
             registered=registrar.status.registered if registrar is not None else frozenset(),
@@ -158,6 +159,10 @@ class Providing:
         """How long it may take to stop."""
         return self._runner.stop_seconds
 
+    @property
+    def _default_owner(self) -> DefaultOwner:
+        return DefaultOwner(self.name, lock_path(self._run_dir, self.name))
+
     def _new_runner(self) -> ProviderRunner:
         return ProviderRunner(self._instance, self._run_dir, self._log, self._publish, self._changed)
 
@@ -181,8 +186,15 @@ class Providing:
 
     def _register(self) -> None:
         instance, log = self._instance, self._log.bind(provider=self._instance.name)
+        default = self._default_owner
         registrar = Registrar(
-            self._registry, instance.owner, instance.ttl, log, force=instance.force, changed=lambda _: self._report()
+            self._registry,
+            instance.owner or str(default),
+            instance.ttl,
+            log,
+            force=instance.force,
+            succeeds=default.succeeds if not instance.owner else lambda owner: False,
+            changed=lambda _: self._report(),
         )
         registrar.set(self._wanted or ())
         self._registrar = registrar

@@ -4,15 +4,9 @@ Level-triggered: it is told the complete set, and works out the differences itse
 """
 
 import asyncio
-import hmac
 import math
-import os
-import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -69,18 +63,21 @@ class Registrar:
         *,
         force: bool = False,
         among: Collection[str] | None = None,
+        succeeds: Callable[[str], bool] = lambda owner: False,
         changed: Callable[[Status], None] = lambda status: None,
     ) -> None:
         """Prepare. `changed` is called with each new status; `force` takes each key from another owner, once.
 
         `among` are the only keys that the owner may ever want, if they are known: the registry is then not searched
-        for what an earlier run left.
+        for what an earlier run left. `succeeds` says, in a thread, whether a record of another owner, given by name,
+        may be taken over at once all the same.
         """
         self._registry = registry
         self._owner = owner
         self._ttl = ttl
         self._log = log
         self._force = force
+        self._succeeds = succeeds
         self._stood: set[str] = set()
         self._among = among
         self._unswept = True
@@ -152,7 +149,7 @@ class Registrar:
 
     async def _keep_equal(self, leases: list[Lease], stands: asyncio.Event) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
-        self._records = records = _Records(leases[-1], self._may_force)
+        self._records = records = _Records(leases[-1], self._may_force, self._succeeds)
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         while True:
             self._wake.clear()
@@ -255,7 +252,7 @@ class Registrar:
 class _Records:
     """The records under one lease, and what it takes for them to be those that are wanted."""
 
-    def __init__(self, lease: Lease, force: Callable[[str], bool]) -> None:
+    def __init__(self, lease: Lease, force: Callable[[str], bool], succeeds: Callable[[str], bool]) -> None:
         """Begin with none."""
         self.written: dict[str, Backend] = {}
         """What stands for sure."""
@@ -263,6 +260,7 @@ class _Records:
         self._writing: dict[asyncio.Task[None], tuple[str, Backend | None]] = {}
         self._lease = lease
         self._force = force
+        self._succeeds = succeeds
 
     def give_up_all_but(self, wanted: Mapping[str, Backend]) -> None:
         """Give up writing what is no longer wanted: where nobody answers, it would stand once somebody does."""
@@ -308,26 +306,20 @@ class _Records:
             del self._tried[key]
         else:
             self._tried[key] = backend
-            await self._lease.put(backend, force=self._force(key))
+            await self._put(key, backend)
             self.written[key] = backend
+
+    async def _put(self, key: str, backend: Backend) -> None:
+        try:
+            await self._lease.put(backend, force=self._force(key))
+        except OwnedByAnotherError as error:
+            if error.owner is None or not await asyncio.to_thread(self._succeeds, error.owner):
+                raise
+            await self._lease.put(backend, force=True)
 
 
 def _pause(retries: Iterator[float], error: RegistryError) -> float:
     return min(next(retries), _MOST_AWAY) if isinstance(error, RegistryUnavailableError) else next(retries)
-
-
-@cache
-def machine_id() -> str:
-    """What tells this machine from others, in the names of owners; the same for as long as we run.
-
-    Derived from /etc/machine-id as machine-id(5) asks for, since the id itself is not for publication, and from the
-    host name, since clones and containers of one image may have one id; where there is no id, the host name.
-    """
-    name = socket.gethostname()
-    with suppress(OSError):
-        if id_ := Path("/etc/machine-id").read_bytes().strip():
-            return hmac.digest(id_, b"discovery-framework\0" + os.fsencode(name), "sha256").hex()[:16]
-    return name
 
 
 async def _close(leases: Iterable[Lease]) -> None:

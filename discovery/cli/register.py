@@ -90,7 +90,9 @@ def register(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")] = False,
-    owner: Annotated[str | None, typer.Option(help="Who registers it. Default: this machine and the key.")] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="Who registers it. Default: this machine, user, run directory and key.")
+    ] = None,
     timeout: TimeoutOption = 10.0,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
@@ -106,24 +108,27 @@ def register(
     discovery register web [2001:db8::5]:8080 --id blue --weight 10 --label version=2
     discovery register web 10.0.0.5:8080 --check-path /health -- ./server --port 8080
     """
-    from discovery.cli.registration import Wanted
+    from discovery.cli.registration import Wanted, lock_path
     from discovery.cli.supervise import Command, supervise
-    from discovery.registrar import machine_id
+    from discovery.owners import DefaultOwner
 
     argv: list[str] | None = context.meta[_COMMAND]
     if argv == []:
         raise ConfigError("name the command to run after --")
     if check is None:
         check = CheckType.HTTP if check_path is not None else CheckType.NONE if argv is None else CheckType.TCP
+    settings = settings_of(config, registry=registry, run_dir=run_dir)
     try:
         backend = validate(_backend(service, address, id_, weight, state, label or ()))
-        whose = owner or f"{machine_id()}/register/{key_of(backend)}"
+        key = key_of(backend)
+        default = DefaultOwner(f"register/{key}", lock_path(settings.registry, key, settings.run_dir))
+        whose = owner or str(default)
         encode(backend, whose, ttl)
         checks = _checks(check, check_path, check_address, check_interval, check_timeout)
     except RecordError as error:
         raise ConfigError(str(error)) from None
-    settings = settings_of(config, registry=registry, run_dir=run_dir)
-    wanted = Wanted(settings.registry, backend, checks, whose, ttl, force=force)
+    succeeds = default.succeeds if not owner else lambda other: False
+    wanted = Wanted(settings.registry, backend, checks, whose, ttl, force, succeeds)
     if argv is None:
         run_until_signal(_register(wanted, timeout, settings))
         return 0

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.checks import Check
 from discovery.codec import key_of
 from discovery.model import Backend
-from discovery.rundir import Lock, base_run_dir, lock
+from discovery.rundir import Lock, base_run_dir, lock, run_dir_path
 
 if TYPE_CHECKING:
     from discovery.registrar import Status
@@ -31,6 +31,7 @@ class Wanted:
     owner: str
     ttl: float
     force: bool
+    succeeds: Callable[[str], bool]
 
     @property
     def key(self) -> str:
@@ -58,7 +59,14 @@ class Registration:
         self._key = wanted.key
         self._wants_it = False
         self._registrar = Registrar(
-            registry, wanted.owner, wanted.ttl, log, force=wanted.force, among={wanted.key}, changed=changed
+            registry,
+            wanted.owner,
+            wanted.ttl,
+            log,
+            force=wanted.force,
+            among={wanted.key},
+            succeeds=wanted.succeeds,
+            changed=changed,
         )
         self._checker = Checker(self._publish, log)
         self._checker.set([Candidate(wanted.backend, wanted.checks)])
@@ -105,11 +113,17 @@ async def why_silent(registry: "Registry") -> str:
     return "it did not answer"
 
 
+def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
+    """The lock that `discovery register` of this key in this registry holds while it runs."""
+    name = hashlib.sha256(os.fsencode(f"{registry}\0{key}")).hexdigest()[:16]
+    return run_dir_path(run_dir) / f"register-{name}.lock"
+
+
 def only_one(wanted: Wanted, run_dir: Path | None) -> Lock:
     """Held while we run: two of one key and owner would take it from each other for ever."""
-    name = hashlib.sha256(os.fsencode(f"{wanted.registry}\0{wanted.key}")).hexdigest()[:16]
+    base_run_dir(run_dir)
     return lock(
-        base_run_dir(run_dir) / f"register-{name}.lock",
+        lock_path(wanted.registry, wanted.key, run_dir),
         f"discovery register {wanted.key}",
         "stop it first, or register under another --id",
     )

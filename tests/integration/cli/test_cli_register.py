@@ -1,14 +1,16 @@
 """`discovery register`: from the first line to the withdrawal."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from discovery.embedded import EmbeddedEtcd
+from discovery.owners import machine_id
 from discovery.testing import eventually_sync, free_port
 
-from .conftest import END, Start, World
+from .conftest import END, Command, Start, World
 
 
 def test_it_registers_until_it_is_stopped(start: Start, world: World) -> None:
@@ -80,6 +82,60 @@ def test_another_live_owners_key_is_refused_unless_forced(start: Start, world: W
     assert first.process.poll() is None
     assert forced.stop() == 0
     assert first.stop() == 0
+
+
+def test_the_second_of_one_key_with_another_run_directory_is_refused_by_name_until_the_first_crashes(
+    start: Start, world: World, tmp_path: Path
+) -> None:
+    """Point 24."""
+    watch = start("watch", "--json", "--registry", world.url)
+    watch.line()
+
+    def register(port: int, run_dir: str) -> Command:
+        return start(
+            "register",
+            "web",
+            f"127.0.0.1:{port}",
+            "--id",
+            "x",
+            "--ttl",
+            "600",
+            "--registry",
+            world.url,
+            "--run-dir",
+            str(tmp_path / run_dir),
+        )
+
+    first = register(1, "one")
+    assert first.line().startswith("registered ")
+    assert [each["port"] for each in watch.json()["added"]] == [1]
+    second = register(2, "two")
+    assert second.end() == 1
+    assert second.stderr.count("\n") == 1
+    assert f"@{os.geteuid()}:{tmp_path}/one/register-" in second.stderr
+    for port, run_dir in ((3, "one"), (4, "two")):
+        first.stop(signal.SIGKILL)
+        first = register(port, run_dir)
+        assert first.line().startswith("registered ")
+        assert [each["port"] for each in watch.json()["updated"]] == [port]
+    assert first.stop() == 0
+    assert [each["port"] for each in watch.json()["removed"]] == [4]
+
+
+def test_what_an_earlier_version_registered_is_taken_over_in_place(start: Start, world: World) -> None:
+    """Point 24. Its default owner was the machine and the key alone."""
+    owner = f"{machine_id()}/register/web/x"
+    watch = start("watch", "--json", "--registry", world.url)
+    watch.line()
+    arguments = ["--id", "x", "--ttl", "600", "--registry", world.url]
+    earlier = start("register", "web", "127.0.0.1:1", *arguments, "--owner", owner)
+    assert earlier.line().startswith("registered ")
+    assert watch.json()["added"]
+    earlier.stop(signal.SIGKILL)
+    now = start("register", "web", "127.0.0.1:2", *arguments)
+    assert now.line().startswith("registered ")
+    assert [each["port"] for each in watch.json()["updated"]] == [2]
+    assert now.stop() == 0
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
