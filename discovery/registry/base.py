@@ -32,7 +32,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """The registry cannot be followed now. What was last told stands; a Reset or Delta ends this."""
+    """The registry cannot be followed now. What was last told stands; a Reset or Delta ends this.
+
+    Another Stale replaces the reason.
+    """
 
     reason: str
 
@@ -101,8 +104,8 @@ class Registry(Protocol):
 
         Nothing is known before the first Reset (a Stale may come first). From then on each Delta is one revision,
         complete; revisions strictly increase, except that a Reset may go back and an empty Delta may repeat the last.
-        It never raises for what the registry or the network does, and never ends by itself: it reports Stale once,
-        keeps trying, and goes on.
+        It never raises for what the registry or the network does, and never ends by itself: it reports Stale, again
+        when the reason is another, keeps trying, and goes on.
         """
 
     async def open_lease(self, owner: str, ttl: float) -> Lease:

@@ -2,9 +2,12 @@
 
 import asyncio
 import signal
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 
 import pytest
 
@@ -13,7 +16,7 @@ from discovery.registry import Delta, RegistryEvent, RegistryURL, Reset, Stale
 from discovery.registry.etcd import EtcdRegistry, Settings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
-from discovery.testing import eventually, require_program
+from discovery.testing import eventually, free_port, require_program
 from discovery.testing.etcd import EtcdWriter
 
 QUICK = Timing(attempt=3, idle=0.3, answer=1.5, audit=0.2, audit_again=0.1)
@@ -137,3 +140,64 @@ def test_an_audit_finds_nothing_where_nothing_is_amiss_though_compacted(etcd: Em
         await elsewhere.close()
 
     asyncio.run(check())
+
+
+def test_a_new_reason_replaces_the_old_one() -> None:
+    """Point 5. Nobody listens on etcd's port, then a web server does, which is not etcd, and in the end etcd again."""
+
+    async def check(etcd: EmbeddedEtcd) -> None:
+        url = f"{etcd.url}/{uuid.uuid4().hex}"
+        async with quick(url) as (writer, events):
+            revision = await writer.change({"web/a": b"1"})
+            await eventually(lambda: len(events) == 2)
+            await asyncio.to_thread(etcd.kill)
+            await eventually(lambda: "is etcd running there?" in reason(events), "the first reason", timeout=60)
+            with ThreadingHTTPServer(("127.0.0.1", etcd.port), BaseHTTPRequestHandler) as other:
+                serving = asyncio.create_task(asyncio.to_thread(other.serve_forever))
+                await eventually(lambda: "does not speak gRPC" in reason(events), "the second reason", timeout=60)
+                await asyncio.to_thread(other.shutdown)
+                await serving
+            await eventually(lambda: "is etcd running there?" in reason(events), "the first reason again", timeout=60)
+            await asyncio.to_thread(etcd.start)
+            await eventually(lambda: events[-1] == Delta(revision, {}), "the end of the outage", timeout=60)
+            stale = [event.reason for event in events if isinstance(event, Stale)]
+            assert all(one != next_ for one, next_ in pairwise(stale)), stale
+
+    with EmbeddedEtcd() as etcd:
+        asyncio.run(check(etcd))
+
+
+def test_reasons_that_alternate_between_members_are_one_reason() -> None:
+    """Point 5. One member is down, and at the address of the other something else listens."""
+
+    async def check(port: int) -> None:
+        endpoints = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}"]
+        registry = EtcdRegistry(Settings(tuple(endpoints)), QUICK)
+        told: list[RegistryEvent] = []
+
+        async def follow() -> None:
+            async for event in registry.watch():
+                told.append(event)  # noqa: PERF401 - it never ends
+
+        task = asyncio.create_task(follow())
+        await eventually(lambda: told, "Stale", timeout=60)
+        await asyncio.sleep(3)  # several rounds
+        task.cancel()
+        await asyncio.wait([task])
+        await registry.close()
+        assert len(told) == 1, told
+        assert all(endpoint in reason(told) for endpoint in endpoints)
+        assert "is etcd running there?" in reason(told)
+        assert "does not speak gRPC" in reason(told)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        serving = threading.Thread(target=other.serve_forever)
+        serving.start()
+        asyncio.run(check(other.server_port))
+        other.shutdown()
+        serving.join()
+
+
+def reason(events: list[RegistryEvent]) -> str:
+    """Why the registry cannot be followed now; empty if it can."""
+    return events[-1].reason if isinstance(events[-1], Stale) else ""

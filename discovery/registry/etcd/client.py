@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from discovery.backoff import delays
@@ -51,6 +51,7 @@ class Client:
         deadline = clock() + timeout
         retries = rounds(_MOST_CALL_DELAY)
         failures = 0
+        reasons: dict[str, str] = {}
         while True:
             at = self._at
             connection = self._connection(endpoints[at])
@@ -58,12 +59,13 @@ class Client:
                 return await connection.call(method, request, min(attempt, deadline - clock()))
             except MemberUnavailableError as error:
                 failures += 1
+                reasons[endpoints[at]] = reason(endpoints[at], error)
                 self._retire_if_renewed(connection)
                 if self._at == at:
                     self._at = (at + 1) % len(endpoints)
                 wait = 0.0 if failures % len(endpoints) else next(retries)
                 if clock() + wait >= deadline:
-                    raise self.none_answers(error) from None
+                    raise self.none_answers(reasons) from None
                 await asyncio.sleep(wait)
 
     async def open(self, method: Method) -> Stream:
@@ -82,13 +84,12 @@ class Client:
                     raise
         return Connection(endpoint, self.tokens, self._material, tls.server_name if tls else None)
 
-    def none_answers(self, last: MemberUnavailableError) -> RegistryUnavailableError:
-        """What to say when every member has failed, `last` being the last one's reason."""
+    def none_answers(self, reasons: Mapping[str, str]) -> RegistryUnavailableError:
+        """What to say when no member serves: the last reason of each endpoint that was asked."""
         if len(self.settings.endpoints) == 1:
-            return RegistryUnavailableError(str(last))
-        return RegistryUnavailableError(
-            f"etcd {self.settings}: no member can serve, the last one because: {reason(last)}"
-        )
+            return RegistryUnavailableError(f"etcd {self.settings}: {reasons[self.settings.endpoints[0]]}")
+        told = [f"{endpoint}: {reasons[endpoint]}" for endpoint in self.settings.endpoints if endpoint in reasons]
+        return RegistryUnavailableError(f"etcd {self.settings}: no member can serve: {'; '.join(told)}")
 
     async def close(self) -> None:
         """Close every connection of this client; those of `connect` are their callers'. Idempotent."""

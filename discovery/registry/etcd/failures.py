@@ -106,9 +106,9 @@ def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> Regist
     return RegistryError(f"{where} refused: {_one_line(details)}")
 
 
-def reason(error: RegistryError) -> str:
-    """What `error` says of the member, without its name."""
-    return str(error).partition(": ")[2] or str(error)
+def reason(endpoint: str, error: RegistryError) -> str:
+    """What `error` says of the member at `endpoint`, without its name."""
+    return str(error).removeprefix(f"etcd {endpoint}").removeprefix(":").strip()
 
 
 def _meaning(details: str) -> str:

@@ -16,6 +16,7 @@ from discovery.registry.etcd.failures import (
     FutureRevisionError,
     MemberUnavailableError,
     explain,
+    reason,
 )
 from discovery.registry.etcd.follower import Canceled, Doubt, Follower
 from discovery.registry.etcd.listing import Listing, list_prefix
@@ -65,7 +66,8 @@ class Watch:
         self._timing = timing
         self._follower = Follower(prefix)
         self._at = random.randrange(len(self._endpoints))  # noqa: S311 - no secret
-        self._stale = False
+        self._stale: str | None = None
+        self._reasons: dict[str, str] = {}
         self._retries = rounds()
         self._failures = 0
         self._failing_since = 0.0
@@ -82,7 +84,7 @@ class Watch:
             try:
                 async with aclosing(self._session(connection)) as session:
                     async for event in session:
-                        self._stale = False
+                        self._stale = None
                         yield event
             except _DoubtError:
                 # The member can serve, and is kept; but doubt upon doubt is slowed down.
@@ -92,14 +94,14 @@ class Watch:
                 wait, stale = self._failed(error)
             finally:
                 await connection.close()
-            if stale is not None and not self._stale:
-                self._stale = True
+            if stale is not None and stale != self._stale:
+                self._stale = stale
                 yield Stale(stale)
             await asyncio.sleep(wait)
 
     async def _session(self, connection: Connection) -> AsyncGenerator[RegistryEvent, None]:
         """Follow by one member until it fails (RegistryError) or what is known is in doubt (_DoubtError)."""
-        stale = self._stale
+        stale = self._stale is not None
         if not await self._may_resume(connection):
             yield self._follower.reset(await self._list(connection))
             stale = False
@@ -219,14 +221,14 @@ class Watch:
         self._failures += 1
         if self._failures == 1:
             self._failing_since = time.monotonic()
+        self._reasons[self._endpoints[self._at]] = reason(self._endpoints[self._at], error)
         self._at = (self._at + 1) % len(self._endpoints)
         wait = 0.0 if self._failures % len(self._endpoints) else next(self._retries)
-        if not isinstance(error, MemberUnavailableError):
-            return wait, str(error)
-        if self._failures >= len(self._endpoints):
-            return wait, str(self._client.none_answers(error))
+        if self._failures >= len(self._endpoints) > 1:
+            return wait, str(self._client.none_answers(self._reasons))
         late = time.monotonic() - self._failing_since > self._timing.outage
-        return wait, str(error) if late else None
+        only = len(self._endpoints) == 1
+        return wait, str(error) if only or late or not isinstance(error, MemberUnavailableError) else None
 
     def _settle(self) -> bool:
         """Forgive earlier failures if the stream that ended has lived for a while. Returns whether it has."""
