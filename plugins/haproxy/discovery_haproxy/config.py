@@ -207,8 +207,10 @@ class HAProxyConfig(PluginConfig):
     """Log every request and connection, not only what changes."""
     stats: Address | None = None
     """Where to show HAProxy's statistics page, and Prometheus metrics on /metrics."""
+    resolve: Literal["core", "haproxy"] = "core"
+    """Who looks up the host names of backends: the core, as the machine does, or HAProxy, which asks name servers."""
     nameservers: tuple[Address, ...] = ()
-    """DNS servers for backends with host names. None: those of /etc/resolv.conf."""
+    """The name servers that HAProxy asks. None: those of /etc/resolv.conf. Given, `resolve` is "haproxy"."""
     files: Paths = ()
     """Further files that your lines or template name: HAProxy is reloaded when they change."""
     global_lines: Lines = ()
@@ -232,6 +234,13 @@ class HAProxyConfig(PluginConfig):
             if line.split()[0] in ("description", "daemon", "master-worker"):
                 raise ValueError(f"{line[:60]!r} would take away what the plugin needs to know or to run HAProxy")
         return lines
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_servers_are_for_haproxy(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("nameservers") and "resolve" not in values:
+            return {**values, "resolve": "haproxy"}
+        return values
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> "HAProxyConfig":

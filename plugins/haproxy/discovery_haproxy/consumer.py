@@ -138,7 +138,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             state_file=None if external else run_dir / "servers.state",
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
         )
-        return render(self.config, update.snapshot, runtime, self._digests.of(referenced_files(self.config)))
+        digests = self._digests.of(referenced_files(self.config))
+        return render(self.config, update.snapshot, runtime, digests, update.addresses_of)
 
     def _watch_files(self) -> None:
         files = frozenset(referenced_files(self.config))

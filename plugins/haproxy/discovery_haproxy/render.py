@@ -15,7 +15,7 @@ from discovery.model import Snapshot
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize, raw
 from discovery_haproxy.values import bind_address
-from discovery_haproxy.views import resolve
+from discovery_haproxy.views import AddressesOf, as_registered, resolve
 
 _BUILT_IN = Path(__file__).parent / "templates"
 _PLACEHOLDER = "cfg-not-yet-known"
@@ -59,15 +59,20 @@ def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
 
 
 def render(
-    config: HAProxyConfig, snapshot: Snapshot, runtime: Runtime, file_digests: Mapping[Path, str] | None = None
+    config: HAProxyConfig,
+    snapshot: Snapshot,
+    runtime: Runtime,
+    file_digests: Mapping[Path, str] | None = None,
+    addresses_of: AddressesOf = as_registered,
 ) -> Rendered:
     """Write the configuration. Equal arguments give equal text.
 
-    `file_digests` tells the contents of `referenced_files` apart. Raises ApplyError, with file and line, for a
+    `file_digests` tells the contents of `referenced_files` apart; `addresses_of` a backend is what the core knows, used
+    unless HAProxy itself is to look names up. Raises ApplyError, with file and line, for a
     template that cannot be read or fails.
     """
     digests = tuple(sorted((file_digests or {}).items()))
-    view = resolve(config, snapshot)
+    view = resolve(config, snapshot, as_registered if config.resolve == "haproxy" else addresses_of)
     context = {
         "config": config,
         "snapshot": snapshot,

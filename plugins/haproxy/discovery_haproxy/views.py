@@ -6,7 +6,7 @@ Whatever HAProxy would refuse for one backend alone is left out here, with the r
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,13 @@ _FRONTEND_TIMEOUTS = ("client", "http_request", "http_keep_alive", "client_fin")
 _BACKEND_TIMEOUTS = ("connect", "server", "queue", "tunnel", "check", "server_fin")
 
 Settings = tuple[tuple[str, str], ...]
+AddressesOf = Callable[[Backend], Sequence[str]]
+"""The addresses of a backend, the first of which is used; or its host name, for HAProxy to look up."""
+
+
+def as_registered(backend: Backend) -> tuple[str, ...]:
+    """What the registry says."""
+    return (backend.host,)
 
 
 class Labels(dict[str, str]):
@@ -36,7 +43,10 @@ class Labels(dict[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
-    """One `server`: `id` is unique in the service and fit for its name, `weight` is 0 while it is draining."""
+    """One `server`: `id` is unique in the service and fit for its name, `weight` is 0 while it is draining.
+
+    `host` is the address to connect to, or a host name; `usable` is whether HAProxy can do with it what it needs to.
+    """
 
     id: str
     host: str
@@ -46,11 +56,12 @@ class BackendView:
     cookie: str
     labels: Labels = field(hash=False)
     record: Backend
+    usable: bool = True
 
     @property
     def address(self) -> str:
         """`host:port`, an IPv6 host in brackets."""
-        return self.record.address
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +118,13 @@ class View:
     problems: tuple[str, ...]
 
 
-def resolve(config: HAProxyConfig, snapshot: Snapshot) -> View:
-    """What the configuration means for this snapshot."""
+def resolve(config: HAProxyConfig, snapshot: Snapshot, addresses_of: AddressesOf = as_registered) -> View:
+    """What the configuration means for this snapshot, whose backends have these addresses."""
     problems: list[str] = []
     configs = config.services or dict.fromkeys(_offered(snapshot, problems), ServiceConfig())
     names = _unique_names(configs)
     services = {
-        service: _service(names[service], configs[service], snapshot.services.get(service), problems)
+        service: _service(names[service], configs[service], snapshot.services.get(service), addresses_of, problems)
         for service in sorted(configs)
     }
     claims = claims_of(config) if config.services else _claims_by_name(config, names, problems)
@@ -135,10 +146,12 @@ def _offered(snapshot: Snapshot, problems: list[str]) -> list[str]:
     return offered
 
 
-def _service(name: str, config: ServiceConfig, service: Service | None, problems: list[str]) -> ServiceView:
+def _service(
+    name: str, config: ServiceConfig, service: Service | None, addresses_of: AddressesOf, problems: list[str]
+) -> ServiceView:
     backends = _usable(service.backends if service else (), problems)
     ids = _unique_names(backend.id for backend in backends)
-    views = tuple(_backend(ids[backend.id], backend) for backend in backends)
+    views = tuple(_backend(ids[backend.id], backend, addresses_of(backend)) for backend in backends)
     return ServiceView(name, config.mode, views, config, _timeouts(config.timeouts, _BACKEND_TIMEOUTS))
 
 
@@ -152,12 +165,15 @@ def _usable(backends: Iterable[Backend], problems: list[str]) -> list[Backend]:
     return usable
 
 
-def _backend(id_: str, backend: Backend) -> BackendView:
+def _backend(id_: str, backend: Backend, addresses: Sequence[str]) -> BackendView:
     draining = backend.state is State.DRAINING
     # The cookie goes to clients, who need not learn an address.
     cookie = hashlib.sha256(backend.id.encode()).hexdigest()[:16]
     weight = 0 if draining else backend.weight
-    return BackendView(id_, backend.host, backend.port, weight, draining, cookie, Labels(backend.labels), backend)
+    # One without an address keeps its server, under its name, so that no other one changes its place.
+    host = addresses[0] if addresses else backend.host
+    labels = Labels(backend.labels)
+    return BackendView(id_, host, backend.port, weight, draining, cookie, labels, backend, usable=bool(addresses))
 
 
 def _claims_by_name(config: HAProxyConfig, names: Mapping[str, str], problems: list[str]) -> tuple[Claim, ...]:
@@ -267,4 +283,6 @@ def _name(text: str) -> str:
 def _mapping(mode: str, address: str, route: Route, service: ServiceView) -> str:
     count = len(service.backends)
     what = "" if route.is_default else f" {route.host}{'' if route.path == ROOT else route.path}"
-    return f"{route.service}  {mode} {address}{what} -> {count} backend{'' if count == 1 else 's'}"
+    without = sum(not backend.usable for backend in service.backends)
+    but = f", {without} without an address" if without else ""
+    return f"{route.service}  {mode} {address}{what} -> {count} backend{'' if count == 1 else 's'}{but}"

@@ -105,6 +105,37 @@ def test_haproxy_takes_it_without_a_warning(
     assert parse(rendered(config, of, runtime).text) == ""
 
 
+def servers(text: str) -> list[str]:
+    return [line for line in section(text, "backend web") if line.startswith("server ")]
+
+
+def test_a_server_has_the_first_address_and_without_one_it_is_in_maintenance(parse: Callable[[str], str]) -> None:
+    """Point 8."""
+    addresses = {"a.test": ("10.0.0.1", "fd00::1"), "b.test": ("fd00::2",), "c.test": ()}
+    of = snapshot(*(backend(id=host[0], host=host) for host in addresses))
+    result = render(HAProxyConfig(), of, Runtime(), {}, lambda each: addresses[each.host])
+    assert servers(result.text) == [
+        "server a 10.0.0.1:8080 weight 1",
+        "server b [fd00::2]:8080 weight 1",
+        "server c c.test:8080 weight 1 disabled",
+    ]
+    assert result.mappings == ("web  http 127.0.0.1:8080 -> 3 backends, 1 without an address",)
+    assert parse(result.text) == ""
+
+
+@pytest.mark.parametrize("asked", [{"resolve": "haproxy"}, {"nameservers": ["10.0.0.53:53"]}])
+def test_haproxy_looks_names_up_itself_if_that_is_asked_for(parse: Callable[[str], str], asked: dict[str, Any]) -> None:
+    """Point 8: several backends of one name, and an outage of DNS, as well."""
+    config = HAProxyConfig.model_validate(asked)
+    text = render(config, TWO, Runtime(), {}, lambda _: ("10.0.0.9",)).text
+    assert servers(text) == [
+        "server 127.0.0.1:8001 127.0.0.1:8001 weight 1",
+        "server web.invalid:8002 web.invalid:8002 weight 1 resolve-opts allow-dup-ip",
+    ]
+    assert "hold timeout 1d" in section(text, "resolvers discovery")
+    assert parse(text) == ""
+
+
 def test_a_machine_without_resolv_conf_is_served_too(parse: Callable[[str], str]) -> None:
     text = rendered(runtime=Runtime(resolv_conf=False)).text
     assert "parse-resolv-conf" not in text  # HAProxy would end if there is none
