@@ -1,8 +1,10 @@
 """Files are replaced whole or not at all, and what happens to them is told."""
 
 import os
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,22 @@ class Told:
         """Whether something was, given a moment to show itself. A late thread can hide it, never invent it."""
         self._event.wait(0.3)
         return self._early
+
+
+@contextmanager
+def watching(path: Path, told: Told) -> Iterator[None]:
+    watch = FileWatch([path], told)
+    try:
+        yield
+    finally:
+        watch.close()
+
+
+def turn(link: Path, target: str) -> None:
+    """Have the link lead elsewhere, in one step."""
+    following = link.with_name(f"{link.name}.next")
+    following.symlink_to(target)
+    following.replace(link)
 
 
 class TestWriteAtomically:
@@ -122,6 +140,59 @@ class TestFileWatch:
             told.after(flip)
         finally:
             watch.close()
+
+    def test_a_link_that_was_turned_is_followed_to_its_new_target(self, tmp_path: Path) -> None:
+        """Point 9: the link to v2 was seen, a later change of v2 was not."""
+        (tmp_path / "versions").mkdir()
+        link, told = tmp_path / "discovery.toml", Told()
+        for name in ("v1", "v2"):
+            (tmp_path / "versions" / name).write_text("x")
+        link.symlink_to("versions/v1")
+        with watching(link, told):
+            told.after(lambda: turn(link, "versions/v2"))
+            told.after(lambda: (tmp_path / "versions/v2").write_text("changed"))
+            told.after(lambda: write_atomically(tmp_path / "versions/v2", b"changed again"))
+            told.after(lambda: turn(link, "versions/v1"))
+            told.after(lambda: (tmp_path / "versions/v1").write_text("changed"))
+
+    def test_every_turn_of_a_kubernetes_volume_is_told(self, tmp_path: Path) -> None:
+        """Point 9: the first turn was seen, the second was not."""
+        told = Told()
+        (tmp_path / "..1").mkdir()
+        (tmp_path / "..1/file").write_text("1")
+        (tmp_path / "..data").symlink_to("..1")
+        (tmp_path / "file").symlink_to("..data/file")
+        with watching(tmp_path / "file", told):
+            for n in range(2, 6):
+                (tmp_path / f"..{n}").mkdir()
+                (tmp_path / f"..{n}/file").write_text(str(n))
+                told.after(lambda n=n: turn(tmp_path / "..data", f"..{n}"))
+                shutil.rmtree(tmp_path / f"..{n - 1}")
+            told.after(lambda: (tmp_path / "..5/file").write_text("changed"))
+
+    def test_every_turn_of_a_directory_on_the_way_is_told(self, tmp_path: Path) -> None:
+        """Point 9: no turn was seen."""
+        told = Told()
+        for n in range(1, 5):
+            (tmp_path / f"releases/{n}/conf").mkdir(parents=True)
+            (tmp_path / f"releases/{n}/conf/file").write_text("the same")
+        current = tmp_path / "releases/current"
+        current.symlink_to("1")
+        with watching(current / "conf/file", told):
+            for n in range(2, 5):
+                told.after(lambda n=n: turn(current, str(n)))
+                told.after(lambda n=n: (tmp_path / f"releases/{n}/conf/file").write_text("changed"))
+
+    def test_a_directory_that_is_replaced_is_told_of_and_followed(self, tmp_path: Path) -> None:
+        """Point 9: no link, but the same mistake."""
+        told, conf = Told(), tmp_path / "a/conf"
+        for place in ("a/conf", "b/conf"):
+            (tmp_path / place).mkdir(parents=True)
+            (tmp_path / place / "file").write_text(place)
+        with watching(conf / "file", told):
+            (tmp_path / "a").rename(tmp_path / "gone")
+            told.after(lambda: (tmp_path / "b").rename(tmp_path / "a"))
+            eventually_sync(lambda: told.after(lambda: (conf / "file").write_text("changed")) or True)
 
     def test_a_missing_directory_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No such file"):
