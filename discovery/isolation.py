@@ -261,6 +261,11 @@ class Isolated(ABC, Generic[I, P, S]):
                 await self._release(plugin)
 
     async def _release(self, plugin: P) -> None:
+        # A task of its own: this one may be cancelled, and in a cancelled task asyncio.timeout of Debian 12's Python,
+        # 3.11.2, raises no TimeoutError.
+        await asyncio.wait({asyncio.create_task(self._tear_down(plugin))})
+
+    async def _tear_down(self, plugin: P) -> None:
         try:
             await plugin.teardown()
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything

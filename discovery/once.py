@@ -74,7 +74,7 @@ async def apply_once(
                     await consumer.setup()
                     await consumer.apply(_first(resolved))
                 finally:
-                    await consumer.teardown()
+                    await asyncio.create_task(consumer.teardown())  # as in isolation.py
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             failed[instance.name] = describe(error)
     return failed
@@ -125,7 +125,7 @@ async def _first_inventory(instance: ProviderInstance, run_dir: Path, log: Filte
             async for inventory in inventories:
                 return inventory
     finally:
-        await provider.teardown()
+        await asyncio.create_task(provider.teardown())  # as in isolation.py
     raise DiscoveryError("the provider has ended its discovery by itself")
 
 

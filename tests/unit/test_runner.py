@@ -299,6 +299,31 @@ def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
     assert consumer.events == ["setup", "torn down"]
 
 
+def test_a_teardown_may_time_out_what_it_waits_for(tmp_path: Path) -> None:
+    """Point 29. In a cancelled task the timeouts of Python 3.11.2 raise CancelledError in place of TimeoutError."""
+    told: list[object] = []
+
+    async def never(self: Recorder, update: Update) -> None:
+        self.events.append("applying")
+        await asyncio.Event().wait()
+
+    async def teardown(self: Recorder) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        told.append(task.cancelling())
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            told.append("in order")
+
+    consumer = recorder(apply=never, teardown=teardown)
+    with running(instance(consumer), tmp_path) as runner:
+        runner.offer(at(1, 80))
+        eventually_sync(lambda: "applying" in consumer.events)
+    assert told == [0, "in order"]
+
+
 def test_a_stop_during_the_teardown_after_a_failed_setup_ends_it_without_waiting_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
