@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from discovery.errors import ApplyError, CannotStartError, ConfigError, DiscoveryError
     from discovery.hookspecs import hookimpl
     from discovery.model import Backend, Changes, Rejected, Service, Snapshot, State, diff
-    from discovery.plugin import Candidate, Consumer, Context, Health, Inventory, PluginConfig, Provider, Sample, Update
+    from discovery.plugin import (
+        Candidate,
+        Consumer,
+        Context,
+        Health,
+        Inventory,
+        PluginConfig,
+        Provider,
+        Sample,
+        Update,
+        Validation,
+    )
 
 __all__ = [
     "ApplyError",
@@ -36,6 +47,7 @@ __all__ = [
     "Snapshot",
     "State",
     "Update",
+    "Validation",
     "Verdict",
     "diff",
     "hookimpl",

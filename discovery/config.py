@@ -37,6 +37,8 @@ VARIABLES: Mapping[str, tuple[str, str]] = types.MappingProxyType(
 )
 """By field of Overrides: the environment variable that stands for it, and the key of the file that it overrides."""
 
+_LONGEST_NAME = 200  # it names a directory, which may have 255 bytes
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -357,6 +359,8 @@ def _split_table(model: type[M], raw: Mapping[str, Any], place: str, at: tuple[s
     """The core's part of an instance's table, and the plugin's."""
     if not at[1].replace("-", "").replace("_", "").isalnum():
         raise ConfigError(f"{place}: {dotted(at)}: an instance's name is letters, digits, '-' and '_'")
+    if len(at[1].encode()) > _LONGEST_NAME:
+        raise ConfigError(f"{place}: {at[0]}.{at[1][:20]}...: an instance's name has at most {_LONGEST_NAME} bytes")
     core = {key: raw[key] for key in model.model_fields if key in raw}
     return validate(model, core, place, at), {key: value for key, value in raw.items() if key not in core}
 

@@ -46,14 +46,25 @@ def load(
 
     Raises ConfigError with a line for each fault: of the file, of the options of every instance, of the registry.
     """
-    faults = Faults()
-    settings = load_settings(path, overrides, leave_out=leave_out, instances=instances, faults=faults)
-    built = build(settings, faults)
+    settings, built, faults = examine(path, overrides, leave_out=leave_out, instances=instances)
     if faults:
         with suppress(PluginError), faults.gathered():
             plugins.open_registry(settings.registry)
     faults.raise_if_any()
     return settings, built
+
+
+def examine(
+    path: Path | None,
+    overrides: Overrides,
+    *,
+    leave_out: Collection[str] = (),
+    instances: Mapping[str, Any] | None = None,
+) -> tuple[Settings, Instances, Faults]:
+    """As `load`, but return the faults beside what is right. Raises ConfigError only if the file cannot be read."""
+    faults = Faults()
+    settings = load_settings(path, overrides, leave_out=leave_out, instances=instances, faults=faults)
+    return settings, build(settings, faults), faults
 
 
 def build(settings: Settings, faults: Faults | None = None) -> Instances:

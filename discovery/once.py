@@ -72,7 +72,7 @@ async def apply_once(
                 consumer = instance.consumer(instance.config, context)
                 try:
                     await consumer.setup()
-                    await consumer.apply(_first(resolved))
+                    await consumer.apply(first_update(resolved))
                 finally:
                     await asyncio.create_task(consumer.teardown())  # as in isolation.py
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -89,13 +89,14 @@ async def preview(
         context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
         try:
             consumer = instance.consumer(instance.config, context)
-            results[instance.name] = await consumer.preview(_first(resolved))
+            results[instance.name] = await consumer.preview(first_update(resolved))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             results[instance.name] = DiscoveryError(describe(error))
     return results
 
 
-def _first(resolved: Resolved) -> Update:
+def first_update(resolved: Resolved) -> Update:
+    """What a consumer that has applied nothing yet is given."""
     return Update(resolved.snapshot, None, diff(None, resolved.snapshot), resolved.addresses)
 
 

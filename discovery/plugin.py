@@ -57,6 +57,17 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Validation:
+    """What a plugin finds out about its configuration without running: each entry is one line for a person.
+
+    `faults` keep it from working. `unchecked` is what cannot be told on this machine, with the reason.
+    """
+
+    faults: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One figure of a consumer's, as Prometheus knows them; `name` without prefix, unit last: `connect_seconds`.
 
@@ -121,6 +132,14 @@ class Consumer(ABC, Generic[C]):
     async def preview(self, update: Update) -> str:
         """What `apply` would change, as a unified diff, empty if nothing. Writes nothing; called without `setup`."""
         raise NotImplementedError(f"{type(self).__name__} has no preview")
+
+    async def validate(self, update: Update) -> Validation:
+        """What would keep `apply` from working, as far as it can be told from here. Touches nothing.
+
+        Called without `setup`, by `config check` and `run --dry-run`: with an empty snapshot, and with the current one
+        if the registry can be read. A DiscoveryError that it raises is a fault. By default nothing is found.
+        """
+        return Validation()
 
     async def reconfigure(self, config: C) -> bool:
         """Take a new configuration in place, before the next `apply`. False (the default): restart me instead."""
@@ -208,6 +227,10 @@ class Provider(ABC, Generic[C]):
         Each Inventory is complete; an equal one costs nothing. Raise when nothing can be seen (never yield less for
         it): what was found last stands, is still checked, and `discover` is called again after a while.
         """
+
+    async def validate(self) -> Validation:
+        """What would keep `discover` from working, as far as it can be told from here. As `Consumer.validate`."""
+        return Validation()
 
     async def health(self) -> Health:
         """How it is, beyond what the core knows from `discover`. Called every few seconds."""

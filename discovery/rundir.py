@@ -13,6 +13,15 @@ from discovery.errors import CannotStartError
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+SOCKET_PATH_BYTES = 107
+"""What the address of a Unix socket holds: unix(7)'s sun_path, less the zero at its end."""
+
+
+def is_too_long_for_a_socket(path: Path, suffix: int = 0) -> bool:
+    """Whether a Unix socket cannot have this path, with as many more bytes as its program adds for a while."""
+    return len(os.fsencode(path)) + suffix > SOCKET_PATH_BYTES
+
+
 def run_dir_path(override: Path | None = None) -> Path:
     """Where the run directory is, made or not.
 

@@ -25,6 +25,11 @@ class Faults:
         """Whether there is any."""
         return bool(self._lines)
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The faults so far."""
+        return tuple(self._lines)
+
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Gather the ConfigError that the block raises, a line for each fault, and go on after it."""

@@ -1,13 +1,23 @@
 """`discovery config`: is a configuration right, and what may stand in it."""
 
+import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.cli.console import result
+from discovery.cli.console import note, result
+from discovery.cli.options import JsonOption, RunDirOption
 from discovery.configfile import file_in_use
+from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
+
+if TYPE_CHECKING:
+    from discovery.config import Settings
+    from discovery.instances import Instances
+    from discovery.plugin import Update
 
 app = typer.Typer(help="Check a configuration file, or print its schema.")
 
@@ -26,31 +36,125 @@ def check(
     option: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="FILE", readable=False, help="The same.")
     ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no registry.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="1 if anything could not be checked.")] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="How long to wait for the registry's records.")
+    ] = 3.0,
+    run_dir: RunDirOption = None,
+    as_json: JsonOption = False,
     json_schema: Annotated[
         bool, typer.Option("--json-schema", help="Print the JSON schema of the configuration instead.")
     ] = False,
 ) -> int:
-    """Check a configuration file, the options of its plugins included. 2 if it is wrong; every fault is named."""
-    from discovery.errors import ConfigError, PluginError
+    """Check a configuration file as the daemon would read it, and touch nothing.
 
+    Every fault is named, and makes the exit code 2: of the file, of the options of its plugins, and of what a plugin
+    makes of them (HAProxy checks its configuration with no records and with those of the registry). What cannot be
+    checked on this machine is listed as unchecked.
+
+    \b
+    discovery config check
+    discovery config check new.toml --offline --strict
+    """
     if json_schema:
         _print_schema()
         return 0
     path = file_in_use(config or option)
     if path is None:
         raise ConfigError("name the configuration file to check: discovery config check FILE")
-    from discovery import plugins
-    from discovery.config import Overrides
-    from discovery.instances import load
+    report = asyncio.run(_examined(path, run_dir, None if offline else timeout))
+    if as_json:
+        result(json.dumps(report.document, indent=2))
+    else:
+        _print(report)
+    return 2 if report.faults else 1 if strict and report.unchecked else 0
 
-    settings, instances = load(path, Overrides())
-    plugins.open_registry(settings.registry)
-    if instances.broken:
-        raise PluginError("; ".join(instances.broken.values()))
-    roles = {"consumers": list(instances.consumers), "providers": list(instances.providers)}
-    told = (f"{role}: {', '.join(names)}" for role, names in roles.items() if names)
-    result("; ".join((f"{path}: valid", *told)))
-    return 0
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    path: Path
+    consumers: Sequence[str] = ()
+    providers: Sequence[str] = ()
+    faults: Sequence[str] = ()
+    unchecked: Sequence[str] = ()
+
+    @property
+    def document(self) -> dict[str, object]:
+        return {
+            "file": str(self.path),
+            "valid": not self.faults,
+            "consumers": list(self.consumers),
+            "providers": list(self.providers),
+            "faults": list(self.faults),
+            "unchecked": list(self.unchecked),
+        }
+
+
+async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> _Report:
+    """Everything that can be told of the file; `timeout` None asks no registry."""
+    import structlog
+
+    from discovery.config import Overrides
+    from discovery.instances import examine
+    from discovery.logs import configure_logging
+    from discovery.rundir import run_dir_path
+    from discovery.validating import NOTHING, validate_instances
+
+    configure_logging("error")
+    try:
+        settings, instances, faults = examine(path, Overrides(run_dir=run_dir))
+    except ConfigError as error:
+        return _Report(path, faults=str(error).splitlines())
+    updates: list[Update] = [NOTHING]
+    unread: tuple[str, ...] = ()
+    try:
+        with faults.gathered():
+            current, unread = await _current(settings, instances, timeout)
+            updates += current
+    except PluginError as error:
+        instances.broken["registry"] = str(error)
+    validated = await validate_instances(instances, updates, run_dir_path(settings.run_dir), structlog.get_logger())
+    return _Report(
+        path,
+        list(instances.consumers),
+        list(instances.providers),
+        (*faults.lines, *instances.broken.values(), *validated.faults),
+        (*unread, *validated.unchecked),
+    )
+
+
+async def _current(
+    settings: "Settings", instances: "Instances", timeout: float | None
+) -> tuple[list["Update"], tuple[str, ...]]:
+    """What consumers would be given now, and why that is not known. Raises ConfigError or PluginError."""
+    from discovery import plugins
+    from discovery.once import current_snapshot, first_update
+    from discovery.resolving import resolve
+
+    registry = plugins.open_registry(settings.registry)
+    try:
+        if not instances.consumers:
+            return [], ()
+        if timeout is None:
+            return [], (f"with the records of {settings.registry}: it was not asked, with --offline",)
+        resolved, _ = await resolve(await current_snapshot(registry, timeout), timeout)
+        return [first_update(resolved)], ()
+    except RegistryUnavailableError as error:
+        return [], (f"with the records of {settings.registry}: {error}",)
+    finally:
+        await registry.close()
+
+
+def _print(report: _Report) -> None:
+    if not report.faults:
+        roles = {"consumers": report.consumers, "providers": report.providers}
+        named = (f"{role}: {', '.join(names)}" for role, names in roles.items() if names)
+        result("; ".join((f"{report.path}: valid", *named)))
+    for line in report.unchecked:
+        result(f"unchecked: {line}")
+    for line in report.faults:
+        note(line)
 
 
 def _print_schema() -> None:

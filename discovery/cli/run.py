@@ -141,23 +141,30 @@ async def _single_pass(settings: "Settings", instances: "Instances", timeout: fl
         check_once(instances, run_dir, log)
         resolved = await _resolved(settings, timeout)
         failures = await apply_once(instances.consumers.values(), resolved, run_dir, log)
+        faults: tuple[str, ...] = ()
     else:
-        failures = await _dry_run(settings, instances, run_dir, timeout)
+        failures, faults = await _dry_run(settings, instances, run_dir, timeout)
     failures |= instances.broken
     for name, reason in failures.items():
         note(f"{name}: {reason}")
-    return 1 if failures else 0
+    for fault in faults:
+        note(fault)
+    return 2 if faults else 1 if failures else 0
 
 
-async def _dry_run(settings: "Settings", instances: "Instances", run_dir: Path, timeout: float) -> dict[str, str]:
-    """Print what would happen; return what cannot be told, by name, with the reason."""
+async def _dry_run(
+    settings: "Settings", instances: "Instances", run_dir: Path, timeout: float
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Print what would happen; return what cannot be told, by name, with the reason, and the faults of plugins."""
     import structlog
 
     from discovery.logs import configure_logging
-    from discovery.once import preview, survey
+    from discovery.once import first_update, preview, survey
+    from discovery.validating import NOTHING, validate_instances
 
     log = structlog.get_logger()
     failures = {}
+    updates = [NOTHING]
     if instances.consumers:
         resolved = await _resolved(settings, timeout)
         for name, previewed in (await preview(instances.consumers.values(), resolved, run_dir, log)).items():
@@ -165,13 +172,19 @@ async def _dry_run(settings: "Settings", instances: "Instances", run_dir: Path, 
                 result(previewed.rstrip("\n") if previewed else f"# {name}: nothing would change")
             else:
                 failures[name] = str(previewed)
+        updates.append(first_update(resolved))
+    validated = await validate_instances(instances, updates, run_dir, log)
+    for line in validated.unchecked:
+        note(f"unchecked: {line}")
     configure_logging("error", settings.log.format)  # how the checks stand is told below
     for name, surveyed in (await survey(instances.providers.values(), run_dir, log, timeout)).items():
         if isinstance(surveyed, Exception):
             failures[name] = str(surveyed)
         else:
             _print_survey(name, surveyed)
-    return failures
+    # What a preview has met is most often a fault, too, and reported as one.
+    met = {name for name, reason in failures.items() if any(reason in fault for fault in validated.faults)}
+    return {name: failures[name] for name in failures if name not in met}, validated.faults
 
 
 async def _resolved(settings: "Settings", timeout: float) -> "Resolved":

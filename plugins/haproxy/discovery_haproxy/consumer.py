@@ -11,13 +11,13 @@ from typing import ClassVar
 
 from discovery.errors import ApplyError
 from discovery.files import FileWatch
-from discovery.plugin import Consumer, Context, Health, PluginConfig, Update
-from discovery_haproxy.binary import OLDEST, Binary, locate
+from discovery.plugin import Consumer, Context, Health, PluginConfig, Update, Validation
+from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import Digests
 from discovery_haproxy.external import External
 from discovery_haproxy.managed import Files, Managed
-from discovery_haproxy.probe import probe
+from discovery_haproxy.probe import probe, too_long
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 
 _LINES = 20
@@ -95,6 +95,32 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return "".join(
             difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), str(path))
         )
+
+    async def validate(self, update: Update) -> Validation:
+        """What HAProxy says of the configuration (`-c`), and whether there can be sockets."""
+        external = self.config.external
+        faults: list[str] = []
+        if external is None and (reason := Files(self.context.run_dir).fault):
+            faults.append(reason)
+        try:
+            binary = await locate(self.config.binary)
+        except NotInstalledError as error:
+            return await self._validate_elsewhere(update, faults, str(error))
+        rendered = await self._render(update, binary)
+        faults += [f"haproxy refuses {each}" for each in await binary.faults(rendered.text)]
+        faults += filter(None, map(too_long, rendered.binds))
+        if external is not None and not external.path.parent.is_dir():
+            faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
+        return Validation(tuple(faults))
+
+    async def _validate_elsewhere(self, update: Update, faults: Sequence[str], reason: str) -> Validation:
+        """Where HAProxy is not installed, files that are missing may be those of the machine that it is for."""
+        missing = [path for path in referenced_files(self.config) if not path.exists()]
+        unchecked = [f"the configuration as HAProxy reads it: {reason}"]
+        unchecked += [f"{path}: it does not exist on this machine, which has no HAProxy" for path in missing]
+        if self.config.template not in missing:
+            await self._render(update, None)
+        return Validation(tuple(faults), tuple(unchecked))
 
     async def reconfigure(self, config: HAProxyConfig) -> bool:
         """Take all but a change between our own HAProxy and an external one in place, by a reload."""

@@ -14,11 +14,13 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import ApplyError
 from discovery.plugin import Health
+from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.install import install, last_good, restore, stage
 from discovery_haproxy.logpipe import LogPipe
+from discovery_haproxy.probe import SUFFIX
 from discovery_haproxy.states import NO_STATES, still_wanted
 
 STOP_SECONDS = 6.0
@@ -28,7 +30,6 @@ _START_SECONDS = 30.0
 _ADOPT_SECONDS = 5.0
 _IDLE_SECONDS = 1.0
 _POLL = 0.005
-_LONGEST_PATH = 97
 _MANY_WORKERS = 5
 _RESTARTS = (0.0, 0.5, 1.0, 2.0, 5.0)
 _RESTART_EVERY = 10.0
@@ -46,6 +47,16 @@ class Files:
         self.server_states = run_dir / "servers.state"
         self.master_socket = run_dir / "master.sock"
         self.log = run_dir / "log.pipe"
+
+    @property
+    def fault(self) -> str | None:
+        """Why HAProxy can have no sockets here, if it cannot."""
+        if not is_too_long_for_a_socket(self.master_socket, SUFFIX):
+            return None
+        return (
+            f"{self.master_socket} is a path of more than {SOCKET_PATH_BYTES - SUFFIX} bytes, too long for HAProxy's"
+            " sockets: choose a shorter name for the instance, or another --run-dir"
+        )
 
     def remove_leftovers(self) -> None:
         """Remove what is of use only while HAProxy runs; the configuration stays."""
@@ -84,8 +95,8 @@ class Managed:
 
     async def open(self) -> None:
         """Begin, and take over the HAProxy that outlived a daemon, if there is one. Raises ApplyError or OSError."""
-        if len(os.fsencode(self._socket)) > _LONGEST_PATH:
-            raise ApplyError(f"the run directory {self._socket.parent} is too long a path for sockets; use --run-dir")
+        if reason := self._files.fault:
+            raise ApplyError(reason)
         try:
             self._pipe.open()
         except OSError as error:

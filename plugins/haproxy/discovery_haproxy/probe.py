@@ -8,10 +8,19 @@ from pathlib import Path
 
 from discovery.errors import ApplyError
 from discovery.listening import by, listening, listening_at, owners
+from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy.process import look
 
 _ANY = ("", "*")
-_LONGEST_PATH = 97  # sockaddr_un holds 108, and HAProxy appends a suffix while it binds
+SUFFIX = 10
+"""Bytes that HAProxy appends to the path of a socket while it binds."""
+
+
+def too_long(bind: str) -> str | None:
+    """What is wrong with the length of an address that is the path of a socket."""
+    if "/" not in bind or not is_too_long_for_a_socket(Path(bind), SUFFIX):
+        return None
+    return f"bind {bind} is a path of more than {SOCKET_PATH_BYTES - SUFFIX} bytes: choose a shorter one"
 
 
 def probe(binds: Iterable[str], ours: Callable[[], Collection[int]]) -> None:
@@ -64,8 +73,8 @@ def _explain(bind: str, error: OSError, holders: Collection[int]) -> str:
 
 def _probe_path(bind: str, ours: Callable[[], Collection[int]]) -> None:
     path = Path(bind)
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ApplyError(f"bind {bind} is a path of more than {_LONGEST_PATH} bytes: choose a shorter one")
+    if reason := too_long(bind):
+        raise ApplyError(reason)
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ApplyError(f"bind {bind} cannot be made: {path.parent} is not a directory that can be written to")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
@@ -10,14 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from discovery.codec import parse_address
 from discovery.errors import RecordError
 from discovery.plugin import PluginConfig
+from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 
 UNIX = "unix:"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 365 * 86400.0
-_PATH_BYTES = 107
-"""Of a Unix socket: sun_path, less the zero at its end."""
 _LEAST_WORDS = "discovery run --plugin tcpproxy --set tcpproxy.listen.web=0.0.0.0:8080"
 
 
@@ -53,8 +53,8 @@ def bind_address(value: object) -> str:
 def _socket_path(path: str) -> str:
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError(f"{UNIX + path!r} is not the absolute path of a socket: write unix:/run/web.sock")
-    if len(path.encode(errors="surrogateescape")) > _PATH_BYTES or not path.isprintable():
-        raise ValueError(f"{UNIX + path!r} is no socket's path: it may have {_PATH_BYTES} printable bytes")
+    if is_too_long_for_a_socket(Path(path)) or not path.isprintable():
+        raise ValueError(f"{UNIX + path!r} is no socket's path: it may have {SOCKET_PATH_BYTES} printable bytes")
     return path
 
 

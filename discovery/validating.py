@@ -1,0 +1,59 @@
+"""What would keep instances from running, as far as it can be told without running them. Touches nothing."""
+
+from collections.abc import Awaitable, Iterable, Sequence
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.errors import DiscoveryError, describe
+from discovery.instances import Instances
+from discovery.model import Snapshot, diff
+from discovery.plugin import Context, Update, Validation
+from discovery.validation import dotted
+
+_EMPTY = Snapshot.of(0, ())
+NOTHING = Update(_EMPTY, None, diff(None, _EMPTY))
+"""The update of a registry without records."""
+
+
+async def validate_instances(
+    instances: Instances, updates: Sequence[Update], run_dir: Path, log: FilteringBoundLogger
+) -> Validation:
+    """Have every plugin validate its options; consumers with each of `updates`, until one shows a fault.
+
+    Every line of the result begins with the instance's table.
+    """
+    found: list[Validation] = []
+    for name, consumer in instances.consumers.items():
+        context = Context(name, run_dir / name, log.bind(consumer=name))
+        for update in updates:
+            validated = await _validated(consumer.consumer(consumer.config, context).validate(update))
+            found.append(_placed(("consumers", name), validated))
+            if validated.faults:
+                break  # with other records the same faults would have other line numbers
+    for name, provider in instances.providers.items():
+        context = Context(name, run_dir / name, log.bind(provider=name))
+        validated = await _validated(provider.provider(provider.config, context).validate())
+        found.append(_placed(("providers", name), validated))
+    return Validation(_distinct(each.faults for each in found), _distinct(each.unchecked for each in found))
+
+
+async def _validated(validating: Awaitable[Validation]) -> Validation:
+    try:
+        return await validating
+    except DiscoveryError as error:
+        return Validation(faults=(describe(error),))
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        return Validation(unchecked=(f"the plugin's own validation failed: {describe(error)}",))
+
+
+def _placed(table: tuple[str, str], validation: Validation) -> Validation:
+    place = dotted(table)
+    return Validation(
+        tuple(f"{place}: {each}" for each in validation.faults),
+        tuple(f"{place}: {each}" for each in validation.unchecked),
+    )
+
+
+def _distinct(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line for group in groups for line in group))

@@ -1,0 +1,238 @@
+"""Point 15: `config check` and `--dry-run` reject what the daemon rejects, and name what they cannot check."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery.testing import free_port, require_program
+
+Ran = subprocess.CompletedProcess[str]
+Check = Callable[..., Ran]
+
+NO_CERTIFICATE = """
+[consumers.edge]
+plugin = "haproxy"
+services.web.bind = [{{ address = "127.0.0.1:{port}", certificate = "{directory}/missing.pem" }}]
+"""
+NO_LINE = """
+[consumers.edge]
+plugin = "haproxy"
+services.web = {{ bind = "127.0.0.1:{port}", backend_lines = ["no-such-word here"] }}
+"""
+TOO_LONG = """
+[consumers.{long}]
+plugin = "haproxy"
+services.web.bind = "127.0.0.1:{port}"
+"""
+FAULTS = [
+    (NO_CERTIFICATE, "{directory}/missing.pem"),
+    (NO_LINE, "no-such-word"),
+    (TOO_LONG, "{long}/master.sock is a path of more than 97 bytes"),
+]
+PLUGINS = """
+from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider, Validation, hookimpl
+
+class Options(PluginConfig):
+    expected: int = 0
+
+class Judging(Consumer[Options]):
+    Config = Options
+
+    async def apply(self, update):
+        raise AssertionError
+
+    async def preview(self, update):
+        return ""
+
+    async def validate(self, update):
+        count = len(list(update.snapshot.backends()))
+        return Validation((f"saw {count}",) if count > self.config.expected else (), ("the weather: no window",))
+
+class Raising(Provider[Options]):
+    Config = Options
+
+    async def discover(self):
+        yield Inventory()
+
+    async def validate(self):
+        raise ConfigError("it can never work")
+
+
+@hookimpl
+def discovery_register_consumers(register):
+    register("judge", Judging)
+
+@hookimpl
+def discovery_register_providers(register):
+    register("judge", Raising)
+"""
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """Runs `discovery` where the plugin `judge` is installed; nothing may be made in the run directory."""
+    info = tmp_path / "site/judge-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: judge\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[discovery]\njudge = judge\n")
+    (tmp_path / "site/judge.py").write_text(PLUGINS)
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
+    run_dir = tmp_path / "run"
+
+    def run(*arguments: str) -> Ran:
+        ran = subprocess.run(
+            [sys.executable, "-m", "discovery", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env=ours | {"PYTHONPATH": str(tmp_path / "site"), "DISCOVERY_RUN_DIR": str(run_dir)},
+        )
+        assert "Traceback" not in ran.stderr
+        assert not run_dir.exists()
+        return ran
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path, file_registry: Any) -> Callable[[str], Path]:
+    """Writes a configuration beside a registry that can be read."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "discovery.toml"
+        path.write_text(f'[registry]\nurl = "{file_registry[0]}"\n{text}')
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(("text", "fault"), FAULTS)
+def test_what_the_daemon_rejects_is_a_fault(
+    check: Check, config: Callable[[str], Path], tmp_path: Path, text: str, fault: str
+) -> None:
+    require_program("haproxy")
+    values = {"port": free_port(), "directory": tmp_path, "long": "edge-" + "x" * 90}
+    path = config(text.format(**values))
+    checked = check("config", "check", str(path), "--strict")
+    assert (checked.returncode, checked.stdout) == (2, "")
+    assert fault.format(**values) in checked.stderr
+    assert checked.stderr.startswith("discovery: consumers.")
+    dry = check("run", "--config", str(path), "--dry-run")
+    assert dry.returncode == 2
+    assert fault.format(**values) in dry.stderr
+    told = json.loads(check("config", "check", str(path), "--json").stdout)
+    assert (told["file"], told["valid"], told["unchecked"]) == (str(path), False, [])
+    assert fault.format(**values) in told["faults"][0]
+
+
+def test_a_right_configuration_is_checked_whole(
+    check: Check, config: Callable[[str], Path], file_registry: Any
+) -> None:
+    require_program("haproxy")
+    file_registry[1]("web/b1", "127.0.0.1:80")
+    path = config(f'[consumers.edge]\nplugin = "haproxy"\nservices.web.bind = "127.0.0.1:{free_port()}"\n')
+    checked = check("config", "check", "--config", str(path), "--strict")
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, f"{path}: valid; consumers: edge\n", "")
+    told = json.loads(check("config", "check", str(path), "--json").stdout)
+    lists = {"consumers": ["edge"], "providers": [], "faults": [], "unchecked": []}
+    assert told == {"file": str(path), "valid": True, **lists}
+
+
+def test_haproxy_judges_the_records_of_the_registry_too(
+    check: Check, config: Callable[[str], Path], file_registry: Any, tmp_path: Path
+) -> None:
+    require_program("haproxy")
+    template = tmp_path / "own.cfg.j2"
+    template.write_text("{% for name in snapshot.services %}no-such-section {{ name }}\n{% endfor %}defaults\n")
+    path = config(f'[consumers.edge]\nplugin = "haproxy"\ntemplate = "{template}"\n')
+    assert check("config", "check", str(path)).returncode == 0
+    file_registry[1]("web/b1", "127.0.0.1:80")
+    checked = check("config", "check", str(path))
+    assert checked.returncode == 2
+    assert "no-such-section" in checked.stderr
+    assert check("config", "check", str(path), "--offline").returncode == 0
+
+
+def test_what_cannot_be_checked_here_is_listed(check: Check, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0)
+        path = tmp_path / "discovery.toml"
+        port = silent.getsockname()[1]
+        path.write_text(
+            f'[registry]\nurl = "etcd://127.0.0.1:{port}"\n[consumers.edge]\nplugin = "haproxy"\n'
+            'binary = "/nonexistent/haproxy"\n'
+            'services.web.bind = [{ address = "*:443", certificate = "/nonexistent/site.pem" }]\n'
+        )
+        for offline, registry in (
+            ((), f"unchecked: with the records of etcd://127.0.0.1:{port}: "),
+            (("--offline",), f"unchecked: with the records of etcd://127.0.0.1:{port}: it was not asked"),
+        ):
+            arguments = ("config", "check", str(path), "--timeout", "1", *offline)
+            with pytest.raises(BlockingIOError):
+                silent.accept()  # nobody asks
+            checked = check(*arguments)
+            valid, *unchecked = checked.stdout.splitlines()
+            assert (checked.returncode, checked.stderr, valid) == (0, "", f"{path}: valid; consumers: edge")
+            assert unchecked[0].startswith(registry)
+            assert unchecked[1].startswith("unchecked: consumers.edge: the configuration as HAProxy reads it: ")
+            assert "/nonexistent/site.pem: it does not exist on this machine" in unchecked[2]
+            assert check(*arguments, "--strict").returncode == 1
+            assert len(json.loads(check(*arguments, "--json").stdout)["unchecked"]) == 3
+            if not offline:
+                while True:  # what was asked so far
+                    try:
+                        silent.accept()[0].close()
+                    except BlockingIOError:
+                        break
+
+
+def test_every_fault_is_named_in_one_run(check: Check, config: Callable[[str], Path], tmp_path: Path) -> None:
+    require_program("haproxy")
+    values = {"port": free_port(), "directory": tmp_path}
+    path = config(
+        NO_CERTIFICATE.format(**values)
+        + '[consumers.other]\nplugin = "haproxy"\nbnd = 1\n[consumers.third]\nplugin = "no-such"\n[consumers.fourth]\n'
+        + '[consumers.judge]\nplugin = "judge"\n[log]\nlevel = "loud"\n[admn]\n[providers.local]\nplugin = "judge"\n'
+    )
+    path.write_text(path.read_text().replace('url = "file', 'url = "fil'))
+    checked = check("config", "check", str(path), "--json")
+    assert checked.returncode == 2
+    faults = json.loads(checked.stdout)["faults"]
+    for expected in (
+        "missing.pem",
+        "consumers.other.bnd: unknown key",
+        "there is no plugin 'no-such'",
+        "consumers.fourth.plugin: is required",
+        "log.level: ",
+        "admn: unknown key",
+        "registry scheme 'fil' is not known",
+        "providers.local: it can never work",
+    ):
+        assert [fault for fault in faults if expected in fault], expected
+    run = check("run", "--config", str(path))
+    assert run.returncode == 2
+    for expected in ("consumers.other.bnd", "'no-such'", "consumers.fourth.plugin", "log.level", "admn", "'fil'"):
+        assert expected in run.stderr
+
+
+def test_a_plugin_validates_with_no_records_and_with_those_there_are(
+    check: Check, config: Callable[[str], Path], file_registry: Any
+) -> None:
+    path = config('[consumers.judge]\nplugin = "judge"\n')
+    checked = check("config", "check", str(path))
+    assert checked.returncode == 0
+    assert checked.stdout.splitlines()[1:] == ["unchecked: consumers.judge: the weather: no window"]
+    file_registry[1]("web/b1", "127.0.0.1:80")
+    for arguments in (("config", "check", str(path)), ("run", "--dry-run", "--config", str(path))):
+        refused = check(*arguments)
+        assert refused.returncode == 2
+        assert "discovery: consumers.judge: saw 1\n" in refused.stderr
+    assert check("config", "check", str(path), "--offline").returncode == 0
