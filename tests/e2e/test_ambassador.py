@@ -66,6 +66,31 @@ def test_it_carries_to_whatever_the_linked_registry_names_now(start_command: Sta
         etcd.stop()
 
 
+def test_a_machine_that_dies_is_a_pause_and_not_an_error(start_command: StartCommand, named: Serve) -> None:
+    """Point 12. With the defaults: the dead machine's lease runs out, then a standby serves and is registered."""
+    require_program("etcd")
+    with EmbeddedEtcd() as etcd:
+        port, first, second = free_port(), named("first"), free_port()
+        url = {"DISCOVERY_REGISTRY": etcd.url}
+        start_command("ambassador", "db", str(port), **url)
+        registrar = start_command("register", "db", f"127.0.0.1:{first.port}", "--id", "main", **url)
+        standby = ("register", "db", f"127.0.0.1:{second}", "--id", "standby")
+        start_command(*standby, "--check", "tcp", "--check-interval", "0.2", **url).logs("once its check passes")
+        answered_by(port, "first")
+        registrar.process.kill()
+        registrar.process.wait()
+        first.close()
+        begun = time.monotonic()
+        with connect(port) as client, client.makefile("rb") as answer:
+            client.settimeout(4 * TIMEOUT)
+            client.sendall(b"ping")
+            eventually_sync(lambda: not etcd.ctl("get", "/services/db/main"), "the lease to run out", TIMEOUT)
+            # The standby needs a moment, so that the pause is longer than a lease in any case.
+            eventually_sync(lambda: time.monotonic() > begun + 11, timeout=TIMEOUT)
+            named("second", port=second)
+            assert answer.read(11) == b"second\nping"
+
+
 def test_it_listens_where_it_is_told_and_everywhere_unless_told(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:

@@ -41,7 +41,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 HoldOption = Annotated[
     float | None,
     typer.Option(
-        metavar="SECONDS", min=0.0, help="How long a client waits while there is nobody to carry it to. Default: 10."
+        metavar="SECONDS", min=0.0, help="How long a client waits while there is nobody to carry it to. Default: 30."
     ),
 ]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that carry the bytes.")]

@@ -141,8 +141,9 @@ class ListenConfig(PluginConfig):
     balance: Literal["roundrobin", "leastconn", "random", "source", "first"] = "roundrobin"
     """Who gets the next connection: each in turn, the one with fewest, the better of two, by client address, or the
     first that can be reached, in the order of `targets` (of a service: of ids)."""
-    hold: Time = 10.0
-    """Seconds that a client waits for a backend while there is none; 0 fails at once."""
+    hold: Time = 30.0
+    """Seconds that a client waits for a backend while there is none; 0 fails at once. A fail-over is a pause and not
+    an error if this is longer than a dead machine stays registered (`ttl`, 10 s) and its successor takes to come."""
     hold_connections: Limit = 1000
     """How many may wait."""
     connect_timeout: PositiveTime = 3.0

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from discovery.config import ProviderTable
 from discovery.errors import ConfigError
 from discovery_tcpproxy.config import TcpProxyConfig, bind_address, service_of
 from discovery_tcpproxy.targets import settings
@@ -163,3 +164,9 @@ def test_the_schema_names_what_it_describes() -> None:
     text = repr(schema)
     for word in ("hold", "drain", "max_connections_per_client", "How many may wait."):
         assert re.search(word, text)
+
+
+def test_a_client_is_held_for_longer_than_a_dead_machine_stays_registered() -> None:
+    """Point 12. A fail-over is a pause: twice the registrar's default ttl is the most that a lease and a retry take."""
+    ttl = ProviderTable.model_fields["ttl"].default
+    assert configured(**web()).listen["web"].hold > 2 * ttl + 5
