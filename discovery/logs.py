@@ -54,6 +54,12 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> N
     )
 
 
+def log_format() -> LogFormat:
+    """How this process logs, for children that are to log alike."""
+    renderers = structlog.get_config()["processors"]
+    return "json" if any(isinstance(each, structlog.processors.JSONRenderer) for each in renderers) else "text"
+
+
 def _console(colors: bool) -> Processor:
     # Not rich's tracebacks: those show local variables, secrets among them.
     return structlog.dev.ConsoleRenderer(

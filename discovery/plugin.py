@@ -170,6 +170,15 @@ class Consumer(ABC, Generic[C]):
         """
         return ()
 
+    @classmethod
+    async def end_orphans(cls, context: Context) -> Mapping[int, str]:
+        """End, in order, the processes that outlived a daemon in `context.run_dir`; what each was, by process id.
+
+        Called by `discovery stop`, without an instance, for each directory of an instance whose daemon has gone: it may
+        be another plugin's. By default there are none: a plugin's processes end with the daemon.
+        """
+        return {}
+
     @property
     def stop_seconds(self) -> float:
         """How long `teardown` may take before this consumer is abandoned; no less than 10 s. From any thread."""

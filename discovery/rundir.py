@@ -118,6 +118,24 @@ def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose anot
         ) from None
 
 
+def holder(path: Path) -> int | None:
+    """The process that holds the lock `path`; None if none does, or none that can be seen from here."""
+    try:
+        pid = int(path.read_bytes()[:20])
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except (OSError, ValueError):
+        return None
+    # What is written there may be of one that has died, and the number another's by now.
+    return pid if any(_is_same(path, each) for each in descriptors) else None
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
 def _is_open_at(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from discovery.cli import config, demo, plugins, register, run, services, watch
+from discovery.cli import config, demo, plugins, register, run, services, stop, watch
 from discovery.cli.group import SETTINGS, CommandGroup
 from discovery.cli.options import LogFormat, LogLevel
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 app.command("run")(run.run)
+app.command("stop")(stop.stop)
 app.command("services")(services.services)
 app.command("watch")(watch.watch)
 app.command("register", cls=register.TakesCommand)(register.register)

@@ -5,79 +5,16 @@ import os
 import signal
 import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ambassadors import DISCOVERY, TIMEOUT, Directory, Named, connect, descendants, name_at
-from daemons import Daemon, Starter
+from ambassadors import DISCOVERY, TIMEOUT, Directory, connect, name_at
+from daemons import Starter
+from proxies import Load, Serve, answers, figure, proxy
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program
-
-Serve = Callable[..., Named]
-
-
-def answers(port: int, name: str) -> None:
-    eventually_sync(lambda: name_at(port) == name, f"{name} to be who answers", TIMEOUT)
-
-
-def proxy(
-    start: Starter, url: str, *assignments: str, run_dir: Path | None = None, replace: Path | None = None
-) -> Daemon:
-    """The daemon with `--set tcpproxy.` these, in place of the one of the run directory `replace`; once it is ready."""
-    sets = [part for each in assignments for part in ("--set", f"tcpproxy.{each}")]
-    anew = ["--replace"] if replace else []
-    daemon = start("--registry", url, "--plugin", "tcpproxy", *sets, *anew, run_dir=run_dir or replace)
-    eventually_sync(daemon.is_ready, "the daemon to be ready", TIMEOUT)
-    return daemon
-
-
-def figure(daemon: Daemon, name: str, labels: str = "") -> float:
-    """The sum of the figures whose line has this name and these labels."""
-    lines = daemon.get("/metrics")[1].splitlines()
-    found = [line for line in lines if line.startswith(f"discovery_tcpproxy_{name}{{") and labels in line]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
-
-
-class Load:
-    """Clients that connect, say something and hang up, again and again; what failed, and why."""
-
-    def __init__(self, port: int, clients: int = 4) -> None:
-        self.done = 0
-        self.failed: list[str] = []
-        self._port = port
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    @contextmanager
-    def running(self) -> Iterator["Load"]:
-        for each in self._threads:
-            each.start()
-        try:
-            self.goes_on()
-            yield self
-            self.goes_on()
-        finally:
-            self._end.set()
-            for each in self._threads:
-                each.join(TIMEOUT)
-
-    def goes_on(self, count: int = 50) -> None:
-        """Wait until so many more have been served."""
-        before = self.done
-        eventually_sync(lambda: self.done >= before + count, f"{count} more connections", TIMEOUT)
-
-    def _run(self) -> None:
-        while not self._end.is_set():
-            try:
-                if not name_at(self._port):
-                    raise ConnectionError("nothing was answered")
-                self.done += 1
-            except (OSError, AssertionError) as error:
-                self.failed.append(repr(error))
 
 
 def test_one_command_serves_a_service_and_follows_it(directory: Directory, start_daemon: Starter, named: Serve) -> None:
@@ -296,22 +233,6 @@ def test_connections_have_time_to_finish_when_the_daemon_stops(
         assert client.recv(5, socket.MSG_WAITALL) == b"hello"
         assert daemon.process.poll() is None
     assert daemon.process.wait(TIMEOUT) == 0
-
-
-def test_a_daemon_that_is_killed_leaves_no_worker(directory: Directory, start_daemon: Starter, named: Serve) -> None:
-    port = free_port()
-    directory.put("web", named("one").port)
-    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", "workers=2", "grace=0")
-    workers = descendants(daemon.process.pid)
-    assert len(workers) == 2
-    with connect(port) as client:
-        assert client.recv(4) == b"one\n"
-        daemon.process.kill()
-        daemon.process.wait()
-        eventually_sync(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "no worker", TIMEOUT)
-    again = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", run_dir=daemon.run_dir)
-    assert name_at(port) == "one"
-    assert again.stop() == 0
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(600)])])

@@ -16,7 +16,7 @@ from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import Digests
 from discovery_haproxy.external import External
-from discovery_haproxy.managed import Files, Managed
+from discovery_haproxy.managed import Files, Managed, end
 from discovery_haproxy.probe import probe, too_long
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 
@@ -145,6 +145,11 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             target, self._target = self._target, None
             await target.leave()
         return ()
+
+    @classmethod
+    async def end_orphans(cls, context: Context) -> dict[int, str]:
+        """Stop a HAProxy of our own that has outlived its daemon."""
+        return dict.fromkeys(await end(context.run_dir, context.log), "HAProxy")
 
     async def teardown(self) -> None:
         """Stop our own HAProxy, gracefully; leave an external one running."""

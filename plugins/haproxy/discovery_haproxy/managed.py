@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
@@ -18,6 +18,7 @@ from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint
 from discovery_haproxy.control import Control, ControlError
+from discovery_haproxy.family import Family, hold
 from discovery_haproxy.install import install, last_good, restore, stage
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.probe import SUFFIX
@@ -28,7 +29,6 @@ STOP_SECONDS = 6.0
 
 _START_SECONDS = 30.0
 _ADOPT_SECONDS = 5.0
-_IDLE_SECONDS = 1.0
 _POLL = 0.005
 _MANY_WORKERS = 5
 _RESTARTS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -47,6 +47,8 @@ class Files:
         self.server_states = run_dir / "servers.state"
         self.master_socket = run_dir / "master.sock"
         self.log = run_dir / "log.pipe"
+        self.mark = f"{self.master_socket},mode,600"
+        """The argument by which every process of this run directory is known."""
 
     @property
     def fault(self) -> str | None:
@@ -65,6 +67,16 @@ class Files:
                 path.unlink()
 
 
+async def end(run_dir: Path, log: FilteringBoundLogger) -> list[int]:
+    """Stop in order what an earlier daemon left in this run directory; the pids of its masters."""
+    files = Files(run_dir)
+    family = Family(Control(files.master_socket), files.mark, log)
+    if pids := [each.pid for each in process.masters(family.processes())]:
+        await family.stop(STOP_SECONDS)
+        files.remove_leftovers()
+    return pids
+
+
 class Managed:
     """The one HAProxy of a run directory, in master-worker mode."""
 
@@ -77,8 +89,9 @@ class Managed:
         """The generation that was last proven to serve."""
         self._state_file = files.server_states
         self._socket = files.master_socket
-        self._mark = f"{self._socket},mode,600"
+        self._mark = files.mark
         self._control = Control(self._socket)
+        self._family = Family(self._control, self._mark, log)
         self._log = log
         self._pipe = LogPipe(files.log, log)
         self._handle: process.Handle | None = None
@@ -119,7 +132,7 @@ class Managed:
 
     def pids(self) -> set[int]:
         """Every process of ours."""
-        return {each.pid for each in process.find(self._mark)}
+        return {each.pid for each in self._family.processes()}
 
     async def health(self) -> Health:
         """Whether it runs and answers."""
@@ -151,7 +164,7 @@ class Managed:
         await self._unwatch()
         # Ours or an earlier daemon's, which nobody else would ever stop.
         if self.pids():
-            await self._stop()
+            await self._family.stop(STOP_SECONDS)
         if self._handle is not None:
             self._handle.close()
         self._pipe.close()
@@ -165,7 +178,7 @@ class Managed:
 
     async def _adopt(self, binary: Binary) -> None:
         listening = self._control.peer()
-        family = process.find(self._mark)
+        family = self._family.processes()
         for found in process.masters(family):
             # One that another program, or other arguments, started is replaced when there is a configuration for it,
             # and so is one that does not answer.
@@ -233,7 +246,7 @@ class Managed:
 
     async def _start(self, generation: str) -> None:
         binary = self._binary
-        others = process.find(self._mark)
+        others = self._family.processes()
         self._pipe.tail.clear()
         try:
             child = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond, and is awaited through its pidfd
@@ -277,7 +290,7 @@ class Managed:
     def _dismiss(self, others: list[process.Process]) -> None:
         """Let what an earlier daemon left finish what it has, now that ours listens."""
         # The workers, too: a master that hangs would not tell them.
-        for handle in self._hold(others):
+        for handle in hold(others):
             handle.signal(signal.SIGUSR1)
             handle.close()
         if others:
@@ -350,58 +363,7 @@ class Managed:
                 self._log.error(reason)
             self._died = reason
 
-    # --- stopping
-
     async def _unwatch(self) -> None:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
-
-    async def _stop(self) -> None:
-        begun = time.monotonic()
-        handles = list(self._hold(process.masters(process.find(self._mark))))
-        for handle in handles:
-            # SIGTERM would cut the requests in flight.
-            handle.signal(signal.SIGUSR1)
-        busy: int | None = None
-        quiet = False
-        while alive := [handle for handle in handles if handle.alive]:
-            if await alive[0].wait(0.1):
-                continue
-            waited = time.monotonic() - begun
-            was_quiet, busy = quiet, await self._streams()
-            quiet = busy == 0 and len(alive) == 1
-            # What is left then are idle clients, which their timeouts would let stay.
-            if waited > STOP_SECONDS or (waited > _IDLE_SECONDS and quiet and was_quiet):
-                break
-        if alive:
-            if busy:
-                self._log.warning("connections were cut: they had not ended in time", count=busy, seconds=STOP_SECONDS)
-            await self._end(alive)
-        for handle in handles:
-            handle.close()
-        self._log.info("HAProxy stopped", seconds=round(time.monotonic() - begun, 1))
-
-    async def _end(self, alive: list[process.Handle]) -> None:
-        for handle in alive:
-            handle.signal(signal.SIGTERM)
-        await asyncio.gather(*(handle.wait(1.0) for handle in alive))
-        # Normally none is left.
-        for handle in self._hold(process.find(self._mark)):
-            handle.signal(signal.SIGKILL)
-            await handle.wait(0.2)
-            handle.close()
-
-    @staticmethod
-    def _hold(processes: list[process.Process]) -> Iterator[process.Handle]:
-        for each in processes:
-            with suppress(ProcessLookupError):
-                yield process.Handle(each.pid, each.started)
-
-    async def _streams(self) -> int | None:
-        try:
-            async with asyncio.timeout(0.5):
-                processes = await self._control.processes()
-                return sum([await self._control.streams(worker) for worker in (*processes.workers, *processes.old)])
-        except (ControlError, TimeoutError):
-            return None

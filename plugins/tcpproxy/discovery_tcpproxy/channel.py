@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,11 @@ class GoneError(WorkerError):
 class RefusedError(DiscoveryError):
     """A worker says that it could not do what it was told, and goes on."""
 
+    def __init__(self, message: str, answer: Mapping[str, Any]) -> None:
+        """`answer` is all that it says."""
+        super().__init__(message)
+        self.answer = answer
+
 
 class Channel:
     """Asks a worker; what it says of its own accord goes to `on_event`."""
@@ -35,9 +41,9 @@ class Channel:
         self._socket = ours
         self._on_event = on_event
         self._reader = wire.Reader(ours)
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(wire.FIRST)
         self._turn = asyncio.Lock()
-        self._waiting: tuple[int, asyncio.Future[dict[str, Any]]] | None = None
+        self._waiting: tuple[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] | None = None
         self._loop = asyncio.get_running_loop()
         self._open = True
         self._loop.add_reader(ours, self._read)
@@ -46,9 +52,18 @@ class Channel:
         self, do: str, patience: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> dict[str, Any]:
         """What the worker answers. Raises WorkerError or RefusedError."""
+        answer, received = await self.ask_for_sockets(do, patience, message, descriptors)
+        for each in received:
+            each.close()
+        return answer
+
+    async def ask_for_sockets(
+        self, do: str, patience: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], list[socket.socket]]:
+        """What the worker answers, and the sockets that come with it. Raises WorkerError or RefusedError."""
         async with self._turn:
             number = next(self._numbers)
-            future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+            future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
             self._waiting = (number, future)
             frame = wire.encode({"do": do, "seq": number, **(message or {})})
             sending = asyncio.ensure_future(self._send(frame, descriptors))
@@ -56,27 +71,28 @@ class Channel:
                 await self._wait(sending, future, patience)
                 if not future.done():
                     raise WorkerError(f"no answer to {do!r} within {patience:g} s")
-                answer = future.result()
+                answer, received = future.result()
             finally:
                 self._waiting = None
                 sending.cancel()
                 future.cancel()
         if "error" in answer:
-            raise RefusedError(f"{do}: {answer['error']}")
-        return answer
+            raise RefusedError(f"{do}: {answer['error']}", answer)
+        return answer, [socket.socket(fileno=each) for each in received]
 
     def close(self) -> None:
-        """Take what has arrived and hang up: the worker ends."""
+        """Take what has arrived and hang up."""
         if self._open:
             with suppress(OSError, ValueError):
                 while self._reader.read():
                     pass
             with suppress(ValueError):
-                for message, _ in self._reader.frames():
-                    self._take(message)
+                for message, descriptors in self._reader.frames():
+                    self._take(message, descriptors)
             self._open = False
             self._loop.remove_reader(self._socket)
             self._socket.close()
+            self._reader.close()
             self._fail("it was hung up on")
 
     async def _wait(self, sending: "asyncio.Future[None]", future: "asyncio.Future[Any]", patience: float) -> None:
@@ -98,8 +114,8 @@ class Channel:
     def _read(self) -> None:
         try:
             alive = self._reader.read()
-            for message, _ in self._reader.frames():
-                self._take(message)
+            for message, descriptors in self._reader.frames():
+                self._take(message, descriptors)
         except BlockingIOError:
             return
         except (OSError, ValueError) as error:
@@ -108,11 +124,14 @@ class Channel:
             if not alive:
                 self._end("it is gone")
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "event" in message:
             self._on_event(message)
         elif self._waiting is not None and message.get("re") == self._waiting[0] and not self._waiting[1].done():
-            self._waiting[1].set_result(message)
+            self._waiting[1].set_result((message, descriptors))
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _end(self, reason: str) -> None:
         if self._open:

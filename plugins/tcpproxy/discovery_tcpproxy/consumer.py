@@ -11,8 +11,9 @@ from discovery.backoff import delays
 from discovery.errors import ApplyError, describe
 from discovery.model import Snapshot
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Sample, Update
+from discovery_tcpproxy.adoption import adopt
 from discovery_tcpproxy.config import TcpProxyConfig, binds_of
-from discovery_tcpproxy.listeners import CannotListenError, Listening, open_listener, set_mode, take
+from discovery_tcpproxy.listeners import CannotListenError, Listening, adopted, open_listener, set_mode, take
 from discovery_tcpproxy.names import Names
 from discovery_tcpproxy.sums import connect_failures
 from discovery_tcpproxy.targets import Targets, names_of, names_to_resolve, preview, targets
@@ -35,7 +36,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
     def __init__(self, config: TcpProxyConfig, context: Context) -> None:
         """Keep the arguments."""
         super().__init__(config, context)
-        self._workers = Workers(context.log)
+        self._workers = Workers(context.run_dir, context.log)
         self._names = Names(context.request_apply)
         self._listening: dict[str, Listening] = {}
         self._not_listening: dict[str, str] = {}
@@ -55,7 +56,11 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         return self.config.grace + _TO_END + _STOP_MARGIN
 
     async def setup(self) -> None:
-        """Open or take over the listeners and start the workers. Raises ApplyError if none can be opened."""
+        """Open or take over the listeners; start the workers, or adopt those of a daemon that died.
+
+        Raises ApplyError if there is nothing to listen on.
+        """
+        await self._adopt()
         self._open_missing()
         if not self._listening:
             raise ApplyError("; ".join(self._not_listening.values()))
@@ -119,6 +124,15 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             listening, self._listening = self._listening, {}
         return tuple(each.sock for each in listening.values())
 
+    @classmethod
+    async def end_orphans(cls, context: Context) -> dict[int, str]:
+        """Stop workers that have outlived their daemon: their connections have the time that it gave them."""
+        found = await adopt(context.run_dir, context.log)
+        for bind, sock in [each for one in found for each in one.sockets.items()]:
+            adopted(bind, sock).close()
+        await asyncio.gather(*(one.worker.end(one.grace + _TO_END) for one in found))
+        return {one.worker.pid: "a worker of the TCP proxy" for one in found}
+
     async def teardown(self) -> None:
         """Close idle connections, unless a successor serves their clients; let the others finish, up to `grace`."""
         await self._stop_ticking()
@@ -129,6 +143,16 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             listening.close(for_good=self._set_up or not listening.inherited)
         self._listening = {}
         await self._workers.close(self.config.grace + _TO_END)
+
+    async def _adopt(self) -> None:
+        found = await adopt(self.context.run_dir, self.context.log)
+        modes = _modes(self.config)
+        for bind, sock in [each for one in found for each in one.sockets.items()]:
+            if bind in self._listening:
+                sock.close()  # the workers share it
+            else:
+                self._listening[bind] = adopted(bind, sock, modes.get(bind))
+        await self._workers.adopt(one.worker for one in found)
 
     async def _bring(self) -> None:
         """Make listeners and workers what the configuration and the last snapshot say. Raises ApplyError."""

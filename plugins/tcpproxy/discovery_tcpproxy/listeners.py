@@ -16,6 +16,9 @@ from discovery_tcpproxy.config import UNIX
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel takes no more than net.core.somaxconn."""
 
+_LOST = -1
+"""In place of the inode of a file that has gone."""
+
 
 class CannotListenError(DiscoveryError):
     """An address cannot be listened on; trying again may help."""
@@ -62,13 +65,19 @@ def take(inherited: Iterable[socket.socket], bind: str, mode: int) -> Listening 
         if address_of(candidate) != bind:
             continue
         # Whoever closes what nobody took closes nothing.
-        taken = socket.socket(fileno=candidate.detach())
-        _prepare(taken)
-        listening = Listening(bind, taken, _inode(_path(bind)) if bind.startswith(UNIX) else 0, inherited=True)
+        return adopted(bind, socket.socket(fileno=candidate.detach()), mode)
+    return None
+
+
+def adopted(bind: str, sock: socket.socket, mode: int | None = None) -> Listening:
+    """A socket that another process has opened to listen on `bind`, taken over; a Unix socket's file has this mode."""
+    _prepare(sock)
+    inode = (_inode(_path(bind)) or _LOST) if bind.startswith(UNIX) else 0
+    listening = Listening(bind, sock, inode, inherited=True)
+    if mode is not None:
         with suppress(OSError):
             set_mode(listening, mode)
-        return listening
-    return None
+    return listening
 
 
 def address_of(listening: socket.socket) -> str | None:

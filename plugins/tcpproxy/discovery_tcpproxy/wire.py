@@ -5,6 +5,7 @@ Over an AF_UNIX stream socket. Standard library alone: the worker imports it.
 
 import array
 import json
+import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 MAX_DESCRIPTORS = 250
 """In one frame; the kernel takes 253 (SCM_MAX_FD)."""
+FIRST = 1
+"""The number of a channel's first question. A worker that has a control plane refuses it to another, unread."""
 _HEADER = struct.Struct("!I")
 _READ = 1 << 16
 
@@ -67,3 +70,9 @@ class Reader:
             del self._bytes[:end]
             descriptors, self._descriptors = self._descriptors, []
             yield message, descriptors
+
+    def close(self) -> None:
+        """Close the descriptors that came without the rest of their frame."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []

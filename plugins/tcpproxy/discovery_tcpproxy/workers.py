@@ -3,9 +3,10 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -58,8 +59,12 @@ class _Place:
 class Workers:
     """Starts, tells, watches and replaces them. Everything on one loop, but for the figures."""
 
-    def __init__(self, log: FilteringBoundLogger, patience: float = PATIENCE) -> None:
-        """None runs before the first `be`. `patience` is how many seconds one may take for an answer."""
+    def __init__(self, run_dir: Path, log: FilteringBoundLogger, patience: float = PATIENCE) -> None:
+        """None runs before `adopt` or `be`; in `run_dir` the next daemon finds them.
+
+        `patience` is how many seconds one may take for an answer.
+        """
+        self._run_dir = run_dir
         self._log = log
         self._patience = patience
         self._desired: Desired | None = None
@@ -92,6 +97,19 @@ class Workers:
         for report in reports:
             total = add(total, report)
         return total
+
+    async def adopt(self, workers: Iterable[WorkerProcess]) -> None:
+        """Look after those of an earlier daemon. Those of other code (`mute`) end, and new ones take their place."""
+        for worker in workers:
+            place = _Place(sum(1 for _ in self._current()), worker=worker, retired=worker.mute or worker.stopped)
+            worker.number = place.number
+            place.keeper = asyncio.create_task(self._keep(place), name=f"worker {place.number}")
+            self._places.append(place)
+            if worker.mute:
+                self._log.info("a worker of other code ends with its last connection", pid=worker.pid)
+                await self._stop(worker, _FOR_EVER)
+            else:
+                self._log.info("took over a worker of an earlier daemon", pid=worker.pid)
 
     async def be(self, desired: Desired) -> None:
         """Make it so; done when every worker that lives has said so. Raises ApplyError if none does, or one refuses."""
@@ -217,7 +235,7 @@ class Workers:
         """See to it that there is a worker in this place."""
         waits = delays(0.1, 10.0)
         try:
-            while not self._is_over(place):
+            while place.worker is not None or not self._is_over(place):  # an adopted one is there already
                 begun = time.monotonic()
                 await self._one(place)
                 if self._is_over(place):
@@ -239,10 +257,11 @@ class Workers:
 
     async def _one(self, place: _Place) -> None:
         """One worker's life."""
-        worker = None
+        worker = place.worker
         told = False
         try:
-            worker = place.worker = WorkerProcess(place.number, self._log, self._patience)
+            if worker is None:
+                worker = place.worker = WorkerProcess.start(place.number, self._run_dir, self._log, self._patience)
             await self._tell_worker(worker)
             place.problem = None
             told = True

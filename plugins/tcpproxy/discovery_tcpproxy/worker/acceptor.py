@@ -34,6 +34,10 @@ class Acceptor:
         self._is_ipv4 = sock.family == socket.AF_INET
         self._watched = False
 
+    def fileno(self) -> int:
+        """The listening socket's descriptor."""
+        return self._sock.fileno()
+
     def resume(self) -> None:
         """Accept."""
         if not self._watched:

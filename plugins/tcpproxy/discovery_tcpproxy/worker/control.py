@@ -1,115 +1,118 @@
 """The worker's side of the control channel: what it is told to do, and what it answers."""
 
 import os
+import signal
 import socket
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.worker.acceptor import Acceptor
+from discovery_tcpproxy.worker.build import build
 from discovery_tcpproxy.worker.descriptors import Descriptors
+from discovery_tcpproxy.worker.door import Door
+from discovery_tcpproxy.worker.line import Line, close_all
 from discovery_tcpproxy.worker.listener import Listener, Shared
 from discovery_tcpproxy.worker.loop import Loop
+from discovery_tcpproxy.worker.orphan import Orphan
 from discovery_tcpproxy.worker.report import connections_told, told
 from discovery_tcpproxy.worker.stream import Buffer
 
 GRACE = 30.0
 """Seconds for connections when the control plane is gone, unless it said otherwise."""
-_BACKLOG = 1 << 20
-"""Bytes that wait for the control plane; beyond them events, not answers, are dropped."""
-_IN, _OUT = 1, 4
+_IN = 1
+
+
+class Home(NamedTuple):
+    """What lets a worker outlive its daemon: where the next one finds it, and where it logs meanwhile."""
+
+    run_dir: Path
+    stderr: int
+    signals: int
+    """From which a byte can be read when a SIGTERM has come."""
 
 
 class Control:
-    """Obeys the control plane. Without one nothing is accepted: a successor needs the addresses at once."""
+    """Obeys the control plane. Without one it goes on as it was told last, until the next one comes.
 
-    def __init__(self, channel: socket.socket) -> None:
+    A worker without a `home`, which no other can find, or without a listening socket ends with its last connection.
+    """
+
+    def __init__(self, channel: socket.socket, home: Home | None = None) -> None:
         """Prepare; `run` serves."""
-        channel.setblocking(False)
-        self._channel = channel
-        self._reader = wire.Reader(channel)
-        self._unsent = bytearray()
-        self._blocked = False  # what is unsent waits until the control plane reads
-        self._settling = False
-        self._dropped = 0
-        self._loop = Loop(self._broken)
-        self._descriptors = Descriptors(self._loop, self._pause, self._resume)
-        self._shared = Shared(self._loop, Buffer(), self._descriptors, self._tell, self._ended)
+        self._loop = loop = Loop(self._broken)
+        self._line = Line(loop, self._obey, self._orphaned)
+        self._line.connect(channel)
+        self._door = self._orphan = None
+        if home is not None:
+            self._door = Door(home.run_dir, loop, self._arrived)
+            self._orphan = Orphan(loop, home.stderr, lambda: self._state(home.run_dir), self._end)
+            loop.add(home.signals, _Signals(home.signals, self._orphan), _IN)
+        self._descriptors = Descriptors(loop, self._pause, self._resume)
+        self._shared = Shared(loop, Buffer(), self._descriptors, self._line.tell, self._ended)
         self._acceptors: dict[str, Acceptor] = {}
         self._listeners: dict[str, Listener] = {}
         self._wanted: frozenset[str] = frozenset()
         self._services: dict[str, list[dict[str, Any]]] = {}
         self._grace = GRACE
         self._stopping = False
+        self._reason = ""  # why it stops, if not because it was told to
+        self._build = build() if home is not None else ""
+        self._began = loop.now
 
     def run(self) -> None:
         """Serve until told to stop, and done."""
-        self._loop.add(self._channel.fileno(), self, _IN)
-        self._loop.run()
-
-    # The channel.
-
-    def event(self, events: int) -> None:
-        """Obey what has arrived, and send what could not be sent."""
-        if events & _OUT:
-            self._flush()
-        if not events & ~_OUT:
-            return
+        if self._door is not None:
+            self._door.open()
         try:
-            alive = self._reader.read()
-        except BlockingIOError:
-            return
-        except OSError:
-            alive = False
-        for message, descriptors in self._reader.frames():
-            self._obey(message, descriptors)
-        if not alive:
-            self._orphaned()
+            self._loop.run()
+        finally:
+            if self._door is not None:
+                self._door.close()
 
-    def failed(self, error: Exception) -> None:
-        """See `Handler`."""
-        self._broken(error)
+    # One control plane after another.
 
     def _orphaned(self) -> None:
-        self._loop.remove(self._channel.fileno())
-        self._unsent.clear()
-        self._stop(self._grace)
+        """The control plane is gone, without a word unless we are stopping."""
+        if not self._stopping and (self._door is None or not self._acceptors):
+            self._stop(self._grace)
+        if self._door is not None and self._orphan is not None:
+            self._door.look()
+            self._orphan.begin()
 
-    def settle(self) -> None:
-        """Send the events of this batch, together."""
-        self._settling = False
-        self._flush()
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                sent = self._channel.send(self._unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                del self._unsent[:sent]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._unsent.clear()  # reading will find out that nobody is there
-        if self._blocked != bool(self._unsent) and self._channel.fileno() in self._loop.handlers:
-            self._blocked = bool(self._unsent)
-            self._loop.modify(self._channel.fileno(), _IN | _OUT if self._blocked else _IN)
-
-    def _tell(self, event: Mapping[str, Any]) -> None:
-        if len(self._unsent) > _BACKLOG:
-            self._dropped += 1
+    def _arrived(self, channel: socket.socket) -> None:
+        """Another control plane, which holds the lock of the run directory."""
+        if self._line.connected:
+            # Of a daemon that has died the end is noticed in a moment, and this one asks again. Otherwise it lives.
+            with channel:
+                wire.send(channel, {"re": wire.FIRST, "error": "it has a daemon", "stopping": self._stopping})
             return
-        self._unsent += wire.encode(event)
-        if not self._settling:
-            self._settling = True
-            self._loop.deferred.append(self)
+        if self._orphan is not None:
+            self._orphan.end()
+        self._line.connect(channel)
+
+    def _end(self, reason: str) -> None:
+        self._reason = reason
+        self._stop(self._grace, end_idle=True)
+
+    def _state(self, run_dir: Path) -> str:
+        if not self._stopping:
+            return (
+                f"connections of {run_dir.name} are carried on, to the backends known last, until a new one takes over"
+                f" or `discovery stop --run-dir {run_dir.parent}` is run"
+            )
+        after = f" after {self._reason}" if self._reason else ""
+        return f"this worker of {run_dir.name} ends with its last connection{after}"
 
     def _broken(self, error: Exception) -> None:
-        message = f"{type(error).__name__}: {error}"
-        self._tell({"event": "log", "level": "error", "message": "worker", "fields": {"error": message}})
+        self._line.broken(error)
 
     # What it is told.
 
     def _obey(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
         answer: dict[str, Any] = {"re": message.get("seq")}
+        sockets: list[int] = []
         try:
             match message.get("do"):
                 case "listen":
@@ -118,19 +121,32 @@ class Control:
                 case "backends":
                     self._backends(message["services"])
                 case "stop":
-                    self._stop(message["grace"], end_idle=message.get("end_idle", False))
+                    self._stop(message.get("grace", self._grace), end_idle=message.get("end_idle", False))
                 case "report":
                     answer |= self._report(connections=message.get("connections", False))
+                case "hello":
+                    answer |= self._hello()
+                case "sockets":
+                    some = list(self._acceptors.items())[message["begin"] :][: wire.MAX_DESCRIPTORS]
+                    answer["sockets"] = [address for address, _ in some]
+                    sockets = [acceptor.fileno() for _, acceptor in some]
                 case other:
                     answer["error"] = f"there is no command {other!r}"
         except Exception as error:  # noqa: BLE001 - whoever commands is told
             answer["error"] = f"{type(error).__name__}: {error}"
         finally:
-            for descriptor in descriptors:
-                if descriptor >= 0:
-                    os.close(descriptor)
-        self._unsent += wire.encode(answer)
-        self._flush()
+            close_all(descriptors)
+        self._line.answer(answer, sockets)
+
+    def _hello(self) -> dict[str, Any]:
+        """What a control plane has to know of a worker that another has started."""
+        return {
+            "build": self._build,
+            "age": self._loop.now - self._began,
+            "grace": self._grace,
+            "stopping": self._stopping,
+            "sockets": len(self._acceptors),
+        }
 
     def _listen(self, listeners: Mapping[str, Mapping[str, Any]], descriptors: list[int]) -> None:
         acceptors: dict[str, Acceptor] = {}
@@ -192,7 +208,7 @@ class Control:
         self._forget()
         listeners = self._listeners.values()
         answer: dict[str, Any] = told(listeners)
-        answer["dropped"] = self._dropped
+        answer["dropped"] = self._line.dropped
         if connections:
             answer |= connections_told(listeners, self._loop.now)
         return answer
@@ -221,6 +237,22 @@ class Control:
             self._loop.stop()
 
 
-def serve(descriptor: int) -> None:
+class _Signals:
+    """SIGTERM, as a byte in a pipe."""
+
+    def __init__(self, descriptor: int, orphan: Orphan) -> None:
+        self._descriptor = descriptor
+        self._orphan = orphan
+
+    def event(self, events: int) -> None:
+        """See `Handler`."""
+        if signal.SIGTERM in os.read(self._descriptor, 1 << 10):
+            self._orphan.signalled()
+
+    def failed(self, error: Exception) -> None:
+        """See `Handler`."""
+
+
+def serve(descriptor: int, home: Home | None = None) -> None:
     """Serve on this end of a socket pair."""
-    Control(socket.socket(fileno=descriptor)).run()
+    Control(socket.socket(fileno=descriptor), home).run()

@@ -1,0 +1,93 @@
+"""`discovery stop`: end the daemons of a run directory, and what has outlived one."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from discovery.cli.console import note, result
+from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of, start_logging
+
+if TYPE_CHECKING:
+    from discovery.stopping import Daemon, Orphan
+
+_PATIENCE = 2.0
+
+
+def stop(
+    config: ConfigOption = None,
+    run_dir: RunDirOption = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="How long each daemon may take to stop in order.")
+    ] = 90.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Stop every daemon that runs on a run directory, and what has outlived one that was killed.
+
+    A daemon is told by SIGTERM, and waited for. The workers of the TCP proxy and a HAProxy go on when their daemon is
+    killed, for the next one to take over: without one, this ends them in order. Prints what was ended. 1 if something
+    could not be ended; 0 also if nothing runs.
+
+    \b
+    discovery stop
+    discovery stop --run-dir /run/edge --json
+    """
+    from discovery.rundir import run_dir_path
+
+    settings = settings_of(config, run_dir=run_dir)
+    start_logging(settings)
+    where = run_dir_path(settings.run_dir)
+    ended, failed = asyncio.run(_stop(where, timeout))
+    if as_json:
+        result(json.dumps({"run_dir": str(where), "ended": ended, "failed": failed}, indent=2))
+        return 1 if failed else 0
+    for each in ended:
+        of = f" of {each['instance']}" if "instance" in each else f" ({', '.join(each['instances'])})"
+        result(f"stopped {each['what']}, process {each['pid']}{of if of != ' ()' else ''}")
+    for one in failed:
+        note(one["reason"])
+    if not ended and not failed:
+        note(f"nothing runs on {where}")
+    return 1 if failed else 0
+
+
+async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    import structlog
+
+    from discovery.errors import DiscoveryError
+    from discovery.stopping import daemons, end_orphans
+
+    ended: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    running = daemons(run_dir)
+    outcomes = await asyncio.gather(*(_end(each, timeout) for each in running), return_exceptions=True)
+    busy: set[str] = set()
+    for daemon, outcome in zip(running, outcomes, strict=True):
+        told = {"what": "daemon", "pid": daemon.pid, "instances": list(daemon.instances)}
+        if isinstance(outcome, DiscoveryError):
+            failed.append({**told, "reason": str(outcome)})
+            busy |= set(daemon.instances)
+        elif outcome is not None:
+            raise outcome
+        else:
+            ended.append(told)
+    orphans, left = await end_orphans(run_dir, structlog.get_logger())
+    ended += [_orphan(each) for each in orphans]
+    failed += [{"instance": name, "reason": reason} for name, reason in left.items() if name not in busy]
+    return ended, failed
+
+
+async def _end(daemon: "Daemon", timeout: float) -> None:
+    from discovery.stopping import end
+
+    ending = asyncio.ensure_future(end(daemon, timeout))
+    await asyncio.wait({ending}, timeout=_PATIENCE)
+    if not ending.done():
+        note(f"process {daemon.pid} is stopping; its connections may finish")
+    await ending
+
+
+def _orphan(orphan: "Orphan") -> dict[str, Any]:
+    return {"what": orphan.what, "pid": orphan.pid, "instance": orphan.instance}

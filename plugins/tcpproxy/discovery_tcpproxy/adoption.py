@@ -1,0 +1,93 @@
+"""Workers that have outlived their daemon: found in the run directory, and taken over with their sockets."""
+
+import asyncio
+import os
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.errors import describe
+from discovery_tcpproxy.channel import GoneError, RefusedError, WorkerError
+from discovery_tcpproxy.life import Life
+from discovery_tcpproxy.worker.build import build
+from discovery_tcpproxy.worker_process import PATIENCE, WorkerProcess
+
+_NOTICES = 2.0
+"""Seconds in which a worker notices that its daemon has died."""
+_AGAIN = 0.02
+_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A worker of an earlier daemon, and copies of the listening sockets that it has, by address.
+
+    `grace`: the seconds that it gives its connections if it is told to stop without any.
+    """
+
+    worker: WorkerProcess
+    sockets: Mapping[str, socket.socket]
+    grace: float
+
+
+async def adopt(run_dir: Path, log: FilteringBoundLogger, patience: float = PATIENCE) -> list[Adopted]:
+    """Those found in `run_dir`, whose lock the caller holds, the oldest first; one that hangs is killed.
+
+    A worker of other code is mute: it can be told to stop, and should be.
+    """
+    doors = sorted(run_dir.glob("worker-*.sock"))
+    ours = build() if doors else ""
+    found = await asyncio.gather(*(_adopt(door, ours, log, patience) for door in doors))
+    return sorted((each for each in found if each is not None), key=lambda each: each.worker.started)
+
+
+async def _adopt(door: Path, ours: str, log: FilteringBoundLogger, patience: float) -> Adopted | None:
+    until = time.monotonic() + _NOTICES
+    while (worker := _knock(door, log, patience)) is not None:
+        try:
+            said = await worker.hello()
+            worker.mute = said["build"] != ours
+            return Adopted(worker, await worker.sockets(said["sockets"]), said["grace"])
+        except RefusedError as error:
+            worker.leave()
+            if error.answer.get("stopping") or time.monotonic() >= until:
+                log.info("a worker is left to its daemon, which runs", pid=worker.pid)
+                return None
+            await asyncio.sleep(_AGAIN)
+        except GoneError:
+            worker.leave()
+            return None
+        except (WorkerError, KeyError, TypeError, ValueError) as error:
+            log.error("a worker of an earlier daemon is killed", pid=worker.pid, reason=describe(error))
+            await worker.close()
+    return None
+
+
+def _knock(door: Path, log: FilteringBoundLogger, patience: float) -> WorkerProcess | None:
+    """The worker that listens there, if it is this user's."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        channel.setblocking(False)
+        directory = os.open(door.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            channel.connect(f"/proc/self/fd/{directory}/{door.name}")  # the path may be too long for an address
+        finally:
+            os.close(directory)
+        credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = _CREDENTIALS.unpack(credentials)
+        if uid != os.geteuid():
+            raise PermissionError(f"process {pid} belongs to another user, {uid}")
+        return WorkerProcess(0, Life(pid), channel, log, patience)
+    except (ConnectionRefusedError, FileNotFoundError, ProcessLookupError):
+        with suppress(OSError):
+            door.unlink()  # of one that is dead
+    except OSError as error:
+        log.warning("a worker of an earlier daemon cannot be reached", socket=str(door), reason=describe(error))
+    channel.close()
+    return None
