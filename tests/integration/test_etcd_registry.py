@@ -300,6 +300,17 @@ class TestServerThatComesAndGoes:
 
         asyncio.run(check())
 
+    def test_a_name_that_cannot_be_looked_up_is_told(self) -> None:
+        async def check() -> None:
+            async with (
+                opened("etcd://no-such-host.invalid") as registry,
+                following_from_the_start(registry) as follower,
+            ):
+                await follower.until(lambda: follower.stale, "Stale")
+                assert "etcd no-such-host.invalid:2379: its name cannot be resolved" in (follower.stale or "")
+
+        asyncio.run(check())
+
     def test_a_closed_registry_says_so(self, url: str) -> None:
         async def check() -> None:
             async with opened(url) as registry:

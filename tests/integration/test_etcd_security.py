@@ -50,7 +50,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("pki")
     ca = trustme.CA()
     ca.cert_pem.write_to_path(directory / "ca.pem")
-    for name, identities in (("server", ["127.0.0.1", "etcd.test"]), ("client", ["client@etcd.test"])):
+    for name, identities in (("server", ["127.0.0.1", "localhost", "etcd.test"]), ("client", ["client@etcd.test"])):
         leaf = ca.issue_cert(*identities)
         leaf.cert_chain_pems[0].write_to_path(directory / f"{name}.pem")
         leaf.private_key_pem.write_to_path(directory / f"{name}-key.pem")
@@ -185,8 +185,9 @@ class TestUsers:
 
 
 class TestTLS:
-    def test_both_sides_show_certificates(self, secured: EmbeddedEtcd, pki: Path) -> None:
-        url = f"{secured.url}?ca={pki}/ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem"
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    def test_both_sides_show_certificates(self, secured: EmbeddedEtcd, pki: Path, host: str) -> None:
+        url = f"etcds://{host}:{secured.port}?ca={pki}/ca.pem&cert={pki}/client.pem&key={pki}/client-key.pem"
 
         async def check() -> None:
             async with EtcdWriter(url) as writer, opened(url) as registry, following(registry) as follower:

@@ -12,6 +12,7 @@ from discovery.registry.etcd.failures import MemberUnavailableError, reason
 from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
 from discovery.registry.etcd.settings import Settings, TLSMaterial
+from discovery.registry.etcd.targets import Targets
 
 CALL_SECONDS: Final = 8.0
 ATTEMPT_SECONDS: Final = 2.5
@@ -33,6 +34,7 @@ class Client:
         """Keep the settings. No I/O yet."""
         self.settings = settings
         self.tokens = Tokens(settings.login)
+        self._targets = Targets()
         self._connections: dict[str, Connection] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._material: TLSMaterial | None = None
@@ -60,7 +62,7 @@ class Client:
             except MemberUnavailableError as error:
                 failures += 1
                 reasons[endpoints[at]] = reason(endpoints[at], error)
-                self._retire_if_renewed(connection)
+                self._retire(connection)
                 if self._at == at:
                     self._at = (at + 1) % len(endpoints)
                 wait = 0.0 if failures % len(endpoints) else next(retries)
@@ -82,7 +84,7 @@ class Client:
                 # They were there at the start: someone is replacing them.
                 if self._material is None:
                     raise
-        return Connection(endpoint, self.tokens, self._material, tls.server_name if tls else None)
+        return Connection(endpoint, self.tokens, self._material, tls.server_name if tls else None, self._targets)
 
     def none_answers(self, reasons: Mapping[str, str]) -> RegistryUnavailableError:
         """What to say when no member serves: the last reason of each endpoint that was asked."""
@@ -107,16 +109,9 @@ class Client:
             self._connections[endpoint] = self.connect(endpoint)
         return self._connections[endpoint]
 
-    def _retire_if_renewed(self, connection: Connection) -> None:
-        """Connect anew from now on if the certificates have been replaced since this connection was made."""
-        tls = self.settings.tls
-        if tls is None or self._connections.get(connection.endpoint) is not connection:
-            return
-        try:
-            renewed = tls.read() != connection.tls
-        except ConfigError:
-            return
-        if renewed:
+    def _retire(self, connection: Connection) -> None:
+        """Connect anew for the next call: to where the name leads now, and with the certificates of now."""
+        if self._connections.get(connection.endpoint) is connection:
             del self._connections[connection.endpoint]
             task = asyncio.ensure_future(connection.close(_GRACE_SECONDS))
             self._retired.add(task)

@@ -13,6 +13,7 @@ from discovery.registry.etcd.failures import MemberUnavailableError, TokenExpire
 from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
 from discovery.registry.etcd.settings import TLSMaterial
+from discovery.registry.etcd.targets import Targets
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     # A hung process keeps its connection open: ping_timeout is what notices it, keepalive_timeout alone does not.
@@ -41,19 +42,25 @@ class Connection:
     """One member, reached by a channel of its own. Raises errors of `failures` and `discovery.errors` alone."""
 
     def __init__(
-        self, endpoint: str, tokens: Tokens, tls: TLSMaterial | None = None, server_name: str | None = None
+        self,
+        endpoint: str,
+        tokens: Tokens,
+        tls: TLSMaterial | None = None,
+        server_name: str | None = None,
+        targets: Targets | None = None,
     ) -> None:
-        """Make the channel, which connects on its first use. Needs a running event loop."""
+        """Keep what the first use connects with: a member that has moved, or its certificates, want another connection.
+
+        `server_name` is the name to expect in the member's certificate, that of the endpoint unless it is given.
+        """
         self.endpoint = endpoint
-        self.tls = tls
+        self._tls = tls
+        self._server_name = server_name
+        self._targets = targets or Targets()
         self._tokens = tokens
         self._answered = False
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(endpoint, _OPTIONS)
-        else:
-            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
-            name = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
-            self._channel = grpc.aio.secure_channel(endpoint, credentials, (*_OPTIONS, *name))
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
 
     async def call(self, method: Method, request: Message, timeout: float) -> Message:
         """Ask once, and a second time after a new login if the token has expired. `timeout` is in seconds, for each."""
@@ -68,15 +75,16 @@ class Connection:
 
     async def ask(self, method: Method, request: Message, timeout: float, token: str | None) -> Message:
         """Ask once, as whoever `token` stands for. Of a streaming method, the first answer."""
+        channel = await self._connect(timeout)
         try:
             if method.streaming:
-                call = self._stream(method)(_once(request), timeout=timeout, metadata=_metadata(token))
+                call = _stream(channel, method)(_once(request), timeout=timeout, metadata=_metadata(token))
                 try:
                     answer = await call.read()
                 finally:
                     call.cancel()
             else:
-                answer = await self._unary(method)(request, timeout=timeout, metadata=_metadata(token))
+                answer = await _unary(channel, method)(request, timeout=timeout, metadata=_metadata(token))
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
         except grpc.aio.UsageError:  # while we waited for a login
@@ -91,27 +99,50 @@ class Connection:
         return answer
 
     async def open(self, method: Method, timeout: float) -> "Stream":
-        """Open a stream that lasts; `timeout` is for the login, if one is due."""
+        """Open a stream that lasts; `timeout` is for the lookup and for the login, if they are due."""
         token = await self._tokens.current(self, timeout)
-        return Stream(self.endpoint, self._stream(method)(metadata=_metadata(token)))
+        channel = await self._connect(timeout)
+        try:
+            return Stream(self.endpoint, _stream(channel, method)(metadata=_metadata(token)))
+        except grpc.aio.UsageError:
+            raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel, after `grace` seconds for the calls in flight."""
-        await self._channel.close(grace)
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close(grace)
+
+    async def _connect(self, timeout: float) -> grpc.aio.Channel:
+        """The channel, made at the first use. It connects by itself, and again after it was cut off."""
+        if self._channel is None:
+            target = await self._targets.of(self.endpoint, timeout)
+            if self._closed:
+                raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed")
+            return self._channel_to(target)
+        return self._channel
+
+    def _channel_to(self, target: str) -> grpc.aio.Channel:
+        if self._channel is None:
+            options = _OPTIONS
+            if target != self.endpoint:
+                options += (("grpc.default_authority", self.endpoint),)
+            if self._tls is None:
+                self._channel = grpc.aio.insecure_channel(target, options)
+            else:
+                if name := self._server_name or (target != self.endpoint and self.endpoint.rpartition(":")[0]):
+                    options += (("grpc.ssl_target_name_override", name),)
+                credentials = grpc.ssl_channel_credentials(self._tls.ca, self._tls.key, self._tls.cert)
+                self._channel = grpc.aio.secure_channel(target, credentials, options)
+        return self._channel
 
     def _failure(self, error: grpc.aio.AioRpcError) -> RegistryError:
         reported = failure(self.endpoint, error)
         if self._answered or "closed the connection" not in str(reported):
             return reported
-        if self.tls is None:
+        if self._tls is None:
             return MemberUnavailableError(f"{reported}: if it speaks TLS, write etcds://")
         return MemberUnavailableError(f"{reported}: if it asks for a certificate, see ?cert=FILE&key=FILE")
-
-    def _unary(self, method: Method) -> Any:
-        return self._channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
-
-    def _stream(self, method: Method) -> Any:
-        return self._channel.stream_stream(method.path, method.request.SerializeToString, method.response.FromString)
 
 
 class Stream:
@@ -164,6 +195,14 @@ class Stream:
 
 async def _once(request: Message) -> AsyncIterator[Message]:
     yield request
+
+
+def _unary(channel: grpc.aio.Channel, method: Method) -> Any:
+    return channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
+
+
+def _stream(channel: grpc.aio.Channel, method: Method) -> Any:
+    return channel.stream_stream(method.path, method.request.SerializeToString, method.response.FromString)
 
 
 def _metadata(token: str | None) -> Sequence[tuple[str, str]]:

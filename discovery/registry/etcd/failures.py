@@ -23,8 +23,6 @@ _MEANINGS = (
     ("connection refused", "connection refused: is etcd running there?"),
     ("http/2", "it does not speak gRPC: is that the client port of an etcd?"),
     ("http2 header", "it does not speak gRPC: is that the client port of an etcd?"),
-    ("dns resolution failed", "its name cannot be resolved"),
-    ("domain name not found", "its name cannot be resolved"),
     ("certificate_verify_failed", "its certificate is not trusted: give its authority's by ?ca=FILE"),
     ("certificate verify failed", "its certificate is not trusted: give its authority's by ?ca=FILE"),
     ("hostname verification", "its certificate is for another name: see ?server_name=NAME"),

@@ -1,0 +1,139 @@
+"""A registry that is reached by a host name, and whose name leads to another address."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import RegistryHistory
+from listed import COPIES, Found, etcd, listed
+
+from discovery.embedded import EmbeddedEtcd
+from discovery.testing import eventually_sync, free_port, require_program
+
+__all__ = ["etcd", "listed"]
+
+NAME = "registry.test"
+FIRST, SECOND = "127.0.0.2", "127.0.0.3"
+TTL = 10.0  # the default
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Path:
+    """A hosts file."""
+    path = tmp_path / "hosts"
+    path.write_text(Path("/etc/hosts").read_text())
+    return path
+
+
+@pytest.fixture
+def under(hosts: Path) -> list[str]:
+    """A command that runs another, with this hosts file for the machine's own."""
+    command = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        'mount --bind "$1" /etc/hosts && shift && exec "$@"',
+    ]
+    command += ["sh", str(hosts)]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        raise give_up.Exception("this user may not make a mount namespace of its own")
+    return command
+
+
+class Forwarder:
+    """Carries TCP from an address of this machine to etcd's."""
+
+    def __init__(self, address: str, port: int, to: EmbeddedEtcd) -> None:
+        listen = f"TCP-LISTEN:{port},bind={address},fork,reuseaddr"
+        command = [require_program("socat"), listen, f"TCP:{to.endpoint}"]
+        self.process = subprocess.Popen(command, start_new_session=True)
+        eventually_sync(lambda: socket.create_connection((address, port)).close() or True)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal it and its connections."""
+        os.killpg(self.process.pid, number)
+
+
+@contextmanager
+def forwarding(address: str, port: int, to: EmbeddedEtcd) -> Iterator[Forwarder]:
+    forwarder = Forwarder(address, port, to)
+    try:
+        yield forwarder
+    finally:
+        with suppress(ProcessLookupError):
+            forwarder.send(signal.SIGKILL)
+        forwarder.process.wait()
+
+
+def lead(hosts: Path, name: str, address: str | None) -> None:
+    """Let the name lead to this address, or nowhere."""
+    hosts.write_text(Path("/etc/hosts").read_text() + (f"{address} {name}\n" if address else ""))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("move", ["refusing", "silent", "not to be looked up"])
+def test_living_backends_stay_when_the_registry_moves(
+    etcd: EmbeddedEtcd,
+    start_daemon: Any,
+    install_plugin: Callable[..., None],
+    listed: Found,
+    hosts: Path,
+    under: list[str],
+    tmp_path: Path,
+    move: str,
+) -> None:
+    """Point 2. The old address refuses connections, or does not answer any more; the daemon goes on at the new one.
+
+    Or the registry is restarted where it is while its name cannot be looked up.
+    """
+    install_plugin("copies", COPIES)
+    listed(("a", 80, ""))
+    port, copy = free_port(), tmp_path / "copy"
+    lead(hosts, NAME, FIRST)
+    with ExitStack() as stack:
+        history = stack.enter_context(RegistryHistory(etcd))
+        old = stack.enter_context(forwarding(FIRST, port, etcd))
+        start_daemon(
+            *("--registry", f"etcd://{NAME}:{port}{history.prefix}"),
+            *("--plugin", "listed", "--set", listed.option, "--plugin", "copies", "--set", f"copies.path={copy}"),
+            under=under,
+        )
+        eventually_sync(lambda: copy.read_text() == "10.0.0.1:80", "the backend to be registered and seen", timeout=60)
+        lease = remaining(etcd, history)
+        if move == "not to be looked up":
+            lead(hosts, NAME, None)
+            old.send(signal.SIGTERM)
+            old.process.wait()
+            moved = time.monotonic()
+            stack.enter_context(forwarding(FIRST, port, etcd))
+        else:
+            stack.enter_context(forwarding(SECOND, port, etcd))
+            lead(hosts, NAME, SECOND)
+            old.send(signal.SIGSTOP if move == "silent" else signal.SIGTERM)
+            moved = time.monotonic()
+
+        def renewed() -> bool:
+            return remaining(etcd, history) + time.monotonic() - moved > lease + 2
+
+        eventually_sync(renewed, "the lease to be renewed at the new address", timeout=3 * TTL)
+        etcd.ctl("put", f"{history.prefix}/web/b", '{"host": "10.0.0.2", "port": 80}')
+        eventually_sync(lambda: copy.read_text() == "10.0.0.1:80 10.0.0.2:80", "the change", timeout=60)
+        assert [change.key for change in history.changes if change.value is None] == []
+
+
+def remaining(etcd: EmbeddedEtcd, history: RegistryHistory) -> float:
+    """Seconds for which the lease of the registered record lasts yet."""
+    record = json.loads(etcd.ctl("get", f"{history.prefix}/web/a", "--write-out=json"))["kvs"][0]
+    told = json.loads(etcd.ctl("lease", "timetolive", f"{record['lease']:x}", "--write-out=json"))
+    return float(told["ttl"])
