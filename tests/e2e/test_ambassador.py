@@ -122,6 +122,29 @@ def test_the_client_is_told_of_to_the_backend(start_command: StartCommand, direc
                 assert lines.readline() == b"hello\n"
 
 
+@pytest.mark.parametrize(("network", "believed"), [("127.0.0.0/8", True), ("10.0.0.0/8", False)])
+def test_who_the_client_is_may_be_told_from_named_networks_alone(
+    start_command: StartCommand, directory: Directory, network: str, believed: bool
+) -> None:
+    """Point 23."""
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        backend.settimeout(TIMEOUT)
+        target, ports = f"127.0.0.1:{backend.getsockname()[1]}", (free_port(), free_port())
+        options = ("--accept-proxy", network, "--accept-proxy", "fd00::/8", "--send-proxy", "v1")
+        directory.put("web", backend.getsockname()[1])
+        start_command("ambassador", "web", str(ports[0]), "--registry", directory.url, *options)
+        start_command("forward", target, "--listen", f"127.0.0.1:{ports[1]}", *options)
+        header = b"PROXY TCP4 10.1.2.3 10.1.2.4 5678 80\r\n"
+        for port in ports:
+            with connect(port) as client:
+                client.sendall(header + b"hello\n")
+                theirs, _ = backend.accept()
+                with theirs, theirs.makefile("rb") as lines:
+                    told = b"10.1.2.3 10.1.2.4 5678 80" if believed else b"127.0.0.1 127.0.0.1 "
+                    assert lines.readline().startswith(b"PROXY TCP4 " + told)
+                    assert lines.readline() == (b"hello\n" if believed else header)
+
+
 def test_a_client_stays_with_its_backend_if_that_is_asked_for(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from discovery.networks import Senders
 from discovery.plugin import PluginConfig
 from discovery_haproxy.routing import Claim, check
 from discovery_haproxy.values import (
@@ -36,8 +37,9 @@ class BindConfig(PluginConfig):
     address: Address
     certificate: Paths = ()
     """PEM files (chain and key), or directories of them: makes the bind TLS."""
-    accept_proxy: bool = False
-    """Whether clients, a load balancer in front, speak the PROXY protocol."""
+    accept_proxy: Senders = ()
+    """The networks of load balancers in front, which speak the PROXY protocol; `unix`: those that come through a Unix
+    socket. From other clients a header is not believed: it is data as any other."""
     options: Line | None = None
     """Further words for the `bind` line."""
 

@@ -17,7 +17,7 @@ class Claim:
     mode: str
     hosts: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
-    accept_proxy: bool = False
+    accept_proxy: tuple[str, ...] = ()
     maxconn: int | None = None
 
 
@@ -82,8 +82,8 @@ def _check_pair(address: str, one: Claim, other: Claim) -> None:
             raise ValueError(
                 f"{both}, and {claim.service!r} sets 'maxconn', which limits a whole frontend: use 'server_maxconn'"
             )
-    if one.accept_proxy != other.accept_proxy:
-        raise ValueError(f"{both}, but only one of them sets 'accept_proxy'")
+    if set(one.accept_proxy) != set(other.accept_proxy):
+        raise ValueError(f"{both}, but not the same 'accept_proxy': give both the same networks")
 
 
 def _most_specific_first(route: Route) -> tuple[int, int, str, int, str, str]:

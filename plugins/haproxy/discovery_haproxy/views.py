@@ -13,6 +13,7 @@ from pathlib import Path
 from discovery.codec import validate
 from discovery.errors import RecordError
 from discovery.model import Backend, Service, Snapshot, State
+from discovery.networks import UNIX
 from discovery_haproxy.config import SERVICE_NAME, BindConfig, HAProxyConfig, ServiceConfig, Timeouts, claims_of
 from discovery_haproxy.quoting import Raw, argument
 from discovery_haproxy.routing import EVERYTHING, ROOT, Claim, Route, by_address, routes
@@ -89,7 +90,10 @@ class BindView:
 
     address: str
     certificates: tuple[Path, ...]
-    accept_proxy: bool
+    local_senders: bool
+    """Whether who comes through a Unix socket sends a PROXY protocol header."""
+    senders: tuple[str, ...]
+    """The networks that do."""
     options: tuple[str, ...]
 
 
@@ -227,10 +231,12 @@ def _bind(
     """One address, with what all who share it ask for."""
     wanted = [bind for member in members for bind in configs[member].bind or config.bind] or list(config.bind)
     asked: list[BindConfig] = [bind for bind in wanted if bind.address == address]
+    senders = dict.fromkeys(sender for bind in asked for sender in bind.accept_proxy)
     return BindView(
         address,
         tuple(dict.fromkeys(path for bind in asked for path in bind.certificate)),
-        any(bind.accept_proxy for bind in asked),
+        UNIX in senders and address.startswith("/"),
+        tuple(sender for sender in senders if sender != UNIX and not address.startswith("/")),
         tuple(dict.fromkeys(bind.options for bind in asked if bind.options)),
     )
 

@@ -113,7 +113,11 @@ def test_what_is_no_time_is_refused(written: object) -> None:
         (two({"path_prefix": "/a"}, {"path_prefix": "/a/"}), "'one' and 'other' both take host '*', path '/a'"),
         (two({"hosts": "a"}, {"mode": "tcp"}), "'other' is in tcp mode: only http services can share"),
         (two({"hosts": "a"}, {"maxconn": 5}), "'other' sets 'maxconn', which limits a whole frontend"),
-        (two({"hosts": "a", "bind": {"address": "*:80", "accept_proxy": True}}, {}), "only one of them"),
+        (
+            two({"hosts": "a", "bind": {"address": "*:80", "accept_proxy": "10.0.0.0/8"}}, {}),
+            "not the same 'accept_proxy'",
+        ),
+        (two({"hosts": "a", "bind": {"address": "*:80", "accept_proxy": True}}, {}), "name the networks"),
         ({"services": {"one": {}, "other": {}}}, "both take everything on 127.0.0.1:8080"),
         ({**web(bind="*:80"), "stats": "0.0.0.0:80"}, "service 'web' and 'stats' both bind 0.0.0.0:80"),
     ],

@@ -62,7 +62,10 @@ def test_a_service_becomes_a_frontend_and_a_backend_with_checks_on() -> None:
 EVERYTHING: dict[str, Any] = {
     "services": {
         "web": {
-            "bind": ["127.0.0.1:8080", {"address": "[::1]:8443", "accept_proxy": True, "options": "v6only"}],
+            "bind": [
+                "127.0.0.1:8080",
+                {"address": "[::1]:8443", "accept_proxy": ["10.0.0.0/8", "fd00::/8", "unix"], "options": "v6only"},
+            ],
             "hosts": ["example.com", "*.example.com", "web.*"],
             "path_prefix": ["/", "/shop%20two"],
             "balance": "uri depth 3",
@@ -77,7 +80,13 @@ EVERYTHING: dict[str, Any] = {
         },
         "api": {"bind": "127.0.0.1:8080", "path_prefix": "/api", "balance": "leastconn", "send_proxy": "v1"},
         "rest": {"bind": "127.0.0.1:8080", "check": {"interval": "500ms"}, "balance": "random(3)"},
-        "db": {"mode": "tcp", "bind": "/tmp/db.sock", "maxconn": 3, "check": False, "balance": "source"},
+        "db": {
+            "mode": "tcp",
+            "bind": {"address": "/tmp/db.sock", "accept_proxy": "unix"},
+            "maxconn": 3,
+            "check": False,
+            "balance": "source",
+        },
         "mail": {"mode": "tcp", "bind": "*:25", "send_proxy": "v1", "check": {"path": "/"}},
     },
     "stats": "127.0.0.1:8404",

@@ -132,10 +132,51 @@ def test_the_proxy_protocol_goes_through_two_hops(
     inner = free_port()
     services = {
         "outer": {"bind": f"127.0.0.1:{port}", "send_proxy": version, "check": {"interval": "50ms", "fall": 1}},
-        "inner": {"bind": {"address": f"127.0.0.1:{inner}", "accept_proxy": True}, "check": False},
+        "inner": {"bind": {"address": f"127.0.0.1:{inner}", "accept_proxy": "127.0.0.1"}, "check": False},
     }
     run(text({"services": services}, [backend("outer", port=inner), backend("inner", port=origin("x").port)]), url)
     eventually_sync(lambda: fetch(url).body == "x", "an answer through both")
+
+
+@pytest.mark.parametrize("mode", ["http", "tcp"])
+@pytest.mark.parametrize(
+    ("trusted", "client"), [("127.0.0.0/8", "192.0.2.7"), (["10.0.0.0/8", "::1"], "127.0.0.1")], ids=["sent", "forged"]
+)
+def test_a_proxy_header_is_believed_from_its_networks_alone(
+    run: Run, port: int, url: str, mode: str, trusted: Any, client: str
+) -> None:
+    """Point 23. What HAProxy tells the backend shows whom it takes for the client."""
+    plain, proxied = free_port(), free_port()
+    bind = [f"127.0.0.1:{plain}", {"address": f"127.0.0.1:{proxied}", "accept_proxy": trusted}]
+    services = {
+        "web": {"mode": mode, "bind": bind, "check": False, "send_proxy": "v1"},
+        "other": {"bind": f"127.0.0.1:{port}"},
+    }
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        run(text({"services": services}, [backend(port=server.getsockname()[1])]), url)
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
+        with socket.create_connection(("127.0.0.1", proxied), timeout=20) as sock:
+            sock.sendall(header + request)
+            if mode == "http" and client == "127.0.0.1":
+                assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
+                return
+            accepted, _ = server.accept()
+            with accepted, accepted.makefile("rb") as lines:
+                accepted.settimeout(20)
+                assert lines.readline().startswith(f"PROXY TCP4 {client} ".encode())
+                assert lines.readline() == (header if client == "127.0.0.1" else request.splitlines(True)[0])
+                accepted.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")  # or HAProxy would ask again
+                assert sock.recv(100)
+        # The other address of the same frontend expects none.
+        with socket.create_connection(("127.0.0.1", plain), timeout=20) as sock:
+            sock.sendall(request)
+            accepted, _ = server.accept()
+            with accepted, accepted.makefile("rb") as lines:
+                accepted.settimeout(20)
+                assert lines.readline().startswith(b"PROXY TCP4 127.0.0.1 ")
+                assert lines.readline() == request.splitlines(True)[0]
 
 
 def test_a_tcp_service_passes_bytes_and_without_backends_closes(

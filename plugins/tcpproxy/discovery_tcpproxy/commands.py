@@ -48,6 +48,13 @@ WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that carry th
 SendProxyOption = Annotated[
     Literal["v1", "v2"] | None, typer.Option(help="Tell backends who the client is, by the PROXY protocol.")
 ]
+AcceptProxyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NETWORK",
+        help="Load balancers in front, which tell who the client is by the PROXY protocol. Repeatable.",
+    ),
+]
 IdleOption = Annotated[
     float | None,
     typer.Option(
@@ -71,6 +78,7 @@ def ambassador(
     ] = None,
     hold: HoldOption = None,
     idle_timeout: IdleOption = None,
+    accept_proxy: AcceptProxyOption = None,
     send_proxy: SendProxyOption = None,
     workers: WorkersOption = 1,
     access_log: AccessLogOption = False,
@@ -94,7 +102,15 @@ def ambassador(
     except RecordError as error:
         raise ConfigError(str(error)) from None
     binds = [_bind(address, number) for address in listen or ("0.0.0.0",)]  # noqa: S104 - as its original does
-    listener = _listener(binds, service=service, balance=balance, hold=hold, idle=idle_timeout, proxy=send_proxy)
+    listener = _listener(
+        binds,
+        service=service,
+        balance=balance,
+        hold=hold,
+        idle_timeout=idle_timeout,
+        accept_proxy=accept_proxy,
+        send_proxy=send_proxy,
+    )
     return serve(
         registry=registry or linked_registry(),
         consumers={_instance("ambassador", binds): _table({service: listener}, workers, access_log)},
@@ -116,6 +132,7 @@ def forward(
     ] = None,
     hold: HoldOption = None,
     idle_timeout: IdleOption = None,
+    accept_proxy: AcceptProxyOption = None,
     send_proxy: SendProxyOption = None,
     workers: WorkersOption = 1,
     access_log: AccessLogOption = False,
@@ -136,7 +153,15 @@ def forward(
         _no_circle(targets, binds)
     except (RecordError, ValueError) as error:
         raise ConfigError(str(error)) from None
-    listener = _listener(binds, targets=targets, balance="first", hold=hold, idle=idle_timeout, proxy=send_proxy)
+    listener = _listener(
+        binds,
+        targets=targets,
+        balance="first",
+        hold=hold,
+        idle_timeout=idle_timeout,
+        accept_proxy=accept_proxy,
+        send_proxy=send_proxy,
+    )
     return serve(
         registry="memory://",  # which holds nothing, and is always there
         consumers={_instance("forward", binds): _table({"forward": listener}, workers, access_log)},
@@ -211,10 +236,7 @@ def _no_circle(targets: Iterable[str], binds: Iterable[str]) -> None:
             raise ValueError(f"the target {target} is where we listen: choose another address with --listen")
 
 
-def _listener(
-    binds: Sequence[str], *, hold: float | None, idle: float | None, proxy: str | None, **settings: Any
-) -> dict[str, Any]:
-    given = {**settings, "hold": hold, "idle_timeout": idle, "send_proxy": proxy}
+def _listener(binds: Sequence[str], **given: Any) -> dict[str, Any]:
     return {"bind": list(binds), **{name: value for name, value in given.items() if value is not None}}
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from discovery.codec import parse_address
 from discovery.errors import RecordError
+from discovery.networks import Networks, Senders
 from discovery.plugin import PluginConfig
 from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 
@@ -80,17 +81,6 @@ def _positive(value: float) -> float:
     return value
 
 
-def _network(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a network: write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32") from None
-    if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
-        raise ValueError(f"{text!r} names an address within a network: write {network}")
-    return str(network)
-
-
 def _listed(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
@@ -120,8 +110,6 @@ Bind = Annotated[str, BeforeValidator(bind_address, json_schema_input_type=str)]
 Binds = Annotated[tuple[Bind, ...], BeforeValidator(_binds, json_schema_input_type=str | list[str])]
 Time = Annotated[float, BeforeValidator(_time, json_schema_input_type=float | str)]
 PositiveTime = Annotated[Time, AfterValidator(_positive)]
-Network = Annotated[str, BeforeValidator(_network, json_schema_input_type=str)]
-Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 Target = Annotated[str, BeforeValidator(_target, json_schema_input_type=str)]
 Targets = Annotated[
     tuple[Target, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str]), AfterValidator(_each_once)
@@ -164,8 +152,9 @@ class ListenConfig(PluginConfig):
     """The networks that may connect. None: all."""
     deny: Networks = ()
     """The networks that may not, even if `allow` has them."""
-    accept_proxy: bool = False
-    """Whether clients, a load balancer in front, begin with a PROXY protocol header."""
+    accept_proxy: Senders = ()
+    """The networks of load balancers in front, which begin with a PROXY protocol header; `unix`: those that come by a
+    Unix socket. From other clients a header is not believed: it is data as any other."""
     accept_proxy_timeout: PositiveTime = 3.0
     """Seconds that they have for it."""
     send_proxy: Literal["v1", "v2"] | None = None

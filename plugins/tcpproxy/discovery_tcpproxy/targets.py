@@ -89,7 +89,7 @@ def settings(config: TcpProxyConfig, worker: int) -> dict[str, dict[str, Any]]:
     """What the worker of that number (from 0) is told of each listener, but for its sockets.
 
     The keys are those of the configuration. Limits are this worker's share of the whole. `drain` is how many seconds
-    connections have once their backend has left, None for ever; `accept_proxy` the seconds for the header, or None.
+    connections have once their backend has left, None for ever.
     """
     return {name: _settings(name, listener, config, worker) for name, listener in config.listen.items()}
 
@@ -123,7 +123,8 @@ def _settings(name: str, listener: ListenConfig, config: TcpProxyConfig, worker:
         "max_connections_per_client": share(listener.max_connections_per_client, workers, worker),
         "allow": list(listener.allow),
         "deny": list(listener.deny),
-        "accept_proxy": listener.accept_proxy_timeout if listener.accept_proxy else None,
+        "accept_proxy": list(listener.accept_proxy),
+        "accept_proxy_timeout": listener.accept_proxy_timeout,
         "send_proxy": listener.send_proxy,
         "access_log": config.access_log,
     }

@@ -29,7 +29,8 @@ SETTINGS: dict[str, Any] = {
     "max_connections_per_client": None,
     "allow": [],
     "deny": [],
-    "accept_proxy": None,
+    "accept_proxy": [],
+    "accept_proxy_timeout": 3.0,
     "send_proxy": None,
     "access_log": False,
 }

@@ -75,6 +75,7 @@ def _nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
         (["web", "80", "--workers", "0"], "--workers"),
         (["web", "80", "--workers", "10000"], "workers"),
         (["web", "80", "--send-proxy", "v3"], "--send-proxy"),
+        (["web", "80", "--accept-proxy", "true"], "'true' is not a network"),
         (["web", "80", "--registry", "nonsense"], "'nonsense' is not a URL"),
         (["web", "80", "--admin", "off"], "--admin"),
     ],

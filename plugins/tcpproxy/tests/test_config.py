@@ -104,6 +104,8 @@ def test_an_address_may_stand_for_a_listener() -> None:
         (web(balance="best"), "'roundrobin', 'leastconn', 'random', 'source'"),
         (web(connect_timeout=0), "0 leaves no time at all"),
         (web(accept_proxy_timeout="0s"), "0 leaves no time at all"),
+        (web(accept_proxy=True), "name the networks of the proxies in front, such as"),
+        (web(accept_proxy="10.0.0.1/8"), "names an address within a network: write 10.0.0.0/8"),
         (web(retries=-1), "greater than or equal to 0"),
         (web(on_leave="drop"), "'continue' or 'close'"),
         (web(send_proxy="v3"), "'v1' or 'v2'"),

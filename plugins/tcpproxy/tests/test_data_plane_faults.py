@@ -28,7 +28,7 @@ def test_what_follows_descriptors_on_a_unix_socket_is_read(
     unix = socket.socket(socket.AF_UNIX)
     unix.bind(str(tmp_path / "s"))
     unix.listen()
-    worker.listen(unix, accept_proxy=10.0 if proxied else None)
+    worker.listen(unix, accept_proxy=["unix"] if proxied else [], accept_proxy_timeout=10.0)
     worker.serve(backend)
     client = worker.connect()
     if proxied:

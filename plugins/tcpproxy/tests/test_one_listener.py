@@ -95,7 +95,7 @@ def test_both_ends_that_a_proxy_in_front_tells_are_passed_on(version: str) -> No
     ends = ("192.0.2.1", 4000), ("2001:db8::1", 443)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
-        alone = Alone(server.getsockname(), accept_proxy=10.0, send_proxy=version)
+        alone = Alone(server.getsockname(), accept_proxy=["127.0.0.1"], accept_proxy_timeout=10.0, send_proxy=version)
         client, connection = alone.arrive()
         with client:
             client.sendall(write("v2", *ends) + b"hello")

@@ -72,13 +72,13 @@ def test_settings_are_a_workers_own_part() -> None:
     both = config(
         workers=2,
         access_log=True,
-        listen={"web": {"bind": ":1", "max_connections": 5, "hold_connections": 3, "accept_proxy": True}},
+        listen={"web": {"bind": ":1", "max_connections": 5, "hold_connections": 3, "accept_proxy": "10.0.0.0/8"}},
     )
     one, other = settings(both, 0)["web"], settings(both, 1)["web"]
     assert (one["max_connections"], other["max_connections"]) == (3, 2)
     assert (one["hold_connections"], other["hold_connections"]) == (2, 1)
     assert one["max_connections_per_client"] is None
-    assert (one["accept_proxy"], one["access_log"], one["service"]) == (3.0, True, "web")
+    assert (one["accept_proxy"], one["access_log"], one["service"]) == (["10.0.0.0/8"], True, "web")
 
 
 @pytest.mark.parametrize("state", [State.ACTIVE, State.DRAINING])

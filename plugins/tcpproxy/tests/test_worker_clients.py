@@ -129,7 +129,7 @@ def test_a_client_that_left_is_noticed_whatever_way_it_came(worker: Any, tmp_pat
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-    worker.listen(listener, hold=1000.0, accept_proxy=20.0 if family == "header" else None)
+    worker.listen(listener, hold=1000.0, accept_proxy=["127.0.0.0/8"] if family == "header" else [])
     for times, together in enumerate((True, False)):
         client = worker.connect()
         if family == "header":
@@ -234,7 +234,9 @@ def test_a_limit_that_comes_later_counts_who_is_there(meet: Meet, worker: Any, b
 
 
 def test_a_header_is_read_first_and_no_more_than_it(worker: Any, backend: socket.socket) -> None:
-    worker.listen(accept_proxy=20.0, send_proxy="v2", max_connections_per_client=2)
+    worker.listen(
+        accept_proxy=["127.0.0.0/8"], accept_proxy_timeout=20.0, send_proxy="v2", max_connections_per_client=2
+    )
     worker.serve(backend)
     client = worker.connect()
     header = proxyproto.write("v1", ("192.0.2.7", 1234), ("192.0.2.8", 80))
@@ -253,12 +255,54 @@ def test_a_header_is_read_first_and_no_more_than_it(worker: Any, backend: socket
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 1.2.3", b""])
 def test_who_sends_no_header_is_not_served(worker: Any, backend: socket.socket, sent: bytes) -> None:
-    worker.listen(accept_proxy=0.3)
+    worker.listen(accept_proxy=["127.0.0.0/8"], accept_proxy_timeout=0.3)
     worker.serve(backend)
     client = worker.connect()
     client.sendall(sent)
     assert is_reset(client)
     assert worker.report()["rejected"] == {"header": 1}
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("trusted", [["10.0.0.0/8", "::/0"], ["unix"]], ids=["elsewhere", "local"])
+def test_a_forged_header_is_not_believed(worker: Any, backend: socket.socket, version: str, trusted: list[str]) -> None:
+    """Point 23. `allow` and the limit count the client's own address, and the header is data as any other."""
+    forged = proxyproto.write(version, ("10.1.2.3", 1234), ("10.1.2.4", 80))
+    worker.listen(accept_proxy=trusted, max_connections_per_client=1)
+    worker.serve(backend)
+    client = worker.connect()
+    client.sendall(forged)
+    with backend.accept()[0] as server:
+        server.settimeout(20)
+        assert server.recv(1000) == forged
+        assert is_refused(worker)  # whatever header it would send
+        told = worker.ask("report", connections=True)["connections"]
+        assert [each["client"] for each in told] == [list(client.getsockname())]
+    client.close()
+    worker.configure(accept_proxy=trusted, allow=["10.0.0.0/8"])
+    assert is_refused(worker)
+    assert worker.report()["rejected"] == {"limit": 1, "denied": 1}
+
+
+def test_a_header_counts_where_its_sender_may_send_it(worker: Any, backend: socket.socket) -> None:
+    """Point 23. The client that it names is the one that `allow` and the limit are for, and not the sender."""
+    worker.listen(accept_proxy=["127.0.0.0/8"], allow=["192.0.2.0/24"], max_connections_per_client=1)
+    worker.serve(backend)
+
+    def come(address: str) -> socket.socket:
+        client: socket.socket = worker.connect()
+        client.sendall(proxyproto.write("v1", (address, 1234), ("192.0.2.8", 80)) + b"hello")
+        return client
+
+    clients = [come("192.0.2.1"), come("192.0.2.2")]
+    for _ in clients:
+        server = backend.accept()[0]
+        with server:
+            server.settimeout(20)
+            assert server.recv(10) == b"hello"
+            assert is_reset(come("198.51.100.1"))
+    worker.configure(accept_proxy=[])
+    assert worker.report()["rejected"] == {"denied": 2}
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

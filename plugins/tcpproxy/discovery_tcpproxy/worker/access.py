@@ -37,6 +37,24 @@ class Access:
         return number not in self._deny and (not self._allow or number in self._allow)
 
 
+class Senders:
+    """Who is believed when a PROXY protocol header tells whom a connection is from: `networks.Senders`."""
+
+    __slots__ = ("_local", "_networks", "any")
+
+    def __init__(self, senders: Iterable[str] = ()) -> None:
+        """Take networks, and `unix` for clients of a Unix socket. Raises ValueError for what is neither."""
+        named = frozenset(senders)
+        self._local = "unix" in named
+        self._networks = _Networks(named - {"unix"})
+        self.any = bool(named)
+        """Whether there is anybody."""
+
+    def include(self, client: str) -> bool:
+        """Whether a client at this IP address (empty: of a Unix socket) is one of them."""
+        return _number(plain(client)) in self._networks if client else self._local
+
+
 class Limits:
     """How many connections there may be, in all and per client address; None: any number."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from discovery_tcpproxy.worker import local, proxyproto
-from discovery_tcpproxy.worker.access import Access, Limits
+from discovery_tcpproxy.worker.access import Access, Limits, Senders
 from discovery_tcpproxy.worker.backends import Backend, Backends
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
 from discovery_tcpproxy.worker.figures import Figures
@@ -55,6 +55,7 @@ class Listener:
         self._loop = shared.loop
         self._settings: Mapping[str, Any] = {}
         self._access = Access()
+        self._senders = Senders()
         self._limits = Limits()
         self._guarded = False  # whether anybody may be refused
         self._dialling = Deadlines[Connection](shared.loop, 0.0, self._unanswered)
@@ -78,7 +79,8 @@ class Listener:
         self._guarded = self._limits.limited or not self._access.open
         self._dialling.seconds = settings["connect_timeout"]
         self._held.seconds = settings["hold"]
-        self._headers.seconds = settings["accept_proxy"] or 0.0
+        self._senders = Senders(settings["accept_proxy"])
+        self._headers.seconds = settings["accept_proxy_timeout"]
         self._upkeep.configure(settings["idle_timeout"])
 
     def close(self) -> None:
@@ -107,7 +109,7 @@ class Listener:
 
     def accepted(self, fd: int, address: tuple[str, int]) -> None:
         """Serve a client that has just come, from a `plain` IP address and a port (of a Unix socket: empty, and 0)."""
-        proxied = self._settings["accept_proxy"]
+        proxied = self._senders.any and self._senders.include(address[0])
         if self._guarded and not proxied and (refusal := self._refusal(address[0])):
             self.figures.rejected[refusal] += 1
             no_linger(fd)
