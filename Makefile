@@ -1,9 +1,10 @@
-# Every command sets up what it needs, in .venv, and again when a pyproject.toml changes. `make` alone lists them.
+# Every command sets up what it needs, in .venv (or VENV), and again when a pyproject.toml changes. `make` alone lists them.
 
 PLUGINS  := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 PACKAGES := discovery $(wildcard plugins/*/discovery_* examples/*/discovery_*)
-BIN      := .venv/bin
+VENV     ?= .venv
+BIN      := $(VENV)/bin
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3 ...` names another.
 PYTHON   ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -21,57 +22,65 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo etcd test test-faults test-docker test-all lint format bench clean
+.PHONY: help demo etcd test test-current test-faults test-docker test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
+demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
 	@$(BIN)/discovery demo $(ARGS)
 
-etcd: .venv/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
+etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
 	@$(BIN)/python tests/support/etcd_build.py
 
-test: .venv/.dev ## The tests, in parallel, without the slow faults and Docker
+test: $(VENV)/.dev ## The tests, in parallel, without the slow faults and Docker
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker $(SHORT)" $(ARGS)
 
-test-faults: .venv/.dev ## The tests that kill, stop and cut members of real clusters
+# What a change of Python can break: every unit, and the programs from start to end.
+CURRENT  ?= tests/unit tests/e2e/test_main_job.py tests/e2e/test_stopping.py tests/e2e/test_register_command.py \
+	tests/integration/test_registration.py $(wildcard plugins/*/tests/test_*.py) plugins/haproxy/tests/running
+
+test-current: $(VENV)/.dev ## Part of these tests on a current Python: the newest on PATH, or one that a Go module carries
+	@test -x .venv-current/bin/pip || $(BIN)/python tests/support/current_python.py .venv-current
+	@$(MAKE) --no-print-directory test VENV=.venv-current ARGS="$(CURRENT) $(ARGS)"
+
+test-faults: $(VENV)/.dev ## The tests that kill, stop and cut members of real clusters
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist load --maxschedchunk 1 -m "faults $(SHORT)" $(ARGS)
 
-test-docker: .venv/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
+test-docker: $(VENV)/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
 	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m "docker $(SHORT)" $(ARGS)
 
 test-all: etcd ## All of these tests, with every case that they leave out, on every version of etcd; as root
 	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker SHORT=
 
-lint: .venv/.dev ## Ruff's checks and formatting, and mypy --strict
+lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict $(PACKAGES)
 
-format: .venv/.dev ## Format, and fix what can be fixed
+format: $(VENV)/.dev ## Format, and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/.dev ## The benchmarks, one after the other
+bench: $(VENV)/.dev ## The benchmarks, one after the other
 	@set -e; for benchmark in benchmarks/[a-z]*.py; do \
 		echo "==> $$benchmark"; $(BIN)/python "$$benchmark" $(ARGS); done
 
 clean: ## Remove the environment, caches and builds
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-current .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.demo: $(PROJECTS)
+$(VENV)/.demo: $(PROJECTS)
 	$(if $(PYTHON),,$(error Python 3.11 or later was not found: install it, or name it with make PYTHON=/path/to/python3))
 	$(if $(HAS_VENV),,$(error $(PYTHON) lacks venv: install the package $(notdir $(PYTHON))-venv))
-	@echo "==> Setting up .venv with discovery, its plugins, etcd and HAProxy (a minute, once)"
-	@test -x $(BIN)/python || rm -rf .venv
-	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "==> Setting up $(VENV) with discovery, its plugins, etcd and HAProxy (a minute, once)"
+	@test -x $(BIN)/python || rm -rf $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --editable ".[demo]" $(addprefix --editable ,$(PLUGINS))
 	@touch $@
 
-.venv/.dev: .venv/.demo
+$(VENV)/.dev: $(VENV)/.demo
 	@echo "==> Adding what the tests and checks need (a minute, once)"
 	@$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@

