@@ -5,12 +5,12 @@ Exit codes: 0 done, 2 usage or configuration, 1 anything else, 130 interrupted w
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from discovery.cli.console import abandon_stdout, note, prepare_streams
+from discovery.dispositions import reset_inherited
 from discovery.errors import ConfigError, DiscoveryError, PluginError
 
 __all__ = ["main"]
@@ -19,8 +19,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, `sys.argv` by default, and return the exit code. Never raises for what a user can do."""
     prepare_streams()
-    # Who starts us may ignore the end of children, which we would inherit: how ours end could not be known.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    reset_inherited()
     try:
         code = _run(arguments)
         sys.stdout.flush()

@@ -25,8 +25,10 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", 
     """Poll `condition`, plain or async, until it returns something true, and return that.
 
     An AssertionError, OSError or LookupError from it means "not yet". Raises AssertionError after `timeout` seconds,
-    saying `what` was waited for and how the condition last stood.
+    saying `what` was waited for and how the condition last stood. On a busy machine the environment variable
+    DISCOVERY_TEST_PATIENCE multiplies the seconds.
     """
+    timeout *= _patience()
     deadline = time.monotonic() + timeout
     while True:
         outcome: object
@@ -44,6 +46,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", 
 
 def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float = 10) -> T:
     """`eventually` for code without an event loop."""
+    timeout *= _patience()
     deadline = time.monotonic() + timeout
     while True:
         outcome: object
@@ -56,6 +59,10 @@ def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float =
         if time.monotonic() > deadline:
             raise _too_late(condition, what, timeout, outcome)
         time.sleep(_POLL)
+
+
+def _patience() -> float:
+    return float(os.environ.get("DISCOVERY_TEST_PATIENCE") or 1)
 
 
 def _too_late(condition: object, what: str, timeout: float, outcome: object) -> AssertionError:

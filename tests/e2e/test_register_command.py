@@ -291,6 +291,25 @@ def test_what_is_ignored_stays_ignored(start: Start) -> None:
     assert run.ends() == 7
 
 
+def test_what_a_shell_ignores_for_a_job_in_the_background_is_not_ignored(start: Start) -> None:
+    """Point 31. Neither by it nor by its command."""
+
+    def prepare() -> None:
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+
+    status = "grep -E '^Sig(Blk|Ign)' /proc/self/status; exec sleep 600"
+    run = start("--check", "none", prepare=prepare, command=("sh", "-c", status))
+    run.registered()
+    eventually_sync(lambda: len(run.said) == 2)
+    standard = 2**31 - 1
+    assert [int(line.split()[1], 16) & standard for line in run.said] == [0, 0]
+    run.send(signal.SIGINT)
+    assert run.ends() == 128 + signal.SIGINT
+    assert run.records == []
+
+
 def test_it_sees_the_end_of_its_command_where_whoever_started_it_ignores_the_end_of_children(start: Start) -> None:
     run = start(command=("sh", "-c", "exit 5"), prepare=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
     assert run.ends() == 5

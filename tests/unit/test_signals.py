@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from discovery.signals import on_stop
 from discovery.testing import eventually
@@ -30,6 +31,22 @@ def test_signals_that_come_together_are_one_request_and_a_later_one_is_left_to_t
         for number, handler in before.items():
             signal.signal(number, handler)
     assert seen == [signal.SIGTERM]
+
+
+def test_the_tests_run_alike_however_they_are_started() -> None:
+    """Point 31. Under nohup, and in the background of a shell, SIGHUP and SIGINT are ignored."""
+    tests = Path(__file__).parents[2]
+    name = f"{Path(__file__).relative_to(tests)}::test_nothing_is_ignored_that_a_test_sends"
+    pytest = f"exec {sys.executable} -m pytest -q -p no:cacheprovider {name}"
+    command = ["sh", "-c", f"trap '' HUP INT QUIT; {pytest}"]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_is_ignored_that_a_test_sends() -> None:
+    """Point 31."""
+    sent = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    assert [number for number in sent if signal.getsignal(number) is signal.SIG_IGN] == []
 
 
 def test_one_that_comes_when_the_end_is_reached_already_is_the_same_request() -> None:
