@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.frequency import Budget
 from discovery.lastgood import LastGood
 from discovery.model import Rejected, Snapshot
 from discovery.registry import Registry, RegistryURL
@@ -31,6 +32,7 @@ class Following:
         self._log = log
         self._publish = publish
         self._ended = ended
+        self._rejections, self._sums, self._untold = Budget(10, 6.0), Budget(1, 60.0), 0
         self._task: asyncio.Task[None] | None = None
         self._registry: Registry | None = None
         self._state_dir: Path | None = None
@@ -113,17 +115,29 @@ class Following:
     def _take(self, snapshot: Snapshot) -> None:
         if snapshot is self.snapshot:
             return
-        before = self.snapshot.rejected if self.snapshot else ()
-        if snapshot.rejected is not before:  # it is not compared for each of many changes
-            self._report_rejected(snapshot.rejected, frozenset(before))
-        self.snapshot = snapshot
+        before, self.snapshot = self.snapshot, snapshot
+        known, more = (before.rejected, before.more_rejected) if before else ((), 0)
+        if snapshot.rejected is not known or snapshot.more_rejected != more:
+            # Not compared for each of many changes.
+            self._report_rejected(snapshot, frozenset(known), max(0, snapshot.more_rejected - more))
         self._publish(snapshot)
 
-    def _report_rejected(self, rejections: Iterable[Rejected], known: Collection[Rejected]) -> None:
-        for rejected in rejections:
-            if rejected not in known:
-                what = "record rejected" if rejected.field is None else f"field {rejected.field!r} ignored"
-                self._log.warning(what, key=rejected.key, reason=rejected.reason)
+    def _report_rejected(self, snapshot: Snapshot, known: Collection[Rejected], more: int) -> None:
+        """Log the first few that are new, and the number of the rest."""
+        fresh = [rejected for rejected in snapshot.rejected if rejected not in known]
+        for at, rejected in enumerate(fresh):
+            if not self._rejections.take():
+                more += len(fresh) - at
+                break
+            what = "record rejected" if rejected.field is None else f"field {rejected.field!r} ignored"
+            self._log.warning(what, key=rejected.key, reason=rejected.reason)
+        self._untold += more
+        if self._untold and self._sums.take():
+            self._log.warning(
+                f"and {self._untold} more rejections; /api/snapshot and `discovery services` list them",
+                rejected=len(snapshot.rejected) + snapshot.more_rejected,
+            )
+            self._untold = 0
 
     async def _remember(self, last_good: LastGood) -> None:
         """A registry that neither answers nor fails must not keep us from serving."""

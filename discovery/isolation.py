@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery import rundir
 from discovery.backoff import delays
 from discovery.errors import CannotStartError, DiscoveryError, describe
+from discovery.frequency import Failures, times
 from discovery.plugin import Health
 
 HEALTH_EVERY = 2.0
@@ -93,6 +94,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._log = log.bind(**{self.KIND: instance.name})
         self._changed = changed
         self._status = status
+        self._failures = Failures()
         self._phase = (Phase.STARTING, time.monotonic())
         self._wake = Wake()
         self._stopping = threading.Event()
@@ -113,6 +115,8 @@ class Isolated(ABC, Generic[I, P, S]):
     def _begin(self) -> None:
         """Note that the setup has succeeded."""
         self._report(Phase.WAITING, setup_tried=True, set_up=True, error=None)
+        if failed := self._failures.end():
+            self._log.info(f"set up after {times(failed)}")
         self._changed()
 
     def _ends_us(self, error: BaseException) -> bool:
@@ -290,7 +294,9 @@ class Isolated(ABC, Generic[I, P, S]):
         reason = describe(error)
         known = isinstance(error, DiscoveryError | OSError)
         repeated = reason == self._status.error
-        self._log.error(what, reason=reason, exc_info=None if known or repeated else error)
+        if self._failures.add(f"{what}: {reason}"):
+            count = {"failures": self._failures.count} if self._failures.count > 1 else {}
+            self._log.error(what, reason=reason, exc_info=None if known or repeated else error, **count)
         self._report(Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
 
 

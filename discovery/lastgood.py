@@ -103,6 +103,8 @@ class LastGood:
             document = {"revision": snapshot.revision, "backends": [record(each) for each in snapshot.backends()]}
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(document).encode(), 0o600)
+            if self._failed is not None:
+                self._log.info("the snapshot is remembered again", path=str(self.path))
             self._written, self._failed = snapshot, None
         except OSError as error:
             self._written = None

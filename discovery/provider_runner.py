@@ -152,7 +152,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             self._tell(problems)
             self._inventory = inventory
         if self._status.error is not None:
-            self._log.info("discovery works again")
+            self._log.info("discovery works again", failures=self._failures.end())
             self._report(Phase.WAITING, error=None)
 
     def _tell(self, problems: Mapping[str, str]) -> None:
@@ -168,12 +168,6 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
     def _hand_on(self, backends: tuple[Backend, ...]) -> None:
         self._report(published=True)
         self._publish(backends)
-
-    def _fail(self, what: str, error: BaseException) -> None:
-        if describe(error) == self._status.error:  # told already, and true still
-            self._report(Phase.RETRYING, failures=self._status.failures + 1)
-        else:
-            super()._fail(what, error)
 
 
 def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str]]:

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.backoff import delays
 from discovery.errors import DiscoveryError, describe
 from discovery.figures import admit
+from discovery.frequency import times
 from discovery.inheritance import Identity, Inheritance
 from discovery.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
 from discovery.model import Addresses, Snapshot, diff
@@ -298,5 +299,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
             apply_seconds=self._status.apply_seconds + took,
             error=None,
         )
+        if failed := self._failures.end():
+            self._log.info(f"applied again after {times(failed)}", revision=snapshot.revision)
         self._log.debug("applied", revision=snapshot.revision, seconds=took)
         return True

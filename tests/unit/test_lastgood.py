@@ -109,15 +109,19 @@ def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
         file.parent.rmdir()
         (tmp_path / "file").touch()
         kept.observe(Observation(snapshot(revision=43)))
-        await eventually(lambda: len(log) > 1)
+        await eventually(lambda: len(log) > 2)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
     with structlog.testing.capture_logs() as log:
         asyncio.run(main())
-    assert [each["reason"].partition(";")[2] for each in log] == [
-        " mend that, or choose another directory with --state-dir"
-    ] * 2
+    assert [each["event"] for each in log] == [
+        "the snapshot cannot be remembered",
+        "the snapshot is remembered again",
+        "the snapshot cannot be remembered",
+    ]
+    for each in (log[0], log[2]):
+        assert each["reason"].partition(";")[2] == " mend that, or choose another directory with --state-dir"
 
 
 def test_a_record_that_was_read_is_remembered_however_long_it_is_when_written(tmp_path: Path) -> None:

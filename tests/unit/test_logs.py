@@ -63,3 +63,46 @@ def test_a_reader_that_went_away_is_no_reason_to_end() -> None:
     assert process.stdout is not None
     assert process.stdout.read() == "still here\n"
     process.wait()
+
+
+FLOOD = """
+import asyncio, logging, sys
+import structlog
+from discovery.logs import configure_logging
+configure_logging(*sys.argv[1:])
+log = structlog.get_logger()
+for n in range(3000):
+    log.warning("record rejected", key=f"web/{n}", reason="bad")
+    log.info(f"web -> {n} backends", consumer="one")
+    logging.getLogger("asyncio").error("accept of socket %d failed", n)
+    log.info("connection", client=n, every=True)
+log.warning("something else")
+"""
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_flood_is_bounded_and_said_to_be(format: str) -> None:  # noqa: A002 - as the option
+    """Point 6."""
+    done = subprocess.run(
+        [sys.executable, "-c", FLOOD, "info", format], capture_output=True, text=True, check=True, timeout=60
+    )
+    lines = done.stderr.splitlines()
+    counts = {
+        text: sum(text in line for line in lines)
+        for text in ("record rejected", "backends", "accept of socket", "connection", "something else")
+    }
+    assert counts["record rejected"] < 60
+    assert counts["backends"] < 220
+    assert counts["accept of socket"] < 60
+    assert counts["connection"] == 3000
+    assert counts["something else"] == 1
+    assert sum("left out for a while" in line for line in lines) >= 3
+    assert "every" not in done.stderr
+
+
+def test_at_level_debug_nothing_is_left_out() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FLOOD, "debug"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr.count("record rejected") == 3000
+    assert "every" not in done.stderr

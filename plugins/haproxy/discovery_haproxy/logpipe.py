@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 _BRACKETED = re.compile(r"\[(ALERT|WARNING|NOTICE)\] ")
 _OLD_WORKER = re.compile(r"Proxy \S+ stopped ")
 _BAD_NEWS = re.compile(r" is DOWN\b| has no server available")
+_REQUEST = re.compile(r" \[\d\d/[A-Z][a-z]{2}/\d{4}:[\d:.]+\] ")
 _CHUNK = 1 << 16
 
 
@@ -72,4 +73,4 @@ class LogPipe:
         elif _BAD_NEWS.search(line):
             self._log.warning("haproxy", line=line)
         else:
-            self._log.info("haproxy", line=line)
+            self._log.info("haproxy", line=line, every=_REQUEST.search(line) is not None)

@@ -219,7 +219,7 @@ class WorkerProcess:
 
     def _on_event(self, message: Mapping[str, Any]) -> None:
         if message["event"] == "access":
-            self._log.info("connection", **{key: value for key, value in message.items() if key != "event"})
+            self._log.info("connection", every=True, **{key: value for key, value in message.items() if key != "event"})
         elif message["event"] == "log":
             level = message.get("level")
             tell = getattr(self._log, level if level in ("debug", "info", "warning", "error") else "info")
