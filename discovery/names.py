@@ -127,14 +127,15 @@ class Names:
         if not self._pending:
             self._settled.set()
 
-    def follow(self, endpoints: Iterable[Endpoint]) -> None:
-        """Follow these endpoints, each once, and no others."""
+    def follow(self, endpoints: Iterable[Endpoint]) -> bool:
+        """Follow these endpoints and no others; instead of `add` and `discard`. True if any was not followed before."""
         wanted = set(endpoints)
         followed = {(name.host, port) for name in self._names.values() for port in name.ports}
         for endpoint in followed - wanted:
             self.discard(endpoint)
         for endpoint in wanted - followed:
             self.add(endpoint)
+        return bool(wanted - followed)
 
     async def settled(self, timeout: float) -> None:
         """Wait until nothing is `pending`, for at most `timeout` seconds."""
@@ -145,7 +146,12 @@ class Names:
     async def close(self) -> None:
         """Follow nothing any more. Lookups that are under way are abandoned to their threads."""
         tasks = [name.task for name in self._names.values() if name.task is not None]
-        self.follow(())
+        for task in tasks:
+            task.cancel()
+        for known in (self._names, self._known, self._problems, self._pending):
+            known.clear()
+        self._shown = None
+        self._settled.set()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, name: _Name) -> None:

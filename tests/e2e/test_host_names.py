@@ -6,13 +6,8 @@ Point 8.
 import json
 import socket
 import subprocess
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +15,7 @@ import pytest
 from daemons import DISCOVERY, Daemon, Starter
 from naming import Machine, machine
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync
 
 __all__ = ["machine"]
 
@@ -50,9 +45,6 @@ def discovery_register_consumers(register):
     register("witness", Witness)
 """
 
-OUTAGE = 45.0
-"""Seconds: more than the 33 after which HAProxy believes that a name is gone."""
-Serve = Callable[..., int]
 Registry = tuple[str, Callable[[str, str], None]]
 Install = Callable[..., None]
 
@@ -79,33 +71,6 @@ def listening(host: str, port: int = 0) -> Iterator[int]:
 
 
 @pytest.fixture
-def site() -> Iterator[Serve]:
-    """Starts web servers that answer with their names, at one address each."""
-    servers = []
-
-    def start(name: str, host: str = "127.0.0.1", port: int = 0) -> int:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(name)))
-                self.end_headers()
-                self.wfile.write(name.encode())
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer((host, port), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server.server_port
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
 def witness(
     install_plugin: Install, start_daemon: Starter, file_registry: Registry, machine: Machine
 ) -> Callable[[], Daemon]:
@@ -128,8 +93,9 @@ def test_names_are_looked_up_as_the_machine_does_and_followed(
     write("web/searched", "searched:80")
     write("web/both", "both.test:80")
     write("web/literal", "10.0.0.1:80")
+    write("web/same", "in-hosts:80")
     daemon = witness()
-    leads_to(daemon, hosts=["127.0.0.7"], searched=["127.0.0.8"], literal=["10.0.0.1"])
+    leads_to(daemon, same=["127.0.0.7"], hosts=["127.0.0.7"], searched=["127.0.0.8"], literal=["10.0.0.1"])
     eventually_sync(lambda: sorted(told(daemon)["addresses"]["both"]) == ["127.0.0.9", "::1"], "both", TIMEOUT)
     before = told(daemon)
     assert before["hosts"]["searched"] == "searched"
@@ -138,6 +104,7 @@ def test_names_are_looked_up_as_the_machine_does_and_followed(
     leads_to(daemon, hosts=["127.0.0.17"], searched=["127.0.0.18"])
     assert told(daemon)["revision"] == before["revision"]
     assert daemon.get("/api/snapshot")[1]["addresses"]["in-hosts:80"] == ["127.0.0.17"]
+    assert daemon.stop() == 0
 
 
 def test_an_address_that_takes_connections_comes_first_and_rotating_answers_change_nothing(
@@ -249,121 +216,3 @@ def test_services_names_what_cannot_be_looked_up(file_registry: Registry, machin
     told = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
     assert told[-2] == "Host names that this machine cannot look up (1):"
     assert told[-1].startswith("  web/nowhere: no address for 'nowhere.test': ")
-
-
-# HAProxy
-
-
-def haproxy(start: Starter, machine: Machine, url: str, port: int, *sets: str) -> Daemon:
-    require_program("haproxy")
-    assignments = [part for each in sets for part in ("--set", f"haproxy.{each}")]
-    bind = ["--set", f"haproxy.services.web.bind=127.0.0.1:{port}"]
-    return start("--registry", url, "--plugin", "haproxy", *bind, *assignments, under=machine.under)
-
-
-def answer(port: int) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as got:
-            return got.status, got.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, ""
-
-
-def is_served_by(port: int, *names: str) -> None:
-    """Wait until these web servers, and no others, answer at the port."""
-    eventually_sync(lambda: {answer(port) for _ in range(4)} == {(200, name) for name in names}, f"{names}", TIMEOUT)
-
-
-def test_haproxy_reaches_names_as_the_machine_does(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
-) -> None:
-    """Point 8: localhost of both families, the hosts file, search domains, one name with several ports."""
-    url, write = file_registry
-    port = free_port()
-    one, two, three = site("one"), site("two", "127.0.0.7"), site("three", "127.0.0.8")
-    write("web/a", f"localhost:{one}")
-    daemon = haproxy(start_daemon, machine, url, port)
-    is_served_by(port, "one")
-    machine.hosts("127.0.0.7 in-hosts")
-    machine.server.means = {"searched.corp.test": ["127.0.0.8"]}
-    write("web/b", f"in-hosts:{two}")
-    write("web/c", f"searched:{three}")
-    is_served_by(port, "one", "two", "three")
-    also = site("also", "127.0.0.7")
-    write("web/d", f"in-hosts:{also}")
-    is_served_by(port, "one", "two", "three", "also")
-    machine.server.means = {"searched.corp.test": ["127.0.0.9"]}  # moves to another address
-    moved = site("moved", "127.0.0.9", three)
-    assert moved == three
-    is_served_by(port, "one", "two", "moved", "also")
-    assert daemon.get("/healthz")[0] == 200
-
-
-def test_a_name_without_an_address_keeps_its_server_in_maintenance(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
-) -> None:
-    """Point 8: one backend stays one server, and no other one changes its place."""
-    url, write = file_registry
-    port = free_port()
-    one, two = site("one"), site("two", "127.0.0.7")
-    machine.server.dead = True
-    write("web/a", f"late.test:{two}")
-    write("web/b", f"127.0.0.1:{one}")
-    daemon = haproxy(start_daemon, machine, url, port)
-    is_served_by(port, "one")
-
-    def servers() -> list[str]:
-        text = (daemon.run_dir / "haproxy" / "haproxy.cfg").read_text()
-        return [line.strip() for line in text.splitlines() if line.startswith("    server ")]
-
-    assert servers() == [f"server a late.test:{two} weight 1 disabled", f"server b 127.0.0.1:{one} weight 1"]
-    machine.server.means = {"late.test": ["127.0.0.7"]}
-    machine.server.dead = False
-    is_served_by(port, "one", "two")
-    assert servers() == [f"server a 127.0.0.7:{two} weight 1", f"server b 127.0.0.1:{one} weight 1"]
-
-
-@pytest.mark.timeout(300)
-def test_an_outage_longer_than_haproxys_hold_times_takes_no_living_server_away(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
-) -> None:
-    """Point 8: HAProxy's own resolver took living servers out after 33 s."""
-    url, write = file_registry
-    port = free_port()
-    machine.server.means = {"one.test": ["127.0.0.1"], "two.test": ["127.0.0.7"]}
-    one, two = site("one"), site("two", "127.0.0.7")
-    write("web/a", f"one.test:{one}")
-    write("web/b", f"two.test:{two}")
-    daemon = haproxy(start_daemon, machine, url, port)
-    is_served_by(port, "one", "two")
-    machine.server.dead = True
-    machine.server.asked.clear()
-    since = time.monotonic()
-    failed = 0
-
-    def is_over() -> bool:
-        nonlocal failed
-        failed += answer(port)[0] != 200
-        return time.monotonic() - since > OUTAGE
-
-    eventually_sync(is_over, "the outage to be over", 2 * OUTAGE)
-    assert failed == 0
-    assert machine.server.asked
-    is_served_by(port, "one", "two")
-    write("web/c", f"127.0.0.1:{site('three')}")
-    is_served_by(port, "one", "two", "three")
-    assert len(daemon.get("/api/snapshot")[1]["unresolved"]) == 2
-
-
-def test_haproxys_own_resolver_remains_an_option(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
-) -> None:
-    """Point 8: it is asked for, and then serves several backends of one name as well."""
-    url, write = file_registry
-    port = free_port()
-    machine.server.means = {"one.test": ["127.0.0.1"]}
-    write("web/a", f"one.test:{site('one')}")
-    write("web/b", f"one.test:{site('two')}")
-    daemon = haproxy(start_daemon, machine, url, port, "resolve=haproxy")
-    is_served_by(port, "one", "two")
-    assert " one.test:" in (daemon.run_dir / "haproxy" / "haproxy.cfg").read_text()

@@ -9,18 +9,19 @@ from typing import Any, ClassVar
 
 from discovery.backoff import delays
 from discovery.errors import ApplyError, describe
-from discovery.model import Snapshot
+from discovery.model import Addresses, Snapshot
+from discovery.names import Names
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Sample, Update
 from discovery_tcpproxy.adoption import adopt
 from discovery_tcpproxy.config import TcpProxyConfig, binds_of
 from discovery_tcpproxy.listeners import CannotListenError, Listening, adopted, open_listener, set_mode, take
-from discovery_tcpproxy.names import Names
-from discovery_tcpproxy.sums import connect_failures
-from discovery_tcpproxy.targets import Targets, names_of, names_to_resolve, preview, targets
+from discovery_tcpproxy.targets import Targets, endpoints, preview, targets
 from discovery_tcpproxy.views import View, WorkerView, samples, shown
 from discovery_tcpproxy.workers import Desired, Workers
 
 _TICK = 1.0
+_PATIENCE = 2.0
+"""Seconds that new names of the configuration are waited for; those that take longer follow."""
 _TO_END = 2.0
 """Seconds for workers to end once their connections' time is over."""
 _STOP_MARGIN = 5.0
@@ -37,7 +38,9 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         """Keep the arguments."""
         super().__init__(config, context)
         self._workers = Workers(context.run_dir, context.log)
-        self._names = Names(context.request_apply)
+        self._names = Names(self._looked_up)
+        self._addresses: Addresses | None = {}
+        self._is_misaimed = False
         self._listening: dict[str, Listening] = {}
         self._not_listening: dict[str, str] = {}
         self._snapshot: Snapshot | None = None
@@ -47,7 +50,6 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         self._left_out: tuple[str, ...] = ()
         self._behind: str | None = None
         self._turn = asyncio.Lock()
-        self._failures: dict[tuple[str, str], int] = {}
         self._ticker: asyncio.Task[None] | None = None
 
     @property
@@ -66,7 +68,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             raise ApplyError("; ".join(self._not_listening.values()))
         for reason in self._not_listening.values():
             self.context.log.error("a listener is not open; it is tried again", reason=reason)
-        await self._names.want(names_to_resolve(self.config, self._snapshot))
+        await self._look_up_own()
         await self._bring()
         self._set_up = True
         for name, bind in binds_of(self.config):
@@ -76,13 +78,18 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
 
     async def apply(self, update: Update) -> None:
         """Tell the workers what has changed; done when each has said so. Raises ApplyError."""
-        self._snapshot = update.snapshot
-        await self._names.want(names_to_resolve(self.config, self._snapshot))
+        self._snapshot, self._addresses = update.snapshot, update.addresses
+        await self._look_up_own()
         await self._bring()
 
     async def preview(self, update: Update) -> str:
         """The listeners, each with the backends that it would have."""
-        return preview(self.config, update.snapshot)
+        self._snapshot, self._addresses = update.snapshot, update.addresses
+        try:
+            await self._look_up_own()
+            return preview(self.config, update.snapshot, self._known_addresses())
+        finally:
+            await self._names.close()
 
     async def reconfigure(self, config: TcpProxyConfig) -> bool:
         """Take everything in place: connections that go on are not touched."""
@@ -92,7 +99,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             if bind in modes and modes[bind] != was.get(bind):
                 with suppress(OSError):
                     set_mode(listening, modes[bind])
-        await self._names.want(names_to_resolve(config, self._snapshot))
+        await self._look_up_own()
         await self._try_to_bring()
         return True
 
@@ -154,6 +161,18 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
                 self._listening[bind] = adopted(bind, sock, modes.get(bind))
         await self._workers.adopt(one.worker for one in found)
 
+    async def _look_up_own(self) -> None:
+        """Follow the names that the core does not: of fixed backends, or all where it has looked up none."""
+        snapshot = self._snapshot if self._addresses is None else None
+        if self._names.follow(endpoints(self.config, snapshot)):
+            await self._names.settled(_PATIENCE)
+
+    def _looked_up(self) -> None:
+        self._is_misaimed = True
+
+    def _known_addresses(self) -> Addresses:
+        return {**(self._addresses or {}), **self._names.addresses}
+
     async def _bring(self) -> None:
         """Make listeners and workers what the configuration and the last snapshot say. Raises ApplyError."""
         async with self._turn:
@@ -183,8 +202,8 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             self._behind = reason
 
     def _aim(self) -> None:
-        before = self._left_out
-        self._targets, self._left_out = targets(self.config, self._snapshot, self._names.addresses)
+        before, self._is_misaimed = self._left_out, False
+        self._targets, self._left_out = targets(self.config, self._snapshot, self._known_addresses())
         for problem in [each for each in self._left_out if each not in before][:_PROBLEMS]:
             self.context.log.warning(problem)
 
@@ -214,26 +233,21 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         return opened
 
     async def _tick(self) -> None:
-        """See to what time alone brings: names to be looked up again, listeners to be tried again."""
+        """See to what time alone brings: names that lead elsewhere, listeners to be tried again."""
         waits, not_before = delays(1.0, 10.0), 0.0
         while True:
             await asyncio.sleep(_TICK)
             try:
-                self._names.refresh(names_of(self.config, self._snapshot, self._newly_failing()))
                 if not self._not_listening:
                     waits, not_before = delays(1.0, 10.0), 0.0
                 elif time.monotonic() >= not_before:
                     await self._retry_listeners()
                     not_before = time.monotonic() + next(waits)
-                if self._behind is not None or any(each.is_lost() for each in self._listening.values()):
+                is_lost = any(each.is_lost() for each in self._listening.values())
+                if is_lost or self._is_misaimed or self._behind is not None:
                     await self._try_to_bring()
             except Exception as error:
                 self.context.log.error("looking after listeners failed", reason=describe(error), exc_info=error)
-
-    def _newly_failing(self) -> set[tuple[str, str]]:
-        """The backends, each a service and an id, that could not be connected to since the last look."""
-        before, self._failures = self._failures, connect_failures(self._workers.figures())
-        return {backend for backend, count in self._failures.items() if count > before.get(backend, 0)}
 
     async def _retry_listeners(self) -> None:
         before = dict(self._not_listening)

@@ -35,13 +35,3 @@ def left_of(report: Figures) -> Figures:
 
 def _counters(figures: Figures) -> dict[str, int | float]:
     return {key: value for key, value in figures.items() if isinstance(value, int | float) and key not in _GAUGES}
-
-
-def connect_failures(figures: Figures) -> dict[tuple[str, str], int]:
-    """How often each backend, a service and an id, could not be connected to."""
-    failures: dict[tuple[str, str], int] = {}
-    for listener in figures.get("listeners", {}).values():
-        for id_, backend in listener.get("backends", {}).items():
-            key = (listener.get("service", ""), id_)
-            failures[key] = failures.get(key, 0) + backend.get("connect_failures", 0)
-    return failures

@@ -3,35 +3,36 @@
 Standard forms throughout: an address is `IPV4:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
 """
 
-import ipaddress
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from discovery.codec import parse_address
-from discovery.model import Backend, Snapshot, State
+from discovery.model import Addresses, Backend, Endpoint, Snapshot, State
 from discovery_tcpproxy.config import ListenConfig, TcpProxyConfig, service_of
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend as a worker is told of it; `host` is an IP address."""
+    """A backend as a worker is told of it; `host` is an IP address, or a name that has these `addresses`."""
 
     id: str
     host: str
     port: int
     weight: int
     draining: bool
+    addresses: tuple[str, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """As it goes over the wire."""
-        return {
+        told = {
             "id": self.id,
             "host": self.host,
             "port": self.port,
             "weight": self.weight,
             "draining": self.draining,
         }
+        return {**told, "addresses": list(self.addresses)} if self.addresses else told
 
 
 Targets = Mapping[str, tuple[Target, ...]]
@@ -43,26 +44,18 @@ def services(config: TcpProxyConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(service_of(name, listener) for name, listener in config.listen.items()))
 
 
-def names_to_resolve(config: TcpProxyConfig, snapshot: Snapshot | None) -> frozenset[str]:
-    """The host names among the backends of the services that are asked for."""
-    return frozenset(backend.host for backend in _wanted(config, snapshot) if not is_address(backend.host))
-
-
-def names_of(
-    config: TcpProxyConfig, snapshot: Snapshot | None, backends: Collection[tuple[str, str]]
-) -> frozenset[str]:
-    """The host names among these backends, each a service and an id."""
-    wanted = _wanted(config, snapshot) if backends else ()
-    return frozenset(each.host for each in wanted if (each.service, each.id) in backends and not is_address(each.host))
+def endpoints(config: TcpProxyConfig, snapshot: Snapshot | None) -> frozenset[Endpoint]:
+    """The host names, each with its port, among the fixed backends, and those of the snapshot that are asked for."""
+    return frozenset((each.host, each.port) for each in _wanted(config, snapshot) if each.is_named)
 
 
 def targets(
-    config: TcpProxyConfig, snapshot: Snapshot | None, addresses: Mapping[str, str]
+    config: TcpProxyConfig, snapshot: Snapshot | None, addresses: Addresses
 ) -> tuple[dict[str, tuple[Target, ...]], tuple[str, ...]]:
     """The backends of every service asked for, and what is wrong: a line for each that had to be left out.
 
-    `addresses` has the IP address of each host name that could be resolved. Without a snapshot nothing is known of the
-    registry's services, which is not the same as that they have no backends.
+    `addresses` are those of host names. Without a snapshot nothing is known of the registry's services, which is not
+    the same as that they have no backends.
     """
     found: dict[str, list[Target]] = {
         service_of(name, listener): []
@@ -71,12 +64,13 @@ def targets(
     }
     problems = []
     for backend in _wanted(config, snapshot):
-        host = backend.host if is_address(backend.host) else addresses.get(backend.host)
-        if host is None:
+        known = addresses.get((backend.host, backend.port), ()) if backend.is_named else ()
+        if backend.is_named and not known:
             problems.append(f"backend {backend.id} of {backend.service} is left out: no address for {backend.host!r}")
             continue
         draining = backend.state is State.DRAINING or backend.weight == 0
-        found[backend.service].append(Target(backend.id, host, backend.port, backend.weight, draining))
+        target = Target(backend.id, backend.host, backend.port, backend.weight, draining, known)
+        found[backend.service].append(target)
     return {service: tuple(each) for service, each in found.items()}, tuple(problems)
 
 
@@ -97,15 +91,6 @@ def settings(config: TcpProxyConfig, worker: int) -> dict[str, dict[str, Any]]:
 def share(total: int | None, workers: int, worker: int) -> int | None:
     """A worker's part of a limit; the parts of all add up to it."""
     return None if total is None else total // workers + (worker < total % workers)
-
-
-def is_address(host: str) -> bool:
-    """Whether it is an IP address, not a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _settings(name: str, listener: ListenConfig, config: TcpProxyConfig, worker: int) -> dict[str, Any]:
@@ -130,15 +115,16 @@ def _settings(name: str, listener: ListenConfig, config: TcpProxyConfig, worker:
     }
 
 
-def preview(config: TcpProxyConfig, snapshot: Snapshot) -> str:
+def preview(config: TcpProxyConfig, snapshot: Snapshot, addresses: Addresses) -> str:
     """Each listener with what it would carry connections to, as a diff from nothing."""
-    found, problems = targets(config, snapshot, {name: name for name in names_to_resolve(config, snapshot)})
+    found, problems = targets(config, snapshot, addresses)
     lines = []
     for name, listener in config.listen.items():
         lines.append(f"+ {name}: {', '.join(listener.bind)}")
         for each in found[service_of(name, listener)]:
             host = f"[{each.host}]" if ":" in each.host else each.host
-            lines.append(f"+   {each.id} {host}:{each.port}" + (" (draining)" if each.draining else ""))
+            leads_to = f" ({', '.join(each.addresses)})" if each.addresses else ""
+            lines.append(f"+   {each.id} {host}:{each.port}{leads_to}" + (" (draining)" if each.draining else ""))
     return "".join(f"{line}\n" for line in (*lines, *(f"# {problem}" for problem in problems)))
 
 

@@ -316,3 +316,37 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestLife = Life.TestCase
+
+
+def named(*addresses: str, id_: str = "a") -> dict[str, Any]:
+    return record(id_, "a.test") | {"addresses": addresses}
+
+
+def test_the_addresses_of_a_name_are_one_backend_and_the_one_that_answers_is_kept() -> None:
+    """Point 8."""
+    backends = having(named("::1", "127.0.0.1"))
+    (one,) = backends
+    assert (one.address, one.others) == (("::1", 80), (("127.0.0.1", 80),))
+    one.prefer(("127.0.0.1", 80))
+    assert (one.address, one.others) == (("127.0.0.1", 80), (("::1", 80),))
+    backends.update([named("::1", "127.0.0.1")])  # told again
+    assert list(backends) == [one]
+    assert one.address == ("127.0.0.1", 80)
+    backends.update([named("10.0.0.1", "127.0.0.1")])
+    assert list(backends) == [one]
+    assert one.address == ("10.0.0.1", 80)
+    one.prefer(("::1", 80))  # which it no longer has
+    assert one.address == ("10.0.0.1", 80)
+
+
+def test_a_name_that_leads_elsewhere_is_another_backend() -> None:
+    """Point 8."""
+    backends = having(named("10.0.0.1"))
+    one = taken(backends)
+    backends.connected(one)
+    assert backends.update([named("10.0.0.2")]) == [one]
+    (other,) = backends
+    assert (other.address, one.gone, other.gone) == (("10.0.0.2", 80), True, False)
+    assert backends.update([named("10.0.0.1")]) == [other]
+    assert list(backends) == [one]  # which still has a connection
+    assert not one.gone

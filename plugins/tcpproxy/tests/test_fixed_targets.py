@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from discovery.model import Backend
 from discovery.testing import snapshot
 from discovery_tcpproxy.config import TcpProxyConfig
-from discovery_tcpproxy.targets import names_to_resolve, services, settings, targets
+from discovery_tcpproxy.targets import endpoints, services, settings, targets
 
 WEB = Backend("web", "b1", "10.0.0.1", 80)
 FIXED = "targets:web"
@@ -25,12 +25,12 @@ def test_they_are_backends_in_the_order_given_whatever_the_registry_holds() -> N
     )
     contents = snapshot(WEB)
     assert sorted(services(both)) == [FIXED, "web"]
-    assert names_to_resolve(both, contents) == {"z.example"}
-    found, problems = targets(both, contents, {"z.example": "10.0.0.7"})
-    assert [(each.host, each.port, each.id) for each in found[FIXED]] == [
-        ("10.0.0.7", 2, "z.example:2"),
-        ("10.0.0.9", 1, "10.0.0.9:1"),
-        ("fd00::1", 3, "[fd00::1]:3"),
+    assert endpoints(both, contents) == {("z.example", 2)}
+    found, problems = targets(both, contents, {("z.example", 2): ("10.0.0.7",)})
+    assert [(each.host, each.port, each.id, each.addresses) for each in found[FIXED]] == [
+        ("z.example", 2, "z.example:2", ("10.0.0.7",)),
+        ("10.0.0.9", 1, "10.0.0.9:1", ()),
+        ("fd00::1", 3, "[fd00::1]:3", ()),
     ]
     assert [each.id for each in found["web"]] == ["b1"]
     assert problems == ()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from discovery.model import State
 from discovery.testing import backend, snapshot
 from discovery_tcpproxy.config import TcpProxyConfig
-from discovery_tcpproxy.targets import changed, names_to_resolve, preview, services, settings, share, targets
+from discovery_tcpproxy.targets import changed, endpoints, preview, services, settings, share, targets
 
 
 def config(**options: Any) -> TcpProxyConfig:
@@ -38,16 +38,23 @@ def test_draining_backends_and_those_of_weight_0_take_nothing_new() -> None:
     assert [each.draining for each in targets(config(), state, {})[0]["web"]] == [True, True]
 
 
-def test_host_names_become_addresses_and_what_has_none_is_left_out_and_told() -> None:
+def test_host_names_have_addresses_and_what_has_none_is_left_out_and_told() -> None:
+    """Point 8."""
     state = snapshot(
         backend(id="a", host="a.example"),
         backend(id="b", host="b.example"),
         backend(id="c", host="fd00::1"),
         backend("db", id="d", host="d.example"),
     )
-    assert names_to_resolve(config(), state) == {"a.example", "b.example"}
-    found, problems = targets(config(), state, {"a.example": "10.0.0.1"})
-    assert [(each.id, each.host) for each in found["web"]] == [("a", "10.0.0.1"), ("c", "fd00::1")]
+    assert endpoints(config(), state) == {("a.example", 8080), ("b.example", 8080)}
+    found, problems = targets(config(), state, {("a.example", 8080): ("10.0.0.1", "fd00::2")})
+    assert [each.told() for each in found["web"]] == [
+        {
+            "id": "a", "host": "a.example", "port": 8080, "weight": 1, "draining": False,
+            "addresses": ["10.0.0.1", "fd00::2"],
+        },
+        {"id": "c", "host": "fd00::1", "port": 8080, "weight": 1, "draining": False},
+    ]  # fmt: skip
     assert problems == ("backend b of web is left out: no address for 'b.example'",)
 
 
@@ -83,13 +90,14 @@ def test_settings_are_a_workers_own_part() -> None:
 
 @pytest.mark.parametrize("state", [State.ACTIVE, State.DRAINING])
 def test_a_preview_shows_who_would_be_reached(state: State) -> None:
-    shown = preview(config(), snapshot(backend(id="a", host="a.example", state=state), backend(id="b", host="::1")))
+    state_of = snapshot(backend(id="a", host="a.example", state=state), backend(id="b", host="::1"))
+    shown = preview(config(), state_of, {("a.example", 8080): ("10.0.0.1",)})
     drains = " (draining)" if state is State.DRAINING else ""
     assert shown.splitlines() == [
         "+ web: 127.0.0.1:1",
-        f"+   a a.example:8080{drains}",
+        f"+   a a.example:8080 (10.0.0.1){drains}",
         "+   b [::1]:8080",
         "+ also: 127.0.0.1:2",
-        f"+   a a.example:8080{drains}",
+        f"+   a a.example:8080 (10.0.0.1){drains}",
         "+   b [::1]:8080",
     ]

@@ -16,7 +16,6 @@ import heapq
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
-from socket import AF_INET, AF_INET6
 from typing import Any
 
 from discovery_tcpproxy.worker.balance import make
@@ -39,10 +38,15 @@ _USABLE = State.USABLE
 
 
 class Backend:
-    """An address, what is told of it, and what has happened there. Compared by identity."""
+    """A host and a port, what is told of it, and what has happened there. Compared by identity.
+
+    Its host is an IP address, or a name with some; `address` is the one to dial, `others` are dialled in turn if that
+    one cannot be connected to.
+    """
 
     __slots__ = (
         "address",
+        "addresses",
         "connect_failures",
         "connect_seconds",
         "connected",
@@ -51,11 +55,11 @@ class Backend:
         "draining",
         "failed_at",
         "failures",
-        "family",
         "gone",
         "host",
         "id",
         "open",
+        "others",
         "port",
         "rank",
         "received",
@@ -66,7 +70,7 @@ class Backend:
     )
 
     def __init__(self, id_: str, host: str, port: int, weight: int = 1, draining: bool = False) -> None:
-        """Take a backend at an IP address."""
+        """Take a backend; the host is its address until `aim` gives others."""
         self.id = id_
         self.host = host
         self.port = port
@@ -75,8 +79,10 @@ class Backend:
         self.rank = 0  # its place in the list
         self.gone = False  # no longer registered
         self.departures = 0  # how often it has left
-        self.family = AF_INET6 if ":" in host else AF_INET
-        self.address = (host, port)
+        self.addresses: tuple[str, ...] = ()
+        self.address: tuple[str, int]
+        self.others: tuple[tuple[str, int], ...]
+        self.aim((host,))
         self.open = 0  # connections, with those that are being dialled
         self.dialling = 0
         self.connected = 0  # ever
@@ -88,6 +94,19 @@ class Backend:
         self.failures = 0  # in a row
         self.failed_at = 0.0
         self.until = 0.0
+
+    def aim(self, addresses: Iterable[str]) -> None:
+        """Take its IP addresses, in the order in which to dial them; the same again change nothing."""
+        if self.addresses != (addresses := tuple(addresses)):
+            self.addresses = addresses
+            self.address, *others = [(address, self.port) for address in addresses]
+            self.others = tuple(others)
+
+    def prefer(self, address: tuple[str, int]) -> None:
+        """Dial this one of its addresses first from now on."""
+        if address in self.others:
+            others = (self.address, *(each for each in self.others if each != address))
+            self.address, self.others = address, others
 
     @property
     def takes(self) -> bool:
@@ -128,14 +147,15 @@ class Backends:
     def update(self, records: Iterable[Mapping[str, Any]]) -> list[Backend]:
         """Take the complete list, as it goes over the wire; return those that have left.
 
-        What is known of a backend stays while its id and address do. One that comes back while connections to it are
-        open is the same object again.
+        What is known of a backend stays while its id, host and port do, and any of its addresses. One that comes back
+        while connections to it are open is the same object again.
         """
         before, self._by_key = self._by_key, {}
         for rank, record in enumerate(records):
             key = record["id"], record["host"], record["port"]
-            known = before.pop(key, None) or self._by_key.get(key) or self._leaving.pop(key, None)
-            backend = known or Backend(*key)
+            addresses = record.get("addresses") or (record["host"],)
+            backend = self._known(key, before, addresses) or Backend(*key)
+            backend.aim(addresses)
             was = backend.takes, backend.weight
             backend.weight, backend.draining, backend.gone = record["weight"], record["draining"], False
             backend.rank = rank
@@ -216,7 +236,9 @@ class Backends:
         if backend in self._offered:
             self._chooser.released(backend)
         elif backend.gone and not backend.open:
-            self._leaving.pop((backend.id, backend.host, backend.port), None)
+            key = backend.id, backend.host, backend.port
+            if self._leaving.get(key) is backend:
+                del self._leaving[key]
 
     def usable_at(self, now: float) -> float | None:
         """When to call `next` for those who are held: `now`, later, or None: once something has changed.
@@ -228,6 +250,18 @@ class Backends:
         if self._offered:
             return now
         return next((max(now, b.failed_at + LAST_RESORT_DELAY) for b in self._aside if b.takes), None)
+
+    def _known(
+        self, key: tuple[str, str, int], before: dict[tuple[str, str, int], Backend], addresses: Iterable[str]
+    ) -> Backend | None:
+        """The backend of this key that has one of these addresses. One that has none of them any more has left."""
+        for known in (before, self._by_key, self._leaving):
+            backend = known.get(key)
+            if backend is not None and not set(addresses).isdisjoint(backend.addresses):
+                if known is not self._by_key:
+                    del known[key]
+                return backend
+        return None
 
     def _make_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:

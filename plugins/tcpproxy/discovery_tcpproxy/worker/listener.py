@@ -166,13 +166,16 @@ class Listener:
         server, backend, figures = connection.server, connection.backend, self.figures
         if server is None or backend is None:
             return
-        doubtful = backend.failures or not backend.connected
+        moved = connection.target is not backend.address
+        doubtful = moved or backend.failures or not backend.connected
         if (events & _FAILED and not server.heard()) or (doubtful and is_itself(server.fd)):
             self._missed(connection)
             self._dial(connection)
             return
         self._dialling.discard(connection)
         seconds = self._loop.now - connection.dialled
+        if moved and connection.target is not None:
+            backend.prefer(connection.target)
         backend.connect_seconds += seconds
         figures.connected += 1
         figures.connect_seconds += seconds
@@ -228,20 +231,26 @@ class Listener:
     def _dial(self, connection: Connection) -> None:
         settings, loop = self._settings, self._loop
         host = connection.address[0]
-        while len(connection.tried) <= settings["retries"]:
-            backend = self.backends.next(host, connection.tried, loop.now, last_resort=not settings["hold"])
+        while connection.backend is not None or len(connection.tried) <= settings["retries"]:
+            backend = connection.backend
             if backend is None:
-                break
-            connection.backend = backend
+                backend = self.backends.next(host, connection.tried, loop.now, last_resort=not settings["hold"])
+                if backend is None:
+                    break
+                connection.backend, connection.others = backend, backend.others
+                connection.target = target = backend.address
+            else:  # one of its addresses has failed
+                connection.target, *others = connection.others
+                connection.others, target = tuple(others), connection.target
             connection.dialled = loop.now
             try:
-                sock = socket.SocketType(backend.family, _DIALS)
+                sock = socket.SocketType(socket.AF_INET6 if ":" in target[0] else socket.AF_INET, _DIALS)
             except OSError:
                 self._give_back(connection)
                 break
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                code = sock.connect_ex(backend.address)
+                code = sock.connect_ex(target)
             except OSError:  # of an interface that is not here
                 code = errno.ENETUNREACH
             if code in _DIALLED:
@@ -266,14 +275,16 @@ class Listener:
             connection.backend = None
 
     def _missed(self, connection: Connection) -> None:
-        """The backend could not be connected to."""
+        """The backend could not be connected to. It stays the connection's while it has addresses to be tried."""
         backend = connection.backend
         if backend is None:
             return
-        connection.backend = None
-        connection.tried += (backend,)
         self._dialling.discard(connection)
         connection.hang_up()
+        if connection.others:
+            return
+        connection.backend = None
+        connection.tried += (backend,)
         self.figures.connect_failures += 1
         self.backends.failed(backend, self._loop.now)
         self._schedule()
@@ -371,7 +382,7 @@ class Listener:
                 "service": self.service,
                 "client": list(connection.address),
                 "backend": None if backend is None else backend.id,
-                "address": None if backend is None else list(backend.address),
+                "address": None if backend is None or connection.target is None else list(connection.target),
                 "seconds": round(self._loop.now - connection.began, 6),
                 "received": received,
                 "sent": sent,

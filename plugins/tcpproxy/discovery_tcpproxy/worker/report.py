@@ -50,13 +50,13 @@ def _state(backend: Backend) -> str:
 
 
 def _connection(listener: Listener, connection: Connection, now: float) -> dict[str, Any]:
-    backend, server = connection.backend, connection.server
+    backend, server, target = connection.backend, connection.server, connection.target
     return {
         "client": list(connection.address),
         "listener": listener.name,
         "service": listener.service,
         "backend": None if backend is None else backend.id,
-        "address": None if backend is None else list(backend.address),
+        "address": None if backend is None or target is None else list(target),
         "age": round(now - connection.began, 3),
         "received": connection.client.received,
         "sent": 0 if server is None else server.received,

@@ -278,11 +278,13 @@ class Connection:
         "mark",
         "marked",
         "open",
+        "others",
         "owner",
         "reached",
         "reason",
         "reset",
         "server",
+        "target",
         "tried",
     )
 
@@ -299,6 +301,8 @@ class Connection:
         self.reset = False
         self.reason = ""
         self.backend: Backend | None = None
+        self.target: tuple[str, int] | None = None  # the address of the backend that is dialled, or connected to
+        self.others: tuple[tuple[str, int], ...] = ()  # those to dial if that fails
         self.tried: tuple[Backend, ...] = ()
         self.counted = False  # against the listener's limits
         self.reached: tuple[str, int] | None = None  # where the client connected to, if a proxy has told

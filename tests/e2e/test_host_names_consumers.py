@@ -1,0 +1,268 @@
+"""Host names of backends through the consumers: with a hosts file and a name server of its own, and real servers.
+
+Point 8.
+"""
+
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from ambassadors import Named, StartCommand, connect, name_at
+from daemons import Daemon, Starter
+from naming import Machine, machine
+
+from discovery.testing import eventually_sync, free_port, require_program
+
+__all__ = ["machine"]
+
+TIMEOUT = 60.0
+OUTAGE = 45.0
+"""Seconds: more than the 33 after which HAProxy believes that a name is gone."""
+Serve = Callable[..., int]
+Registry = tuple[str, Callable[[str, str], None]]
+
+
+@pytest.fixture
+def site() -> Iterator[Serve]:
+    """Starts web servers that answer with their names, at one address each."""
+    servers = []
+
+    def start(name: str, host: str = "127.0.0.1", port: int = 0) -> int:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(name)))
+                self.end_headers()
+                self.wfile.write(name.encode())
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer((host, port), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server.server_port
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+# HAProxy
+
+
+def haproxy(start: Starter, machine: Machine, url: str, port: int, *sets: str) -> Daemon:
+    require_program("haproxy")
+    assignments = [part for each in sets for part in ("--set", f"haproxy.{each}")]
+    bind = ["--set", f"haproxy.services.web.bind=127.0.0.1:{port}"]
+    return start("--registry", url, "--plugin", "haproxy", *bind, *assignments, under=machine.under)
+
+
+def answer(port: int) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as got:
+            return got.status, got.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+
+
+def is_served_by(port: int, *names: str) -> None:
+    """Wait until these web servers, and no others, answer at the port."""
+    eventually_sync(lambda: {answer(port) for _ in range(4)} == {(200, name) for name in names}, f"{names}", TIMEOUT)
+
+
+def test_haproxy_reaches_names_as_the_machine_does(
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+) -> None:
+    """Point 8: localhost of both families, the hosts file, search domains, one name with several ports."""
+    url, write = file_registry
+    port = free_port()
+    one, two, three = site("one"), site("two", "127.0.0.7"), site("three", "127.0.0.8")
+    write("web/a", f"localhost:{one}")
+    daemon = haproxy(start_daemon, machine, url, port)
+    is_served_by(port, "one")
+    machine.hosts("127.0.0.7 in-hosts")
+    machine.server.means = {"searched.corp.test": ["127.0.0.8"]}
+    write("web/b", f"in-hosts:{two}")
+    write("web/c", f"searched:{three}")
+    is_served_by(port, "one", "two", "three")
+    also = site("also", "127.0.0.7")
+    write("web/d", f"in-hosts:{also}")
+    is_served_by(port, "one", "two", "three", "also")
+    machine.server.means = {"searched.corp.test": ["127.0.0.9"]}  # moves to another address
+    moved = site("moved", "127.0.0.9", three)
+    assert moved == three
+    is_served_by(port, "one", "two", "moved", "also")
+    assert daemon.get("/healthz")[0] == 200
+
+
+def test_a_name_without_an_address_keeps_its_server_in_maintenance(
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+) -> None:
+    """Point 8: one backend stays one server, and no other one changes its place."""
+    url, write = file_registry
+    port = free_port()
+    one, two = site("one"), site("two", "127.0.0.7")
+    machine.server.dead = True
+    write("web/a", f"late.test:{two}")
+    write("web/b", f"127.0.0.1:{one}")
+    daemon = haproxy(start_daemon, machine, url, port)
+    is_served_by(port, "one")
+
+    def servers() -> list[str]:
+        text = (daemon.run_dir / "haproxy" / "haproxy.cfg").read_text()
+        return [line.strip() for line in text.splitlines() if line.startswith("    server ")]
+
+    assert servers() == [f"server a late.test:{two} weight 1 disabled", f"server b 127.0.0.1:{one} weight 1"]
+    machine.server.means = {"late.test": ["127.0.0.7"]}
+    machine.server.dead = False
+    is_served_by(port, "one", "two")
+    assert servers() == [f"server a 127.0.0.7:{two} weight 1", f"server b 127.0.0.1:{one} weight 1"]
+
+
+@pytest.mark.timeout(300)
+def test_an_outage_longer_than_haproxys_hold_times_takes_no_living_server_away(
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+) -> None:
+    """Point 8: HAProxy's own resolver took living servers out after 33 s."""
+    url, write = file_registry
+    port = free_port()
+    machine.server.means = {"one.test": ["127.0.0.1"], "two.test": ["127.0.0.7"]}
+    one, two = site("one"), site("two", "127.0.0.7")
+    write("web/a", f"one.test:{one}")
+    write("web/b", f"two.test:{two}")
+    daemon = haproxy(start_daemon, machine, url, port)
+    is_served_by(port, "one", "two")
+    machine.server.dead = True
+    machine.server.asked.clear()
+    since = time.monotonic()
+    failed = 0
+
+    def is_over() -> bool:
+        nonlocal failed
+        failed += answer(port)[0] != 200
+        return time.monotonic() - since > OUTAGE
+
+    eventually_sync(is_over, "the outage to be over", 2 * OUTAGE)
+    assert failed == 0
+    assert machine.server.asked
+    is_served_by(port, "one", "two")
+    write("web/c", f"127.0.0.1:{site('three')}")
+    is_served_by(port, "one", "two", "three")
+    assert len(daemon.get("/api/snapshot")[1]["unresolved"]) == 2
+
+
+def test_haproxys_own_resolver_remains_an_option(
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+) -> None:
+    """Point 8: it is asked for, and then serves several backends of one name as well."""
+    url, write = file_registry
+    port = free_port()
+    machine.server.means = {"one.test": ["127.0.0.1"]}
+    write("web/a", f"one.test:{site('one')}")
+    write("web/b", f"one.test:{site('two')}")
+    daemon = haproxy(start_daemon, machine, url, port, "resolve=haproxy")
+    is_served_by(port, "one", "two")
+    assert " one.test:" in (daemon.run_dir / "haproxy" / "haproxy.cfg").read_text()
+
+
+# The TCP proxy
+
+
+def tcpproxy(start: Starter, machine: Machine, url: str, port: int, *sets: str) -> Daemon:
+    assignments = [part for each in sets for part in ("--set", f"tcpproxy.{each}")]
+    listen = ["--set", f"tcpproxy.listen.web.bind=127.0.0.1:{port}"]
+    return start("--registry", url, "--plugin", "tcpproxy", *listen, *assignments, under=machine.under)
+
+
+def is_carried_to(port: int, *names: str) -> None:
+    """Wait until these backends, and no others, are reached through the port."""
+    eventually_sync(lambda: {name_at(port) for _ in range(2 * len(names))} == set(names), f"{names}", TIMEOUT)
+
+
+def test_the_tcp_proxy_reaches_names_as_the_machine_does(
+    start_daemon: Starter, file_registry: Registry, machine: Machine, named: Callable[..., Named]
+) -> None:
+    """Point 8: localhost of both families, the hosts file, search domains, one name with several ports."""
+    url, write = file_registry
+    port = free_port()
+    one, two, three = named("one"), named("two", "127.0.0.7"), named("three", "127.0.0.8")
+    machine.hosts("127.0.0.7 in-hosts")
+    machine.server.means = {"searched.corp.test": ["127.0.0.8"]}
+    write("web/a", f"localhost:{one.port}")
+    write("web/b", f"in-hosts:{two.port}")
+    write("web/c", f"in-hosts:{named('also', '127.0.0.7').port}")
+    write("web/d", f"searched:{three.port}")
+    daemon = tcpproxy(start_daemon, machine, url, port, "listen.web.on_leave=close")
+    is_carried_to(port, "one", "two", "also", "three")
+    machine.server.dead = True  # and what it said stands
+    eventually_sync(lambda: daemon.get("/api/snapshot")[1]["unresolved"], "the outage to be seen", TIMEOUT)
+    is_carried_to(port, "one", "two", "also", "three")
+    machine.server.dead = False
+    write("web/a", "localhost:9")
+    write("web/b", "localhost:9")
+    write("web/c", "localhost:9")
+    is_carried_to(port, "three")
+    with connect(port) as client:
+        assert client.recv(100) == b"three\n"
+        machine.server.means = {"searched.corp.test": ["127.0.0.9"]}
+        named("moved", "127.0.0.9", three.port)
+        is_carried_to(port, "moved")
+        eventually_sync(lambda: is_ended(client), "who was where the name has left to be closed", TIMEOUT)
+    assert daemon.get("/healthz")[0] == 200
+
+
+def is_ended(client: socket.socket) -> bool:
+    client.settimeout(0.1)
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_the_addresses_of_one_backend_are_tried_in_turn(
+    start_daemon: Starter, file_registry: Registry, machine: Machine, named: Callable[..., Named]
+) -> None:
+    """Point 8: no client is refused while the address that took connections so far takes none any more."""
+    url, write = file_registry
+    port = free_port()
+    machine.server.means = {"both.test": ["127.0.0.7", "127.0.0.8"]}
+    one = named("one", "127.0.0.7")
+    other = named("other", "127.0.0.8", one.port)
+    write("web/a", f"both.test:{one.port}")
+    tcpproxy(start_daemon, machine, url, port, "listen.web.hold=0")
+    eventually_sync(lambda: name_at(port), "anyone", TIMEOUT)
+    first = name_at(port)
+    assert {name_at(port) for _ in range(4)} == {first}
+    {"one": one, "other": other}[first].close()
+    second = {"one": "other", "other": "one"}[first]
+    assert [name_at(port) for _ in range(4)] == [second] * 4
+
+
+def test_forward_follows_the_same_rule(
+    start_command: StartCommand, machine: Machine, named: Callable[..., Named]
+) -> None:
+    """Point 8: localhost of both families, the hosts file and search domains, without a registry."""
+    machine.hosts("127.0.0.7 in-hosts")
+    machine.server.means = {"searched.corp.test": ["127.0.0.8"], "late.test": []}
+    targets = {
+        "one": f"localhost:{named('one').port}",
+        "two": f"in-hosts:{named('two', '127.0.0.7').port}",
+        "three": f"searched:{named('three', '127.0.0.8').port}",
+        "four": f"late.test:{named('four', '127.0.0.9').port}",
+    }
+    ports = {name: free_port() for name in targets}
+    for name, target in targets.items():
+        listen = f"127.0.0.1:{ports[name]}"
+        start_command("forward", target, "--listen", listen, "--hold", "60", under=machine.under)
+    for name in ("one", "two", "three"):
+        is_carried_to(ports[name], name)
+    with connect(ports["four"]) as held:
+        machine.server.means = {**machine.server.means, "late.test": ["127.0.0.9"]}
+        assert held.recv(5) == b"four\n"
