@@ -163,6 +163,8 @@ def _decode(key: str, value: bytes) -> Record:
             host, port = parse_address(text)
         except RecordError as error:
             raise RecordError(_unquoted(text, error)) from None
+        if id_.endswith(":udp"):  # as registrator marks them
+            raise RecordError("it is a UDP port, and backends are reached by TCP")
         return Record(Backend(service, id_, host, port))
     try:
         fields = _JSON.decode(text)
@@ -204,6 +206,7 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
             ignored.append(Rejected(key, "only text and numbers can be a label", _printable(name)))
         elif extra is not None:
             extras[name] = extra
+    usable, unusable = _usable_labels(key, {**extras, **labels})
     weight = fields.get("weight")
     backend = Backend(
         service,
@@ -212,10 +215,12 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
         _integer("port", fields["port"], 1, 65535),
         1 if weight is None else _integer("weight", weight, 0, MAX_WEIGHT),
         _state(fields.get("state")),
-        _labels({**extras, **labels}),
+        usable,
     )
     owner = fields.get("owner")
-    return Record(backend, None if owner is None else _text("owner", owner), _ttl(fields.get("ttl")), tuple(ignored))
+    return Record(
+        backend, None if owner is None else _text("owner", owner), _ttl(fields.get("ttl")), (*ignored, *unusable)
+    )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -265,14 +270,34 @@ def _state(value: Any) -> State:
 
 
 def _labels(labels: Mapping[str, object]) -> dict[str, str]:
+    _check_number(labels)
+    return {name: _label(name, value) for name, value in labels.items()}
+
+
+def _usable_labels(key: str, labels: Mapping[str, object]) -> tuple[dict[str, str], list[Rejected]]:
+    """The valid ones, and why each of the others is ignored: a bad label says nothing about the address."""
+    _check_number(labels)
+    usable: dict[str, str] = {}
+    ignored = []
+    for name, value in labels.items():
+        try:
+            usable[name] = _label(name, value)
+        except RecordError as error:
+            ignored.append(Rejected(key, str(error), _printable(name)))
+    return usable, ignored
+
+
+def _check_number(labels: Mapping[str, object]) -> None:
     if len(labels) > MAX_LABELS:
         raise RecordError(f"there are {len(labels)} labels; the limit is {MAX_LABELS}")
-    checked = {}
-    for name, value in labels.items():
-        if not _LABEL.fullmatch(name):
-            raise RecordError(f"the label name {name[:200]!r} is not 1-63 letters, digits and _.-")
-        checked[name] = _text(f"label {name!r}", json.dumps(value) if isinstance(value, int | float) else value)
-    return checked
+
+
+def _label(name: str, value: object) -> str:
+    if not _LABEL.fullmatch(name):
+        raise RecordError(f"the label name {name[:200]!r} is not 1-63 letters, digits and _.-")
+    if value is None:
+        raise RecordError(f"the label {name!r} is null")
+    return _text(f"label {name!r}", json.dumps(value) if isinstance(value, int | float) else value)
 
 
 def _text(name: str, value: object) -> str:

@@ -87,6 +87,44 @@ class TestDialects:
         assert [ignored.field for ignored in got.ignored] == ["tags", "odd\\n\\x1b[31m"]
         assert not got.backend.labels
 
+    @pytest.mark.parametrize(
+        ("label", "value", "reason"),
+        [
+            ("a b", "c", "the label name 'a b'"),
+            ("a/b", "c", "the label name 'a/b'"),
+            ("n" * 64, "c", "is not 1-63 letters"),
+            ("a", "b\nc", "control or unprintable"),
+            ("a", "\x00", "control or unprintable"),
+            ("a", "\x7f", "control or unprintable"),
+            ("a", "\ud800", "control or unprintable"),
+            ("a", "é" * MAX_LABEL_VALUE, "longer than 1024 bytes"),
+            ("a", None, "the label 'a' is null"),
+            ("a", ["b"], "is not a text"),
+        ],
+    )
+    def test_an_invalid_label_costs_that_label_alone(self, label: str, value: object, reason: str) -> None:
+        """Point 7."""
+        forms = [record(labels={label: value, "zone": "a"})]
+        if isinstance(value, str):
+            forms.append(record(zone="a", **{label: value}))
+        for form in forms:
+            got = read(form)
+            assert (got.backend.address, got.backend.labels) == ("10.0.0.1:80", {"zone": "a"})
+            [ignored] = got.ignored
+            assert (ignored.key, ignored.field) == ("web/b1", label)
+            assert reason in ignored.reason
+
+    @pytest.mark.parametrize("labels", [{"a b": "c"}, {"a": "b\nc"}, {"a": "x" * (MAX_LABEL_VALUE + 1)}])
+    def test_an_invalid_label_is_not_written(self, labels: dict[str, str]) -> None:
+        with pytest.raises(RecordError, match="label"):
+            encode(backend(labels=labels))
+
+    def test_a_udp_port_of_registrator_is_refused(self) -> None:
+        """Point 7."""
+        assert "UDP" in refusal("10.0.0.1:53", "dns/host:name:53:udp")
+        assert read("10.0.0.1:53", "dns/host:name:53").backend.port == 53
+        assert read(record(), "dns/host:name:53:udp").backend.port == 80
+
     def test_an_explicit_label_wins_over_an_extra_field(self) -> None:
         assert read(record(zone="a", labels={"zone": "b"})).backend.labels == {"zone": "b"}
 
@@ -119,12 +157,6 @@ class TestRefusals:
             (record(state="up"), "the state 'up'"),
             (record(state=["active"]), "the state ['active']"),
             (record(labels="a=b"), "'labels' is not an object"),
-            (record(labels={"a b": "c"}), "the label name 'a b'"),
-            (record(labels={"a": "b\nc"}), "control or unprintable"),
-            (record(labels={"a": "\x7f"}), "control or unprintable"),
-            (record(labels={"a": "\ud800"}), "control or unprintable"),
-            (record(labels={"a": ["b"]}), "is not a text"),
-            (record(labels={"a": "é" * MAX_LABEL_VALUE}), "longer than 1024 bytes"),
             (record(labels={f"l{n}": "" for n in range(MAX_LABELS + 1)}), "65 labels"),
             (record(owner=7), "the owner is not a text"),
             (record(ttl=0), "the ttl 0"),
