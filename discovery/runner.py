@@ -19,6 +19,7 @@ from discovery.figures import admit
 from discovery.frequency import times
 from discovery.inheritance import Identity, Inheritance
 from discovery.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
+from discovery.latest import Latest
 from discovery.model import Addresses, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
 
@@ -83,8 +84,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
         super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed)
-        self._offered: _Desired | None = None
-        self._behind_since = 0.0
+        self._latest: Latest[_Desired] = Latest()
         self._applied: _Desired | None = None
         self._apply_requested = False
         self._inheritance = inheritance or Inheritance()
@@ -100,11 +100,11 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
     @property
     def status(self) -> ConsumerStatus:
         """How it is now; from any thread."""
-        applied, offered = self._applied, self._offered
+        offered = self._latest.value
         return replace(
             super().status,
             offered_revision=None if offered is None else offered.snapshot.revision,
-            behind_since=None if offered is applied else self._behind_since,
+            behind_since=self._latest.behind_since,
         )
 
     def offer(self, snapshot: Snapshot, addresses: Addresses | None = None) -> None:
@@ -112,9 +112,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
 
         `addresses` are those of its backends that are registered by host name, where they were looked up.
         """
-        if self._offered is self._applied:
-            self._behind_since = time.monotonic()
-        self._offered = _Desired(snapshot, addresses)
+        self._latest.offer(_Desired(snapshot, addresses))
         self._wake.set()
 
     def request_apply(self) -> None:
@@ -221,7 +219,8 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
 
     def _begin(self) -> None:
         self._inheritance.settle(self._offers, kept=True)
-        self._applied, self._behind_since = None, time.monotonic()
+        self._applied = None
+        self._latest.reopen()
         self._live = self._made
         super()._begin()
 
@@ -252,19 +251,22 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
                 instance, anyway, not_before = latest, True, 0.0
             if self._apply_requested:
                 self._apply_requested, anyway, not_before = False, True, 0.0
-            desired = self._offered
-            due = desired is not None and (anyway or desired is not self._applied)
-            if desired is not None and due and time.monotonic() >= not_before:
+            offered = self._latest.value
+            due = offered is not None and (anyway or offered is not self._applied)
+            applying = due and time.monotonic() >= not_before
+            if applying and (desired := self._latest.take()) is not None:
                 if await self._apply(consumer, desired, anyway=anyway):
+                    self._latest.settle()
                     waits, not_before, anyway = delays(), 0.0, False
                 else:
                     # How far it got nobody knows, so that even what was applied before must be applied.
                     not_before, anyway = time.monotonic() + next(waits), True
-                continue
             if time.monotonic() >= next_health:
                 async with self._turn:
                     await self._check_health(consumer)
                 next_health = time.monotonic() + HEALTH_EVERY
+            if applying:
+                continue  # there may be more by now; under steady change there always is
             wake_at = min(next_health, not_before) if due else next_health
             woken = await self._wake.wait(wake_at - time.monotonic())
             # Counted from the first change: others do not put it off.

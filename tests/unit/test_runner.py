@@ -257,6 +257,42 @@ def test_health_is_asked_between_applies_and_a_raising_health_is_a_problem(tmp_p
         eventually_sync(lambda: runner.status.problem is None and runner.status.health.detail == "fine")
 
 
+def test_health_is_asked_on_its_schedule_and_the_lag_is_right_under_steady_change(tmp_path: Path) -> None:
+    """Point 27. There is always another change to apply; each waits for no longer than two applies."""
+    asked: list[float] = []
+
+    async def apply(self: Recorder, update: Update) -> None:
+        self.updates.append(update)
+        await asyncio.sleep(0.1)
+
+    async def health(self: Recorder) -> Health:
+        asked.append(time.monotonic())
+        return Health(ok=len(asked) < 3, detail="the third time")
+
+    consumer = recorder(apply=apply, health=health)
+    offered: list[float] = []
+    with running(instance(consumer), tmp_path) as runner:
+
+        def unwell() -> bool:
+            revision = len(offered) + 1
+            offered.append(time.monotonic())
+            runner.offer(at(revision, 1000 + revision))
+            since = runner.status.behind_since
+            assert since is not None
+            # The oldest change that is not applied is the first after the one that was.
+            applied = runner.status.applied_revision or 0
+            oldest = offered[min(applied, len(offered) - 1)]
+            lags.append(abs(since - oldest))
+            return runner.status.problem == "the third time"
+
+        lags: list[float] = []
+        eventually_sync(unwell, timeout=60)
+        assert len(consumer.updates) > 10
+        # Seen between two looks at the figures it may be an apply older.
+        assert max(lags) < (offered[-1] - offered[0]) / 2
+        eventually_sync(lambda: runner.status.behind_since is None)
+
+
 def test_an_apply_that_never_ends_is_cancelled_at_stop_and_torn_down(tmp_path: Path) -> None:
     entered = threading.Event()
 
