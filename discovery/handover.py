@@ -67,35 +67,66 @@ class Counter:
         self._done = done
         self._lock: rundir.Lock | None = None
         self._listening: socket.socket | None = None
+        self._file: os.stat_result | None = None
         self._accepting: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._talks: set[asyncio.Task[None]] = set()
         self._successor: Successor | None = None
 
     def open(self) -> None:
         """Listen. Raises CannotStartError if another daemon does at this path, or if that cannot be."""
         self._lock = rundir.lock(self.path.with_name(f"{self.path.name}.lock"), "a daemon that can be replaced")
+        try:
+            self._listen()
+        except OSError as error:
+            self._lock.release()
+            raise CannotStartError(f"{self.path}: {error.strerror or error}; choose another --run-dir") from None
+        self._keeping = asyncio.create_task(rundir.keep(self._lock, self.path.parent, self._log, look=self._look))
+
+    def close(self) -> None:
+        """Listen no more, and leave the place to the next. Idempotent; a talk that is under way goes on."""
+        if self._keeping is not None and self._lock is not None:
+            self._keeping.cancel()
+            self._keeping = None
+            if self._is_there():
+                with suppress(OSError):
+                    self.path.unlink()
+            self._hang_up()
+            self._lock.release()
+
+    def _listen(self) -> None:
+        """Raises OSError."""
         listening = _channel()
         try:
             self.path.unlink(missing_ok=True)  # of one that died: whoever lives holds the lock
             os.fchmod(listening.fileno(), 0o600)  # what bind makes has this mode, from the first moment on
             _at(self.path, listening.bind)
             listening.listen(8)
-        except OSError as error:
+            self._file = self.path.lstat()
+        except OSError:
             listening.close()
-            self._lock.release()
-            raise CannotStartError(f"{self.path}: {error.strerror or error}; choose another --run-dir") from None
+            raise
         self._listening = listening
         self._accepting = asyncio.create_task(self._serve(listening))
 
-    def close(self) -> None:
-        """Listen no more, and leave the place to the next. Idempotent; a talk that is under way goes on."""
-        if self._listening is not None and self._lock is not None and self._accepting is not None:
+    def _hang_up(self) -> None:
+        if self._listening is not None and self._accepting is not None:
             self._accepting.cancel()
-            with suppress(OSError):
-                self.path.unlink()
             self._listening.close()
             self._listening = None
-            self._lock.release()
+
+    def _look(self) -> bool:
+        """Listen again if the socket's file has gone; whether it had. Raises OSError."""
+        if self._is_there():
+            return False
+        self._hang_up()
+        self._listen()
+        return True
+
+    def _is_there(self) -> bool:
+        with suppress(OSError):
+            return self._file is not None and os.path.samestat(self.path.lstat(), self._file)
+        return False
 
     async def _serve(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -51,11 +51,12 @@ class PluginStatus:
     failures: int = 0
     error: str | None = None
     health: Health = field(default_factory=Health)
+    run_dir_error: str | None = None
 
     @property
     def problem(self) -> str | None:
         """Why it is not well, in a line, or None."""
-        return self.error or (None if self.health.ok else self.health.detail or "unhealthy")
+        return self.error or self.run_dir_error or (None if self.health.ok else self.health.detail or "unhealthy")
 
 
 class _Named(Protocol):
@@ -89,6 +90,7 @@ class Isolated(ABC, Generic[I, P, S]):
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
         self._instance = instance
+        self._base = run_dir
         self._run_dir = run_dir / instance.name
         self._lock_path = lock_path(run_dir, instance.name)
         self._log = log.bind(**{self.KIND: instance.name})
@@ -202,6 +204,10 @@ class Isolated(ABC, Generic[I, P, S]):
         finally:
             self._releasing = before
 
+    def _run_dir_changed(self, reason: str | None) -> None:
+        """The run directory had been removed and was made again, or `reason` is why it cannot be."""
+        self._report(run_dir_error=reason)
+
     def _enter(self, phase: Phase) -> None:
         self._phase = (phase, time.monotonic())
 
@@ -230,9 +236,13 @@ class Isolated(ABC, Generic[I, P, S]):
         self._loop = asyncio.get_running_loop()
         self._wake.open()
         with rundir.lock(self._lock_path, f"{self.KIND} {self._instance.name!r}") as self._lock:
+            keeping = asyncio.create_task(
+                rundir.keep(self._lock, self._base, self._log, changed=self._run_dir_changed), name="run directory"
+            )
             self._task = asyncio.create_task(self._serve())
             with suppress(asyncio.CancelledError):
                 await self._task
+            keeping.cancel()
 
     async def _serve(self) -> None:
         """Be one instance after another, until stopped."""

@@ -18,7 +18,7 @@ from discovery.errors import RecordError
 from discovery.files import write_atomically
 from discovery.model import Backend, Snapshot, State
 from discovery.registry import RegistryURL
-from discovery.rundir import base_run_dir
+from discovery.rundir import base_run_dir, user_state_dir
 from discovery.watcher import Observation
 
 DEBOUNCE = 1.0
@@ -122,6 +122,4 @@ def state_dir(override: Path | None = None) -> Path:
         return Path(given.partition(":")[0])
     if os.geteuid() == 0:
         return Path("/var/lib/discovery")
-    with suppress(RuntimeError):
-        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "discovery")
-    return base_run_dir() / "state"
+    return user_state_dir() or base_run_dir() / "state"

@@ -1,18 +1,25 @@
 """The directory for what lives as long as a process does, and locks in it that outlive no process."""
 
+import asyncio
 import fcntl
 import os
+import pwd
 import stat
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from discovery.errors import CannotStartError
+from structlog.typing import FilteringBoundLogger
+
+from discovery.errors import CannotStartError, describe
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
-
+LOOK_EVERY = 0.5
+"""Seconds between two looks whether a lock's file is still there: until then another process may take its place."""
 SOCKET_PATH_BYTES = 107
 """What the address of a Unix socket holds: unix(7)'s sun_path, less the zero at its end."""
 
@@ -26,7 +33,7 @@ def run_dir_path(override: Path | None = None) -> Path:
     """Where the run directory is, made or not.
 
     `override` (from `--run-dir` or DISCOVERY_RUN_DIR), else /run/discovery for root, $XDG_RUNTIME_DIR/discovery, or
-    /tmp/discovery-UID.
+    ~/.local/state/discovery/run. Raises CannotStartError if the user has no home.
     """
     if override is not None:
         return override.absolute()
@@ -34,45 +41,112 @@ def run_dir_path(override: Path | None = None) -> Path:
         return Path("/run/discovery")
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(runtime, "discovery")
-    return Path(f"/tmp/discovery-{os.geteuid()}")  # noqa: S108 - checked before it is used
+    state = user_state_dir()
+    if state is None:
+        raise CannotStartError("this user has no home for a run directory; choose one with --run-dir")
+    return state / "run"
+
+
+def user_state_dir() -> Path | None:
+    """Where this user's state is by default; None without a home."""
+    if given := os.environ.get("XDG_STATE_HOME"):
+        return Path(given, "discovery")
+    with suppress(RuntimeError):
+        return Path.home() / ".local/state/discovery"
+    return None
 
 
 def base_run_dir(override: Path | None = None) -> Path:
     """The run directory, made if missing.
 
-    Raises CannotStartError if it cannot be made, or if others can write to it and to its parent.
+    Raises CannotStartError if it cannot be made, or if it is not this user's alone to write to.
     """
     path = run_dir_path(override)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # In /tmp anybody could have made it before us, or put a link there.
-        status = path.lstat() if path.parent.stat().st_mode & stat.S_ISVTX else None
+        if not make_private(path):
+            check_run_dir(path)
     except OSError as error:
         raise CannotStartError(
             f"the run directory {path} cannot be made: {error.strerror}; choose another with --run-dir"
         ) from None
-    if status and not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022):
-        raise CannotStartError(
-            f"the run directory {path} can be written to by others; remove it, or choose another with --run-dir"
-        )
     return path
+
+
+def make_private(path: Path) -> bool:
+    """Make a directory, and what is missing above it, for this user alone; whether it was missing. Raises OSError."""
+    if path.is_dir():
+        return False
+    make_private(path.parent)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:  # it is another's, or no directory
+        if path.is_dir():
+            return False
+        raise
+    return True
+
+
+def check_run_dir(path: Path) -> None:
+    """See to it that nobody else can put anything into a directory that exists. Raises CannotStartError, or OSError."""
+    # Where anybody may make files, in /tmp say, a link may be another user's.
+    status = path.lstat() if path.parent.stat().st_mode & stat.S_ISVTX else path.stat()
+    what = f"the run directory {path}"
+    if stat.S_ISLNK(status.st_mode):
+        raise CannotStartError(
+            f"{what} is a symbolic link in a directory for everybody; name its target with --run-dir"
+        )
+    if not stat.S_ISDIR(status.st_mode):
+        raise CannotStartError(f"{what} is not a directory; choose another with --run-dir")
+    if status.st_uid != os.geteuid():
+        raise CannotStartError(
+            f"{what} belongs to another user, {_user(status.st_uid)};"
+            f" choose another with --run-dir, or run this as {_user(status.st_uid)}"
+        )
+    if status.st_mode & 0o022:
+        raise CannotStartError(
+            f"{what} can be written to by others (its mode is {stat.S_IMODE(status.st_mode):o});"
+            f" run `chmod go-w {path}`, or choose another with --run-dir"
+        )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 class Lock:
     """A lock file that is held until `release`, or until the process ends, however it ends."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        """Take over a locked descriptor; `lock` makes these."""
+    def __init__(self, path: Path, descriptor: int, relock: Callable[[], int]) -> None:
+        """Take over a locked descriptor; `lock` makes these. `relock` makes and locks another file there."""
         self.path = path
         self._descriptor: int | None = descriptor
+        self._relock = relock
+        self._changing = threading.Lock()
+
+    def renew(self) -> bool:
+        """Make and lock the file again if it has been removed; whether it had been. From any thread.
+
+        Raises CannotStartError if it cannot be made, or if another process has locked one there meanwhile.
+        """
+        with self._changing:
+            if self._descriptor is None or _is_open_at(self.path, self._descriptor):
+                return False
+            before, self._descriptor = self._descriptor, self._relock()
+            os.close(before)
+        return True
 
     def release(self) -> None:
         """Remove the file and let go. Idempotent, and from any thread."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            with suppress(OSError):
-                self.path.unlink()
-            os.close(descriptor)
+        with self._changing:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                with suppress(OSError):
+                    if _is_open_at(self.path, descriptor):  # not another's
+                        self.path.unlink()
+                os.close(descriptor)
 
     def __enter__(self) -> Self:
         """Hold it for a block."""
@@ -90,8 +164,48 @@ def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose anot
 
     Raises CannotStartError if another process holds it (naming that process) or if the file cannot be used.
     """
+
+    def relock() -> int:
+        return _lock(path, purpose, way_out)
+
+    return Lock(path, relock(), relock)
+
+
+async def keep(
+    lock: Lock,
+    run_dir: Path,
+    log: FilteringBoundLogger,
+    *,
+    look: Callable[[], bool] = lambda: False,
+    changed: Callable[[str | None], None] = lambda _: None,
+) -> None:
+    """See to it, until cancelled, that a lock and the run directory above it are there: cleaners remove what is old.
+
+    `look` does so for what else belongs there, and says whether it had gone; it may raise OSError. `changed` is called
+    when anything had to be made again, with None, and when it cannot be, with the reason. Both are logged.
+    """
+    known: str | None = None
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        try:
+            if not run_dir.is_dir():
+                base_run_dir(run_dir)
+            had_gone, reason = lock.renew(), None
+            had_gone |= look()
+        except (CannotStartError, OSError) as error:
+            had_gone, reason = False, describe(error)
+        if had_gone:
+            log.warning("files had been removed from the run directory, and were made again", run_dir=str(run_dir))
+        if reason is not None and reason != known:
+            log.error("files have been removed from the run directory, and cannot be made again", reason=reason)
+        if had_gone or reason != known:
+            changed(reason)
+        known = reason
+
+
+def _lock(path: Path, purpose: str, way_out: str) -> int:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         while True:
             descriptor = os.open(path, _OPEN, 0o600)
             try:
@@ -100,7 +214,7 @@ def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose anot
                 if _is_open_at(path, descriptor):
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-                    return Lock(path, descriptor)
+                    return descriptor
             except BlockingIOError:
                 pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
                 holder = f"process {pid}" if pid.isdigit() else "another process"
@@ -138,6 +252,6 @@ def _is_same(path: Path, other: Path) -> bool:
 
 def _is_open_at(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except (FileNotFoundError, NotADirectoryError):
         return False

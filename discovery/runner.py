@@ -233,6 +233,11 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         await super()._release(plugin)
         self._made = None
 
+    def _run_dir_changed(self, reason: str | None) -> None:
+        super()._run_dir_changed(reason)
+        if reason is None:
+            self.request_apply()  # what the consumer keeps there has gone as well
+
     def _grace(self) -> float:
         return FINISH_GRACE if self._phase[0] is Phase.APPLYING else 0.0
 

@@ -63,7 +63,7 @@ RunDirOption = Annotated[
         readable=False,
         envvar="DISCOVERY_RUN_DIR",
         help="Where locks and sockets live. Default: the configuration's run_dir, else /run/discovery for root,"
-        " $XDG_RUNTIME_DIR/discovery otherwise.",
+        " $XDG_RUNTIME_DIR/discovery or ~/.local/state/discovery/run otherwise.",
     ),
 ]
 TimeoutOption = Annotated[

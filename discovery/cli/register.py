@@ -204,8 +204,9 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings") -> N
 
     configure_logging("error")  # what keeps it from being registered at all is told once, at the end
     registry = registry_at(wanted.registry)
-    registration = Registration(wanted, registry, structlog.get_logger(), changed)
-    with only_one(wanted, settings.run_dir):
+    log = structlog.get_logger()
+    registration = Registration(wanted, registry, log, changed)
+    async with only_one(wanted, settings.run_dir, log):
         running = asyncio.create_task(registration.run())
         passing = asyncio.create_task(registration.passing.wait())
         failing = asyncio.create_task(_tell_of_check(registration, key))

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.checks import Check
 from discovery.codec import key_of
 from discovery.model import Backend
-from discovery.rundir import Lock, base_run_dir, lock, run_dir_path
+from discovery.rundir import base_run_dir, keep, lock, run_dir_path
 
 if TYPE_CHECKING:
     from discovery.registrar import Status
@@ -119,11 +119,15 @@ def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
     return run_dir_path(run_dir) / f"register-{name}.lock"
 
 
-def only_one(wanted: Wanted, run_dir: Path | None) -> Lock:
-    """Held while we run: two of one key and owner would take it from each other for ever."""
-    base_run_dir(run_dir)
-    return lock(
-        lock_path(wanted.registry, wanted.key, run_dir),
-        f"discovery register {wanted.key}",
-        "stop it first, or register under another --id",
-    )
+@asynccontextmanager
+async def only_one(wanted: Wanted, run_dir: Path | None, log: FilteringBoundLogger) -> AsyncIterator[None]:
+    """While we run: two of one key and owner would take it from each other for ever. Raises CannotStartError."""
+    base = base_run_dir(run_dir)
+    path = lock_path(wanted.registry, wanted.key, run_dir)
+    way_out = "stop it first, or register under another --id"
+    with lock(path, f"discovery register {wanted.key}", way_out) as held:
+        keeping = asyncio.create_task(keep(held, base, log))
+        try:
+            yield
+        finally:
+            keeping.cancel()

@@ -34,11 +34,13 @@ def stop(
     discovery stop
     discovery stop --run-dir /run/edge --json
     """
-    from discovery.rundir import run_dir_path
+    from discovery.rundir import check_run_dir, run_dir_path
 
     settings = settings_of(config, run_dir=run_dir)
     start_logging(settings)
     where = run_dir_path(settings.run_dir)
+    if where.exists():
+        check_run_dir(where)
     ended, failed = asyncio.run(_stop(where, timeout))
     if as_json:
         result(json.dumps({"run_dir": str(where), "ended": ended, "failed": failed}, indent=2))

@@ -50,7 +50,7 @@ async def _supervise(
     log = structlog.get_logger()
     registry = registry_at(wanted.registry)
     registration = Registration(wanted, registry, log)
-    with only_one(wanted, settings.run_dir):
+    async with only_one(wanted, settings.run_dir, log):
         try:
             child = Child(command.argv, environment, signals.mask_before)
         except CannotRunError as error:

@@ -1,6 +1,7 @@
 """The run directory's choice, and locks that one process holds at a time."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from discovery.errors import CannotStartError
-from discovery.rundir import Lock, base_run_dir, lock
+from discovery.rundir import Lock, base_run_dir, lock, run_dir_path
 
 _HOLD = "import sys; from pathlib import Path; from discovery.rundir import lock; "
 _HOLD += "held = lock(Path(sys.argv[1]), 'the other'); print('held', flush=True); sys.stdin.read()"
@@ -27,23 +28,52 @@ def test_a_user_has_one_in_xdg_runtime_dir(tmp_path: Path, monkeypatch: pytest.M
     assert base_run_dir() == tmp_path / "discovery"
 
 
+def test_a_user_without_one_has_it_among_the_user_s_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point 26. Not in /tmp, which is cleaned, and where anybody may make it first."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_dir_path() == tmp_path / ".local/state/discovery/run"
+    assert base_run_dir().stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's directory")
-def test_another_users_directory_in_tmp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    uid = 2_000_000_000 + os.getpid()
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    path = Path(f"/tmp/discovery-{uid}")
-    path.mkdir(mode=0o700)
-    try:
-        with pytest.raises(CannotStartError, match="written to by others"):
-            base_run_dir()
-        os.chown(path, uid, -1)
-        assert base_run_dir() == path
-        path.chmod(0o777)
-        with pytest.raises(CannotStartError, match="written to by others"):
-            base_run_dir()
-    finally:
-        path.rmdir()
+def test_another_user_s_directory_is_refused_by_name(tmp_path: Path) -> None:
+    """Point 17."""
+    os.chown(tmp_path, 65534, -1)
+    with pytest.raises(
+        CannotStartError, match=rf"{tmp_path} belongs to another user, nobody; choose another with --run-dir"
+    ):
+        base_run_dir(tmp_path)
+    os.chown(tmp_path, 2_000_000_000, -1)
+    with pytest.raises(CannotStartError, match="belongs to another user, uid 2000000000"):
+        base_run_dir(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o757])
+def test_one_that_others_can_write_to_is_refused_with_the_way_out(tmp_path: Path, mode: int) -> None:
+    """Point 25."""
+    path = tmp_path / "run"
+    path.mkdir()
+    path.chmod(mode)
+    with pytest.raises(
+        CannotStartError, match=rf"can be written to by others \(its mode is {mode:o}\); run `chmod go-w"
+    ):
+        base_run_dir(path)
+    assert list(path.iterdir()) == []
+    path.chmod(0o755)
+    assert base_run_dir(path) == path
+
+
+def test_a_link_that_another_user_may_have_made_is_refused(tmp_path: Path) -> None:
+    """Point 25."""
+    (tmp_path / "target").mkdir(mode=0o700)
+    (tmp_path / "run").symlink_to("target")
+    assert base_run_dir(tmp_path / "run") == tmp_path / "run"
+    tmp_path.chmod(0o1777)
+    with pytest.raises(CannotStartError, match="is a symbolic link in a directory for everybody"):
+        base_run_dir(tmp_path / "run")
 
 
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
@@ -90,3 +120,21 @@ def test_however_many_try_at_once_one_holds_it(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(contend, range(4))) > 0
+
+
+def test_a_lock_whose_file_was_removed_is_locked_again_or_says_who_has_it(tmp_path: Path) -> None:
+    """Point 26."""
+    path = tmp_path / "run" / "edge" / "lock"
+    with lock(path, "mine") as mine:
+        assert not mine.renew()
+        shutil.rmtree(tmp_path / "run")
+        assert mine.renew()
+        with pytest.raises(CannotStartError, match="already running"):
+            lock(path, "the other")
+        path.unlink()
+        with lock(path, "the other"):
+            with pytest.raises(CannotStartError, match=f"mine is already running as process {os.getpid()}"):
+                mine.renew()
+            mine.release()
+            assert path.exists()  # it is not ours any more
+        assert not mine.renew()

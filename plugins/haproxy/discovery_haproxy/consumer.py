@@ -65,7 +65,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         rendered = await self._render(update, binary)
         self._tell_problems(rendered)
         same = target.live == rendered.generation and binary is self._binary
-        if same and target.running and _holds(target.path, rendered.text):
+        if same and self._is_whole() and _holds(target.path, rendered.text):
             self._tell_mappings(rendered)  # of one that was taken over
             return
         # Side by side: HAProxy's parsing and the disk are the two slow steps before the reload.
@@ -137,6 +137,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._digests.changed(referenced_files(self.config)):
             # Where the watch does not reach: directories of certificates, and what was missing when it began.
             self.context.request_apply()
+        if self._target is not None and self._target.running and not self._is_whole():
+            self.context.request_apply()  # files have been removed from the run directory
         return Health() if self._target is None else await self._target.health()
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
@@ -159,6 +161,11 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._target is not None:
             target, self._target = self._target, None
             await target.close()
+
+    def _is_whole(self) -> bool:
+        """Whether HAProxy runs, and can be reached."""
+        target = self._target
+        return target is not None and target.running and (not isinstance(target, Managed) or target.intact)
 
     async def _render(self, update: Update, binary: Binary | None) -> Rendered:
         external = self.config.external

@@ -42,6 +42,13 @@ class LogPipe:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         asyncio.get_running_loop().add_reader(self._descriptor, self.drain)
 
+    def is_there(self) -> bool:
+        """Whether the pipe is still found at its path."""
+        try:
+            return os.path.samestat(self._path.lstat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
     def fileno(self) -> int:
         """What a HAProxy is to write to."""
         return self._descriptor

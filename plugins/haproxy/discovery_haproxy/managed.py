@@ -106,6 +106,11 @@ class Managed:
         """Whether there is a HAProxy of ours."""
         return self._handle is not None and self._handle.alive
 
+    @property
+    def intact(self) -> bool:
+        """Whether what HAProxy is reached by is still there. A reload would not make it again: a new HAProxy has to."""
+        return self._pipe.is_there() and self._files.stats_socket.exists() and self._socket.exists()
+
     async def open(self) -> None:
         """Begin, and take over the HAProxy that outlived a daemon, if there is one. Raises ApplyError or OSError."""
         if reason := self._files.fault:
@@ -223,7 +228,7 @@ class Managed:
         handle = self._handle
         if handle is None or not handle.alive or self._binary != self._running_binary:
             return False
-        return self._control.peer() == handle.pid
+        return self.intact and self._control.peer() == handle.pid
 
     async def _save_states(self, text: str) -> None:
         try:
@@ -247,6 +252,9 @@ class Managed:
     async def _start(self, generation: str) -> None:
         binary = self._binary
         others = self._family.processes()
+        if not self._pipe.is_there():
+            self._pipe.close()
+            self._pipe.open()
         self._pipe.tail.clear()
         try:
             child = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond, and is awaited through its pidfd
