@@ -17,6 +17,7 @@ from typing import IO, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
+from discovery.environment import for_children
 from discovery.errors import CannotStartError, ConfigError, DiscoveryError
 
 _WHEELS = {
@@ -224,7 +225,7 @@ class EmbeddedEtcd:
             *self.options,
         ]
         # As a variable, because etcd 3.4 ends at a flag that it does not know.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
+        environment = {name: value for name, value in for_children().items() if not name.startswith("ETCD_")}
         environment["ETCD_UNSAFE_NO_FSYNC"] = "true"
         self.directory.mkdir(exist_ok=True)
         self._log = (self.directory / "log").open("wb")
@@ -241,6 +242,7 @@ class EmbeddedEtcd:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=environment,
             start_new_session=True,
         )
 

@@ -1,7 +1,6 @@
 """`discovery register ... -- COMMAND`: the command runs whatever becomes of the registration, never the other way."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from discovery.cli.child import CannotRunError, Child, Signals
 from discovery.cli.console import note
 from discovery.cli.options import registry_at, start_logging
 from discovery.cli.registration import Registration, Wanted, only_one
+from discovery.environment import for_children
 from discovery.signals import ONE_REQUEST
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Command:
 
 def supervise(command: Command, wanted: Wanted, settings: "Settings") -> int:
     """Run the command, and keep it registered while it lives and passes its check. Returns its exit code."""
-    environment = dict(os.environ)  # before a library is configured through ours
+    environment = for_children()  # before a library is configured through ours
     signals = Signals()
     try:
         return asyncio.run(_supervise(command, environment, signals, wanted, settings))

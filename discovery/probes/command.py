@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from discovery.checks import Outcome, Verdict
+from discovery.environment import for_children
 from discovery.model import Backend
 from discovery.probes.tcp import failing, reason
 
@@ -68,8 +69,7 @@ class CommandProbe:
 
 def _environment(backend: Backend) -> dict[str, str]:
     ours = {"SERVICE": backend.service, "ID": backend.id, "HOST": backend.host, "PORT": str(backend.port)}
-    inherited = {key: value for key, value in os.environ.items() if key != "DISCOVERY_REGISTRY_PASSWORD"}
-    return inherited | {f"DISCOVERY_{key}": value for key, value in ours.items()}
+    return for_children() | {f"DISCOVERY_{key}": value for key, value in ours.items()}
 
 
 def _read(descriptor: int, output: bytearray, loop: asyncio.AbstractEventLoop) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from discovery.environment import PASSWORD_VARIABLE
 from discovery.errors import ConfigError
 
-PASSWORD_VARIABLE = "DISCOVERY_REGISTRY_PASSWORD"  # noqa: S105
-"""The environment variable that holds the password of a registry whose URL names a user and no password."""
+__all__ = ["PASSWORD_VARIABLE", "RegistryURL"]
 
 
 @dataclass(frozen=True, slots=True)

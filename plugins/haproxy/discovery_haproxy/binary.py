@@ -4,10 +4,12 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from discovery.embedded import wheel_program
+from discovery.environment import for_children
 from discovery.errors import ApplyError
 
 OLDEST = (2, 6)
@@ -40,7 +42,7 @@ class Binary:
             file.write(text.encode())
             file.flush()
             status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file.fileno())
-        return () if status == 0 else complaints(output, text) or (f"exit {status}",)
+        return () if status == 0 else complaints(output, text) or (_ended(status, output),)
 
 
 class NotInstalledError(ApplyError):
@@ -55,7 +57,9 @@ async def locate(configured: Path | None) -> Binary:
     path = _find(configured)
     status, output = await run([str(path), "-v"], _VERSION_SECONDS)
     match = _VERSION.search(output)
-    if status != 0 or match is None:
+    if status != 0:
+        raise ApplyError(f"{path} does not run: {_ended(status, output)}; mend that, or set haproxy.binary to another")
+    if match is None:
         raise ApplyError(f"{path} does not tell its version: is it HAProxy? set haproxy.binary to one that is")
     version = tuple(map(int, match[1].split(".")))
     if version < OLDEST:
@@ -91,6 +95,17 @@ def complaints(output: str, text: str = "") -> tuple[str, ...]:
     return tuple(_placed(" ".join(alert.split()), text) for alert in alerts if not _NO_REASON.search(alert))
 
 
+def first_line(output: str) -> str:
+    """The first line that says something; '' if none does."""
+    return next((line for each in output.splitlines() if (line := " ".join(each.split())[:400])), "")
+
+
+def _ended(status: int, output: str) -> str:
+    """How a program ended that gave no reason in HAProxy's own way: the loader of programs and a wrapper do not."""
+    how = f"exit {status}" if status >= 0 else f"killed: {signal.strsignal(-status) or -status}"
+    return f"{how}: {line}" if (line := first_line(output)) else how
+
+
 def _first(complaints: tuple[str, ...]) -> str:
     if not complaints:
         return ""
@@ -117,6 +132,7 @@ async def run(command: list[str], timeout: float, stdin: int = asyncio.subproces
             stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            env=for_children(),
             start_new_session=True,
         )
     except OSError as error:

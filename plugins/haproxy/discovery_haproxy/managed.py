@@ -12,11 +12,12 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.environment import for_children
 from discovery.errors import ApplyError
 from discovery.plugin import Health
 from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy import process, reload
-from discovery_haproxy.binary import Binary, complaint
+from discovery_haproxy.binary import Binary, complaint, first_line
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.family import Family, hold
 from discovery_haproxy.install import install, last_good, restore, stage
@@ -263,6 +264,7 @@ class Managed:
                 stdout=self._pipe.fileno(),
                 stderr=self._pipe.fileno(),
                 cwd="/",
+                env=for_children(),
                 start_new_session=True,  # Ctrl-C is for us, who then stop it in order
             )
         except OSError as error:
@@ -287,7 +289,8 @@ class Managed:
         while time.monotonic() < deadline:
             if not handle.alive:
                 self._pipe.drain()
-                reason = complaint("\n".join(self._pipe.tail)) or "it gave no reason"
+                said = "\n".join(self._pipe.tail)
+                reason = complaint(said) or first_line(said) or "it gave no reason"
                 raise ApplyError(f"HAProxy does not start: {reason}")
             with suppress(ControlError):
                 if self._control.peer() == handle.pid and await self._control.generation(0.2) == generation:

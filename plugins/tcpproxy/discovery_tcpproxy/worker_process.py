@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.environment import for_children
 from discovery.logs import log_format
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.channel import Channel, RefusedError, WorkerError
@@ -67,7 +68,7 @@ class WorkerProcess:
                         # -P: what happens to be in the current directory is no module of ours.
                         [sys.executable, "-P", "-m", "discovery_tcpproxy.worker", *map(str, descriptors), str(run_dir)],
                         descriptors,
-                        {**os.environ, "DISCOVERY_LOG_FORMAT": log_format()},
+                        {**for_children(), "DISCOVERY_LOG_FORMAT": log_format()},
                         lambda line: log.warning("worker", pid=life.pid, line=line),
                     )
             finally:

@@ -1,0 +1,23 @@
+"""What programs that are started here find in their environment: what is in ours, without its secrets."""
+
+import os
+import re
+from collections.abc import Mapping
+
+PASSWORD_VARIABLE = "DISCOVERY_REGISTRY_PASSWORD"  # noqa: S105 - the name of a variable
+"""The environment variable that holds the password of a registry whose URL names a user and no password."""
+_REGISTRY_VARIABLE = "DISCOVERY_REGISTRY"
+_WITH_PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
+
+
+def for_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a child process: without the registry's password, and without a registry URL that has one.
+
+    Every child shows its environment to whoever may look at it, writes it into core files and passes it on. Plugins
+    give this to each program that they start.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name != PASSWORD_VARIABLE and not (name == _REGISTRY_VARIABLE and _WITH_PASSWORD.search(value))
+    }

@@ -1,0 +1,97 @@
+"""Point 25: no program that is started here inherits the registry's password."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemons import DISCOVERY, processes
+
+from discovery.environment import for_children
+from discovery.testing import eventually_sync, free_port, require_program
+
+TIMEOUT = 60.0
+SECRETS = {
+    "DISCOVERY_REGISTRY_PASSWORD": "hunter2",
+    "DISCOVERY_REGISTRY": "etcd://user:hunter2@127.0.0.1:1",
+}
+
+
+def test_what_is_secret_is_left_out_and_nothing_else() -> None:
+    other = {"PATH": "/bin", "DISCOVERY_LOG_LEVEL": "debug"}
+    assert for_children(SECRETS | other) == other
+    plain = {"DISCOVERY_REGISTRY": "etcd://user@127.0.0.1:2379/services"}
+    assert for_children(plain) == plain
+
+
+@pytest.mark.parametrize("plugin", ["haproxy", "tcpproxy"])
+def test_neither_haproxy_nor_a_worker_inherits_it(
+    tmp_path: Path, start_daemon: Any, file_registry: Any, plugin: str
+) -> None:
+    require_program("haproxy")
+    url, write = file_registry
+    write("web/b1", "127.0.0.1:9")
+    start_daemon.environment |= SECRETS
+    bind = f"127.0.0.1:{free_port()}"
+    option = f"haproxy.services.web.bind={bind}" if plugin == "haproxy" else f"tcpproxy.listen.web={bind}"
+    arguments = ["--registry", url, "--plugin", plugin, "--set", option]
+    if plugin == "haproxy":  # whatever is run as HAProxy leaves a note of its environment
+        require_program("haproxy")
+        program = tmp_path / "noting-haproxy"
+        program.write_text(f'#!/bin/sh\nenv >> {tmp_path}/environments\nexec haproxy "$@"\n')
+        program.chmod(0o755)
+        start_daemon.environment["PATH"] = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
+        )
+        arguments += ["--set", f"haproxy.binary={program}"]
+    daemon = start_daemon(*arguments)
+    eventually_sync(daemon.is_ready, timeout=TIMEOUT)
+    children = [pid for pid in processes(tmp_path) if pid != daemon.process.pid]
+    assert children
+    for pid in children:
+        environment = Path(f"/proc/{pid}/environ").read_text()
+        assert "PATH=" in environment
+        assert "hunter2" not in environment
+    if plugin == "haproxy":
+        assert "hunter2" not in (tmp_path / "environments").read_text()
+
+
+def test_the_command_of_register_does_not_inherit_it(tmp_path: Path, file_registry: Any) -> None:
+    url, _ = file_registry
+    done = subprocess.run(
+        [
+            *DISCOVERY,
+            "register",
+            "web",
+            "127.0.0.1:9",
+            "--registry",
+            url,
+            "--run-dir",
+            str(tmp_path / "run"),
+            "--",
+            "env",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, **SECRETS, "MINE": "stays"},
+    )
+    assert "MINE=stays" in done.stdout
+    assert "hunter2" not in done.stdout
+
+
+def test_why_a_haproxy_does_not_run_is_told(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+    program = tmp_path / "haproxy"
+    program.write_text(
+        "#!/bin/sh\necho 'haproxy: error while loading shared libraries: libcrypt.so.9: no such file' >&2\nexit 127\n"
+    )
+    program.chmod(0o755)
+    url, _ = file_registry
+    daemon = start_daemon("--registry", url, "--plugin", "haproxy", "--set", f"haproxy.binary={program}",
+                          "--set", f"haproxy.services.web.bind=127.0.0.1:{free_port()}")  # fmt: skip
+    eventually_sync(lambda: "setup failed" in daemon.log, timeout=TIMEOUT)
+    assert "exit 127: haproxy: error while loading shared libraries: libcrypt.so.9" in daemon.log
+    assert "libcrypt.so.9" in str(daemon.get("/healthz")[1]["problems"])
