@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +24,8 @@ from discovery.status import DaemonStatus, metrics
 Status = Callable[[], DaemonStatus]
 Consumers = Callable[[], Mapping[str, Runner]]
 
+MOST_HELD = 100
+"""Held records that are shown one by one."""
 ANSWER_SECONDS = 2.0
 """How long a consumer has to answer before it is gone on without."""
 _MOST_UNRESOLVED = 20
@@ -154,6 +157,7 @@ def _registry(status: DaemonStatus) -> dict[str, Any]:
         "revision": status.snapshot.revision if status.snapshot else None,
         "snapshot_age_seconds": _rounded(status.snapshot_age),
         "snapshot_from_disk": status.snapshot_from_disk,
+        "held": _held(status),
     }
 
 
@@ -162,6 +166,20 @@ def _unresolved(status: DaemonStatus) -> dict[str, str]:
     problems = {"/".join(key): problem for key, problem in islice(status.unresolved.items(), _MOST_UNRESOLVED)}
     more = len(status.unresolved) - len(problems)
     return problems | ({"...": f"and {more} more"} if more else {})
+
+
+def _held(status: DaemonStatus) -> dict[str, Any]:
+    """How many records are served although the registry has removed them, and the first of them."""
+    now = time.monotonic()
+    records = {
+        key: {
+            "cause": each.cause.value,
+            "ttl": each.ttl,
+            "seconds_left": None if each.until is None else _rounded(max(0.0, each.until - now)),
+        }
+        for key, each in islice(sorted(status.held.items(), key=itemgetter(0)), MOST_HELD)
+    }
+    return {"count": len(status.held), "records": records}
 
 
 def _consumer(each: ConsumerStatus) -> dict[str, Any]:

@@ -32,6 +32,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")  # what every reader of JSON gives back digit for digit
+_STATED_TTL = re.compile(rb'(?<!\\)"ttl": ?([0-9]{1,8}(?:\.[0-9]{1,6})?)[,}]')
 _PLAIN = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
 
 _OURS = frozenset({"host", "port", "weight", "state", "labels", "owner", "ttl"})
@@ -111,6 +112,12 @@ def validate(backend: Backend) -> Backend:
         backend.state,
         _labels(backend.labels),
     )
+
+
+def stated_ttl(value: bytes) -> float | None:
+    """The TTL in seconds that a record written by `encode` states, without decoding the rest; None if it has none."""
+    found = _STATED_TTL.search(value, 0, MAX_VALUE)
+    return float(found[1]) or None if found else None
 
 
 def validate_owner(owner: str) -> str:

@@ -71,6 +71,7 @@ class Daemon:
             self._accept,
             self._let_go,
             lambda received: self._leave(int(not received)),
+            self._following.release,
         )
         self._changing = asyncio.Lock()
         self._exit_code = 0
@@ -95,6 +96,7 @@ class Daemon:
             resets=following.resets,
             addresses=self._resolving.latest.addresses if self._resolving.latest is not None else {},
             unresolved=self._resolving.problems,
+            held=following.held,
             consumers=tuple(consumer.status for consumer in self._consumers.values()),
             providers=tuple(provider.status for provider in self._providers.values()),
             config_error=self._config_error,

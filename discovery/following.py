@@ -1,18 +1,20 @@
-"""Follows one registry for the daemon: the snapshot at hand, how true it is, and what an earlier run remembered."""
+"""Follows one registry for the daemon: the snapshot served, how true it is, what is held, what an earlier run left."""
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.codec import key_of
 from discovery.frequency import Budget
-from discovery.lastgood import LastGood
+from discovery.holding import Held, Holding, Memory
+from discovery.lastgood import LastGood, Remembered
 from discovery.model import Rejected, Snapshot
-from discovery.registry import Registry, RegistryURL
-from discovery.watcher import Observation, observe
+from discovery.registry import Registry, RegistryEvent, RegistryURL
+from discovery.watcher import Observation, SnapshotBuilder
 
 REMEMBER_AFTER = 3.0
 CANCEL_DEADLINE = 5.0
@@ -36,6 +38,13 @@ class Following:
         self._task: asyncio.Task[None] | None = None
         self._registry: Registry | None = None
         self._state_dir: Path | None = None
+        self._builder = SnapshotBuilder()
+        self._holding = Holding()
+        self._last_good: LastGood | None = None
+        self._remembered: Remembered | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_at: float | None = None
+        self._holds = 0
         self.snapshot: Snapshot | None = None
         self.snapshot_time: float | None = None
         self.from_disk = False
@@ -47,17 +56,29 @@ class Following:
         """Whether a registry is followed."""
         return self._task is not None
 
+    @property
+    def held(self) -> Mapping[str, Held]:
+        """The records that the registry does not have and that are served nevertheless, by key."""
+        return dict(self._holding.held)
+
+    def release(self, service: str | None) -> tuple[str, ...]:
+        """Hold no longer what is held of one service, or (None) anything; returns the keys, ordered."""
+        released = self._holding.release(service)
+        self._give_up(released)
+        return tuple(sorted(released))
+
     async def follow(self, registry: Registry, url: RegistryURL, state_dir: Path) -> None:
         """Follow this registry, if it is not; the snapshot at hand stands until it has told its own."""
         if self._task is not None and registry is self._registry and state_dir == self._state_dir:
             return
         await self._cancel()
         self._registry, self._state_dir = registry, state_dir
-        self._task = asyncio.create_task(self._follow(registry, LastGood(state_dir, url, self._log)))
+        self._task = asyncio.create_task(self._follow(registry, LastGood(state_dir, url, self._log, self._memory)))
 
     async def stop(self) -> None:
         """Follow none, and have no snapshot. Idempotent."""
         await self._cancel()
+        self._holding = Holding()
         self.snapshot, self.snapshot_time, self.from_disk, self.stale = None, None, False, None
 
     async def _cancel(self) -> None:
@@ -74,23 +95,95 @@ class Following:
             self._task.result()
 
     async def _follow(self, registry: Registry, last_good: LastGood) -> None:
+        self._last_good, self._remembered = last_good, await asyncio.to_thread(last_good.load)
+        self._builder = SnapshotBuilder()
+        self._holding = Holding(self._remembered.memory if self._remembered else None)
+        self._holds = 0
         writing = asyncio.create_task(last_good.run())
-        remembering = asyncio.create_task(self._remember(last_good))
+        remembering = asyncio.create_task(self._remember())
         try:
-            async with aclosing(observe(registry)) as observations:
-                async for observation in observations:
+            async with aclosing(registry.watch()) as events:
+                async for event in events:
+                    observation = self._believe(event)
                     self._observe(observation)
                     last_good.observe(observation)
+                    self._report_held()
                     if observation.stale is not None and self.snapshot is None:
-                        self._fall_back(last_good)
+                        self._fall_back()
         except Exception as error:
             self._log.error("the registry can no longer be followed", exc_info=error)
             raise
         finally:
+            self._expire_at(None)
             remembering.cancel()
             writing.cancel()
             await asyncio.gather(remembering, writing, return_exceptions=True)
             self._ended()
+
+    def _believe(self, event: RegistryEvent) -> Observation:
+        """Take in what the event says, but for the removals that are held."""
+        before = self._builder.snapshot
+        known: Iterable[str] = ()
+        if before is not None:
+            known = map(key_of, before.backends())
+        elif self._remembered is not None:
+            known = self._remembered.records
+        decision = self._holding.take(event, known, time.monotonic())
+        keep = decision.keep
+        if not keep or before is None:
+            kept = list(self._remembered.backends(keep)) if keep and self._remembered else []
+        else:
+            kept = [backend for backend in before.backends() if key_of(backend) in keep]
+        return self._builder.apply(decision.event, kept)
+
+    def _give_up(self, keys: Collection[str]) -> None:
+        """Serve these held records no longer."""
+        if keys:
+            snapshot = self._builder.drop(keys).snapshot
+            if snapshot is not None:
+                self._take(snapshot)
+            if self._last_good is not None:
+                self._last_good.observe(Observation(snapshot, stale=self.stale))
+        self._report_held()
+
+    def _expire(self) -> None:
+        self._expiry = None
+        self._give_up(self._holding.expire(time.monotonic()))
+
+    def _expire_at(self, instant: float | None) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        self._expiry_at = instant
+        if instant is not None:
+            delay = max(0.0, instant - time.monotonic())
+            self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _report_held(self) -> None:
+        """Log when a hold begins and ends, not for each record; and see to its end."""
+        held = self._holding.held
+        if self._holding.next_end != self._expiry_at or self._expiry is None:
+            self._expire_at(self._holding.next_end)
+        if len(held) > self._holds == 0:
+            first = next(iter(held.values()))
+            self._log.warning(
+                "removals are not believed and the records stay in service; `discovery release` gives them up",
+                cause=first.cause.value,
+                records=len(held),
+                unleased=sum(each.ttl is None for each in held.values()),
+            )
+        elif not held and self._holds:
+            ended = self._holding.ended()
+            self._log.info(
+                "no removal is held any more",
+                returned=ended.returned,
+                expired=ended.expired,
+                released=ended.released,
+            )
+        self._holds = len(held)
+
+    def _memory(self) -> Memory:
+        return self._holding.memory(time.monotonic())
 
     def _observe(self, observation: Observation) -> None:
         if observation.stale is not None:
@@ -139,14 +232,14 @@ class Following:
             )
             self._untold = 0
 
-    async def _remember(self, last_good: LastGood) -> None:
+    async def _remember(self) -> None:
         """A registry that neither answers nor fails must not keep us from serving."""
         await asyncio.sleep(REMEMBER_AFTER)
         if self.snapshot is None:
-            self._fall_back(last_good)
+            self._fall_back()
 
-    def _fall_back(self, last_good: LastGood) -> None:
-        remembered = last_good.load()
+    def _fall_back(self) -> None:
+        remembered = self._remembered
         if remembered is None:
             return
         self._log.warning(
@@ -156,4 +249,5 @@ class Following:
         )
         self.from_disk = True
         self.snapshot_time = time.monotonic() - remembered.age
+        self._builder.restore(remembered.snapshot)
         self._take(remembered.snapshot)

@@ -1,4 +1,4 @@
-"""From daemon to daemon: a successor asks over a Unix socket, and is given the listening sockets of its predecessor.
+"""To a daemon over a Unix socket: a successor asks for its listening sockets, a command to hold removals no longer.
 
 Each message is a JSON object in a packet of its own (SOCK_SEQPACKET), each at the latest so many seconds after the one
 before; descriptors ride along by SCM_RIGHTS, only from the predecessor to the successor:
@@ -6,6 +6,9 @@ before; descriptors ride along by SCM_RIGHTS, only from the predecessor to the s
     successor    {"take_over": {"instances": {NAME: PLUGIN...}}}
     predecessor  {"refused": REASON}, or {"within": SECONDS} as soon as it begins to let go
     predecessor  {"sockets": COUNT, "last": BOOL}, again and again until the last
+
+    command      {"release": {"service": NAME, or null for all}}
+    daemon       {"released": [KEY...], "last": BOOL}, again and again until the last
 """
 
 import asyncio
@@ -28,6 +31,7 @@ from discovery.systemd import is_listening
 ANSWER_SECONDS = 5.0
 MOST_SECONDS = 3600.0
 _MOST_BYTES = 1 << 16
+_MOST_KEYS = 50  # in one packet; a key has at most 384 bytes
 _MOST_SOCKETS = 250  # in one packet; the kernel takes 253 (SCM_MAX_FD)
 _CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
@@ -44,6 +48,14 @@ class Successor:
     instances: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A command asks to hold the removals of a service no longer, or (None) of all."""
+
+    pid: int
+    service: str | None
+
+
 class Counter:
     """Where successors ask, `PATH.sock`; the daemon that has it open is the one that is replaced."""
 
@@ -54,17 +66,20 @@ class Counter:
         accept: Callable[[Successor], float],
         hand_over: Callable[[Successor], Awaitable[Sequence[socket.socket]]],
         done: Callable[[bool], None],
+        release: Callable[[str | None], Sequence[str]] = lambda _: (),
     ) -> None:
         """Prepare; `open` begins.
 
         `accept` says within how many seconds `hand_over` answers, or raises RefusedError. `hand_over` lets go of
         everything, this counter included (see `close`), before it answers. `done` is told whether that was received.
+        `release` holds the removals of a service no longer, or (None) of all, and returns the keys.
         """
         self.path = path
         self._log = log
         self._accept = accept
         self._hand_over = hand_over
         self._done = done
+        self._release = release
         self._lock: rundir.Lock | None = None
         self._listening: socket.socket | None = None
         self._file: os.stat_result | None = None
@@ -146,7 +161,11 @@ class Counter:
             channel.setblocking(False)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    successor = await self._asked(channel)
+                    asked = await self._asked(channel)
+                    if isinstance(asked, Release):
+                        await self._answer(channel, asked)
+                        return
+                    successor = asked
                     try:
                         within = self._take_up(successor)
                     except RefusedError as error:
@@ -159,14 +178,24 @@ class Counter:
                 return
             await self._give(channel, successor)
 
-    async def _asked(self, channel: socket.socket) -> Successor:
+    async def _asked(self, channel: socket.socket) -> Successor | Release:
         """Raises ValueError for what is no question of ours, and OSError."""
         pid = _peer(channel)
         message, _ = await _receive(channel)
         try:
+            if "release" in message:
+                service = message["release"]["service"]
+                return Release(pid, None if service is None else str(service))
             return Successor(pid, dict(message["take_over"]["instances"].items()))
         except (KeyError, TypeError, AttributeError):
             raise ValueError(f"process {pid} asks for something else") from None
+
+    async def _answer(self, channel: socket.socket, asked: Release) -> None:
+        keys = list(self._release(asked.service))
+        self._log.warning("held records were released", by=asked.pid, service=asked.service, records=len(keys))
+        for at in range(0, max(1, len(keys)), _MOST_KEYS):
+            last = at + _MOST_KEYS >= len(keys)
+            await _send(channel, {"released": keys[at : at + _MOST_KEYS], "last": last})
 
     def _take_up(self, successor: Successor) -> float:
         if self._successor is not None:
@@ -241,6 +270,35 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
         sockets.remove(each)
         each.close()
     return tuple(sockets)
+
+
+async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
+    """Have the daemon whose counter `path` is hold the removals of `service` no longer, or (None) of all.
+
+    Returns the keys of what was held; None if there is no daemon. Raises DiscoveryError if it does not answer.
+    """
+    with _channel() as channel:
+        try:
+            _at(path, channel.connect)
+            _peer(channel)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except (OSError, ValueError) as error:
+            raise DiscoveryError(f"the daemon at {path} cannot be asked: {error}; run this as its user") from None
+        keys: list[str] = []
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await _send(channel, {"release": {"service": service}})
+                last = False
+                while not last:
+                    answer, _ = await _receive(channel)
+                    keys += map(str, answer["released"])
+                    last = bool(answer["last"])
+        except (OSError, EOFError, TimeoutError, ValueError, KeyError, TypeError):
+            raise DiscoveryError(
+                f"the daemon at {path} does not answer, or is of another version; try again, or restart it"
+            ) from None
+    return tuple(keys)
 
 
 class _Life:

@@ -6,9 +6,12 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -16,102 +19,169 @@ from discovery.codec import validate
 from discovery.documents import record
 from discovery.errors import RecordError
 from discovery.files import write_atomically
+from discovery.holding import MARGIN, Cause, Held, Memory
 from discovery.model import Backend, Snapshot, State
-from discovery.registry import RegistryURL
+from discovery.registry import History, RegistryURL
 from discovery.rundir import base_run_dir, user_state_dir
 from discovery.watcher import Observation
 
-DEBOUNCE = 1.0
+DEBOUNCE = 0.1
+"""Seconds after a change in which others are awaited, to be written with it."""
+REST = 1.0
+"""Seconds between two writes, at least."""
 CONFIRM_EVERY = 15.0
 MOST_OF_THE_TIME = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Remembered:
-    """A snapshot of an earlier run, and how many seconds ago it was last known to be true."""
+    """What an earlier run left: a snapshot, what was known of it, and how many seconds ago it was known to be true."""
 
-    snapshot: Snapshot
+    revision: int
+    records: Mapping[str, Mapping[str, Any]]
+    """By key, as JSON has them: validated only when they are used, which delays no start that does not need them."""
     age: float
+    memory: Memory = field(default_factory=Memory)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The snapshot, without what is not valid."""
+        return Snapshot.of(self.revision, self.backends(self.records))
+
+    def backends(self, keys: Iterable[str]) -> Iterator[Backend]:
+        """The backends of these keys, without those that are not valid."""
+        for key in keys:
+            with suppress(RecordError, AttributeError, KeyError, TypeError, ValueError):
+                each = self.records[key]
+                yield validate(Backend(**{**each, "state": State(each["state"])}))
 
 
 class LastGood:
     """Keeps the latest snapshot of one registry in a file, written a moment after a change and off the loop."""
 
-    def __init__(self, state_dir: Path, registry: RegistryURL, log: FilteringBoundLogger) -> None:
-        """The file is named after the registry, so that one is never taken for another."""
+    def __init__(
+        self,
+        state_dir: Path,
+        registry: RegistryURL,
+        log: FilteringBoundLogger,
+        memory: Callable[[], Memory] = Memory,
+    ) -> None:
+        """The file is named after the registry, so that one is never taken for another.
+
+        `memory` gives what is written beside the snapshot; instants in it are `time.monotonic()`.
+        """
         name = hashlib.sha256(os.fsencode(str(registry))).hexdigest()[:16]
         self.path = state_dir / f"snapshot-{name}.json"
         self._log = log
+        self._memory = memory
         self._latest: Snapshot | None = None
-        self._written: Snapshot | None = None
+        self._written: tuple[Snapshot, Memory] | None = None
         self._stale = False
+        self._true_at = time.time()
         self._failed: str | None = None
         self._changed = asyncio.Event()
         self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
 
     def observe(self, observation: Observation) -> None:
         """Remember the snapshot, soon, unless it is one that the registry no longer vouches for."""
-        self._stale = observation.stale is not None
-        if not self._stale and observation.snapshot is not self._latest:
+        before, self._stale = self._stale, observation.stale is not None
+        if self._stale:
+            if not before and self._latest is not None:
+                self._true_at = time.time()
+                self._changed.set()  # a restart has to know that the registry is in doubt
+        elif observation.snapshot is not self._latest:
             self._latest = observation.snapshot
             self._changed.set()
 
     async def run(self) -> None:
         """Write what changed, and mark what did not as still true, until cancelled; then write once more."""
-        pause = DEBOUNCE
         try:
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CONFIRM_EVERY):  # wait_for would lose a cancellation (Python 3.11)
                         await self._changed.wait()
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(DEBOUNCE)
                 self._changed.clear()
                 begun = time.monotonic()
-                await asyncio.to_thread(self._write)
-                pause = max(DEBOUNCE, (time.monotonic() - begun) / MOST_OF_THE_TIME)
+                await asyncio.to_thread(self._write, self._memory())
+                await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / MOST_OF_THE_TIME))
         finally:
-            self._write()
+            self._write(self._memory())
 
     def load(self) -> Remembered | None:
         """What an earlier run remembered, if anything that can be read."""
         try:
             document = json.loads(self.path.read_bytes())
-            backends = [Backend(**{**each, "state": State(each["state"])}) for each in document["backends"]]
-            snapshot = Snapshot.of(document["revision"], map(validate, backends))
+            records = {f"{each['service']}/{each['id']}": each for each in document["backends"]}
             age = max(0.0, time.time() - self.path.stat().st_mtime)
+            return Remembered(document["revision"], records, age, _memory(document))
         except FileNotFoundError:
             return None
         except (OSError, RecordError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._log.warning("the remembered snapshot cannot be read", path=str(self.path), reason=str(error))
             return None
-        return Remembered(snapshot, age)
 
-    def _write(self) -> None:
+    def _write(self, memory: Memory) -> None:
         with self._writing:
-            self._write_latest()
+            self._write_latest(memory)
 
-    def _write_latest(self) -> None:
+    def _write_latest(self, memory: Memory) -> None:
         snapshot = self._latest
         if snapshot is None:
             return
+        if not self._stale:
+            self._true_at = time.time()
         try:
-            if snapshot is self._written:
-                if not self._stale:
-                    os.utime(self.path)  # how old it is counts from when it was last known to be true
-                return
-            # Not as registry records: what was read could be too long for one once it is written our way.
-            document = {"revision": snapshot.revision, "backends": [record(each) for each in snapshot.backends()]}
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self.path, json.dumps(document).encode(), 0o600)
-            if self._failed is not None:
-                self._log.info("the snapshot is remembered again", path=str(self.path))
-            self._written, self._failed = snapshot, None
+            if self._written is None or snapshot is not self._written[0] or memory != self._written[1]:
+                # Not as registry records: what was read could be too long for one once it is written our way.
+                document = {"revision": snapshot.revision, "backends": [record(each) for each in snapshot.backends()]}
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomically(self.path, json.dumps({**document, **_memory_document(memory)}).encode(), 0o600)
+                if self._failed is not None:
+                    self._log.info("the snapshot is remembered again", path=str(self.path))
+                self._written, self._failed = (snapshot, memory), None
+            # How old it is counts from when it was last known to be true.
+            os.utime(self.path, (self._true_at, self._true_at))
         except OSError as error:
             self._written = None
             if error.strerror != self._failed:
                 self._failed = error.strerror
                 reason = f"{error.strerror}; mend that, or choose another directory with --state-dir"
                 self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=reason)
+
+
+def _memory_document(memory: Memory) -> dict[str, Any]:
+    """The memory as JSON has it, its instants by the wall clock, which outlives the process."""
+    ahead = time.time() - time.monotonic()
+    history = memory.history
+    return {
+        "history": None if history is None else {"store": history.store, "term": history.term},
+        "leases": dict(memory.leases),
+        "held": {
+            key: {"cause": each.cause.value, "ttl": each.ttl, "until": each.until and each.until + ahead}
+            for key, each in memory.held.items()
+        },
+        "doubted": memory.doubted,
+    }
+
+
+def _memory(document: Mapping[str, Any]) -> Memory:
+    """Read it back; what an earlier version has not written is empty. Raises ValueError, KeyError or TypeError."""
+    now, ahead = time.monotonic(), time.time() - time.monotonic()
+    history = document.get("history")
+    held = {}
+    for key, each in document.get("held", {}).items():
+        until = None if each["until"] is None else float(each["until"]) - ahead
+        ttl = None if each["ttl"] is None else float(each["ttl"])
+        # However the wall clock was set meanwhile.
+        held[key] = Held(Cause(each["cause"]), ttl, until and min(until, now + (ttl or 0.0) + MARGIN))
+    return Memory(
+        int(document["revision"]),
+        History(str(history["store"]), int(history["term"])) if history else None,
+        {key: float(ttl) for key, ttl in document.get("leases", {}).items()},
+        held,
+        bool(document.get("doubted", False)),
+    )
 
 
 def state_dir(override: Path | None = None) -> Path:

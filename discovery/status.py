@@ -11,6 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
 from discovery.checks import Verdict
+from discovery.holding import Cause, Held
 from discovery.isolation import Phase
 from discovery.model import Addresses, Snapshot, State
 from discovery.plugin import Sample
@@ -25,7 +26,8 @@ class DaemonStatus:
     `followed` is whether a consumer asks for the registry to be followed at all; `stale` is why it cannot be now.
     `snapshot_from_disk` marks a snapshot that an earlier run remembered and this one has not yet seen confirmed;
     `snapshot_time` is when it was last known to be true. `addresses` are those of backends that are registered by host
-    name, `unresolved` is what is wrong with the names, by the backends' services and ids.
+    name, `unresolved` is what is wrong with the names, by the backends' services and ids. `held` are the records in
+    the snapshot that the registry has removed, which is not believed, by key.
     """
 
     registry: str
@@ -37,6 +39,7 @@ class DaemonStatus:
     resets: int = 0
     addresses: Addresses = field(default_factory=lambda: MappingProxyType({}))
     unresolved: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    held: Mapping[str, Held] = field(default_factory=dict)
     consumers: tuple[ConsumerStatus, ...] = ()
     providers: tuple[ProvidingStatus, ...] = ()
     config_error: str | None = None
@@ -92,6 +95,13 @@ def _metrics(status: DaemonStatus) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "discovery_registry_resets", "Full listings of the registry, the first included", value=status.resets
     )
+    held = GaugeMetricFamily(
+        "discovery_held_records", "Records that are served although the registry has removed them", labels=("cause",)
+    )
+    causes = [each.cause for each in status.held.values()]
+    for cause in Cause:
+        held.add_metric((cause.value,), causes.count(cause))
+    yield held
     snapshot = status.snapshot
     if snapshot is not None:
         yield GaugeMetricFamily(

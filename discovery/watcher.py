@@ -1,6 +1,6 @@
 """Registry events to snapshots: the one place where records become backends. Knows no consumer."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -32,13 +32,16 @@ class SnapshotBuilder:
         self._services: dict[str, Service] = {}
         self._rejections = Rejections()
 
-    def apply(self, event: RegistryEvent) -> Observation:
-        """Take one event in. Raises ValueError for a Delta before the first Reset, or one that goes back."""
+    def apply(self, event: RegistryEvent, keep: Iterable[Backend] = ()) -> Observation:
+        """Take one event in; after a Reset there are also the backends of `keep`, whose records it does not list.
+
+        Raises ValueError for a Delta before the first Reset, or one that goes back.
+        """
         match event:
             case Stale(reason):
                 return Observation(self.snapshot, stale=reason)
             case Reset(revision, records):
-                self.snapshot = self._listing(revision, records)
+                self.snapshot = self._listing(revision, records, keep)
                 return Observation(self.snapshot, reset=True)
             case Delta(revision, puts, deletes):
                 if self.snapshot is None or revision < self.snapshot.revision:
@@ -49,11 +52,22 @@ class SnapshotBuilder:
                     self.snapshot = self._changed(self.snapshot, revision, puts, deletes)
                 return Observation(self.snapshot)
 
-    def _listing(self, revision: int, records: Mapping[str, bytes]) -> Snapshot:
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin from a snapshot that an earlier run remembered, until there is a listing."""
+        self.snapshot = snapshot
+        self._services = dict(snapshot.services)
+
+    def drop(self, keys: Collection[str]) -> Observation:
+        """Leave out backends that were kept although the registry has no record of them."""
+        if self.snapshot is not None and keys:
+            self.snapshot = self._changed(self.snapshot, self.snapshot.revision, {}, keys)
+        return Observation(self.snapshot)
+
+    def _listing(self, revision: int, records: Mapping[str, bytes], keep: Iterable[Backend]) -> Snapshot:
         self._rejections = Rejections()
         backends = [backend for key, value in records.items() if (backend := self._decode(key, value))]
         rejections = self._rejections
-        snapshot = Snapshot.of(revision, backends, rejections.detailed, rejections.more)
+        snapshot = Snapshot.of(revision, [*backends, *keep], rejections.detailed, rejections.more)
         self._services = dict(snapshot.services)
         return snapshot
 

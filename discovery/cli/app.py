@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from discovery.cli import config, demo, plugins, register, run, services, stop, watch
+from discovery.cli import config, demo, plugins, register, release, run, services, stop, watch
 from discovery.cli.group import SETTINGS, CommandGroup
 from discovery.cli.options import LogFormat, LogLevel
 
@@ -24,6 +24,7 @@ app.command("stop")(stop.stop)
 app.command("services")(services.services)
 app.command("watch")(watch.watch)
 app.command("register", cls=register.TakesCommand)(register.register)
+app.command("release")(release.release)
 app.command("plugins")(plugins.plugins)
 app.add_typer(config.app, name="config")
 app.command("demo")(demo.demo)

@@ -1,11 +1,12 @@
 """Where backends are recorded: the protocol every registry implements, and how one is opened by URL."""
 
-from discovery.registry.base import Delta, Lease, Registry, RegistryEvent, Reset, Stale, TellsWhenFree
+from discovery.registry.base import Delta, History, Lease, Registry, RegistryEvent, Reset, Stale, TellsWhenFree
 from discovery.registry.schemes import RegistryFactory, open_registry
 from discovery.registry.url import RegistryURL
 
 __all__ = [
     "Delta",
+    "History",
     "Lease",
     "Registry",
     "RegistryEvent",

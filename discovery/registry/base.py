@@ -4,18 +4,38 @@ Keys are relative to the registry's prefix: `<service>/<id>`. Values are bytes; 
 """
 
 from collections.abc import AsyncGenerator, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from discovery.model import Backend
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """The sequence of revisions that a listing belongs to.
+
+    `store` identifies the store. `term` never decreases within one history.
+    """
+
+    store: str
+    term: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
-    """Every record at `revision`: the first listing, or one made anew because following on was in doubt."""
+    """Every record at `revision`: the first listing, or one made anew because following on was in doubt.
+
+    `leases` holds the TTL in seconds of each record that expires unless its owner renews it; None: the registry cannot
+    say which records are leased, and removals are then believed at once. `history` lets a reader recognise an emptied
+    or restored store across its own restarts; None: the registry cannot say. `another` means that the registry knows
+    this listing not to continue what it reported before, or (for the first listing) cannot vouch for it.
+    """
 
     revision: int
     records: Mapping[str, bytes]
+    leases: Mapping[str, float] | None = field(default=None, compare=False)
+    history: History | None = field(default=None, compare=False)
+    another: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +43,15 @@ class Delta:
     """All that one revision changed.
 
     Without puts and deletes: nothing did up to `revision`, which may be the one told last, and all is well again.
+
+    `leases` holds the TTL in seconds of each record in `puts` that is leased; a record in `puts` that is not in it has
+    no lease. It may also name other records, whose TTL has become known since. None is the same as empty.
     """
 
     revision: int
     puts: Mapping[str, bytes]
     deletes: frozenset[str] = frozenset()
+    leases: Mapping[str, float] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

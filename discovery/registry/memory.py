@@ -1,6 +1,7 @@
 """A registry in this process's memory: for tests, and for trying plugins without a server."""
 
 import asyncio
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
@@ -10,7 +11,7 @@ from types import MappingProxyType
 from discovery.codec import Record, decode, encode, key_of
 from discovery.errors import ConfigError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
-from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
+from discovery.registry.base import Delta, History, RegistryEvent, Reset, Stale
 from discovery.registry.url import RegistryURL
 
 
@@ -18,13 +19,15 @@ from discovery.registry.url import RegistryURL
 class _Watch:
     pending: deque[Delta] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    listed: History | None = None
 
 
 class MemoryRegistry:
     """Keeps every promise of the protocol, and lets a test play the rest of the world.
 
     `put_raw` and `delete_raw` write past every lease, as another client would; `set_stale` takes the registry away
-    and `set_fresh` brings it back. They belong on the event loop, as everything here does.
+    and `set_fresh` brings it back; `lose` empties it and begins another history. They belong on the event loop, as
+    everything here does.
     """
 
     def __init__(self) -> None:
@@ -34,6 +37,7 @@ class MemoryRegistry:
         self._holders: dict[str, MemoryLease] = {}
         self._watches: set[_Watch] = set()
         self._stale: str | None = None
+        self._history = History(uuid.uuid4().hex)
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "MemoryRegistry":
@@ -46,7 +50,7 @@ class MemoryRegistry:
         """See `Registry.watch`."""
         watch = _Watch()
         self._watches.add(watch)
-        listed, told = False, None
+        told = None
         try:
             while True:
                 watch.changed.clear()
@@ -54,10 +58,11 @@ class MemoryRegistry:
                     if self._stale != told:
                         told = self._stale
                         yield Stale(told)
-                elif not listed:
-                    listed, told = True, None
+                elif watch.listed is not self._history:
+                    watch.listed, told = self._history, None
                     watch.pending.clear()
-                    yield Reset(self.revision, MappingProxyType(self.records.copy()))
+                    leases = {key: holder.ttl for key, holder in self._holders.items()}
+                    yield Reset(self.revision, MappingProxyType(self.records.copy()), leases, self._history)
                 elif watch.pending:
                     told = None
                     yield watch.pending.popleft()
@@ -95,6 +100,14 @@ class MemoryRegistry:
         self._stale = None
         self._wake()
 
+    def lose(self) -> None:
+        """Lose every record and lease, as a server does whose data directory is removed; revisions begin again."""
+        holders, self._holders = set(self._holders.values()), {}
+        self.records, self.revision, self._history = {}, 1, History(uuid.uuid4().hex)
+        for holder in holders:
+            holder.lose("the registry has lost its records")
+        self._wake()
+
     def check(self) -> None:
         """Raise RegistryUnavailableError while unreachable."""
         if self._stale is not None:
@@ -125,7 +138,8 @@ class MemoryRegistry:
         self.records.update(puts)
         if holder is not None:
             self._holders.update(dict.fromkeys(puts, holder))
-        delta = Delta(self.revision, MappingProxyType(dict(puts)), frozenset(gone))
+        leases = {} if holder is None else dict.fromkeys(puts, holder.ttl)
+        delta = Delta(self.revision, MappingProxyType(dict(puts)), frozenset(gone), leases)
         for watch in self._watches:
             watch.pending.append(delta)
         self._wake()

@@ -16,6 +16,10 @@ class Follower:
         self.revision = 0
         self.records: dict[str, bytes] | None = None
         self.stale: str | None = None
+        self.leases: dict[str, float] | None = None
+        """The TTL of each leased record; None if the registry says nothing of leases."""
+        self.stales: list[str] = []
+        self.resets: list[Reset] = []
         self.deltas: list[Delta] = []
         self.states: dict[int, dict[str, bytes]] = {}
         self._registry = registry
@@ -59,9 +63,16 @@ class Follower:
                 if reason == self.stale:
                     raise RuntimeError(f"Stale({reason!r}) was reported twice")
                 self.stale = reason
+                self.stales.append(reason)
                 return
             case Reset(revision, records):
                 self.records = dict(records)
+                self.leases = None if event.leases is None else dict(event.leases)
+                if not (self.leases or {}).keys() <= self.records.keys():
+                    raise RuntimeError(
+                        f"leases of what is not listed: {(self.leases or {}).keys() - self.records.keys()}"
+                    )
+                self.resets.append(event)
             case Delta(revision, puts, deletes):
                 if self.records is None:
                     raise RuntimeError("a Delta came before the first Reset")
@@ -71,6 +82,10 @@ class Follower:
                     raise RuntimeError(f"deletes {deletes - self.records.keys()} of what was never there, or also put")
                 self.records = {k: v for k, v in self.records.items() if k not in deletes} | dict(puts)
                 self.deltas.append(event)
+                if self.leases is not None:
+                    told = event.leases or {}
+                    kept = {key: ttl for key, ttl in self.leases.items() if key in self.records and key not in puts}
+                    self.leases = kept | {key: ttl for key, ttl in told.items() if key in puts or key in kept}
         self.stale = None
         self.revision = revision
         self.states[revision] = self.records

@@ -93,6 +93,25 @@ class RegistryContract:
 
         self._run(check)
 
+    def test_leased_records_are_told_with_their_ttl(self) -> None:
+        async def check(registry: Registry) -> None:
+            await self.write("db/b", PLAIN)
+            async with following(registry) as follower:
+                if follower.leases is None:
+                    return  # it may say nothing of leases: removals are then believed at once
+                async with self._lease(registry) as lease:
+                    await lease.put(backend())
+                    await follower.lists("db/b", KEY)
+                    assert follower.leases == {KEY: lease.ttl}
+                    async with following(self._another()) as other:
+                        assert other.leases == {KEY: lease.ttl}
+                    await self.remove(KEY)
+                    await self.write(KEY, PLAIN)
+                    await follower.sees(KEY, PLAIN)
+                    assert follower.leases == {}
+
+        self._run(check)
+
     def test_a_record_outlives_its_ttl_while_its_owner_lives(self) -> None:
         async def check(registry: Registry) -> None:
             async with following(registry) as follower, self._lease(registry) as lease:

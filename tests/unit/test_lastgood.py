@@ -12,9 +12,11 @@ import structlog
 
 from discovery import lastgood
 from discovery.codec import MAX_VALUE
+from discovery.documents import record
+from discovery.holding import Cause, Held, Memory
 from discovery.lastgood import LastGood
 from discovery.model import State
-from discovery.registry import RegistryURL, Reset
+from discovery.registry import History, RegistryURL, Reset
 from discovery.testing import backend, eventually, snapshot
 from discovery.watcher import Observation, SnapshotBuilder
 
@@ -30,9 +32,9 @@ def last_good(directory: Path, url: RegistryURL = URL) -> LastGood:
     return LastGood(directory, url, structlog.get_logger())
 
 
-def remember(directory: Path, *observations: Observation) -> None:
+def remember(directory: Path, *observations: Observation, memory: Memory | None = None) -> None:
     async def main() -> None:
-        kept = last_good(directory)
+        kept = LastGood(directory, URL, structlog.get_logger(), lambda: memory or Memory())
         for observation in observations:
             kept.observe(observation)
         writing = asyncio.create_task(kept.run())
@@ -135,6 +137,61 @@ def test_a_record_that_was_read_is_remembered_however_long_it_is_when_written(tm
     remembered = last_good(tmp_path).load()
     assert remembered is not None
     assert remembered.snapshot == seen.snapshot
+
+
+def test_what_a_restart_has_to_know_of_the_registry_is_remembered_with_the_snapshot(tmp_path: Path) -> None:
+    """Point 3."""
+    now = time.monotonic()
+    held = {
+        "web/a": Held(Cause.GAP, 10.0, now + 12),
+        "web/b": Held(Cause.RESET, None, None),
+        # The wall clock was set meanwhile: nothing is held for longer than its time.
+        "web/c": Held(Cause.GAP, 10.0, now + 5000),
+    }
+    memory = Memory(42, History("store", 7), {"web/a": 10.0}, held, doubted=True)
+    remember(tmp_path, Observation(WHOLE), memory=memory)
+    remembered = last_good(tmp_path).load()
+    assert remembered is not None
+    found = remembered.memory
+    assert (found.revision, found.history, found.leases, found.doubted) == (
+        42,
+        History("store", 7),
+        {"web/a": 10.0},
+        True,
+    )
+    assert found.held["web/b"] == held["web/b"]
+    assert found.held["web/a"].until == pytest.approx(now + 12, abs=0.5)
+    assert found.held["web/c"].until == pytest.approx(now + 15, abs=5)
+
+
+def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    """Point 3."""
+    kept = last_good(tmp_path)
+    kept.path.write_text(json.dumps({"revision": 42, "backends": [record(each) for each in WHOLE.backends()]}))
+    remembered = kept.load()
+    assert remembered is not None
+    assert (remembered.snapshot, remembered.memory) == (WHOLE, Memory(42))
+
+
+def test_doubt_is_written_and_does_not_make_the_snapshot_younger(tmp_path: Path) -> None:
+    """Point 3. A run that is killed while the registry stands still has to be known as such."""
+    doubted = False
+
+    async def main() -> None:
+        nonlocal doubted
+        kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, doubted=doubted))
+        kept.observe(Observation(WHOLE))
+        writing = asyncio.create_task(kept.run())
+        await eventually(lambda: kept.path.exists() and not kept.load().memory.doubted)
+        doubted = True
+        kept.observe(Observation(WHOLE, stale="down"))
+        before = time.time()
+        await eventually(lambda: kept.load().memory.doubted, timeout=30)
+        assert kept.path.stat().st_mtime <= before
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    asyncio.run(main())
 
 
 def test_of_two_writes_at_once_the_later_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

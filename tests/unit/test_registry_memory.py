@@ -7,7 +7,7 @@ import pytest
 from discovery.errors import ConfigError, RegistryUnavailableError
 from discovery.registry import Delta, Lease, Reset, Stale, open_registry
 from discovery.registry.memory import MemoryLease, MemoryRegistry
-from discovery.testing import RegistryContract, backend
+from discovery.testing import RegistryContract, backend, following
 
 
 class TestContract(RegistryContract):
@@ -82,5 +82,25 @@ def test_a_lease_cannot_write_during_an_outage() -> None:
         registry.set_fresh()
         await lease.put(backend())
         assert registry.records
+
+    asyncio.run(check())
+
+
+def test_a_loss_begins_another_history_without_records() -> None:
+    """Point 3."""
+
+    async def check() -> None:
+        registry = MemoryRegistry()
+        lease = await registry.open_lease("host-1", 5)
+        await lease.put(backend())
+        registry.put_raw("db/b", b"10.0.0.1:80")
+        async with following(registry) as follower:
+            assert follower.leases == {"web/127.0.0.1:8080": 5}
+            registry.lose()
+            await follower.lists()
+            first, second = follower.resets
+            assert first.history != second.history
+            assert second.revision < first.revision
+            assert await lease.lost()
 
     asyncio.run(check())

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from discovery.registry.base import Delta, Reset
+from discovery.registry.base import Delta, History, Reset
 from discovery.registry.etcd.listing import Listing, mark
 from discovery.registry.etcd.messages import DELETE, Message
+from discovery.registry.etcd.ttls import TTLs
 
 _REVISION = attrgetter("kv.mod_revision")
 _REQUESTED_PROGRESS = -1
@@ -40,6 +41,7 @@ class Follower:
     def __init__(self, prefix: bytes) -> None:
         """Know nothing."""
         self.prefix = prefix
+        self.ttls = TTLs()
         self.revision: int | None = None
         self.created = False
         self._marks: dict[bytes, int] = {}
@@ -47,13 +49,23 @@ class Follower:
         self._term = 0
         self._fragments: list[Message] = []
 
-    def reset(self, listing: Listing) -> Reset:
-        """Begin from a listing, whatever was known before."""
+    def reset(self, listing: Listing, *, another: bool = False) -> Reset:
+        """Begin from a listing, whatever was known before; `another` means that it does not continue that."""
         self.revision = listing.revision
         self._marks = listing.marks
         self._cluster = listing.header.cluster_id
         self._term = listing.header.raft_term
-        return Reset(listing.revision, {self.relative(key): value for key, value in listing.values.items()})
+        leases: dict[str, float] = {}
+        for name, lease in listing.leases.items():
+            key = self.relative(name)
+            leases[key] = self.ttls.of(lease, key, listing.values[name])
+        return Reset(
+            listing.revision,
+            {self.relative(key): value for key, value in listing.values.items()},
+            leases,
+            History(f"{self._cluster:x}", self._term),
+            another,
+        )
 
     def forget(self) -> None:
         """Be in doubt: only a listing helps."""
@@ -126,6 +138,7 @@ class Follower:
             if revision < first:
                 continue  # delivered before
             puts: dict[str, bytes] = {}
+            leases: dict[str, float] = {}
             deletes: set[str] = set()
             for event in changed:
                 kv = event.kv
@@ -133,12 +146,15 @@ class Follower:
                 if event.type == DELETE:
                     self._marks.pop(kv.key, None)
                     puts.pop(key, None)
+                    leases.pop(key, None)
                     deletes.add(key)
                 else:
                     puts[key] = value = kv.value
                     self._marks[kv.key] = mark(revision, value)
                     deletes.discard(key)
-            yield Delta(revision, puts, frozenset(deletes))
+                    if lease := kv.lease:
+                        leases[key] = self.ttls.of(lease, key, value)
+            yield Delta(revision, puts, frozenset(deletes), leases)
 
     def relative(self, key: bytes) -> str:
         """A key without the prefix, as text; what is no UTF-8 becomes text that no record may have as its key."""

@@ -16,12 +16,13 @@ _PAGE_SECONDS = 15.0
 
 @dataclass(slots=True)
 class Listing:
-    """What a listing found: the revision it is pinned to, the answer's header, each key's value and its mark."""
+    """What a listing found: the revision it is pinned to, the answer's header, each key's value, mark and lease."""
 
     revision: int
     header: Message
     values: dict[bytes, bytes] = field(default_factory=dict)
     marks: dict[bytes, int] = field(default_factory=dict)
+    leases: dict[bytes, int] = field(default_factory=dict)
 
 
 def mark(revision: int, value: bytes) -> int:
@@ -60,6 +61,8 @@ async def _list(connection: Connection, prefix: bytes, revision: int, timeout: f
             key, value = kv.key, kv.value
             listing.values[key] = value
             listing.marks[key] = mark(kv.mod_revision, value)
+            if lease := kv.lease:
+                listing.leases[key] = lease
     return listing
 
 

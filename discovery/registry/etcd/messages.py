@@ -51,6 +51,8 @@ message LeaseRevokeRequest { int64 ID = 1; }
 message LeaseRevokeResponse { ResponseHeader header = 1; }
 message LeaseKeepAliveRequest { int64 ID = 1; }
 message LeaseKeepAliveResponse { ResponseHeader header = 1; int64 ID = 2; int64 TTL = 3; }
+message LeaseTimeToLiveRequest { int64 ID = 1; }
+message LeaseTimeToLiveResponse { ResponseHeader header = 1; int64 ID = 2; int64 TTL = 3; int64 grantedTTL = 4; }
 
 message AuthenticateRequest { string name = 1; string password = 2; }
 message AuthenticateResponse { ResponseHeader header = 1; string token = 2; }
@@ -110,6 +112,7 @@ WatchResponse = _classes["WatchResponse"]
 LeaseGrantRequest = _classes["LeaseGrantRequest"]
 LeaseRevokeRequest = _classes["LeaseRevokeRequest"]
 LeaseKeepAliveRequest = _classes["LeaseKeepAliveRequest"]
+LeaseTimeToLiveRequest = _classes["LeaseTimeToLiveRequest"]
 AuthenticateRequest = _classes["AuthenticateRequest"]
 
 
@@ -135,6 +138,7 @@ WATCH: Final = _method("Watch", "Watch", streaming=True)
 LEASE_GRANT: Final = _method("Lease", "LeaseGrant")
 LEASE_REVOKE: Final = _method("Lease", "LeaseRevoke")
 LEASE_KEEP_ALIVE: Final = _method("Lease", "LeaseKeepAlive", streaming=True)
+LEASE_TIME_TO_LIVE: Final = _method("Lease", "LeaseTimeToLive")
 AUTHENTICATE: Final = _method("Auth", "Authenticate")
 
 

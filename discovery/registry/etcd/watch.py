@@ -3,11 +3,11 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from discovery.errors import AccessDeniedError, RegistryError
+from discovery.errors import AccessDeniedError, DiscoveryError, RegistryError
 from discovery.registry.base import Delta, RegistryEvent, Stale
 from discovery.registry.etcd.client import Client, rounds
 from discovery.registry.etcd.connection import Connection, Stream
@@ -21,17 +21,21 @@ from discovery.registry.etcd.failures import (
 from discovery.registry.etcd.follower import Canceled, Doubt, Follower
 from discovery.registry.etcd.listing import Listing, list_prefix
 from discovery.registry.etcd.messages import (
+    LEASE_TIME_TO_LIVE,
     WATCH,
+    LeaseTimeToLiveRequest,
     Message,
     WatchCreateRequest,
     WatchProgressRequest,
     WatchRequest,
     range_end,
 )
+from discovery.registry.etcd.ttls import TTLs
 
 _PROGRESS = WatchRequest(progress_request=WatchProgressRequest())
 _UNSURE_AUDITS = 3
 _SETTLED_SECONDS = 1.0
+_LOOK_UPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,17 @@ class Timing:
     """How patient a watch is, in seconds.
 
     `attempt`: for a member to answer a read or to take a watch. `idle`: without a response before the member is asked
-    for a sign of life. `answer`: for that sign. `outage`: of failing over before it is reported, which is done at once
-    when every member has failed. `audit`: between audits, which compare what is known with a listing; `audit_again`:
-    after one that could not tell.
+    for a sign of life. `answer`: for that sign. `pause`: of silence after which leases may have expired only because
+    the server stood still, so that Stale is reported even though the same stream goes on; less than two thirds of the
+    registrars' TTL of 10 s, which is what is left of a lease at least when a freeze begins. `outage`: of failing over
+    before it is reported, which is done at once when every member has failed. `audit`: between audits, which compare
+    what is known with a listing; `audit_again`: after one that could not tell.
     """
 
     attempt: float = 3.0
     idle: float = 4.0
     answer: float = 3.0
+    pause: float = 6.0
     outage: float = 5.0
     audit: float = 300.0
     audit_again: float = 5.0
@@ -73,9 +80,21 @@ class Watch:
         self._failing_since = 0.0
         self._logged_in_again = False
         self._opened_at: float | None = None
+        self._heard = time.monotonic()
+        self._another = False
+        self._looking_up: asyncio.Task[None] | None = None
 
     async def events(self) -> AsyncGenerator[RegistryEvent, None]:
         """Every event, for ever."""
+        try:
+            async with aclosing(self._sessions()) as events:
+                async for event in events:
+                    yield event
+        finally:
+            if self._looking_up is not None:
+                self._looking_up.cancel()
+
+    async def _sessions(self) -> AsyncGenerator[RegistryEvent, None]:
         while True:
             self._opened_at = None
             connection = self._client.connect(self._endpoints[self._at])
@@ -84,7 +103,7 @@ class Watch:
             try:
                 async with aclosing(self._session(connection)) as session:
                     async for event in session:
-                        self._stale = None
+                        self._stale = event.reason if isinstance(event, Stale) else None
                         yield event
             except _DoubtError:
                 # The member can serve, and is kept; but doubt upon doubt is slowed down.
@@ -103,8 +122,13 @@ class Watch:
         """Follow by one member until it fails (RegistryError) or what is known is in doubt (_DoubtError)."""
         stale = self._stale is not None
         if not await self._may_resume(connection):
-            yield self._follower.reset(await self._list(connection))
+            listing = await self._list(connection)
+            another, self._another = self._another, False
+            yield self._follower.reset(listing, another=another)
             stale = False
+        elif not stale and (silence := time.monotonic() - self._heard) > self._timing.pause:
+            yield self._paused(silence)
+            stale = True
         stream = await connection.open(WATCH, self._timing.attempt)
         overseer = asyncio.create_task(self._oversee(stream), name=f"sign of life of etcd {connection.endpoint}")
         try:
@@ -128,22 +152,56 @@ class Watch:
                 while not self._follower.created:
                     if self._take(connection, await stream.receive()):
                         raise _DoubtError
+                self._heard = time.monotonic()
         except TimeoutError:
             raise MemberUnavailableError(f"etcd {connection.endpoint}: no answer in time") from None
         self._opened_at = time.monotonic()
 
-    async def _follow(self, connection: Connection, stream: Stream) -> AsyncGenerator[Delta, None]:
+    async def _follow(self, connection: Connection, stream: Stream) -> AsyncGenerator[Delta | Stale, None]:
         audit_at = time.monotonic() + self._audit_pause()
         unsure = 0
         while True:
-            for delta in self._take(connection, await stream.receive()):
+            waiting_since = time.monotonic()
+            response = await stream.receive()
+            self._heard = time.monotonic()
+            deltas = self._take(connection, response)
+            if (silence := self._heard - waiting_since) > self._timing.pause:
+                yield self._paused(silence)
+                deltas = deltas or (Delta(self._known, {}),)
+            for delta in deltas:
                 yield delta
+            if learned := self._learned():
+                yield Delta(self._known, {}, leases=learned)
             if time.monotonic() >= audit_at:
                 agreed = await self._audit(connection)
                 unsure = unsure + 1 if agreed is None else 0
                 if agreed is False or unsure >= _UNSURE_AUDITS:
                     raise _DoubtError
                 audit_at = time.monotonic() + (self._timing.audit_again if unsure else self._audit_pause())
+
+    def _paused(self, silence: float) -> Stale:
+        return Stale(f"etcd {self._client.settings}: no sign of life for {silence:.0f} s")
+
+    def _learned(self) -> Mapping[str, float]:
+        """The TTLs that have become known. Looks the others up beside the watch, which does not wait for them."""
+        ttls = self._follower.ttls
+        if ttls.wanted(1) and (self._looking_up is None or self._looking_up.done()):
+            self._looking_up = asyncio.create_task(self._look_up(ttls), name="TTLs of etcd leases")
+        return ttls.learned()
+
+    async def _look_up(self, ttls: TTLs) -> None:
+        while leases := ttls.wanted(_LOOK_UPS):
+            granted = await asyncio.gather(*map(self._granted, leases))
+            for lease, ttl in zip(leases, granted, strict=True):
+                ttls.learn(lease, ttl)
+
+    async def _granted(self, lease: int) -> float:
+        """The TTL that `lease` was granted; 0 if the cluster does not tell."""
+        try:
+            answer = await self._client.call(LEASE_TIME_TO_LIVE, LeaseTimeToLiveRequest(ID=lease))
+        except DiscoveryError:
+            return 0.0
+        return float(answer.grantedTTL)
 
     async def _oversee(self, stream: Stream) -> None:
         """Ask a member that has been silent for a while for a sign of life, and give it up if there is none."""
@@ -174,9 +232,13 @@ class Watch:
     async def _may_resume(self, connection: Connection) -> bool:
         """Whether a member that we turn to tells the history that we know, and nothing of its sequel is compacted."""
         try:
-            return self._follower.revision is not None and await self._agrees(connection, self._known)
+            if self._follower.revision is None:
+                return False
+            agrees = await self._agrees(connection, self._known)
         except CompactedError:
             return False
+        self._another = not agrees
+        return agrees
 
     async def _audit(self, connection: Connection) -> bool | None:
         """Whether what is known is right; None if that cannot be told, being compacted and not the latest."""

@@ -98,6 +98,11 @@ def has_revision(directory: int) -> bool:
     return True
 
 
+def counted(directory: int) -> int:
+    """What the revision file counts; 0 if there is none. Call it while the directory is held."""
+    return _read_revision(directory)[0]
+
+
 def settle_revision(directory: int, known: int, digest: str, *, changed: bool) -> int:
     """The revision at which the contents are what `digest` stands for; call it while the directory is held.
 

@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 import structlog
 
+from discovery.codec import stated_ttl
 from discovery.errors import RegistryError
 from discovery.files import TreeWatch
 from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
-from discovery.registry.file.directory import REVISION_FILE, has_revision, held, settle_revision, unavailable
+from discovery.registry.file.directory import REVISION_FILE, counted, has_revision, held, settle_revision, unavailable
 from discovery.registry.file.tree import Tree
 
 _INTERVAL = 1.0
@@ -44,6 +45,7 @@ class Follower:
         self._watch: TreeWatch | None = None
         self._identity: tuple[int, int] | None = None
         self._replaced = False
+        self._lost = False
         self._revision = 0
         self._records: Mapping[str, bytes] | None = None
         self._digest = ""
@@ -98,6 +100,7 @@ class Follower:
         spent = time.monotonic() - began
         if self._replaced and self._records and not listing.records and not has_revision(directory):
             # What is left when a file system is not mounted any more.
+            self._lost = True
             return Look(
                 self._tell_stale(
                     f"the registry directory {self._root} was replaced by a new and empty one;"
@@ -105,11 +108,21 @@ class Follower:
                 )
             )
         self._replaced = False
-        changed = self._records is None or listing.digest != self._digest
-        revision = settle_revision(directory, self._revision, listing.digest, changed=changed)
+        another = False
+        if self._lost and listing.records and counted(directory) < self._revision:
+            # The directory began again without its records: nobody removed those that are not back.
+            self._revision, another = 0, True
+        self._lost = False
+        changed = another or self._records is None or listing.digest != self._digest
+        if self._records is None and not listing.records and not has_revision(directory):
+            # It may be a mount point without its file system. No counter is written into it, which would vouch for it.
+            revision, another = 0, True
+        else:
+            revision = settle_revision(directory, self._revision, listing.digest, changed=changed)
         events: list[RegistryEvent] = []
-        if self._records is None:
-            events.append(Reset(revision, MappingProxyType(listing.records)))
+        if another or self._records is None:
+            records = MappingProxyType(listing.records)
+            events.append(Reset(revision, records, _leases(listing.records), another=another))
         elif changed or revision > self._revision or (self._stale is not None and listing.problem is None):
             events.append(_delta(revision, self._records, listing.records if changed else self._records))
         if events:
@@ -141,8 +154,12 @@ def _delta(revision: int, old: Mapping[str, bytes], new: Mapping[str, bytes]) ->
     if old is new:
         return Delta(revision, {})
     puts = {key: value for key, value in new.items() if not _same(old.get(key), value)}
-    return Delta(revision, MappingProxyType(puts), frozenset(old.keys() - new.keys()))
+    return Delta(revision, MappingProxyType(puts), frozenset(old.keys() - new.keys()), _leases(puts))
 
 
 def _same(old: bytes | None, new: bytes) -> bool:
     return old == new and getattr(old, "reason", None) == getattr(new, "reason", None)
+
+
+def _leases(records: Mapping[str, bytes]) -> dict[str, float]:
+    return {key: ttl for key, value in records.items() if (ttl := stated_ttl(value)) is not None}

@@ -1,0 +1,78 @@
+"""`discovery release`: give up records that a daemon serves although the registry has removed them."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discovery.cli.console import note, result
+from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of
+
+
+def release(
+    service: Annotated[str | None, typer.Argument(help="Only records of this service. Default: all.")] = None,
+    as_json: JsonOption = False,
+    run_dir: RunDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Give up records that are held: a daemon serves them although the registry has removed them.
+
+    After a gap (the registry stood still, or came back without its data) a daemon does not believe removals at once.
+    What was registered under a lease is given up by itself if it does not return; other records after a reset are not.
+    /healthz of the daemon shows what is held. This asks every daemon of the run directory, as its user.
+
+    \b
+    discovery release
+    discovery release web --run-dir /run/discovery
+    """
+    from discovery.errors import DiscoveryError
+    from discovery.rundir import run_dir_path
+
+    _check(service)
+    directory = run_dir_path(settings_of(config, run_dir=run_dir).run_dir)
+    answers = asyncio.run(_ask(directory, service))
+    if not answers:
+        raise DiscoveryError(
+            f"no daemon runs on the run directory {directory}; name the daemon's with --run-dir, or start it first"
+        )
+    released = sorted({key for keys in answers for key in keys})
+    if as_json:
+        result(json.dumps({"released": released}, indent=2))
+        return
+    for key in released:
+        result(key)
+    if not released:
+        note(f"nothing of {service!r} is held" if service is not None else "nothing is held")
+
+
+async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
+    """What each daemon of the run directory has released."""
+    from discovery.errors import DiscoveryError
+    from discovery.handover import release
+
+    try:
+        sockets = sorted(
+            path for path in directory.iterdir() if path.name.startswith("daemon") and path.suffix == ".sock"
+        )
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DiscoveryError(
+            f"the run directory {directory} cannot be read: {error.strerror}; run this as the daemon's user"
+        ) from None
+    answers = [await release(path, service) for path in sockets]
+    return [keys for keys in answers if keys is not None]
+
+
+def _check(service: str | None) -> None:
+    """Raise ConfigError for what is no service's name."""
+    from discovery.codec import split_key
+    from discovery.errors import ConfigError, RecordError
+
+    if service is not None:
+        try:
+            split_key(f"{service}/any")
+        except RecordError as error:
+            raise ConfigError(str(error)) from None

@@ -1,0 +1,245 @@
+"""Which removals are not believed: those after a gap in what is known of the registry. Pure: the clock is passed in.
+
+A registry that stood still, or lost its data, drops the records of living backends; their owners put them back a moment
+later. So after a gap the removal of a leased record is held for one TTL and a margin, in which a living owner returns.
+After a reset, which begins another history, the removal of every known record is held: that of a leased one likewise,
+counted from when the registry has a record at all; that of any other until it returns or a person releases it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from discovery.registry import Delta, History, RegistryEvent, Reset, Stale
+
+MARGIN = 5.0
+"""Seconds beyond the TTL that an owner has to put its record back."""
+SETTLE = 5.0
+"""Seconds after a gap, and after each removal held because of it, in which removals are still doubted."""
+
+
+class Cause(StrEnum):
+    """Why a removal is held."""
+
+    GAP = "gap"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A record that the registry does not have any more, and that is served nevertheless.
+
+    `ttl` is that of its lease in seconds, None without a lease. `until` is the instant at which it is given up; None:
+    not before it returns or is released, or, if it is leased, not before the registry has a record again.
+    """
+
+    cause: Cause
+    ttl: float | None
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What has to outlive a restart beside the snapshot.
+
+    `doubted` means that the registry was not believed when this was written: a gap, or a hold, was under way.
+    """
+
+    revision: int = 0
+    history: History | None = None
+    leases: Mapping[str, float] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
+    doubted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many records are held no longer, by the reason."""
+
+    returned: int = 0
+    expired: int = 0
+    released: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The event as far as it is believed; of a Reset, the records to keep although it does not list them."""
+
+    event: RegistryEvent
+    keep: frozenset[str] = frozenset()
+
+
+class Holding:
+    """Decides which removals are held, from the events of one watch in their order. Instants are those of one clock.
+
+    A registry that says nothing of leases is believed in everything.
+    """
+
+    def __init__(self, memory: Memory | None = None) -> None:
+        """Begin, with what an earlier run left, if anything."""
+        memory = memory or Memory()
+        self._first = True
+        self._revision = memory.revision
+        self._history = memory.history
+        self._leases: dict[str, float] | None = dict(memory.leases)
+        self._held: dict[str, Held] = dict(memory.held)
+        self._gap = memory.doubted
+        self._stale = False
+        self._next_end = min((each.until for each in self._held.values() if each.until is not None), default=None)
+        self._awaits_a_record = any(each.ttl is not None and each.until is None for each in self._held.values())
+        self._gap_ended = self._doubted_until = float("-inf")
+        self._ended = Ended()
+
+    @property
+    def held(self) -> Mapping[str, Held]:
+        """The records held, by key."""
+        return self._held
+
+    @property
+    def next_end(self) -> float | None:
+        """When to call `expire` next; None if nothing is given up by itself."""
+        return None if self._stale else self._next_end
+
+    def memory(self, now: float) -> Memory:
+        """What a restart has to know of this moment."""
+        doubted = self._gap or bool(self._held) or now < self._doubted_until
+        return Memory(self._revision, self._history, dict(self._leases or {}), dict(self._held), doubted)
+
+    def ended(self) -> Ended:
+        """What ended since this was last asked."""
+        ended, self._ended = self._ended, Ended()
+        return ended
+
+    def take(self, event: RegistryEvent, known: Iterable[str], now: float) -> Decision:
+        """Take one event in. `known` are the keys of what is served; they are looked at for a Reset alone."""
+        match event:
+            case Stale():
+                self._gap = self._stale = True
+                return Decision(event)
+            case Reset():
+                return self._listed(event, known, now)
+            case Delta():
+                return Decision(self._changed(event, now))
+
+    def expire(self, now: float) -> frozenset[str]:
+        """Give up what was held long enough, and return its keys; nothing while the registry cannot be followed."""
+        if self._stale:
+            return frozenset()
+        ended = frozenset(key for key, each in self._held.items() if each.until is not None and each.until <= now)
+        self._drop(ended)
+        self._next_end = min((each.until for each in self._held.values() if each.until is not None), default=None)
+        self._ended = replace(self._ended, expired=self._ended.expired + len(ended))
+        return ended
+
+    def release(self, service: str | None) -> frozenset[str]:
+        """Give up everything, or what is held of one service, and return its keys."""
+        ended = frozenset(key for key in self._held if service is None or key.partition("/")[0] == service)
+        self._drop(ended)
+        self._ended = replace(self._ended, released=self._ended.released + len(ended))
+        return ended
+
+    def _listed(self, event: Reset, known: Iterable[str], now: float) -> Decision:
+        first, self._first = self._first, False
+        before, self._leases = self._leases or {}, None if event.leases is None else dict(event.leases)
+        if event.leases is None:
+            self._held, self._gap, self._stale = {}, False, False
+            return Decision(event)
+        another = self._is_another(event)
+        self._revision, self._history = event.revision, event.history
+        gap = another or self._gap or not first
+        self._end_gap(now)
+        keep: dict[str, Held] = {}
+        for key in known:
+            if key in event.records:
+                continue
+            held, ttl = self._held.get(key), before.get(key)
+            if another:
+                ttl = held.ttl if held else ttl
+                until = None if ttl is None or not event.records else now + ttl + MARGIN
+                keep[key] = Held(Cause.RESET, ttl, until)
+            elif held is not None:
+                keep[key] = held
+            elif ttl is not None and (gap or not event.records):
+                # Also where the first listing of this run is empty, and an earlier run knew records.
+                keep[key] = Held(Cause.GAP, ttl, now + ttl + MARGIN)
+        returned = sum(key in event.records for key in self._held)
+        self._ended = replace(self._ended, returned=self._ended.returned + returned)
+        self._held = keep
+        self._next_end = min((each.until for each in keep.values() if each.until is not None), default=None)
+        if gap and not another and (keep or self._leases):
+            self._doubt(now)
+        self._awaits_a_record = any(each.ttl is not None and each.until is None for each in keep.values())
+        if event.records:
+            self._believe(now)
+        return Decision(event, frozenset(keep))
+
+    def _is_another(self, event: Reset) -> bool:
+        before, now = self._history, event.history
+        if event.another or before is None or now is None:
+            return event.another
+        return now.store != before.store or now.term < before.term or event.revision < self._revision
+
+    def _changed(self, event: Delta, now: float) -> Delta:
+        self._revision = event.revision
+        if self._leases is None:
+            return event
+        if self._gap:
+            self._end_gap(now)
+            if self._leases:
+                self._doubt(now)
+        if event.puts:
+            self._put(event.puts, event.leases or {})
+            self._believe(now)
+        for key, ttl in (event.leases or {}).items():
+            if key in event.puts or key in self._leases:
+                self._leases[key] = ttl
+        held = frozenset(self._hold(event.deletes, self._leases, now))
+        return replace(event, deletes=event.deletes - held) if held else event
+
+    def _hold(self, deletes: Iterable[str], leases: dict[str, float], now: float) -> Iterator[str]:
+        for key in deletes:
+            ttl = leases.pop(key, None)
+            if ttl is not None and now < self._doubted_until:
+                self._hold_until(key, Held(Cause.GAP, ttl, None), now)
+                # A server gives up expired leases some hundreds a second: the last of many is doubted like the first.
+                self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + ttl + MARGIN))
+                yield key
+
+    def _put(self, keys: Iterable[str], leased: Mapping[str, float]) -> None:
+        returned = 0
+        for key in keys:
+            returned += self._held.pop(key, None) is not None
+            if self._leases and key not in leased:
+                self._leases.pop(key, None)
+        if returned:
+            self._ended = replace(self._ended, returned=self._ended.returned + returned)
+
+    def _believe(self, now: float) -> None:
+        """The registry has a record: what is leased and does not return from now on is gone."""
+        if not self._awaits_a_record:
+            return
+        self._awaits_a_record = False
+        for key, each in self._held.items():
+            if each.ttl is not None and each.until is None:
+                self._hold_until(key, each, now)
+
+    def _end_gap(self, now: float) -> None:
+        """While the registry could not be followed nobody could return: owners have their time from now on."""
+        if self._stale:
+            for key, each in self._held.items():
+                if each.until is not None:
+                    self._hold_until(key, each, now)
+        self._gap = self._stale = False
+
+    def _hold_until(self, key: str, held: Held, now: float) -> None:
+        """Hold it for its TTL and the margin."""
+        until = now + (held.ttl or 0.0) + MARGIN
+        self._held[key] = replace(held, until=until)
+        self._next_end = until if self._next_end is None else min(self._next_end, until)
+
+    def _doubt(self, now: float) -> None:
+        self._gap_ended, self._doubted_until = now, now + SETTLE
+
+    def _drop(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            del self._held[key]
