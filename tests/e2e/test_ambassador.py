@@ -271,6 +271,44 @@ def test_when_it_is_stopped_idle_connections_end_at_once_and_busy_ones_have_time
     assert run.process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.parametrize(
+    "options", [["--on-leave", "close"], ["--drain", "0.2"], ["--on-leave", "close", "--drain", "0.2"]]
+)
+def test_connections_to_a_backend_that_leaves_end_if_that_is_asked_for(
+    start_command: StartCommand, directory: Directory, named: Serve, options: list[str]
+) -> None:
+    """Point 11."""
+    directory.put("web", named("one").port)
+    port = free_port()
+    start_command("ambassador", "web", str(port), "--registry", directory.url, *options)
+    with connect(port) as client, client.makefile("rb") as answer:
+        assert answer.readline() == b"one\n"
+        directory.put("web", named("other").port)
+        assert up_to_its_end(answer) == b""
+    answered_by(port, "other")
+
+
+@pytest.mark.parametrize("command", ["ambassador", "forward"])
+def test_drain_bounds_what_busy_connections_have_when_it_is_stopped(
+    start_command: StartCommand, directory: Directory, named: Serve, command: str
+) -> None:
+    """Point 11."""
+    server, port = named("it"), free_port()
+    directory.put("web", server.port)
+    ambassador = ("web", str(port), "--registry", directory.url)
+    forward = (f"127.0.0.1:{server.port}", "--listen", f"127.0.0.1:{port}", "--on-leave", "continue")
+    run = start_command(command, *(ambassador if command == "ambassador" else forward), "--drain", "0.5")
+    with connect(port) as client, client.makefile("rb") as answer:
+        assert answer.readline() == b"it\n"
+        run.process.terminate()
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012 - whichever notices
+            while True:  # it is never idle
+                client.sendall(b"ping")
+                assert answer.read(4) == b"ping"
+                time.sleep(0.01)
+    assert run.process.wait(TIMEOUT) == 0
+
+
 # forward
 
 

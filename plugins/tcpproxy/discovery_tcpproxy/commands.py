@@ -62,6 +62,19 @@ IdleOption = Annotated[
     ),
 ]
 
+OnLeaveOption = Annotated[
+    Literal["continue", "close"] | None,
+    typer.Option(help="What becomes of connections to a backend that leaves the registry. Default: continue."),
+]
+DrainOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0.0,
+        help="How long connections go on, at most, once their backend has left the registry, and once this is stopped."
+        " Default: for ever, and 30.",
+    ),
+]
 AccessLogOption = Annotated[bool, typer.Option("--access-log", help="Log every connection when it has ended.")]
 
 
@@ -80,6 +93,8 @@ def ambassador(
     idle_timeout: IdleOption = None,
     accept_proxy: AcceptProxyOption = None,
     send_proxy: SendProxyOption = None,
+    on_leave: OnLeaveOption = None,
+    drain: DrainOption = None,
     workers: WorkersOption = 1,
     access_log: AccessLogOption = False,
     registry: RegistryOption = None,
@@ -110,10 +125,12 @@ def ambassador(
         idle_timeout=idle_timeout,
         accept_proxy=accept_proxy,
         send_proxy=send_proxy,
+        on_leave=on_leave,
+        drain=drain,
     )
     return serve(
         registry=registry or linked_registry(),
-        consumers={_instance("ambassador", binds): _table({service: listener}, workers, access_log)},
+        consumers={_instance("ambassador", binds): _table({service: listener}, workers, access_log, drain)},
         run_dir=run_dir,
         state_dir=state_dir,
         replace=replace,
@@ -134,6 +151,8 @@ def forward(
     idle_timeout: IdleOption = None,
     accept_proxy: AcceptProxyOption = None,
     send_proxy: SendProxyOption = None,
+    on_leave: OnLeaveOption = None,
+    drain: DrainOption = None,
     workers: WorkersOption = 1,
     access_log: AccessLogOption = False,
     run_dir: RunDirOption = None,
@@ -161,10 +180,12 @@ def forward(
         idle_timeout=idle_timeout,
         accept_proxy=accept_proxy,
         send_proxy=send_proxy,
+        on_leave=on_leave,
+        drain=drain,
     )
     return serve(
         registry="memory://",  # which holds nothing, and is always there
-        consumers={_instance("forward", binds): _table({"forward": listener}, workers, access_log)},
+        consumers={_instance("forward", binds): _table({"forward": listener}, workers, access_log, drain)},
         run_dir=run_dir,
         replace=replace,
         config=config,
@@ -240,8 +261,11 @@ def _listener(binds: Sequence[str], **given: Any) -> dict[str, Any]:
     return {"bind": list(binds), **{name: value for name, value in given.items() if value is not None}}
 
 
-def _table(listeners: Mapping[str, Mapping[str, Any]], workers: int, access_log: bool) -> dict[str, Any]:
-    return {"plugin": "tcpproxy", "workers": workers, "access_log": access_log, "listen": listeners}
+def _table(
+    listeners: Mapping[str, Mapping[str, Any]], workers: int, access_log: bool, grace: float | None
+) -> dict[str, Any]:
+    table = {"plugin": "tcpproxy", "workers": workers, "access_log": access_log, "listen": listeners}
+    return table if grace is None else table | {"grace": grace}
 
 
 def _instance(command: str, binds: Sequence[str]) -> str:

@@ -140,6 +140,10 @@ class ListenConfig(PluginConfig):
     """How many other backends are tried, before the client notices, when one does not answer."""
     idle_timeout: Time = 0.0
     """Seconds without a byte in either direction after which a connection is closed; 0: never."""
+    unacknowledged_timeout: Time = 15.0
+    """Seconds after which a connection is reset when bytes sent to the client, or to the backend, remain unacknowledged
+    because the machine is dead; 0: when the kernel gives up, after a quarter of an hour. Who lives and does not read
+    acknowledges probes."""
     on_leave: Literal["continue", "close"] = "continue"
     """What becomes of connections to a backend that leaves the registry."""
     drain: Time | None = None

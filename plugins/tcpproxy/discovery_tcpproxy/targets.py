@@ -103,6 +103,7 @@ def _settings(name: str, listener: ListenConfig, config: TcpProxyConfig, worker:
         "connect_timeout": listener.connect_timeout,
         "retries": listener.retries,
         "idle_timeout": listener.idle_timeout,
+        "unacknowledged_timeout": listener.unacknowledged_timeout,
         "drain": listener.closes_after,
         "max_connections": share(listener.max_connections, workers, worker),
         "max_connections_per_client": share(listener.max_connections_per_client, workers, worker),

@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "connect_timeout": 3.0,
     "retries": 3,
     "idle_timeout": 0.0,
+    "unacknowledged_timeout": 15.0,
     "drain": None,
     "max_connections": None,
     "max_connections_per_client": None,
@@ -39,8 +40,8 @@ SETTINGS: dict[str, Any] = {
 class Worker:
     """A worker with the listener `web` on one socket."""
 
-    def __init__(self, stack: ExitStack, descriptors: int | None = None) -> None:
-        """Start it; it may have so many `descriptors`."""
+    def __init__(self, stack: ExitStack, descriptors: int | None = None, under: Sequence[str] = ()) -> None:
+        """Start it; it may have so many `descriptors`; `under` is a command that runs it."""
         self.channel, theirs = socket.socketpair()
         self.events: list[dict[str, Any]] = []
         self._frames = wire.Reader(self.channel)
@@ -49,7 +50,15 @@ class Worker:
         self.address: Any = None
         limit = [f"--nofile={descriptors}:{descriptors}"] if descriptors else []
         with theirs:
-            command = ["prlimit", *limit, sys.executable, "-m", "discovery_tcpproxy.worker", str(theirs.fileno())]
+            command = [
+                *under,
+                "prlimit",
+                *limit,
+                sys.executable,
+                "-m",
+                "discovery_tcpproxy.worker",
+                str(theirs.fileno()),
+            ]
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         stack.callback(self._end)
         self.channel.settimeout(20)
@@ -139,8 +148,8 @@ def listener_settings() -> dict[str, Any]:
 
 @pytest.fixture
 def start_worker(stack: ExitStack) -> Callable[..., Worker]:
-    """Starts workers; the argument: how many descriptors it may have."""
-    return lambda descriptors=None: Worker(stack, descriptors)
+    """Starts workers; the arguments: how many descriptors one may have, and a command that runs it."""
+    return lambda descriptors=None, under=(): Worker(stack, descriptors, under)
 
 
 @pytest.fixture

@@ -172,3 +172,13 @@ def test_a_client_is_held_for_longer_than_a_dead_machine_stays_registered() -> N
     """Point 12. A fail-over is a pause: twice the registrar's default ttl is the most that a lease and a retry take."""
     ttl = ProviderTable.model_fields["ttl"].default
     assert configured(**web()).listen["web"].hold > 2 * ttl + 5
+
+
+def test_a_dead_machine_is_noticed_unless_that_is_switched_off() -> None:
+    """Point 11."""
+    assert configured().listen["web"].unacknowledged_timeout == 15
+    told = [
+        settings(configured(**web(unacknowledged_timeout=given)), 0)["web"]["unacknowledged_timeout"]
+        for given in (0, "500ms")
+    ]
+    assert told == [0, 0.5]

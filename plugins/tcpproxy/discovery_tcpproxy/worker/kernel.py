@@ -5,12 +5,22 @@ import socket
 import struct
 import sys
 import termios
+from typing import NamedTuple
 
 from discovery_tcpproxy.worker.options import borrowed
 
 _NUMBER = bytes(4)
-_INFO = struct.Struct("=44xI4xI")
-"""Of `struct tcp_info`: milliseconds since data was last sent, and since any was received."""
+_INFO = struct.Struct("=3xB20xI16x4I")
+"""Of `struct tcp_info`: unanswered probes, unacknowledged segments, and four times in milliseconds."""
+
+
+class Peer(NamedTuple):
+    """What the other side of a TCP connection has let us know."""
+
+    owes_an_answer: bool
+    """Whether something that it has to acknowledge, data or a probe, was sent after its last acknowledgement came."""
+    silent: float
+    """Seconds since its last acknowledgement came."""
 
 
 def unsent(descriptor: int) -> int:
@@ -25,9 +35,22 @@ def unread(descriptor: int) -> int:
 
 def quiet_for(descriptor: int) -> float:
     """Seconds since data moved on a TCP socket, or since it was connected. Raises OSError."""
+    _, _, sent, _, received, _ = _info(descriptor)
+    return min(sent, received) / 1000
+
+
+def peer(descriptor: int) -> Peer | None:
+    """What is known of the other side of a TCP connection; None: it is no TCP connection, or has ended."""
+    try:
+        probes, unacknowledged, sent, _, _, acknowledged = _info(descriptor)
+    except OSError:
+        return None
+    return Peer(bool(probes or (unacknowledged and sent < acknowledged)), acknowledged / 1000)
+
+
+def _info(descriptor: int) -> tuple[int, ...]:
     with borrowed(descriptor) as sock:
-        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-    return float(min(_INFO.unpack(told))) / 1000
+        return _INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
 
 
 def _ask(descriptor: int, question: int) -> int:

@@ -81,7 +81,7 @@ class Listener:
         self._held.seconds = settings["hold"]
         self._senders = Senders(settings["accept_proxy"])
         self._headers.seconds = settings["accept_proxy_timeout"]
-        self._upkeep.configure(settings["idle_timeout"])
+        self._upkeep.configure(settings["idle_timeout"], settings["unacknowledged_timeout"])
 
     def close(self) -> None:
         """Be no more: it has no sockets, and its last connection has ended."""
@@ -120,6 +120,8 @@ class Listener:
         connection = Connection(self, loop, shared.buffer, fd, address)
         connection.counted = self._limits.limited and not proxied
         self.connections.add(connection)
+        if not self._upkeep.unacknowledged.watching:
+            self._upkeep.unacknowledged.watch()
         shared.descriptors.taken += 1
         handler = connection.client if address[0] else local.LocalClient(connection.client)
         try:

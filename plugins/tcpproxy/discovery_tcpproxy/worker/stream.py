@@ -274,6 +274,7 @@ class Connection:
         "counted",
         "dialled",
         "due",
+        "looked_at",
         "loop",
         "mark",
         "marked",
@@ -311,6 +312,7 @@ class Connection:
         self.due: float | None = None  # when holding it ends
         self.mark = -1  # what had moved when it was last looked at, and since when no more has
         self.marked = 0.0
+        self.looked_at = -1  # what had moved when acknowledgements were last asked for
 
     def dial(self, fd: int) -> None:
         """Have this socket, which is connecting, as the other end."""

@@ -6,6 +6,7 @@ from discovery_tcpproxy.worker import kernel
 from discovery_tcpproxy.worker.loop import Loop, Timer
 from discovery_tcpproxy.worker.options import keep_alive
 from discovery_tcpproxy.worker.stream import Connection
+from discovery_tcpproxy.worker.unacknowledged import Unacknowledged
 
 _LONG = 60.0
 """Seconds after which a connection is long enough to ask whether its backend is still there (SO_KEEPALIVE)."""
@@ -29,9 +30,11 @@ class Upkeep:
         self._kept_alive = loop.now  # connections before this ask already
         self._keeping = loop.call_later(_LONG, self._keep_alive)
         self._ending: Timer | None = None
+        self.unacknowledged = Unacknowledged(loop, connections)
 
-    def configure(self, idle_timeout: float) -> None:
-        """Close connections on which nothing has moved for so many seconds; 0: never."""
+    def configure(self, idle_timeout: float, unacknowledged_timeout: float) -> None:
+        """Close connections on which nothing has moved, or been acknowledged, for so many seconds; 0: never."""
+        self.unacknowledged.configure(unacknowledged_timeout)
         self._idle_timeout = idle_timeout
         if self._idle is not None:
             self._idle.cancel()
@@ -40,6 +43,7 @@ class Upkeep:
 
     def close(self) -> None:
         """End; no connection is left."""
+        self.unacknowledged.close()
         for timer in (self._idle, self._keeping, self._ending):
             if timer is not None:
                 timer.cancel()

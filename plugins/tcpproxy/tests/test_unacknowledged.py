@@ -1,0 +1,208 @@
+"""Machines that die without a word, in network namespaces, and peers that live and do not read.
+
+Point 11.
+"""
+
+import ctypes
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery.testing import eventually_sync, require_program
+
+SECONDS = 1.0
+"""The option, here."""
+PATIENCE = 60.0
+_CLONE_NEWNET = 0x40000000
+NEAR, FAR = "10.77.0.1", "10.77.0.2"
+
+
+class Wire:
+    """Two machines, `near` and `far`, each a network namespace, with a cable between them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        """Lay it."""
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.near, self.far = self._machine(stack), self._machine(stack)
+        self.run(self.near, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", str(self.far))
+        for machine, address in ((self.near, NEAR), (self.far, FAR)):
+            self.run(machine, "address", "add", f"{address}/24", "dev", "wire")
+            for device in ("lo", "wire"):
+                self.run(machine, "link", "set", device, "up")
+
+    def _machine(self, stack: ExitStack) -> int:
+        process = subprocess.Popen(["unshare", "--net", "sleep", "600"])
+        stack.callback(process.wait, 20)
+        stack.callback(process.kill)
+        ours = Path("/proc/self/ns/net").readlink()
+        eventually_sync(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != ours, timeout=20)
+        return process.pid
+
+    @staticmethod
+    def under(machine: int) -> tuple[str, ...]:
+        """What runs a command there."""
+        return ("nsenter", f"--net=/proc/{machine}/ns/net")
+
+    def run(self, machine: int, *arguments: str) -> None:
+        """Run `ip` there."""
+        subprocess.run([*self.under(machine), "ip", *arguments], check=True)
+
+    @contextmanager
+    def at(self, machine: int) -> Iterator[None]:
+        """Sockets that are made in here are that machine's."""
+        before = os.open("/proc/self/ns/net", os.O_RDONLY)
+        there = os.open(f"/proc/{machine}/ns/net", os.O_RDONLY)
+        try:
+            self._enter(there)
+            try:
+                yield
+            finally:
+                self._enter(before)
+        finally:
+            os.close(there)
+            os.close(before)
+
+    def _enter(self, namespace: int) -> None:
+        if self._libc.setns(namespace, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+
+    def die(self, how: str) -> None:
+        """Have `far` say nothing any more; `near` may notice that the cable is dead, or not."""
+        self.run(
+            self.far, *(("link", "set", "wire", "down") if how == "cable" else ("address", "flush", "dev", "wire"))
+        )
+
+
+@pytest.fixture
+def wire(stack: ExitStack) -> Wire:
+    for program in ("ip", "unshare", "nsenter"):
+        require_program(program, wheel=False)
+    if os.geteuid() != 0:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        raise give_up.Exception("only root can make network namespaces")
+    return Wire(stack)
+
+
+def is_reset(sock: socket.socket) -> bool:
+    try:
+        while sock.recv(1 << 20):
+            pass
+    except (ConnectionResetError, TimeoutError) as error:
+        return isinstance(error, ConnectionResetError)
+    return False
+
+
+def fill(sock: socket.socket) -> int:
+    """Send until nothing more is taken, as the other side does not read: how many bytes."""
+    sock.setblocking(False)
+    sent = 0
+    while True:
+        try:
+            sent += sock.send(bytes(1 << 16))
+        except BlockingIOError:
+            sock.settimeout(PATIENCE)
+            return sent
+
+
+def pair(
+    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack, dying: str
+) -> tuple[Any, socket.socket, socket.socket]:
+    """A worker on `near`, and a connection through it: the end that is on `far`, and the one that is not."""
+    client_at, server_at = (wire.far, wire.near) if dying == "client" else (wire.near, wire.far)
+    host = FAR if dying == "backend" else NEAR
+    worker = start_worker(under=wire.under(wire.near))
+    with wire.at(wire.near):
+        worker.listen(
+            socket.create_server((NEAR, 0)), unacknowledged_timeout=SECONDS, access_log=True, connect_timeout=20.0
+        )
+    with wire.at(server_at):
+        listener = stack.enter_context(socket.create_server((host, 0)))
+    listener.settimeout(PATIENCE)
+    record = {"id": "b", "host": host, "port": listener.getsockname()[1], "weight": 1, "draining": False}
+    assert worker.ask("backends", services={"web": [record]}).keys() == {"re"}
+    with wire.at(client_at):
+        client = worker.connect()
+    server = stack.enter_context(listener.accept()[0])
+    for sock in (client, server):
+        sock.settimeout(PATIENCE)
+    server.sendall(b"+")
+    assert client.recv(1) == b"+"
+    return (worker, client, server) if dying == "client" else (worker, server, client)
+
+
+def end_of(worker: Any) -> str:
+    def ended() -> list[str]:
+        worker.report()
+        return [event["end"] for event in worker.events if event["event"] == "access"]
+
+    return eventually_sync(ended, timeout=PATIENCE)[0]
+
+
+@pytest.mark.parametrize("how", ["cable", "silence"])
+@pytest.mark.parametrize("dying", ["client", "backend"])
+def test_bytes_to_a_dead_machine_end_the_connection(
+    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack, dying: str, how: str
+) -> None:
+    """Point 11."""
+    worker, _, living = pair(wire, start_worker, stack, dying)
+    wire.die(how)
+    begun = time.monotonic()
+    living.sendall(b"are you there?")
+    assert is_reset(living)
+    assert time.monotonic() - begun >= SECONDS
+    assert end_of(worker) == "unacknowledged"
+
+
+@pytest.mark.parametrize("dying", ["client", "backend"])
+def test_a_machine_that_does_not_read_and_then_dies_ends_the_connection(
+    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack, dying: str
+) -> None:
+    """Point 11. Its window is zero, so that nothing but probes is sent."""
+    worker, _, living = pair(wire, start_worker, stack, dying)
+    fill(living)
+    begun = time.monotonic()
+    eventually_sync(lambda: time.monotonic() > begun + 3 * SECONDS, timeout=PATIENCE)
+    assert worker.report()["open"] == 1
+    wire.die("silence")
+    assert is_reset(living)
+    assert end_of(worker) == "unacknowledged"
+
+
+@pytest.mark.parametrize("lazy", ["client", "backend"])
+def test_a_peer_that_lives_and_does_not_read_survives_ten_times_that_time(
+    meet: Callable[[], tuple[socket.socket, socket.socket]], worker: Any, backend: socket.socket, lazy: str
+) -> None:
+    """Point 11. TCP_USER_TIMEOUT would end it."""
+    worker.listen(unacknowledged_timeout=SECONDS)
+    worker.serve(backend)
+    client, server = meet()
+    reader, writer = (client, server) if lazy == "client" else (server, client)
+    sent = fill(writer)
+    begun = time.monotonic()
+    eventually_sync(lambda: time.monotonic() > begun + 10 * SECONDS, timeout=PATIENCE)
+    writer.shutdown(socket.SHUT_WR)
+    got = 0
+    while data := reader.recv(1 << 20):
+        got += len(data)
+    assert got == sent
+
+
+def test_a_peer_that_is_silent_with_nothing_to_acknowledge_is_left_alone(
+    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack
+) -> None:
+    """Point 11. That is what keep-alive is for; the machine may be back before anything is sent."""
+    worker, far, living = pair(wire, start_worker, stack, "backend")
+    wire.run(wire.far, "link", "set", "wire", "down")
+    begun = time.monotonic()
+    eventually_sync(lambda: time.monotonic() > begun + 3 * SECONDS, timeout=PATIENCE)
+    wire.run(wire.far, "link", "set", "wire", "up")
+    living.sendall(b"back?")
+    assert far.recv(5) == b"back?"
+    assert worker.report()["open"] == 1
