@@ -1,9 +1,9 @@
 """What the core costs at 10,000 backends: initial sync, memory, and CPU for each change, with real etcd.
 
-The core is measured in a process of its own: registry, watcher, runner and a consumer that does nothing, so no HAProxy.
-CPU is the whole process's, user and system, gRPC's threads included, less what it takes when idle; it is divided by the
-number of changes, which come one by one, 100 a second. The floor, in the same run, is a process that only reads the
-same watch with bare gRPC and decodes nothing but protobuf.
+The core is measured in a process of its own: registry, watcher, resolving, runner and a consumer that does nothing, so
+no HAProxy. CPU is the whole process's, user and system, gRPC's threads included, less what it takes when idle; it is
+divided by the number of changes, which come one by one, 100 a second. The floor, in the same run, is a process that
+only reads the same watch with bare gRPC and decodes nothing but protobuf.
 
     python benchmarks/scale.py [--changes N] [--json]
 """
@@ -30,6 +30,7 @@ from discovery import Backend, Consumer, PluginConfig, Update
 from discovery.embedded import EmbeddedEtcd
 from discovery.registry import RegistryURL, open_registry
 from discovery.registry.etcd.messages import WATCH, WatchCreateRequest, WatchRequest, range_end
+from discovery.resolving import Resolving
 from discovery.runner import Instance, Runner
 from discovery.watcher import observe
 
@@ -79,10 +80,13 @@ def core(url: str, pipe: Pipe) -> None:
                 Instance("nothing", "nothing", Nothing, PluginConfig()), Path(run_dir), structlog.get_logger()
             )
             runner.start()
+            resolving = Resolving(
+                structlog.get_logger(), lambda resolved: runner.offer(resolved.snapshot, resolved.addresses)
+            )
             async with aclosing(observe(open_registry(url))) as observations:
                 async for observation in observations:
                     if observation.snapshot is not None:
-                        runner.offer(observation.snapshot)
+                        resolving.take(observation.snapshot)
 
     asyncio.run(main())
 

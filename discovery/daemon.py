@@ -232,7 +232,9 @@ class Daemon:
         consumers = [name for name, instance in instances.consumers.items() if self._consume(name, instance)]
         if self._consumers:
             settings = self._settings
-            await self._following.follow(self._registry, settings.registry, state_dir(settings.state_dir))
+            state = state_dir(settings.state_dir)
+            self._resolving.remember(state)
+            await self._following.follow(self._registry, settings.registry, state)
         else:
             await self._unfollow()
         changed = await asyncio.gather(*(self._provide(instance) for instance in instances.providers.values()))

@@ -61,6 +61,8 @@ class Names:
         self._bad = Lookups(24)
         self._local = Lookups(8)
         self._hosts: tuple[int, frozenset[str]] = 0, frozenset()
+        self.remembered: Mapping[str, tuple[str, ...]] = {}
+        """What an earlier run found: the last answer of a name that cannot be looked up yet."""
         self._turns = asyncio.Semaphore(_TESTS_AT_A_TIME)
 
     @property
@@ -69,6 +71,11 @@ class Names:
         if self._shown is None:
             self._shown = MappingProxyType(self._known.copy())
         return self._shown
+
+    @property
+    def found(self) -> Mapping[str, tuple[str, ...]]:
+        """The addresses of each name for which any is known."""
+        return {host: name.found for host, name in self._names.items() if name.found}
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -96,7 +103,7 @@ class Names:
         host, port = endpoint
         name = self._names.get(host)
         if name is None:
-            name = self._names[host] = _Name(host)
+            name = self._names[host] = _Name(host, found=self.remembered.get(host, ()))
             name.task = asyncio.create_task(self._keep(name), name=f"names: {host}")
         name.ports[port] += 1
         if name.ports[port] > 1:

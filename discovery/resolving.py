@@ -8,9 +8,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.lastnames import LastNames
 from discovery.model import Addresses, Backend, Endpoint, Snapshot, diff
 from discovery.names import EVERY, Names
 
@@ -43,6 +45,7 @@ class Resolving:
         self._log = log
         self._publish = publish
         self._names = Names(self._on_change, every)
+        self._last = LastNames(log, lambda: self._names.found)
         self._snapshot: Snapshot | None = None
         self._endpoints: dict[Key, Endpoint] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -56,6 +59,12 @@ class Resolving:
     def problems(self) -> dict[Key, str]:
         """What is wrong with the names of backends, in a line each: no address, or one that cannot be confirmed."""
         return _problems(self._endpoints, self._names)
+
+    def remember(self, state_dir: Path) -> None:
+        """Keep what is found in this directory, and serve what an earlier run kept there until it is looked up."""
+        remembered = self._last.open(state_dir)
+        if remembered is not None:
+            self._names.remembered = remembered
 
     def take(self, snapshot: Snapshot) -> None:
         """Pass this snapshot on, with its addresses."""
@@ -74,6 +83,7 @@ class Resolving:
                 timer.cancel()
         self._timer, self._telling, self._is_waiting, self._snapshot, self.latest = None, None, False, None, None
         self._endpoints, self._told = {}, {}
+        await self._last.close()
         await self._names.close()
 
     def _follow(self, snapshot: Snapshot) -> bool:
@@ -122,6 +132,8 @@ class Resolving:
             before is not None and before.snapshot is self._snapshot and before.addresses is addresses
         ):
             return
+        if addresses is not (before.addresses if before is not None else None) and addresses:
+            self._last.changed()
         self.latest = Resolved(self._snapshot, addresses)
         self._publish(self.latest)
 

@@ -4,6 +4,7 @@ Point 8.
 """
 
 import json
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -161,6 +162,35 @@ def test_an_outage_of_the_name_server_takes_nothing_away_and_is_told(
     machine.server.means = {}  # which is not what the registry says: it still has them
     eventually_sync(lambda: set(problems()) == {"db", "late"}, "names that are gone to be told", TIMEOUT)
     assert told(daemon)["addresses"]["db"] == ["127.0.0.6"]
+
+
+def test_a_restart_during_an_outage_loses_nothing(
+    witness: Callable[[], Daemon], file_registry: Registry, machine: Machine
+) -> None:
+    """Point 8: the last answer stands, as the last snapshot does; whether the daemon was stopped or killed."""
+    _, write = file_registry
+    machine.server.means = {"db.test": ["127.0.0.5"]}
+    write("web/db", "db.test:80")
+    daemon = witness()
+    leads_to(daemon, db=["127.0.0.5"])
+    kept = daemon.run_dir.parent / "state" / "names.json"
+    eventually_sync(lambda: json.loads(kept.read_bytes()) == {"db.test": ["127.0.0.5"]}, "it to be kept", TIMEOUT)
+    machine.server.dead = True
+    daemon.stop(signal.SIGKILL)
+    another = witness()
+    leads_to(another, db=["127.0.0.5"])
+    assert another.stop() == 0
+    machine.server.dead = False
+    machine.server.means = {"db.test": ["127.0.0.6"]}
+    third = witness()
+    leads_to(third, db=["127.0.0.6"])
+    assert third.stop() == 0
+    assert json.loads(kept.read_bytes()) == {"db.test": ["127.0.0.6"]}
+    kept.write_text("[1")
+    machine.server.dead = True
+    broken = witness()
+    leads_to(broken, db=[])
+    assert "the remembered addresses cannot be read" in broken.log
 
 
 def test_a_thousand_names_without_a_name_server_pile_up_nothing(
