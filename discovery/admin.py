@@ -206,6 +206,7 @@ def _provider(each: ProvidingStatus) -> dict[str, Any]:
         "candidates": [_candidate(key, each) for key in sorted(each.runner.candidates)],
         "registered": len(each.registered),
         "problems": dict(each.runner.problems),
+        "skipped": dict(each.runner.skipped),
         "failures": each.runner.failures,
         "ready": each.ready,
         "healthy": each.problem is None,

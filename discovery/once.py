@@ -15,7 +15,7 @@ from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableErr
 from discovery.instances import Instances
 from discovery.model import Snapshot, diff
 from discovery.plugin import Candidate, Context, Inventory, Update
-from discovery.provider_runner import ProviderInstance, admit
+from discovery.provider_runner import ProviderInstance, admit, printable_lines
 from discovery.registry import Registry
 from discovery.resolving import Resolved
 from discovery.runner import Instance
@@ -24,10 +24,11 @@ from discovery.watcher import observe
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a provider finds now: every candidate, checked once, by key, and what is wrong, by name."""
+    """What a provider finds now: every candidate, checked once, by key; what is wrong, and what is skipped, by name."""
 
     candidates: Mapping[str, CandidateStatus]
     problems: Mapping[str, str]
+    skipped: Mapping[str, str]
 
 
 async def current_snapshot(registry: Registry, timeout: float) -> Snapshot:
@@ -108,8 +109,10 @@ async def survey(
     for instance in instances:
         try:
             async with asyncio.timeout(timeout):
-                candidates, problems = admit(await _first_inventory(instance, run_dir, log))
-            results[instance.name] = Survey(await _checked_once(candidates, log, timeout), problems)
+                inventory = await _first_inventory(instance, run_dir, log)
+            candidates, problems = admit(inventory)
+            checked = await _checked_once(candidates, log, timeout)
+            results[instance.name] = Survey(checked, problems, printable_lines(inventory.skipped))
         except TimeoutError:
             results[instance.name] = DiscoveryError(f"it has told nothing within {timeout:g} s")
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything

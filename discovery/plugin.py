@@ -205,10 +205,13 @@ class Inventory:
 
     `problems` is what is wrong with what was found, registered nevertheless or not, each named as its user knows it
     (`container web-1`), with the reason in a line. The core logs each once, and shows them for as long as they stand.
+    `skipped` is what was seen and left out on purpose, named in the same way, with the rule that did so: shown by
+    `--dry-run` and `/api/providers`, and logged at level debug.
     """
 
     candidates: tuple[Candidate, ...] = ()
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    skipped: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Provider(ABC, Generic[C]):

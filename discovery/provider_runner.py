@@ -25,11 +25,13 @@ class ProviderStatus(PluginStatus):
     """One provider as the core measures it.
 
     `candidates` is how each one's checks stand, by key; `problems` is what is wrong with what was found, by what
-    its user knows it as; `published` is whether a first set has been handed on.
+    its user knows it as; `skipped` is what was left out on purpose; `published` is whether a first set has been handed
+    on.
     """
 
     candidates: Mapping[str, CandidateStatus] = field(default_factory=lambda: MappingProxyType({}))
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    skipped: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     published: bool = False
 
 
@@ -150,6 +152,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             candidates, problems = admit(inventory)
             self._checker.set(candidates)
             self._tell(problems)
+            self._tell_skipped(printable_lines(inventory.skipped))
             self._inventory = inventory
         if self._status.error is not None:
             self._log.info("discovery works again", failures=self._failures.end())
@@ -165,6 +168,16 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             self._log.info("no longer a problem", what=what)
         self._report(problems=problems)
 
+    def _tell_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Log what is newly skipped, or by another rule, and keep it."""
+        before = self._status.skipped
+        for what, rule in skipped.items():
+            if before.get(what) != rule:
+                self._log.debug("skipped", what=what, rule=rule)
+        for what in before.keys() - skipped.keys():
+            self._log.debug("no longer skipped", what=what)
+        self._report(skipped=skipped)
+
     def _hand_on(self, backends: tuple[Backend, ...]) -> None:
         self._report(published=True)
         self._publish(backends)
@@ -175,7 +188,7 @@ def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str
 
     Of candidates that claim one key none is admitted, since which is meant nobody knows; equal ones are one.
     """
-    problems = {printable(what): printable(reason) for what, reason in inventory.problems.items()}
+    problems = dict(printable_lines(inventory.problems))
     claims: dict[str, dict[Candidate, None]] = {}
     for candidate in inventory.candidates:
         key = key_of(candidate.backend)
@@ -190,6 +203,11 @@ def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str
             problems[key] = f"{len(claimants)} different candidates have this key: {addresses}"
     admitted = tuple(claimant for claimants in claims.values() if len(claimants) == 1 for claimant in claimants)
     return admitted, MappingProxyType(problems)
+
+
+def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:
+    """What a provider tells by name, each name and each text on one line."""
+    return MappingProxyType({printable(what): printable(text) for what, text in told.items()})
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -206,7 +206,7 @@ async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
 
 
 def _print_survey(name: str, surveyed: "Survey") -> None:
-    """A line for each candidate, `+` if it would be registered and `-` if not, and `!` for each problem."""
+    """A line for each candidate, `+` if it would be registered and `-` if not, `!` for each problem, `~` if skipped."""
     from discovery.cli.records import backend_line
     from discovery.terminal import printable
 
@@ -217,3 +217,5 @@ def _print_survey(name: str, surveyed: "Survey") -> None:
         result(printable(f"{'+' if candidate.registered else '-'} {backend_line(candidate.backend)}{detail}"))
     for what, reason in surveyed.problems.items():
         result(printable(f"! {what}: {reason}"))
+    for what, rule in surveyed.skipped.items():
+        result(printable(f"~ {what}: {rule}"))

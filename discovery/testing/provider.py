@@ -108,8 +108,9 @@ class ProviderContract:
 
     def test_problems_are_single_lines(self) -> None:
         async def check(inventories: list[Inventory]) -> None:
-            for text in (text for inventory in inventories for pair in inventory.problems.items() for text in pair):
-                assert text, "a problem without a name or a reason"
+            told = [pair for each in inventories for pair in (*each.problems.items(), *each.skipped.items())]
+            for text in (text for pair in told for text in pair):
+                assert text, "a problem, or something skipped, without a name or a reason"
                 assert text.isprintable(), f"not one printable line: {text!r}"
 
         self._inspect(check)

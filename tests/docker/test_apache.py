@@ -202,3 +202,29 @@ class Load:
     def _number(self, pattern: str) -> int:
         found = re.search(pattern, self.said)
         return int(found[1]) if found else 0
+
+
+def test_a_skipped_container_is_named_with_the_rule_that_skipped_it(
+    docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
+) -> None:
+    """Point 18: in --dry-run, on the admin endpoint and in the debug log."""
+    docker_engine.run("web-1")
+    docker_engine.run("hidden", labels={"SERVICE_IGNORE": "1"})
+    other = docker_engine.run("other", "busybox")
+    rules = {
+        "container hidden": "SERVICE_IGNORE is set",
+        "container other": "its image 'busybox' is not one of Apache's, and it has no SERVICE_NAME",
+    }
+    dry = provide("--dry-run")
+    assert dry.process.wait(60) == 0
+    said = dry.log.splitlines()
+    assert said[0] == "# apache: 1 of 1 found would be registered"
+    assert {line for line in said if line.startswith("~")} == {f"~ {what}: {rule}" for what, rule in rules.items()}
+    daemon = provide(under=("env", "DISCOVERY_LOG_LEVEL=debug"))
+    registry.lists("web-1")
+    eventually_sync(lambda: daemon.provider("apache")["skipped"] == rules, timeout=20)
+    for what, rule in rules.items():
+        assert re.search(rf"skipped.*rule=.?{re.escape(rule)}.*what=.?{what}", daemon.log), daemon.log
+    other.stop(timeout=1)
+    eventually_sync(lambda: list(daemon.provider("apache")["skipped"]) == ["container hidden"], timeout=20)
+    assert daemon.stop() == 0

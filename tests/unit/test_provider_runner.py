@@ -192,6 +192,24 @@ def test_health_is_asked_and_a_raising_health_is_a_problem(tmp_path: Path) -> No
         eventually_sync(lambda: it.runner.status.problem is None)
 
 
+def test_what_is_skipped_is_kept_and_logged_once_for_debugging(tmp_path: Path) -> None:
+    """Point 18. It is no problem."""
+
+    def skipping(**rules: str) -> Inventory:
+        return Inventory((Candidate(backend(port=80)),), skipped=rules)
+
+    provider = finder(skipping(one="it is not ours", other="it is\npaused"))
+    with running(instance(provider), tmp_path) as it:
+        it.publishes(80)
+        assert it.runner.status.skipped == {"one": "it is not ours", "other": r"it is\npaused"}
+        provider.world.now = skipping(one="it is not ours")
+        eventually_sync(lambda: list(it.runner.status.skipped) == ["one"])
+        assert it.runner.status.problem is None
+        assert not it.runner.status.problems
+    assert [each["what"] for each in it.logged("skipped")] == ["one", "other"]
+    assert [each["what"] for each in it.logged("no longer skipped")] == ["other"]
+
+
 ids = st.sampled_from(["a", "b", "not an id", "c\n"])
 candidates = st.builds(lambda id_, port: Candidate(backend(id=id_, port=port)), ids, st.integers(0, 3))
 

@@ -1,6 +1,7 @@
 """What is registered of the containers that run. Pure: what Docker tells and the configuration in, candidates out."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from discovery.checks import Check, Outcome, Verdict
@@ -14,7 +15,7 @@ from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings, 
 from discovery_apache.container import Container
 from discovery_apache.conventions import CheckWish, Wishes, read, shown
 from discovery_apache.modstatus import StatusProbe
-from discovery_apache.selection import base_name, is_selected, missing, ports_of
+from discovery_apache.selection import base_name, is_selected, missing, ports_of, unselected
 
 _ABSENT = "it does not run; it is registered once it does"
 _PAUSED = "it is paused; it is registered once it goes on"
@@ -59,6 +60,25 @@ def claims_of(
     return claims, problems
 
 
+def skipped_of(containers: Iterable[Container], stopping: frozenset[str], config: ApacheConfig) -> dict[str, str]:
+    """The containers that run, and ports of others, that are left out on purpose, by name; and by which rule."""
+    docker = config.docker
+    if docker is None:
+        return {}
+    skipped = {}
+    for container in containers:
+        name = f"container {container.name}"
+        if reason := _skipped(container, container.id in stopping, docker):
+            skipped[name] = reason
+        elif docker.conventions:
+            with suppress(ValueError):  # that is a problem, and told as one
+                ports = ports_of(container, config, read(container.labels, container.env, 0).network)
+                ignored = [port for port in ports if read(container.labels, container.env, port).ignore]
+                for port in ignored:
+                    skipped[f"{name}, port {port}"] = f"SERVICE_{port}_IGNORE is set"
+    return skipped
+
+
 def settle(claims: Iterable[Claim]) -> tuple[tuple[Candidate, ...], dict[str, str]]:
     """The candidates, one for each key, and who else wanted it.
 
@@ -86,6 +106,19 @@ def status_check(page: HttpProbe, settings: StatusSettings, *, load: bool) -> Ch
         on_failure=settings.on_failure,
         weight_interval=settings.weight_interval,
     )
+
+
+def _skipped(container: Container, stops: bool, docker: DockerConfig) -> str | None:
+    """The rule by which nothing of a container is registered; None if something may be."""
+    if reason := unselected(container, docker):
+        return reason
+    if container.paused:
+        return "it is paused"
+    if stops and docker.on_stop == "withdraw":
+        return "it is being stopped, and 'docker.on_stop' is withdraw"
+    if docker.conventions and read(container.labels, container.env, 0).ignore:
+        return "SERVICE_IGNORE is set"
+    return None
 
 
 def _claims(

@@ -44,10 +44,14 @@ _REMIND = 60.0
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Every container that runs (paused ones among them), by name, and the ids of those that are being stopped."""
+    """Every container that runs (paused ones among them), by name, and the ids of those that are being stopped.
+
+    `others` run as well, but do not count.
+    """
 
     containers: tuple[Container, ...] = ()
     stopping: frozenset[str] = frozenset()
+    others: tuple[Container, ...] = ()
 
 
 class Engine:
@@ -265,6 +269,7 @@ class _Known:
         self.complete = False
         self._match = match
         self._containers: dict[str, Container] = {}
+        self._others: dict[str, Container] = {}
         self._kills: dict[str, dict[int, _Kill]] = {}
         self._turns = itertools.count(1)
         self._latest: dict[str, int] = {}
@@ -272,7 +277,7 @@ class _Known:
     @property
     def ids(self) -> frozenset[str]:
         """Those that were running."""
-        return frozenset(self._containers)
+        return frozenset((*self._containers, *self._others))
 
     def turn(self) -> int:
         """A number for an inspection that begins now: one that began later knows better."""
@@ -283,21 +288,22 @@ class _Known:
         if turn < self._latest.get(id_, 0):
             return
         self._latest[id_] = turn
-        before = self._containers.get(id_)
-        if container is None or not container.running or not self._match(container):
-            self._containers.pop(id_, None)
-            self.changed.set()
-        elif container != before:  # an equal one stays the same object, which makes views quick to compare
-            self._containers[id_] = container
-            self.changed.set()
+        for group, belongs in ((self._containers, True), (self._others, False)):
+            if container is None or not container.running or self._match(container) is not belongs:
+                if group.pop(id_, None) is not None:
+                    self.changed.set()
+            elif container != group.get(id_):  # an equal one stays the same object: views are quick to compare
+                group[id_] = container
+                self.changed.set()
 
     def died(self, id_: str, at: int) -> None:
         """It runs no more, whatever inspections under way may still say."""
         self._latest[id_] = self.turn()
-        container = self._containers.get(id_)
-        if container is not None and at >= container.started_at:
-            del self._containers[id_]
-            self.changed.set()
+        for group in (self._containers, self._others):
+            container = group.get(id_)
+            if container is not None and at >= container.started_at:
+                del group[id_]
+                self.changed.set()
 
     def killed(self, id_: str, number: int, at: int, since: float) -> None:
         """It was sent the signal `number`."""
@@ -323,8 +329,12 @@ class _Known:
                 until = max(_until(container, kills), default=now)
                 if until > now:
                     stopping[id_] = until
-        containers = sorted(self._containers.values(), key=lambda container: (container.name, container.id))
-        return View(tuple(containers), frozenset(stopping)), min(stopping.values(), default=None)
+        view = View(_by_name(self._containers), frozenset(stopping), _by_name(self._others))
+        return view, min(stopping.values(), default=None)
+
+
+def _by_name(containers: Mapping[str, Container]) -> tuple[Container, ...]:
+    return tuple(sorted(containers.values(), key=lambda container: (container.name, container.id)))
 
 
 def _until(container: Container, kills: Mapping[int, _Kill]) -> Iterator[float]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from discovery.addresses import Family, primary_address
 from discovery.plugin import Context, Inventory, Provider
 from discovery_apache.announce import Machine
-from discovery_apache.candidates import claims_of, settle
+from discovery_apache.candidates import claims_of, settle, skipped_of
 from discovery_apache.config import ApacheConfig
 from discovery_apache.container import Container
 from discovery_apache.engine import Engine, EngineError, View
@@ -102,4 +102,9 @@ class ApacheProvider(Provider[ApacheConfig]):
             problems["docker"] = self._outage
         elif self._following is not None and self._view is None:
             problems["docker"] = "the Docker engine does not answer"
-        return Inventory(candidates, MappingProxyType(problems))
+        skipped = skipped_of((*view.containers, *view.others), view.stopping, self.config)
+        return Inventory(
+            candidates,
+            MappingProxyType(problems),
+            MappingProxyType({name: rule for name, rule in skipped.items() if name not in problems}),
+        )

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from discovery_apache.announce import allowed, is_direct, not_published
 from discovery_apache.config import APACHE_PORT, ApacheConfig, DockerConfig
 from discovery_apache.container import Container
-from discovery_apache.conventions import asks_for_a_name, named_ports
+from discovery_apache.conventions import asks_for_a_name, named_ports, shown
 
 APACHE_IMAGES = ("httpd", "apache", "apache2", "httpd-2*", "php:*apache*")
 _SHORTEST_ID = 12
@@ -14,22 +14,37 @@ _WILDCARDS = frozenset("*?[")
 
 
 def is_selected(container: Container, docker: DockerConfig) -> bool:
-    """Whether the configuration means this container.
+    """Whether the configuration means this container: see `unselected`."""
+    return unselected(container, docker) is None
+
+
+def unselected(container: Container, docker: DockerConfig) -> str | None:
+    """The rule by which the configuration does not mean this container, in words; None if it does.
 
     Without `names`, `images` and `labelled` it means Apache's images, and containers that ask for a name by
     registrator's conventions and have Apache's port.
     """
     if docker.names or docker.images or docker.labelled:
-        return (
+        if (
             any(_is_named(container, pattern) for pattern in docker.names)
             or _is_of(container, docker.images)
             or any(_is_labelled(container, pattern) for pattern in docker.labelled)
-        )
+        ):
+            return None
+        given = [f"'docker.{key}'" for key in ("names", "images", "labelled") if getattr(docker, key)]
+        return f"it does not match {' or '.join(given)}"
     if _is_of(container, APACHE_IMAGES):
-        return True
+        return None
+    if not docker.conventions:
+        return f"its image {shown(container.image)} is not one of Apache's, and 'docker.conventions' is off"
+    if not asks_for_a_name(container.labels, container.env):
+        return f"its image {shown(container.image)} is not one of Apache's, and it has no SERVICE_NAME"
     there = {number for number, protocol in (*container.ports, *container.exposed) if protocol == "tcp"}
-    asks = docker.conventions and asks_for_a_name(container.labels, container.env)
-    return asks and not there.isdisjoint(docker.port or (APACHE_PORT,))
+    wanted = docker.port or (APACHE_PORT,)
+    if there.isdisjoint(wanted):
+        ports = ", ".join(map(str, wanted))
+        return f"its image {shown(container.image)} is not one of Apache's, and it does not expose port {ports}"
+    return None
 
 
 def missing(containers: Iterable[Container], docker: DockerConfig) -> Iterator[str]:

@@ -1,0 +1,66 @@
+"""Containers that are left out on purpose, each named with the rule that did so. Point 18."""
+
+from typing import Any
+
+import pytest
+
+from discovery_apache.candidates import skipped_of
+from discovery_apache.config import ApacheConfig
+from discovery_apache.container import Binding, Container
+
+
+def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
+    published = {(port, "tcp"): (Binding("0.0.0.0", 30000 + port),) for port in ports or (80,)}
+    return Container(f"{name:0<64}", name, image, running=True, **{"ports": published, **more})
+
+
+def skipped(which: Container, *, stopping: bool = False, **options: Any) -> dict[str, str]:
+    return skipped_of([which], frozenset({which.id} if stopping else ()), ApacheConfig.model_validate(options))
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "rule"),
+    [
+        (container(image="redis:7"), {}, "its image 'redis:7' is not one of Apache's, and it has no SERVICE_NAME"),
+        (
+            container(image="redis:7", labels={"SERVICE_NAME": "cache"}),
+            {"docker": {"conventions": False}},
+            "its image 'redis:7' is not one of Apache's, and 'docker.conventions' is off",
+        ),
+        (
+            container("web", "redis:7", 6379, labels={"SERVICE_NAME": "cache"}),
+            {},
+            "its image 'redis:7' is not one of Apache's, and it does not expose port 80",
+        ),
+        (container(), {"docker": {"names": ["shop-*"]}}, "it does not match 'docker.names'"),
+        (
+            container(),
+            {"docker": {"images": ["nginx"], "labelled": ["tier=web"]}},
+            "it does not match 'docker.images' or 'docker.labelled'",
+        ),
+        (container(labels={"SERVICE_IGNORE": "1"}), {}, "SERVICE_IGNORE is set"),
+        (container(paused=True), {}, "it is paused"),
+    ],
+)
+def test_a_container_is_named_with_the_rule(which: Container, options: dict[str, Any], rule: str) -> None:
+    assert skipped(which, **options) == {"container web": rule}
+
+
+def test_one_that_is_being_stopped_is_skipped_unless_it_drains() -> None:
+    assert skipped(container(), stopping=True) == {
+        "container web": "it is being stopped, and 'docker.on_stop' is withdraw"
+    }
+    assert skipped(container(), stopping=True, docker={"on_stop": "drain"}) == {}
+
+
+def test_a_port_is_named_where_the_container_s_others_are_registered() -> None:
+    labels = {"SERVICE_443_NAME": "tls", "SERVICE_443_IGNORE": "yes"}
+    assert skipped(container("web", "httpd", 80, 443, labels=labels)) == {
+        "container web, port 443": "SERVICE_443_IGNORE is set"
+    }
+
+
+def test_what_is_registered_or_cannot_be_is_not_skipped() -> None:
+    assert skipped(container()) == {}
+    assert skipped(container(ports={})) == {}  # a problem, which is told as one
+    assert skipped(container(image="redis"), docker=False, httpd={"site": {}}) == {}
