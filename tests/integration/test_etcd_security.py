@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 import trustme
 
 from discovery.codec import key_of
@@ -246,7 +247,9 @@ class TestTLS:
                 await follower.until(lambda: follower.records is not None, "the listing")
                 await (await opening).close()
 
-        asyncio.run(check())
+        with structlog.testing.capture_logs() as log:
+            asyncio.run(check())
+        assert any("certificate reloaded: trustme" in each["event"] for each in log)  # point 5
 
 
 def login(etcd: EmbeddedEtcd, user: str) -> str:

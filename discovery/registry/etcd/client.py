@@ -5,7 +5,10 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import structlog
+
 from discovery.backoff import delays
+from discovery.certificates import read_certificate
 from discovery.errors import ConfigError, RegistryUnavailableError
 from discovery.registry.etcd.connection import Connection, Stream
 from discovery.registry.etcd.failures import MemberUnavailableError, reason
@@ -20,6 +23,8 @@ _FIRST_DELAY: Final = 0.1
 _MOST_DELAY: Final = 1.0
 _MOST_CALL_DELAY: Final = 0.5  # a call is cheap, and a lease depends on it
 _GRACE_SECONDS = 5.0
+
+_log = structlog.get_logger("discovery.registry.etcd")
 
 
 def rounds(most: float = _MOST_DELAY) -> Iterator[float]:
@@ -78,12 +83,17 @@ class Client:
         """A new connection to a member, for its caller to close."""
         tls = self.settings.tls
         if tls is not None:
+            before = self._material
             try:
                 self._material = tls.read()
             except ConfigError:
                 # They were there at the start: someone is replacing them.
-                if self._material is None:
+                if before is None:
                     raise
+            if before is not None and self._material is not None:
+                texts = ((tls.ca, before.ca, self._material.ca), (tls.cert, before.cert, self._material.cert))
+                for file in [file for file, old, new in texts if file is not None and new != old]:
+                    _log.info(f"certificate reloaded: {read_certificate(file)}", file=str(file))
         return Connection(endpoint, self.tokens, self._material, tls.server_name if tls else None, self._targets)
 
     def none_answers(self, reasons: Mapping[str, str]) -> RegistryUnavailableError:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from discovery.certificates import Certificate, read_certificate
 from discovery.errors import ApplyError
 from discovery.files import FileWatch
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Update, Validation
@@ -40,6 +41,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._binds: frozenset[str] = frozenset()
         self._problems: frozenset[str] = frozenset()
         self._mappings: frozenset[str] = frozenset()
+        self._served: dict[Path, str] = {}
+        self._certificates: dict[Path, Certificate] = {}
 
     @property
     def resident(self) -> bool:
@@ -83,6 +86,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             raise
         self._binary, self._binds = binary, frozenset(rendered.binds)
         self._tell_mappings(rendered)
+        self._tell_certificates()
 
     async def preview(self, update: Update) -> str:
         """What would change in the configuration file, as a unified diff."""
@@ -196,6 +200,20 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def _tell_problems(self, rendered: Rendered) -> None:
         before, self._problems = self._problems, frozenset(rendered.problems)
         _tell([each for each in rendered.problems if each not in before], self.context.log.warning)
+
+    def _tell_certificates(self) -> None:
+        """Log which certificates are others than those that served before."""
+        paths = referenced_files(self.config)
+        before, self._served = self._served, self._digests.of(paths)
+        if self._served == before:
+            return
+        files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+        found = {file: certificate for file in files if (certificate := read_certificate(file)) is not None}
+        known, self._certificates = self._certificates, found
+        renewed = [
+            f"certificate reloaded: {each} ({file})" for file, each in found.items() if known.get(file, each) != each
+        ]
+        _tell(renewed, self.context.log.info)
 
     def _tell_mappings(self, rendered: Rendered) -> None:
         before, self._mappings = self._mappings, frozenset(rendered.mappings)
