@@ -1,7 +1,6 @@
 """A registry in this process's memory: for tests, and for trying plugins without a server."""
 
 import asyncio
-import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from discovery.codec import Record, decode, encode, key_of
 from discovery.errors import ConfigError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
-from discovery.registry.base import Delta, History, RegistryEvent, Reset, Stale
+from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
 from discovery.registry.url import RegistryURL
 
 
@@ -19,7 +18,8 @@ from discovery.registry.url import RegistryURL
 class _Watch:
     pending: deque[Delta] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    listed: History | None = None
+    losses: int | None = None
+    """How often the registry had lost its records when they were listed; None: they were not yet."""
 
 
 class MemoryRegistry:
@@ -37,7 +37,7 @@ class MemoryRegistry:
         self._holders: dict[str, MemoryLease] = {}
         self._watches: set[_Watch] = set()
         self._stale: str | None = None
-        self._history = History(uuid.uuid4().hex)
+        self._losses = 0
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "MemoryRegistry":
@@ -58,11 +58,12 @@ class MemoryRegistry:
                     if self._stale != told:
                         told = self._stale
                         yield Stale(told)
-                elif watch.listed is not self._history:
-                    watch.listed, told = self._history, None
+                elif watch.losses != self._losses:
+                    another = watch.losses is not None
+                    watch.losses, told = self._losses, None
                     watch.pending.clear()
                     leases = {key: holder.ttl for key, holder in self._holders.items()}
-                    yield Reset(self.revision, MappingProxyType(self.records.copy()), leases, self._history)
+                    yield Reset(self.revision, MappingProxyType(self.records.copy()), leases, another=another)
                 elif watch.pending:
                     told = None
                     yield watch.pending.popleft()
@@ -103,7 +104,7 @@ class MemoryRegistry:
     def lose(self) -> None:
         """Lose every record and lease, as a server does whose data directory is removed; revisions begin again."""
         holders, self._holders = set(self._holders.values()), {}
-        self.records, self.revision, self._history = {}, 1, History(uuid.uuid4().hex)
+        self.records, self.revision, self._losses = {}, 1, self._losses + 1
         for holder in holders:
             holder.lose("the registry has lost its records")
         self._wake()

@@ -1,0 +1,115 @@
+"""Point 3. `discovery release`, and a directory that is not mounted when the daemon starts."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from discovery.testing import eventually_sync
+
+CONSUMER = """
+from discovery import hookimpl
+
+@hookimpl
+def discovery_backends_changed(changes, snapshot):
+    pass
+"""
+
+
+def release(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "discovery", "release", *arguments],
+        env={**os.environ, "DISCOVERY_RUN_DIR": str(run_dir)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def services(daemon: Any) -> set[str]:
+    return set(daemon.get("/api/snapshot")[1].get("services", {}))
+
+
+def test_a_directory_that_is_not_mounted_at_the_start_takes_nothing_out_of_service(
+    tmp_path: Path,
+    start_daemon: Any,
+    install_plugin: Callable[..., None],
+    file_registry: tuple[str, Callable[[str, str], None]],
+) -> None:
+    """Point 3. A first start believes an empty directory; one that knows records holds them, over restarts too."""
+    install_plugin("notified", CONSUMER)
+    url, write = file_registry
+    root, run_dir = tmp_path / "registry", tmp_path / "run"
+    arguments = ("--plugin", "notified", "--registry", url)
+    first = start_daemon(*arguments, run_dir=run_dir)
+    eventually_sync(first.is_ready, timeout=60)
+    assert services(first) == set()
+    for name in ("web", "db", "old"):
+        write(f"{name}/b1", "10.0.0.1:80")
+    eventually_sync(lambda: len(services(first)) == 3, timeout=60)
+    # A removal that is seen is believed.
+    (root / "old" / "b1").unlink()
+    eventually_sync(lambda: services(first) == {"web", "db"}, timeout=60)
+    assert first.stop() == 0
+    root.rename(tmp_path / "unmounted")
+    root.mkdir()
+    for _ in range(2):
+        daemon = start_daemon(*arguments, run_dir=run_dir)
+        eventually_sync(daemon.is_ready, timeout=60)
+        assert services(daemon) == {"web", "db"}
+        status, health = daemon.get("/healthz")
+        assert status == 200
+        assert health["registry"]["held"]["count"] == 2
+        assert "removals are not believed" in daemon.log
+        assert daemon.stop() == 0
+    daemon = start_daemon(*arguments, run_dir=run_dir)
+    eventually_sync(daemon.is_ready, timeout=60)
+    root.rmdir()
+    (tmp_path / "unmounted").rename(root)
+    eventually_sync(lambda: daemon.get("/healthz")[1]["registry"]["held"]["count"] == 0, timeout=60)
+    assert services(daemon) == {"web", "db"}
+    assert "no removal is held any more" in daemon.log
+
+
+def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
+    tmp_path: Path,
+    start_daemon: Any,
+    install_plugin: Callable[..., None],
+    file_registry: tuple[str, Callable[[str, str], None]],
+) -> None:
+    """Point 3."""
+    install_plugin("notified", CONSUMER)
+    url, write = file_registry
+    root, run_dir = tmp_path / "registry", tmp_path / "run"
+    nobody = release(run_dir)
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    assert "--run-dir" in nobody.stderr
+    assert release(run_dir, "a/b").returncode == 2
+    assert release(run_dir, "--nonsense").returncode == 2
+    assert "discovery release web" in release(run_dir, "--help").stdout
+    for name in ("web", "db"):
+        write(f"{name}/b1", "10.0.0.1:80")
+    arguments = ("--plugin", "notified", "--registry", url)
+    first = start_daemon(*arguments, run_dir=run_dir)
+    eventually_sync(lambda: services(first) == {"web", "db"}, timeout=60)
+    nothing = release(run_dir, "--json")
+    assert (nothing.returncode, json.loads(nothing.stdout)) == (0, {"released": []})
+    assert first.stop() == 0
+    root.rename(tmp_path / "unmounted")
+    root.mkdir()
+    daemon = start_daemon(*arguments, run_dir=run_dir)
+    eventually_sync(daemon.is_ready, timeout=60)
+    assert release(run_dir, "web").stdout == "web/b1\n"
+    eventually_sync(lambda: services(daemon) == {"db"}, timeout=60)
+    done = release(run_dir, "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"released": ["db/b1"]})
+    assert services(daemon) == set()
+    assert daemon.stop() == 0
+    # What was released stays so.
+    again = start_daemon(*arguments, run_dir=run_dir)
+    eventually_sync(again.is_ready, timeout=60)
+    assert services(again) == set()
