@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.checks import Check, Outcome, Verdict
 from discovery.codec import key_of
 from discovery.errors import describe
+from discovery.limits import descriptor_limit
 from discovery.model import Backend
 from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe
@@ -24,6 +25,8 @@ from discovery.verdicts import Standing, as_registered, judge
 _BETWEEN_STARTS = 0.002
 _ALL_STARTED = 1.0
 _LONGEST_DETAIL = 200
+_LEAST_SLOTS = 64
+_DESCRIPTORS_PER_SLOT = 8  # a probe by command has three; the rest is for everything else
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +52,24 @@ class Checker:
         log: FilteringBoundLogger,
         *,
         patience: float = 5.0,
-        concurrency: int = 64,
+        concurrency: int | None = None,
     ) -> None:
-        """Begin with nothing. At most `concurrency` probes run at a time, those of what fails in three quarters."""
+        """Begin with nothing.
+
+        At most `concurrency` probes run at a time, those of what fails in three quarters. By default there is room for
+        one of every check, so that none waits for others that hang, as far as the limit on open descriptors permits.
+        """
         self._publish = publish
         self._log = log
         self._patience = patience
-        self._slots = asyncio.Semaphore(concurrency)  # serves in the order of asking
-        self._slots_of_failing = asyncio.Semaphore(max(1, concurrency * 3 // 4))
+        self._grows = concurrency is None
+        self._concurrency = _LEAST_SLOTS if concurrency is None else concurrency
+        self._slots = asyncio.Semaphore(self._concurrency)  # serves in the order of asking
+        self._slots_of_failing = asyncio.Semaphore(_share_of_failing(self._concurrency))
         self._entries: dict[str, _Entry] = {}
         self._awaited: frozenset[str] | None = None  # keys without which nothing is published; None before any set
         self._published: tuple[Backend, ...] | None = None
+        self._unstarted = False
         self._wake = asyncio.Event()
 
     def set(self, candidates: Iterable[Candidate]) -> None:
@@ -78,14 +88,16 @@ class Checker:
                     entry.drop()
                 entry = self._entries[key] = _Entry(key, candidate, self._log)
             entry.take(candidate)
+        self._entries = dict(sorted(self._entries.items()))  # here, and not at each of very many outcomes
         if self._awaited is None:
             self._awaited = frozenset(wanted)
+        self._unstarted = True
         self._wake.set()
 
     @property
     def status(self) -> Mapping[str, CandidateStatus]:
         """How each candidate is, by its key in the registry; from any thread."""
-        return {key: entry.status for key, entry in sorted(self._entries.copy().items())}
+        return {key: entry.status for key, entry in self._entries.copy().items()}
 
     async def run(self) -> None:
         """Check, and publish, until cancelled. Once only."""
@@ -96,7 +108,9 @@ class Checker:
                     await self._wake.wait()
                     self._wake.clear()
                     patience = patience or asyncio.get_running_loop().call_later(self._patience, self._wait_no_longer)
-                    self._start(tasks)
+                    if self._unstarted:
+                        self._unstarted = False
+                        self._start(tasks)
                     self._publish_differences()
         finally:
             if patience is not None:
@@ -104,10 +118,22 @@ class Checker:
 
     def _start(self, tasks: asyncio.TaskGroup) -> None:
         """Start what does not run yet, one after the other rather than all at once."""
+        self._make_room()
         new = [(entry, check) for entry in self._entries.values() for check in entry.not_running()]
         between = min(_BETWEEN_STARTS, _ALL_STARTED / max(len(new), 1))
         for place, (entry, check) in enumerate(new):
             entry.tasks[check] = tasks.create_task(self._follow(entry, check, place * between))
+
+    def _make_room(self) -> None:
+        """Have a slot for each check. Room that was needed once is kept."""
+        checks = sum(len(entry.standings) for entry in self._entries.values())
+        wanted = min(checks, descriptor_limit() // _DESCRIPTORS_PER_SLOT)
+        if self._grows and wanted > self._concurrency:
+            before, self._concurrency = self._concurrency, wanted
+            for _ in range(wanted - before):
+                self._slots.release()
+            for _ in range(_share_of_failing(wanted) - _share_of_failing(before)):
+                self._slots_of_failing.release()
 
     async def _follow(self, entry: "_Entry", check: Check, delay: float) -> None:
         """Run one check of one candidate again and again, one run at a time."""
@@ -144,7 +170,7 @@ class Checker:
         )
         if self._awaited:
             return
-        backends = tuple(entry.status.backend for _, entry in sorted(self._entries.items()) if entry.status.registered)
+        backends = tuple(entry.status.backend for entry in self._entries.values() if entry.status.registered)
         if backends != self._published:
             self._published = backends
             self._publish(backends)
@@ -209,6 +235,10 @@ class _Entry:
             self._log.info("check says draining", key=self._key, reason=detail)
         elif before is not None:  # else nothing is remarkable
             self._log.info("check passing", key=self._key)
+
+
+def _share_of_failing(slots: int) -> int:
+    return max(1, slots * 3 // 4)
 
 
 def _begin(check: Check) -> Standing:

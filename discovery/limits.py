@@ -7,6 +7,12 @@ _MOST_DESCRIPTORS = 1 << 20
 """There are programs, our children among them, that close every descriptor up to the limit one by one."""
 
 
+def descriptor_limit() -> int:
+    """How many descriptors this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
 def raise_descriptor_limit() -> int:
     """Raise the limit on open descriptors as far as this user may; return it. Children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

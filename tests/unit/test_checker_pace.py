@@ -1,6 +1,7 @@
 """When the checker checks, on a clock that jumps."""
 
 import asyncio
+import resource
 import selectors
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -49,6 +50,50 @@ def test_a_thousand_candidates_are_never_probed_in_one_burst() -> None:
     for at in range(600):
         tenth = sum(at / 10 <= start < (at + 1) / 10 for start in starts)
         assert tenth <= 150, f"{tenth} in the tenth of a second at {at / 10} s"
+
+
+def test_a_mass_hang_is_noticed_as_soon_as_a_single_one() -> None:
+    """Point 28. With 64 slots for 2,000 candidates it took minutes."""
+
+    async def hang() -> None:
+        await asyncio.sleep(3600 if hanging else 0.001)
+
+    hanging = False
+    probe = Scripted(wait=hang)
+
+    async def main() -> None:
+        nonlocal hanging
+        async with checking(*(candidate(Check(probe), port=n) for n in range(1, 2001))) as (_, published):
+            await asyncio.sleep(2)
+            assert len(published[-1]) == 2000
+            hanging = True
+            check = Check(probe)
+            await asyncio.sleep(check.fall * (check.interval + check.timeout))
+            assert published[-1] == ()
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    try:
+        on_a_clock_that_jumps(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_probes_leave_descriptors_for_everything_else() -> None:
+    """Point 28."""
+    probe = Scripted(wait=lambda: asyncio.sleep(3600))
+
+    async def main() -> None:
+        async with checking(*(candidate(Check(probe), port=n) for n in range(1, 2001))):
+            await asyncio.sleep(2)
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
+    try:
+        on_a_clock_that_jumps(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert 64 < probe.most_under_way <= 1024 / 4
 
 
 def test_the_interval_is_kept() -> None:
