@@ -154,6 +154,7 @@ def _registry(status: DaemonStatus) -> dict[str, Any]:
         "url": status.registry,
         "connected": status.connected,
         "stale": status.stale,
+        "alarms": status.alarms,
         "revision": status.snapshot.revision if status.snapshot else None,
         "snapshot_age_seconds": _rounded(status.snapshot_age),
         "snapshot_from_disk": status.snapshot_from_disk,

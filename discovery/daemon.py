@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import plugins, systemd
 from discovery.admin import Admin
+from discovery.alarms import Alarms
 from discovery.config import Settings
 from discovery.errors import CannotStartError, ConfigError, describe
 from discovery.files import FileWatch
@@ -63,6 +64,7 @@ class Daemon:
         self._providers: dict[str, Providing] = {}
         self._resolving = Resolving(log, self._offer)
         self._following = Following(log, self._resolving.take, self._wake)
+        self._alarms = Alarms(log)
         self._inheritance = Inheritance()
         self._replace = replace
         self._counter = Counter(
@@ -93,6 +95,7 @@ class Daemon:
             snapshot_time=following.snapshot_time,
             snapshot_from_disk=following.from_disk,
             stale=following.stale,
+            alarms=self._alarms.raised,
             resets=following.resets,
             addresses=self._resolving.latest.addresses if self._resolving.latest is not None else {},
             unresolved=self._resolving.problems,
@@ -137,6 +140,7 @@ class Daemon:
                 watch.close()
             reloads.cancel()
             await asyncio.wait({reloads}, timeout=CLOSE_DEADLINE)
+            self._alarms.stop()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
             await asyncio.gather(self._stop_instances(list(self._consumers), list(self._providers)), self._unfollow())
             await self._close(self._registry)
@@ -205,6 +209,7 @@ class Daemon:
         for provider in providers:
             provider.leave()
         joins = [provider.join(provider.stop_seconds) for provider in providers]
+        self._alarms.stop()
         await asyncio.gather(self._unfollow(), self._stop_admin(), *joins)
         await self._close(self._registry)
         sockets = [*self._inheritance.take()]
@@ -229,6 +234,7 @@ class Daemon:
 
     async def _become(self, instances: Instances) -> list[str]:
         """Run these too, on the registry as it is now; return the names of those that are not as they were."""
+        self._alarms.follow(self._registry)
         consumers = [name for name, instance in instances.consumers.items() if self._consume(name, instance)]
         if self._consumers:
             settings = self._settings

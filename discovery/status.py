@@ -23,7 +23,8 @@ from discovery.runner import ConsumerStatus
 class DaemonStatus:
     """The registry as followed, every consumer and every provider. Instants are `time.monotonic()`.
 
-    `followed` is whether a consumer asks for the registry to be followed at all; `stale` is why it cannot be now.
+    `followed` is whether a consumer asks for the registry to be followed at all; `stale` is why it cannot be now;
+    `alarms` is what is wrong with it although it can.
     `snapshot_from_disk` marks a snapshot that an earlier run remembered and this one has not yet seen confirmed;
     `snapshot_time` is when it was last known to be true. `addresses` are those of backends that are registered by host
     name, `unresolved` is what is wrong with the names, by the backends' services and ids. `held` are the records in
@@ -36,6 +37,7 @@ class DaemonStatus:
     snapshot_time: float | None = None
     snapshot_from_disk: bool = False
     stale: str | None = None
+    alarms: tuple[str, ...] = ()
     resets: int = 0
     addresses: Addresses = field(default_factory=lambda: MappingProxyType({}))
     unresolved: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
@@ -102,6 +104,7 @@ def _metrics(status: DaemonStatus) -> Iterator[Metric]:
     for cause in Cause:
         held.add_metric((cause.value,), causes.count(cause))
     yield held
+    yield GaugeMetricFamily("discovery_registry_alarms", "Alarms that the registry raises", value=len(status.alarms))
     snapshot = status.snapshot
     if snapshot is not None:
         yield GaugeMetricFamily(

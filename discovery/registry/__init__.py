@@ -1,6 +1,16 @@
 """Where backends are recorded: the protocol every registry implements, and how one is opened by URL."""
 
-from discovery.registry.base import Delta, History, Lease, Registry, RegistryEvent, Reset, Stale, TellsWhenFree
+from discovery.registry.base import (
+    Delta,
+    History,
+    Lease,
+    Registry,
+    RegistryEvent,
+    Reset,
+    Stale,
+    TellsAlarms,
+    TellsWhenFree,
+)
 from discovery.registry.schemes import RegistryFactory, open_registry
 from discovery.registry.url import RegistryURL
 
@@ -14,6 +24,7 @@ __all__ = [
     "RegistryURL",
     "Reset",
     "Stale",
+    "TellsAlarms",
     "TellsWhenFree",
     "open_registry",
 ]

@@ -3,7 +3,7 @@
 Keys are relative to the registry's prefix: `<service>/<id>`. Values are bytes; `discovery.codec` reads and writes them.
 """
 
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -118,6 +118,14 @@ class TellsWhenFree(Protocol):
         Returns at once if one is free already. It may return without reason, and it need not notice everything: the
         registrar puts again after a TTL in any case. Raises as `put` does if the keys cannot be watched.
         """
+
+
+@runtime_checkable
+class TellsAlarms(Protocol):
+    """What a `Registry` may offer besides: to tell what is wrong with it although it can be followed."""
+
+    async def alarms(self) -> Sequence[str]:
+        """A line for each, with the way out; none if all is well. Raises RegistryError if that is not known now."""
 
 
 class Registry(Protocol):

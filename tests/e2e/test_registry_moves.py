@@ -1,11 +1,9 @@
 """A registry that is reached by a host name, and whose name leads to another address."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -110,30 +108,17 @@ def test_living_backends_stay_when_the_registry_moves(
             under=under,
         )
         eventually_sync(lambda: copy.read_text() == "10.0.0.1:80", "the backend to be registered and seen", timeout=60)
-        lease = remaining(etcd, history)
         if move == "not to be looked up":
             lead(hosts, NAME, None)
             old.send(signal.SIGTERM)
             old.process.wait()
-            moved = time.monotonic()
             stack.enter_context(forwarding(FIRST, port, etcd))
         else:
             stack.enter_context(forwarding(SECOND, port, etcd))
             lead(hosts, NAME, SECOND)
             old.send(signal.SIGSTOP if move == "silent" else signal.SIGTERM)
-            moved = time.monotonic()
 
-        def renewed() -> bool:
-            return remaining(etcd, history) + time.monotonic() - moved > lease + 2
-
-        eventually_sync(renewed, "the lease to be renewed at the new address", timeout=3 * TTL)
+        history.renews("web/a", timeout=3 * TTL)
         etcd.ctl("put", f"{history.prefix}/web/b", '{"host": "10.0.0.2", "port": 80}')
         eventually_sync(lambda: copy.read_text() == "10.0.0.1:80 10.0.0.2:80", "the change", timeout=60)
         assert [change.key for change in history.changes if change.value is None] == []
-
-
-def remaining(etcd: EmbeddedEtcd, history: RegistryHistory) -> float:
-    """Seconds for which the lease of the registered record lasts yet."""
-    record = json.loads(etcd.ctl("get", f"{history.prefix}/web/a", "--write-out=json"))["kvs"][0]
-    told = json.loads(etcd.ctl("lease", "timetolive", f"{record['lease']:x}", "--write-out=json"))
-    return float(told["ttl"])

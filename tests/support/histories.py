@@ -39,6 +39,8 @@ class RegistryHistory:
     etcd: EmbeddedEtcd
     prefix: str = field(default_factory=lambda: f"/{uuid.uuid4().hex[:8]}")
     changes: list[Change] = field(default_factory=list)
+    login: tuple[str, ...] = ()
+    """etcdctl's flags for a user."""
 
     @property
     def url(self) -> str:
@@ -93,10 +95,26 @@ class RegistryHistory:
             json.loads(self.etcd.ctl("endpoint", "status", "--write-out=json"))[0]["Status"]["header"]["revision"]
         )
 
+    def lease_left(self, key: str) -> float:
+        """Seconds for which the lease of a record lasts, as etcd answers at this moment."""
+        options = (*self.login, "--write-out=json")
+        record = json.loads(self.etcd.ctl("get", f"{self.prefix}/{key}", *options))["kvs"][0]
+        lease = json.loads(self.etcd.ctl("lease", "timetolive", f"{record['lease']:x}", *options))
+        return float(lease["ttl"])
+
+    def renews(self, key: str, timeout: float = 60) -> None:
+        """Wait until the lease of a record has been renewed since now."""
+        began, left = time.monotonic(), self.lease_left(key)
+        eventually_sync(
+            lambda: self.lease_left(key) + time.monotonic() - began > left + 1.5,
+            f"the lease of {key} to be renewed",
+            timeout=timeout,
+        )
+
     def __enter__(self) -> Self:
         command = [find_program("etcdctl"), f"--endpoints={self.etcd.endpoint}", "watch", "--prefix", f"{self.prefix}/"]
         self._process = subprocess.Popen(
-            [*map(str, command), "--rev=1", "--write-out=json"],
+            [*map(str, command), "--rev=1", "--write-out=json", *self.login],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from discovery.errors import RegistryError
+from discovery.registry.etcd.certificates import expired
 from discovery.registry.etcd.failures import MemberUnavailableError, TokenExpiredError, failure
 from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
@@ -138,6 +139,12 @@ class Connection:
 
     def _failure(self, error: grpc.aio.AioRpcError) -> RegistryError:
         reported = failure(self.endpoint, error)
+        refused = "our certificate" in str(reported) or "closed the connection" in str(reported)
+        if refused and self._tls is not None and (when := expired(self._tls.cert)):
+            return MemberUnavailableError(
+                f"etcd {self.endpoint}: it refuses our certificate, which expired on {when}: replace the files of"
+                " ?cert=FILE&key=FILE"
+            )
         if self._answered or "closed the connection" not in str(reported):
             return reported
         if self._tls is None:

@@ -1,8 +1,12 @@
 """What went wrong, in the words of discovery.errors: one line that names the member and the way out."""
 
+import re
+from collections.abc import Iterator
+
 import grpc
 
 from discovery.errors import AccessDeniedError, LeaseLostError, RegistryError, RegistryUnavailableError
+from discovery.registry.etcd.messages import Message
 from discovery.registry.url import PASSWORD_VARIABLE
 
 _ELSEWHERE = frozenset(
@@ -23,6 +27,8 @@ _MEANINGS = (
     ("connection refused", "connection refused: is etcd running there?"),
     ("http/2", "it does not speak gRPC: is that the client port of an etcd?"),
     ("http2 header", "it does not speak gRPC: is that the client port of an etcd?"),
+    ("certificate has expired", "its certificate has expired: replace it there"),
+    ("certificate is not yet valid", "its certificate is not valid yet: is the time right, here and there?"),
     ("certificate_verify_failed", "its certificate is not trusted: give its authority's by ?ca=FILE"),
     ("certificate verify failed", "its certificate is not trusted: give its authority's by ?ca=FILE"),
     ("hostname verification", "its certificate is for another name: see ?server_name=NAME"),
@@ -42,6 +48,12 @@ _MEANINGS = (
     ("unreachable", "the network is unreachable"),
     ("no route", "there is no route to it"),
 )
+_ALARM = re.compile(r"alarm:(\w+)")
+_NO_SPACE = "out of space: compact and defragment it, then disarm its alarm"
+_ALARMS = {
+    "NOSPACE": f"alarm NOSPACE: no record is written, those that stand are kept; it is {_NO_SPACE}",
+    "CORRUPT": "alarm CORRUPT: members differ; restore the cluster from a backup, or replace the member that is wrong",
+}
 
 
 class MemberUnavailableError(RegistryUnavailableError):
@@ -98,7 +110,7 @@ def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> Regist
     if "lease already exists" in text:
         return LeaseExistsError(f"{where}: the lease is already granted")
     if "space exceeded" in text:
-        return RegistryError(f"{where} is out of space: compact and defragment it, then disarm its alarm")
+        return RegistryError(f"{where} is {_NO_SPACE}")
     if code is None or code in _ELSEWHERE or "too many requests" in text:
         return MemberUnavailableError(f"{where}: {_meaning(details)}")
     return RegistryError(f"{where} refused: {_one_line(details)}")
@@ -107,6 +119,12 @@ def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> Regist
 def reason(endpoint: str, error: RegistryError) -> str:
     """What `error` says of the member at `endpoint`, without its name."""
     return str(error).removeprefix(f"etcd {endpoint}").removeprefix(":").strip()
+
+
+def alarms_of(status: Message) -> Iterator[str]:
+    """What a member's answer about its status says of the alarms that are raised in the cluster."""
+    raised = {alarm for text in status.errors for alarm in _ALARM.findall(text)}
+    yield from (_ALARMS.get(alarm, f"alarm {alarm}") for alarm in sorted(raised))
 
 
 def _meaning(details: str) -> str:

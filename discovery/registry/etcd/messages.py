@@ -54,6 +54,9 @@ message LeaseKeepAliveResponse { ResponseHeader header = 1; int64 ID = 2; int64 
 message LeaseTimeToLiveRequest { int64 ID = 1; }
 message LeaseTimeToLiveResponse { ResponseHeader header = 1; int64 ID = 2; int64 TTL = 3; int64 grantedTTL = 4; }
 
+message StatusRequest {}
+message StatusResponse { ResponseHeader header = 1; repeated string errors = 8; }
+
 message AuthenticateRequest { string name = 1; string password = 2; }
 message AuthenticateResponse { ResponseHeader header = 1; string token = 2; }
 """
@@ -113,6 +116,7 @@ LeaseGrantRequest = _classes["LeaseGrantRequest"]
 LeaseRevokeRequest = _classes["LeaseRevokeRequest"]
 LeaseKeepAliveRequest = _classes["LeaseKeepAliveRequest"]
 LeaseTimeToLiveRequest = _classes["LeaseTimeToLiveRequest"]
+StatusRequest = _classes["StatusRequest"]
 AuthenticateRequest = _classes["AuthenticateRequest"]
 
 
@@ -139,6 +143,7 @@ LEASE_GRANT: Final = _method("Lease", "LeaseGrant")
 LEASE_REVOKE: Final = _method("Lease", "LeaseRevoke")
 LEASE_KEEP_ALIVE: Final = _method("Lease", "LeaseKeepAlive", streaming=True)
 LEASE_TIME_TO_LIVE: Final = _method("Lease", "LeaseTimeToLive")
+STATUS: Final = _method("Maintenance", "Status")
 AUTHENTICATE: Final = _method("Auth", "Authenticate")
 
 

@@ -5,7 +5,9 @@ from weakref import WeakSet
 
 from discovery.registry.base import RegistryEvent
 from discovery.registry.etcd.client import Client
+from discovery.registry.etcd.failures import alarms_of
 from discovery.registry.etcd.lease import EtcdLease
+from discovery.registry.etcd.messages import STATUS, StatusRequest
 from discovery.registry.etcd.settings import Settings
 from discovery.registry.etcd.watch import Timing, Watch
 from discovery.registry.url import RegistryURL
@@ -35,6 +37,13 @@ class EtcdRegistry:
         lease = await EtcdLease.open(self._client, self._settings.prefix, owner, ttl)
         self._leases.add(lease)
         return lease
+
+    async def alarms(self) -> tuple[str, ...]:
+        """The cluster's alarms, as a member knows them, and a client certificate of ours that has expired."""
+        tls = self._settings.tls
+        alarms = () if tls is None else tls.alarms()
+        status = await self._client.call(STATUS, StatusRequest())
+        return (*alarms, *(f"etcd {self._settings}: {what}" for what in alarms_of(status)))
 
     async def close(self) -> None:
         """Release connections. Idempotent; open leases are no longer kept alive, but not withdrawn either."""

@@ -5,10 +5,12 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from discovery.errors import AccessDeniedError, ConfigError
+from discovery.registry.etcd.certificates import expired
 from discovery.registry.url import PASSWORD_VARIABLE, RegistryURL
 
 DEFAULT_PORT = 2379
@@ -47,6 +49,13 @@ class TLS:
             _pem("cert", self.cert, b"CERTIFICATE-----"),
             _pem("key", self.key, b"PRIVATE KEY-----"),
         )
+
+    def alarms(self) -> tuple[str, ...]:
+        """That the client certificate has expired, if it has: connections that stand do not show it."""
+        with suppress(ConfigError):
+            if when := expired(self.read().cert):
+                return (f"etcd: the certificate cert={self.cert} expired on {when}: replace it and its key",)
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
