@@ -233,7 +233,8 @@ class Managed:
 
     async def _save_states(self, text: str) -> None:
         try:
-            states = still_wanted(await self._control.server_states(), text) if self.running else NO_STATES
+            reachable = self.running and self._socket.exists()  # a socket that is removed is not waited for
+            states = still_wanted(await self._control.server_states(), text) if reachable else NO_STATES
             # Worth nothing after a crash of the machine, so that the disk need not be waited for.
             temporary = self._state_file.with_suffix(".new")
             temporary.touch(0o600)
