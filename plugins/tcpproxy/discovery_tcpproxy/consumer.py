@@ -155,10 +155,12 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         found = await adopt(self.context.run_dir, self.context.log)
         modes = _modes(self.config)
         for bind, sock in [each for one in found for each in one.sockets.items()]:
-            if bind in self._listening:
-                sock.close()  # the workers share it
-            else:
-                self._listening[bind] = adopted(bind, sock, modes.get(bind))
+            # The workers share it, and systemd passes it once more.
+            inherited = take(self.context.inherited, bind, modes.get(bind))
+            if bind in self._listening or inherited is not None:
+                sock.close()
+            if bind not in self._listening:
+                self._listening[bind] = inherited or adopted(bind, sock, modes.get(bind))
         await self._workers.adopt(one.worker for one in found)
 
     async def _look_up_own(self) -> None:

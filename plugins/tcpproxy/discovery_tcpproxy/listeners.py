@@ -59,7 +59,7 @@ def open_listener(name: str, bind: str, mode: int) -> Listening:
         ) from None
 
 
-def take(inherited: Iterable[socket.socket], bind: str, mode: int) -> Listening | None:
+def take(inherited: Iterable[socket.socket], bind: str, mode: int | None) -> Listening | None:
     """The socket among `inherited` that listens on `bind`, taken out of it; None if there is none."""
     for candidate in inherited:
         if address_of(candidate) != bind:
