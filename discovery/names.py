@@ -41,8 +41,8 @@ class Names:
 
     All addresses of both families are given. Of several the first is one that takes connections at the endpoint's port,
     if any does; it stays the first for as long as that holds, so that rotating answers move no traffic. What was found
-    stands while a name cannot be looked up. Names that are new, that led somewhere, that led nowhere, and those in the
-    hosts file are looked up on different threads (64 together): many names whose servers do not answer delay no others.
+    stands while a name cannot be looked up. New names, names whose servers answered last, or did not, and names of the
+    hosts file are looked up on different threads (40 together): many whose servers do not answer delay no others.
     """
 
     def __init__(self, changed: Callable[[], None], every: float = EVERY) -> None:
@@ -57,9 +57,9 @@ class Names:
         self._shown: Addresses | None = None
         self._problems: dict[str, str] = {}
         self._new = Lookups(16, newest_first=True)
-        self._good = Lookups(16)
-        self._bad = Lookups(24)
-        self._local = Lookups(8)
+        self._answered = Lookups(8)
+        self._unanswered = Lookups(12)
+        self._local = Lookups(4)
         self._hosts: tuple[int, frozenset[str]] = 0, frozenset()
         self.remembered: Mapping[str, tuple[str, ...]] = {}
         """What an earlier run found: the last answer of a name that cannot be looked up yet."""
@@ -170,9 +170,10 @@ class Names:
                 lookup = self._local
             try:
                 name.found = _merged(name.found, [address for _, address in await lookup(name.host)])
+                lookup = self._answered
             except OSError as error:
                 problem = _explained(name.host, error, name.found)
-            lookup = self._bad if problem else self._good
+                lookup = self._unanswered if error.errno == socket.EAI_AGAIN else self._answered
             await self._order(name)
             if self._problems.get(name.host) != problem:
                 if problem is None:

@@ -43,7 +43,7 @@ def site() -> Iterator[Serve]:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = ThreadingHTTPServer((host, port or free_port()), Handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server.server_port
