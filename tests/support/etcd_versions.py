@@ -11,10 +11,12 @@ itself asks for `etcd_program` and gives it to them: `EmbeddedEtcd(program=etcd_
 
     @pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 
-Where a version is missing, its tests are skipped with the reason, or fail in CI.
+Where a version is missing, its tests are skipped with the reason, or fail in CI. Run as a program, this file prints the
+etcd that the seed chooses for tests that ask for no version.
 """
 
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from pathlib import Path
 
 import pytest
 from etcd_build import BUILT, build
+from sampling import SEED
 
 from discovery.embedded import EmbeddedEtcd, wheel_program
 from discovery.errors import ConfigError, DiscoveryError
@@ -87,3 +90,7 @@ def _version(program: Path) -> str:
     """What the program says that it is; empty if it says nothing."""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.partition("etcd Version: ")[2].partition("\n")[0].strip()
+
+
+if __name__ == "__main__":
+    print(find_etcd(random.Random(SEED).choice(VERSIONS)))
