@@ -4,6 +4,7 @@ Real registrars, real HAProxy, requests all the time; on every version of etcd, 
 with the daemon restarted during the hold.
 """
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,17 +15,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from daemons import DISCOVERY, Daemon, Starter, start_daemon, tmp_path
-from etcd_versions import etcd_program, every_etcd
+from etcd_versions import VERSIONS, etcd_program, every_etcd
+from sampling import sampled
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.registry import Delta, RegistryEvent, Stale, open_registry
+from discovery.testing import backend, eventually, eventually_sync, free_port, require_program
+from discovery.testing.etcd import EtcdCluster
 
 __all__ = ["etcd_program", "every_etcd", "start_daemon", "tmp_path"]
 
@@ -332,3 +336,44 @@ def test_a_machine_that_died_in_the_freeze_is_given_up_after_its_ttl_and_a_margi
     eventually_sync(lambda: "web/a" not in served(daemon), "the end of the hold", LONG)
     assert 10 < time.monotonic() - begun < 60
     assert served(daemon) == ALL - {"web/a"}
+
+
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
+@pytest.mark.parametrize("seconds", [9.0, 14.0])
+def test_a_cluster_that_stands_still_is_known_to_have_before_its_removals_are(
+    etcd_program: Path, seconds: float
+) -> None:
+    """Point 3. A watch of several members turns to others, and finds them as they go on, stale or not yet."""
+
+    async def check(cluster: EtcdCluster) -> None:
+        registry = open_registry(f"{cluster.url}/services")
+        events: list[RegistryEvent] = []
+
+        async def follow() -> None:
+            async with aclosing(registry.watch()) as watch:
+                async for event in watch:
+                    events.append(event)  # noqa: PERF401 - it never ends
+
+        following = asyncio.create_task(follow())
+        try:
+            await eventually(lambda: events, "the first listing", timeout=LONG)
+            lease = await registry.open_lease("host-1", 10)
+            await lease.put(backend())
+            await eventually(lambda: any(isinstance(each, Delta) and each.puts for each in events), "it", timeout=LONG)
+            await asyncio.sleep(3)  # until the lease is about to be renewed
+            for member in cluster.members:
+                member.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(seconds)  # the fault is a length of time
+            for member in cluster.members:
+                member.send_signal(signal.SIGCONT)
+            await eventually(lambda: not isinstance(events[-1], Stale) and len(events) > 2, "the end", timeout=LONG)
+            at = next(number for number, each in enumerate(events) if isinstance(each, Stale))
+            assert not any(isinstance(each, Delta) and each.deletes for each in events[:at])
+            await lease.close()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await registry.close()
+
+    with EtcdCluster(program=etcd_program) as cluster:
+        asyncio.run(check(cluster))

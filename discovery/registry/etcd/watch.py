@@ -36,6 +36,7 @@ _PROGRESS = WatchRequest(progress_request=WatchProgressRequest())
 _UNSURE_AUDITS = 3
 _SETTLED_SECONDS = 1.0
 _LOOK_UPS = 4
+_LOOK_UP_REST = 0.01  # thousands of leases of other programs must not keep the loop from what is urgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Timing:
     attempt: float = 3.0
     idle: float = 4.0
     answer: float = 3.0
-    pause: float = 6.0
+    pause: float = 6.5
     outage: float = 5.0
     audit: float = 300.0
     audit_again: float = 5.0
@@ -194,6 +195,7 @@ class Watch:
             granted = await asyncio.gather(*map(self._granted, leases))
             for lease, ttl in zip(leases, granted, strict=True):
                 ttls.learn(lease, ttl)
+            await asyncio.sleep(_LOOK_UP_REST)
 
     async def _granted(self, lease: int) -> float:
         """The TTL that `lease` was granted; 0 if the cluster does not tell."""
