@@ -405,6 +405,24 @@ def test_a_stop_closes_idle_connections_in_order_and_lets_busy_ones_finish(
     assert worker.process.wait(60) == 0
 
 
+def test_a_stop_waits_longer_for_an_answer_than_for_a_question(
+    meet: Meet, worker: Any, backend: socket.socket, stack: ExitStack
+) -> None:
+    """Point 13. A client that spoke last may wait for an answer: it is not idle as soon as another."""
+    worker.listen()
+    worker.serve(backend)
+    idle, asking = meet(), worker.connect()
+    answering = stack.enter_context(backend.accept()[0])
+    asking.sendall(b"question")
+    assert answering.recv(8) == b"question"
+    worker.ask("stop", grace=120.0, end_idle=True)
+    assert idle[0].recv(1) == b""
+    answering.sendall(b"answer")
+    assert asking.recv(6) == b"answer"
+    assert asking.recv(1) == b""
+    assert worker.process.wait(60) == 0
+
+
 def test_a_stop_lets_nobody_wait_for_a_backend(worker: Any) -> None:
     """Point 13. Of a worker that is stopped nobody is told of a new backend."""
     worker.listen(hold=1000.0)

@@ -33,10 +33,10 @@ def unread(descriptor: int) -> int:
     return _ask(descriptor, termios.FIONREAD)
 
 
-def quiet_for(descriptor: int) -> float:
-    """Seconds since data moved on a TCP socket, or since it was connected. Raises OSError."""
+def ages(descriptor: int) -> tuple[float, float]:
+    """Seconds since data was last sent on a TCP socket, and received, or since it was connected. Raises OSError."""
     _, _, sent, _, received, _ = _info(descriptor)
-    return min(sent, received) / 1000
+    return sent / 1000, received / 1000
 
 
 def peer(descriptor: int) -> Peer | None:

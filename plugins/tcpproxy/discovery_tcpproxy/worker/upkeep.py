@@ -12,8 +12,8 @@ _LONG = 60.0
 """Seconds after which a connection is long enough to ask whether its backend is still there (SO_KEEPALIVE)."""
 _LOOKS = 4
 """How often connections are looked at in the time that they may be idle."""
-_QUIET = 3.0
-"""Seconds without a byte after which a connection is idle at a stop."""
+_QUIET, _UNANSWERED = 3.0, 8.0
+"""Seconds without a byte after which a connection is idle at a stop: usually, and while an answer may be due."""
 _BETWEEN = 0.25
 """Seconds between two looks for idle connections at a stop."""
 
@@ -84,10 +84,15 @@ class Upkeep:
 
 
 def is_idle(connection: Connection) -> bool:
-    """Whether nothing is on its way on an open connection, here or in the kernel, and for 3 s nothing has moved."""
+    """Whether nothing is on its way on an open connection, here or in the kernel, and nothing has moved for a while.
+
+    That is 3 s, or 8 s where the client spoke last, and may wait for an answer.
+    """
     client, server = connection.client, connection.server
     if server is None or client.pending is not None or server.pending is not None:
         return False
-    if kernel.quiet_for(server.fd) < _QUIET:  # whatever moves, moves there, too
+    sent, received = kernel.ages(server.fd)  # whatever moves, moves there, too
+    unanswered = client.received and not server.eof and (not server.received or sent < received)
+    if min(sent, received) < (_UNANSWERED if unanswered else _QUIET):
         return False
     return not any(kernel.unread(end.fd) or kernel.unsent(end.fd) for end in (client, server))
