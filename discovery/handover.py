@@ -26,6 +26,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import rundir
 from discovery.errors import CannotStartError, DiscoveryError
+from discovery.pidfd import pidfd_open
 from discovery.systemd import is_listening
 
 ANSWER_SECONDS = 5.0
@@ -307,7 +308,7 @@ class _Life:
     def __init__(self, pid: int) -> None:
         self._descriptor = -1
         with suppress(ProcessLookupError):
-            self._descriptor = os.pidfd_open(pid)
+            self._descriptor = pidfd_open(pid)
 
     async def ended(self, timeout: float) -> bool:
         """Whether it has ended, or ends within `timeout` seconds."""

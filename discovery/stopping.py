@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import plugins, rundir
 from discovery.errors import CannotStartError, DiscoveryError, PluginError, describe
+from discovery.pidfd import pidfd_open, pidfd_send_signal
 from discovery.plugin import AnyConsumer, Consumer, Context
 
 
@@ -47,14 +48,14 @@ def daemons(run_dir: Path) -> list[Daemon]:
 async def end(daemon: Daemon, timeout: float) -> None:
     """Have it stop in order. Raises DiscoveryError if it has not ended within `timeout` seconds, or may not be told."""
     try:
-        descriptor = os.pidfd_open(daemon.pid)
+        descriptor = pidfd_open(daemon.pid)
     except ProcessLookupError:
         return
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(descriptor, ended.set)
     try:
-        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        pidfd_send_signal(descriptor, signal.SIGTERM)
         async with asyncio.timeout(timeout):
             await ended.wait()
     except ProcessLookupError:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from discovery.pidfd import P_PIDFD, pidfd_open, pidfd_send_signal
+
 _PROC = Path("/proc")
 
 
@@ -62,7 +64,7 @@ class Handle:
     def __init__(self, pid: int, started: int | None = None) -> None:
         """Take hold. Raises ProcessLookupError if it is gone, or is not the one that `started` then."""
         self.pid = pid
-        self._descriptor = os.pidfd_open(pid)
+        self._descriptor = pidfd_open(pid)
         now = look(pid)
         if started is not None and (now is None or now.started != started):
             os.close(self._descriptor)
@@ -80,7 +82,7 @@ class Handle:
         """Send it a signal; it may be gone."""
         if self.alive:
             with suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(self._descriptor, number)
+                pidfd_send_signal(self._descriptor, number)
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended; False if `timeout` seconds passed before."""
@@ -103,7 +105,7 @@ class Handle:
     def _end(self) -> None:
         self._loop.remove_reader(self._descriptor)
         with suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED)
+            os.waitid(P_PIDFD, self._descriptor, os.WEXITED)
         self._ended.set()
 
 

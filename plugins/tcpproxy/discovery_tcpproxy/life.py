@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
+from discovery.pidfd import pidfd_open, pidfd_send_signal
+
 _LONGEST_LINE = 1 << 14
 
 
@@ -18,7 +20,7 @@ class Life:
         self.pid = pid
         self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._descriptor = os.pidfd_open(pid)
+        self._descriptor = pidfd_open(pid)
         self._loop.add_reader(self._descriptor, self._end)
 
     @property
@@ -30,7 +32,7 @@ class Life:
         """End it at once."""
         if not self.ended.is_set():
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+                pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def forget(self) -> None:
         """Watch it no more, and leave it as it is."""

@@ -1,0 +1,37 @@
+"""Hold on a process: pidfd_open(2) and pidfd_send_signal(2).
+
+Python has both, unless it was built on an old system, as portable builds (uv's, for one) are; then the kernel is called
+directly.
+"""
+
+import ctypes
+import os
+import signal
+from typing import Final
+
+P_PIDFD: Final = 3  # for os.waitid; from linux/wait.h
+_SEND_SIGNAL = 424  # numbers of system calls, the same on every architecture
+_OPEN = 434
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of the process, closed on exec. Raises ProcessLookupError, or another OSError."""
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    return _call(_OPEN, pid, 0)
+
+
+def pidfd_send_signal(descriptor: int, number: signal.Signals) -> None:
+    """Send the process a signal. Raises ProcessLookupError, PermissionError, or another OSError."""
+    if hasattr(signal, "pidfd_send_signal"):
+        signal.pidfd_send_signal(descriptor, number)
+    else:
+        _call(_SEND_SIGNAL, descriptor, number, None, 0)
+
+
+def _call(number: int, *arguments: int | None) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result: int = libc.syscall(number, *arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result

@@ -1,0 +1,31 @@
+"""Hold on a process, with Python's own functions and without."""
+
+import os
+import select
+import signal
+import subprocess
+
+import pytest
+
+from discovery.pidfd import P_PIDFD, pidfd_open, pidfd_send_signal
+
+
+@pytest.mark.parametrize("has_its_own", [True, False])
+def test_a_process_is_held_signalled_and_awaited(has_its_own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point 29. Portable builds of Python lack these functions."""
+    if not has_its_own:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+        monkeypatch.delattr(signal, "pidfd_send_signal", raising=False)
+    with subprocess.Popen(["sleep", "600"]) as process:
+        descriptor = pidfd_open(process.pid)
+        assert not os.get_inheritable(descriptor)
+        pidfd_send_signal(descriptor, signal.SIGTERM)
+        assert select.select([descriptor], [], [], 60)[0]
+        ended = os.waitid(P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        assert ended.si_status == signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        pidfd_send_signal(descriptor, signal.SIGTERM)
+    with pytest.raises(ProcessLookupError):
+        pidfd_open(process.pid)
+    os.close(descriptor)
