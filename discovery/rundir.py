@@ -86,8 +86,12 @@ def make_private(path: Path) -> bool:
     return True
 
 
-def check_run_dir(path: Path) -> None:
-    """See to it that nobody else can put anything into a directory that exists. Raises CannotStartError, or OSError."""
+def check_run_dir(path: Path, owner: int | None = None) -> None:
+    """See to it that nobody but `owner`, by default this user, can put anything into a directory that exists.
+
+    Raises CannotStartError, or OSError.
+    """
+    owner = os.geteuid() if owner is None else owner
     # Where anybody may make files, in /tmp say, a link may be another user's.
     status = path.lstat() if path.parent.stat().st_mode & stat.S_ISVTX else path.stat()
     what = f"the run directory {path}"
@@ -97,7 +101,7 @@ def check_run_dir(path: Path) -> None:
         )
     if not stat.S_ISDIR(status.st_mode):
         raise CannotStartError(f"{what} is not a directory; choose another with --run-dir")
-    if status.st_uid != os.geteuid():
+    if status.st_uid != owner:
         raise CannotStartError(
             f"{what} belongs to another user, {_user(status.st_uid)};"
             f" choose another with --run-dir, or run this as {_user(status.st_uid)}"

@@ -1,14 +1,16 @@
 """What would keep instances from running, as far as it can be told without running them. Touches nothing."""
 
+import os
 from collections.abc import Awaitable, Iterable, Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.errors import DiscoveryError, describe
+from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.instances import Instances
 from discovery.model import Snapshot, diff
 from discovery.plugin import Context, Update, Validation
+from discovery.rundir import check_run_dir
 from discovery.validation import dotted
 
 _EMPTY = Snapshot.of(0, ())
@@ -21,9 +23,9 @@ async def validate_instances(
 ) -> Validation:
     """Have every plugin validate its options; consumers with each of `updates`, until one shows a fault.
 
-    Every line of the result begins with the instance's table.
+    Every line of the result begins with the instance's table, but for those of the run directory.
     """
-    found: list[Validation] = []
+    found = [_run_dir(run_dir)]
     for name, consumer in instances.consumers.items():
         context = Context(name, run_dir / name, log.bind(consumer=name))
         for update in updates:
@@ -36,6 +38,24 @@ async def validate_instances(
         validated = await _validated(provider.provider(provider.config, context).validate())
         found.append(_placed(("providers", name), validated))
     return Validation(_distinct(each.faults for each in found), _distinct(each.unchecked for each in found))
+
+
+def _run_dir(path: Path) -> Validation:
+    """What a daemon would say of its run directory. One that is not there it makes; another user's may be its own."""
+    try:
+        if not path.exists():
+            return Validation()
+        owner = path.stat().st_uid
+        check_run_dir(path, owner)
+    except CannotStartError as error:
+        return Validation(faults=(str(error),))
+    except OSError as error:
+        return Validation(unchecked=(f"the run directory {path}: {error.strerror}",))
+    if owner != os.geteuid():
+        return Validation(
+            unchecked=(f"the run directory {path} belongs to another user: a daemon has to run as that one",)
+        )
+    return Validation()
 
 
 async def _validated(validating: Awaitable[Validation]) -> Validation:

@@ -152,3 +152,22 @@ def test_a_run_directory_that_others_can_write_to_is_refused_by_name(
     run_dir.chmod(0o755)
     os.chown(run_dir, 65534, -1)
     assert f"the run directory {run_dir} belongs to another user, nobody; choose another" in refused()
+
+
+def test_config_check_names_a_run_directory_that_a_daemon_would_refuse(directory: Directory, tmp_path: Path) -> None:
+    """Points 25 and 26: one that others can write to, and one that is too long a path for HAProxy's sockets."""
+    require_program("haproxy")
+    config, run_dir = tmp_path / "discovery.toml", tmp_path / "run"
+
+    def faults(path: Path) -> str:
+        text = f'run_dir = "{path}"\n[registry]\nurl = "{directory.url}"\n[consumers.edge]\nplugin = "haproxy"\n'
+        config.write_text(text)
+        command = [*DISCOVERY, "config", "check", "--offline", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        return done.stderr
+
+    run_dir.mkdir()
+    run_dir.chmod(0o777)
+    assert f"the run directory {run_dir} can be written to by others" in faults(run_dir)
+    assert f"{tmp_path}/{'x' * 100}/edge/master.sock is a path of more than 97 bytes" in faults(tmp_path / ("x" * 100))
