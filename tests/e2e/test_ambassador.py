@@ -254,7 +254,7 @@ def test_when_it_is_stopped_idle_connections_end_at_once_and_busy_ones_have_time
         assert run.stop() == 0
         took = time.monotonic() - begun
         assert [each.read() for each in idle] == [b""] * len(idle)
-    assert took < 10, took
+    assert took < 25, took  # 4 s where nothing else runs; busy connections would have 30 s
     run = start_command("ambassador", "web", str(other), "--registry", directory.url)
     with connect(other) as busy, busy.makefile("rb") as answers, connect(other) as idler:
         assert answers.read(3) == b"it\n"
