@@ -24,7 +24,10 @@ def issue(path: Path, name: str, *, directory: bool = False) -> None:
 def test_what_a_file_says(tmp_path: Path) -> None:
     path = tmp_path / "some.pem"
     issue(path, "web.example.org")
-    assert str(read_certificate(path)) == "web.example.org, expires 2037-05-06T07:08:09Z"
+    assert str(read_certificate(path)) == "web.example.org, expires 2037-05-06 07:08:09 UTC"
+    alternative = trustme.CA().issue_cert("alternative.example.org", not_after=ENDS).cert_chain_pems[0].bytes()
+    path.write_bytes(alternative)
+    assert str(read_certificate(path)).startswith("alternative.example.org, expires ")
     path.write_text("nonsense")
     assert read_certificate(path) is None
     assert read_certificate(tmp_path / "none") is None
@@ -48,5 +51,5 @@ def test_a_renewed_certificate_of_haproxy_is_named(
     eventually_sync(daemon.is_ready, timeout=TIMEOUT)
     assert "certificate reloaded" not in daemon.log
     issue(path, "new.example.org", directory=directory)
-    told = "certificate reloaded: new.example.org, expires 2037-05-06T07:08:09Z"
+    told = "certificate reloaded: new.example.org, expires 2037-05-06 07:08:09 UTC"
     eventually_sync(lambda: told in daemon.log, timeout=TIMEOUT)

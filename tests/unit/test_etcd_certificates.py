@@ -7,7 +7,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.registry.etcd.certificates import expired, expiry
+from discovery.certificates import expired, expiry
 
 AUTHORITY = trustme.CA()
 WHOLE = AUTHORITY.issue_cert("etcd.test", not_after=datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))

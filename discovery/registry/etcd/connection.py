@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from discovery.certificates import expired
 from discovery.errors import RegistryError
-from discovery.registry.etcd.certificates import expired
 from discovery.registry.etcd.failures import MemberUnavailableError, TokenExpiredError, failure
 from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from discovery.certificates import expired
 from discovery.errors import AccessDeniedError, ConfigError
-from discovery.registry.etcd.certificates import expired
 from discovery.registry.url import PASSWORD_VARIABLE, RegistryURL
 
 DEFAULT_PORT = 2379
