@@ -74,7 +74,7 @@ def _shown(instant: datetime) -> str:
 
 
 def _name(subject: bytes, rest: list[tuple[int, bytes]]) -> str:
-    """The common name, else the first alternative name that is a host's, else the last part of the subject."""
+    """The common name, else the first alternative name that is a host's, else the first part of the subject."""
     attributes = [tuple(_elements(pair)) for _, group in _elements(subject) for _, pair in _elements(group)]
     texts = {kind: value.decode(errors="replace") for (_, kind), (_, value) in attributes}
     if _COMMON_NAME in texts:
@@ -86,7 +86,7 @@ def _name(subject: bytes, rest: list[tuple[int, bytes]]) -> str:
                 names = [name for tag, name in _elements(next(_elements(value))[1]) if tag == _DNS_NAME]
                 if names:
                     return names[0].decode(errors="replace")
-    return next(reversed(texts.values()), "no name")
+    return next(iter(texts.values()), "no name")
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
