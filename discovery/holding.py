@@ -88,6 +88,7 @@ class Holding:
         self._next_end = min((each.until for each in self._held.values() if each.until is not None), default=None)
         self._awaits_a_record = any(each.ttl is not None and each.until is None for each in self._held.values())
         self._gap_ended = self._doubted_until = float("-inf")
+        self._put_since: set[str] = set()  # the gap, while removals are doubted: their leases did not live through it
         self._ended = Ended()
 
     @property
@@ -188,7 +189,7 @@ class Holding:
             if self._leases:
                 self._doubt(now)
         if event.puts:
-            self._put(event.puts, event.leases or {})
+            self._put(event.puts, event.leases or {}, now)
             self._believe(now)
         for key, ttl in (event.leases or {}).items():
             if key in event.puts or key in self._leases:
@@ -199,13 +200,15 @@ class Holding:
     def _hold(self, deletes: Iterable[str], leases: dict[str, float], now: float) -> Iterator[str]:
         for key in deletes:
             ttl = leases.pop(key, None)
-            if ttl is not None and now < self._doubted_until:
+            if ttl is not None and now < self._doubted_until and key not in self._put_since:
                 self._hold_until(key, Held(Cause.GAP, ttl, None), now)
                 # A server gives up expired leases some hundreds a second: the last of many is doubted like the first.
                 self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + ttl + MARGIN))
                 yield key
 
-    def _put(self, keys: Iterable[str], leased: Mapping[str, float]) -> None:
+    def _put(self, keys: Iterable[str], leased: Mapping[str, float], now: float) -> None:
+        if now < self._doubted_until:
+            self._put_since.update(keys)
         returned = 0
         for key in keys:
             returned += self._held.pop(key, None) is not None
@@ -239,6 +242,7 @@ class Holding:
 
     def _doubt(self, now: float) -> None:
         self._gap_ended, self._doubted_until = now, now + SETTLE
+        self._put_since.clear()
 
     def _drop(self, keys: Iterable[str]) -> None:
         for key in keys:

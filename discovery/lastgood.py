@@ -129,19 +129,21 @@ class LastGood:
         snapshot = self._latest
         if snapshot is None:
             return
-        if not self._stale:
-            self._true_at = time.time()
         try:
-            if self._written is None or snapshot is not self._written[0] or memory != self._written[1]:
-                # Not as registry records: what was read could be too long for one once it is written our way.
-                document = {"revision": snapshot.revision, "backends": [record(each) for each in snapshot.backends()]}
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomically(self.path, json.dumps({**document, **_memory_document(memory)}).encode(), 0o600)
-                if self._failed is not None:
-                    self._log.info("the snapshot is remembered again", path=str(self.path))
-                self._written, self._failed = (snapshot, memory), None
-            # How old it is counts from when it was last known to be true.
-            os.utime(self.path, (self._true_at, self._true_at))
+            written = self._written
+            if written is not None and snapshot is written[0] and memory == written[1]:
+                if not self._stale:
+                    os.utime(self.path)  # how old it is counts from when it was last known to be true
+                return
+            # Not as registry records: what was read could be too long for one once it is written our way.
+            document = {"revision": snapshot.revision, "backends": [record(each) for each in snapshot.backends()]}
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps({**document, **_memory_document(memory)}).encode(), 0o600)
+            if self._stale:
+                os.utime(self.path, (self._true_at, self._true_at))
+            if self._failed is not None:
+                self._log.info("the snapshot is remembered again", path=str(self.path))
+            self._written, self._failed = (snapshot, memory), None
         except OSError as error:
             self._written = None
             if error.strerror != self._failed:
