@@ -142,8 +142,10 @@ class Following:
             snapshot = self._builder.drop(keys).snapshot
             if snapshot is not None:
                 self._take(snapshot)
-            if self._last_good is not None:
-                self._last_good.observe(Observation(snapshot, stale=self.stale))
+                if self._last_good is not None and (self.stale is not None or self.from_disk):
+                    self._last_good.serve(snapshot)
+                elif self._last_good is not None:
+                    self._last_good.observe(Observation(snapshot))
         self._report_held()
 
     def _expire(self) -> None:
@@ -251,3 +253,5 @@ class Following:
         self.snapshot_time = time.monotonic() - remembered.age
         self._builder.restore(remembered.snapshot)
         self._take(remembered.snapshot)
+        if self._last_good is not None:
+            self._last_good.serve(remembered.snapshot)  # with the doubt, which the next run has to know

@@ -93,6 +93,14 @@ class LastGood:
             self._latest = observation.snapshot
             self._changed.set()
 
+    def serve(self, snapshot: Snapshot) -> None:
+        """Remember this snapshot, which is served although the registry does not vouch for it now.
+
+        It does not become younger, and what `memory` says of the doubt is written with it.
+        """
+        self._latest, self._stale = snapshot, True
+        self._changed.set()
+
     async def run(self) -> None:
         """Write what changed, and mark what did not as still true, until cancelled; then write once more."""
         try:
@@ -113,7 +121,8 @@ class LastGood:
         try:
             document = json.loads(self.path.read_bytes())
             records = {f"{each['service']}/{each['id']}": each for each in document["backends"]}
-            age = max(0.0, time.time() - self.path.stat().st_mtime)
+            self._true_at = self.path.stat().st_mtime
+            age = max(0.0, time.time() - self._true_at)
             return Remembered(document["revision"], records, age, _memory(document))
         except FileNotFoundError:
             return None
