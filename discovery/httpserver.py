@@ -149,11 +149,10 @@ class HttpServer:
         for connection in self._connections:
             if connection.transport is request.transport:
                 connection.begin()
-        if not is_known(request.headers.get("Host", ""), self._hosts()):
-            return web.Response(
-                status=403,
-                text="this host name is not served; use an IP address, or add the name to admin_hosts\n",
-            )
+        host = request.headers.get("Host", "")
+        if not is_known(host, self._hosts()):
+            error = f"the host name {host[:200]!r} is not served: use an IP address, or add the name to admin_hosts"
+            return web.json_response({"error": error}, status=403)
         return await handler(request)
 
 
