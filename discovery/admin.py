@@ -31,6 +31,9 @@ ANSWER_SECONDS = 2.0
 _MOST_UNRESOLVED = 20
 
 
+_API = ("/api/snapshot", "/api/consumers", "/api/consumers/NAME", "/api/providers")
+
+
 class Admin:
     """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot`, `/api/consumers[/NAME]` and `/api/providers`."""
 
@@ -48,6 +51,8 @@ class Admin:
         app.add_routes(
             [
                 web.get("/", self._index),
+                web.get("/api", self._api),
+                web.get("/api/", self._api),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
@@ -67,9 +72,10 @@ class Admin:
             self._server = None
 
     async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(
-            text="/healthz\n/readyz\n/metrics\n/api/snapshot\n/api/consumers\n/api/consumers/NAME\n/api/providers\n"
-        )
+        return web.Response(text="".join(f"{path}\n" for path in ("/healthz", "/readyz", "/metrics", *_API)))
+
+    async def _api(self, _: web.Request) -> web.Response:
+        return web.json_response({"paths": _API})
 
     async def _healthz(self, _: web.Request) -> web.Response:
         # An unreachable registry, or name server, is reported but is no illness: to be restarted for it would lose

@@ -235,7 +235,8 @@ class Isolated(ABC, Generic[I, P, S]):
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._wake.open()
-        with rundir.lock(self._lock_path, f"{self.KIND} {self._instance.name!r}") as self._lock:
+        way_out = "stop it first, take over from it with --replace, or choose another --run-dir"
+        with rundir.lock(self._lock_path, f"{self.KIND} {self._instance.name!r}", way_out) as self._lock:
             keeping = asyncio.create_task(
                 rundir.keep(self._lock, self._base, self._log, changed=self._run_dir_changed), name="run directory"
             )

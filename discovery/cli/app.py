@@ -6,9 +6,28 @@ from typing import Annotated
 
 import typer
 
-from discovery.cli import config, demo, plugins, register, release, run, services, stop, watch
-from discovery.cli.group import SETTINGS, CommandGroup
+from discovery.cli import config, demo, deregister, plugins, register, release, run, services, stop, watch
+from discovery.cli.group import SETTINGS, CommandGroup, help_of
 from discovery.cli.options import LogFormat, LogLevel
+
+
+def show() -> None:
+    """Print the version."""
+    typer.echo(f"discovery-framework {version('discovery-framework')}")
+
+
+def help_(
+    context: typer.Context,
+    command: Annotated[list[str] | None, typer.Argument(help="The command to describe. Default: all of them.")] = None,
+) -> None:
+    """Describe a command, as its --help does.
+
+    \b
+    discovery help register
+    discovery help config check
+    """
+    typer.echo(help_of(context.find_root(), command or ()))
+
 
 app = typer.Typer(
     name="discovery",
@@ -25,9 +44,12 @@ app.command("services")(services.services)
 app.command("watch")(watch.watch)
 app.command("register", cls=register.TakesCommand)(register.register)
 app.command("release")(release.release)
+app.command("deregister")(deregister.deregister)
 app.command("plugins")(plugins.plugins)
 app.add_typer(config.app, name="config")
 app.command("demo")(demo.demo)
+app.command("version")(show)
+app.command("help")(help_)
 
 
 @app.callback(invoke_without_command=True)
@@ -44,11 +66,12 @@ def discovery(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="DISCOVERY_DEBUG", help="Show where an unexpected error came from.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text, for commands that have it.")] = False,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
     """Dynamic service discovery: whoever consumes backends follows the registry, by itself."""
     if show_version:
-        typer.echo(f"discovery-framework {version('discovery-framework')}")
+        show()
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.cli.console import note, result
+from discovery.cli.console import note, progress, result
 from discovery.cli.options import JsonOption, RunDirOption
 from discovery.configfile import file_in_use
 from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
@@ -138,7 +138,8 @@ async def _current(
             return [], ()
         if timeout is None:
             return [], (f"with the records of {settings.registry}: it was not asked, with --offline",)
-        resolved, _ = await resolve(await current_snapshot(registry, timeout), timeout)
+        with progress(f"{settings.registry}, for up to {timeout:g} s"):
+            resolved, _ = await resolve(await current_snapshot(registry, timeout), timeout)
         return [first_update(resolved)], ()
     except RegistryUnavailableError as error:
         return [], (f"with the records of {settings.registry}: {error}",)

@@ -3,7 +3,9 @@
 import io
 import os
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from discovery.terminal import printable
 
@@ -29,6 +31,25 @@ def note(text: str) -> None:
     """Tell a person something beside the results: one line on stderr."""
     with suppress(OSError, ValueError):
         print(f"discovery: {printable(text)}", file=sys.stderr, flush=True)
+
+
+PATIENCE = 2.0
+"""Seconds after which a person is told what is waited for."""
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[], None]]:
+    """Tell a person what is waited for, once, if the block lasts for longer than PATIENCE.
+
+    The block may call what it is given as soon as there is no more waiting.
+    """
+    timer = threading.Timer(PATIENCE, note, (f"waiting for {what}",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
 
 
 def result(text: str) -> None:

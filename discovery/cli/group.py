@@ -2,10 +2,20 @@
 
 A distribution brings commands by entry points of the group `discovery.commands`: the entry point's name is the
 command's, its value a function as typer takes it. The names come from the metadata; a function is imported when its
-command is invoked, or asked for its help. Our own commands win.
+command is invoked, or asked for its help. Our own commands win. An entry point of the same name and value in the group
+`discovery.commands.help` has the table show the first line of its docstring, which is read without an import.
+
+The options of the log stand before or after a command, and so does `--json`.
 """
 
+import ast
+import copy
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,6 +24,9 @@ from typer.core import TyperCommand, TyperGroup
 from discovery.errors import ConfigError, PluginError
 
 GROUP = "discovery.commands"
+HELP_GROUP = f"{GROUP}.help"
+EVERYWHERE = ("log_level", "log_format", "debug")
+"""The options of the group that every command has, too; each stands for an environment variable."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -29,7 +42,13 @@ class CommandGroup(TyperGroup):
         if cmd_name in self.commands:
             return self.commands[cmd_name]
         points = installed().get(cmd_name)
-        return _Elsewhere(name=cmd_name, help=f"From {_claimants(points)}.") if points else None
+        return _Elsewhere(name=cmd_name, help=_sentence(cmd_name, points)) if points else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the table of commands, each with its whole sentence."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first(str(command.help))) for name, command in commands.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command to invoke. Raises ConfigError if two distributions claim it, PluginError if it is broken."""
@@ -40,11 +59,79 @@ class CommandGroup(TyperGroup):
             except (ConfigError, PluginError):
                 if not ctx.resilient_parsing:  # completing: the shell is no place to tell
                     raise
+        if command is not None:
+            self._complete(command)
+            if ctx.params.get("as_json") and not _prints_json(command):
+                raise ConfigError(f"--json: the command {name!r} prints no JSON")
         return name, command, rest
+
+    def _complete(self, command: Any) -> None:
+        """Have the command take the group's options that stand anywhere."""
+        if isinstance(command, TyperGroup):
+            for each in command.commands.values():
+                self._complete(each)
+            return
+        taken = {name for param in command.params for name in param.opts}
+        for param in self.params:
+            if param.name in EVERYWHERE and taken.isdisjoint(param.opts):
+                option = copy.copy(param)
+                option.envvar, option.expose_value, option.callback = None, False, _speak
+                command.params.append(option)
+
+
+def help_of(context: Any, names: Iterable[str]) -> str:
+    """The help of the command that `names` lead to from the group of `context`. Raises as invoking it would."""
+    for name in names:
+        group = context.command
+        if not isinstance(group, TyperGroup):
+            raise ConfigError(f"`{context.command_path}` has no command {name!r}")
+        _, command, _ = group.resolve_command(context, [name])
+        if command is not None:  # else it is a usage error, raised above
+            context = typer.Context(command, info_name=name, parent=context)
+    return str(context.get_help())
 
 
 class _Elsewhere(TyperCommand):
     pass
+
+
+def _speak(_: Any, option: Any, value: Any) -> None:
+    """Through the environment, as the group's own options: children are to log alike."""
+    if value:
+        os.environ[f"DISCOVERY_{option.name.upper()}"] = "1" if value is True else str(value)
+
+
+def _prints_json(command: Any) -> bool:
+    return isinstance(command, TyperGroup) or any("--json" in param.opts for param in command.params)
+
+
+def _sentence(name: str, points: tuple[EntryPoint, ...]) -> str:
+    """What the command does, if its distribution says so apart from it, else whose it is."""
+    if len(points) == 1:
+        for point in entry_points(group=HELP_GROUP, name=name):
+            if _distribution(point) == _distribution(points[0]):
+                with suppress(Exception):  # what is wrong is reported when the command is invoked
+                    return _first_line(point)
+    return f"From {_claimants(points)}."
+
+
+def _first_line(point: EntryPoint) -> str:
+    """The first line of the docstring of the function that the entry point names; nothing is imported."""
+    path: Any = None
+    spec = None
+    parts = point.module.split(".")
+    for depth, _ in enumerate(parts):
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
+        path = spec.submodule_search_locations if spec else None
+    source = Path(str(spec.origin)).read_text("utf-8") if spec else ""
+    (function,) = (
+        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == point.attr
+    )
+    return _first(str(ast.get_docstring(function)))
+
+
+def _first(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 def installed() -> dict[str, tuple[EntryPoint, ...]]:

@@ -69,7 +69,13 @@ RunDirOption = Annotated[
 TimeoutOption = Annotated[
     float, typer.Option(metavar="SECONDS", min=0.0, help="How long to wait for the registry before giving up.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+
+def _or_before_the_command(context: typer.Context, value: bool) -> bool:
+    return value or bool(context.find_root().params.get("as_json"))
+
+
+JsonOption = Annotated[bool, typer.Option("--json", callback=_or_before_the_command, help="JSON instead of text.")]
 
 
 def overrides(

@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from discovery.cli.console import note, result
+from discovery.cli.console import note, progress, result
 from discovery.cli.options import (
     ConfigOption,
     RegistryOption,
@@ -130,10 +130,21 @@ def register(
     succeeds = default.succeeds if not owner else lambda other: False
     wanted = Wanted(settings.registry, backend, checks, whose, ttl, force, succeeds)
     if argv is None:
-        run_until_signal(_register(wanted, timeout, settings))
-        return 0
+        return _until_stopped(wanted, timeout, settings)
     stop_signals = {signal.SIGTERM, signal.SIGINT, *map(_signal, stop_signal or ())}
     return supervise(Command(argv, drain, stop_signals), wanted, settings)
+
+
+def _until_stopped(wanted: "Wanted", timeout: float, settings: "Settings") -> int:
+    """0 once it was registered; a signal that comes before is no success."""
+    stood = False
+
+    def registered() -> None:
+        nonlocal stood
+        stood = True
+
+    number = run_until_signal(_register(wanted, timeout, settings, registered))
+    return 0 if stood or number is None else 128 + number
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
@@ -185,7 +196,7 @@ def _signal(name: str) -> signal.Signals:
         raise ConfigError(f"--stop-signal {name!r} is none of {', '.join(known)}") from None
 
 
-async def _register(wanted: "Wanted", timeout: float, settings: "Settings") -> None:
+async def _register(wanted: "Wanted", timeout: float, settings: "Settings", registered: Callable[[], None]) -> None:
     import structlog
 
     from discovery.cli.registration import Registration, only_one, why_silent
@@ -213,9 +224,11 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings") -> N
         try:
             await asyncio.wait({passing, running}, return_when=asyncio.FIRST_COMPLETED)
             failing.cancel()
-            await asyncio.wait({first, running}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            with progress(f"{wanted.registry} to register {key}, for up to {timeout:g} s"):
+                await asyncio.wait({first, running}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if first.done():
                 first.result()
+                registered()
                 start_logging(settings)
                 result(f"registered {key} at {wanted.backend.address} (ttl {wanted.ttl:g} s, owner {wanted.owner})")
             elif not running.done():

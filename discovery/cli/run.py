@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.cli.console import note, result
+from discovery.cli.console import note, progress, result
 from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, overrides, start_logging
 from discovery.configfile import file_in_use
 from discovery.errors import ConfigError
@@ -194,7 +194,8 @@ async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
 
     registry = plugins.open_registry(settings.registry)
     try:
-        snapshot = await current_snapshot(registry, timeout)
+        with progress(f"{settings.registry}, for up to {timeout:g} s"):
+            snapshot = await current_snapshot(registry, timeout)
     finally:
         await registry.close()
     for rejected in snapshot.rejected:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.cli.console import note, result
+from discovery.cli.console import note, progress, result
 from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, TimeoutOption, registry_at, settings_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ async def _current(url: "RegistryURL", timeout: float) -> "Snapshot":
 
     registry = registry_at(url)
     try:
-        return await current_snapshot(registry, timeout)
+        with progress(f"{url}, for up to {timeout:g} s"):
+            return await current_snapshot(registry, timeout)
     except RegistryUnavailableError as error:
         raise RegistryUnavailableError(f"{url}: {error}") from None
     finally:

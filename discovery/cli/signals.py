@@ -1,24 +1,29 @@
 """SIGINT and SIGTERM end a command in order: what it runs is cancelled, cleans up, and that is a success."""
 
 import asyncio
+import signal
 from collections.abc import Coroutine
 from typing import Any
 
 from discovery.signals import on_stop
 
 
-def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends, or until the first SIGINT or SIGTERM; a later one ends the process at once."""
-    asyncio.run(_supervise(work))
+def run_until_signal(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
+    """Run `work` until it ends, or until the first SIGINT or SIGTERM, which is returned; a later one forces the end."""
+    return asyncio.run(_supervise(work))
 
 
-async def _supervise(work: Coroutine[Any, Any, None]) -> None:
+async def _supervise(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
     task = asyncio.create_task(work)
+    stopped_by: signal.Signals | None = None
 
-    def stop(_: object) -> None:
+    def stop(number: signal.Signals) -> None:
+        nonlocal stopped_by
+        stopped_by = number
         task.cancel()
 
     on_stop(stop)
     await asyncio.wait({task})
     if not task.cancelled():
         task.result()
+    return stopped_by

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from discovery.cli.console import abandon_stdout, note, result
+from discovery.cli.console import abandon_stdout, note, progress, result
 from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, registry_at, settings_of
 from discovery.cli.signals import run_until_signal
 from discovery.terminal import shows_colours
@@ -44,7 +44,8 @@ async def _watch(url: "RegistryURL", as_json: bool) -> None:
     observations = observe(registry)
     _cancel_when_nobody_reads()
     try:
-        await _tell(observations, url, _print_json if as_json else _print_text)
+        with progress(str(url)) as over:
+            await _tell(observations, url, _print_json if as_json else _print_text, over)
     except BrokenPipeError:
         abandon_stdout()
     finally:
@@ -53,7 +54,10 @@ async def _watch(url: "RegistryURL", as_json: bool) -> None:
 
 
 async def _tell(
-    observations: AsyncIterator["Observation"], url: "RegistryURL", tell: Callable[["ChangeSet"], None]
+    observations: AsyncIterator["Observation"],
+    url: "RegistryURL",
+    tell: Callable[["ChangeSet"], None],
+    answered: Callable[[], None],
 ) -> None:
     from discovery.cli.records import change_set, rejected_line
 
@@ -61,6 +65,7 @@ async def _tell(
     rejected: tuple[Rejected, ...] = ()
     stale = False
     async for observation in observations:
+        answered()
         if observation.stale is not None:
             note(f"the registry cannot be followed: {observation.stale}; trying again")
         elif stale:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import socket
 import sys
 import time
@@ -9,6 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 
 from discovery import plugins
@@ -204,7 +206,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _discovery() -> str:
-    return "discovery" if sys.argv[0].endswith("/discovery") else f"{shlex.quote(sys.executable)} -m discovery"
+    """What to type for `discovery` here, as words of a shell."""
+    script = sys.argv[0]
+    if not script.endswith("/discovery"):
+        return f"{shlex.quote(sys.executable)} -m discovery"
+    found = shutil.which("discovery")
+    return "discovery" if found is not None and Path(found).samefile(script) else shlex.quote(script)
 
 
 def _ms(began: float) -> str:
@@ -222,7 +229,7 @@ def _step(number: int, text: str) -> None:
 
 
 def _command(*arguments: str) -> None:
-    _say(f"   $ {shlex.join(('discovery', *arguments))}")
+    _say(f"   $ {_discovery()} {shlex.join(arguments)}")
 
 
 def _fact(text: str) -> None:

@@ -7,6 +7,9 @@ from discovery.errors import ConfigError
 from discovery.registry.base import Registry
 from discovery.registry.url import RegistryURL
 
+_LIKELY = {"http": "etcd", "https": "etcds"}
+"""What is meant by an address as etcdctl takes it."""
+
 RegistryFactory = Callable[[RegistryURL], Registry]
 """Makes a registry from its URL, without I/O. Raises ConfigError for an option or a part it cannot use."""
 
@@ -27,6 +30,9 @@ def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] =
     try:
         factory = factories[parsed.scheme]
     except KeyError:
+        if likely := _LIKELY.get(parsed.scheme):
+            meant = f"{likely}://{','.join(parsed.endpoints)}"
+            raise ConfigError(f"{parsed} is not a registry: for etcd, write {meant}") from None
         known = ", ".join(sorted(factories))
         raise ConfigError(f"registry scheme {parsed.scheme!r} is not known; known are {known}") from None
     return factory(parsed)

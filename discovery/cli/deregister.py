@@ -1,0 +1,122 @@
+"""`discovery deregister`: one record removed, if it may be."""
+
+import asyncio
+from contextlib import aclosing, nullcontext
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from discovery.cli.console import note, progress, result
+from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, registry_at, settings_of
+from discovery.cli.registration import lock_path
+from discovery.codec import Record, decode, key_of, validate
+from discovery.errors import ConfigError, DiscoveryError, OwnedByAnotherError, RecordError, RegistryUnavailableError
+from discovery.model import Backend, State
+from discovery.rundir import base_run_dir, lock
+
+if TYPE_CHECKING:
+    from discovery.config import Settings
+    from discovery.owners import DefaultOwner
+    from discovery.registry import Registry
+
+_TTL = 10.0
+
+
+def deregister(
+    service: Annotated[str, typer.Argument(help="The service that the backend serves.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Its name within the service.")],
+    force: Annotated[bool, typer.Option("--force", help="Remove it whoever owns it.")] = False,
+    owner: Annotated[
+        str | None, typer.Option(help="Who registered it. Default: `register` on this machine, as this user.")
+    ] = None,
+    timeout: TimeoutOption = 10.0,
+    registry: RegistryOption = None,
+    run_dir: RunDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove a record that was left in the registry.
+
+    What a crashed `register` or provider of this machine has left is removed at once, before its ttl. A record of
+    another owner is removed only with --force; an owner that still lives registers it again.
+
+    \b
+    discovery deregister web 10.0.0.5:8080
+    discovery deregister web b1 --force
+    """
+    try:
+        backend = validate(Backend(service, id_, "localhost", 1, 0, State.DRAINING))
+    except RecordError as error:
+        raise ConfigError(str(error)) from None
+    settings = settings_of(config, registry=registry, run_dir=run_dir)
+    asyncio.run(_deregister(backend, owner, settings, timeout, force=force))
+
+
+async def _deregister(named: Backend, owner: str | None, settings: "Settings", timeout: float, *, force: bool) -> None:
+    from discovery.owners import DefaultOwner
+
+    key = key_of(named)
+    path = lock_path(settings.registry, key, settings.run_dir)
+    registry = registry_at(settings.registry)
+    try:
+        with progress(f"{settings.registry}, for up to {timeout:g} s"):
+            value = await _value(registry, key, timeout)
+        if value is None:
+            raise DiscoveryError(f"there is no record {key!r} in {settings.registry}")
+        record = decode(key, value)
+        theirs = record.owner if isinstance(record, Record) else None
+        ours = owner or DefaultOwner(f"register/{key}", path)
+        base_run_dir(settings.run_dir)
+        # One of ours that runs would register it again at once.
+        running = (
+            nullcontext()
+            if force or owner
+            else lock(path, f"discovery register {key}", "stop it, which withdraws the record")
+        )
+        with running:
+            if not force and not _may_remove(ours, theirs):
+                holder = repr(theirs) if theirs else "nobody we know of (written by hand?)"
+                raise OwnedByAnotherError(f"the record {key!r} belongs to {holder}: stop that, or add --force")
+            backend = record.backend if isinstance(record, Record) else named
+            if not await _remove(registry, backend, theirs):
+                raise DiscoveryError(f"the record {key!r} has changed meanwhile: try again")
+    finally:
+        await registry.close()
+    result(f"deregistered {key}")
+    if force and theirs is not None:
+        note(f"{theirs!r} registers it again if it still runs")
+
+
+def _may_remove(ours: "str | DefaultOwner", theirs: str | None) -> bool:
+    if theirs is None:
+        return False
+    return str(ours) == theirs or (not isinstance(ours, str) and ours.succeeds(theirs))
+
+
+async def _value(registry: "Registry", key: str, timeout: float) -> bytes | None:
+    """The record at the key now. Raises RegistryUnavailableError, with the reason, after `timeout` seconds."""
+    from discovery.registry import Reset, Stale
+
+    reason = "it does not answer"
+    try:
+        async with asyncio.timeout(timeout), aclosing(registry.watch()) as events:
+            async for event in events:
+                if isinstance(event, Reset):
+                    return event.records.get(key)
+                if isinstance(event, Stale):
+                    reason = event.reason
+    except TimeoutError:
+        pass
+    raise RegistryUnavailableError(f"the registry could not be read within {timeout:g} s: {reason}")
+
+
+async def _remove(registry: "Registry", backend: Backend, owner: str | None) -> bool:
+    """Remove the record if it is still that of `owner`; one without an owner is taken over first."""
+    lease = await registry.open_lease(owner or "deregister", _TTL)
+    try:
+        if owner is not None:
+            return bool(await lease.sweep((), {key_of(backend)}))
+        await lease.put(backend, force=True)
+        await lease.delete(backend)
+        return True
+    finally:
+        await lease.close()
