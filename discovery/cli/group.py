@@ -59,17 +59,17 @@ class CommandGroup(TyperGroup):
             except (ConfigError, PluginError):
                 if not ctx.resilient_parsing:  # completing: the shell is no place to tell
                     raise
-        if command is not None:
-            self._complete(command)
+        if command is not None and not ctx.resilient_parsing:  # completion offers a command's own options
+            self._have_everywhere(command)
             if ctx.params.get("as_json") and not _prints_json(command):
                 raise ConfigError(f"--json: the command {name!r} prints no JSON")
         return name, command, rest
 
-    def _complete(self, command: Any) -> None:
+    def _have_everywhere(self, command: Any) -> None:
         """Have the command take the group's options that stand anywhere."""
         if isinstance(command, TyperGroup):
             for each in command.commands.values():
-                self._complete(each)
+                self._have_everywhere(each)
             return
         taken = {name for param in command.params for name in param.opts}
         for param in self.params:
