@@ -1,6 +1,7 @@
 """The admin endpoint: health, readiness, metrics and the state as JSON. Reads only."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,10 +17,11 @@ from discovery.documents import names_document, record, snapshot_document
 from discovery.errors import describe
 from discovery.httpserver import HttpServer
 from discovery.isolation import PluginStatus
+from discovery.metrics import metrics
 from discovery.plugin import Sample
 from discovery.providing import ProvidingStatus
 from discovery.runner import ConsumerStatus, Runner
-from discovery.status import DaemonStatus, metrics
+from discovery.status import DaemonStatus
 
 Status = Callable[[], DaemonStatus]
 Consumers = Callable[[], Mapping[str, Runner]]
@@ -45,8 +47,8 @@ class Admin:
         self._server: HttpServer | None = None
         self._documents = asyncio.Lock()
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises ConfigError, naming the address and the way out, if that cannot be."""
+    async def start(self, listening: list[socket.socket], host: str) -> None:
+        """Serve who connects to these sockets, which are at the address `host`."""
         app = web.Application()
         app.add_routes(
             [
@@ -63,7 +65,7 @@ class Admin:
             ]
         )
         self._server = HttpServer(app, lambda: {host, *self._hosts()})
-        await self._server.start(host, port)
+        await self._server.start(listening)
 
     async def close(self) -> None:
         """Stop listening. Idempotent."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery import plugins, systemd
-from discovery.admin import Admin
+from discovery.adminport import AdminPort
 from discovery.alarms import Alarms
 from discovery.config import Settings
 from discovery.errors import CannotStartError, ConfigError, describe
@@ -78,7 +78,7 @@ class Daemon:
         self._changing = asyncio.Lock()
         self._exit_code = 0
         self._config_error: str | None = None
-        self._admin: Admin | None = None
+        self._admin: AdminPort | None = None
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
@@ -385,11 +385,11 @@ class Daemon:
 
     # Admin endpoint
 
-    async def _start_admin(self, settings: Settings) -> Admin | None:
+    async def _start_admin(self, settings: Settings) -> AdminPort | None:
         """Raises ConfigError if the address that was asked for cannot be had."""
         if settings.admin is None:
             return None
-        admin = Admin(lambda: self.status, lambda: self._consumers, lambda: self._settings.admin_hosts)
+        admin = AdminPort(lambda: self.status, lambda: self._consumers, lambda: self._settings.admin_hosts)
         try:
             await admin.start(*settings.admin)
         except ConfigError as error:

@@ -7,7 +7,6 @@ when all are taken, the one that has waited longest without a request makes room
 
 import asyncio
 import ipaddress
-import os
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Collection
@@ -15,8 +14,6 @@ from typing import cast
 
 import structlog
 from aiohttp import web
-
-from discovery.errors import ConfigError
 
 ASK_SECONDS = 5.0
 """How long a client has to send its request."""
@@ -52,23 +49,13 @@ class HttpServer:
         share = MOST_CONNECTIONS if limit == resource.RLIM_INFINITY else limit // 8
         self._most = max(1, min(MOST_CONNECTIONS, share))
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises ConfigError, naming the address and the way out, if that cannot be."""
+    async def start(self, listening: list[socket.socket]) -> None:
+        """Serve who connects to these sockets, which are non-blocking and belong to it from now on."""
         loop = asyncio.get_running_loop()
+        self._listening = listening
         await self._runner.setup()
-        try:
-            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, address in dict.fromkeys((each[0], each[4]) for each in addresses):
-                self._listening.append(socket.create_server(address[:2], family=family, backlog=128))
-        except OSError as error:
-            await self.close()
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise ConfigError(
-                f"the admin endpoint cannot listen on {host}:{port}: {reason}; choose another with --admin, or off"
-            ) from None
-        for listening in self._listening:
-            listening.setblocking(False)
-            loop.add_reader(listening, self._accept, listening)
+        for each in listening:
+            loop.add_reader(each, self._accept, each)
 
     async def close(self) -> None:
         """Stop listening, and end every connection. Idempotent."""

@@ -53,7 +53,7 @@ def test_a_thousand_candidates_are_never_probed_in_one_burst() -> None:
 
 
 def test_a_mass_hang_is_noticed_as_soon_as_a_single_one() -> None:
-    """Point 28. With 64 slots for 2,000 candidates it took minutes."""
+    """Point 28. With 64 slots it took minutes for 1,000 candidates."""
 
     async def hang() -> None:
         await asyncio.sleep(3600 if hanging else 0.001)
@@ -63,9 +63,9 @@ def test_a_mass_hang_is_noticed_as_soon_as_a_single_one() -> None:
 
     async def main() -> None:
         nonlocal hanging
-        async with checking(*(candidate(Check(probe), port=n) for n in range(1, 2001))) as (_, published):
+        async with checking(*(candidate(Check(probe), port=n) for n in range(1, 1001))) as (_, published):
             await asyncio.sleep(2)
-            assert len(published[-1]) == 2000
+            assert len(published[-1]) == 1000
             hanging = True
             check = Check(probe)
             await asyncio.sleep(check.fall * (check.interval + check.timeout))

@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from discovery.figures import admit
+from discovery.metrics import metrics
 from discovery.plugin import Sample
 from discovery.runner import ConsumerStatus
-from discovery.status import DaemonStatus, metrics
+from discovery.status import DaemonStatus
 
 
 def shown(own: dict[str, list[Any]], plugin: str = "proxy") -> dict[str, list[tuple[dict[str, str], float]]]:

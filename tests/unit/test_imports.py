@@ -40,7 +40,7 @@ PLACES = {
     "watchdog": {"files.py"},
     "typer": {"cli", "commands.py"},
     "re2": {"probes"},
-    "prometheus_client": {"status.py", "admin.py"},
+    "prometheus_client": {"metrics.py", "admin.py"},
 }
 
 
