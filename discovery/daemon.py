@@ -20,7 +20,7 @@ from discovery.handover import Counter, RefusedError, Successor, take_over
 from discovery.inheritance import Inheritance
 from discovery.instances import Instances
 from discovery.isolation import Phase
-from discovery.lastgood import state_dir
+from discovery.lastgood import state_dir, state_file
 from discovery.limits import raise_descriptor_limit
 from discovery.logs import configure_logging
 from discovery.provider_runner import ProviderInstance
@@ -239,7 +239,7 @@ class Daemon:
         if self._consumers:
             settings = self._settings
             state = state_dir(settings.state_dir)
-            self._resolving.remember(state)
+            self._resolving.remember(state_file(state, "names", settings.registry))
             await self._following.follow(self._registry, settings.registry, state)
         else:
             await self._unfollow()

@@ -70,8 +70,7 @@ class LastGood:
 
         `memory` gives what is written beside the snapshot; instants in it are `time.monotonic()`.
         """
-        name = hashlib.sha256(os.fsencode(str(registry))).hexdigest()[:16]
-        self.path = state_dir / f"snapshot-{name}.json"
+        self.path = state_file(state_dir, "snapshot", registry)
         self._log = log
         self._memory = memory
         self._latest: Snapshot | None = None
@@ -193,6 +192,12 @@ def _memory(document: Mapping[str, Any]) -> Memory:
         held,
         bool(document.get("doubted", False)),
     )
+
+
+def state_file(state_dir: Path, what: str, registry: RegistryURL) -> Path:
+    """Where `what` is kept of this registry: daemons of other registries may share the directory."""
+    name = hashlib.sha256(os.fsencode(str(registry))).hexdigest()[:16]
+    return state_dir / f"{what}-{name}.json"
 
 
 def state_dir(override: Path | None = None) -> Path:

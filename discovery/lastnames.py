@@ -18,7 +18,7 @@ DEBOUNCE = 1.0
 
 
 class LastNames:
-    """Keeps addresses in `names.json` of the state directory, written a moment after a change and off the loop."""
+    """Keeps the addresses of one registry's names in a file, written a moment after a change and off the loop."""
 
     def __init__(self, log: FilteringBoundLogger, latest: Callable[[], Found]) -> None:
         """Keep nothing before `open`. `latest` tells what to write; it is called on the loop."""
@@ -29,9 +29,8 @@ class LastNames:
         self._writing: asyncio.Task[None] | None = None
         self._failed: str | None = None
 
-    def open(self, state_dir: Path) -> Found | None:
-        """Keep them in this directory from now on, and return what an earlier run kept there; None if it is open."""
-        path = state_dir / "names.json"
+    def open(self, path: Path) -> Found | None:
+        """Keep them in this file from now on, and return what an earlier run kept there; None if it is open."""
         if path == self._path:
             return None
         self._path = path

@@ -60,9 +60,9 @@ class Resolving:
         """What is wrong with the names of backends, in a line each: no address, or one that cannot be confirmed."""
         return _problems(self._endpoints, self._names)
 
-    def remember(self, state_dir: Path) -> None:
-        """Keep what is found in this directory, and serve what an earlier run kept there until it is looked up."""
-        remembered = self._last.open(state_dir)
+    def remember(self, file: Path) -> None:
+        """Keep what is found in this file, and serve what an earlier run kept there until it is looked up."""
+        remembered = self._last.open(file)
         if remembered is not None:
             self._names.remembered = remembered
 

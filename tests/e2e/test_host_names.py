@@ -173,7 +173,9 @@ def test_a_restart_during_an_outage_loses_nothing(
     write("web/db", "db.test:80")
     daemon = witness()
     leads_to(daemon, db=["127.0.0.5"])
-    kept = daemon.run_dir.parent / "state" / "names.json"
+    (kept,) = eventually_sync(
+        lambda: [*(daemon.run_dir.parent / "state").glob("names-*.json")], "a file of names", TIMEOUT
+    )
     eventually_sync(lambda: json.loads(kept.read_bytes()) == {"db.test": ["127.0.0.5"]}, "it to be kept", TIMEOUT)
     machine.server.dead = True
     daemon.stop(signal.SIGKILL)
@@ -191,6 +193,26 @@ def test_a_restart_during_an_outage_loses_nothing(
     broken = witness()
     leads_to(broken, db=[])
     assert "the remembered addresses cannot be read" in broken.log
+
+
+def test_daemons_of_two_registries_that_share_a_state_directory_keep_their_names_apart(
+    witness: Callable[[], Daemon], start_daemon: Starter, file_registry: Registry, machine: Machine, tmp_path: Path
+) -> None:
+    """Point 8: what one of them writes does not take from the other what its restart in an outage needs."""
+    _, write = file_registry
+    machine.server.means = {"db.test": ["127.0.0.5"], "other.test": ["127.0.0.6"]}
+    write("web/db", "db.test:80")
+    daemon = witness()
+    leads_to(daemon, db=["127.0.0.5"])
+    assert daemon.stop() == 0
+    another_registry = tmp_path / "another-registry"
+    (another_registry / "web").mkdir(parents=True)
+    (another_registry / "web" / "other").write_text("other.test:80")
+    neighbour = start_daemon("--registry", f"file://{another_registry}", "--plugin", "witness", under=machine.under)
+    leads_to(neighbour, other=["127.0.0.6"])
+    assert neighbour.stop() == 0
+    machine.server.dead = True
+    leads_to(witness(), db=["127.0.0.5"])
 
 
 def test_a_thousand_names_without_a_name_server_pile_up_nothing(
