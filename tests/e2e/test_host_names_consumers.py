@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from ambassadors import Named, StartCommand, connect, name_at
@@ -266,3 +267,26 @@ def test_forward_follows_the_same_rule(
     with connect(ports["four"]) as held:
         machine.server.means = {**machine.server.means, "late.test": ["127.0.0.9"]}
         assert held.recv(5) == b"four\n"
+
+
+def test_forward_keeps_the_last_answer_over_a_restart_while_no_name_server_answers(
+    start_command: StartCommand, machine: Machine, named: Callable[..., Named], short_path: Path
+) -> None:
+    """Points 8 and 14: after a crash, when it is told to workers that were taken over, and after a stop."""
+    machine.server.means = {"db.test": ["127.0.0.7"]}
+    port, one = free_port(), named("one", "127.0.0.7")
+    arguments = ("forward", f"db.test:{one.port}", "--listen", f"127.0.0.1:{port}", "--hold", "0")
+    first = start_command(*arguments, under=machine.under)
+    is_carried_to(port, "one")
+    eventually_sync(lambda: [*short_path.glob("run/*/names.json")], "the addresses to be kept", TIMEOUT)
+    machine.server.dead = True
+    first.process.kill()
+    first.process.wait(TIMEOUT)
+    second = start_command(*arguments, under=machine.under)
+    second.logs("took over a worker of an earlier daemon")
+    second.logs("listening")
+    assert name_at(port) == "one"
+    assert second.stop() == 0
+    third = start_command(*arguments, under=machine.under)
+    third.logs("listening")
+    assert name_at(port) == "one"

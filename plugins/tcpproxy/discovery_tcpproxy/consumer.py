@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from discovery.backoff import delays
 from discovery.errors import ApplyError, describe
+from discovery.lastnames import LastNames
 from discovery.model import Addresses, Snapshot
 from discovery.names import Names
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Sample, Update
@@ -39,6 +40,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         super().__init__(config, context)
         self._workers = Workers(context.run_dir, context.log)
         self._names = Names(self._looked_up)
+        self._last_names = LastNames(context.log, lambda: self._names.found)
         self._addresses: Addresses | None = {}
         self._is_misaimed = False
         self._listening: dict[str, Listening] = {}
@@ -68,6 +70,8 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             raise ApplyError("; ".join(self._not_listening.values()))
         for reason in self._not_listening.values():
             self.context.log.error("a listener is not open; it is tried again", reason=reason)
+        # A name that cannot be looked up now keeps its addresses: adopted workers have them, and are not to lose them.
+        self._names.remembered = self._last_names.open(self.context.run_dir / "names.json") or {}
         await self._look_up_own()
         await self._bring()
         self._set_up = True
@@ -143,6 +147,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
     async def teardown(self) -> None:
         """Close idle connections, unless a successor serves their clients; let the others finish, up to `grace`."""
         await self._stop_ticking()
+        await self._last_names.close()
         await self._names.close()
         await self._workers.stop(self.config.grace, end_idle=not self._handed_over)
         for listening in self._listening.values():
@@ -171,6 +176,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
 
     def _looked_up(self) -> None:
         self._is_misaimed = True
+        self._last_names.changed()
 
     def _known_addresses(self) -> Addresses:
         return {**(self._addresses or {}), **self._names.addresses}
