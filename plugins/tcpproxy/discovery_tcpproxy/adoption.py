@@ -57,7 +57,7 @@ async def _adopt(door: Path, ours: str, log: FilteringBoundLogger, patience: flo
         except RefusedError as error:
             worker.leave()
             if error.answer.get("stopping") or time.monotonic() >= until:
-                log.info("a worker is left to its daemon, which runs", pid=worker.pid)
+                log.info("a worker is left as it is", pid=worker.pid, reason=describe(error))
                 return None
             await asyncio.sleep(_AGAIN)
         except GoneError:

@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from discovery.testing import eventually_sync, free_port
 from discovery_tcpproxy import wire
-from discovery_tcpproxy.worker import proxyproto
+from discovery_tcpproxy.worker import kernel, proxyproto
 
 Meet = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -539,3 +539,17 @@ def test_a_control_plane_that_does_not_read_holds_nobody_up(meet: Meet, worker: 
     eventually_sync(lambda: worker.report()["open"] == 0)
     assert len(worker.events) + worker.ask("report")["dropped"] == 500
     assert {event["end"] for event in worker.events} == {"done"}
+
+
+def test_a_daemon_that_does_not_keep_up_is_answered_all_the_same(worker: Any) -> None:
+    """Point 14. One that takes a worker over and lags behind its access log is refused the sockets, and asks again."""
+    worker.listen(access_log=True, hold=0.0)
+    for _ in range(2000):
+        with suppress(ConnectionResetError):
+            worker.connect().close()
+    wire.send(worker.channel, {"do": "sockets", "seq": 0, "begin": 0})
+    eventually_sync(lambda: kernel.unsent(worker.channel.fileno()) == 0)  # it has read that
+    assert worker.ask("report").keys() > {"listeners"}
+    [refused] = [each for each in worker.events if each.get("re") == 0]
+    assert "BlockingIOError" in refused["error"]
+    assert worker.ask("sockets", begin=0)["sockets"] == [str(worker.address)]

@@ -136,7 +136,10 @@ class Control:
             answer["error"] = f"{type(error).__name__}: {error}"
         finally:
             close_all(descriptors)
-        self._line.answer(answer, sockets)
+        try:
+            self._line.answer(answer, sockets)
+        except OSError as error:  # descriptors cannot wait, behind events that are not read yet; an answer can
+            self._line.answer({"re": message.get("seq"), "error": f"{type(error).__name__}: {error}"})
 
     def _hello(self) -> dict[str, Any]:
         """What a control plane has to know of a worker that another has started."""
