@@ -54,7 +54,9 @@ class LogPipe:
         return self._descriptor
 
     def drain(self) -> None:
-        """Forward what is there."""
+        """Forward what is there. Nothing is where the pipe could not be made again."""
+        if self._descriptor < 0:
+            return
         with suppress(BlockingIOError):
             *lines, self._rest = (self._rest + os.read(self._descriptor, _CHUNK)).split(b"\n")
             for line in lines:
