@@ -49,6 +49,8 @@ async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_serve
         assert driven.figure("workers_replaced") == 1
         assert not is_running(pids[0])
         assert driven.said("killed by SIGKILL")
+        left = [*driven.consumer.context.run_dir.glob("worker-*.sock")]
+        assert len(left) == 2, "the socket of one that was killed goes with it"
         for each in clients:
             each.close()
 

@@ -20,7 +20,7 @@ class Door:
 
     def __init__(self, directory: Path, loop: Loop, arrived: Callable[[socket.socket], None]) -> None:
         """Prepare; `open` begins. `arrived` is given each connection."""
-        self.path = directory / f"worker-{os.getpid()}.sock"
+        self.path = place(directory, os.getpid())
         self._loop = loop
         self._arrived = arrived
         self._listening: socket.socket | None = None
@@ -85,6 +85,11 @@ class Door:
         finally:
             os.close(directory)
         self._listening, self._file = listening, _identity(self.path)
+
+
+def place(directory: Path, pid: int) -> Path:
+    """Where the socket of a worker is."""
+    return directory / f"worker-{pid}.sock"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
