@@ -10,12 +10,19 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from discovery.errors import ConfigError
+import structlog
+
+from discovery.errors import ConfigError, describe
 from discovery.runner import Runner
 from discovery.status import DaemonStatus
 
 if TYPE_CHECKING:
     from discovery.admin import Admin
+
+_AGAIN = 1.0
+"""Seconds after which loading the server is tried again."""
+
+_log = structlog.get_logger("discovery.admin")
 
 
 class AdminPort:
@@ -55,6 +62,7 @@ class AdminPort:
     async def close(self) -> None:
         """Stop listening, and serving. Idempotent."""
         if self._serving is not None:
+            self._serving.cancel()
             await asyncio.wait({self._serving})
         elif self._listening:
             self._unwatch()
@@ -69,10 +77,17 @@ class AdminPort:
         self._serving = asyncio.create_task(self._serve())
 
     async def _serve(self) -> None:
-        # On a thread: applies are not to wait for it.
-        module = await asyncio.to_thread(importlib.import_module, "discovery.admin")
-        self._admin = admin = module.Admin(*self._sources)
-        await admin.start(self._listening, self._host)
+        while True:
+            try:
+                # On a thread: applies are not to wait for it.
+                module = await asyncio.to_thread(importlib.import_module, "discovery.admin")
+                self._admin = admin = module.Admin(*self._sources)
+                await admin.start(self._listening, self._host)
+            except Exception as error:  # noqa: BLE001 - no descriptor is free, or the files are being replaced
+                _log.error("the admin endpoint cannot be served, trying again", reason=describe(error))
+                await asyncio.sleep(_AGAIN)
+            else:
+                return
 
     def _unwatch(self) -> None:
         for listening in self._listening:

@@ -191,7 +191,7 @@ class Registrar:
         try:
             await lease.until_free(refused)
         except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
-            self._log.debug("refused keys cannot be watched, they are retried", reason=describe(error), every=self._ttl)
+            self._log.debug("refused keys cannot be watched, they are retried", reason=describe(error), wait=self._ttl)
             await asyncio.sleep(self._ttl)
         return True
 
