@@ -26,7 +26,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import rundir
 from discovery.errors import CannotStartError, DiscoveryError
-from discovery.pidfd import pidfd_open
+from discovery.kernel import pidfd_open
 from discovery.systemd import is_listening
 
 ANSWER_SECONDS = 5.0

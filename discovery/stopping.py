@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import plugins, rundir
 from discovery.errors import CannotStartError, DiscoveryError, PluginError, describe
-from discovery.pidfd import pidfd_open, pidfd_send_signal
+from discovery.kernel import pidfd_open, pidfd_send_signal
 from discovery.plugin import AnyConsumer, Consumer, Context
 
 

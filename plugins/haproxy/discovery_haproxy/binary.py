@@ -11,6 +11,7 @@ from pathlib import Path
 from discovery.embedded import wheel_program
 from discovery.environment import for_children
 from discovery.errors import ApplyError
+from discovery.kernel import memfd_create
 
 OLDEST = (2, 6)
 """The oldest version that is tested: its `show proc` tells failed reloads."""
@@ -38,7 +39,7 @@ class Binary:
 
     async def faults(self, text: str) -> tuple[str, ...]:
         """What HAProxy complains of in `text`, which it parses without binding. Raises ApplyError if it cannot run."""
-        with os.fdopen(os.memfd_create("haproxy.cfg"), "wb") as file:
+        with os.fdopen(memfd_create("haproxy.cfg"), "wb") as file:
             file.write(text.encode())
             file.flush()
             status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file.fileno())

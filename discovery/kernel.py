@@ -1,7 +1,7 @@
-"""Hold on a process: pidfd_open(2) and pidfd_send_signal(2).
+"""pidfd_open(2), pidfd_send_signal(2) and memfd_create(2).
 
-Python has both, unless it was built on an old system, as portable builds (uv's, for one) are; then the kernel is called
-directly.
+Python has them, unless it was built on an old system, as portable builds (uv's, for one) are; then the C library is
+called directly.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ from typing import Final
 P_PIDFD: Final = 3  # for os.waitid; from linux/wait.h
 _SEND_SIGNAL = 424  # numbers of system calls, the same on every architecture
 _OPEN = 434
+_CLOSE_ON_EXEC = 1  # linux/memfd.h
 
 
 def pidfd_open(pid: int) -> int:
@@ -29,9 +30,18 @@ def pidfd_send_signal(descriptor: int, number: signal.Signals) -> None:
         _call(_SEND_SIGNAL, descriptor, number, None, 0)
 
 
+def memfd_create(name: str) -> int:
+    """A descriptor of a new file in memory, closed on exec. Raises OSError."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    return _checked(ctypes.CDLL(None, use_errno=True).memfd_create(name.encode(), _CLOSE_ON_EXEC))
+
+
 def _call(number: int, *arguments: int | None) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    result: int = libc.syscall(number, *arguments)
+    return _checked(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))
+
+
+def _checked(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

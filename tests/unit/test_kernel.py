@@ -1,4 +1,4 @@
-"""Hold on a process, with Python's own functions and without."""
+"""System calls, by Python's own functions and without."""
 
 import os
 import select
@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from discovery.pidfd import P_PIDFD, pidfd_open, pidfd_send_signal
+from discovery.kernel import P_PIDFD, memfd_create, pidfd_open, pidfd_send_signal
 
 
 @pytest.mark.parametrize("has_its_own", [True, False])
@@ -29,3 +29,16 @@ def test_a_process_is_held_signalled_and_awaited(has_its_own: bool, monkeypatch:
     with pytest.raises(ProcessLookupError):
         pidfd_open(process.pid)
     os.close(descriptor)
+
+
+@pytest.mark.parametrize("has_its_own", [True, False])
+def test_a_file_in_memory_is_written_and_read(has_its_own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point 29."""
+    if not has_its_own:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    with os.fdopen(memfd_create("some.cfg"), "w+b") as file:
+        assert not os.get_inheritable(file.fileno())
+        assert "some.cfg" in os.readlink(f"/proc/self/fd/{file.fileno()}")  # noqa: PTH115
+        file.write(b"text")
+        file.seek(0)
+        assert file.read() == b"text"
