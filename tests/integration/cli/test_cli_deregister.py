@@ -44,7 +44,8 @@ def test_one_that_is_being_registered_here_is_named(start: Start, world: World) 
 
 
 def test_another_owners_record_is_refused_unless_forced(start: Start, world: World, tmp_path: Path) -> None:
-    other = start("register", "web", "127.0.0.1:1", "--id", "x", "--owner", "other", "--registry", world.url)
+    options = ("--id", "x", "--owner", "other", "--ttl", "600")
+    other = start("register", "web", "127.0.0.1:1", *options, "--registry", world.url)
     other.line()
     elsewhere = ("--run-dir", str(tmp_path / "elsewhere"))
     code, stderr = deregister(start, world, "web", "x", *elsewhere)
