@@ -120,8 +120,10 @@ class LastGood:
         try:
             document = json.loads(self.path.read_bytes())
             records = {f"{each['service']}/{each['id']}": each for each in document["backends"]}
-            self._true_at = self.path.stat().st_mtime
-            age = max(0.0, time.time() - self._true_at)
+            written_at = self.path.stat().st_mtime
+            if self._latest is None:  # else it is this run that knows
+                self._true_at = written_at
+            age = max(0.0, time.time() - written_at)
             return Remembered(document["revision"], records, age, _memory(document))
         except FileNotFoundError:
             return None
