@@ -23,7 +23,8 @@ def test_killed_and_started_again_at_once_it_never_leaves_the_registry(
     etcd: EmbeddedEtcd, start_daemon: Any, listed: Found, tmp_path: Path
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
-    arguments = ("--registry", etcd.url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=3")
+    # The TTL is long enough for a daemon to start on a busy machine.
+    arguments = ("--registry", etcd.url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=8")
 
     async def scenario() -> None:
         registry = open_registry(etcd.url)

@@ -26,7 +26,7 @@ def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping
         env={**os.environ, "CI": ci},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert "1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
