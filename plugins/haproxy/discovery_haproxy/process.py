@@ -27,9 +27,17 @@ class Process:
 
 
 def find(argument: str) -> list[Process]:
-    """The processes with `argument` on their command line: this user's, and their children of whatever user."""
-    found = [look(int(place.name)) for place in _PROC.glob("[0-9]*")]
-    family = [process for process in found if process is not None and argument in process.argv]
+    """The processes with `argument` on their command line: this user's, and their children of whatever user.
+
+    It begins with a path; one that leads to the same place through other symbolic links, as /var/run does, is equal.
+    """
+    name, place = Path(argument).name, os.path.realpath(argument)
+    found = [look(int(directory.name)) for directory in _PROC.glob("[0-9]*")]
+    family = [
+        process
+        for process in found
+        if process is not None and any(each.endswith(name) and os.path.realpath(each) == place for each in process.argv)
+    ]
     ours = {process.pid for process in family if process.owner == os.geteuid()}
     return [process for process in family if process.pid in ours or process.parent in ours]
 

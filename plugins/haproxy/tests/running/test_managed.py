@@ -1,6 +1,7 @@
 """A HAProxy of our own: what happens when it, its surroundings or its configuration go wrong."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from discovery.embedded import wheel_program
 from discovery.errors import ApplyError
 from discovery.model import Backend, State
 from discovery.testing import backend, eventually, free_port, require_program
+from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.digests import Digests
 from discovery_haproxy.process import masters
 
@@ -473,5 +475,24 @@ def test_what_haproxy_says_is_in_the_log(driving: Drive, bind: str) -> None:
             await eventually(lambda: driven.said("Server web/dead is DOWN"), "the log to tell")
             levels = {entry["log_level"] for entry in driven.log.entries if "Server web/dead is DOWN" in str(entry)}
             assert "warning" in levels
+
+    asyncio.run(scenario())
+
+
+def test_an_orphan_is_found_by_another_path_to_its_run_directory(
+    driving: Drive, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    """Point 14. As /var/run is to /run: `discovery stop` ends it, and the next daemon replaces it."""
+
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}) as driven:
+            await driven.apply(origins[0])
+            master = driven.master
+            await driven.consumer.hand_over()
+            other = tmp_path / "other"
+            other.symlink_to(driven.run_dir)
+            context = dataclasses.replace(driven.consumer.context, run_dir=other)
+            assert await HAProxyConsumer.end_orphans(context) == {master: "HAProxy"}
+        assert driven.family() == []
 
     asyncio.run(scenario())
