@@ -136,6 +136,7 @@ def test_watch_outlives_the_registry_and_tells_what_came_of_it(start: Start) -> 
         assert watch.json()["added"] == [B1]
         # Otherwise the registration, made anew, may stand at the same revision again: then nothing has changed.
         passing = start("register", "web", "10.0.0.2:80", "--id", "b2", "--registry", etcd.url)
+        assert passing.line().startswith("registered web/b2")  # a registration that was never reported exits with 143
         assert [record["id"] for record in watch.json()["added"]] == ["b2"]
         assert passing.stop() == 0
         assert [record["id"] for record in watch.json()["removed"]] == ["b2"]
