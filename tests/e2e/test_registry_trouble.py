@@ -124,10 +124,9 @@ def fill(etcd: EmbeddedEtcd) -> None:
 
 
 @pytest.fixture
-def guarded(stack: ExitStack) -> EmbeddedEtcd:
+def guarded(etcd_program: Path, stack: ExitStack) -> EmbeddedEtcd:
     """Has the users root, and `service`, who may read and write /services."""
-    require_program("etcd")
-    etcd = stack.enter_context(EmbeddedEtcd())
+    etcd = stack.enter_context(EmbeddedEtcd(program=etcd_program))
     etcd.ctl("role", "add", "service")
     etcd.ctl("role", "grant-permission", "--prefix=true", "service", "readwrite", "/services")
     etcd.ctl("user", "add", "service:first")
@@ -138,6 +137,10 @@ def guarded(stack: ExitStack) -> EmbeddedEtcd:
     return etcd
 
 
+RENEWS_WITHOUT_PERMISSION = pytest.mark.parametrize("etcd_program", ["3.5", "3.4"], indirect=True)
+
+
+@RENEWS_WITHOUT_PERMISSION
 def test_read_only(guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack) -> None:
     """Point 32. Records stand, changes are followed, the refusal is named, and ends with the permission to write."""
     history = stack.enter_context(RegistryHistory(guarded, prefix="/services", login=ROOT))
@@ -155,6 +158,24 @@ def test_read_only(guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack
     assert [change.key for change in history.changes if change.value is None] == []
 
 
+@pytest.mark.parametrize("etcd_program", ["3.6"], indirect=True)
+def test_read_only_where_renewals_are_refused(
+    guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack
+) -> None:
+    """Point 32. Who may not write a key may not renew its lease either: what expires is registered again later."""
+    history = stack.enter_context(RegistryHistory(guarded, prefix="/services", login=ROOT))
+    site = start_site(f"etcd://service:first@{guarded.endpoint}")
+    guarded.ctl(*ROOT, "role", "revoke-permission", "--prefix=true", "service", "/services")
+    guarded.ctl(*ROOT, "role", "grant-permission", "--prefix=true", "service", "read", "/services")
+    history.wait(lambda change: change.value is None, timeout=60)
+    site.found(("a", 80, ""), ("b", 81, ""))
+    site.refuses("a", "permission denied")
+    site.refuses("b", "permission denied")
+    guarded.ctl(*ROOT, "role", "grant-permission", "--prefix=true", "service", "readwrite", "/services")
+    site.sees("10.0.0.1:80", "10.0.0.1:81")
+
+
+@RENEWS_WITHOUT_PERMISSION
 def test_every_permission_revoked(guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack) -> None:
     """Point 32. Neither may the records be read any more: what was known stands, and is renewed."""
     history = stack.enter_context(RegistryHistory(guarded, prefix="/services", login=ROOT))
