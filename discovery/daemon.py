@@ -123,7 +123,10 @@ class Daemon:
             self._admin = await self._start_admin(self._settings)
         except ConfigError as error:
             if not self._replace:
-                raise
+                if (pid := self._counter.holder) is None:
+                    raise
+                way_out = f"take over from process {pid}, which runs on this run directory, with --replace"
+                raise ConfigError(f"{error}; or {way_out}") from None
             self._log.error(str(error))  # there is nobody left who would go on in our place
         self._open_counter()
         watch = self._watch_config()

@@ -89,9 +89,18 @@ class Counter:
         self._talks: set[asyncio.Task[None]] = set()
         self._successor: Successor | None = None
 
+    @property
+    def holder(self) -> int | None:
+        """The process that a successor would ask at this path; None if there is none."""
+        return rundir.holder(self._lock_path)
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
+
     def open(self) -> None:
         """Listen. Raises CannotStartError if another daemon does at this path, or if that cannot be."""
-        self._lock = rundir.lock(self.path.with_name(f"{self.path.name}.lock"), "a daemon that can be replaced")
+        self._lock = rundir.lock(self._lock_path, "a daemon that can be replaced")
         try:
             self._listen()
         except OSError as error:

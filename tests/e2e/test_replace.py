@@ -132,6 +132,17 @@ def test_who_connects_waits_until_a_successor_can_serve(start_echo: Callable[...
     assert "inherited=True" in third.log
 
 
+def test_the_refusal_of_a_second_daemon_at_one_admin_address_mentions_replace(start_echo: Callable[..., Any]) -> None:
+    """Point 17. The same command once more: its admin address is taken, by the daemon that it could replace."""
+    first = start_echo(port := free_port())
+    eventually_sync(lambda: is_up(first, port))
+    second = start_echo(port)
+    assert second.process.wait(30) == 2
+    assert "the admin endpoint cannot listen on" in second.log
+    assert f"take over from process {first.process.pid}, which runs on this run directory, with --replace" in second.log
+    assert is_up(first, port)
+
+
 def test_a_second_daemon_on_the_run_directory_can_run_but_not_be_replaced(
     start_echo: Callable[..., Any], start_daemon: Any
 ) -> None:
