@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from discovery.cli.console import abandon_stdout, note, progress, result
@@ -45,7 +46,7 @@ async def _watch(url: "RegistryURL", as_json: bool) -> None:
     _cancel_when_nobody_reads()
     try:
         with progress(str(url)) as over:
-            await _tell(observations, url, _print_json if as_json else _print_text, over)
+            await _tell(observations, _print_json if as_json else partial(_print_text, url), over)
     except BrokenPipeError:
         abandon_stdout()
     finally:
@@ -55,7 +56,6 @@ async def _watch(url: "RegistryURL", as_json: bool) -> None:
 
 async def _tell(
     observations: AsyncIterator["Observation"],
-    url: "RegistryURL",
     tell: Callable[["ChangeSet"], None],
     answered: Callable[[], None],
 ) -> None:
@@ -75,8 +75,6 @@ async def _tell(
             continue
         if changes := change_set(told, observation):
             tell(changes)
-            if told is None and not any(observation.snapshot.backends()):
-                note(f"no backends in {url} yet")
         told = observation.snapshot
         if told.rejected is not rejected:
             known = frozenset(rejected)
@@ -92,11 +90,13 @@ def _print_json(changes: "ChangeSet") -> None:
     result(change_set_json(changes))
 
 
-def _print_text(changes: "ChangeSet") -> None:
+def _print_text(url: "RegistryURL", changes: "ChangeSet") -> None:
     from discovery.cli.records import change_set_lines
 
     coloured = shows_colours(sys.stdout)
     for mark, line in change_set_lines(changes):
+        if mark == "=" and not any(changes.snapshot.backends()):
+            line = f"{line} in {url}"  # noqa: PLW2901 - who was asked counts where the answer is empty
         result(f"{_COLOURS[mark]}{mark}\x1b[0m {line}" if coloured else f"{mark} {line}")
 
 

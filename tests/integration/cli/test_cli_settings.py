@@ -220,8 +220,7 @@ def test_an_empty_answer_names_the_registry_that_was_asked(run: Run, start: Star
     one = run("services", "web", DISCOVERY_CONFIG=str(config))
     assert one.stderr == f"discovery: no backends of 'web' in file://{tmp_path}/empty\n"
     watch = start("watch", DISCOVERY_CONFIG=str(config))
-    assert watch.line().endswith(": 0 backends")
-    eventually_sync(lambda: f"no backends in file://{tmp_path}/empty yet" in watch.stderr)
+    assert watch.line().endswith(f": 0 backends in file://{tmp_path}/empty")
     assert watch.stop() == 0
     assert watch.line() == END
 
