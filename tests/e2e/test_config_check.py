@@ -31,7 +31,20 @@ TOO_LONG = """
 plugin = "haproxy"
 services.web.bind = "127.0.0.1:{port}"
 """
+NO_DIRECTORY = """
+[consumers.edge]
+plugin = "{plugin}"
+{listen} = "{{directory}}/nowhere/web.sock"
+"""
+NO_SOCKET = """
+[consumers.edge]
+plugin = "tcpproxy"
+listen.web = "unix:{directory}"
+"""
 FAULTS = [
+    (NO_DIRECTORY.format(plugin="tcpproxy", listen="listen.web"), "there is no directory {directory}/nowhere"),
+    (NO_DIRECTORY.format(plugin="haproxy", listen="services.web.bind"), "{directory}/nowhere is not a directory"),
+    (NO_SOCKET, "there is a file that is no socket"),
     (NO_CERTIFICATE, "{directory}/missing.pem"),
     (NO_LINE, "no-such-word"),
     (TOO_LONG, "{long}/master.sock is a path of more than 97 bytes"),
@@ -144,6 +157,18 @@ def test_a_right_configuration_is_checked_whole(
     told = json.loads(check("config", "check", str(path), "--json").stdout)
     lists = {"consumers": ["edge"], "providers": [], "faults": [], "unchecked": []}
     assert told == {"file": str(path), "valid": True, **lists}
+
+
+def test_sockets_in_the_run_directory_are_right_before_that_is_made(
+    check: Check, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    require_program("haproxy")
+    path = config(
+        f'[consumers.edge]\nplugin = "haproxy"\nservices.web.bind = "{tmp_path}/run/web.sock"\n'
+        f'[consumers.tcp]\nplugin = "tcpproxy"\nlisten.web = "unix:{tmp_path}/run/tcp/web.sock"\n'
+    )
+    checked = check("config", "check", str(path), "--strict")
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_haproxy_judges_the_records_of_the_registry_too(

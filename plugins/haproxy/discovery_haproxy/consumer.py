@@ -18,7 +18,7 @@ from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import Digests
 from discovery_haproxy.external import External
 from discovery_haproxy.managed import Files, Managed, end
-from discovery_haproxy.probe import probe, too_long
+from discovery_haproxy.probe import misplaced, probe, too_long
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 
 _LINES = 20
@@ -112,7 +112,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             return await self._validate_elsewhere(update, faults, str(error))
         rendered = await self._render(update, binary)
         faults += [f"haproxy refuses {each}" for each in await binary.faults(rendered.text)]
-        faults += filter(None, map(too_long, rendered.binds))
+        made = self.context.run_dir, self.context.run_dir.parent
+        faults += filter(None, (too_long(each) or misplaced(each, made) for each in rendered.binds))
         if external is not None and not external.path.parent.is_dir():
             faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
         return Validation(tuple(faults))

@@ -23,6 +23,14 @@ def too_long(bind: str) -> str | None:
     return f"bind {bind} is a path of more than {SOCKET_PATH_BYTES - SUFFIX} bytes: choose a shorter one"
 
 
+def misplaced(bind: str, made: Collection[Path]) -> str | None:
+    """What is wrong with the directory of an address that is the path of a socket. `made`: directories to come."""
+    directory = Path(bind).parent
+    if "/" not in bind or directory in made or directory.is_dir():
+        return None
+    return f"bind {bind} cannot be made: {directory} is not a directory"
+
+
 def probe(binds: Iterable[str], ours: Callable[[], Collection[int]]) -> None:
     """Raise ApplyError for the first of `binds` that HAProxy could not listen on.
 

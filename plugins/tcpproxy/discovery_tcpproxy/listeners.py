@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,15 @@ def open_listener(name: str, bind: str, mode: int) -> Listening:
         raise CannotListenError(
             f"listener {name} cannot listen on {bind.removeprefix(UNIX)}: {_reason(bind, error)}"
         ) from None
+
+
+def fault(name: str, bind: str, made: Collection[Path]) -> str | None:
+    """Why `open_listener` will fail, if a Unix socket's path tells; nothing is tried. `made`: directories to come."""
+    path = _path(bind)
+    if not bind.startswith(UNIX) or path.parent in made or (path.parent.is_dir() and not _is_obstacle(path)):
+        return None
+    error = OSError(errno.EADDRINUSE if path.parent.is_dir() else errno.ENOENT, "")
+    return f"listener {name} cannot listen on {path}: {_unix_reason(path, error)}"
 
 
 def take(inherited: Iterable[socket.socket], bind: str, mode: int | None) -> Listening | None:
@@ -145,6 +154,10 @@ def _prepare(listener: socket.socket) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
     listener.setblocking(False)
     listener.listen(BACKLOG)
+
+
+def _is_obstacle(path: Path) -> bool:
+    return path.exists() and not path.is_socket()
 
 
 def _is_stale(path: Path) -> bool:
