@@ -66,6 +66,9 @@ async def _adopt(door: Path, ours: str, log: FilteringBoundLogger, patience: flo
         except (WorkerError, KeyError, TypeError, ValueError) as error:
             log.error("a worker of an earlier daemon is killed", pid=worker.pid, reason=describe(error))
             await worker.close()
+        except BaseException:  # it would obey nobody else
+            worker.leave()
+            raise
     return None
 
 
