@@ -175,8 +175,10 @@ def _decode(key: str, value: bytes) -> Record:
         return Record(Backend(service, id_, host, port))
     try:
         fields = _JSON.decode(text)
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"the value is not valid JSON: {error}") from None
+    except ValueError:  # from int()
+        raise RecordError("the value is not valid JSON: a number has too many digits") from None
     return _decode_fields(key, service, id_, fields)
 
 
@@ -233,7 +235,7 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("a field is given twice")
+        raise RecordError("the value is not valid JSON: a field is given twice")
     return fields
 
 

@@ -64,14 +64,14 @@ def examine(
     """As `load`, but return the faults beside what is right. Raises ConfigError only if the file cannot be read."""
     faults = Faults()
     settings = load_settings(path, overrides, leave_out=leave_out, instances=instances, faults=faults)
-    return settings, build(settings, faults), faults
+    return settings, build(settings, faults, path), faults
 
 
-def build(settings: Settings, faults: Faults | None = None) -> Instances:
+def build(settings: Settings, faults: Faults | None = None, path: Path | None = None) -> Instances:
     """Load and validate what `settings` asks for.
 
     A broken plugin takes down itself alone. Raises ConfigError, with a line for each fault, for unknown plugins, bad
-    options or nothing to run; with `faults` these are gathered there instead.
+    options or nothing to run; with `faults` these are gathered there instead. `path` is the file that they name.
     """
     found = Faults() if faults is None else faults
     consumers: dict[str, Instance] = {}
@@ -91,6 +91,9 @@ def build(settings: Settings, faults: Faults | None = None) -> Instances:
             broken[provider.name] = str(error)
     if not settings.consumers and not settings.providers and not found:
         with found.gathered():
+            if path is not None:
+                way_out = "it has no [consumers.NAME] and no [providers.NAME]; add one, or name a plugin with --plugin"
+                raise ConfigError(f"{path}: there is nothing to run: {way_out}")
             raise ConfigError("there is nothing to run: name a plugin with --plugin, or a configuration with --config")
     if faults is None:
         found.raise_if_any()

@@ -139,6 +139,7 @@ class TestRefusals:
             ('{"host": "a", "host": "b", "port": 1}', "given twice"),
             ("[" * 100_000, "limit is 65536"),
             ('{"a":' * 12_000, "not valid JSON"),
+            ('{"host": "a", "port": ' + "9" * 5_000 + "}", "a number has too many digits"),
             ('{"host": "10.0.0.1"}', "'port' is missing"),
             ('{"port": 80}', "'host' is missing"),
             ("10.0.0.1", "is not HOST:PORT"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider, plugins
 from discovery.config import Overrides, ProviderSettings, json_schema, load_settings, validate_options
 from discovery.errors import PluginError
-from discovery.instances import build
+from discovery.instances import build, load
 
 
 def settings_of(tmp_path: Path, text: str, **overrides: Any) -> Any:
@@ -319,3 +319,10 @@ def test_what_cannot_be_built_is_named(tmp_path: Path, text: str, message: str) 
     with pytest.raises(ConfigError) as caught:
         build(settings_of(tmp_path, text))
     assert message in str(caught.value)
+
+
+def test_a_file_without_an_instance_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "discovery.toml"
+    path.write_text('[registry]\nurl = "etcd://127.0.0.1:2379"\n')
+    with pytest.raises(ConfigError, match=rf"{path}: there is nothing to run: it has no \[consumers.NAME\]"):
+        load(path, Overrides())
