@@ -30,6 +30,9 @@ _FIRST_DELAY = 0.2
 _MOST_DELAY = 10.0
 _MOST_AWAY = 0.5  # a registry that cannot be reached: what is wanted has to stand soon after it is back
 
+_LEAST_REFUSED = 0.05
+"""Seconds from a refusal to the next try of that key, at least, even if its lease says that the key is free."""
+
 _AT_ONCE = 16
 _NOTHING_NOW = (RegistryUnavailableError, LeaseLostError)
 
@@ -188,8 +191,11 @@ class Registrar:
             await asyncio.wait(reasons)
 
     async def _until_free(self, lease: TellsWhenFree, refused: Collection[str]) -> Literal[True]:
+        clock = asyncio.get_running_loop().time
+        again_at = clock() + _LEAST_REFUSED
         try:
             await lease.until_free(refused)
+            await asyncio.sleep(again_at - clock())  # a lease may say so without a reason
         except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
             self._log.debug("refused keys cannot be watched, they are retried", reason=describe(error), wait=self._ttl)
             await asyncio.sleep(self._ttl)

@@ -1,7 +1,7 @@
 """The registrar on a registry in memory: whatever happens meanwhile, the registry ends as it was told."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import structlog
 from hypothesis import given, settings
@@ -182,6 +182,32 @@ def test_a_refused_key_is_registered_the_moment_it_is_free() -> None:
             await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
             registry.delete_raw("web/a")
             await becomes(registry, A, B)
+
+    asyncio.run(scenario())
+
+
+def test_a_lease_that_says_without_reason_that_a_key_is_free_makes_no_busy_loop() -> None:
+    """Point 4. The registry may be a plugin's."""
+    tries: list[float] = []
+
+    class Eager(MemoryLease):
+        async def put(self, backend: Backend, *, force: bool = False) -> None:
+            tries.append(asyncio.get_running_loop().time())
+            await super().put(backend, force=force)
+
+        async def until_free(self, keys: Collection[str]) -> None:
+            pass
+
+    class Registry(MemoryRegistry):
+        async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
+            return Eager(self, owner, ttl)
+
+    async def scenario() -> None:
+        registry = Registry()
+        registry.put_raw("web/a", OTHERS)
+        async with registering(registry, A, ttl=3600):
+            await eventually(lambda: len(tries) == 10)
+        assert tries[-1] - tries[0] > 0.4
 
     asyncio.run(scenario())
 
