@@ -64,7 +64,13 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
 
         Raises ApplyError if there is nothing to listen on.
         """
-        await self._adopt()
+        adopting = asyncio.ensure_future(self._adopt())
+        try:
+            await asyncio.shield(adopting)
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                await adopting  # `teardown` ends only the workers that it knows
+            raise
         self._open_missing()
         if not self._listening:
             raise ApplyError("; ".join(self._not_listening.values()))

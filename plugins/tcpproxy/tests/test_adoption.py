@@ -1,44 +1,97 @@
-"""Workers that have outlived their daemon are taken over, also after an attempt that was broken off."""
+"""Workers that have outlived their daemon are taken over or ended, also by an attempt that is broken off."""
 
 import asyncio
 import os
+import select
 import signal
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
 from proxying import address, on_a_loop
 
+from discovery.kernel import pidfd_open
+from discovery.plugin import Context
+from discovery.testing import eventually
 from discovery_tcpproxy.adoption import adopt
 from discovery_tcpproxy.config import TcpProxyConfig
+from discovery_tcpproxy.consumer import TcpProxyConsumer
 from discovery_tcpproxy.listeners import open_listener
 from discovery_tcpproxy.targets import settings
 from discovery_tcpproxy.worker_process import WorkerProcess
 
 
+class Left:
+    """A stopped (SIGSTOP) worker that listens and has no daemon."""
+
+    def __init__(self, run_dir: Path, config: TcpProxyConfig, pid: int) -> None:
+        self.run_dir = run_dir
+        self.config = config
+        self.pid = pid
+        self.descriptor = pidfd_open(pid)
+
+    def has_ended(self) -> bool:
+        return bool(select.select([self.descriptor], [], [], 0)[0])
+
+    def consumer(self) -> TcpProxyConsumer:
+        return TcpProxyConsumer(self.config, self.context)
+
+    @property
+    def context(self) -> Context:
+        return Context("tcpproxy", self.run_dir, structlog.get_logger())
+
+
+@asynccontextmanager
+async def left() -> AsyncIterator[Left]:
+    web = address()
+    config = TcpProxyConfig.model_validate({"listen": {"web": web}, "workers": 1, "grace": 1.0})
+    listening = open_listener("web", web, 0o600)
+    with tempfile.TemporaryDirectory(prefix="tp-") as directory:
+        worker = WorkerProcess.start(0, Path(directory), structlog.get_logger(), 20.0)
+        await worker.tell(settings(config, 0), {"web": (listening,)}, {}, 1.0)
+        listening.close()
+        each = Left(Path(directory), config, worker.pid)
+        os.kill(worker.pid, signal.SIGSTOP)
+        worker.leave()
+        try:
+            yield each
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+            os.close(each.descriptor)
+
+
 @on_a_loop
 async def test_one_that_is_broken_off_leaves_the_worker_to_the_next() -> None:
     """Point 14. The worker obeys one daemon at a time: a connection that nobody uses must not be left open."""
-    web, log = address(), structlog.get_logger()
-    config = TcpProxyConfig.model_validate({"listen": {"web": web}})
-    listening = open_listener("web", web, 0o600)
-    with tempfile.TemporaryDirectory(prefix="tp-") as directory:
-        worker = WorkerProcess.start(0, Path(directory), log, 20.0)
-        await worker.tell(settings(config, 0), {"web": (listening,)}, {}, 1.0)
-        listening.close()
-        os.kill(worker.pid, signal.SIGSTOP)
-        worker.leave()
-        broken_off = asyncio.create_task(adopt(Path(directory), log))
+    async with left() as worker:
+        broken_off = asyncio.create_task(adopt(worker.run_dir, structlog.get_logger()))
         await asyncio.wait({broken_off}, timeout=0.5)  # it has asked, and waits for an answer
         broken_off.cancel()
         await asyncio.wait({broken_off})
         os.kill(worker.pid, signal.SIGCONT)
-        found = await adopt(Path(directory), log)
+        found = await adopt(worker.run_dir, structlog.get_logger())
         try:
             assert [each.worker.pid for each in found] == [worker.pid]
         finally:
-            os.kill(worker.pid, signal.SIGKILL)
             for each in found:
                 for sock in each.sockets.values():
                     sock.close()
                 await each.worker.close()
+
+
+@on_a_loop
+async def test_a_daemon_that_is_stopped_while_it_takes_over_ends_the_worker() -> None:
+    """Point 14. The stop cancels the setup; teardown ends the worker as it does one that was taken over."""
+    async with left() as worker:
+        consumer = worker.consumer()
+        setup = asyncio.create_task(consumer.setup())
+        await asyncio.wait({setup}, timeout=0.5)  # it has asked, and waits for an answer
+        setup.cancel()
+        os.kill(worker.pid, signal.SIGCONT)
+        await asyncio.wait({setup})
+        assert setup.cancelled()
+        await consumer.teardown()
+        await eventually(worker.has_ended, timeout=60)
