@@ -15,7 +15,7 @@ from discovery.files import FileWatch
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Update, Validation
 from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.digests import Digests
+from discovery_haproxy.digests import Digests, files_at
 from discovery_haproxy.external import External
 from discovery_haproxy.managed import Files, Managed, end
 from discovery_haproxy.probe import misplaced, probe, too_long
@@ -208,7 +208,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         before, self._served = self._served, self._digests.of(paths)
         if self._served == before:
             return
-        files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+        files = [file for path in paths for file in files_at(path)]
         found = {file: certificate for file in files if (certificate := read_certificate(file)) is not None}
         known, self._certificates = self._certificates, found
         renewed = [

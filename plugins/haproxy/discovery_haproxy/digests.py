@@ -31,10 +31,17 @@ class Digests:
         return any(path in self._known and self._known[path][0] != _look(path) for path in paths)
 
 
+def files_at(path: Path) -> list[Path]:
+    """The file at `path`, or those of the directory there; none if it cannot be read, or vanishes meanwhile."""
+    try:
+        return sorted(path.iterdir()) if path.is_dir() else [path]
+    except OSError:
+        return []
+
+
 def _look(path: Path) -> Look:
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        states = [(file.name, file.stat()) for file in files if path is file or file.is_file()]
+        states = [(file.name, file.stat()) for file in files_at(path) if path is file or file.is_file()]
     except OSError:
         return ()
     # Not the time of modification, which `cp -p` and the like set.
