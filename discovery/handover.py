@@ -202,7 +202,8 @@ class Counter:
 
     async def _answer(self, channel: socket.socket, asked: Release) -> None:
         keys = list(self._release(asked.service))
-        self._log.warning("held records were released", by=asked.pid, service=asked.service, records=len(keys))
+        if keys:
+            self._log.warning("held records were released", by=asked.pid, service=asked.service, records=len(keys))
         for at in range(0, max(1, len(keys)), _MOST_KEYS):
             last = at + _MOST_KEYS >= len(keys)
             await _send(channel, {"released": keys[at : at + _MOST_KEYS], "last": last})

@@ -74,8 +74,12 @@ async def _deregister(named: Backend, owner: str | None, settings: "Settings", t
         )
         with running:
             if not force and not _may_remove(ours, theirs):
-                holder = repr(theirs) if theirs else "nobody we know of (written by hand?)"
-                raise OwnedByAnotherError(f"the record {key!r} belongs to {holder}: stop that, or add --force")
+                whose = (
+                    f"belongs to {theirs!r}: stop that, or add --force"
+                    if theirs
+                    else "has no owner (written by hand?): add --force to remove it"
+                )
+                raise OwnedByAnotherError(f"the record {key!r} {whose}")
             backend = record.backend if isinstance(record, Record) else named
             if not await _remove(registry, backend, theirs):
                 raise DiscoveryError(f"the record {key!r} has changed meanwhile: try again")

@@ -99,6 +99,7 @@ def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
     nothing = release(run_dir, "--json")
     assert (nothing.returncode, json.loads(nothing.stdout)) == (0, {"released": []})
     assert first.stop() == 0
+    assert "held records were released" not in first.log
     root.rename(tmp_path / "unmounted")
     root.mkdir()
     daemon = start_daemon(*arguments, run_dir=run_dir)
@@ -109,6 +110,7 @@ def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
     assert (done.returncode, json.loads(done.stdout)) == (0, {"released": ["db/b1"]})
     assert services(daemon) == set()
     assert daemon.stop() == 0
+    assert daemon.log.count("held records were released") == 2
     # What was released stays so.
     again = start_daemon(*arguments, run_dir=run_dir)
     eventually_sync(again.is_ready, timeout=60)

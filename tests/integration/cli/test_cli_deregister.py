@@ -72,7 +72,7 @@ def test_a_record_written_by_hand_takes_force(start: Start, world: World, value:
     world.put("web/b1", value)
     code, stderr = deregister(start, world, "web", "b1")
     assert (code, stderr.count("\n")) == (1, 1)
-    assert "belongs to nobody we know of (written by hand?)" in stderr
+    assert "the record 'web/b1' has no owner (written by hand?): add --force to remove it" in stderr
     assert deregister(start, world, "web", "b1", "--force") == (0, "")
     assert ids(world) == []
 
