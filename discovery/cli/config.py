@@ -17,7 +17,8 @@ from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
 if TYPE_CHECKING:
     from discovery.config import Settings
     from discovery.instances import Instances
-    from discovery.plugin import Update
+    from discovery.plugin import Update, Validation
+    from discovery.validation import Faults
 
 app = typer.Typer(help="Check a configuration file, or print its schema.")
 
@@ -93,19 +94,33 @@ class _Report:
 
 async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> _Report:
     """Everything that can be told of the file; `timeout` None asks no registry."""
-    import structlog
-
     from discovery.config import Overrides
     from discovery.instances import examine
     from discovery.logs import configure_logging
-    from discovery.rundir import run_dir_path
-    from discovery.validating import NOTHING, validate_instances
 
     configure_logging("error")
     try:
-        settings, instances, faults = examine(path, Overrides(run_dir=run_dir))
+        examined = examine(path, Overrides(run_dir=run_dir))
     except ConfigError as error:
         return _Report(path, faults=str(error).splitlines())
+    _, instances, _ = examined
+    validated = await validate(*examined, timeout)
+    return _Report(path, list(instances.consumers), list(instances.providers), validated.faults, validated.unchecked)
+
+
+async def validate(
+    settings: "Settings", instances: "Instances", faults: "Faults", timeout: float | None
+) -> "Validation":
+    """All faults of what `examine` returned: of the file, of options, and of what the plugins make of them.
+
+    The registry's records are waited for `timeout` seconds; None asks no registry.
+    """
+    import structlog
+
+    from discovery.plugin import Validation
+    from discovery.rundir import run_dir_path
+    from discovery.validating import NOTHING, validate_instances
+
     updates: list[Update] = [NOTHING]
     unread: tuple[str, ...] = ()
     try:
@@ -115,13 +130,7 @@ async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> 
     except PluginError as error:
         instances.broken["registry"] = str(error)
     validated = await validate_instances(instances, updates, run_dir_path(settings.run_dir), structlog.get_logger())
-    return _Report(
-        path,
-        list(instances.consumers),
-        list(instances.providers),
-        (*faults.lines, *instances.broken.values(), *validated.faults),
-        (*unread, *validated.unchecked),
-    )
+    return Validation((*faults.lines, *instances.broken.values(), *validated.faults), (*unread, *validated.unchecked))
 
 
 async def _current(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from discovery.instances import Instances
     from discovery.once import Survey
     from discovery.resolving import Resolved
+    from discovery.validation import Faults
 
 
 def _plugin_names() -> list[str]:
@@ -91,7 +92,7 @@ def run(
     discovery run --plugin apache --plugin haproxy
     discovery run --config /etc/discovery/discovery.toml
     """
-    from discovery.instances import load
+    from discovery.instances import examine, load
 
     if once and dry_run:
         raise ConfigError("--once and --dry-run exclude each other")
@@ -108,7 +109,13 @@ def run(
     )
     path = file_in_use(config)
     leave_out = _OF_ANOTHER_DAEMON if plugin and config is None else ()
-    loaded = load(path, given, leave_out=leave_out)
+    if dry_run:
+        settings, instances, faults = examine(path, given, leave_out=leave_out)
+        if faults:
+            return asyncio.run(_tell_faults(settings, instances, faults, timeout))
+        loaded = settings, instances
+    else:
+        loaded = load(path, given, leave_out=leave_out)
     start_logging(loaded[0])
     if once or dry_run:
         return asyncio.run(_single_pass(*loaded, timeout, once=once))
@@ -127,6 +134,20 @@ async def _daemon(
     from discovery.daemon import Daemon
 
     return await Daemon(loaded, load, config, structlog.get_logger(), replace=replace).run()
+
+
+async def _tell_faults(settings: "Settings", instances: "Instances", faults: "Faults", timeout: float) -> int:
+    """What `config check` says of a configuration with faults, which cannot be previewed."""
+    from discovery.cli.config import validate
+    from discovery.logs import configure_logging
+
+    configure_logging("error", settings.log.format)
+    validated = await validate(settings, instances, faults, timeout)
+    for line in validated.unchecked:
+        note(f"unchecked: {line}")
+    for line in validated.faults:
+        note(line)
+    return 2
 
 
 async def _single_pass(settings: "Settings", instances: "Instances", timeout: float, *, once: bool) -> int:

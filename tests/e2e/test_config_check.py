@@ -242,6 +242,10 @@ def test_every_fault_is_named_in_one_run(check: Check, config: Callable[[str], P
         "providers.local: it can never work",
     ):
         assert [fault for fault in faults if expected in fault], expected
+    dry = check("run", "--dry-run", "--config", str(path))
+    assert (dry.returncode, dry.stdout) == (2, "")
+    told = [line.removeprefix("discovery: ") for line in dry.stderr.splitlines()]
+    assert [line for line in told if not line.startswith("unchecked: ")] == faults
     run = check("run", "--config", str(path))
     assert run.returncode == 2
     for expected in ("consumers.other.bnd", "'no-such'", "consumers.fourth.plugin", "log.level", "admn", "'fil'"):
