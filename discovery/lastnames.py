@@ -20,8 +20,12 @@ DEBOUNCE = 1.0
 class LastNames:
     """Keeps the addresses of one registry's names in a file, written a moment after a change and off the loop."""
 
-    def __init__(self, log: FilteringBoundLogger, latest: Callable[[], Found]) -> None:
-        """Keep nothing before `open`. `latest` tells what to write; it is called on the loop."""
+    def __init__(self, log: FilteringBoundLogger, latest: Callable[[], Found], option: str = "--state-dir") -> None:
+        """Keep nothing before `open`. `latest` tells what to write; it is called on the loop.
+
+        `option` is the command line's that chooses the directory of the file, for messages.
+        """
+        self._option = option
         self._log = log
         self._latest = latest
         self._path: Path | None = None
@@ -75,7 +79,7 @@ class LastNames:
         except OSError as error:
             if error.strerror != self._failed:
                 self._failed = error.strerror
-                reason = f"{error.strerror}; mend that, or choose another directory with --state-dir"
+                reason = f"{error.strerror}; mend that, or choose another directory with {self._option}"
                 self._log.warning("the addresses of host names cannot be remembered", path=str(path), reason=reason)
 
 

@@ -40,7 +40,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         super().__init__(config, context)
         self._workers = Workers(context.run_dir, context.log)
         self._names = Names(self._looked_up)
-        self._last_names = LastNames(context.log, lambda: self._names.found)
+        self._last_names = LastNames(context.log, lambda: self._names.found, "--run-dir")
         self._addresses: Addresses | None = {}
         self._is_misaimed = False
         self._listening: dict[str, Listening] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from proxying import Client, address, driving, on_a_loop, origins, reached, served
+from proxying import Client, Driven, address, driving, on_a_loop, origins, reached, served
 
 from discovery.errors import ApplyError
 from discovery.model import State
@@ -51,6 +51,19 @@ async def test_listeners_of_one_daemon_are_for_services_of_their_own() -> None:
     async with origins("a", "b") as (a, b), driving(listen=listen) as driven:
         await driven.apply(a.backend(), b.backend(service="db"))
         assert (await reached(web), await reached(db)) == ("a", "b")
+
+
+@on_a_loop
+async def test_names_that_cannot_be_kept_are_told_with_the_option_that_chooses_their_directory(tmp_path: Path) -> None:
+    driven = Driven(tmp_path, listen={"web": {"bind": address(), "targets": "localhost:1"}})
+    (tmp_path / "names.json").mkdir()
+    try:
+        await driven.consumer.setup()
+        await eventually(lambda: driven.said("cannot be remembered"), timeout=60)
+        assert driven.said("choose another directory with --run-dir")
+        assert not driven.said("--state-dir")
+    finally:
+        await driven.consumer.teardown()
 
 
 @on_a_loop
