@@ -31,6 +31,11 @@ TOO_LONG = """
 plugin = "haproxy"
 services.web.bind = "127.0.0.1:{port}"
 """
+LONG_BIND = """
+[consumers.edge]
+plugin = "haproxy"
+services.web.bind = "/tmp/{bind}"
+"""
 NO_DIRECTORY = """
 [consumers.edge]
 plugin = "{plugin}"
@@ -48,6 +53,7 @@ FAULTS = [
     (NO_CERTIFICATE, "{directory}/missing.pem"),
     (NO_LINE, "no-such-word"),
     (TOO_LONG, "{long}/master.sock is a path of more than 97 bytes"),
+    (LONG_BIND, "bind /tmp/{bind} is a path of more than 97 bytes"),
 ]
 PLUGINS = """
 from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider, Validation, hookimpl
@@ -132,7 +138,7 @@ def test_what_the_daemon_rejects_is_a_fault(
     check: Check, config: Callable[[str], Path], tmp_path: Path, text: str, fault: str
 ) -> None:
     require_program("haproxy")
-    values = {"port": free_port(), "directory": tmp_path, "long": "edge-" + "x" * 90}
+    values = {"port": free_port(), "directory": tmp_path, "long": "edge-" + "x" * 90, "bind": "x" * 93}
     path = config(text.format(**values))
     checked = check("config", "check", str(path), "--strict")
     assert (checked.returncode, checked.stdout) == (2, "")
@@ -144,6 +150,7 @@ def test_what_the_daemon_rejects_is_a_fault(
     told = json.loads(check("config", "check", str(path), "--json").stdout)
     assert (told["file"], told["valid"], told["unchecked"]) == (str(path), False, [])
     assert fault.format(**values) in told["faults"][0]
+    assert len(told["faults"]) == 1
 
 
 def test_a_right_configuration_is_checked_whole(

@@ -104,14 +104,21 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """What HAProxy says of the configuration (`-c`), and whether there can be sockets."""
         external = self.config.external
         faults: list[str] = []
-        if external is None and (reason := Files(self.context.run_dir).fault):
+        named: list[str] = []  # sockets with too long a path, of which HAProxy complains as well
+        files = Files(self.context.run_dir)
+        if external is None and (reason := files.fault):
             faults.append(reason)
+            named.append(str(files.stats_socket))
         try:
             binary = await locate(self.config.binary)
         except NotInstalledError as error:
             return await self._validate_elsewhere(update, faults, str(error))
         rendered = await self._render(update, binary)
-        faults += [f"haproxy refuses {each}" for each in await binary.faults(rendered.text)]
+        named += filter(too_long, rendered.binds)
+        refused = await binary.faults(rendered.text)
+        faults += [
+            f"haproxy refuses {each}" for each in refused if not any(f"'{path}' too long" in each for path in named)
+        ]
         made = self.context.run_dir, self.context.run_dir.parent
         faults += filter(None, (too_long(each) or misplaced(each, made) for each in rendered.binds))
         if external is not None and not external.path.parent.is_dir():
