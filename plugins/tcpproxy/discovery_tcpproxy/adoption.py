@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,18 +36,26 @@ class Adopted:
     grace: float
 
 
-async def adopt(run_dir: Path, log: FilteringBoundLogger, patience: float = PATIENCE) -> list[Adopted]:
-    """Those found in `run_dir`, whose lock the caller holds, the oldest first; one that hangs is killed.
+async def adopt(
+    run_dir: Path,
+    log: FilteringBoundLogger,
+    patience: float = PATIENCE,
+    killed: Callable[[int], None] = lambda _: None,
+) -> list[Adopted]:
+    """Those found in `run_dir`, whose lock the caller holds, the oldest first.
 
-    A worker of other code is mute: it can be told to stop, and should be.
+    One that hangs is killed, and `killed` is called with its process id. A worker of other code is mute: it can be told
+    to stop, and should be.
     """
     doors = sorted(run_dir.glob("worker-*.sock"))
     ours = build() if doors else ""
-    found = await asyncio.gather(*(_adopt(door, ours, log, patience) for door in doors))
+    found = await asyncio.gather(*(_adopt(door, ours, log, patience, killed) for door in doors))
     return sorted((each for each in found if each is not None), key=lambda each: each.worker.started)
 
 
-async def _adopt(door: Path, ours: str, log: FilteringBoundLogger, patience: float) -> Adopted | None:
+async def _adopt(
+    door: Path, ours: str, log: FilteringBoundLogger, patience: float, killed: Callable[[int], None]
+) -> Adopted | None:
     until = time.monotonic() + _NOTICES
     while (worker := _knock(door, log, patience)) is not None:
         try:
@@ -66,6 +74,7 @@ async def _adopt(door: Path, ours: str, log: FilteringBoundLogger, patience: flo
         except (WorkerError, KeyError, TypeError, ValueError) as error:
             log.error("a worker of an earlier daemon is killed", pid=worker.pid, reason=describe(error))
             await worker.close()
+            killed(worker.pid)
         except BaseException:  # it would obey nobody else
             worker.leave()
             raise

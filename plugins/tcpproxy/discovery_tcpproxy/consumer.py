@@ -150,11 +150,12 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
     @classmethod
     async def end_orphans(cls, context: Context) -> dict[int, str]:
         """Stop workers that have outlived their daemon: their connections have the time that it gave them."""
-        found = await adopt(context.run_dir, context.log)
+        killed: list[int] = []
+        found = await adopt(context.run_dir, context.log, killed=killed.append)
         for bind, sock in [each for one in found for each in one.sockets.items()]:
             adopted(bind, sock).close()
         await asyncio.gather(*(one.worker.end(one.grace + _TO_END) for one in found))
-        return {one.worker.pid: "a worker of the TCP proxy" for one in found}
+        return dict.fromkeys([*killed, *(one.worker.pid for one in found)], "a worker of the TCP proxy")
 
     async def teardown(self) -> None:
         """Close idle connections, unless a successor serves their clients; let the others finish, up to `grace`."""

@@ -95,3 +95,11 @@ async def test_a_daemon_that_is_stopped_while_it_takes_over_ends_the_worker() ->
         assert setup.cancelled()
         await consumer.teardown()
         await eventually(worker.has_ended, timeout=60)
+
+
+@on_a_loop
+async def test_a_worker_that_hangs_is_among_those_that_were_ended() -> None:
+    """Point 14. `discovery stop` lists what it ends, by force too."""
+    async with left() as worker:
+        assert await TcpProxyConsumer.end_orphans(worker.context) == {worker.pid: "a worker of the TCP proxy"}
+        assert worker.has_ended()
