@@ -31,6 +31,7 @@ from discovery.rundir import base_run_dir
 from discovery.runner import Instance, Runner
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
+from discovery.stopping import warn_of_orphans
 
 CLOSE_DEADLINE = 2.0
 RELOAD_DELAY = 0.1
@@ -132,6 +133,7 @@ class Daemon:
         watch = self._watch_config()
         names = {"consumers": ", ".join(instances.consumers), "providers": ", ".join(instances.providers)}
         self._log.info("running", registry=str(self._settings.registry), **{k: v for k, v in names.items() if v})
+        warn_of_orphans(self._run_dir, {*self._settings.consumers, *self._settings.providers}, self._log)
         reloads = asyncio.create_task(self._reload_when_asked())
         try:
             await self._become(instances)

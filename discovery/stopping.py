@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,16 @@ async def end_orphans(run_dir: Path, log: FilteringBoundLogger) -> tuple[list[Or
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             failed[name] = describe(error)
     return ended, failed
+
+
+def warn_of_orphans(run_dir: Path, configured: Collection[str], log: FilteringBoundLogger) -> None:
+    """Name the instances, but for those `configured`, whose processes run although their daemon was killed."""
+    locks = [path for path in run_dir.glob("*/lock") if path.parent.name not in configured]
+    killed = {path.parent.name for path in locks if rundir.holder(path) is None}
+    if killed and (names := sorted(killed.intersection(_named(run_dir)))):
+        way_out = f"start one that has them, or run `discovery stop --run-dir {run_dir}`, which ends this one as well"
+        text = f"processes of a killed daemon still run, of instances that this daemon does not have; {way_out}"
+        log.warning(text, instances=", ".join(names))
 
 
 def _instances(run_dir: Path) -> list[str]:

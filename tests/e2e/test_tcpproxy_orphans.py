@@ -301,6 +301,30 @@ def test_stop_ends_what_a_killed_daemon_left(directory: Directory, start_daemon:
     assert (code, out, error) == (0, "", f"discovery: nothing runs on {daemon.run_dir}\n")
 
 
+def test_a_daemon_names_what_a_killed_one_left_that_it_does_not_take_over(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
+    """Point 14. An instance was removed from the configuration meanwhile: its HAProxy still holds its addresses."""
+    require_program("haproxy")
+    port, web = free_port(), free_port()
+    directory.put("web", named("one").port)
+    daemon = start_daemon(
+        *("--registry", directory.url, "--plugin", "tcpproxy", "--plugin", "haproxy"),
+        *("--set", f"tcpproxy.listen.web=127.0.0.1:{port}"),
+        *("--set", f"haproxy.services.web.bind=127.0.0.1:{web}", "--set", "haproxy.services.web.mode=tcp"),
+    )
+    eventually_sync(daemon.is_ready, "the daemon to be ready", TIMEOUT)
+    kill(daemon)
+    following = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", run_dir=daemon.run_dir)
+    (line,) = [line for line in following.log.splitlines() if "of instances that this daemon does not have" in line]
+    assert f"discovery stop --run-dir {daemon.run_dir}" in line
+    assert "instances=haproxy" in line
+    answers(web, "one")
+    code, out, _ = stop(daemon.run_dir)
+    assert (code, "of haproxy" in out) == (0, True)
+    assert refused(web)
+
+
 def test_stop_ends_a_running_daemon_in_order(directory: Directory, start_daemon: Starter, named: Serve) -> None:
     """Point 14."""
     port = free_port()
