@@ -46,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    _load_structlog_without_rich()
     import typer  # here, so that a Ctrl-C while it loads is one that `main` handles
 
     from discovery.cli.app import app
@@ -62,17 +61,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         note(f"{error.format_message().rstrip('.')}; see `{command} --help`")
         return 2
     return code if isinstance(code, int) else 0
-
-
-def _load_structlog_without_rich() -> None:
-    """It would import rich at once, for tracebacks that are never shown so. That takes time, and 5 MiB."""
-    modules: dict[str, Any] = sys.modules
-    if "rich" not in modules:
-        modules["rich"] = None
-        try:
-            import structlog  # noqa: F401
-        finally:
-            del modules["rich"]
 
 
 def _system(error: OSError) -> int:

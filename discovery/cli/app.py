@@ -1,8 +1,9 @@
 """The typer app: global options and the table of commands."""
 
 import os
+import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,6 +77,18 @@ def discovery(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
+    _load_structlog_without_rich()
     # Through the environment: children are to speak as we do.
     given = {"LOG_LEVEL": log_level, "LOG_FORMAT": log_format, "DEBUG": "1" if debug else None}
     os.environ.update({f"DISCOVERY_{name}": value for name, value in given.items() if value is not None})
+
+
+def _load_structlog_without_rich() -> None:
+    """It would import rich at once, for tracebacks that are never shown so. That takes time, and 5 MiB."""
+    modules: dict[str, Any] = sys.modules
+    if "rich" not in modules:
+        modules["rich"] = None
+        try:
+            import structlog  # noqa: F401
+        finally:
+            del modules["rich"]
