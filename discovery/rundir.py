@@ -10,11 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-from structlog.typing import FilteringBoundLogger
+from typing import TYPE_CHECKING, Self
 
 from discovery.errors import CannotStartError, describe
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger  # loaded by those commands alone that log
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -178,7 +179,7 @@ def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose anot
 async def keep(
     lock: Lock,
     run_dir: Path,
-    log: FilteringBoundLogger,
+    log: "FilteringBoundLogger",
     *,
     look: Callable[[], bool] = lambda: False,
     changed: Callable[[str | None], None] = lambda _: None,

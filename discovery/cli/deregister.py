@@ -8,7 +8,6 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, registry_at, settings_of
-from discovery.cli.registration import lock_path
 from discovery.codec import Record, decode, key_of, validate
 from discovery.errors import ConfigError, DiscoveryError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.model import Backend, State
@@ -52,6 +51,7 @@ def deregister(
 
 
 async def _deregister(named: Backend, owner: str | None, settings: "Settings", timeout: float, *, force: bool) -> None:
+    from discovery.cli.registration import lock_path
     from discovery.owners import DefaultOwner
 
     key = key_of(named)
