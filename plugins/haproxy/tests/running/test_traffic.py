@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from discovery.embedded import wheel_program
 from discovery.model import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port, require_program
 from discovery_haproxy import managed
-from discovery_haproxy.control import Control
+from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.process import Process, find, masters
 
 DAEMON = """
@@ -219,7 +220,13 @@ def test_of_two_survivors_one_stays(
     control = Control(run_dir / "master.sock")
     eventually_sync(lambda: control.peer() not in (None, first.pid), "the second to listen")
 
+    async def answers() -> bool:
+        with suppress(ControlError):
+            return await control.generation(1.0) is not None
+        return False
+
     async def scenario() -> None:
+        await eventually(answers, "the second's worker to answer", timeout=30)  # one that does not is not taken over
         async with driving(services={"web": {"bind": bind}}) as driven:
             await eventually(lambda: first.pid not in {each.pid for each in driven.family()}, "the first to end")
             assert len(masters(driven.family())) == 1
