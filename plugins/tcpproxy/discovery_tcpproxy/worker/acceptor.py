@@ -14,7 +14,9 @@ _ACCEPTED = 64
 """Connections accepted at once, so that those that are open are not kept waiting."""
 _AGAIN = 1.0
 """Seconds until a socket that gives nothing but errors is tried again."""
-_WATCHED = select.EPOLLIN | select.EPOLLEXCLUSIVE
+_EPOLLEXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 1 << 28)
+"""linux/eventpoll.h; a Python that was built on an old system, as portable builds are, does not have it."""
+_WATCHED = select.EPOLLIN | _EPOLLEXCLUSIVE
 
 
 class Acceptor:
