@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
@@ -23,14 +24,16 @@ from discovery.isolation import Phase
 from discovery.lastgood import state_dir, state_file
 from discovery.limits import raise_descriptor_limit
 from discovery.logs import configure_logging
-from discovery.provider_runner import ProviderInstance
-from discovery.providing import Providing
 from discovery.registry import Registry
 from discovery.resolving import Resolved, Resolving
 from discovery.rundir import base_run_dir
 from discovery.runner import Instance, Runner
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
+
+if TYPE_CHECKING:
+    from discovery.provider_runner import ProviderInstance
+    from discovery.providing import Providing
 from discovery.stopping import warn_of_orphans
 
 CLOSE_DEADLINE = 2.0
@@ -119,6 +122,8 @@ class Daemon:
         self._registry = plugins.open_registry(self._settings.registry)
         on_stop(self._on_stop_signal)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        if instances.providers:
+            import discovery.providing  # noqa: F401 - all is imported before a predecessor lets go of anything
         await self._inherit()
         try:
             self._admin = await self._start_admin(self._settings)
@@ -269,10 +274,12 @@ class Daemon:
             return False
         return True
 
-    async def _provide(self, instance: ProviderInstance) -> bool:
+    async def _provide(self, instance: "ProviderInstance") -> bool:
         """Make the provider of that name be `instance`; False if it is already."""
         if (provider := self._providers.get(instance.name)) is not None:
             return await provider.become(instance, self._registry)
+        from discovery.providing import Providing  # here: it imports the checks, which few consumers' daemons need
+
         provider = Providing(instance, self._registry, self._run_dir, self._log, self._wake)
         self._providers[instance.name] = provider
         provider.start()

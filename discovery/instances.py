@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discovery import plugins
 from discovery.config import (
@@ -16,9 +16,11 @@ from discovery.config import (
     validate_options,
 )
 from discovery.errors import ConfigError, PluginError
-from discovery.provider_runner import ProviderInstance
 from discovery.runner import Instance
 from discovery.validation import Faults
+
+if TYPE_CHECKING:
+    from discovery.provider_runner import ProviderInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Instances:
     """Consumers and providers by instance name, and what is wrong with those whose plugin is broken."""
 
     consumers: dict[str, Instance]
-    providers: dict[str, ProviderInstance]
+    providers: dict[str, "ProviderInstance"]
     broken: dict[str, str]
 
     @property
@@ -106,7 +108,9 @@ def _consumer(settings: ConsumerSettings) -> Instance:
     return Instance(settings.name, settings.plugin, made_of, options, settings.quiet_period)
 
 
-def _provider(settings: ProviderSettings) -> ProviderInstance:
+def _provider(settings: ProviderSettings) -> "ProviderInstance":
+    from discovery.provider_runner import ProviderInstance  # here: it imports the checks and their probes
+
     made_of = plugins.provider_class(settings.plugin)
     options = validate_options(settings, made_of.Config)
     owner = settings.owner or ""  # for the default, which depends on the run directory

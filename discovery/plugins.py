@@ -44,10 +44,11 @@ class Plugin:
 def installed() -> dict[str, EntryPoint]:
     """Every installed plugin by name, none imported. Raises ConfigError if two distributions claim one name."""
     found: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, _distribution(point)[0])):
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         other = found.setdefault(point.name, point)
-        if _distribution(other) != _distribution(point):
-            claimants = f"{_distribution(other)[0]} and {_distribution(point)[0]}"
+        # Who claims a name is asked only in doubt: the metadata of a distribution take milliseconds to parse.
+        if other is not point and _distribution(other) != _distribution(point):
+            claimants = " and ".join(sorted(_distribution(each)[0] for each in (other, point)))
             raise ConfigError(
                 f"the plugin name {point.name!r} is claimed by two distributions, {claimants}: remove one"
             )

@@ -4,11 +4,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from discovery.holding import Held
 from discovery.model import Addresses, Snapshot
-from discovery.providing import ProvidingStatus
 from discovery.runner import ConsumerStatus
+
+if TYPE_CHECKING:
+    from discovery.providing import ProvidingStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class DaemonStatus:
     unresolved: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
     held: Mapping[str, Held] = field(default_factory=dict)
     consumers: tuple[ConsumerStatus, ...] = ()
-    providers: tuple[ProvidingStatus, ...] = ()
+    providers: tuple["ProvidingStatus", ...] = ()
     config_error: str | None = None
 
     @property

