@@ -214,8 +214,8 @@ def test_a_freeze_of_fourteen_seconds_fails_no_request(world: World) -> None:
             eventually_sync(lambda: followed(daemon), "the registry to be followed", LONG)
             eventually_sync(lambda: world.registered() == ALL and not held(daemon), "the hold to end", LONG)
     assert load.failures == []
+    # Whether a removal comes at all depends on who is faster as the server goes on: its lessor or the registrars.
     assert load.outcomes["200"] > 100
-    assert "removals are not believed" in daemon.log
 
 
 def test_the_loss_of_the_data_directory_fails_no_request(world: World, tmp_path: Path) -> None:
