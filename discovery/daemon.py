@@ -30,11 +30,11 @@ from discovery.rundir import base_run_dir
 from discovery.runner import Instance, Runner
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
+from discovery.stopping import warn_of_orphans
 
 if TYPE_CHECKING:
     from discovery.provider_runner import ProviderInstance
     from discovery.providing import Providing
-from discovery.stopping import warn_of_orphans
 
 CLOSE_DEADLINE = 2.0
 RELOAD_DELAY = 0.1
