@@ -168,7 +168,11 @@ def test_ctrl_c_at_any_moment_leaves_nothing_registered(
         eventually_sync(lambda: any("ttl" in each and each["ttl"] == 5 for each in registered(url).values()))
     os.killpg(daemon.process.pid, signal.SIGINT)
     ends = {"at once": (0, 130, -signal.SIGINT), "loading": (0, 130)}  # with 130 before it handles signals itself
-    assert daemon.process.wait(20) in ends.get(moment, (0,))
+    code = daemon.process.wait(20)
+    if moment == "at once" and code == 1:
+        assert "init_import_site" in daemon.log  # Python ends with 1 where its own start is interrupted
+    else:
+        assert code in ends.get(moment, (0,))
     assert registered(url) == {}
     if moment != "at once":  # Python itself may have been starting
         assert "Traceback" not in daemon.log
