@@ -25,9 +25,11 @@ from discovery_haproxy.values import (
     RequestTarget,
     Status,
     listed,
+    words,
 )
 
 SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_TAKEN = frozenset({"accept-proxy", "name"})  # by `accept_proxy`, whose rules know the bind by its name
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
 
 
@@ -42,6 +44,13 @@ class BindConfig(PluginConfig):
     socket. From other clients a header is not believed: it is data as any other."""
     options: Line | None = None
     """Further words for the `bind` line."""
+
+    @model_validator(mode="after")
+    def _senders_stay_as_named(self) -> "BindConfig":
+        if self.accept_proxy and self.options:
+            for word in sorted(_TAKEN & set(words(self.options))):
+                raise ValueError(f"{word!r} in 'options' would take away what 'accept_proxy' does: leave one out")
+        return self
 
 
 def _binds(value: object) -> object:

@@ -6,6 +6,7 @@ checked here.
 
 import ipaddress
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +113,14 @@ def _status(value: object) -> object:
 def listed(value: Any) -> Any:
     """One value where several may stand."""
     return value if isinstance(value, list | tuple) else (value,)
+
+
+def words(line: str) -> list[str]:
+    """The words of a line, as HAProxy reads them: its quotes and backslashes are those of a shell."""
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:  # a quote is not closed, which HAProxy refuses
+        return line.split()
 
 
 def _matching(pattern: str, meaning: str) -> AfterValidator:

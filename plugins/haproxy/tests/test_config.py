@@ -118,6 +118,18 @@ def test_what_is_no_time_is_refused(written: object) -> None:
             "not the same 'accept_proxy'",
         ),
         (two({"hosts": "a", "bind": {"address": "*:80", "accept_proxy": True}}, {}), "name the networks"),
+        (
+            web(bind={"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "defer-accept name edge"}),
+            "'name' in 'options' would take away what 'accept_proxy' does",
+        ),
+        (
+            web(bind={"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "'na'me edge"}),
+            "'name' in 'options' would take away what 'accept_proxy' does",
+        ),
+        (
+            web(bind={"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "accept-proxy"}),
+            "'accept-proxy' in 'options' would take away what 'accept_proxy' does",
+        ),
         ({"services": {"one": {}, "other": {}}}, "both take everything on 127.0.0.1:8080"),
         ({**web(bind="*:80"), "stats": "0.0.0.0:80"}, "service 'web' and 'stats' both bind 0.0.0.0:80"),
     ],
@@ -133,6 +145,12 @@ def test_one_value_may_stand_for_a_list() -> None:
     several = web(bind=[{"address": "*:80"}], hosts=["a"], path_prefix=["/b"], backend_lines=["x y"], check={})
     assert HAProxyConfig.model_validate(lone) == HAProxyConfig.model_validate(several)
     assert HAProxyConfig.model_validate(web(check=False)).services["web"].check is None
+
+
+def test_a_bind_may_have_a_name_where_nobody_is_believed_by_it() -> None:
+    HAProxyConfig.model_validate(web(bind={"address": "*:80", "options": "name edge"}))
+    kept = {"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "namespace blue # name"}
+    HAProxyConfig.model_validate(web(bind=kept))
 
 
 def test_services_share_an_address_when_they_differ_in_host_or_path() -> None:
