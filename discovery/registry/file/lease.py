@@ -78,12 +78,14 @@ class FileLease:
         await self._turn.acquire()
         working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
         working.add_done_callback(self._end_turn)
-        await asyncio.shield(working)
+        # Not a shield: a current Python logs the exception of shielded work whose caller was cancelled.
+        await asyncio.wait((working,))
+        await working
 
     def _end_turn(self, working: "asyncio.Future[None]") -> None:
         self._turn.release()
         if not working.cancelled():
-            working.exception()  # whoever gave it up does not ask
+            working.exception()  # marked as seen: a cancelled caller does not ask
 
     def abandon(self) -> None:
         """Stop keeping it alive, without withdrawing anything."""

@@ -66,11 +66,12 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         """
         adopting = asyncio.ensure_future(self._adopt())
         try:
-            await asyncio.shield(adopting)
+            await asyncio.wait((adopting,))  # a cancellation leaves the task alone
         except asyncio.CancelledError:
             with suppress(Exception):
                 await adopting  # `teardown` ends only the workers that it knows
             raise
+        await adopting
         self._open_missing()
         if not self._listening:
             raise ApplyError("; ".join(self._not_listening.values()))
