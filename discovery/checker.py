@@ -25,6 +25,7 @@ from discovery.verdicts import Standing, as_registered, judge
 _BETWEEN_STARTS = 0.002
 _ALL_STARTED = 1.0
 _LONGEST_DETAIL = 200
+_MOST_REASONS = 10  # that are logged of one candidate while its verdict stays: some texts have a time in them
 _LEAST_SLOTS = 64
 _DESCRIPTORS_PER_SLOT = 8  # a probe by command has three; the rest is for everything else
 
@@ -188,6 +189,7 @@ class _Entry:
         self._log = log
         self._inherited: Verdict | None = None
         self._proven = False
+        self._told: set[str] = set()  # the reasons of the present verdict that are logged
 
     def take(self, candidate: Candidate) -> None:
         """Become this candidate, which has the same address."""
@@ -222,17 +224,24 @@ class _Entry:
         self.status = CandidateStatus(
             backend or self.candidate.backend, judgement.verdict, judgement.detail, backend is not None
         )
-        if judgement.verdict is not None and judgement.verdict is not before.verdict and self.standings:
+        if judgement.verdict is not None and self.standings:
             self._tell(judgement.verdict, judgement.detail, before.verdict)
         return self.status != before
 
     def _tell(self, verdict: Verdict, detail: str, before: Verdict | None) -> None:
+        """Log a verdict that is new, and each new reason of one that stays."""
+        if verdict is not before:
+            self._told.clear()
+        elif verdict is Verdict.PASSING or detail in self._told or len(self._told) >= _MOST_REASONS:
+            return
+        self._told.add(detail)
+        still = "still " if verdict is before else ""
         if verdict is Verdict.FAILING:
             # What has never passed is only starting, as far as anybody knows.
             tell = self._log.warning if self._proven else self._log.info
-            tell("check failing", key=self._key, reason=detail)
+            tell(f"check {still}failing", key=self._key, reason=detail)
         elif verdict is Verdict.DRAINING:
-            self._log.info("check says draining", key=self._key, reason=detail)
+            self._log.info(f"check {still}says draining", key=self._key, reason=detail)
         elif before is not None:  # else nothing is remarkable
             self._log.info("check passing", key=self._key)
 

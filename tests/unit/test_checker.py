@@ -306,6 +306,24 @@ async def test_a_verdict_is_logged_when_it_changes() -> None:
 
 
 @on_a_loop
+async def test_another_reason_of_the_same_verdict_is_logged_once_and_not_without_end() -> None:
+    probe = Scripted()
+    with capture_logs() as logs:
+        async with checking(candidate(quick(probe, fall=1, rise=1))) as (checker, _):
+            await eventually(lambda: verdict_of(checker) is P)
+            for detail in ("refused", "answered 500", "answered 404", "refused", *(f"process {n}" for n in range(30))):
+                probe.outcome = Outcome(F, detail)
+                await eventually(lambda detail=detail: checker.status["web/127.0.0.1:8080"].detail == detail)
+    told = [(each["event"], each["reason"], each["log_level"]) for each in logs]
+    assert told[:3] == [
+        ("check failing", "refused", "warning"),
+        ("check still failing", "answered 500", "warning"),
+        ("check still failing", "answered 404", "warning"),
+    ]
+    assert len(told) == len(set(told)) == 10
+
+
+@on_a_loop
 async def test_a_server_that_is_just_starting_is_soon_found() -> None:
     listener = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
