@@ -1,6 +1,8 @@
 """When certificates expire."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trustme
@@ -8,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.certificates import expired, expiry
+from discovery.registry import RegistryURL
+from discovery.registry.etcd import EtcdRegistry
+from discovery.testing import free_port
 
 AUTHORITY = trustme.CA()
 WHOLE = AUTHORITY.issue_cert("etcd.test", not_after=datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
@@ -29,3 +34,23 @@ def test_what_is_no_certificate_has_none(at: int, junk: bytes) -> None:
     expiry(pem[:at] + junk + pem[at + 1 :])
     assert expiry(junk) is None
     assert expired(None) is None
+
+
+def test_the_alarm_of_an_expired_certificate_needs_no_answer_of_a_member(tmp_path: Path) -> None:
+    """A member that is asked anew refuses the certificate, so that it tells of no alarm."""
+    now = datetime.now(UTC)
+    leaf = AUTHORITY.issue_cert("client.test", not_before=now - timedelta(days=2), not_after=now - timedelta(days=1))
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")
+    leaf.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
+    files = f"ca={tmp_path}/ca.pem&cert={tmp_path}/client.pem&key={tmp_path}/key.pem"
+
+    async def alarms() -> tuple[str, ...]:
+        registry = EtcdRegistry.from_url(RegistryURL.parse(f"etcds://127.0.0.1:{free_port()}?{files}"))
+        try:
+            return await registry.alarms()
+        finally:
+            await registry.close()
+
+    [alarm] = asyncio.run(alarms())
+    assert f"{tmp_path}/client.pem expired on" in alarm

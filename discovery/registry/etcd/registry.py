@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from weakref import WeakSet
 
+from discovery.errors import RegistryError
 from discovery.registry.base import RegistryEvent
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.failures import alarms_of
@@ -22,6 +23,7 @@ class EtcdRegistry:
         self._timing = timing or Timing()
         self._client = Client(settings)
         self._leases: WeakSet[EtcdLease] = WeakSet()
+        self._alarms: tuple[str, ...] = ()
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "EtcdRegistry":
@@ -39,11 +41,14 @@ class EtcdRegistry:
         return lease
 
     async def alarms(self) -> tuple[str, ...]:
-        """The cluster's alarms, as a member knows them, and a client certificate of ours that has expired."""
+        """The cluster's alarms, as a member knew them last, and a client certificate of ours that has expired."""
+        try:
+            status = await self._client.call(STATUS, StatusRequest())
+            self._alarms = tuple(f"etcd {self._settings}: {what}" for what in alarms_of(status))
+        except RegistryError:
+            pass  # perhaps because the certificate has expired, which is known without an answer
         tls = self._settings.tls
-        alarms = () if tls is None else tls.alarms()
-        status = await self._client.call(STATUS, StatusRequest())
-        return (*alarms, *(f"etcd {self._settings}: {what}" for what in alarms_of(status)))
+        return (*(() if tls is None else tls.alarms()), *self._alarms)
 
     async def close(self) -> None:
         """Release connections. Idempotent; open leases are no longer kept alive, but not withdrawn either."""
