@@ -74,7 +74,8 @@ class LastGood:
         self._log = log
         self._memory = memory
         self._latest: Snapshot | None = None
-        self._written: tuple[Snapshot, Memory] | None = None
+        self._newest: _Moment | None = None
+        self._written: _Moment | None = None
         self._stale = False
         self._true_at = time.time()
         self._failed: str | None = None
@@ -110,10 +111,10 @@ class LastGood:
                     await asyncio.sleep(DEBOUNCE)
                 self._changed.clear()
                 begun = time.monotonic()
-                await asyncio.to_thread(self._write, self._memory())
+                await asyncio.to_thread(self._write, self._now())
                 await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / MOST_OF_THE_TIME))
         finally:
-            self._write(self._memory())
+            self._write(self._now())
 
     def load(self) -> Remembered | None:
         """What an earlier run remembered, if anything that can be read."""
@@ -131,35 +132,55 @@ class LastGood:
             self._log.warning("the remembered snapshot cannot be read", path=str(self.path), reason=str(error))
             return None
 
-    def _write(self, memory: Memory) -> None:
-        with self._writing:
-            self._write_latest(memory)
+    def _now(self) -> "_Moment | None":
+        """What is to be written, as it is at this moment; on the loop, like everything that changes it."""
+        if self._latest is None:
+            return None
+        true_at = self._true_at if self._stale else time.time()
+        self._newest = _Moment(self._latest, self._memory(), true_at)
+        return self._newest
 
-    def _write_latest(self, memory: Memory) -> None:
-        snapshot = self._latest
-        if snapshot is None:
-            return
+    def _write(self, moment: "_Moment | None") -> None:
+        with self._writing:
+            if moment is not None and moment is self._newest:  # else a newer one is written, or about to be
+                self._write_newest(moment)
+
+    def _write_newest(self, moment: "_Moment") -> None:
         try:
-            written = self._written
-            if written is not None and snapshot is written[0] and memory == written[1]:
-                if not self._stale:
-                    os.utime(self.path)  # how old it is counts from when it was last known to be true
-                return
-            # Not as registry records: what was read could be too long for one once it is written our way.
-            document = {"revision": snapshot.revision, "backends": [record(each) for each in snapshot.backends()]}
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self.path, json.dumps({**document, **_memory_document(memory)}).encode(), 0o600)
-            if self._stale:
-                os.utime(self.path, (self._true_at, self._true_at))
+            if self._written is None or not moment.says_the_same_as(self._written):
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomically(self.path, moment.document(), 0o600)
+            # How old it is counts from when it was last known to be true.
+            os.utime(self.path, (moment.true_at, moment.true_at))
             if self._failed is not None:
                 self._log.info("the snapshot is remembered again", path=str(self.path))
-            self._written, self._failed = (snapshot, memory), None
+            self._written, self._failed = moment, None
         except OSError as error:
             self._written = None
             if error.strerror != self._failed:
                 self._failed = error.strerror
                 reason = f"{error.strerror}; mend that, or choose another directory with --state-dir"
                 self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What is remembered of one moment; `true_at` is when the snapshot was known to be true, by the wall clock."""
+
+    snapshot: Snapshot
+    memory: Memory
+    true_at: float
+
+    def says_the_same_as(self, other: "_Moment") -> bool:
+        """Whether its document is the same."""
+        return self.snapshot is other.snapshot and self.memory == other.memory
+
+    def document(self) -> bytes:
+        """As the file has it."""
+        # Not as registry records: what was read could be too long for one once it is written our way.
+        backends = [record(each) for each in self.snapshot.backends()]
+        document = {"revision": self.snapshot.revision, "backends": backends}
+        return json.dumps({**document, **_memory_document(self.memory)}).encode()
 
 
 def _memory_document(memory: Memory) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,31 @@ def test_of_two_writes_at_once_the_later_one_stands(tmp_path: Path, monkeypatch:
     remembered = last_good(tmp_path).load()
     assert remembered is not None
     assert remembered.snapshot == WHOLE
+
+
+def test_what_is_written_is_of_one_moment(tmp_path: Path) -> None:
+    """However long the write has to wait for a thread, and whatever becomes known meanwhile."""
+    term = 41
+    threads = ThreadPoolExecutor(1)
+    busy = threading.Event()
+
+    async def main() -> None:
+        nonlocal term
+        asyncio.get_running_loop().set_default_executor(threads)
+        kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, History("store", term)))
+        kept.observe(Observation(snapshot(revision=41)))
+        asyncio.get_running_loop().run_in_executor(None, busy.wait)
+        writing = asyncio.create_task(kept.run())
+        await eventually(threads._work_queue.qsize)
+        term = 42
+        kept.observe(Observation(WHOLE))
+        busy.set()
+        await eventually(kept.path.exists)
+        document = json.loads(kept.path.read_bytes())
+        assert document["revision"] == document["history"]["term"]
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        document = json.loads(kept.path.read_bytes())
+        assert document["revision"] == document["history"]["term"] == 42
+
+    asyncio.run(main())
