@@ -1,6 +1,5 @@
 """The default owner of a registration: who holds one lock file, on one machine."""
 
-import fcntl
 import hashlib
 import hmac
 import os
@@ -11,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from discovery.rundir import is_free
 
 _MOST_PATH = 400  # bytes; an owner may have 1,024
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -96,9 +97,8 @@ def _is_left(lock: Path) -> bool:
     except OSError:  # also where it belongs to another user, of whom nothing can be said
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return is_free(descriptor)
     except OSError:
         return False
     finally:
         os.close(descriptor)
-    return True

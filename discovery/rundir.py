@@ -4,8 +4,10 @@ import asyncio
 import fcntl
 import os
 import pwd
+import random
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,9 @@ _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 LOOK_EVERY = 0.5
 """Seconds between two looks whether a lock's file is still there: until then another process may take its place."""
+_LOOKING = 0.25
+"""Seconds that others may need to look whether a lock is held; who shares it for longer holds it."""
+_AGAIN = 0.002
 SOCKET_PATH_BYTES = 107
 """What the address of a Unix socket holds: unix(7)'s sun_path, less the zero at its end."""
 
@@ -214,7 +219,7 @@ def _lock(path: Path, purpose: str, way_out: str) -> int:
         while True:
             descriptor = os.open(path, _OPEN, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(descriptor)
                 # The holder before us may have removed the file between our opening and our locking it.
                 if _is_open_at(path, descriptor):
                     os.ftruncate(descriptor, 0)
@@ -235,6 +240,28 @@ def _lock(path: Path, purpose: str, way_out: str) -> int:
         raise CannotStartError(
             f"{purpose}: the lock {path} cannot be taken: {error.strerror}; choose another --run-dir"
         ) from None
+
+
+def _take(descriptor: int) -> None:
+    """Lock it. Raises BlockingIOError if another process holds it, which is more than looking whether it is held."""
+    until = time.monotonic() + _LOOKING
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not is_free(descriptor) or time.monotonic() > until:
+                raise
+        time.sleep(random.uniform(0, _AGAIN))  # noqa: S311 - not all who look at the same time again
+
+
+def is_free(descriptor: int) -> bool:
+    """Whether no process holds the lock on an open file. Looking shares the lock for a moment."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
 
 
 def holder(path: Path) -> int | None:

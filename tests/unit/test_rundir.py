@@ -1,9 +1,11 @@
 """The run directory's choice, and locks that one process holds at a time."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,6 +122,19 @@ def test_however_many_try_at_once_one_holds_it(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(contend, range(4))) > 0
+
+
+def test_a_look_whether_it_is_held_refuses_nobody(tmp_path: Path) -> None:
+    """Whoever looks, `owners` for one, shares the lock for a moment; a program that keeps sharing it is told of."""
+    path = tmp_path / "x.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.05, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        lock(path, "x").release()
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(CannotStartError, match="x is already running as another process"):
+            lock(path, "x")
 
 
 def test_a_lock_whose_file_was_removed_is_locked_again_or_says_who_has_it(tmp_path: Path) -> None:
