@@ -12,10 +12,11 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.checks import Check, Outcome, Verdict
+from discovery.checks import Check, NamedProbe, Outcome, Probe, Verdict
 from discovery.codec import key_of
 from discovery.errors import describe
 from discovery.limits import descriptor_limit
+from discovery.lookups import Lookup
 from discovery.model import Backend
 from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe
@@ -51,17 +52,19 @@ class Checker:
         self,
         publish: Callable[[tuple[Backend, ...]], None],
         log: FilteringBoundLogger,
+        lookup: Lookup,
         *,
         patience: float = 5.0,
         concurrency: int | None = None,
     ) -> None:
-        """Begin with nothing.
+        """Begin with nothing. `lookup` is given to the probes that look up host names.
 
         At most `concurrency` probes run at a time, those of what fails in three quarters. By default there is room for
         one of every check, so that none waits for others that hang, as far as the limit on open descriptors permits.
         """
         self._publish = publish
         self._log = log
+        self._lookup = lookup
         self._patience = patience
         self._grows = concurrency is None
         self._concurrency = _LEAST_SLOTS if concurrency is None else concurrency
@@ -140,11 +143,12 @@ class Checker:
         """Run one check of one candidate again and again, one run at a time."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
+        probe = check.probe.with_lookup(self._lookup) if isinstance(check.probe, NamedProbe) else check.probe
         await asyncio.sleep(delay)
         while True:
             standing = entry.standings[check]
             async with self._lane(standing), self._slots:
-                outcome = await _look(check, entry.candidate.backend)
+                outcome = await _look(probe, entry.candidate.backend, check.timeout)
             if entry.tasks.get(check) is not me:
                 return  # its probe has outlived its cancellation; nobody wants to know any more
             first = not standing.proven
@@ -257,17 +261,17 @@ def _begin(check: Check) -> Standing:
     return Standing().after(check, _cleaned(check.probe.outcome), 0.0)
 
 
-async def _look(check: Check, backend: Backend) -> Outcome:
+async def _look(probe: Probe, backend: Backend, timeout: float) -> Outcome:
     """Run a probe once; whatever goes wrong is a failure with its reason."""
     task = asyncio.current_task()
-    limit = asyncio.timeout(check.timeout)
+    limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            outcome = await check.probe(backend)
+            outcome = await probe(backend)
         return _cleaned(outcome)
     except TimeoutError as error:
         late = limit.expired()
-        return _failure(f"no answer within {check.timeout:g} s" if late else describe(error))
+        return _failure(f"no answer within {timeout:g} s" if late else describe(error))
     except asyncio.CancelledError:
         if task is not None and task.cancelling():
             raise

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 from discovery.model import Backend
+
+if TYPE_CHECKING:
+    from discovery.lookups import Lookup  # imports asyncio, which takes longer than most commands
 
 
 class Verdict(StrEnum):
@@ -30,6 +33,18 @@ class Probe(Protocol):
 
     async def __call__(self, backend: Backend) -> Outcome:
         """Look once. What it raises is a failure, told in one line; the core cancels it when its time is over."""
+
+
+@runtime_checkable
+class NamedProbe(Probe, Protocol):
+    """A probe that looks up host names, or is made of one that does.
+
+    Before the first run the core calls `with_lookup`, so that all probes of a daemon share one set of threads and the
+    last answers. A probe on which it was not called looks names up by itself.
+    """
+
+    def with_lookup(self, lookup: "Lookup") -> Self:
+        """An equal probe that looks host names up by `lookup`."""
 
 
 @dataclass(frozen=True, slots=True)

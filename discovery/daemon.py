@@ -24,6 +24,7 @@ from discovery.isolation import Phase
 from discovery.lastgood import state_dir, state_file
 from discovery.limits import raise_descriptor_limit
 from discovery.logs import configure_logging
+from discovery.lookups import RememberedLookups
 from discovery.registry import Registry
 from discovery.resolving import Resolved, Resolving
 from discovery.rundir import base_run_dir
@@ -69,6 +70,7 @@ class Daemon:
         self._resolving = Resolving(log, self._offer)
         self._following = Following(log, self._resolving.take, self._wake)
         self._alarms = Alarms(log)
+        self._lookup = RememberedLookups()  # shared by the checks of all providers
         self._inheritance = Inheritance()
         self._replace = replace
         self._counter = Counter(
@@ -280,7 +282,7 @@ class Daemon:
             return await provider.become(instance, self._registry)
         from discovery.providing import Providing  # here: it imports the checks, which few consumers' daemons need
 
-        provider = Providing(instance, self._registry, self._run_dir, self._log, self._wake)
+        provider = Providing(instance, self._registry, self._run_dir, self._log, self._lookup, self._wake)
         self._providers[instance.name] = provider
         provider.start()
         return True

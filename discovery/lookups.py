@@ -6,77 +6,175 @@ minute and cannot be interrupted: on asyncio's own few threads it would block ot
 
 import asyncio
 import ipaddress
+import math
 import socket
 import threading
-from collections import Counter
+import time
 from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from discovery.addresses import family_of
 
 Found = list[tuple[int, str]]
 
+_SLOW: Final = 1.0
+"""Seconds after which a lookup counts as slow: a name server that answers takes less."""
+_LOOK_AGAIN: Final = 0.25
+"""Seconds between two attempts to begin a queued lookup, beside the attempt at the end of every other lookup."""
+_PATIENCE: Final = 0.5
+"""Seconds that a lookup has where an earlier one was answered."""
+_MOST_KNOWN: Final = 10_000
+
+
+class Lookup(Protocol):
+    """Looks up host names; from any thread and event loop."""
+
+    async def __call__(self, host: str) -> Found:
+        """The family and text of each of a host's addresses. Raises OSError; a name that does not exist is one."""
+
+
+@dataclass(eq=False)
+class _Call:
+    host: str
+    is_slow: bool
+    queue: "dict[str, _Call] | None"
+    """Where it waits; None once it is under way."""
+    answer: "Future[Found]" = field(default_factory=Future)
+    callers: int = 0
+    begun: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.answer.set_running_or_notify_cancel()  # from now on no caller can cancel what the others share
+
 
 class Lookups:
-    """At most `threads` lookups at a time; others wait in a queue. For any number of event loops, from any thread.
+    """Looks up host names on at most `threads` threads. For any number of event loops, from any thread.
 
-    With `newest_first` the last that was asked for comes next, so that many that take long do not delay a single one.
-    The threads are daemon threads, which end when nothing is queued: an interpreter that exits waits for none of them.
+    A name whose lookup hangs delays no other name, by these rules:
+
+    - Concurrent lookups of one name share one call.
+    - Names whose last lookup was slow have half of the threads, in the order of asking.
+    - All other names share a quarter of those threads on which nothing slow is under way. However many of them hang at
+      once, the next name has a thread within a second: until the last thread is taken, 8 s later (for 16 threads).
+    - Of these, names that were answered quickly come first, in the order of asking; then new names, the last one first.
+
+    The threads are daemon threads: an interpreter that exits waits for none of them.
     """
 
-    def __init__(self, threads: int, *, newest_first: bool = False) -> None:
+    def __init__(self, threads: int) -> None:
         """Start nothing yet."""
         self._threads = threads
-        self._newest_first = newest_first
         self._lock = threading.Lock()
-        self._running = 0
-        self._queue: dict[str, Future[Found]] = {}
-        self._under_way: dict[str, Future[Found]] = {}
-        self._waiting: Counter[str] = Counter()
+        self._quick: dict[str, _Call] = {}
+        self._new: dict[str, _Call] = {}
+        self._slow: dict[str, _Call] = {}
+        self._under_way: dict[str, _Call] = {}
+        self._was_slow: dict[str, bool] = {}  # by name, the last one looked up at the end
 
     async def __call__(self, host: str) -> Found:
         """The family and text of each of a host's addresses, in the order of preference of RFC 6724. Raises OSError.
 
-        Concurrent lookups of one name share one call. A lookup that everyone has cancelled is not begun.
+        A lookup that all callers have cancelled is not begun.
         """
         if (family := family_of(host)) is not None:
             return [(socket.AF_INET if family == 4 and ":" not in host else socket.AF_INET6, host)]
         with self._lock:
-            answer = self._under_way.get(host) or self._queue.get(host) or self._enqueue(host)
-            self._waiting[host] += 1
+            call = self._under_way.get(host) or self._queued(host)
+            call.callers += 1
+        answer = asyncio.wrap_future(call.answer)
         try:
-            return await asyncio.wrap_future(answer)
+            while not answer.done():
+                with self._lock:
+                    self._begin()
+                    is_queued = call.queue is not None
+                await asyncio.wait([answer], timeout=_LOOK_AGAIN if is_queued else None)
+            return answer.result()
         finally:
+            answer.cancel()
             with self._lock:
-                self._waiting[host] -= 1
-                if not self._waiting[host]:
-                    del self._waiting[host]
-                    if self._queue.get(host) is answer:
-                        del self._queue[host]
+                call.callers -= 1
+                if not call.callers and call.queue is not None:
+                    del call.queue[host]
 
-    def _enqueue(self, host: str) -> "Future[Found]":
-        answer: Future[Found] = Future()
-        answer.set_running_or_notify_cancel()  # from now on none of those that share it can cancel it
-        self._queue[host] = answer
-        if self._running < self._threads:
-            threading.Thread(target=self._work, name="lookup", daemon=True).start()
-            self._running += 1
-        return answer
+    def _queued(self, host: str) -> _Call:
+        for queue in (self._quick, self._new, self._slow):
+            if host in queue:
+                return queue[host]
+        is_slow = self._was_slow.get(host)
+        queue = self._new if is_slow is None else self._slow if is_slow else self._quick
+        call = queue[host] = _Call(host, bool(is_slow), queue)
+        return call
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._queue:
-                    self._running -= 1
-                    return
-                host = next(reversed(self._queue) if self._newest_first else iter(self._queue))
-                answer = self._under_way[host] = self._queue.pop(host)
-            found = _look_up(host)
-            with self._lock:
-                del self._under_way[host]
-            if isinstance(found, OSError):
-                answer.set_exception(found)
-            else:
-                answer.set_result(found)
+    def _begin(self) -> None:
+        """Begin every lookup for which there is a thread."""
+        while (call := self._next()) is not None:
+            try:
+                threading.Thread(target=self._work, args=(call,), name="lookup", daemon=True).start()
+            except RuntimeError:  # the system has no thread to give; whoever waits tries again
+                return
+            if call.queue is not None:
+                del call.queue[call.host]
+                call.queue = None
+            call.begun = time.monotonic()
+            self._under_way[call.host] = call
+
+    def _next(self) -> _Call | None:
+        if len(self._under_way) >= self._threads:
+            return None
+        a_while_ago = time.monotonic() - _SLOW
+        slow = sum(call.is_slow or call.begun < a_while_ago for call in self._under_way.values())
+        others = len(self._under_way) - slow
+        if others < math.ceil((self._threads - slow) / 4):
+            if self._quick:
+                return next(iter(self._quick.values()))
+            if self._new:
+                return next(reversed(self._new.values()))
+        if self._slow and slow < math.ceil(self._threads / 2):
+            return next(iter(self._slow.values()))
+        return None
+
+    def _work(self, call: _Call) -> None:
+        found = _look_up(call.host)
+        with self._lock:
+            del self._under_way[call.host]
+            self._was_slow.pop(call.host, None)
+            self._was_slow[call.host] = time.monotonic() - call.begun > _SLOW
+            if len(self._was_slow) > _MOST_KNOWN:
+                del self._was_slow[next(iter(self._was_slow))]
+            self._begin()
+        if isinstance(found, OSError):
+            call.answer.set_exception(found)
+        else:
+            call.answer.set_result(found)
+
+
+class RememberedLookups:
+    """Looks up host names; while the name servers do not answer, the last answer stands.
+
+    For any number of event loops, from any thread.
+    """
+
+    def __init__(self, threads: int = 64) -> None:
+        """Look nothing up yet."""
+        self._lookup = Lookups(threads)
+        self._last: dict[str, Found] = {}
+
+    async def __call__(self, host: str) -> Found:
+        """The family and text of each of a host's addresses. Raises OSError; a name that does not exist is one."""
+        last = self._last.get(host)
+        try:
+            async with asyncio.timeout(None if last is None else _PATIENCE):
+                found = await self._lookup(host)
+        except OSError as error:  # TimeoutError is one
+            if last is not None and (isinstance(error, TimeoutError) or error.errno == socket.EAI_AGAIN):
+                return last
+            self._last.pop(host, None)
+            raise
+        if last is None and len(self._last) >= _MOST_KNOWN:
+            self._last.clear()
+        self._last[host] = found
+        return found
 
 
 def _look_up(host: str) -> Found | OSError:

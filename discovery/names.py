@@ -41,8 +41,8 @@ class Names:
 
     All addresses of both families are given. Of several the first is one that takes connections at the endpoint's port,
     if any does; it stays the first for as long as that holds, so that rotating answers move no traffic. What was found
-    stands while a name cannot be looked up. New names, names whose servers answered last, or did not, and names of the
-    hosts file are looked up on different threads (40 together): many whose servers do not answer delay no others.
+    stands while a name cannot be looked up. Lookups have 40 threads, of which 4 are for names of the hosts file alone.
+    Names whose servers do not answer delay no others: `Lookups` has the rules.
     """
 
     def __init__(self, changed: Callable[[], None], every: float = EVERY) -> None:
@@ -56,9 +56,7 @@ class Names:
         self._known: dict[Endpoint, tuple[str, ...]] = {}
         self._shown: Addresses | None = None
         self._problems: dict[str, str] = {}
-        self._new = Lookups(16, newest_first=True)
-        self._answered = Lookups(8)
-        self._unanswered = Lookups(12)
+        self._lookup = Lookups(36)
         self._local = Lookups(4)
         self._hosts: tuple[int, frozenset[str]] = 0, frozenset()
         self.remembered: Mapping[str, tuple[str, ...]] = {}
@@ -162,18 +160,14 @@ class Names:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, name: _Name) -> None:
-        lookup = self._new
         while True:
             name.again.clear()
             problem = None
-            if self._is_local(name.host):
-                lookup = self._local
+            lookup = self._local if self._is_local(name.host) else self._lookup
             try:
                 name.found = _merged(name.found, [address for _, address in await lookup(name.host)])
-                lookup = self._answered
             except OSError as error:
                 problem = _explained(name.host, error, name.found)
-                lookup = self._unanswered if error.errno == socket.EAI_AGAIN else self._answered
             await self._order(name)
             if self._problems.get(name.host) != problem:
                 if problem is None:

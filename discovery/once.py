@@ -13,6 +13,7 @@ from discovery import rundir
 from discovery.checker import CandidateStatus, Checker
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
 from discovery.instances import Instances
+from discovery.lookups import Lookup, RememberedLookups
 from discovery.model import Snapshot, diff
 from discovery.plugin import Candidate, Context, Inventory, Update
 from discovery.provider_runner import ProviderInstance, admit, printable_lines
@@ -106,12 +107,13 @@ async def survey(
 ) -> dict[str, Survey | DiscoveryError]:
     """What each provider finds within `timeout` seconds, checked once, or why that cannot be told. Touches nothing."""
     results: dict[str, Survey | DiscoveryError] = {}
+    lookup = RememberedLookups()
     for instance in instances:
         try:
             async with asyncio.timeout(timeout):
                 inventory = await _first_inventory(instance, run_dir, log)
             candidates, problems = admit(inventory)
-            checked = await _checked_once(candidates, log, timeout)
+            checked = await _checked_once(candidates, log, lookup, timeout)
             results[instance.name] = Survey(checked, problems, printable_lines(inventory.skipped))
         except TimeoutError:
             results[instance.name] = DiscoveryError(f"it has told nothing within {timeout:g} s")
@@ -134,10 +136,10 @@ async def _first_inventory(instance: ProviderInstance, run_dir: Path, log: Filte
 
 
 async def _checked_once(
-    candidates: Iterable[Candidate], log: FilteringBoundLogger, timeout: float
+    candidates: Iterable[Candidate], log: FilteringBoundLogger, lookup: Lookup, timeout: float
 ) -> Mapping[str, CandidateStatus]:
     told = asyncio.Event()
-    checker = Checker(lambda _: told.set(), log, patience=timeout)
+    checker = Checker(lambda _: told.set(), log, lookup, patience=timeout)
     checker.set(candidates)
     tasks: set[asyncio.Task[Any]] = {asyncio.create_task(checker.run()), asyncio.create_task(told.wait())}
     try:

@@ -15,6 +15,7 @@ from discovery.checker import CandidateStatus, Checker
 from discovery.codec import key_of, validate
 from discovery.errors import DiscoveryError, RecordError, describe
 from discovery.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus
+from discovery.lookups import Lookup
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig
 from discovery.terminal import printable
@@ -67,12 +68,16 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         run_dir: Path,
         log: FilteringBoundLogger,
         publish: Callable[[tuple[Backend, ...]], None],
+        lookup: Lookup,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
+        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
+
+        `lookup` is what the checks look up host names by.
+        """
         super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed)
         self._publish = publish
-        self._checker = Checker(self._hand_on, self._log)
+        self._checker = Checker(self._hand_on, self._log, lookup)
         self._checking: asyncio.Task[None] | None = None
         self._inventory: Inventory | None = None
 

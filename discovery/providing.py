@@ -12,6 +12,7 @@ from discovery.backoff import delays
 from discovery.codec import key_of
 from discovery.errors import DiscoveryError, OwnedByAnotherError, RecordError, describe
 from discovery.isolation import Phase, lock_path
+from discovery.lookups import Lookup
 from discovery.model import Backend
 from discovery.owners import DefaultOwner
 from discovery.provider_runner import ProviderInstance, ProviderRunner, ProviderStatus
@@ -71,13 +72,15 @@ class Providing:
         registry: Registry,
         run_dir: Path,
         log: FilteringBoundLogger,
+        lookup: Lookup,
         changed: Callable[[], None],
     ) -> None:
-        """Prepare; `start` begins."""
+        """Prepare; `start` begins. `lookup` is what the checks look up host names by."""
         self._instance = instance
         self._registry = registry
         self._run_dir = run_dir
         self._log = log
+        self._lookup = lookup
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._wanted: tuple[Backend, ...] | None = None
@@ -164,7 +167,7 @@ class Providing:
         return DefaultOwner(self.name, lock_path(self._run_dir, self.name))
 
     def _new_runner(self) -> ProviderRunner:
-        return ProviderRunner(self._instance, self._run_dir, self._log, self._publish, self._changed)
+        return ProviderRunner(self._instance, self._run_dir, self._log, self._publish, self._lookup, self._changed)
 
     # On the provider's thread
 

@@ -51,6 +51,7 @@ class Registration:
     ) -> None:
         """`changed` is told how the registry stands; `passing` is set once the checks have passed."""
         from discovery.checker import Checker
+        from discovery.lookups import RememberedLookups
         from discovery.plugin import Candidate
         from discovery.registrar import Registrar
 
@@ -68,7 +69,7 @@ class Registration:
             succeeds=wanted.succeeds,
             changed=changed,
         )
-        self._checker = Checker(self._publish, log)
+        self._checker = Checker(self._publish, log, RememberedLookups())
         self._checker.set([Candidate(wanted.backend, wanted.checks)])
 
     @property

@@ -2,14 +2,15 @@
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from discovery.checks import Outcome
+from discovery.lookups import Lookup, Lookups
 from discovery.model import Backend
-from discovery.probes.names import Resolver
+from discovery.probes.resolver import Resolver
 from discovery.probes.tcp import Address, failing, reason
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class HttpProbe:
     verify: bool = True
     ca: Path | None = None
     address: Address | None = None
+    lookup: Lookup = field(default_factory=lambda: Lookups(threads=1), repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse now what would fail at every run."""
@@ -55,6 +57,10 @@ class HttpProbe:
         ):
             if value is not None:
                 check(value)
+
+    def with_lookup(self, lookup: Lookup) -> Self:
+        """The same probe, which looks host names up by `lookup`."""
+        return replace(self, lookup=lookup)
 
     async def __call__(self, backend: Backend) -> Outcome:
         """Ask, and judge the answer."""
@@ -83,7 +89,7 @@ class HttpProbe:
         headers = {"User-Agent": "discovery", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
         if self.host is not None:
             headers["Host"] = self.host
-        resolver: Any = Resolver()
+        resolver: Any = Resolver(self.lookup)
         # A connector of its own for each run: nothing is kept alive that would delay a server's graceful end.
         async with (
             aiohttp.ClientSession(

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from discovery.checks import Outcome, Verdict
+from discovery.lookups import Lookup, Lookups
 from discovery.model import Backend
-from discovery.probes.names import lookup
 
 Address = tuple[str, int]
 
@@ -17,12 +18,17 @@ class TcpProbe:
     """Passes if a TCP connection comes about, with `address` (host, port) where it is not the backend's own."""
 
     address: Address | None = None
+    lookup: Lookup = field(default_factory=lambda: Lookups(threads=1), repr=False, compare=False, kw_only=True)
+
+    def with_lookup(self, lookup: Lookup) -> Self:
+        """The same probe, which looks host names up by `lookup`."""
+        return replace(self, lookup=lookup)
 
     async def __call__(self, backend: Backend) -> Outcome:
         """Connect, and close."""
         host, port = self.address or (backend.host, backend.port)
         try:
-            writer = await _connected(host, port)
+            writer = await _connected(host, port, self.lookup)
         except OSError as error:
             return failing(reason(error))
         try:
@@ -34,7 +40,7 @@ class TcpProbe:
             writer.close()
 
 
-async def _connected(host: str, port: int) -> asyncio.StreamWriter:
+async def _connected(host: str, port: int, lookup: Lookup) -> asyncio.StreamWriter:
     """Connected to the first of its addresses that takes the connection. Raises OSError, the last one's."""
     failure = OSError("it has no address")
     for _, address in await lookup(host):

@@ -11,6 +11,7 @@ import structlog
 
 from discovery.checker import Checker
 from discovery.checks import Check, Outcome, Verdict
+from discovery.lookups import Lookup, RememberedLookups
 from discovery.model import Backend
 from discovery.plugin import Candidate
 from discovery.testing import backend
@@ -75,9 +76,11 @@ class Published(list[tuple[Backend, ...]]):
 
 
 @asynccontextmanager
-async def checking(*candidates: Candidate, **options: Any) -> AsyncIterator[tuple[Checker, Published]]:
+async def checking(
+    *candidates: Candidate, lookup: Lookup | None = None, **options: Any
+) -> AsyncIterator[tuple[Checker, Published]]:
     published = Published()
-    checker = Checker(published.append, structlog.get_logger(), **options)
+    checker = Checker(published.append, structlog.get_logger(), lookup or RememberedLookups(), **options)
     checker.set(candidates)
     running = asyncio.create_task(checker.run())
     try:

@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery import Backend, PluginConfig
 from discovery.checks import Check, Outcome, Verdict
 from discovery.isolation import Phase
+from discovery.lookups import RememberedLookups
 from discovery.plugin import AnyProvider, Candidate, Inventory, Provider
 from discovery.provider_runner import ProviderInstance, ProviderRunner
 from discovery.testing import backend, eventually_sync
@@ -101,7 +102,9 @@ def running(made: ProviderInstance, run_dir: Path) -> Iterator[Running]:
     log: FilteringBoundLogger = structlog.wrap_logger(
         logger, processors=[], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
-    runner = ProviderRunner(made, run_dir, log, published.append, lambda: it.changes.append(runner.status.phase))
+    runner = ProviderRunner(
+        made, run_dir, log, published.append, RememberedLookups(), lambda: it.changes.append(runner.status.phase)
+    )
     it = Running(runner, published, logger.calls)
     runner.start()
     try:

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from discovery.checker import Checker
 from discovery.checks import Check, Outcome, Verdict
+from discovery.lookups import RememberedLookups
 from discovery.model import Backend, State
 from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe, TcpProbe
@@ -26,7 +27,7 @@ async def test_without_checks_a_backend_is_registered_at_once() -> None:
 @on_a_loop
 async def test_nothing_is_published_before_the_first_set() -> None:
     published = Published()
-    checker = Checker(published.append, structlog.get_logger())
+    checker = Checker(published.append, structlog.get_logger(), RememberedLookups())
     running = asyncio.create_task(checker.run())
     await asyncio.sleep(0.05)
     assert published == []

@@ -14,7 +14,8 @@ import pytest
 from checking import D, F, P, on_a_loop
 from web import ask, serving
 
-from discovery.checks import Outcome, Probe
+from discovery.checks import NamedProbe, Outcome, Probe
+from discovery.lookups import RememberedLookups
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
 from discovery.testing import backend, eventually, free_port
 
@@ -53,6 +54,9 @@ def test_a_name_whose_lookup_hangs_is_looked_up_once_at_a_time_and_delays_no_end
         answer.wait(20)
         under_way.release()
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    assert isinstance(probe, NamedProbe)
+    probe = probe.with_lookup(RememberedLookups())
 
     async def ask_again_and_again() -> None:
         for _ in range(4):

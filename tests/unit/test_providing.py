@@ -14,6 +14,7 @@ from discovery import Candidate, Inventory, PluginConfig, Provider, Verdict
 from discovery.checker import CandidateStatus
 from discovery.codec import decode
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
+from discovery.lookups import RememberedLookups
 from discovery.provider_runner import ProviderInstance, ProviderStatus
 from discovery.providing import Providing, ProvidingStatus
 from discovery.registry.memory import MemoryLease, MemoryRegistry
@@ -39,7 +40,7 @@ INSTANCE = ProviderInstance("local", "fixed", Fixed, Ports(), ttl=10, owner="us"
 
 @asynccontextmanager
 async def providing(registry: MemoryRegistry, run_dir: Path) -> AsyncIterator[Providing]:
-    one = Providing(INSTANCE, registry, run_dir, structlog.get_logger(), lambda: None)
+    one = Providing(INSTANCE, registry, run_dir, structlog.get_logger(), RememberedLookups(), lambda: None)
     one.start()
     try:
         await eventually(lambda: one.status.ready)
@@ -147,7 +148,7 @@ async def test_a_registry_that_raises_anything_is_the_providers_problem_and_trie
             return await super().open_lease(owner, ttl)
 
     registry = Odd()
-    one = Providing(INSTANCE, registry, tmp_path, structlog.get_logger(), lambda: None)
+    one = Providing(INSTANCE, registry, tmp_path, structlog.get_logger(), RememberedLookups(), lambda: None)
     one.start()
     await eventually(lambda: one.status.problem == "ZeroDivisionError: never mind")
     assert one.status.why_not("web/p80") == "ZeroDivisionError: never mind"

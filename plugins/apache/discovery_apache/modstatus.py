@@ -5,9 +5,11 @@ The page: https://httpd.apache.org/docs/2.4/mod/mod_status.html
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from discovery.checks import Outcome, Verdict
+from discovery.lookups import Lookup
 from discovery.model import Backend
 from discovery.probes import HttpProbe, TcpProbe, failing, reason
 
@@ -72,6 +74,10 @@ class StatusProbe:
     timeout: float = 2.0
     load: bool = False
 
+    def with_lookup(self, lookup: Lookup) -> Self:
+        """The same probe, which looks host names up by `lookup`."""
+        return replace(self, page=self.page.with_lookup(lookup))
+
     async def __call__(self, backend: Backend) -> Outcome:
         """Read the page, and judge it. Takes up to twice `timeout`."""
         import aiohttp  # takes longer than the start of most commands
@@ -94,7 +100,7 @@ class StatusProbe:
 
     async def _unanswered(self, backend: Backend) -> Outcome:
         async with asyncio.timeout(self.timeout):
-            connects = await TcpProbe(self.page.address)(backend)
+            connects = await TcpProbe(self.page.address, lookup=self.page.lookup)(backend)
         if connects.verdict is not Verdict.PASSING:
             return connects
         return Outcome(Verdict.DRAINING, f"no answer within {self.timeout:g} s: every worker is busy, or it hangs")

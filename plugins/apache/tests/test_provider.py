@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
+from discovery.lookups import RememberedLookups
 from discovery.model import Backend, State
 from discovery.provider_runner import ProviderInstance, ProviderRunner
 from discovery.testing import eventually_sync
@@ -30,7 +31,7 @@ class Provided:
         self.published: list[dict[str, Backend]] = []
         self._lock = threading.Lock()
         instance = ProviderInstance("apache", "apache", ApacheProvider, ApacheConfig.model_validate(config))
-        self.runner = ProviderRunner(instance, run_dir, structlog.get_logger(), self._publish)
+        self.runner = ProviderRunner(instance, run_dir, structlog.get_logger(), self._publish, RememberedLookups())
         self.runner.start()
 
     def _publish(self, backends: tuple[Backend, ...]) -> None:

@@ -1,0 +1,26 @@
+"""Host names as aiohttp looks them up."""
+
+import socket
+from typing import Any
+
+from discovery.lookups import Lookup
+
+
+class Resolver:
+    """A lookup as aiohttp wants it (its AbstractResolver)."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        """Look names up by `lookup`."""
+        self._lookup = lookup
+
+    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[dict[str, Any]]:
+        """Raises OSError."""
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            {"hostname": host, "host": address, "port": port, "family": each, "proto": 0, "flags": flags}
+            for each, address in await self._lookup(host)
+            if family in (socket.AF_UNSPEC, each)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
