@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from discovery.claims import Claim, TakenError, claim
 from discovery.errors import CannotStartError, describe
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks whether a lock's file is still there: until then another process may take its place."""
+"""Seconds between two looks whether a lock's file is still there."""
 _LOOKING = 0.25
 """Seconds that others may need to look whether a lock is held; who shares it for longer holds it."""
 _AGAIN = 0.002
@@ -127,12 +128,16 @@ def _user(uid: int) -> str:
 
 
 class Lock:
-    """A lock file that is held until `release`, or until the process ends, however it ends."""
+    """A lock file that is held until `release`, or until the process ends, however it ends.
 
-    def __init__(self, path: Path, descriptor: int, relock: Callable[[], int]) -> None:
-        """Take over a locked descriptor; `lock` makes these. `relock` makes and locks another file there."""
+    Its path is claimed besides, so that nobody takes the lock while the file is removed.
+    """
+
+    def __init__(self, path: Path, claimed: Claim | None, relock: Callable[[], int]) -> None:
+        """Take over a claim of the path; `lock` makes these. `relock` makes and locks a file there."""
         self.path = path
-        self._descriptor: int | None = descriptor
+        self._claimed = claimed
+        self._descriptor: int | None = relock()
         self._relock = relock
         self._changing = threading.Lock()
 
@@ -142,6 +147,8 @@ class Lock:
         Raises CannotStartError if it cannot be made, or if another process has locked one there meanwhile.
         """
         with self._changing:
+            if self._claimed is not None:
+                self._claimed.answer()
             if self._descriptor is None or _is_open_at(self.path, self._descriptor):
                 return False
             before, self._descriptor = self._descriptor, self._relock()
@@ -157,6 +164,8 @@ class Lock:
                     if _is_open_at(self.path, descriptor):  # not another's
                         self.path.unlink()
                 os.close(descriptor)
+            if self._claimed is not None:
+                self._claimed.close()
 
     def __enter__(self) -> Self:
         """Hold it for a block."""
@@ -178,7 +187,16 @@ def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose anot
     def relock() -> int:
         return _lock(path, purpose, way_out)
 
-    return Lock(path, relock(), relock)
+    try:
+        claimed = claim(path)
+    except TakenError as error:
+        raise _held(path, purpose, way_out, str(error.pid or "")) from None
+    try:
+        return Lock(path, claimed, relock)
+    except BaseException:
+        if claimed is not None:
+            claimed.close()
+        raise
 
 
 async def keep(
@@ -227,11 +245,8 @@ def _lock(path: Path, purpose: str, way_out: str) -> int:
                     return descriptor
             except BlockingIOError:
                 pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-                holder = f"process {pid}" if pid.isdigit() else "another process"
                 os.close(descriptor)
-                raise CannotStartError(
-                    f"{purpose} is already running as {holder}, which holds {path}; {way_out}"
-                ) from None
+                raise _held(path, purpose, way_out, pid) from None
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -240,6 +255,11 @@ def _lock(path: Path, purpose: str, way_out: str) -> int:
         raise CannotStartError(
             f"{purpose}: the lock {path} cannot be taken: {error.strerror}; choose another --run-dir"
         ) from None
+
+
+def _held(path: Path, purpose: str, way_out: str, pid: str) -> CannotStartError:
+    holder = f"process {pid}" if pid.isdigit() else "another process"
+    return CannotStartError(f"{purpose} is already running as {holder}, which holds {path}; {way_out}")
 
 
 def _take(descriptor: int) -> None:

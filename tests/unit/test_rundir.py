@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from discovery import claims
+from discovery.claims import claim
 from discovery.errors import CannotStartError
 from discovery.rundir import Lock, base_run_dir, lock, run_dir_path
 
@@ -147,9 +149,35 @@ def test_a_lock_whose_file_was_removed_is_locked_again_or_says_who_has_it(tmp_pa
         with pytest.raises(CannotStartError, match="already running"):
             lock(path, "the other")
         path.unlink()
-        with lock(path, "the other"):
-            with pytest.raises(CannotStartError, match=f"mine is already running as process {os.getpid()}"):
+        with path.open("w") as other:  # of another container, say
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(CannotStartError, match="mine is already running as another process"):
                 mine.renew()
             mine.release()
             assert path.exists()  # it is not ours any more
         assert not mine.renew()
+
+
+@pytest.mark.parametrize("removed", ["x.lock", "edge", "."])
+def test_a_second_is_refused_although_the_file_of_the_first_was_removed(tmp_path: Path, removed: str) -> None:
+    """Point 26. At once, and not only when the first has noticed."""
+    path = tmp_path / "run" / "edge" / "x.lock"
+    with lock(path, "mine") as mine:
+        for _ in range(300):  # more than can wait to be told who it is
+            away = {"x.lock": path, "edge": path.parent, ".": tmp_path / "run"}[removed]
+            path.unlink() if away is path else shutil.rmtree(away)
+            with pytest.raises(CannotStartError, match=f"is already running as process {os.getpid()}, .*{path}"):
+                lock(path, "the other")
+            assert mine.renew()
+    with lock(path, "the other"):
+        pass
+
+
+def test_a_stranger_who_has_its_name_keeps_nobody_from_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with claim(tmp_path / "lock") as squatter:
+        assert squatter is not None
+        uid = os.geteuid()
+        name = claims._name(tmp_path / "lock")
+        monkeypatch.setattr(claims, "_name", lambda _: name)
+        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+        lock(tmp_path / "lock", "mine").release()
