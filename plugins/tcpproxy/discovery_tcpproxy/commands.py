@@ -7,9 +7,9 @@ import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,6 +31,7 @@ from discovery.commands import (
 )
 from discovery.errors import ConfigError, RecordError
 from discovery.model import Backend
+from discovery_tcpproxy.carrying import Carrying, takes_carrying
 from discovery_tcpproxy.config import bind_address
 from discovery_tcpproxy.live import HEADER, ask, rows
 
@@ -38,49 +39,12 @@ FORWARD_BIND = "0.0.0.0:10000"
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 - what a daemon may listen on
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
-HoldOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS", min=0.0, help="How long a client waits while there is nobody to carry it to. Default: 30."
-    ),
-]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that carry the bytes.")]
-SendProxyOption = Annotated[
-    Literal["v1", "v2"] | None, typer.Option(help="Tell backends who the client is, by the PROXY protocol.")
-]
-AcceptProxyOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NETWORK",
-        help="Load balancers in front, which tell who the client is by the PROXY protocol. Repeatable.",
-    ),
-]
-IdleOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS", min=0.0, help="Close a connection on which nothing moves for so long. Default: never."
-    ),
-]
 
-OnLeaveOption = Annotated[
-    Literal["continue", "close"] | None,
-    typer.Option(help="What becomes of connections to a backend that leaves the registry. Default: continue."),
-]
-DrainOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        min=0.0,
-        help="How long connections go on, at most, once their backend has left the registry, and once this is stopped."
-        " Default: for ever, and 30.",
-    ),
-]
-AccessLogOption = Annotated[bool, typer.Option("--access-log", help="Log every connection when it has ended.")]
-
-
+@takes_carrying
 def ambassador(
     service: Annotated[str, typer.Argument(help="The service to carry connections to; it need not exist yet.")],
     port: Annotated[str, typer.Argument(help="The port to listen on.")],
+    *,
     listen: Annotated[
         list[str] | None,
         typer.Option(metavar="ADDRESS", help="An address of this machine. Repeatable. Default: 0.0.0.0."),
@@ -89,14 +53,7 @@ def ambassador(
         Literal["roundrobin", "leastconn", "random", "source"] | None,
         typer.Option(help="How a backend is chosen. Default: roundrobin."),
     ] = None,
-    hold: HoldOption = None,
-    idle_timeout: IdleOption = None,
-    accept_proxy: AcceptProxyOption = None,
-    send_proxy: SendProxyOption = None,
-    on_leave: OnLeaveOption = None,
-    drain: DrainOption = None,
-    workers: WorkersOption = 1,
-    access_log: AccessLogOption = False,
+    carrying: Carrying,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
     state_dir: StateDirOption = None,
@@ -117,20 +74,9 @@ def ambassador(
     except RecordError as error:
         raise ConfigError(str(error)) from None
     binds = [_bind(address, number) for address in listen or ("0.0.0.0",)]  # noqa: S104 - as its original does
-    listener = _listener(
-        binds,
-        service=service,
-        balance=balance,
-        hold=hold,
-        idle_timeout=idle_timeout,
-        accept_proxy=accept_proxy,
-        send_proxy=send_proxy,
-        on_leave=on_leave,
-        drain=drain,
-    )
     return serve(
         registry=registry or linked_registry(),
-        consumers={_instance("ambassador", binds): _table({service: listener}, workers, access_log, drain)},
+        consumers={_instance("ambassador", binds): carrying.table(service, binds, service=service, balance=balance)},
         run_dir=run_dir,
         state_dir=state_dir,
         replace=replace,
@@ -138,23 +84,18 @@ def ambassador(
     )
 
 
+@takes_carrying
 def forward(
     targets: Annotated[
         list[str],
         typer.Argument(metavar="HOST:PORT", help="Where to: the first that can be reached; the others stand in."),
     ],
+    *,
     listen: Annotated[
         list[str] | None,
         typer.Option(metavar="HOST:PORT", help=f"Where to listen, or unix:/PATH. Repeatable. Default: {FORWARD_BIND}."),
     ] = None,
-    hold: HoldOption = None,
-    idle_timeout: IdleOption = None,
-    accept_proxy: AcceptProxyOption = None,
-    send_proxy: SendProxyOption = None,
-    on_leave: OnLeaveOption = None,
-    drain: DrainOption = None,
-    workers: WorkersOption = 1,
-    access_log: AccessLogOption = False,
+    carrying: Carrying,
     run_dir: RunDirOption = None,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
@@ -172,20 +113,9 @@ def forward(
         _no_circle(targets, binds)
     except (RecordError, ValueError) as error:
         raise ConfigError(str(error)) from None
-    listener = _listener(
-        binds,
-        targets=targets,
-        balance="first",
-        hold=hold,
-        idle_timeout=idle_timeout,
-        accept_proxy=accept_proxy,
-        send_proxy=send_proxy,
-        on_leave=on_leave,
-        drain=drain,
-    )
     return serve(
         registry="memory://",  # which holds nothing, and is always there
-        consumers={_instance("forward", binds): _table({"forward": listener}, workers, access_log, drain)},
+        consumers={_instance("forward", binds): carrying.table("forward", binds, targets=targets, balance="first")},
         run_dir=run_dir,
         replace=replace,
         config=config,
@@ -255,17 +185,6 @@ def _no_circle(targets: Iterable[str], binds: Iterable[str]) -> None:
             host == at or (is_loopback(host) and is_unspecified(at)) or (host == "localhost" and is_loopback(at))
         ):
             raise ValueError(f"the target {target} is where we listen: choose another address with --listen")
-
-
-def _listener(binds: Sequence[str], **given: Any) -> dict[str, Any]:
-    return {"bind": list(binds), **{name: value for name, value in given.items() if value is not None}}
-
-
-def _table(
-    listeners: Mapping[str, Mapping[str, Any]], workers: int, access_log: bool, grace: float | None
-) -> dict[str, Any]:
-    table = {"plugin": "tcpproxy", "workers": workers, "access_log": access_log, "listen": listeners}
-    return table if grace is None else table | {"grace": grace}
 
 
 def _instance(command: str, binds: Sequence[str]) -> str:
