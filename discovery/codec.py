@@ -201,11 +201,12 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
     for required in ("host", "port"):
         if required not in fields:
             raise RecordError(f"the field {required!r} is missing")
+    ignored = []
     labels = fields.get("labels") or {}
     if not isinstance(labels, dict):
-        raise RecordError("the field 'labels' is not an object of strings")
+        ignored.append(Rejected(key, "the field 'labels' is not an object of texts", "labels"))
+        labels = {}
     extras: dict[str, Any] = {}
-    ignored = []
     for name, extra in fields.items():
         if name in _OURS:
             continue
@@ -279,26 +280,30 @@ def _state(value: Any) -> State:
 
 
 def _labels(labels: Mapping[str, object]) -> dict[str, str]:
-    _check_number(labels)
+    if len(labels) > MAX_LABELS:
+        raise RecordError(f"there are {len(labels)} labels; the limit is {MAX_LABELS}")
     return {name: _label(name, value) for name, value in labels.items()}
 
 
 def _usable_labels(key: str, labels: Mapping[str, object]) -> tuple[dict[str, str], list[Rejected]]:
-    """The valid ones, and why each of the others is ignored: a bad label says nothing about the address."""
-    _check_number(labels)
+    """The valid labels, and why each of the others is ignored: a bad label says nothing about the address."""
     usable: dict[str, str] = {}
     ignored = []
+    surplus = 0
     for name, value in labels.items():
         try:
-            usable[name] = _label(name, value)
+            text = _label(name, value)
         except RecordError as error:
             ignored.append(Rejected(key, str(error), _printable(name)))
+            continue
+        if len(usable) < MAX_LABELS:
+            usable[name] = text
+        else:
+            surplus += 1
+    if surplus:
+        reason = f"there are {MAX_LABELS + surplus} valid labels; only the first {MAX_LABELS} are used"
+        ignored.append(Rejected(key, reason, "labels"))
     return usable, ignored
-
-
-def _check_number(labels: Mapping[str, object]) -> None:
-    if len(labels) > MAX_LABELS:
-        raise RecordError(f"there are {len(labels)} labels; the limit is {MAX_LABELS}")
 
 
 def _label(name: str, value: object) -> str:

@@ -114,7 +114,30 @@ class TestDialects:
             assert (ignored.key, ignored.field) == ("web/b1", label)
             assert reason in ignored.reason
 
-    @pytest.mark.parametrize("labels", [{"a b": "c"}, {"a": "b\nc"}, {"a": "x" * (MAX_LABEL_VALUE + 1)}])
+    @pytest.mark.parametrize("labels", ["a=b", ["a"], 7, True])
+    def test_labels_that_are_no_object_cost_the_labels_alone(self, labels: object) -> None:
+        """Point 7."""
+        got = read(record(labels=labels, zone="a"))
+        assert got.backend.labels == {"zone": "a"}
+        [ignored] = got.ignored
+        assert (ignored.field, ignored.reason) == ("labels", "the field 'labels' is not an object of texts")
+
+    def test_too_many_labels_cost_the_last_of_them(self) -> None:
+        """Point 7. Extra fields come first, as docker-register writes many of them."""
+        got = read(record(zone="a", labels={f"l{n}": "" for n in range(MAX_LABELS + 1)}))
+        assert list(got.backend.labels) == ["zone", *(f"l{n}" for n in range(MAX_LABELS - 1))]
+        [ignored] = got.ignored
+        assert ignored.reason == "there are 66 valid labels; only the first 64 are used"
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            {f"l{n}": "" for n in range(MAX_LABELS + 1)},
+            {"a b": "c"},
+            {"a": "b\nc"},
+            {"a": "x" * (MAX_LABEL_VALUE + 1)},
+        ],
+    )
     def test_an_invalid_label_is_not_written(self, labels: dict[str, str]) -> None:
         with pytest.raises(RecordError, match="label"):
             encode(backend(labels=labels))
@@ -157,8 +180,6 @@ class TestRefusals:
             (record(weight="50%"), "the weight '50%'"),
             (record(state="up"), "the state 'up'"),
             (record(state=["active"]), "the state ['active']"),
-            (record(labels="a=b"), "'labels' is not an object"),
-            (record(labels={f"l{n}": "" for n in range(MAX_LABELS + 1)}), "65 labels"),
             (record(owner=7), "the owner is not a text"),
             (record(ttl=0), "the ttl 0"),
             (record(ttl="10"), "the ttl '10'"),
