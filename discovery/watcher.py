@@ -29,7 +29,6 @@ class SnapshotBuilder:
     def __init__(self) -> None:
         """Begin without a snapshot: not synced, which is not the same as empty."""
         self.snapshot: Snapshot | None = None
-        self._services: dict[str, Service] = {}
         self._rejections = Rejections()
 
     def apply(self, event: RegistryEvent, keep: Iterable[Backend] = ()) -> Observation:
@@ -55,7 +54,6 @@ class SnapshotBuilder:
     def restore(self, snapshot: Snapshot) -> None:
         """Begin from a snapshot that an earlier run remembered, until there is a listing."""
         self.snapshot = snapshot
-        self._services = dict(snapshot.services)
 
     def drop(self, keys: Collection[str]) -> Observation:
         """Leave out backends that were kept although the registry has no record of them."""
@@ -67,9 +65,7 @@ class SnapshotBuilder:
         self._rejections = Rejections()
         backends = [backend for key, value in records.items() if (backend := self._decode(key, value))]
         rejections = self._rejections
-        snapshot = Snapshot.of(revision, [*backends, *keep], rejections.detailed, rejections.more)
-        self._services = dict(snapshot.services)
-        return snapshot
+        return Snapshot.of(revision, [*backends, *keep], rejections.detailed, rejections.more)
 
     def _changed(
         self, snapshot: Snapshot, revision: int, puts: Mapping[str, bytes], deletes: Iterable[str]
@@ -83,18 +79,17 @@ class SnapshotBuilder:
         for key, value in puts.items():
             name, _, id_ = key.partition("/")
             changed.setdefault(name, {})[id_] = self._decode(key, value)
-        services = self._services.copy()
+        services = snapshot.services
+        versions: dict[str, Service] = {}
         for name, backends in changed.items():
-            service = services.get(name, Service(name)).with_changes(backends)
-            if service.runs:
-                services[name] = service
-            else:
-                services.pop(name, None)
-        if any(name not in snapshot.services for name in changed):
-            services = dict(sorted(services.items()))
-        self._services = services
+            known = services.get(name, Service(name))
+            version = known.with_changes(backends)
+            if version != known:
+                versions[name] = version
+        if versions:  # a rejected record changes none, and a flood of them must not cost a copy of all services each
+            services = _with_versions(services, versions)
         rejections = self._rejections
-        return Snapshot(revision, MappingProxyType(services), rejections.detailed, rejections.more)
+        return Snapshot(revision, services, rejections.detailed, rejections.more)
 
     def _decode(self, key: str, value: bytes) -> Backend | None:
         record = decode(key, value)
@@ -103,6 +98,18 @@ class SnapshotBuilder:
             return None
         self._rejections.put(key, record.ignored)
         return record.backend
+
+
+def _with_versions(services: Mapping[str, Service], versions: Mapping[str, Service]) -> Mapping[str, Service]:
+    """The services with these versions in place, ordered by name, without those that have no backend any more."""
+    changed = {**services, **versions}
+    for name, version in versions.items():
+        if not version.runs:
+            del changed[name]
+    if not versions.keys() <= services.keys():
+        names = sorted(changed)
+        changed = dict(zip(names, map(changed.__getitem__, names), strict=True))
+    return MappingProxyType(changed)
 
 
 async def observe(registry: Registry) -> AsyncGenerator[Observation, None]:

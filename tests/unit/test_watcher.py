@@ -85,6 +85,18 @@ def test_one_change_in_a_large_service_shares_what_did_not_change() -> None:
     assert len(shared) == len(service.runs) - 1
 
 
+def test_a_flood_of_rejected_records_copies_no_services() -> None:
+    """Point 22: beside thousands of services each rejected key would otherwise cost as much as all of them."""
+    builder = SnapshotBuilder()
+    before = builder.apply(Reset(1, {f"s{number}/b1": b"10.0.0.1:80" for number in range(3000)})).snapshot
+    for revision, key in enumerate(("s1/junk", "junk/b1", "a/b/c"), 2):
+        after = builder.apply(Delta(revision, {key: b"nonsense"})).snapshot
+        assert after.services is before.services
+    after = builder.apply(Delta(5, {}, frozenset({"s1/junk", "junk/b1", "a/b/c"}))).snapshot
+    assert after.services is before.services
+    assert (after.revision, after.rejected) == (5, ())
+
+
 def test_not_synced_is_no_snapshot() -> None:
     builder = SnapshotBuilder()
     observation = builder.apply(Stale("down"))
