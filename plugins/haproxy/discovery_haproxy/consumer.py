@@ -187,6 +187,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             version=binary.version if binary else OLDEST,
             state_file=None if external else run_dir / "servers.state",
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
+            alone=external is None,
         )
         digests = self._digests.of(referenced_files(self.config))
         return render(self.config, update.snapshot, runtime, digests, update.addresses_of)

@@ -21,16 +21,22 @@ _BUILT_IN = Path(__file__).parent / "templates"
 _PLACEHOLDER = "cfg-not-yet-known"
 _DEFAULTS = re.compile(r"^[ \t]*defaults(?=\s).*$", re.MULTILINE)
 _BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
+_REQUESTS = re.compile(r"^[ \t]*(?:lua-|acme\b|httpclient\.)|\bocsp", re.MULTILINE)
+"""What HAProxy makes HTTP requests of its own for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What only those who run HAProxy know: its sockets, version and files, and whether there is a resolv.conf."""
+    """What only those who run HAProxy know: its sockets, version and files, and whether there is a resolv.conf.
+
+    `alone` is whether HAProxy reads no other configuration file beside ours.
+    """
 
     stats_socket: Path | None = None
     version: tuple[int, ...] = (2, 6)
     state_file: Path | None = None
     resolv_conf: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +89,13 @@ def render(
     }
     templates = _templates(config.template, digests)
     own = config.template
-    head = _run(templates, "builtin/head.cfg.j2", context, _BUILT_IN)
     body = (
         _run(templates, own.name, context, own.parent)
         if own
         else _run(templates, "builtin/haproxy.cfg.j2", context, _BUILT_IN)
     )
+    requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines)))
+    head = _run(templates, "builtin/head.cfg.j2", {**context, "requests": requests}, _BUILT_IN)
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
     generation = f"cfg-{hashlib.sha256(repr((text, digests)).encode()).hexdigest()[:16]}"
     text = text.replace(_PLACEHOLDER, generation, 1)

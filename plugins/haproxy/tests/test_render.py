@@ -367,3 +367,31 @@ def test_the_example_of_a_template_works(parse: Callable[[str], str]) -> None:
     assert parse(text) == ""
     servers = [line.strip() for line in text.splitlines() if line.lstrip().startswith("server ")]
     assert [line.endswith(" backup") for line in servers] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("config", "template", "spared"),
+    [
+        ({}, None, True),
+        ({"global_lines": "lua-load /x.lua"}, None, False),
+        ({"global_lines": "httpclient.ssl.verify required"}, None, False),
+        ({"services": {"web": {"bind": {"address": "*:80", "options": "ocsp-update on"}}}}, None, False),
+        ({}, "acme LE\n    directory https://acme.example/directory", False),
+        ({}, "global\n    lua-load-per-thread /x.lua", False),
+        (
+            {},
+            "listen acme\n mode http\n timeout client 1s\n timeout server 1s\n timeout connect 1s\n bind 127.0.0.1:1",
+            True,
+        ),
+    ],
+)
+def test_authorities_are_loaded_only_where_haproxy_makes_requests_of_its_own(
+    parse: Callable[[str], str], tmp_path: Path, config: dict[str, Any], template: str | None, spared: bool
+) -> None:
+    if template is not None:
+        config = {**config, **own(tmp_path, template)}
+    text = rendered(config, runtime=Runtime(alone=True)).text
+    assert (".if feature(OPENSSL)\n    httpclient.ssl.verify none\n.endif\n" in text) is spared
+    assert "httpclient.ssl.verify none" not in rendered(config).text
+    if spared:
+        assert not parse(text)
