@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from structlog.typing import FilteringBoundLogger
 
 from discovery.checks import Check
@@ -18,7 +18,23 @@ from discovery.model import Addresses, Backend, Changes, Snapshot
 class PluginConfig(BaseModel):
     """Base of a plugin's configuration: frozen, an unknown key is an error, and a docstring describes its field."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe the fields by their docstrings.
+
+        Here, and not by pydantic's `use_attribute_docstrings`, which reads the sources whenever a class is made.
+        """
+        from discovery.descriptions import field_docstrings
+
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in field_docstrings(cls).items():
+            field = cls.model_fields.get(name)
+            if field is not None and (described := properties.get(field.alias or name)) is not None:
+                described.setdefault("description", text)
+        return schema
 
 
 C = TypeVar("C", bound=PluginConfig)

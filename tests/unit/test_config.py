@@ -1,11 +1,14 @@
 """Configuration: what may be written, and that every fault is named with its key, its place and the way out."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider, plugins
 from discovery.config import Overrides, ProviderSettings, json_schema, load_settings, validate_options
@@ -178,6 +181,41 @@ def test_the_schema_holds_the_core_and_every_plugin() -> None:
     assert variant["properties"]["plugin"] == {"const": "example"}
     assert {"services", "maxconn", "quiet_period"} <= variant["properties"].keys()
     assert "consumers.example.Service" in schema["$defs"]
+
+
+class Documented(Example):
+    depth: int = 1
+    """How deep
+    it is."""
+    maxconn: int = 2
+    """How many."""
+    height: int = Field(3, description="How high", alias="tall")
+    """Another."""
+    width: int = Field(4, alias="wide")
+    """How wide."""
+
+
+def test_docstrings_describe_the_fields_in_the_schema() -> None:
+    class More(Documented):
+        extra: Service = Service()
+        """Further."""
+
+    properties = More.model_json_schema()["properties"]
+    described = {name: each.get("description") for name, each in properties.items()}
+    assert described == {
+        "services": None,
+        "maxconn": "How many.",
+        "depth": "How deep\nit is.",
+        "tall": "How high",
+        "wide": "How wide.",
+        "extra": "Further.",
+    }
+
+
+def test_no_source_is_read_when_settings_are_declared() -> None:
+    program = "import linecache, discovery.config; print([file for file in linecache.cache if 'discovery' in file])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_schema_tells_a_plugins_two_roles_apart() -> None:
