@@ -15,7 +15,6 @@ from discovery.adminport import AdminPort
 from discovery.alarms import Alarms
 from discovery.config import Settings
 from discovery.errors import CannotStartError, ConfigError, describe
-from discovery.files import FileWatch
 from discovery.following import Following
 from discovery.handover import Counter, RefusedError, Successor, take_over
 from discovery.inheritance import Inheritance
@@ -34,6 +33,7 @@ from discovery.status import DaemonStatus
 from discovery.stopping import warn_of_orphans
 
 if TYPE_CHECKING:
+    from discovery.filewatch import FileWatch
     from discovery.provider_runner import ProviderInstance
     from discovery.providing import Providing
 
@@ -124,8 +124,11 @@ class Daemon:
         self._registry = plugins.open_registry(self._settings.registry)
         on_stop(self._on_stop_signal)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        # All is imported before a predecessor lets go of anything.
         if instances.providers:
-            import discovery.providing  # noqa: F401 - all is imported before a predecessor lets go of anything
+            import discovery.providing
+        if self._config is not None:
+            import discovery.filewatch  # noqa: F401
         await self._inherit()
         try:
             self._admin = await self._start_admin(self._settings)
@@ -320,9 +323,10 @@ class Daemon:
         self._log.info("stopping", signal=number.name)
         self._stop.set()
 
-    def _watch_config(self) -> FileWatch | None:
+    def _watch_config(self) -> "FileWatch | None":
         if self._config is None:
             return None
+        from discovery.filewatch import FileWatch  # here: without a file nothing is watched
 
         def changed() -> None:
             self._loop.call_soon_threadsafe(self._reload.set)

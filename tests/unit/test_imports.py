@@ -37,7 +37,7 @@ NEVER = {
 PLACES = {
     "grpc": {"registry/etcd"},
     "google": {"registry/etcd"},
-    "watchdog": {"files.py"},
+    "watchdog": {"filewatch.py"},
     "typer": {"cli", "commands.py"},
     "re2": {"probes"},
     "prometheus_client": {"metrics.py", "admin.py"},

@@ -7,11 +7,10 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from discovery.certificates import Certificate, read_certificate
 from discovery.errors import ApplyError
-from discovery.files import FileWatch
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Update, Validation
 from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.config import HAProxyConfig
@@ -20,6 +19,9 @@ from discovery_haproxy.external import External
 from discovery_haproxy.managed import Files, Managed, end
 from discovery_haproxy.probe import misplaced, probe, too_long
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
+
+if TYPE_CHECKING:
+    from discovery.filewatch import FileWatch
 
 _LINES = 20
 """How many services, or problems, are told of one by one at a change."""
@@ -201,6 +203,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._watch, self._watched = None, files
         present = [path for path in files if path.parent.is_dir()]
         if present:
+            from discovery.filewatch import FileWatch  # here: few configurations name a file
+
             try:
                 self._watch = FileWatch(present, self.context.request_apply)
             except OSError as error:
