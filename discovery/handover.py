@@ -12,29 +12,24 @@ before; descriptors ride along by SCM_RIGHTS, only from the predecessor to the s
 """
 
 import asyncio
-import json
 import os
 import socket
-import struct
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery import rundir
+from discovery import packets, rundir
 from discovery.errors import CannotStartError, DiscoveryError
 from discovery.kernel import pidfd_open
 from discovery.systemd import is_listening
 
 ANSWER_SECONDS = 5.0
 MOST_SECONDS = 3600.0
-_MOST_BYTES = 1 << 16
 _MOST_KEYS = 50  # in one packet; a key has at most 384 bytes
-_MOST_SOCKETS = 250  # in one packet; the kernel takes 253 (SCM_MAX_FD)
-_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
 class RefusedError(DiscoveryError):
@@ -121,11 +116,11 @@ class Counter:
 
     def _listen(self) -> None:
         """Raises OSError."""
-        listening = _channel()
+        listening = packets.new_channel()
         try:
             self.path.unlink(missing_ok=True)  # of one that died: whoever lives holds the lock
             os.fchmod(listening.fileno(), 0o600)  # what bind makes has this mode, from the first moment on
-            _at(self.path, listening.bind)
+            packets.at_path(self.path, listening.bind)
             listening.listen(8)
             self._file = self.path.lstat()
         except OSError:
@@ -180,9 +175,9 @@ class Counter:
                         within = self._take_up(successor)
                     except RefusedError as error:
                         self._log.warning("a successor was refused", pid=successor.pid, reason=str(error))
-                        await _send(channel, {"refused": str(error)})
+                        await packets.send(channel, {"refused": str(error)})
                         return
-                    await _send(channel, {"within": within})
+                    await packets.send(channel, {"within": within})
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 self._log.warning("somebody asked to take over who cannot", reason=str(error) or "no question came")
                 return
@@ -190,8 +185,8 @@ class Counter:
 
     async def _asked(self, channel: socket.socket) -> Successor | Release:
         """Raises ValueError for what is no question of ours, and OSError."""
-        pid = _peer(channel)
-        message, _ = await _receive(channel)
+        pid = packets.peer(channel)
+        message, _ = await packets.receive(channel)
         try:
             if "release" in message:
                 service = message["release"]["service"]
@@ -206,7 +201,7 @@ class Counter:
             self._log.warning("held records were released", by=asked.pid, service=asked.service, records=len(keys))
         for at in range(0, max(1, len(keys)), _MOST_KEYS):
             last = at + _MOST_KEYS >= len(keys)
-            await _send(channel, {"released": keys[at : at + _MOST_KEYS], "last": last})
+            await packets.send(channel, {"released": keys[at : at + _MOST_KEYS], "last": last})
 
     def _take_up(self, successor: Successor) -> float:
         if self._successor is not None:
@@ -221,10 +216,10 @@ class Counter:
         received = False
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                for at in range(0, max(1, len(sockets)), _MOST_SOCKETS):
-                    some = sockets[at : at + _MOST_SOCKETS]
-                    message = {"sockets": len(some), "last": at + _MOST_SOCKETS >= len(sockets)}
-                    await _send(channel, message, [each.fileno() for each in some])
+                for at in range(0, max(1, len(sockets)), packets.MOST_SOCKETS):
+                    some = sockets[at : at + packets.MOST_SOCKETS]
+                    message = {"sockets": len(some), "last": at + packets.MOST_SOCKETS >= len(sockets)}
+                    await packets.send(channel, message, [each.fileno() for each in some])
             received = True
         except (OSError, TimeoutError) as error:
             self._log.error("the successor has gone", successor=successor.pid, reason=str(error))
@@ -239,10 +234,10 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
 
     Raises CannotStartError if it refuses, or neither lets go nor ends.
     """
-    with _channel() as channel:
+    with packets.new_channel() as channel:
         try:
-            _at(path, channel.connect)
-            pid = _peer(channel)
+            packets.at_path(path, channel.connect)
+            pid = packets.peer(channel)
         except (FileNotFoundError, ConnectionRefusedError):
             log.info("there is no daemon to replace", socket=str(path))
             return ()
@@ -254,28 +249,28 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
             sockets: list[socket.socket] = []
             try:
                 async with asyncio.timeout(within):
-                    await _send(channel, {"take_over": {"instances": dict(instances)}})
-                    answer, _ = await _receive(channel)
+                    await packets.send(channel, {"take_over": {"instances": dict(instances)}})
+                    answer, _ = await packets.receive(channel)
                 if "refused" in answer:
                     raise CannotStartError(f"{who} does not let go: {answer['refused']}")
                 within = min(float(answer["within"]), MOST_SECONDS)
                 log.info("taking over", predecessor=pid)
                 while not answer.get("last"):
                     async with asyncio.timeout(within + ANSWER_SECONDS):
-                        answer, received = await _receive(channel)
+                        answer, received = await packets.receive(channel)
                     sockets += received
                     if (lost := answer.get("sockets", 0) - len(received)) > 0:
                         log.error("sockets were lost: the limit of open files (ulimit -n) is too low", count=lost)
             except TimeoutError:
-                _close(sockets)
+                packets.close_all(sockets)
                 raise CannotStartError(f"{who} has not answered within {within:g} s; stop it first") from None
             except (OSError, EOFError) as error:
                 log.warning("the daemon went away while it handed over", predecessor=pid, reason=str(error))
                 if not await life.ended(within):
-                    _close(sockets)
+                    packets.close_all(sockets)
                     raise CannotStartError(f"{who} does not answer any more; stop it first") from None
             except (ValueError, KeyError, TypeError) as error:
-                _close(sockets)
+                packets.close_all(sockets)
                 raise CannotStartError(f"{who} answers what is no answer: {error!r}; stop it first") from None
     for each in [each for each in sockets if not is_listening(each)]:
         sockets.remove(each)
@@ -288,10 +283,10 @@ async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
 
     Returns the keys of what was held; None if there is no daemon. Raises DiscoveryError if it does not answer.
     """
-    with _channel() as channel:
+    with packets.new_channel() as channel:
         try:
-            _at(path, channel.connect)
-            _peer(channel)
+            packets.at_path(path, channel.connect)
+            packets.peer(channel)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except (OSError, ValueError) as error:
@@ -299,10 +294,10 @@ async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
         keys: list[str] = []
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await _send(channel, {"release": {"service": service}})
+                await packets.send(channel, {"release": {"service": service}})
                 last = False
                 while not last:
-                    answer, _ = await _receive(channel)
+                    answer, _ = await packets.receive(channel)
                     keys += map(str, answer["released"])
                     last = bool(answer["last"])
         except (OSError, EOFError, TimeoutError, ValueError, KeyError, TypeError):
@@ -325,7 +320,7 @@ class _Life:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 if self._descriptor >= 0:
-                    await _readable(self._descriptor)
+                    await packets.readable(self._descriptor)
                 return True
         return False
 
@@ -335,75 +330,3 @@ class _Life:
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-
-
-def _channel() -> socket.socket:
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel.setblocking(False)
-    return channel
-
-
-def _at(path: Path, use: Callable[[str], None]) -> None:
-    """Bind or connect to `path`, which may be longer than the 107 bytes of an address."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        use(f"/proc/self/fd/{directory}/{path.name}")
-    finally:
-        os.close(directory)
-
-
-def _peer(channel: socket.socket) -> int:
-    """The pid at the other end. Raises ValueError if it is another user's."""
-    pid, uid, _ = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    if uid != os.geteuid():
-        raise ValueError(f"process {pid} belongs to another user, {uid}")
-    return int(pid)
-
-
-async def _send(channel: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-    while True:
-        try:
-            socket.send_fds(channel, [json.dumps(message).encode()], descriptors, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            await asyncio.sleep(0.01)
-        else:
-            return
-
-
-async def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[socket.socket]]:
-    """The next message. Raises EOFError at the end, ValueError for what is none, and OSError."""
-    await _readable(channel.fileno())
-    # Not recv_fds, which in Python 3.11 ignores its flags: children would get the sockets.
-    room = socket.CMSG_SPACE(_MOST_SOCKETS * struct.calcsize("i"))
-    data, ancillary, flags, _ = channel.recvmsg(_MOST_BYTES, room, socket.MSG_CMSG_CLOEXEC)
-    sockets = []
-    for level, kind, rights in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            sockets += [socket.socket(fileno=each) for (each,) in struct.iter_unpack("i", rights)]
-    try:
-        if not data:
-            raise EOFError("it has closed the connection")
-        if flags & socket.MSG_TRUNC:
-            raise ValueError(f"a message is longer than {_MOST_BYTES} bytes")
-        message = json.loads(data)
-        if not isinstance(message, dict):
-            raise ValueError("a message is no object")
-    except BaseException:
-        _close(sockets)
-        raise
-    return message, sockets
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(descriptor, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(descriptor)
-
-
-def _close(sockets: Collection[socket.socket]) -> None:
-    for each in sockets:
-        each.close()

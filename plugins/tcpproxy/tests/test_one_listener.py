@@ -10,11 +10,12 @@ import pytest
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import settings
 from discovery_tcpproxy.worker.backends import LAST_RESORT_DELAY
+from discovery_tcpproxy.worker.buffer import Buffer
 from discovery_tcpproxy.worker.descriptors import Descriptors
 from discovery_tcpproxy.worker.listener import Listener, Shared
 from discovery_tcpproxy.worker.loop import Loop
 from discovery_tcpproxy.worker.proxyproto import write
-from discovery_tcpproxy.worker.stream import Buffer, Connection, no_linger
+from discovery_tcpproxy.worker.stream import Connection, no_linger
 
 LISTEN = {"bind": "127.0.0.1:1", "hold": 60, "hold_connections": 10, "connect_timeout": 60}
 SETTINGS = settings(TcpProxyConfig.model_validate({"listen": {"web": LISTEN}}), 0)["web"]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.worker.acceptor import Acceptor
+from discovery_tcpproxy.worker.buffer import Buffer
 from discovery_tcpproxy.worker.build import build
 from discovery_tcpproxy.worker.descriptors import Descriptors
 from discovery_tcpproxy.worker.door import Door
@@ -17,7 +18,6 @@ from discovery_tcpproxy.worker.listener import Listener, Shared
 from discovery_tcpproxy.worker.loop import Loop
 from discovery_tcpproxy.worker.orphan import Orphan
 from discovery_tcpproxy.worker.report import connections_told, told
-from discovery_tcpproxy.worker.stream import Buffer
 
 GRACE = 30.0
 """Seconds for connections when the control plane is gone, unless it said otherwise."""

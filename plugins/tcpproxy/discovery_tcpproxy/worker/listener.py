@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from discovery_tcpproxy.worker import local, proxyproto
 from discovery_tcpproxy.worker.access import Access, Limits, Senders
 from discovery_tcpproxy.worker.backends import Backend, Backends
+from discovery_tcpproxy.worker.buffer import Buffer
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED, Descriptors
 from discovery_tcpproxy.worker.figures import Figures
 from discovery_tcpproxy.worker.header import HeaderReader, header_of
 from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
 from discovery_tcpproxy.worker.options import is_itself, no_linger
-from discovery_tcpproxy.worker.stream import WATCHED, Buffer, Connection
+from discovery_tcpproxy.worker.stream import WATCHED, Connection
 from discovery_tcpproxy.worker.upkeep import Upkeep
 
 _DIALS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

@@ -11,16 +11,11 @@ import socket
 from typing import Protocol
 
 from discovery_tcpproxy.worker.backends import Backend
+from discovery_tcpproxy.worker.buffer import Buffer
 from discovery_tcpproxy.worker.loop import Loop
 from discovery_tcpproxy.worker.options import borrowed, end_sending, no_linger, send_last
 
 WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
-_SIZE = 1 << 18
-"""Bytes read at once: more calls cost more, more bytes fall out of the processor's cache."""
-_SMALL = 1 << 14
-"""The same while much is kept."""
-MUCH = 1 << 26
-"""Bytes kept for all slow readers together, above which reads become small."""
 _DRAINED = 16
 """Reads of what somebody sent before it reset the connection."""
 _OUT = select.EPOLLOUT
@@ -52,25 +47,6 @@ class Owner(Protocol):
 
     def broken(self, connection: "Connection", error: Exception) -> None:
         """Something is wrong with the program; the connection has been closed."""
-
-
-class Buffer:
-    """What all connections of a process read into, and how much is kept for slow readers."""
-
-    def __init__(self) -> None:
-        """Nothing is kept yet."""
-        self.view = memoryview(bytearray(_SIZE))
-        self.size = _SIZE
-        self.into = (self.view,)
-        self.kept = 0
-
-    def keep(self, count: int) -> None:
-        """Count bytes that are kept, or no longer (negative)."""
-        self.kept += count
-        size = _SMALL if self.kept > MUCH else _SIZE
-        if size != self.size:
-            self.size = size
-            self.into = (self.view[:size],)
 
 
 class End:

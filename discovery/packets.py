@@ -1,0 +1,91 @@
+"""JSON objects and descriptors between processes of one user, over a Unix socket (SOCK_SEQPACKET, SCM_RIGHTS)."""
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MOST_SOCKETS = 250
+"""In one packet; the kernel takes 253 (SCM_MAX_FD)."""
+_MOST_BYTES = 1 << 16
+_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+
+
+def new_channel() -> socket.socket:
+    """A socket that is neither bound nor connected, and does not block."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.setblocking(False)
+    return channel
+
+
+def at_path(path: Path, use: Callable[[str], None]) -> None:
+    """Bind or connect to `path`, which may be longer than the 107 bytes of an address."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        use(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
+
+
+def peer(channel: socket.socket) -> int:
+    """The pid at the other end. Raises ValueError if it is another user's."""
+    pid, uid, _ = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid != os.geteuid():
+        raise ValueError(f"process {pid} belongs to another user, {uid}")
+    return int(pid)
+
+
+async def send(channel: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Send a message, and descriptors beside it. Raises OSError."""
+    while True:
+        try:
+            socket.send_fds(channel, [json.dumps(message).encode()], descriptors, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            await asyncio.sleep(0.01)
+        else:
+            return
+
+
+async def receive(channel: socket.socket) -> tuple[dict[str, Any], list[socket.socket]]:
+    """The next message and its sockets. Raises EOFError at the end, ValueError for what is no message, and OSError."""
+    await readable(channel.fileno())
+    # Not recv_fds, which in Python 3.11 ignores its flags: children would get the sockets.
+    room = socket.CMSG_SPACE(MOST_SOCKETS * struct.calcsize("i"))
+    data, ancillary, flags, _ = channel.recvmsg(_MOST_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    sockets = []
+    for level, kind, rights in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            sockets += [socket.socket(fileno=each) for (each,) in struct.iter_unpack("i", rights)]
+    try:
+        if not data:
+            raise EOFError("it has closed the connection")
+        if flags & socket.MSG_TRUNC:
+            raise ValueError(f"a message is longer than {_MOST_BYTES} bytes")
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise ValueError("a message is no object")
+    except BaseException:
+        close_all(sockets)
+        raise
+    return message, sockets
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until there is something to read."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def close_all(sockets: Collection[socket.socket]) -> None:
+    """Close each of them."""
+    for each in sockets:
+        each.close()
