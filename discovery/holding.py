@@ -88,7 +88,7 @@ class Holding:
         self._next_end = min((each.until for each in self._held.values() if each.until is not None), default=None)
         self._awaits_a_record = any(each.ttl is not None and each.until is None for each in self._held.values())
         self._gap_ended = self._doubted_until = float("-inf")
-        self._put_since: set[str] = set()  # the gap, while removals are doubted: their leases did not live through it
+        self._leased_since: set[str] = set()  # the gap, while removals are doubted: by leases that are of after it
         self._ended = Ended()
 
     @property
@@ -200,15 +200,18 @@ class Holding:
     def _hold(self, deletes: Iterable[str], leases: dict[str, float], now: float) -> Iterator[str]:
         for key in deletes:
             ttl = leases.pop(key, None)
-            if ttl is not None and now < self._doubted_until and key not in self._put_since:
+            if ttl is not None and now < self._doubted_until and key not in self._leased_since:
                 self._hold_until(key, Held(Cause.GAP, ttl, None), now)
                 # A server gives up expired leases some hundreds a second: the last of many is doubted like the first.
                 self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + ttl + MARGIN))
+                self._leased_since.add(key)  # if it returns: this lease has ended
                 yield key
 
     def _put(self, keys: Iterable[str], leased: Mapping[str, float], now: float) -> None:
         if now < self._doubted_until:
-            self._put_since.update(keys)
+            # What was there all the time may have been written under the lease that it had before.
+            there = self._leases or {}
+            self._leased_since.update(key for key in keys if key not in there and key not in self._held)
         returned = 0
         for key in keys:
             returned += self._held.pop(key, None) is not None
@@ -242,7 +245,7 @@ class Holding:
 
     def _doubt(self, now: float) -> None:
         self._gap_ended, self._doubted_until = now, now + SETTLE
-        self._put_since.clear()
+        self._leased_since.clear()
 
     def _drop(self, keys: Iterable[str]) -> None:
         for key in keys:

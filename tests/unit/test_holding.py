@@ -119,6 +119,28 @@ def test_a_record_that_returns_is_held_no_longer_and_its_removal_is_believed() -
     assert world.held == {A, B}
 
 
+def test_a_record_that_is_written_again_may_have_the_lease_of_before_the_gap() -> None:
+    """A new weight, say, whose write had to wait for the server that stood still, before the lease was given up."""
+    world = started()
+    world.take(Stale("down"))
+    world.put(A)
+    world.delete(A)
+    assert (world.served, world.held) == ({A, B, C}, {A})
+    # Back under another lease, which the next gap outlives no more than the first did.
+    world.take(Stale("down"))
+    world.put(A)
+    world.delete(A)
+    assert (world.served, world.held) == ({A, B, C}, {A})
+
+
+def test_what_is_registered_after_the_gap_is_believed_to_be_withdrawn() -> None:
+    world = started()
+    world.gap()
+    world.put("web/new", leases={"web/new": TTL})
+    world.delete("web/new")
+    assert (world.served, world.held) == ({A, B, C}, set())
+
+
 def test_a_while_after_the_gap_deletes_are_believed_again() -> None:
     world = started()
     world.gap()
@@ -339,3 +361,35 @@ def test_what_is_served_is_always_what_the_registry_has_and_what_is_held(steps: 
     for _ in range(3):
         world.wait(TTL + MARGIN + 0.1)
     assert world.served == truth
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["freeze", "thaw", "write", "expire", "return", "wait"]), st.sampled_from([A, B])),
+        max_size=40,
+    )
+)
+def test_no_living_record_is_lost_by_leases_that_expire_because_the_server_stood_still(
+    steps: list[tuple[str, str]],
+) -> None:
+    """Whatever the owners write meanwhile, and however often the server stands still."""
+    world = started()
+    truth, doomed = {A, B}, set[str]()
+    for step, key in steps:
+        if step == "freeze":
+            world.take(Stale("it stands still"))
+            doomed |= truth
+        elif step == "thaw":
+            world.take(Delta(world.revision, {}))
+        elif step == "write" and key in truth:
+            world.put(key)
+        elif step == "expire" and key in doomed & truth:
+            world.delete(key)
+            truth.discard(key)
+            doomed.discard(key)
+        elif step == "return" and key not in truth:
+            world.put(key)
+            truth.add(key)
+        elif step == "wait":
+            world.wait(0.1)  # less than SETTLE in all
+        assert {A, B} <= world.served
