@@ -14,8 +14,15 @@ from discovery.registry import Delta, History, RegistryEvent, Reset, Stale
 
 MARGIN = 5.0
 """Seconds beyond the TTL that an owner has to put its record back."""
+LONGEST = 3600.0
+"""Seconds that count at most of a TTL, which anybody may state: our registrars take no longer one."""
 SETTLE = 5.0
 """Seconds after a gap, and after each removal held because of it, in which removals are still doubted."""
+
+
+def patience(ttl: float | None) -> float:
+    """How many seconds a leased record is held."""
+    return min(ttl or 0.0, LONGEST) + MARGIN
 
 
 class Cause(StrEnum):
@@ -156,13 +163,13 @@ class Holding:
             held, ttl = self._held.get(key), before.get(key)
             if another:
                 ttl = held.ttl if held else ttl
-                until = None if ttl is None or not event.records else now + ttl + MARGIN
+                until = None if ttl is None or not event.records else now + patience(ttl)
                 keep[key] = Held(Cause.RESET, ttl, until)
             elif held is not None:
                 keep[key] = held
             elif ttl is not None and (gap or not event.records):
                 # Also where the first listing of this run is empty, and an earlier run knew records.
-                keep[key] = Held(Cause.GAP, ttl, now + ttl + MARGIN)
+                keep[key] = Held(Cause.GAP, ttl, now + patience(ttl))
         returned = sum(key in event.records for key in self._held)
         self._ended = replace(self._ended, returned=self._ended.returned + returned)
         self._held = keep
@@ -203,7 +210,7 @@ class Holding:
             if ttl is not None and now < self._doubted_until and key not in self._leased_since:
                 self._hold_until(key, Held(Cause.GAP, ttl, None), now)
                 # A server gives up expired leases some hundreds a second: the last of many is doubted like the first.
-                self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + ttl + MARGIN))
+                self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + patience(ttl)))
                 self._leased_since.add(key)  # if it returns: this lease has ended
                 yield key
 
@@ -239,7 +246,7 @@ class Holding:
 
     def _hold_until(self, key: str, held: Held, now: float) -> None:
         """Hold it for its TTL and the margin."""
-        until = now + (held.ttl or 0.0) + MARGIN
+        until = now + patience(held.ttl)
         self._held[key] = replace(held, until=until)
         self._next_end = until if self._next_end is None else min(self._next_end, until)
 

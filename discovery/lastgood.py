@@ -19,7 +19,7 @@ from discovery.codec import validate
 from discovery.documents import record
 from discovery.errors import RecordError
 from discovery.files import write_atomically
-from discovery.holding import MARGIN, Cause, Held, Memory
+from discovery.holding import Cause, Held, Memory, patience
 from discovery.model import Backend, Snapshot, State
 from discovery.registry import History, RegistryURL
 from discovery.rundir import base_run_dir, user_state_dir
@@ -207,7 +207,7 @@ def _memory(document: Mapping[str, Any]) -> Memory:
         until = None if each["until"] is None else float(each["until"]) - ahead
         ttl = None if each["ttl"] is None else float(each["ttl"])
         # However the wall clock was set meanwhile.
-        held[key] = Held(Cause(each["cause"]), ttl, until and min(until, now + (ttl or 0.0) + MARGIN))
+        held[key] = Held(Cause(each["cause"]), ttl, until and min(until, now + patience(ttl)))
     return Memory(
         int(document["revision"]),
         History(str(history["store"]), int(history["term"])) if history else None,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.holding import MARGIN, SETTLE, Cause, Held, Holding, Memory
+from discovery.holding import LONGEST, MARGIN, SETTLE, Cause, Held, Holding, Memory
 from discovery.registry import Delta, History, RegistryEvent, Reset, Stale
 
 A, B, C = "web/a", "web/b", "db/c"
@@ -171,6 +171,21 @@ def test_a_dead_machine_stays_at_most_one_ttl_and_a_margin() -> None:
     while A in world.served:
         world.wait(0.5)
     assert world.now - removed <= TTL + MARGIN + 0.5
+
+
+def test_whatever_ttl_a_record_states_it_is_not_held_for_longer_than_a_registrar_may_take() -> None:
+    year = {A: 365 * 86_400.0, B: LONGEST}
+    for cause in (World.gap, lambda world: world.reset([C], History("two"))):
+        world = World()
+        world.reset([A, B, C], leases=year)
+        cause(world)
+        if A not in world.held:
+            world.delete(A, B)
+        assert world.held == {A, B}
+        world.wait(LONGEST + MARGIN - 1)
+        assert world.held == {A, B}
+        world.wait(2)
+        assert (world.served, world.held) == ({C}, set())
 
 
 def test_while_the_registry_is_away_nothing_is_given_up() -> None:
