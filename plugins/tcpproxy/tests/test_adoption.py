@@ -1,6 +1,7 @@
 """Workers that have outlived their daemon are taken over or ended, also by an attempt that is broken off."""
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
 import structlog
 from proxying import address, on_a_loop
 
@@ -103,3 +105,44 @@ async def test_a_worker_that_hangs_is_among_those_that_were_ended() -> None:
     async with left() as worker:
         assert await TcpProxyConsumer.end_orphans(worker.context) == {worker.pid: "a worker of the TCP proxy"}
         assert worker.has_ended()
+
+
+@on_a_loop
+async def test_one_that_loses_its_second_daemon_says_so_on_that_one_s_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point 14. The first one's may be a pipe that nobody reads any more."""
+    monkeypatch.setattr("discovery_tcpproxy.worker_process.log_format", lambda: "json")
+    async with left() as worker:
+        os.kill(worker.pid, signal.SIGCONT)
+        reader, writer = os.pipe()
+        kept = os.dup(2)
+        os.dup2(writer, 2)
+        os.close(writer)
+        try:
+            [second] = await adopt(worker.run_dir, structlog.get_logger())
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        for sock in second.sockets.values():
+            sock.close()
+        second.worker.leave()
+        line = json.loads(await asyncio.to_thread(os.read, reader, 1 << 16))
+        os.close(reader)
+        assert line["event"].startswith("the daemon has gone; connections of ")
+        assert line["pid"] == worker.pid
+
+
+@on_a_loop
+async def test_a_daemon_without_stderr_takes_over_as_well() -> None:
+    async with left() as worker:
+        os.kill(worker.pid, signal.SIGCONT)
+        kept = os.dup(2)
+        os.close(2)
+        try:
+            [second] = await adopt(worker.run_dir, structlog.get_logger())
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        for sock in second.sockets.values():
+            sock.close()
+        assert not second.worker.mute
+        await second.worker.close()

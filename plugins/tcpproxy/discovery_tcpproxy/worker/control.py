@@ -125,6 +125,8 @@ class Control:
                 case "report":
                     answer |= self._report(connections=message.get("connections", False))
                 case "hello":
+                    if self._orphan is not None and descriptors:
+                        self._orphan.speak_as(descriptors[0], message["log_format"])
                     answer |= self._hello()
                 case "sockets":
                     some = list(self._acceptors.items())[message["begin"] :][: wire.MAX_DESCRIPTORS]

@@ -19,12 +19,13 @@ class Orphan:
     """Watches over the time without a daemon. `stop` is called, with the reason, when the worker is to end."""
 
     def __init__(self, loop: Loop, stderr: int, state: Callable[[], str], stop: Callable[[str], None]) -> None:
-        """Lines go to the descriptor `stderr`, the daemon's: our own is a pipe that nobody reads any more.
+        """Lines go to the descriptor `stderr`, the first daemon's: our own is a pipe that nobody reads any more.
 
         `state` tells in words what the worker does meanwhile.
         """
         self._loop = loop
         self._stderr = stderr
+        self._format = os.environ.get("DISCOVERY_LOG_FORMAT")
         self._state = state
         self._stop = stop
         self._since: float | None = None
@@ -39,6 +40,12 @@ class Orphan:
         if self._signalled is not None and self._loop.now - self._signalled < _SIGNAL_COUNTS:
             self._stop("SIGTERM")
         self._say()
+
+    def speak_as(self, stderr: int, log_format: str) -> None:
+        """Log from now on where the present daemon does, and as it does: a copy is made of the descriptor."""
+        os.dup2(stderr, self._stderr, inheritable=False)
+        os.dup2(stderr, _STDERR)
+        self._format = log_format
 
     def end(self) -> None:
         """There is a daemon again."""
@@ -62,7 +69,7 @@ class Orphan:
         """Write a line, in the daemon's format."""
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         fields = {**fields, "pid": os.getpid()}
-        if os.environ.get("DISCOVERY_LOG_FORMAT") == "json":
+        if self._format == "json":
             line = json.dumps({"event": event, "level": "warning", "timestamp": now, **fields})
         else:
             line = " ".join((now, "[warning]", event, *(f"{key}={value}" for key, value in fields.items())))
