@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,19 +23,16 @@ from discovery.isolation import Phase
 from discovery.lastgood import state_dir, state_file
 from discovery.limits import raise_descriptor_limit
 from discovery.logs import configure_logging
-from discovery.lookups import RememberedLookups
 from discovery.registry import Registry
-from discovery.resolving import Resolved, Resolving
+from discovery.resolving import Resolving
 from discovery.rundir import base_run_dir
-from discovery.runner import Instance, Runner
+from discovery.running import Running
 from discovery.signals import on_stop
 from discovery.status import DaemonStatus
 from discovery.stopping import warn_of_orphans
 
 if TYPE_CHECKING:
     from discovery.filewatch import FileWatch
-    from discovery.provider_runner import ProviderInstance
-    from discovery.providing import Providing
 
 CLOSE_DEADLINE = 2.0
 RELOAD_DELAY = 0.1
@@ -65,13 +62,10 @@ class Daemon:
         self._log = log
         self._settings, self._first = loaded
         self._run_dir = base_run_dir(self._settings.run_dir)
-        self._consumers: dict[str, Runner] = {}
-        self._providers: dict[str, Providing] = {}
-        self._resolving = Resolving(log, self._offer)
+        self._running = Running(self._run_dir, log, self._wake)
+        self._resolving = Resolving(log, self._running.offer)
         self._following = Following(log, self._resolving.take, self._wake)
         self._alarms = Alarms(log)
-        self._lookup = RememberedLookups()  # shared by the checks of all providers
-        self._inheritance = Inheritance()
         self._replace = replace
         self._counter = Counter(
             self._run_dir / f"{name}.sock",
@@ -106,8 +100,8 @@ class Daemon:
             addresses=self._resolving.latest.addresses if self._resolving.latest is not None else {},
             unresolved=self._resolving.problems,
             held=following.held,
-            consumers=tuple(consumer.status for consumer in self._consumers.values()),
-            providers=tuple(provider.status for provider in self._providers.values()),
+            consumers=tuple(consumer.status for consumer in self._running.consumers.values()),
+            providers=tuple(provider.status for provider in self._running.providers.values()),
             config_error=self._config_error,
         )
 
@@ -157,7 +151,7 @@ class Daemon:
             await asyncio.wait({reloads}, timeout=CLOSE_DEADLINE)
             self._alarms.stop()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
-            await asyncio.gather(self._stop_instances(list(self._consumers), list(self._providers)), self._unfollow())
+            await asyncio.gather(self._running.stop(), self._unfollow())
             await self._close(self._registry)
             await self._stop_admin()
             self._counter.close()
@@ -165,18 +159,14 @@ class Daemon:
     async def _supervise(self) -> int:
         ready = False
         while not self._stop.is_set():
-            statuses = [
-                *(consumer.status for consumer in self._consumers.values()),
-                *(provider.status.runner for provider in self._providers.values()),
-            ]
+            statuses = self._running.statuses
             if not ready and all(each.setup_tried for each in statuses):
                 ready = True
                 systemd.notify("READY=1", f"STATUS=running on {self._settings.registry}")
             if statuses and all(each.phase is Phase.DEAD for each in statuses):
                 self._log.error("nothing of what is configured can run")
                 return 1
-            if all(each.status.set_up or each.status.phase is Phase.DEAD for each in self._consumers.values()):
-                self._disinherit()
+            self._running.disinherit()
             self._following.raise_if_failed()
             self._changed.clear()
             waits = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._changed.wait())]
@@ -196,11 +186,7 @@ class Daemon:
             consumers, providers = self._settings.consumers.values(), self._settings.providers.values()
             instances = {each.name: each.plugin for each in consumers} | {each.name: each.plugin for each in providers}
             sockets += await take_over(self._counter.path, instances, self._log)
-        self._inheritance = Inheritance(sockets)
-
-    def _disinherit(self) -> None:
-        for address in self._inheritance.close():
-            self._log.warning("nobody listens on an inherited socket, which was closed", address=address)
+        self._running.inheritance = Inheritance(sockets)
 
     def _open_counter(self) -> None:
         try:
@@ -210,107 +196,44 @@ class Daemon:
 
     def _accept(self, successor: Successor) -> float:
         """Within how many seconds we let go. Raises RefusedError."""
-        running: dict[str, Runner | Providing] = {**self._consumers, **self._providers}
         if self._stop.is_set():
             raise RefusedError("it is about to end; start again once it has")
-        if running.keys().isdisjoint(successor.instances):
-            raise RefusedError(f"it runs {', '.join(running)} and none of yours; stop it, or choose another --run-dir")
-        return LET_GO_DEADLINE + max(each.stop_seconds for each in running.values())
+        if successor.instances.keys().isdisjoint(names := self._running.names):
+            raise RefusedError(f"it runs {', '.join(names)} and none of yours; stop it, or choose another --run-dir")
+        return LET_GO_DEADLINE + self._running.stop_seconds
 
     async def _let_go(self, successor: Successor) -> tuple[socket.socket, ...]:
         """Be in a successor's way no more, and return its sockets; what is registered is left for it to take over."""
         await self._changing.acquire()  # for good: a reload that has begun ends first, and another never begins
-        consumers, providers = list(self._consumers.values()), list(self._providers.values())
-        for provider in providers:
-            provider.leave()
-        joins = [provider.join(provider.stop_seconds) for provider in providers]
         self._alarms.stop()
-        await asyncio.gather(self._unfollow(), self._stop_admin(), *joins)
+        await asyncio.gather(self._running.leave(), self._unfollow(), self._stop_admin())
         await self._close(self._registry)
-        sockets = [*self._inheritance.take()]
-        for hands_over in (False, True):  # these last: from then on what connects to them waits
-            runners = [runner for runner in consumers if runner.hands_over is hands_over]
-            for runner in runners:
-                same = successor.instances.get(runner.instance.name) == runner.instance.plugin
-                runner.hand_over() if same else runner.stop()
-            for handed in await asyncio.gather(*(runner.handed_over(runner.stop_seconds) for runner in runners)):
-                sockets.extend(handed)
-        everything: list[Runner | Providing] = [*consumers, *providers]
-        for each in everything:
-            each.unlock()  # even if it blocks: it is named when we end
+        sockets = await self._running.hand_over(successor.instances)
         self._counter.close()
-        return tuple(sockets)
+        return sockets
 
     def _leave(self, exit_code: int) -> None:
         self._exit_code = exit_code
         self._stop.set()
 
-    # Consumers and providers
+    # Running
 
     async def _become(self, instances: Instances) -> list[str]:
         """Run these too, on the registry as it is now; return the names of those that are not as they were."""
         self._alarms.follow(self._registry)
-        consumers = [name for name, instance in instances.consumers.items() if self._consume(name, instance)]
-        if self._consumers:
+        consumers = self._running.consume(instances.consumers, self._resolving.latest)
+        if self._running.consumers:
             settings = self._settings
             state = state_dir(settings.state_dir)
             self._resolving.remember(state_file(state, "names", settings.registry))
             await self._following.follow(self._registry, settings.registry, state)
         else:
             await self._unfollow()
-        changed = await asyncio.gather(*(self._provide(instance) for instance in instances.providers.values()))
-        return [
-            *consumers,
-            *(name for name, is_changed in zip(instances.providers, changed, strict=True) if is_changed),
-        ]
-
-    def _consume(self, name: str, instance: Instance) -> bool:
-        """Make the consumer `name` be `instance`; False if it is already."""
-        runner = self._consumers.get(name)
-        if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
-            runner = self._consumers[name] = Runner(instance, self._run_dir, self._log, self._wake, self._inheritance)
-            if (latest := self._resolving.latest) is not None:
-                runner.offer(latest.snapshot, latest.addresses)
-            runner.start()
-        elif runner.instance != instance:
-            runner.reconfigure(instance)
-        else:
-            runner.request_apply()  # a reload also means: look at your templates and certificates again
-            return False
-        return True
-
-    async def _provide(self, instance: "ProviderInstance") -> bool:
-        """Make the provider of that name be `instance`; False if it is already."""
-        if (provider := self._providers.get(instance.name)) is not None:
-            return await provider.become(instance, self._registry)
-        from discovery.providing import Providing  # here: it imports the checks, which few consumers' daemons need
-
-        provider = Providing(instance, self._registry, self._run_dir, self._log, self._lookup, self._wake)
-        self._providers[instance.name] = provider
-        provider.start()
-        return True
-
-    async def _stop_instances(self, consumers: Iterable[str], providers: Iterable[str]) -> None:
-        """Stop them at the same time; one that blocks is abandoned at the deadline, and named."""
-        stopping: dict[tuple[str, str], Runner | Providing] = {
-            **{("consumer", name): self._consumers[name] for name in consumers},
-            **{("provider", name): self._providers[name] for name in providers},
-        }
-        limits = [each.stop_seconds for each in stopping.values()]
-        for each in stopping.values():
-            each.stop()
-        joins = (each.join(limit) for each, limit in zip(stopping.values(), limits, strict=True))
-        for (kind, name), in_time in zip(stopping, await asyncio.gather(*joins), strict=True):
-            if not in_time:
-                self._log.error(f"{kind} did not stop in time and was abandoned", **{kind: name})
+        return [*consumers, *await self._running.provide(instances.providers, self._registry)]
 
     async def _unfollow(self) -> None:
         await self._following.stop()
         await self._resolving.close()
-
-    def _offer(self, resolved: Resolved) -> None:
-        for runner in self._consumers.values():
-            runner.offer(resolved.snapshot, resolved.addresses)
 
     def _wake(self) -> None:
         """Look at how they are; from any thread."""
@@ -373,23 +296,12 @@ class Daemon:
         self._settings = settings
         configure_logging(settings.log.level, settings.log.format)
         self._report_broken(instances)
-        removed = await self._stop_missing(instances)
+        removed = await self._running.stop_missing(instances)
         before, self._registry = self._registry, registry
         changed = await self._become(instances)
         if before is not registry:
             await self._close(before)
         self._log.info("configuration reloaded", changed=", ".join(changed), removed=", ".join(removed))
-
-    async def _stop_missing(self, instances: Instances) -> list[str]:
-        """Stop what is no longer asked for; what has become broken stays as it is."""
-        consumers = self._consumers.keys() - instances.consumers.keys() - instances.broken.keys()
-        providers = self._providers.keys() - instances.providers.keys() - instances.broken.keys()
-        await self._stop_instances(consumers, providers)
-        for name in consumers:
-            del self._consumers[name]
-        for name in providers:
-            del self._providers[name]
-        return sorted(consumers | providers)
 
     async def _close(self, registry: Registry) -> None:
         closing = asyncio.ensure_future(registry.close())
@@ -407,7 +319,7 @@ class Daemon:
         """Raises ConfigError if the address that was asked for cannot be had."""
         if settings.admin is None:
             return None
-        admin = AdminPort(lambda: self.status, lambda: self._consumers, lambda: self._settings.admin_hosts)
+        admin = AdminPort(lambda: self.status, lambda: self._running.consumers, lambda: self._settings.admin_hosts)
         try:
             await admin.start(*settings.admin)
         except ConfigError as error:
