@@ -1,5 +1,6 @@
 """Validation of what a person wrote, by pydantic's types, with faults that name the key and the place. Pure."""
 
+import datetime as dt
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -12,6 +13,52 @@ from pydantic import BaseModel, ValidationError
 from discovery.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
+
+_NAMES = (
+    (str, "a string"),
+    (bool, "true or false"),  # before int, which it is as well
+    (int, "a whole number"),
+    (float, "a number with a fraction"),
+    (list | tuple, "a list"),
+    (Mapping, "a table"),
+    (dt.datetime, "a date and time"),  # before date, which it is as well
+    (dt.date, "a date"),
+    (dt.time, "a time of day"),
+)
+"""What a person calls the kinds of values that TOML has."""
+_SHOWN = str | int | float | bool | dt.date | dt.time
+_KINDS = {
+    **dict.fromkeys(("string_type", "string_unicode"), "a string"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "a table"),
+    **dict.fromkeys(("dataclass_type", "dataclass_exact_type"), "a table"),
+    **dict.fromkeys(("date_type", "date_parsing", "date_from_datetime_parsing"), "a date"),
+    **dict.fromkeys(("time_type", "time_parsing"), "a time of day"),
+    **dict.fromkeys(("datetime_type", "datetime_parsing", "datetime_from_date_parsing"), "a date and time"),
+    **dict.fromkeys(("time_delta_type", "time_delta_parsing"), "a duration"),
+    "path_type": "a path",
+}
+"""What pydantic asks for, by the type of its error, where the value is of another kind."""
+_RULES = {
+    "missing": "is required",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "finite_number": "must be a finite number",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+}
+"""What a value of the right kind breaks, by the type of pydantic's error."""
 
 
 class Faults:
@@ -53,7 +100,7 @@ def validate(model: type[M], raw: Any, place: str, at: tuple[str, ...] = (), bes
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False)
+        faults = error.errors(include_url=False)
         lines = [_fault(model, fault, place, at, beside) for fault in faults]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
@@ -70,16 +117,35 @@ def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...], 
         near = get_close_matches(location[-1], known, 1) if known else []
         hint = f"did you mean {near[0]!r}?" if near else f"known here are: {', '.join(sorted(known)) or 'none'}"
         return f"{place}: {dotted((*at, *location))}: unknown key; {hint}"
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if fault["type"] == "missing":
-        message = "is required"
-    elif fault["type"] in ("dict_type", "model_type", "model_attributes_type"):
-        message = "must be a table"
-    got = fault.get("input")
-    # What the message tells already is not repeated, and what may hold a password is not told.
-    tellable = isinstance(got, str | int | float | bool) and len(repr(got)) < 80 and repr(got) not in message
-    shown = f" (got {got!r})" if tellable and not ("://" in str(got) and "@" in str(got)) else ""
+    message, got = _message(fault), fault.get("input")
+    told = _written(got)
+    # What a plugin's message tells already is not repeated, and what may hold a password is not told.
+    repeated = fault["type"] not in _KINDS | _RULES and told in message
+    tellable = isinstance(got, _SHOWN) and len(told) < 80 and not repeated and not ("://" in told and "@" in told)
+    shown = f" (got {told})" if tellable else ""
     return f"{place}: {dotted((*at, *location)) or 'configuration'}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _message(fault: Any) -> str:
+    """What is wrong, in our words."""
+    if (kind := _KINDS.get(fault["type"])) is not None:
+        return f"must be {kind}, not {_kind_of(fault.get('input'))}"
+    if (rule := _RULES.get(fault["type"])) is not None:
+        return rule.format(**{name: _plain(value) for name, value in fault.get("ctx", {}).items()})
+    return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+def _written(value: object) -> str:
+    """As TOML has it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, str) else str(value)
+
+
+def _kind_of(value: object) -> str:
+    return next((name for kind, name in _NAMES if isinstance(value, kind)), type(value).__name__)
+
+
+def _plain(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _known_keys(model: Any, location: tuple[str, ...]) -> set[str]:

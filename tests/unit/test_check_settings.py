@@ -67,7 +67,7 @@ def test_a_caller_may_replace_path_interval_and_timeout() -> None:
 @pytest.mark.parametrize(
     ("check", "fault"),
     [
-        ({"type": "htp"}, ".type: input should be 'http', 'tcp', 'command' or 'none' (got 'htp')"),
+        ({"type": "htp"}, ".type: must be 'http', 'tcp', 'command' or 'none' (got 'htp')"),
         ({"type": "http", "pth": "/"}, ".pth: unknown key; did you mean 'path'?"),
         ({"type": "tcp", "path": "/"}, ": 'path' is for type \"http\", and this one is \"tcp\""),
         ({"type": "none", "address": "a:1"}, ": 'address' is for type \"http\" or \"tcp\", and this one is \"none\""),
@@ -85,10 +85,10 @@ def test_a_caller_may_replace_path_interval_and_timeout() -> None:
         ({"type": "http", "status": []}, ".status: statuses are written as"),
         ({"type": "http", "body": "("}, ".body: is no regex that RE2 knows: missing ): ( (got '(')"),
         ({"address": "nonsense"}, ".address: "),
-        ({"interval": 0}, ".interval: input should be greater than or equal to 0.1"),
-        ({"timeout": -1}, ".timeout: input should be greater than or equal to 0.1"),
-        ({"fall": 0}, ".fall: input should be greater than or equal to 1"),
-        ({"on_failure": "drian"}, ".on_failure: input should be 'withdraw' or 'drain' (got 'drian')"),
+        ({"interval": 0}, ".interval: must be at least 0.1"),
+        ({"timeout": -1}, ".timeout: must be at least 0.1"),
+        ({"fall": 0}, ".fall: must be at least 1"),
+        ({"on_failure": "drian"}, ".on_failure: must be 'withdraw' or 'drain' (got 'drian')"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_told_in_a_line_with_its_place(check: dict[str, Any], fault: str) -> None:

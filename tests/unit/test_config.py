@@ -255,9 +255,9 @@ def test_a_providers_table(tmp_path: Path) -> None:
         ("[providers.local]\nttl = 3", "providers.local.plugin: is required"),
         (
             "[providers.local]\nplugin = 'x'\nttl = 0.5",
-            "providers.local.ttl: input should be greater than or equal to 1",
+            "providers.local.ttl: must be at least 1",
         ),
-        ("[providers.local]\nplugin = 'x'\nttl = 3601", "providers.local.ttl: input should be less than"),
+        ("[providers.local]\nplugin = 'x'\nttl = 3601", "providers.local.ttl: must be at most"),
         ("[providers.local]\nplugin = 'x'\nowner = ''", "providers.local.owner: the owner is empty"),
         ("[providers.local]\nplugin = 'x'\nowner = \"a\\nb\"", "providers.local.owner: the owner has a control"),
         ("[providers.'a b']\nplugin = 'x'", "an instance's name"),

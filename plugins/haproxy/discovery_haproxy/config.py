@@ -58,6 +58,8 @@ def _binds(value: object) -> object:
     if not binds:
         raise ValueError("there is no address: leave it out, or write one such as 127.0.0.1:8080")
     for bind in binds:
+        if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
+            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table that has one")
         if isinstance(bind, int):
             raise ValueError(f"{bind} is a port alone: write 127.0.0.1:{bind}, or *:{bind} for every address")
     return tuple({"address": bind} if isinstance(bind, str) else bind for bind in binds)

@@ -73,6 +73,8 @@ def test_what_is_no_time_is_refused(written: object) -> None:
     [
         (web(bind=8080), "write 127.0.0.1:8080, or *:8080"),
         (web(bind=["*:80", 8080]), "write 127.0.0.1:8080, or *:8080"),
+        (web(bind=True), "a bind is an address such as 127.0.0.1:8080, or a table"),
+        (web(bind=[3.5]), "a bind is an address such as 127.0.0.1:8080, or a table"),
         (web(bind="8080"), "'8080' is not HOST:PORT"),
         (web(bind=[]), "there is no address"),
         (web(bind=["*:80", "0.0.0.0:80"]), "service 'web' names 0.0.0.0:80 twice"),
