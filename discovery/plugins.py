@@ -12,7 +12,7 @@ from discovery import hookspecs
 from discovery.errors import ConfigError, PluginError
 from discovery.model import Changes, Snapshot
 from discovery.plugin import AnyConsumer, AnyProvider, Consumer, PluginConfig, Update
-from discovery.registry import Registry, RegistryFactory, RegistryURL
+from discovery.registry import BUILT_IN, Registry, RegistryFactory, RegistryURL
 from discovery.registry import open_registry as open_builtin_registry
 
 GROUP = "discovery"
@@ -22,11 +22,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A loaded plugin: where it came from, and what it registered by name."""
+    """A loaded plugin: what it registered by name."""
 
     name: str
-    distribution: str
-    version: str
     consumers: dict[str, type[AnyConsumer]] = field(default_factory=dict)
     providers: dict[str, type[AnyProvider]] = field(default_factory=dict)
     registries: dict[str, RegistryFactory] = field(default_factory=dict)
@@ -46,7 +44,7 @@ def installed() -> dict[str, EntryPoint]:
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         other = found.setdefault(point.name, point)
-        # Who claims a name is asked only in doubt: the metadata of a distribution take milliseconds to parse.
+        # Who claims a name is asked only in doubt.
         if other is not point and _distribution(other) != _distribution(point):
             claimants = " and ".join(sorted(_distribution(each)[0] for each in (other, point)))
             raise ConfigError(
@@ -63,7 +61,6 @@ def load(name: str) -> Plugin:
         hint = f"did you mean {near[0]!r}?" if near else f"installed are: {', '.join(points) or 'none'}"
         raise ConfigError(f"there is no plugin {name!r}; {hint}")
     point = points[name]
-    distribution, version = _distribution(point)
     try:
         module = point.load()
         manager = pluggy.PluginManager(GROUP)  # one for each plugin, so that none can break another's hooks
@@ -81,11 +78,11 @@ def load(name: str) -> Plugin:
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise PluginError(
-            f"the plugin {name!r} ({distribution} {version}) cannot be loaded: {type(error).__name__}: {reason}"
+            f"the plugin {name!r} ({_origin(point)}) cannot be loaded: {type(error).__name__}: {reason}"
         ) from error
     if not (consumers or providers or registries):
-        raise PluginError(f"the plugin {name!r} ({distribution} {version}) registers nothing")
-    return Plugin(name, distribution, version, consumers, providers, registries)
+        raise PluginError(f"the plugin {name!r} ({_origin(point)}) registers nothing")
+    return Plugin(name, consumers, providers, registries)
 
 
 def consumer_class(name: str) -> type[AnyConsumer]:
@@ -113,12 +110,18 @@ def open_registry(url: str | RegistryURL) -> Registry:
     Raises ConfigError for an unknown scheme or a bad option, PluginError for a broken plugin.
     """
     parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
-    extra = load(parsed.scheme).registries if parsed.scheme in installed() else {}
+    is_elsewhere = parsed.scheme not in BUILT_IN and parsed.scheme in installed()
+    extra = load(parsed.scheme).registries if is_elsewhere else {}
     return open_builtin_registry(parsed, extra)
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
+    """Its name and version. Their metadata take milliseconds to parse."""
     return (point.dist.name, point.dist.version) if point.dist else (point.value, "?")
+
+
+def _origin(point: EntryPoint) -> str:
+    return " ".join(_distribution(point))
 
 
 def _named(plugin: Plugin, role: str, classes: Mapping[str, T]) -> T:

@@ -11,10 +11,11 @@ from discovery.registry.base import (
     TellsAlarms,
     TellsWhenFree,
 )
-from discovery.registry.schemes import RegistryFactory, open_registry
+from discovery.registry.schemes import BUILT_IN, RegistryFactory, open_registry
 from discovery.registry.url import RegistryURL
 
 __all__ = [
+    "BUILT_IN",
     "Delta",
     "History",
     "Lease",

@@ -20,13 +20,7 @@ def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] =
     Raises ConfigError for an unknown scheme or a bad option.
     """
     parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
-    factories: dict[str, RegistryFactory] = {
-        "etcd": _etcd,
-        "etcds": _etcd,
-        "file": _file,
-        "memory": _memory,
-        **extra,
-    }
+    factories = {**extra, **BUILT_IN}
     try:
         factory = factories[parsed.scheme]
     except KeyError:
@@ -55,3 +49,9 @@ def _memory(url: RegistryURL) -> Registry:
     from discovery.registry.memory import MemoryRegistry
 
     return MemoryRegistry.from_url(url)
+
+
+BUILT_IN: Mapping[str, RegistryFactory] = MappingProxyType(
+    {"etcd": _etcd, "etcds": _etcd, "file": _file, "memory": _memory}
+)
+"""The schemes that take no plugin."""

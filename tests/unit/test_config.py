@@ -304,9 +304,9 @@ class Idle(Consumer[Example]):
 def three_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugins `in`, `out` and `both`, and `broken`."""
     loaded = {
-        "in": plugins.Plugin("in", "d", "1", providers={"in": Nothing}),
-        "out": plugins.Plugin("out", "d", "1", consumers={"out": Idle}),
-        "both": plugins.Plugin("both", "d", "1", consumers={"both": Idle}, providers={"both": Nothing}),
+        "in": plugins.Plugin("in", providers={"in": Nothing}),
+        "out": plugins.Plugin("out", consumers={"out": Idle}),
+        "both": plugins.Plugin("both", consumers={"both": Idle}, providers={"both": Nothing}),
     }
 
     def load(name: str) -> plugins.Plugin:

@@ -91,6 +91,19 @@ def test_help_loads_nothing_heavy() -> None:
     assert not {"grpc", "aiohttp", "structlog", "watchdog", "rich", "discovery.config"} & set(done.stderr.split())
 
 
+def test_the_collector_of_garbage_waits_until_everything_is_loaded() -> None:
+    script = """
+import gc
+from discovery.cli import main
+main(["version"])
+loading = gc.get_threshold()
+gc.collect()
+print(loading[0] > gc.get_threshold()[0] > 700, gc.callbacks)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True []"
+
+
 def test_a_listing_whose_reader_goes_away_ends_quietly(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / "web").mkdir(exist_ok=True)
