@@ -21,6 +21,10 @@ EVERY = 5.0
 """Seconds between two lookups of a name."""
 _HOSTS = Path("/etc/hosts")
 _TESTS_AT_A_TIME = 64
+_TESTS_AGAIN = 32
+"""Ports of one name that are tested again after a lookup; others have their turn after the next one."""
+MOST_TESTS = 16
+"""Ports of a name that are tested after a lookup, besides those that are new: as many others have their turn next."""
 _STAGGER = 0.25
 """Seconds before the next address is tried beside one that has not answered (RFC 8305)."""
 _PATIENCE = 1.0
@@ -32,6 +36,8 @@ class _Name:
     host: str
     ports: Counter[int] = field(default_factory=Counter)
     found: tuple[str, ...] = ()
+    tested: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """The addresses that each port was tested for last, the latest test last."""
     again: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
 
@@ -121,6 +127,7 @@ class Names:
         if name.ports[port]:
             return
         del name.ports[port]
+        name.tested.pop(port, None)
         self._pending.discard(endpoint)
         if self._known.pop(endpoint, None) is not None:
             self._shown = None
@@ -186,12 +193,26 @@ class Names:
             for port in ports:
                 if (name.host, port) not in self._known:
                     self._set((name.host, port), found)  # for those who cannot wait for the test
+        new = {port: None for port in ports if name.tested.get(port) != found}
+        again = [port for port in name.tested if port not in new]
+        some, others = again[:_TESTS_AGAIN], again[_TESTS_AGAIN:]
+        await self._test(name, tuple(new), found)
+        if await self._test(name, some, found):
+            await self._test(name, others, found)  # what has become of one port may have become of all
+
+    async def _test(self, name: _Name, ports: Sequence[int], found: tuple[str, ...]) -> bool:
+        """Bring the addresses of some ports into order; whether another is the first of any."""
+        moved = False
         orders = await asyncio.gather(*(self._ordered(name.host, port, found) for port in ports))
         for port, order in zip(ports, orders, strict=True):
             endpoint = name.host, port
             if port not in name.ports:
                 continue
-            if order and self._known.get(endpoint) != order:
+            name.tested.pop(port, None)
+            name.tested[port] = found
+            known = self._known.get(endpoint)
+            if order and known != order:
+                moved |= known is not None and known[0] != order[0]
                 self._set(endpoint, order)
                 self._changed()
             if endpoint in self._pending:
@@ -199,6 +220,7 @@ class Names:
                 if not self._pending:
                     self._settled.set()
                 self._changed()
+        return moved
 
     async def _ordered(self, host: str, port: int, found: tuple[str, ...]) -> tuple[str, ...]:
         order = _merged(self._known.get((host, port), ()), found)
