@@ -5,7 +5,7 @@ from discovery.testing.consumer import ConsumerContract
 from discovery.testing.follower import Follower, contents, following
 from discovery.testing.provider import ProviderContract
 from discovery.testing.registry import RegistryContract
-from discovery.testing.support import eventually, eventually_sync, free_port, require_program
+from discovery.testing.support import eventually, eventually_sync, free_port, require_program, within
 
 __all__ = [
     "ConsumerContract",
@@ -20,4 +20,5 @@ __all__ = [
     "free_port",
     "require_program",
     "snapshot",
+    "within",
 ]

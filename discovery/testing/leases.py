@@ -8,6 +8,7 @@ from discovery.registry import Registry, TellsWhenFree
 from discovery.testing.builders import backend
 from discovery.testing.follower import contents, following
 from discovery.testing.place import RegistryPlace
+from discovery.testing.support import within
 
 PLAIN = b"10.0.0.1:80"
 KEY = key_of(backend())
@@ -124,7 +125,7 @@ class LeaseContract(RegistryPlace):
             async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
                 await first.put(backend())
                 await second.put(backend(weight=9), force=True)
-                assert await asyncio.wait_for(first.lost(), 15)
+                assert await asyncio.wait_for(first.lost(), within(15))
                 await first.delete(backend())
                 await first.close()
                 record = decode(KEY, (await contents(registry))[KEY])
@@ -149,13 +150,13 @@ class LeaseContract(RegistryPlace):
                     await other.put(backend(id="other", weight=2))  # what is written frees nothing
                     assert not (await asyncio.wait({waiting}, timeout=0.5))[0]
                     await (first.delete(backend()) if by_itself else self.remove(KEY))
-                    await asyncio.wait_for(waiting, 15)
-                    await asyncio.wait_for(second.until_free(keys), 15)  # it is free already
+                    await asyncio.wait_for(waiting, within(15))
+                    await asyncio.wait_for(second.until_free(keys), within(15))  # it is free already
                 async with self._lease(registry, "third") as third:
                     await third.put(backend(id="third"))
                     waiting = asyncio.ensure_future(second.until_free({"web/third"}))
                     await self.expire(third)
-                    await asyncio.wait_for(waiting, 15)
+                    await asyncio.wait_for(waiting, within(15))
             await first.close()
 
         self._run(check)
@@ -198,7 +199,7 @@ class LeaseContract(RegistryPlace):
                 await follower.lists(KEY)
                 await self.expire(lease)
                 await follower.lists()
-                assert await asyncio.wait_for(lease.lost(), 15)
+                assert await asyncio.wait_for(lease.lost(), within(15))
                 with pytest.raises(LeaseLostError):
                     await lease.put(backend())
                 async with self._lease(registry, "host-2") as other:
@@ -213,7 +214,7 @@ class LeaseContract(RegistryPlace):
             async with self._lease(registry) as lease:
                 await lease.put(backend())
                 await self.remove(KEY)
-                assert await asyncio.wait_for(lease.lost(), 15)
+                assert await asyncio.wait_for(lease.lost(), within(15))
 
         self._run(check)
 
@@ -268,7 +269,7 @@ class LeaseContract(RegistryPlace):
             await left.put(backend())
             lease = await self._another().open_lease("host-1", self.ttl)
             await self.expire(lease)
-            await asyncio.wait_for(lease.lost(), 15)
+            await asyncio.wait_for(lease.lost(), within(15))
             with pytest.raises(LeaseLostError):
                 await lease.sweep(())
             assert KEY in await contents(registry)

@@ -28,7 +28,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", 
     saying `what` was waited for and how the condition last stood. On a busy machine the environment variable
     DISCOVERY_TEST_PATIENCE multiplies the seconds.
     """
-    timeout *= _patience()
+    timeout = within(timeout)
     deadline = time.monotonic() + timeout
     while True:
         outcome: object
@@ -46,7 +46,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", 
 
 def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float = 10) -> T:
     """`eventually` for code without an event loop."""
-    timeout *= _patience()
+    timeout = within(timeout)
     deadline = time.monotonic() + timeout
     while True:
         outcome: object
@@ -61,8 +61,13 @@ def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float =
         time.sleep(_POLL)
 
 
-def _patience() -> float:
-    return float(os.environ.get("DISCOVERY_TEST_PATIENCE") or 1)
+def within(seconds: float) -> float:
+    """How long a test waits at most for what takes less than `seconds` on an idle machine.
+
+    The environment variable DISCOVERY_TEST_PATIENCE multiplies the seconds. `eventually` does so by itself; every other
+    wait that has a limit only because of faults has the limit from here: `process.wait(within(20))`.
+    """
+    return seconds * float(os.environ.get("DISCOVERY_TEST_PATIENCE") or 1)
 
 
 def _too_late(condition: object, what: str, timeout: float, outcome: object) -> AssertionError:

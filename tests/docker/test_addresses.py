@@ -6,7 +6,7 @@ import pytest
 from docker_lab import DockerEngine
 from histories import RegistryHistory
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 from .conftest import Provide
 
@@ -15,7 +15,9 @@ def answers(registry: RegistryHistory, name: str) -> bytes:
     """What is served at the announced place, once there is one."""
     place = eventually_sync(lambda: registry.places.get(name), "an address", timeout=20)
     host, _, port = place.rpartition(":")
-    with urllib.request.urlopen(f"http://[{host}]:{port}/" if ":" in host else f"http://{place}/", timeout=5) as answer:
+    with urllib.request.urlopen(
+        f"http://[{host}]:{port}/" if ":" in host else f"http://{place}/", timeout=within(5)
+    ) as answer:
         return bytes(answer.read())
 
 

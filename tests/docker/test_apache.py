@@ -14,7 +14,7 @@ import pytest
 from docker_lab import DockerEngine
 from histories import EngineHistory, RegistryHistory, name_of
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 from .conftest import Provide
 
@@ -171,7 +171,7 @@ def leases(registry: RegistryHistory) -> set[str]:
 
 def answered_by(port: int) -> str:
     """The container that answers on this machine's port."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=within(5)) as answer:
         return str(answer.headers["X-Container"])
 
 
@@ -187,7 +187,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGINT)  # wrk then tells what it has
-        self.said = self._process.communicate(timeout=30)[0]
+        self.said = self._process.communicate(timeout=within(30))[0]
 
     @property
     def requests(self) -> int:
@@ -216,7 +216,7 @@ def test_a_skipped_container_is_named_with_the_rule_that_skipped_it(
         "container other": "its image 'busybox' is not one of Apache's, and it has no SERVICE_NAME",
     }
     dry = provide("--dry-run")
-    assert dry.process.wait(60) == 0
+    assert dry.process.wait(within(60)) == 0
     said = dry.log.splitlines()
     assert said[0] == "# apache: 1 of 1 found would be registered"
     assert {line for line in said if line.startswith("~")} == {f"~ {what}: {rule}" for what, rule in rules.items()}

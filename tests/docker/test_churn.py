@@ -17,7 +17,7 @@ import requests
 from docker_lab import DockerEngine
 from histories import RegistryHistory
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 from .conftest import Provide
 
@@ -114,7 +114,7 @@ def serving(engine: DockerEngine) -> dict[str, str]:
         container = engine.client.api.inspect_container(listed["Id"])
         if container["State"]["Running"]:
             port = int(container["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"])
-            with suppress(OSError), socket.create_connection((engine.address, port), timeout=5):
+            with suppress(OSError), socket.create_connection((engine.address, port), timeout=within(5)):
                 found[container["Name"].removeprefix("/")] = f"{engine.address}:{port}"
     return found
 

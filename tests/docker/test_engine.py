@@ -20,7 +20,7 @@ import pytest
 import structlog
 from docker_lab import DockerEngine
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 from discovery_apache.container import Container
 from discovery_apache.engine import Engine, EngineError, View
 
@@ -57,7 +57,7 @@ class Seen:
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=within(10))
         assert not self._thread.is_alive()
         assert all(one != other for one, other in zip(self.views, self.views[1:], strict=False))
 
@@ -443,7 +443,7 @@ def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEng
         assert process.stdout is not None
         assert process.stdout.readline() == "seen\n"
         docker_engine.suspend()
-        process.communicate("go\n", timeout=20)
+        process.communicate("go\n", timeout=within(20))
         assert process.returncode == 0
 
 

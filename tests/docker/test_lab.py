@@ -4,12 +4,12 @@ import urllib.request
 
 from docker_lab import DockerEngine
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 
 def fetch(engine: DockerEngine, name: str, path: str = "/") -> tuple[str, str]:
     """The container that answered, and what."""
-    with urllib.request.urlopen(f"http://{engine.address}:{engine.port(name)}{path}", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{engine.address}:{engine.port(name)}{path}", timeout=within(5)) as answer:
         return answer.headers.get("X-Container", ""), answer.read().decode()
 
 
@@ -46,7 +46,7 @@ def test_a_container_on_a_named_network_is_reached_by_its_own_address(docker_eng
     address = container["NetworkSettings"]["Networks"]["inside"]["IPAddress"]
 
     def answer() -> bytes:
-        with urllib.request.urlopen(f"http://{address}/", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://{address}/", timeout=within(5)) as reply:
             return bytes(reply.read())
 
     assert eventually_sync(answer) == b"hello from busybox\n"

@@ -14,7 +14,7 @@ from docker_lab import DockerEngine
 from histories import RegistryHistory
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 ABSENT = "it does not run; it is registered once it does"
 
@@ -32,7 +32,7 @@ class Registering:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(within(30))
 
 
 Start = Callable[..., Registering]
@@ -133,7 +133,7 @@ def test_a_second_one_of_the_same_container_is_refused(
     first = start("web-1", "80", "web", "--registry", registry.url)
     becomes(registry, "web/web-1", port=docker_engine.port("web-1"))
     second = start("web-1", "80", "web", "--registry", registry.url)
-    assert second.process.wait(30) == 1
+    assert second.process.wait(within(30)) == 1
     assert f"process {first.process.pid}" in second.log
     assert first.stop() == 0
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from daemons import Daemon, processes
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 TIMEOUT = 60.0
 HALF = b"GET /api/snapshot HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Never: en"
@@ -120,7 +120,7 @@ def masters(directory: Path) -> set[int]:
 def ask(daemon: Daemon, request: bytes) -> bytes:
     """Everything that is answered to these bytes, until the daemon ends the connection."""
     host, _, port = daemon.admin.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as client:
+    with socket.create_connection((host, int(port)), timeout=within(TIMEOUT)) as client:
         client.sendall(request)
         answer = b""
         with suppress(ConnectionResetError):
@@ -169,7 +169,7 @@ def test_what_is_asked_by_a_foreign_name_is_not_answered(daemon: Daemon) -> None
     served = ("127.0.0.1", f"127.0.0.1:{port}", "[::1]:9901", "10.0.0.7", "localhost", "LOCALHOST:80", "localhost.",
               "discovery.example.org", "Discovery.Example.org:9901")  # fmt: skip
     for name in (*names, *served):
-        connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT)
+        connection = http.client.HTTPConnection(host, int(port), timeout=within(TIMEOUT))
         connection.request("GET", "/api/snapshot", headers={"Host": name})
         answer = connection.getresponse()
         statuses[name] = answer.status

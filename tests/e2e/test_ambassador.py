@@ -17,7 +17,7 @@ from ambassadors import DISCOVERY, TIMEOUT, Directory, Named, StartCommand, conn
 from daemons import Starter
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 Serve = Callable[..., Named]
 
@@ -60,7 +60,7 @@ def test_it_carries_to_whatever_the_linked_registry_names_now(start_command: Sta
         assert name_at(port) == "other"
         assert run.stop() == 0
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+            socket.create_connection(("127.0.0.1", port), timeout=within(TIMEOUT))
         assert "9901" not in run.log  # there is no admin endpoint
     finally:
         etcd.stop()
@@ -82,7 +82,7 @@ def test_a_machine_that_dies_is_a_pause_and_not_an_error(start_command: StartCom
         first.close()
         begun = time.monotonic()
         with connect(port) as client, client.makefile("rb") as answer:
-            client.settimeout(4 * TIMEOUT)
+            client.settimeout(within(4 * TIMEOUT))
             client.sendall(b"ping")
             eventually_sync(lambda: not etcd.ctl("get", "/services/db/main"), "the lease to run out", TIMEOUT)
             # The standby needs a moment, so that the pause is longer than a lease in any case.
@@ -102,14 +102,14 @@ def test_it_listens_where_it_is_told_and_everywhere_unless_told(
     assert name_at(port, "127.0.0.2") == "it"
     assert name_at(port, "::1") == "it"
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        socket.create_connection(("127.0.0.1", port), timeout=within(TIMEOUT))
     start_command("ambassador", "web", str(everywhere), DISCOVERY_REGISTRY=directory.url, ETCD_PORT_10000_TCP_ADDR="x")
     assert [name_at(everywhere, host) for host in ("127.0.0.1", "127.0.0.2")] == ["it", "it"]
 
 
 def test_the_client_is_told_of_to_the_backend(start_command: StartCommand, directory: Directory) -> None:
     with socket.create_server(("127.0.0.1", 0)) as backend:
-        backend.settimeout(TIMEOUT)
+        backend.settimeout(within(TIMEOUT))
         directory.put("web", backend.getsockname()[1])
         port = free_port()
         start_command("ambassador", "web", str(port), "--send-proxy", "v1", "--registry", directory.url)
@@ -128,7 +128,7 @@ def test_who_the_client_is_may_be_told_from_named_networks_alone(
 ) -> None:
     """Point 23."""
     with socket.create_server(("127.0.0.1", 0)) as backend:
-        backend.settimeout(TIMEOUT)
+        backend.settimeout(within(TIMEOUT))
         target, ports = f"127.0.0.1:{backend.getsockname()[1]}", (free_port(), free_port())
         options = ("--accept-proxy", network, "--accept-proxy", "fd00::/8", "--send-proxy", "v1")
         directory.put("web", backend.getsockname()[1])
@@ -229,7 +229,7 @@ def test_a_second_one_at_the_same_address_is_refused_and_others_are_not(
     first = start_command("ambassador", "web", str(port), "--registry", directory.url)
     answered_by(port, "it")
     second = start_command("ambassador", "web", str(port), "--registry", directory.url)
-    assert second.process.wait(TIMEOUT) == 1
+    assert second.process.wait(within(TIMEOUT)) == 1
     assert f"process {first.process.pid}" in second.log
     start_command("ambassador", "web", str(another), "--registry", directory.url)
     answered_by(another, "it")
@@ -268,7 +268,7 @@ def test_when_it_is_stopped_idle_connections_end_at_once_and_busy_ones_have_time
                 assert idler.recv(1) == b""
                 break
         assert run.process.poll() is None
-    assert run.process.wait(TIMEOUT) == 0
+    assert run.process.wait(within(TIMEOUT)) == 0
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_drain_bounds_what_busy_connections_have_when_it_is_stopped(
                 client.sendall(b"ping")
                 assert answer.read(4) == b"ping"
                 time.sleep(0.01)
-    assert run.process.wait(TIMEOUT) == 0
+    assert run.process.wait(within(TIMEOUT)) == 0
 
 
 # forward
@@ -344,7 +344,7 @@ def test_without_a_target_that_can_be_reached_a_client_waits_for_one(
     start_command("forward", f"localhost:{target}", "--listen", f"unix:{path}", "--hold", "60")
     eventually_sync(path.is_socket, "the socket to be there", TIMEOUT)
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(TIMEOUT)
+        client.settimeout(within(TIMEOUT))
         client.connect(str(path))
         client.sendall(b"hello")
         named("it", port=target)
@@ -414,7 +414,7 @@ def test_what_a_daemon_carries_is_listed(directory: Directory, start_daemon: Sta
 
     def listed(*options: str) -> str:
         ran = subprocess.run(
-            [*DISCOVERY, *asking, *options], capture_output=True, text=True, timeout=TIMEOUT, check=False
+            [*DISCOVERY, *asking, *options], capture_output=True, text=True, timeout=within(TIMEOUT), check=False
         )
         assert (ran.returncode, ran.stderr.replace("discovery: no connections\n", "")) == (0, "")
         return ran.stdout

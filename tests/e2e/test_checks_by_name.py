@@ -13,7 +13,7 @@ import pytest
 from daemons import DISCOVERY
 from naming import Machine, machine
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 __all__ = ["machine"]
 
@@ -33,7 +33,7 @@ class Server:
 
     def close(self) -> None:
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(within(5))
 
     def _serve(self) -> None:
         while self._socket.fileno() >= 0:
@@ -70,7 +70,7 @@ def test_a_living_backend_is_not_withdrawn_because_no_name_server_answers(
         machine.server.means, machine.server.dead = {}, False
         eventually_sync(lambda: not record.exists(), "a name that does not exist to be a failure", TIMEOUT)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(TIMEOUT) == 0
+        assert process.wait(within(TIMEOUT)) == 0
     finally:
         process.kill()
         process.wait()

@@ -10,7 +10,7 @@ import pytest
 from daemons import DISCOVERY, processes
 
 from discovery.environment import for_children
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 TIMEOUT = 60.0
 SECRETS = {
@@ -76,7 +76,7 @@ def test_the_command_of_register_does_not_inherit_it(tmp_path: Path, file_regist
         check=False,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=within(TIMEOUT),
         env={**os.environ, **SECRETS, "MINE": "stays"},
     )
     assert "MINE=stays" in done.stdout

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import free_port, require_program
+from discovery.testing import free_port, require_program, within
 
 Ran = subprocess.CompletedProcess[str]
 Check = Callable[..., Ran]
@@ -111,7 +111,7 @@ def check(tmp_path: Path) -> Check:
             check=False,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=within(100),
             env=ours | {"PYTHONPATH": str(tmp_path / "site"), "DISCOVERY_RUN_DIR": str(run_dir)},
         )
         assert "Traceback" not in ran.stderr

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 COPIES = """
 from pathlib import Path
@@ -214,7 +214,7 @@ def test_once_applies_and_ends(tmp_path: Path, start_daemon: Any, file_registry:
     write("web/a", "10.0.0.1:80")
     out = tmp_path / "out"
     daemon = start_daemon("--registry", url, "--plugin", "copies", "--set", f"copies.path={out}", "--once")
-    assert daemon.process.wait(20) == 0
+    assert daemon.process.wait(within(20)) == 0
     assert out.read_text() == "10.0.0.1:80"
     daemon = start_daemon(
         "--registry",
@@ -227,12 +227,12 @@ def test_once_applies_and_ends(tmp_path: Path, start_daemon: Any, file_registry:
         "--set",
         "copies.label=resident",
     )
-    assert daemon.process.wait(20) == 2
+    assert daemon.process.wait(within(20)) == 2
     assert "--once: the consumer 'copies' has to keep running" in daemon.log
     daemon = start_daemon(
         "--registry", url, "--plugin", "copies", "--once", "--set", f"copies.path={out}", "--set", "copies.label=fail"
     )
-    assert daemon.process.wait(20) == 1
+    assert daemon.process.wait(within(20)) == 1
     assert daemon.log.strip() == "discovery: copies: RuntimeError: told to"
 
 
@@ -242,7 +242,7 @@ def test_dry_run_shows_and_touches_nothing(tmp_path: Path, start_daemon: Any, fi
     write("web/a", "10.0.0.1:80")
     out = tmp_path / "out"
     daemon = start_daemon("--registry", url, "--plugin", "copies", "--set", f"copies.path={out}", "--dry-run")
-    assert daemon.process.wait(20) == 0
+    assert daemon.process.wait(within(20)) == 0
     assert daemon.log == "+ 10.0.0.1:80\n"
     assert not out.exists()
     assert not daemon.run_dir.exists()
@@ -254,7 +254,7 @@ def test_an_unreachable_registry_ends_once_but_not_the_daemon(tmp_path: Path, st
     arguments += ("--set", f"copies.path={tmp_path / 'out'}")
     once = start_daemon(*arguments, "--once", "--timeout", "1")
     daemon = start_daemon(*arguments)
-    assert once.process.wait(20) == 1
+    assert once.process.wait(within(20)) == 1
     assert len(once.log.splitlines()) == 1
     eventually_sync(lambda: daemon.get("/readyz")[1]["registry"]["stale"], timeout=20)
     assert daemon.get("/readyz")[0] == 503
@@ -275,7 +275,7 @@ def test_a_busy_admin_port_is_an_error_when_configured(tmp_path: Path, start_dae
             f"copies.path={tmp_path / 'out'}",
             admin=admin,
         )
-        assert daemon.process.wait(20) == 2
+        assert daemon.process.wait(within(20)) == 2
     assert f"cannot listen on {admin}: Address already in use" in daemon.log
     assert len(daemon.log.splitlines()) == 1
 
@@ -288,7 +288,7 @@ def test_a_second_daemon_on_one_run_directory_is_refused_by_name(
     first = start_daemon(*arguments, run_dir=tmp_path / "run")
     eventually_sync(first.is_ready, timeout=20)
     second = start_daemon(*arguments, run_dir=tmp_path / "run")
-    assert second.process.wait(20) == 1
+    assert second.process.wait(within(20)) == 1
     assert f"process {first.process.pid}" in second.log
     assert "'copies'" in second.log
     assert first.is_ready()
@@ -301,7 +301,7 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
-        manager.settimeout(20)
+        manager.settimeout(within(20))
         start_daemon.environment["NOTIFY_SOCKET"] = address
         missing = f"etcd://127.0.0.1:{free_port()}"
         daemon = start_daemon("--registry", missing, "--plugin", "copies", "--set", f"copies.path={tmp_path / 'out'}")
@@ -312,4 +312,4 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
         assert manager.recv(4096) == b"READY=1"
         os.kill(daemon.process.pid, signal.SIGTERM)
         assert manager.recv(4096) == b"STOPPING=1"
-        assert daemon.process.wait(20) == 0
+        assert daemon.process.wait(within(20)) == 0

@@ -16,7 +16,7 @@ import pytest
 
 from discovery.cli import main
 from discovery.errors import ConfigError
-from discovery.testing import require_program
+from discovery.testing import require_program, within
 
 MARK = "DEMO_TEST_MARK"
 
@@ -46,7 +46,7 @@ class Demo:
 
     def end(self) -> tuple[int, str]:
         """Its exit code and stderr, once it has ended by itself."""
-        rest, stderr = self.process.communicate(timeout=40)
+        rest, stderr = self.process.communicate(timeout=within(40))
         self.lines += rest.splitlines()
         return self.process.returncode, stderr
 
@@ -100,7 +100,7 @@ def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path)
     with demo(directory) as running:
         running.read_until(lambda line: "goes on running" in line)
         services = running.read_until(lambda line: " services --registry " in line)
-        listed = subprocess.run([*shlex.split(services), "--json"], capture_output=True, check=True, timeout=20)
+        listed = subprocess.run([*shlex.split(services), "--json"], capture_output=True, check=True, timeout=within(20))
         assert [each["id"] for each in json.loads(listed.stdout)["services"]["web"]] == ["green", "red", "yellow"]
         running.process.send_signal(signal.SIGTERM)
         assert running.end() == (0, "")

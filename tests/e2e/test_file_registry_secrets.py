@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from daemons import DISCOVERY
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 SECRET = "root:$6$rounds=5000$hunter2:19000:0:99999:7:::"
 
@@ -52,7 +52,7 @@ def test_the_command_line_shows_no_contents(hostile: str) -> None:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=within(60),
             env={**os.environ, "HUNTER": "hunter2"},
         )
         assert "web" in done.stdout

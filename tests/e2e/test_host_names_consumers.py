@@ -17,7 +17,7 @@ from ambassadors import Named, StartCommand, connect, name_at
 from daemons import Daemon, Starter
 from naming import Machine, machine
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 __all__ = ["machine"]
 
@@ -67,7 +67,7 @@ def haproxy(start: Starter, machine: Machine, url: str, port: int, *sets: str) -
 
 def answer(port: int) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as got:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=within(10)) as got:
             return got.status, got.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -281,7 +281,7 @@ def test_forward_keeps_the_last_answer_over_a_restart_while_no_name_server_answe
     eventually_sync(lambda: [*short_path.glob("run/*/names.json")], "the addresses to be kept", TIMEOUT)
     machine.server.dead = True
     first.process.kill()
-    first.process.wait(TIMEOUT)
+    first.process.wait(within(TIMEOUT))
     second = start_command(*arguments, under=machine.under)
     second.logs("took over a worker of an earlier daemon")
     second.logs("listening")

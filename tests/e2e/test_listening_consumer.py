@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from echoing import ECHO, Talk, answering, ask
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 UNDER_SYSTEMD = """
 import os, socket, sys
@@ -92,7 +92,7 @@ def test_a_consumer_may_take_longer_to_stop_than_others(start_echo: Callable[...
         daemon.process.wait(11)
     assert talk.ask() == daemon.process.pid
     talk.close()
-    assert daemon.process.wait(10) == 0
+    assert daemon.process.wait(within(10)) == 0
     assert "abandoned" not in daemon.log
 
 
@@ -105,5 +105,5 @@ def test_a_second_signal_ends_it_at_once_all_the_same(start_echo: Callable[..., 
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.process.wait(1)
     daemon.process.terminate()
-    assert daemon.process.wait(5) == -15
+    assert daemon.process.wait(within(5)) == -15
     talk.close()

@@ -17,7 +17,7 @@ import pytest
 from etcd_versions import etcd_program, every_etcd
 
 from discovery.embedded import EmbeddedEtcd, find_program
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 __all__ = ["etcd_program", "every_etcd"]
 
@@ -60,7 +60,7 @@ def site() -> Iterator[Callable[[str], Site]]:
 def fetch(port: int, host: str | None = None) -> tuple[int, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": host} if host else {})
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=within(5)) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -120,7 +120,7 @@ def test_the_same_with_a_file_registry_and_register(
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as registration:
         answers(port, (200, "one"))
         registration.terminate()
-        assert registration.wait(20) == 0
+        assert registration.wait(within(20)) == 0
     answers(port, (503, ""))
 
 
@@ -201,7 +201,7 @@ def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Any, file_r
         ((), 2, "nothing to run"),
     ):
         daemon = start_daemon("--registry", url, *arguments)
-        assert daemon.process.wait(20) == code, daemon.log
+        assert daemon.process.wait(within(20)) == code, daemon.log
         assert message in daemon.log
         assert len(daemon.log.strip().splitlines()) == 1, daemon.log
 

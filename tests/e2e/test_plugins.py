@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from discovery.testing import within
+
 REGISTRY = """
 import asyncio
 from discovery import hookimpl
@@ -34,7 +36,7 @@ def discovery_register_registries(register):
 def discovery(start_daemon: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*start_daemon.command, *arguments]
     environment = {**os.environ, **start_daemon.environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=within(30), env=environment, check=False)
 
 
 def test_a_registry_from_a_plugin_serves_every_command(start_daemon: Any, install_plugin: Callable[..., None]) -> None:

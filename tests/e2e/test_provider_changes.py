@@ -14,7 +14,7 @@ from listed import COPIES, Found, addresses, etcd, listed, registered, url, writ
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.registry import open_registry
-from discovery.testing import eventually, eventually_sync, following
+from discovery.testing import eventually, eventually_sync, following, within
 
 __all__ = ["etcd", "listed", "url"]
 
@@ -127,7 +127,7 @@ def test_a_second_daemon_on_one_run_directory_is_refused_by_name_and_disturbs_no
     first = start_daemon(*arguments, run_dir=tmp_path / "run")
     eventually_sync(first.is_ready, timeout=20)
     second = start_daemon(*arguments, run_dir=tmp_path / "run")
-    assert second.process.wait(20) == 1
+    assert second.process.wait(within(20)) == 1
     assert f"provider 'listed' is already running as process {first.process.pid}" in second.log
     assert addresses(url) == {"web/a": "10.0.0.1:80"}
     assert "registering again" not in first.log
@@ -168,7 +168,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing_registered(
         eventually_sync(lambda: any("ttl" in each and each["ttl"] == 5 for each in registered(url).values()))
     os.killpg(daemon.process.pid, signal.SIGINT)
     ends = {"at once": (0, 130, -signal.SIGINT), "loading": (0, 130)}  # with 130 before it handles signals itself
-    code = daemon.process.wait(20)
+    code = daemon.process.wait(within(20))
     if moment == "at once" and code == 1:
         assert "init_import_site" in daemon.log  # Python ends with 1 where its own start is interrupted
     else:

@@ -11,7 +11,7 @@ from typing import Any
 from listed import COPIES, LISTED, Found, addresses, etcd, listed, registered, url, write
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 __all__ = ["etcd", "listed", "url"]
 
@@ -131,7 +131,7 @@ def test_a_broken_or_blocking_provider_hurts_itself_alone(
     # The thread that blocks keeps nothing in the registry, though it is waited for.
     eventually_sync(lambda: registered(url) == {})
     assert daemon.process.poll() is None
-    assert daemon.process.wait(20) == 0
+    assert daemon.process.wait(within(20)) == 0
     assert "was abandoned provider=blocks" in daemon.log
 
 
@@ -154,7 +154,7 @@ def test_it_ends_with_1_only_if_nothing_can_ever_run(
     arguments += ("--set", "listed.label=never")
     alone = start_daemon(*arguments)
     beside = start_daemon(*arguments, "--plugin", "copies", "--set", f"copies.path={tmp_path / 'out'}")
-    assert alone.process.wait(20) == 1
+    assert alone.process.wait(within(20)) == 1
     assert "there is nothing here to look at" in alone.log
     eventually_sync((tmp_path / "out").exists, timeout=20)
     assert beside.process.poll() is None
@@ -184,7 +184,7 @@ def test_dry_run_shows_what_would_be_registered_and_touches_nothing(
     listed(("a", 80, "passing"), ("b", 81, "failing"), ("c", 82, "draining"), thing="it has no port")
     arguments = ("--registry", "etcd://127.0.0.1:1", "--plugin", "listed", "--set", listed.option)
     daemon = start_daemon(*arguments, "--dry-run")
-    assert daemon.process.wait(20) == 0
+    assert daemon.process.wait(within(20)) == 0
     assert daemon.log.splitlines() == [
         "# listed: 2 of 3 found would be registered",
         "+ web/a 10.0.0.1:80: says passing",
@@ -196,14 +196,14 @@ def test_dry_run_shows_what_would_be_registered_and_touches_nothing(
     assert not (tmp_path / "state").exists()
     listed.path.unlink()
     daemon = start_daemon(*arguments, "--dry-run")
-    assert daemon.process.wait(20) == 1
+    assert daemon.process.wait(within(20)) == 1
     assert daemon.log.startswith("discovery: listed: FileNotFoundError: ")
 
 
 def test_once_with_a_provider_is_a_usage_error(start_daemon: Any, file_registry: Any, listed: Found) -> None:
     listed()
     daemon = start_daemon("--registry", file_registry[0], "--plugin", "listed", "--set", listed.option, "--once")
-    assert daemon.process.wait(20) == 2
+    assert daemon.process.wait(within(20)) == 2
     assert daemon.log.startswith("discovery: --once: what the provider 'listed' finds is registered for as long as it")
 
 
@@ -213,7 +213,7 @@ def test_a_plugin_of_both_roles_takes_a_file(
     both = LISTED.replace('"listed"', '"both"') + COPIES.replace('"copies"', '"both"').replace("Options", "Others")
     install_plugin("both", both)
     daemon = start_daemon("--registry", file_registry[0], "--plugin", "both")
-    assert daemon.process.wait(20) == 2
+    assert daemon.process.wait(within(20)) == 2
     assert "this plugin is a consumer and a provider" in daemon.log
     found = Found(tmp_path / "found.json")
     found(("a", 80, ""))

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -70,7 +70,9 @@ def test_the_demo_prints_commands_that_can_be_typed() -> None:
 
     def printed(argument: str, path: str) -> str:
         command = [sys.executable, "-c", program, argument]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": path}, timeout=60)
+        ran = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={"PATH": path}, timeout=within(60)
+        )
         return ran.stdout.strip()
 
     assert printed(str(script), "/usr/bin:/bin") == str(script)

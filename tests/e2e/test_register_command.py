@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 DISCOVERY = (sys.executable, "-m", "discovery")
 PASSED_ON = ("HUP", "USR1", "USR2", "WINCH", "QUIT")
@@ -113,7 +113,7 @@ class Run:
         return found
 
     def ends(self, timeout: float = 30) -> int:
-        return self.process.wait(timeout)
+        return self.process.wait(within(timeout))
 
 
 Start = Callable[..., Run]
@@ -439,7 +439,7 @@ def test_without_a_command_a_check_holds_it_back(tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", port)):
             assert process.stdout.readline().startswith("registered ")
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(within(30)) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 CONSUMER = """
 from discovery import hookimpl
@@ -25,7 +25,7 @@ def release(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "DISCOVERY_RUN_DIR": str(run_dir)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=within(120),
         check=False,
     )
 

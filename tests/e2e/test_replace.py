@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from echoing import ECHO, Talk, answering, ask
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_no_connection_is_refused_over_many_hand_overs(start_echo: Callable[...,
         for _ in range(5):
             daemons.append(daemon := start_echo(port, "--replace"))
             eventually_sync(lambda: is_up(daemon, port), timeout=30)
-            assert daemons[-2].process.wait(30) == 0
+            assert daemons[-2].process.wait(within(30)) == 0
     assert failures == []
     assert set(answers) == {each.process.pid for each in daemons}
 
@@ -80,7 +80,7 @@ def test_connections_that_stand_come_to_their_end_with_the_predecessor(start_ech
     assert talk.ask() == first.process.pid
     assert first.process.poll() is None
     talk.close()
-    assert first.process.wait(10) == 0
+    assert first.process.wait(within(10)) == 0
     assert "inherited=True" in second.log
 
 
@@ -101,7 +101,7 @@ def test_what_the_successor_does_not_want_is_closed_and_named(start_echo: Callab
     second = start_echo(other := free_port(), "--replace")
     eventually_sync(lambda: is_up(second, other))
     eventually_sync(lambda: f"address=127.0.0.1:{port}" in second.log)
-    assert first.process.wait(10) == 0
+    assert first.process.wait(within(10)) == 0
     with pytest.raises(ConnectionRefusedError):
         ask(port)
 
@@ -114,7 +114,7 @@ def test_a_consumer_that_does_not_hand_over_ends_before_its_successor_begins(
     eventually_sync(lambda: is_up(first, port))
     second = start_echo(port, "--replace")
     eventually_sync(lambda: is_up(second, port), timeout=40)
-    assert first.process.wait(10) == 0
+    assert first.process.wait(within(10)) == 0
     assert "nothing was handed over" in first.log
     assert "inherited=False" in second.log
 
@@ -128,7 +128,7 @@ def test_who_connects_waits_until_a_successor_can_serve(start_echo: Callable[...
     third = start_echo(port, "--replace")
     assert talk.ask() == third.process.pid
     talk.close()
-    assert second.process.wait(20) == 0
+    assert second.process.wait(within(20)) == 0
     assert "inherited=True" in third.log
 
 
@@ -137,7 +137,7 @@ def test_the_refusal_of_a_second_daemon_at_one_admin_address_mentions_replace(st
     first = start_echo(port := free_port())
     eventually_sync(lambda: is_up(first, port))
     second = start_echo(port)
-    assert second.process.wait(30) == 2
+    assert second.process.wait(within(30)) == 2
     assert "the admin endpoint cannot listen on" in second.log
     assert f"take over from process {first.process.pid}, which runs on this run directory, with --replace" in second.log
     assert is_up(first, port)
@@ -157,7 +157,7 @@ def test_a_second_daemon_on_the_run_directory_can_run_but_not_be_replaced(
     assert other.stop() == 0
     second = start_echo(port, "--replace")
     eventually_sync(lambda: is_up(second, port))
-    assert first.process.wait(20) == 0
+    assert first.process.wait(within(20)) == 0
 
 
 def test_a_predecessor_that_dies_over_it_is_replaced_all_the_same(start_echo: Callable[..., Any]) -> None:
@@ -165,7 +165,7 @@ def test_a_predecessor_that_dies_over_it_is_replaced_all_the_same(start_echo: Ca
     eventually_sync(lambda: is_up(first, port))
     second = start_echo(port, "--replace")
     eventually_sync(lambda: is_up(second, port))
-    assert first.process.wait(10) == 7
+    assert first.process.wait(within(10)) == 7
     assert "went away" in second.log
 
 
@@ -175,7 +175,7 @@ def test_a_predecessor_that_does_not_answer_is_told_and_left_alone(start_echo: C
     first.process.send_signal(signal.SIGSTOP)
     try:
         second = start_echo(port, "--replace")
-        assert second.process.wait(30) == 1
+        assert second.process.wait(within(30)) == 1
     finally:
         first.process.send_signal(signal.SIGCONT)
     assert f"process {first.process.pid}, the daemon at" in second.log
@@ -188,8 +188,8 @@ def test_a_predecessor_that_does_not_answer_is_told_and_left_alone(start_echo: C
 def test_an_invalid_successor_leaves_the_daemon_alone(start_echo: Callable[..., Any]) -> None:
     first = start_echo(port := free_port())
     eventually_sync(lambda: is_up(first, port))
-    assert start_echo(port, "--replace", "--set", "echo.colour=1").process.wait(30) == 2
-    assert start_echo(port, "--replace", "--plugin", "no-such-plugin").process.wait(30) == 2
+    assert start_echo(port, "--replace", "--set", "echo.colour=1").process.wait(within(30)) == 2
+    assert start_echo(port, "--replace", "--plugin", "no-such-plugin").process.wait(within(30)) == 2
     assert is_up(first, port)
     assert "handing over" not in first.log
 
@@ -201,7 +201,7 @@ def test_a_daemon_of_other_instances_is_not_replaced(start_echo: Callable[..., A
     path.write_text(f'[consumers.other]\nplugin = "echo"\nport = {free_port()}\n')
     registry = ("--registry", f"file://{start_daemon.directory}/registry")
     other = start_daemon("--config", str(path), "--replace", *registry, run_dir=first.run_dir)
-    assert other.process.wait(30) == 1
+    assert other.process.wait(within(30)) == 1
     assert "it runs echo and none of yours" in other.log
     assert "Traceback" not in other.log
     assert is_up(first, port)
@@ -213,7 +213,7 @@ def test_of_two_successors_one_wins_and_the_other_is_told(start_echo: Callable[.
     second = start_echo(port, "--replace")
     eventually_sync(lambda: "handing over" in first.log)
     third = start_echo(port, "--replace")
-    assert third.process.wait(30) == 1
+    assert third.process.wait(within(30)) == 1
     assert f"process {second.process.pid} is taking over already" in third.log
     eventually_sync(lambda: is_up(second, port), timeout=40)
 
@@ -224,7 +224,7 @@ def test_a_successor_that_dies_leaves_an_error_behind(start_echo: Callable[..., 
     second = start_echo(port, "--replace")
     eventually_sync(lambda: "handing over" in first.log)
     second.process.kill()
-    assert first.process.wait(40) == 1
+    assert first.process.wait(within(40)) == 1
     assert "the successor has gone" in first.log
 
 
@@ -243,7 +243,7 @@ def test_strangers_at_the_socket_change_nothing(start_echo: Callable[..., Any]) 
         b"x" * 100_000,
     ):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
-            stranger.settimeout(10)
+            stranger.settimeout(within(10))
             stranger.connect(str(path))
             if said:
                 stranger.send(said)
@@ -259,7 +259,12 @@ def test_another_user_is_not_handed_anything(start_echo: Callable[..., Any]) -> 
     for each in (first.run_dir.parent, first.run_dir, path):  # so that nothing but the check is in the way
         each.chmod(0o777)
     asked = subprocess.run(
-        ["python3", "-c", STRANGER, str(path)], user=65534, capture_output=True, text=True, timeout=30, check=True
+        ["python3", "-c", STRANGER, str(path)],
+        user=65534,
+        capture_output=True,
+        text=True,
+        timeout=within(30),
+        check=True,
     )
     assert asked.stdout == "b''\n"
     assert "belongs to another user, 65534" in first.log

@@ -12,7 +12,7 @@ from daemons import DISCOVERY
 from listed import Found, etcd, listed, url
 
 from discovery.registry import open_registry
-from discovery.testing import eventually, eventually_sync, following, free_port, require_program
+from discovery.testing import eventually, eventually_sync, following, free_port, require_program, within
 
 __all__ = ["etcd", "listed", "url"]
 
@@ -58,7 +58,7 @@ def test_a_haproxy_stays_as_it_is(start_daemon: Any, file_registry: Any, tmp_pat
     master = _masters(tmp_path)
     assert len(master) == 1
     second = start_daemon(*arguments, "--replace", run_dir=tmp_path / "run")
-    assert first.process.wait(20) == 0
+    assert first.process.wait(within(20)) == 0
     eventually_sync(second.is_ready, timeout=20)
     assert _masters(tmp_path) == master
     assert "took over the HAProxy of an earlier daemon" in second.log
@@ -78,7 +78,7 @@ def test_a_haproxy_that_the_successor_does_not_want_ends(
     second = start_daemon(*both, "--replace", run_dir=tmp_path / "run")
     eventually_sync(second.is_ready, timeout=20)
     assert _masters(tmp_path) == set()
-    assert first.process.wait(20) == 0
+    assert first.process.wait(within(20)) == 0
 
 
 def _masters(run_dir: Path) -> set[int]:
@@ -117,11 +117,11 @@ def test_drop_in_commands_take_over_from_their_like_alone(tmp_path: Path, comman
     try:
         eventually_sync(lambda: log.read_text().count(" listening ") == 2, timeout=20)
         processes.append(start(ports[0], "--replace"))
-        assert processes[0].wait(20) == 0
+        assert processes[0].wait(within(20)) == 0
         eventually_sync(lambda: log.read_text().count(" listening ") == 3, timeout=20)
         assert processes[1].poll() is None
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        codes = [process.wait(30) for process in processes]
+        codes = [process.wait(within(30)) for process in processes]
     assert codes == [0, 0, 0], log.read_text()

@@ -12,7 +12,7 @@ from daemons import DISCOVERY, Daemon, Starter, processes
 from proxies import Serve, answers
 
 from discovery.rundir import holder
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 
 def serving(start: Starter, directory: Directory, *arguments: str) -> tuple[Daemon, int, int]:
@@ -76,7 +76,7 @@ def test_what_a_cleaner_removed_is_made_and_locked_again(
     answers(tcp, "other")
     options = ["--plugin", "haproxy", "--set", f"haproxy.services.web.bind=127.0.0.1:{free_port()}"]
     second = start_daemon("--registry", directory.url, *options, run_dir=daemon.run_dir)
-    assert second.process.wait(TIMEOUT) == 1
+    assert second.process.wait(within(TIMEOUT)) == 1
     assert f"already running as process {daemon.process.pid}" in second.log
     assert name_at(web) == "other"
     assert daemon.stop() == 0
@@ -124,7 +124,7 @@ def test_a_register_command_keeps_its_lock(directory: Directory, start_command: 
     remove_all(run_dir)
     eventually_sync(locked, "its lock to be there again", TIMEOUT)
     second = start_command(*arguments)
-    assert second.process.wait(TIMEOUT) == 1
+    assert second.process.wait(within(TIMEOUT)) == 1
     second.logs(f"is already running as process {first.process.pid}")
 
 
@@ -143,7 +143,7 @@ def test_a_run_directory_that_others_can_write_to_is_refused_by_name(
 
     def refused() -> str:
         command = [*DISCOVERY, *arguments, "--run-dir", str(run_dir)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
         assert done.returncode == 1
         return done.stderr
 
@@ -163,7 +163,7 @@ def test_config_check_names_a_run_directory_that_a_daemon_would_refuse(directory
         text = f'run_dir = "{path}"\n[registry]\nurl = "{directory.url}"\n[consumers.edge]\nplugin = "haproxy"\n'
         config.write_text(text)
         command = [*DISCOVERY, "config", "check", "--offline", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
         assert done.returncode == 2
         return done.stderr
 

@@ -14,7 +14,7 @@ from daemons import Starter
 from proxies import Load, Serve, answers, figure, proxy
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 
 def test_one_command_serves_a_service_and_follows_it(directory: Directory, start_daemon: Starter, named: Serve) -> None:
@@ -50,7 +50,7 @@ def test_one_command_serves_a_service_and_follows_it(directory: Directory, start
 )
 def test_a_mistake_is_one_line(directory: Directory, arguments: list[str], said: str) -> None:
     command = [*DISCOVERY, "run", "--registry", directory.url, "--plugin", "tcpproxy", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -60,7 +60,7 @@ def test_a_listener_named_twice_is_told(tmp_path: Path) -> None:
     path = tmp_path / "discovery.toml"
     path.write_text('[consumers.tcp]\nplugin = "tcpproxy"\nlisten.web = ":81"\nlisten.web = ":82"\n')
     command = [*DISCOVERY, "run", "--config", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
     assert done.returncode == 2
     assert f"{path}: is not valid TOML: Cannot overwrite a value (at line 4" in done.stderr
 
@@ -86,7 +86,7 @@ def test_listeners_of_every_kind_change_on_reload_and_other_connections_go_on(
         local.connect(f"{tmp_path}/web.sock")
         held = {client: b"web\n", other: b"db\n", local: b"web\n"}
         for each, greeting in held.items():
-            each.settimeout(TIMEOUT)
+            each.settimeout(within(TIMEOUT))
             assert each.recv(10) == greeting
         configure(f'listen.db = {{ bind = "127.0.0.1:{moved}" }}', f'listen.web = "[::1]:{web}"', "workers = 2")
         eventually_sync(lambda: name_at(moved) == "db", timeout=TIMEOUT)
@@ -94,7 +94,7 @@ def test_listeners_of_every_kind_change_on_reload_and_other_connections_go_on(
         eventually_sync(lambda: not Path(f"{tmp_path}/web.sock").exists(), "the socket's file to go")
         for port, host in ((web, "127.0.0.1"), (db, "::1")):
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection((host, port), timeout=TIMEOUT)
+                socket.create_connection((host, port), timeout=within(TIMEOUT))
         for each in held:
             each.sendall(b"hello")
             assert each.recv(10) == b"hello"
@@ -224,7 +224,10 @@ def test_connections_have_time_to_finish_when_the_daemon_stops(
         def refused() -> bool:
             client.sendall(b"x")  # an idle connection would be closed
             assert client.recv(1) == b"x"
-            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT):
+            with (
+                suppress(ConnectionRefusedError),
+                socket.create_connection(("127.0.0.1", port), timeout=within(TIMEOUT)),
+            ):
                 return False
             return True
 
@@ -232,7 +235,7 @@ def test_connections_have_time_to_finish_when_the_daemon_stops(
         client.sendall(b"hello")
         assert client.recv(5, socket.MSG_WAITALL) == b"hello"
         assert daemon.process.poll() is None
-    assert daemon.process.wait(TIMEOUT) == 0
+    assert daemon.process.wait(within(TIMEOUT)) == 0
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(600)])])
@@ -244,7 +247,7 @@ def test_upgrades_refuse_nobody(
     sets = [f'listen.web=["127.0.0.1:{port}","unix:{tmp_path}/web.sock"]', "grace=600"]
     daemon = proxy(start_daemon, directory.url, *sets)
     with Load(port, 16).running() as load, socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(TIMEOUT)
+        client.settimeout(within(TIMEOUT))
         client.connect(f"{tmp_path}/web.sock")
         assert client.recv(4) == b"one\n"
         first, run_dir = daemon, daemon.run_dir
@@ -252,12 +255,12 @@ def test_upgrades_refuse_nobody(
             before, daemon = daemon, proxy(start_daemon, directory.url, *sets, replace=run_dir)
             load.goes_on()
             if before is not first:  # which the client above keeps
-                assert before.process.wait(TIMEOUT) == 0
+                assert before.process.wait(within(TIMEOUT)) == 0
         client.sendall(b"hello")
         assert client.recv(5, socket.MSG_WAITALL) == b"hello"
         assert first.process.poll() is None
         client.close()
-        assert first.process.wait(TIMEOUT) == 0
+        assert first.process.wait(within(TIMEOUT)) == 0
     assert load.failed == []
     assert daemon.stop() == 0
     assert not any("[error]" in each.log for each in start_daemon.started)

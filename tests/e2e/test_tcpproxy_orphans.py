@@ -19,12 +19,12 @@ from daemons import DISCOVERY, Daemon, Starter, processes
 from proxies import Load, Serve, answers, proxy
 
 import discovery_tcpproxy
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 
 def kill(daemon: Daemon) -> None:
     daemon.process.kill()
-    daemon.process.wait(TIMEOUT)
+    daemon.process.wait(within(TIMEOUT))
 
 
 def workers(daemon: Daemon) -> set[int]:
@@ -48,7 +48,7 @@ def echoes(client: socket.socket, text: bytes = b"still here") -> bool:
 
 
 def refused(port: int) -> bool:
-    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT):
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=within(TIMEOUT)):
         return False
     return True
 
@@ -56,7 +56,7 @@ def refused(port: int) -> bool:
 def stop(run_dir: Path, *arguments: str) -> tuple[int, str, str]:
     """`discovery stop`: its exit code, stdout and stderr."""
     command = [*DISCOVERY, "stop", "--run-dir", str(run_dir), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -73,7 +73,7 @@ def test_a_daemon_is_killed_and_the_next_one_takes_its_workers_over(
     assert len(before) == 2
     with Load(port, 2).running() as load, connect(port) as client, socket.socket(socket.AF_UNIX) as local:
         assert client.recv(4) == b"one\n"
-        local.settimeout(TIMEOUT)
+        local.settimeout(within(TIMEOUT))
         local.connect(f"{tmp_path}/web.sock")
         assert local.recv(4) == b"one\n"
         kill(daemon)
@@ -254,7 +254,7 @@ def test_drop_in_commands_are_taken_over_by_the_same_command(
     with Load(port, 2).running() as load, connect(port) as client:
         assert client.recv(4) == b"one\n"
         first.process.kill()
-        first.process.wait(TIMEOUT)
+        first.process.wait(within(TIMEOUT))
         load.goes_on(50)
         second = start_command(*arguments)
         second.logs("took over a worker of an earlier daemon")
@@ -286,7 +286,7 @@ def test_stop_ends_what_a_killed_daemon_left(directory: Directory, start_daemon:
         stopping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         eventually_sync(lambda: echoes(client) and refused(port), "new clients to be refused", TIMEOUT)
         assert echoes(client)
-    out, _ = stopping.communicate(timeout=TIMEOUT)
+    out, _ = stopping.communicate(timeout=within(TIMEOUT))
     assert stopping.returncode == 0
     told: dict[str, Any] = json.loads(out)
     assert told["failed"] == []
@@ -333,7 +333,7 @@ def test_stop_ends_a_running_daemon_in_order(directory: Directory, start_daemon:
     pids = workers(daemon)
     code, out, _ = stop(daemon.run_dir)
     assert (code, out) == (0, f"stopped daemon, process {daemon.process.pid} (tcpproxy)\n")
-    assert daemon.process.wait(TIMEOUT) == 0
+    assert daemon.process.wait(within(TIMEOUT)) == 0
     assert gone(pids)
 
 

@@ -23,7 +23,7 @@ from discovery.errors import DiscoveryError
 from discovery.model import Backend, Snapshot
 from discovery.registrar import Registrar
 from discovery.registry import Delta, RegistryEvent, Reset, Stale, open_registry
-from discovery.testing import backend, contents, eventually, eventually_sync, require_program
+from discovery.testing import backend, contents, eventually, eventually_sync, require_program, within
 from discovery.testing.etcd import EtcdCluster, EtcdWriter
 from discovery.watcher import Observation, SnapshotBuilder, observe
 
@@ -260,7 +260,7 @@ async def go_through(cluster: EtcdCluster) -> None:
 
         awake = await harm(cluster, log, tell)
         done = True
-        await asyncio.wait_for(writing, 90)
+        await asyncio.wait_for(writing, within(90))
         tell("written")
         last = log.changes[-1].revision
 

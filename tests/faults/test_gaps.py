@@ -27,7 +27,7 @@ from sampling import sampled
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Delta, RegistryEvent, Stale, open_registry
-from discovery.testing import backend, eventually, eventually_sync, free_port, require_program
+from discovery.testing import backend, eventually, eventually_sync, free_port, require_program, within
 from discovery.testing.etcd import EtcdCluster
 
 __all__ = ["etcd_program", "every_etcd", "start_daemon", "tmp_path"]
@@ -77,7 +77,7 @@ class Load:
 
     def _ask(self, port: int) -> None:
         while not self._stop.wait(0.02):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within(30))
             try:
                 connection.request("GET", "/")
                 outcome = str(connection.getresponse().status)
@@ -138,7 +138,7 @@ class World:
     def end(process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(30)
+        process.wait(within(30))
 
     def signal_registrars(self, number: signal.Signals) -> None:
         for process in self.registrars:
@@ -193,7 +193,7 @@ def ready(world: World) -> Daemon:
 
 
 def status(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within(10))
     try:
         connection.request("GET", "/")
         return connection.getresponse().status
@@ -249,7 +249,7 @@ def restart(world: World, daemon: Daemon, how: str) -> Daemon:
         daemon.process.wait()
         return world.run()
     successor = world.run("--replace")
-    daemon.process.wait(LONG)
+    daemon.process.wait(within(LONG))
     return successor
 
 
@@ -322,7 +322,7 @@ def command(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "DISCOVERY_RUN_DIR": str(world.directory / "run")},
         capture_output=True,
         text=True,
-        timeout=LONG,
+        timeout=within(LONG),
         check=False,
     )
 

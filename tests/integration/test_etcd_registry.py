@@ -39,6 +39,7 @@ from discovery.testing import (
     following,
     free_port,
     require_program,
+    within,
 )
 from discovery.testing.etcd import EtcdWriter
 
@@ -198,7 +199,7 @@ class TestOwnership:
                 await asyncio.sleep(lease.ttl)
                 assert not lost.done()
                 await writer.change({}, "web/149")
-                assert "web/149" in await asyncio.wait_for(lost, 10)
+                assert "web/149" in await asyncio.wait_for(lost, within(10))
                 await lease.close()
 
         asyncio.run(check())
@@ -367,7 +368,7 @@ class TestLease:
                 assert follower.records
                 assert KEY in follower.records
                 await asyncio.to_thread(etcd.kill)
-                assert "expired" in await asyncio.wait_for(lost, 15)
+                assert "expired" in await asyncio.wait_for(lost, within(15))
                 await lease.close()
 
         with EmbeddedEtcd() as etcd:
@@ -400,7 +401,7 @@ async def left():
 asyncio.run({end}())
 """
     command = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(30), check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

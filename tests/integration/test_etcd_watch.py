@@ -16,7 +16,7 @@ from discovery.registry import Delta, RegistryEvent, RegistryURL, Reset, Stale
 from discovery.registry.etcd import EtcdRegistry, Settings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
-from discovery.testing import eventually, free_port, require_program
+from discovery.testing import eventually, free_port, require_program, within
 from discovery.testing.etcd import EtcdWriter
 
 QUICK = Timing(attempt=3, idle=0.3, answer=1.5, audit=0.2, audit_again=0.1)
@@ -116,7 +116,7 @@ def test_an_audit_finds_what_a_server_has_withheld(url: str) -> None:
         assert await anext(events) == Reset(revision, {"web/a": b"1"})
         # No server does so at will: one that tells less than what happened looks like this.
         watch._follower._marks[settings.prefix + b"web/gone"] = 1
-        assert await asyncio.wait_for(anext(events), 10) == Reset(revision, {"web/a": b"1"})
+        assert await asyncio.wait_for(anext(events), within(10)) == Reset(revision, {"web/a": b"1"})
         await events.aclose()
         await writer.close()
 

@@ -14,7 +14,7 @@ from discovery.embedded import EmbeddedEtcd
 from discovery.model import Backend
 from discovery.registrar import Registrar
 from discovery.registry import open_registry
-from discovery.testing import backend, contents, eventually, require_program
+from discovery.testing import backend, contents, eventually, require_program, within
 
 OWNER = "host-1"
 RETURN_SECONDS = 2.0
@@ -62,7 +62,7 @@ async def standing(url: str) -> set[Backend]:
 
 async def becomes(url: str, *backends: Backend, timeout: float = 10) -> None:
     async def stands() -> bool:
-        return await asyncio.wait_for(standing(url), timeout) == set(backends)
+        return await asyncio.wait_for(standing(url), within(timeout)) == set(backends)
 
     await eventually(stands, f"{sorted(map(key_of, backends))} to be what stands", timeout)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 DISCOVERY = (sys.executable, "-m", "discovery")
 TIMEOUT = 30.0
@@ -61,7 +61,7 @@ class Command:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end, and return its exit code."""
         self.process.send_signal(number)
-        return self.process.wait(TIMEOUT)
+        return self.process.wait(within(TIMEOUT))
 
 
 @dataclass
@@ -117,7 +117,7 @@ def start_command(short_path: Path) -> Iterator[StartCommand]:
     stuck = []
     for each in start.started:
         try:
-            each.process.wait(TIMEOUT)
+            each.process.wait(within(TIMEOUT))
         except subprocess.TimeoutExpired:
             stuck.append(each.process.args)
             each.process.kill()
@@ -164,7 +164,7 @@ class Named:
         for connection in list(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join(TIMEOUT)
+        self._thread.join(within(TIMEOUT))
 
     def _accept(self) -> None:
         while True:
@@ -201,7 +201,7 @@ def named() -> Iterator[Callable[..., Named]]:
 def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
     """A connection, as soon as somebody listens there."""
     return eventually_sync(
-        lambda: socket.create_connection((host, port), timeout=TIMEOUT), f"{host}:{port} to listen", TIMEOUT
+        lambda: socket.create_connection((host, port), timeout=within(TIMEOUT)), f"{host}:{port} to listen", TIMEOUT
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import free_port
+from discovery.testing import free_port, within
 
 DISCOVERY = [sys.executable, "-m", "discovery"]
 
@@ -38,7 +38,7 @@ class Daemon:
     def get(self, path: str) -> tuple[int, Any]:
         """The admin endpoint's answer: status, and the document if it is JSON, else the text."""
         try:
-            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=within(5)) as answer:
                 status, body = answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             status, body = error.code, error.read().decode()
@@ -58,7 +58,7 @@ class Daemon:
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(within(timeout))
 
 
 @dataclass
@@ -112,7 +112,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Starter]:
             daemon.process.terminate()
     for daemon in starter.started:
         with suppress(subprocess.TimeoutExpired):
-            daemon.process.wait(30)
+            daemon.process.wait(within(30))
         print(f"--- {daemon.log_path.name}\n{daemon.log}")
     left = processes(tmp_path)
     for pid in left:

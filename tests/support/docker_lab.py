@@ -24,7 +24,7 @@ import docker
 from docker.models.containers import Container
 
 from discovery.embedded import find_program
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 _PREFIX = "dlab-"
 _ATTEMPTS = 50
@@ -83,7 +83,7 @@ class DockerEngine:
 
     def new_client(self, timeout: float = 60) -> docker.DockerClient:
         """Another one, closed with the engine: no two threads may share one."""
-        client = docker.DockerClient(self.url, version="auto", timeout=timeout, max_pool_size=64)
+        client = docker.DockerClient(self.url, version="auto", timeout=within(timeout), max_pool_size=64)
         self._clients.append(client)
         return client
 

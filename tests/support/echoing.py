@@ -3,6 +3,8 @@
 import socket
 from contextlib import suppress
 
+from discovery.testing import within
+
 ECHO = """
 import asyncio, os, socket
 from discovery import Consumer, Health, PluginConfig, hookimpl
@@ -93,7 +95,7 @@ class Talk:
     """One connection to it."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=within(20))
         self._answers = self._socket.makefile("rb")
 
     def ask(self) -> int:

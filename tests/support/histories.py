@@ -15,7 +15,7 @@ from typing import Any, Self
 import docker
 
 from discovery.embedded import EmbeddedEtcd, find_program
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class EngineHistory:
         self._ended.set()
         if self._stream is not None:
             self._stream.close()
-        self._thread.join(10)
+        self._thread.join(within(10))
 
     def _read(self) -> None:
         while not self._ended.is_set():

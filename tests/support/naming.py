@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from discovery.testing import within
+
 _random = random.SystemRandom()
 _A, _AAAA = 1, 28
 _NAME_ERROR, _NO_ERROR = 3, 0
@@ -31,7 +33,7 @@ class NameServer:
 
     def close(self) -> None:
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(within(5))
 
     def _serve(self) -> None:
         self._socket.settimeout(0.2)

@@ -17,7 +17,7 @@ from discovery.isolation import Phase
 from discovery.lookups import RememberedLookups
 from discovery.plugin import AnyProvider, Candidate, Inventory, Provider
 from discovery.provider_runner import ProviderInstance, ProviderRunner
-from discovery.testing import backend, eventually_sync
+from discovery.testing import backend, eventually_sync, within
 
 
 class Options(PluginConfig):
@@ -111,7 +111,7 @@ def running(made: ProviderInstance, run_dir: Path) -> Iterator[Running]:
         yield it
     finally:
         runner.stop()
-        assert asyncio.run(runner.join(10))
+        assert asyncio.run(runner.join(within(10)))
 
 
 @dataclass(frozen=True)

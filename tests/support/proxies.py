@@ -9,7 +9,7 @@ from pathlib import Path
 from ambassadors import TIMEOUT, Named, name_at
 from daemons import Daemon, Starter
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 Serve = Callable[..., Named]
 
@@ -57,7 +57,7 @@ class Load:
         finally:
             self._end.set()
             for each in self._threads:
-                each.join(TIMEOUT)
+                each.join(within(TIMEOUT))
 
     def goes_on(self, count: int = 50) -> None:
         """Wait until so many more have been served."""
@@ -67,7 +67,7 @@ class Load:
     def _run(self) -> None:
         while not self._end.is_set():
             try:
-                with socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT) as client:
+                with socket.create_connection(("127.0.0.1", self._port), timeout=within(TIMEOUT)) as client:
                     client.sendall(b"ping")
                     with client.makefile("rb") as answer:
                         name, echo = answer.readline(), answer.read(4)

@@ -16,7 +16,7 @@ from structlog.testing import LogCapture
 
 from discovery.model import Backend, Snapshot, diff
 from discovery.plugin import Context, Update
-from discovery.testing import backend, free_port
+from discovery.testing import backend, free_port, within
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.consumer import TcpProxyConsumer
 
@@ -86,18 +86,18 @@ class Client:
 
     async def greeting(self, timeout: float = 20) -> str:
         """The name of the backend; empty if the connection was closed instead."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(within(timeout)):
             return (await self.reader.readline()).decode().strip()
 
     async def echoes(self, text: str = "hello") -> bool:
         """Whether the connection carries data both ways."""
         self.writer.write(f"{text}\n".encode())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(within(20)):
             return await self.reader.readline() == f"{text}\n".encode()
 
     async def is_closed(self) -> bool:
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(within(20)):
                 return await self.reader.read(1) == b""
         except ConnectionError:
             return True

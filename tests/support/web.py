@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from discovery.checks import Outcome, Probe
-from discovery.testing import backend
+from discovery.testing import backend, within
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nIt works!"
 
@@ -64,5 +64,5 @@ async def serving(
 
 
 async def ask(probe: Probe, port: int = 80, host: str = "127.0.0.1", timeout: float = 20) -> Outcome:
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(within(timeout)):
         return await probe(backend(host=host, port=port))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.addresses import announceable, family_of, is_loopback, is_unspecified, primary_address
+from discovery.testing import within
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def in_a_network_of_its_own(setup: str, code: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=within(60),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

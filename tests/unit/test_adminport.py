@@ -10,7 +10,7 @@ import structlog
 from discovery.adminport import AdminPort
 from discovery.registry import RegistryURL
 from discovery.status import DaemonStatus
-from discovery.testing import eventually, free_port
+from discovery.testing import eventually, free_port, within
 
 URL = RegistryURL.parse("etcd://127.0.0.1:2379")
 
@@ -38,8 +38,8 @@ def test_a_server_that_cannot_be_loaded_is_loaded_later(monkeypatch: pytest.Monk
             broken.setitem(sys.modules, "discovery.admin", None)  # an import of it fails
             first = asyncio.ensure_future(answer(port))
             await eventually(lambda: any("cannot be served" in each["event"] for each in log), timeout=60)
-        assert await asyncio.wait_for(first, 60) == "ok"
-        assert await asyncio.wait_for(answer(port), 60) == "ok"
+        assert await asyncio.wait_for(first, within(60)) == "ok"
+        assert await asyncio.wait_for(answer(port), within(60)) == "ok"
         await admin.close()
 
     asyncio.run(check())
@@ -55,7 +55,7 @@ def test_it_is_closed_at_once_while_the_server_cannot_be_loaded(monkeypatch: pyt
         with structlog.testing.capture_logs() as log:
             client = asyncio.ensure_future(answer(port))
             await eventually(lambda: log, timeout=60)
-            await asyncio.wait_for(admin.close(), 60)
+            await asyncio.wait_for(admin.close(), within(60))
         client.cancel()
         await asyncio.gather(client, return_exceptions=True)
 

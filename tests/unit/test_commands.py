@@ -15,7 +15,7 @@ from discovery.cli import main
 from discovery.commands import LINK_ADDRESS, LINK_PORT, drop_in_registry
 from discovery.errors import ConfigError
 from discovery.registry import RegistryURL
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 DISCOVERY = (sys.executable, "-m", "discovery")
 
@@ -89,7 +89,7 @@ def discovery(environment: dict[str, str]) -> Discovery:
             capture_output=True,
             text=True,
             env=environment | variables,
-            timeout=60,
+            timeout=within(60),
         )
 
     return run
@@ -181,7 +181,7 @@ def test_serve_runs_a_configuration_with_our_exit_codes(
         record = registry / "web" / "b1"
         eventually_sync(lambda: json.loads(record.read_text())["port"] == 80, timeout=30)
         run.terminate()
-        assert run.wait(30) == 0
+        assert run.wait(within(30)) == 0
         assert not record.exists()
     events = [json.loads(line)["event"] for line in log_path.read_text().splitlines()]
     assert "registered" in events

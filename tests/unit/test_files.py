@@ -11,7 +11,7 @@ import pytest
 
 from discovery.files import write_atomically
 from discovery.filewatch import FileWatch, TreeWatch
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 
 class Told:
@@ -29,7 +29,7 @@ class Told:
     def after(self, act: Callable[[], object]) -> None:
         self._event.clear()
         act()
-        assert self._event.wait(10), "nothing was told"
+        assert self._event.wait(within(10)), "nothing was told"
 
     def never_before(self, condition: Callable[[], object]) -> None:
         """From here on, nothing may be told before `condition` holds."""

@@ -14,7 +14,7 @@ from discovery import Consumer, Context, PluginConfig, Update
 from discovery.inheritance import Inheritance, address_of
 from discovery.isolation import Phase
 from discovery.runner import Instance, Runner
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def listening() -> Iterator[Callable[[], socket.socket]]:
 
 def accepts(address: tuple[str, int]) -> bool:
     try:
-        socket.create_connection(address, timeout=5).close()
+        socket.create_connection(address, timeout=within(5)).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -68,7 +68,7 @@ def run(made: type[Consumer[Any]], run_dir: Path, inheritance: Inheritance) -> R
 
 def end(runner: Runner) -> None:
     runner.stop()
-    assert asyncio.run(runner.join(5))
+    assert asyncio.run(runner.join(within(5)))
 
 
 def test_what_a_consumer_takes_is_its_own(tmp_path: Path, listening: Callable[[], socket.socket]) -> None:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from discovery.testing import within
+
 SCRIPT = """
 import logging, sys
 import structlog
@@ -84,7 +86,7 @@ log.warning("something else")
 def test_a_flood_is_bounded_and_said_to_be(format: str) -> None:  # noqa: A002 - as the option
     """Point 6."""
     done = subprocess.run(
-        [sys.executable, "-c", FLOOD, "info", format], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FLOOD, "info", format], capture_output=True, text=True, check=True, timeout=within(60)
     )
     lines = done.stderr.splitlines()
     counts = {
@@ -102,7 +104,7 @@ def test_a_flood_is_bounded_and_said_to_be(format: str) -> None:  # noqa: A002 -
 
 def test_at_level_debug_nothing_is_left_out() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FLOOD, "debug"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FLOOD, "debug"], capture_output=True, text=True, check=True, timeout=within(60)
     )
     assert done.stderr.count("record rejected") == 3000
     assert "every" not in done.stderr

@@ -13,7 +13,7 @@ from web import serving
 
 from discovery.lookups import Lookups, RememberedLookups
 from discovery.probes import HttpProbe, TcpProbe
-from discovery.testing import eventually
+from discovery.testing import eventually, within
 
 THREADS = 8
 
@@ -37,7 +37,7 @@ class NameServer:
             self.most_of_one_name = max(self.most_of_one_name, *self._under_way.values())
         try:
             if host.startswith("hangs"):
-                self.answer.wait(60)
+                self.answer.wait(within(60))
                 raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
         finally:
@@ -58,7 +58,7 @@ async def test_a_new_name_is_answered_while_more_names_hang_than_there_are_threa
     lookups = Lookups(THREADS)
     hanging = [asyncio.create_task(lookups(f"hangs-{number}.invalid")) for number in range(10 * THREADS)]
     await asyncio.sleep(0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(within(20)):
         assert await lookups("lives.invalid") == [(socket.AF_INET, "127.0.0.1")]
     assert not any(each.done() for each in hanging)
     assert names.most_at_a_time <= THREADS
@@ -78,7 +78,7 @@ async def test_names_that_have_hung_leave_threads_to_the_others(names: NameServe
         await asyncio.gather(*(lookups(host) for host in hosts), return_exceptions=True)
 
     first = asyncio.create_task(each_of_them())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(within(60)):
         await eventually(lambda: len(names.asked) == THREADS, timeout=40)
         await asyncio.sleep(1.5)  # so that the last of them was slow, too
         names.answer.set()
@@ -101,7 +101,7 @@ async def test_lookups_that_everyone_has_cancelled_are_not_begun(names: NameServ
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     names.answer.set()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(within(60)):
         assert await lookups("lives.invalid")
     assert names.asked == ["hangs-0.invalid", "lives.invalid"]
 
@@ -117,7 +117,7 @@ async def test_a_check_by_name_is_not_delayed_by_checks_whose_names_hang(names: 
     ]
     async with serving() as server, checking(*hanging, lookup=lookup) as (checker, published):
         await eventually(lambda: len(names.asked) > THREADS // 2, timeout=60)
-        probe = quick(TcpProbe(("lives.invalid", server.port)), timeout=5.0)
+        probe = quick(TcpProbe(("lives.invalid", server.port)), timeout=within(5.0))
         checker.set([*hanging, candidate(probe, id="living")])
         await eventually(lambda: published and "living" in published.ids, timeout=60)
     assert names.most_at_a_time <= THREADS

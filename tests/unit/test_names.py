@@ -12,7 +12,7 @@ from discovery.model import Backend, Snapshot, diff
 from discovery.names import Names, reached
 from discovery.plugin import Update
 from discovery.resolving import PATIENCE, Resolved, Resolving
-from discovery.testing import backend, eventually, free_port, snapshot
+from discovery.testing import backend, eventually, free_port, snapshot, within
 
 NOWHERE = "no-such-name.invalid"
 
@@ -67,7 +67,7 @@ def test_an_endpoint_is_followed_as_long_as_a_backend_has_it() -> None:
         assert not names.addresses
         names.add(("localhost", 80))
         names.add(("localhost", 80))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(within(60)):
             await names.close()
 
     asyncio.run(check())

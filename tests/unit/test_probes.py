@@ -17,7 +17,7 @@ from web import ask, serving
 from discovery.checks import NamedProbe, Outcome, Probe
 from discovery.lookups import RememberedLookups
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
-from discovery.testing import backend, eventually, free_port
+from discovery.testing import backend, eventually, free_port, within
 
 
 @on_a_loop
@@ -51,7 +51,7 @@ def test_a_name_whose_lookup_hangs_is_looked_up_once_at_a_time_and_delays_no_end
 
     def hang(*arguments: Any, **options: Any) -> Any:
         twice.extend([1] if not under_way.acquire(blocking=False) else [])
-        answer.wait(20)
+        answer.wait(within(20))
         under_way.release()
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
@@ -71,10 +71,10 @@ def test_a_name_whose_lookup_hangs_is_looked_up_once_at_a_time_and_delays_no_end
             await asyncio.wait_for(ask(probe, host="slower.invalid"), 0.1)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    asyncio.run(asyncio.wait_for(ask_again_and_again(), 15))
+    asyncio.run(asyncio.wait_for(ask_again_and_again(), within(15)))
     assert not under_way.acquire(blocking=False)  # it still hangs, and nobody has waited for it
     answer.set()
-    assert under_way.acquire(timeout=10)
+    assert under_way.acquire(timeout=within(10))
     assert not twice
 
 
@@ -152,7 +152,7 @@ async def test_it_is_told_the_backend_and_no_password(monkeypatch: pytest.Monkey
     monkeypatch.setenv("DISCOVERY_REGISTRY_PASSWORD", "secret")
     monkeypatch.delenv("DISCOVERY_TEST_SEED", raising=False)
     code = "import os; print(sorted(v for k, v in os.environ.items() if k.startswith('DISCOVERY_')))"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(within(20)):
         outcome = await python(code)(backend("web", "x", "10.0.0.5", 81))
     assert outcome.detail == "['10.0.0.5', '81', 'web', 'x']"
 

@@ -14,7 +14,7 @@ from discovery.checker import Checker
 from discovery.checks import Check, Verdict
 from discovery.isolation import Phase
 from discovery.plugin import Inventory
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 
 def test_setup_is_retried_with_a_fresh_provider_each_time(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_nothing_stands_that_nobody_checks_wherever_the_checks_break(
         it.publishes(80)
         if where != "discover":
             it.runner.reconfigure(instance(provider, "b"))
-            assert there.wait(10)
+            assert there.wait(within(10))
         broken.set()
         it.publishes()
         it.in_phase(Phase.DEAD)
@@ -175,7 +175,7 @@ def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Pa
     with running(instance(provider), tmp_path) as it:
         it.publishes(80)
         it.runner.reconfigure(instance(provider, "b"))
-        assert begun[stopped_in].wait(10)
+        assert begun[stopped_in].wait(within(10))
     assert provider.world.events == ["setup", "closed", "torn down"]
     assert it.runner.status.phase is Phase.STOPPED
 
@@ -244,10 +244,10 @@ def test_a_blocked_thread_is_abandoned_at_the_deadline_and_delays_nobody(tmp_pat
     async def discover(self: Finder) -> AsyncGenerator[Inventory, None]:
         yield self.world.now
         entered.set()
-        leave.wait(60)
+        leave.wait(within(60))
 
     with running(instance(finder(found(80), discover=discover), name="blocked"), tmp_path) as blocked:
-        assert entered.wait(10)
+        assert entered.wait(within(10))
         with running(instance(finder(found(81))), tmp_path) as other:
             other.publishes(81)
         assert blocked.runner.status.name == "blocked"

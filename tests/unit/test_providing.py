@@ -18,7 +18,7 @@ from discovery.lookups import RememberedLookups
 from discovery.provider_runner import ProviderInstance, ProviderStatus
 from discovery.providing import Providing, ProvidingStatus
 from discovery.registry.memory import MemoryLease, MemoryRegistry
-from discovery.testing import backend, eventually
+from discovery.testing import backend, eventually, within
 
 
 class Ports(PluginConfig):
@@ -47,7 +47,7 @@ async def providing(registry: MemoryRegistry, run_dir: Path) -> AsyncIterator[Pr
         yield one
     finally:
         one.stop()
-        assert await one.join(10)
+        assert await one.join(within(10))
 
 
 def keys(registry: MemoryRegistry) -> set[str]:
@@ -60,7 +60,7 @@ def owner(registry: MemoryRegistry) -> Any:
 
 def scenario(test: Callable[[Path], Awaitable[None]]) -> Callable[[Path], None]:
     def run(tmp_path: Path) -> None:
-        asyncio.run(asyncio.wait_for(test(tmp_path), 60))
+        asyncio.run(asyncio.wait_for(test(tmp_path), within(60)))
 
     run.__name__ = test.__name__
     return run
@@ -157,7 +157,7 @@ async def test_a_registry_that_raises_anything_is_the_providers_problem_and_trie
     await eventually(lambda: one.status.ready)
     assert one.status.problem is None
     one.stop()
-    assert await one.join(10)
+    assert await one.join(within(10))
 
 
 @scenario

@@ -14,7 +14,7 @@ import structlog
 from discovery import ApplyError, CannotStartError, Consumer, Health, PluginConfig, Snapshot, Update
 from discovery.isolation import Phase
 from discovery.runner import Instance, Runner
-from discovery.testing import backend, eventually_sync, snapshot
+from discovery.testing import backend, eventually_sync, snapshot, within
 
 LOG = structlog.get_logger()
 
@@ -56,7 +56,7 @@ def running(made: Instance, run_dir: Path) -> Iterator[Runner]:
         yield runner
     finally:
         runner.stop()
-        asyncio.run(runner.join(5))
+        asyncio.run(runner.join(within(5)))
 
 
 def revisions(updates: list[Update]) -> list[int]:
@@ -103,12 +103,12 @@ def test_while_busy_only_the_latest_snapshot_waits(tmp_path: Path) -> None:
     async def apply(self: Recorder, update: Update) -> None:
         self.updates.append(update)
         entered.set()
-        leave.wait(10)
+        leave.wait(within(10))
 
     consumer = recorder(apply=apply)
     with running(instance(consumer), tmp_path) as runner:
         runner.offer(at(1, 1))
-        assert entered.wait(5)
+        assert entered.wait(within(5))
         for revision in range(2, 1000):
             runner.offer(at(revision, revision))
         assert runner.status.phase is Phase.APPLYING
@@ -304,9 +304,9 @@ def test_an_apply_that_never_ends_is_cancelled_at_stop_and_torn_down(tmp_path: P
     runner = Runner(instance(consumer), tmp_path, LOG)
     runner.offer(at(1, 80))
     runner.start()
-    assert entered.wait(5)
+    assert entered.wait(within(5))
     runner.stop()
-    assert asyncio.run(runner.join(10))
+    assert asyncio.run(runner.join(within(10)))
     assert consumer.events == ["setup", "teardown"]
     assert runner.status.phase is Phase.STOPPED
 
@@ -329,9 +329,9 @@ def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
     runner = Runner(instance(consumer), tmp_path, LOG)
     runner.offer(at(1, 80))
     runner.start()
-    assert entered.wait(5)
+    assert entered.wait(within(5))
     runner.stop()
-    assert asyncio.run(runner.join(10))
+    assert asyncio.run(runner.join(within(10)))
     assert consumer.events == ["setup", "torn down"]
 
 
@@ -375,9 +375,9 @@ def test_a_stop_during_the_teardown_after_a_failed_setup_ends_it_without_waiting
 
     runner = Runner(instance(recorder(setup=setup, teardown=teardown)), tmp_path, LOG)
     runner.start()
-    assert entered.wait(5)
+    assert entered.wait(within(5))
     runner.stop()
-    assert asyncio.run(runner.join(10))
+    assert asyncio.run(runner.join(within(10)))
     assert runner.status.phase is Phase.STOPPED
 
 
@@ -403,16 +403,16 @@ def test_a_blocked_thread_is_abandoned_at_the_deadline(tmp_path: Path) -> None:
 
     async def apply(self: Recorder, update: Update) -> None:
         entered.set()
-        leave.wait(60)
+        leave.wait(within(60))
 
     runner = Runner(instance(recorder(apply=apply)), tmp_path, LOG)
     runner.offer(at(1, 80))
     runner.start()
-    assert entered.wait(5)
+    assert entered.wait(within(5))
     runner.stop()
     assert asyncio.run(runner.join(0.2)) is False
     leave.set()
-    assert asyncio.run(runner.join(10))
+    assert asyncio.run(runner.join(within(10)))
 
 
 def test_changes_within_the_quiet_period_are_applied_together(tmp_path: Path) -> None:

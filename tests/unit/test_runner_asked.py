@@ -15,7 +15,7 @@ from discovery import Consumer, DiscoveryError, PluginConfig, Update
 from discovery.isolation import Phase
 from discovery.plugin import Sample
 from discovery.runner import Instance, Runner
-from discovery.testing import backend, eventually_sync, snapshot
+from discovery.testing import backend, eventually_sync, snapshot, within
 
 
 class Quiet(Consumer[PluginConfig]):
@@ -35,7 +35,7 @@ def running(made: type[Quiet], run_dir: Path) -> Iterator[Runner]:
         yield runner
     finally:
         runner.stop()
-        asyncio.run(runner.join(5))
+        asyncio.run(runner.join(within(5)))
 
 
 def samples(runner: Runner, timeout: float = 5) -> tuple[Sample, ...]:
@@ -77,7 +77,7 @@ def test_figures_that_hang_hold_up_one_thread_and_nobody_else(tmp_path: Path) ->
 
     def metrics(_: Quiet) -> Iterable[Sample]:
         calls.append(1)
-        leave.wait(30)
+        leave.wait(within(30))
         return (Sample("open", 3),)
 
     with running(consumer(metrics=metrics), tmp_path) as runner:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from discovery.signals import on_stop
-from discovery.testing import eventually
+from discovery.testing import eventually, within
 
 
 def test_signals_that_come_together_are_one_request_and_a_later_one_is_left_to_the_system() -> None:
@@ -39,7 +39,7 @@ def test_the_tests_run_alike_however_they_are_started() -> None:
     name = f"{Path(__file__).relative_to(tests)}::test_nothing_is_ignored_that_a_test_sends"
     pytest = f"exec {sys.executable} -m pytest -q -p no:cacheprovider {name}"
     command = ["sh", "-c", f"trap '' HUP INT QUIT; {pytest}"]
-    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=within(300), check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -64,4 +64,4 @@ asyncio.run(run())
 os.kill(os.getpid(), signal.SIGINT)
 os.kill(os.getpid(), signal.SIGTERM)
 """
-    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=within(60), check=False).returncode == 0

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from discovery.testing import within
+
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 
@@ -26,7 +28,7 @@ def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping
         env={**os.environ, "CI": ci},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=within(110),
         check=False,
     )
     assert "1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr

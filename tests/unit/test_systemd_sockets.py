@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from discovery.testing import within
+
 LOOK = """
 import json, os, socket
 from discovery.systemd import listen_fds
@@ -44,7 +46,7 @@ def launch(descriptors: list[int], **variables: str | None) -> dict[str, Any]:
         close_fds=False,
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=within(30),
     )
     found: dict[str, Any] = json.loads(ended.stdout)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 _MODULES = Path("/usr/lib/apache2/modules")
 _CONFIG = """\
@@ -77,11 +77,13 @@ class Httpd:
 
     def signal(self, what: str) -> None:
         """`graceful` or `graceful-stop`."""
-        subprocess.run([self._program, "-f", self._config, "-k", what], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            [self._program, "-f", self._config, "-k", what], check=True, capture_output=True, timeout=within(30)
+        )
 
     def begin(self, request: str = "GET /server-status?auto HTTP/1.1") -> socket.socket:
         """A request that waits for its end, an empty line, and keeps a worker busy until then."""
-        connection = self._held.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+        connection = self._held.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=within(10)))
         connection.sendall(f"{request}\r\nHost: x\r\nConnection: close\r\n".encode())
         return connection
 
@@ -101,7 +103,7 @@ class Httpd:
     def wait_ended(self) -> None:
         """Wait until it has ended."""
         assert self._process is not None
-        assert self._process.wait(timeout=30) == 0
+        assert self._process.wait(timeout=within(30)) == 0
 
     def kill(self) -> None:
         """End it at once, with its children."""
@@ -109,7 +111,7 @@ class Httpd:
         if self._process is not None and self._process.poll() is None:
             with suppress(ProcessLookupError):
                 self._process.terminate()
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=within(30))
 
 
 @pytest.fixture

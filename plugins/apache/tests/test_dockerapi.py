@@ -15,7 +15,7 @@ import pytest
 import structlog
 import trustme
 
-from discovery.testing import free_port
+from discovery.testing import free_port, within
 from discovery_apache.dockerapi import DEFAULT_URL, engine_url
 from discovery_apache.engine import Engine, EngineError
 
@@ -39,7 +39,7 @@ def directory() -> Iterator[Path]:
 async def complaint(url: str | None) -> str:
     """What following the engine there raises."""
     views = Engine(url, structlog.get_logger()).follow()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(within(30)):
         with pytest.raises(EngineError) as raised:
             await anext(views)
     return str(raised.value)

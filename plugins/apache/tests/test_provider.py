@@ -13,7 +13,7 @@ import structlog
 from discovery.lookups import RememberedLookups
 from discovery.model import Backend, State
 from discovery.provider_runner import ProviderInstance, ProviderRunner
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 from discovery_apache.config import ApacheConfig
 from discovery_apache.provider import ApacheProvider
 
@@ -46,7 +46,7 @@ class Provided:
     def stop(self) -> None:
         """End it."""
         self.runner.stop()
-        assert asyncio.run(self.runner.join(30))
+        assert asyncio.run(self.runner.join(within(30)))
 
 
 @pytest.fixture

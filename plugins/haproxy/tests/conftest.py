@@ -14,7 +14,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from discovery.embedded import wheel_program
-from discovery.testing import eventually_sync, require_program
+from discovery.testing import eventually_sync, require_program, within
 
 _open = build_opener(ProxyHandler({})).open
 
@@ -37,7 +37,7 @@ def parse(haproxy: Path) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         command: list[str | Path] = [haproxy, "-c", "-f", "/dev/stdin"]
-        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=within(60), check=False)
         said = done.stderr.decode(errors="replace")
         assert done.returncode == 0, f"{said}\n{text}"
         return "\n".join(line for line in said.splitlines() if line.startswith(("[WARNING]", "[ALERT]")))
@@ -101,7 +101,7 @@ def fetch() -> Callable[..., Answer]:
 
     def fetch(url: str, **headers: str) -> Answer:
         try:
-            with _open(Request(url, headers=headers), timeout=10) as reply:
+            with _open(Request(url, headers=headers), timeout=within(10)) as reply:
                 cookie = reply.headers.get("Set-Cookie")
                 return Answer(reply.status, reply.read().decode(), cookie and cookie.partition(";")[0])
         except HTTPError as error:

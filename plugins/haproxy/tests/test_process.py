@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from contextlib import suppress
 
+from discovery.testing import within
 from discovery_haproxy.process import Handle
 
 
@@ -25,7 +26,7 @@ def test_the_wait_for_a_process_ends_in_time_while_its_task_is_cancelled() -> No
         with suppress(asyncio.CancelledError):
             await task
         process.kill()
-        assert await handle.wait(30)
+        assert await handle.wait(within(30))
         handle.close()
 
     with subprocess.Popen(["sleep", "600"]) as process:

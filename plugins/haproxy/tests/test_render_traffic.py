@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from discovery.model import Backend, Snapshot, State
-from discovery.testing import backend, eventually_sync, free_port
+from discovery.testing import backend, eventually_sync, free_port, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.render import Runtime, render
 
@@ -153,28 +153,28 @@ def test_a_proxy_header_is_believed_from_its_networks_alone(
         "other": {"bind": f"127.0.0.1:{port}"},
     }
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
+        server.settimeout(within(20))
         run(text({"services": services}, [backend(port=server.getsockname()[1])]), url)
         request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
-        with socket.create_connection(("127.0.0.1", proxied), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", proxied), timeout=within(20)) as sock:
             sock.sendall(header + request)
             if mode == "http" and client == "127.0.0.1":
                 assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
                 return
             accepted, _ = server.accept()
             with accepted, accepted.makefile("rb") as lines:
-                accepted.settimeout(20)
+                accepted.settimeout(within(20))
                 assert lines.readline().startswith(f"PROXY TCP4 {client} ".encode())
                 assert lines.readline() == (header if client == "127.0.0.1" else request.splitlines(True)[0])
                 accepted.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")  # or HAProxy would ask again
                 assert sock.recv(100)
         # The other address of the same frontend expects none.
-        with socket.create_connection(("127.0.0.1", plain), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", plain), timeout=within(20)) as sock:
             sock.sendall(request)
             accepted, _ = server.accept()
             with accepted, accepted.makefile("rb") as lines:
-                accepted.settimeout(20)
+                accepted.settimeout(within(20))
                 assert lines.readline().startswith(b"PROXY TCP4 127.0.0.1 ")
                 assert lines.readline() == request.splitlines(True)[0]
 
@@ -191,7 +191,7 @@ def test_a_tcp_service_passes_bytes_and_without_backends_closes(
     run(text({"services": services}, [backend("full", port=origin("bytes").port)]), url)
     assert fetch(url).status == 503
     assert fetch(f"http://127.0.0.1:{full}/").body == "bytes"
-    with socket.create_connection(("127.0.0.1", empty), timeout=5) as client, suppress(ConnectionResetError):
+    with socket.create_connection(("127.0.0.1", empty), timeout=within(5)) as client, suppress(ConnectionResetError):
         assert client.recv(1) == b""  # a reset would be a close as well
 
 

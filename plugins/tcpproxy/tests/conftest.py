@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 from discovery_tcpproxy import wire
 
 SETTINGS: dict[str, Any] = {
@@ -61,12 +61,12 @@ class Worker:
             ]
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         stack.callback(self._end)
-        self.channel.settimeout(20)
+        self.channel.settimeout(within(20))
 
     def _end(self) -> None:
         self.channel.close()
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(within(20))
 
     def ask(self, do: str, *descriptors: int, **message: Any) -> dict[str, Any]:
         """Send a command; the answer."""
@@ -107,7 +107,7 @@ class Worker:
     def connect(self) -> socket.socket:
         """A client."""
         sock = self._stack.enter_context(socket.socket(self.family))
-        sock.settimeout(20)
+        sock.settimeout(within(20))
         sock.connect(self.address)
         return sock
 
@@ -162,7 +162,7 @@ def worker(start_worker: Callable[..., Worker]) -> Worker:
 def backend(stack: ExitStack) -> socket.socket:
     """A listening socket."""
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
-    listener.settimeout(20)
+    listener.settimeout(within(20))
     return listener
 
 
@@ -173,7 +173,7 @@ def meet(worker: Worker, backend: socket.socket, stack: ExitStack) -> Callable[[
     def meet() -> tuple[socket.socket, socket.socket]:
         client = worker.connect()
         server = stack.enter_context(backend.accept()[0])
-        server.settimeout(20)
+        server.settimeout(within(20))
         server.sendall(b"+")  # one that resets before it is known to have come would count as one that refuses
         assert client.recv(1) == b"+"
         return client, server

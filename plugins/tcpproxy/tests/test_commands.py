@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from discovery.cli import main
-from discovery.testing import free_port
+from discovery.testing import free_port, within
 from discovery_tcpproxy.commands import _instance
 from discovery_tcpproxy.live import duration, size
 
@@ -38,7 +38,7 @@ def answering(*answers: bytes) -> Iterator[int]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
-        thread.join(30)
+        thread.join(within(30))
         assert not thread.is_alive()
 
 

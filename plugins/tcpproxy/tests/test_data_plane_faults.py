@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 from discovery_tcpproxy.worker.options import is_itself
 
 Meet = Callable[[], tuple[socket.socket, socket.socket]]
@@ -35,7 +35,7 @@ def test_what_follows_descriptors_on_a_unix_socket_is_read(
         client.sendall(b"PROXY UNKNOWN\r\n")
     server = backend.accept()[0]
     with server:
-        server.settimeout(5)
+        server.settimeout(within(5))
         worker.process.send_signal(signal.SIGSTOP)  # so that one event tells of all of it
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))]
         for _ in range(3):
@@ -64,7 +64,7 @@ def test_connections_have_all_their_time_after_the_last_leaving_of_a_backend_tha
     worker.serve(backend)
     left = time.monotonic()
     worker.serve()
-    client.settimeout(20)
+    client.settimeout(within(20))
     with pytest.raises(ConnectionResetError):
         client.recv(1)
     assert time.monotonic() - left >= 1.0
@@ -74,7 +74,7 @@ def test_connections_have_all_their_time_after_the_last_leaving_of_a_backend_tha
 def mute(stack: Any) -> socket.socket:
     """A listening socket whose queue is full, so that it does not answer; a place in it can be made."""
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-    listener.settimeout(20)
+    listener.settimeout(within(20))
     for _ in range(3):
         filler = stack.enter_context(socket.socket())
         filler.setblocking(False)
@@ -139,7 +139,7 @@ def test_sigterm_is_the_control_planes_business(worker: Any, backend: socket.soc
     server.close()
     assert client.recv(1) == b""
     client.close()
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(within(20)) == 0
 
 
 @pytest.mark.parametrize("host", ["fe80::1%nowhere", "fe80::1"])

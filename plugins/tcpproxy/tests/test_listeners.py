@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import free_port
+from discovery.testing import free_port, within
 from discovery_tcpproxy.listeners import (
     BACKLOG,
     CannotListenError,
@@ -48,7 +48,7 @@ def connects(bind: str) -> bool:
     kind = socket.AF_UNIX if bind.startswith("unix:") else socket.AF_INET6 if bind.startswith("[") else socket.AF_INET
     host, _, port = bind.rpartition(":")
     with socket.socket(kind) as client:
-        client.settimeout(5)
+        client.settimeout(within(5))
         try:
             client.connect(bind.removeprefix("unix:") if kind == socket.AF_UNIX else (host.strip("[]"), int(port)))
         except OSError:

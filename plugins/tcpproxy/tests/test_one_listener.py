@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from discovery.testing import within
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import settings
 from discovery_tcpproxy.worker.backends import LAST_RESORT_DELAY
@@ -95,7 +96,7 @@ def test_a_probe_whose_client_leaves_passes_to_one_who_is_held(silent: tuple[str
 def test_both_ends_that_a_proxy_in_front_tells_are_passed_on(version: str) -> None:
     ends = ("192.0.2.1", 4000), ("2001:db8::1", 443)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
+        server.settimeout(within(10))
         alone = Alone(server.getsockname(), accept_proxy=["127.0.0.1"], accept_proxy_timeout=10.0, send_proxy=version)
         client, connection = alone.arrive()
         with client:
@@ -103,7 +104,7 @@ def test_both_ends_that_a_proxy_in_front_tells_are_passed_on(version: str) -> No
             alone.run(lambda: connection.client.received == 5)
             accepted, _ = server.accept()
             with accepted:
-                accepted.settimeout(10)
+                accepted.settimeout(within(10))
                 expected = write(version, *ends) + b"hello"
                 assert accepted.recv(len(expected), socket.MSG_WAITALL) == expected
             connection.abort()

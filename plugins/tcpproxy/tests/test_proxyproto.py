@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 from discovery_tcpproxy.worker.access import plain
 from discovery_tcpproxy.worker.proxyproto import (
     MAX_V1,
@@ -258,7 +258,7 @@ class Haproxy:
         self.targets: dict[str, socket.socket] = {}
         for version in VERSIONS:
             self.targets[version] = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            self.targets[version].settimeout(20)
+            self.targets[version].settimeout(within(20))
             self.forwarding[version, "127.0.0.1"] = free_port()
             self.forwarding[version, "::1"] = free_port()
             self.forwarding[version, "unix"] = str(directory / f"{version}.sock")
@@ -297,12 +297,12 @@ def test_what_haproxy_sends_is_understood(haproxy: Haproxy, version: str, host: 
         if host == "unix"
         else socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as client
     ):
-        client.settimeout(20)
+        client.settimeout(within(20))
         client.connect(where if host == "unix" else (host, where))
         client.sendall(b"hello")
         accepted, _ = haproxy.targets[version].accept()
         with accepted:
-            accepted.settimeout(20)
+            accepted.settimeout(within(20))
             data = b""
             while (header := parse(data)) is None or len(data) < header.size + 5:
                 more = accepted.recv(1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync, require_program
+from discovery.testing import eventually_sync, require_program, within
 
 SECONDS = 1.0
 """The option, here."""
@@ -107,7 +107,7 @@ def fill(sock: socket.socket) -> int:
         try:
             sent += sock.send(bytes(1 << 16))
         except BlockingIOError:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(within(PATIENCE))
             return sent
 
 
@@ -124,14 +124,14 @@ def pair(
         )
     with wire.at(server_at):
         listener = stack.enter_context(socket.create_server((host, 0)))
-    listener.settimeout(PATIENCE)
+    listener.settimeout(within(PATIENCE))
     record = {"id": "b", "host": host, "port": listener.getsockname()[1], "weight": 1, "draining": False}
     assert worker.ask("backends", services={"web": [record]}).keys() == {"re"}
     with wire.at(client_at):
         client = worker.connect()
     server = stack.enter_context(listener.accept()[0])
     for sock in (client, server):
-        sock.settimeout(PATIENCE)
+        sock.settimeout(within(PATIENCE))
     server.sendall(b"+")
     assert client.recv(1) == b"+"
     return (worker, client, server) if dying == "client" else (worker, server, client)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 Meet = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -105,7 +105,7 @@ def test_an_end_right_after_a_full_buffer_is_seen(meet: Meet, size: int) -> None
     sender = threading.Thread(target=lambda: (client.sendall(bytes(size)), client.shutdown(socket.SHUT_WR)))
     sender.start()
     assert len(everything(server)) == size
-    sender.join(20)
+    sender.join(within(20))
 
 
 def test_a_backend_that_speaks_and_resets_at_once_is_heard(worker: Any, backend: socket.socket) -> None:
@@ -123,7 +123,7 @@ def test_a_backend_that_speaks_and_resets_at_once_is_heard(worker: Any, backend:
     for _ in range(50):
         with suppress(ConnectionResetError), worker.connect() as client:
             assert client.recv(100) in (b"busy", b"")
-    speaker.join(20)
+    speaker.join(within(20))
     assert worker.report()["connect_failures"] == 0
 
 
@@ -146,7 +146,7 @@ def test_a_busy_connection_does_not_starve_others(meet: Meet) -> None:
         assert server.recv(10) == b"ping"
     done.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(within(20))
 
 
 def test_no_descriptor_is_left_in_any_path(

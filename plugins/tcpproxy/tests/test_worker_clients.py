@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.worker import kernel, proxyproto
 
@@ -21,7 +21,7 @@ Meet = Callable[[], tuple[socket.socket, socket.socket]]
 def silent(stack: ExitStack) -> socket.socket:
     """A backend whose queue is full, so that the kernel drops what else arrives; it has accepted nobody yet."""
     server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-    server.settimeout(20)
+    server.settimeout(within(20))
     stack.enter_context(socket.create_connection(server.getsockname()))
     return server
 
@@ -152,7 +152,7 @@ def test_a_half_close_while_the_backend_is_connected_to_is_carried(worker: Any, 
     eventually_sync(lambda: worker.ask("report", connections=True)["connections"][0]["state"] == "connecting")
     slow.accept()[0].close()  # the connection that filled the queue
     with slow.accept()[0] as server:
-        server.settimeout(20)
+        server.settimeout(within(20))
         assert b"".join(iter(lambda: server.recv(100), b"")) == b"question"
         server.sendall(b"answer")
     assert b"".join(iter(lambda: client.recv(100), b"")) == b"answer"
@@ -189,7 +189,7 @@ def test_a_backend_that_recovers_is_used_by_those_who_are_held(worker: Any) -> N
     client = worker.connect()
     eventually_sync(lambda: worker.report()["connect_failures"] >= 2)
     with socket.create_server(("127.0.0.1", port)) as backend:
-        backend.settimeout(20)
+        backend.settimeout(within(20))
         with backend.accept()[0] as server:
             server.sendall(b"back")
         assert client.recv(10) == b"back"
@@ -273,7 +273,7 @@ def test_a_forged_header_is_not_believed(worker: Any, backend: socket.socket, ve
     client = worker.connect()
     client.sendall(forged)
     with backend.accept()[0] as server:
-        server.settimeout(20)
+        server.settimeout(within(20))
         assert server.recv(1000) == forged
         assert is_refused(worker)  # whatever header it would send
         told = worker.ask("report", connections=True)["connections"]
@@ -298,7 +298,7 @@ def test_a_header_counts_where_its_sender_may_send_it(worker: Any, backend: sock
     for _ in clients:
         server = backend.accept()[0]
         with server:
-            server.settimeout(20)
+            server.settimeout(within(20))
             assert server.recv(10) == b"hello"
             assert is_reset(come("198.51.100.1"))
     worker.configure(accept_proxy=[])
@@ -372,7 +372,7 @@ def test_a_stop_lets_connections_finish(meet: Meet, worker: Any, backend: socket
     assert server.recv(2) == b"on"
     client.close()
     server.close()
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(within(20)) == 0
 
 
 def test_a_stop_closes_idle_connections_in_order_and_lets_busy_ones_finish(
@@ -402,7 +402,7 @@ def test_a_stop_closes_idle_connections_in_order_and_lets_busy_ones_finish(
         assert got == sent
         for sock in busy:
             sock.close()
-    assert worker.process.wait(60) == 0
+    assert worker.process.wait(within(60)) == 0
 
 
 def test_a_stop_waits_longer_for_an_answer_than_for_a_question(
@@ -420,7 +420,7 @@ def test_a_stop_waits_longer_for_an_answer_than_for_a_question(
     answering.sendall(b"answer")
     assert asking.recv(6) == b"answer"
     assert asking.recv(1) == b""
-    assert worker.process.wait(60) == 0
+    assert worker.process.wait(within(60)) == 0
 
 
 def test_a_stop_lets_nobody_wait_for_a_backend(worker: Any) -> None:
@@ -431,7 +431,7 @@ def test_a_stop_lets_nobody_wait_for_a_backend(worker: Any) -> None:
     eventually_sync(lambda: worker.report()["holding"] == 1)
     wire.send(worker.channel, {"do": "stop", "grace": 120.0, "end_idle": True})
     assert is_reset(client)
-    assert worker.process.wait(60) == 0
+    assert worker.process.wait(within(60)) == 0
 
 
 def test_a_stop_has_an_end(meet: Meet, worker: Any, backend: socket.socket) -> None:
@@ -441,7 +441,7 @@ def test_a_stop_has_an_end(meet: Meet, worker: Any, backend: socket.socket) -> N
     worker.ask("stop", grace=0.1)
     assert is_reset(client)
     assert is_reset(server)
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(within(20)) == 0
 
 
 def test_without_a_control_plane_nothing_is_accepted_and_what_is_open_goes_on(
@@ -461,7 +461,7 @@ def test_without_a_control_plane_nothing_is_accepted_and_what_is_open_goes_on(
     assert server.recv(2) == b"on"
     client.close()
     server.close()
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(within(20)) == 0
 
 
 def test_signals_of_the_terminal_are_not_its_business(meet: Meet, worker: Any, backend: socket.socket) -> None:

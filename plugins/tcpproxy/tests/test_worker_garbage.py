@@ -5,7 +5,7 @@ import socket
 import threading
 from typing import Any
 
-from discovery.testing import free_port
+from discovery.testing import free_port, within
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.worker.control import serve
 from discovery_tcpproxy.worker.stream import Connection
@@ -36,7 +36,7 @@ def test_nothing_is_left_for_the_garbage_collector(
     ports = backend.getsockname()[1], free_port()
     ask(do="backends", services={"web": [{"id": str(port), "port": port, **common} for port in ports]})
     for number in range(60):
-        with socket.create_connection(address, timeout=20) as client, backend.accept()[0] as server:
+        with socket.create_connection(address, timeout=within(20)) as client, backend.accept()[0] as server:
             server.sendall(b"+")
             assert client.recv(1) == b"+"
             one, other = (client, server) if number % 2 else (server, client)
@@ -46,7 +46,7 @@ def test_nothing_is_left_for_the_garbage_collector(
                 one.shutdown(socket.SHUT_WR)
                 assert other.recv(1) == b""
     ask(do="stop", grace=20.0)
-    serving.join(20)
+    serving.join(within(20))
     assert not serving.is_alive()
     # The last of them variables may still name.
     assert len([each for each in gc.get_objects() if isinstance(each, Connection)]) < 5

@@ -7,7 +7,7 @@ import signal
 import pytest
 from proxying import Client, address, driving, on_a_loop, origins, reached
 
-from discovery.testing import eventually
+from discovery.testing import eventually, within
 
 
 @pytest.mark.parametrize("late", [0.0, 0.1])
@@ -22,7 +22,7 @@ async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: py
         monkeypatch.setattr("discovery_tcpproxy.workers._LATE", late)
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(within(20)):
                 for each in (b, a, b):
                     await driven.apply(each.backend())
                     assert other._targets["web"][0].id == each.name
@@ -44,7 +44,7 @@ async def test_a_hanging_worker_too_many_holds_nobody_up(monkeypatch: pytest.Mon
         _, hanging = driven.consumer._workers.alive
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(within(20)):
                 await driven.reconfigure(listen={"web": web}, workers=1)
         finally:
             os.kill(hanging.pid, signal.SIGCONT)

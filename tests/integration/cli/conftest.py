@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import require_program
+from discovery.testing import require_program, within
 
 END = "(end of output)"
 
@@ -50,7 +50,7 @@ class Command:
     def line(self, timeout: float = 40) -> str:
         """The next line of stdout."""
         try:
-            return self._lines.get(timeout=timeout)
+            return self._lines.get(timeout=within(timeout))
         except queue.Empty:
             raise AssertionError(f"no further line in {timeout:g} s; stderr: {self.stderr}") from None
 
@@ -62,7 +62,7 @@ class Command:
         return self.end()
 
     def end(self, timeout: float = 40) -> int:
-        return self.process.wait(timeout)
+        return self.process.wait(within(timeout))
 
 
 Start = Callable[..., Command]

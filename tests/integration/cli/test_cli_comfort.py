@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from discovery.cli import main
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 from .conftest import Command, Start, World
 
@@ -61,7 +61,7 @@ def on_a_terminal(columns: int, *arguments: str, **variables: str) -> str:
             break
         printed += read
     os.close(master)
-    assert process.wait(100) == 0
+    assert process.wait(within(100)) == 0
     return printed.decode().replace("\r\n", "\n")
 
 

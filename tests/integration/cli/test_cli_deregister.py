@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from discovery.testing import within
+
 from .conftest import Start, World
 
 
@@ -18,7 +20,7 @@ def deregister(start: Start, world: World, *arguments: str) -> tuple[int, str]:
 
 def ids(world: World) -> list[str]:
     listing = [sys.executable, "-m", "discovery", "services", "--json", "--registry", world.url]
-    told = json.loads(subprocess.run(listing, check=True, capture_output=True, timeout=100).stdout)
+    told = json.loads(subprocess.run(listing, check=True, capture_output=True, timeout=within(100)).stdout)
     return [each["id"] for each in told["services"].get("web", [])] + [each["key"] for each in told["rejected"]]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from discovery.cli import main
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 from .conftest import Start, World
 
@@ -48,7 +48,7 @@ def test_closed_streams_do_not_matter_and_nothing_else_gets_their_numbers(file_w
         assert streams == {Path("/dev/null")}
     finally:
         register.terminate()
-        assert register.wait(15) == 0
+        assert register.wait(within(15)) == 0
 
 
 def test_what_an_encoding_cannot_express_is_escaped_and_json_stays_json(file_world: World) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 from .conftest import END, Start
 
@@ -50,7 +50,7 @@ def run(environment: dict[str, str]) -> Run:
     def run(*arguments: str, under: tuple[str, ...] = (), **variables: str) -> Ran:
         command = [*under, *DISCOVERY, *arguments]
         return subprocess.run(
-            command, check=False, capture_output=True, text=True, env=environment | variables, timeout=100
+            command, check=False, capture_output=True, text=True, env=environment | variables, timeout=within(100)
         )
 
     return run

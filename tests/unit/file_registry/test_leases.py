@@ -15,7 +15,7 @@ from discovery.errors import OwnedByAnotherError
 from discovery.registry.file import FileRegistry, tree
 from discovery.registry.file.directory import held
 from discovery.registry.file.tree import Tree
-from discovery.testing import Follower, backend, eventually, eventually_sync
+from discovery.testing import Follower, backend, eventually, eventually_sync, within
 
 from .conftest import follow, scan, write
 
@@ -44,7 +44,7 @@ class TestExpiry:
             reader = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", AHEAD, str(tmp_path), stdout=asyncio.subprocess.PIPE
             )
-            told, _ = await asyncio.wait_for(reader.communicate(), 60)
+            told, _ = await asyncio.wait_for(reader.communicate(), within(60))
             assert told.decode().splitlines() == ["['web/b1']"] * 3
             assert (tmp_path / "web/b1").exists()
             assert not owner._lost.done()
@@ -168,7 +168,7 @@ class TestProcesses:
                 owner.send_signal(signal.SIGSTOP)
                 await watch.lists()
                 owner.send_signal(signal.SIGCONT)
-                told, _ = await asyncio.to_thread(owner.communicate, timeout=10)
+                told, _ = await asyncio.to_thread(owner.communicate, timeout=within(10))
                 assert "the lease of host-1 expired" in told
             finally:
                 owner.kill()

@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 
 from discovery.model import Backend, Snapshot, diff
 from discovery.plugin import Context, Update
-from discovery.testing import backend, eventually_sync, free_port, require_program
+from discovery.testing import backend, eventually_sync, free_port, require_program, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.control import Control, Processes
@@ -167,7 +167,7 @@ class Load:
     def stop(self) -> tuple[int, int]:
         """How many requests were answered, and how many failed."""
         self._process.send_signal(signal.SIGINT)
-        report, _ = self._process.communicate(timeout=20)
+        report, _ = self._process.communicate(timeout=within(20))
         requests = re.search(r"(\d+) requests in", report)
         assert requests is not None, report
         errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)

@@ -16,7 +16,7 @@ import trustme
 from discovery.embedded import wheel_program
 from discovery.errors import ApplyError
 from discovery.model import Backend, State
-from discovery.testing import backend, eventually, free_port, require_program
+from discovery.testing import backend, eventually, free_port, require_program, within
 from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.digests import Digests
 from discovery_haproxy.process import masters
@@ -271,7 +271,7 @@ def test_one_that_dies_while_it_loads_is_started_again_with_what_it_served(
                 await asyncio.sleep(0.001)
             os.kill(master, signal.SIGKILL)
             with pytest.raises(ApplyError, match="HAProxy ended while it loaded"):
-                await asyncio.wait_for(applying, 30)
+                await asyncio.wait_for(applying, within(30))
             assert config.read_text() == served
             await serves(fetch, bind, origins[0])
             await driven.apply(origins[1])
@@ -324,7 +324,7 @@ def test_a_wrong_template_is_reported_and_the_old_configuration_serves(
         async with driving(services={"web": {"bind": bind}}, template=template) as driven:
             await driven.apply(origins[0])
             template.write_text(text)
-            await asyncio.wait_for(driven.asked.wait(), 10)
+            await asyncio.wait_for(driven.asked.wait(), within(10))
             with pytest.raises(ApplyError, match=reason) as failure:
                 await driven.apply(origins[1])
             assert "\n" not in str(failure.value)
@@ -348,7 +348,7 @@ def test_another_certificate_is_loaded(driving: Drive, origins: Origins, bind: s
             await driven.apply(origins[0])
             before = await driven.processes()
             issue()
-            await asyncio.wait_for(driven.asked.wait(), 10)
+            await asyncio.wait_for(driven.asked.wait(), within(10))
             await driven.again()
             after = await driven.processes()
             assert after.reloads == before.reloads + 1

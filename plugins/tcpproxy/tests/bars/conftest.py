@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from daemons import start_daemon, tmp_path
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import settings
@@ -58,7 +58,7 @@ class Plane:
         with theirs:
             command = [sys.executable, "-m", "discovery_tcpproxy.worker", str(theirs.fileno())]
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        self._channel.settimeout(20)
+        self._channel.settimeout(within(20))
         config = TcpProxyConfig.model_validate({"listen": {"web": self._listen}})
         with socket.create_server(("127.0.0.1", self.port), backlog=4096) as listener:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,7 +87,7 @@ class Plane:
 
     def connect(self) -> socket.socket:
         """A client."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=within(60))
 
     def limit(self, more: int | None = None) -> None:
         """Let the worker have so many descriptors beyond those that it has; None: as many as the machine allows."""
@@ -150,7 +150,7 @@ class Origin:
         self._process.wait()
 
     def _listens(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=within(5)):
             return True
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -40,7 +40,7 @@ class Whimsical:
             except OSError:
                 return
             with suppress(OSError), sock:
-                sock.settimeout(20)
+                sock.settimeout(within(20))
                 while data := sock.recv(1000):
                     if data.startswith(b"reset"):
                         reset(sock)
@@ -53,7 +53,7 @@ class Whimsical:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(within(30))
 
 
 def visit(plane: Any, kind: int) -> None:

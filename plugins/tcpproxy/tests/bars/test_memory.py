@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 IDLE = 5_000
 MANY = 10_000
@@ -52,12 +52,12 @@ def test_10_000_idle_connections_are_carried(
     address = ("127.0.0.1", port)
 
     def connects() -> bool:
-        with socket.create_connection(address, timeout=20) as sock:
+        with socket.create_connection(address, timeout=within(20)) as sock:
             return sock.recv(1) == b"a"
 
     eventually_sync(connects, "it to carry", timeout=20)
     with ExitStack() as stack:
-        socks = list(connected(lambda: socket.create_connection(address, timeout=60), MANY, stack))
+        socks = list(connected(lambda: socket.create_connection(address, timeout=within(60)), MANY, stack))
         for number, sock in enumerate(socks):
             sock.sendall(b"%d" % number)
         for number, sock in enumerate(socks):
@@ -100,7 +100,7 @@ def test_slow_readers_are_waited_for_in_bounded_memory(planes: Callable[..., Any
                 count += len(data)
             assert count == flood
         for thread in threads:
-            thread.join(30)
+            thread.join(within(30))
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -117,5 +117,5 @@ def test_who_is_not_read_is_not_read_from(planes: Callable[..., Any], direction:
         with pytest.raises(TimeoutError):
             sender.sendall(bytes(256 * MIB))
         receiver.sendall(b"the other way")
-        sender.settimeout(30)
+        sender.settimeout(within(30))
         assert sender.recv(100) == b"the other way"

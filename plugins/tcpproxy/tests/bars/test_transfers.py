@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from discovery.testing import within
+
 MIB = 1 << 20
 TRANSFERS = 24
 RESETS = 8
@@ -27,7 +29,7 @@ class Pairs:
     def __init__(self, plane: Any) -> None:
         self.plane = plane
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(30)
+        self._listener.settimeout(within(30))
         self._one_by_one = threading.Lock()
         plane.serve(self._listener.getsockname()[1])
 
@@ -35,7 +37,7 @@ class Pairs:
         with self._one_by_one:
             client = self.plane.connect()
             server, _ = self._listener.accept()
-        server.settimeout(60)
+        server.settimeout(within(60))
         return client, server
 
     def close(self) -> None:
@@ -66,7 +68,7 @@ class Plan:
         block = memoryview(chance.randbytes(MIB + chance.randrange(4096)))
         checksum, left = hashlib.sha256(), self.size
         if self.waits:
-            assert other_ended.wait(60)
+            assert other_ended.wait(within(60))
         while left:
             start = chance.randrange(len(block))
             piece = block[start : start + min(left, chance.choice((1, 100, 1460, 65_536, 262_144, 262_145, MIB)))]
@@ -134,7 +136,7 @@ def disturb(pairs: Pairs, plan: Plan, from_client: bool) -> None:
         ours.sendall(data)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         ours.close()
-        reader.join(60)
+        reader.join(within(60))
         assert not reader.is_alive(), "the reset was not passed on"
     assert data.startswith(got)
 
@@ -189,7 +191,7 @@ def test_whatever_is_sent_in_whatever_order_arrives(
 
     def send(sock: socket.socket, pieces: list[bytes], after: threading.Event | None) -> None:
         if after is not None:
-            assert after.wait(30)
+            assert after.wait(within(30))
         for piece in pieces:
             sock.sendall(piece)
         sock.shutdown(socket.SHUT_WR)

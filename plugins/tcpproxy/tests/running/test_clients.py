@@ -15,7 +15,7 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, web
 from ambassadors import TIMEOUT, Directory, StartCommand, connect
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
 PATIENCE = 60.0
@@ -65,7 +65,7 @@ Ambassador = Callable[..., int]
 
 def run(*command: str | Path, input: bytes = b"") -> bytes:  # noqa: A002 - as subprocess has it
     """What a client says that is to succeed."""
-    ran = subprocess.run(command, input=input, capture_output=True, timeout=PATIENCE, check=False)
+    ran = subprocess.run(command, input=input, capture_output=True, timeout=within(PATIENCE), check=False)
     assert ran.returncode == 0, f"{command}: {ran.returncode}\n{ran.stdout!r}\n{ran.stderr!r}"
     return ran.stdout
 
@@ -117,7 +117,7 @@ def test_redis_tells_subscribers_and_who_waits(redis: int, ambassador: Ambassado
             assert [subscriber.stdout.readline() for _ in range(3)] == [b"message\n", b"news\n", b"hello\n"]
             eventually_sync(lambda: b"blocked_clients:1" in run(*client, "info", "clients"), "who waits", TIMEOUT)
             run(*client, "rpush", "list", "it")
-            assert waiting.communicate(timeout=TIMEOUT)[0] == b"list\nit\n"
+            assert waiting.communicate(timeout=within(TIMEOUT))[0] == b"list\nit\n"
         finally:
             subscriber.kill()
             waiting.kill()
@@ -168,7 +168,7 @@ def test_redis_clients_that_reconnect_notice_no_upgrade(
             for _ in range(4):
                 before = start_command.started[-1]
                 start_command("ambassador", "service", str(port), "--replace", "--registry", directory.url)
-                assert before.process.wait(TIMEOUT) == 0
+                assert before.process.wait(within(TIMEOUT)) == 0
                 go_on()
             assert clients.poll() is None, (short_path / "benchmark").read_text()  # it ends at the first error
         finally:
@@ -237,7 +237,7 @@ def test_an_ssh_session_goes_on_whatever_becomes_of_its_backend_in_the_registry(
             says("and here")
             session.stdin.write(b"bye\n")
             session.stdin.flush()
-            assert session.wait(TIMEOUT) == 7
+            assert session.wait(within(TIMEOUT)) == 7
         finally:
             session.kill()
 
@@ -308,7 +308,7 @@ def test_nc_is_told_the_end_and_goes_on_sending(start_command: StartCommand, dir
             client.sendall(sent)
             client.shutdown(socket.SHUT_WR)
             assert listener.stdout.read() == sent
-            assert listener.wait(TIMEOUT) == 0
+            assert listener.wait(within(TIMEOUT)) == 0
         finally:
             listener.kill()
 
@@ -413,9 +413,9 @@ def test_http_is_upgraded_to_a_websocket(ambassador: Ambassador) -> None:
                 for size in (0, 1, 125, 126, 65536, 3 << 20):
                     data = os.urandom(size)
                     await end.send_bytes(data)
-                    assert await end.receive_bytes(timeout=TIMEOUT) == data
+                    assert await end.receive_bytes(timeout=within(TIMEOUT)) == data
                     await end.send_str("and a word")
-                    assert await end.receive_str(timeout=TIMEOUT) == "and a word"
+                    assert await end.receive_str(timeout=within(TIMEOUT)) == "and a word"
                 await end.close()
                 assert end.close_code == 1000
         finally:
