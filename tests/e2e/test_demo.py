@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from sampling import sampled
 
 from discovery.cli import main
 from discovery.errors import ConfigError
@@ -106,7 +107,7 @@ def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path)
         assert running.end() == (0, "")
 
 
-@pytest.mark.parametrize("moment", ["1. ", "register web", "4. "])
+@pytest.mark.parametrize("moment", sampled(["1. ", "register web", "4. "]))
 def test_interrupted_at_any_moment_it_leaves_nothing(directory: Path, moment: str) -> None:
     with demo(directory) as running:
         running.read_until(lambda line: moment in line)

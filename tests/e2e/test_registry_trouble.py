@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import trustme
-from etcd_versions import etcd_program
+from etcd_versions import VERSIONS, etcd_program
 from histories import RegistryHistory
 from listed import COPIES, Found, listed
+from sampling import sampled
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.errors import DiscoveryError
@@ -94,6 +95,7 @@ def start_site(
     return start
 
 
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 def test_out_of_space(etcd_program: Path, start_site: Callable[..., Site], stack: ExitStack) -> None:
     """Point 32. Renewals go on, the alarm is in health, and what is refused is registered once there is space."""
     etcd = stack.enter_context(EmbeddedEtcd("--quota-backend-bytes", "2000000", program=etcd_program))
@@ -137,7 +139,7 @@ def guarded(etcd_program: Path, stack: ExitStack) -> EmbeddedEtcd:
     return etcd
 
 
-RENEWS_WITHOUT_PERMISSION = pytest.mark.parametrize("etcd_program", ["3.5", "3.4"], indirect=True)
+RENEWS_WITHOUT_PERMISSION = pytest.mark.parametrize("etcd_program", sampled(["3.5", "3.4"]), indirect=True)
 
 
 @RENEWS_WITHOUT_PERMISSION
@@ -191,6 +193,7 @@ def test_every_permission_revoked(guarded: EmbeddedEtcd, start_site: Callable[..
     assert [change.key for change in history.changes if change.value is None] == []
 
 
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 def test_a_password_is_rotated(
     guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def clients(port: int, count: int = 4) -> Iterator[tuple[list[int], list[OSError
                 answers.append(ask(port))
             except OSError as error:
                 failures.append(error)
+            stop.wait(0.005)  # leaves the processors to the daemons
 
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:

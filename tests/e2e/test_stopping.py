@@ -3,18 +3,21 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from daemons import processes
 
 from discovery.testing import eventually_sync, free_port, require_program
 
 MOMENTS = 8
 """The first is before there is a HAProxy, the last in its seventh reload."""
+FEW = (0, 3, 6)
+"""The first, one at which it is killed, and a late one."""
 
 
 @contextmanager
@@ -56,8 +59,9 @@ def changes(path: Path) -> Callable[[], int]:
     return count
 
 
+@pytest.mark.parametrize("moments", [FEW, pytest.param(range(MOMENTS), marks=pytest.mark.exhaustive)])
 def test_it_leaves_no_haproxy_whenever_it_is_stopped_or_killed_and_replaced(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Any, file_registry: Any, moments: Iterable[int]
 ) -> None:
     require_program("haproxy")
     url, write = file_registry
@@ -85,4 +89,4 @@ def test_it_leaves_no_haproxy_whenever_it_is_stopped_or_killed_and_replaced(
         assert processes(run_dir) == {}
 
     with changing(write), ThreadPoolExecutor(3) as pool:
-        list(pool.map(check, range(MOMENTS)))
+        list(pool.map(check, moments))

@@ -36,6 +36,10 @@ def figure(daemon: Daemon, name: str, labels: str = "") -> float:
     return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
+PAUSE = 0.005
+"""Seconds between a client's connections, which leave the processors to what is tested."""
+
+
 class Load:
     """Clients that connect, say something and hang up, again and again; what failed, and why. None tries twice."""
 
@@ -77,3 +81,4 @@ class Load:
                 self.done += 1
             except OSError as error:
                 self.failed.append(repr(error))
+            self._end.wait(PAUSE)

@@ -12,11 +12,22 @@ from discovery.testing import within
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 
-@pytest.mark.parametrize(("ci", "status"), [("", 0), ("1", 1)])
-@pytest.mark.parametrize("workers", ["0", "1"])
+MODULE = "import pytest\npytest.importorskip('no_such_module')\n"
+TEST = "import pytest\ndef test_it(): pytest.skip()\n"
+
+
 @pytest.mark.parametrize(
-    "skipping",
-    ["import pytest\npytest.importorskip('no_such_module')\n", "import pytest\ndef test_it(): pytest.skip()\n"],
+    ("ci", "status", "workers", "skipping"),
+    [
+        ("1", 1, "0", MODULE),
+        ("1", 1, "1", TEST),
+        ("", 0, "1", MODULE),
+        pytest.param("", 0, "0", TEST, marks=pytest.mark.exhaustive),
+        pytest.param("1", 1, "0", TEST, marks=pytest.mark.exhaustive),
+        pytest.param("1", 1, "1", MODULE, marks=pytest.mark.exhaustive),
+        pytest.param("", 0, "0", MODULE, marks=pytest.mark.exhaustive),
+        pytest.param("", 0, "1", TEST, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping: str, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text())

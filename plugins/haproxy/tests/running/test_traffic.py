@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sampling import sampled
 
 from discovery.embedded import wheel_program
 from discovery.model import Backend
@@ -42,11 +43,15 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+ONE_VERSION = pytest.mark.parametrize("haproxy", sampled(["on-path", "wheel"]), indirect=True)
+
+
 def family(run_dir: Path) -> list[Process]:
     """Every HAProxy process of a run directory."""
     return find(f"{run_dir}/master.sock,mode,600")
 
 
+@ONE_VERSION
 def test_fifty_changes_under_load_lose_no_request(
     driving: Callable[..., Any], origins: tuple[Backend, ...], load: Callable[..., Any]
 ) -> None:
@@ -305,6 +310,7 @@ def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
     asyncio.run(scenario())
 
 
+@ONE_VERSION
 def test_stopping_under_load_cuts_no_request(driving: Callable[..., Any], origins: tuple[Backend, ...]) -> None:
     async def ask(port: int, asked: asyncio.Semaphore) -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -334,6 +340,7 @@ def test_stopping_under_load_cuts_no_request(driving: Callable[..., Any], origin
     asyncio.run(scenario())
 
 
+@ONE_VERSION
 def test_stopping_does_not_wait_for_idle_clients(driving: Callable[..., Any], origins: tuple[Backend, ...]) -> None:
     async def scenario() -> None:
         port = free_port()
@@ -353,6 +360,7 @@ def test_stopping_does_not_wait_for_idle_clients(driving: Callable[..., Any], or
     asyncio.run(scenario())
 
 
+@ONE_VERSION
 def test_what_does_not_end_in_time_is_cut_and_counted(
     driving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
