@@ -4,12 +4,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from discovery.testing import free_port, require_program, within
 
@@ -106,14 +106,8 @@ def check(tmp_path: Path) -> Check:
     run_dir = tmp_path / "run"
 
     def run(*arguments: str) -> Ran:
-        ran = subprocess.run(
-            [sys.executable, "-m", "discovery", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=within(100),
-            env=ours | {"PYTHONPATH": str(tmp_path / "site"), "DISCOVERY_RUN_DIR": str(run_dir)},
-        )
+        env = ours | {"PYTHONPATH": str(tmp_path / "site"), "DISCOVERY_RUN_DIR": str(run_dir)}
+        ran = warm.run(*arguments, env=env, timeout=within(100))
         assert "Traceback" not in ran.stderr
         assert not run_dir.exists()
         return ran

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import warm
 
 from discovery.testing import eventually_sync, free_port, within
 
@@ -47,7 +48,7 @@ class Directory:
 class Command:
     """One running `discovery ...`, its log in a file."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | warm.Forked
     log_path: Path
 
     @property
@@ -76,14 +77,17 @@ class StartCommand:
         """`discovery` with these arguments; `under` is a command that runs it."""
         log_path = self.directory / f"log-{len(self.started)}"
         with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                [*under, *DISCOVERY, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment | variables,
-                start_new_session=True,
-            )
+            if under or "PYTHONPATH" in variables:  # which what is loaded already has not had
+                process = subprocess.Popen(
+                    [*under, *DISCOVERY, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self.environment | variables,
+                    start_new_session=True,
+                )
+            else:
+                process = warm.start(*arguments, env=self.environment | variables, stdout=log, stderr=log)
         self.started.append(Command(process, log_path))
         return self.started[-1]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,14 +84,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def discovery(environment: dict[str, str]) -> Discovery:
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*DISCOVERY, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment | variables,
-            timeout=within(60),
-        )
+        return warm.run(*arguments, env=environment | variables, timeout=within(60))
 
     return run
 

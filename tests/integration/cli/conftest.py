@@ -5,7 +5,7 @@ import os
 import queue
 import signal
 import subprocess
-import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +13,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import warm
 
 from discovery.embedded import EmbeddedEtcd
-from discovery.testing import require_program, within
+from discovery.testing import eventually_sync, require_program, within
 
 END = "(end of output)"
+SETTLED = 0.15
+"""Seconds after which a file registry believes whatever a file says."""
 
 
 class Command:
@@ -25,22 +28,17 @@ class Command:
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], stderr: Path) -> None:
         self._stderr = stderr
+        self._stdout, theirs = os.pipe()
         with stderr.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "discovery", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment,
-            )
+            self.process = warm.start(*arguments, env=environment, stdout=theirs, stderr=errors)
+        os.close(theirs)
         self._lines: queue.Queue[str] = queue.Queue()
         Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
+        with os.fdopen(self._stdout) as stdout:
+            for line in stdout:
+                self._lines.put(line.rstrip("\n"))
         self._lines.put(END)
 
     @property
@@ -134,5 +132,7 @@ def file_world(tmp_path: Path) -> World:
         temporary = path.with_name(f".{path.name}")
         temporary.write_text(value)
         temporary.rename(path)
+        # A command that starts at once would not believe a bad record yet, which may be an editor's, half written.
+        eventually_sync(lambda: time.time() - path.stat().st_ctime > SETTLED, "the record to have lasted")
 
     return World(f"file://{root}", put, lambda key: (root / key).unlink())

@@ -1,12 +1,12 @@
 """Point 17: `discovery deregister` removes a record of one's own, and another's only by force."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from discovery.testing import within
 
@@ -19,8 +19,8 @@ def deregister(start: Start, world: World, *arguments: str) -> tuple[int, str]:
 
 
 def ids(world: World) -> list[str]:
-    listing = [sys.executable, "-m", "discovery", "services", "--json", "--registry", world.url]
-    told = json.loads(subprocess.run(listing, check=True, capture_output=True, timeout=within(100)).stdout)
+    listing = warm.run("services", "--json", "--registry", world.url, env=os.environ, timeout=within(100))
+    told = json.loads(listing.stdout)
     return [each["id"] for each in told["services"].get("web", [])] + [each["key"] for each in told["rejected"]]
 
 

@@ -1,12 +1,14 @@
 """The command line in odd surroundings: closed and full streams, narrow encodings, signals while it loads."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from discovery.cli import main
 from discovery.testing import eventually_sync, within
@@ -83,9 +85,7 @@ def test_a_request_to_stop_that_comes_twice_still_withdraws(start: Start, file_w
     register.line()
     register.process.send_signal(signal.SIGINT)
     assert register.stop(signal.SIGTERM) == 0
-    listing = subprocess.run(
-        [*DISCOVERY, "services", "--json", "--registry", file_world.url], check=True, capture_output=True
-    )
+    listing = warm.run("services", "--json", "--registry", file_world.url, env=os.environ, timeout=within(100))
     assert json.loads(listing.stdout)["services"] == {}
 
 

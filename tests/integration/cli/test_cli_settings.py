@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 
 from discovery.testing import eventually_sync, free_port, within
 
@@ -48,10 +49,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
     def run(*arguments: str, under: tuple[str, ...] = (), **variables: str) -> Ran:
+        env, timeout = environment | variables, within(100)
+        if not under:
+            return warm.run(*arguments, env=env, timeout=timeout)
         command = [*under, *DISCOVERY, *arguments]
-        return subprocess.run(
-            command, check=False, capture_output=True, text=True, env=environment | variables, timeout=within(100)
-        )
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=env, timeout=timeout)
 
     return run
 
