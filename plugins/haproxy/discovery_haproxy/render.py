@@ -12,6 +12,7 @@ import jinja2
 
 from discovery.errors import ApplyError
 from discovery.model import Snapshot
+from discovery_haproxy.compiled import Compiled
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize, raw
 from discovery_haproxy.values import bind_address
@@ -110,6 +111,7 @@ def _templates(template: Path | None, digests: tuple[tuple[Path, str], ...]) -> 
         loaders.append(jinja2.FileSystemLoader(template.parent))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
+        bytecode_cache=Compiled(_BUILT_IN, by=__file__),
         undefined=jinja2.StrictUndefined,
         finalize=finalize,
         autoescape=False,  # noqa: S701 - it is for HTML; finalize quotes for HAProxy
