@@ -204,8 +204,19 @@ def _not_shared(was: tuple[T, ...], now: tuple[T, ...]) -> tuple[tuple[T, ...], 
     if len(was) == len(now):
         differs = tuple(map(is_not, was, now))
         return tuple(compress(was, differs)), tuple(compress(now, differs))
+    # Both are ordered: where something came or went in one place, what is before and behind it is shared.
+    start = _common(was, now)
+    was, now = was[start:], now[start:]
+    end = _common(was[::-1], now[::-1])
+    was, now = was[: len(was) - end], now[: len(now) - end]
     shared = set(map(id, was)) & set(map(id, now))
     return tuple(each for each in was if id(each) not in shared), tuple(each for each in now if id(each) not in shared)
+
+
+def _common(one: tuple[T, ...], other: tuple[T, ...]) -> int:
+    """How many are, as the same objects, at the beginning of both."""
+    at = bytes(map(is_not, one, other)).find(1)
+    return min(len(one), len(other)) if at < 0 else at
 
 
 def _ends_run(backend: Backend) -> bool:

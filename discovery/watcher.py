@@ -29,6 +29,7 @@ class SnapshotBuilder:
     def __init__(self) -> None:
         """Begin without a snapshot: not synced, which is not the same as empty."""
         self.snapshot: Snapshot | None = None
+        self._services: dict[str, Service] = {}  # the snapshot's own: a dict is copied faster than through its proxy
         self._rejections = Rejections()
 
     def apply(self, event: RegistryEvent, keep: Iterable[Backend] = ()) -> Observation:
@@ -54,6 +55,7 @@ class SnapshotBuilder:
     def restore(self, snapshot: Snapshot) -> None:
         """Begin from a snapshot that an earlier run remembered, until there is a listing."""
         self.snapshot = snapshot
+        self._services = dict(snapshot.services)
 
     def drop(self, keys: Collection[str]) -> Observation:
         """Leave out backends that were kept although the registry has no record of them."""
@@ -65,7 +67,9 @@ class SnapshotBuilder:
         self._rejections = Rejections()
         backends = [backend for key, value in records.items() if (backend := self._decode(key, value))]
         rejections = self._rejections
-        return Snapshot.of(revision, [*backends, *keep], rejections.detailed, rejections.more)
+        snapshot = Snapshot.of(revision, [*backends, *keep], rejections.detailed, rejections.more)
+        self._services = dict(snapshot.services)
+        return snapshot
 
     def _changed(
         self, snapshot: Snapshot, revision: int, puts: Mapping[str, bytes], deletes: Iterable[str]
@@ -79,15 +83,16 @@ class SnapshotBuilder:
         for key, value in puts.items():
             name, _, id_ = key.partition("/")
             changed.setdefault(name, {})[id_] = self._decode(key, value)
-        services = snapshot.services
         versions: dict[str, Service] = {}
         for name, backends in changed.items():
-            known = services.get(name, Service(name))
+            known = self._services.get(name, Service(name))
             version = known.with_changes(backends)
             if version != known:
                 versions[name] = version
+        services = snapshot.services
         if versions:  # a rejected record changes none, and a flood of them must not cost a copy of all services each
-            services = _with_versions(services, versions)
+            self._services = _with_versions(self._services, versions)
+            services = MappingProxyType(self._services)
         rejections = self._rejections
         return Snapshot(revision, services, rejections.detailed, rejections.more)
 
@@ -100,16 +105,16 @@ class SnapshotBuilder:
         return record.backend
 
 
-def _with_versions(services: Mapping[str, Service], versions: Mapping[str, Service]) -> Mapping[str, Service]:
+def _with_versions(services: dict[str, Service], versions: Mapping[str, Service]) -> dict[str, Service]:
     """The services with these versions in place, ordered by name, without those that have no backend any more."""
-    changed = {**services, **versions}
+    changed = services | versions
     for name, version in versions.items():
         if not version.runs:
             del changed[name]
-    if not versions.keys() <= services.keys():
-        names = sorted(changed)
-        changed = dict(zip(names, map(changed.__getitem__, names), strict=True))
-    return MappingProxyType(changed)
+    if versions.keys() <= services.keys():
+        return changed
+    names = sorted(changed)
+    return dict(zip(names, map(changed.__getitem__, names), strict=True))
 
 
 async def observe(registry: Registry) -> AsyncGenerator[Observation, None]:
