@@ -105,7 +105,7 @@ class SnapshotBuilder:
         return record.backend
 
 
-def _with_versions(services: dict[str, Service], versions: Mapping[str, Service]) -> dict[str, Service]:
+def _with_versions(services: dict[str, Service], versions: dict[str, Service]) -> dict[str, Service]:
     """The services with these versions in place, ordered by name, without those that have no backend any more."""
     changed = services | versions
     for name, version in versions.items():
