@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """What a probe found, the worst last."""
+    """The result of a probe, the worst last."""
 
     PASSING = "passing"
     DRAINING = "draining"
@@ -20,7 +20,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run of a probe: `detail` is one line for a person, `weight` (0-256) what the backend should be given now."""
+    """The outcome of one run of a probe.
+
+    `detail` is one line for a person. `weight`, 0-256, is the weight that the backend should have now; None leaves it.
+    """
 
     verdict: Verdict = Verdict.PASSING
     detail: str = ""
@@ -29,10 +32,13 @@ class Outcome:
 
 @runtime_checkable
 class Probe(Protocol):
-    """Looks at a backend once. Hashable and compared by value, so that an equal one is known to be the same."""
+    """Examines a backend. Hashable and compared by value: the core takes two equal probes for the same probe."""
 
     async def __call__(self, backend: Backend) -> Outcome:
-        """Look once. What it raises is a failure, told in one line; the core cancels it when its time is over."""
+        """Examine `backend` once. An exception counts as failing. The core cancels the call after the check's timeout.
+
+        Runs on the event loop of the provider, so it must not block.
+        """
 
 
 @runtime_checkable
@@ -49,12 +55,13 @@ class NamedProbe(Probe, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A probe and its rules. Times are seconds.
+    """A probe, how often it runs, and what follows from its outcomes. Times are in seconds.
 
-    The first outcome counts at once, and so does the first success of what has never worked; from then on `rise`
-    successes in a row end a failure and `fall` failures begin one. Draining begins at once, and is ended by `rise` runs
-    that pass. What fails is withdrawn, or kept as draining. A probe that gives weights is followed smoothly, the
-    announced weight changing at most once in `weight_interval`.
+    The first outcome counts at once, as does the first success of a backend that has never passed. After that, `rise`
+    successes in a row end a failure, and `fall` failures in a row begin one. Draining begins with the first outcome
+    that says so, and ends after `rise` successes in a row. `on_failure` says whether a failing backend is withdrawn or
+    registered as draining. The registered weight follows the weights of the outcomes, and changes at most once in
+    `weight_interval`.
     """
 
     probe: Probe

@@ -1,4 +1,4 @@
-"""The exceptions that callers may meet. Every message names the thing and, where there is one, the way out."""
+"""The exceptions of the framework. Every message names what is wrong and, where there is one, the way out."""
 
 from typing import Self
 
@@ -8,7 +8,7 @@ class DiscoveryError(Exception):
 
 
 class ConfigError(DiscoveryError):
-    """The configuration or the command line is wrong; trying again will not help."""
+    """The configuration or the command line is wrong. Another attempt fails, too."""
 
 
 class RecordError(DiscoveryError):
@@ -20,11 +20,11 @@ class PluginError(DiscoveryError):
 
 
 class CannotStartError(DiscoveryError):
-    """A consumer or provider can never start as configured, so that it is not retried."""
+    """A consumer or provider can never start with this configuration. The core does not try again."""
 
 
 class ApplyError(DiscoveryError):
-    """A consumer could not apply a snapshot; what it had keeps serving, and the core tries again."""
+    """A consumer could not apply a snapshot. The state applied before stays, and the core tries again."""
 
 
 class RegistryError(DiscoveryError):
@@ -32,15 +32,15 @@ class RegistryError(DiscoveryError):
 
 
 class RegistryUnavailableError(RegistryError):
-    """No member of the registry answers, or it has lost its quorum; trying again may help."""
+    """No member of the registry answers, or the registry has lost its quorum. Another attempt may succeed."""
 
 
 class AccessDeniedError(RegistryError):
-    """The registry knows us and refuses: a wrong user, password, certificate or missing permission."""
+    """The registry refuses access: the user, password or certificate is wrong, or a permission is missing."""
 
 
 class OwnedByAnotherError(RegistryError):
-    """The key belongs to another live owner, and was left alone. `owner` is its name, None if that is not known."""
+    """The key belongs to another live owner; its record is unchanged. `owner` is the owner's name, None if unknown."""
 
     owner: str | None = None
 
@@ -53,10 +53,10 @@ class OwnedByAnotherError(RegistryError):
 
 
 class LeaseLostError(RegistryError):
-    """The lease has expired or was revoked; open another and put everything again."""
+    """The lease has expired or was revoked. The caller opens another and puts every record again."""
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: our own in their own words, others with their type."""
+    """An exception in one line: the message of a DiscoveryError, type and message of any other exception."""
     text = " ".join(str(error).split())
     return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -14,19 +14,22 @@ hookimpl = pluggy.HookimplMarker("discovery")
 
 @hookspec
 def discovery_register_consumers(register: Callable[[str, type[AnyConsumer]], None]) -> None:
-    """Call `register(name, ConsumerClass)` for each consumer; the name is the entry point's."""
+    """Call `register(name, ConsumerClass)` for each consumer. `name` is the name of the entry point."""
 
 
 @hookspec
 def discovery_register_providers(register: Callable[[str, type[AnyProvider]], None]) -> None:
-    """Call `register(name, ProviderClass)` for each provider; the name is the entry point's."""
+    """Call `register(name, ProviderClass)` for each provider. `name` is the name of the entry point."""
 
 
 @hookspec
 def discovery_register_registries(register: Callable[[str, RegistryFactory], None]) -> None:
-    """Call `register(scheme, factory)` for each kind of registry, named by its URL scheme."""
+    """Call `register(scheme, factory)` for each kind of registry. `scheme` is the scheme of its URLs."""
 
 
 @hookspec
 def discovery_backends_changed(changes: Changes, snapshot: Snapshot) -> None:
-    """Be told of every change, on a thread of your own; an exception means that you will be told again."""
+    """Called with every change and the snapshot after it, on a thread of the plugin's own.
+
+    Changes that arrive during a call are merged. After an exception the core calls the hook again.
+    """

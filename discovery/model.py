@@ -76,9 +76,9 @@ class Backend:
 class Service:
     """A named group of backends, ordered by their ids. Made by `of`; `with_changes` makes the next version.
 
-    The backends are kept in runs of some 64, of which a new version shares those that did not change: one change among
-    10,000 backends costs a run, not all of them. Where a run ends depends on the ids alone, so that equal contents are
-    equal runs whatever the road to them.
+    The backends are kept in runs of about 64. A new version shares every run that did not change with the version
+    before: a change of one backend among 10,000 copies one run. The end of a run depends on the ids alone, so services
+    with equal backends have equal runs, whatever changes led to them.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Service:
 
     @property
     def backends(self) -> tuple[Backend, ...]:
-        """Every backend, ordered by id; put together anew at each call."""
+        """Every backend, ordered by id. Each call builds a new tuple."""
         return tuple(chain.from_iterable(self.runs))
 
     def __len__(self) -> int:
@@ -119,8 +119,8 @@ class Rejected:
 class Snapshot:
     """Every service at one registry revision: a pure function of the registry's contents there.
 
-    `services` is ordered by name and holds no service without backends. `rejected` has the details of some rejected
-    records, `more_rejected` is how many rejections there are besides.
+    `services` is ordered by name and has no service without backends. `rejected` has the details of some rejected
+    records; `more_rejected` is the number of the other rejections.
     """
 
     revision: int
@@ -156,7 +156,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs between two snapshots. `updated` holds the new version of each backend, each ordered."""
+    """The difference between two snapshots, ordered by service and id. `updated` has the new version of a backend."""
 
     added: tuple[Backend, ...] = ()
     updated: tuple[Backend, ...] = ()
@@ -168,7 +168,7 @@ class Changes:
 
 
 def diff(old: Snapshot | None, new: Snapshot) -> Changes:
-    """What changed from `old` (None: from nothing) to `new`; revisions and rejections are not compared."""
+    """What changed from `old` to `new`. None stands for no backends. Revisions and rejections are not compared."""
     added: list[Backend] = []
     updated: list[Backend] = []
     removed: list[Backend] = []

@@ -1,4 +1,4 @@
-"""What plugin authors implement and are given: consumers and providers, their configuration, context and health."""
+"""The interface of plugins: consumers and providers, their configuration, context and health."""
 
 import socket
 from abc import ABC, abstractmethod
@@ -42,10 +42,11 @@ C = TypeVar("C", bound=PluginConfig)
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The whole desired state, and what changed since this consumer last succeeded (`previous`).
+    """The whole desired state, and what changed since `previous`.
 
-    `addresses` are those of the backends that are registered by host name, as the core has looked them up. When one
-    changes there is another `apply`, of the same snapshot and without `changes`. None: nothing was looked up.
+    `previous` is the snapshot of the last `apply` of this consumer that succeeded; None if there is none. `addresses`
+    has the IP addresses of backends that are registered by host name; None if the core has looked nothing up. When an
+    address changes, the core calls `apply` again with the same snapshot and empty `changes`.
     """
 
     snapshot: Snapshot
@@ -56,8 +57,8 @@ class Update:
     def addresses_of(self, backend: Backend) -> tuple[str, ...]:
         """The IP addresses of a backend of the snapshot, in the order in which to try them.
 
-        Those that take connections come first. Empty: its host name has no address (yet). Where nothing was looked up,
-        `Backend.host` as it is.
+        Addresses that accept connections come first. Empty if the host name has no known address. If `addresses` is
+        None, the only entry is `backend.host`, even if it is a host name.
         """
         if self.addresses is None or not backend.is_named:
             return (backend.host,)
@@ -66,7 +67,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a plugin says of itself; `detail` is one line for a person."""
+    """The health that a plugin reports. `detail` is one line for a person."""
 
     ok: bool = True
     detail: str = ""
@@ -74,9 +75,9 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a plugin finds out about its configuration without running: each entry is one line for a person.
+    """The result of checking a plugin's configuration without running the plugin. Each entry is one line for a person.
 
-    `faults` keep it from working. `unchecked` is what cannot be told on this machine, with the reason.
+    `faults` would keep the plugin from working. `unchecked` names what cannot be checked on this machine, and why.
     """
 
     faults: tuple[str, ...] = ()
@@ -85,10 +86,10 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One figure of a consumer's, as Prometheus knows them; `name` without prefix, unit last: `connect_seconds`.
+    """One sample of a consumer's metrics. `name` has no prefix and ends with the unit: `connect_seconds`.
 
-    It is shown as `discovery_PLUGIN_NAME`, a counter with `_total` after it, with the label `consumer` added: the
-    instance's name. `name` and the names of labels are ASCII letters, digits and underscores.
+    The core exposes the sample as `discovery_PLUGIN_NAME` (a counter as `discovery_PLUGIN_NAME_total`), and adds the
+    label `consumer`, the instance's name. `name` and label names consist of ASCII letters, digits and underscores.
     """
 
     name: str
@@ -102,13 +103,16 @@ class Sample:
 class Context:
     """What the core gives to one instance of a plugin.
 
-    `run_dir` belongs to this instance alone: it exists and is locked from before `setup` until after `teardown`
-    (in a dry run neither; then nothing may be written there). `request_apply` asks for another `apply` of the latest
-    snapshot, from any thread: for a consumer whose own inputs, such as a template or a certificate, have changed.
-    `inherited` are listening sockets that a predecessor or systemd handed over: `setup` takes those whose address
-    (`getsockname`) it wants by `socket.socket(fileno=each.detach())`, and leaves the others, which the core closes
-    after it. A setup that fails loses nothing: the next is offered them again. Once `hand_over` has returned sockets,
-    a successor may use `run_dir` already.
+    `name` is the instance's name. `run_dir` is a directory for this instance alone. It exists and is locked from before
+    `setup` until after `teardown`, but once `hand_over` has returned sockets, a successor may use it, too. In a dry run
+    the directory need not exist, and the plugin writes nothing there.
+
+    `request_apply` asks for another `apply` of the latest snapshot. A consumer calls it, from any thread, when an input
+    of its own, such as a template or a certificate, has changed.
+
+    `inherited` has listening sockets that a predecessor or systemd handed over. `setup` takes a socket whose address
+    (`getsockname`) it wants by `socket.socket(fileno=each.detach())`. The core closes sockets that no consumer takes.
+    If `setup` fails, the core offers the same sockets to the next attempt.
     """
 
     name: str
@@ -121,8 +125,9 @@ class Context:
 class Consumer(ABC, Generic[C]):
     """Makes something follow the registry.
 
-    Each instance has a thread and an event loop of its own, on which every method but `__init__` runs, one at a time
-    (but tasks that the consumer starts go on meanwhile). It may block: nobody waits for it.
+    Each instance has a thread and an event loop of its own. Every method runs there, one at a time, except where the
+    method says otherwise. A method may block: that delays no other instance, only the tasks that this consumer has
+    started. `__init__` runs on another thread.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -135,69 +140,70 @@ class Consumer(ABC, Generic[C]):
 
     @property
     def resident(self) -> bool:
-        """Whether what it drives ends with the daemon, which makes `run --once` a usage error."""
+        """Whether what the consumer drives ends with the daemon. If so, `run --once` is a usage error."""
         return True
 
     async def setup(self) -> None:
-        """Acquire what is needed. Raise to be tried again later, or `CannotStartError` never to be."""
+        """Acquire what is needed. After an exception the core tries again later; after CannotStartError never."""
 
     @abstractmethod
     async def apply(self, update: Update) -> None:
-        """Make reality equal `update.snapshot`. Idempotent. Raise if it is not so: it will be called again."""
+        """Make reality equal `update.snapshot`. Idempotent. After an exception the core calls it again later."""
 
     async def preview(self, update: Update) -> str:
-        """What `apply` would change, as a unified diff, empty if nothing. Writes nothing; called without `setup`."""
+        """What `apply` would change, as a unified diff; empty if nothing. Writes nothing. Called without `setup`."""
         raise NotImplementedError(f"{type(self).__name__} has no preview")
 
     async def validate(self, update: Update) -> Validation:
-        """What would keep `apply` from working, as far as it can be told from here. Touches nothing.
+        """Find what would keep `apply` from working. Changes nothing.
 
-        Called without `setup`, by `config check` and `run --dry-run`: with an empty snapshot, and with the current one
-        if the registry can be read. A DiscoveryError that it raises is a fault. By default nothing is found.
+        `config check` and `run --dry-run` call it without `setup`: with an empty snapshot, and with the current one if
+        the registry can be read. A DiscoveryError counts as a fault. The default finds nothing.
         """
         return Validation()
 
     async def reconfigure(self, config: C) -> bool:
-        """Take a new configuration in place, before the next `apply`. False (the default): restart me instead."""
+        """Take a new configuration, which the next `apply` uses. False, the default: the core restarts the instance."""
         return False
 
     async def health(self) -> Health:
-        """How it is, beyond what the core knows from `apply`. Called every few seconds between applies."""
+        """The health beyond the result of `apply`, which the core knows. Called every few seconds between applies."""
         return Health()
 
     def metrics(self) -> Iterable[Sample]:
-        """Its own figures. Called between `setup` and `teardown` from any thread, beside all else; returns at once."""
+        """The consumer's own metrics. Must not block. Called from any thread between `setup` and `teardown`."""
         return ()
 
     async def inspect(self) -> Mapping[str, Any]:
-        """What it can tell of itself besides, as JSON can hold it: shown by the admin endpoint when asked for.
+        """Details of the consumer's state, for `/api/consumers/NAME`. The values are those of JSON.
 
-        Called between `setup` and `teardown`; cancelled if it takes longer than a few seconds.
+        Called between `setup` and `teardown`. The core cancels a call that takes longer than 2 seconds.
         """
         return {}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
-        """Let go, for a successor in another process: stop accepting, and return the listening sockets.
+        """Stop accepting connections, and return the listening sockets for a successor in another process.
 
-        Called once, after a `setup` that succeeded and instead of further applies, if the successor has an instance
-        of this name and plugin. The sockets are the core's from then on. `teardown` follows at once: it may let what
-        is under way come to its end, as the successor does not wait for it. But without sockets, as by default, the
-        successor does wait until `teardown` has ended.
+        Called at most once, after a `setup` that succeeded, if the successor has an instance of this name and plugin.
+        No `apply` follows. The core owns the returned sockets, and calls `teardown` next. If there are sockets, the
+        successor does not wait for `teardown`, which may therefore let connections end by themselves. If there are
+        none, as by default, the successor waits until `teardown` has ended.
         """
         return ()
 
     @classmethod
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
-        """End, in order, the processes that outlived a daemon in `context.run_dir`; what each was, by process id.
+        """End the processes of this plugin that outlived a daemon in `context.run_dir`, gracefully.
 
-        Called by `discovery stop`, without an instance, for each directory of an instance whose daemon has gone: it may
-        be another plugin's. By default there are none: a plugin's processes end with the daemon.
+        Returns a description of each by its process id. `discovery stop` calls it, without an instance, for the
+        directory of every instance whose daemon has ended, also for directories of other plugins. The default ends
+        nothing, for plugins whose processes end with the daemon.
         """
         return {}
 
     @property
     def stop_seconds(self) -> float:
-        """How long `teardown` may take before this consumer is abandoned; no less than 10 s. From any thread."""
+        """Seconds that `teardown` may take before the core abandons the consumer; at least 10. From any thread."""
         return 10.0
 
     async def teardown(self) -> None:
@@ -209,7 +215,7 @@ AnyConsumer = Consumer[Any]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backend that a provider has found, registered while every one of `checks` passes; without any, always."""
+    """A backend that a provider has found. It is registered while every check passes, or always if there is none."""
 
     backend: Backend
     checks: tuple[Check, ...] = ()
@@ -217,12 +223,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything that a provider finds at one moment: what is not in it is withdrawn.
+    """Everything that a provider finds at one moment. The core withdraws every backend that is missing.
 
-    `problems` is what is wrong with what was found, registered nevertheless or not, each named as its user knows it
-    (`container web-1`), with the reason in a line. The core logs each once, and shows them for as long as they stand.
-    `skipped` is what was seen and left out on purpose, named in the same way, with the rule that did so: shown by
-    `--dry-run` and `/api/providers`, and logged at level debug.
+    `problems` has the faults of what was found, whether it is registered or not: the reason in one line, by a name that
+    the user knows (`container web-1`). The core logs each problem once and shows it until an inventory lacks it.
+    `skipped` has what the provider leaves out on purpose: the rule that excludes it, by the same kind of name.
+    `--dry-run` and `/api/providers` show this, and the core logs it at level debug.
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -233,8 +239,8 @@ class Inventory:
 class Provider(ABC, Generic[C]):
     """Finds the backends of this machine; the core checks them and keeps them registered.
 
-    Each instance has a thread and an event loop of its own, on which every method but `__init__` runs. What blocks
-    there delays the checks of its own candidates, and nobody else.
+    Each instance has a thread and an event loop of its own, on which every method but `__init__` runs. A method that
+    blocks delays the checks of this provider's candidates, and no other instance.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -246,22 +252,23 @@ class Provider(ABC, Generic[C]):
         self.context = context
 
     async def setup(self) -> None:
-        """Acquire what is needed. Raise to be tried again later, or `CannotStartError` never to be."""
+        """Acquire what is needed. After an exception the core tries again later; after CannotStartError never."""
 
     @abstractmethod
     def discover(self) -> AsyncGenerator[Inventory, None]:
-        """Yield what there is: at once, and again whenever it may have changed. Never ends by itself.
+        """Yield an Inventory at once, and another whenever something may have changed. Never ends by itself.
 
-        Each Inventory is complete; an equal one costs nothing. Raise when nothing can be seen (never yield less for
-        it): what was found last stands, is still checked, and `discover` is called again after a while.
+        Each Inventory is complete. One that equals the one before costs nothing. If the provider cannot see what there
+        is, it raises, and never yields less: the last Inventory stands and is still checked, and the core calls
+        `discover` again later.
         """
 
     async def validate(self) -> Validation:
-        """What would keep `discover` from working, as far as it can be told from here. As `Consumer.validate`."""
+        """Find what would keep `discover` from working. Changes nothing. See `Consumer.validate`."""
         return Validation()
 
     async def health(self) -> Health:
-        """How it is, beyond what the core knows from `discover`. Called every few seconds."""
+        """The health beyond errors of `discover`, which the core knows. Called every few seconds."""
         return Health()
 
     async def teardown(self) -> None:

@@ -23,12 +23,13 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Every record at `revision`: the first listing, or one made anew because following on was in doubt.
+    """Every record at `revision`: the first listing, or another listing after changes may have been missed.
 
-    `leases` holds the TTL in seconds of each record that expires unless its owner renews it; None: the registry cannot
-    say which records are leased, and removals are then believed at once. `history` lets a reader recognise an emptied
-    or restored store across its own restarts; None: the registry cannot say. `another` means that the registry knows
-    this listing not to continue what it reported before, or (for the first listing) cannot vouch for it.
+    `leases` has the TTL in seconds of each record that expires unless its owner renews it. None: the registry does not
+    know which records are leased; every removal is then believed at once. `history` identifies the history of the
+    store, so that a reader which was restarted recognises a store that was emptied or restored. None: the registry does
+    not know. `another` is true if this listing belongs to another history than the events before; of a first listing,
+    if the registry does not know whether records were lost.
     """
 
     revision: int
@@ -40,12 +41,13 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """All that one revision changed.
+    """All changes of one revision.
 
-    Without puts and deletes: nothing did up to `revision`, which may be the one told last, and all is well again.
+    A Delta without puts and deletes says that nothing changed up to `revision`, which may be the revision of the event
+    before, and ends a Stale.
 
-    `leases` holds the TTL in seconds of each record in `puts` that is leased; a record in `puts` that is not in it has
-    no lease. It may also name other records, whose TTL has become known since. None is the same as empty.
+    `leases` has the TTL in seconds of each leased record in `puts`; a record in `puts` that is missing from `leases`
+    has no lease. `leases` may also have the TTL of another record, if that became known only now. None means empty.
     """
 
     revision: int
@@ -56,9 +58,9 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """The registry cannot be followed now. What was last told stands; a Reset or Delta ends this.
+    """The registry cannot be followed now, for `reason`.
 
-    Another Stale replaces the reason.
+    The records of the events before stand. The next Reset or Delta ends this state; another Stale replaces the reason.
     """
 
     reason: str
@@ -68,83 +70,84 @@ RegistryEvent = Reset | Delta | Stale
 
 
 class Lease(Protocol):
-    """Registrations that live as long as their owner keeps them alive, which the lease itself does meanwhile.
+    """Records that exist as long as their owner keeps the lease alive. An open lease renews itself.
 
-    Several may be put and deleted at once, but each of them by one call at a time.
+    Concurrent calls of `put` and `delete` are allowed for different records, not for one record.
     """
 
     @property
     def owner(self) -> str:
-        """Who holds it; written into every record."""
+        """The owner's name, which `put` writes into every record."""
 
     @property
     def ttl(self) -> float:
-        """Seconds after which the registrations vanish once nobody keeps them alive."""
+        """Seconds after the last renewal at which the records expire."""
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
-        """Write the record under this lease, unless it already stands so.
+        """Write the record of `backend` under this lease. Writes nothing if an equal record is there already.
 
-        Raises OwnedByAnotherError (unless `force`), LeaseLostError, RegistryUnavailableError, AccessDeniedError or
-        RecordError.
+        `force` replaces the record of another owner. Raises OwnedByAnotherError (not with `force`), LeaseLostError,
+        RegistryUnavailableError, AccessDeniedError or RecordError.
         """
 
     async def delete(self, backend: Backend) -> None:
-        """Remove the record if it is still this lease's; otherwise do nothing. Raises as `put` does."""
+        """Remove the record of `backend` if it is under this lease. Otherwise do nothing. Raises as `put` does."""
 
     async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
-        """Remove what an earlier run of this owner left: its records under other leases, but for the keys in `keep`.
+        """Remove the records of this owner under other leases, which an earlier run left, except the keys in `keep`.
 
-        Only `among` these keys if they are given: nothing else is then looked at. Returns the keys removed. A record
-        that changes hands meanwhile is left alone: others are put and deleted beside it. Raises as `put` does.
+        With `among`, only records with these keys are read and removed. Returns the removed keys. A record that gets
+        another owner or lease during the call stays. Puts and deletes of other records may run at the same time.
+        Raises as `put` does.
         """
 
     async def lost(self) -> str:
-        """Wait until the lease, or a record under it, is gone or taken over, and return why."""
+        """Wait until the lease has ended, or a record under it was removed or replaced. Returns why, in one line."""
 
     async def close(self) -> None:
-        """Withdraw every record of the lease and end it. Idempotent; gives up quietly if no member answers."""
+        """Remove every record of the lease and end it. Idempotent. No error if the registry does not answer."""
 
 
 @runtime_checkable
 class TellsWhenFree(Protocol):
-    """What a `Lease` may offer besides: to wait until a key that it was refused is free.
+    """An optional method of a `Lease`: wait until a key that `put` refused is free.
 
-    Without it a registrar tries a refused key again every TTL.
+    Without this method a registrar tries a refused key again after each TTL.
     """
 
     async def until_free(self, keys: Collection[str]) -> None:
-        """Wait until the record of at least one of `keys` is absent, or has expired, so that a put may succeed.
+        """Wait until the record of at least one of `keys` is absent or has expired, so that `put` may succeed.
 
-        Returns at once if one is free already. It may return without reason, and it need not notice everything: the
-        registrar puts again after a TTL in any case. Raises as `put` does if the keys cannot be watched.
+        Returns at once if one of the keys is free. May return although none is free, and may miss that a key becomes
+        free: the registrar tries again after each TTL in any case. Raises as `put` does if the keys cannot be watched.
         """
 
 
 @runtime_checkable
 class TellsAlarms(Protocol):
-    """What a `Registry` may offer besides: to tell what is wrong with it although it can be followed."""
+    """An optional method of a `Registry`: report faults of a registry that can be followed nevertheless."""
 
     async def alarms(self) -> Sequence[str]:
-        """A line for each, with the way out; none if all is well. Raises RegistryError if that is not known now."""
+        """One line for each fault, with the way out; empty if there is none. Raises RegistryError if unknown now."""
 
 
 class Registry(Protocol):
-    """A place where backends are recorded. Safe for one event loop; several watches and leases may be open."""
+    """A store of records. Used on one event loop, with any number of open watches and leases."""
 
     def watch(self) -> AsyncGenerator[RegistryEvent, None]:
-        """Follow every record under the prefix, for ever.
+        """Yield the events of every record under the prefix, until the generator is closed.
 
-        Nothing is known before the first Reset (a Stale may come first). From then on each Delta is one revision,
-        complete; revisions strictly increase, except that a Reset may go back and an empty Delta may repeat the last.
-        It never raises for what the registry or the network does, and never ends by itself: it reports Stale, again
-        when the reason is another, keeps trying, and goes on.
+        The first event is a Reset, or Stale events and then a Reset. Each Delta after that has all changes of one
+        revision. Revisions strictly increase, with two exceptions: a Reset may go back, and an empty Delta may repeat
+        the revision before. Faults of the registry and the network neither raise an exception nor end the generator: it
+        yields a Stale for each new reason, and tries until it can follow again.
         """
 
     async def open_lease(self, owner: str, ttl: float) -> Lease:
         """Open a lease of `ttl` seconds for `owner`.
 
-        Raises RegistryUnavailableError when no member grants it in time, or AccessDeniedError.
+        Raises RegistryUnavailableError if no member grants the lease in time, or AccessDeniedError.
         """
 
     async def close(self) -> None:
-        """Release connections. Idempotent; open leases are not withdrawn."""
+        """Close the connections. Idempotent. The records of open leases stay until their TTL is over."""

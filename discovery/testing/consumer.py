@@ -16,24 +16,30 @@ from discovery.testing.recorder import Recorder
 
 
 class ConsumerContract:
-    """The behaviour that the core relies on, as pytest tests. Drives the consumer as the core does, on one loop."""
+    """The behaviour that the core relies on, as pytest tests.
+
+    A derived class sets `consumer`, and `config` if the consumer needs options. The tests call the methods as the core
+    does, on one event loop.
+    """
 
     consumer: ClassVar[type[AnyConsumer]]
+    """The class under test."""
     config: ClassVar[Mapping[str, Any]] = {}
+    """The consumer's options, as in the configuration file."""
     snapshots: ClassVar[tuple[Snapshot, Snapshot]] = (
         snapshot(backend(id="a"), revision=1),
         snapshot(backend(id="b", port=8081), backend(id="c", port=8082), revision=2),
     )
-    """Two different states of the registry, for both of which the world below must differ."""
+    """Two states of the registry, for which `world` returns different values."""
 
     def world(self, run_dir: Path) -> object:
-        """What the consumer has made of a snapshot, comparable by `==`. By default the files in its run directory."""
+        """What the consumer has made of a snapshot, comparable by `==`. The default: the files in its run directory."""
         return {
             str(path.relative_to(run_dir)): path.read_bytes() for path in sorted(run_dir.rglob("*")) if path.is_file()
         }
 
     def sabotage(self, run_dir: Path) -> AbstractContextManager[object] | None:
-        """While entered, `apply` must fail. None (the default) leaves the tests of failures out."""
+        """A context in which `apply` fails. None, the default, skips the tests of failures."""
         return None
 
     def test_making_one_touches_nothing(self) -> None:

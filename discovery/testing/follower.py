@@ -9,7 +9,10 @@ from discovery.testing.support import eventually
 
 
 class Follower:
-    """Folds a watch into `records`, and holds it to the protocol while it does: a breach fails what awaits it."""
+    """Follows a watch and keeps its latest state, `records`. Checks that the watch obeys the registry protocol.
+
+    A method that waits raises RuntimeError when the watch breaks the protocol.
+    """
 
     def __init__(self, registry: Registry) -> None:
         """Prepare to follow; `following` starts and stops it."""
@@ -17,7 +20,7 @@ class Follower:
         self.records: dict[str, bytes] | None = None
         self.stale: str | None = None
         self.leases: dict[str, float] | None = None
-        """The TTL of each leased record; None if the registry says nothing of leases."""
+        """The TTL in seconds of each leased record; None if the registry does not report leases."""
         self.stales: list[str] = []
         self.resets: list[Reset] = []
         self.deltas: list[Delta] = []
@@ -26,7 +29,7 @@ class Follower:
         self.task: asyncio.Task[None] | None = None
 
     async def until(self, condition: Callable[[], object], what: str = "", timeout: float = 10) -> None:
-        """Wait until `condition` holds. Raises AssertionError if it does not in time, or what the watch broke."""
+        """Wait until `condition` is true. Raises AssertionError after `timeout` seconds, or the watch's own error."""
 
         def holds() -> object:
             if self.task is not None and self.task.done():
@@ -93,7 +96,7 @@ class Follower:
 
 @asynccontextmanager
 async def following(registry: Registry) -> AsyncIterator[Follower]:
-    """Follow `registry` meanwhile; entered once the first listing is there."""
+    """Follow `registry` during the block, which begins when the first listing has arrived."""
     follower = Follower(registry)
     follower.task = task = asyncio.create_task(follower.run())
     try:
@@ -107,6 +110,6 @@ async def following(registry: Registry) -> AsyncIterator[Follower]:
 
 
 async def contents(registry: Registry) -> dict[str, bytes]:
-    """Every record now, as a watch's first listing tells it."""
+    """Every record of the registry now, by key."""
     async with following(registry) as follower:
         return dict(follower.records or {})

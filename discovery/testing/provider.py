@@ -19,27 +19,32 @@ from discovery.testing.support import eventually, eventually_sync
 
 
 class ProviderContract:
-    """The behaviour that the core relies on, as pytest tests. Drives the provider as the core does, on one loop.
+    """The behaviour that the core relies on, as pytest tests.
 
-    Make what all worlds need in pytest's `setup_method(self, method)`, and remove it in `teardown_method`.
+    A derived class sets `provider`, and `config` if the provider needs options, and implements `arrange`. It makes what
+    both worlds need in pytest's `setup_method(self, method)`, and removes that in `teardown_method`. The tests call the
+    provider's methods as the core does, on one event loop.
     """
 
     provider: ClassVar[type[AnyProvider]]
+    """The class under test."""
     config: Mapping[str, Any] = {}
+    """The provider's options, as in the configuration file."""
     patience: float = 10.0
-    """Seconds that the provider may take to find, or to notice a change."""
+    """Seconds within which the provider finds what there is, and notices a change."""
 
     def arrange(self, world: int) -> None:
-        """Make it world 0 or 1, between which what is found differs; one at least has a candidate.
+        """Change what there is to find to world 0 or world 1, and return when that is done.
 
-        Returns once it is so. Called on a thread of its own, before a provider is made and while one runs.
+        The provider finds different candidates in the two worlds, and at least one candidate in one of them. Called
+        before a provider is made, and while a provider runs, on another thread than the provider's.
         """
         raise NotImplementedError
 
     def blind(self) -> AbstractContextManager[object] | None:
-        """While entered, the provider can see nothing. None (the default) leaves the test of that out.
+        """A context in which the provider cannot see what there is. None, the default, skips the test.
 
-        Entered and left on a thread of its own.
+        Entered and left on another thread than the provider's.
         """
         return None
 

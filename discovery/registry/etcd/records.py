@@ -150,4 +150,4 @@ def _describe(key: str, existing: Message) -> str:
     owner = _owner(key, existing)
     if owner is not None:
         return f"{owner!r}"
-    return "another program, which gives no name" if existing.lease else "nobody we know of (written by hand?)"
+    return "another program, which names no owner" if existing.lease else "an unnamed owner (written by hand?)"
