@@ -83,6 +83,20 @@ def witness(
     return start
 
 
+@pytest.fixture
+def with_db(witness: Callable[[], Daemon], file_registry: Registry, machine: Machine) -> Callable[[], Daemon]:
+    """Starts a daemon that follows db.test, which is 127.0.0.5."""
+
+    def start() -> Daemon:
+        machine.server.means = {"db.test": ["127.0.0.5"]}
+        file_registry[1]("web/db", "db.test:80")
+        daemon = witness()
+        leads_to(daemon, db=["127.0.0.5"])
+        return daemon
+
+    return start
+
+
 def test_names_are_looked_up_as_the_machine_does_and_followed(
     witness: Callable[[], Daemon], file_registry: Registry, machine: Machine
 ) -> None:
@@ -131,14 +145,11 @@ def test_an_address_that_takes_connections_comes_first_and_rotating_answers_chan
 
 
 def test_an_outage_of_the_name_server_takes_nothing_away_and_is_told(
-    witness: Callable[[], Daemon], file_registry: Registry, machine: Machine
+    with_db: Callable[[], Daemon], file_registry: Registry, machine: Machine
 ) -> None:
     """Point 8: the last answer stands; a name that cannot be looked up is a problem of its backend."""
     _, write = file_registry
-    machine.server.means = {"db.test": ["127.0.0.5"]}
-    write("web/db", "db.test:80")
-    daemon = witness()
-    leads_to(daemon, db=["127.0.0.5"])
+    daemon = with_db()
     assert daemon.get("/api/snapshot")[1]["unresolved"] == []
     machine.server.dead = True
     write("web/late", "late.test:80")
@@ -165,14 +176,10 @@ def test_an_outage_of_the_name_server_takes_nothing_away_and_is_told(
 
 
 def test_a_restart_during_an_outage_loses_nothing(
-    witness: Callable[[], Daemon], file_registry: Registry, machine: Machine
+    with_db: Callable[[], Daemon], witness: Callable[[], Daemon], machine: Machine
 ) -> None:
     """Point 8: the last answer stands, as the last snapshot does; whether the daemon was stopped or killed."""
-    _, write = file_registry
-    machine.server.means = {"db.test": ["127.0.0.5"]}
-    write("web/db", "db.test:80")
-    daemon = witness()
-    leads_to(daemon, db=["127.0.0.5"])
+    daemon = with_db()
     (kept,) = eventually_sync(
         lambda: [*(daemon.run_dir.parent / "state").glob("names-*.json")], "a file of names", TIMEOUT
     )

@@ -4,55 +4,26 @@ Point 8.
 """
 
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ambassadors import Named, StartCommand, connect, name_at
 from daemons import Daemon, Starter
 from naming import Machine, machine
+from sites import StartSite, site
 
 from discovery.testing import eventually_sync, free_port, require_program, within
 
-__all__ = ["machine"]
+__all__ = ["machine", "site"]
 
 TIMEOUT = 60.0
 OUTAGE = 45.0
 """Seconds: more than the 33 after which HAProxy believes that a name is gone."""
-Serve = Callable[..., int]
 Registry = tuple[str, Callable[[str, str], None]]
-
-
-@pytest.fixture
-def site() -> Iterator[Serve]:
-    """Starts web servers that answer with their names, at one address each."""
-    servers = []
-
-    def start(name: str, host: str = "127.0.0.1", port: int = 0) -> int:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(name)))
-                self.end_headers()
-                self.wfile.write(name.encode())
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer((host, port or free_port()), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server.server_port
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 # HAProxy
@@ -79,12 +50,12 @@ def is_served_by(port: int, *names: str) -> None:
 
 
 def test_haproxy_reaches_names_as_the_machine_does(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: localhost of both families, the hosts file, search domains, one name with several ports."""
     url, write = file_registry
     port = free_port()
-    one, two, three = site("one"), site("two", "127.0.0.7"), site("three", "127.0.0.8")
+    one, two, three = site("one").port, site("two", "127.0.0.7").port, site("three", "127.0.0.8").port
     write("web/a", f"localhost:{one}")
     daemon = haproxy(start_daemon, machine, url, port)
     is_served_by(port, "one")
@@ -93,23 +64,23 @@ def test_haproxy_reaches_names_as_the_machine_does(
     write("web/b", f"in-hosts:{two}")
     write("web/c", f"searched:{three}")
     is_served_by(port, "one", "two", "three")
-    also = site("also", "127.0.0.7")
+    also = site("also", "127.0.0.7").port
     write("web/d", f"in-hosts:{also}")
     is_served_by(port, "one", "two", "three", "also")
     machine.server.means = {"searched.corp.test": ["127.0.0.9"]}  # moves to another address
-    moved = site("moved", "127.0.0.9", three)
+    moved = site("moved", "127.0.0.9", three).port
     assert moved == three
     is_served_by(port, "one", "two", "moved", "also")
     assert daemon.get("/healthz")[0] == 200
 
 
 def test_a_name_without_an_address_keeps_its_server_in_maintenance(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: one backend stays one server, and no other one changes its place."""
     url, write = file_registry
     port = free_port()
-    one, two = site("one"), site("two", "127.0.0.7")
+    one, two = site("one").port, site("two", "127.0.0.7").port
     machine.server.dead = True
     write("web/a", f"late.test:{two}")
     write("web/b", f"127.0.0.1:{one}")
@@ -129,13 +100,13 @@ def test_a_name_without_an_address_keeps_its_server_in_maintenance(
 
 @pytest.mark.timeout(300)
 def test_an_outage_longer_than_haproxys_hold_times_takes_no_living_server_away(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: HAProxy's own resolver took living servers out after 33 s."""
     url, write = file_registry
     port = free_port()
     machine.server.means = {"one.test": ["127.0.0.1"], "two.test": ["127.0.0.7"]}
-    one, two = site("one"), site("two", "127.0.0.7")
+    one, two = site("one").port, site("two", "127.0.0.7").port
     write("web/a", f"one.test:{one}")
     write("web/b", f"two.test:{two}")
     daemon = haproxy(start_daemon, machine, url, port)
@@ -154,20 +125,20 @@ def test_an_outage_longer_than_haproxys_hold_times_takes_no_living_server_away(
     assert failed == 0
     assert machine.server.asked
     is_served_by(port, "one", "two")
-    write("web/c", f"127.0.0.1:{site('three')}")
+    write("web/c", f"127.0.0.1:{site('three').port}")
     is_served_by(port, "one", "two", "three")
     assert len(daemon.get("/api/snapshot")[1]["unresolved"]) == 2
 
 
 def test_haproxys_own_resolver_remains_an_option(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, site: Serve
+    start_daemon: Starter, file_registry: Registry, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: it is asked for, and then serves several backends of one name as well."""
     url, write = file_registry
     port = free_port()
     machine.server.means = {"one.test": ["127.0.0.1"]}
-    write("web/a", f"one.test:{site('one')}")
-    write("web/b", f"one.test:{site('two')}")
+    write("web/a", f"one.test:{site('one').port}")
+    write("web/b", f"one.test:{site('two').port}")
     daemon = haproxy(start_daemon, machine, url, port, "resolve=haproxy")
     is_served_by(port, "one", "two")
     assert " one.test:" in (daemon.run_dir / "haproxy" / "haproxy.cfg").read_text()

@@ -5,56 +5,21 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from etcd_versions import etcd_program, every_etcd
+from sites import StartSite, site
 
 from discovery.embedded import EmbeddedEtcd, find_program
 from discovery.testing import eventually_sync, free_port, require_program, within
 
-__all__ = ["etcd_program", "every_etcd"]
-
-
-class Site:
-    """A web server that answers with its own name."""
-
-    def __init__(self, name: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(name)))
-                self.end_headers()
-                self.wfile.write(name.encode())
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.name = name
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port: int = self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-
-@pytest.fixture
-def site() -> Iterator[Callable[[str], Site]]:
-    sites: list[Site] = []
-
-    def start(name: str) -> Site:
-        sites.append(Site(name))
-        return sites[-1]
-
-    yield start
-    for each in sites:
-        each.server.shutdown()
-        each.server.server_close()
+__all__ = ["etcd_program", "every_etcd", "site"]
 
 
 def fetch(port: int, host: str | None = None) -> tuple[int, str]:
@@ -79,9 +44,7 @@ def etcdctl(etcd: EmbeddedEtcd, *arguments: str) -> None:
     )
 
 
-def test_put_is_served_and_delete_is_503(
-    every_etcd: EmbeddedEtcd, start_daemon: Any, site: Callable[[str], Site]
-) -> None:
+def test_put_is_served_and_delete_is_503(every_etcd: EmbeddedEtcd, start_daemon: Any, site: StartSite) -> None:
     """Point 1: on every version of etcd."""
     require_program("haproxy")
     port, one = free_port(), site("one")
@@ -99,9 +62,7 @@ def test_put_is_served_and_delete_is_503(
         fetch(port)
 
 
-def test_the_same_with_a_file_registry_and_register(
-    tmp_path: Path, start_daemon: Any, site: Callable[[str], Site]
-) -> None:
+def test_the_same_with_a_file_registry_and_register(tmp_path: Path, start_daemon: Any, site: StartSite) -> None:
     require_program("haproxy")
     registry = tmp_path / "registry"
     registry.mkdir()
@@ -134,7 +95,7 @@ def default_port() -> Iterator[int]:
 
 
 def test_bare_command_serves_a_lone_service_and_two_by_host_name(
-    default_port: int, file_registry: Any, start_daemon: Any, site: Callable[[str], Site]
+    default_port: int, file_registry: Any, start_daemon: Any, site: StartSite
 ) -> None:
     require_program("haproxy")
     url, write = file_registry
@@ -152,7 +113,7 @@ def test_bare_command_serves_a_lone_service_and_two_by_host_name(
 
 
 def test_sigkill_and_start_again_is_one_haproxy_with_one_configuration(
-    file_registry: Any, start_daemon: Any, site: Callable[[str], Site], tmp_path: Path
+    file_registry: Any, start_daemon: Any, site: StartSite, tmp_path: Path
 ) -> None:
     require_program("haproxy")
     url, write = file_registry
@@ -207,7 +168,7 @@ def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Any, file_r
 
 
 def test_a_missing_haproxy_and_a_busy_port_are_retried_and_named(
-    file_registry: Any, start_daemon: Any, site: Callable[[str], Site], tmp_path: Path
+    file_registry: Any, start_daemon: Any, site: StartSite, tmp_path: Path
 ) -> None:
     require_program("haproxy")
     url, write = file_registry

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from discovery.testing import eventually_sync, within
 
 CONSUMER = """
@@ -17,6 +19,18 @@ from discovery import hookimpl
 def discovery_backends_changed(changes, snapshot):
     pass
 """
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path,
+    start_daemon: Any,
+    install_plugin: Callable[..., None],
+    file_registry: tuple[str, Callable[[str, str], None]],
+) -> Callable[[], Any]:
+    """Starts a daemon with a consumer, on the run directory `run`."""
+    install_plugin("notified", CONSUMER)
+    return lambda: start_daemon("--plugin", "notified", "--registry", file_registry[0], run_dir=tmp_path / "run")
 
 
 def release(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,17 +49,12 @@ def services(daemon: Any) -> set[str]:
 
 
 def test_a_directory_that_is_not_mounted_at_the_start_takes_nothing_out_of_service(
-    tmp_path: Path,
-    start_daemon: Any,
-    install_plugin: Callable[..., None],
-    file_registry: tuple[str, Callable[[str, str], None]],
+    tmp_path: Path, start: Callable[[], Any], file_registry: tuple[str, Callable[[str, str], None]]
 ) -> None:
     """Point 3. A first start believes an empty directory; one that knows records holds them, over restarts too."""
-    install_plugin("notified", CONSUMER)
-    url, write = file_registry
-    root, run_dir = tmp_path / "registry", tmp_path / "run"
-    arguments = ("--plugin", "notified", "--registry", url)
-    first = start_daemon(*arguments, run_dir=run_dir)
+    _, write = file_registry
+    root = tmp_path / "registry"
+    first = start()
     eventually_sync(first.is_ready, timeout=60)
     assert services(first) == set()
     for name in ("web", "db", "old"):
@@ -58,7 +67,7 @@ def test_a_directory_that_is_not_mounted_at_the_start_takes_nothing_out_of_servi
     root.rename(tmp_path / "unmounted")
     root.mkdir()
     for _ in range(2):
-        daemon = start_daemon(*arguments, run_dir=run_dir)
+        daemon = start()
         eventually_sync(daemon.is_ready, timeout=60)
         assert services(daemon) == {"web", "db"}
         status, health = daemon.get("/healthz")
@@ -66,7 +75,7 @@ def test_a_directory_that_is_not_mounted_at_the_start_takes_nothing_out_of_servi
         assert health["registry"]["held"]["count"] == 2
         assert "removals are not believed" in daemon.log
         assert daemon.stop() == 0
-    daemon = start_daemon(*arguments, run_dir=run_dir)
+    daemon = start()
     eventually_sync(daemon.is_ready, timeout=60)
     root.rmdir()
     (tmp_path / "unmounted").rename(root)
@@ -76,14 +85,10 @@ def test_a_directory_that_is_not_mounted_at_the_start_takes_nothing_out_of_servi
 
 
 def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
-    tmp_path: Path,
-    start_daemon: Any,
-    install_plugin: Callable[..., None],
-    file_registry: tuple[str, Callable[[str, str], None]],
+    tmp_path: Path, start: Callable[[], Any], file_registry: tuple[str, Callable[[str, str], None]]
 ) -> None:
     """Point 3."""
-    install_plugin("notified", CONSUMER)
-    url, write = file_registry
+    _, write = file_registry
     root, run_dir = tmp_path / "registry", tmp_path / "run"
     nobody = release(run_dir)
     assert (nobody.returncode, nobody.stdout) == (1, "")
@@ -93,8 +98,7 @@ def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
     assert "discovery release web" in release(run_dir, "--help").stdout
     for name in ("web", "db"):
         write(f"{name}/b1", "10.0.0.1:80")
-    arguments = ("--plugin", "notified", "--registry", url)
-    first = start_daemon(*arguments, run_dir=run_dir)
+    first = start()
     eventually_sync(lambda: services(first) == {"web", "db"}, timeout=60)
     nothing = release(run_dir, "--json")
     assert (nothing.returncode, json.loads(nothing.stdout)) == (0, {"released": []})
@@ -102,7 +106,7 @@ def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
     assert "held records were released" not in first.log
     root.rename(tmp_path / "unmounted")
     root.mkdir()
-    daemon = start_daemon(*arguments, run_dir=run_dir)
+    daemon = start()
     eventually_sync(daemon.is_ready, timeout=60)
     assert release(run_dir, "web").stdout == "web/b1\n"
     eventually_sync(lambda: services(daemon) == {"db"}, timeout=60)
@@ -112,6 +116,6 @@ def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
     assert daemon.stop() == 0
     assert daemon.log.count("held records were released") == 2
     # What was released stays so.
-    again = start_daemon(*arguments, run_dir=run_dir)
+    again = start()
     eventually_sync(again.is_ready, timeout=60)
     assert services(again) == set()

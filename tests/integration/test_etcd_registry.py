@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from etcd_versions import etcd_program, every_etcd
+from etcds import etcd, opened, url
 
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
@@ -38,27 +39,13 @@ from discovery.testing import (
     eventually,
     following,
     free_port,
-    require_program,
     within,
 )
 from discovery.testing.etcd import EtcdWriter
 
-__all__ = ["etcd_program", "every_etcd"]
+__all__ = ["etcd", "etcd_program", "every_etcd", "url"]
 
 KEY = key_of(backend())
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[EmbeddedEtcd]:
-    require_program("etcd")
-    require_program("etcdctl")
-    with EmbeddedEtcd() as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def url(etcd: EmbeddedEtcd) -> str:
-    return f"{etcd.url}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +53,6 @@ def shared_etcd(etcd_program: Path) -> Iterator[EmbeddedEtcd]:
     """A running server of each version, for tests that keep to a prefix of their own."""
     with EmbeddedEtcd(program=etcd_program) as etcd:
         yield etcd
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Registry]:
-    registry = open_registry(url)
-    try:
-        yield registry
-    finally:
-        await registry.close()
 
 
 class TestContract(RegistryContract):

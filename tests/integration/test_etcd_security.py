@@ -8,25 +8,21 @@ from pathlib import Path
 import pytest
 import structlog
 import trustme
+from etcds import etcd, opened
 
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
 from discovery.errors import AccessDeniedError
-from discovery.registry import Delta, Registry, RegistryURL, Reset, open_registry
+from discovery.registry import Delta, Registry, RegistryURL, Reset
 from discovery.registry.etcd import Settings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
 from discovery.testing import Follower, backend, contents, following, require_program
 from discovery.testing.etcd import EtcdWriter
 
+__all__ = ["etcd"]
+
 KEY = key_of(backend())
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[EmbeddedEtcd]:
-    require_program("etcd")
-    with EmbeddedEtcd() as etcd:
-        yield etcd
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +62,6 @@ def secured(pki: Path) -> Iterator[EmbeddedEtcd]:
     trust = ("--client-cert-auth", "--trusted-ca-file", str(pki / "ca.pem"))
     with EmbeddedEtcd(*certificate, *trust, scheme="https") as etcd:
         yield etcd
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Registry]:
-    registry = open_registry(url)
-    try:
-        yield registry
-    finally:
-        await registry.close()
 
 
 class TestUsers:

@@ -4,35 +4,24 @@ import asyncio
 import signal
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
-import pytest
+from etcds import etcd, url
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Delta, RegistryEvent, RegistryURL, Reset, Stale
 from discovery.registry.etcd import EtcdRegistry, Settings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
-from discovery.testing import eventually, free_port, require_program, within
+from discovery.testing import eventually, free_port, within
 from discovery.testing.etcd import EtcdWriter
 
+__all__ = ["etcd", "url"]
+
 QUICK = Timing(attempt=3, idle=0.3, answer=1.5, audit=0.2, audit_again=0.1)
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[EmbeddedEtcd]:
-    require_program("etcd")
-    require_program("etcdctl")
-    with EmbeddedEtcd() as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def url(etcd: EmbeddedEtcd) -> str:
-    return f"{etcd.url}/{uuid.uuid4().hex}"
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sockets import fill
 
 from discovery.testing import eventually_sync, require_program, within
 
@@ -99,18 +100,6 @@ def is_reset(sock: socket.socket) -> bool:
     return False
 
 
-def fill(sock: socket.socket) -> int:
-    """Send until nothing more is taken, as the other side does not read: how many bytes."""
-    sock.setblocking(False)
-    sent = 0
-    while True:
-        try:
-            sent += sock.send(bytes(1 << 16))
-        except BlockingIOError:
-            sock.settimeout(within(PATIENCE))
-            return sent
-
-
 def pair(
     wire: Wire, start_worker: Callable[..., Any], stack: ExitStack, dying: str
 ) -> tuple[Any, socket.socket, socket.socket]:
@@ -167,6 +156,7 @@ def test_a_machine_that_does_not_read_and_then_dies_ends_the_connection(
     """Point 11. Its window is zero, so that nothing but probes is sent."""
     worker, _, living = pair(wire, start_worker, stack, dying)
     fill(living)
+    living.settimeout(within(PATIENCE))
     begun = time.monotonic()
     eventually_sync(lambda: time.monotonic() > begun + 3 * SECONDS, timeout=PATIENCE)
     assert worker.report()["open"] == 1
@@ -185,6 +175,7 @@ def test_a_peer_that_lives_and_does_not_read_survives_ten_times_that_time(
     client, server = meet()
     reader, writer = (client, server) if lazy == "client" else (server, client)
     sent = fill(writer)
+    writer.settimeout(within(PATIENCE))
     begun = time.monotonic()
     eventually_sync(lambda: time.monotonic() > begun + 10 * SECONDS, timeout=PATIENCE)
     writer.shutdown(socket.SHUT_WR)

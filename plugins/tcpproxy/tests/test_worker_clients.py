@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sockets import fill
 
 from discovery.testing import eventually_sync, free_port, within
 from discovery_tcpproxy import wire
@@ -31,17 +32,6 @@ def is_reset(sock: socket.socket) -> bool:
         return sock.recv(1) is None
     except ConnectionResetError:
         return True
-
-
-def fill(sock: socket.socket) -> int:
-    """Send until every buffer up to the reader, who does not read, is full: how many bytes."""
-    sock.setblocking(False)
-    sent = 0
-    while True:
-        try:
-            sent += sock.send(bytes(1 << 16))
-        except BlockingIOError:
-            return sent
 
 
 def is_refused(worker: Any) -> bool:

@@ -1,6 +1,7 @@
 """Point 3. What the file registry says of leases, and of a directory that comes back without its records."""
 
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from discovery.registry.file.directory import REVISION_FILE
@@ -11,10 +12,18 @@ from .conftest import PLAIN, follow, write
 LEASED = b'{"host": "10.0.0.1", "port": 80, "owner": "host-1", "ttl": 60.0}'
 
 
-def emptied(root: Path) -> None:
-    """Another directory takes the place, as one does below a file system that is unmounted."""
-    root.rename(root.with_name("away"))
-    root.mkdir()
+def follow_what_is_lost(root: Path, check: Callable[[Follower], Awaitable[None]]) -> None:
+    """Follow two records until another directory takes the place, as one does below an unmounted file system."""
+    for id_ in ("a", "b"):
+        write(root, f"web/{id_}")
+
+    async def lose(watch: Follower) -> None:
+        root.rename(root.with_name("away"))
+        root.mkdir()
+        await watch.until(lambda: watch.stale)
+        await check(watch)
+
+    follow(root, lose)
 
 
 def test_records_with_a_ttl_are_leased(tmp_path: Path) -> None:
@@ -33,30 +42,22 @@ def test_records_with_a_ttl_are_leased(tmp_path: Path) -> None:
 def test_a_directory_that_comes_back_with_other_records_is_another_history(tmp_path: Path) -> None:
     """Point 3. Its registrars write into the new directory, and nobody removed what is not back."""
     root = tmp_path / "root"
-    for id_ in ("a", "b"):
-        write(root, f"web/{id_}")
 
     async def check(watch: Follower) -> None:
-        emptied(root)
-        await watch.until(lambda: watch.stale)
         write(root, "web/a")
         await watch.until(lambda: watch.stale is None)
         assert watch.records == {"web/a": PLAIN}
         assert watch.resets[-1].another
         assert len(watch.resets) == 2
 
-    follow(root, check)
+    follow_what_is_lost(root, check)
 
 
 def test_a_directory_that_is_mounted_again_is_the_same_history(tmp_path: Path) -> None:
     """Point 3."""
     root = tmp_path / "root"
-    for id_ in ("a", "b"):
-        write(root, f"web/{id_}")
 
     async def check(watch: Follower) -> None:
-        emptied(root)
-        await watch.until(lambda: watch.stale)
         root.rmdir()
         (tmp_path / "away" / "web" / "b").unlink()
         (tmp_path / "away").rename(root)
@@ -64,23 +65,20 @@ def test_a_directory_that_is_mounted_again_is_the_same_history(tmp_path: Path) -
         assert watch.records == {"web/a": PLAIN}
         assert len(watch.resets) == 1
 
-    follow(root, check)
+    follow_what_is_lost(root, check)
 
 
 def test_an_empty_directory_that_is_meant_is_the_same_history(tmp_path: Path) -> None:
     """Point 3."""
     root = tmp_path / "root"
-    write(root, "web/a")
 
     async def check(watch: Follower) -> None:
-        emptied(root)
-        await watch.until(lambda: watch.stale)
         (root / REVISION_FILE).touch()
         await watch.until(lambda: watch.stale is None)
         assert watch.records == {}
         assert len(watch.resets) == 1
 
-    follow(root, check)
+    follow_what_is_lost(root, check)
 
 
 def test_a_first_listing_of_an_empty_directory_without_a_counter_vouches_for_nothing(tmp_path: Path) -> None:
