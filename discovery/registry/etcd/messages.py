@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pool, message_factory
 
 _PACKAGE = "discovery.etcd"
 _SCHEMA = """
@@ -62,6 +62,9 @@ message AuthenticateResponse { ResponseHeader header = 1; string token = 2; }
 """
 _MESSAGE = re.compile(r"message (\w+) \{([^}]*)\}")
 _FIELD = re.compile(r"(repeated )?(\w+) (\w+) = (\d+);")
+_OPTIONAL, _REPEATED = 1, 3
+_TYPE_MESSAGE = 11
+_TYPES = {"int64": 3, "uint64": 4, "int32": 5, "bool": 8, "string": 9, "bytes": 12}
 
 # What is described at run time has no static type.
 Message = Any
@@ -76,24 +79,37 @@ TARGET_LEASE: Final = 4
 NO_PUTS: Final = 0  # a filter of a watch
 
 
+def _varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
+
+
+def _part(number: int, value: str | bytes | int) -> bytes:
+    """A field of a serialized message, by its number there."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _described_field(repeated: str, kind: str, name: str, number: str) -> bytes:
+    """A FieldDescriptorProto."""
+    described = _part(1, name) + _part(3, int(number)) + _part(4, _REPEATED if repeated else _OPTIONAL)
+    if kind in _TYPES:
+        return described + _part(5, _TYPES[kind])
+    return described + _part(5, _TYPE_MESSAGE) + _part(6, f".{_PACKAGE}.{kind}")
+
+
 def _load() -> dict[str, Any]:
-    types = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="discovery/etcd.proto", package=_PACKAGE)
-    for name, body in _MESSAGE.findall(_SCHEMA):
-        message = file.message_type.add(name=name)
-        for repeated, kind, field_name, number in _FIELD.findall(body):
-            field = message.field.add(name=field_name, number=int(number))
-            field.label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
-            if kind[0].isupper():
-                field.type = types.TYPE_MESSAGE
-                field.type_name = f".{_PACKAGE}.{kind}"
-            else:
-                field.type = types.Type.Value(f"TYPE_{kind.upper()}")
+    # Serialized here, as google/protobuf/descriptor.proto has it: descriptor_pb2 would take a MiB.
+    file = _part(1, "discovery/etcd.proto") + _part(2, _PACKAGE)
+    messages = _MESSAGE.findall(_SCHEMA)
+    for name, body in messages:
+        fields = (_part(2, _described_field(*field)) for field in _FIELD.findall(body))
+        file += _part(4, _part(1, name) + b"".join(fields))
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.AddSerializedFile(file)
     return {
-        message.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{message.name}"))
-        for message in file.message_type
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name, _ in messages
     }
 
 
