@@ -240,7 +240,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_no_duplicates)
+# Not strict: a control character that is not escaped is found by the rules for texts, and costs its label alone.
+_JSON = json.JSONDecoder(object_pairs_hook=_no_duplicates, strict=False)
 
 
 def _host(host: object) -> str:

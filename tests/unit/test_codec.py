@@ -114,6 +114,14 @@ class TestDialects:
             assert (ignored.key, ignored.field) == ("web/b1", label)
             assert reason in ignored.reason
 
+    @pytest.mark.parametrize("character", ["\n", "\t", "\r", "\0", "\x1b"])
+    def test_a_control_character_that_is_not_escaped_costs_its_label_alone(self, character: str) -> None:
+        """Point 7. JSON has such characters escaped; scripts that put JSON together from texts do not."""
+        got = read(f'{{"host": "10.0.0.1", "port": 80, "zone": "a", "note": "b{character}c"}}')
+        assert got.backend.labels == {"zone": "a"}
+        assert [(each.field, "control" in each.reason) for each in got.ignored] == [("note", True)]
+        assert "host" in refusal(f'{{"host": "10.0.0.1{character}", "port": 80}}')
+
     @pytest.mark.parametrize("labels", ["a=b", ["a"], 7, True])
     def test_labels_that_are_no_object_cost_the_labels_alone(self, labels: object) -> None:
         """Point 7."""
