@@ -77,7 +77,7 @@ class Checker:
         self._wake = asyncio.Event()
 
     def set(self, candidates: Iterable[Candidate]) -> None:
-        """Say what there is: all of it, every time. On the loop of `run`, before it or meanwhile.
+        """Replace the set of candidates. Called on the loop of `run`, before or while it runs.
 
         A candidate whose address is the same keeps the state of its equal checks, and its verdict until a check that
         is new to it has had its first outcome.
@@ -100,7 +100,7 @@ class Checker:
 
     @property
     def status(self) -> Mapping[str, CandidateStatus]:
-        """How each candidate is, by its key in the registry; from any thread."""
+        """The status of each candidate by its key in the registry. Callable from any thread."""
         return {key: entry.status for key, entry in self._entries.copy().items()}
 
     async def run(self) -> None:
@@ -221,7 +221,7 @@ class _Entry:
         ]
 
     def update(self) -> bool:
-        """Judge anew; whether it makes a difference."""
+        """Compute the status from the outcomes so far. Returns whether it changed."""
         before, judgement = self.status, judge(self.standings, self._inherited)
         self._proven = self._proven or judgement.verdict in (Verdict.PASSING, Verdict.DRAINING)
         backend = as_registered(self.candidate.backend, judgement, proven=self._proven)
@@ -262,7 +262,7 @@ def _begin(check: Check) -> Standing:
 
 
 async def _look(probe: Probe, backend: Backend, timeout: float) -> Outcome:
-    """Run a probe once; whatever goes wrong is a failure with its reason."""
+    """Run a probe once. Any exception is a failure with its reason."""
     task = asyncio.current_task()
     limit = asyncio.timeout(timeout)
     try:

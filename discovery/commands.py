@@ -82,9 +82,9 @@ OwnerOption = Annotated[
 def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """The registry of a drop-in command: as given (an option), else as Docker's link variables say, else as configured.
 
-    What is configured is that of the file in use (`DISCOVERY_CONFIG`, or the default file), else the default; the URL
-    may hold a password. `serve` finds the same by itself, and follows the file, if it is given what is given, or else
-    `linked_registry`. Raises ConfigError for link variables that name no address, or for the file.
+    "As configured" means by the file in use (`DISCOVERY_CONFIG`, or the default file), else by default. The URL may
+    have a password. A command that calls `serve(registry=given or linked_registry())` uses the same registry, and
+    follows changes of the file. Raises ConfigError for link variables without an address, and for an invalid file.
     """
     if given:
         return given

@@ -335,7 +335,7 @@ def _add(instances: dict[str, dict[str, Any]], plugin: str) -> None:
     try:
         roles = plugins.roles(plugin)
     except (ConfigError, PluginError):
-        roles = ()  # told by whoever builds it, beside what else there is to run
+        roles = ()  # building the instance reports the error, with those of other instances
     if len(roles) > 1:
         raise ConfigError(
             f"--plugin {plugin}: this plugin is a consumer and a provider, which cannot share an instance's name;"

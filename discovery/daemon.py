@@ -237,7 +237,7 @@ class Daemon:
 
     def _wake(self) -> None:
         """Look at how they are; from any thread."""
-        with suppress(RuntimeError):  # we have ended, and abandoned whoever calls
+        with suppress(RuntimeError):  # the loop is closed: the calling thread was abandoned
             self._loop.call_soon_threadsafe(self._changed.set)
 
     # Signals and reloads

@@ -1,4 +1,4 @@
-"""What this process does on a signal before it has said anything about it: inherited from whoever started it."""
+"""The dispositions of signals that this process inherits from its parent."""
 
 import signal
 

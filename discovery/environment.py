@@ -13,8 +13,8 @@ _WITH_PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
 def for_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment for a child process: without the registry's password, and without a registry URL that has one.
 
-    Every child shows its environment to whoever may look at it, writes it into core files and passes it on. Plugins
-    give this to each program that they start.
+    Other processes can read the environment of a child, which also appears in core files and passes to grandchildren.
+    Plugins give this environment to each program that they start.
     """
     return {
         name: value

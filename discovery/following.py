@@ -1,4 +1,4 @@
-"""Follows one registry for the daemon: the snapshot served, how true it is, what is held, what an earlier run left."""
+"""Follows one registry for the daemon: the snapshot served, its age and doubts, held records, and the state on disk."""
 
 import asyncio
 import time
@@ -62,7 +62,7 @@ class Following:
         return dict(self._holding.held)
 
     def release(self, service: str | None) -> tuple[str, ...]:
-        """Hold no longer what is held of one service, or (None) anything; returns the keys, ordered."""
+        """Give up the held records of a service, or (None) of every service. Returns their keys, ordered."""
         released = self._holding.release(service)
         self._give_up(released)
         return tuple(sorted(released))

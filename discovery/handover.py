@@ -1,7 +1,7 @@
-"""To a daemon over a Unix socket: a successor asks for its listening sockets, a command to hold removals no longer.
+"""Requests to a daemon over a Unix socket: a successor asks for the listening sockets, a command releases records.
 
-Each message is a JSON object in a packet of its own (SOCK_SEQPACKET), each at the latest so many seconds after the one
-before; descriptors ride along by SCM_RIGHTS, only from the predecessor to the successor:
+Each message is a JSON object in a packet of its own, and follows the one before within a limited number of seconds. The
+predecessor sends the sockets beside its messages:
 
     successor    {"take_over": {"instances": {NAME: PLUGIN...}}}
     predecessor  {"refused": REASON}, or {"within": SECONDS} as soon as it begins to let go
@@ -33,7 +33,7 @@ _MOST_KEYS = 50  # in one packet; a key has at most 384 bytes
 
 
 class RefusedError(DiscoveryError):
-    """A successor is not given what it asks for, and why."""
+    """The request of a successor is refused; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Successor:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A command asks to hold the removals of a service no longer, or (None) of all."""
+    """A command asks to give up the held records of a service, or (None) of all services."""
 
     pid: int
     service: str | None
 
 
 class Counter:
-    """Where successors ask, `PATH.sock`; the daemon that has it open is the one that is replaced."""
+    """The Unix socket at which a daemon takes requests. The daemon that listens there is the one that is replaced."""
 
     def __init__(
         self,
@@ -66,9 +66,10 @@ class Counter:
     ) -> None:
         """Prepare; `open` begins.
 
-        `accept` says within how many seconds `hand_over` answers, or raises RefusedError. `hand_over` lets go of
-        everything, this counter included (see `close`), before it answers. `done` is told whether that was received.
-        `release` holds the removals of a service no longer, or (None) of all, and returns the keys.
+        `accept` returns within how many seconds `hand_over` returns, or raises RefusedError. `hand_over` gives up
+        everything that a successor needs, closes this counter, and returns the sockets. `done` is called with whether
+        the successor received them. `release` gives up the held records of a service, or (None) of all services, and
+        returns their keys.
         """
         self.path = path
         self._log = log
@@ -118,7 +119,7 @@ class Counter:
         """Raises OSError."""
         listening = packets.new_channel()
         try:
-            self.path.unlink(missing_ok=True)  # of one that died: whoever lives holds the lock
+            self.path.unlink(missing_ok=True)  # left by a daemon that died: a living one holds the lock
             os.fchmod(listening.fileno(), 0o600)  # what bind makes has this mode, from the first moment on
             packets.at_path(self.path, listening.bind)
             listening.listen(8)
@@ -230,9 +231,9 @@ class Counter:
 
 
 async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoundLogger) -> tuple[socket.socket, ...]:
-    """Ask the daemon whose counter `path` is, if there is one, to let go; return its listening sockets.
+    """Ask the daemon with the socket `path`, if there is one, to hand over; return its listening sockets.
 
-    Raises CannotStartError if it refuses, or neither lets go nor ends.
+    Raises CannotStartError if the daemon refuses, or neither hands over nor ends.
     """
     with packets.new_channel() as channel:
         try:
@@ -279,9 +280,9 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
 
 
 async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
-    """Have the daemon whose counter `path` is hold the removals of `service` no longer, or (None) of all.
+    """Ask the daemon with the socket `path` to give up the held records of `service`, or (None) of all services.
 
-    Returns the keys of what was held; None if there is no daemon. Raises DiscoveryError if it does not answer.
+    Returns the keys of these records; None if there is no daemon. Raises DiscoveryError if it does not answer.
     """
     with packets.new_channel() as channel:
         try:
@@ -308,7 +309,7 @@ async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
 
 
 class _Life:
-    """Whether a process lives; nobody who gets its pid later is taken for it."""
+    """Whether a process lives. A later process with the same pid is not mistaken for it."""
 
     def __init__(self, pid: int) -> None:
         self._descriptor = -1

@@ -111,7 +111,7 @@ class Lookups:
         while (call := self._next()) is not None:
             try:
                 threading.Thread(target=self._work, args=(call,), name="lookup", daemon=True).start()
-            except RuntimeError:  # the system has no thread to give; whoever waits tries again
+            except RuntimeError:  # the system cannot start a thread now; the callers that wait try again
                 return
             if call.queue is not None:
                 del call.queue[call.host]

@@ -189,9 +189,9 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
 
 
 def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str]]:
-    """The candidates that can be registered, their hosts in canonical form, and everything's problems by name.
+    """The candidates that can be registered, their hosts in canonical form, and all problems by name.
 
-    Of candidates that claim one key none is admitted, since which is meant nobody knows; equal ones are one.
+    Of different candidates with the same key none is admitted. Equal candidates count as one.
     """
     problems = dict(printable_lines(inventory.problems))
     claims: dict[str, dict[Candidate, None]] = {}

@@ -25,7 +25,7 @@ HANDOVER = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProvidingStatus:
-    """A provider as it runs, and how what it found stands in the registry.
+    """A provider that runs, and which of its backends are registered.
 
     `wanted` is what is to be registered, None as long as that is not known; `failing` is why a key is not, by key, and
     `fault` why none can be. `ready` is whether the registry has had the first set, once and for all.
@@ -117,10 +117,9 @@ class Providing:
         self._runner.start()
 
     async def become(self, instance: ProviderInstance, registry: Registry) -> bool:
-        """Go on as `instance`, registering in `registry`; False if it does already.
+        """Take another configuration and registry. Returns False if both are equal to the present ones.
 
-        What was found last stands until the provider has found anew, and is never absent from the registry unless it
-        is to have another owner.
+        What was found last stays registered until the provider's next inventory, except during a change of the owner.
         """
         before, self._instance = self._instance, instance
         dead = self._runner.status.phase in (Phase.DEAD, Phase.STOPPED)

@@ -1,6 +1,6 @@
-"""Keeps the registry equal to a set of backends: lease, puts, deletes, and everything anew after a lost lease.
+"""Keeps the registry equal to a set of backends. After a lost lease all of them are registered again.
 
-Level-triggered: it is told the complete set, and works out the differences itself. Knows no provider.
+Level-triggered: the registrar is given the complete set and computes the differences. Knows no provider.
 """
 
 import asyncio
@@ -51,10 +51,11 @@ class Status:
 class Registrar:
     """Registers a set of backends for one owner, under one lease.
 
-    `set` says which; `run` makes it so and keeps it so until it is cancelled. Before the first `set` nothing is written
-    or removed. Once the first set stands, what an earlier run of the owner left and nobody wants is removed. A registry
-    that is away is retried. A key that another live owner holds is watched, and registered once it is free. Any refused
-    key is retried every `ttl` seconds, and does not hinder its neighbours.
+    `set` gives the backends. `run` registers them, and keeps them registered until it is cancelled. Before the first
+    `set`, `run` writes and removes nothing. When all of the first set is registered, `run` removes the records of an
+    earlier run of the owner that are not in the set. While the registry is unavailable, `run` tries again. A key that
+    another live owner holds is watched, and registered when it is free. A refused key is tried again every `ttl`
+    seconds, and does not affect other keys.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What would keep instances from running, as far as it can be told without running them. Touches nothing."""
+"""Finds what would keep instances from running, without running them. Changes nothing."""
 
 import os
 from collections.abc import Awaitable, Iterable, Sequence

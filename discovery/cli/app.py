@@ -33,7 +33,7 @@ def help_(
 app = typer.Typer(
     name="discovery",
     cls=CommandGroup,
-    help="Dynamic service discovery: whoever consumes backends follows the registry, by itself.",
+    help="Dynamic service discovery: programs that use backends follow the registry.",
     epilog="Exit codes: 0 done, 2 usage or configuration, 1 anything else.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: short, and brackets in them stay brackets
@@ -70,7 +70,7 @@ def discovery(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text, for commands that have it.")] = False,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
-    """Dynamic service discovery: whoever consumes backends follows the registry, by itself."""
+    """Dynamic service discovery: programs that use backends follow the registry."""
     if show_version:
         show()
         raise typer.Exit

@@ -93,7 +93,7 @@ class _Report:
 
 
 async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> _Report:
-    """Everything that can be told of the file; `timeout` None asks no registry."""
+    """Check the file. With `timeout` None the registry is not read."""
     from discovery.config import Overrides
     from discovery.instances import examine
     from discovery.logs import configure_logging

@@ -24,7 +24,7 @@ _TTL = 10.0
 def deregister(
     service: Annotated[str, typer.Argument(help="The service that the backend serves.")],
     id_: Annotated[str, typer.Argument(metavar="ID", help="Its name within the service.")],
-    force: Annotated[bool, typer.Option("--force", help="Remove it whoever owns it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove the record of another owner, too.")] = False,
     owner: Annotated[
         str | None, typer.Option(help="Who registered it. Default: `register` on this machine, as this user.")
     ] = None,

@@ -14,8 +14,7 @@ HEADER = ("SERVICE", "ID", "ADDRESS", "WEIGHT", "STATE", "LABELS")
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """What one line of `discovery watch` tells: the snapshot reached, how it differs from the line before, and whether
-    it was listed anew."""
+    """One line of `discovery watch`: the snapshot, the difference from the line before, and whether it is a listing."""
 
     snapshot: Snapshot
     changes: Changes
@@ -35,8 +34,8 @@ def change_set(previous: Snapshot | None, observation: Observation) -> ChangeSet
 def change_set_json(told: ChangeSet) -> str:
     """One line of JSON.
 
-    With `reset`, `added` is the complete listing, `updated` is empty and `removed` what has gone since the last line:
-    right for a reader that begins anew there, and for one that only ever applies `added` and `removed`.
+    With `reset`, `added` is the complete listing, `updated` is empty, and `removed` has what is gone since the last
+    line. This is correct for a reader that starts over at a reset, and for one that only applies `added` and `removed`.
     """
     added: Sequence[Backend] = tuple(told.snapshot.backends()) if told.reset else told.changes.added
     updated = () if told.reset else told.changes.updated

@@ -102,7 +102,7 @@ class Registration:
 
 
 async def why_silent(registry: "Registry") -> str:
-    """Why it has not answered, which whoever lists it is told sooner than whoever waits for a lease."""
+    """Why the registry does not answer. A watch reports the reason sooner than the opening of a lease fails."""
     from discovery.registry import Stale
 
     with suppress(TimeoutError):

@@ -11,7 +11,7 @@ _PAUSE = 0.003
 
 
 class Traffic:
-    """Two clients, while the block lasts: one connects anew for each request, one keeps its connection."""
+    """Two clients during the block: one opens a connection for each request, one keeps its connection."""
 
     def __init__(self, port: int) -> None:
         """Against 127.0.0.1:`port`."""

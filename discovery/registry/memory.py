@@ -88,7 +88,7 @@ class MemoryRegistry:
         self.change({key: value})
 
     def delete_raw(self, key: str) -> None:
-        """Remove a record, whoever holds it."""
+        """Remove a record, whatever lease it has."""
         self.change({}, {key})
 
     def set_stale(self, reason: str) -> None:
@@ -213,7 +213,7 @@ class MemoryLease:
         self._expiry = asyncio.get_running_loop().call_later(self.ttl, self._expire)
 
     def lose(self, reason: str) -> None:
-        """Tell whoever awaits `lost`; the first reason counts."""
+        """End every wait in `lost` with `reason`; only the first reason counts."""
         if not self._lost.done():
             self._lost.set_result(reason)
 

@@ -120,7 +120,7 @@ class Client:
         return self._connections[endpoint]
 
     def _retire(self, connection: Connection) -> None:
-        """Connect anew for the next call: to where the name leads now, and with the certificates of now."""
+        """Open a new connection for the next call, with another lookup of the name and the present certificates."""
         if self._connections.get(connection.endpoint) is connection:
             del self._connections[connection.endpoint]
             task = asyncio.ensure_future(connection.close(_GRACE_SECONDS))

@@ -75,7 +75,7 @@ class Connection:
             return await self.ask(method, request, timeout, token)
 
     async def ask(self, method: Method, request: Message, timeout: float, token: str | None) -> Message:
-        """Ask once, as whoever `token` stands for. Of a streaming method, the first answer."""
+        """Call `method` once, as the user of `token`. Returns the answer; of a streaming method, the first one."""
         channel = await self._connect(timeout)
         try:
             if method.streaming:

@@ -1,7 +1,7 @@
 """What is known of the keys under a prefix, and what each response of a watch adds to it. No I/O.
 
-The rules are those by which a client of etcd stays right through fragments, catch-up, compaction, failover and a
-cluster that is made anew; each is named where it is kept.
+The rules keep a client of etcd correct through fragments, catch-up, compaction, failover and a rebuilt cluster. Each
+rule is named where the code obeys it.
 """
 
 from collections.abc import Iterator

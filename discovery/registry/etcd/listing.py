@@ -26,9 +26,9 @@ class Listing:
 
 
 def mark(revision: int, value: bytes) -> int:
-    """What tells one write of a key from all others, in few bytes.
+    """A short value that identifies one write of a key.
 
-    With the value, because a cluster that is made anew by a script may write the same keys at the same revisions.
+    The value is part of it: a script that rebuilds a cluster may write the same keys at the same revisions.
     """
     return hash((revision, value))
 

@@ -26,7 +26,7 @@ class Tokens:
         return self._login is not None
 
     def forget(self) -> None:
-        """Log in anew before the next call."""
+        """Log in again before the next call."""
         self._token = None
 
     async def current(self, connection: "Connection", timeout: float) -> str | None:

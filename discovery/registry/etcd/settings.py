@@ -60,7 +60,7 @@ class TLS:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user, and where the password is found; read anew for each login, so that it may be changed in its file."""
+    """A user and the place of the password, which each login reads again, so that the file may change."""
 
     user: str
     given: str | None = field(default=None, repr=False)

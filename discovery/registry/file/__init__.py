@@ -18,8 +18,8 @@ from discovery.registry.url import RegistryURL
 class FileRegistry:
     """The registry in a directory, which may be written by leases, by an editor, or by git.
 
-    A record with a TTL expires that many seconds after its file was last modified, and is then removed by whoever
-    notices and may; one without is static.
+    A record with a TTL expires that many seconds after the last modification of its file. The first process that
+    notices this and has the permission removes the file. A record without a TTL is static.
     """
 
     def __init__(self, root: Path) -> None:

@@ -106,12 +106,13 @@ def counted(directory: int) -> int:
 def settle_revision(directory: int, known: int, digest: str, *, changed: bool) -> int:
     """The revision at which the contents are what `digest` stands for; call it while the directory is held.
 
-    The counter's file names the contents that it counts, so that all who watch give the same contents the same
-    revision, and whoever first meets others (an editor's, git's, a lease's) counts on. Who may not write counts
-    alone. `known` is the last revision that the caller has told; without `changed` it is told no change.
+    The counter's file has a digest of the contents, so that all watching processes give equal contents the same
+    revision. The first process that sees other contents (written by an editor, git or a lease) increments the counter.
+    A process that may not write the file counts by itself. `known` is the last revision that the caller has reported;
+    `changed` says whether the caller reports a change.
     """
     counter, counted = _read_revision(directory)
-    # A change never comes at the revision told last, which may be ours alone.
+    # A change needs another revision than the one reported last, which may be this process's alone.
     if counted == digest and counter >= known + changed:
         return counter
     if not changed:

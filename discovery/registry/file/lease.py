@@ -74,7 +74,7 @@ class FileLease:
             await asyncio.to_thread(self._withdraw)
 
     async def _in_turn(self, work: Callable[..., None], *arguments: object) -> None:
-        """One after the other, since a thread cannot be cancelled: what is given up must not overtake what follows."""
+        """Run `work` in a thread, after the calls before it: a cancelled call's thread goes on, and must end first."""
         await self._turn.acquire()
         working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
         working.add_done_callback(self._end_turn)

@@ -137,7 +137,7 @@ Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type
 def checks_of(
     settings: CheckSettings, *, path: str | None = None, interval: float | None = None, timeout: float | None = None
 ) -> tuple[Check, ...]:
-    """The check, with what is given in place of what is configured. Raises ValueError if it cannot be.
+    """The configured check, in which the arguments replace the settings. Raises ValueError if it is not valid.
 
     Where nobody has named a path, `/` need not exist: any answer will do that is no fault of the server's own.
     """

@@ -1,8 +1,8 @@
 """What a container asks for through labels and environment variables, by registrator's conventions. Pure.
 
-The conventions: https://gliderlabs.github.io/registrator/latest/user/services/. Whoever may start a container writes
-them, so that nothing here is trusted: a container says what it is called and how its path is to be checked, never
-where it is, never where or by which command it is checked.
+The conventions: https://gliderlabs.github.io/registrator/latest/user/services/. Labels are
+written by any user who may start a container, so they are not trusted: a container chooses its name and the path of its
+check, never its address, nor the address or the command of its check.
 """
 
 import re

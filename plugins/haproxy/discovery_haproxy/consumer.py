@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from discovery.filewatch import FileWatch
 
 _LINES = 20
-"""How many services, or problems, are told of one by one at a change."""
+"""How many services, or problems, a change logs one by one."""
 
 
 class HAProxyConsumer(Consumer[HAProxyConfig]):

@@ -1,7 +1,7 @@
 """The way of HAProxy's log to ours: a named pipe in the run directory.
 
-HAProxy holds both ends of it open, so that one that outlives this process neither blocks on it nor dies of it: what
-does not fit is dropped, and whoever takes HAProxy over reads on.
+HAProxy holds both ends of the pipe open, so that a HAProxy that outlives this process neither blocks nor dies on a
+write. What does not fit is dropped. The daemon that takes HAProxy over reads on.
 """
 
 import asyncio

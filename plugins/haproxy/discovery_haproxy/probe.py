@@ -55,7 +55,7 @@ def _probe_address(bind: str, ours: Callable[[], Collection[int]]) -> None:
         return
     address = found[0][4]
     with socket.socket(family, socket.SOCK_STREAM) as listener:
-        # Not SO_REUSEPORT: with it the address could be shared with whoever has it.
+        # Not SO_REUSEPORT: with it the address could be shared with the process that has it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)

@@ -67,7 +67,7 @@ def look(pid: int) -> Process | None:
 
 
 class Handle:
-    """Hold on one process, child or not: whoever gets its pid later is neither awaited nor signalled."""
+    """A handle of one process, child or not. A later process with the same pid is neither awaited nor signalled."""
 
     def __init__(self, pid: int, started: int | None = None) -> None:
         """Take hold. Raises ProcessLookupError if it is gone, or is not the one that `started` then."""
@@ -103,7 +103,7 @@ class Handle:
         return not self.alive
 
     def close(self) -> None:
-        """Let go, and leave it as it is; whoever waits is told that it has ended."""
+        """Close the handle and leave the process as it is. Pending waits return as if it had ended."""
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)

@@ -75,7 +75,7 @@ async def _adopt(
             log.error("a worker of an earlier daemon is killed", pid=worker.pid, reason=describe(error))
             await worker.close()
             killed(worker.pid)
-        except BaseException:  # it would obey nobody else
+        except BaseException:  # the worker obeys one daemon at a time
             worker.leave()
             raise
     return None

@@ -27,7 +27,7 @@ _TO_END = 2.0
 """Seconds for workers to end once their connections' time is over."""
 _STOP_MARGIN = 5.0
 _PROBLEMS = 5
-"""How many are told of one by one."""
+"""How many are logged one by one."""
 
 
 class TcpProxyConsumer(Consumer[TcpProxyConfig]):

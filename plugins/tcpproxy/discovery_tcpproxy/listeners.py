@@ -45,7 +45,7 @@ class Listening:
         return self.inode != 0 and _inode(_path(self.bind)) == self.inode
 
     def is_lost(self) -> bool:
-        """Whether it is a Unix socket whose file somebody has removed: nobody can connect any more."""
+        """Whether it is a Unix socket whose file has been removed, so that no client can connect."""
         return self.inode != 0 and _inode(_path(self.bind)) == 0
 
 
@@ -73,7 +73,7 @@ def take(inherited: Iterable[socket.socket], bind: str, mode: int | None) -> Lis
     for candidate in inherited:
         if address_of(candidate) != bind:
             continue
-        # Whoever closes what nobody took closes nothing.
+        # Detached, so that closing the sockets that were not taken does not close this one.
         return adopted(bind, socket.socket(fileno=candidate.detach()), mode)
     return None
 

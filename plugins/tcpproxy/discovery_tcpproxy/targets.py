@@ -14,7 +14,7 @@ from discovery_tcpproxy.config import ListenConfig, TcpProxyConfig, service_of
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend as a worker is told of it; `host` is an IP address, or a name that has these `addresses`."""
+    """A backend as sent to a worker. `host` is an IP address, or a name with these `addresses`."""
 
     id: str
     host: str
@@ -52,10 +52,10 @@ def endpoints(config: TcpProxyConfig, snapshot: Snapshot | None) -> frozenset[En
 def targets(
     config: TcpProxyConfig, snapshot: Snapshot | None, addresses: Addresses
 ) -> tuple[dict[str, tuple[Target, ...]], tuple[str, ...]]:
-    """The backends of every service asked for, and what is wrong: a line for each that had to be left out.
+    """The backends of every configured service, and a line for each backend that is left out.
 
-    `addresses` are those of host names. Without a snapshot nothing is known of the registry's services, which is not
-    the same as that they have no backends.
+    `addresses` has those of host names. Without a snapshot the services of the registry are missing from the result: to
+    know nothing of a service is not to know that it has no backends.
     """
     found: dict[str, list[Target]] = {
         service_of(name, listener): []
@@ -75,12 +75,12 @@ def targets(
 
 
 def changed(before: Targets, now: Targets) -> dict[str, tuple[Target, ...]]:
-    """The services that a worker which knows `before` has to be told of."""
+    """The services that a worker which has `before` has to be sent."""
     return {service: each for service, each in now.items() if before.get(service) != each}
 
 
 def settings(config: TcpProxyConfig, worker: int) -> dict[str, dict[str, Any]]:
-    """What the worker of that number (from 0) is told of each listener, but for its sockets.
+    """The settings of each listener for the worker of that number (from 0), without the sockets.
 
     The keys are those of the configuration. Limits are this worker's share of the whole. `drain` is how many seconds
     connections have once their backend has left, None for ever.

@@ -1,4 +1,4 @@
-"""What the consumer shows of itself: figures for Prometheus, and a document for whoever asks. Pure."""
+"""What the consumer shows: samples for Prometheus, and a document for the admin endpoint. Pure."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from discovery_tcpproxy.sums import Figures
 from discovery_tcpproxy.targets import Targets
 
 MOST_CONNECTIONS = 1000
-"""Told of one by one; how many there are besides is told."""
+"""Connections that are shown one by one; of the others the number is shown."""
 
 Kind = Literal["counter", "gauge"]
 _LISTENER: tuple[tuple[str, str, Kind, str], ...] = (
@@ -126,7 +126,7 @@ def _listener(view: View, name: str) -> dict[str, Any]:
 
 
 def _connections(reports: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], int]:
-    """The oldest of those that were told of one by one, and how many there are besides."""
+    """The oldest connections that the workers report one by one, and the number of the others."""
     connections: list[dict[str, Any]] = []
     more = 0
     for pid, report in reports:

@@ -126,7 +126,7 @@ class WorkerProcess:
                 self._targets.update(news)
             if not self.stopped:
                 await self._tell_listeners(listeners, sockets, grace)
-            # What nobody asks for any more the worker may forget, so that it is told anew if need be.
+            # A worker may forget a service that is not wanted; it is sent again if it is wanted later.
             for service in self._targets.keys() - targets.keys():
                 del self._targets[service]
 

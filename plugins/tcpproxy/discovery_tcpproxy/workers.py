@@ -42,7 +42,7 @@ class Desired:
 
 @dataclass
 class _Place:
-    """A worker's place, which one after another may have."""
+    """The place of a worker. When a worker ends, its successor takes the place."""
 
     number: int
     worker: WorkerProcess | None = None
@@ -50,7 +50,7 @@ class _Place:
     retired: bool = False
     deaths: int = 0
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by whoever does not want to wait any longer for the next try."""
+    """Set to start the next attempt at once."""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a worker was told everything, or could not be."""
     keeper: "asyncio.Task[None] | None" = None
@@ -182,7 +182,7 @@ class Workers:
                 self._places.append(place)
 
     async def _tell_all(self) -> bool:
-        """Whether any has been told. Where one has, others may be late: who hangs is found out, and holds nobody up."""
+        """Send the desired state to every worker. Returns whether one has taken it; waits for none that hangs."""
         fresh = set()
         for place in tuple(self._places):
             if place.telling is not None and not place.telling.done():

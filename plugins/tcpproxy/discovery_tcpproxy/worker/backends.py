@@ -38,10 +38,10 @@ _USABLE = State.USABLE
 
 
 class Backend:
-    """A host and a port, what is told of it, and what has happened there. Compared by identity.
+    """A host and a port, their settings, and the history of connections there. Compared by identity.
 
-    Its host is an IP address, or a name with some; `address` is the one to dial, `others` are dialled in turn if that
-    one cannot be connected to.
+    `host` is an IP address, or a name with addresses. `address` is dialled first, then each of `others` in turn if the
+    connection fails.
     """
 
     __slots__ = (
@@ -176,8 +176,8 @@ class Backends:
     def next(self, client: str, tried: Collection[Backend], now: float, *, last_resort: bool = False) -> Backend | None:
         """The backend to dial for the client at an IP address, which has `tried` some; None: hold it, or give up.
 
-        A connection that was held may begin anew, with none tried. With `last_resort`, for one that cannot be held, or
-        no longer, whoever failed first is tried rather than nobody.
+        A connection that was held may start over, with none tried. `last_resort` is for a connection that cannot be
+        held, or no longer: instead of none, the backend that failed first is tried.
         """
         if self._due and self._due[0][0] <= now:
             self._make_due(now)

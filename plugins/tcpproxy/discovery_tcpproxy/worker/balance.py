@@ -33,7 +33,7 @@ class Chooser(Protocol):
     """Chooses among backends of a positive weight."""
 
     def add(self, backend: Backend) -> None:
-        """Let a backend be chosen; one that may be already is taken anew, with its weight as it is now."""
+        """Let a backend be chosen. One that is there already is added again with its present weight."""
 
     def discard(self, backend: Backend) -> None:
         """Let a backend be chosen no longer, if it may be."""

@@ -134,7 +134,7 @@ class Control:
                     sockets = [acceptor.fileno() for _, acceptor in some]
                 case other:
                     answer["error"] = f"there is no command {other!r}"
-        except Exception as error:  # noqa: BLE001 - whoever commands is told
+        except Exception as error:  # noqa: BLE001 - the daemon gets the error as the answer
             answer["error"] = f"{type(error).__name__}: {error}"
         finally:
             close_all(descriptors)

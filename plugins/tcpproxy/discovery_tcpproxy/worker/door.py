@@ -63,7 +63,7 @@ class Door:
                 channel.close()
 
     def failed(self, error: Exception) -> None:
-        """See `Handler`: whoever knocked has to come again."""
+        """See `Handler`. The daemon that connects tries again."""
 
     def _listen(self) -> None:
         """Raises OSError."""

@@ -25,7 +25,7 @@ _OURS = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
 _DIALLED = (errno.EINPROGRESS, 0)
 _FAILED = select.EPOLLERR | select.EPOLLHUP
 _AGAIN = 0.25
-"""Seconds until dialling is tried anew where there was no descriptor or port for it."""
+"""Seconds until the next attempt to dial, where there was no descriptor or port for it."""
 _SOONEST = 0.02
 """Seconds, at least, between two looks at those who are held."""
 
@@ -91,7 +91,7 @@ class Listener:
             self._waking.cancel()
 
     def end_idle(self) -> None:
-        """Close idle connections as they become idle, and let no client wait: no backend will be told of any more."""
+        """Close connections as they become idle, and hold no client: the daemon sends no more backends."""
         self._ending = True
         for connection in (*self._held.all(), *self._headers.all()):
             connection.abort("stopped")
