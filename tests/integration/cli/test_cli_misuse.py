@@ -126,7 +126,7 @@ def test_bytes_that_are_no_text_are_a_usage_error(capfd: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("file", "arguments", "fault"),
     [
-        ("log = 5", ["--plugin", "haproxy"], "log: must be a table (got 5)"),
+        ("log = 5", ["--plugin", "haproxy"], "log: must be a table, not a whole number (got 5)"),
         ("[consumers]\nedge = 5", ["--set", "edge.x=1"], "consumers.edge is no table"),
         ('[consumers.edge]\nplugin = "haproxy"\nservices.web = 1', [], "consumers.edge.services.web: must be a table"),
         ("admin = '127.0.0.1:0'", ["--plugin", "haproxy"], "admin: '127.0.0.1:0' is neither HOST:PORT nor"),
