@@ -4,7 +4,6 @@ Python has them, unless it was built on an old system, as portable builds (uv's,
 called directly.
 """
 
-import ctypes
 import os
 import signal
 from typing import Final
@@ -19,7 +18,7 @@ def pidfd_open(pid: int) -> int:
     """A descriptor of the process, closed on exec. Raises ProcessLookupError, or another OSError."""
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(pid)
-    return _call(_OPEN, pid, 0)
+    return _call("syscall", _OPEN, pid, 0)
 
 
 def pidfd_send_signal(descriptor: int, number: signal.Signals) -> None:
@@ -27,21 +26,20 @@ def pidfd_send_signal(descriptor: int, number: signal.Signals) -> None:
     if hasattr(signal, "pidfd_send_signal"):
         signal.pidfd_send_signal(descriptor, number)
     else:
-        _call(_SEND_SIGNAL, descriptor, number, None, 0)
+        _call("syscall", _SEND_SIGNAL, descriptor, number, None, 0)
 
 
 def memfd_create(name: str) -> int:
     """A descriptor of a new file in memory, closed on exec. Raises OSError."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
-    return _checked(ctypes.CDLL(None, use_errno=True).memfd_create(name.encode(), _CLOSE_ON_EXEC))
+    return _call("memfd_create", name.encode(), _CLOSE_ON_EXEC)
 
 
-def _call(number: int, *arguments: int | None) -> int:
-    return _checked(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))
+def _call(function: str, *arguments: int | bytes | None) -> int:
+    import ctypes  # here: most builds of Python need it for nothing
 
-
-def _checked(result: int) -> int:
+    result: int = getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
