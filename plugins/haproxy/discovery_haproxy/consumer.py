@@ -73,18 +73,20 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if same and self._is_whole() and _holds(target.path, rendered.text):
             self._tell_mappings(rendered)  # of one that was taken over
             return
+        # Where none runs there is nothing to lose: HAProxy checks what it is started with.
+        unchecked = None if target.running else rendered.text
         # Side by side: HAProxy's parsing and the disk are the two slow steps before the reload.
-        check, prepare = await asyncio.gather(
-            binary.check(rendered.text), target.prepare(rendered.text), return_exceptions=True
-        )
-        for failure in (check, prepare):
+        checks = [] if unchecked else [binary.check(rendered.text)]
+        for failure in await asyncio.gather(*checks, target.prepare(rendered.text), return_exceptions=True):
             if failure is not None:
                 raise failure
         probe(sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids)
         try:
-            await target.deploy(rendered.generation, binary)
+            await target.deploy(rendered.generation, binary, unchecked)
         except ApplyError:
             self._binds = frozenset()
+            if unchecked:
+                await binary.check(unchecked)  # which tells more than a HAProxy that does not start
             raise
         self._binary, self._binds = binary, frozenset(rendered.binds)
         self._tell_mappings(rendered)

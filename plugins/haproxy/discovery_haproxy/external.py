@@ -52,8 +52,13 @@ class External:
             raise ApplyError(f"{self.path} cannot be looked at: {error.strerror}") from None
         await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
 
-    async def deploy(self, generation: str, _: Binary) -> None:
-        """Make what was prepared serve. Raises ApplyError; what served then goes on serving."""
+    async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
+        """Make what was prepared serve, after a check if it is `unchecked`.
+
+        Raises ApplyError; what served then goes on serving.
+        """
+        if unchecked is not None:
+            await binary.check(unchecked)
         self.live = None
         await install(self.path, lambda: self._reload(generation))
         self.live = generation

@@ -30,7 +30,7 @@ def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = No
 
 
 async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
-    """Put what was staged in the place of `path`, then `activate` it; if that fails, put the old file back and raise.
+    """Put what was staged in the place of `path`, then `activate` it; if that fails, put both back and raise.
 
     The file that was there is kept beside it as `*.last-good`. Raises ApplyError if `path` cannot be replaced, too.
     """
@@ -42,7 +42,9 @@ async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
     try:
         await activate()
     except BaseException:
-        # By a link, not a copy: this needs no space on the disk.
+        # By links, not copies: this needs no space on the disk.
+        with suppress(OSError):
+            _link(path, _beside(path, _STAGED))
         with suppress(OSError):
             restore(path) if kept else path.unlink()
         raise

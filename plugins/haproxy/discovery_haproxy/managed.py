@@ -127,13 +127,15 @@ class Managed:
         """Do what can be done before `text` is known to be good. Raises ApplyError or OSError."""
         await asyncio.gather(asyncio.to_thread(stage, self.path, text.encode(), 0o600), self._save_states(text))
 
-    async def deploy(self, generation: str, binary: Binary) -> None:
-        """Make what was prepared serve, by this program.
+    async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
+        """Make what was prepared serve, by this program; what is `unchecked` only by starting it.
 
         Raises ApplyError, with HAProxy's reason; what served then goes on serving.
         """
         async with self._busy:
             self._binary = binary
+            if unchecked is not None and self.running:
+                await binary.check(unchecked)  # it has been restarted meanwhile, and is to be reloaded
             await install(self.path, lambda: self._activate(generation))
 
     def pids(self) -> set[int]:

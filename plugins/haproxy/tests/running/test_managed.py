@@ -333,6 +333,50 @@ def test_a_wrong_template_is_reported_and_the_old_configuration_serves(
     asyncio.run(scenario())
 
 
+def test_a_first_configuration_that_is_refused_is_reported_and_kept_beside(
+    driving: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        template = tmp_path / "mine.cfg.j2"
+        wrong = "{% include 'builtin/haproxy.cfg.j2' %}\nfrontend x\n    bnid :80\n"
+        template.write_text(wrong)
+        async with driving(services={"web": {"bind": bind}}, template=template) as driven:
+            for _ in range(2):
+                with pytest.raises(ApplyError, match=r"refuses the new configuration: line \d+ \(bnid :80\)"):
+                    await driven.apply(origins[0])
+                assert "bnid :80" in (driven.run_dir / "haproxy.cfg.new").read_text()
+                assert not (driven.run_dir / "haproxy.cfg").exists()
+                assert driven.family() == []
+            template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n")
+            await driven.apply(origins[0])
+            await serves(fetch, bind, origins[0])
+            template.write_text(wrong)
+            with pytest.raises(ApplyError, match="bnid"):
+                await driven.apply(origins[0])
+            assert "bnid" in (driven.run_dir / "haproxy.cfg.new").read_text()
+            assert "bnid" not in (driven.run_dir / "haproxy.cfg").read_text()
+
+    asyncio.run(scenario())
+
+
+def test_a_configuration_is_checked_before_a_reload_and_by_the_first_start_itself(
+    driving: Drive, haproxy: Path, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    wrapper = tmp_path / "haproxy"
+    wrapper.write_text(f'#!/bin/sh\necho "$1" >> {calls}\nexec {haproxy} "$@"\n')
+    wrapper.chmod(0o755)
+
+    async def scenario() -> None:
+        async with driving(services={"web": {"bind": bind}}, binary=wrapper) as driven:
+            await driven.apply(origins[0])
+            assert calls.read_text().split() == ["-v", "-W"]
+            await driven.apply(origins[1])
+            assert calls.read_text().split() == ["-v", "-W", "-c"]
+
+    asyncio.run(scenario())
+
+
 def test_another_certificate_is_loaded(driving: Drive, origins: Origins, bind: str, tmp_path: Path) -> None:
     def issue() -> None:
         authority = trustme.CA()
