@@ -29,7 +29,7 @@ Consumers = Callable[[], Mapping[str, Runner]]
 MOST_HELD = 100
 """Held records that are shown one by one."""
 ANSWER_SECONDS = 2.0
-"""How long a consumer has to answer before it is gone on without."""
+"""Seconds that a consumer has to answer; the response goes on without a late one."""
 _MOST_UNRESOLVED = 20
 
 
@@ -178,7 +178,7 @@ def _unresolved(status: DaemonStatus) -> dict[str, str]:
 
 
 def _held(status: DaemonStatus) -> dict[str, Any]:
-    """How many records are served although the registry has removed them, and the first of them."""
+    """The number of held records, and the first of them."""
     now = time.monotonic()
     records = {
         key: {

@@ -1,4 +1,4 @@
-"""What is wrong with the registry although it can be followed: asked for now and then, logged, and shown in health."""
+"""Faults of a registry that can be followed nevertheless: read periodically, logged, and shown in health."""
 
 import asyncio
 

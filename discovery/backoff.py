@@ -1,4 +1,4 @@
-"""How long to wait before trying again: doubling, capped, jittered."""
+"""Delays between attempts: doubling, capped, jittered."""
 
 import random
 from collections.abc import Iterator

@@ -129,7 +129,7 @@ class Checker:
             entry.tasks[check] = tasks.create_task(self._follow(entry, check, place * between))
 
     def _make_room(self) -> None:
-        """Have a slot for each check. Room that was needed once is kept."""
+        """Add slots until each check has one. Slots are never removed."""
         checks = sum(len(entry.standings) for entry in self._entries.values())
         wanted = min(checks, descriptor_limit() // _DESCRIPTORS_PER_SLOT)
         if self._grows and wanted > self._concurrency:
@@ -140,7 +140,7 @@ class Checker:
                 self._slots_of_failing.release()
 
     async def _follow(self, entry: "_Entry", check: Check, delay: float) -> None:
-        """Run one check of one candidate again and again, one run at a time."""
+        """Run one check of one candidate repeatedly, one run at a time."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
         probe = check.probe.with_lookup(self._lookup) if isinstance(check.probe, NamedProbe) else check.probe
@@ -209,7 +209,7 @@ class _Entry:
         self.update()
 
     def drop(self) -> None:
-        """Be checked no longer."""
+        """Stop the checks."""
         for task in self.tasks.values():
             task.cancel()
         self.tasks.clear()
@@ -287,7 +287,7 @@ def _failure(reason: str) -> Outcome:
 
 
 def _cleaned(outcome: Any) -> Outcome:
-    """What a probe returned, held to its contract."""
+    """The outcome that a probe returned. Raises TypeError or ValueError if it breaks the contract."""
     if not isinstance(outcome, Outcome):
         raise TypeError(f"the probe returned {type(outcome).__name__}, not Outcome")
     weight = None if outcome.weight is None else min(max(int(outcome.weight), 0), 256)

@@ -1,4 +1,4 @@
-"""What authors of drop-in commands import: the options that they share, `serve`, and how results are printed.
+"""The interface for authors of drop-in commands: shared options, `serve`, and the printing of results.
 
 A drop-in command is a function, as typer takes it, that an entry point of the group `discovery.commands` names. It is
 only a shorthand for a configuration: it makes one of its arguments, and `serve` runs the daemon with it.
@@ -96,7 +96,7 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
 
 
 def configured_admin(config: Path | None = None) -> str:
-    """Where the daemon's admin endpoint listens, HOST:PORT, by the file in use. Raises ConfigError if it is off."""
+    """The address of the daemon's admin endpoint, HOST:PORT, by the file in use. Raises ConfigError if it is off."""
     settings = settings_of(config)
     if settings.admin is None:
         raise ConfigError(f"the admin endpoint is off in {file_in_use(config)}; name one with --admin HOST:PORT")
@@ -105,7 +105,7 @@ def configured_admin(config: Path | None = None) -> str:
 
 
 def linked_registry(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The registry that Docker's link variables name, if there are any. Raises ConfigError if it is no address."""
+    """The registry's URL by Docker's link variables; None without them. Raises ConfigError if they name no address."""
     host, port = environment.get(LINK_ADDRESS, ""), environment.get(LINK_PORT, "")
     if not host and not port:
         return None
@@ -133,10 +133,10 @@ def serve(
 ) -> int:
     """Run the daemon until it is stopped, and return the exit code: those of `discovery run`.
 
-    `consumers` and `providers` are tables as in a configuration file, by instance name. There is no admin endpoint.
-    Registry, log and directories are as given, else as the environment says, else as in the configuration file
-    (`config`, else the file in use), which is followed. With `replace` it takes over from a daemon of the same
-    instances. Raises ConfigError for what is wrong with them.
+    `consumers` and `providers` are tables as in a configuration file, by instance name. The daemon has no admin
+    endpoint. Registry, log and directories are those of the arguments, else of the environment, else of the
+    configuration file (`config`, else the file in use), which the daemon follows. With `replace` the daemon takes over
+    from a daemon of the same instances. Raises ConfigError for invalid tables or settings.
     """
     import structlog
 

@@ -71,7 +71,7 @@ class LogSettings(PluginConfig):
 
 
 class InstanceTable(PluginConfig):
-    """What the core reads of every instance's table; the rest is the plugin's."""
+    """The keys of every instance's table that the core reads; the others are the plugin's."""
 
     plugin: str = Field(description="Name of the plugin, as `discovery plugins` lists it")
 
@@ -162,7 +162,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line and the environment say; both win over the file.
+    """The settings of the command line and the environment, which override the file.
 
     `variables` names, by field, the environment variable that a value comes from. `password` is whether the environment
     has the registry's password, which the registry reads there by itself.

@@ -86,7 +86,7 @@ class Daemon:
 
     @property
     def status(self) -> DaemonStatus:
-        """How everything is now."""
+        """The status of the daemon now."""
         following = self._following
         return DaemonStatus(
             registry=str(self._settings.registry),
@@ -178,7 +178,7 @@ class Daemon:
     # Taking over, and being taken over from
 
     async def _inherit(self) -> None:
-        """Have the sockets that systemd or a predecessor opened. Raises CannotStartError if that one is in the way."""
+        """Take the sockets of systemd and a predecessor. Raises CannotStartError if that one does not give way."""
         sockets, faults = systemd.listen_fds()
         for fault in faults:
             self._log.warning("systemd passed what cannot be used", reason=fault)
@@ -203,7 +203,7 @@ class Daemon:
         return LET_GO_DEADLINE + self._running.stop_seconds
 
     async def _let_go(self, successor: Successor) -> tuple[socket.socket, ...]:
-        """Be in a successor's way no more, and return its sockets; what is registered is left for it to take over."""
+        """Give way to a successor and return the listening sockets. Records stay, for the successor to take over."""
         await self._changing.acquire()  # for good: a reload that has begun ends first, and another never begins
         self._alarms.stop()
         await asyncio.gather(self._running.leave(), self._unfollow(), self._stop_admin())

@@ -38,7 +38,7 @@ def rejected_document(rejected: Rejected) -> dict[str, Any]:
 
 
 def names_document(addresses: Addresses, unresolved: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    """What became of host names as JSON has it: the addresses by `host:port`, and the backends with a problem."""
+    """Host names as JSON: the addresses by `host:port`, and the backends with a problem."""
     return {
         "addresses": {f"{host}:{port}": list(found) for (host, port), found in sorted(addresses.items())},
         "unresolved": [

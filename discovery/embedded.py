@@ -75,7 +75,7 @@ def wheel_program(name: str) -> Path | None:
 
 
 def _is_wheel_script(path: Path) -> bool:
-    """Whether it is only the wheel's Python script around its own program."""
+    """Whether a program is the Python script that the wheel puts around its own program."""
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -122,7 +122,7 @@ class EmbeddedEtcd:
 
     @property
     def running(self) -> bool:
-        """Whether its process lives, be it stopped by a signal."""
+        """Whether the process lives, even if a signal has stopped it."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, *, wait: bool = True) -> None:
@@ -157,7 +157,7 @@ class EmbeddedEtcd:
             time.sleep(0.02)
 
     def ctl(self, *arguments: str) -> str:
-        """What `etcdctl` answers, given these arguments. Raises DiscoveryError with what it says on failure."""
+        """Run `etcdctl` and return its output. Raises DiscoveryError with its message on failure."""
         command = [str(find_program("etcdctl")), f"--endpoints={self._scheme}://{self.endpoint}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_READY_SECONDS, check=False)
         if done.returncode:

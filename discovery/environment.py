@@ -1,4 +1,4 @@
-"""What programs that are started here find in their environment: what is in ours, without its secrets."""
+"""The environment of programs that this process starts: its own without the secrets."""
 
 import os
 import re

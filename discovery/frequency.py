@@ -1,4 +1,4 @@
-"""How often something is worth a log line: floods are bounded, what goes on is repeated ever less often."""
+"""The rate of log lines: floods are bounded, and a state that lasts is repeated at growing intervals."""
 
 import re
 import time
@@ -52,7 +52,7 @@ class Failures:
 
     @property
     def count(self) -> int:
-        """How many there were since the last success."""
+        """The number of failures since the last success."""
         return self._count
 
     def add(self, reason: str) -> bool:

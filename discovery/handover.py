@@ -38,7 +38,7 @@ class RefusedError(DiscoveryError):
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """Who asks, and the instances that it is going to run: each one's plugin, by name."""
+    """The process that asks, and the plugin of each instance that it will run, by the instance's name."""
 
     pid: int
     instances: Mapping[str, str]
@@ -317,7 +317,7 @@ class _Life:
             self._descriptor = pidfd_open(pid)
 
     async def ended(self, timeout: float) -> bool:
-        """Whether it has ended, or ends within `timeout` seconds."""
+        """Whether the process has ended, or ends within `timeout` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 if self._descriptor >= 0:

@@ -21,7 +21,7 @@ SETTLE = 5.0
 
 
 def patience(ttl: float | None) -> float:
-    """How many seconds a leased record is held."""
+    """Seconds that a leased record is held."""
     return min(ttl or 0.0, LONGEST) + MARGIN
 
 
@@ -47,7 +47,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What has to outlive a restart beside the snapshot.
+    """The state that has to outlive a restart, beside the snapshot.
 
     `doubted` means that the registry was not believed when this was written: a gap, or a hold, was under way.
     """
@@ -61,7 +61,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How many records are held no longer, by the reason."""
+    """The numbers of records that are not held any more, by the reason."""
 
     returned: int = 0
     expired: int = 0
@@ -109,12 +109,12 @@ class Holding:
         return None if self._stale else self._next_end
 
     def memory(self, now: float) -> Memory:
-        """What a restart has to know of this moment."""
+        """The state that a restart needs."""
         doubted = self._gap or bool(self._held) or now < self._doubted_until
         return Memory(self._revision, self._history, dict(self._leases or {}), dict(self._held), doubted)
 
     def ended(self) -> Ended:
-        """What ended since this was last asked."""
+        """The numbers of records that are not held any more, since the last call."""
         ended, self._ended = self._ended, Ended()
         return ended
 
@@ -130,7 +130,7 @@ class Holding:
                 return Decision(self._changed(event, now))
 
     def expire(self, now: float) -> frozenset[str]:
-        """Give up what was held long enough, and return its keys; nothing while the registry cannot be followed."""
+        """Give up records whose time is over, and return their keys. None while the registry cannot be followed."""
         if self._stale:
             return frozenset()
         ended = frozenset(key for key, each in self._held.items() if each.until is not None and each.until <= now)
@@ -140,7 +140,7 @@ class Holding:
         return ended
 
     def release(self, service: str | None) -> frozenset[str]:
-        """Give up everything, or what is held of one service, and return its keys."""
+        """Give up the held records of one service, or of all, and return their keys."""
         ended = frozenset(key for key in self._held if service is None or key.partition("/")[0] == service)
         self._drop(ended)
         self._ended = replace(self._ended, released=self._ended.released + len(ended))
@@ -237,7 +237,7 @@ class Holding:
                 self._hold_until(key, each, now)
 
     def _end_gap(self, now: float) -> None:
-        """While the registry could not be followed nobody could return: owners have their time from now on."""
+        """Restart the time of held records: no record could return while the registry could not be followed."""
         if self._stale:
             for key, each in self._held.items():
                 if each.until is not None:
@@ -245,7 +245,7 @@ class Holding:
         self._gap = self._stale = False
 
     def _hold_until(self, key: str, held: Held, now: float) -> None:
-        """Hold it for its TTL and the margin."""
+        """Hold a record for its TTL and the margin."""
         until = now + patience(held.ttl)
         self._held[key] = replace(held, until=until)
         self._next_end = until if self._next_end is None else min(self._next_end, until)

@@ -1,4 +1,4 @@
-"""What keeps a plugin to itself: a thread and loop of its own, a locked run directory, setup tried again, its end."""
+"""The isolation of a plugin: a thread and event loop, a locked run directory, retries of setup, and the end."""
 
 import asyncio
 import threading
@@ -55,7 +55,7 @@ class PluginStatus:
 
     @property
     def problem(self) -> str | None:
-        """Why it is not well, in a line, or None."""
+        """Why the instance is not healthy, in a line; None if it is."""
         return self.error or self.run_dir_error or (None if self.health.ok else self.health.detail or "unhealthy")
 
 
@@ -129,12 +129,12 @@ class Isolated(ABC, Generic[I, P, S]):
 
     @property
     def instance(self) -> I:
-        """What it was last told to be."""
+        """The instance as configured last."""
         return self._instance
 
     @property
     def status(self) -> S:
-        """How it is now; from any thread."""
+        """The status now. From any thread."""
         phase, phase_since = self._phase
         return replace(self._status, phase=phase, phase_since=phase_since)
 

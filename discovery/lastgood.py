@@ -35,7 +35,7 @@ MOST_OF_THE_TIME = 0.05
 
 @dataclass(frozen=True)
 class Remembered:
-    """What an earlier run left: a snapshot, what was known of it, and how many seconds ago it was known to be true."""
+    """The state that an earlier run left: a snapshot, its memory, and the seconds since it was known to be true."""
 
     revision: int
     records: Mapping[str, Mapping[str, Any]]
@@ -117,7 +117,7 @@ class LastGood:
             self._write(self._now())
 
     def load(self) -> Remembered | None:
-        """What an earlier run remembered, if anything that can be read."""
+        """The state of an earlier run; None if there is none that can be read."""
         try:
             document = json.loads(self.path.read_bytes())
             records = {f"{each['service']}/{each['id']}": each for each in document["backends"]}
@@ -133,7 +133,7 @@ class LastGood:
             return None
 
     def _now(self) -> "_Moment | None":
-        """What is to be written, as it is at this moment; on the loop, like everything that changes it."""
+        """The state to write, at this moment. Called on the loop, as all that changes the state."""
         if self._latest is None:
             return None
         true_at = self._true_at if self._stale else time.time()
@@ -165,14 +165,14 @@ class LastGood:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """What is remembered of one moment; `true_at` is when the snapshot was known to be true, by the wall clock."""
+    """The state at one moment. `true_at` is the wall-clock time at which the snapshot was known to be true."""
 
     snapshot: Snapshot
     memory: Memory
     true_at: float
 
     def says_the_same_as(self, other: "_Moment") -> bool:
-        """Whether its document is the same."""
+        """Whether the document of both is the same."""
         return self.snapshot is other.snapshot and self.memory == other.memory
 
     def document(self) -> bytes:

@@ -1,4 +1,4 @@
-"""How the daemon is, as Prometheus metrics."""
+"""The status of the daemon as Prometheus metrics."""
 
 import re
 import time

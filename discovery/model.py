@@ -95,7 +95,7 @@ class Service:
         return tuple(chain.from_iterable(self.runs))
 
     def __len__(self) -> int:
-        """How many backends it has."""
+        """The number of backends."""
         return sum(map(len, self.runs))
 
     def with_changes(self, changes: Mapping[str, Backend | None]) -> "Service":
@@ -200,7 +200,7 @@ def _diff_runs(
 
 
 def _not_shared(was: tuple[T, ...], now: tuple[T, ...]) -> tuple[tuple[T, ...], tuple[T, ...]]:
-    """What of each is not, as the same object, in the other; of two of one length, not in the same place there."""
+    """The objects of each that are not in the other; of two of one length, not at the same place in the other."""
     if len(was) == len(now):
         differs = tuple(map(is_not, was, now))
         return tuple(compress(was, differs)), tuple(compress(now, differs))
@@ -214,7 +214,7 @@ def _not_shared(was: tuple[T, ...], now: tuple[T, ...]) -> tuple[tuple[T, ...], 
 
 
 def _common(one: tuple[T, ...], other: tuple[T, ...]) -> int:
-    """How many are, as the same objects, at the beginning of both."""
+    """The number of objects that both begin with."""
     at = bytes(map(is_not, one, other)).find(1)
     return min(len(one), len(other)) if at < 0 else at
 

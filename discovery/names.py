@@ -66,12 +66,12 @@ class Names:
         self._local = Lookups(4)
         self._hosts: tuple[int, frozenset[str]] = 0, frozenset()
         self.remembered: Mapping[str, tuple[str, ...]] = {}
-        """What an earlier run found: the last answer of a name that cannot be looked up yet."""
+        """The addresses that an earlier run found, which stand until a name has been looked up."""
         self._turns = asyncio.Semaphore(_TESTS_AT_A_TIME)
 
     @property
     def addresses(self) -> Addresses:
-        """What is known now; the same object until something changes."""
+        """The addresses that are known now. The same object until one changes."""
         if self._shown is None:
             self._shown = MappingProxyType(self._known.copy())
         return self._shown
@@ -87,7 +87,7 @@ class Names:
         return self._problems
 
     def problem(self, endpoint: Endpoint) -> str | None:
-        """What is wrong with an endpoint's name, or None."""
+        """Why an endpoint's name has no address or an old one, in a line; None if all is well."""
         problem = self._problems.get(endpoint[0])
         if problem is None and endpoint in self._pending and endpoint not in self._known:
             problem = f"no address for {endpoint[0]!r} yet"
@@ -280,7 +280,7 @@ async def _connects(address: str, port: int) -> bool:
 
 
 def _merged(before: Iterable[str], found: Sequence[str]) -> tuple[str, ...]:
-    """What was found, each once: first what was there before, in that order."""
+    """The addresses found, each once; those of `before` come first, in their order."""
     kept = [address for address in before if address in found]
     return tuple(dict.fromkeys((*kept, *found)))
 

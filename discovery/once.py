@@ -25,7 +25,7 @@ from discovery.watcher import observe
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a provider finds now: every candidate, checked once, by key; what is wrong, and what is skipped, by name."""
+    """The inventory of a provider: every candidate, checked once, by key; problems and skipped things by name."""
 
     candidates: Mapping[str, CandidateStatus]
     problems: Mapping[str, str]
@@ -85,7 +85,7 @@ async def apply_once(
 async def preview(
     instances: Iterable[Instance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
 ) -> dict[str, str | DiscoveryError]:
-    """What each consumer would change, as a diff, or why it cannot tell. Touches nothing."""
+    """What each consumer would change, as a diff, or why that is not known. Changes nothing."""
     results: dict[str, str | DiscoveryError] = {}
     for instance in instances:
         context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
@@ -98,14 +98,14 @@ async def preview(
 
 
 def first_update(resolved: Resolved) -> Update:
-    """What a consumer that has applied nothing yet is given."""
+    """The update for a consumer that has applied nothing yet."""
     return Update(resolved.snapshot, None, diff(None, resolved.snapshot), resolved.addresses)
 
 
 async def survey(
     instances: Iterable[ProviderInstance], run_dir: Path, log: FilteringBoundLogger, timeout: float
 ) -> dict[str, Survey | DiscoveryError]:
-    """What each provider finds within `timeout` seconds, checked once, or why that cannot be told. Touches nothing."""
+    """What each provider finds within `timeout` seconds, checked once, or why that is not known. Changes nothing."""
     results: dict[str, Survey | DiscoveryError] = {}
     lookup = RememberedLookups()
     for instance in instances:

@@ -51,7 +51,7 @@ class DefaultOwner:
 
 @cache
 def machine_id() -> str:
-    """What tells this machine from others, in the names of owners; the same for as long as this process runs.
+    """The part of an owner's name that identifies this machine. Constant while this process runs.
 
     Derived from /etc/machine-id as machine-id(5) asks for, since the id itself is not for publication, and from the
     host name, since clones and containers of one image may have one id; where there is no id, the host name. A

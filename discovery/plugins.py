@@ -31,7 +31,7 @@ class Plugin:
 
     @property
     def provides(self) -> tuple[str, ...]:
-        """What it offers, in words."""
+        """The roles of the plugin, in words."""
         return (
             *(f"consumer {name}" for name in self.consumers),
             *(f"provider {name}" for name in self.providers),
@@ -98,7 +98,7 @@ def provider_class(name: str) -> type[AnyProvider]:
 
 
 def roles(name: str) -> tuple[str, ...]:
-    """What the plugin can be run as: "consumer", "provider", both or neither. Raises as `load` does."""
+    """The roles of the plugin: "consumer", "provider", both or neither. Raises as `load` does."""
     plugin = load(name)
     kinds: dict[str, Collection[str]] = {"consumer": plugin.consumers, "provider": plugin.providers}
     return tuple(role for role, names in kinds.items() if name in names)

@@ -83,7 +83,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
 
     @property
     def status(self) -> ProviderStatus:
-        """How it is now; from any thread."""
+        """The status now. From any thread."""
         return replace(super().status, candidates=self._checker.status)
 
     def _make(self, instance: ProviderInstance) -> AnyProvider:

@@ -96,7 +96,7 @@ class Registrar:
         self.status = Status()
 
     def set(self, backends: Iterable[Backend]) -> None:
-        """Say what is to be registered: all of it, every time. On the loop of `run`, before it or meanwhile."""
+        """Replace the set of backends to register. Called on the loop of `run`, before or while it runs."""
         self._wanted = {key_of(backend): backend for backend in backends}
         self._told = True
         self._wake.set()
@@ -262,7 +262,7 @@ class _Records:
     def __init__(self, lease: Lease, force: Callable[[str], bool], succeeds: Callable[[str], bool]) -> None:
         """Begin with none."""
         self.written: dict[str, Backend] = {}
-        """What stands for sure."""
+        """The keys that are certainly registered."""
         self._tried: dict[str, Backend] = {}  # may stand: what failed may have been done, and only its answer lost
         self._writing: dict[asyncio.Task[None], tuple[str, Backend | None]] = {}
         self._lease = lease
@@ -270,7 +270,7 @@ class _Records:
         self._succeeds = succeeds
 
     def give_up_all_but(self, wanted: Mapping[str, Backend]) -> None:
-        """Give up writing what is no longer wanted: where nobody answers, it would stand once somebody does."""
+        """Cancel writes that are not wanted any more: a registry that answers late would still execute them."""
         for task, (key, backend) in self._writing.items():
             if wanted.get(key) != backend:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""What is kept of rejected records: the details of some, the number of the rest. Linear time, bounded memory."""
+"""Rejected records: the details of some, and the number of the others. Linear time, bounded memory."""
 
 from discovery.model import Rejected
 
@@ -32,7 +32,7 @@ class Rejections:
 
     @property
     def more(self) -> int:
-        """How many there are besides."""
+        """The number of the others."""
         return self._more
 
     def put(self, key: str, rejected: tuple[Rejected, ...]) -> None:

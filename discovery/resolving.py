@@ -53,11 +53,11 @@ class Resolving:
         self._told: dict[str, str] = {}
         self._telling: asyncio.TimerHandle | None = None
         self.latest: Resolved | None = None
-        """What was last passed on."""
+        """The snapshot and addresses that were passed on last."""
 
     @property
     def problems(self) -> dict[Key, str]:
-        """What is wrong with the names of backends, in a line each: no address, or one that cannot be confirmed."""
+        """The fault of each backend's host name, in a line: no address, or one that cannot be confirmed."""
         return _problems(self._endpoints, self._names)
 
     def remember(self, file: Path) -> None:
@@ -77,7 +77,7 @@ class Resolving:
             self._publish_now()
 
     async def close(self) -> None:
-        """Have no snapshot, and follow no name. Idempotent; `take` begins again."""
+        """Drop the snapshot and follow no name. Idempotent. `take` begins again."""
         for timer in (self._timer, self._telling):
             if timer is not None:
                 timer.cancel()

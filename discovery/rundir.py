@@ -28,7 +28,7 @@ _LOOKING = 0.25
 """Seconds that others may need to look whether a lock is held; who shares it for longer holds it."""
 _AGAIN = 0.002
 SOCKET_PATH_BYTES = 107
-"""What the address of a Unix socket holds: unix(7)'s sun_path, less the zero at its end."""
+"""Bytes of a path in the address of a Unix socket: unix(7)'s sun_path without its final zero."""
 
 
 def is_too_long_for_a_socket(path: Path, suffix: int = 0) -> bool:
@@ -94,7 +94,7 @@ def make_private(path: Path) -> bool:
 
 
 def check_run_dir(path: Path, owner: int | None = None) -> None:
-    """See to it that nobody but `owner`, by default this user, can put anything into a directory that exists.
+    """Ensure that only `owner`, by default this user, can write to a directory that exists.
 
     Raises CannotStartError, or OSError.
     """
@@ -207,7 +207,7 @@ async def keep(
     look: Callable[[], bool] = lambda: False,
     changed: Callable[[str | None], None] = lambda _: None,
 ) -> None:
-    """See to it, until cancelled, that a lock and the run directory above it are there: cleaners remove what is old.
+    """Make a lock and the run directory above it again whenever a cleaner has removed them, until cancelled.
 
     `look` does so for what else belongs there, and says whether it had gone; it may raise OSError. `changed` is called
     when anything had to be made again, with None, and when it cannot be, with the reason. Both are logged.

@@ -63,7 +63,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Desired:
-    """What a consumer is to apply."""
+    """The state that a consumer is to apply."""
 
     snapshot: Snapshot
     addresses: Addresses | None
@@ -99,7 +99,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
 
     @property
     def status(self) -> ConsumerStatus:
-        """How it is now; from any thread."""
+        """The status now. From any thread."""
         offered = self._latest.value
         return replace(
             super().status,
@@ -122,7 +122,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
 
     @property
     def stop_seconds(self) -> float:
-        """How long it may take to stop: what the consumer says, but not less than any other."""
+        """Seconds that the consumer may take to stop: by its own `stop_seconds`, at least 10."""
         seconds = STOP_SECONDS
         with suppress(Exception):  # a plugin may raise anything
             seconds = float(self._made.stop_seconds) if self._made is not None else seconds
@@ -130,16 +130,16 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
 
     @property
     def hands_over(self) -> bool:
-        """Whether it may have something to hand over: if not, it ends before a successor begins."""
+        """Whether the consumer may have sockets to hand over. If not, it ends before a successor begins."""
         return self._instance.consumer.hand_over is not Consumer.hand_over
 
     def hand_over(self) -> None:
-        """Ask it to stop, and to hand over what a successor can use. Returns at once: see `handed_over`."""
+        """Ask the consumer to hand over its sockets and stop. Returns at once: see `handed_over`."""
         self._handing_over = True
         self.stop()
 
     async def handed_over(self, timeout: float) -> tuple[socket.socket, ...]:
-        """Its listening sockets, once it is in nobody's way, or `timeout` seconds have passed; it may go on to stop."""
+        """The sockets, once a successor may begin or `timeout` seconds have passed. The consumer may stop later."""
         deadline = time.monotonic() + timeout
         while self._thread.is_alive() and not self._handed and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.002)

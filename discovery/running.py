@@ -50,7 +50,7 @@ class Running:
 
     @property
     def stop_seconds(self) -> float:
-        """How long the slowest instance may take to stop."""
+        """Seconds that the slowest instance may take to stop."""
         return max((each.stop_seconds for each in self._everything()), default=0.0)
 
     def offer(self, resolved: Resolved) -> None:

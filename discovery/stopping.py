@@ -46,7 +46,7 @@ def daemons(run_dir: Path) -> list[Daemon]:
 
 
 async def end(daemon: Daemon, timeout: float) -> None:
-    """Have it stop in order. Raises DiscoveryError if it has not ended within `timeout` seconds, or may not be told."""
+    """Ask a daemon to stop. Raises DiscoveryError if it runs after `timeout` seconds, or cannot be signalled."""
     try:
         descriptor = pidfd_open(daemon.pid)
     except ProcessLookupError:
@@ -135,6 +135,6 @@ def _leavers(log: FilteringBoundLogger) -> list[type[AnyConsumer]]:
 
 
 def _leaves(consumer: type[AnyConsumer]) -> bool:
-    """Whether it has an `end_orphans` of its own."""
+    """Whether a consumer class has an `end_orphans` of its own."""
     ours = consumer.__mro__[: consumer.__mro__.index(Consumer)]
     return any("end_orphans" in vars(each) for each in ours)

@@ -23,7 +23,7 @@ def notify(*states: str) -> None:
 
 
 def reloading() -> None:
-    """Say that a reload has begun; `READY=1` ends it."""
+    """Tell systemd that a reload has begun; `READY=1` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
@@ -59,5 +59,5 @@ def listen_fds(environment: MutableMapping[str, str] = os.environ) -> tuple[tupl
 
 
 def is_listening(passed: socket.socket) -> bool:
-    """Whether it is a stream socket that connections can be accepted from."""
+    """Whether a socket is a listening stream socket."""
     return passed.type == socket.SOCK_STREAM and bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -1,4 +1,4 @@
-"""What a terminal acts upon: text made harmless to it, and whether it shows colours."""
+"""Terminals: text without control sequences, and whether a terminal shows colours."""
 
 import os
 from typing import TextIO

@@ -41,7 +41,7 @@ async def validate_instances(
 
 
 def _run_dir(path: Path) -> Validation:
-    """What a daemon would say of its run directory. One that is not there it makes; another user's may be its own."""
+    """The fault of a run directory, as a daemon would report it. A daemon makes a directory that is missing."""
     try:
         if not path.exists():
             return Validation()

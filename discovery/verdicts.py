@@ -1,4 +1,4 @@
-"""What the outcomes of checks amount to: verdict, weight and pace. Pure."""
+"""The verdict, the weight and the pace that follow from the outcomes of checks. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _SEVERITY = {verdict: place for place, verdict in enumerate(Verdict)}
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the outcomes of one check so far amount to; no verdict before the first.
+    """The result of the outcomes of one check so far. No verdict before the first outcome.
 
     `proven` is whether one of them was no failure. The counts are of the latest outcomes, in a row: `failed`, `worked`
     (passing or draining) and `passed`. `smooth` is the weight that is followed, `weight` the one announced at
@@ -84,7 +84,7 @@ def _weighed(standing: Standing, check: Check, weight: int, now: float) -> Stand
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What all the checks of a candidate say together. No verdict: not yet known."""
+    """The result of all checks of a candidate. No verdict: not known yet."""
 
     verdict: Verdict | None = None
     detail: str = ""

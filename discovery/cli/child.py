@@ -42,7 +42,7 @@ class Signals:
     """The signals to be passed on, held from now until they are read. Made before any thread is started."""
 
     def __init__(self) -> None:
-        """Hold them, in this thread and in those that it starts. One that is ignored (nohup) stays ignored."""
+        """Block the signals in this thread and those that it starts. A signal that is ignored (nohup) stays ignored."""
         self.held = {number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN}
         self.mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self.held)
 

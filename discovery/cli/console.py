@@ -28,7 +28,7 @@ def prepare_streams() -> None:
 
 
 def note(text: str) -> None:
-    """Tell a person something beside the results: one line on stderr."""
+    """Write a line for a person to stderr, beside the results."""
     with suppress(OSError, ValueError):
         print(f"discovery: {printable(text)}", file=sys.stderr, flush=True)
 
@@ -39,7 +39,7 @@ PATIENCE = 2.0
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[], None]]:
-    """Tell a person what is waited for, once, if the block lasts for longer than PATIENCE.
+    """Write to stderr what the command waits for, once, if the block lasts longer than PATIENCE.
 
     The block may call what it is given as soon as there is no more waiting.
     """
@@ -58,5 +58,5 @@ def result(text: str) -> None:
 
 
 def abandon_stdout() -> None:
-    """Let go of a stdout that nobody reads, so that the interpreter does not complain of it at its end."""
+    """Replace a stdout whose reader has gone, so that the interpreter does not complain at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -29,7 +29,7 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """The format of log lines."""
 
     TEXT = "text"
     JSON = "json"
@@ -88,7 +88,7 @@ def overrides(
     assignments: Collection[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> "Overrides":
-    """What the command line says, and the environment where the command line says nothing."""
+    """The settings of the command line, else of the environment."""
     from discovery.config import VARIABLES, Overrides
     from discovery.registry.url import PASSWORD_VARIABLE
 

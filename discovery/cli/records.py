@@ -1,4 +1,4 @@
-"""How snapshots and changes are written for people and for programs. Pure."""
+"""Snapshots and changes as text for people and as JSON for programs. Pure."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ class ChangeSet:
 
 
 def change_set(previous: Snapshot | None, observation: Observation) -> ChangeSet | None:
-    """What there is to tell after `previous` was told; None if nothing. A listing is always told, even an empty one."""
+    """The change set after `previous`; None if nothing changed. A listing is always one, even if it is empty."""
     if observation.snapshot is None or observation.stale is not None:
         return None
     changes = diff(previous, observation.snapshot)

@@ -34,7 +34,7 @@ _COMMAND = "discovery.command"
 
 
 class CheckType(StrEnum):
-    """What is asked of the backend."""
+    """The kinds of checks."""
 
     NONE = "none"
     TCP = "tcp"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be registered, where, and as whose."""
+    """A backend to register, its checks, and its owner."""
 
     registry: "RegistryURL"
     backend: Backend
@@ -74,7 +74,7 @@ class Registration:
 
     @property
     def may_stand(self) -> bool:
-        """Whether it stands in the registry, or may: what has been written counts before the answer has come."""
+        """Whether the record is, or may be, in the registry: a write counts before the registry has answered."""
         return self._wants_it and self.problem is None
 
     @property
@@ -85,7 +85,7 @@ class Registration:
 
     @property
     def check(self) -> str:
-        """What its check said last."""
+        """The detail of the last outcome of the check."""
         status = self._checker.status.get(self._key)
         return status.detail if status is not None else ""
 

@@ -137,7 +137,7 @@ async def _daemon(
 
 
 async def _tell_faults(settings: "Settings", instances: "Instances", faults: "Faults", timeout: float) -> int:
-    """What `config check` says of a configuration with faults, which cannot be previewed."""
+    """The faults that `config check` would report, for a configuration that cannot be previewed."""
     from discovery.cli.config import validate
     from discovery.logs import configure_logging
 

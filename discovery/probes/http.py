@@ -21,7 +21,7 @@ _MOST_BODY = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What came back; the body is cut after 64 KiB."""
+    """The status and the first 64 KiB of the body."""
 
     status: int
     body: bytes
@@ -140,7 +140,7 @@ def valid_regex(pattern: str) -> str:
 
 @lru_cache(maxsize=256)
 def _finder(pattern: str) -> Callable[[bytes], bool]:
-    """What looks for an RE2 regex. Python's own could be made to take for ever by what a backend says."""
+    """A function that searches a body for an RE2 regex. With Python's own a body could take for ever."""
     import re2  # type: ignore[import-untyped]
 
     options = re2.Options()

@@ -1,4 +1,4 @@
-"""What a provider knows already."""
+"""A probe for an outcome that a provider knows already."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from discovery.model import Backend
 
 @dataclass(frozen=True, slots=True)
 class ReportedProbe:
-    """What the provider knows already, such as Docker's own health. It counts at once, whatever `rise` and `fall`."""
+    """An outcome that the provider knows, such as Docker's own health. Counts at once, without `rise` and `fall`."""
 
     outcome: Outcome
 
     async def __call__(self, backend: Backend) -> Outcome:
-        """Tell it."""
+        """Return the outcome."""
         return self.outcome

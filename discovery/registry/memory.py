@@ -19,7 +19,7 @@ class _Watch:
     pending: deque[Delta] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     losses: int | None = None
-    """How often the registry had lost its records when they were listed; None: they were not yet."""
+    """How often the registry had lost its records at the last listing; None before the first listing."""
 
 
 class MemoryRegistry:
@@ -97,7 +97,7 @@ class MemoryRegistry:
         self._wake()
 
     def set_fresh(self) -> None:
-        """Be reachable again."""
+        """Make the registry reachable again."""
         self._stale = None
         self._wake()
 

@@ -8,7 +8,7 @@ from discovery.registry.base import Registry
 from discovery.registry.url import RegistryURL
 
 _LIKELY = {"http": "etcd", "https": "etcds"}
-"""What is meant by an address as etcdctl takes it."""
+"""The scheme of a registry URL, by the scheme of an address in the form of etcdctl."""
 
 RegistryFactory = Callable[[RegistryURL], Registry]
 """Makes a registry from its URL, without I/O. Raises ConfigError for an option or a part it cannot use."""

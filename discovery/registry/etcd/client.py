@@ -28,7 +28,7 @@ _log = structlog.get_logger("discovery.registry.etcd")
 
 
 def rounds(most: float = _MOST_DELAY) -> Iterator[float]:
-    """How many seconds to wait after all members have failed once, twice and so on."""
+    """Seconds to wait after all members have failed once, twice and so on."""
     return delays(_FIRST_DELAY, most)
 
 
@@ -97,7 +97,7 @@ class Client:
         return Connection(endpoint, self.tokens, self._material, tls.server_name if tls else None, self._targets)
 
     def none_answers(self, reasons: Mapping[str, str]) -> RegistryUnavailableError:
-        """What to say when no member serves: the last reason of each endpoint that was asked."""
+        """The message for when no member serves: the last reason of each endpoint."""
         if len(self.settings.endpoints) == 1:
             return RegistryUnavailableError(f"etcd {self.settings}: {reasons[self.settings.endpoints[0]]}")
         told = [f"{endpoint}: {reasons[endpoint]}" for endpoint in self.settings.endpoints if endpoint in reasons]

@@ -217,6 +217,6 @@ def _metadata(token: str | None) -> Sequence[tuple[str, str]]:
 
 
 def _cancelled() -> bool:
-    """Whether it is our task that is cancelled; gRPC says the same when only the call is."""
+    """Whether the current task is cancelled. gRPC raises the same exception if only the call is."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""What went wrong, in the words of discovery.errors: one line that names the member and the way out."""
+"""Errors of gRPC and etcd as discovery.errors: one line that names the member and the way out."""
 
 import re
 from collections.abc import Iterator
@@ -117,12 +117,12 @@ def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> Regist
 
 
 def reason(endpoint: str, error: RegistryError) -> str:
-    """What `error` says of the member at `endpoint`, without its name."""
+    """The reason in `error`, without the name of the member at `endpoint`."""
     return str(error).removeprefix(f"etcd {endpoint}").removeprefix(":").strip()
 
 
 def alarms_of(status: Message) -> Iterator[str]:
-    """What a member's answer about its status says of the alarms that are raised in the cluster."""
+    """The alarms of the cluster, by a member's answer about its status."""
     raised = {alarm for text in status.errors for alarm in _ALARM.findall(text)}
     yield from (_ALARMS.get(alarm, f"alarm {alarm}") for alarm in sorted(raised))
 

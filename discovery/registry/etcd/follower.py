@@ -1,4 +1,4 @@
-"""What is known of the keys under a prefix, and what each response of a watch adds to it. No I/O.
+"""The known state of the keys under a prefix, and its changes by each response of a watch. No I/O.
 
 The rules keep a client of etcd correct through fragments, catch-up, compaction, failover and a rebuilt cluster. Each
 rule is named where the code obeys it.
@@ -20,7 +20,7 @@ _REQUESTED_PROGRESS = -1
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What is known may be wrong or cannot be followed on: list again."""
+    """The known state may be wrong, or the watch cannot continue from it: list again."""
 
     reason: str
 
@@ -68,7 +68,7 @@ class Follower:
         )
 
     def forget(self) -> None:
-        """Be in doubt: only a listing helps."""
+        """Doubt the known state until the next listing."""
         self.revision = None
 
     def opened(self) -> None:

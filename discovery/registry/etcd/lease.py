@@ -35,7 +35,7 @@ class EtcdLease:
 
     @classmethod
     async def open(cls, client: Client, prefix: bytes, owner: str, ttl: float) -> "EtcdLease":
-        """Have a lease granted: whole seconds, at least the cluster's least. Raises as Client.call does."""
+        """Ask for a lease, of whole seconds and at least the cluster's minimum. Raises as Client.call does."""
         # A number of our own makes the request one that may be repeated.
         number = secrets.randbits(62) + 1
         request = LeaseGrantRequest(TTL=max(1, math.ceil(ttl)), ID=number)
@@ -61,7 +61,7 @@ class EtcdLease:
 
     @property
     def owner(self) -> str:
-        """Who holds it; written into every record."""
+        """See `Lease.owner`."""
         return self._owner
 
     @property

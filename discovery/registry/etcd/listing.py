@@ -16,7 +16,7 @@ _PAGE_SECONDS = 15.0
 
 @dataclass(slots=True)
 class Listing:
-    """What a listing found: the revision it is pinned to, the answer's header, each key's value, mark and lease."""
+    """A listing: its revision, the header of the answer, and the value, mark and lease of each key."""
 
     revision: int
     header: Message

@@ -1,4 +1,4 @@
-"""What a registry URL says about etcd: members, prefix, TLS files, user and password."""
+"""The settings of a registry URL for etcd: members, prefix, TLS files, user and password."""
 
 import difflib
 import os

@@ -13,7 +13,7 @@ _PATIENCE: Final = 0.5
 
 
 class Targets:
-    """What gRPC connects to for each endpoint, `host:port`. For one event loop.
+    """The gRPC target of each endpoint, `host:port`. For one event loop.
 
     gRPC itself looks a name up at most every 30 s, and waits up to two minutes after a failure: a lease does not last
     that long. Here each connection has its own lookup. While a name cannot be looked up its last answer stands.

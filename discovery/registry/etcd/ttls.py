@@ -10,7 +10,7 @@ _MOST_KNOWN: Final = 10_000
 
 
 class TTLs:
-    """What is known of leases, by their numbers, and which leases are to be looked up.
+    """The TTLs of leases by their numbers, and the leases whose TTL is to be looked up.
 
     Our own records state their TTL, so 10,000 of them cost no look-up. Members other than the leader forward each
     look-up to it, so those that remain are few at a time, and each lease is asked for once.

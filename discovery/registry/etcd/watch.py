@@ -41,7 +41,7 @@ _LOOK_UP_REST = 0.01  # thousands of leases of other programs must not keep the 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How patient a watch is, in seconds.
+    """The timeouts and intervals of a watch, in seconds.
 
     `attempt`: for a member to answer a read or to take a watch. `idle`: without a response before the member is asked
     for a sign of life. `answer`: for that sign. `pause`: of silence after which leases may have expired only because
@@ -61,7 +61,7 @@ class Timing:
 
 
 class _DoubtError(Exception):
-    """What was known cannot be followed on: list again."""
+    """The watch cannot continue from the known state: list again."""
 
 
 class Watch:

@@ -99,7 +99,7 @@ def has_revision(directory: int) -> bool:
 
 
 def counted(directory: int) -> int:
-    """What the revision file counts; 0 if there is none. Call it while the directory is held."""
+    """The revision of the counter's file; 0 if there is none. Call it while the directory is held."""
     return _read_revision(directory)[0]
 
 

@@ -24,7 +24,7 @@ _log = structlog.get_logger("discovery.registry.file")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look found, and in how many seconds to look again even if nothing seems to happen.
+    """The result of a look at the directory, and the seconds until the next one if the kernel reports no change.
 
     A large directory under constant change must not eat the machine, so `rest`, in seconds, comes first in any case.
     """
@@ -76,7 +76,7 @@ class Follower:
                 self._watch.close()
 
     def _follow(self, directory: int) -> None:
-        """Have the kernel tell of changes in this very directory: its name may lead to another since the last look."""
+        """Watch this directory by its descriptor: the path may lead to another one since the last look."""
         status = os.fstat(directory)
         if self._identity == (status.st_dev, status.st_ino):
             return

@@ -224,7 +224,7 @@ class FileLease:
             raise unavailable(f"read the registry directory {self._root / place}", error) from None
 
     def _read(self, root: int, key: str) -> "_There | None":
-        """What is at the key, None if nothing is. Raises as `held` does."""
+        """The contents at the key; None if there are none. Raises as `held` does."""
         try:
             with _service(root, key) as (directory, name):
                 status = os.stat(name, dir_fd=directory, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""What is in the directory: read again only where it changed, without what has expired."""
+"""The records of the directory: read again only where it changed, without expired ones."""
 
 import errno
 import os
@@ -197,7 +197,7 @@ class Tree:
 
 
 def _as_known(file: _File) -> _File:
-    """What stands of a file that cannot be read now. Its owner may well be alive, so it does not expire any more."""
+    """The last contents of a file that cannot be read now. They do not expire: the owner may be alive."""
     expired = file.expires is not None and file.expires <= time.monotonic()
     return file if expired else replace(file, signature=None, expires=None)
 
@@ -212,7 +212,7 @@ def _remove(root: int, name: str) -> None:
 
 
 def _stray(name: str, reason: str = "") -> _File:
-    """What is no record, listed nevertheless so that it is rejected where people look, with the reason."""
+    """A file that is no record. It is listed so that it appears among the rejected records, with the reason."""
     key = _text(name)
     return _File(key, Unreadable(reason) if reason else b"", _digest(key, reason.encode()))
 
