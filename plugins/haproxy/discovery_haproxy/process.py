@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ def find(argument: str) -> list[Process]:
     It begins with a path; one that leads to the same place through other symbolic links, as /var/run does, is equal.
     """
     name, place = Path(argument).name, os.path.realpath(argument)
-    found = [look(int(directory.name)) for directory in _PROC.glob("[0-9]*")]
+    found = map(look, _those_with(os.fsencode(name)))
     family = [
         process
         for process in found
@@ -40,6 +41,14 @@ def find(argument: str) -> list[Process]:
     ]
     ours = {process.pid for process in family if process.owner == os.geteuid()}
     return [process for process in family if process.pid in ours or process.parent in ours]
+
+
+def _those_with(words: bytes) -> Iterator[int]:
+    """The pids with these bytes on their command line. Nothing else is read of the many others."""
+    for directory in _PROC.glob("[0-9]*"):
+        with suppress(OSError):
+            if words in (directory / "cmdline").read_bytes():
+                yield int(directory.name)
 
 
 def masters(family: list[Process]) -> list[Process]:
