@@ -1,6 +1,9 @@
 """What a piece of code touches in the world."""
 
 import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar, Self
 
 
@@ -50,3 +53,11 @@ _WRITES = frozenset(
     {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
 )
 _TOUCHES = frozenset({"socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.fork"})
+
+
+def touched_by(make: Callable[[Path], object]) -> list[str]:
+    """The events of a call of `make` with a directory that does not exist."""
+    with tempfile.TemporaryDirectory() as directory:
+        with Recorder() as recorder:
+            make(Path(directory) / "not there")
+        return recorder.events

@@ -5,13 +5,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from etcd_versions import etcd_program, every_etcd
-from etcds import etcd, opened, url
+from etcds import etcd, following_from_the_start, opened, url
 
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
@@ -32,7 +31,6 @@ from discovery.registry.etcd.messages import (
     TxnRequest,
 )
 from discovery.testing import (
-    Follower,
     RegistryContract,
     backend,
     contents,
@@ -381,18 +379,6 @@ asyncio.run({end}())
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=within(30), check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@asynccontextmanager
-async def following_from_the_start(registry: Registry) -> AsyncIterator[Follower]:
-    """Like `following`, but without waiting for a listing that may not come."""
-    follower = Follower(registry)
-    follower.task = task = asyncio.create_task(follower.run())
-    try:
-        yield follower
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def test_a_lease_of_many_records_is_kept_alive_by_a_slow_cluster(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,22 @@
 """The etcd registry with users and over TLS: what is renewed, what is refused, and how that is said."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 import trustme
-from etcds import etcd, opened
+from etcds import etcd, following_from_the_start, opened
 
 from discovery.codec import key_of
 from discovery.embedded import EmbeddedEtcd
 from discovery.errors import AccessDeniedError
-from discovery.registry import Delta, Registry, RegistryURL, Reset
+from discovery.registry import Delta, RegistryURL, Reset
 from discovery.registry.etcd import Settings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
-from discovery.testing import Follower, backend, contents, following, require_program
+from discovery.testing import backend, contents, following, require_program
 from discovery.testing.etcd import EtcdWriter
 
 __all__ = ["etcd"]
@@ -241,15 +240,3 @@ class TestTLS:
 
 def login(etcd: EmbeddedEtcd, user: str) -> str:
     return f"etcd://{user}:pass-{user}@{etcd.endpoint}"
-
-
-@asynccontextmanager
-async def following_from_the_start(registry: Registry) -> AsyncIterator[Follower]:
-    """Like `following`, but without waiting for a listing that may not come."""
-    follower = Follower(registry)
-    follower.task = task = asyncio.create_task(follower.run())
-    try:
-        yield follower
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

@@ -1,5 +1,6 @@
-"""An etcd for the tests of a module, and registries that are closed; fixtures that modules import."""
+"""An etcd for the tests of a module, and registries that are followed and closed; fixtures that modules import."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ import pytest
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Registry, open_registry
-from discovery.testing import require_program
+from discovery.testing import Follower, require_program
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,15 @@ async def opened(url: str) -> AsyncIterator[Registry]:
         yield registry
     finally:
         await registry.close()
+
+
+@asynccontextmanager
+async def following_from_the_start(registry: Registry) -> AsyncIterator[Follower]:
+    """Like `following`, but without waiting for a listing that may not come."""
+    follower = Follower(registry)
+    follower.task = task = asyncio.create_task(follower.run())
+    try:
+        yield follower
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

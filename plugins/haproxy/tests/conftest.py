@@ -32,6 +32,13 @@ def haproxy(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_haproxy(haproxy: Path) -> Path | None:
+    """The one of the two that `haproxy` is not."""
+    wheel = wheel_program("haproxy")
+    return require_program("haproxy", wheel=False) if haproxy == wheel else wheel
+
+
+@pytest.fixture(scope="session")
 def parse(haproxy: Path) -> Callable[[str], str]:
     """Let HAProxy parse a configuration: what it warns about, or AssertionError with what it refuses."""
 

