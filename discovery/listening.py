@@ -10,6 +10,16 @@ from pathlib import Path
 _LISTENING = "0A"
 
 
+def meet(one: str, other: str) -> bool:
+    """Whether the kernel would refuse to let two sockets listen at these: `IP:PORT`, `[IPV6]:PORT` or a path."""
+    if one == other:
+        return True
+    if "/" in one + other or one.startswith("[") != other.startswith("["):
+        return False
+    (host, _, port), (another, _, its_port) = one.rpartition(":"), other.rpartition(":")
+    return port == its_port and not {host, another}.isdisjoint({"0.0.0.0", "[::]"})  # noqa: S104 - compared alone
+
+
 def listening(host: str, port: int, *, v6only: bool = False) -> Mapping[str, str]:
     """The sockets, each an inode with its user id, that listen where `host:port`, an IP address and a port, would.
 

@@ -78,10 +78,13 @@ class Validation:
     """The result of checking a plugin's configuration without running the plugin. Each entry is one line for a person.
 
     `faults` would keep the plugin from working. `unchecked` names what cannot be checked on this machine, and why.
+    `listens` are the addresses at which the plugin would listen, which the core compares with those of other instances:
+    `IP:PORT`, `[IPV6]:PORT` or the path of a socket.
     """
 
     faults: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

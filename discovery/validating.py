@@ -1,13 +1,14 @@
 """Finds what would keep instances from running, without running them. Changes nothing."""
 
 import os
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.instances import Instances
+from discovery.listening import meet
 from discovery.model import Snapshot, diff
 from discovery.plugin import Context, Update, Validation
 from discovery.rundir import check_run_dir
@@ -26,18 +27,33 @@ async def validate_instances(
     Every line of the result begins with the instance's table, but for those of the run directory.
     """
     found = [_run_dir(run_dir)]
+    listens: dict[str, tuple[str, ...]] = {}
     for name, consumer in instances.consumers.items():
         context = Context(name, run_dir / name, log.bind(consumer=name))
         for update in updates:
             validated = await _validated(consumer.consumer(consumer.config, context).validate(update))
             found.append(_placed(("consumers", name), validated))
+            listens[dotted(("consumers", name))] = validated.listens
             if validated.faults:
                 break  # with other records the same faults would have other line numbers
     for name, provider in instances.providers.items():
         context = Context(name, run_dir / name, log.bind(provider=name))
         validated = await _validated(provider.provider(provider.config, context).validate())
         found.append(_placed(("providers", name), validated))
+    found.append(Validation(tuple(_shared_addresses(listens))))
     return Validation(_distinct(each.faults for each in found), _distinct(each.unchecked for each in found))
+
+
+def _shared_addresses(listens: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """The faults of instances, by table, that would listen where another would."""
+    taken: dict[str, str] = {}
+    for table, addresses in listens.items():
+        for address in addresses:
+            meeting = next((each for each in taken if taken[each] != table and meet(address, each)), None)
+            if meeting is not None:
+                at = address if address == meeting else f"{address}, which meets {meeting},"
+                yield f"{table}: {at} is an address of {taken[meeting]} as well: give one another address"
+            taken.setdefault(address, table)
 
 
 def _run_dir(path: Path) -> Validation:

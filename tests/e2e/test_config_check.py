@@ -46,7 +46,24 @@ NO_SOCKET = """
 plugin = "tcpproxy"
 listen.web = "unix:{directory}"
 """
+TWO_INSTANCES = """
+[consumers.proxy]
+plugin = "tcpproxy"
+listen.web = "127.0.0.1:{{port}}"
+
+[consumers.edge]
+plugin = "{plugin}"
+{listen} = "{address}:{{port}}"
+"""
 FAULTS = [
+    *(
+        (
+            TWO_INSTANCES.format(plugin=plugin, listen=listen, address=address),
+            "is an address of consumers.proxy as well",
+        )
+        for plugin, listen in (("tcpproxy", "listen.web"), ("haproxy", "services.web.bind"))
+        for address in ("127.0.0.1", "*")
+    ),
     (NO_DIRECTORY.format(plugin="tcpproxy", listen="listen.web"), "there is no directory {directory}/nowhere"),
     (NO_DIRECTORY.format(plugin="haproxy", listen="services.web.bind"), "{directory}/nowhere is not a directory"),
     (NO_SOCKET, "there is a file that is no socket"),

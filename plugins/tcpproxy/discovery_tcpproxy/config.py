@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from discovery.codec import parse_address
 from discovery.errors import RecordError
+from discovery.listening import meet
 from discovery.networks import Networks, Senders
 from discovery.plugin import PluginConfig
 from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
@@ -239,7 +240,7 @@ def _no_conflicts(listen: dict[str, ListenConfig]) -> None:
     taken: list[tuple[str, str]] = []
     for name, bind in ((name, bind) for name, listener in listen.items() for bind in listener.bind):
         for other, before in taken:
-            if not _meet(bind, before):
+            if not meet(bind, before):
                 continue
             if other == name and bind == before:
                 raise ValueError(f"listener {name!r} names {bind} twice")
@@ -252,21 +253,6 @@ def _no_conflicts(listen: dict[str, ListenConfig]) -> None:
                 else f"listener {name!r}: {wide} takes in {narrow}: leave one out"
             )
         taken.append((name, bind))
-
-
-def _meet(one: str, other: str) -> bool:
-    """Whether the kernel would refuse to let two sockets listen there."""
-    if one == other:
-        return True
-    families = {_family(one), _family(other)}
-    if len(families) > 1 or families == {"unix"}:
-        return False
-    (_, _, port), (_, _, another) = one.rpartition(":"), other.rpartition(":")
-    return port == another and (_is_wildcard(one) or _is_wildcard(other))
-
-
-def _family(bind: str) -> str:
-    return "unix" if bind.startswith(UNIX) else "ipv6" if bind.startswith("[") else "ipv4"
 
 
 def _is_wildcard(bind: str) -> bool:

@@ -14,7 +14,7 @@ from discovery.model import Addresses, Snapshot
 from discovery.names import Names
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery_tcpproxy.adoption import adopt
-from discovery_tcpproxy.config import TcpProxyConfig, binds_of
+from discovery_tcpproxy.config import UNIX, TcpProxyConfig, binds_of
 from discovery_tcpproxy.listeners import CannotListenError, Listening, adopted, fault, open_listener, set_mode, take
 from discovery_tcpproxy.targets import Targets, endpoints, preview, targets
 from discovery_tcpproxy.views import View, WorkerView, samples, shown
@@ -106,7 +106,8 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         """Whether there can be the Unix sockets that are asked for. Who has an address now is nothing to go by."""
         made = self.context.run_dir, self.context.run_dir.parent
         faults = (fault(name, bind, made) for name, bind in binds_of(self.config))
-        return Validation(tuple(each for each in faults if each is not None))
+        listens = tuple(bind.removeprefix(UNIX) for _, bind in binds_of(self.config))
+        return Validation(tuple(each for each in faults if each is not None), listens=listens)
 
     async def reconfigure(self, config: TcpProxyConfig) -> bool:
         """Take everything in place: connections that go on are not touched."""
