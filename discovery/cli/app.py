@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from discovery.cli import config, demo, deregister, plugins, register, release, run, services, stop, watch
 from discovery.cli.group import SETTINGS, CommandGroup, help_of
 from discovery.cli.options import LogFormat, LogLevel
 
@@ -39,16 +38,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and errors: short, and brackets in them stay brackets
     context_settings=SETTINGS,
 )
-app.command("run")(run.run)
-app.command("stop")(stop.stop)
-app.command("services")(services.services)
-app.command("watch")(watch.watch)
-app.command("register", cls=register.TakesCommand)(register.register)
-app.command("release")(release.release)
-app.command("deregister")(deregister.deregister)
-app.command("plugins")(plugins.plugins)
-app.add_typer(config.app, name="config")
-app.command("demo")(demo.demo)
 app.command("version")(show)
 app.command("help")(help_)
 

@@ -1,5 +1,7 @@
 """The table of commands, our own and those of other distributions.
 
+Our own are modules beside this one, each imported when its command is invoked or described.
+
 A distribution brings commands by entry points of the group `discovery.commands`: the entry point's name is the
 command's, its value a function as typer takes it. The names come from the metadata; a function is imported when its
 command is invoked, or asked for its help. Our own commands win. An entry point of the same name and value in the group
@@ -13,6 +15,7 @@ import copy
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -25,6 +28,8 @@ from discovery.errors import ConfigError, PluginError
 
 GROUP = "discovery.commands"
 HELP_GROUP = f"{GROUP}.help"
+OWN = ("run", "stop", "services", "watch", "register", "release", "deregister", "plugins", "config", "demo")
+"""The modules. Each has a typer app, `app`, for a group, or a function of its name, of the class `COMMAND` if given."""
 EVERYWHERE = ("log_level", "log_format", "debug")
 """The options of the group that every command has, too; each stands for an environment variable."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -35,10 +40,13 @@ class CommandGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Every command's name; nothing is imported."""
-        return [*self.commands, *sorted(installed().keys() - self.commands.keys())]
+        ours = dict.fromkeys([*OWN, *self.commands])
+        return [*ours, *sorted(installed().keys() - ours.keys())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command, or None. One from elsewhere is not imported: what stands here for it tells whose it is."""
+        if cmd_name in OWN and cmd_name not in self.commands:
+            self.commands[cmd_name] = _own(cmd_name)
         if cmd_name in self.commands:
             return self.commands[cmd_name]
         points = installed().get(cmd_name)
@@ -52,6 +60,9 @@ class CommandGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command to invoke. Raises ConfigError if two distributions claim it, PluginError if it is broken."""
+        if self.get_command(ctx, args[0]) is None:
+            for each in OWN:  # what is meant may be one of these
+                self.get_command(ctx, each)
         name, command, rest = super().resolve_command(ctx, args)
         if isinstance(command, _Elsewhere):
             try:
@@ -89,6 +100,16 @@ def help_of(context: Any, names: Iterable[str]) -> str:
         if command is not None:  # else it is a usage error, raised above
             context = typer.Context(command, info_name=name, parent=context)
     return str(context.get_help())
+
+
+def _own(name: str) -> Any:
+    module = import_module(f"discovery.cli.{name}")
+    root = typer.Typer(rich_markup_mode=None)
+    if hasattr(module, "app"):
+        root.add_typer(module.app, name=name)
+    else:
+        root.command(name, cls=getattr(module, "COMMAND", None))(getattr(module, name))
+    return typer.main.get_group(root).commands[name]
 
 
 class _Elsewhere(TyperCommand):

@@ -54,6 +54,9 @@ class TakesCommand(TyperCommand):
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
 
 
+COMMAND = TakesCommand
+
+
 def register(
     context: typer.Context,
     service: Annotated[str, typer.Argument(help="The service that the backend serves.")],

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from discovery.cli import main
+from discovery.cli.group import OWN
 from discovery.errors import ConfigError, DiscoveryError, PluginError, RegistryUnavailableError
 from discovery.testing import within
 
@@ -90,6 +91,22 @@ def test_help_loads_nothing_heavy() -> None:
     script = "import sys; from discovery.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"grpc", "aiohttp", "structlog", "watchdog", "rich", "discovery.config"} & set(done.stderr.split())
+
+
+def test_a_command_loads_no_other() -> None:
+    script = (
+        "import sys; from discovery.cli import main; main(['stop', '--help']); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "discovery.cli.stop" in loaded
+    assert not {f"discovery.cli.{name}" for name in OWN if name != "stop"} & loaded
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("sevices", "services"), ("confg", "config")])
+def test_what_was_meant_is_asked(typo: str, meant: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([typo]) == 2
+    assert f"Did you mean '{meant}'" in capfd.readouterr().err
 
 
 def test_the_collector_of_garbage_waits_until_everything_is_loaded() -> None:
