@@ -1,12 +1,15 @@
 """Waiting for conditions, free ports, and programs that a machine may lack."""
 
 import asyncio
+import fcntl
 import inspect
 import os
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -80,12 +83,12 @@ def _too_late(condition: object, what: str, timeout: float, outcome: object) -> 
 def free_port() -> int:
     """A TCP port that nothing listens on, on any address, and that no outgoing connection will take.
 
-    Below the range from which the kernel serves outgoing connections, at random: tests that run in parallel rarely
-    meet. One process is never given the same port twice.
+    Below the range from which the kernel serves outgoing connections, at random. No port is given twice, by this
+    process or by any other that runs on this machine: what a port was asked for may be about to listen there.
     """
     for _ in range(1000):
         port = _random.randrange(10_240, 32_768)
-        if port in _given:
+        if port in _given or not _claim(port):
             continue
         with socket.socket() as probe:
             try:
@@ -95,6 +98,23 @@ def free_port() -> int:
         _given.add(port)
         return port
     raise OSError("no free TCP port between 10240 and 32767")
+
+
+def _claim(port: int) -> bool:
+    """Lock the port's byte of a file that all tests of this user share, for as long as this process runs."""
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # nobody can lock it
+    return True
+
+
+@cache
+def _claims() -> int:
+    path = Path(tempfile.gettempdir(), f"discovery-test-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def require_program(name: str, *, wheel: bool = True) -> Path:
