@@ -6,6 +6,8 @@ import sys
 
 from naming import Machine, machine
 
+from discovery.testing import within
+
 __all__ = ["machine"]  # a fixture
 
 SCRIPT = """
@@ -53,7 +55,7 @@ asyncio.run(main())
 def test_few_connections_are_made_and_all_ports_follow_the_family_that_is_reached(machine: Machine) -> None:
     machine.hosts("::1 both.test", "127.0.0.1 both.test")
     command = [*machine.under, sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
     assert done.returncode == 0, done.stderr
     at_once, connections = json.loads(done.stdout)
     assert at_once

@@ -62,7 +62,7 @@ class Alone:
 
     def run(self, condition: Callable[[], bool]) -> None:
         """Serve until the condition holds; AssertionError if it never does."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + within(10)
 
         def look() -> None:
             if condition() or time.monotonic() > deadline:
