@@ -58,7 +58,7 @@ def allowed(name: str, patterns: Iterable[str]) -> bool:
 
 
 def machine_addresses(config: ApacheConfig, machine: Machine) -> tuple[str, ...]:
-    """What to announce for this machine: what is configured, or else its primary addresses, IPv4 before IPv6."""
+    """The addresses to announce for this machine: the configured ones, else the primary ones, IPv4 first."""
     return config.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
 
 

@@ -1,4 +1,4 @@
-"""What is registered of the containers that run. Pure: what Docker tells and the configuration in, candidates out."""
+"""The candidates of the running containers, by Docker's answers and the configuration. Pure."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -36,7 +36,7 @@ class Claim:
 def claims_of(
     containers: Iterable[Container], stopping: frozenset[str], config: ApacheConfig, machine: Machine
 ) -> tuple[list[Claim], dict[str, str]]:
-    """What the selected containers that run are to be registered as, and what is wrong with them, by their names."""
+    """The candidates of the selected running containers, and their faults by the containers' names."""
     docker = config.docker
     if docker is None:
         return [], {}

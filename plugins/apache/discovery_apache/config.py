@@ -200,19 +200,19 @@ class DockerConfig(PluginConfig):
     labels: Labels = Field(default_factory=dict)
     """Labels of every backend; a container cannot change them."""
     conventions: bool = True
-    """Whether SERVICE_* labels and environment variables of containers are heeded."""
+    """Whether SERVICE_* labels and environment variables of containers are obeyed."""
     network: str | None = None
     """Announce the containers' own address on this Docker network."""
     status: Annotated[StatusPath | None, BeforeValidator(_page, json_schema_input_type=str | StatusPath | None)] = None
     """Where mod_status is on the containers, such as `/server-status?auto`."""
     on_stop: Literal["withdraw", "drain"] = "withdraw"
-    """What becomes of a backend when `docker stop` begins; what drains is withdrawn when it has stopped."""
+    """Whether a backend is withdrawn or drains when `docker stop` begins. After the stop it is withdrawn."""
     use_health: bool = True
     """Whether Docker's own health check counts, where an image has one."""
 
     @property
     def selects(self) -> bool:
-        """Whether it says which containers are meant."""
+        """Whether the settings select containers."""
         return bool(self.names or self.images or self.labelled)
 
 
@@ -225,7 +225,7 @@ class HttpdConfig(PluginConfig):
     """None: `<host name>:<name of its table>:<port>`."""
     status: Annotated[StatusUrl, BeforeValidator(_page, json_schema_input_type=str | StatusUrl)] = StatusUrl()
     address: Annotated[Place, BeforeValidator(_place, json_schema_input_type=str | int | Place)] = Place()
-    """What is announced: `HOST:PORT`, or `:PORT` on this machine's own address."""
+    """The announced address: `HOST:PORT`, or `:PORT` on this machine's own address."""
     weight: Weight | None = None
     labels: Labels = Field(default_factory=dict)
     check: Checks = CheckSettings(type="none")
@@ -240,7 +240,7 @@ class ApacheConfig(PluginConfig):
         BeforeValidator(_listed, json_schema_input_type=str | list[str]),
         AfterValidator(_one_per_family),
     ] = ()
-    """What is announced for a port on all addresses of this machine. None: its primary address."""
+    """The address announced for a port on all addresses of this machine. Not given: the primary address."""
     loopback: bool = False
     """Whether a port that is bound to a loopback address is announced there."""
     services: Globs | None = None
@@ -248,9 +248,9 @@ class ApacheConfig(PluginConfig):
     networks: Globs = ()
     """The Docker networks that a container may choose to be announced on."""
     check: Checks = CheckSettings(type="http")
-    """How containers are checked. None given: `GET /`, or where `docker.status` is given, by that alone."""
+    """The check of containers. Not given: `GET /`, or with `docker.status` the status page alone."""
     weight: Weight = 1
-    """`load` follows the idle workers that the status page tells of."""
+    """A number, or `load`: by the number of idle workers on the status page."""
     docker: Annotated[
         DockerConfig | None, BeforeValidator(_on_or_off, json_schema_input_type=bool | DockerConfig | None)
     ] = Field(default_factory=DockerConfig)

@@ -262,7 +262,7 @@ class _Kill:
 
 
 class _Known:
-    """What is known of the engine's containers, by id; outlives the sessions."""
+    """The known containers of the engine, by id. Outlives the sessions."""
 
     def __init__(self, match: Callable[[Container], bool]) -> None:
         self.changed = asyncio.Event()
@@ -276,7 +276,7 @@ class _Known:
 
     @property
     def ids(self) -> frozenset[str]:
-        """Those that were running."""
+        """The containers that were running."""
         return frozenset((*self._containers, *self._others))
 
     def turn(self) -> int:
@@ -297,7 +297,7 @@ class _Known:
                 self.changed.set()
 
     def died(self, id_: str, at: int) -> None:
-        """It runs no more, whatever inspections under way may still say."""
+        """Note that a container has ended, whatever pending inspections report."""
         self._latest[id_] = self.turn()
         for group in (self._containers, self._others):
             container = group.get(id_)
@@ -306,7 +306,7 @@ class _Known:
                 self.changed.set()
 
     def killed(self, id_: str, number: int, at: int, since: float) -> None:
-        """It was sent the signal `number`."""
+        """Note that a container was sent the signal `number`."""
         self._kills.setdefault(id_, {})[number] = _Kill(at, since)
         self.changed.set()
 

@@ -16,7 +16,7 @@ from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl, checks
 
 
 def local_claims(config: ApacheConfig, machine: Machine) -> tuple[list[Claim], dict[str, str]]:
-    """What the local servers are to be registered as, and what is wrong with them, by their names."""
+    """The candidates of the local servers, and their faults by the servers' names."""
     claims: list[Claim] = []
     problems: dict[str, str] = {}
     for name, server in config.httpd.items():

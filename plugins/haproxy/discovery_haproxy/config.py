@@ -139,7 +139,7 @@ class DefaultTimeouts(Timeouts):
 
 
 class ServiceConfig(PluginConfig):
-    """How one service of the registry is offered."""
+    """The frontend of one service of the registry."""
 
     bind: Binds | None = None
     """Addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, `*:PORT`, a socket's path, a table, or a list of these.
@@ -205,14 +205,14 @@ class HAProxyConfig(PluginConfig):
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     """The services to offer. None: every service, by host name, on `bind`."""
     bind: Binds = (BindConfig(address="127.0.0.1:8080"),)
-    """Where services listen that name no bind of their own."""
+    """The addresses of services without a bind of their own."""
     template: AbsolutePath | None = None
     """A Jinja2 template in place of the built-in one."""
     binary: AbsolutePath | None = None
     external: ExternalConfig | None = None
     timeouts: DefaultTimeouts = DefaultTimeouts()
     hard_stop_after: Duration = "30m"
-    """How long a replaced worker may serve the connections that it has."""
+    """The time for which a replaced worker may serve its connections."""
     maxconn: Connections | None = None
     """Connections of the whole process at a time. Not given: what the limit of open files allows."""
     retries: int = Field(default=3, ge=0, le=100)
@@ -221,11 +221,11 @@ class HAProxyConfig(PluginConfig):
     stats: Address | None = None
     """Where to show HAProxy's statistics page, and Prometheus metrics on /metrics."""
     resolve: Literal["core", "haproxy"] = "core"
-    """Who looks up the host names of backends: the core, as the machine does, or HAProxy, which asks name servers."""
+    """Whether the core looks up the host names of backends, as the machine does, or HAProxy, from name servers."""
     nameservers: tuple[Address, ...] = ()
     """The name servers that HAProxy asks. None: those of /etc/resolv.conf. Given, `resolve` is "haproxy"."""
     files: Paths = ()
-    """Further files that your lines or template name: HAProxy is reloaded when they change."""
+    """Other files that your lines or template name: HAProxy is reloaded when they change."""
     global_lines: Lines = ()
     defaults_lines: Lines = ()
 

@@ -20,7 +20,7 @@ class ControlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """What `show proc` tells: reloads so far, how many failed since the last good one, and the workers' pids."""
+    """The answer to `show proc`: reloads so far, failures since the last good one, and the workers' pids."""
 
     reloads: int
     failed: int
@@ -88,11 +88,11 @@ class Control:
         return parse_processes(await self.ask("show proc", timeout))
 
     async def server_states(self) -> str:
-        """What HAProxy knows of its servers, as a state file. Raises ControlError."""
+        """The state of HAProxy's servers, as a state file. Raises ControlError."""
         return await self.ask(self._to_worker("show servers state"))
 
     async def streams(self, worker: int) -> int:
-        """How many connections and requests a worker, also an old one, is busy with. Raises ControlError."""
+        """The number of connections and requests of a worker, also of an old one. Raises ControlError."""
         answer = await self.ask(f"@!{worker} show sess", 1.0)
         return sum(" fe=" in line and " fe=GLOBAL " not in line for line in answer.splitlines())
 

@@ -38,7 +38,7 @@ _HEALTHY_AFTER = 60.0
 
 
 class Files:
-    """What is where in the run directory."""
+    """The paths in the run directory."""
 
     def __init__(self, run_dir: Path) -> None:
         """Name the files; none is touched."""

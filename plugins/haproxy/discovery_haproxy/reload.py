@@ -8,7 +8,7 @@ from discovery_haproxy.binary import complaint
 from discovery_haproxy.control import Control, ControlError
 
 SECONDS = 60.0
-"""How long HAProxy may take to load a configuration."""
+"""Seconds that HAProxy may take to load a configuration."""
 
 _ANSWER_SECONDS = 5.0
 _POLL = 0.003

@@ -53,7 +53,7 @@ class Rendered:
     mappings: tuple[str, ...]
     """One line for people per way in: `web  http 127.0.0.1:8080 -> 2 backends`."""
     problems: tuple[str, ...]
-    """What was left out, and why."""
+    """What the configuration leaves out, and why."""
 
 
 def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:

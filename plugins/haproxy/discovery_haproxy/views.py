@@ -1,4 +1,4 @@
-"""What templates see: frontends, services and backends, resolved from configuration and snapshot, fit for HAProxy.
+"""The data of templates: frontends, services and backends, resolved from configuration and snapshot, fit for HAProxy.
 
 Whatever HAProxy would refuse for one backend alone is left out here, with the reason, so that it stops nobody else.
 """
@@ -123,7 +123,7 @@ class View:
 
 
 def resolve(config: HAProxyConfig, snapshot: Snapshot, addresses_of: AddressesOf = as_registered) -> View:
-    """What the configuration means for this snapshot, whose backends have these addresses."""
+    """The view of this snapshot by the configuration. `addresses` has those of the backends."""
     problems: list[str] = []
     configs = config.services or dict.fromkeys(_offered(snapshot, problems), ServiceConfig())
     names = _unique_names(configs)

@@ -11,7 +11,7 @@ import typer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carrying:
-    """How connections are carried."""
+    """The settings for carrying connections."""
 
     hold: Annotated[
         float | None,

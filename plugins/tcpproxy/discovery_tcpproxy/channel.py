@@ -12,7 +12,7 @@ from discovery.errors import DiscoveryError, describe
 from discovery_tcpproxy import wire
 
 _LOOKS = 10
-"""How often an answer is looked for in the time that it may take."""
+"""The number of looks for an answer in the time that it may take."""
 
 
 class WorkerError(DiscoveryError):
@@ -51,7 +51,7 @@ class Channel:
     async def ask(
         self, do: str, patience: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> dict[str, Any]:
-        """What the worker answers. Raises WorkerError or RefusedError."""
+        """Ask the worker, and return the answer. Raises WorkerError or RefusedError."""
         answer, received = await self.ask_for_sockets(do, patience, message, descriptors)
         for each in received:
             each.close()
@@ -60,7 +60,7 @@ class Channel:
     async def ask_for_sockets(
         self, do: str, patience: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> tuple[dict[str, Any], list[socket.socket]]:
-        """What the worker answers, and the sockets that come with it. Raises WorkerError or RefusedError."""
+        """Ask the worker, and return the answer with its sockets. Raises WorkerError or RefusedError."""
         async with self._turn:
             number = next(self._numbers)
             future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()

@@ -128,40 +128,41 @@ class ListenConfig(PluginConfig):
     targets: Targets = ()
     """Fixed backends in place of a service of the registry: `HOST:PORT`, or a list of these."""
     balance: Literal["roundrobin", "leastconn", "random", "source", "first"] = "roundrobin"
-    """Who gets the next connection: each in turn, the one with fewest, the better of two, by client address, or the
-    first that can be reached, in the order of `targets` (of a service: of ids)."""
+    """The backend of the next connection: each in turn, the one with the fewest connections, the better of two random
+    ones, by the client's address, or the first that can be reached, in the order of `targets` (or of ids)."""
     hold: Time = 30.0
     """Seconds that a client waits for a backend while there is none; 0 fails at once. A fail-over is a pause and not
     an error if this is longer than a dead machine stays registered (`ttl`, 10 s) and its successor takes to come."""
     hold_connections: Limit = 1000
-    """How many may wait."""
+    """The number of clients that may wait for a backend at a time."""
     connect_timeout: PositiveTime = 3.0
     """Seconds for a connection to a backend, before the next is tried."""
     retries: int = Field(default=3, ge=0, le=100)
-    """How many other backends are tried, before the client notices, when one does not answer."""
+    """The number of other backends that are tried when one does not answer, before the client notices."""
     idle_timeout: Time = 0.0
     """Seconds without a byte in either direction after which a connection is closed; 0: never."""
     unacknowledged_timeout: Time = 15.0
     """Seconds after which a connection is reset when bytes sent to the client, or to the backend, remain unacknowledged
-    because the machine is dead; 0: when the kernel gives up, after a quarter of an hour. Who lives and does not read
-    acknowledges probes."""
+    because the machine is dead; 0: when the kernel gives up, after a quarter of an hour. A living machine whose program
+    does not read acknowledges probes."""
     on_leave: Literal["continue", "close"] = "continue"
-    """What becomes of connections to a backend that leaves the registry."""
+    """Whether connections to a backend that leaves the registry continue or are closed."""
     drain: Time | None = None
-    """Seconds that they have all the same; not given: for ever if they continue, 0 if they are closed."""
+    """Seconds that connections to a backend that has left may last. Not given: for ever with `on_leave = "continue"`, 0
+    with `on_leave = "close"`."""
     max_connections: Limit | None = None
-    """How many there may be at a time."""
+    """The number of connections at a time. Not given: unlimited."""
     max_connections_per_client: Limit | None = None
-    """How many there may be at a time from one address."""
+    """The number of connections at a time from one client address. Not given: unlimited."""
     allow: Networks = ()
     """The networks that may connect. None: all."""
     deny: Networks = ()
-    """The networks that may not, even if `allow` has them."""
+    """The networks that may not connect, even if `allow` has them."""
     accept_proxy: Senders = ()
     """The networks of load balancers in front, which begin with a PROXY protocol header; `unix`: those that come by a
     Unix socket. From other clients a header is not believed: it is data as any other."""
     accept_proxy_timeout: PositiveTime = 3.0
-    """Seconds that they have for it."""
+    """Seconds within which the header of `accept_proxy` has to arrive."""
     send_proxy: Literal["v1", "v2"] | None = None
     """Tell backends the client's address by the PROXY protocol."""
     mode: Annotated[int, BeforeValidator(_mode, json_schema_input_type=str)] = 0o600
@@ -182,7 +183,7 @@ class ListenConfig(PluginConfig):
 
     @property
     def closes_after(self) -> float | None:
-        """How many seconds connections to a backend that has left may go on; None: for ever."""
+        """Seconds that connections to a backend that has left may go on; None: for ever."""
         return 0.0 if self.drain is None and self.on_leave == "close" else self.drain
 
 

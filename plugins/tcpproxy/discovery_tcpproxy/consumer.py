@@ -88,7 +88,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         self._ticker = asyncio.create_task(self._tick(), name="ticker")
 
     async def apply(self, update: Update) -> None:
-        """Tell the workers what has changed; done when each has said so. Raises ApplyError."""
+        """Send the changes to the workers, and wait for the answer of each. Raises ApplyError."""
         self._snapshot, self._addresses = update.snapshot, update.addresses
         await self._look_up_own()
         await self._bring()
@@ -256,7 +256,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         return opened
 
     async def _tick(self) -> None:
-        """See to what time alone brings: names that lead elsewhere, listeners to be tried again."""
+        """Periodic work: host names whose addresses change, listeners that could not listen."""
         waits, not_before = delays(1.0, 10.0), 0.0
         while True:
             await asyncio.sleep(_TICK)

@@ -25,7 +25,7 @@ class Life:
 
     @property
     def status(self) -> str:
-        """How it ended, in words."""
+        """How the process ended, in words."""
         return "it has ended" if self.ended.is_set() else "it runs"
 
     def kill(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 Figures = Mapping[str, Any]
 
 _GAUGES = ("open", "holding")
-"""What is now, and so ends with the worker; all else counts up for ever."""
+"""The figures of the present, which end with the worker; all others only grow."""
 
 
 def add(one: Figures, other: Figures) -> Figures:
@@ -24,7 +24,7 @@ def add(one: Figures, other: Figures) -> Figures:
 
 
 def left_of(report: Figures) -> Figures:
-    """What remains of a worker's report once it has ended: what it has counted."""
+    """The part of a report that remains after the worker's end: the counters."""
     listeners = {}
     for name, listener in report.get("listeners", {}).items():
         backends = {id_: _counters(backend) for id_, backend in listener.get("backends", {}).items()}

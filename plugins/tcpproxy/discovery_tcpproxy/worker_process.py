@@ -85,7 +85,7 @@ class WorkerProcess:
 
     @property
     def status(self) -> str:
-        """How it ended, in words."""
+        """How the process ended, in words."""
         return self._life.status
 
     async def hello(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class WorkerProcess:
         await self.close()
 
     def leave(self) -> None:
-        """Let go of it, and leave it as it is."""
+        """Close the handle and leave the process as it is."""
         self._channel.close()
         self._life.forget()
 

@@ -33,7 +33,7 @@ _FOR_EVER = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the workers are to be."""
+    """The desired state of the workers."""
 
     config: TcpProxyConfig
     sockets: Sockets
@@ -82,12 +82,12 @@ class Workers:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with them, a line each."""
+        """The faults of the workers, one line each."""
         return tuple(place.problem for place in self._places if place.problem is not None)
 
     @property
     def replaced(self) -> int:
-        """How many have died."""
+        """The number of workers that have died."""
         return self._replaced
 
     def figures(self) -> Figures:
@@ -122,7 +122,7 @@ class Workers:
         raise ApplyError(f"no worker runs: {', '.join(self.problems) or 'they died'}")
 
     async def reports(self, *, connections: bool) -> list[tuple[WorkerProcess, Mapping[str, Any]]]:
-        """What each that answers has to report now."""
+        """The present report of each worker that answers."""
 
         async def one(worker: WorkerProcess) -> Mapping[str, Any]:
             return await worker.ask_report(connections=connections)
@@ -210,7 +210,7 @@ class Workers:
             self._log.error("a worker refuses what it is told", reason=describe(error))
 
     async def _tell(self, place: _Place) -> bool:
-        """Tell the worker of this place, if there is one; one that comes is told by its keeper as well."""
+        """Send the state to the worker of this place, if there is one. The keeper sends it to a new worker."""
         if place.worker is None or not place.worker.alive:
             place.tried.clear()
             place.wanted.set()
@@ -233,7 +233,7 @@ class Workers:
             await worker.tell(settled, desired.sockets, desired.targets, desired.config.grace)
 
     async def _keep(self, place: _Place) -> None:
-        """See to it that there is a worker in this place."""
+        """Keep a worker running in this place."""
         waits = delays(0.1, 10.0)
         try:
             while place.worker is not None or not self._is_over(place):  # an adopted one is there already

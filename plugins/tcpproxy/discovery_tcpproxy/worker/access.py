@@ -38,7 +38,7 @@ class Access:
 
 
 class Senders:
-    """Who is believed when a PROXY protocol header tells whom a connection is from: `networks.Senders`."""
+    """The clients whose PROXY protocol headers are believed: `networks.Senders`."""
 
     __slots__ = ("_local", "_networks", "any")
 
@@ -56,7 +56,7 @@ class Senders:
 
 
 class Limits:
-    """How many connections there may be, in all and per client address; None: any number."""
+    """The limits of connections, in all and per client address; None: unlimited."""
 
     __slots__ = ("_counts", "_per_client", "_total", "limited", "open")
 

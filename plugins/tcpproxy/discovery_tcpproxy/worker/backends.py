@@ -26,7 +26,7 @@ LAST_RESORT_DELAY = 0.25
 
 
 class State(Enum):
-    """How a backend's connecting goes."""
+    """The state of a backend by its last connects."""
 
     USABLE = "usable"
     SET_ASIDE = "set aside"
@@ -135,7 +135,7 @@ class Backends:
         return iter(self._by_key.values())
 
     def __len__(self) -> int:
-        """How many are registered."""
+        """The number of registered backends."""
         return len(self._by_key)
 
     def balance(self, kind: str) -> None:

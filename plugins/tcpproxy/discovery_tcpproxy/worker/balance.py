@@ -116,7 +116,7 @@ class _Queue:
 
 
 class _LeastConnections(_Queue):
-    """Who has the fewest connections for its weight; among equals, by turns as in round robin."""
+    """The backend with the fewest connections for its weight; equal ones take turns, as in round robin."""
 
     def _load(self, backend: Backend) -> float:
         return backend.open / backend.weight

@@ -9,7 +9,7 @@ _MUCH = 1 << 26
 
 
 class Buffer:
-    """What all connections of a process read into, and how much is kept for slow readers."""
+    """The memory into which all connections of a process read, and the number of bytes kept for slow readers."""
 
     def __init__(self) -> None:
         """Nothing is kept yet."""

@@ -25,7 +25,7 @@ _IN = 1
 
 
 class Home(NamedTuple):
-    """What lets a worker outlive its daemon: where the next one finds it, and where it logs meanwhile."""
+    """The means by which a worker outlives its daemon: the socket for the next daemon, and the place of its log."""
 
     run_dir: Path
     stderr: int

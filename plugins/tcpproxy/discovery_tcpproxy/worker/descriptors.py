@@ -1,4 +1,4 @@
-"""How many connections the limit of open descriptors has room for, and what happens when it has none."""
+"""The number of connections within the limit of open descriptors, and the handling of its exhaustion."""
 
 import errno
 import os

@@ -40,7 +40,7 @@ class Door:
             self._listen()
 
     def close(self) -> None:
-        """Be found no more."""
+        """Remove the socket, so that no daemon finds the worker."""
         if self._listening is not None:
             self._loop.remove(self._listening.fileno())
             self._listening.close()

@@ -1,4 +1,4 @@
-"""What a listener counts; plain numbers, summed up when a connection ends or when somebody asks."""
+"""The counters of a listener: plain numbers, summed up when a connection ends, and for a report."""
 
 from collections import Counter
 from typing import Any

@@ -53,7 +53,7 @@ class HeaderReader:
 
 
 def header_of(connection: Connection, version: str) -> bytes:
-    """What tells a backend whom a connection is from, and where it went to."""
+    """The header that tells a backend the source and the destination of a connection."""
     source, reached = connection.address, connection.reached
     if reached is None:
         try:

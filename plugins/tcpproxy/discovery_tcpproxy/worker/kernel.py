@@ -1,4 +1,4 @@
-"""What the kernel knows about a socket: bytes on their way, and how long ago any moved. Reads only."""
+"""The kernel's view of a socket: bytes in flight, and the time since any moved. Reads only."""
 
 import fcntl
 import socket
@@ -15,7 +15,7 @@ _INFO = struct.Struct("=3xB20xI16x4I")
 
 
 class Peer(NamedTuple):
-    """What the other side of a TCP connection has let us know."""
+    """The acknowledgements of the other side of a TCP connection."""
 
     owes_an_answer: bool
     """Whether something that it has to acknowledge, data or a probe, was sent after its last acknowledgement came."""

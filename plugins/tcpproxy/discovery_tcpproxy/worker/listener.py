@@ -31,7 +31,7 @@ _SOONEST = 0.02
 
 
 class Shared(NamedTuple):
-    """What all listeners of a worker have in common."""
+    """The objects that all listeners of a worker share."""
 
     loop: Loop
     buffer: Buffer
@@ -85,7 +85,7 @@ class Listener:
         self._upkeep.configure(settings["idle_timeout"], settings["unacknowledged_timeout"])
 
     def close(self) -> None:
-        """Be no more: it has no sockets, and its last connection has ended."""
+        """End the listener, which has no sockets and no connections any more."""
         self._upkeep.close()
         if self._waking is not None:
             self._waking.cancel()
@@ -150,11 +150,11 @@ class Listener:
 
     @property
     def holding(self) -> int:
-        """How many wait for a backend."""
+        """The number of clients that wait for a backend."""
         return len(self._held)
 
     def state(self, connection: Connection) -> str:
-        """What a connection is at, in a word."""
+        """The state of a connection, in a word."""
         server = connection.server
         if connection.open and server is not None:
             return "half-closed" if connection.client.eof or server.eof else "open"
@@ -319,7 +319,7 @@ class Listener:
         connection.abort("unserved")
 
     def _schedule(self) -> None:
-        """Have those who are held tried when a backend may be usable."""
+        """Try the held connections again when a backend may be usable."""
         if self._waking is None and self._held:
             now = self._loop.now
             at = self.backends.usable_at(now)

@@ -16,7 +16,7 @@ H = TypeVar("H", bound=Hashable)
 
 
 class Handler(Protocol):
-    """What a descriptor's events go to."""
+    """Receives the events of a descriptor."""
 
     def event(self, events: int) -> None:
         """Deal with what epoll reported."""
@@ -26,7 +26,7 @@ class Handler(Protocol):
 
 
 class Busy(Protocol):
-    """Who has more to do than one turn allows."""
+    """Has more work than one turn allows."""
 
     def turn(self) -> None:
         """Do one turn's worth of work."""
@@ -36,7 +36,7 @@ class Busy(Protocol):
 
 
 class Settles(Protocol):
-    """Who has something to finish at the end of the batch."""
+    """Has something to finish at the end of the batch."""
 
     def settle(self) -> None:
         """Finish it. Must not raise."""
@@ -164,7 +164,7 @@ class Deadlines(Generic[H]):
         self.seconds = seconds
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of things that wait."""
         return len(self._due)
 
     def __contains__(self, thing: object) -> bool:
@@ -185,11 +185,11 @@ class Deadlines(Generic[H]):
         self._due.pop(thing, None)
 
     def first(self) -> H | None:
-        """What has waited longest."""
+        """The thing that has waited longest."""
         return next(iter(self._due), None)
 
     def all(self) -> list[H]:
-        """What waits, longest first."""
+        """All that wait, the longest first."""
         return list(self._due)
 
     def _look(self) -> None:

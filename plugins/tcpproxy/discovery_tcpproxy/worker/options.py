@@ -1,4 +1,4 @@
-"""What sockets are told to do beyond the kernel's defaults."""
+"""Socket options other than the kernel's defaults."""
 
 import socket
 import struct
@@ -47,7 +47,7 @@ def send_last(descriptor: int, data: memoryview) -> int:
 
 
 def no_linger(descriptor: int) -> None:
-    """Have it closed with an RST."""
+    """Make a close of the socket send an RST."""
     with suppress(OSError), borrowed(descriptor) as sock:  # it is closed all the same
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
@@ -62,7 +62,7 @@ def keep_alive(descriptor: int) -> None:
 
 
 def probe_often(descriptor: int, seconds: float) -> None:
-    """Have a peer that does not read asked at least so often whether it lives; before Linux 6.15, every two minutes."""
+    """Bound the interval of probes to a peer that does not read. Before Linux 6.15 it grows to two minutes."""
     with suppress(OSError), borrowed(descriptor) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, max(1000, min(120_000, round(seconds * 1000))))
 

@@ -1,4 +1,4 @@
-"""What a worker does while it has no daemon: it says so, once a minute, and a supervisor's SIGTERM is meant for it."""
+"""A worker without a daemon: it logs this once a minute, and ends at SIGTERM."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a worker tells of its listeners, backends and connections when it is asked. Pure."""
+"""The report of a worker on its listeners, backends and connections. Pure."""
 
 from collections.abc import Iterable
 from itertools import chain, islice

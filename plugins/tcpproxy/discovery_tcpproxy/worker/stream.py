@@ -31,7 +31,7 @@ _read, _write = os.readv, os.write
 
 
 class Owner(Protocol):
-    """Who makes connections, and is told what becomes of them."""
+    """Makes connections, and is called when their state changes."""
 
     def answered(self, connection: "Connection", events: int) -> None:
         """The dialled backend has answered, or has not."""
@@ -215,7 +215,7 @@ class End:
         self.resume()
 
     def resume(self) -> None:
-        """Have the peer read what it has been waiting with."""
+        """Let the peer read the bytes that it has left in its socket."""
         peer = self.peer
         if peer.waiting and not peer.busy:
             events, peer.waiting = peer.waiting, 0
@@ -291,7 +291,7 @@ class Connection:
         self.looked_at = -1  # what had moved when acknowledgements were last asked for
 
     def dial(self, fd: int) -> None:
-        """Have this socket, which is connecting, as the other end."""
+        """Take a socket that is connecting as the other end."""
         self.server = server = End(self, fd, takes=False)
         server.peer = self.client
         self.client.peer = server

@@ -13,11 +13,11 @@ from discovery_tcpproxy.worker.options import probe_often
 from discovery_tcpproxy.worker.stream import Connection, End
 
 _LOOKS = 8
-"""How often connections are looked at in the time that they may be unacknowledged."""
+"""The number of looks at connections in the time that they may be unacknowledged."""
 _SOONEST, _LATEST = 0.05, 2.0
 """Seconds, at least and at most, between two looks."""
 _PROBES = 3
-"""How many probes a peer that does not read is sent in that time, at least."""
+"""The least number of probes in that time to a peer that does not read."""
 _ANSWERED = 0.0
 
 

@@ -1,4 +1,4 @@
-"""What is done to a listener's open connections from time to time: keep-alive, the idle timeout, the end at a stop."""
+"""Periodic work on a listener's open connections: keep-alive, the idle timeout, the end at a stop."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ from discovery_tcpproxy.worker.unacknowledged import Unacknowledged
 _LONG = 60.0
 """Seconds after which a connection is long enough to ask whether its backend is still there (SO_KEEPALIVE)."""
 _LOOKS = 4
-"""How often connections are looked at in the time that they may be idle."""
+"""The number of looks at connections in the time that they may be idle."""
 _QUIET, _UNANSWERED = 3.0, 8.0
 """Seconds without a byte after which a connection is idle at a stop: usually, and while an answer may be due."""
 _BETWEEN = 0.25
