@@ -123,4 +123,4 @@ def test_it_has_a_schema() -> None:
     assert "docker" in schema["properties"]
     assert {"type": "integer", "minimum": 0, "maximum": 256} in schema["properties"]["weight"]["anyOf"]
     assert schema["properties"]["loopback"]["description"].startswith("Whether a port")
-    assert schema["$defs"]["DockerConfig"]["properties"]["on_stop"]["description"].startswith("Whether a backend is withdrawn")
+    assert schema["$defs"]["DockerConfig"]["properties"]["on_stop"]["description"].startswith("Whether a backend")
