@@ -62,7 +62,8 @@ RegistryOption = Annotated[
     ),
 ]
 TtlOption = Annotated[
-    float, typer.Option(metavar="SECONDS", min=1.0, help="How long it stays registered after this machine died.")
+    float,
+    typer.Option(metavar="SECONDS", min=1.0, max=3600.0, help="How long it stays registered after this machine died."),
 ]
 StateDirOption = Annotated[
     Path | None,

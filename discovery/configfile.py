@@ -36,7 +36,8 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        way_out = "" if isinstance(error, FileNotFoundError) else "; ask for permission, or name another with --config"
+        permission = "ask for permission, or " if isinstance(error, PermissionError) else ""
+        way_out = "" if isinstance(error, FileNotFoundError) else f"; {permission}name another with --config"
         raise ConfigError(f"{path}: cannot be read: {error.strerror}{way_out}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None

@@ -117,13 +117,28 @@ def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...], 
         near = get_close_matches(location[-1], known, 1) if known else []
         hint = f"did you mean {near[0]!r}?" if near else f"known here are: {', '.join(sorted(known)) or 'none'}"
         return f"{place}: {dotted((*at, *location))}: unknown key; {hint}"
-    message, got = _message(fault), fault.get("input")
+    message = _message(fault)
+    where = dotted((*at, *location)) or "configuration"
+    return f"{place}: {where}: {message[:1].lower()}{message[1:]}{_got(fault, message)}"
+
+
+def in_words(error: ValidationError) -> str:
+    """What is wrong with one argument of a command, which is text in any case."""
+    told = []
+    for fault in error.errors(include_url=False):
+        kind = _KINDS.get(fault["type"])
+        message = _message(fault) if kind is None else f"must be {kind}"
+        told.append(message + _got(fault, message))
+    return "; ".join(dict.fromkeys(told))
+
+
+def _got(fault: Any, message: str) -> str:
+    """The value at fault, if it is short: not what a plugin's message tells already, nor what may hold a password."""
+    got = fault.get("input")
     told = _written(got)
-    # What a plugin's message tells already is not repeated, and what may hold a password is not told.
     repeated = fault["type"] not in _KINDS | _RULES and told in message
     tellable = isinstance(got, _SHOWN) and len(told) < 80 and not repeated and not ("://" in told and "@" in told)
-    shown = f" (got {told})" if tellable else ""
-    return f"{place}: {dotted((*at, *location)) or 'configuration'}: {message[:1].lower()}{message[1:]}{shown}"
+    return f" (got {told})" if tellable else ""
 
 
 def _message(fault: Any) -> str:

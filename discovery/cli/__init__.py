@@ -68,9 +68,18 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 1
     except usage_error as error:
         command = error.ctx.command_path if error.ctx else "discovery"
+        _reword(error)
         note(f"{error.format_message().rstrip('.')}; see `{command} --help`")
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _reword(error: Any) -> None:
+    """Let it speak as a fault of the configuration does, where typer leaves the wording to pydantic."""
+    if type(error.__cause__).__name__ == "ValidationError":
+        from discovery.validation import in_words
+
+        error.message = in_words(error.__cause__)
 
 
 def _system(error: OSError) -> int:

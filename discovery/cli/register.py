@@ -65,7 +65,10 @@ def register(
     weight: Annotated[int, typer.Option(help="0-256, relative to its neighbours; 0: no new connections.")] = 1,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
     ttl: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1.0, help="How long it stays registered after this machine died.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=1.0, max=3600.0, help="How long it stays registered after this machine died."
+        ),
     ] = 10.0,
     state: Annotated[State, typer.Option(help="draining: no new connections.")] = State.ACTIVE,
     check: Annotated[

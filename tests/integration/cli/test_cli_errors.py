@@ -23,6 +23,7 @@ from discovery.testing import within
         (["watch", "--registry", "nonsense://x"], "'nonsense' is not known; known are etcd"),
         (["watch", "--registry", "etcd://127.0.0.1:2379?nonsense=1"], "'nonsense'"),
         (["--log-level", "nonsense", "watch"], "--log-level"),
+        (["config", "check", "/"], "/: cannot be read: Is a directory; name another with --config"),
         (["run"], "--plugin"),
         (["run", "--plugin", "nonsense"], "'nonsense'"),
     ],
@@ -34,6 +35,8 @@ def test_usage_errors(
     assert main(arguments) == 2
     out, err = capfd.readouterr()
     assert out == ""
+    assert "Input should" not in err
+    assert "Value error" not in err
     assert err.count("\n") == 1
     assert reason in err
 

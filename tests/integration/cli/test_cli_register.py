@@ -223,6 +223,7 @@ def _handles(pid: int, number: signal.Signals) -> bool:
         (["web", "10.0.0.1:80", "--label", "a b=c"], "'a b'"),
         (["web", "10.0.0.1:80", "--label", "a=b\nc"], "label 'a'"),
         (["web", "10.0.0.1:80", "--ttl", "0"], "--ttl"),
+        (["web", "10.0.0.1:80", "--ttl", "3601"], "--ttl"),
         (["web", "10.0.0.1:80", "--owner", "x\ny"], "owner"),
         (["web", "10.0.0.1:80", "--state", "gone"], "--state"),
         (["web", "10.0.0.1:80", "--registry", "nonsense"], "'nonsense' is not a URL"),
@@ -238,5 +239,7 @@ def test_a_wrong_argument_is_a_usage_error(
     assert main(["register", "--run-dir", "/nonexistent/never-made", *arguments]) == 2
     out, err = capfd.readouterr()
     assert out == ""
+    assert "Input should" not in err
+    assert "Value error" not in err
     assert err.count("\n") == 1
     assert reason in err
