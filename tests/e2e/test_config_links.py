@@ -10,6 +10,8 @@ from daemons import Daemon
 
 from discovery.testing import eventually_sync, free_port, require_program
 
+pytestmark = pytest.mark.warm
+
 TIMEOUT = 60.0
 
 

@@ -18,6 +18,8 @@ from naming import Machine, machine
 
 from discovery.testing import eventually_sync, free_port, within
 
+pytestmark = pytest.mark.warm
+
 __all__ = ["machine"]
 
 TIMEOUT = 60.0

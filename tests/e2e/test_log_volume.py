@@ -8,6 +8,8 @@ import pytest
 
 from discovery.testing import eventually_sync
 
+pytestmark = pytest.mark.warm
+
 TIMEOUT = 60.0
 
 FAILS = """

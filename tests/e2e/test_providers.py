@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from listed import COPIES, LISTED, Found, addresses, etcd, listed, registered, url, write
 
 from discovery.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, within
+
+pytestmark = pytest.mark.warm
 
 __all__ = ["etcd", "listed", "url"]
 

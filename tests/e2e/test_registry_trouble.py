@@ -22,7 +22,7 @@ __all__ = ["etcd_program", "listed"]
 
 ROOT = ("--user", "root:root")
 FILLING = "y" * 100_000
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.warm]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 
 from discovery.testing import eventually_sync, within
 
+pytestmark = pytest.mark.warm
+
 CONSUMER = """
 from discovery import hookimpl
 

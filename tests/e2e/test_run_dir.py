@@ -14,6 +14,8 @@ from proxies import Serve, answers
 from discovery.rundir import holder
 from discovery.testing import eventually_sync, free_port, require_program, within
 
+pytestmark = pytest.mark.warm
+
 
 def serving(start: Starter, directory: Directory, *arguments: str) -> tuple[Daemon, int, int]:
     """A daemon with HAProxy and the TCP proxy, and the ports of both."""

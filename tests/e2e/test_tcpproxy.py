@@ -16,6 +16,8 @@ from proxies import Load, Serve, answers, figure, proxy
 from discovery.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
+pytestmark = pytest.mark.warm
+
 
 def test_one_command_serves_a_service_and_follows_it(directory: Directory, start_daemon: Starter, named: Serve) -> None:
     port = free_port()

@@ -21,6 +21,8 @@ from proxies import Load, Serve, answers, proxy
 import discovery_tcpproxy
 from discovery.testing import eventually_sync, free_port, require_program, within
 
+pytestmark = pytest.mark.warm
+
 
 def kill(daemon: Daemon) -> None:
     daemon.process.kill()

@@ -77,7 +77,7 @@ class StartCommand:
         """`discovery` with these arguments; `under` is a command that runs it."""
         log_path = self.directory / f"log-{len(self.started)}"
         with log_path.open("wb") as log:
-            if under or "PYTHONPATH" in variables:  # which what is loaded already has not had
+            if under or not warm.suits(variables):
                 process = subprocess.Popen(
                     [*under, *DISCOVERY, *arguments],
                     stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from discovery.testing import free_port, within
 
@@ -26,7 +27,7 @@ DISCOVERY = [sys.executable, "-m", "discovery"]
 class Daemon:
     """One `discovery run`, its log in a file."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | warm.Forked
     admin: str
     log_path: Path
     run_dir: Path
@@ -68,6 +69,7 @@ class Starter:
     directory: Path
     command: tuple[str, ...] = tuple(DISCOVERY)
     environment: dict[str, str] = field(default_factory=dict)
+    forks: bool = False
     started: list[Daemon] = field(default_factory=list)
     starting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,15 +84,20 @@ class Starter:
             log_path = self.directory / f"daemon-{number}.log"
             command = [*under, *DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
             command += ["--state-dir", str(self.directory / "state"), *arguments]
+            environment = {**os.environ, **self.environment}
+            process: subprocess.Popen[bytes] | warm.Forked
             with log_path.open("wb") as log:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, **self.environment},
-                    start_new_session=True,  # a process group of its own, as from a terminal
-                )
+                if self.forks and not under and warm.suits(environment):
+                    process = warm.start(*command[len(DISCOVERY) :], env=environment, stdout=log, stderr=log)
+                else:
+                    process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        env=environment,
+                        start_new_session=True,  # a process group of its own, as from a terminal
+                    )
             daemon = Daemon(process, admin, log_path, run_dir)
             self.started.append(daemon)
         return daemon
@@ -104,8 +111,8 @@ def tmp_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def start_daemon(tmp_path: Path) -> Iterator[Starter]:
-    starter = Starter(tmp_path)
+def start_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Starter]:
+    starter = Starter(tmp_path, forks=request.node.get_closest_marker("warm") is not None)
     yield starter
     for daemon in starter.started:
         if daemon.process.poll() is None:
@@ -115,6 +122,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Starter]:
             daemon.process.wait(within(30))
         print(f"--- {daemon.log_path.name}\n{daemon.log}")
     left = processes(tmp_path)
+    left |= {daemon.process.pid: "a daemon" for daemon in starter.started if daemon.process.poll() is None}
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -83,6 +83,12 @@ def start(*arguments: str, env: Mapping[str, str], stdout: int | IO[Any], stderr
     return Forked(["discovery", *arguments], ours.detach())
 
 
+def suits(env: Mapping[str, str]) -> bool:
+    """Whether a forked command is as one that is started: PYTHONPATH has nothing that acts on what is loaded."""
+    places = [Path(each) for each in env.get("PYTHONPATH", "").split(os.pathsep) if each]
+    return not any((place / name).exists() for place in places for name in ("sitecustomize.py", *_FORKED_FROM))
+
+
 def run(*arguments: str, env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
     """`subprocess.run` of `discovery` with these arguments: what it wrote, and its exit code."""
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
