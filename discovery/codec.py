@@ -14,6 +14,7 @@ from what is assumed. A label named like a field goes into `labels`.
 import ipaddress
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -198,6 +199,8 @@ def _unquoted(text: str, error: RecordError) -> str:
 
 
 def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) -> Record:
+    if any(fields.get(name) is _TWICE for name in _OURS):
+        raise RecordError("the value is not valid JSON: a field is given twice")
     for required in ("host", "port"):
         if required not in fields:
             raise RecordError(f"the field {required!r} is missing")
@@ -233,15 +236,20 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
     )
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+_TWICE = object()
+"""The value of a name that an object has twice: which of the two is meant nobody knows."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise RecordError("the value is not valid JSON: a field is given twice")
+        counts = Counter(name for name, _ in pairs)
+        fields.update((name, _TWICE) for name, count in counts.items() if count > 1)
     return fields
 
 
 # Not strict: a control character that is not escaped is found by the rules for texts, and costs its label alone.
-_JSON = json.JSONDecoder(object_pairs_hook=_no_duplicates, strict=False)
+_JSON = json.JSONDecoder(object_pairs_hook=_without_duplicates, strict=False)
 
 
 def _host(host: object) -> str:
@@ -312,6 +320,8 @@ def _label(name: str, value: object) -> str:
         raise RecordError(f"the label name {name[:200]!r} is not 1-63 letters, digits and _.-")
     if value is None:
         raise RecordError(f"the label {name!r} is null")
+    if value is _TWICE:
+        raise RecordError(f"the label {name!r} is given twice")
     return _text(f"label {name!r}", json.dumps(value) if isinstance(value, int | float) else value)
 
 

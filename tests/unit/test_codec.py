@@ -130,6 +130,14 @@ class TestDialects:
         [ignored] = got.ignored
         assert (ignored.field, ignored.reason) == ("labels", "the field 'labels' is not an object of texts")
 
+    @pytest.mark.parametrize("form", ['"note": "a", "note": "b"', '"labels": {"note": "a", "note": "b"}'])
+    def test_a_label_that_is_given_twice_costs_that_label_alone(self, form: str) -> None:
+        """Point 7. Which of the two is meant nobody knows."""
+        got = read(f'{{"host": "10.0.0.1", "port": 80, "zone": "a", {form}}}')
+        assert got.backend.labels == {"zone": "a"}
+        assert [(each.field, each.reason) for each in got.ignored] == [("note", "the label 'note' is given twice")]
+        assert "given twice" in refusal('{"host": "10.0.0.1", "port": 80, "labels": {}, "labels": {}}')
+
     def test_too_many_labels_cost_the_last_of_them(self) -> None:
         """Point 7. Extra fields come first, as docker-register writes many of them."""
         got = read(record(zone="a", labels={f"l{n}": "" for n in range(MAX_LABELS + 1)}))
