@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _system(error)
     except Exception as error:  # noqa: BLE001 - the last resort: a person gets a line, not a traceback
-        return _unexpected(error)
+        return 130 if _is_an_interrupt(error) else _unexpected(error)
     return code
 
 
@@ -72,6 +72,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         note(f"{error.format_message().rstrip('.')}; see `{command} --help`")
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _is_an_interrupt(error: BaseException) -> bool:
+    """Whether a Ctrl-C is behind it: what is being loaded at that moment may make an error of its own of it."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, KeyboardInterrupt) or "KeyboardInterrupt" in str(behind):
+            return True
+        behind = behind.__cause__ or behind.__context__
+    return False
 
 
 def _reword(error: Any) -> None:

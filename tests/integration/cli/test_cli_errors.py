@@ -41,6 +41,28 @@ def test_usage_errors(
     assert reason in err
 
 
+def _raised_from_a_ctrl_c() -> RuntimeError:
+    """As Python does while a class is made, up to 3.11."""
+    try:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "error", [_raised_from_a_ctrl_c(), ValueError("Error building `model` serializer:\n  KeyboardInterrupt: ")]
+)
+def test_a_ctrl_c_while_it_loads_is_one_whatever_is_made_of_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def app(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("discovery.cli.app.app", app)
+    assert main([]) == 130
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
