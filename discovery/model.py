@@ -86,8 +86,8 @@ class Service:
 
     @classmethod
     def of(cls, name: str, backends: Iterable[Backend]) -> "Service":
-        """A service of these backends, in any order."""
-        return cls(name, tuple(_runs(sorted(backends, key=_BY_ID))))
+        """A service of these backends, in any order. Of backends with one id the last counts."""
+        return cls(name, tuple(_runs(sorted({b.id: b for b in backends}.values(), key=_BY_ID))))
 
     @property
     def backends(self) -> tuple[Backend, ...]:

@@ -115,3 +115,8 @@ def test_new_work_goes_to_active_backends_of_some_weight(some: Backend, accepts:
 def test_an_ipv6_address_is_bracketed() -> None:
     assert backend(host="::1", port=80).address == "[::1]:80"
     assert backend(host="10.0.0.1", port=80).address == "10.0.0.1:80"
+
+
+def test_of_backends_with_one_id_the_last_counts() -> None:
+    first, last = backend(id="1", weight=3), backend(id="1", weight=4)
+    assert list(Snapshot.of(1, [first, backend(id="2"), last]).backends()) == [last, backend(id="2")]
