@@ -12,7 +12,8 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from itertools import count
+from typing import Any, Final, Protocol
 
 from discovery.addresses import family_of
 
@@ -57,7 +58,8 @@ class Lookups:
     - Names whose last lookup was slow have half of the threads, in the order of asking.
     - All other names share a quarter of those threads on which nothing slow is under way. However many of them hang at
       once, the next name has a thread within a second: until the last thread is taken, 8 s later (for 16 threads).
-    - Of these, names that were answered quickly come first, in the order of asking; then new names, the last one first.
+    - Of these, names that were answered quickly come first, in the order of asking. Names without an answer so far come
+      next, the newest first. Asking for such a name again does not make it newer.
 
     The threads are daemon threads: an interpreter that exits waits for none of them.
     """
@@ -71,6 +73,8 @@ class Lookups:
         self._slow: dict[str, _Call] = {}
         self._under_way: dict[str, _Call] = {}
         self._was_slow: dict[str, bool] = {}  # by name, the last one looked up at the end
+        self._first_asked: dict[str, int] = {}  # by name without an answer so far: its place in the order of asking
+        self._places = count()
 
     async def __call__(self, host: str) -> Found:
         """The family and text of each of a host's addresses, in the order of preference of RFC 6724. Raises OSError.
@@ -104,6 +108,9 @@ class Lookups:
         is_slow = self._was_slow.get(host)
         queue = self._new if is_slow is None else self._slow if is_slow else self._quick
         call = queue[host] = _Call(host, bool(is_slow), queue)
+        if is_slow is None and host not in self._first_asked:
+            self._first_asked[host] = next(self._places)
+            _keep_at_most(_MOST_KNOWN, self._first_asked)
         return call
 
     def _begin(self) -> None:
@@ -129,7 +136,7 @@ class Lookups:
             if self._quick:
                 return next(iter(self._quick.values()))
             if self._new:
-                return next(reversed(self._new.values()))
+                return self._new[max(self._new, key=lambda host: self._first_asked.get(host, 0))]
         if self._slow and slow < math.ceil(self._threads / 2):
             return next(iter(self._slow.values()))
         return None
@@ -140,8 +147,8 @@ class Lookups:
             del self._under_way[call.host]
             self._was_slow.pop(call.host, None)
             self._was_slow[call.host] = time.monotonic() - call.begun > _SLOW
-            if len(self._was_slow) > _MOST_KNOWN:
-                del self._was_slow[next(iter(self._was_slow))]
+            _keep_at_most(_MOST_KNOWN, self._was_slow)
+            self._first_asked.pop(call.host, None)
             self._begin()
         if isinstance(found, OSError):
             call.answer.set_exception(found)
@@ -175,6 +182,11 @@ class RememberedLookups:
             self._last.clear()
         self._last[host] = found
         return found
+
+
+def _keep_at_most(number: int, names: dict[str, Any]) -> None:
+    if len(names) > number:
+        del names[next(iter(names))]
 
 
 def _look_up(host: str) -> Found | OSError:

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -67,6 +68,24 @@ async def test_a_new_name_is_answered_while_more_names_hang_than_there_are_threa
     results = await asyncio.gather(*hanging, return_exceptions=True)
     assert {type(each) for each in results} == {socket.gaierror}
     assert names.most_at_a_time <= THREADS
+
+
+@on_a_loop
+async def test_names_that_are_asked_for_again_and_again_do_not_push_a_new_name_back(names: NameServer) -> None:
+    """Checks that time out cancel their lookups and ask again: that makes their names no newer."""
+    lookups = Lookups(4)
+
+    async def ask_again_and_again(number: int) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(lookups(f"hangs-{number}.invalid"), 0.1 + number / 100)
+
+    async with asyncio.timeout(within(30)), asyncio.TaskGroup() as tasks:
+        impatient = [tasks.create_task(ask_again_and_again(number)) for number in range(12)]
+        await eventually(lambda: names.asked)
+        assert await lookups("lives.invalid") == [(socket.AF_INET, "127.0.0.1")]
+        for each in impatient:
+            each.cancel()
 
 
 @on_a_loop
