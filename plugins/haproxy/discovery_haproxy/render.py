@@ -22,8 +22,8 @@ _BUILT_IN = Path(__file__).parent / "templates"
 _PLACEHOLDER = "cfg-not-yet-known"
 _DEFAULTS = re.compile(r"^[ \t]*defaults(?=\s).*$", re.MULTILINE)
 _BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
-_REQUESTS = re.compile(r"^[ \t]*(?:lua-|acme\b|httpclient\.)|\bocsp", re.MULTILINE)
-"""What HAProxy makes HTTP requests of its own for."""
+_REQUESTS = re.compile(r"^[ \t\"']*(?:lua-|acme\b|httpclient\.)|\b(?:ocsp|crt-list\b)", re.MULTILINE)
+"""What HAProxy makes HTTP requests of its own for. The file of a `crt-list` may say `ocsp-update`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -375,7 +375,9 @@ def test_the_example_of_a_template_works(parse: Callable[[str], str]) -> None:
         ({}, None, True),
         ({"global_lines": "lua-load /x.lua"}, None, False),
         ({"global_lines": "httpclient.ssl.verify required"}, None, False),
+        ({"global_lines": "'lua-load' /x.lua"}, None, False),
         ({"services": {"web": {"bind": {"address": "*:80", "options": "ocsp-update on"}}}}, None, False),
+        ({"services": {"web": {"bind": {"address": "*:80", "options": "ssl crt-list /x.list"}}}}, None, False),
         ({}, "acme LE\n    directory https://acme.example/directory", False),
         ({}, "global\n    lua-load-per-thread /x.lua", False),
         (
