@@ -91,7 +91,7 @@ class WorkerProcess:
     async def hello(self) -> dict[str, Any]:
         """Ask an adopted one about itself, first. Raises WorkerError, or RefusedError if it has a daemon."""
         told = {"log_format": log_format()}
-        answer = await self._channel.ask("hello", min(self._patience, _HELLO), told, _stderr())
+        answer = await self._channel.ask("hello", min(self._patience, _HELLO), told, (2,))
         self.started = time.monotonic() - answer["age"]
         self.stopped = answer["stopping"]
         return answer
@@ -226,15 +226,6 @@ class WorkerProcess:
             level = message.get("level")
             tell = getattr(self._log, level if level in ("debug", "info", "warning", "error") else "info")
             tell(str(message.get("message", "")), pid=self.pid, **message.get("fields", {}))
-
-
-def _stderr() -> tuple[int, ...]:
-    """Our standard error, for a worker that outlives us; nothing if we have none."""
-    try:
-        os.fstat(2)
-    except OSError:
-        return ()
-    return (2,)
 
 
 def identity(sock: socket.socket) -> int:

@@ -129,20 +129,3 @@ async def test_one_that_loses_its_second_daemon_says_so_on_that_one_s_stderr(mon
         os.close(reader)
         assert line["event"].startswith("the daemon has gone; connections of ")
         assert line["pid"] == worker.pid
-
-
-@on_a_loop
-async def test_a_daemon_without_stderr_takes_over_as_well() -> None:
-    async with left() as worker:
-        os.kill(worker.pid, signal.SIGCONT)
-        kept = os.dup(2)
-        os.close(2)
-        try:
-            [second] = await adopt(worker.run_dir, structlog.get_logger())
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        for sock in second.sockets.values():
-            sock.close()
-        assert not second.worker.mute
-        await second.worker.close()
