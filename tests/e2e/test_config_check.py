@@ -237,6 +237,15 @@ def test_what_cannot_be_checked_here_is_listed(check: Check, tmp_path: Path) -> 
                         break
 
 
+def test_two_instances_at_one_address_are_a_fault_where_haproxy_is_not_installed_as_well(
+    check: Check, config: Callable[[str], Path]
+) -> None:
+    text = TWO_INSTANCES.format(plugin="haproxy", listen="services.web.bind", address="*").format(port=free_port())
+    checked = check("config", "check", str(config(f'{text}binary = "/nonexistent/haproxy"\n')))
+    assert checked.returncode == 2
+    assert "is an address of consumers.proxy as well" in checked.stderr
+
+
 def test_every_fault_is_named_in_one_run(check: Check, config: Callable[[str], Path], tmp_path: Path) -> None:
     require_program("haproxy")
     values = {"port": free_port(), "directory": tmp_path}

@@ -134,9 +134,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         missing = [path for path in referenced_files(self.config) if not path.exists()]
         unchecked = [f"the configuration as HAProxy reads it: {reason}"]
         unchecked += [f"{path}: it does not exist on this machine, which has no HAProxy" for path in missing]
+        listens: tuple[str, ...] = ()
         if self.config.template not in missing:
-            await self._render(update, None)
-        return Validation(tuple(faults), tuple(unchecked))
+            listens = (await self._render(update, None)).binds
+        return Validation(tuple(faults), tuple(unchecked), listens)
 
     async def reconfigure(self, config: HAProxyConfig) -> bool:
         """Take all but a change between our own HAProxy and an external one in place, by a reload."""
