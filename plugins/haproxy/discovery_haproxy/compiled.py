@@ -19,13 +19,15 @@ class Compiled(jinja2.BytecodeCache):
     def __init__(self, directory: Path, by: str) -> None:
         """`by` is the file of the module that says how they are compiled."""
         self._directory = directory
-        # What is known when a template is compiled is within it, quoted. As Python does, by how the sources look.
-        looks = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, map(Path, _sources(by)))]
-        self._compiler = repr((str(directory), looks)).encode()
+        self._compiler = b""
+        with suppress(OSError):  # an executable with a Python inside has no files, and nothing is kept
+            # What is known when a template is compiled is within it, quoted. As Python does, by how the sources look.
+            looks = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, map(Path, _sources(by)))]
+            self._compiler = repr((str(directory), looks)).encode()
 
     def get_cache_key(self, name: str, filename: str | None = None) -> str:
         """Where it is kept; '' if it is not."""
-        own = filename is not None and Path(filename).parent == self._directory
+        own = self._compiler and filename is not None and Path(filename).parent == self._directory
         return cache_from_source(str(filename)) if own else ""
 
     def get_source_checksum(self, source: str) -> str:

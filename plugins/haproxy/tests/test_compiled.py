@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from discovery_haproxy.compiled import Compiled
+
 PROGRAM = """
 from jinja2 import Environment
 from discovery.model import Snapshot
@@ -47,7 +49,21 @@ def test_built_in_templates_are_compiled_once(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in kept(tmp_path)} == {0o644}
 
 
-def test_what_is_damaged_or_of_another_compiler_is_compiled_again(tmp_path: Path) -> None:
+def test_what_another_compiler_made_is_not_used(tmp_path: Path) -> None:
+    by = tmp_path / "render.py"
+    by.write_text("one")
+    checksum = Compiled(tmp_path, str(by)).get_source_checksum("source")
+    assert Compiled(tmp_path, str(by)).get_source_checksum("source") == checksum
+    by.write_text("another")
+    assert Compiled(tmp_path, str(by)).get_source_checksum("source") != checksum
+
+
+def test_nothing_is_kept_where_the_compiler_has_no_file(tmp_path: Path) -> None:
+    """As in one executable with a Python inside."""
+    assert Compiled(tmp_path, str(tmp_path / "render.py")).get_cache_key("x", str(tmp_path / "x.j2")) == ""
+
+
+def test_what_is_damaged_or_of_another_template_is_compiled_again(tmp_path: Path) -> None:
     generation, *compiled = rendered(tmp_path)
     for damage in (b"", kept(tmp_path)[0].read_bytes()[:30], b"\0" * 1000):
         for path in kept(tmp_path):
