@@ -175,10 +175,10 @@ def _become(
 ) -> list[str]:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, name in ((1, "stdout"), (2, "stderr")):
+    for number, name, buffering in ((1, "stdout", -1), (2, "stderr", 1)):  # stderr is written line by line
         before = getattr(sys, name)  # it remembers where it was in another file
         os.dup2(descriptors[number - 1], number)
-        stream = open(number, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115 - it stays open
+        stream = open(number, "w", buffering, encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115 - it stays open
         setattr(sys, name, stream)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.chdir(directory)

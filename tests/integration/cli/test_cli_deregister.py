@@ -20,6 +20,7 @@ def deregister(start: Start, world: World, *arguments: str) -> tuple[int, str]:
 
 def ids(world: World) -> list[str]:
     listing = warm.run("services", "--json", "--registry", world.url, env=os.environ, timeout=within(100))
+    assert listing.returncode == 0, listing.stderr
     told = json.loads(listing.stdout)
     return [each["id"] for each in told["services"].get("web", [])] + [each["key"] for each in told["rejected"]]
 

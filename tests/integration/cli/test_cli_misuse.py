@@ -86,6 +86,7 @@ def test_a_request_to_stop_that_comes_twice_still_withdraws(start: Start, file_w
     register.process.send_signal(signal.SIGINT)
     assert register.stop(signal.SIGTERM) == 0
     listing = warm.run("services", "--json", "--registry", file_world.url, env=os.environ, timeout=within(100))
+    assert listing.returncode == 0, listing.stderr
     assert json.loads(listing.stdout)["services"] == {}
 
 
