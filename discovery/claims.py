@@ -1,6 +1,7 @@
 """A claim to a path that stands although the file there is removed: an abstract Unix socket (unix(7)) named after it.
 
-Only processes of one mount and network namespace see each other's, so a lock on a file has to stand beside it.
+Only processes of one root directory, mount namespace and network namespace see each other's, so a lock on a file has to
+stand beside it.
 """
 
 import errno
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+_MOST_ASKING = 128
 
 
 class TakenError(Exception):
@@ -34,7 +36,7 @@ class Claim:
     def answer(self) -> None:
         """Let go those who have asked whose it is: only so many can ask until this is called."""
         with suppress(OSError):
-            while True:
+            for _ in range(_MOST_ASKING):  # and no more, though others may ask as fast as they are let go
                 self._sock.accept()[0].close()
 
     def close(self) -> None:
@@ -62,7 +64,7 @@ def claim(path: Path) -> Claim | None:
         return None
     try:
         sock.bind(name)
-        sock.listen(128)
+        sock.listen(_MOST_ASKING)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE and (pid := _claimant(name)) is not None:
@@ -72,8 +74,10 @@ def claim(path: Path) -> Claim | None:
 
 
 def _name(path: Path) -> bytes:
-    namespace = Path("/proc/self/ns/mnt").stat().st_ino  # the same path in another is another file
-    text = f"{os.geteuid()} {namespace} {os.path.realpath(path.parent)}/{path.name}"
+    # The same path in another namespace, or below another root (chroot), is another file.
+    namespace, root = Path("/proc/self/ns/mnt").stat().st_ino, Path("/").stat()
+    place = f"{namespace} {root.st_dev} {root.st_ino} {os.path.realpath(path.parent)}/{path.name}"
+    text = f"{os.geteuid()} {place}"
     return b"\0discovery/" + hashlib.sha256(os.fsencode(text)).hexdigest().encode()
 
 

@@ -181,3 +181,28 @@ def test_a_stranger_who_has_its_name_keeps_nobody_from_a_lock(tmp_path: Path, mo
         monkeypatch.setattr(claims, "_name", lambda _: name)
         monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
         lock(tmp_path / "lock", "mine").release()
+
+
+def test_the_same_path_below_another_root_directory_is_another_lock(tmp_path: Path) -> None:
+    """As in a chroot, which has the mount namespace of the machine, and another directory at that path."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("a root directory of one's own takes a mount namespace")
+    root, here, there = tmp_path / "root", tmp_path / "here", tmp_path / "there"
+    for each in (root, here, there):
+        each.mkdir()
+    hold = f"""
+import subprocess, sys
+from pathlib import Path
+from discovery.rundir import lock
+with lock(Path({str(here / "lock")!r}), "the first"):
+    command = ["chroot", {str(root)!r}, sys.executable, "-c", {_HOLD!r}, {str(here / "lock")!r}]
+    other = subprocess.run(command, cwd="/", input="", capture_output=True, text=True)
+print(other.stdout, other.stderr)
+"""
+    mounts = [
+        f"mkdir -p {root}{each} && mount --rbind {each} {root}{each}" for each in Path("/").iterdir() if each.is_dir()
+    ]
+    setup = " && ".join((*mounts, f"mount --bind {there} {root}{here}", 'exec "$@"'))
+    command = ["unshare", "-rm", "sh", "-c", setup, "sh", sys.executable, "-c", hold]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.stdout.strip(), told.stderr) == ("held", "")
