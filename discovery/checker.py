@@ -143,7 +143,7 @@ class Checker:
         """Run one check of one candidate repeatedly, one run at a time."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
-        probe = check.probe.with_lookup(self._lookup) if isinstance(check.probe, NamedProbe) else check.probe
+        probe = _prepared(check.probe, self._lookup)
         await asyncio.sleep(delay)
         while True:
             standing = entry.standings[check]
@@ -259,6 +259,14 @@ def _begin(check: Check) -> Standing:
     if not isinstance(check.probe, ReportedProbe):
         return Standing()
     return Standing().after(check, _cleaned(check.probe.outcome), 0.0)
+
+
+def _prepared(probe: Probe, lookup: Lookup) -> Probe:
+    """The probe with `lookup` for host names; if the probe cannot take it, one that fails for that reason."""
+    try:
+        return probe.with_lookup(lookup) if isinstance(probe, NamedProbe) else probe
+    except BaseException as error:  # noqa: BLE001 - as for its run
+        return ReportedProbe(_failure(describe(error)))
 
 
 async def _look(probe: Probe, backend: Backend, timeout: float) -> Outcome:

@@ -1,7 +1,7 @@
 """The checker: what is published and when, changes of the set, bounds, and probes that misbehave."""
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import structlog
@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from discovery.checker import Checker
 from discovery.checks import Check, Outcome, Verdict
-from discovery.lookups import RememberedLookups
+from discovery.lookups import Lookup, RememberedLookups
 from discovery.model import Backend, State
 from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe, TcpProbe
@@ -224,6 +224,22 @@ async def test_a_probe_that_misbehaves_fails_in_one_line_and_goes_on(raised: Any
         assert (status.verdict, status.detail, status.registered) == (F, detail, False)
         probe.outcome = Outcome()
         await eventually(lambda: verdict_of(checker) is P)
+
+
+class Unprepared(Scripted):
+    def with_lookup(self, _: Lookup) -> Self:
+        raise SystemExit("no lookup\nfor me")
+
+
+@on_a_loop
+async def test_a_probe_that_cannot_be_given_a_lookup_fails_alone() -> None:
+    async with checking(candidate(quick(Unprepared()), port=1), candidate(quick(Scripted()), port=2)) as (
+        checker,
+        published,
+    ):
+        await eventually(lambda: published and published.ids == ["127.0.0.1:2"])
+        failing = checker.status["web/127.0.0.1:1"]
+        assert (failing.verdict, failing.detail) == (F, "SystemExit: no lookup for me")
 
 
 @pytest.mark.parametrize(("told", "announced"), [(1000, 256), (-3, 0), (12.7, 12)])
