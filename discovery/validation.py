@@ -4,7 +4,7 @@ import datetime as dt
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -146,7 +146,8 @@ def _message(fault: Any) -> str:
     if (kind := _KINDS.get(fault["type"])) is not None:
         return f"must be {kind}, not {_kind_of(fault.get('input'))}"
     if (rule := _RULES.get(fault["type"])) is not None:
-        return rule.format(**{name: _plain(value) for name, value in fault.get("ctx", {}).items()})
+        with suppress(KeyError):  # a plugin's own error may be of that type, and lack what pydantic tells with it
+            return rule.format(**{name: _plain(value) for name, value in fault.get("ctx", {}).items()})
     return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
@@ -160,7 +161,8 @@ def _kind_of(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    return f"{value:g}" if isinstance(value, float) else value
+    """A bound without a fraction as a person writes it, with every digit."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
 
 
 def _known_keys(model: Any, location: tuple[str, ...]) -> set[str]:

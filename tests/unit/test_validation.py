@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from discovery.errors import ConfigError
 from discovery.plugin import PluginConfig
@@ -38,6 +39,7 @@ class Every(PluginConfig):
     colour: Colour = Colour.RED
     bounded: int = Field(default=5, ge=1, le=9)
     open: float = Field(default=5, gt=1, lt=9)
+    vast: float = Field(default=0, le=31_536_000)
     finite: Annotated[float, Field(allow_inf_nan=False)] = 0
     even: int = Field(default=2, multiple_of=2)
     short: str = Field(default="ab", min_length=2, max_length=3)
@@ -79,6 +81,7 @@ class Every(PluginConfig):
         ({"bounded": 10}, "bounded: must be at most 9 (got 10)"),
         ({"open": 1}, "open: must be more than 1 (got 1)"),
         ({"open": 9.0}, "open: must be less than 9 (got 9.0)"),
+        ({"vast": 4e7}, "vast: must be at most 31536000 (got 40000000.0)"),
         ({"finite": float("nan")}, "finite: must be a finite number (got nan)"),
         ({"even": 3}, "even: must be a multiple of 2 (got 3)"),
         ({"short": "a"}, "short: must have at least 2 characters (got 'a')"),
@@ -93,6 +96,19 @@ def test_a_fault_names_the_key_what_it_must_be_and_what_it_is(given: dict[str, A
     with pytest.raises(ConfigError) as caught:
         validate(Every, given, "x.toml")
     assert str(caught.value) == f"x.toml: {told}"
+
+
+def test_a_plugin_s_own_fault_keeps_its_words_where_pydantic_s_details_are_missing() -> None:
+    class Own(PluginConfig):
+        crew: str = ""
+
+        @field_validator("crew")
+        @classmethod
+        def _somebody(cls, crew: str) -> str:
+            raise PydanticCustomError("too_short", "nobody is on board")
+
+    with pytest.raises(ConfigError, match="^x.toml: crew: nobody is on board"):
+        validate(Own, {"crew": "-"}, "x.toml")
 
 
 @pytest.mark.parametrize(
