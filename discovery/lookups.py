@@ -22,7 +22,7 @@ Found = list[tuple[int, str]]
 _SLOW: Final = 1.0
 """Seconds after which a lookup counts as slow: a name server that answers takes less."""
 _LOOK_AGAIN: Final = 0.25
-"""Seconds between two attempts to begin a queued lookup, beside the attempt at the end of every other lookup."""
+"""Seconds between two attempts to begin queued lookups, beside the attempt at the end of every other lookup."""
 _PATIENCE: Final = 0.5
 """Seconds that a lookup has where an earlier one was answered."""
 _MOST_KNOWN: Final = 10_000
@@ -61,7 +61,8 @@ class Lookups:
     - Of these, names that were answered quickly come first, in the order of asking. Names without an answer so far come
       next, the newest first. Asking for such a name again does not make it newer.
 
-    The threads are daemon threads: an interpreter that exits waits for none of them.
+    While anything is queued, one more thread looks whether it can be begun. The threads are daemon threads: an
+    interpreter that exits waits for none of them.
     """
 
     def __init__(self, threads: int) -> None:
@@ -75,6 +76,7 @@ class Lookups:
         self._was_slow: dict[str, bool] = {}  # by name, the last one looked up at the end
         self._first_asked: dict[str, int] = {}  # by name without an answer so far: its place in the order of asking
         self._places = count()
+        self._is_watched = False  # what is queued, by a thread
 
     async def __call__(self, host: str) -> Found:
         """The family and text of each of a host's addresses, in the order of preference of RFC 6724. Raises OSError.
@@ -88,12 +90,9 @@ class Lookups:
             call.callers += 1
         answer = asyncio.wrap_future(call.answer)
         try:
-            while not answer.done():
-                with self._lock:
-                    self._begin()
-                    is_queued = call.queue is not None
-                await asyncio.wait([answer], timeout=_LOOK_AGAIN if is_queued else None)
-            return answer.result()
+            while not self._is_looked_after(call):
+                await asyncio.wait([answer], timeout=_LOOK_AGAIN)
+            return await answer
         finally:
             answer.cancel()
             with self._lock:
@@ -112,6 +111,30 @@ class Lookups:
             self._first_asked[host] = next(self._places)
             _keep_at_most(_MOST_KNOWN, self._first_asked)
         return call
+
+    def _is_looked_after(self, call: _Call) -> bool:
+        """Begin what can be begun. Whether the call is begun, or a thread is there that will begin it."""
+        with self._lock:
+            self._begin()
+            if call.queue is None or self._is_watched:
+                return True
+            # One thread for all: thousands of callers that each look again would keep a processor busy.
+            try:
+                threading.Thread(target=self._watch, name="lookups", daemon=True).start()
+            except RuntimeError:  # as in `_begin`
+                return False
+            self._is_watched = True
+            return True
+
+    def _watch(self) -> None:
+        """Begin what is queued when a thread is free for it, until nothing is queued."""
+        while True:
+            time.sleep(_LOOK_AGAIN)
+            with self._lock:
+                self._begin()
+                if not (self._quick or self._new or self._slow):
+                    self._is_watched = False
+                    return
 
     def _begin(self) -> None:
         """Begin every lookup for which there is a thread."""
