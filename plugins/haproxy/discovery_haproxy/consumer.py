@@ -127,7 +127,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         faults += filter(None, (too_long(each) or misplaced(each, made) for each in rendered.binds))
         if external is not None and not external.path.parent.is_dir():
             faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
-        return Validation(tuple(faults), listens=rendered.binds)
+        # One that is not ours may run in a network namespace of its own.
+        return Validation(tuple(faults), listens=() if external else rendered.binds)
 
     async def _validate_elsewhere(self, update: Update, faults: Sequence[str], reason: str) -> Validation:
         """Where HAProxy is not installed, files that are missing may be those of the machine that it is for."""
