@@ -23,8 +23,6 @@ _HOSTS = Path("/etc/hosts")
 _TESTS_AT_A_TIME = 64
 _TESTS_AGAIN = 32
 """Ports of one name that are tested again after a lookup; others have their turn after the next one."""
-MOST_TESTS = 16
-"""Ports of a name that are tested after a lookup, besides those that are new: as many others have their turn next."""
 _STAGGER = 0.25
 """Seconds before the next address is tried beside one that has not answered (RFC 8305)."""
 _PATIENCE = 1.0
