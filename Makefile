@@ -10,8 +10,8 @@ BIN      := $(VENV)/bin
 PYTHON   ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 HAS_VENV  = $(shell $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && echo yes)
-# Processes to test with: twice as many as there are processors, since tests wait a lot; over eight only start more servers.
-JOBS     ?= $(shell expr $$(nproc) \* 2)
+# Processes to test with: many for each processor, since tests wait a lot; over eight only start more servers.
+JOBS     ?= $(shell expr $$(nproc) \* 4)
 # Each has a dockerd of its own; the longest tests mostly wait.
 DOCKER_JOBS ?= 3
 # More arguments for whatever the command runs: make demo ARGS=--exit, make test ARGS='-k codec'
@@ -45,7 +45,7 @@ test-current: $(VENV)/.dev ## Part of these tests on a current Python: the newes
 	@test -x .venv-current/bin/pip || $(BIN)/python tests/support/current_python.py .venv-current
 	@$(MAKE) --no-print-directory test VENV=.venv-current ARGS="$(CURRENT) $(ARGS)"
 
-test-faults: $(VENV)/.dev ## The tests that kill, stop and cut members of real clusters
+test-faults: $(VENV)/.dev ## The tests that kill, stop and cut members of real clusters, and of long outages
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist load --maxschedchunk 1 -m "faults $(SHORT)" $(ARGS)
 
 test-docker: $(VENV)/.dev ## The tests with a dockerd of their own and Debian's Apache; as root

@@ -98,6 +98,7 @@ def test_a_name_without_an_address_keeps_its_server_in_maintenance(
     assert servers() == [f"server a 127.0.0.7:{two} weight 1", f"server b 127.0.0.1:{one} weight 1"]
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_an_outage_longer_than_haproxys_hold_times_takes_no_living_server_away(
     start_daemon: Starter, file_registry: Registry, machine: Machine, site: StartSite

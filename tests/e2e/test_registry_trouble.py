@@ -193,6 +193,7 @@ def test_every_permission_revoked(guarded: EmbeddedEtcd, start_site: Callable[..
     assert [change.key for change in history.changes if change.value is None] == []
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 def test_a_password_is_rotated(
     guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack, tmp_path: Path
@@ -236,6 +237,7 @@ class Authority:
         return end
 
 
+@pytest.mark.faults
 def test_certificates_expire_and_are_replaced(
     start_site: Callable[..., Site], stack: ExitStack, tmp_path: Path
 ) -> None:
