@@ -189,20 +189,20 @@ def test_sockets_in_the_run_directory_are_right_before_that_is_made(
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("binary", ["", 'binary = "/nonexistent/haproxy"'])
 def test_haproxies_that_are_external_may_have_the_same_address(
-    check: Check, config: Callable[[str], Path], tmp_path: Path
+    check: Check, config: Callable[[str], Path], tmp_path: Path, binary: str
 ) -> None:
     """Each may run in a container, with a network of its own."""
     require_program("haproxy")
     port = free_port()
     tables = (
-        f'[consumers.{name}]\nplugin = "haproxy"\nbind = "*:{port}"\n'
+        f'[consumers.{name}]\nplugin = "haproxy"\nbind = "*:{port}"\n{binary}\n'
         f'external = {{ path = "{tmp_path}/{name}.cfg", command = ["true"] }}\n'
         for name in ("one", "two")
     )
-    path = config("".join(tables))
-    checked = check("config", "check", str(path), "--strict")
-    assert (checked.returncode, checked.stderr) == (0, "")
+    checked = check("config", "check", str(config("".join(tables))))
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_haproxy_judges_the_records_of_the_registry_too(

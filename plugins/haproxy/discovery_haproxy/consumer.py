@@ -127,8 +127,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         faults += filter(None, (too_long(each) or misplaced(each, made) for each in rendered.binds))
         if external is not None and not external.path.parent.is_dir():
             faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
-        # One that is not ours may run in a network namespace of its own.
-        return Validation(tuple(faults), listens=() if external else rendered.binds)
+        return Validation(tuple(faults), listens=self._listens(rendered))
 
     async def _validate_elsewhere(self, update: Update, faults: Sequence[str], reason: str) -> Validation:
         """Where HAProxy is not installed, files that are missing may be those of the machine that it is for."""
@@ -137,7 +136,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         unchecked += [f"{path}: it does not exist on this machine, which has no HAProxy" for path in missing]
         listens: tuple[str, ...] = ()
         if self.config.template not in missing:
-            listens = (await self._render(update, None)).binds
+            listens = self._listens(await self._render(update, None))
         return Validation(tuple(faults), tuple(unchecked), listens)
 
     async def reconfigure(self, config: HAProxyConfig) -> bool:
@@ -179,6 +178,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._target is not None:
             target, self._target = self._target, None
             await target.close()
+
+    def _listens(self, rendered: Rendered) -> tuple[str, ...]:
+        """The addresses that other instances cannot have. An external HAProxy may have a network of its own."""
+        return () if self.config.external else rendered.binds
 
     def _is_whole(self) -> bool:
         """Whether HAProxy runs, and can be reached."""
