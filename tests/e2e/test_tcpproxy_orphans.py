@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -301,6 +302,30 @@ def test_stop_ends_what_a_killed_daemon_left(directory: Directory, start_daemon:
     assert refused(web)
     code, out, error = stop(daemon.run_dir)
     assert (code, out, error) == (0, "", f"discovery: nothing runs on {daemon.run_dir}\n")
+
+
+def test_workers_do_not_keep_the_stderr_of_a_stop_that_is_broken_off(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
+    """Point 14. A shell that reads it would wait for their last connection."""
+    port = free_port()
+    directory.put("web", named("one").port)
+    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", "grace=600")
+    pids = workers(daemon)
+    kill(daemon)
+    with connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        command = [*DISCOVERY, "stop", "--run-dir", str(daemon.run_dir)]
+        stopping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        eventually_sync(lambda: echoes(client) and refused(port), "new clients to be refused", TIMEOUT)
+        stopping.kill()
+        said: list[str] = []
+        reader = threading.Thread(target=lambda: said.append(stopping.communicate()[1]), daemon=True)
+        reader.start()
+        eventually_sync(lambda: echoes(client) and not reader.is_alive(), "the end of its stderr", TIMEOUT)
+        assert "ends with its last connection" not in said[0]
+        eventually_sync(lambda: "ends with its last connection" in daemon.log and echoes(client), timeout=TIMEOUT)
+    eventually_sync(lambda: gone(pids), "the worker to end", TIMEOUT)
 
 
 def test_a_daemon_names_what_a_killed_one_left_that_it_does_not_take_over(

@@ -41,25 +41,31 @@ async def adopt(
     log: FilteringBoundLogger,
     patience: float = PATIENCE,
     killed: Callable[[int], None] = lambda _: None,
+    stderr: int | None = 2,
 ) -> list[Adopted]:
     """Those found in `run_dir`, whose lock the caller holds, the oldest first.
 
     One that hangs is killed, and `killed` is called with its process id. A worker of other code is mute: it can be told
-    to stop, and should be.
+    to stop, and should be. `stderr` is where they log should the caller die; None: to their last daemon's.
     """
     doors = sorted(run_dir.glob("worker-*.sock"))
     ours = build() if doors else ""
-    found = await asyncio.gather(*(_adopt(door, ours, log, patience, killed) for door in doors))
+    found = await asyncio.gather(*(_adopt(door, ours, log, patience, killed, stderr) for door in doors))
     return sorted((each for each in found if each is not None), key=lambda each: each.worker.started)
 
 
 async def _adopt(
-    door: Path, ours: str, log: FilteringBoundLogger, patience: float, killed: Callable[[int], None]
+    door: Path,
+    ours: str,
+    log: FilteringBoundLogger,
+    patience: float,
+    killed: Callable[[int], None],
+    stderr: int | None,
 ) -> Adopted | None:
     until = time.monotonic() + _NOTICES
     while (worker := _knock(door, log, patience)) is not None:
         try:
-            said = await worker.hello()
+            said = await worker.hello(stderr)
             worker.mute = said["build"] != ours
             return Adopted(worker, await worker.sockets(said["sockets"]), said["grace"])
         except RefusedError as error:

@@ -153,7 +153,8 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
     async def end_orphans(cls, context: Context) -> dict[int, str]:
         """Stop workers that have outlived their daemon: their connections have the time that it gave them."""
         killed: list[int] = []
-        found = await adopt(context.run_dir, context.log, killed=killed.append)
+        # They may outlive us, and whoever reads our stderr does not wait for them.
+        found = await adopt(context.run_dir, context.log, killed=killed.append, stderr=None)
         for bind, sock in [each for one in found for each in one.sockets.items()]:
             adopted(bind, sock).close()
         await asyncio.gather(*(one.worker.end(one.grace + _TO_END) for one in found))

@@ -88,10 +88,13 @@ class WorkerProcess:
         """How the process ended, in words."""
         return self._life.status
 
-    async def hello(self) -> dict[str, Any]:
-        """Ask an adopted one about itself, first. Raises WorkerError, or RefusedError if it has a daemon."""
-        told = {"log_format": log_format()}
-        answer = await self._channel.ask("hello", min(self._patience, _HELLO), told, (2,))
+    async def hello(self, stderr: int | None) -> dict[str, Any]:
+        """Ask an adopted one about itself, first, and let it log to `stderr` should this process die; None: as before.
+
+        Raises WorkerError, or RefusedError if it has a daemon.
+        """
+        told, descriptors = {"log_format": log_format()}, () if stderr is None else (stderr,)
+        answer = await self._channel.ask("hello", min(self._patience, _HELLO), told, descriptors)
         self.started = time.monotonic() - answer["age"]
         self.stopped = answer["stopping"]
         return answer
