@@ -9,12 +9,16 @@ import hashlib
 import os
 import socket
 import struct
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
-_MOST_ASKING = 128
+_MOST_ASKING = 4096
+"""Processes that can ask before the holder answers, which a plugin that hangs does not. The kernel may allow fewer."""
+_ATTEMPTS = 100
+"""Attempts, a millisecond apart, while the process that has the name is just ending, or beginning."""
 
 
 class TakenError(Exception):
@@ -57,19 +61,33 @@ def claim(path: Path) -> Claim | None:
 
     None if that cannot be had: without /proc, or where a process of another user, who may mean harm, has the name.
     """
-    try:
+    with suppress(OSError):
         name = _name(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    except OSError:
-        return None
+        for _ in range(_ATTEMPTS):
+            if (claimed := _bound(name)) is not None:
+                return claimed
+            try:
+                pid = _claimant(name)
+            except ConnectionRefusedError:
+                time.sleep(0.001)
+                continue
+            if pid is not None:
+                raise TakenError(pid)
+            break
+    return None
+
+
+def _bound(name: bytes) -> Claim | None:
+    """A socket that has the name; None if another has it. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.bind(name)
         sock.listen(_MOST_ASKING)
     except OSError as error:
         sock.close()
-        if error.errno == errno.EADDRINUSE and (pid := _claimant(name)) is not None:
-            raise TakenError(pid) from None
-        return None
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
     return Claim(sock)
 
 
@@ -82,12 +100,8 @@ def _name(path: Path) -> bytes:
 
 
 def _claimant(name: bytes) -> int | None:
-    """The process that has the name, if it is this user's."""
+    """The process that has the name, if it is this user's. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
-        try:
-            asking.connect(name)
-            credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        except OSError:  # it has just ended
-            return None
-    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+        asking.connect(name)
+        pid, uid, _ = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return int(pid) if uid == os.geteuid() else None

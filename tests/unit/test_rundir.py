@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from discovery import claims
-from discovery.claims import claim
+from discovery.claims import TakenError, claim
 from discovery.errors import CannotStartError
 from discovery.rundir import Lock, base_run_dir, lock, run_dir_path
 
@@ -171,6 +172,29 @@ def test_a_second_is_refused_although_the_file_of_the_first_was_removed(tmp_path
             assert mine.renew()
     with lock(path, "the other"):
         pass
+
+
+def test_one_that_does_not_answer_keeps_its_lock_however_many_ask(tmp_path: Path) -> None:
+    """As a plugin that blocks its loop while a supervisor starts another daemon again and again."""
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    path = tmp_path / "x.lock"
+    with lock(path, "mine"):
+        path.unlink()
+        for _ in range(min(300, most)):
+            with pytest.raises(CannotStartError, match=f"is already running as process {os.getpid()}"):
+                lock(path, "the other")
+
+
+def test_locks_that_are_let_go_and_taken_all_the_time_are_all_claimed(tmp_path: Path) -> None:
+    def take(_: int) -> list[bool]:
+        claimed = []
+        for _ in range(300):
+            with suppress(TakenError), claim(tmp_path / "x.lock") or nullcontext() as held:
+                claimed.append(held is not None)
+        return claimed
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(each for taken in threads.map(take, range(8)) for each in taken)
 
 
 def test_a_stranger_who_has_its_name_keeps_nobody_from_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
