@@ -324,7 +324,7 @@ def test_workers_do_not_keep_the_stderr_of_a_stop_that_is_broken_off(
         reader.start()
         eventually_sync(lambda: echoes(client) and not reader.is_alive(), "the end of its stderr", TIMEOUT)
         assert "ends with its last connection" not in said[0]
-        eventually_sync(lambda: "ends with its last connection" in daemon.log and echoes(client), timeout=TIMEOUT)
+        eventually_sync(lambda: echoes(client) and "ends with its last connection" in daemon.log, timeout=TIMEOUT)
     eventually_sync(lambda: gone(pids), "the worker to end", TIMEOUT)
 
 
