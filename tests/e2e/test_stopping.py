@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from daemons import processes
+from sampling import sampled
 
 from discovery.testing import eventually_sync, free_port, require_program
 
-MOMENTS = 8
-"""The first is before there is a HAProxy, the last in its seventh reload."""
-FEW = (0, 3, 6)
-"""The first, one at which it is killed, and a late one."""
+MOMENTS = [(0, 3, 6), (1, 4, 7), (2, 5)]
+"""A group is tested at once. The first moment is before there is a HAProxy, the last in its seventh reload; at the odd
+ones the daemon is killed."""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def changes(path: Path) -> Callable[[], int]:
     return count
 
 
-@pytest.mark.parametrize("moments", [FEW, pytest.param(range(MOMENTS), marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("moments", sampled(MOMENTS))
 def test_it_leaves_no_haproxy_whenever_it_is_stopped_or_killed_and_replaced(
     tmp_path: Path, start_daemon: Any, file_registry: Any, moments: Iterable[int]
 ) -> None:
