@@ -90,6 +90,7 @@ class Registrar:
         self._told = False
         self._leaving = False
         self._records: _Records | None = None
+        self._answered: frozenset[str] = frozenset()  # under the present lease, each is written or refused
         self._wake = asyncio.Event()
         self._outage = False
         self._sweep_problem = ""
@@ -154,6 +155,7 @@ class Registrar:
     async def _keep_equal(self, leases: list[Lease], stands: asyncio.Event) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
         self._records = records = _Records(leases[-1], self._may_force, self._succeeds)
+        self._answered = frozenset()
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         while True:
             self._wake.clear()
@@ -164,6 +166,7 @@ class Registrar:
                     failing = await records.become(self._wanted, self._wake.is_set)
                     if self._wake.is_set():
                         continue
+                    self._answered = frozenset(self._wanted)
                     self._report(records.written, failing)
                     # Only now, so that no key is ever absent between two leases.
                     await _close(leases[:-1])
@@ -211,8 +214,11 @@ class Registrar:
         await stands.wait()
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         while self._unswept:
+            wanted = frozenset(self._wanted)
+            # Any other key keeps what the earlier run left there, and may be wanted no more before it is written.
+            is_all_answered = wanted <= self._answered
             try:
-                swept = await lease.sweep(frozenset(self._wanted), self._among)
+                swept = await lease.sweep(wanted, self._among)
             except LeaseLostError:
                 return
             except RegistryUnavailableError as error:
@@ -223,9 +229,12 @@ class Registrar:
                     self._log.warning("cannot remove what an earlier run left, trying again", reason=reason)
                 await asyncio.sleep(self._ttl)
             else:
-                self._unswept = False
                 for key in sorted(swept):
                     self._log.info("withdrawn, as an earlier run had left it", key=key)
+                if is_all_answered:
+                    self._unswept = False
+                else:
+                    await asyncio.sleep(next(retries))
 
     def _report_outage(self, written: Mapping[str, Backend], error: RegistryError) -> None:
         """Nothing can be written now. Told once in an outage, whatever its reason turns into."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
-from discovery.registrar import Status
+from discovery.registrar import Registrar, Status
 from discovery.registry import Delta
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import backend, eventually
@@ -280,6 +280,42 @@ def test_whatever_happens_the_registry_ends_as_wanted(
             await eventually(lambda: registrar.status == Status(frozenset(keys(*final))))
         assert registry.records == {}
 
+    asyncio.run(scenario())
+
+
+def test_what_an_earlier_run_left_is_removed_although_it_was_wanted_for_a_moment() -> None:
+    """Wanted while the sweep begins, and not any more before it is written under the present lease."""
+    registrar: Registrar
+
+    class Lease(MemoryLease):
+        async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
+            swept = await super().sweep(keep, among)
+            registrar.set([A])
+            return swept
+
+    class Registry(MemoryRegistry):
+        async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
+            return Lease(self, owner, ttl)
+
+    def changed(status: Status) -> None:
+        if status.registered == {"web/a"} and not told:
+            told.append(True)
+            registrar.set([A, C])
+
+    async def scenario() -> None:
+        nonlocal registrar
+        registry = Registry()
+        left = MemoryLease(registry, "me", 60)
+        await left.put(C)
+        registrar = Registrar(registry, "me", 3600, structlog.get_logger(), changed=changed)
+        registrar.set([A])
+        running = asyncio.create_task(registrar.run())
+        await eventually(lambda: told)
+        await becomes(registry, A)
+        running.cancel()
+        await asyncio.wait((running,))
+
+    told: list[bool] = []
     asyncio.run(scenario())
 
 
