@@ -116,7 +116,7 @@ async def test_names_that_have_hung_leave_threads_to_the_others(names: NameServe
 async def test_thousands_of_names_that_wait_cost_hardly_any_time(names: NameServer) -> None:
     lookups = Lookups(THREADS)
     waiting = [asyncio.create_task(lookups(f"hangs-{number}.invalid")) for number in range(5000)]
-    await eventually(lambda: len(names.asked) == THREADS // 2, timeout=20)
+    await eventually(lambda: len(names.asked) >= THREADS // 2, timeout=20)
     begun = time.process_time()
     await asyncio.sleep(2.0)
     assert time.process_time() - begun < 0.4

@@ -16,7 +16,7 @@ import pytest
 from discovery import Backend, Context, Health, PluginConfig
 from discovery.checks import Check, Outcome
 from discovery.plugin import AnyProvider, Candidate, Inventory, Provider
-from discovery.testing import ProviderContract
+from discovery.testing import ProviderContract, within
 
 
 class Options(PluginConfig):
@@ -242,7 +242,7 @@ class Sick(Directory):
 
 class Threaded(Directory):
     async def setup(self) -> None:
-        threading.Thread(target=time.sleep, args=(5,), name="forgotten", daemon=True).start()
+        threading.Thread(target=time.sleep, args=(within(5),), name="forgotten", daemon=True).start()
 
 
 class Opening(Directory):
@@ -252,7 +252,7 @@ class Opening(Directory):
 
 class Spawning(Directory):
     async def setup(self) -> None:
-        self._child = await asyncio.create_subprocess_exec("sleep", "5")
+        self._child = await asyncio.create_subprocess_exec("sleep", str(within(5)))
 
 
 class Tasking(Directory):
