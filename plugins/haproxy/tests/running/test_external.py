@@ -16,7 +16,7 @@ import pytest
 
 from discovery.errors import ApplyError
 from discovery.model import Backend
-from discovery.testing import eventually, eventually_sync, free_port
+from discovery.testing import eventually, eventually_sync, free_port, within
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.process import find
 
@@ -96,7 +96,9 @@ def test_it_follows_and_is_left_running(
 
             await eventually(check, "the bind to be answered")
 
-        async with driving(services={"web": {"bind": bind}}, external={"path": theirs.config, **way}) as driven:
+        async with driving(
+            services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
+        ) as driven:
             assert not driven.consumer.resident
             for origin in origins[:2]:
                 await driven.apply(origin)
@@ -105,7 +107,9 @@ def test_it_follows_and_is_left_running(
             reloads = await theirs.reloads()
             await driven.apply(origins[1])
             assert await theirs.reloads() == reloads
-        async with driving(services={"web": {"bind": bind}}, external={"path": theirs.config, **way}) as driven:
+        async with driving(
+            services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
+        ) as driven:
             await driven.apply(origins[1])
             assert await theirs.reloads() == reloads
         await serves(origins[1])
@@ -135,7 +139,7 @@ def test_when_the_reload_fails_the_old_file_is_back(
         }
         before = theirs.config.read_text()
         services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
-        async with driving(services=services, external={"path": theirs.config, **way}) as driven:
+        async with driving(services=services, external={"path": theirs.config, "timeout": within(10), **way}) as driven:
             with pytest.raises(ApplyError, match=reason) as error:
                 await driven.apply(origins[0])
             assert "\n" not in str(error.value)
