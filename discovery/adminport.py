@@ -26,7 +26,7 @@ _log = structlog.get_logger("discovery.admin")
 
 
 class AdminPort:
-    """Listens, and has an `Admin` serve once somebody asks. For one event loop."""
+    """The listening socket of the admin endpoint; `Admin` is loaded for the first client. For one event loop."""
 
     def __init__(
         self,

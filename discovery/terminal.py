@@ -5,7 +5,7 @@ from typing import TextIO
 
 
 def shows_colours(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that shows colours, of somebody who wants them (https://no-color.org)."""
+    """True if `stream` is a terminal with colours and NO_COLOR is not set (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -189,7 +189,8 @@ class Tree:
         if error.errno in _OF_THE_MACHINE:
             self._problem = self._problem or f"cannot read {_text(name)}, so what was known of it stands: {reason}"
             return True
-        # A link is what somebody made it; of the entry itself a permission may have been taken away by mistake.
+        # A missing permission of the entry itself may be a mistake, so the record is kept. A link is rejected: its
+        # target was chosen when the link was made.
         if known and not entry.is_symlink() and isinstance(error, PermissionError):
             self._kept[_text(name)] = reason
             return True

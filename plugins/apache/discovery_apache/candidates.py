@@ -26,7 +26,7 @@ _MOST_PORTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A candidate, and who has it: of two with one key the lesser `rank` is registered."""
+    """A candidate and its source. Of two claims with the same key the one with the lower `rank` is registered."""
 
     candidate: Candidate
     holder: str

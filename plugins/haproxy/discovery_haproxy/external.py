@@ -1,4 +1,4 @@
-"""A HAProxy that is somebody else's: its file written, its reload asked for; it is never started or stopped."""
+"""A HAProxy that another program runs: the plugin writes its file and asks for reloads; it never starts or stops it."""
 
 import asyncio
 import stat

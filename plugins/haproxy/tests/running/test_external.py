@@ -1,4 +1,4 @@
-"""A HAProxy that somebody else runs: its file is written and its reload asked for, and nothing more."""
+"""A HAProxy that another program runs: the plugin writes its file and requests reloads, and does nothing else."""
 
 import asyncio
 import os
