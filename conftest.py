@@ -7,7 +7,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-from discovery.dispositions import reset_inherited
+from discovery.system.dispositions import reset_inherited
 
 FEW_EXAMPLES = 30
 """Of a property that does not say how many it takes, in runs that leave cases out; else there are hypothesis's 100."""

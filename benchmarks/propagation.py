@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from discovery import Backend
-from discovery.embedded import EmbeddedEtcd, find_program, wheel_program
 from discovery.registry import Reset, Stale, open_registry
+from discovery.system.embedded import EmbeddedEtcd, find_program, wheel_program
 from discovery.testing import eventually_sync, free_port
 
 CONFIG = """\

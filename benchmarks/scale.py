@@ -27,12 +27,12 @@ import grpc.aio
 import structlog
 
 from discovery import Backend, Consumer, PluginConfig, Update
-from discovery.embedded import EmbeddedEtcd
+from discovery.consuming.resolving import Resolving
+from discovery.consuming.runner import Instance, Runner
+from discovery.consuming.watcher import observe
 from discovery.registry import RegistryURL, open_registry
 from discovery.registry.etcd.messages import WATCH, WatchCreateRequest, WatchRequest, range_end
-from discovery.resolving import Resolving
-from discovery.runner import Instance, Runner
-from discovery.watcher import observe
+from discovery.system.embedded import EmbeddedEtcd
 
 SHAPES = {"1,000 services x 10": (1000, 10), "1 service x 10,000": (1, 10_000)}
 RATE = 100.0

@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from discovery.embedded import EmbeddedEtcd, find_program
+from discovery.system.embedded import EmbeddedEtcd, find_program
 from discovery.testing import free_port
 
 TARGET_SECONDS = 0.25

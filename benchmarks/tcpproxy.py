@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery.embedded import find_program
 from discovery.errors import ConfigError
+from discovery.system.embedded import find_program
 from discovery.testing import eventually_sync, free_port
 
 BODY = 4 << 20

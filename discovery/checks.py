@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 from discovery.model import Backend
 
 if TYPE_CHECKING:
-    from discovery.lookups import Lookup  # imports asyncio, which takes longer than most commands
+    from discovery.system.lookups import Lookup  # imports asyncio, which takes longer than most commands
 
 
 class Verdict(StrEnum):

@@ -19,12 +19,12 @@ from discovery.cli.console import note, result
 from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, overrides, settings_of, start_logging
 from discovery.cli.table import print_table
 from discovery.codec import parse_address
-from discovery.configfile import file_in_use
+from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
-    from discovery.config import Settings
-    from discovery.instances import Instances
+    from discovery.daemon.config import Settings
+    from discovery.daemon.instances import Instances
 
 __all__ = [
     "LINK_ADDRESS",
@@ -91,7 +91,7 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
         return given
     if linked := linked_registry(environment):
         return linked
-    from discovery.config import INSTANCES, load_settings
+    from discovery.daemon.config import INSTANCES, load_settings
 
     return load_settings(file_in_use(None, environment), leave_out=INSTANCES).registry.text
 
@@ -141,8 +141,8 @@ def serve(
     """
     import structlog
 
-    from discovery.daemon import Daemon
-    from discovery.instances import load
+    from discovery.daemon.daemon import Daemon
+    from discovery.daemon.instances import load
 
     tables = {"consumers": dict(consumers or {}), "providers": dict(providers or {})}
     given = overrides(registry=registry, admin="off", run_dir=run_dir, state_dir=state_dir)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from discovery.cli.console import abandon_stdout, note, prepare_streams
-from discovery.dispositions import reset_inherited
 from discovery.errors import ConfigError, DiscoveryError, PluginError
+from discovery.system.dispositions import reset_inherited
 
 __all__ = ["main"]
 
@@ -87,7 +87,7 @@ def _is_an_interrupt(error: BaseException) -> bool:
 def _reword(error: Any) -> None:
     """Let it speak as a fault of the configuration does, where typer leaves the wording to pydantic."""
     if type(error.__cause__).__name__ == "ValidationError":
-        from discovery.validation import in_words
+        from discovery.daemon.faults import in_words
 
         error.message = in_words(error.__cause__)
 

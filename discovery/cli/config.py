@@ -11,14 +11,14 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.options import JsonOption, RunDirOption
-from discovery.configfile import file_in_use
+from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
 
 if TYPE_CHECKING:
-    from discovery.config import Settings
-    from discovery.instances import Instances
+    from discovery.daemon.config import Settings
+    from discovery.daemon.faults import Faults
+    from discovery.daemon.instances import Instances
     from discovery.plugin import Update, Validation
-    from discovery.validation import Faults
 
 app = typer.Typer(help="Check a configuration file, or print its schema.")
 
@@ -94,9 +94,9 @@ class _Report:
 
 async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> _Report:
     """Check the file. With `timeout` None the registry is not read."""
-    from discovery.config import Overrides
-    from discovery.instances import examine
-    from discovery.logs import configure_logging
+    from discovery.daemon.config import Overrides
+    from discovery.daemon.instances import examine
+    from discovery.system.logs import configure_logging
 
     configure_logging("error")
     try:
@@ -117,9 +117,9 @@ async def validate(
     """
     import structlog
 
+    from discovery.daemon.validation import NOTHING, validate_instances
     from discovery.plugin import Validation
-    from discovery.rundir import run_dir_path
-    from discovery.validating import NOTHING, validate_instances
+    from discovery.system.rundir import run_dir_path
 
     updates: list[Update] = [NOTHING]
     unread: tuple[str, ...] = ()
@@ -137,9 +137,9 @@ async def _current(
     settings: "Settings", instances: "Instances", timeout: float | None
 ) -> tuple[list["Update"], tuple[str, ...]]:
     """What consumers would be given now, and why that is not known. Raises ConfigError or PluginError."""
-    from discovery import plugins
-    from discovery.once import current_snapshot, first_update
-    from discovery.resolving import resolve
+    from discovery.consuming.resolving import resolve
+    from discovery.daemon.once import current_snapshot, first_update
+    from discovery.hosting import loading as plugins
 
     registry = plugins.open_registry(settings.registry)
     try:
@@ -168,10 +168,10 @@ def _print(report: _Report) -> None:
 
 
 def _print_schema() -> None:
-    from discovery import plugins
     from discovery.cli.console import note
-    from discovery.config import json_schema
+    from discovery.daemon.config import json_schema
     from discovery.errors import PluginError
+    from discovery.hosting import loading as plugins
 
     consumers, providers = {}, {}
     for name in plugins.installed():

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from discovery.terminal import printable
+from discovery.system.terminal import printable
 
 
 def prepare_streams() -> None:

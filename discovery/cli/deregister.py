@@ -11,12 +11,12 @@ from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, Ti
 from discovery.codec import Record, decode, key_of, validate
 from discovery.errors import ConfigError, DiscoveryError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.model import Backend, State
-from discovery.rundir import base_run_dir, lock
+from discovery.system.rundir import base_run_dir, lock
 
 if TYPE_CHECKING:
-    from discovery.config import Settings
-    from discovery.owners import DefaultOwner
+    from discovery.daemon.config import Settings
     from discovery.registry import Registry
+    from discovery.system.owners import DefaultOwner
 
 _TTL = 10.0
 
@@ -52,7 +52,7 @@ def deregister(
 
 async def _deregister(named: Backend, owner: str | None, settings: "Settings", timeout: float, *, force: bool) -> None:
     from discovery.cli.registration import lock_path
-    from discovery.owners import DefaultOwner
+    from discovery.system.owners import DefaultOwner
 
     key = key_of(named)
     path = lock_path(settings.registry, key, settings.run_dir)

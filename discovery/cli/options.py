@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.configfile import DEFAULT_FILE, FILE_VARIABLE, file_in_use
+from discovery.daemon.configfile import DEFAULT_FILE, FILE_VARIABLE, file_in_use
 
 if TYPE_CHECKING:
-    from discovery.config import Overrides, Settings
+    from discovery.daemon.config import Overrides, Settings
     from discovery.registry import Registry, RegistryURL
 
 
@@ -89,7 +89,7 @@ def overrides(
     environment: Mapping[str, str] = os.environ,
 ) -> "Overrides":
     """The settings of the command line, else of the environment."""
-    from discovery.config import VARIABLES, Overrides
+    from discovery.daemon.config import VARIABLES, Overrides
     from discovery.registry.url import PASSWORD_VARIABLE
 
     given = {"registry": registry, "admin": admin, "run_dir": run_dir, "state_dir": state_dir}
@@ -123,7 +123,7 @@ def settings_of(
 
     Raises ConfigError, also for a file that is in use and cannot be read.
     """
-    from discovery.config import INSTANCES, load_settings
+    from discovery.daemon.config import INSTANCES, load_settings
 
     given = overrides(registry=registry, admin=admin, run_dir=run_dir)
     return load_settings(file_in_use(config), given, leave_out=INSTANCES)
@@ -133,7 +133,7 @@ def start_logging(settings: "Settings") -> None:
     """Log to stderr from now on, and begin with the keys of the file that the environment overrides."""
     import structlog
 
-    from discovery.logs import configure_logging
+    from discovery.system.logs import configure_logging
 
     configure_logging(settings.log.level, settings.log.format)
     for key, variable in settings.overridden.items():
@@ -143,6 +143,6 @@ def start_logging(settings: "Settings") -> None:
 def registry_at(url: "RegistryURL") -> "Registry":
     """The registry that `url` names, a plugin's among them. Raises ConfigError or PluginError."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is loaded
-    from discovery.plugins import open_registry
+    from discovery.hosting.loading import open_registry
 
     return open_registry(url)

@@ -9,8 +9,8 @@ from discovery.cli.options import JsonOption
 
 def plugins(as_json: JsonOption = False) -> int:
     """List the installed plugins, what they provide, and why one cannot be loaded. 1 if any cannot."""
-    from discovery import plugins as registered
     from discovery.errors import PluginError
+    from discovery.hosting import loading as registered
 
     rows: list[dict[str, Any]] = []
     for name, point in sorted(registered.installed().items()):

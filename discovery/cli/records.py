@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from discovery.consuming.watcher import Observation
 from discovery.documents import record
 from discovery.model import Backend, Changes, Rejected, Snapshot, diff
-from discovery.terminal import printable
-from discovery.watcher import Observation
+from discovery.system.terminal import printable
 
 HEADER = ("SERVICE", "ID", "ADDRESS", "WEIGHT", "STATE", "LABELS")
 

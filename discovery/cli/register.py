@@ -27,8 +27,8 @@ from discovery.model import Backend, State
 if TYPE_CHECKING:
     from discovery.checks import Check
     from discovery.cli.registration import Wanted
-    from discovery.config import Settings
-    from discovery.registrar import Status
+    from discovery.daemon.config import Settings
+    from discovery.providing.registrar import Status
 
 _COMMAND = "discovery.command"
 
@@ -116,7 +116,7 @@ def register(
     """
     from discovery.cli.registration import Wanted, lock_path
     from discovery.cli.supervise import Command, supervise
-    from discovery.owners import DefaultOwner
+    from discovery.system.owners import DefaultOwner
 
     argv: list[str] | None = context.meta[_COMMAND]
     if argv == []:
@@ -206,7 +206,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
     import structlog
 
     from discovery.cli.registration import Registration, only_one, why_silent
-    from discovery.logs import configure_logging
+    from discovery.system.logs import configure_logging
 
     key = wanted.key
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()

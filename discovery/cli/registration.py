@@ -14,10 +14,10 @@ from structlog.typing import FilteringBoundLogger
 from discovery.checks import Check
 from discovery.codec import key_of
 from discovery.model import Backend
-from discovery.rundir import base_run_dir, keep, lock, run_dir_path
+from discovery.system.rundir import base_run_dir, keep, lock, run_dir_path
 
 if TYPE_CHECKING:
-    from discovery.registrar import Status
+    from discovery.providing.registrar import Status
     from discovery.registry import Registry, RegistryURL
 
 
@@ -50,10 +50,10 @@ class Registration:
         changed: Callable[["Status"], None] = lambda status: None,
     ) -> None:
         """`changed` is told how the registry stands; `passing` is set once the checks have passed."""
-        from discovery.checker import Checker
-        from discovery.lookups import RememberedLookups
         from discovery.plugin import Candidate
-        from discovery.registrar import Registrar
+        from discovery.providing.checker import Checker
+        from discovery.providing.registrar import Registrar
+        from discovery.system.lookups import RememberedLookups
 
         self.passing = asyncio.Event()
         self.failing = asyncio.Event()

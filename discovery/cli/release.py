@@ -28,7 +28,7 @@ def release(
     discovery release web --run-dir /run/discovery
     """
     from discovery.errors import DiscoveryError
-    from discovery.rundir import run_dir_path
+    from discovery.system.rundir import run_dir_path
 
     _check(service)
     directory = run_dir_path(settings_of(config, run_dir=run_dir).run_dir)
@@ -49,8 +49,8 @@ def release(
 
 async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
     """What each daemon of the run directory has released."""
+    from discovery.daemon.handover import release
     from discovery.errors import DiscoveryError
-    from discovery.handover import release
 
     try:
         sockets = sorted(

@@ -9,19 +9,19 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, overrides, start_logging
-from discovery.configfile import file_in_use
+from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError
 
 if TYPE_CHECKING:
-    from discovery.config import Settings
-    from discovery.instances import Instances
-    from discovery.once import Survey
-    from discovery.resolving import Resolved
-    from discovery.validation import Faults
+    from discovery.consuming.resolving import Resolved
+    from discovery.daemon.config import Settings
+    from discovery.daemon.faults import Faults
+    from discovery.daemon.instances import Instances
+    from discovery.daemon.once import Survey
 
 
 def _plugin_names() -> list[str]:
-    from discovery.plugins import installed
+    from discovery.hosting.loading import installed
 
     return list(installed())
 
@@ -92,7 +92,7 @@ def run(
     discovery run --plugin apache --plugin haproxy
     discovery run --config /etc/discovery/discovery.toml
     """
-    from discovery.instances import examine, load
+    from discovery.daemon.instances import examine, load
 
     if once and dry_run:
         raise ConfigError("--once and --dry-run exclude each other")
@@ -131,7 +131,7 @@ async def _daemon(
 ) -> int:
     import structlog
 
-    from discovery.daemon import Daemon
+    from discovery.daemon.daemon import Daemon
 
     return await Daemon(loaded, load, config, structlog.get_logger(), replace=replace).run()
 
@@ -139,7 +139,7 @@ async def _daemon(
 async def _tell_faults(settings: "Settings", instances: "Instances", faults: "Faults", timeout: float) -> int:
     """The faults that `config check` would report, for a configuration that cannot be previewed."""
     from discovery.cli.config import validate
-    from discovery.logs import configure_logging
+    from discovery.system.logs import configure_logging
 
     configure_logging("error", settings.log.format)
     validated = await validate(settings, instances, faults, timeout)
@@ -153,8 +153,8 @@ async def _tell_faults(settings: "Settings", instances: "Instances", faults: "Fa
 async def _single_pass(settings: "Settings", instances: "Instances", timeout: float, *, once: bool) -> int:
     import structlog
 
-    from discovery.once import apply_once, check_once
-    from discovery.rundir import base_run_dir, run_dir_path
+    from discovery.daemon.once import apply_once, check_once
+    from discovery.system.rundir import base_run_dir, run_dir_path
 
     log = structlog.get_logger()
     run_dir = base_run_dir(settings.run_dir) if once else run_dir_path(settings.run_dir)
@@ -179,9 +179,9 @@ async def _dry_run(
     """Print what would happen; return what cannot be told, by name, with the reason, and the faults of plugins."""
     import structlog
 
-    from discovery.logs import configure_logging
-    from discovery.once import first_update, preview, survey
-    from discovery.validating import NOTHING, validate_instances
+    from discovery.daemon.once import first_update, preview, survey
+    from discovery.daemon.validation import NOTHING, validate_instances
+    from discovery.system.logs import configure_logging
 
     log = structlog.get_logger()
     failures = {}
@@ -209,9 +209,9 @@ async def _dry_run(
 
 
 async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
-    from discovery import plugins
-    from discovery.once import current_snapshot
-    from discovery.resolving import resolve
+    from discovery.consuming.resolving import resolve
+    from discovery.daemon.once import current_snapshot
+    from discovery.hosting import loading as plugins
 
     registry = plugins.open_registry(settings.registry)
     try:
@@ -230,7 +230,7 @@ async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
 def _print_survey(name: str, surveyed: "Survey") -> None:
     """A line for each candidate, `+` if it would be registered and `-` if not, `!` for each problem, `~` if skipped."""
     from discovery.cli.records import backend_line
-    from discovery.terminal import printable
+    from discovery.system.terminal import printable
 
     count = sum(candidate.registered for candidate in surveyed.candidates.values())
     result(f"# {name}: {count} of {len(surveyed.candidates)} found would be registered")

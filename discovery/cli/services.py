@@ -52,15 +52,15 @@ def services(
     if snapshot.rejected or snapshot.more_rejected:
         _print_rejected(snapshot.rejected, snapshot.more_rejected, below=bool(backends))
     if any(each.is_named for each in backends):
-        from discovery.resolving import resolve
+        from discovery.consuming.resolving import resolve
 
         _, unresolved = asyncio.run(resolve(snapshot, min(timeout, LOOKUP_SECONDS)))
         _print_unresolved(unresolved)
 
 
 async def _current(url: "RegistryURL", timeout: float) -> "Snapshot":
+    from discovery.daemon.once import current_snapshot
     from discovery.errors import RegistryUnavailableError
-    from discovery.once import current_snapshot
 
     registry = registry_at(url)
     try:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from discovery.signals import on_stop
+from discovery.system.signals import on_stop
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> signal.Signals | None:

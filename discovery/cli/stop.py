@@ -11,7 +11,7 @@ from discovery.cli.console import note, result
 from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of, start_logging
 
 if TYPE_CHECKING:
-    from discovery.stopping import Daemon, Orphan
+    from discovery.daemon.stopping import Daemon, Orphan
 
 _PATIENCE = 2.0
 
@@ -34,7 +34,7 @@ def stop(
     discovery stop
     discovery stop --run-dir /run/edge --json
     """
-    from discovery.rundir import check_run_dir, run_dir_path
+    from discovery.system.rundir import check_run_dir, run_dir_path
 
     settings = settings_of(config, run_dir=run_dir)
     start_logging(settings)
@@ -58,8 +58,8 @@ def stop(
 async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     import structlog
 
+    from discovery.daemon.stopping import daemons, end_orphans
     from discovery.errors import DiscoveryError
-    from discovery.stopping import daemons, end_orphans
 
     ended: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], li
 
 
 async def _end(daemon: "Daemon", timeout: float) -> None:
-    from discovery.stopping import end
+    from discovery.daemon.stopping import end
 
     ending = asyncio.ensure_future(end(daemon, timeout))
     await asyncio.wait({ending}, timeout=_PATIENCE)

@@ -12,11 +12,11 @@ from discovery.cli.child import CannotRunError, Child, Signals
 from discovery.cli.console import note
 from discovery.cli.options import registry_at, start_logging
 from discovery.cli.registration import Registration, Wanted, only_one
-from discovery.environment import for_children
-from discovery.signals import ONE_REQUEST
+from discovery.system.environment import for_children
+from discovery.system.signals import ONE_REQUEST
 
 if TYPE_CHECKING:
-    from discovery.config import Settings
+    from discovery.daemon.config import Settings
 
 WITHDRAW_SECONDS = 2.0  # for the registry to answer, before the command is asked to stop all the same
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from discovery.cli.console import result
-from discovery.terminal import shows_colours
+from discovery.system.terminal import shows_colours
 
 _GAP = "  "
 _LAST_COLUMN = 20

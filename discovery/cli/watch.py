@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from discovery.cli.console import abandon_stdout, note, progress, result
 from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, registry_at, settings_of
 from discovery.cli.signals import run_until_signal
-from discovery.terminal import shows_colours
+from discovery.system.terminal import shows_colours
 
 if TYPE_CHECKING:
     from discovery.cli.records import ChangeSet
+    from discovery.consuming.watcher import Observation
     from discovery.model import Rejected
     from discovery.registry import RegistryURL
-    from discovery.watcher import Observation
 
 _COLOURS = {"=": "\x1b[36m", "+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
 
@@ -39,7 +39,7 @@ def watch(as_json: JsonOption = False, registry: RegistryOption = None, config: 
 
 
 async def _watch(url: "RegistryURL", as_json: bool) -> None:
-    from discovery.watcher import observe
+    from discovery.consuming.watcher import observe
 
     registry = registry_at(url)
     observations = observe(registry)

@@ -13,12 +13,12 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from discovery import plugins
 from discovery.demo.processes import Child, Interrupted, Stage, StepFailedError
 from discovery.demo.traffic import Traffic, ask
-from discovery.embedded import EmbeddedEtcd, find_program
 from discovery.errors import ConfigError
-from discovery.terminal import shows_colours
+from discovery.hosting import loading as plugins
+from discovery.system.embedded import EmbeddedEtcd, find_program
+from discovery.system.terminal import shows_colours
 
 _SPREAD = 60
 _MEANWHILE = 300

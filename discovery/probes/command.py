@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from discovery.checks import Outcome, Verdict
-from discovery.environment import for_children
 from discovery.model import Backend
 from discovery.probes.tcp import failing, reason
+from discovery.system.environment import for_children
 
 _MOST_OUTPUT = 1024
 

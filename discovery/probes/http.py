@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from discovery.checks import Outcome
-from discovery.lookups import Lookup, Lookups
 from discovery.model import Backend
 from discovery.probes.resolver import Resolver
 from discovery.probes.tcp import Address, failing, reason
+from discovery.system.lookups import Lookup, Lookups
 
 if TYPE_CHECKING:
     import aiohttp  # imported where it is needed: it takes longer than most commands

@@ -3,7 +3,7 @@
 import socket
 from typing import Any
 
-from discovery.lookups import Lookup
+from discovery.system.lookups import Lookup
 
 
 class Resolver:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from discovery.checks import Outcome, Verdict
-from discovery.lookups import Lookup, Lookups
 from discovery.model import Backend
+from discovery.system.lookups import Lookup, Lookups
 
 Address = tuple[str, int]
 

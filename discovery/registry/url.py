@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from discovery.environment import PASSWORD_VARIABLE
 from discovery.errors import ConfigError
+from discovery.system.environment import PASSWORD_VARIABLE
 
 __all__ = ["PASSWORD_VARIABLE", "RegistryURL"]
 

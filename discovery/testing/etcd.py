@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.errors import RegistryUnavailableError
 from discovery.registry import RegistryURL
 from discovery.registry.etcd.client import Client
@@ -28,6 +27,7 @@ from discovery.registry.etcd.messages import (
     TxnRequest,
 )
 from discovery.registry.etcd.settings import Settings
+from discovery.system.embedded import EmbeddedEtcd
 
 _FROM = re.compile(rb"X-Server-From: ([0-9a-f]+)", re.IGNORECASE)
 _RETRY_SECONDS = 0.2

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from discovery.embedded import find_program, wheel_program
 from discovery.errors import ConfigError
+from discovery.system.embedded import find_program, wheel_program
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from daemons import Daemon, Starter, start_daemon, tmp_path
 from docker_lab import DockerEngine
 from histories import EngineHistory, RegistryHistory
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import require_program
 
 __all__ = ["start_daemon", "tmp_path"]

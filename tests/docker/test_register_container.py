@@ -13,7 +13,7 @@ import pytest
 from docker_lab import DockerEngine
 from histories import RegistryHistory
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, within
 
 ABSENT = "it does not run; it is registered once it does"

@@ -16,7 +16,7 @@ import pytest
 from ambassadors import DISCOVERY, TIMEOUT, Directory, Named, StartCommand, connect, name_at
 from daemons import Starter
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 Serve = Callable[..., Named]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trustme
 
-from discovery.certificates import read_certificate
+from discovery.system.certificates import read_certificate
 from discovery.testing import eventually_sync, free_port, require_program
 
 TIMEOUT = 60.0

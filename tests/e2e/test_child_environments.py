@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from daemons import DISCOVERY, processes
 
-from discovery.environment import for_children
+from discovery.system.environment import for_children
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 TIMEOUT = 60.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, require_program
 from discovery.testing.etcd import EtcdWriter
 

@@ -16,7 +16,7 @@ import pytest
 from etcd_versions import etcd_program, every_etcd
 from sites import StartSite, site
 
-from discovery.embedded import EmbeddedEtcd, find_program
+from discovery.system.embedded import EmbeddedEtcd, find_program
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 __all__ = ["etcd_program", "every_etcd", "site"]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from listed import COPIES, Found, addresses, etcd, listed, registered, url, write
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually, eventually_sync, following, within
 
 __all__ = ["etcd", "listed", "url"]

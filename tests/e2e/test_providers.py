@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from listed import COPIES, LISTED, Found, addresses, etcd, listed, registered, url, write
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, within
 
 pytestmark = pytest.mark.warm

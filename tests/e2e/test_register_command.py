@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 DISCOVERY = (sys.executable, "-m", "discovery")

@@ -13,7 +13,7 @@ import pytest
 from histories import RegistryHistory
 from listed import COPIES, Found, etcd, listed
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program
 
 __all__ = ["etcd", "listed"]

@@ -14,8 +14,8 @@ from histories import RegistryHistory
 from listed import COPIES, Found, listed
 from sampling import sampled
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.errors import DiscoveryError
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, require_program
 
 __all__ = ["etcd_program", "listed"]

@@ -11,7 +11,7 @@ from ambassadors import TIMEOUT, Directory, StartCommand, name_at
 from daemons import DISCOVERY, Daemon, Starter, processes
 from proxies import Serve, answers
 
-from discovery.rundir import holder
+from discovery.system.rundir import holder
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 pytestmark = pytest.mark.warm

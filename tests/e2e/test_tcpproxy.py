@@ -13,7 +13,7 @@ from ambassadors import DISCOVERY, TIMEOUT, Directory, connect, name_at
 from daemons import Starter
 from proxies import Load, Serve, answers, figure, proxy
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 pytestmark = pytest.mark.warm

@@ -18,14 +18,14 @@ from etcd_versions import VERSIONS, etcd_program
 from sampling import sampled
 
 from discovery.codec import encode
-from discovery.embedded import EmbeddedEtcd
+from discovery.consuming.watcher import Observation, SnapshotBuilder, observe
 from discovery.errors import DiscoveryError
 from discovery.model import Backend, Snapshot
-from discovery.registrar import Registrar
+from discovery.providing.registrar import Registrar
 from discovery.registry import Delta, RegistryEvent, Reset, Stale, open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import backend, contents, eventually, eventually_sync, require_program, within
 from discovery.testing.etcd import EtcdCluster, EtcdWriter
-from discovery.watcher import Observation, SnapshotBuilder, observe
 
 __all__ = ["etcd_program"]
 

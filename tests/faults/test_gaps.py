@@ -25,8 +25,8 @@ from daemons import DISCOVERY, Daemon, Starter, start_daemon, tmp_path
 from etcd_versions import VERSIONS, etcd_program, every_etcd
 from sampling import sampled
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Delta, RegistryEvent, Stale, open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import backend, eventually, eventually_sync, free_port, require_program, within
 from discovery.testing.etcd import EtcdCluster
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from discovery.embedded import EmbeddedEtcd, find_program
 from discovery.errors import CannotStartError, ConfigError, DiscoveryError
+from discovery.system.embedded import EmbeddedEtcd, find_program
 from discovery.testing import eventually_sync, require_program
 
 
@@ -42,7 +42,7 @@ def test_it_keeps_its_data_through_a_kill_and_leaves_nothing_behind() -> None:
 
 def test_it_ends_with_whoever_started_it_though_killed() -> None:
     script = (
-        "from discovery.embedded import EmbeddedEtcd; import time;"
+        "from discovery.system.embedded import EmbeddedEtcd; import time;"
         "etcd = EmbeddedEtcd(); etcd.start(); print(etcd.pid, etcd.directory, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:

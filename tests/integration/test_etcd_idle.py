@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack, aclosing
 import pytest
 from etcd_versions import etcd_program, every_etcd
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Delta, RegistryEvent, Reset, open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually
 from discovery.testing.etcd import EtcdWriter
 

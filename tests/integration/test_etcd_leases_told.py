@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 from etcd_versions import etcd_program, every_etcd
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Delta, Registry, RegistryURL, open_registry
 from discovery.registry.etcd.registry import EtcdRegistry
 from discovery.registry.etcd.settings import Settings
 from discovery.registry.etcd.ttls import DEFAULT_TTL
 from discovery.registry.etcd.watch import Timing
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import Follower, backend, eventually, following, within
 
 __all__ = ["etcd_program", "every_etcd"]

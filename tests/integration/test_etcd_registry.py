@@ -13,7 +13,6 @@ from etcd_versions import etcd_program, every_etcd
 from etcds import etcd, following_from_the_start, opened, url
 
 from discovery.codec import key_of
-from discovery.embedded import EmbeddedEtcd
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.registry import Lease, Registry, Reset, open_registry
 from discovery.registry.etcd import Settings, records
@@ -30,6 +29,7 @@ from discovery.registry.etcd.messages import (
     Method,
     TxnRequest,
 )
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import (
     RegistryContract,
     backend,

@@ -10,12 +10,12 @@ import trustme
 from etcds import etcd, following_from_the_start, opened
 
 from discovery.codec import key_of
-from discovery.embedded import EmbeddedEtcd
 from discovery.errors import AccessDeniedError
 from discovery.registry import Delta, RegistryURL, Reset
 from discovery.registry.etcd import Settings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import backend, contents, following, require_program
 from discovery.testing.etcd import EtcdWriter
 

@@ -11,11 +11,11 @@ from itertools import pairwise
 
 from etcds import etcd, url
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Delta, RegistryEvent, RegistryURL, Reset, Stale
 from discovery.registry.etcd import EtcdRegistry, Settings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually, free_port, within
 from discovery.testing.etcd import EtcdWriter
 

@@ -12,7 +12,7 @@ __all__ = ["machine"]  # a fixture
 
 SCRIPT = """
 import asyncio, json, sys
-from discovery.names import Names
+from discovery.consuming.names import Names
 from discovery.testing import eventually, free_port
 
 PORTS = 200

@@ -10,10 +10,10 @@ import pytest
 import structlog
 
 from discovery.codec import Record, decode, key_of
-from discovery.embedded import EmbeddedEtcd
 from discovery.model import Backend
-from discovery.registrar import Registrar
+from discovery.providing.registrar import Registrar
 from discovery.registry import open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import backend, contents, eventually, require_program, within
 
 OWNER = "host-1"

@@ -9,11 +9,11 @@ from typing import Any, ParamSpec
 
 import structlog
 
-from discovery.checker import Checker
 from discovery.checks import Check, Outcome, Verdict
-from discovery.lookups import Lookup, RememberedLookups
 from discovery.model import Backend
 from discovery.plugin import Candidate
+from discovery.providing.checker import Checker
+from discovery.system.lookups import Lookup, RememberedLookups
 from discovery.testing import backend
 
 P, D, F = Verdict.PASSING, Verdict.DRAINING, Verdict.FAILING

@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 import docker
 from docker.models.containers import Container
 
-from discovery.embedded import find_program
+from discovery.system.embedded import find_program
 from discovery.testing import eventually_sync, within
 
 _PREFIX = "dlab-"

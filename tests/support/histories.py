@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import docker
 
-from discovery.embedded import EmbeddedEtcd, find_program
+from discovery.system.embedded import EmbeddedEtcd, find_program
 from discovery.testing import eventually_sync, within
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import contents, require_program
 
 LISTED = """

@@ -13,10 +13,10 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import Backend, PluginConfig
 from discovery.checks import Check, Outcome, Verdict
-from discovery.isolation import Phase
-from discovery.lookups import RememberedLookups
+from discovery.hosting.isolation import Phase
 from discovery.plugin import AnyProvider, Candidate, Inventory, Provider
-from discovery.provider_runner import ProviderInstance, ProviderRunner
+from discovery.providing.runner import ProviderInstance, ProviderRunner
+from discovery.system.lookups import RememberedLookups
 from discovery.testing import backend, eventually_sync, within
 
 

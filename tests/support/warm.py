@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from discovery.kernel import pidfd_open
+from discovery.system.kernel import pidfd_open
 
 _FORKED_FROM = ("discovery", "discovery_haproxy", "discovery_tcpproxy", "discovery_apache")
 _COLD = ("discovery.testing", "discovery.demo", "discovery.__main__", "discovery_tcpproxy.worker.__main__")

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import structlog
 
-from discovery import registrar as module
 from discovery.codec import Record, decode
 from discovery.model import Backend
-from discovery.registrar import Registrar
+from discovery.providing import registrar as module
+from discovery.providing.registrar import Registrar
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import backend, eventually
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 import structlog
 
-from discovery.adminport import AdminPort
+from discovery.daemon.adminport import AdminPort
+from discovery.daemon.status import DaemonStatus
 from discovery.registry import RegistryURL
-from discovery.status import DaemonStatus
 from discovery.testing import eventually, free_port, within
 
 URL = RegistryURL.parse("etcd://127.0.0.1:2379")
@@ -35,7 +35,7 @@ def test_a_server_that_cannot_be_loaded_is_loaded_later(monkeypatch: pytest.Monk
         port, admin = free_port(), port_of_nothing()
         await admin.start("127.0.0.1", port)
         with monkeypatch.context() as broken, structlog.testing.capture_logs() as log:
-            broken.setitem(sys.modules, "discovery.admin", None)  # an import of it fails
+            broken.setitem(sys.modules, "discovery.daemon.admin", None)  # an import of it fails
             first = asyncio.ensure_future(answer(port))
             await eventually(lambda: any("cannot be served" in each["event"] for each in log), timeout=60)
         assert await asyncio.wait_for(first, within(60)) == "ok"
@@ -51,7 +51,7 @@ def test_it_is_closed_at_once_while_the_server_cannot_be_loaded(monkeypatch: pyt
     async def check() -> None:
         port, admin = free_port(), port_of_nothing()
         await admin.start("127.0.0.1", port)
-        monkeypatch.setitem(sys.modules, "discovery.admin", None)
+        monkeypatch.setitem(sys.modules, "discovery.daemon.admin", None)
         with structlog.testing.capture_logs() as log:
             client = asyncio.ensure_future(answer(port))
             await eventually(lambda: log, timeout=60)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from discovery.checks import Check, Probe
+from discovery.daemon.faults import validate
 from discovery.errors import ConfigError
 from discovery.plugin import PluginConfig
 from discovery.probes import CheckSettings, CommandProbe, HttpProbe, TcpProbe
-from discovery.validation import validate
 
 
 class Plugin(PluginConfig):

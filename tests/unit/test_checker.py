@@ -8,12 +8,12 @@ import structlog
 from checking import D, F, P, Published, Scripted, candidate, checking, on_a_loop, quick, verdict_of
 from structlog.testing import capture_logs
 
-from discovery.checker import Checker
 from discovery.checks import Check, Outcome, Verdict
-from discovery.lookups import Lookup, RememberedLookups
 from discovery.model import Backend, State
 from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe, TcpProbe
+from discovery.providing.checker import Checker
+from discovery.system.lookups import Lookup, RememberedLookups
 from discovery.testing import eventually
 
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.cli.records import change_set, change_set_json, change_set_lines
+from discovery.consuming.watcher import Observation
 from discovery.documents import record, snapshot_document
 from discovery.model import Backend, Rejected, Snapshot, State
-from discovery.terminal import printable
+from discovery.system.terminal import printable
 from discovery.testing import backend, snapshot
-from discovery.watcher import Observation
 
 _BACKENDS = st.lists(
     st.builds(

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider, plugins
-from discovery.config import Overrides, ProviderSettings, json_schema, load_settings, validate_options
+from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider
+from discovery.daemon.config import Overrides, ProviderSettings, json_schema, load_settings, validate_options
+from discovery.daemon.instances import build, load
 from discovery.errors import PluginError
-from discovery.instances import build, load
+from discovery.hosting import loading as plugins
 
 
 def settings_of(tmp_path: Path, text: str, **overrides: Any) -> Any:
@@ -213,7 +214,9 @@ def test_docstrings_describe_the_fields_in_the_schema() -> None:
 
 
 def test_no_source_is_read_when_settings_are_declared() -> None:
-    program = "import linecache, discovery.config; print([file for file in linecache.cache if 'discovery' in file])"
+    program = (
+        "import linecache, discovery.daemon.config; print([file for file in linecache.cache if 'discovery' in file])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from discovery.config import load_settings
-from discovery.instances import build
+from discovery.daemon.config import load_settings
+from discovery.daemon.instances import build
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,9 +9,9 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.certificates import expired, expiry
 from discovery.registry import RegistryURL
 from discovery.registry.etcd import EtcdRegistry
+from discovery.system.certificates import expired, expiry
 from discovery.testing import free_port
 
 AUTHORITY = trustme.CA()

@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from discovery.figures import admit
-from discovery.metrics import metrics
+from discovery.consuming.figures import admit
+from discovery.consuming.runner import ConsumerStatus
+from discovery.daemon.metrics import metrics
+from discovery.daemon.status import DaemonStatus
 from discovery.plugin import Sample
-from discovery.runner import ConsumerStatus
-from discovery.status import DaemonStatus
 
 
 def shown(own: dict[str, list[Any]], plugin: str = "proxy") -> dict[str, list[tuple[dict[str, str], float]]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from discovery.files import write_atomically
-from discovery.filewatch import FileWatch, TreeWatch
+from discovery.system.files import write_atomically
+from discovery.system.filewatch import FileWatch, TreeWatch
 from discovery.testing import eventually_sync, within
 
 

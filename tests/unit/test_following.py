@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from discovery.following import Following
+from discovery.consuming.following import Following
 from discovery.model import Snapshot
 from discovery.registry import RegistryURL
 from discovery.registry.memory import MemoryRegistry

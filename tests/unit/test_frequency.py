@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from discovery.frequency import Budget, Failures, kind, times
+from discovery.system.frequency import Budget, Failures, kind, times
 
 
 @pytest.fixture

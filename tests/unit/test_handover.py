@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from discovery import CannotStartError
-from discovery.handover import Counter, RefusedError, Successor, take_over
+from discovery.daemon.handover import Counter, RefusedError, Successor, take_over
 from discovery.testing import eventually
 
 LOG = structlog.get_logger()
@@ -82,7 +82,7 @@ def test_any_number_of_sockets_is_handed_over_in_order(tmp_path: Path, count: in
 
 FEW_FILES = """
 import asyncio, pathlib, resource, structlog, sys
-from discovery.handover import take_over
+from discovery.daemon.handover import take_over
 resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
 print(len(asyncio.run(take_over(pathlib.Path(sys.argv[1]), {}, structlog.get_logger()))))
 """

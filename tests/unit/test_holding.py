@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.holding import LONGEST, MARGIN, SETTLE, Cause, Held, Holding, Memory
+from discovery.consuming.holding import LONGEST, MARGIN, SETTLE, Cause, Held, Holding, Memory
 from discovery.registry import Delta, History, RegistryEvent, Reset, Stale
 
 A, B, C = "web/a", "web/b", "db/c"

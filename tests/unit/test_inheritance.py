@@ -11,9 +11,9 @@ import pytest
 import structlog
 
 from discovery import Consumer, Context, PluginConfig, Update
-from discovery.inheritance import Inheritance, address_of
-from discovery.isolation import Phase
-from discovery.runner import Instance, Runner
+from discovery.consuming.inheritance import Inheritance, address_of
+from discovery.consuming.runner import Instance, Runner
+from discovery.hosting.isolation import Phase
 from discovery.testing import eventually_sync, within
 
 

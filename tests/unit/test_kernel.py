@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from discovery.kernel import P_PIDFD, memfd_create, pidfd_open, pidfd_send_signal
+from discovery.system.kernel import P_PIDFD, memfd_create, pidfd_open, pidfd_send_signal
 
 
 @pytest.mark.parametrize("has_its_own", [True, False])

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from discovery import lastgood
 from discovery.codec import MAX_VALUE
+from discovery.consuming import lastgood
+from discovery.consuming.holding import Cause, Held, Memory
+from discovery.consuming.lastgood import LastGood
+from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.documents import record
-from discovery.holding import Cause, Held, Memory
-from discovery.lastgood import LastGood
 from discovery.model import State
 from discovery.registry import History, RegistryURL, Reset
 from discovery.testing import backend, eventually, snapshot
-from discovery.watcher import Observation, SnapshotBuilder
 
 URL = RegistryURL.parse("etcd://user:secret@10.0.0.1:2379/services")
 WHOLE = snapshot(

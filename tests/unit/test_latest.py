@@ -2,7 +2,7 @@
 
 import time
 
-from discovery.latest import Latest
+from discovery.consuming.latest import Latest
 
 
 def test_the_last_offer_replaces_the_others_and_the_oldest_of_them_counts() -> None:

@@ -11,7 +11,7 @@ from discovery.testing import within
 SCRIPT = """
 import logging, sys
 import structlog
-from discovery.logs import configure_logging
+from discovery.system.logs import configure_logging
 configure_logging(*sys.argv[1:])
 log = structlog.get_logger()
 log.debug("small")
@@ -70,7 +70,7 @@ def test_a_reader_that_went_away_is_no_reason_to_end() -> None:
 FLOOD = """
 import asyncio, logging, sys
 import structlog
-from discovery.logs import configure_logging
+from discovery.system.logs import configure_logging
 configure_logging(*sys.argv[1:])
 log = structlog.get_logger()
 for n in range(3000):

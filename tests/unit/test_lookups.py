@@ -13,8 +13,8 @@ import pytest
 from checking import candidate, checking, on_a_loop, quick
 from web import serving
 
-from discovery.lookups import Lookups, RememberedLookups
 from discovery.probes import HttpProbe, TcpProbe
+from discovery.system.lookups import Lookups, RememberedLookups
 from discovery.testing import eventually, within
 
 THREADS = 8

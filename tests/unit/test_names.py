@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import structlog
 
+from discovery.consuming.names import Names, reached
+from discovery.consuming.resolving import PATIENCE, Resolved, Resolving
 from discovery.model import Backend, Snapshot, diff
-from discovery.names import Names, reached
 from discovery.plugin import Update
-from discovery.resolving import PATIENCE, Resolved, Resolving
 from discovery.testing import backend, eventually, free_port, snapshot, within
 
 NOWHERE = "no-such-name.invalid"

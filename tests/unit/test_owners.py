@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from discovery import rundir
 from discovery.codec import MAX_LABEL_VALUE
-from discovery.owners import DefaultOwner, machine_id
+from discovery.system import rundir
+from discovery.system.owners import DefaultOwner, machine_id
 
 
 def test_the_machine_id_is_stable_and_not_the_secret_one() -> None:
@@ -21,7 +21,8 @@ def test_the_machine_id_is_stable_and_not_the_secret_one() -> None:
 
 
 def test_a_cloned_machine_is_another_by_its_name_but_none_becomes_another_while_it_runs() -> None:
-    ask = "import socket; from discovery.owners import machine_id as of; socket.gethostname = lambda: '{}'; one = of()"
+    ask = "import socket; from discovery.system.owners import machine_id as of"
+    ask += "; socket.gethostname = lambda: '{}'; one = of()"
     ask += "; socket.gethostname = lambda: 'renamed'; print(one, one == of())"
     told = [subprocess.check_output([sys.executable, "-c", ask.format(name)], text=True).split() for name in "aab"]
     assert told[0] == told[1] != told[2]

@@ -15,8 +15,8 @@ from checking import D, F, P, on_a_loop
 from web import ask, serving
 
 from discovery.checks import NamedProbe, Outcome, Probe
-from discovery.lookups import RememberedLookups
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
+from discovery.system.lookups import RememberedLookups
 from discovery.testing import backend, eventually, free_port, within
 
 

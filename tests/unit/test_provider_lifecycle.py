@@ -10,10 +10,10 @@ import pytest
 from providers import Finder, Options, Says, finder, found, instance, running
 
 from discovery import CannotStartError, Health
-from discovery.checker import Checker
 from discovery.checks import Check, Verdict
-from discovery.isolation import Phase
+from discovery.hosting.isolation import Phase
 from discovery.plugin import Inventory
+from discovery.providing.checker import Checker
 from discovery.testing import eventually_sync, within
 
 
@@ -140,7 +140,7 @@ def test_nothing_stands_that_nobody_checks_wherever_the_checks_break(
             if where == "setup":
                 raise OSError("not yet")
 
-    monkeypatch.setattr("discovery.provider_runner.Checker", Breaking)
+    monkeypatch.setattr("discovery.providing.runner.Checker", Breaking)
     provider = finder(found(80), **({where: stay} if where != "discover" else {}))
     with running(instance(provider), tmp_path) as it:
         it.publishes(80)
@@ -183,7 +183,7 @@ def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Pa
 def test_a_health_that_never_answers_is_a_problem_and_in_nobodys_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery.isolation.HEALTH_TIMEOUT", 0.1)
+    monkeypatch.setattr("discovery.hosting.isolation.HEALTH_TIMEOUT", 0.1)
 
     async def health(self: Finder) -> Health:
         await asyncio.sleep(3600)

@@ -14,9 +14,9 @@ from providers import Finder, Says, finder, found, instance, running
 from discovery import CannotStartError, DiscoveryError, Health
 from discovery.checks import Check, Verdict
 from discovery.codec import key_of
-from discovery.isolation import Phase
+from discovery.hosting.isolation import Phase
 from discovery.plugin import Candidate, Inventory
-from discovery.provider_runner import admit
+from discovery.providing.runner import admit
 from discovery.testing import backend, eventually_sync
 
 

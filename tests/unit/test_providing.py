@@ -11,13 +11,13 @@ import pytest
 import structlog
 
 from discovery import Candidate, Inventory, PluginConfig, Provider, Verdict
-from discovery.checker import CandidateStatus
 from discovery.codec import decode
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
-from discovery.lookups import RememberedLookups
-from discovery.provider_runner import ProviderInstance, ProviderStatus
-from discovery.providing import Providing, ProvidingStatus
+from discovery.providing.checker import CandidateStatus
+from discovery.providing.provider import Providing, ProvidingStatus
+from discovery.providing.runner import ProviderInstance, ProviderStatus
 from discovery.registry.memory import MemoryLease, MemoryRegistry
+from discovery.system.lookups import RememberedLookups
 from discovery.testing import backend, eventually, within
 
 

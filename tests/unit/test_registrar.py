@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
-from discovery.registrar import Registrar, Status
+from discovery.providing.registrar import Registrar, Status
 from discovery.registry import Delta
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import backend, eventually

@@ -9,7 +9,7 @@ import structlog
 from discovery.codec import key_of
 from discovery.errors import AccessDeniedError, RegistryUnavailableError
 from discovery.model import Backend
-from discovery.registrar import Registrar, Status
+from discovery.providing.registrar import Registrar, Status
 from discovery.registry import Delta
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import eventually

@@ -2,10 +2,10 @@
 
 import time
 
+from discovery.consuming.rejections import MOST_DETAILED, MOST_OF_A_RECORD, Rejections
+from discovery.consuming.watcher import SnapshotBuilder
 from discovery.model import Rejected
 from discovery.registry import Delta, Reset
-from discovery.rejections import MOST_DETAILED, MOST_OF_A_RECORD, Rejections
-from discovery.watcher import SnapshotBuilder
 
 JUNK = 30_000
 

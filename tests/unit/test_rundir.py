@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from discovery import claims
-from discovery.claims import TakenError, claim
 from discovery.errors import CannotStartError
-from discovery.rundir import Lock, base_run_dir, lock, run_dir_path
+from discovery.system import claims
+from discovery.system.claims import TakenError, claim
+from discovery.system.rundir import Lock, base_run_dir, lock, run_dir_path
 
-_HOLD = "import sys; from pathlib import Path; from discovery.rundir import lock; "
+_HOLD = "import sys; from pathlib import Path; from discovery.system.rundir import lock; "
 _HOLD += "held = lock(Path(sys.argv[1]), 'the other'); print('held', flush=True); sys.stdin.read()"
 
 
@@ -217,7 +217,7 @@ def test_the_same_path_below_another_root_directory_is_another_lock(tmp_path: Pa
     hold = f"""
 import subprocess, sys
 from pathlib import Path
-from discovery.rundir import lock
+from discovery.system.rundir import lock
 with lock(Path({str(here / "lock")!r}), "the first"):
     command = ["chroot", {str(root)!r}, sys.executable, "-c", {_HOLD!r}, {str(here / "lock")!r}]
     other = subprocess.run(command, cwd="/", input="", capture_output=True, text=True)

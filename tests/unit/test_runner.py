@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from discovery import ApplyError, CannotStartError, Consumer, Health, PluginConfig, Snapshot, Update
-from discovery.isolation import Phase
-from discovery.runner import Instance, Runner
+from discovery.consuming.runner import Instance, Runner
+from discovery.hosting.isolation import Phase
 from discovery.testing import backend, eventually_sync, snapshot, within
 
 LOG = structlog.get_logger()
@@ -314,7 +314,7 @@ def test_an_apply_that_never_ends_is_cancelled_at_stop_and_torn_down(tmp_path: P
 def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery.runner.FINISH_GRACE", 0.2)
+    monkeypatch.setattr("discovery.consuming.runner.FINISH_GRACE", 0.2)
     entered = threading.Event()
 
     async def apply(self: Recorder, update: Update) -> None:
@@ -363,7 +363,7 @@ def test_a_teardown_may_time_out_what_it_waits_for(tmp_path: Path) -> None:
 def test_a_stop_during_the_teardown_after_a_failed_setup_ends_it_without_waiting_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery.isolation.delays", lambda: iter([60.0]))
+    monkeypatch.setattr("discovery.hosting.isolation.delays", lambda: iter([60.0]))
     entered = threading.Event()
 
     async def setup(self: Recorder) -> None:

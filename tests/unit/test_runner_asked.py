@@ -12,9 +12,9 @@ import structlog
 from structlog.testing import capture_logs
 
 from discovery import Consumer, DiscoveryError, PluginConfig, Update
-from discovery.isolation import Phase
+from discovery.consuming.runner import Instance, Runner
+from discovery.hosting.isolation import Phase
 from discovery.plugin import Sample
-from discovery.runner import Instance, Runner
 from discovery.testing import backend, eventually_sync, snapshot, within
 
 

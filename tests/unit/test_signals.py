@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from discovery.signals import on_stop
+from discovery.system.signals import on_stop
 from discovery.testing import eventually, within
 
 
@@ -52,7 +52,7 @@ def test_nothing_is_ignored_that_a_test_sends() -> None:
 def test_one_that_comes_when_the_end_is_reached_already_is_the_same_request() -> None:
     program = """
 import asyncio, os, signal
-from discovery.signals import on_stop
+from discovery.system.signals import on_stop
 
 async def run():
     asked = asyncio.Event()

@@ -15,7 +15,7 @@ from discovery.testing import within
 
 LOOK = """
 import json, os, socket
-from discovery.systemd import listen_fds
+from discovery.system.systemd import listen_fds
 sockets, faults = listen_fds()
 print(json.dumps({
     "addresses": [list(each.getsockname()) for each in sockets],

@@ -9,9 +9,9 @@ import pytest
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from discovery.daemon.faults import validate
 from discovery.errors import ConfigError
 from discovery.plugin import PluginConfig
-from discovery.validation import validate
 
 
 class Colour(StrEnum):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from discovery.checks import Check, Outcome, Probe, Verdict
 from discovery.model import Backend, State
 from discovery.probes import TcpProbe
+from discovery.providing.verdicts import Judgement, Standing, as_registered, judge
 from discovery.testing import backend
-from discovery.verdicts import Judgement, Standing, as_registered, judge
 
 P, D, F = Verdict.PASSING, Verdict.DRAINING, Verdict.FAILING
 PROBE: Probe = TcpProbe()

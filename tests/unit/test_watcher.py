@@ -5,10 +5,10 @@ from zlib import crc32
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discovery.consuming.watcher import SnapshotBuilder
 from discovery.model import Changes, Service, Snapshot, diff
 from discovery.registry import Delta, Reset, Stale
 from discovery.testing import backend
-from discovery.watcher import SnapshotBuilder
 
 KEYS = st.sampled_from([f"{service}/{id_}" for service in ("a", "b", "c") for id_ in ("1", "2", "3", "4")])
 VALUES = st.sampled_from(

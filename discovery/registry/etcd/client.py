@@ -7,8 +7,6 @@ from typing import Final
 
 import structlog
 
-from discovery.backoff import delays
-from discovery.certificates import read_certificate
 from discovery.errors import ConfigError, RegistryUnavailableError
 from discovery.registry.etcd.connection import Connection, Stream
 from discovery.registry.etcd.failures import MemberUnavailableError, reason
@@ -16,6 +14,8 @@ from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
 from discovery.registry.etcd.settings import Settings, TLSMaterial
 from discovery.registry.etcd.targets import Targets
+from discovery.system.backoff import delays
+from discovery.system.certificates import read_certificate
 
 CALL_SECONDS: Final = 8.0
 ATTEMPT_SECONDS: Final = 2.5

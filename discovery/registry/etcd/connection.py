@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from discovery.certificates import expired
 from discovery.errors import RegistryError
 from discovery.registry.etcd.failures import MemberUnavailableError, TokenExpiredError, failure
 from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
 from discovery.registry.etcd.settings import TLSMaterial
 from discovery.registry.etcd.targets import Targets
+from discovery.system.certificates import expired
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     # A hung process keeps its connection open: ping_timeout is what notices it, keepalive_timeout alone does not.

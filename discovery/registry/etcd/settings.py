@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from discovery.certificates import expired
 from discovery.errors import AccessDeniedError, ConfigError
 from discovery.registry.url import PASSWORD_VARIABLE, RegistryURL
+from discovery.system.certificates import expired
 
 DEFAULT_PORT = 2379
 DEFAULT_PREFIX = "/services"

@@ -5,8 +5,8 @@ import socket
 from typing import Final
 
 from discovery.addresses import family_of
-from discovery.lookups import Found, Lookups
 from discovery.registry.etcd.failures import MemberUnavailableError
+from discovery.system.lookups import Found, Lookups
 
 _THREADS: Final = 8
 _PATIENCE: Final = 0.5

@@ -12,10 +12,10 @@ import structlog
 
 from discovery.codec import stated_ttl
 from discovery.errors import RegistryError
-from discovery.filewatch import TreeWatch
 from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
 from discovery.registry.file.directory import REVISION_FILE, counted, has_revision, held, settle_revision, unavailable
 from discovery.registry.file.tree import Tree
+from discovery.system.filewatch import TreeWatch
 
 _INTERVAL = 1.0
 

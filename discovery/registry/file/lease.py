@@ -12,10 +12,10 @@ from pathlib import Path
 
 from discovery.codec import MAX_VALUE, Record, decode, encode, key_of
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryError
-from discovery.files import write_within
 from discovery.model import Backend
 from discovery.registry.file.beneath import UnsuitableError, open_beneath, open_regular
 from discovery.registry.file.directory import clock, held, unavailable
+from discovery.system.files import write_within
 
 _BEATS = 3
 """Heartbeats in one TTL."""

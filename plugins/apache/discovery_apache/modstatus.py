@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from discovery.checks import Outcome, Verdict
-from discovery.lookups import Lookup
 from discovery.model import Backend
 from discovery.probes import HttpProbe, TcpProbe, failing, reason
+from discovery.system.lookups import Lookup
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SCOREBOARD = re.compile(r"[_SRWKDCLGI.]+")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from discovery.daemon.faults import validate
 from discovery.errors import ConfigError
 from discovery.probes import HttpProbe, TcpProbe
-from discovery.validation import validate
 from discovery_apache.config import ApacheConfig, Place, checks_of
 
 

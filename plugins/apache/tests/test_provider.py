@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import structlog
 
-from discovery.lookups import RememberedLookups
 from discovery.model import Backend, State
-from discovery.provider_runner import ProviderInstance, ProviderRunner
+from discovery.providing.runner import ProviderInstance, ProviderRunner
+from discovery.system.lookups import RememberedLookups
 from discovery.testing import eventually_sync, within
 from discovery_apache.config import ApacheConfig
 from discovery_apache.provider import ApacheProvider

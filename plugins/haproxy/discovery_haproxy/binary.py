@@ -8,9 +8,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.environment import for_children
 from discovery.errors import ApplyError
-from discovery.kernel import memfd_create
+from discovery.system.environment import for_children
+from discovery.system.kernel import memfd_create
 
 OLDEST = (2, 6)
 """The oldest version that is tested: its `show proc` tells failed reloads."""
@@ -85,7 +85,7 @@ def _find(configured: Path | None) -> Path:
 
 
 def _from_the_wheel() -> Path | None:
-    from discovery.embedded import wheel_program  # here, since it imports an HTTP client, and few need it
+    from discovery.system.embedded import wheel_program  # here, since it imports an HTTP client, and few need it
 
     return wheel_program("haproxy")
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from discovery.certificates import Certificate, read_certificate
 from discovery.errors import ApplyError
 from discovery.plugin import Consumer, Context, Health, PluginConfig, Update, Validation
+from discovery.system.certificates import Certificate, read_certificate
 from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import Digests, files_at
@@ -21,7 +21,7 @@ from discovery_haproxy.probe import misplaced, probe, too_long
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 
 if TYPE_CHECKING:
-    from discovery.filewatch import FileWatch
+    from discovery.system.filewatch import FileWatch
 
 _LINES = 20
 """How many services, or problems, a change logs one by one."""
@@ -210,7 +210,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._watch, self._watched = None, files
         present = [path for path in files if path.parent.is_dir()]
         if present:
-            from discovery.filewatch import FileWatch  # here: few configurations name a file
+            from discovery.system.filewatch import FileWatch  # here: few configurations name a file
 
             try:
                 self._watch = FileWatch(present, self.context.request_apply)

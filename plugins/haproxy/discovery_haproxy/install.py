@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from discovery.errors import ApplyError
-from discovery.files import write_atomically
+from discovery.system.files import write_atomically
 
 _LAST_GOOD = ".last-good"
 _STAGED = ".new"

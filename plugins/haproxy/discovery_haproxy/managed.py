@@ -12,10 +12,10 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.environment import for_children
 from discovery.errors import ApplyError
 from discovery.plugin import Health
-from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
+from discovery.system.environment import for_children
+from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint, first_line
 from discovery_haproxy.control import Control, ControlError

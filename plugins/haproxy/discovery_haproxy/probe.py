@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from discovery.errors import ApplyError
-from discovery.listening import by, listening, listening_at, owners
-from discovery.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
+from discovery.system.listening import by, listening, listening_at, owners
+from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy.process import look
 
 _ANY = ("", "*")

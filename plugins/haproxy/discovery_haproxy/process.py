@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.kernel import P_PIDFD, pidfd_open, pidfd_send_signal
+from discovery.system.kernel import P_PIDFD, pidfd_open, pidfd_send_signal
 
 _PROC = Path("/proc")
 

@@ -13,7 +13,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from discovery.embedded import wheel_program
+from discovery.system.embedded import wheel_program
 from discovery.testing import eventually_sync, require_program, within
 
 _open = build_opener(ProxyHandler({})).open

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from discovery.codec import Record, decode
-from discovery.embedded import wheel_program
 from discovery.model import Backend, Service, Snapshot
+from discovery.system.embedded import wheel_program
 from discovery.testing import backend, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
-from discovery.kernel import pidfd_open, pidfd_send_signal
+from discovery.system.kernel import pidfd_open, pidfd_send_signal
 
 _LONGEST_LINE = 1 << 14
 

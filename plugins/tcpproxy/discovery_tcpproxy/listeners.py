@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discovery.errors import DiscoveryError
-from discovery.listening import by, listening, listening_at, owners
+from discovery.system.listening import by, listening, listening_at, owners
 from discovery_tcpproxy.config import UNIX
 
 BACKLOG = 4096

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from discovery.errors import DiscoveryError
-from discovery.terminal import printable
+from discovery.system.terminal import printable
 
 HEADER = ("CONSUMER", "LISTENER", "CLIENT", "BACKEND", "ADDRESS", "AGE", "IN", "OUT", "STATE")
 _PLUGIN = "tcpproxy"

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.environment import for_children
-from discovery.logs import log_format
+from discovery.system.environment import for_children
+from discovery.system.logs import log_format
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.channel import Channel, RefusedError, WorkerError
 from discovery_tcpproxy.life import Child, Life

@@ -14,8 +14,8 @@ import pytest
 import structlog
 from proxying import address, on_a_loop
 
-from discovery.kernel import pidfd_open
 from discovery.plugin import Context
+from discovery.system.kernel import pidfd_open
 from discovery.testing import eventually
 from discovery_tcpproxy.adoption import adopt
 from discovery_tcpproxy.config import TcpProxyConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from discovery.config import ProviderTable
+from discovery.daemon.config import ProviderTable
 from discovery.errors import ConfigError
 from discovery_tcpproxy.config import TcpProxyConfig, bind_address, service_of
 from discovery_tcpproxy.targets import settings
@@ -21,7 +21,7 @@ def web(**options: Any) -> dict[str, Any]:
 
 def complaint(options: dict[str, Any]) -> str:
     """What a person is told of a wrong configuration."""
-    from discovery.validation import validate
+    from discovery.daemon.faults import validate
 
     with pytest.raises(ConfigError) as caught:
         validate(TcpProxyConfig, options, "discovery.toml", ("consumers", "tcp"))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import warm
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, require_program, within
 
 END = "(end of output)"

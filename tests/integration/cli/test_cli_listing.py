@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from discovery.embedded import EmbeddedEtcd
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, within
 
 from .conftest import END, Start, World

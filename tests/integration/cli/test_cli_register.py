@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from discovery.embedded import EmbeddedEtcd
-from discovery.owners import machine_id
+from discovery.system.embedded import EmbeddedEtcd
+from discovery.system.owners import machine_id
 from discovery.testing import eventually_sync, free_port
 
 from .conftest import END, Command, Start, World

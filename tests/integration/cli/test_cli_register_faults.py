@@ -5,8 +5,8 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from discovery.embedded import EmbeddedEtcd
 from discovery.registry import open_registry
+from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import Follower, eventually, following
 
 from .conftest import Command, Start, World

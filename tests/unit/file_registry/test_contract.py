@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.errors import ConfigError
-from discovery.files import write_atomically
 from discovery.registry import Lease, RegistryURL, open_registry
 from discovery.registry.file import FileRegistry
 from discovery.registry.file.lease import FileLease
+from discovery.system.files import write_atomically
 from discovery.testing import Follower, RegistryContract, contents
 
 from .conftest import PLAIN, follow, write

@@ -1,0 +1,257 @@
+"""Follows one registry for the daemon: the snapshot served, its age and doubts, held records, and the state on disk."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.codec import key_of
+from discovery.consuming.holding import Held, Holding, Memory
+from discovery.consuming.lastgood import LastGood, Remembered
+from discovery.consuming.watcher import Observation, SnapshotBuilder
+from discovery.model import Rejected, Snapshot
+from discovery.registry import Registry, RegistryEvent, RegistryURL
+from discovery.system.frequency import Budget
+
+REMEMBER_AFTER = 3.0
+CANCEL_DEADLINE = 5.0
+
+
+class Following:
+    """The latest snapshot, whichever registry it came from.
+
+    `publish` is called with each new one, `ended` should following end, which `raise_if_failed` then tells why.
+    Instants are `time.monotonic()`.
+    """
+
+    def __init__(
+        self, log: FilteringBoundLogger, publish: Callable[[Snapshot], None], ended: Callable[[], None]
+    ) -> None:
+        """Begin without a snapshot, which is not the same as an empty one."""
+        self._log = log
+        self._publish = publish
+        self._ended = ended
+        self._rejections, self._sums, self._untold = Budget(10, 6.0), Budget(1, 60.0), 0
+        self._task: asyncio.Task[None] | None = None
+        self._registry: Registry | None = None
+        self._state_dir: Path | None = None
+        self._builder = SnapshotBuilder()
+        self._holding = Holding()
+        self._last_good: LastGood | None = None
+        self._remembered: Remembered | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_at: float | None = None
+        self._holds = 0
+        self.snapshot: Snapshot | None = None
+        self.snapshot_time: float | None = None
+        self.from_disk = False
+        self.stale: str | None = None
+        self.resets = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether a registry is followed."""
+        return self._task is not None
+
+    @property
+    def held(self) -> Mapping[str, Held]:
+        """The records that the registry does not have and that are served nevertheless, by key."""
+        return dict(self._holding.held)
+
+    def release(self, service: str | None) -> tuple[str, ...]:
+        """Give up the held records of a service, or (None) of every service. Returns their keys, ordered."""
+        released = self._holding.release(service)
+        self._give_up(released)
+        return tuple(sorted(released))
+
+    async def follow(self, registry: Registry, url: RegistryURL, state_dir: Path) -> None:
+        """Follow this registry, if it is not; the snapshot at hand stands until it has told its own."""
+        if self._task is not None and registry is self._registry and state_dir == self._state_dir:
+            return
+        await self._cancel()
+        self._registry, self._state_dir = registry, state_dir
+        self._task = asyncio.create_task(self._follow(registry, LastGood(state_dir, url, self._log, self._memory)))
+
+    async def stop(self) -> None:
+        """Follow none, and have no snapshot. Idempotent."""
+        await self._cancel()
+        self._holding = Holding()
+        self.snapshot, self.snapshot_time, self.from_disk, self.stale = None, None, False, None
+
+    async def _cancel(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_DEADLINE)  # a plugin's registry may hang
+            if task.done() and not task.cancelled():
+                task.exception()  # logged already
+
+    def raise_if_failed(self) -> None:
+        """Raise what ended it: it never ends by itself."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+
+    async def _follow(self, registry: Registry, last_good: LastGood) -> None:
+        self._last_good, self._remembered = last_good, await asyncio.to_thread(last_good.load)
+        self._builder = SnapshotBuilder()
+        self._holding = Holding(self._remembered.memory if self._remembered else None)
+        self._holds = 0
+        writing = asyncio.create_task(last_good.run())
+        remembering = asyncio.create_task(self._remember())
+        try:
+            async with aclosing(registry.watch()) as events:
+                async for event in events:
+                    observation = self._believe(event)
+                    self._observe(observation)
+                    last_good.observe(observation)
+                    self._report_held()
+                    if observation.stale is not None and self.snapshot is None:
+                        self._fall_back()
+        except Exception as error:
+            self._log.error("the registry can no longer be followed", exc_info=error)
+            raise
+        finally:
+            self._expire_at(None)
+            remembering.cancel()
+            writing.cancel()
+            await asyncio.gather(remembering, writing, return_exceptions=True)
+            self._ended()
+
+    def _believe(self, event: RegistryEvent) -> Observation:
+        """Take in what the event says, but for the removals that are held."""
+        before = self._builder.snapshot
+        known: Iterable[str] = ()
+        if before is not None:
+            known = map(key_of, before.backends())
+        elif self._remembered is not None:
+            known = self._remembered.records
+        decision = self._holding.take(event, known, time.monotonic())
+        keep = decision.keep
+        if not keep or before is None:
+            kept = list(self._remembered.backends(keep)) if keep and self._remembered else []
+        else:
+            kept = [backend for backend in before.backends() if key_of(backend) in keep]
+        return self._builder.apply(decision.event, kept)
+
+    def _give_up(self, keys: Collection[str]) -> None:
+        """Serve these held records no longer."""
+        if keys:
+            snapshot = self._builder.drop(keys).snapshot
+            if snapshot is not None:
+                self._take(snapshot)
+                if self._last_good is not None and (self.stale is not None or self.from_disk):
+                    self._last_good.serve(snapshot)
+                elif self._last_good is not None:
+                    self._last_good.observe(Observation(snapshot))
+        self._report_held()
+
+    def _expire(self) -> None:
+        self._expiry = None
+        self._give_up(self._holding.expire(time.monotonic()))
+
+    def _expire_at(self, instant: float | None) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        self._expiry_at = instant
+        if instant is not None:
+            delay = max(0.0, instant - time.monotonic())
+            self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _report_held(self) -> None:
+        """Log when a hold begins and ends, not for each record; and see to its end."""
+        held = self._holding.held
+        if self._holding.next_end != self._expiry_at or self._expiry is None:
+            self._expire_at(self._holding.next_end)
+        if len(held) > self._holds == 0:
+            first = next(iter(held.values()))
+            self._log.warning(
+                "removals are not believed and the records stay in service; `discovery release` gives them up",
+                cause=first.cause.value,
+                records=len(held),
+                unleased=sum(each.ttl is None for each in held.values()),
+            )
+        elif not held and self._holds:
+            ended = self._holding.ended()
+            self._log.info(
+                "no removal is held any more",
+                returned=ended.returned,
+                expired=ended.expired,
+                released=ended.released,
+            )
+        self._holds = len(held)
+
+    def _memory(self) -> Memory:
+        return self._holding.memory(time.monotonic())
+
+    def _observe(self, observation: Observation) -> None:
+        if observation.stale is not None:
+            if observation.stale != self.stale:
+                revision = self.snapshot.revision if self.snapshot else None
+                self._log.warning("registry cannot be followed", reason=observation.stale, serving_revision=revision)
+            if self.stale is None and not self.from_disk:
+                self.snapshot_time = time.monotonic() if self.snapshot is not None else None
+            self.stale = observation.stale
+            return
+        if self.stale is not None:
+            self._log.info(
+                "registry is followed again", revision=observation.snapshot and observation.snapshot.revision
+            )
+        self.stale = None
+        self.resets += observation.reset
+        if observation.snapshot is not None:
+            self.from_disk = False
+            self.snapshot_time = time.monotonic()
+            self._take(observation.snapshot)
+
+    def _take(self, snapshot: Snapshot) -> None:
+        if snapshot is self.snapshot:
+            return
+        before, self.snapshot = self.snapshot, snapshot
+        known, more = (before.rejected, before.more_rejected) if before else ((), 0)
+        if snapshot.rejected is not known or snapshot.more_rejected != more:
+            # Not compared for each of many changes.
+            self._report_rejected(snapshot, frozenset(known), max(0, snapshot.more_rejected - more))
+        self._publish(snapshot)
+
+    def _report_rejected(self, snapshot: Snapshot, known: Collection[Rejected], more: int) -> None:
+        """Log the first few that are new, and the number of the rest."""
+        fresh = [rejected for rejected in snapshot.rejected if rejected not in known]
+        for at, rejected in enumerate(fresh):
+            if not self._rejections.take():
+                more += len(fresh) - at
+                break
+            what = "record rejected" if rejected.field is None else f"field {rejected.field!r} ignored"
+            self._log.warning(what, key=rejected.key, reason=rejected.reason)
+        self._untold += more
+        if self._untold and self._sums.take():
+            self._log.warning(
+                f"and {self._untold} more rejections; /api/snapshot and `discovery services` list them",
+                rejected=len(snapshot.rejected) + snapshot.more_rejected,
+            )
+            self._untold = 0
+
+    async def _remember(self) -> None:
+        """A registry that neither answers nor fails must not keep us from serving."""
+        await asyncio.sleep(REMEMBER_AFTER)
+        if self.snapshot is None:
+            self._fall_back()
+
+    def _fall_back(self) -> None:
+        remembered = self._remembered
+        if remembered is None:
+            return
+        self._log.warning(
+            "serving the snapshot that an earlier run remembered",
+            revision=remembered.snapshot.revision,
+            age_seconds=round(remembered.age),
+        )
+        self.from_disk = True
+        self.snapshot_time = time.monotonic() - remembered.age
+        self._builder.restore(remembered.snapshot)
+        self._take(remembered.snapshot)
+        if self._last_good is not None:
+            self._last_good.serve(remembered.snapshot)  # with the doubt, which the next run has to know

@@ -1,0 +1,234 @@
+"""The last good snapshot on disk, so that a restart while the registry is away still serves."""
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.codec import validate
+from discovery.consuming.holding import Cause, Held, Memory, patience
+from discovery.consuming.watcher import Observation
+from discovery.documents import record
+from discovery.errors import RecordError
+from discovery.model import Backend, Snapshot, State
+from discovery.registry import History, RegistryURL
+from discovery.system.files import write_atomically
+from discovery.system.rundir import base_run_dir, user_state_dir
+
+DEBOUNCE = 0.1
+"""Seconds after a change in which others are awaited, to be written with it."""
+REST = 1.0
+"""Seconds between two writes, at least."""
+CONFIRM_EVERY = 15.0
+MOST_OF_THE_TIME = 0.05
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The state that an earlier run left: a snapshot, its memory, and the seconds since it was known to be true."""
+
+    revision: int
+    records: Mapping[str, Mapping[str, Any]]
+    """By key, as JSON has them: validated only when they are used, which delays no start that does not need them."""
+    age: float
+    memory: Memory = field(default_factory=Memory)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The snapshot, without what is not valid."""
+        return Snapshot.of(self.revision, self.backends(self.records))
+
+    def backends(self, keys: Iterable[str]) -> Iterator[Backend]:
+        """The backends of these keys, without those that are not valid."""
+        for key in keys:
+            with suppress(RecordError, AttributeError, KeyError, TypeError, ValueError):
+                each = self.records[key]
+                yield validate(Backend(**{**each, "state": State(each["state"])}))
+
+
+class LastGood:
+    """Keeps the latest snapshot of one registry in a file, written a moment after a change and off the loop."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        registry: RegistryURL,
+        log: FilteringBoundLogger,
+        memory: Callable[[], Memory] = Memory,
+    ) -> None:
+        """The file is named after the registry, so that one is never taken for another.
+
+        `memory` gives what is written beside the snapshot; instants in it are `time.monotonic()`.
+        """
+        self.path = state_file(state_dir, "snapshot", registry)
+        self._log = log
+        self._memory = memory
+        self._latest: Snapshot | None = None
+        self._newest: _Moment | None = None
+        self._written: _Moment | None = None
+        self._stale = False
+        self._true_at = time.time()
+        self._failed: str | None = None
+        self._changed = asyncio.Event()
+        self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
+
+    def observe(self, observation: Observation) -> None:
+        """Remember the snapshot, soon, unless it is one that the registry no longer vouches for."""
+        before, self._stale = self._stale, observation.stale is not None
+        if self._stale:
+            if not before and self._latest is not None:
+                self._true_at = time.time()
+                self._changed.set()  # a restart has to know that the registry is in doubt
+        elif observation.snapshot is not self._latest:
+            self._latest = observation.snapshot
+            self._changed.set()
+
+    def serve(self, snapshot: Snapshot) -> None:
+        """Remember this snapshot, which is served although the registry does not vouch for it now.
+
+        It does not become younger, and what `memory` says of the doubt is written with it.
+        """
+        self._latest, self._stale = snapshot, True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Write what changed, and mark what did not as still true, until cancelled; then write once more."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CONFIRM_EVERY):  # wait_for would lose a cancellation (Python 3.11)
+                        await self._changed.wait()
+                    await asyncio.sleep(DEBOUNCE)
+                self._changed.clear()
+                begun = time.monotonic()
+                await asyncio.to_thread(self._write, self._now())
+                await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / MOST_OF_THE_TIME))
+        finally:
+            self._write(self._now())
+
+    def load(self) -> Remembered | None:
+        """The state of an earlier run; None if there is none that can be read."""
+        try:
+            document = json.loads(self.path.read_bytes())
+            records = {f"{each['service']}/{each['id']}": each for each in document["backends"]}
+            written_at = self.path.stat().st_mtime
+            if self._latest is None:  # else it is this run that knows
+                self._true_at = written_at
+            age = max(0.0, time.time() - written_at)
+            return Remembered(document["revision"], records, age, _memory(document))
+        except FileNotFoundError:
+            return None
+        except (OSError, RecordError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._log.warning("the remembered snapshot cannot be read", path=str(self.path), reason=str(error))
+            return None
+
+    def _now(self) -> "_Moment | None":
+        """The state to write, at this moment. Called on the loop, as all that changes the state."""
+        if self._latest is None:
+            return None
+        true_at = self._true_at if self._stale else time.time()
+        self._newest = _Moment(self._latest, self._memory(), true_at)
+        return self._newest
+
+    def _write(self, moment: "_Moment | None") -> None:
+        with self._writing:
+            if moment is not None and moment is self._newest:  # else a newer one is written, or about to be
+                self._write_newest(moment)
+
+    def _write_newest(self, moment: "_Moment") -> None:
+        try:
+            if self._written is None or not moment.says_the_same_as(self._written):
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomically(self.path, moment.document(), 0o600)
+            # How old it is counts from when it was last known to be true.
+            os.utime(self.path, (moment.true_at, moment.true_at))
+            if self._failed is not None:
+                self._log.info("the snapshot is remembered again", path=str(self.path))
+            self._written, self._failed = moment, None
+        except OSError as error:
+            self._written = None
+            if error.strerror != self._failed:
+                self._failed = error.strerror
+                reason = f"{error.strerror}; mend that, or choose another directory with --state-dir"
+                self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """The state at one moment. `true_at` is the wall-clock time at which the snapshot was known to be true."""
+
+    snapshot: Snapshot
+    memory: Memory
+    true_at: float
+
+    def says_the_same_as(self, other: "_Moment") -> bool:
+        """Whether the document of both is the same."""
+        return self.snapshot is other.snapshot and self.memory == other.memory
+
+    def document(self) -> bytes:
+        """As the file has it."""
+        # Not as registry records: what was read could be too long for one once it is written our way.
+        backends = [record(each) for each in self.snapshot.backends()]
+        document = {"revision": self.snapshot.revision, "backends": backends}
+        return json.dumps({**document, **_memory_document(self.memory)}).encode()
+
+
+def _memory_document(memory: Memory) -> dict[str, Any]:
+    """The memory as JSON has it, its instants by the wall clock, which outlives the process."""
+    ahead = time.time() - time.monotonic()
+    history = memory.history
+    return {
+        "history": None if history is None else {"store": history.store, "term": history.term},
+        "leases": dict(memory.leases),
+        "held": {
+            key: {"cause": each.cause.value, "ttl": each.ttl, "until": each.until and each.until + ahead}
+            for key, each in memory.held.items()
+        },
+        "doubted": memory.doubted,
+    }
+
+
+def _memory(document: Mapping[str, Any]) -> Memory:
+    """Read it back; what an earlier version has not written is empty. Raises ValueError, KeyError or TypeError."""
+    now, ahead = time.monotonic(), time.time() - time.monotonic()
+    history = document.get("history")
+    held = {}
+    for key, each in document.get("held", {}).items():
+        until = None if each["until"] is None else float(each["until"]) - ahead
+        ttl = None if each["ttl"] is None else float(each["ttl"])
+        # However the wall clock was set meanwhile.
+        held[key] = Held(Cause(each["cause"]), ttl, until and min(until, now + patience(ttl)))
+    return Memory(
+        int(document["revision"]),
+        History(str(history["store"]), int(history["term"])) if history else None,
+        {key: float(ttl) for key, ttl in document.get("leases", {}).items()},
+        held,
+        bool(document.get("doubted", False)),
+    )
+
+
+def state_file(state_dir: Path, what: str, registry: RegistryURL) -> Path:
+    """Where `what` is kept of this registry: daemons of other registries may share the directory."""
+    name = hashlib.sha256(os.fsencode(str(registry))).hexdigest()[:16]
+    return state_dir / f"{what}-{name}.json"
+
+
+def state_dir(override: Path | None = None) -> Path:
+    """Where state outlives a reboot: `override`, else systemd's, else /var/lib/discovery for root, else the user's."""
+    if override is not None:
+        return override
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/discovery")
+    return user_state_dir() or base_run_dir() / "state"

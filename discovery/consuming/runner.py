@@ -1,0 +1,312 @@
+"""Runs one consumer: a thread and loop of its own, latest wins, retry, health. Knows no registry."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.consuming.figures import admit
+from discovery.consuming.inheritance import Identity, Inheritance
+from discovery.consuming.latest import Latest
+from discovery.errors import DiscoveryError, describe
+from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
+from discovery.model import Addresses, Snapshot, diff
+from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
+from discovery.system.backoff import delays
+from discovery.system.frequency import times
+
+FINISH_GRACE = 2.0
+SLOW_APPLY = 30.0
+HAND_OVER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStatus(PluginStatus):
+    """One consumer as the core measures it."""
+
+    offered_revision: int | None = None
+    applied_revision: int | None = None
+    behind_since: float | None = None
+    applies: int = 0
+    apply_seconds: float = 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not well, in a line, or None."""
+        busy = time.monotonic() - self.phase_since
+        if self.phase is Phase.APPLYING and busy > SLOW_APPLY:
+            return f"an apply has been running for {busy:.0f} s"
+        return super(ConsumerStatus, self).problem
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A consumer as configured: its name, its plugin, and how to make it.
+
+    `quiet_period` is how many seconds to wait after a change, so that those that follow closely are applied with it.
+    """
+
+    name: str
+    plugin: str
+    consumer: type[AnyConsumer]
+    config: PluginConfig
+    quiet_period: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Desired:
+    """The state that a consumer is to apply."""
+
+    snapshot: Snapshot
+    addresses: Addresses | None
+
+
+class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
+    """One consumer, isolated. An apply in progress is given a moment when it is to stop, then cancelled."""
+
+    KIND = "consumer"
+
+    def __init__(
+        self,
+        instance: Instance,
+        run_dir: Path,
+        log: FilteringBoundLogger,
+        changed: Callable[[], None] = lambda: None,
+        inheritance: Inheritance | None = None,
+    ) -> None:
+        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
+        super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed)
+        self._latest: Latest[_Desired] = Latest()
+        self._applied: _Desired | None = None
+        self._apply_requested = False
+        self._inheritance = inheritance or Inheritance()
+        self._offers: Mapping[Identity, socket.socket] = {}
+        self._made: AnyConsumer | None = None  # from before its setup until after its teardown
+        self._live: AnyConsumer | None = None  # from after its setup until before its teardown
+        self._turn = asyncio.Lock()
+        self._figuring: Future[tuple[Sample, ...]] | None = None
+        self._refused: dict[str, str] = {}
+        self._handing_over = False
+        self._handed: tuple[socket.socket, ...] = ()
+
+    @property
+    def status(self) -> ConsumerStatus:
+        """The status now. From any thread."""
+        offered = self._latest.value
+        return replace(
+            super().status,
+            offered_revision=None if offered is None else offered.snapshot.revision,
+            behind_since=self._latest.behind_since,
+        )
+
+    def offer(self, snapshot: Snapshot, addresses: Addresses | None = None) -> None:
+        """Make `snapshot` the one to apply next, in place of any that still waits. Returns at once.
+
+        `addresses` are those of its backends that are registered by host name, where they were looked up.
+        """
+        self._latest.offer(_Desired(snapshot, addresses))
+        self._wake.set()
+
+    def request_apply(self) -> None:
+        """Apply the latest snapshot even if it has not changed, without waiting out a retry. Returns at once."""
+        self._apply_requested = True
+        self._wake.set()
+
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds that the consumer may take to stop: by its own `stop_seconds`, at least 10."""
+        seconds = STOP_SECONDS
+        with suppress(Exception):  # a plugin may raise anything
+            seconds = float(self._made.stop_seconds) if self._made is not None else seconds
+        return max(STOP_SECONDS, seconds)
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the consumer may have sockets to hand over. If not, it ends before a successor begins."""
+        return self._instance.consumer.hand_over is not Consumer.hand_over
+
+    def hand_over(self) -> None:
+        """Ask the consumer to hand over its sockets and stop. Returns at once: see `handed_over`."""
+        self._handing_over = True
+        self.stop()
+
+    async def handed_over(self, timeout: float) -> tuple[socket.socket, ...]:
+        """The sockets, once a successor may begin or `timeout` seconds have passed. The consumer may stop later."""
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and not self._handed and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+        return self._handed
+
+    async def samples(self, timeout: float) -> tuple[Sample, ...]:
+        """The consumer's own figures; none while it is not set up, if it fails, or after `timeout` seconds.
+
+        What is wrong with them is logged once.
+        """
+        if self._figuring is None or self._figuring.done():
+            self._figuring = Future()
+            # A thread of its own: it is a plugin's, which may hang, and nobody waits for that at our end.
+            figure = threading.Thread(target=self._figure, args=(self._figuring,), name="metrics", daemon=True)
+            figure.start()
+        done, _ = await asyncio.wait({asyncio.wrap_future(self._figuring)}, timeout=timeout)
+        return done.pop().result() if done else ()
+
+    async def inspect(self, timeout: float) -> Mapping[str, Any]:
+        """What the consumer can tell of itself.
+
+        Raises DiscoveryError while it is not set up, TimeoutError after `timeout` seconds, or what the plugin raises.
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            raise DiscoveryError("it is not running")
+        asking = asyncio.run_coroutine_threadsafe(self._inspect(), loop)
+        async with asyncio.timeout(timeout):
+            return await asyncio.wrap_future(asking)
+
+    def _figure(self, answer: "Future[tuple[Sample, ...]]") -> None:
+        samples: tuple[Sample, ...] = ()
+        problems: dict[str, str] = {}
+        consumer = self._live
+        try:
+            samples, problems = admit(consumer.metrics() if consumer is not None else ())
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+            problems = {"metrics": describe(error)}
+        for name, reason in problems.items():
+            if self._refused.get(name) != reason:
+                self._log.warning("a figure cannot be shown", figure=name, reason=reason)
+        self._refused |= problems
+        answer.set_result(samples)
+
+    async def _inspect(self) -> Mapping[str, Any]:
+        async with self._turn:
+            if self._live is None:
+                raise DiscoveryError("it is not set up")
+            return dict(await self._live.inspect())
+
+    def _make(self, instance: Instance) -> AnyConsumer:
+        self._offers = self._inheritance.offer()
+        inherited = tuple(self._offers.values())
+        try:
+            self._made = instance.consumer(
+                instance.config, Context(instance.name, self._run_dir, self._log, self.request_apply, inherited)
+            )
+        except BaseException:
+            self._inheritance.settle(self._offers, kept=False)
+            raise
+        return self._made
+
+    async def _let_go(self, consumer: AnyConsumer) -> None:
+        giving = asyncio.ensure_future(consumer.hand_over())
+        await asyncio.wait({giving}, timeout=HAND_OVER_SECONDS)
+        try:
+            if not giving.done():
+                giving.cancel()
+                raise TimeoutError(f"it has not ended within {HAND_OVER_SECONDS:g} s")
+            sockets = tuple(giving.result())
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+            self._log.error("nothing was handed over", reason=describe(error))
+            return
+        if sockets:
+            self.unlock()
+            self._handed = sockets
+
+    def _begin(self) -> None:
+        self._inheritance.settle(self._offers, kept=True)
+        self._applied = None
+        self._latest.reopen()
+        self._live = self._made
+        super()._begin()
+
+    async def _release(self, plugin: AnyConsumer) -> None:
+        async with self._turn:
+            live, self._live = self._live, None
+        if live is not None and self._handing_over:
+            await self._let_go(live)
+        self._inheritance.settle(self._offers, kept=False)
+        await super()._release(plugin)
+        self._made = None
+
+    def _run_dir_changed(self, reason: str | None) -> None:
+        super()._run_dir_changed(reason)
+        if reason is None:
+            self.request_apply()  # what the consumer keeps there has gone as well
+
+    def _grace(self) -> float:
+        return FINISH_GRACE if self._phase[0] is Phase.APPLYING else 0.0
+
+    async def _follow(self, consumer: AnyConsumer, instance: Instance) -> Instance | None:
+        waits = delays()
+        not_before = 0.0  # absolute: a new snapshot does not shorten the wait after a failure
+        next_health = 0.0
+        anyway = False
+        while not self._stopping.is_set():
+            latest = self._instance
+            if latest is not instance:
+                async with self._turn:
+                    taken = await consumer.reconfigure(latest.config)
+                if not taken:
+                    return latest
+                instance, anyway, not_before = latest, True, 0.0
+            if self._apply_requested:
+                self._apply_requested, anyway, not_before = False, True, 0.0
+            offered = self._latest.value
+            due = offered is not None and (anyway or offered is not self._applied)
+            applying = due and time.monotonic() >= not_before
+            if applying and (desired := self._latest.take()) is not None:
+                if await self._apply(consumer, desired, anyway=anyway):
+                    self._latest.settle()
+                    waits, not_before, anyway = delays(), 0.0, False
+                else:
+                    # How far it got nobody knows, so that even what was applied before must be applied.
+                    not_before, anyway = time.monotonic() + next(waits), True
+            if time.monotonic() >= next_health:
+                async with self._turn:
+                    await self._check_health(consumer)
+                next_health = time.monotonic() + HEALTH_EVERY
+            if applying:
+                continue  # there may be more by now; under steady change there always is
+            wake_at = min(next_health, not_before) if due else next_health
+            woken = await self._wake.wait(wake_at - time.monotonic())
+            # Counted from the first change: others do not put it off.
+            if woken and not due and instance.quiet_period and self._applied:
+                not_before = time.monotonic() + instance.quiet_period
+        return None
+
+    async def _apply(self, consumer: AnyConsumer, desired: "_Desired", *, anyway: bool) -> bool:
+        before, snapshot = self._applied, desired.snapshot
+        previous = before.snapshot if before is not None else None
+        changes = diff(previous, snapshot)
+        if before is not None and not changes and before.addresses == desired.addresses and not anyway:
+            self._applied = desired
+            self._report(applied_revision=snapshot.revision)
+            return True
+        begun = time.monotonic()
+        self._enter(Phase.APPLYING)
+        try:
+            async with self._turn:
+                await consumer.apply(Update(snapshot, previous, changes, desired.addresses))
+        except BaseException as error:
+            if self._ends_us(error):
+                raise
+            self._fail("apply failed", error)
+            return False
+        took = time.monotonic() - begun
+        self._applied = desired
+        self._report(
+            Phase.WAITING,
+            applied_revision=snapshot.revision,
+            applies=self._status.applies + 1,
+            apply_seconds=self._status.apply_seconds + took,
+            error=None,
+        )
+        if failed := self._failures.end():
+            self._log.info(f"applied again after {times(failed)}", revision=snapshot.revision)
+        self._log.debug("applied", revision=snapshot.revision, seconds=took)
+        return True

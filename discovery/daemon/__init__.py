@@ -1,0 +1,1 @@
+"""The daemon: its configuration, what it starts, reloads and stops, and what it shows of itself."""

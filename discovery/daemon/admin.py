@@ -1,0 +1,248 @@
+"""The admin endpoint: health, readiness, metrics and the state as JSON. Reads only."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import islice
+from operator import itemgetter
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric, exposition
+from prometheus_client.registry import Collector
+
+from discovery.consuming.runner import ConsumerStatus, Runner
+from discovery.daemon.metrics import metrics
+from discovery.daemon.status import DaemonStatus
+from discovery.documents import names_document, record, snapshot_document
+from discovery.errors import describe
+from discovery.hosting.isolation import PluginStatus
+from discovery.plugin import Sample
+from discovery.providing.provider import ProvidingStatus
+from discovery.system.httpserver import HttpServer
+
+Status = Callable[[], DaemonStatus]
+Consumers = Callable[[], Mapping[str, Runner]]
+
+MOST_HELD = 100
+"""Held records that are shown one by one."""
+ANSWER_SECONDS = 2.0
+"""Seconds that a consumer has to answer; the response goes on without a late one."""
+_MOST_UNRESOLVED = 20
+
+
+_API = ("/api/snapshot", "/api/consumers", "/api/consumers/NAME", "/api/providers")
+
+
+class Admin:
+    """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot`, `/api/consumers[/NAME]` and `/api/providers`."""
+
+    def __init__(self, status: Status, consumers: Consumers, hosts: Callable[[], Collection[str]] = tuple) -> None:
+        """Each is called for every request; `hosts` returns the names under which clients may address us."""
+        self._status = status
+        self._runners = consumers
+        self._hosts = hosts
+        self._server: HttpServer | None = None
+        self._documents = asyncio.Lock()
+
+    async def start(self, listening: list[socket.socket], host: str) -> None:
+        """Serve who connects to these sockets, which are at the address `host`."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/api", self._api),
+                web.get("/api/", self._api),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                web.get("/api/snapshot", self._snapshot),
+                web.get("/api/consumers", self._consumers),
+                web.get("/api/consumers/{name}", self._inspect),
+                web.get("/api/providers", self._providers),
+            ]
+        )
+        self._server = HttpServer(app, lambda: {host, *self._hosts()})
+        await self._server.start(listening)
+
+    async def close(self) -> None:
+        """Stop listening. Idempotent."""
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return web.Response(text="".join(f"{path}\n" for path in ("/healthz", "/readyz", "/metrics", *_API)))
+
+    async def _api(self, _: web.Request) -> web.Response:
+        return web.json_response({"paths": _API})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        # An unreachable registry, or name server, is reported but is no illness: to be restarted for it would lose
+        # what we serve.
+        status = self._status()
+        healthy = not status.problems
+        document = {
+            "status": "ok" if healthy else "failing",
+            "problems": status.problems,
+            "registry": _registry(status),
+            "unresolved": _unresolved(status),
+            "config_error": status.config_error,
+        }
+        return web.json_response(document, status=200 if healthy else 503)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        status = self._status()
+        waiting = status.waiting_for
+        document = {"ready": not waiting, "waiting_for": waiting, "registry": _registry(status)}
+        return web.json_response(document, status=503 if waiting else 200)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        runners = self._runners()
+        figures = await asyncio.gather(*(runner.samples(ANSWER_SECONDS) for runner in runners.values()))
+        async with self._turn():
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(_Once(self._status(), dict(zip(runners, figures, strict=True))))
+            body = exposition.generate_latest(registry)
+        return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE_LATEST})
+
+    async def _snapshot(self, _: web.Request) -> web.Response:
+        status = self._status()
+        document = {"registry": _registry(status)}
+        if status.snapshot is None:
+            error = "no snapshot yet" if status.followed else "the registry is not followed: there is no consumer"
+            return web.json_response({**document, "error": error}, status=503)
+        async with self._turn():
+            names = names_document(status.addresses, status.unresolved)
+            return web.json_response({**document, **snapshot_document(status.snapshot), **names})
+
+    async def _consumers(self, _: web.Request) -> web.Response:
+        return web.json_response({"consumers": [_consumer(each) for each in self._status().consumers]})
+
+    async def _inspect(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        runner = self._runners().get(name)
+        if runner is None:
+            names = ", ".join(self._runners()) or "none"
+            return web.json_response({"error": f"there is no consumer {name!r}; there are: {names}"}, status=404)
+        try:
+            told = await runner.inspect(ANSWER_SECONDS)
+            return web.json_response({**told, **_consumer(runner.status)})
+        except TimeoutError:
+            status, error = 504, f"the consumer has not answered within {ANSWER_SECONDS:g} s"
+        except Exception as raised:  # noqa: BLE001 - a plugin may raise anything, or tell what is no JSON
+            status, error = 503, describe(raised)
+        return web.json_response({**_consumer(runner.status), "error": error}, status=status)
+
+    async def _providers(self, _: web.Request) -> web.Response:
+        async with self._turn():
+            return web.json_response({"providers": [_provider(each) for each in self._status().providers]})
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Large documents are made one at a time, and the core has its turn between two: it shares our loop."""
+        async with self._documents:
+            yield
+            await asyncio.sleep(0)
+
+
+class _Once(Collector):
+    def __init__(self, status: DaemonStatus, figures: Mapping[str, Iterable[Sample]]) -> None:
+        self._status = status
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        return metrics(self._status, self._figures)
+
+
+def _registry(status: DaemonStatus) -> dict[str, Any]:
+    return {
+        "url": status.registry,
+        "connected": status.connected,
+        "stale": status.stale,
+        "alarms": status.alarms,
+        "revision": status.snapshot.revision if status.snapshot else None,
+        "snapshot_age_seconds": _rounded(status.snapshot_age),
+        "snapshot_from_disk": status.snapshot_from_disk,
+        "held": _held(status),
+    }
+
+
+def _unresolved(status: DaemonStatus) -> dict[str, str]:
+    """The backends whose host names are a problem, a few of them: `/api/snapshot` has all."""
+    problems = {"/".join(key): problem for key, problem in islice(status.unresolved.items(), _MOST_UNRESOLVED)}
+    more = len(status.unresolved) - len(problems)
+    return problems | ({"...": f"and {more} more"} if more else {})
+
+
+def _held(status: DaemonStatus) -> dict[str, Any]:
+    """The number of held records, and the first of them."""
+    now = time.monotonic()
+    records = {
+        key: {
+            "cause": each.cause.value,
+            "ttl": each.ttl,
+            "seconds_left": None if each.until is None else _rounded(max(0.0, each.until - now)),
+        }
+        for key, each in islice(sorted(status.held.items(), key=itemgetter(0)), MOST_HELD)
+    }
+    return {"count": len(status.held), "records": records}
+
+
+def _consumer(each: ConsumerStatus) -> dict[str, Any]:
+    now = time.monotonic()
+    return {
+        **_plugin(each),
+        "offered_revision": each.offered_revision,
+        "applied_revision": each.applied_revision,
+        "lag_seconds": _rounded(now - each.behind_since) if each.behind_since is not None else 0.0,
+        "applies": each.applies,
+        "failures": each.failures,
+        "apply_seconds": _rounded(each.apply_seconds),
+        "healthy": each.problem is None,
+        "problem": each.problem,
+        "detail": each.health.detail,
+    }
+
+
+def _provider(each: ProvidingStatus) -> dict[str, Any]:
+    return {
+        **_plugin(each.runner),
+        "owner": each.owner,
+        "ttl": each.ttl,
+        "candidates": [_candidate(key, each) for key in sorted(each.runner.candidates)],
+        "registered": len(each.registered),
+        "problems": dict(each.runner.problems),
+        "skipped": dict(each.runner.skipped),
+        "failures": each.runner.failures,
+        "ready": each.ready,
+        "healthy": each.problem is None,
+        "problem": each.problem,
+        "detail": each.runner.health.detail,
+    }
+
+
+def _candidate(key: str, provider: ProvidingStatus) -> dict[str, Any]:
+    candidate = provider.runner.candidates[key]
+    return {
+        **record(candidate.backend),
+        "verdict": candidate.verdict.value if candidate.verdict is not None else None,
+        "detail": candidate.detail,
+        "registered": key in provider.registered,
+        "why_not": provider.why_not(key),
+    }
+
+
+def _plugin(each: PluginStatus) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "plugin": each.plugin,
+        "phase": each.phase.value,
+        "phase_seconds": _rounded(time.monotonic() - each.phase_since),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -1,0 +1,94 @@
+"""The address of the admin endpoint, which listens from the start; the server is loaded when a first client has come.
+
+The libraries of the server take longer to load than everything that the first apply needs, and a third of the memory.
+"""
+
+import asyncio
+import importlib
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from discovery.consuming.runner import Runner
+from discovery.daemon.status import DaemonStatus
+from discovery.errors import ConfigError, describe
+
+if TYPE_CHECKING:
+    from discovery.daemon.admin import Admin
+
+_AGAIN = 1.0
+"""Seconds after which loading the server is tried again."""
+
+_log = structlog.get_logger("discovery.daemon.admin")
+
+
+class AdminPort:
+    """The listening socket of the admin endpoint; `Admin` is loaded for the first client. For one event loop."""
+
+    def __init__(
+        self,
+        status: Callable[[], DaemonStatus],
+        consumers: Callable[[], Mapping[str, Runner]],
+        hosts: Callable[[], Collection[str]],
+    ) -> None:
+        """Prepare. The arguments are those of `Admin`."""
+        self._sources = status, consumers, hosts
+        self._host = ""
+        self._listening: list[socket.socket] = []
+        self._serving: asyncio.Task[None] | None = None
+        self._admin: Admin | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises ConfigError, naming the address and the way out, if that cannot be."""
+        loop = asyncio.get_running_loop()
+        self._host = host
+        try:
+            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, address in dict.fromkeys((each[0], each[4]) for each in addresses):
+                self._listening.append(socket.create_server(address[:2], family=family, backlog=128))
+        except OSError as error:
+            await self.close()
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise ConfigError(
+                f"the admin endpoint cannot listen on {host}:{port}: {reason}; choose another with --admin, or off"
+            ) from None
+        for listening in self._listening:
+            listening.setblocking(False)
+            loop.add_reader(listening, self._on_client)
+
+    async def close(self) -> None:
+        """Stop listening, and serving. Idempotent."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
+        elif self._listening:
+            self._unwatch()
+        if self._admin is not None:
+            await self._admin.close()
+        for listening in self._listening:
+            listening.close()
+        self._listening = []
+
+    def _on_client(self) -> None:
+        self._unwatch()
+        self._serving = asyncio.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                # On a thread: applies are not to wait for it.
+                module = await asyncio.to_thread(importlib.import_module, "discovery.daemon.admin")
+                self._admin = admin = module.Admin(*self._sources)
+                await admin.start(self._listening, self._host)
+            except Exception as error:  # noqa: BLE001 - no descriptor is free, or the files are being replaced
+                _log.error("the admin endpoint cannot be served, trying again", reason=describe(error))
+                await asyncio.sleep(_AGAIN)
+            else:
+                return
+
+    def _unwatch(self) -> None:
+        for listening in self._listening:
+            asyncio.get_running_loop().remove_reader(listening)

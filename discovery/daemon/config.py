@@ -1,0 +1,387 @@
+"""Configuration: TOML and overrides to frozen, typed settings, and errors that name the key and the place."""
+
+import copy
+import types
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from discovery.codec import validate_owner
+from discovery.daemon.assignments import assign
+from discovery.daemon.configfile import read_file
+from discovery.daemon.faults import Faults, dotted, validate
+from discovery.errors import ConfigError, PluginError, RecordError
+from discovery.hosting import loading as plugins
+from discovery.plugin import PluginConfig
+from discovery.registry import RegistryURL
+from discovery.registry.url import PASSWORD_VARIABLE
+
+DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
+DEFAULT_ADMIN = "127.0.0.1:9901"
+
+INSTANCES = ("consumers", "providers")
+"""The keys of the file that say what `discovery run` runs; every other command does without them."""
+
+VARIABLES: Mapping[str, tuple[str, str]] = types.MappingProxyType(
+    {
+        "registry": ("DISCOVERY_REGISTRY", "registry"),
+        "admin": ("DISCOVERY_ADMIN", "admin"),
+        "run_dir": ("DISCOVERY_RUN_DIR", "run_dir"),
+        "state_dir": ("DISCOVERY_STATE_DIR", "state_dir"),
+        "log_level": ("DISCOVERY_LOG_LEVEL", "log.level"),
+        "log_format": ("DISCOVERY_LOG_FORMAT", "log.format"),
+    }
+)
+"""By field of Overrides: the environment variable that stands for it, and the key of the file that it overrides."""
+
+_LONGEST_NAME = 200  # it names a directory, which may have 255 bytes
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _owner(text: str) -> str:
+    try:
+        return validate_owner(text)
+    except RecordError as error:
+        raise ValueError(str(error)) from None
+
+
+class RegistrySettings(PluginConfig):
+    """The `[registry]` table. All but `url` can stand in the URL as well."""
+
+    url: str = Field(
+        DEFAULT_REGISTRY, description="etcd://HOST:PORT[,...][/PREFIX], etcds:// for TLS, file:///DIRECTORY"
+    )
+    username: str | None = Field(None, description="User name, if the registry asks for one")
+    password_file: Path | None = Field(None, description="File that holds the password")
+    ca: Path | None = Field(None, description="Certificate authority that signed the registry's certificate")
+    cert: Path | None = Field(None, description="Our certificate, for mutual TLS")
+    key: Path | None = Field(None, description="Our certificate's key")
+    server_name: str | None = Field(None, description="Name to expect in the certificates, if it is another one")
+
+
+class LogSettings(PluginConfig):
+    """The `[log]` table."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class InstanceTable(PluginConfig):
+    """The keys of every instance's table that the core reads; the others are the plugin's."""
+
+    plugin: str = Field(description="Name of the plugin, as `discovery plugins` lists it")
+
+
+class ConsumerTable(InstanceTable):
+    """The core's part of a `[consumers.NAME]` table."""
+
+    quiet_period: Annotated[float, Field(ge=0, le=60)] = Field(
+        0.0, description="Seconds to wait after a change, so that those which follow closely are applied with it"
+    )
+
+
+class ProviderTable(InstanceTable):
+    """The core's part of a `[providers.NAME]` table."""
+
+    ttl: Annotated[float, Field(ge=1, le=3600)] = Field(
+        10.0, description="Seconds that what is registered outlives a machine that died"
+    )
+    owner: Annotated[str, AfterValidator(_owner)] | None = Field(
+        None,
+        description="Who registers; by default this machine, user, run directory and instance."
+        " No two that live may share it",
+    )
+    force: bool = Field(False, description="Take each key over, once, from another live owner")
+
+
+class FileSettings(PluginConfig):
+    """The configuration file's top level."""
+
+    registry: RegistrySettings = RegistrySettings()
+    admin: str = Field(DEFAULT_ADMIN, description='Where the admin endpoint listens, HOST:PORT, or "off"')
+    admin_hosts: tuple[str, ...] = Field(
+        (), description="Host names under which the admin endpoint is asked, beside IP addresses and localhost"
+    )
+    log: LogSettings = LogSettings()
+    run_dir: Path | None = Field(None, description="Directory for sockets, locks and generated files")
+    state_dir: Path | None = Field(None, description="Directory for the last good snapshot")
+    consumers: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Plugins that follow the registry")
+    providers: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Plugins that register what runs on this machine"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """One consumer as asked for; `options` are for its plugin to validate, with `validate_options`."""
+
+    table: ClassVar[str] = "consumers"
+    name: str
+    plugin: str
+    quiet_period: float
+    options: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """One provider as asked for; `options` are for its plugin to validate, `owner` is None for the default."""
+
+    table: ClassVar[str] = "providers"
+    name: str
+    plugin: str
+    ttl: float
+    owner: str | None
+    options: Mapping[str, Any]
+    place: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `discovery run` needs to know. `admin` is (host, port), or None for off.
+
+    `overridden` are the keys of the file in whose place an environment variable is used, each with the variable.
+    """
+
+    registry: RegistryURL
+    admin: tuple[str, int] | None
+    admin_is_default: bool
+    log: LogSettings
+    run_dir: Path | None
+    state_dir: Path | None
+    consumers: Mapping[str, ConsumerSettings]
+    providers: Mapping[str, ProviderSettings]
+    overridden: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
+    admin_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """The settings of the command line and the environment, which override the file.
+
+    `variables` names, by field, the environment variable that a value comes from. `password` is whether the environment
+    has the registry's password, which the registry reads there by itself.
+    """
+
+    registry: str | None = None
+    plugins: tuple[str, ...] = ()
+    assignments: tuple[str, ...] = ()
+    admin: str | None = None
+    run_dir: Path | None = None
+    state_dir: Path | None = None
+    log_level: str | None = None
+    log_format: str | None = None
+    variables: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
+    password: bool = False
+
+
+def load_settings(
+    path: Path | None,
+    overrides: Overrides = Overrides(),
+    *,
+    leave_out: Collection[str] = (),
+    instances: Mapping[str, Any] | None = None,
+    faults: Faults | None = None,
+) -> Settings:
+    """Read the file, if any, without the keys to `leave_out`, and lay the overrides over it. As `parse_settings`."""
+    place = str(path) if path is not None else "command line"
+    if path is not None and (overrides.assignments or overrides.admin is not None):
+        place += " and command line"
+    tables = read_file(path) if path is not None else {}
+    kept = {key: tables[key] for key in tables if key not in leave_out}
+    return parse_settings(kept, overrides, place, instances=instances, faults=faults)
+
+
+def parse_settings(
+    tables: Mapping[str, Any],
+    overrides: Overrides,
+    place: str = "command line",
+    *,
+    instances: Mapping[str, Any] | None = None,
+    faults: Faults | None = None,
+) -> Settings:
+    """`tables`, as a configuration file has them, under the overrides.
+
+    `instances`, if given, are the tables `consumers` and `providers` in place of those, from the command line. Raises
+    ConfigError naming `place`, with a line for each fault. With `faults` these are gathered there instead, and what is
+    wrong is left out of the result.
+    """
+    found = Faults() if faults is None else faults
+    raw: dict[str, Any] = copy.deepcopy({**tables, **(instances or {})})
+    overridden = _overridden(raw, overrides)
+    by_kind = _instance_tables(raw, place, found)
+    for plugin in overrides.plugins:
+        with found.gathered():
+            _add(by_kind, plugin)
+    for assignment in overrides.assignments:
+        with found.gathered():
+            assign(by_kind, assignment)
+    _override(raw, overrides)
+    their_place = place if instances is None else "command line"
+    sound = {}
+    for key, value in raw.items():
+        with found.gathered():
+            validate(FileSettings, {key: value}, place)
+            sound[key] = value
+    parsed = FileSettings.model_validate(sound)
+    registry, admin = RegistryURL.parse(DEFAULT_REGISTRY), None
+    with found.gathered():
+        registry = _registry_url(parsed.registry)
+        bare = registry.without_password()
+        if overrides.password and overrides.registry is None and registry.username and bare != registry:
+            registry, overridden["the registry's password"] = bare, PASSWORD_VARIABLE
+    with found.gathered():
+        admin = _admin(parsed.admin, place)
+    consumers: dict[str, ConsumerSettings] = {}
+    providers: dict[str, ProviderSettings] = {}
+    for name, table in parsed.consumers.items():
+        with found.gathered():
+            consumers[name] = _consumer(name, table, their_place)
+    for name, table in parsed.providers.items():
+        with found.gathered():
+            providers[name] = _provider(name, table, their_place)
+    if faults is None:
+        found.raise_if_any()
+    return Settings(
+        registry=registry,
+        admin=admin,
+        admin_is_default="admin" not in raw,
+        log=parsed.log,
+        run_dir=parsed.run_dir,
+        state_dir=parsed.state_dir,
+        consumers=consumers,
+        providers=providers,
+        overridden=overridden,
+        admin_hosts=parsed.admin_hosts,
+    )
+
+
+def validate_options(settings: ConsumerSettings | ProviderSettings, model: type[M]) -> M:
+    """An instance's options as its plugin's configuration. Raises ConfigError."""
+    core = ConsumerTable if isinstance(settings, ConsumerSettings) else ProviderTable
+    at = (settings.table, settings.name)
+    return validate(model, dict(settings.options), settings.place, at, core.model_fields.keys())
+
+
+def json_schema(
+    consumers: Mapping[str, type[PluginConfig]],
+    providers: Mapping[str, type[PluginConfig]] = types.MappingProxyType({}),
+) -> dict[str, Any]:
+    """The JSON schema of the whole configuration file, given the plugins' own configuration types by plugin name."""
+    schema = FileSettings.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    kinds = (("consumers", ConsumerTable, consumers), ("providers", ProviderTable, providers))
+    for table, core, configs in kinds:
+        variants = []
+        for name, config in sorted(configs.items()):
+            prefix = f"{table}.{name}"
+            options = config.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
+            definitions |= {f"{prefix}.{key}": value for key, value in options.pop("$defs", {}).items()}
+            ours = core.model_json_schema()["properties"]
+            options["properties"] = ours | {"plugin": {"const": name}} | options.get("properties", {})
+            options["required"] = ["plugin", *options.get("required", ())]
+            variants.append(options)
+        schema["properties"][table]["additionalProperties"] = {"oneOf": variants} if variants else True
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _overridden(raw: Mapping[str, Any], overrides: Overrides) -> dict[str, str]:
+    """The keys of the file in whose place a variable of the environment is used, each with that variable."""
+    log = raw.get("log")
+    keys = {*raw, *(f"log.{key}" for key in log)} if isinstance(log, dict) else set(raw)
+    named = {VARIABLES[field][1]: variable for field, variable in overrides.variables.items()}
+    return {key: variable for key, variable in named.items() if key in keys}
+
+
+def _override(raw: dict[str, Any], overrides: Overrides) -> None:
+    """Lay the overrides of everything but the instances over `raw`."""
+    if overrides.registry is not None:
+        raw["registry"] = {"url": overrides.registry}
+    for name in ("admin", "run_dir", "state_dir"):
+        if (value := getattr(overrides, name)) is not None:
+            raw[name] = value
+    for name, value in (("level", overrides.log_level), ("format", overrides.log_format)):
+        if value is not None:
+            log = raw.setdefault("log", {})
+            if isinstance(log, dict):  # else it is a fault, reported by the caller
+                log[name] = value
+
+
+def _instance_tables(raw: dict[str, Any], place: str, faults: Faults) -> dict[str, dict[str, Any]]:
+    """The tables `consumers` and `providers` of `raw`, made if missing, in which no name may be twice."""
+    for name in INSTANCES:
+        with faults.gathered():
+            if not isinstance(raw.setdefault(name, {}), dict):
+                raw[name] = {}
+                raise ConfigError(f"{place}: {name}: must be a table")
+    for name in sorted(raw["consumers"].keys() & raw["providers"].keys()):
+        with faults.gathered():
+            raise ConfigError(
+                f"{place}: {dotted(('providers', name))}: there is a consumer of that name;"
+                " choose another, since an instance's name stands for one consumer or provider"
+            )
+    return {name: raw[name] for name in INSTANCES}
+
+
+def _add(instances: dict[str, dict[str, Any]], plugin: str) -> None:
+    """Add the instance that `--plugin` asks for, in the role that the plugin has, unless there is one of that name."""
+    if any(plugin in table for table in instances.values()):
+        return
+    try:
+        roles = plugins.roles(plugin)
+    except (ConfigError, PluginError):
+        roles = ()  # building the instance reports the error, with those of other instances
+    if len(roles) > 1:
+        raise ConfigError(
+            f"--plugin {plugin}: this plugin is a consumer and a provider, which cannot share an instance's name;"
+            " configure what you want in a file, as [consumers.NAME] or [providers.NAME]"
+        )
+    table = "providers" if roles == ("provider",) else "consumers"
+    instances[table][plugin] = {"plugin": plugin}
+
+
+def _consumer(name: str, raw: Mapping[str, Any], place: str) -> ConsumerSettings:
+    core, options = _split_table(ConsumerTable, raw, place, ("consumers", name))
+    return ConsumerSettings(name, core.plugin, core.quiet_period, options, place)
+
+
+def _provider(name: str, raw: Mapping[str, Any], place: str) -> ProviderSettings:
+    core, options = _split_table(ProviderTable, raw, place, ("providers", name))
+    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place, core.force)
+
+
+def _split_table(model: type[M], raw: Mapping[str, Any], place: str, at: tuple[str, str]) -> tuple[M, dict[str, Any]]:
+    """The core's part of an instance's table, and the plugin's."""
+    if not at[1].replace("-", "").replace("_", "").isalnum():
+        raise ConfigError(f"{place}: {dotted(at)}: an instance's name is letters, digits, '-' and '_'")
+    if len(at[1].encode()) > _LONGEST_NAME:
+        raise ConfigError(f"{place}: {at[0]}.{at[1][:20]}...: an instance's name has at most {_LONGEST_NAME} bytes")
+    core = {key: raw[key] for key in model.model_fields if key in raw}
+    return validate(model, core, place, at), {key: value for key, value in raw.items() if key not in core}
+
+
+def _registry_url(settings: RegistrySettings) -> RegistryURL:
+    url = RegistryURL.parse(settings.url)
+    extra = {key: str(value) for key, value in settings.model_dump(exclude={"url", "username"}).items() if value}
+    return RegistryURL(
+        url.scheme,
+        url.endpoints,
+        url.path,
+        settings.username or url.username,
+        url.password,
+        types.MappingProxyType({**url.options, **extra}),
+    )
+
+
+def _admin(text: str, place: str) -> tuple[str, int] | None:
+    if text == "off":
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ConfigError(f'{place}: admin: {text!r} is neither HOST:PORT nor "off"')
+    return host.strip("[]") or "127.0.0.1", int(port)

@@ -1,0 +1,155 @@
+"""The consumers and providers that a daemon runs: begun, changed, stopped and handed over together."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.consuming.inheritance import Inheritance
+from discovery.consuming.resolving import Resolved
+from discovery.consuming.runner import Instance, Runner
+from discovery.daemon.instances import Instances
+from discovery.hosting.isolation import Phase, PluginStatus
+from discovery.registry import Registry
+from discovery.system.lookups import RememberedLookups
+
+if TYPE_CHECKING:
+    from discovery.providing.provider import Providing
+    from discovery.providing.runner import ProviderInstance
+
+
+class Running:
+    """Runs instances, each by its name. For the core's loop."""
+
+    def __init__(self, run_dir: Path, log: FilteringBoundLogger, changed: Callable[[], None]) -> None:
+        """Run nothing yet. `changed` is called, from any thread, when the status of an instance may have changed."""
+        self.consumers: dict[str, Runner] = {}
+        self.providers: dict[str, Providing] = {}
+        self.inheritance = Inheritance()
+        """The listening sockets that consumers are offered at their setup."""
+        self._run_dir = run_dir
+        self._log = log
+        self._changed = changed
+        self._lookup = RememberedLookups()  # shared by the checks of all providers
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all instances."""
+        return (*self.consumers, *self.providers)
+
+    @property
+    def statuses(self) -> list[PluginStatus]:
+        """The status of each plugin."""
+        return [
+            *(consumer.status for consumer in self.consumers.values()),
+            *(provider.status.runner for provider in self.providers.values()),
+        ]
+
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds that the slowest instance may take to stop."""
+        return max((each.stop_seconds for each in self._everything()), default=0.0)
+
+    def offer(self, resolved: Resolved) -> None:
+        """Hand a snapshot to every consumer."""
+        for runner in self.consumers.values():
+            runner.offer(resolved.snapshot, resolved.addresses)
+
+    def consume(self, instances: Mapping[str, Instance], latest: Resolved | None) -> list[str]:
+        """Run these consumers too, new ones from `latest` on; return the names of those that were not equal before."""
+        return [name for name, instance in instances.items() if self._consume(name, instance, latest)]
+
+    def _consume(self, name: str, instance: Instance, latest: Resolved | None) -> bool:
+        runner = self.consumers.get(name)
+        if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
+            runner = self.consumers[name] = Runner(instance, self._run_dir, self._log, self._changed, self.inheritance)
+            if latest is not None:
+                runner.offer(latest.snapshot, latest.addresses)
+            runner.start()
+        elif runner.instance != instance:
+            runner.reconfigure(instance)
+        else:
+            runner.request_apply()  # a reload also means: look at your templates and certificates again
+            return False
+        return True
+
+    async def provide(self, instances: "Mapping[str, ProviderInstance]", registry: Registry) -> list[str]:
+        """Run these providers too, on `registry`; return the names of those that were not equal before."""
+        changed = await asyncio.gather(*(self._provide(instance, registry) for instance in instances.values()))
+        return [name for name, is_changed in zip(instances, changed, strict=True) if is_changed]
+
+    async def _provide(self, instance: "ProviderInstance", registry: Registry) -> bool:
+        if (provider := self.providers.get(instance.name)) is not None:
+            return await provider.become(instance, registry)
+        from discovery.providing.provider import (
+            Providing,  # here: it imports the checks, which few consumers' daemons need
+        )
+
+        provider = Providing(instance, registry, self._run_dir, self._log, self._lookup, self._changed)
+        self.providers[instance.name] = provider
+        provider.start()
+        return True
+
+    def disinherit(self) -> None:
+        """Close the inherited sockets that no consumer has taken, once every consumer has been set up."""
+        if all(each.status.set_up or each.status.phase is Phase.DEAD for each in self.consumers.values()):
+            for address in self.inheritance.close():
+                self._log.warning("nobody listens on an inherited socket, which was closed", address=address)
+
+    async def leave(self) -> None:
+        """Stop the providers; what they have registered is left to a successor."""
+        for provider in self.providers.values():
+            provider.leave()
+        await asyncio.gather(*(provider.join(provider.stop_seconds) for provider in self.providers.values()))
+
+    async def hand_over(self, successor: Mapping[str, str]) -> tuple[socket.socket, ...]:
+        """Stop the consumers, and return the listening sockets of those that a successor runs, too.
+
+        `successor` has the plugin of each of its instances, by name. Every instance's directory is unlocked.
+        """
+        sockets = [*self.inheritance.take()]
+        for hands_over in (False, True):  # these last: from then on what connects to them waits
+            runners = [runner for runner in self.consumers.values() if runner.hands_over is hands_over]
+            for runner in runners:
+                same = successor.get(runner.instance.name) == runner.instance.plugin
+                runner.hand_over() if same else runner.stop()
+            for handed in await asyncio.gather(*(runner.handed_over(runner.stop_seconds) for runner in runners)):
+                sockets.extend(handed)
+        for each in self._everything():
+            each.unlock()  # even if it blocks: it is named when we end
+        return tuple(sockets)
+
+    async def stop_missing(self, instances: Instances) -> list[str]:
+        """Stop what is not in `instances`, and return the names; what has become broken stays as it is."""
+        consumers = self.consumers.keys() - instances.consumers.keys() - instances.broken.keys()
+        providers = self.providers.keys() - instances.providers.keys() - instances.broken.keys()
+        await self._stop(consumers, providers)
+        for name in consumers:
+            del self.consumers[name]
+        for name in providers:
+            del self.providers[name]
+        return sorted(consumers | providers)
+
+    async def stop(self) -> None:
+        """Stop everything."""
+        await self._stop(self.consumers, self.providers)
+
+    async def _stop(self, consumers: Iterable[str], providers: Iterable[str]) -> None:
+        """Stop them at the same time; one that blocks is abandoned at the deadline, and named."""
+        stopping: dict[tuple[str, str], Runner | Providing] = {
+            **{("consumer", name): self.consumers[name] for name in consumers},
+            **{("provider", name): self.providers[name] for name in providers},
+        }
+        limits = [each.stop_seconds for each in stopping.values()]
+        for each in stopping.values():
+            each.stop()
+        joins = (each.join(limit) for each, limit in zip(stopping.values(), limits, strict=True))
+        for (kind, name), in_time in zip(stopping, await asyncio.gather(*joins), strict=True):
+            if not in_time:
+                self._log.error(f"{kind} did not stop in time and was abandoned", **{kind: name})
+
+    def _everything(self) -> "list[Runner | Providing]":
+        return [*self.consumers.values(), *self.providers.values()]

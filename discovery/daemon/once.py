@@ -1,0 +1,151 @@
+"""One pass without a daemon: apply the current state, or show what would change or be registered."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.consuming.resolving import Resolved
+from discovery.consuming.runner import Instance
+from discovery.consuming.watcher import observe
+from discovery.daemon.instances import Instances
+from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
+from discovery.model import Snapshot, diff
+from discovery.plugin import Candidate, Context, Inventory, Update
+from discovery.providing.checker import CandidateStatus, Checker
+from discovery.providing.runner import ProviderInstance, admit, printable_lines
+from discovery.registry import Registry
+from discovery.system import rundir
+from discovery.system.lookups import Lookup, RememberedLookups
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The inventory of a provider: every candidate, checked once, by key; problems and skipped things by name."""
+
+    candidates: Mapping[str, CandidateStatus]
+    problems: Mapping[str, str]
+    skipped: Mapping[str, str]
+
+
+async def current_snapshot(registry: Registry, timeout: float) -> Snapshot:
+    """The registry's state now. Raises RegistryUnavailableError, with the reason, after `timeout` seconds."""
+    reason = "it does not answer"
+    try:
+        async with asyncio.timeout(timeout), aclosing(observe(registry)) as observations:
+            async for observation in observations:
+                if observation.stale is not None:
+                    reason = observation.stale
+                elif observation.snapshot is not None:
+                    return observation.snapshot
+    except TimeoutError:
+        pass
+    raise RegistryUnavailableError(f"the registry could not be read within {timeout:g} s: {reason}")
+
+
+def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -> None:
+    """Raise ConfigError for a provider, and for a consumer that would have to keep running after it has applied."""
+    for name in instances.providers:
+        raise ConfigError(
+            f"--once: what the provider {name!r} finds is registered for as long as it runs, and would be gone at the"
+            " end; run it without --once, or see with --dry-run what it would register"
+        )
+    for instance in instances.consumers.values():
+        if instance.consumer(instance.config, Context(instance.name, run_dir / instance.name, log)).resident:
+            raise ConfigError(
+                f"--once: the consumer {instance.name!r} has to keep running for what it drives to run;"
+                " run it without --once, or configure it to drive a program that runs by itself"
+            )
+
+
+async def apply_once(
+    instances: Iterable[Instance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
+) -> dict[str, str]:
+    """Apply a snapshot to each consumer; what failed, by name, with the reason."""
+    failed = {}
+    for instance in instances:
+        context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
+        try:
+            with rundir.lock(context.run_dir / "lock", f"consumer {instance.name!r}"):
+                consumer = instance.consumer(instance.config, context)
+                try:
+                    await consumer.setup()
+                    await consumer.apply(first_update(resolved))
+                finally:
+                    await asyncio.create_task(consumer.teardown())  # as in isolation.py
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            failed[instance.name] = describe(error)
+    return failed
+
+
+async def preview(
+    instances: Iterable[Instance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
+) -> dict[str, str | DiscoveryError]:
+    """What each consumer would change, as a diff, or why that is not known. Changes nothing."""
+    results: dict[str, str | DiscoveryError] = {}
+    for instance in instances:
+        context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
+        try:
+            consumer = instance.consumer(instance.config, context)
+            results[instance.name] = await consumer.preview(first_update(resolved))
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            results[instance.name] = DiscoveryError(describe(error))
+    return results
+
+
+def first_update(resolved: Resolved) -> Update:
+    """The update for a consumer that has applied nothing yet."""
+    return Update(resolved.snapshot, None, diff(None, resolved.snapshot), resolved.addresses)
+
+
+async def survey(
+    instances: Iterable[ProviderInstance], run_dir: Path, log: FilteringBoundLogger, timeout: float
+) -> dict[str, Survey | DiscoveryError]:
+    """What each provider finds within `timeout` seconds, checked once, or why that is not known. Changes nothing."""
+    results: dict[str, Survey | DiscoveryError] = {}
+    lookup = RememberedLookups()
+    for instance in instances:
+        try:
+            async with asyncio.timeout(timeout):
+                inventory = await _first_inventory(instance, run_dir, log)
+            candidates, problems = admit(inventory)
+            checked = await _checked_once(candidates, log, lookup, timeout)
+            results[instance.name] = Survey(checked, problems, printable_lines(inventory.skipped))
+        except TimeoutError:
+            results[instance.name] = DiscoveryError(f"it has told nothing within {timeout:g} s")
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            results[instance.name] = DiscoveryError(describe(error))
+    return results
+
+
+async def _first_inventory(instance: ProviderInstance, run_dir: Path, log: FilteringBoundLogger) -> Inventory:
+    context = Context(instance.name, run_dir / instance.name, log.bind(provider=instance.name))
+    provider = instance.provider(instance.config, context)
+    try:
+        await provider.setup()
+        async with aclosing(provider.discover()) as inventories:
+            async for inventory in inventories:
+                return inventory
+    finally:
+        await asyncio.create_task(provider.teardown())  # as in isolation.py
+    raise DiscoveryError("the provider has ended its discovery by itself")
+
+
+async def _checked_once(
+    candidates: Iterable[Candidate], log: FilteringBoundLogger, lookup: Lookup, timeout: float
+) -> Mapping[str, CandidateStatus]:
+    told = asyncio.Event()
+    checker = Checker(lambda _: told.set(), log, lookup, patience=timeout)
+    checker.set(candidates)
+    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(checker.run()), asyncio.create_task(told.wait())}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return checker.status
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

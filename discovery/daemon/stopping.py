@@ -1,0 +1,141 @@
+"""Ending what runs on a run directory: its daemons, in order, and what has outlived one."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Collection, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.errors import CannotStartError, DiscoveryError, PluginError, describe
+from discovery.hosting import loading as plugins
+from discovery.plugin import AnyConsumer, Consumer, Context
+from discovery.system import rundir
+from discovery.system.kernel import pidfd_open, pidfd_send_signal
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon that runs, and the instances whose directories it holds."""
+
+    pid: int
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A process that outlived its daemon, and of which instance it was; `what` is for a person."""
+
+    pid: int
+    instance: str
+    what: str
+
+
+def daemons(run_dir: Path) -> list[Daemon]:
+    """Those that run on `run_dir`."""
+    held: dict[int, list[str]] = {}
+    for path in sorted(run_dir.glob("*.sock.lock")):
+        if (pid := rundir.holder(path)) is not None:
+            held.setdefault(pid, [])
+    for path in sorted(run_dir.glob("*/lock")):
+        if (pid := rundir.holder(path)) is not None:
+            held.setdefault(pid, []).append(path.parent.name)
+    return [Daemon(pid, tuple(instances)) for pid, instances in held.items() if pid != os.getpid()]
+
+
+async def end(daemon: Daemon, timeout: float) -> None:
+    """Ask a daemon to stop. Raises DiscoveryError if it runs after `timeout` seconds, or cannot be signalled."""
+    try:
+        descriptor = pidfd_open(daemon.pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        pidfd_send_signal(descriptor, signal.SIGTERM)
+        async with asyncio.timeout(timeout):
+            await ended.wait()
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise DiscoveryError(f"process {daemon.pid} belongs to another user; stop it as that one") from None
+    except TimeoutError:
+        raise DiscoveryError(
+            f"process {daemon.pid} has not ended within {timeout:g} s; give it longer with --timeout,"
+            f" or end it with `kill -9 {daemon.pid}` and run this again"
+        ) from None
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+async def end_orphans(run_dir: Path, log: FilteringBoundLogger) -> tuple[list[Orphan], dict[str, str]]:
+    """End what outlived daemons on `run_dir`: what that was, and for each instance that could not be ended, why."""
+    ended: list[Orphan] = []
+    failed: dict[str, str] = {}
+    instances = _instances(run_dir)
+    leavers = _leavers(log) if instances else []
+    for name in instances:
+        try:
+            directory = run_dir / name
+            # Of one that has been removed no daemon has the lock, and none is to be made for it.
+            with rundir.lock(directory / "lock", name) if directory.is_dir() else nullcontext():
+                context = Context(name, directory, log.bind(consumer=name))
+                for consumer in leavers:
+                    found = await consumer.end_orphans(context)
+                    ended += [Orphan(pid, name, what) for pid, what in found.items()]
+        except CannotStartError as error:
+            failed[name] = str(error)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            failed[name] = describe(error)
+    return ended, failed
+
+
+def warn_of_orphans(run_dir: Path, configured: Collection[str], log: FilteringBoundLogger) -> None:
+    """Name the instances, but for those `configured`, whose processes run although their daemon was killed."""
+    locks = [path for path in run_dir.glob("*/lock") if path.parent.name not in configured]
+    killed = {path.parent.name for path in locks if rundir.holder(path) is None}
+    if killed and (names := sorted(killed.intersection(_named(run_dir)))):
+        way_out = f"start one that has them, or run `discovery stop --run-dir {run_dir}`, which ends this one as well"
+        text = f"processes of a killed daemon still run, of instances that this daemon does not have; {way_out}"
+        log.warning(text, instances=", ".join(names))
+
+
+def _instances(run_dir: Path) -> list[str]:
+    """Those that were not stopped in order, which removes the lock, and those whose processes name their directory."""
+    return sorted({path.parent.name for path in run_dir.glob("*/lock")} | set(_named(run_dir)))
+
+
+def _named(run_dir: Path) -> Iterator[str]:
+    """What the arguments of this user's processes name below `run_dir`."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            arguments = (place / "cmdline").read_bytes().split(b"\0") if place.stat().st_uid == os.geteuid() else ()
+            for path in map(Path, map(os.fsdecode, arguments)):
+                if run_dir in path.parents:
+                    name = path.relative_to(run_dir).parts[0]
+                    if (run_dir / name).is_dir() or not (run_dir / name).exists():
+                        yield name
+
+
+def _leavers(log: FilteringBoundLogger) -> list[type[AnyConsumer]]:
+    """The installed consumers that may leave processes behind; a plugin that cannot be loaded cannot be asked."""
+    found: list[type[AnyConsumer]] = []
+    for name in plugins.installed():
+        try:
+            consumers = plugins.load(name).consumers.values()
+        except PluginError as error:
+            log.warning("a plugin cannot be asked what it left", reason=str(error))
+        else:
+            found += [each for each in consumers if _leaves(each)]
+    return found
+
+
+def _leaves(consumer: type[AnyConsumer]) -> bool:
+    """Whether a consumer class has an `end_orphans` of its own."""
+    ours = consumer.__mro__[: consumer.__mro__.index(Consumer)]
+    return any("end_orphans" in vars(each) for each in ours)

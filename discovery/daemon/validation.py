@@ -1,0 +1,95 @@
+"""Finds what would keep instances from running, without running them. Changes nothing."""
+
+import os
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.daemon.faults import dotted
+from discovery.daemon.instances import Instances
+from discovery.errors import CannotStartError, DiscoveryError, describe
+from discovery.model import Snapshot, diff
+from discovery.plugin import Context, Update, Validation
+from discovery.system.listening import meet
+from discovery.system.rundir import check_run_dir
+
+_EMPTY = Snapshot.of(0, ())
+NOTHING = Update(_EMPTY, None, diff(None, _EMPTY))
+"""The update of a registry without records."""
+
+
+async def validate_instances(
+    instances: Instances, updates: Sequence[Update], run_dir: Path, log: FilteringBoundLogger
+) -> Validation:
+    """Have every plugin validate its options; consumers with each of `updates`, until one shows a fault.
+
+    Every line of the result begins with the instance's table, but for those of the run directory.
+    """
+    found = [_run_dir(run_dir)]
+    listens: dict[str, tuple[str, ...]] = {}
+    for name, consumer in instances.consumers.items():
+        context = Context(name, run_dir / name, log.bind(consumer=name))
+        for update in updates:
+            validated = await _validated(consumer.consumer(consumer.config, context).validate(update))
+            found.append(_placed(("consumers", name), validated))
+            listens[dotted(("consumers", name))] = validated.listens
+            if validated.faults:
+                break  # with other records the same faults would have other line numbers
+    for name, provider in instances.providers.items():
+        context = Context(name, run_dir / name, log.bind(provider=name))
+        validated = await _validated(provider.provider(provider.config, context).validate())
+        found.append(_placed(("providers", name), validated))
+    found.append(Validation(tuple(_shared_addresses(listens))))
+    return Validation(_distinct(each.faults for each in found), _distinct(each.unchecked for each in found))
+
+
+def _shared_addresses(listens: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """The faults of instances, by table, that would listen where another would."""
+    taken: dict[str, str] = {}
+    for table, addresses in listens.items():
+        for address in addresses:
+            meeting = next((each for each in taken if taken[each] != table and meet(address, each)), None)
+            if meeting is not None:
+                at = address if address == meeting else f"{address}, which meets {meeting},"
+                yield f"{table}: {at} is an address of {taken[meeting]} as well: give one another address"
+            taken.setdefault(address, table)
+
+
+def _run_dir(path: Path) -> Validation:
+    """The fault of a run directory, as a daemon would report it. A daemon makes a directory that is missing."""
+    try:
+        if not path.exists():
+            return Validation()
+        owner = path.stat().st_uid
+        check_run_dir(path, owner)
+    except CannotStartError as error:
+        return Validation(faults=(str(error),))
+    except OSError as error:
+        return Validation(unchecked=(f"the run directory {path}: {error.strerror}",))
+    if owner != os.geteuid():
+        return Validation(
+            unchecked=(f"the run directory {path} belongs to another user: a daemon has to run as that one",)
+        )
+    return Validation()
+
+
+async def _validated(validating: Awaitable[Validation]) -> Validation:
+    try:
+        return await validating
+    except DiscoveryError as error:
+        return Validation(faults=(describe(error),))
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        return Validation(unchecked=(f"the plugin's own validation failed: {describe(error)}",))
+
+
+def _placed(table: tuple[str, str], validation: Validation) -> Validation:
+    place = dotted(table)
+    return Validation(
+        tuple(f"{place}: {each}" for each in validation.faults),
+        tuple(f"{place}: {each}" for each in validation.unchecked),
+    )
+
+
+def _distinct(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line for group in groups for line in group))

@@ -1,0 +1,358 @@
+"""The isolation of a plugin: a thread and event loop, a locked run directory, retries of setup, and the end."""
+
+import asyncio
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.errors import CannotStartError, DiscoveryError, describe
+from discovery.plugin import Health
+from discovery.system import rundir
+from discovery.system.backoff import delays
+from discovery.system.frequency import Failures, times
+
+HEALTH_EVERY = 2.0
+HEALTH_TIMEOUT = 10.0
+STOP_SECONDS = 10.0
+
+
+class Phase(StrEnum):
+    """What a consumer or provider is doing."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    APPLYING = "applying"
+    RETRYING = "retrying"
+    STOPPED = "stopped"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginStatus:
+    """An instance of a plugin as the core sees it. Instants are `time.monotonic()`, durations seconds.
+
+    `setup_tried` is whether a setup has ended, either way, and `set_up` whether one has succeeded.
+    """
+
+    name: str
+    plugin: str
+    phase: Phase = Phase.STARTING
+    phase_since: float = field(default_factory=time.monotonic)
+    setup_tried: bool = False
+    set_up: bool = False
+    failures: int = 0
+    error: str | None = None
+    health: Health = field(default_factory=Health)
+    run_dir_error: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the instance is not healthy, in a line; None if it is."""
+        return self.error or self.run_dir_error or (None if self.health.ok else self.health.detail or "unhealthy")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def plugin(self) -> str: ...
+
+
+class _Plugin(Protocol):
+    async def setup(self) -> None: ...
+    async def health(self) -> Health: ...
+    async def teardown(self) -> None: ...
+
+
+I = TypeVar("I", bound=_Named)  # noqa: E741 - an instance
+P = TypeVar("P", bound=_Plugin)
+S = TypeVar("S", bound=PluginStatus)
+
+
+class Isolated(ABC, Generic[I, P, S]):
+    """One instance of a plugin, isolated: it may block, fail or be slow without delaying anybody.
+
+    `changed` is called, on the plugin's thread, once its setup has been tried and when it can never run again.
+    """
+
+    KIND = "plugin"
+
+    def __init__(
+        self, instance: I, status: S, run_dir: Path, log: FilteringBoundLogger, changed: Callable[[], None]
+    ) -> None:
+        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
+        self._instance = instance
+        self._base = run_dir
+        self._run_dir = run_dir / instance.name
+        self._lock_path = lock_path(run_dir, instance.name)
+        self._log = log.bind(**{self.KIND: instance.name})
+        self._changed = changed
+        self._status = status
+        self._failures = Failures()
+        self._phase = (Phase.STARTING, time.monotonic())
+        self._wake = Wake()
+        self._stopping = threading.Event()
+        self._releasing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._lock: rundir.Lock | None = None
+        self._thread = threading.Thread(target=self._run, name=f"{self.KIND}-{instance.name}", daemon=True)
+
+    @abstractmethod
+    def _make(self, instance: I) -> P:
+        """The plugin as `instance` says; nothing is set up yet."""
+
+    @abstractmethod
+    async def _follow(self, plugin: P, instance: I) -> I | None:
+        """Do the work of a plugin that is set up, until stopped (None) or told to become another, which is returned."""
+
+    def _begin(self) -> None:
+        """Note that the setup has succeeded."""
+        self._report(Phase.WAITING, setup_tried=True, set_up=True, error=None)
+        if failed := self._failures.end():
+            self._log.info(f"set up after {times(failed)}")
+        self._changed()
+
+    def _ends_us(self, error: BaseException) -> bool:
+        """Whether it is no failure of the plugin, which may raise anything, but our own cancellation."""
+        task = asyncio.current_task()
+        cancelled = task is not None and task.cancelling() > 0
+        return isinstance(error, GeneratorExit) or (cancelled and isinstance(error, asyncio.CancelledError))
+
+    @property
+    def instance(self) -> I:
+        """The instance as configured last."""
+        return self._instance
+
+    @property
+    def status(self) -> S:
+        """The status now. From any thread."""
+        phase, phase_since = self._phase
+        return replace(self._status, phase=phase, phase_since=phase_since)
+
+    def start(self) -> None:
+        """Begin, on a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to stop. Returns at once: see `join`."""
+        self._stopping.set()
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(self._on_stop)
+
+    async def join(self, timeout: float) -> bool:
+        """Wait until it has stopped. False if it has not within `timeout` seconds: its thread is then abandoned."""
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread wakes no loop
+            await asyncio.sleep(0.01)
+        return not self._thread.is_alive()
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long it may take to stop."""
+        return STOP_SECONDS
+
+    def reconfigure(self, instance: I) -> None:
+        """Go on as `instance`. Returns at once."""
+        self._instance = instance
+        self._wake.set()
+
+    def unlock(self) -> None:
+        """Leave the run directory to another; from any thread."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _is_still(self, instance: I) -> bool:
+        """Whether it is neither to stop nor to become another than `instance`."""
+        return self._instance is instance and not self._is_over()
+
+    def _is_over(self) -> bool:
+        """Whether it is to be nothing any more."""
+        return self._stopping.is_set()
+
+    def _grace(self) -> float:
+        """How long what is being done has to finish when it is to stop, in seconds."""
+        return 0.0
+
+    def _is_final(self, error: BaseException) -> bool:
+        """Whether a setup that failed so is never tried again."""
+        return isinstance(error, CannotStartError)
+
+    def _on_stop(self) -> None:
+        asyncio.get_running_loop().call_later(self._grace(), self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._task is not None and not self._releasing:
+            self._task.cancel()
+
+    @contextmanager
+    def _uncut(self) -> Iterator[None]:
+        """Within, nothing is cut short: what is not released would outlive us."""
+        before, self._releasing = self._releasing, True
+        try:
+            yield
+        finally:
+            self._releasing = before
+
+    def _run_dir_changed(self, reason: str | None) -> None:
+        """The run directory had been removed and was made again, or `reason` is why it cannot be."""
+        self._report(run_dir_error=reason)
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = (phase, time.monotonic())
+
+    def _report(self, phase: Phase | None = None, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)
+        if phase is not None:
+            self._enter(phase)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except CannotStartError as error:
+            self._log.error("cannot start", reason=str(error))
+            self._die(str(error))
+        except BaseException as error:  # noqa: BLE001 - the thread is the boundary: what a plugin raises ends here
+            self._log.error(f"{self.KIND} died", reason=describe(error), exc_info=error)
+            self._die(describe(error))
+        else:
+            self._enter(Phase.STOPPED)
+
+    def _die(self, reason: str) -> None:
+        self._report(Phase.DEAD, error=reason, setup_tried=True)
+        self._changed()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake.open()
+        way_out = "stop it first, take over from it with --replace, or choose another --run-dir"
+        with rundir.lock(self._lock_path, f"{self.KIND} {self._instance.name!r}", way_out) as self._lock:
+            keeping = asyncio.create_task(
+                rundir.keep(self._lock, self._base, self._log, changed=self._run_dir_changed), name="run directory"
+            )
+            self._task = asyncio.create_task(self._serve())
+            with suppress(asyncio.CancelledError):
+                await self._task
+            keeping.cancel()
+
+    async def _serve(self) -> None:
+        """Be one instance after another, until stopped."""
+        following: I | None = self._instance
+        waits = delays()
+        while following is not None and not self._is_over():
+            instance = following
+            try:
+                following, waits = await self._serve_as(instance), delays()
+            except BaseException as error:
+                if self._ends_us(error) or self._is_final(error):
+                    raise
+                self._fail("setup failed", error)
+                self._changed()
+                until = time.monotonic() + next(waits)
+                while self._is_still(instance) and (left := until - time.monotonic()) > 0:
+                    await self._wake.wait(left)
+                following = self._instance
+
+    async def _serve_as(self, instance: I) -> I | None:
+        """Be `instance` until stopped (None) or told to become another, which is returned."""
+        self._enter(Phase.STARTING)
+        plugin = self._make(instance)
+        try:
+            await plugin.setup()
+            self._begin()
+            return await self._follow(plugin, instance)
+        finally:
+            with self._uncut():
+                await self._release(plugin)
+
+    async def _release(self, plugin: P) -> None:
+        # A task of its own: this one may be cancelled, and in a cancelled task asyncio.timeout of Debian 12's Python,
+        # 3.11.2, raises no TimeoutError.
+        await asyncio.wait({asyncio.create_task(self._tear_down(plugin))})
+
+    async def _tear_down(self, plugin: P) -> None:
+        try:
+            await plugin.teardown()
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+            self._log.error("teardown failed", reason=describe(error))
+
+    async def _check_health(self, plugin: P) -> None:
+        limit = asyncio.timeout(HEALTH_TIMEOUT)
+        try:
+            async with limit:
+                health: Any = await plugin.health()
+            if not isinstance(health, Health):
+                raise TypeError(f"its health answered {health!r}")
+        except BaseException as error:
+            if self._ends_us(error):
+                raise
+            late = f"its health has not answered within {HEALTH_TIMEOUT:g} s"
+            health = Health(ok=False, detail=late if limit.expired() else describe(error))
+        if health != self._status.health:
+            self._report(health=health)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        reason = describe(error)
+        known = isinstance(error, DiscoveryError | OSError)
+        repeated = reason == self._status.error
+        if self._failures.add(f"{what}: {reason}"):
+            count = {"failures": self._failures.count} if self._failures.count > 1 else {}
+            self._log.error(what, reason=reason, exc_info=None if known or repeated else error, **count)
+        self._report(Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
+
+
+def lock_path(run_dir: Path, name: str) -> Path:
+    """The lock that the instance `name` holds while it runs."""
+    return run_dir / name / "lock"
+
+
+class Wake:
+    """An event set from any thread and awaited on one loop."""
+
+    def __init__(self) -> None:
+        """Closed: what is set before `open` wakes nobody."""
+        self._lock = threading.Lock()
+        self._event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._under_way = False
+        self._woken = False
+
+    def open(self) -> None:
+        """Be awaited on the running loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    def set(self) -> None:
+        """Wake the one that waits, or that will wait next; from any thread."""
+        # At most one call is under way, so that a plugin that blocks its loop does not collect them.
+        with self._lock:
+            if self._loop is not None and not self._under_way:
+                with suppress(RuntimeError):  # the loop was closed meanwhile: nobody is left to be told
+                    self._loop.call_soon_threadsafe(self._arrive)
+                    self._under_way = True
+
+    async def wait(self, timeout: float) -> bool:
+        """Whether it was set within `timeout` seconds."""
+        alarm = asyncio.get_running_loop().call_later(timeout, self._event.set)
+        try:
+            await self._event.wait()
+        finally:
+            alarm.cancel()
+        woken, self._woken = self._woken, False
+        self._event.clear()
+        return woken
+
+    def _arrive(self) -> None:
+        with self._lock:
+            self._under_way = False
+        self._woken = True
+        self._event.set()

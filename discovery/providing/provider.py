@@ -1,0 +1,260 @@
+"""One provider of the daemon: its runner, and a registrar of its own that keeps registered what the runner finds."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.codec import key_of
+from discovery.errors import DiscoveryError, OwnedByAnotherError, RecordError, describe
+from discovery.hosting.isolation import Phase, lock_path
+from discovery.model import Backend
+from discovery.providing.registrar import Registrar
+from discovery.providing.runner import ProviderInstance, ProviderRunner, ProviderStatus
+from discovery.registry import Registry
+from discovery.system.backoff import delays
+from discovery.system.lookups import Lookup
+from discovery.system.owners import DefaultOwner
+
+HANDOVER = 5.0
+"""Seconds that a new registrar has to take everything over before the one before withdraws it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidingStatus:
+    """A provider that runs, and which of its backends are registered.
+
+    `wanted` is what is to be registered, None as long as that is not known; `failing` is why a key is not, by key, and
+    `fault` why none can be. `ready` is whether the registry has had the first set, once and for all.
+    """
+
+    runner: ProviderStatus
+    owner: str
+    ttl: float
+    wanted: frozenset[str] | None
+    registered: frozenset[str]
+    failing: Mapping[str, DiscoveryError]
+    fault: str | None
+    ready: bool
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not well, in a line, or None. A registry that is away is no fault of the provider's."""
+        return self.runner.problem or self.fault
+
+    def why_not(self, key: str) -> str | None:
+        """Why a candidate is not registered as it is wanted, in a line; None if it is."""
+        candidate = self.runner.candidates[key]
+        if key in self.registered:
+            return None
+        if candidate.verdict is None:
+            return "not checked yet"
+        if self.wanted is None:
+            return "others are not checked yet"
+        if key not in self.wanted:
+            return candidate.detail or "its checks fail"
+        return str(self.failing.get(key) or self.fault or "not written yet")
+
+
+class Providing:
+    """Runs one provider and keeps registered what it finds. For the core's loop.
+
+    `changed` is called, from any thread, once its setup has been tried and when it can never run again. Before the
+    provider has told a first set nothing is registered, nor is anything withdrawn that an earlier run left.
+    """
+
+    def __init__(
+        self,
+        instance: ProviderInstance,
+        registry: Registry,
+        run_dir: Path,
+        log: FilteringBoundLogger,
+        lookup: Lookup,
+        changed: Callable[[], None],
+    ) -> None:
+        """Prepare; `start` begins. `lookup` is what the checks look up host names by."""
+        self._instance = instance
+        self._registry = registry
+        self._run_dir = run_dir
+        self._log = log
+        self._lookup = lookup
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._wanted: tuple[Backend, ...] | None = None
+        self._registrar: Registrar | None = None
+        self._keeping: list[asyncio.Task[None]] = []  # the newest last; the others are being replaced
+        self._reported = asyncio.Event()
+        self._fault: str | None = None
+        self._ready = False
+        self._stopping = False
+        self._runner = self._new_runner()
+
+    @property
+    def name(self) -> str:
+        """The instance's name."""
+        return self._instance.name
+
+    @property
+    def status(self) -> ProvidingStatus:
+        """How it is now."""
+        registrar = self._registrar
+        return ProvidingStatus(
+            runner=self._runner.status,
+            owner=self._instance.owner or str(self._default_owner),
+            ttl=self._instance.ttl,
+            wanted=None if self._wanted is None else frozenset(map(key_of, self._wanted)),
+            registered=registrar.status.registered if registrar is not None else frozenset(),
+            failing=registrar.status.failing if registrar is not None else {},
+            fault=self._fault,
+            ready=self._ready,
+        )
+
+    def start(self) -> None:
+        """Begin to look for backends."""
+        self._runner.start()
+
+    async def become(self, instance: ProviderInstance, registry: Registry) -> bool:
+        """Take another configuration and registry. Returns False if both are equal to the present ones.
+
+        What was found last stays registered until the provider's next inventory, except during a change of the owner.
+        """
+        before, self._instance = self._instance, instance
+        dead = self._runner.status.phase in (Phase.DEAD, Phase.STOPPED)
+        if dead:
+            self._runner = self._new_runner()
+            self._runner.start()
+        elif replace(instance, owner=before.owner, ttl=before.ttl, force=before.force) != before:
+            self._runner.reconfigure(instance)
+        if registry is not self._registry or _registered_as(instance) != _registered_as(before):
+            self._registry = registry
+            await self._register_anew(another_owner=instance.owner != before.owner)
+        elif not dead:
+            return instance != before
+        return True
+
+    def stop(self) -> None:
+        """Stop looking and withdraw everything, at the same time. Returns at once: see `join`."""
+        self._stopping = True
+        self._runner.stop()
+        _cancel(self._keeping)
+
+    def leave(self) -> None:
+        """Stop looking, and leave what is registered to a successor of the same owner. See `join`."""
+        if self._registrar is not None:
+            self._registrar.leave()
+        self.stop()
+
+    async def join(self, timeout: float) -> bool:
+        """Wait until both is done. False if one has not ended within `timeout` seconds: it is then abandoned."""
+        stopped, withdrawn = await asyncio.gather(self._runner.join(timeout), _ended(self._keeping, timeout))
+        return stopped and withdrawn
+
+    def unlock(self) -> None:
+        """Leave the run directory to another."""
+        self._runner.unlock()
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long it may take to stop."""
+        return self._runner.stop_seconds
+
+    @property
+    def _default_owner(self) -> DefaultOwner:
+        return DefaultOwner(self.name, lock_path(self._run_dir, self.name))
+
+    def _new_runner(self) -> ProviderRunner:
+        return ProviderRunner(self._instance, self._run_dir, self._log, self._publish, self._lookup, self._changed)
+
+    # On the provider's thread
+
+    def _publish(self, backends: tuple[Backend, ...]) -> None:
+        with suppress(RuntimeError):  # the daemon has ended and abandoned this provider
+            self._loop.call_soon_threadsafe(self._take, backends)
+
+    # On the core's loop
+
+    def _take(self, backends: tuple[Backend, ...]) -> None:
+        if self._stopping:
+            return
+        self._wanted = backends
+        if self._registrar is None:
+            self._register()
+        else:
+            self._registrar.set(backends)
+        self._report()
+
+    def _register(self) -> None:
+        instance, log = self._instance, self._log.bind(provider=self._instance.name)
+        default = self._default_owner
+        registrar = Registrar(
+            self._registry,
+            instance.owner or str(default),
+            instance.ttl,
+            log,
+            force=instance.force,
+            succeeds=default.succeeds if not instance.owner else lambda owner: False,
+            changed=lambda _: self._report(),
+        )
+        registrar.set(self._wanted or ())
+        self._registrar = registrar
+        self._keeping.append(asyncio.create_task(self._keep(registrar)))
+
+    async def _keep(self, registrar: Registrar) -> None:
+        task = asyncio.current_task()
+        waits = delays()
+        while task is None or not task.cancelling():
+            try:
+                await registrar.run()
+            except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
+                self._fault = describe(error)
+                self._log.error("cannot register", provider=self.name, reason=self._fault, exc_info=error)
+                await asyncio.sleep(0 if task is not None and task.cancelling() else next(waits))
+
+    async def _register_anew(self, *, another_owner: bool) -> None:
+        if self._registrar is None:
+            return
+        before = self._keeping.copy()
+        if another_owner:  # which would be refused what the one before still holds
+            _cancel(before)
+            await _ended(before, HANDOVER)
+        self._register()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HANDOVER):
+                while not self._settled():
+                    self._reported.clear()
+                    await self._reported.wait()
+        _cancel(before)
+        await _ended(before, HANDOVER)
+        self._keeping = [task for task in self._keeping if task not in before]
+
+    def _report(self) -> None:
+        if self._registrar is not None and self._registrar.status.registered:
+            self._fault = None
+        self._ready = self._ready or self._settled()
+        self._reported.set()
+
+    def _settled(self) -> bool:
+        """Whether the registry has answered for every key that is wanted."""
+        if self._registrar is None or self._wanted is None:
+            return False
+        status = self._registrar.status
+        refused = {key for key, error in status.failing.items() if isinstance(error, OwnedByAnotherError | RecordError)}
+        return set(map(key_of, self._wanted)) <= status.registered | refused
+
+
+def _registered_as(instance: ProviderInstance) -> tuple[str, float, bool]:
+    return instance.owner, instance.ttl, instance.force
+
+
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        if not task.cancelling():  # a second time would cut the withdrawing short
+            task.cancel()
+
+
+async def _ended(tasks: Collection[asyncio.Task[None]], timeout: float) -> bool:
+    """Whether they end within `timeout` seconds."""
+    return not tasks or not (await asyncio.wait(tasks, timeout=timeout))[1]

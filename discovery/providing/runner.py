@@ -1,0 +1,221 @@
+"""Runs one provider: a thread and loop of its own, its checks, retries, health. Knows no registry."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.codec import key_of, validate
+from discovery.errors import DiscoveryError, RecordError, describe
+from discovery.hosting.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus
+from discovery.model import Backend
+from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig
+from discovery.providing.checker import CandidateStatus, Checker
+from discovery.system.backoff import delays
+from discovery.system.lookups import Lookup
+from discovery.system.terminal import printable
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus(PluginStatus):
+    """One provider as the core measures it.
+
+    `candidates` is how each one's checks stand, by key; `problems` is what is wrong with what was found, by what
+    its user knows it as; `skipped` is what was left out on purpose; `published` is whether a first set has been handed
+    on.
+    """
+
+    candidates: Mapping[str, CandidateStatus] = field(default_factory=lambda: MappingProxyType({}))
+    problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    skipped: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    published: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderInstance:
+    """A provider as configured: its name, its plugin, how to make it, and how it is registered.
+
+    `ttl` is how many seconds its records outlive it; `owner` whose they are, empty for the default; `force`
+    takes each key over from another live owner, once.
+    """
+
+    name: str
+    plugin: str
+    provider: type[AnyProvider]
+    config: PluginConfig
+    ttl: float = 10.0
+    owner: str = ""
+    force: bool = False
+
+
+class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
+    """One provider, isolated. `publish` is given, on its thread, the complete set of what is to be registered.
+
+    The first time once everything found first has been checked, then at every difference. While the provider fails or
+    is restarted, what it found last stands and is still checked.
+    """
+
+    KIND = "provider"
+
+    def __init__(
+        self,
+        instance: ProviderInstance,
+        run_dir: Path,
+        log: FilteringBoundLogger,
+        publish: Callable[[tuple[Backend, ...]], None],
+        lookup: Lookup,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
+
+        `lookup` is what the checks look up host names by.
+        """
+        super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed)
+        self._publish = publish
+        self._checker = Checker(self._hand_on, self._log, lookup)
+        self._checking: asyncio.Task[None] | None = None
+        self._inventory: Inventory | None = None
+
+    @property
+    def status(self) -> ProviderStatus:
+        """The status now. From any thread."""
+        return replace(super().status, candidates=self._checker.status)
+
+    def _make(self, instance: ProviderInstance) -> AnyProvider:
+        return instance.provider(instance.config, Context(instance.name, self._run_dir, self._log))
+
+    def _is_still(self, instance: ProviderInstance) -> bool:
+        # What else differs matters to the registry alone.
+        now = self._instance
+        same = (now.provider, now.config) == (instance.provider, instance.config)
+        return same and not self._is_over()
+
+    def _is_over(self) -> bool:
+        # The end of the checks interrupts everything but a teardown.
+        return super()._is_over() or (self._checking is not None and self._checking.done())
+
+    def _is_final(self, error: BaseException) -> bool:
+        # What stands in the registry must be checked, whatever becomes of a new configuration.
+        return super()._is_final(error) and not self._status.published
+
+    def _die(self, reason: str) -> None:
+        if self._status.published and not self._stopping.is_set():
+            self._hand_on(())  # nobody would check it any more
+        super()._die(reason)
+
+    async def _serve(self) -> None:
+        self._checking = checking = asyncio.create_task(self._checker.run())
+        checking.add_done_callback(lambda _: self._interrupt())
+        try:
+            await super()._serve()
+        finally:
+            with self._uncut():
+                await _end(checking)
+            if not checking.cancelled():
+                checking.result()  # it never ends by itself: let its exception be seen
+
+    async def _follow(self, plugin: AnyProvider, instance: ProviderInstance) -> ProviderInstance | None:
+        discovering = asyncio.create_task(self._discover(plugin))
+        next_health = 0.0
+        try:
+            while self._is_still(instance):
+                if time.monotonic() >= next_health:
+                    await self._check_health(plugin)
+                    next_health = time.monotonic() + HEALTH_EVERY
+                await self._wake.wait(next_health - time.monotonic())
+        finally:
+            with self._uncut():
+                await _end(discovering)
+        return self._instance
+
+    async def _discover(self, provider: AnyProvider) -> None:
+        """Take what the provider yields, again and again, until cancelled."""
+        task = asyncio.current_task()
+        waits = delays()
+        while True:
+            try:
+                async with aclosing(provider.discover()) as inventories:
+                    async for inventory in inventories:
+                        if task is not None and task.cancelling():  # the provider has swallowed it
+                            return
+                        self._take(inventory)
+                        waits = delays()
+                raise DiscoveryError("the provider has ended its discovery by itself")
+            except BaseException as error:
+                if self._ends_us(error):
+                    raise
+                self._fail("discovery failed", error)
+            await asyncio.sleep(next(waits))
+
+    def _take(self, inventory: Inventory) -> None:
+        if inventory != self._inventory:
+            candidates, problems = admit(inventory)
+            self._checker.set(candidates)
+            self._tell(problems)
+            self._tell_skipped(printable_lines(inventory.skipped))
+            self._inventory = inventory
+        if self._status.error is not None:
+            self._log.info("discovery works again", failures=self._failures.end())
+            self._report(Phase.WAITING, error=None)
+
+    def _tell(self, problems: Mapping[str, str]) -> None:
+        """Log how the problems differ from those before, and keep them."""
+        before = self._status.problems
+        for what, reason in problems.items():
+            if before.get(what) != reason:
+                self._log.warning("there is a problem", what=what, reason=reason)
+        for what in before.keys() - problems.keys():
+            self._log.info("no longer a problem", what=what)
+        self._report(problems=problems)
+
+    def _tell_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Log what is newly skipped, or by another rule, and keep it."""
+        before = self._status.skipped
+        for what, rule in skipped.items():
+            if before.get(what) != rule:
+                self._log.debug("skipped", what=what, rule=rule)
+        for what in before.keys() - skipped.keys():
+            self._log.debug("no longer skipped", what=what)
+        self._report(skipped=skipped)
+
+    def _hand_on(self, backends: tuple[Backend, ...]) -> None:
+        self._report(published=True)
+        self._publish(backends)
+
+
+def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str]]:
+    """The candidates that can be registered, their hosts in canonical form, and all problems by name.
+
+    Of different candidates with the same key none is admitted. Equal candidates count as one.
+    """
+    problems = dict(printable_lines(inventory.problems))
+    claims: dict[str, dict[Candidate, None]] = {}
+    for candidate in inventory.candidates:
+        key = key_of(candidate.backend)
+        try:
+            valid = replace(candidate, backend=validate(candidate.backend))
+            claims.setdefault(key, {})[valid] = None
+        except (RecordError, TypeError) as error:  # the latter for a probe that cannot be hashed
+            problems[printable(key)] = describe(error)
+    for key, claimants in claims.items():
+        if len(claimants) > 1:
+            addresses = ", ".join(sorted(claimant.backend.address for claimant in claimants))
+            problems[key] = f"{len(claimants)} different candidates have this key: {addresses}"
+    admitted = tuple(claimant for claimants in claims.values() if len(claimants) == 1 for claimant in claimants)
+    return admitted, MappingProxyType(problems)
+
+
+def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:
+    """What a provider tells by name, each name and each text on one line."""
+    return MappingProxyType({printable(what): printable(text) for what, text in told.items()})
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel it, and wait until it has cleaned up."""
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,217 @@
+"""An HTTP server for clients that nobody vouches for: bounded in connections, time, bytes and log lines.
+
+Any user of the machine, and a web page in any browser, can reach the admin port. So a connection carries one request,
+which has to arrive and to be answered in time; there are few connections, far from all descriptors of the process; and
+when all are taken, the one that has waited longest without a request makes room for the next.
+"""
+
+import asyncio
+import ipaddress
+import resource
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from typing import cast
+
+import structlog
+from aiohttp import web
+
+ASK_SECONDS = 5.0
+"""How long a client has to send its request."""
+SERVE_SECONDS = 30.0
+"""How long a request has to be answered, and its answer to be read."""
+MOST_CONNECTIONS = 32
+MOST_BYTES = 64 * 1024
+"""What a client may send."""
+
+_ACCEPTED_AT_ONCE = 16
+_PAUSE = 1.0
+_LOG_EVERY = 60.0
+
+_log = structlog.get_logger("discovery.daemon.admin")
+
+
+class HttpServer:
+    """Serves an application on one address, for the hosts whose names `hosts` returns; on one event loop."""
+
+    def __init__(self, application: web.Application, hosts: Callable[[], Collection[str]]) -> None:
+        """Prepare. `hosts` is called for every request, beside IP addresses and localhost, which always pass."""
+        self._hosts = hosts
+        application.middlewares.append(self._guard)
+        application.on_response_prepare.append(_close_afterwards)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._listening: list[socket.socket] = []
+        self._connections: dict[_Connection, None] = {}  # the oldest first
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._refused = 0
+        self._logged = -_LOG_EVERY
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The rest of the descriptors is the core's, its plugins' and its children's.
+        share = MOST_CONNECTIONS if limit == resource.RLIM_INFINITY else limit // 8
+        self._most = max(1, min(MOST_CONNECTIONS, share))
+
+    async def start(self, listening: list[socket.socket]) -> None:
+        """Serve who connects to these sockets, which are non-blocking and belong to it from now on."""
+        loop = asyncio.get_running_loop()
+        self._listening = listening
+        await self._runner.setup()
+        for each in listening:
+            loop.add_reader(each, self._accept, each)
+
+    async def close(self) -> None:
+        """Stop listening, and end every connection. Idempotent."""
+        for listening in self._listening:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
+        self._listening.clear()
+        await self._runner.cleanup()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def handler(self) -> asyncio.Protocol:
+        """What speaks HTTP on a new connection."""
+        return cast("web.Server", self._runner.server)()
+
+    def forget(self, connection: "_Connection") -> None:
+        """Take note that a connection has ended."""
+        self._connections.pop(connection, None)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                client, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor is free
+                self._pause(listening, error)
+                return
+            if len(self._connections) >= self._most and not self._make_room():
+                client.close()
+                self._report("a connection to the admin endpoint was closed", "too many requests are being answered")
+                continue
+            client.setblocking(False)
+            connection = _Connection(self)
+            self._connections[connection] = None
+            task = asyncio.create_task(self._connect(connection, client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, connection: "_Connection", client: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, client)
+        except OSError:  # the client has gone
+            client.close()
+            connection.abort()
+            self.forget(connection)
+
+    def _make_room(self) -> bool:
+        for connection in self._connections:
+            if not connection.answering:
+                connection.abort()
+                self.forget(connection)
+                return True
+        return False
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        loop.call_later(_PAUSE, self._resume, listening)
+        self._report("the admin endpoint cannot accept connections", error.strerror or str(error))
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._listening:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _report(self, what: str, reason: str) -> None:
+        """Log it, once a minute at most."""
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._logged >= _LOG_EVERY:
+            _log.warning(what, reason=reason, times=self._refused)
+            self._logged, self._refused = now, 0
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        for connection in self._connections:
+            if connection.transport is request.transport:
+                connection.begin()
+        host = request.headers.get("Host", "")
+        if not is_known(host, self._hosts()):
+            error = f"the host name {host[:200]!r} is not served: use an IP address, or add the name to admin_hosts"
+            return web.json_response({"error": error}, status=403)
+        return await handler(request)
+
+
+class _Connection(asyncio.Protocol):
+    """One client: passes what it sends to aiohttp, within limits."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._handler = server.handler()
+        self._received = 0
+        self._over = False
+        self._timer = asyncio.get_running_loop().call_later(ASK_SECONDS, self.abort)
+        self.transport: asyncio.Transport | None = None
+        self.answering = False
+
+    def begin(self) -> None:
+        """Note that its request has arrived."""
+        self.answering = True
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(SERVE_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        """End it now."""
+        self._over = True
+        self._timer.cancel()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._handler.connection_made(transport)
+        if self._over:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > MOST_BYTES:
+            self.abort()
+        else:
+            self._handler.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._handler.eof_received()
+
+    def pause_writing(self) -> None:
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._server.forget(self)
+        self._handler.connection_lost(exc)
+
+
+def is_known(host: str, names: Collection[str]) -> bool:
+    """Whether a request with this `Host` header is served.
+
+    A web page can give its own name the address of this machine (DNS rebinding) and would then read our answers as
+    its own; the browser still sends the page's name. A client without the header is no browser.
+    """
+    name = host[: host.rfind(":")] if host.rfind(":") > host.rfind("]") else host
+    name = name.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+    if name in ("", "localhost") or name in {each.removesuffix(".").lower() for each in names}:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _close_afterwards(_: web.Request, response: web.StreamResponse) -> None:
+    response.force_close()
