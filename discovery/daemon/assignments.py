@@ -51,7 +51,7 @@ def _value(text: str) -> Any:
     """TOML if it is one value, else the text itself."""
     try:
         tree = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML, or a whole number of over 4,300 digits
         return text
     value = tree["value"]
     return text if len(tree) > 1 or isinstance(value, dt.date | dt.time) else value

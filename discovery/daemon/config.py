@@ -40,6 +40,7 @@ VARIABLES: Mapping[str, tuple[str, str]] = types.MappingProxyType(
 _LONGEST_NAME = 200  # it names a directory, which may have 255 bytes
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T", bound="InstanceTable")
 
 
 def _owner(text: str) -> str:
@@ -241,10 +242,10 @@ def parse_settings(
     providers: dict[str, ProviderSettings] = {}
     for name, table in parsed.consumers.items():
         with found.gathered():
-            consumers[name] = _consumer(name, table, their_place)
+            consumers[name] = _consumer(name, table, their_place, found)
     for name, table in parsed.providers.items():
         with found.gathered():
-            providers[name] = _provider(name, table, their_place)
+            providers[name] = _provider(name, table, their_place, found)
     if faults is None:
         found.raise_if_any()
     return Settings(
@@ -345,24 +346,36 @@ def _add(instances: dict[str, dict[str, Any]], plugin: str) -> None:
     instances[table][plugin] = {"plugin": plugin}
 
 
-def _consumer(name: str, raw: Mapping[str, Any], place: str) -> ConsumerSettings:
-    core, options = _split_table(ConsumerTable, raw, place, ("consumers", name))
+def _consumer(name: str, raw: Mapping[str, Any], place: str, faults: Faults) -> ConsumerSettings:
+    core, options = _split_table(ConsumerTable, raw, place, ("consumers", name), faults)
     return ConsumerSettings(name, core.plugin, core.quiet_period, options, place)
 
 
-def _provider(name: str, raw: Mapping[str, Any], place: str) -> ProviderSettings:
-    core, options = _split_table(ProviderTable, raw, place, ("providers", name))
+def _provider(name: str, raw: Mapping[str, Any], place: str, faults: Faults) -> ProviderSettings:
+    core, options = _split_table(ProviderTable, raw, place, ("providers", name), faults)
     return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place, core.force)
 
 
-def _split_table(model: type[M], raw: Mapping[str, Any], place: str, at: tuple[str, str]) -> tuple[M, dict[str, Any]]:
-    """The core's part of an instance's table, and the plugin's."""
+def _split_table(
+    model: type[T], raw: Mapping[str, Any], place: str, at: tuple[str, str], faults: Faults
+) -> tuple[T, dict[str, Any]]:
+    """Return the core's part of an instance's table, and the plugin's part.
+
+    A fault in a key of the core is gathered in `faults`, and the key keeps its default: so the plugin's options are
+    validated in the same run. Raises ConfigError if the plugin or the instance's name is at fault.
+    """
     if not at[1].replace("-", "").replace("_", "").isalnum():
         raise ConfigError(f"{place}: {dotted(at)}: an instance's name is letters, digits, '-' and '_'")
     if len(at[1].encode()) > _LONGEST_NAME:
         raise ConfigError(f"{place}: {at[0]}.{at[1][:20]}...: an instance's name has at most {_LONGEST_NAME} bytes")
-    core = {key: raw[key] for key in model.model_fields if key in raw}
-    return validate(model, core, place, at), {key: value for key, value in raw.items() if key not in core}
+    sound = {"plugin": raw["plugin"]} if "plugin" in raw else {}
+    core = validate(model, sound, place, at)
+    for key in model.model_fields:
+        if key in raw:
+            with faults.gathered():
+                core = validate(model, {**sound, key: raw[key]}, place, at)
+                sound[key] = raw[key]
+    return core, {key: value for key, value in raw.items() if key not in model.model_fields}
 
 
 def _registry_url(settings: RegistrySettings) -> RegistryURL:

@@ -41,3 +41,5 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}{way_out}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    except ValueError:  # int() refuses numbers of over 4,300 digits
+        raise ConfigError(f"{path}: is not valid TOML: a whole number has too many digits") from None

@@ -153,6 +153,28 @@ def test_faults_of_a_configuration(
     assert fault in err
 
 
+def test_a_fault_in_the_cores_options_hides_none_in_the_plugins(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[consumers.edge]\nplugin = "haproxy"\nquiet_period = -1\nmaxcon = 1\n'
+        '[providers.here]\nplugin = "apache"\nttl = 0\nforce = "x"\nzzz = 1\n'
+    )
+    assert main(["run", "--config", str(path)]) == 2
+    _, err = capfd.readouterr()
+    told = [line.split(": ")[2] for line in err.splitlines()]
+    keys = ["consumers.edge.quiet_period", "providers.here.ttl", "providers.here.force", "consumers.edge.maxcon"]
+    assert sorted(told) == sorted([*keys, "providers.here.zzz"])
+
+
+def test_a_number_of_too_many_digits_is_a_fault_of_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f"registry.url = {'9' * 5000}\n")
+    assert main(["run", "--config", str(path)]) == 2
+    assert "c.toml: is not valid TOML: a whole number has too many digits" in capfd.readouterr().err
+
+
 def test_an_empty_variable_is_an_unset_one(start: Start, file_world: World) -> None:
     names = ("REGISTRY", "LOG_LEVEL", "LOG_FORMAT", "DEBUG", "CONFIG", "ADMIN", "STATE_DIR")
     empty = {f"DISCOVERY_{name}": "" for name in names}
