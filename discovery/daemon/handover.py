@@ -14,17 +14,16 @@ predecessor sends the sockets beside its messages:
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import CannotStartError, DiscoveryError
 from discovery.system import packets, rundir
-from discovery.system.kernel import pidfd_open
+from discovery.system.process import ProcessHandle
 from discovery.system.systemd import is_listening
 
 ANSWER_SECONDS = 5.0
@@ -245,7 +244,7 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
         except (OSError, ValueError) as error:
             raise CannotStartError(f"the daemon at {path} cannot be asked: {error}; stop it first") from None
         who = f"process {pid}, the daemon at {path},"
-        with _Life(pid) as life:
+        with _handle_of(pid) as predecessor:
             within = ANSWER_SECONDS
             sockets: list[socket.socket] = []
             try:
@@ -267,7 +266,7 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
                 raise CannotStartError(f"{who} has not answered within {within:g} s; stop it first") from None
             except (OSError, EOFError) as error:
                 log.warning("the daemon went away while it handed over", predecessor=pid, reason=str(error))
-                if not await life.ended(within):
+                if predecessor is not None and not await predecessor.wait(within):
                     packets.close_all(sockets)
                     raise CannotStartError(f"{who} does not answer any more; stop it first") from None
             except (ValueError, KeyError, TypeError) as error:
@@ -308,26 +307,13 @@ async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
     return tuple(keys)
 
 
-class _Life:
-    """Whether a process lives. A later process with the same pid is not mistaken for it."""
-
-    def __init__(self, pid: int) -> None:
-        self._descriptor = -1
-        with suppress(ProcessLookupError):
-            self._descriptor = pidfd_open(pid)
-
-    async def ended(self, timeout: float) -> bool:
-        """Whether the process has ended, or ends within `timeout` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                if self._descriptor >= 0:
-                    await packets.readable(self._descriptor)
-                return True
-        return False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+@contextmanager
+def _handle_of(pid: int) -> Iterator[ProcessHandle | None]:
+    """Open a handle for a block; None if the process has ended."""
+    try:
+        handle = ProcessHandle(pid)
+    except ProcessLookupError:
+        yield None
+    else:
+        with handle:
+            yield handle

@@ -1,6 +1,5 @@
 """Ending what runs on a run directory: its daemons, in order, and what has outlived one."""
 
-import asyncio
 import os
 import signal
 from collections.abc import Collection, Iterator
@@ -14,7 +13,7 @@ from discovery.errors import CannotStartError, DiscoveryError, PluginError, desc
 from discovery.hosting import loading as plugins
 from discovery.plugin import AnyConsumer, Consumer, Context
 from discovery.system import rundir
-from discovery.system.kernel import pidfd_open, pidfd_send_signal
+from discovery.system.process import ProcessHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +48,18 @@ def daemons(run_dir: Path) -> list[Daemon]:
 async def end(daemon: Daemon, timeout: float) -> None:
     """Ask a daemon to stop. Raises DiscoveryError if it runs after `timeout` seconds, or cannot be signalled."""
     try:
-        descriptor = pidfd_open(daemon.pid)
+        with ProcessHandle(daemon.pid) as process:
+            process.send_signal(signal.SIGTERM)
+            ended = await process.wait(timeout)
     except ProcessLookupError:
         return
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        pidfd_send_signal(descriptor, signal.SIGTERM)
-        async with asyncio.timeout(timeout):
-            await ended.wait()
-    except ProcessLookupError:
-        pass
     except PermissionError:
         raise DiscoveryError(f"process {daemon.pid} belongs to another user; stop it as that one") from None
-    except TimeoutError:
+    if not ended:
         raise DiscoveryError(
             f"process {daemon.pid} has not ended within {timeout:g} s; give it longer with --timeout,"
             f" or end it with `kill -9 {daemon.pid}` and run this again"
-        ) from None
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+        )
 
 
 async def end_orphans(run_dir: Path, log: FilteringBoundLogger) -> tuple[list[Orphan], dict[str, str]]:

@@ -6,9 +6,7 @@ called directly.
 
 import os
 import signal
-from typing import Final
 
-P_PIDFD: Final = 3  # for os.waitid; from linux/wait.h
 _SEND_SIGNAL = 424  # numbers of system calls, the same on every architecture
 _OPEN = 434
 _CLOSE_ON_EXEC = 1  # linux/memfd.h

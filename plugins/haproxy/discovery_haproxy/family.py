@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.system.process import ProcessHandle
 from discovery_haproxy import process
 from discovery_haproxy.control import Control, ControlError
 
@@ -33,7 +34,7 @@ class Family:
         handles = list(hold(process.masters(self.processes())))
         for handle in handles:
             # SIGTERM would cut the requests in flight.
-            handle.signal(signal.SIGUSR1)
+            process.send_signal(handle, signal.SIGUSR1)
         busy: int | None = None
         quiet = False
         while alive := [handle for handle in handles if handle.alive]:
@@ -53,13 +54,13 @@ class Family:
             handle.close()
         self._log.info("HAProxy stopped", seconds=round(time.monotonic() - begun, 1))
 
-    async def _end(self, alive: list[process.Handle]) -> None:
+    async def _end(self, alive: list[ProcessHandle]) -> None:
         for handle in alive:
-            handle.signal(signal.SIGTERM)
+            process.send_signal(handle, signal.SIGTERM)
         await asyncio.gather(*(handle.wait(1.0) for handle in alive))
         # Normally none is left.
         for handle in hold(self.processes()):
-            handle.signal(signal.SIGKILL)
+            process.send_signal(handle, signal.SIGKILL)
             await handle.wait(0.2)
             handle.close()
 
@@ -72,8 +73,8 @@ class Family:
             return None
 
 
-def hold(processes: list[process.Process]) -> Iterator[process.Handle]:
+def hold(processes: list[process.Process]) -> Iterator[ProcessHandle]:
     """A hold on each that still runs; to be closed."""
     for each in processes:
         with suppress(ProcessLookupError):
-            yield process.Handle(each.pid, each.started)
+            yield ProcessHandle(each.pid, started=each.started)

@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.errors import ApplyError
 from discovery.plugin import Health
 from discovery.system.environment import for_children
+from discovery.system.process import ProcessHandle
 from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint, first_line
@@ -95,7 +96,7 @@ class Managed:
         self._family = Family(self._control, self._mark, log)
         self._log = log
         self._pipe = LogPipe(files.log, log)
-        self._handle: process.Handle | None = None
+        self._handle: ProcessHandle | None = None
         self._taken = asyncio.Event()
         self._running_binary: Binary | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -197,7 +198,7 @@ class Managed:
                 if self.live is None:
                     continue
                 with suppress(ProcessLookupError):
-                    self._take(process.Handle(found.pid, found.started), binary)
+                    self._take(ProcessHandle(found.pid, started=found.started), binary)
                 self._mend()
                 self._log.info("took over the HAProxy of an earlier daemon", pid=found.pid, generation=self.live)
                 # The earlier daemon may have died between starting this one and dismissing the one before.
@@ -247,7 +248,7 @@ class Managed:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self._log.warning("the servers' states are not carried over this reload", reason=reason)
 
-    def _take(self, handle: process.Handle, binary: Binary) -> None:
+    def _take(self, handle: ProcessHandle, binary: Binary) -> None:
         before, self._handle, self._running_binary = self._handle, handle, binary
         if before is not None:
             before.close()
@@ -272,14 +273,13 @@ class Managed:
             )
         except OSError as error:
             raise ApplyError(f"{binary.path} cannot be run: {error.strerror}") from None
-        child.returncode = 0  # Popen is not to wait for it: the handle does
-        handle = process.Handle(child.pid)
+        handle = ProcessHandle(child.pid, on_exit=child.wait)
         try:
             await self._until_started(handle, generation)
         except BaseException:
-            handle.signal(signal.SIGTERM)
+            process.send_signal(handle, signal.SIGTERM)
             await handle.wait(1.0)
-            handle.signal(signal.SIGKILL)
+            process.send_signal(handle, signal.SIGKILL)
             handle.close()
             raise
         self._take(handle, binary)
@@ -287,7 +287,7 @@ class Managed:
         self._log.info("HAProxy started", pid=child.pid, version=".".join(map(str, binary.version)))
         self._dismiss(others)
 
-    async def _until_started(self, handle: process.Handle, generation: str) -> None:
+    async def _until_started(self, handle: ProcessHandle, generation: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if not handle.alive:
@@ -305,7 +305,7 @@ class Managed:
         """Let what an earlier daemon left finish what it has, now that ours listens."""
         # The workers, too: a master that hangs would not tell them.
         for handle in hold(others):
-            handle.signal(signal.SIGUSR1)
+            process.send_signal(handle, signal.SIGUSR1)
             handle.close()
         if others:
             heads = process.masters(others)

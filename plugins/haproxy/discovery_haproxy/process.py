@@ -1,6 +1,5 @@
-"""Processes that may not be our children: found in /proc, signalled and awaited through pidfds, never by pid alone."""
+"""Processes that may not be our children, found in /proc."""
 
-import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.system.kernel import P_PIDFD, pidfd_open, pidfd_send_signal
+from discovery.system.process import ProcessHandle
 
 _PROC = Path("/proc")
 
@@ -75,55 +74,10 @@ def look(pid: int) -> Process | None:
     return Process(pid, int(fields[1]), int(fields[19]), owner, argv, program)
 
 
-class Handle:
-    """A handle of one process, child or not. A later process with the same pid is neither awaited nor signalled."""
-
-    def __init__(self, pid: int, started: int | None = None) -> None:
-        """Take hold. Raises ProcessLookupError if it is gone, or is not the one that `started` then."""
-        self.pid = pid
-        self._descriptor = pidfd_open(pid)
-        now = look(pid)
-        if started is not None and (now is None or now.started != started):
-            os.close(self._descriptor)
-            raise ProcessLookupError(f"process {pid} is gone")
-        self._loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
-        self._loop.add_reader(self._descriptor, self._end)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return not self._ended.is_set()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; it may be gone."""
-        if self.alive:
-            with suppress(ProcessLookupError, PermissionError):
-                pidfd_send_signal(self._descriptor, number)
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended; False if `timeout` seconds passed before."""
-        # No asyncio.timeout: in a cancelled task that of Debian 12's Python, 3.11.2, raises no TimeoutError.
-        waiting = asyncio.ensure_future(self._ended.wait())
-        try:
-            await asyncio.wait({waiting}, timeout=timeout)
-        finally:
-            waiting.cancel()
-        return not self.alive
-
-    def close(self) -> None:
-        """Close the handle and leave the process as it is. Pending waits return as if it had ended."""
-        if self._descriptor >= 0:
-            self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
-        self._ended.set()
-
-    def _end(self) -> None:
-        self._loop.remove_reader(self._descriptor)
-        with suppress(ChildProcessError):
-            os.waitid(P_PIDFD, self._descriptor, os.WEXITED)
-        self._ended.set()
+def send_signal(handle: ProcessHandle, number: signal.Signals) -> None:
+    """Send a signal; a process of another user is left alone."""
+    with suppress(PermissionError):
+        handle.send_signal(number)
 
 
 def named(name: str) -> set[int]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import describe
+from discovery.system.process import ProcessHandle
 from discovery_tcpproxy.channel import GoneError, RefusedError, WorkerError
-from discovery_tcpproxy.life import Life
 from discovery_tcpproxy.worker.build import build
 from discovery_tcpproxy.worker_process import PATIENCE, WorkerProcess
 
@@ -101,7 +101,7 @@ def _knock(door: Path, log: FilteringBoundLogger, patience: float) -> WorkerProc
         pid, uid, _ = _CREDENTIALS.unpack(credentials)
         if uid != os.geteuid():
             raise PermissionError(f"process {pid} belongs to another user, {uid}")
-        return WorkerProcess(0, Life(pid), channel, log, patience)
+        return WorkerProcess(0, ProcessHandle(pid), channel, log, patience)
     except (ConnectionRefusedError, FileNotFoundError, ProcessLookupError):
         with suppress(OSError):
             door.unlink()  # of one that is dead

@@ -1,52 +1,19 @@
-"""A worker as a process: awaited, and ended by force. By a pidfd, so that no other that has its pid later is meant."""
+"""A worker that is a child: started, and its standard error read line by line."""
 
 import asyncio
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 
-from discovery.system.kernel import pidfd_open, pidfd_send_signal
+from discovery.system.process import ProcessHandle
 
 _LONGEST_LINE = 1 << 14
+"""Bytes after which a line of standard error is cut, so that a line without an end takes no memory."""
 
 
-class Life:
-    """Of a process that is not our child, as far as it goes."""
-
-    def __init__(self, pid: int) -> None:
-        """Watch it, on the running loop. Raises ProcessLookupError if there is none."""
-        self.pid = pid
-        self.ended = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._descriptor = pidfd_open(pid)
-        self._loop.add_reader(self._descriptor, self._end)
-
-    @property
-    def status(self) -> str:
-        """How the process ended, in words."""
-        return "it has ended" if self.ended.is_set() else "it runs"
-
-    def kill(self) -> None:
-        """End it at once."""
-        if not self.ended.is_set():
-            with suppress(ProcessLookupError):
-                pidfd_send_signal(self._descriptor, signal.SIGKILL)
-
-    def forget(self) -> None:
-        """Watch it no more, and leave it as it is."""
-        if not self.ended.is_set():
-            self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
-            self.ended.set()
-
-    def _end(self) -> None:
-        self.forget()
-
-
-class Child(Life):
-    """Of a child of ours, whose standard error is read as well."""
+class Child(ProcessHandle):
+    """A child, whose standard error is read until the child has ended."""
 
     def __init__(
         self,
@@ -55,7 +22,7 @@ class Child(Life):
         environment: Mapping[str, str],
         said: Callable[[str], None],
     ) -> None:
-        """Start it with these descriptors. `said` is told each line. Raises OSError."""
+        """Start the child with these descriptors. `said` is told each line. Raises OSError."""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -65,20 +32,21 @@ class Child(Life):
             env=environment,
             start_new_session=True,
         )
-        super().__init__(self._process.pid)
+        super().__init__(self._process.pid, on_exit=self._finish)
         self._said = said
         self._line = b""
         assert self._process.stderr is not None  # noqa: S101 - for the type checker
         self._stderr = self._process.stderr
         os.set_blocking(self._stderr.fileno(), False)
-        self._loop.add_reader(self._stderr.fileno(), self._read)
+        self._events = asyncio.get_running_loop()
+        self._events.add_reader(self._stderr.fileno(), self._read)
 
     @property
-    def status(self) -> str:
-        """See `Life`."""
+    def outcome(self) -> str | None:
+        """The exit code or signal, in words; None while the child runs."""
         code = self._process.returncode
         if code is None:
-            return super().status
+            return None
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def _read(self) -> None:
@@ -97,12 +65,11 @@ class Child(Life):
 
     def _close(self) -> None:
         if not self._stderr.closed:
-            self._loop.remove_reader(self._stderr.fileno())
+            self._events.remove_reader(self._stderr.fileno())
             self._stderr.close()
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self._process.wait()
         if not self._stderr.closed:
             self._read()  # its last words
         self._close()
-        super()._end()

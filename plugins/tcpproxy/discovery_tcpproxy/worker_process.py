@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -14,9 +15,10 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.system.environment import for_children
 from discovery.system.logs import log_format
+from discovery.system.process import ProcessHandle
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.channel import Channel, RefusedError, WorkerError
-from discovery_tcpproxy.life import Child, Life
+from discovery_tcpproxy.life import Child
 from discovery_tcpproxy.listeners import Listening
 from discovery_tcpproxy.targets import Target, Targets, changed
 
@@ -33,19 +35,19 @@ class WorkerProcess:
     """A process of the data plane, as the control plane sees it."""
 
     def __init__(
-        self, number: int, life: Life, channel: socket.socket, log: FilteringBoundLogger, patience: float
+        self, number: int, process: ProcessHandle, channel: socket.socket, log: FilteringBoundLogger, patience: float
     ) -> None:
         """Of a process that listens at the other end of `channel`; `number`, from 0: which share of limits it has."""
         self.number = number
-        self.pid = life.pid
+        self.pid = process.pid
         self.started = time.monotonic()
         self.report: Mapping[str, Any] = {}
-        self.ended = life.ended
+        self.ended = process.ended
         self.stopped = False
         """Whether it was told to accept no more, for good."""
         self.mute = False
         """Whether its code is not ours: it is told to stop, and nothing else."""
-        self._life = life
+        self._process = process
         self._log = log
         self._patience = patience
         self._telling = asyncio.Lock()
@@ -64,19 +66,19 @@ class WorkerProcess:
             try:
                 with theirs:
                     descriptors = theirs.fileno(), stderr
-                    life = Child(
+                    child = Child(
                         # -P: what happens to be in the current directory is no module of ours.
                         [sys.executable, "-P", "-m", "discovery_tcpproxy.worker", *map(str, descriptors), str(run_dir)],
                         descriptors,
                         {**for_children(), "DISCOVERY_LOG_FORMAT": log_format()},
-                        lambda line: log.warning("worker", pid=life.pid, line=line),
+                        lambda line: log.warning("worker", pid=child.pid, line=line),
                     )
             finally:
                 os.close(stderr)
         except OSError:
             ours.close()
             raise
-        return cls(number, life, ours, log, patience)
+        return cls(number, child, ours, log, patience)
 
     @property
     def alive(self) -> bool:
@@ -86,7 +88,9 @@ class WorkerProcess:
     @property
     def status(self) -> str:
         """How the process ended, in words."""
-        return self._life.status
+        if isinstance(self._process, Child) and (outcome := self._process.outcome) is not None:
+            return outcome
+        return "it has ended" if self.ended.is_set() else "it runs"
 
     async def hello(self, stderr: int | None) -> dict[str, Any]:
         """Ask an adopted one about itself, first, and let it log to `stderr` should this process die; None: as before.
@@ -154,7 +158,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it at once."""
         self._killed = True
-        self._life.kill()
+        self._process.send_signal(signal.SIGKILL)
 
     async def close(self) -> None:
         """End it if it has not, and leave nothing of it."""
@@ -173,7 +177,7 @@ class WorkerProcess:
     def leave(self) -> None:
         """Close the handle and leave the process as it is."""
         self._channel.close()
-        self._life.forget()
+        self._process.close()
 
     async def _ask(self, do: str, message: Mapping[str, Any], descriptors: Iterable[int] = ()) -> dict[str, Any]:
         young = time.monotonic() - self.started < _START
