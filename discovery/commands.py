@@ -21,6 +21,7 @@ from discovery.cli.table import print_table
 from discovery.codec import parse_address
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, RecordError
+from discovery.model import join_host_port
 
 if TYPE_CHECKING:
     from discovery.daemon.config import Settings
@@ -102,7 +103,7 @@ def configured_admin(config: Path | None = None) -> str:
     if settings.admin is None:
         raise ConfigError(f"the admin endpoint is off in {file_in_use(config)}; name one with --admin HOST:PORT")
     host, port = settings.admin
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(host, port)
 
 
 def linked_registry(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -114,7 +115,7 @@ def linked_registry(environment: Mapping[str, str] = os.environ) -> str | None:
     for name, value, other in ((LINK_ADDRESS, host, LINK_PORT), (LINK_PORT, port, LINK_ADDRESS)):
         if not value:
             raise ConfigError(f"{other} is set and {name} is not: {way_out}")
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = join_host_port(host, port)
     try:
         parse_address(address)
     except RecordError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from discovery.model import Addresses, Backend, Rejected, Snapshot
+from discovery.model import Addresses, Backend, Rejected, Snapshot, join_host_port
 
 
 def record(backend: Backend) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def rejected_document(rejected: Rejected) -> dict[str, Any]:
 def names_document(addresses: Addresses, unresolved: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     """Host names as JSON: the addresses by `host:port`, and the backends with a problem."""
     return {
-        "addresses": {f"{host}:{port}": list(found) for (host, port), found in sorted(addresses.items())},
+        "addresses": {join_host_port(*endpoint): list(found) for endpoint, found in sorted(addresses.items())},
         "unresolved": [
             {"service": service, "id": id_, "problem": problem} for (service, id_), problem in unresolved.items()
         ],

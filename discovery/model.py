@@ -26,6 +26,14 @@ Addresses = Mapping[Endpoint, tuple[str, ...]]
 """The IP addresses of each endpoint for which any is known, in the order in which to try them."""
 
 
+def join_host_port(host: str, port: int | str) -> str:
+    """Return `HOST:PORT`, with an IPv6 address in brackets.
+
+    `host` is an IP address without brackets, or a host name; neither `host` nor `port` is validated.
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class State(StrEnum):
     """Whether a backend may be given new work."""
 
@@ -58,7 +66,7 @@ class Backend:
     @property
     def address(self) -> str:
         """`host:port`, an IPv6 host in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
     @property
     def is_named(self) -> bool:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
+from discovery.model import join_host_port
+
 Identity = tuple[int, int]
 
 
@@ -61,7 +63,7 @@ def address_of(listening: socket.socket) -> str:
         name = listening.getsockname()
     if isinstance(name, tuple):
         host, port = name[:2]
-        return f"[{host}]:{port}" if listening.family == socket.AF_INET6 else f"{host}:{port}"
+        return join_host_port(host, port)
     text = os.fsdecode(name) if isinstance(name, str | bytes) else ""
     return f"unix:{text.replace(chr(0), '@')}"
 

@@ -15,6 +15,7 @@ import structlog
 from discovery.consuming.runner import Runner
 from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError, describe
+from discovery.model import join_host_port
 
 if TYPE_CHECKING:
     from discovery.daemon.admin import Admin
@@ -53,7 +54,7 @@ class AdminPort:
             await self.close()
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise ConfigError(
-                f"the admin endpoint cannot listen on {host}:{port}: {reason}; choose another with --admin, or off"
+                f"the admin endpoint cannot listen on {join_host_port(host, port)}: {reason}; choose another with --admin, or off"
             ) from None
         for listening in self._listening:
             listening.setblocking(False)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import warm
 
+from discovery.model import join_host_port
 from discovery.testing import eventually_sync, free_port, within
 
 DISCOVERY = (sys.executable, "-m", "discovery")
@@ -36,7 +37,7 @@ class Directory:
         path = self.root / service / id_
         path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f".{id_}.new")
-        temporary.write_text(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        temporary.write_text(join_host_port(host, port))
         temporary.replace(path)
 
     def remove(self, service: str, id_: str = "b1") -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.model import Backend, Changes, Rejected, Snapshot, State, diff
+from discovery.model import Backend, Changes, Rejected, Snapshot, State, diff, join_host_port
 from discovery.testing import backend, snapshot
 
 
@@ -120,3 +120,11 @@ def test_an_ipv6_address_is_bracketed() -> None:
 def test_of_backends_with_one_id_the_last_counts() -> None:
     first, last = backend(id="1", weight=3), backend(id="1", weight=4)
     assert list(Snapshot.of(1, [first, backend(id="2"), last]).backends()) == [last, backend(id="2")]
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "written"),
+    [("10.0.0.1", 80, "10.0.0.1:80"), ("web.example", "81", "web.example:81"), ("2001:db8::1", 80, "[2001:db8::1]:80")],
+)
+def test_an_ipv6_address_before_a_port_is_in_brackets(host: str, port: int | str, written: str) -> None:
+    assert join_host_port(host, port) == written

@@ -5,6 +5,7 @@ import socket
 from typing import Final
 
 from discovery.addresses import family_of
+from discovery.model import join_host_port
 from discovery.registry.etcd.failures import MemberUnavailableError
 from discovery.system.lookups import Found, Lookups
 
@@ -46,7 +47,7 @@ class Targets:
 def _target(found: Found, port: str) -> str:
     families = {family for family, _ in found}
     if families == {socket.AF_INET}:
-        return "ipv4:" + ",".join(f"{address}:{port}" for _, address in found)
+        return "ipv4:" + ",".join(join_host_port(address, port) for _, address in found)
     # One target has one family. An IPv4 address has a form as IPv6 address, by which the kernel connects as usual.
     mapped = (address if ":" in address else f"::ffff:{address}" for _, address in found)
-    return "ipv6:" + ",".join(f"[{address}]:{port}" for address in mapped)
+    return "ipv6:" + ",".join(join_host_port(address, port) for address in mapped)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from discovery.codec import validate
 from discovery.errors import RecordError
-from discovery.model import Backend, Service, Snapshot, State
+from discovery.model import Backend, Service, Snapshot, State, join_host_port
 from discovery.system.networks import UNIX
 from discovery_haproxy.config import SERVICE_NAME, BindConfig, HAProxyConfig, ServiceConfig, Timeouts, claims_of
 from discovery_haproxy.quoting import Raw, argument
@@ -62,7 +62,7 @@ class BackendView:
     @property
     def address(self) -> str:
         """`host:port`, an IPv6 host in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from discovery.commands import (
     serve,
 )
 from discovery.errors import ConfigError, RecordError
-from discovery.model import Backend
+from discovery.model import Backend, join_host_port
 from discovery_tcpproxy.carrying import Carrying, takes_carrying
 from discovery_tcpproxy.config import bind_address
 from discovery_tcpproxy.live import HEADER, ask, rows
@@ -172,7 +172,7 @@ def _bind(address: str, port: int) -> str:
         raise ConfigError(
             f"--listen {address!r} is not an address such as 0.0.0.0, 127.0.0.1 or ::1 (the port is {port} already)"
         ) from None
-    return f"[{parsed}]:{port}" if parsed.version == 6 else f"{parsed}:{port}"
+    return join_host_port(str(parsed), port)
 
 
 def _no_circle(targets: Iterable[str], binds: Iterable[str]) -> None:

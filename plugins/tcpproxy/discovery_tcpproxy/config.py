@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from discovery.codec import parse_address
 from discovery.errors import RecordError
+from discovery.model import join_host_port
 from discovery.plugin import PluginConfig
 from discovery.system.listening import meet
 from discovery.system.networks import Networks, Senders
@@ -49,7 +50,7 @@ def bind_address(value: object) -> str:
         raise ValueError(f"{value!r}: an IPv6 address goes in brackets: [{host}]:{port}")
     if address.version == 4 and bracketed:
         raise ValueError(f"{value!r}: an IPv4 address goes without brackets: {address}:{port}")
-    return f"[{address}]:{int(port)}" if address.version == 6 else f"{address}:{int(port)}"
+    return join_host_port(str(address), int(port))
 
 
 def _socket_path(path: str) -> str:
@@ -91,7 +92,7 @@ def _target(value: object) -> str:
         host, port = parse_address(value if isinstance(value, str) else repr(value))
     except RecordError as error:
         raise ValueError(str(error)) from None
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(host, port)
 
 
 def _each_once(targets: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from discovery.errors import DiscoveryError
+from discovery.model import join_host_port
 from discovery.system.terminal import printable
 
 HEADER = ("CONSUMER", "LISTENER", "CLIENT", "BACKEND", "ADDRESS", "AGE", "IN", "OUT", "STATE")
@@ -26,7 +27,7 @@ class Live:
 
 def ask(host: str, port: int, consumer: str | None) -> Live:
     """The connections of one consumer, or of all. Raises DiscoveryError if the daemon cannot tell."""
-    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    at = join_host_port(host, port)
     try:
         told = _get(host, port, at, "/api/consumers")["consumers"]
         names = [str(each["name"]) for each in told if each["plugin"] == _PLUGIN]
@@ -71,7 +72,7 @@ def _address(told: Any) -> str:
     if not isinstance(told, list) or len(told) < 2:
         return "-"
     host, port = str(told[0]), told[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(host, port)
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from discovery.codec import parse_address
-from discovery.model import Addresses, Backend, Endpoint, Snapshot, State
+from discovery.model import Addresses, Backend, Endpoint, Snapshot, State, join_host_port
 from discovery_tcpproxy.config import ListenConfig, TcpProxyConfig, service_of
 
 
@@ -123,9 +123,8 @@ def preview(config: TcpProxyConfig, snapshot: Snapshot, addresses: Addresses) ->
     for name, listener in config.listen.items():
         lines.append(f"+ {name}: {', '.join(listener.bind)}")
         for each in found[service_of(name, listener)]:
-            host = f"[{each.host}]" if ":" in each.host else each.host
             leads_to = f" ({', '.join(each.addresses)})" if each.addresses else ""
-            lines.append(f"+   {each.id} {host}:{each.port}{leads_to}" + (" (draining)" if each.draining else ""))
+            lines.append(f"+   {each.id} {join_host_port(each.host, each.port)}{leads_to}" + (" (draining)" if each.draining else ""))
     return "".join(f"{line}\n" for line in (*lines, *(f"# {problem}" for problem in problems)))
 
 

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, web
 from ambassadors import TIMEOUT, Directory, StartCommand, connect
 
+from discovery.model import join_host_port
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
@@ -328,7 +329,7 @@ def nginx(spawn: Spawn, short_path: Path) -> Callable[..., int]:
 
     def start(host: str = "127.0.0.1") -> int:
         port = free_port()
-        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        at = join_host_port(host, port)
         config = short_path / "nginx.conf"
         config.write_text(
             f"daemon off; worker_processes 1; pid {short_path}/nginx.pid; error_log stderr;\n"
