@@ -54,7 +54,8 @@ class AdminPort:
             await self.close()
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise ConfigError(
-                f"the admin endpoint cannot listen on {join_host_port(host, port)}: {reason}; choose another with --admin, or off"
+                f"the admin endpoint cannot listen on {join_host_port(host, port)}: {reason};"
+                " choose another with --admin, or off"
             ) from None
         for listening in self._listening:
             listening.setblocking(False)

@@ -124,7 +124,8 @@ def preview(config: TcpProxyConfig, snapshot: Snapshot, addresses: Addresses) ->
         lines.append(f"+ {name}: {', '.join(listener.bind)}")
         for each in found[service_of(name, listener)]:
             leads_to = f" ({', '.join(each.addresses)})" if each.addresses else ""
-            lines.append(f"+   {each.id} {join_host_port(each.host, each.port)}{leads_to}" + (" (draining)" if each.draining else ""))
+            at = join_host_port(each.host, each.port)
+            lines.append(f"+   {each.id} {at}{leads_to}" + (" (draining)" if each.draining else ""))
     return "".join(f"{line}\n" for line in (*lines, *(f"# {problem}" for problem in problems)))
 
 
