@@ -206,6 +206,9 @@ def test_a_password_is_rotated(
     command = [str(require_program("etcdctl")), f"--endpoints={guarded.endpoint}", *ROOT]
     command += ["user", "passwd", "service", "--interactive=false"]
     subprocess.run(command, input="second", text=True, check=True, capture_output=True)
+    # etcd 3.5.0 to 3.5.2 may lose what was not committed to its database when they are killed (etcd-io/etcd#13766):
+    # seen beside other tests, the old password went on to be right. To defragment is to commit.
+    guarded.ctl(*ROOT, "defrag")
     # No token outlives its server, so that a login is due.
     guarded.kill()
     guarded.start()

@@ -97,7 +97,7 @@ class DockerEngine:
             *("--pidfile", self.directory / "pid", "--config-file", self.directory / "daemon.json"),
             *("--cgroup-parent", f"/{self.name}", "--shutdown-timeout", "2", *options),
         )
-        eventually_sync(self._answers, f"dockerd to answer, see {self.log_path}", timeout=60)
+        eventually_sync(self._answers, f"dockerd to answer, see {self.log_path}", timeout=180)
 
     def kill(self) -> None:
         """End dockerd by SIGKILL; containerd and the containers live on."""
