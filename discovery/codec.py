@@ -133,15 +133,21 @@ def key_of(backend: Backend) -> str:
     return f"{backend.service}/{backend.id}"
 
 
+def validate_service(service: str) -> str:
+    """Return the name of a service. Raises RecordError if a record cannot have it."""
+    if not _SERVICE.fullmatch(service):
+        raise RecordError(
+            f"the service name {service[:200]!r} is not 1-128 letters, digits, '_', '.' and '-', the first no sign"
+        )
+    return service
+
+
 def split_key(key: str) -> tuple[str, str]:
     """`<service>/<id>` taken apart. Raises RecordError if it is not such a key."""
     service, slash, id_ = key.partition("/")
     if not slash or "/" in id_:
         raise RecordError(f"the key {key[:200]!r} is not <service>/<id>")
-    if not _SERVICE.fullmatch(service):
-        raise RecordError(
-            f"the service name {service[:200]!r} is not 1-128 letters, digits, '_', '.' and '-', the first no sign"
-        )
+    validate_service(service)
     if not _ID.fullmatch(id_):
         raise RecordError(f"the id {id_[:200]!r} is not 1-255 letters, digits and _.:@[]-")
     return service, id_

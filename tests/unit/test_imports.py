@@ -16,7 +16,7 @@ CORE = ROOT / "discovery"
 FLOORS = (
     {"model", "errors", "addresses", "descriptions"},
     {"system", "codec", "documents"},
-    {"checks", "registry"},
+    {"checks", "registry", "fields"},
     {"plugin"},
     {"hookspecs", "probes"},
     {"__init__", "hosting", "testing"},

@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from discovery.codec import parse_address
 from discovery.errors import RecordError
+from discovery.fields import Networks, Senders
 from discovery.model import join_host_port
 from discovery.plugin import PluginConfig
 from discovery.system.listening import meet
-from discovery.system.networks import Networks, Senders
 from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 
 UNIX = "unix:"
