@@ -27,8 +27,8 @@ import grpc.aio
 import structlog
 
 from discovery import Backend, Consumer, PluginConfig, Update
-from discovery.consuming.resolving import Resolving
-from discovery.consuming.runner import Instance, Runner
+from discovery.consuming.resolving import SnapshotResolver
+from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.consuming.watcher import observe
 from discovery.registry import RegistryURL, open_registry
 from discovery.registry.etcd.messages import WATCH, WatchCreateRequest, WatchRequest, range_end
@@ -76,11 +76,11 @@ def core(url: str, pipe: Pipe) -> None:
 
     async def main() -> None:
         with tempfile.TemporaryDirectory() as run_dir:
-            runner = Runner(
-                Instance("nothing", "nothing", Nothing, PluginConfig()), Path(run_dir), structlog.get_logger()
+            runner = ConsumerRunner(
+                ConsumerInstance("nothing", "nothing", Nothing, PluginConfig()), Path(run_dir), structlog.get_logger()
             )
             runner.start()
-            resolving = Resolving(
+            resolving = SnapshotResolver(
                 structlog.get_logger(), lambda resolved: runner.offer(resolved.snapshot, resolved.addresses)
             )
             async with aclosing(observe(open_registry(url))) as observations:

@@ -46,11 +46,11 @@ class CommandGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command, or None. One from elsewhere is not imported: what stands here for it tells whose it is."""
         if cmd_name in OWN and cmd_name not in self.commands:
-            self.commands[cmd_name] = _own(cmd_name)
+            self.commands[cmd_name] = _own_command(cmd_name)
         if cmd_name in self.commands:
             return self.commands[cmd_name]
         points = installed().get(cmd_name)
-        return _Elsewhere(name=cmd_name, help=_sentence(cmd_name, points)) if points else None
+        return _ExternalCommand(name=cmd_name, help=_sentence(cmd_name, points)) if points else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the table of commands, each with its whole sentence."""
@@ -64,7 +64,7 @@ class CommandGroup(TyperGroup):
             for each in OWN:  # what is meant may be one of these
                 self.get_command(ctx, each)
         name, command, rest = super().resolve_command(ctx, args)
-        if isinstance(command, _Elsewhere):
+        if isinstance(command, _ExternalCommand):
             try:
                 command = load(str(name))
             except (ConfigError, PluginError):
@@ -86,7 +86,7 @@ class CommandGroup(TyperGroup):
         for param in self.params:
             if param.name in EVERYWHERE and taken.isdisjoint(param.opts):
                 option = copy.copy(param)
-                option.envvar, option.expose_value, option.callback = None, False, _speak
+                option.envvar, option.expose_value, option.callback = None, False, _set_log_options
                 command.params.append(option)
 
 
@@ -102,7 +102,7 @@ def help_of(context: Any, names: Iterable[str]) -> str:
     return str(context.get_help())
 
 
-def _own(name: str) -> Any:
+def _own_command(name: str) -> Any:
     module = import_module(f"discovery.cli.{name}")
     root = typer.Typer(rich_markup_mode=None)
     if hasattr(module, "app"):
@@ -112,11 +112,11 @@ def _own(name: str) -> Any:
     return typer.main.get_group(root).commands[name]
 
 
-class _Elsewhere(TyperCommand):
+class _ExternalCommand(TyperCommand):
     pass
 
 
-def _speak(_: Any, option: Any, value: Any) -> None:
+def _set_log_options(_: Any, option: Any, value: Any) -> None:
     """Through the environment, as the group's own options: children are to log alike."""
     if value:
         os.environ[f"DISCOVERY_{option.name.upper()}"] = "1" if value is True else str(value)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from discovery.checks import Check
     from discovery.cli.registration import Wanted
     from discovery.daemon.config import Settings
-    from discovery.providing.registrar import Status
+    from discovery.providing.registrar import RegistrarStatus
 
 _COMMAND = "discovery.command"
 
@@ -211,7 +211,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
     key = wanted.key
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def changed(status: "Status") -> None:
+    def changed(status: "RegistrarStatus") -> None:
         if first.done():
             return
         if key in status.registered:

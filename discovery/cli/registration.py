@@ -17,7 +17,7 @@ from discovery.model import Backend
 from discovery.system.rundir import base_run_dir, keep, lock, run_dir_path
 
 if TYPE_CHECKING:
-    from discovery.providing.registrar import Status
+    from discovery.providing.registrar import RegistrarStatus
     from discovery.registry import Registry, RegistryURL
 
 
@@ -47,7 +47,7 @@ class Registration:
         wanted: Wanted,
         registry: "Registry",
         log: FilteringBoundLogger,
-        changed: Callable[["Status"], None] = lambda status: None,
+        changed: Callable[["RegistrarStatus"], None] = lambda status: None,
     ) -> None:
         """`changed` is told how the registry stands; `passing` is set once the checks have passed."""
         from discovery.plugin import Candidate

@@ -11,7 +11,7 @@ from discovery.cli.console import note, result
 from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of, start_logging
 
 if TYPE_CHECKING:
-    from discovery.daemon.stopping import Daemon, Orphan
+    from discovery.daemon.stopping import Orphan, RunningDaemon
 
 _PATIENCE = 2.0
 
@@ -58,12 +58,12 @@ def stop(
 async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     import structlog
 
-    from discovery.daemon.stopping import daemons, end_orphans
+    from discovery.daemon.stopping import end_orphans, find_daemons
     from discovery.errors import DiscoveryError
 
     ended: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    running = daemons(run_dir)
+    running = find_daemons(run_dir)
     outcomes = await asyncio.gather(*(_end(each, timeout) for each in running), return_exceptions=True)
     busy: set[str] = set()
     for daemon, outcome in zip(running, outcomes, strict=True):
@@ -81,10 +81,10 @@ async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], li
     return ended, failed
 
 
-async def _end(daemon: "Daemon", timeout: float) -> None:
-    from discovery.daemon.stopping import end
+async def _end(daemon: "RunningDaemon", timeout: float) -> None:
+    from discovery.daemon.stopping import stop_daemon
 
-    ending = asyncio.ensure_future(end(daemon, timeout))
+    ending = asyncio.ensure_future(stop_daemon(daemon, timeout))
     await asyncio.wait({ending}, timeout=_PATIENCE)
     if not ending.done():
         note(f"process {daemon.pid} is stopping; its connections may finish")

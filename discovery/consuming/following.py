@@ -9,7 +9,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.codec import key_of
-from discovery.consuming.holding import Held, Holding, Memory
+from discovery.consuming.holding import Held, Memory, RemovalHolds
 from discovery.consuming.lastgood import LastGood, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.model import Rejected, Snapshot
@@ -20,7 +20,7 @@ REMEMBER_AFTER = 3.0
 CANCEL_DEADLINE = 5.0
 
 
-class Following:
+class RegistryFeed:
     """The latest snapshot, whichever registry it came from.
 
     `publish` is called with each new one, `ended` should following end, which `raise_if_failed` then tells why.
@@ -39,7 +39,7 @@ class Following:
         self._registry: Registry | None = None
         self._state_dir: Path | None = None
         self._builder = SnapshotBuilder()
-        self._holding = Holding()
+        self._holding = RemovalHolds()
         self._last_good: LastGood | None = None
         self._remembered: Remembered | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -64,7 +64,7 @@ class Following:
     def release(self, service: str | None) -> tuple[str, ...]:
         """Give up the held records of a service, or (None) of every service. Returns their keys, ordered."""
         released = self._holding.release(service)
-        self._give_up(released)
+        self._stop_holding(released)
         return tuple(sorted(released))
 
     async def follow(self, registry: Registry, url: RegistryURL, state_dir: Path) -> None:
@@ -78,7 +78,7 @@ class Following:
     async def stop(self) -> None:
         """Follow none, and have no snapshot. Idempotent."""
         await self._cancel()
-        self._holding = Holding()
+        self._holding = RemovalHolds()
         self.snapshot, self.snapshot_time, self.from_disk, self.stale = None, None, False, None
 
     async def _cancel(self) -> None:
@@ -97,19 +97,19 @@ class Following:
     async def _follow(self, registry: Registry, last_good: LastGood) -> None:
         self._last_good, self._remembered = last_good, await asyncio.to_thread(last_good.load)
         self._builder = SnapshotBuilder()
-        self._holding = Holding(self._remembered.memory if self._remembered else None)
+        self._holding = RemovalHolds(self._remembered.memory if self._remembered else None)
         self._holds = 0
         writing = asyncio.create_task(last_good.run())
-        remembering = asyncio.create_task(self._remember())
+        remembering = asyncio.create_task(self._serve_remembered_when_late())
         try:
             async with aclosing(registry.watch()) as events:
                 async for event in events:
-                    observation = self._believe(event)
+                    observation = self._apply_event(event)
                     self._observe(observation)
                     last_good.observe(observation)
                     self._report_held()
                     if observation.stale is not None and self.snapshot is None:
-                        self._fall_back()
+                        self._serve_remembered()
         except Exception as error:
             self._log.error("the registry can no longer be followed", exc_info=error)
             raise
@@ -120,7 +120,7 @@ class Following:
             await asyncio.gather(remembering, writing, return_exceptions=True)
             self._ended()
 
-    def _believe(self, event: RegistryEvent) -> Observation:
+    def _apply_event(self, event: RegistryEvent) -> Observation:
         """Take in what the event says, but for the removals that are held."""
         before = self._builder.snapshot
         known: Iterable[str] = ()
@@ -136,12 +136,12 @@ class Following:
             kept = [backend for backend in before.backends() if key_of(backend) in keep]
         return self._builder.apply(decision.event, kept)
 
-    def _give_up(self, keys: Collection[str]) -> None:
+    def _stop_holding(self, keys: Collection[str]) -> None:
         """Serve these held records no longer."""
         if keys:
             snapshot = self._builder.drop(keys).snapshot
             if snapshot is not None:
-                self._take(snapshot)
+                self._serve(snapshot)
                 if self._last_good is not None and (self.stale is not None or self.from_disk):
                     self._last_good.serve(snapshot)
                 elif self._last_good is not None:
@@ -150,7 +150,7 @@ class Following:
 
     def _expire(self) -> None:
         self._expiry = None
-        self._give_up(self._holding.expire(time.monotonic()))
+        self._stop_holding(self._holding.expire(time.monotonic()))
 
     def _expire_at(self, instant: float | None) -> None:
         if self._expiry is not None:
@@ -205,9 +205,9 @@ class Following:
         if observation.snapshot is not None:
             self.from_disk = False
             self.snapshot_time = time.monotonic()
-            self._take(observation.snapshot)
+            self._serve(observation.snapshot)
 
-    def _take(self, snapshot: Snapshot) -> None:
+    def _serve(self, snapshot: Snapshot) -> None:
         if snapshot is self.snapshot:
             return
         before, self.snapshot = self.snapshot, snapshot
@@ -234,13 +234,13 @@ class Following:
             )
             self._untold = 0
 
-    async def _remember(self) -> None:
+    async def _serve_remembered_when_late(self) -> None:
         """A registry that neither answers nor fails must not keep us from serving."""
         await asyncio.sleep(REMEMBER_AFTER)
         if self.snapshot is None:
-            self._fall_back()
+            self._serve_remembered()
 
-    def _fall_back(self) -> None:
+    def _serve_remembered(self) -> None:
         remembered = self._remembered
         if remembered is None:
             return
@@ -252,6 +252,6 @@ class Following:
         self.from_disk = True
         self.snapshot_time = time.monotonic() - remembered.age
         self._builder.restore(remembered.snapshot)
-        self._take(remembered.snapshot)
+        self._serve(remembered.snapshot)
         if self._last_good is not None:
             self._last_good.serve(remembered.snapshot)  # with the doubt, which the next run has to know

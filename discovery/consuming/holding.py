@@ -76,7 +76,7 @@ class Decision:
     keep: frozenset[str] = frozenset()
 
 
-class Holding:
+class RemovalHolds:
     """Decides which removals are held, from the events of one watch in their order. Instants are those of one clock.
 
     A registry that says nothing of leases is believed in everything.

@@ -37,7 +37,7 @@ class Resolved:
     addresses: Addresses
 
 
-class Resolving:
+class SnapshotResolver:
     """Passes snapshots on to `publish`, and again whenever an address of theirs has changed. On one event loop."""
 
     def __init__(self, log: FilteringBoundLogger, publish: Callable[[Resolved], None], every: float = EVERY) -> None:

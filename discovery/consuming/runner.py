@@ -48,7 +48,7 @@ class ConsumerStatus(PluginStatus):
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class ConsumerInstance:
     """A consumer as configured: its name, its plugin, and how to make it.
 
     `quiet_period` is how many seconds to wait after a change, so that those that follow closely are applied with it.
@@ -69,14 +69,14 @@ class _Desired:
     addresses: Addresses | None
 
 
-class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
+class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
     """One consumer, isolated. An apply in progress is given a moment when it is to stop, then cancelled."""
 
     KIND = "consumer"
 
     def __init__(
         self,
-        instance: Instance,
+        instance: ConsumerInstance,
         run_dir: Path,
         log: FilteringBoundLogger,
         changed: Callable[[], None] = lambda: None,
@@ -89,13 +89,13 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         self._apply_requested = False
         self._inheritance = inheritance or Inheritance()
         self._offers: Mapping[Identity, socket.socket] = {}
-        self._made: AnyConsumer | None = None  # from before its setup until after its teardown
+        self._created: AnyConsumer | None = None  # from before its setup until after its teardown
         self._live: AnyConsumer | None = None  # from after its setup until before its teardown
         self._turn = asyncio.Lock()
-        self._figuring: Future[tuple[Sample, ...]] | None = None
+        self._pending_metrics: Future[tuple[Sample, ...]] | None = None
         self._refused: dict[str, str] = {}
         self._handing_over = False
-        self._handed: tuple[socket.socket, ...] = ()
+        self._handed_over_sockets: tuple[socket.socket, ...] = ()
 
     @property
     def status(self) -> ConsumerStatus:
@@ -125,7 +125,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         """Seconds that the consumer may take to stop: by its own `stop_seconds`, at least 10."""
         seconds = STOP_SECONDS
         with suppress(Exception):  # a plugin may raise anything
-            seconds = float(self._made.stop_seconds) if self._made is not None else seconds
+            seconds = float(self._created.stop_seconds) if self._created is not None else seconds
         return max(STOP_SECONDS, seconds)
 
     @property
@@ -141,21 +141,23 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
     async def handed_over(self, timeout: float) -> tuple[socket.socket, ...]:
         """The sockets, once a successor may begin or `timeout` seconds have passed. The consumer may stop later."""
         deadline = time.monotonic() + timeout
-        while self._thread.is_alive() and not self._handed and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self._thread.is_alive() and not self._handed_over_sockets and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
-        return self._handed
+        return self._handed_over_sockets
 
     async def samples(self, timeout: float) -> tuple[Sample, ...]:
         """The consumer's own figures; none while it is not set up, if it fails, or after `timeout` seconds.
 
         What is wrong with them is logged once.
         """
-        if self._figuring is None or self._figuring.done():
-            self._figuring = Future()
+        if self._pending_metrics is None or self._pending_metrics.done():
+            self._pending_metrics = Future()
             # A thread of its own: it is a plugin's, which may hang, and nobody waits for that at our end.
-            figure = threading.Thread(target=self._figure, args=(self._figuring,), name="metrics", daemon=True)
+            figure = threading.Thread(
+                target=self._read_metrics, args=(self._pending_metrics,), name="metrics", daemon=True
+            )
             figure.start()
-        done, _ = await asyncio.wait({asyncio.wrap_future(self._figuring)}, timeout=timeout)
+        done, _ = await asyncio.wait({asyncio.wrap_future(self._pending_metrics)}, timeout=timeout)
         return done.pop().result() if done else ()
 
     async def inspect(self, timeout: float) -> Mapping[str, Any]:
@@ -170,7 +172,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
         async with asyncio.timeout(timeout):
             return await asyncio.wrap_future(asking)
 
-    def _figure(self, answer: "Future[tuple[Sample, ...]]") -> None:
+    def _read_metrics(self, answer: "Future[tuple[Sample, ...]]") -> None:
         samples: tuple[Sample, ...] = ()
         problems: dict[str, str] = {}
         consumer = self._live
@@ -190,19 +192,19 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
                 raise DiscoveryError("it is not set up")
             return dict(await self._live.inspect())
 
-    def _make(self, instance: Instance) -> AnyConsumer:
+    def _make(self, instance: ConsumerInstance) -> AnyConsumer:
         self._offers = self._inheritance.offer()
         inherited = tuple(self._offers.values())
         try:
-            self._made = instance.consumer(
+            self._created = instance.consumer(
                 instance.config, Context(instance.name, self._run_dir, self._log, self.request_apply, inherited)
             )
         except BaseException:
             self._inheritance.settle(self._offers, kept=False)
             raise
-        return self._made
+        return self._created
 
-    async def _let_go(self, consumer: AnyConsumer) -> None:
+    async def _collect_handed_over(self, consumer: AnyConsumer) -> None:
         giving = asyncio.ensure_future(consumer.hand_over())
         await asyncio.wait({giving}, timeout=HAND_OVER_SECONDS)
         try:
@@ -215,23 +217,23 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
             return
         if sockets:
             self.unlock()
-            self._handed = sockets
+            self._handed_over_sockets = sockets
 
     def _begin(self) -> None:
         self._inheritance.settle(self._offers, kept=True)
         self._applied = None
         self._latest.reopen()
-        self._live = self._made
+        self._live = self._created
         super()._begin()
 
     async def _release(self, plugin: AnyConsumer) -> None:
         async with self._turn:
             live, self._live = self._live, None
         if live is not None and self._handing_over:
-            await self._let_go(live)
+            await self._collect_handed_over(live)
         self._inheritance.settle(self._offers, kept=False)
         await super()._release(plugin)
-        self._made = None
+        self._created = None
 
     def _run_dir_changed(self, reason: str | None) -> None:
         super()._run_dir_changed(reason)
@@ -241,7 +243,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
     def _grace(self) -> float:
         return FINISH_GRACE if self._phase[0] is Phase.APPLYING else 0.0
 
-    async def _follow(self, consumer: AnyConsumer, instance: Instance) -> Instance | None:
+    async def _follow(self, consumer: AnyConsumer, instance: ConsumerInstance) -> ConsumerInstance | None:
         waits = delays()
         not_before = 0.0  # absolute: a new snapshot does not shorten the wait after a failure
         next_health = 0.0
@@ -293,7 +295,7 @@ class Runner(Isolated[Instance, AnyConsumer, ConsumerStatus]):
             async with self._turn:
                 await consumer.apply(Update(snapshot, previous, changes, desired.addresses))
         except BaseException as error:
-            if self._ends_us(error):
+            if self._is_own_cancellation(error):
                 raise
             self._fail("apply failed", error)
             return False

@@ -13,18 +13,18 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
-from discovery.consuming.runner import ConsumerStatus, Runner
+from discovery.consuming.runner import ConsumerRunner, ConsumerStatus
 from discovery.daemon.metrics import metrics
 from discovery.daemon.status import DaemonStatus
 from discovery.documents import names_document, record, snapshot_document
 from discovery.errors import describe
 from discovery.hosting.isolation import PluginStatus
 from discovery.plugin import Sample
-from discovery.providing.provider import ProvidingStatus
+from discovery.providing.provider import RunningProviderStatus
 from discovery.system.httpserver import HttpServer
 
 Status = Callable[[], DaemonStatus]
-Consumers = Callable[[], Mapping[str, Runner]]
+Consumers = Callable[[], Mapping[str, ConsumerRunner]]
 
 MOST_HELD = 100
 """Held records that are shown one by one."""
@@ -104,7 +104,7 @@ class Admin:
         figures = await asyncio.gather(*(runner.samples(ANSWER_SECONDS) for runner in runners.values()))
         async with self._turn():
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(_Once(self._status(), dict(zip(runners, figures, strict=True))))
+            registry.register(_ScrapedMetrics(self._status(), dict(zip(runners, figures, strict=True))))
             body = exposition.generate_latest(registry)
         return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE_LATEST})
 
@@ -148,7 +148,7 @@ class Admin:
             await asyncio.sleep(0)
 
 
-class _Once(Collector):
+class _ScrapedMetrics(Collector):
     def __init__(self, status: DaemonStatus, figures: Mapping[str, Iterable[Sample]]) -> None:
         self._status = status
         self._figures = figures
@@ -207,7 +207,7 @@ def _consumer(each: ConsumerStatus) -> dict[str, Any]:
     }
 
 
-def _provider(each: ProvidingStatus) -> dict[str, Any]:
+def _provider(each: RunningProviderStatus) -> dict[str, Any]:
     return {
         **_plugin(each.runner),
         "owner": each.owner,
@@ -224,7 +224,7 @@ def _provider(each: ProvidingStatus) -> dict[str, Any]:
     }
 
 
-def _candidate(key: str, provider: ProvidingStatus) -> dict[str, Any]:
+def _candidate(key: str, provider: RunningProviderStatus) -> dict[str, Any]:
     candidate = provider.runner.candidates[key]
     return {
         **record(candidate.backend),

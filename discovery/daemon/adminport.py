@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from discovery.consuming.runner import Runner
+from discovery.consuming.runner import ConsumerRunner
 from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError, describe
 from discovery.model import join_host_port
@@ -32,7 +32,7 @@ class AdminPort:
     def __init__(
         self,
         status: Callable[[], DaemonStatus],
-        consumers: Callable[[], Mapping[str, Runner]],
+        consumers: Callable[[], Mapping[str, ConsumerRunner]],
         hosts: Callable[[], Collection[str]],
     ) -> None:
         """Prepare. The arguments are those of `Admin`."""

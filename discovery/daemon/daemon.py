@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.following import Following
+from discovery.consuming.following import RegistryFeed
 from discovery.consuming.inheritance import Inheritance
 from discovery.consuming.lastgood import state_dir, state_file
-from discovery.consuming.resolving import Resolving
+from discovery.consuming.resolving import SnapshotResolver
 from discovery.daemon.adminport import AdminPort
 from discovery.daemon.alarms import Alarms
 from discovery.daemon.config import Settings
-from discovery.daemon.fleet import Running
-from discovery.daemon.handover import Counter, RefusedError, Successor, take_over
+from discovery.daemon.fleet import Fleet
+from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor, take_over
 from discovery.daemon.instances import Instances
 from discovery.daemon.status import DaemonStatus
 from discovery.daemon.stopping import warn_of_orphans
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CLOSE_DEADLINE = 2.0
 RELOAD_DELAY = 0.1
-LET_GO_DEADLINE = 60.0
+HAND_OVER_SECONDS = 60.0
 """Seconds to let go of everything for a successor, beyond what consumers take to stop; it gives up after that."""
 
 
@@ -63,18 +63,18 @@ class Daemon:
         self._log = log
         self._settings, self._first = loaded
         self._run_dir = base_run_dir(self._settings.run_dir)
-        self._running = Running(self._run_dir, log, self._wake)
-        self._resolving = Resolving(log, self._running.offer)
-        self._following = Following(log, self._resolving.take, self._wake)
+        self._fleet = Fleet(self._run_dir, log, self._on_status_change)
+        self._resolver = SnapshotResolver(log, self._fleet.offer)
+        self._feed = RegistryFeed(log, self._resolver.take, self._on_status_change)
         self._alarms = Alarms(log)
         self._replace = replace
-        self._counter = Counter(
+        self._handover_server = HandoverServer(
             self._run_dir / f"{name}.sock",
             log,
             self._accept,
-            self._let_go,
-            lambda received: self._leave(int(not received)),
-            self._following.release,
+            self._release_everything,
+            lambda received: self._exit(int(not received)),
+            self._feed.release,
         )
         self._changing = asyncio.Lock()
         self._exit_code = 0
@@ -88,7 +88,7 @@ class Daemon:
     @property
     def status(self) -> DaemonStatus:
         """The status of the daemon now."""
-        following = self._following
+        following = self._feed
         return DaemonStatus(
             registry=str(self._settings.registry),
             followed=following.active,
@@ -98,11 +98,11 @@ class Daemon:
             stale=following.stale,
             alarms=self._alarms.raised,
             resets=following.resets,
-            addresses=self._resolving.latest.addresses if self._resolving.latest is not None else {},
-            unresolved=self._resolving.problems,
+            addresses=self._resolver.latest.addresses if self._resolver.latest is not None else {},
+            unresolved=self._resolver.problems,
             held=following.held,
-            consumers=tuple(consumer.status for consumer in self._running.consumers.values()),
-            providers=tuple(provider.status for provider in self._running.providers.values()),
+            consumers=tuple(consumer.status for consumer in self._fleet.consumers.values()),
+            providers=tuple(provider.status for provider in self._fleet.providers.values()),
             config_error=self._config_error,
         )
 
@@ -129,19 +129,19 @@ class Daemon:
             self._admin = await self._start_admin(self._settings)
         except ConfigError as error:
             if not self._replace:
-                if (pid := self._counter.holder) is None:
+                if (pid := self._handover_server.holder) is None:
                     raise
                 way_out = f"take over from process {pid}, which runs on this run directory, with --replace"
                 raise ConfigError(f"{error}; or {way_out}") from None
             self._log.error(str(error))  # there is nobody left who would go on in our place
-        self._open_counter()
+        self._open_handover_server()
         watch = self._watch_config()
         names = {"consumers": ", ".join(instances.consumers), "providers": ", ".join(instances.providers)}
         self._log.info("running", registry=str(self._settings.registry), **{k: v for k, v in names.items() if v})
         warn_of_orphans(self._run_dir, {*self._settings.consumers, *self._settings.providers}, self._log)
         reloads = asyncio.create_task(self._reload_when_asked())
         try:
-            await self._become(instances)
+            await self._apply_instances(instances)
             return await self._supervise()
         finally:
             systemd.notify("STOPPING=1")
@@ -152,23 +152,23 @@ class Daemon:
             await asyncio.wait({reloads}, timeout=CLOSE_DEADLINE)
             self._alarms.stop()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
-            await asyncio.gather(self._running.stop(), self._unfollow())
+            await asyncio.gather(self._fleet.stop(), self._stop_feed())
             await self._close(self._registry)
             await self._stop_admin()
-            self._counter.close()
+            self._handover_server.close()
 
     async def _supervise(self) -> int:
         ready = False
         while not self._stop.is_set():
-            statuses = self._running.statuses
+            statuses = self._fleet.statuses
             if not ready and all(each.setup_tried for each in statuses):
                 ready = True
                 systemd.notify("READY=1", f"STATUS=running on {self._settings.registry}")
             if statuses and all(each.phase is Phase.DEAD for each in statuses):
                 self._log.error("nothing of what is configured can run")
                 return 1
-            self._running.disinherit()
-            self._following.raise_if_failed()
+            self._fleet.close_unused_sockets()
+            self._feed.raise_if_failed()
             self._changed.clear()
             waits = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._changed.wait())]
             _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -186,57 +186,59 @@ class Daemon:
         if self._replace:
             consumers, providers = self._settings.consumers.values(), self._settings.providers.values()
             instances = {each.name: each.plugin for each in consumers} | {each.name: each.plugin for each in providers}
-            sockets += await take_over(self._counter.path, instances, self._log)
-        self._running.inheritance = Inheritance(sockets)
+            sockets += await take_over(self._handover_server.path, instances, self._log)
+        self._fleet.inheritance = Inheritance(sockets)
 
-    def _open_counter(self) -> None:
+    def _open_handover_server(self) -> None:
         try:
-            self._counter.open()
+            self._handover_server.open()
         except CannotStartError as error:
             self._log.info("no other daemon can take over from this one", reason=str(error))
 
     def _accept(self, successor: Successor) -> float:
-        """Within how many seconds we let go. Raises RefusedError."""
+        """Within how many seconds we let go. Raises HandoverRefusedError."""
         if self._stop.is_set():
-            raise RefusedError("it is about to end; start again once it has")
-        if successor.instances.keys().isdisjoint(names := self._running.names):
-            raise RefusedError(f"it runs {', '.join(names)} and none of yours; stop it, or choose another --run-dir")
-        return LET_GO_DEADLINE + self._running.stop_seconds
+            raise HandoverRefusedError("it is about to end; start again once it has")
+        if successor.instances.keys().isdisjoint(names := self._fleet.names):
+            raise HandoverRefusedError(
+                f"it runs {', '.join(names)} and none of yours; stop it, or choose another --run-dir"
+            )
+        return HAND_OVER_SECONDS + self._fleet.stop_seconds
 
-    async def _let_go(self, successor: Successor) -> tuple[socket.socket, ...]:
+    async def _release_everything(self, successor: Successor) -> tuple[socket.socket, ...]:
         """Give way to a successor and return the listening sockets. Records stay, for the successor to take over."""
         await self._changing.acquire()  # for good: a reload that has begun ends first, and another never begins
         self._alarms.stop()
-        await asyncio.gather(self._running.leave(), self._unfollow(), self._stop_admin())
+        await asyncio.gather(self._fleet.stop_providers(), self._stop_feed(), self._stop_admin())
         await self._close(self._registry)
-        sockets = await self._running.hand_over(successor.instances)
-        self._counter.close()
+        sockets = await self._fleet.hand_over(successor.instances)
+        self._handover_server.close()
         return sockets
 
-    def _leave(self, exit_code: int) -> None:
+    def _exit(self, exit_code: int) -> None:
         self._exit_code = exit_code
         self._stop.set()
 
     # Running
 
-    async def _become(self, instances: Instances) -> list[str]:
+    async def _apply_instances(self, instances: Instances) -> list[str]:
         """Run these too, on the registry as it is now; return the names of those that are not as they were."""
         self._alarms.follow(self._registry)
-        consumers = self._running.consume(instances.consumers, self._resolving.latest)
-        if self._running.consumers:
+        consumers = self._fleet.run_consumers(instances.consumers, self._resolver.latest)
+        if self._fleet.consumers:
             settings = self._settings
             state = state_dir(settings.state_dir)
-            self._resolving.remember(state_file(state, "names", settings.registry))
-            await self._following.follow(self._registry, settings.registry, state)
+            self._resolver.remember(state_file(state, "names", settings.registry))
+            await self._feed.follow(self._registry, settings.registry, state)
         else:
-            await self._unfollow()
-        return [*consumers, *await self._running.provide(instances.providers, self._registry)]
+            await self._stop_feed()
+        return [*consumers, *await self._fleet.run_providers(instances.providers, self._registry)]
 
-    async def _unfollow(self) -> None:
-        await self._following.stop()
-        await self._resolving.close()
+    async def _stop_feed(self) -> None:
+        await self._feed.stop()
+        await self._resolver.close()
 
-    def _wake(self) -> None:
+    def _on_status_change(self) -> None:
         """Look at how they are; from any thread."""
         with suppress(RuntimeError):  # the loop is closed: the calling thread was abandoned
             self._loop.call_soon_threadsafe(self._changed.set)
@@ -297,9 +299,9 @@ class Daemon:
         self._settings = settings
         configure_logging(settings.log.level, settings.log.format)
         self._report_broken(instances)
-        removed = await self._running.stop_missing(instances)
+        removed = await self._fleet.stop_missing(instances)
         before, self._registry = self._registry, registry
-        changed = await self._become(instances)
+        changed = await self._apply_instances(instances)
         if before is not registry:
             await self._close(before)
         self._log.info("configuration reloaded", changed=", ".join(changed), removed=", ".join(removed))
@@ -320,7 +322,7 @@ class Daemon:
         """Raises ConfigError if the address that was asked for cannot be had."""
         if settings.admin is None:
             return None
-        admin = AdminPort(lambda: self.status, lambda: self._running.consumers, lambda: self._settings.admin_hosts)
+        admin = AdminPort(lambda: self.status, lambda: self._fleet.consumers, lambda: self._settings.admin_hosts)
         try:
             await admin.start(*settings.admin)
         except ConfigError as error:

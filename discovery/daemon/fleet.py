@@ -10,24 +10,24 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.inheritance import Inheritance
 from discovery.consuming.resolving import Resolved
-from discovery.consuming.runner import Instance, Runner
+from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.daemon.instances import Instances
 from discovery.hosting.isolation import Phase, PluginStatus
 from discovery.registry import Registry
 from discovery.system.lookups import RememberedLookups
 
 if TYPE_CHECKING:
-    from discovery.providing.provider import Providing
+    from discovery.providing.provider import RunningProvider
     from discovery.providing.runner import ProviderInstance
 
 
-class Running:
+class Fleet:
     """Runs instances, each by its name. For the core's loop."""
 
     def __init__(self, run_dir: Path, log: FilteringBoundLogger, changed: Callable[[], None]) -> None:
         """Run nothing yet. `changed` is called, from any thread, when the status of an instance may have changed."""
-        self.consumers: dict[str, Runner] = {}
-        self.providers: dict[str, Providing] = {}
+        self.consumers: dict[str, ConsumerRunner] = {}
+        self.providers: dict[str, RunningProvider] = {}
         self.inheritance = Inheritance()
         """The listening sockets that consumers are offered at their setup."""
         self._run_dir = run_dir
@@ -51,21 +51,23 @@ class Running:
     @property
     def stop_seconds(self) -> float:
         """Seconds that the slowest instance may take to stop."""
-        return max((each.stop_seconds for each in self._everything()), default=0.0)
+        return max((each.stop_seconds for each in self._instances()), default=0.0)
 
     def offer(self, resolved: Resolved) -> None:
         """Hand a snapshot to every consumer."""
         for runner in self.consumers.values():
             runner.offer(resolved.snapshot, resolved.addresses)
 
-    def consume(self, instances: Mapping[str, Instance], latest: Resolved | None) -> list[str]:
+    def run_consumers(self, instances: Mapping[str, ConsumerInstance], latest: Resolved | None) -> list[str]:
         """Run these consumers too, new ones from `latest` on; return the names of those that were not equal before."""
-        return [name for name, instance in instances.items() if self._consume(name, instance, latest)]
+        return [name for name, instance in instances.items() if self._run_consumer(name, instance, latest)]
 
-    def _consume(self, name: str, instance: Instance, latest: Resolved | None) -> bool:
+    def _run_consumer(self, name: str, instance: ConsumerInstance, latest: Resolved | None) -> bool:
         runner = self.consumers.get(name)
         if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
-            runner = self.consumers[name] = Runner(instance, self._run_dir, self._log, self._changed, self.inheritance)
+            runner = self.consumers[name] = ConsumerRunner(
+                instance, self._run_dir, self._log, self._changed, self.inheritance
+            )
             if latest is not None:
                 runner.offer(latest.snapshot, latest.addresses)
             runner.start()
@@ -76,33 +78,33 @@ class Running:
             return False
         return True
 
-    async def provide(self, instances: "Mapping[str, ProviderInstance]", registry: Registry) -> list[str]:
+    async def run_providers(self, instances: "Mapping[str, ProviderInstance]", registry: Registry) -> list[str]:
         """Run these providers too, on `registry`; return the names of those that were not equal before."""
-        changed = await asyncio.gather(*(self._provide(instance, registry) for instance in instances.values()))
+        changed = await asyncio.gather(*(self._run_provider(instance, registry) for instance in instances.values()))
         return [name for name, is_changed in zip(instances, changed, strict=True) if is_changed]
 
-    async def _provide(self, instance: "ProviderInstance", registry: Registry) -> bool:
+    async def _run_provider(self, instance: "ProviderInstance", registry: Registry) -> bool:
         if (provider := self.providers.get(instance.name)) is not None:
-            return await provider.become(instance, registry)
+            return await provider.reconfigure(instance, registry)
         from discovery.providing.provider import (
-            Providing,  # here: it imports the checks, which few consumers' daemons need
+            RunningProvider,  # here: it imports the checks, which few consumers' daemons need
         )
 
-        provider = Providing(instance, registry, self._run_dir, self._log, self._lookup, self._changed)
+        provider = RunningProvider(instance, registry, self._run_dir, self._log, self._lookup, self._changed)
         self.providers[instance.name] = provider
         provider.start()
         return True
 
-    def disinherit(self) -> None:
+    def close_unused_sockets(self) -> None:
         """Close the inherited sockets that no consumer has taken, once every consumer has been set up."""
         if all(each.status.set_up or each.status.phase is Phase.DEAD for each in self.consumers.values()):
             for address in self.inheritance.close():
                 self._log.warning("nobody listens on an inherited socket, which was closed", address=address)
 
-    async def leave(self) -> None:
+    async def stop_providers(self) -> None:
         """Stop the providers; what they have registered is left to a successor."""
         for provider in self.providers.values():
-            provider.leave()
+            provider.stop_and_keep_records()
         await asyncio.gather(*(provider.join(provider.stop_seconds) for provider in self.providers.values()))
 
     async def hand_over(self, successor: Mapping[str, str]) -> tuple[socket.socket, ...]:
@@ -118,7 +120,7 @@ class Running:
                 runner.hand_over() if same else runner.stop()
             for handed in await asyncio.gather(*(runner.handed_over(runner.stop_seconds) for runner in runners)):
                 sockets.extend(handed)
-        for each in self._everything():
+        for each in self._instances():
             each.unlock()  # even if it blocks: it is named when we end
         return tuple(sockets)
 
@@ -139,7 +141,7 @@ class Running:
 
     async def _stop(self, consumers: Iterable[str], providers: Iterable[str]) -> None:
         """Stop them at the same time; one that blocks is abandoned at the deadline, and named."""
-        stopping: dict[tuple[str, str], Runner | Providing] = {
+        stopping: dict[tuple[str, str], ConsumerRunner | RunningProvider] = {
             **{("consumer", name): self.consumers[name] for name in consumers},
             **{("provider", name): self.providers[name] for name in providers},
         }
@@ -151,5 +153,5 @@ class Running:
             if not in_time:
                 self._log.error(f"{kind} did not stop in time and was abandoned", **{kind: name})
 
-    def _everything(self) -> "list[Runner | Providing]":
+    def _instances(self) -> "list[ConsumerRunner | RunningProvider]":
         return [*self.consumers.values(), *self.providers.values()]

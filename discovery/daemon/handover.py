@@ -31,7 +31,7 @@ MOST_SECONDS = 3600.0
 _MOST_KEYS = 50  # in one packet; a key has at most 384 bytes
 
 
-class RefusedError(DiscoveryError):
+class HandoverRefusedError(DiscoveryError):
     """The request of a successor is refused; the message says why."""
 
 
@@ -51,7 +51,7 @@ class Release:
     service: str | None
 
 
-class Counter:
+class HandoverServer:
     """The Unix socket at which a daemon takes requests. The daemon that listens there is the one that is replaced."""
 
     def __init__(
@@ -65,10 +65,10 @@ class Counter:
     ) -> None:
         """Prepare; `open` begins.
 
-        `accept` returns within how many seconds `hand_over` returns, or raises RefusedError. `hand_over` gives up
-        everything that a successor needs, closes this counter, and returns the sockets. `done` is called with whether
-        the successor received them. `release` gives up the held records of a service, or (None) of all services, and
-        returns their keys.
+        `accept` returns the deadline of `hand_over` in seconds, or raises HandoverRefusedError. `hand_over` releases
+        everything that a successor needs, closes this server, and returns the sockets. `done` is called with whether
+        the successor received the sockets. `release` gives up the held records of a service, or (None) of all services,
+        and returns the keys of these records.
         """
         self.path = path
         self._log = log
@@ -81,7 +81,7 @@ class Counter:
         self._file: os.stat_result | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._talks: set[asyncio.Task[None]] = set()
+        self._conversations: set[asyncio.Task[None]] = set()
         self._successor: Successor | None = None
 
     @property
@@ -101,17 +101,19 @@ class Counter:
         except OSError as error:
             self._lock.release()
             raise CannotStartError(f"{self.path}: {error.strerror or error}; choose another --run-dir") from None
-        self._keeping = asyncio.create_task(rundir.keep(self._lock, self.path.parent, self._log, look=self._look))
+        self._keeping = asyncio.create_task(
+            rundir.keep(self._lock, self.path.parent, self._log, look=self._listen_again_if_removed)
+        )
 
     def close(self) -> None:
         """Listen no more, and leave the place to the next. Idempotent; a talk that is under way goes on."""
         if self._keeping is not None and self._lock is not None:
             self._keeping.cancel()
             self._keeping = None
-            if self._is_there():
+            if self._socket_file_exists():
                 with suppress(OSError):
                     self.path.unlink()
-            self._hang_up()
+            self._stop_listening()
             self._lock.release()
 
     def _listen(self) -> None:
@@ -129,21 +131,21 @@ class Counter:
         self._listening = listening
         self._accepting = asyncio.create_task(self._serve(listening))
 
-    def _hang_up(self) -> None:
+    def _stop_listening(self) -> None:
         if self._listening is not None and self._accepting is not None:
             self._accepting.cancel()
             self._listening.close()
             self._listening = None
 
-    def _look(self) -> bool:
+    def _listen_again_if_removed(self) -> bool:
         """Listen again if the socket's file has gone; whether it had. Raises OSError."""
-        if self._is_there():
+        if self._socket_file_exists():
             return False
-        self._hang_up()
+        self._stop_listening()
         self._listen()
         return True
 
-    def _is_there(self) -> bool:
+    def _socket_file_exists(self) -> bool:
         with suppress(OSError):
             return self._file is not None and os.path.samestat(self.path.lstat(), self._file)
         return False
@@ -157,23 +159,23 @@ class Counter:
                 self._log.warning("a successor cannot be listened to", reason=error.strerror)
                 await asyncio.sleep(1.0)
                 continue
-            talk = asyncio.create_task(self._talk(channel))
-            self._talks.add(talk)
-            talk.add_done_callback(self._talks.discard)
+            talk = asyncio.create_task(self._converse(channel))
+            self._conversations.add(talk)
+            talk.add_done_callback(self._conversations.discard)
 
-    async def _talk(self, channel: socket.socket) -> None:
+    async def _converse(self, channel: socket.socket) -> None:
         with channel:
             channel.setblocking(False)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    asked = await self._asked(channel)
+                    asked = await self._read_request(channel)
                     if isinstance(asked, Release):
-                        await self._answer(channel, asked)
+                        await self._release_records(channel, asked)
                         return
                     successor = asked
                     try:
-                        within = self._take_up(successor)
-                    except RefusedError as error:
+                        within = self._accept_successor(successor)
+                    except HandoverRefusedError as error:
                         self._log.warning("a successor was refused", pid=successor.pid, reason=str(error))
                         await packets.send(channel, {"refused": str(error)})
                         return
@@ -181,9 +183,9 @@ class Counter:
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 self._log.warning("somebody asked to take over who cannot", reason=str(error) or "no question came")
                 return
-            await self._give(channel, successor)
+            await self._send_sockets(channel, successor)
 
-    async def _asked(self, channel: socket.socket) -> Successor | Release:
+    async def _read_request(self, channel: socket.socket) -> Successor | Release:
         """Raises ValueError for what is no question of ours, and OSError."""
         pid = packets.peer(channel)
         message, _ = await packets.receive(channel)
@@ -195,7 +197,7 @@ class Counter:
         except (KeyError, TypeError, AttributeError):
             raise ValueError(f"process {pid} asks for something else") from None
 
-    async def _answer(self, channel: socket.socket, asked: Release) -> None:
+    async def _release_records(self, channel: socket.socket, asked: Release) -> None:
         keys = list(self._release(asked.service))
         if keys:
             self._log.warning("held records were released", by=asked.pid, service=asked.service, records=len(keys))
@@ -203,14 +205,14 @@ class Counter:
             last = at + _MOST_KEYS >= len(keys)
             await packets.send(channel, {"released": keys[at : at + _MOST_KEYS], "last": last})
 
-    def _take_up(self, successor: Successor) -> float:
+    def _accept_successor(self, successor: Successor) -> float:
         if self._successor is not None:
-            raise RefusedError(f"process {self._successor.pid} is taking over already")
+            raise HandoverRefusedError(f"process {self._successor.pid} is taking over already")
         within = self._accept(successor)
         self._successor = successor
         return within
 
-    async def _give(self, channel: socket.socket, successor: Successor) -> None:
+    async def _send_sockets(self, channel: socket.socket, successor: Successor) -> None:
         self._log.info("handing over", successor=successor.pid)
         sockets = list(await self._hand_over(successor))
         received = False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from discovery.consuming.runner import Instance
+from discovery.consuming.runner import ConsumerInstance
 from discovery.daemon.config import (
     ConsumerSettings,
     Overrides,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Instances:
     """Consumers and providers by instance name, and what is wrong with those whose plugin is broken."""
 
-    consumers: dict[str, Instance]
+    consumers: dict[str, ConsumerInstance]
     providers: dict[str, "ProviderInstance"]
     broken: dict[str, str]
 
@@ -76,7 +76,7 @@ def build(settings: Settings, faults: Faults | None = None, path: Path | None = 
     options or nothing to run; with `faults` these are gathered there instead. `path` is the file that they name.
     """
     found = Faults() if faults is None else faults
-    consumers: dict[str, Instance] = {}
+    consumers: dict[str, ConsumerInstance] = {}
     providers: dict[str, ProviderInstance] = {}
     broken: dict[str, str] = {}
     for consumer in settings.consumers.values():
@@ -102,10 +102,10 @@ def build(settings: Settings, faults: Faults | None = None, path: Path | None = 
     return Instances(consumers, providers, broken)
 
 
-def _consumer(settings: ConsumerSettings) -> Instance:
+def _consumer(settings: ConsumerSettings) -> ConsumerInstance:
     made_of = plugins.consumer_class(settings.plugin)
     options = validate_options(settings, made_of.Config)
-    return Instance(settings.name, settings.plugin, made_of, options, settings.quiet_period)
+    return ConsumerInstance(settings.name, settings.plugin, made_of, options, settings.quiet_period)
 
 
 def _provider(settings: ProviderSettings) -> "ProviderInstance":

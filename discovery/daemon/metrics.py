@@ -15,7 +15,7 @@ from discovery.daemon.status import DaemonStatus
 from discovery.hosting.isolation import Phase
 from discovery.model import State
 from discovery.plugin import Sample
-from discovery.providing.provider import ProvidingStatus
+from discovery.providing.provider import RunningProviderStatus
 
 
 def metrics(status: DaemonStatus, own: Mapping[str, Iterable[Sample]] | None = None) -> Iterator[Metric]:
@@ -125,7 +125,7 @@ def _own_metrics(consumers: tuple[ConsumerStatus, ...], own: Mapping[str, Iterab
     yield from families.values()
 
 
-def _provider_metrics(providers: tuple[ProvidingStatus, ...]) -> Iterator[Metric]:
+def _provider_metrics(providers: tuple[RunningProviderStatus, ...]) -> Iterator[Metric]:
     by = ("provider",)
     found = GaugeMetricFamily(
         "discovery_provider_candidates", "Backends found, by what their checks say", labels=("provider", "verdict")

@@ -10,7 +10,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.resolving import Resolved
-from discovery.consuming.runner import Instance
+from discovery.consuming.runner import ConsumerInstance
 from discovery.consuming.watcher import observe
 from discovery.daemon.instances import Instances
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
@@ -63,7 +63,7 @@ def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -
 
 
 async def apply_once(
-    instances: Iterable[Instance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
+    instances: Iterable[ConsumerInstance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
 ) -> dict[str, str]:
     """Apply a snapshot to each consumer; what failed, by name, with the reason."""
     failed = {}
@@ -83,7 +83,7 @@ async def apply_once(
 
 
 async def preview(
-    instances: Iterable[Instance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
+    instances: Iterable[ConsumerInstance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
 ) -> dict[str, str | DiscoveryError]:
     """What each consumer would change, as a diff, or why that is not known. Changes nothing."""
     results: dict[str, str | DiscoveryError] = {}
@@ -138,10 +138,10 @@ async def _first_inventory(instance: ProviderInstance, run_dir: Path, log: Filte
 async def _checked_once(
     candidates: Iterable[Candidate], log: FilteringBoundLogger, lookup: Lookup, timeout: float
 ) -> Mapping[str, CandidateStatus]:
-    told = asyncio.Event()
-    checker = Checker(lambda _: told.set(), log, lookup, patience=timeout)
+    first_result = asyncio.Event()
+    checker = Checker(lambda _: first_result.set(), log, lookup, patience=timeout)
     checker.set(candidates)
-    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(checker.run()), asyncio.create_task(told.wait())}
+    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(checker.run()), asyncio.create_task(first_result.wait())}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return checker.status

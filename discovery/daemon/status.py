@@ -11,7 +11,7 @@ from discovery.consuming.runner import ConsumerStatus
 from discovery.model import Addresses, Snapshot
 
 if TYPE_CHECKING:
-    from discovery.providing.provider import ProvidingStatus
+    from discovery.providing.provider import RunningProviderStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class DaemonStatus:
     unresolved: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
     held: Mapping[str, Held] = field(default_factory=dict)
     consumers: tuple[ConsumerStatus, ...] = ()
-    providers: tuple["ProvidingStatus", ...] = ()
+    providers: tuple["RunningProviderStatus", ...] = ()
     config_error: str | None = None
 
     @property

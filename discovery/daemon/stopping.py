@@ -17,7 +17,7 @@ from discovery.system.process import ProcessHandle
 
 
 @dataclass(frozen=True, slots=True)
-class Daemon:
+class RunningDaemon:
     """A daemon that runs, and the instances whose directories it holds."""
 
     pid: int
@@ -33,7 +33,7 @@ class Orphan:
     what: str
 
 
-def daemons(run_dir: Path) -> list[Daemon]:
+def find_daemons(run_dir: Path) -> list[RunningDaemon]:
     """Those that run on `run_dir`."""
     held: dict[int, list[str]] = {}
     for path in sorted(run_dir.glob("*.sock.lock")):
@@ -42,10 +42,10 @@ def daemons(run_dir: Path) -> list[Daemon]:
     for path in sorted(run_dir.glob("*/lock")):
         if (pid := rundir.holder(path)) is not None:
             held.setdefault(pid, []).append(path.parent.name)
-    return [Daemon(pid, tuple(instances)) for pid, instances in held.items() if pid != os.getpid()]
+    return [RunningDaemon(pid, tuple(instances)) for pid, instances in held.items() if pid != os.getpid()]
 
 
-async def end(daemon: Daemon, timeout: float) -> None:
+async def stop_daemon(daemon: RunningDaemon, timeout: float) -> None:
     """Ask a daemon to stop. Raises DiscoveryError if it runs after `timeout` seconds, or cannot be signalled."""
     try:
         with ProcessHandle(daemon.pid) as process:
@@ -66,15 +66,15 @@ async def end_orphans(run_dir: Path, log: FilteringBoundLogger) -> tuple[list[Or
     """End what outlived daemons on `run_dir`: what that was, and for each instance that could not be ended, why."""
     ended: list[Orphan] = []
     failed: dict[str, str] = {}
-    instances = _instances(run_dir)
-    leavers = _leavers(log) if instances else []
+    instances = _left_instances(run_dir)
+    classes = _classes_that_end_orphans(log) if instances else []
     for name in instances:
         try:
             directory = run_dir / name
             # Of one that has been removed no daemon has the lock, and none is to be made for it.
             with rundir.lock(directory / "lock", name) if directory.is_dir() else nullcontext():
                 context = Context(name, directory, log.bind(consumer=name))
-                for consumer in leavers:
+                for consumer in classes:
                     found = await consumer.end_orphans(context)
                     ended += [Orphan(pid, name, what) for pid, what in found.items()]
         except CannotStartError as error:
@@ -88,18 +88,18 @@ def warn_of_orphans(run_dir: Path, configured: Collection[str], log: FilteringBo
     """Name the instances, but for those `configured`, whose processes run although their daemon was killed."""
     locks = [path for path in run_dir.glob("*/lock") if path.parent.name not in configured]
     killed = {path.parent.name for path in locks if rundir.holder(path) is None}
-    if killed and (names := sorted(killed.intersection(_named(run_dir)))):
+    if killed and (names := sorted(killed.intersection(_instances_of_processes(run_dir)))):
         way_out = f"start one that has them, or run `discovery stop --run-dir {run_dir}`, which ends this one as well"
         text = f"processes of a killed daemon still run, of instances that this daemon does not have; {way_out}"
         log.warning(text, instances=", ".join(names))
 
 
-def _instances(run_dir: Path) -> list[str]:
+def _left_instances(run_dir: Path) -> list[str]:
     """Those that were not stopped in order, which removes the lock, and those whose processes name their directory."""
-    return sorted({path.parent.name for path in run_dir.glob("*/lock")} | set(_named(run_dir)))
+    return sorted({path.parent.name for path in run_dir.glob("*/lock")} | set(_instances_of_processes(run_dir)))
 
 
-def _named(run_dir: Path) -> Iterator[str]:
+def _instances_of_processes(run_dir: Path) -> Iterator[str]:
     """What the arguments of this user's processes name below `run_dir`."""
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -111,7 +111,7 @@ def _named(run_dir: Path) -> Iterator[str]:
                         yield name
 
 
-def _leavers(log: FilteringBoundLogger) -> list[type[AnyConsumer]]:
+def _classes_that_end_orphans(log: FilteringBoundLogger) -> list[type[AnyConsumer]]:
     """The installed consumers that may leave processes behind; a plugin that cannot be loaded cannot be asked."""
     found: list[type[AnyConsumer]] = []
     for name in plugins.installed():
@@ -120,11 +120,11 @@ def _leavers(log: FilteringBoundLogger) -> list[type[AnyConsumer]]:
         except PluginError as error:
             log.warning("a plugin cannot be asked what it left", reason=str(error))
         else:
-            found += [each for each in consumers if _leaves(each)]
+            found += [each for each in consumers if _ends_orphans(each)]
     return found
 
 
-def _leaves(consumer: type[AnyConsumer]) -> bool:
+def _ends_orphans(consumer: type[AnyConsumer]) -> bool:
     """Whether a consumer class has an `end_orphans` of its own."""
     ours = consumer.__mro__[: consumer.__mro__.index(Consumer)]
     return any("end_orphans" in vars(each) for each in ours)

@@ -11,7 +11,7 @@ from discovery.daemon.instances import Instances
 from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.model import Snapshot, diff
 from discovery.plugin import Context, Update, Validation
-from discovery.system.listening import meet
+from discovery.system.listening import binds_conflict
 from discovery.system.rundir import check_run_dir
 
 _EMPTY = Snapshot.of(0, ())
@@ -49,7 +49,7 @@ def _shared_addresses(listens: Mapping[str, Iterable[str]]) -> Iterator[str]:
     taken: dict[str, str] = {}
     for table, addresses in listens.items():
         for address in addresses:
-            meeting = next((each for each in taken if taken[each] != table and meet(address, each)), None)
+            meeting = next((each for each in taken if taken[each] != table and binds_conflict(address, each)), None)
             if meeting is not None:
                 at = address if address == meeting else f"{address}, which meets {meeting},"
                 yield f"{table}: {at} is an address of {taken[meeting]} as well: give one another address"

@@ -30,7 +30,7 @@ class StepFailedError(DiscoveryError):
     """A step of the demo did not show what it was to show."""
 
 
-class Child:
+class DemoProcess:
     """A started process and the file with its output."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], output: Path) -> None:
@@ -57,7 +57,7 @@ class Stage:
     def __init__(self) -> None:
         """Nothing yet; entering the block begins."""
         self._ending = ExitStack()
-        self._children: list[Child] = []
+        self._children: list[DemoProcess] = []
         self._asked = False
         self.directory = Path()
 
@@ -85,7 +85,7 @@ class Stage:
         """Enter `resource`; it is left in its turn, when the stage is."""
         return self._ending.enter_context(resource)
 
-    def start_python(self, name: str, *arguments: str) -> Child:
+    def start_python(self, name: str, *arguments: str) -> DemoProcess:
         """Start this Python with `arguments`, without this machine's own settings of discovery."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
         environment["DISCOVERY_CONFIG"] = os.devnull
@@ -100,12 +100,12 @@ class Stage:
                 env=environment,
                 start_new_session=True,  # a Ctrl-C is for us, who then stop it in order
             )
-        child = Child(name, process, path)
+        child = DemoProcess(name, process, path)
         self._children.append(child)
         self._ending.callback(self.stop, child)
         return child
 
-    def stop(self, child: Child, grace: float = 12.0) -> int:
+    def stop(self, child: DemoProcess, grace: float = 12.0) -> int:
         """SIGTERM, and SIGKILL after `grace` seconds; returns the exit status."""
         if child.process.poll() is None:
             child.process.terminate()

@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from discovery.demo.processes import Child, Interrupted, Stage, StepFailedError
+from discovery.demo.processes import DemoProcess, Interrupted, Stage, StepFailedError
 from discovery.demo.traffic import Traffic, ask
 from discovery.errors import ConfigError
 from discovery.hosting import loading as plugins
@@ -72,7 +72,7 @@ class _Demo:
         self._stage = stage
         self._web_port, self._admin_port = _free_ports(2)
         self._url = ""
-        self._backends: dict[str, tuple[Child, Child]] = {}  # web server and registration
+        self._backends: dict[str, tuple[DemoProcess, DemoProcess]] = {}  # web server and registration
 
     def start_registry(self) -> None:
         _step(1, "Start etcd, the registry where backends are recorded")

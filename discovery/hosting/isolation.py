@@ -121,7 +121,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._log.info(f"set up after {times(failed)}")
         self._changed()
 
-    def _ends_us(self, error: BaseException) -> bool:
+    def _is_own_cancellation(self, error: BaseException) -> bool:
         """Whether it is no failure of the plugin, which may raise anything, but our own cancellation."""
         task = asyncio.current_task()
         cancelled = task is not None and task.cancelling() > 0
@@ -172,11 +172,11 @@ class Isolated(ABC, Generic[I, P, S]):
         if self._lock is not None:
             self._lock.release()
 
-    def _is_still(self, instance: I) -> bool:
+    def _remains(self, instance: I) -> bool:
         """Whether it is neither to stop nor to become another than `instance`."""
-        return self._instance is instance and not self._is_over()
+        return self._instance is instance and not self._is_stopping()
 
-    def _is_over(self) -> bool:
+    def _is_stopping(self) -> bool:
         """Whether it is to be nothing any more."""
         return self._stopping.is_set()
 
@@ -196,7 +196,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._task.cancel()
 
     @contextmanager
-    def _uncut(self) -> Iterator[None]:
+    def _uninterruptible(self) -> Iterator[None]:
         """Within, nothing is cut short: what is not released would outlive us."""
         before, self._releasing = self._releasing, True
         try:
@@ -240,30 +240,30 @@ class Isolated(ABC, Generic[I, P, S]):
             keeping = asyncio.create_task(
                 rundir.keep(self._lock, self._base, self._log, changed=self._run_dir_changed), name="run directory"
             )
-            self._task = asyncio.create_task(self._serve())
+            self._task = asyncio.create_task(self._run_instances())
             with suppress(asyncio.CancelledError):
                 await self._task
             keeping.cancel()
 
-    async def _serve(self) -> None:
+    async def _run_instances(self) -> None:
         """Be one instance after another, until stopped."""
         following: I | None = self._instance
         waits = delays()
-        while following is not None and not self._is_over():
+        while following is not None and not self._is_stopping():
             instance = following
             try:
-                following, waits = await self._serve_as(instance), delays()
+                following, waits = await self._run_instance(instance), delays()
             except BaseException as error:
-                if self._ends_us(error) or self._is_final(error):
+                if self._is_own_cancellation(error) or self._is_final(error):
                     raise
                 self._fail("setup failed", error)
                 self._changed()
                 until = time.monotonic() + next(waits)
-                while self._is_still(instance) and (left := until - time.monotonic()) > 0:
+                while self._remains(instance) and (left := until - time.monotonic()) > 0:
                     await self._wake.wait(left)
                 following = self._instance
 
-    async def _serve_as(self, instance: I) -> I | None:
+    async def _run_instance(self, instance: I) -> I | None:
         """Be `instance` until stopped (None) or told to become another, which is returned."""
         self._enter(Phase.STARTING)
         plugin = self._make(instance)
@@ -272,7 +272,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._begin()
             return await self._follow(plugin, instance)
         finally:
-            with self._uncut():
+            with self._uninterruptible():
                 await self._release(plugin)
 
     async def _release(self, plugin: P) -> None:
@@ -294,7 +294,7 @@ class Isolated(ABC, Generic[I, P, S]):
             if not isinstance(health, Health):
                 raise TypeError(f"its health answered {health!r}")
         except BaseException as error:
-            if self._ends_us(error):
+            if self._is_own_cancellation(error):
                 raise
             late = f"its health has not answered within {HEALTH_TIMEOUT:g} s"
             health = Health(ok=False, detail=late if limit.expired() else describe(error))

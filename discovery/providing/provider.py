@@ -24,7 +24,7 @@ HANDOVER = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class ProvidingStatus:
+class RunningProviderStatus:
     """A provider that runs, and which of its backends are registered.
 
     `wanted` is what is to be registered, None as long as that is not known; `failing` is why a key is not, by key, and
@@ -59,7 +59,7 @@ class ProvidingStatus:
         return str(self.failing.get(key) or self.fault or "not written yet")
 
 
-class Providing:
+class RunningProvider:
     """Runs one provider and keeps registered what it finds. For the core's loop.
 
     `changed` is called, from any thread, once its setup has been tried and when it can never run again. Before the
@@ -85,7 +85,7 @@ class Providing:
         self._loop = asyncio.get_running_loop()
         self._wanted: tuple[Backend, ...] | None = None
         self._registrar: Registrar | None = None
-        self._keeping: list[asyncio.Task[None]] = []  # the newest last; the others are being replaced
+        self._registrar_tasks: list[asyncio.Task[None]] = []  # the newest last; the others are being replaced
         self._reported = asyncio.Event()
         self._fault: str | None = None
         self._ready = False
@@ -98,10 +98,10 @@ class Providing:
         return self._instance.name
 
     @property
-    def status(self) -> ProvidingStatus:
+    def status(self) -> RunningProviderStatus:
         """How it is now."""
         registrar = self._registrar
-        return ProvidingStatus(
+        return RunningProviderStatus(
             runner=self._runner.status,
             owner=self._instance.owner or str(self._default_owner),
             ttl=self._instance.ttl,
@@ -116,7 +116,7 @@ class Providing:
         """Begin to look for backends."""
         self._runner.start()
 
-    async def become(self, instance: ProviderInstance, registry: Registry) -> bool:
+    async def reconfigure(self, instance: ProviderInstance, registry: Registry) -> bool:
         """Take another configuration and registry. Returns False if both are equal to the present ones.
 
         What was found last stays registered until the provider's next inventory, except during a change of the owner.
@@ -130,7 +130,7 @@ class Providing:
             self._runner.reconfigure(instance)
         if registry is not self._registry or _registered_as(instance) != _registered_as(before):
             self._registry = registry
-            await self._register_anew(another_owner=instance.owner != before.owner)
+            await self._replace_registrar(another_owner=instance.owner != before.owner)
         elif not dead:
             return instance != before
         return True
@@ -139,17 +139,17 @@ class Providing:
         """Stop looking and withdraw everything, at the same time. Returns at once: see `join`."""
         self._stopping = True
         self._runner.stop()
-        _cancel(self._keeping)
+        _cancel(self._registrar_tasks)
 
-    def leave(self) -> None:
+    def stop_and_keep_records(self) -> None:
         """Stop looking, and leave what is registered to a successor of the same owner. See `join`."""
         if self._registrar is not None:
-            self._registrar.leave()
+            self._registrar.keep_records()
         self.stop()
 
     async def join(self, timeout: float) -> bool:
         """Wait until both is done. False if one has not ended within `timeout` seconds: it is then abandoned."""
-        stopped, withdrawn = await asyncio.gather(self._runner.join(timeout), _ended(self._keeping, timeout))
+        stopped, withdrawn = await asyncio.gather(self._runner.join(timeout), _ended(self._registrar_tasks, timeout))
         return stopped and withdrawn
 
     def unlock(self) -> None:
@@ -172,11 +172,11 @@ class Providing:
 
     def _publish(self, backends: tuple[Backend, ...]) -> None:
         with suppress(RuntimeError):  # the daemon has ended and abandoned this provider
-            self._loop.call_soon_threadsafe(self._take, backends)
+            self._loop.call_soon_threadsafe(self._receive, backends)
 
     # On the core's loop
 
-    def _take(self, backends: tuple[Backend, ...]) -> None:
+    def _receive(self, backends: tuple[Backend, ...]) -> None:
         if self._stopping:
             return
         self._wanted = backends
@@ -200,9 +200,9 @@ class Providing:
         )
         registrar.set(self._wanted or ())
         self._registrar = registrar
-        self._keeping.append(asyncio.create_task(self._keep(registrar)))
+        self._registrar_tasks.append(asyncio.create_task(self._run_registrar(registrar)))
 
-    async def _keep(self, registrar: Registrar) -> None:
+    async def _run_registrar(self, registrar: Registrar) -> None:
         task = asyncio.current_task()
         waits = delays()
         while task is None or not task.cancelling():
@@ -213,10 +213,10 @@ class Providing:
                 self._log.error("cannot register", provider=self.name, reason=self._fault, exc_info=error)
                 await asyncio.sleep(0 if task is not None and task.cancelling() else next(waits))
 
-    async def _register_anew(self, *, another_owner: bool) -> None:
+    async def _replace_registrar(self, *, another_owner: bool) -> None:
         if self._registrar is None:
             return
-        before = self._keeping.copy()
+        before = self._registrar_tasks.copy()
         if another_owner:  # which would be refused what the one before still holds
             _cancel(before)
             await _ended(before, HANDOVER)
@@ -228,7 +228,7 @@ class Providing:
                     await self._reported.wait()
         _cancel(before)
         await _ended(before, HANDOVER)
-        self._keeping = [task for task in self._keeping if task not in before]
+        self._registrar_tasks = [task for task in self._registrar_tasks if task not in before]
 
     def _report(self) -> None:
         if self._registrar is not None and self._registrar.status.registered:

@@ -38,7 +38,7 @@ _NOTHING_NOW = (RegistryUnavailableError, LeaseLostError)
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RegistrarStatus:
     """Which keys stand in the registry as wanted, and why the others do not, by key.
 
     A key that fails without being wanted is one that cannot be withdrawn.
@@ -68,7 +68,7 @@ class Registrar:
         force: bool = False,
         among: Collection[str] | None = None,
         succeeds: Callable[[str], bool] = lambda owner: False,
-        changed: Callable[[Status], None] = lambda status: None,
+        changed: Callable[[RegistrarStatus], None] = lambda status: None,
     ) -> None:
         """Prepare. `changed` is called with each new status; `force` takes each key from another owner, once.
 
@@ -88,13 +88,13 @@ class Registrar:
         self._changed = changed
         self._wanted: dict[str, Backend] = {}
         self._told = False
-        self._leaving = False
+        self._keeps_records = False
         self._records: _Records | None = None
         self._answered: frozenset[str] = frozenset()  # under the present lease, each is written or refused
         self._wake = asyncio.Event()
         self._outage = False
         self._sweep_problem = ""
-        self.status = Status()
+        self.status = RegistrarStatus()
 
     def set(self, backends: Iterable[Backend]) -> None:
         """Replace the set of backends to register. Called on the loop of `run`, before or while it runs."""
@@ -102,14 +102,14 @@ class Registrar:
         self._told = True
         self._wake.set()
         if self._records is not None:
-            self._records.give_up_all_but(self._wanted)
+            self._records.cancel_writes_except(self._wanted)
 
-    def leave(self) -> None:
+    def keep_records(self) -> None:
         """Withdraw nothing at the end: a successor of the same owner takes over what stands."""
-        self._leaving = True
+        self._keeps_records = True
 
     async def run(self) -> None:
-        """Keep the registry equal to the set; when cancelled, withdraw everything, unless told to `leave` it."""
+        """Keep the registry equal to the set; when cancelled, withdraw everything, unless told to `keep_records`."""
         loop = asyncio.get_running_loop()
         leases: list[Lease] = []  # the newest last; lost ones stay until it has what they had
         lost_at = -math.inf
@@ -133,7 +133,7 @@ class Registrar:
                     await asyncio.sleep(next(retries))
                 lost_at = loop.time()
         finally:
-            if not self._leaving:
+            if not self._keeps_records:
                 await _close(leases)
 
     async def _keep(self, leases: list[Lease]) -> str:
@@ -163,7 +163,7 @@ class Registrar:
             refused: list[str] = []
             try:
                 if self._told:
-                    failing = await records.become(self._wanted, self._wake.is_set)
+                    failing = await records.write_differences(self._wanted, self._wake.is_set)
                     if self._wake.is_set():
                         continue
                     self._answered = frozenset(self._wanted)
@@ -258,7 +258,7 @@ class Registrar:
     def _update(self, written: Mapping[str, Backend], failing: Mapping[str, DiscoveryError]) -> None:
         standing = frozenset(written.keys() & self._wanted.keys() - failing.keys())
         self._stood |= standing
-        before, self.status = self.status, Status(standing, MappingProxyType(dict(failing)))
+        before, self.status = self.status, RegistrarStatus(standing, MappingProxyType(dict(failing)))
         for key in sorted(self.status.registered - before.registered):
             self._log.info("registered", key=key)
         if self.status != before:
@@ -278,13 +278,15 @@ class _Records:
         self._force = force
         self._succeeds = succeeds
 
-    def give_up_all_but(self, wanted: Mapping[str, Backend]) -> None:
+    def cancel_writes_except(self, wanted: Mapping[str, Backend]) -> None:
         """Cancel writes that are not wanted any more: a registry that answers late would still execute them."""
         for task, (key, backend) in self._writing.items():
             if wanted.get(key) != backend:
                 task.cancel()
 
-    async def become(self, wanted: Mapping[str, Backend], replaced: Callable[[], bool]) -> dict[str, DiscoveryError]:
+    async def write_differences(
+        self, wanted: Mapping[str, Backend], replaced: Callable[[], bool]
+    ) -> dict[str, DiscoveryError]:
         """Write what differs, several at once, until `wanted` is `replaced`. Returns what is refused, by key.
 
         Raises if nothing can be written now.

@@ -89,15 +89,15 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
     def _make(self, instance: ProviderInstance) -> AnyProvider:
         return instance.provider(instance.config, Context(instance.name, self._run_dir, self._log))
 
-    def _is_still(self, instance: ProviderInstance) -> bool:
+    def _remains(self, instance: ProviderInstance) -> bool:
         # What else differs matters to the registry alone.
         now = self._instance
         same = (now.provider, now.config) == (instance.provider, instance.config)
-        return same and not self._is_over()
+        return same and not self._is_stopping()
 
-    def _is_over(self) -> bool:
+    def _is_stopping(self) -> bool:
         # The end of the checks interrupts everything but a teardown.
-        return super()._is_over() or (self._checking is not None and self._checking.done())
+        return super()._is_stopping() or (self._checking is not None and self._checking.done())
 
     def _is_final(self, error: BaseException) -> bool:
         # What stands in the registry must be checked, whatever becomes of a new configuration.
@@ -108,13 +108,13 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             self._hand_on(())  # nobody would check it any more
         super()._die(reason)
 
-    async def _serve(self) -> None:
+    async def _run_instances(self) -> None:
         self._checking = checking = asyncio.create_task(self._checker.run())
         checking.add_done_callback(lambda _: self._interrupt())
         try:
-            await super()._serve()
+            await super()._run_instances()
         finally:
-            with self._uncut():
+            with self._uninterruptible():
                 await _end(checking)
             if not checking.cancelled():
                 checking.result()  # it never ends by itself: let its exception be seen
@@ -123,13 +123,13 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         discovering = asyncio.create_task(self._discover(plugin))
         next_health = 0.0
         try:
-            while self._is_still(instance):
+            while self._remains(instance):
                 if time.monotonic() >= next_health:
                     await self._check_health(plugin)
                     next_health = time.monotonic() + HEALTH_EVERY
                 await self._wake.wait(next_health - time.monotonic())
         finally:
-            with self._uncut():
+            with self._uninterruptible():
                 await _end(discovering)
         return self._instance
 
@@ -147,7 +147,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                         waits = delays()
                 raise DiscoveryError("the provider has ended its discovery by itself")
             except BaseException as error:
-                if self._ends_us(error):
+                if self._is_own_cancellation(error):
                     raise
                 self._fail("discovery failed", error)
             await asyncio.sleep(next(waits))

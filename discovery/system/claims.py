@@ -30,7 +30,7 @@ class TakenError(Exception):
         self.pid = pid
 
 
-class Claim:
+class PathClaim:
     """Holds the claim until it is closed, or until the process ends, however it ends."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -56,7 +56,7 @@ class Claim:
         self.close()
 
 
-def claim(path: Path) -> Claim | None:
+def claim(path: Path) -> PathClaim | None:
     """Claim `path`. Raises TakenError.
 
     None if that cannot be had: without /proc, or where a process of another user, who may mean harm, has the name.
@@ -77,7 +77,7 @@ def claim(path: Path) -> Claim | None:
     return None
 
 
-def _bound(name: bytes) -> Claim | None:
+def _bound(name: bytes) -> PathClaim | None:
     """A socket that has the name; None if another has it. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -88,7 +88,7 @@ def _bound(name: bytes) -> Claim | None:
         if error.errno == errno.EADDRINUSE:
             return None
         raise
-    return Claim(sock)
+    return PathClaim(sock)
 
 
 def _name(path: Path) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 _LISTENING = "0A"
 
 
-def meet(one: str, other: str) -> bool:
+def binds_conflict(one: str, other: str) -> bool:
     """Whether the kernel would refuse to let two sockets listen at these: `IP:PORT`, `[IPV6]:PORT` or a path."""
     if one == other:
         return True
@@ -20,7 +20,7 @@ def meet(one: str, other: str) -> bool:
     return port == its_port and not {host, another}.isdisjoint({"0.0.0.0", "[::]"})  # noqa: S104 - compared alone
 
 
-def listening(host: str, port: int, *, v6only: bool = False) -> Mapping[str, str]:
+def tcp_sockets_listening_at(host: str, port: int, *, v6only: bool = False) -> Mapping[str, str]:
     """The sockets, each an inode with its user id, that listen where `host:port`, an IP address and a port, would.
 
     `v6only`: of an IPv6 address, whether its socket is to leave IPv4 alone. See proc_net_tcp(5).
@@ -34,12 +34,12 @@ def listening(host: str, port: int, *, v6only: bool = False) -> Mapping[str, str
     }
 
 
-def listening_at(path: str) -> Collection[str]:
+def unix_sockets_at(path: str) -> Collection[str]:
     """The inodes of the Unix sockets that are bound to this path."""
     return {words[6] for words in _table("unix") if len(words) > 7 and words[7] == path}
 
 
-def owners(inodes: Collection[str]) -> set[int]:
+def processes_with_sockets(inodes: Collection[str]) -> set[int]:
     """The processes that have one of these sockets; those of other users cannot be seen."""
     sought = {f"socket:[{inode}]" for inode in inodes}
     found = set()
@@ -53,7 +53,7 @@ def owners(inodes: Collection[str]) -> set[int]:
     return found
 
 
-def by(pids: Iterable[int]) -> str:
+def format_holders(pids: Iterable[int]) -> str:
     """These processes for an error message, as ` by nginx (process 12)`; empty if there are none."""
     names = ", ".join(f"{_name(pid)} (process {pid})" for pid in sorted(pids))
     return f" by {names}" if names else ""

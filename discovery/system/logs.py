@@ -36,7 +36,7 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> N
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     number = logging.getLevelNamesMapping()[level.upper()]
     bounds = _Bounds() if number > logging.DEBUG else None
-    stream = cast("TextIO", _Steadfast(sys.stderr))
+    stream = cast("TextIO", _DetachableStream(sys.stderr))
     before: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -135,7 +135,7 @@ def _unbounded(_: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
-class _Steadfast:
+class _DetachableStream:
     """A stream whose reader may go away: a daemon does not end because nobody reads its log any more."""
 
     def __init__(self, stream: TextIO) -> None:

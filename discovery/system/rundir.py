@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from discovery.errors import CannotStartError, describe
-from discovery.system.claims import Claim, TakenError, claim
+from discovery.system.claims import PathClaim, TakenError, claim
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger  # loaded by those commands alone that log
@@ -133,7 +133,7 @@ class Lock:
     Its path is claimed besides, so that nobody takes the lock while the file is removed.
     """
 
-    def __init__(self, path: Path, claimed: Claim | None, relock: Callable[[], int]) -> None:
+    def __init__(self, path: Path, claimed: PathClaim | None, relock: Callable[[], int]) -> None:
         """Take over a claim of the path; `lock` makes these. `relock` makes and locks a file there."""
         self.path = path
         self._claimed = claimed

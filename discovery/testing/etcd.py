@@ -26,7 +26,7 @@ from discovery.registry.etcd.messages import (
     RequestOp,
     TxnRequest,
 )
-from discovery.registry.etcd.settings import Settings
+from discovery.registry.etcd.settings import EtcdSettings
 from discovery.system.embedded import EmbeddedEtcd
 
 _FROM = re.compile(rb"X-Server-From: ([0-9a-f]+)", re.IGNORECASE)
@@ -42,7 +42,7 @@ class EtcdWriter:
 
     def __init__(self, url: str) -> None:
         """Prepare to write to the cluster and prefix of `url`."""
-        settings = Settings.from_url(RegistryURL.parse(url))
+        settings = EtcdSettings.from_url(RegistryURL.parse(url))
         self.client = Client(settings)
         self._prefix = settings.prefix
         self._log = settings.prefix.removesuffix(b"/") + f".log/{uuid.uuid4().hex}/".encode()

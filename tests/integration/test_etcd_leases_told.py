@@ -9,7 +9,7 @@ from etcd_versions import etcd_program, every_etcd
 
 from discovery.registry import Delta, Registry, RegistryURL, open_registry
 from discovery.registry.etcd.registry import EtcdRegistry
-from discovery.registry.etcd.settings import Settings
+from discovery.registry.etcd.settings import EtcdSettings
 from discovery.registry.etcd.ttls import DEFAULT_TTL
 from discovery.registry.etcd.watch import Timing
 from discovery.system.embedded import EmbeddedEtcd
@@ -110,7 +110,7 @@ def test_a_store_that_was_lost_is_another_history(every_etcd: EmbeddedEtcd) -> N
 
 def test_a_member_that_stood_still_is_reported_although_its_stream_goes_on(every_etcd: EmbeddedEtcd) -> None:
     """Point 3. What comes after the pause may be leases that expired only because of it."""
-    settings = Settings.from_url(RegistryURL.parse(f"{every_etcd.url}/services"))
+    settings = EtcdSettings.from_url(RegistryURL.parse(f"{every_etcd.url}/services"))
     timing = Timing(idle=0.3, answer=60, pause=1.5)
 
     async def check(follower: Follower, registry: Registry) -> None:

@@ -15,7 +15,7 @@ from etcds import etcd, following_from_the_start, opened, url
 from discovery.codec import key_of
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.registry import Lease, Registry, Reset, open_registry
-from discovery.registry.etcd import Settings, records
+from discovery.registry.etcd import EtcdSettings, records
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.connection import Connection
 from discovery.registry.etcd.failures import MemberUnavailableError
@@ -268,7 +268,7 @@ class TestServerThatComesAndGoes:
         endpoints = [f"127.0.0.1:{free_port()}" for _ in range(2)]
 
         async def check() -> None:
-            client = Client(Settings(tuple(endpoints)))
+            client = Client(EtcdSettings(tuple(endpoints)))
             with pytest.raises(RegistryUnavailableError) as caught:
                 await client.call(TXN, TxnRequest(), timeout=0.5)
             assert all(endpoint in str(caught.value) for endpoint in endpoints)

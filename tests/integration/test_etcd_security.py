@@ -12,7 +12,7 @@ from etcds import etcd, following_from_the_start, opened
 from discovery.codec import key_of
 from discovery.errors import AccessDeniedError
 from discovery.registry import Delta, RegistryURL, Reset
-from discovery.registry.etcd import Settings, Timing
+from discovery.registry.etcd import EtcdSettings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
 from discovery.system.embedded import EmbeddedEtcd
@@ -84,7 +84,7 @@ class TestUsers:
 
     def test_a_watch_refused_for_its_token_is_opened_with_another(self, guarded: EmbeddedEtcd) -> None:
         async def check() -> None:
-            settings = Settings.from_url(RegistryURL.parse(login(guarded, "reader")))
+            settings = EtcdSettings.from_url(RegistryURL.parse(login(guarded, "reader")))
             client = Client(settings)
             events = Watch(client, settings.prefix, Timing()).events()
             async with EtcdWriter(login(guarded, "writer")) as writer:

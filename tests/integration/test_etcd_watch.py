@@ -12,7 +12,7 @@ from itertools import pairwise
 from etcds import etcd, url
 
 from discovery.registry import Delta, RegistryEvent, RegistryURL, Reset, Stale
-from discovery.registry.etcd import EtcdRegistry, Settings, Timing
+from discovery.registry.etcd import EtcdRegistry, EtcdSettings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
 from discovery.system.embedded import EmbeddedEtcd
@@ -28,7 +28,7 @@ QUICK = Timing(attempt=3, idle=0.3, answer=1.5, audit=0.2, audit_again=0.1)
 async def quick(url: str) -> AsyncIterator[tuple[EtcdWriter, list[RegistryEvent]]]:
     """A writer, and the events of a watch as they come."""
     writer = EtcdWriter(url)
-    registry = EtcdRegistry(Settings.from_url(RegistryURL.parse(url)), QUICK)
+    registry = EtcdRegistry(EtcdSettings.from_url(RegistryURL.parse(url)), QUICK)
     watch = registry.watch()
     events: list[RegistryEvent] = []
 
@@ -76,7 +76,7 @@ def test_silence_is_no_fault(url: str) -> None:
 def test_a_consumer_that_takes_its_time_is_no_fault_of_the_server(url: str) -> None:
     async def check() -> None:
         writer = EtcdWriter(url)
-        parsed = Settings.from_url(RegistryURL.parse(url))
+        parsed = EtcdSettings.from_url(RegistryURL.parse(url))
         registry = EtcdRegistry(parsed, QUICK)
         watch = registry.watch()
         await anext(watch)
@@ -99,7 +99,7 @@ def test_an_audit_finds_what_a_server_has_withheld(url: str) -> None:
     async def check() -> None:
         writer = EtcdWriter(url)
         revision = await writer.change({"web/a": b"1"})
-        settings = Settings.from_url(RegistryURL.parse(url))
+        settings = EtcdSettings.from_url(RegistryURL.parse(url))
         watch = Watch(Client(settings), settings.prefix, QUICK)
         events = watch.events()
         assert await anext(events) == Reset(revision, {"web/a": b"1"})
@@ -161,7 +161,7 @@ def test_reasons_that_alternate_between_members_are_one_reason() -> None:
 
     async def check(port: int) -> None:
         endpoints = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}"]
-        registry = EtcdRegistry(Settings(tuple(endpoints)), QUICK)
+        registry = EtcdRegistry(EtcdSettings(tuple(endpoints)), QUICK)
         told: list[RegistryEvent] = []
 
         async def follow() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.registry import Delta, Reset
-from discovery.registry.etcd.follower import Canceled, Doubt, Follower
-from discovery.registry.etcd.listing import Listing, mark
+from discovery.registry.etcd.follower import Canceled, Doubt, WatchHistory
+from discovery.registry.etcd.listing import PrefixListing, mark
 from discovery.registry.etcd.messages import DELETE, PUT, Event, KeyValue, ResponseHeader, WatchResponse
 
 PREFIX = b"/services/"
@@ -33,8 +33,8 @@ def response(revision: int, *events: Any, **fields: Any) -> Any:
     return WatchResponse(header=header(revision), events=events, **fields)
 
 
-def listing(revision: int, records: Mapping[str, tuple[int, bytes]], **fields: Any) -> Listing:
-    return Listing(
+def listing(revision: int, records: Mapping[str, tuple[int, bytes]], **fields: Any) -> PrefixListing:
+    return PrefixListing(
         revision,
         header(revision, **fields),
         {PREFIX + key.encode(): value for key, (_, value) in records.items()},
@@ -43,8 +43,8 @@ def listing(revision: int, records: Mapping[str, tuple[int, bytes]], **fields: A
 
 
 @pytest.fixture
-def follower() -> Follower:
-    follower = Follower(PREFIX)
+def follower() -> WatchHistory:
+    follower = WatchHistory(PREFIX)
     follower.reset(listing(10, {"a/1": (4, b"one")}))
     follower.opened()
     follower.receive(response(10, created=True))
@@ -52,10 +52,10 @@ def follower() -> Follower:
 
 
 def test_a_listing_is_a_reset_with_keys_relative_to_the_prefix() -> None:
-    assert Follower(PREFIX).reset(listing(10, {"a/1": (4, b"one")})) == Reset(10, {"a/1": b"one"})
+    assert WatchHistory(PREFIX).reset(listing(10, {"a/1": (4, b"one")})) == Reset(10, {"a/1": b"one"})
 
 
-def test_created_does_not_advance(follower: Follower) -> None:
+def test_created_does_not_advance(follower: WatchHistory) -> None:
     follower.opened()
     assert follower.receive(response(5000, created=True)) == ()
     assert follower.created
@@ -63,7 +63,7 @@ def test_created_does_not_advance(follower: Follower) -> None:
     assert follower.receive(response(5000, put("a/2", 11))) == (Delta(11, {"a/2": b"v"}),)
 
 
-def test_one_response_of_several_revisions_is_several_deltas(follower: Follower) -> None:
+def test_one_response_of_several_revisions_is_several_deltas(follower: WatchHistory) -> None:
     told = follower.receive(response(13, put("a/2", 11), delete("a/1", 12), put("b/1", 12), put("b/2", 13)))
     assert told == (
         Delta(11, {"a/2": b"v"}),
@@ -72,44 +72,44 @@ def test_one_response_of_several_revisions_is_several_deltas(follower: Follower)
     )
 
 
-def test_fragments_are_told_when_the_last_has_come(follower: Follower) -> None:
+def test_fragments_are_told_when_the_last_has_come(follower: WatchHistory) -> None:
     assert follower.receive(response(11, put("a/1", 11), fragment=True)) == ()
     assert follower.receive(response(11, put("a/2", 11), fragment=True)) == ()
     assert follower.receive(response(11, put("b/1", 11))) == (Delta(11, dict.fromkeys(["a/1", "a/2", "b/1"], b"v")),)
 
 
-def test_a_new_stream_drops_the_fragments_of_the_last(follower: Follower) -> None:
+def test_a_new_stream_drops_the_fragments_of_the_last(follower: WatchHistory) -> None:
     follower.receive(response(11, put("a/1", 11), fragment=True))
     follower.opened()
     assert follower.revision == 10
     assert follower.receive(response(11, put("b/1", 11))) == (Delta(11, {"b/1": b"v"}),)
 
 
-def test_what_was_told_before_is_not_told_again(follower: Follower) -> None:
+def test_what_was_told_before_is_not_told_again(follower: WatchHistory) -> None:
     follower.receive(response(12, put("a/1", 12)))
     assert follower.receive(response(13, put("b/1", 9), put("a/1", 12), put("b/2", 13))) == (Delta(13, {"b/2": b"v"}),)
 
 
-def test_progress_advances_what_is_known(follower: Follower) -> None:
+def test_progress_advances_what_is_known(follower: WatchHistory) -> None:
     assert follower.receive(response(40)) == ()
     assert follower.revision == 40
     assert follower.receive(response(30)) == ()
     assert follower.revision == 40
 
 
-def test_requested_progress_is_only_a_sign_of_life(follower: Follower) -> None:
+def test_requested_progress_is_only_a_sign_of_life(follower: WatchHistory) -> None:
     assert follower.receive(response(40, watch_id=-1)) == ()
     assert follower.revision == 10
 
 
-def test_progress_amid_fragments_does_not_advance(follower: Follower) -> None:
+def test_progress_amid_fragments_does_not_advance(follower: WatchHistory) -> None:
     follower.receive(response(11, put("a/1", 11), fragment=True))
     assert follower.receive(response(11)) == ()
     assert follower.revision == 10
     assert follower.receive(response(11, put("b/1", 11))) == (Delta(11, {"a/1": b"v", "b/1": b"v"}),)
 
 
-def test_the_known_revision_is_dropped_when_it_comes_again_in_fragments(follower: Follower) -> None:
+def test_the_known_revision_is_dropped_when_it_comes_again_in_fragments(follower: WatchHistory) -> None:
     """Point 1. A watch is opened at the known revision."""
     follower.receive(response(11, put("a/1", 11), put("a/2", 11), delete("b/1", 11)))
     follower.opened()
@@ -122,30 +122,30 @@ def test_the_known_revision_is_dropped_when_it_comes_again_in_fragments(follower
 
 
 @pytest.mark.parametrize("fields", [{"created": True}, {"canceled": True}, {}])
-def test_a_compaction_is_doubt(follower: Follower, fields: dict[str, bool]) -> None:
+def test_a_compaction_is_doubt(follower: WatchHistory, fields: dict[str, bool]) -> None:
     assert isinstance(follower.receive(response(50, compact_revision=30, **fields)), Doubt)
 
 
-def test_canceled_counts_even_with_created(follower: Follower) -> None:
+def test_canceled_counts_even_with_created(follower: WatchHistory) -> None:
     refused = response(0, created=True, canceled=True, cancel_reason="etcdserver: invalid auth token")
     assert follower.receive(refused) == Canceled("etcdserver: invalid auth token")
 
 
-def test_another_cluster_is_doubt(follower: Follower) -> None:
+def test_another_cluster_is_doubt(follower: WatchHistory) -> None:
     assert isinstance(follower.receive(WatchResponse(header=header(11, cluster=8), events=[put("a/1", 11)])), Doubt)
 
 
-def test_a_revision_that_comes_late_is_doubt(follower: Follower) -> None:
+def test_a_revision_that_comes_late_is_doubt(follower: WatchHistory) -> None:
     assert isinstance(follower.receive(response(12, put("a/1", 12), put("b/1", 11))), Doubt)
 
 
-def test_a_key_that_is_not_text_hurts_no_other(follower: Follower) -> None:
+def test_a_key_that_is_not_text_hurts_no_other(follower: WatchHistory) -> None:
     odd = Event(type=PUT, kv=KeyValue(key=PREFIX + b"a/\xff", value=b"v", mod_revision=11))
     assert follower.receive(response(11, odd, put("a/2", 11))) == (Delta(11, {"a/\\xff": b"v", "a/2": b"v"}),)
 
 
 class TestAgreement:
-    def test_with_the_same(self, follower: Follower) -> None:
+    def test_with_the_same(self, follower: WatchHistory) -> None:
         assert follower.agrees_with(listing(10, {"a/1": (4, b"one")}))
         follower.receive(response(12, put("b/1", 11), delete("a/1", 12)))
         assert follower.agrees_with(listing(12, {"b/1": (11, b"v")}))
@@ -163,7 +163,7 @@ class TestAgreement:
         ],
         ids=["key gone", "key newer", "other value", "key more", "revision back", "term back", "other cluster"],
     )
-    def test_not_with_another_history(self, follower: Follower, other: Listing) -> None:
+    def test_not_with_another_history(self, follower: WatchHistory, other: PrefixListing) -> None:
         assert not follower.agrees_with(other)
 
 
@@ -198,7 +198,7 @@ histories = st.lists(
 def test_however_it_is_told_it_is_the_same_history(data: st.DataObject, history: History) -> None:
     """Batches, fragments, progress of both kinds, repeats and lost streams, in any order."""
     begin = data.draw(st.integers(0, history.last), "begin")
-    follower = Follower(PREFIX)
+    follower = WatchHistory(PREFIX)
     reset = follower.reset(listing(begin, history.records[begin]))
     assert reset.records == {key: value for key, (_, value) in history.records[begin].items()}
     told: list[Delta] = []

@@ -6,15 +6,15 @@ import pytest
 
 from discovery.errors import AccessDeniedError, ConfigError
 from discovery.registry import RegistryURL, open_registry
-from discovery.registry.etcd.settings import Settings
+from discovery.registry.etcd.settings import EtcdSettings
 from discovery.registry.url import PASSWORD_VARIABLE
 
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KEY = b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
 
 
-def settings(url: str, **environment: str) -> Settings:
-    return Settings.from_url(RegistryURL.parse(url), environment)
+def settings(url: str, **environment: str) -> EtcdSettings:
+    return EtcdSettings.from_url(RegistryURL.parse(url), environment)
 
 
 @pytest.mark.parametrize(

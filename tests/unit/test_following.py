@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from discovery.consuming.following import Following
+from discovery.consuming.following import RegistryFeed
 from discovery.model import Snapshot
 from discovery.registry import RegistryURL
 from discovery.registry.memory import MemoryRegistry
@@ -20,9 +20,9 @@ URL = RegistryURL.parse("memory://test")
 
 
 @asynccontextmanager
-async def run_of(registry: MemoryRegistry, state_dir: Path) -> AsyncIterator[Following]:
+async def run_of(registry: MemoryRegistry, state_dir: Path) -> AsyncIterator[RegistryFeed]:
     """One run of a daemon, which is stopped in order."""
-    following = Following(structlog.get_logger(), lambda snapshot: None, lambda: None)
+    following = RegistryFeed(structlog.get_logger(), lambda snapshot: None, lambda: None)
     await following.follow(registry, URL, state_dir)
     try:
         yield following

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from discovery import CannotStartError
-from discovery.daemon.handover import Counter, RefusedError, Successor, take_over
+from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor, take_over
 from discovery.testing import eventually
 
 LOG = structlog.get_logger()
@@ -26,11 +26,11 @@ class Predecessor:
         self.refusal = refusal
         self.successors: list[Successor] = []
         self.received: list[bool] = []
-        self.counter = Counter(path, LOG, self.accept, self.hand_over, self.received.append)
+        self.counter = HandoverServer(path, LOG, self.accept, self.hand_over, self.received.append)
 
     def accept(self, successor: Successor) -> float:
         if self.refusal:
-            raise RefusedError(self.refusal)
+            raise HandoverRefusedError(self.refusal)
         return 5.0
 
     async def hand_over(self, successor: Successor) -> Sequence[socket.socket]:

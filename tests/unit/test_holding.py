@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.consuming.holding import LONGEST, MARGIN, SETTLE, Cause, Held, Holding, Memory
+from discovery.consuming.holding import LONGEST, MARGIN, SETTLE, Cause, Held, Memory, RemovalHolds
 from discovery.registry import Delta, History, RegistryEvent, Reset, Stale
 
 A, B, C = "web/a", "web/b", "db/c"
@@ -17,8 +17,8 @@ ONE = History("one", 2)
 class World:
     """A watch and what it adds up to: what the registry has, and what is served."""
 
-    def __init__(self, holding: Holding | None = None, served: Iterable[str] = ()) -> None:
-        self.holding = holding or Holding()
+    def __init__(self, holding: RemovalHolds | None = None, served: Iterable[str] = ()) -> None:
+        self.holding = holding or RemovalHolds()
         self.served = set(served)
         self.now = 1000.0
         self.revision = 1
@@ -277,7 +277,7 @@ def test_a_restart_during_the_hold_keeps_it() -> None:
     world = started()
     world.gap()
     world.delete(A)
-    again = World(Holding(world.holding.memory(world.now)), world.served)
+    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
     again.now, again.revision = world.now + 3, world.revision
     again.reset([B, C])
     assert (again.served, again.held) == ({A, B, C}, {A})
@@ -288,7 +288,7 @@ def test_a_restart_during_the_hold_keeps_it() -> None:
 def test_a_restart_after_a_reset_keeps_what_is_held() -> None:
     world = started()
     world.reset([], History("two"))
-    again = World(Holding(world.holding.memory(world.now)), world.served)
+    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
     again.reset([], History("two"))
     assert again.held == {A, B, C}
     again.wait(1000)
@@ -299,14 +299,14 @@ def test_a_restart_after_a_reset_keeps_what_is_held() -> None:
 
 def test_a_store_lost_while_no_daemon_ran_is_recognised() -> None:
     memory = Memory(50, ONE, LEASES)
-    world = World(Holding(memory), [A, B, C])
+    world = World(RemovalHolds(memory), [A, B, C])
     world.reset([], History("one", 1))
     assert world.held == {A, B, C}
 
 
 def test_an_orderly_restart_believes_what_happened_meanwhile() -> None:
     world = started()
-    again = World(Holding(world.holding.memory(world.now)), world.served)
+    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
     again.revision = 9
     again.reset([A])
     assert (again.served, again.held) == ({A}, set())
@@ -315,7 +315,7 @@ def test_an_orderly_restart_believes_what_happened_meanwhile() -> None:
 def test_a_restart_in_a_gap_doubts_the_first_listing() -> None:
     world = started()
     world.take(Stale("down"))
-    again = World(Holding(world.holding.memory(world.now)), world.served)
+    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
     again.reset([A])
     assert (again.served, again.held) == ({A, B}, {B})
 

@@ -12,7 +12,7 @@ import structlog
 
 from discovery import Consumer, Context, PluginConfig, Update
 from discovery.consuming.inheritance import Inheritance, address_of
-from discovery.consuming.runner import Instance, Runner
+from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.hosting.isolation import Phase
 from discovery.testing import eventually_sync, within
 
@@ -58,15 +58,15 @@ class Taking(Consumer[PluginConfig]):
             each.close()
 
 
-def run(made: type[Consumer[Any]], run_dir: Path, inheritance: Inheritance) -> Runner:
-    runner = Runner(
-        Instance("it", "test", made, PluginConfig()), run_dir, structlog.get_logger(), inheritance=inheritance
+def run(made: type[Consumer[Any]], run_dir: Path, inheritance: Inheritance) -> ConsumerRunner:
+    runner = ConsumerRunner(
+        ConsumerInstance("it", "test", made, PluginConfig()), run_dir, structlog.get_logger(), inheritance=inheritance
     )
     runner.start()
     return runner
 
 
-def end(runner: Runner) -> None:
+def end(runner: ConsumerRunner) -> None:
     runner.stop()
     assert asyncio.run(runner.join(within(5)))
 

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from discovery.consuming.names import Names, reached
-from discovery.consuming.resolving import PATIENCE, Resolved, Resolving
+from discovery.consuming.resolving import PATIENCE, Resolved, SnapshotResolver
 from discovery.model import Backend, Snapshot, diff
 from discovery.plugin import Update
 from discovery.testing import backend, eventually, free_port, snapshot, within
@@ -90,7 +90,7 @@ def test_what_an_earlier_run_found_stands_until_the_name_is_looked_up() -> None:
 def test_a_snapshot_is_passed_on_at_once_unless_it_brings_new_names() -> None:
     async def check() -> None:
         passed: list[Resolved] = []
-        resolving = Resolving(structlog.get_logger(), passed.append)
+        resolving = SnapshotResolver(structlog.get_logger(), passed.append)
         first = snapshot(backend(id="a"))
         resolving.take(first)
         assert [each.snapshot for each in passed] == [first]
@@ -112,7 +112,7 @@ def test_a_snapshot_is_passed_on_at_once_unless_it_brings_new_names() -> None:
 def test_a_name_that_takes_long_does_not_hold_a_snapshot_up() -> None:
     async def check() -> None:
         passed: list[Resolved] = []
-        resolving = Resolving(structlog.get_logger(), passed.append)
+        resolving = SnapshotResolver(structlog.get_logger(), passed.append)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         resolving.take(snapshot(backend(id="a"), backend(id="b", host=NOWHERE)))

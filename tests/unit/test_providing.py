@@ -14,7 +14,7 @@ from discovery import Candidate, Inventory, PluginConfig, Provider, Verdict
 from discovery.codec import decode
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
 from discovery.providing.checker import CandidateStatus
-from discovery.providing.provider import Providing, ProvidingStatus
+from discovery.providing.provider import RunningProvider, RunningProviderStatus
 from discovery.providing.runner import ProviderInstance, ProviderStatus
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.system.lookups import RememberedLookups
@@ -39,8 +39,8 @@ INSTANCE = ProviderInstance("local", "fixed", Fixed, Ports(), ttl=10, owner="us"
 
 
 @asynccontextmanager
-async def providing(registry: MemoryRegistry, run_dir: Path) -> AsyncIterator[Providing]:
-    one = Providing(INSTANCE, registry, run_dir, structlog.get_logger(), RememberedLookups(), lambda: None)
+async def providing(registry: MemoryRegistry, run_dir: Path) -> AsyncIterator[RunningProvider]:
+    one = RunningProvider(INSTANCE, registry, run_dir, structlog.get_logger(), RememberedLookups(), lambda: None)
     one.start()
     try:
         await eventually(lambda: one.status.ready)
@@ -98,10 +98,10 @@ async def test_another_ttl_or_configuration_leaves_no_gap(tmp_path: Path) -> Non
     registry = Watched()
     async with providing(registry, tmp_path) as one:
         changed = replace(INSTANCE, ttl=3)
-        assert await one.become(changed, registry)
+        assert await one.reconfigure(changed, registry)
         assert registry.leases[-1].ttl == 3
-        assert not await one.become(changed, registry)
-        assert await one.become(replace(changed, config=Ports(ports=(80, 81))), registry)
+        assert not await one.reconfigure(changed, registry)
+        assert await one.reconfigure(replace(changed, config=Ports(ports=(80, 81))), registry)
         await eventually(lambda: keys(registry) == {"web/p80", "web/p81"})
         assert one.status.ttl == 3
         assert registry.gone == 0
@@ -112,9 +112,9 @@ async def test_another_ttl_or_configuration_leaves_no_gap(tmp_path: Path) -> Non
 async def test_another_owner_has_its_keys_at_once(tmp_path: Path) -> None:
     registry, other = MemoryRegistry(), MemoryRegistry()
     async with providing(registry, tmp_path) as one:
-        assert await one.become(replace(INSTANCE, owner="they"), registry)
+        assert await one.reconfigure(replace(INSTANCE, owner="they"), registry)
         assert owner(registry) == "they"
-        assert await one.become(replace(INSTANCE, owner="we"), other)
+        assert await one.reconfigure(replace(INSTANCE, owner="we"), other)
         assert (keys(registry), owner(other)) == (set(), "we")
 
 
@@ -131,7 +131,7 @@ async def test_another_registry_has_everything_before_it_leaves_the_one(tmp_path
 
     registry = Left()
     async with providing(registry, tmp_path) as one:
-        assert await one.become(INSTANCE, other)
+        assert await one.reconfigure(INSTANCE, other)
         assert there_when_it_went == [{"web/p80"}]
         assert (keys(registry), keys(other)) == (set(), {"web/p80"})
     assert keys(other) == set()
@@ -148,7 +148,7 @@ async def test_a_registry_that_raises_anything_is_the_providers_problem_and_trie
             return await super().open_lease(owner, ttl)
 
     registry = Odd()
-    one = Providing(INSTANCE, registry, tmp_path, structlog.get_logger(), RememberedLookups(), lambda: None)
+    one = RunningProvider(INSTANCE, registry, tmp_path, structlog.get_logger(), RememberedLookups(), lambda: None)
     one.start()
     await eventually(lambda: one.status.problem == "ZeroDivisionError: never mind")
     assert one.status.why_not("web/p80") == "ZeroDivisionError: never mind"
@@ -225,12 +225,12 @@ def test_why_a_candidate_is_not_registered(
     candidate = CandidateStatus(backend(id="a"), verdict, "connection refused")
     defaults: dict[str, Any] = {"wanted": None, "registered": set(), "failing": {}, "fault": None}
     runner = ProviderStatus("local", "fixed", candidates={"web/a": candidate})
-    status = ProvidingStatus(runner=runner, owner="us", ttl=10, ready=False, **{**defaults, **given})
+    status = RunningProviderStatus(runner=runner, owner="us", ttl=10, ready=False, **{**defaults, **given})
     assert status.why_not("web/a") == expected
 
 
 def test_a_registry_that_is_away_is_no_problem_of_the_providers() -> None:
-    status = ProvidingStatus(
+    status = RunningProviderStatus(
         ProviderStatus("local", "fixed"),
         "us",
         10,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
-from discovery.providing.registrar import Registrar, Status
+from discovery.providing.registrar import Registrar, RegistrarStatus
 from discovery.registry import Delta
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import backend, eventually
@@ -80,7 +80,7 @@ def test_a_lost_record_is_back_and_its_neighbour_was_never_away() -> None:
             registry.delete_raw("web/a")
             await eventually(lambda: registry.holder("web/b") is not first)
             await becomes(registry, A, B)
-            await eventually(lambda: registrar.status == Status(frozenset(keys(A, B))))
+            await eventually(lambda: registrar.status == RegistrarStatus(frozenset(keys(A, B))))
             following.cancel()
             assert removed == [frozenset({"web/a"})]
 
@@ -220,7 +220,7 @@ def test_a_registry_that_is_away_at_first_gets_it_later() -> None:
             await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), RegistryUnavailableError))
             registry.set_fresh()
             await becomes(registry, A)
-            await eventually(lambda: registrar.status == Status(frozenset({"web/a"})))
+            await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a"})))
 
     asyncio.run(scenario())
 
@@ -277,7 +277,7 @@ def test_whatever_happens_the_registry_ends_as_wanted(
             for key in [key for key, value in registry.records.items() if value == OTHERS]:
                 registry.delete_raw(key)
             await becomes(registry, *final)
-            await eventually(lambda: registrar.status == Status(frozenset(keys(*final))))
+            await eventually(lambda: registrar.status == RegistrarStatus(frozenset(keys(*final))))
         assert registry.records == {}
 
     asyncio.run(scenario())
@@ -297,7 +297,7 @@ def test_what_an_earlier_run_left_is_removed_although_it_was_wanted_for_a_moment
         async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
             return Lease(self, owner, ttl)
 
-    def changed(status: Status) -> None:
+    def changed(status: RegistrarStatus) -> None:
         if status.registered == {"web/a"} and not told:
             told.append(True)
             registrar.set([A, C])
@@ -356,6 +356,6 @@ def test_a_write_whose_answer_was_lost_is_taken_back_when_it_is_no_longer_wanted
             registry.lease.lossy = False
             registrar.set([A])
             await becomes(registry, A)
-            await eventually(lambda: registrar.status == Status(frozenset({"web/a"})))
+            await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a"})))
 
     asyncio.run(scenario())

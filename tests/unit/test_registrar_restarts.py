@@ -9,7 +9,7 @@ import structlog
 from discovery.codec import key_of
 from discovery.errors import AccessDeniedError, RegistryUnavailableError
 from discovery.model import Backend
-from discovery.providing.registrar import Registrar, Status
+from discovery.providing.registrar import Registrar, RegistrarStatus
 from discovery.registry import Delta
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import eventually
@@ -160,7 +160,7 @@ def test_a_sweep_that_fails_is_tried_again_and_hinders_nothing(error: Exception)
         with structlog.testing.capture_logs() as logs:
             async with registering(registry, A) as registrar:
                 await eventually(lambda: registry.leases[-1].sweeps > 3)
-                assert registrar.status == Status(frozenset({"web/a"}))
+                assert registrar.status == RegistrarStatus(frozenset({"web/a"}))
                 registrar.set([B])
                 await becomes(registry, B, C)
                 registry.sweep_error = None
@@ -182,7 +182,7 @@ def test_a_sweep_that_takes_long_delays_nothing_and_is_not_begun_again() -> None
             await becomes(registry, B, C)
             registrar.set([A, B])
             await becomes(registry, A, B, C)
-            await eventually(lambda: registrar.status == Status(frozenset({"web/a", "web/b"})))
+            await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a", "web/b"})))
             registry.sweeping.set()
             await becomes(registry, A, B)
             assert registry.leases[-1].sweeps == 1
@@ -214,7 +214,7 @@ def test_a_key_that_may_not_be_written_or_removed_fails_alone() -> None:
                 await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), AccessDeniedError))
                 registry.forbidden = set()
                 await becomes(registry, C)
-                await eventually(lambda: registrar.status == Status(frozenset({"web/c"})))
+                await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/c"})))
         told = [(log["event"], log["key"]) for log in logs if log["log_level"] == "warning"]
         assert told == [("not registered, trying again", "web/a"), ("not withdrawn, trying again", "web/a")]
 

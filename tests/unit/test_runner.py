@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from discovery import ApplyError, CannotStartError, Consumer, Health, PluginConfig, Snapshot, Update
-from discovery.consuming.runner import Instance, Runner
+from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.hosting.isolation import Phase
 from discovery.testing import backend, eventually_sync, snapshot, within
 
@@ -23,8 +23,10 @@ class Options(PluginConfig):
     tag: str = ""
 
 
-def instance(consumer: type[Consumer[Any]], name: str = "it", tag: str = "", quiet_period: float = 0) -> Instance:
-    return Instance(name, "test", consumer, Options(tag=tag), quiet_period)
+def instance(
+    consumer: type[Consumer[Any]], name: str = "it", tag: str = "", quiet_period: float = 0
+) -> ConsumerInstance:
+    return ConsumerInstance(name, "test", consumer, Options(tag=tag), quiet_period)
 
 
 class Recorder(Consumer[Options]):
@@ -49,8 +51,8 @@ def recorder(**methods: Any) -> type[Recorder]:
 
 
 @contextmanager
-def running(made: Instance, run_dir: Path) -> Iterator[Runner]:
-    runner = Runner(made, run_dir, LOG)
+def running(made: ConsumerInstance, run_dir: Path) -> Iterator[ConsumerRunner]:
+    runner = ConsumerRunner(made, run_dir, LOG)
     runner.start()
     try:
         yield runner
@@ -63,7 +65,7 @@ def revisions(updates: list[Update]) -> list[int]:
     return [update.snapshot.revision for update in updates]
 
 
-def phase_is(runner: Runner, phase: Phase) -> Callable[[], bool]:
+def phase_is(runner: ConsumerRunner, phase: Phase) -> Callable[[], bool]:
     return lambda: runner.status.phase is phase
 
 
@@ -301,7 +303,7 @@ def test_an_apply_that_never_ends_is_cancelled_at_stop_and_torn_down(tmp_path: P
         await asyncio.sleep(3600)
 
     consumer = recorder(apply=apply)
-    runner = Runner(instance(consumer), tmp_path, LOG)
+    runner = ConsumerRunner(instance(consumer), tmp_path, LOG)
     runner.offer(at(1, 80))
     runner.start()
     assert entered.wait(within(5))
@@ -326,7 +328,7 @@ def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
         self.events.append("torn down")
 
     consumer = recorder(apply=apply, teardown=teardown)
-    runner = Runner(instance(consumer), tmp_path, LOG)
+    runner = ConsumerRunner(instance(consumer), tmp_path, LOG)
     runner.offer(at(1, 80))
     runner.start()
     assert entered.wait(within(5))
@@ -373,7 +375,7 @@ def test_a_stop_during_the_teardown_after_a_failed_setup_ends_it_without_waiting
         entered.set()
         await asyncio.sleep(0.5)
 
-    runner = Runner(instance(recorder(setup=setup, teardown=teardown)), tmp_path, LOG)
+    runner = ConsumerRunner(instance(recorder(setup=setup, teardown=teardown)), tmp_path, LOG)
     runner.start()
     assert entered.wait(within(5))
     runner.stop()
@@ -405,7 +407,7 @@ def test_a_blocked_thread_is_abandoned_at_the_deadline(tmp_path: Path) -> None:
         entered.set()
         leave.wait(within(60))
 
-    runner = Runner(instance(recorder(apply=apply)), tmp_path, LOG)
+    runner = ConsumerRunner(instance(recorder(apply=apply)), tmp_path, LOG)
     runner.offer(at(1, 80))
     runner.start()
     assert entered.wait(within(5))

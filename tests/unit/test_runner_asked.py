@@ -12,7 +12,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from discovery import Consumer, DiscoveryError, PluginConfig, Update
-from discovery.consuming.runner import Instance, Runner
+from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.hosting.isolation import Phase
 from discovery.plugin import Sample
 from discovery.testing import backend, eventually_sync, snapshot, within
@@ -28,8 +28,8 @@ def consumer(**methods: Any) -> type[Quiet]:
 
 
 @contextmanager
-def running(made: type[Quiet], run_dir: Path) -> Iterator[Runner]:
-    runner = Runner(Instance("it", "test", made, PluginConfig()), run_dir, structlog.get_logger())
+def running(made: type[Quiet], run_dir: Path) -> Iterator[ConsumerRunner]:
+    runner = ConsumerRunner(ConsumerInstance("it", "test", made, PluginConfig()), run_dir, structlog.get_logger())
     runner.start()
     try:
         yield runner
@@ -38,7 +38,7 @@ def running(made: type[Quiet], run_dir: Path) -> Iterator[Runner]:
         asyncio.run(runner.join(within(5)))
 
 
-def samples(runner: Runner, timeout: float = 5) -> tuple[Sample, ...]:
+def samples(runner: ConsumerRunner, timeout: float = 5) -> tuple[Sample, ...]:
     return asyncio.run(runner.samples(timeout))
 
 

@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from discovery.registry.etcd.registry import EtcdRegistry
-from discovery.registry.etcd.settings import Settings
+from discovery.registry.etcd.settings import EtcdSettings
 from discovery.registry.etcd.watch import Timing
 
-__all__ = ["EtcdRegistry", "Settings", "Timing"]
+__all__ = ["EtcdRegistry", "EtcdSettings", "Timing"]

@@ -12,7 +12,7 @@ from discovery.registry.etcd.connection import Connection, Stream
 from discovery.registry.etcd.failures import MemberUnavailableError, reason
 from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
-from discovery.registry.etcd.settings import Settings, TLSMaterial
+from discovery.registry.etcd.settings import EtcdSettings, TLSMaterial
 from discovery.registry.etcd.targets import Targets
 from discovery.system.backoff import delays
 from discovery.system.certificates import read_certificate
@@ -35,7 +35,7 @@ def rounds(most: float = _MOST_DELAY) -> Iterator[float]:
 class Client:
     """One connection per member, made when first needed; the member that last answered is asked first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EtcdSettings) -> None:
         """Keep the settings. No I/O yet."""
         self.settings = settings
         self.tokens = Tokens(settings.login)

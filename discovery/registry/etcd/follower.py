@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from discovery.registry.base import Delta, History, Reset
-from discovery.registry.etcd.listing import Listing, mark
+from discovery.registry.etcd.listing import PrefixListing, mark
 from discovery.registry.etcd.messages import DELETE, Message
 from discovery.registry.etcd.ttls import TTLs
 
@@ -32,7 +32,7 @@ class Canceled:
     reason: str
 
 
-class Follower:
+class WatchHistory:
     """Folds listings and watch responses into deltas of one revision each.
 
     `revision` is the last one up to which everything is known; None before the first listing and in doubt.
@@ -49,7 +49,7 @@ class Follower:
         self._term = 0
         self._fragments: list[Message] = []
 
-    def reset(self, listing: Listing, *, another: bool = False) -> Reset:
+    def reset(self, listing: PrefixListing, *, another: bool = False) -> Reset:
         """Begin from a listing, whatever was known before; `another` means that it does not continue that."""
         self.revision = listing.revision
         self._marks = listing.marks
@@ -76,7 +76,7 @@ class Follower:
         self.created = False
         self._fragments = []
 
-    def agrees_with(self, listing: Listing) -> bool:
+    def agrees_with(self, listing: PrefixListing) -> bool:
         """Whether a linearizable listing at our revision is of our history and finds the same.
 
         A cluster that was emptied can come back under the same id: then its revision or its term went back, or a key

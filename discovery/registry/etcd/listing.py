@@ -15,7 +15,7 @@ _PAGE_SECONDS = 15.0
 
 
 @dataclass(slots=True)
-class Listing:
+class PrefixListing:
     """A listing: its revision, the header of the answer, and the value, mark and lease of each key."""
 
     revision: int
@@ -33,7 +33,7 @@ def mark(revision: int, value: bytes) -> int:
     return hash((revision, value))
 
 
-async def list_prefix(connection: Connection, prefix: bytes, *, revision: int = 0, timeout: float) -> Listing:
+async def list_prefix(connection: Connection, prefix: bytes, *, revision: int = 0, timeout: float) -> PrefixListing:
     """List at `revision`, or (0) at the present one; then begin again when a compaction overtakes it.
 
     Raises CompactedError or FutureRevisionError for a given revision that is not to be had, MemberUnavailableError and
@@ -48,8 +48,8 @@ async def list_prefix(connection: Connection, prefix: bytes, *, revision: int = 
     raise CompactedError(f"etcd {connection.endpoint}: compactions overtook the listing {_ATTEMPTS} times")
 
 
-async def _list(connection: Connection, prefix: bytes, revision: int, timeout: float) -> Listing:
-    listing = Listing(revision, None)
+async def _list(connection: Connection, prefix: bytes, revision: int, timeout: float) -> PrefixListing:
+    listing = PrefixListing(revision, None)
 
     def ask(request: Message, seconds: float) -> Awaitable[Message]:
         return connection.call(RANGE, request, seconds)

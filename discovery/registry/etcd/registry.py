@@ -9,7 +9,7 @@ from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.failures import alarms_of
 from discovery.registry.etcd.lease import EtcdLease
 from discovery.registry.etcd.messages import STATUS, StatusRequest
-from discovery.registry.etcd.settings import Settings
+from discovery.registry.etcd.settings import EtcdSettings
 from discovery.registry.etcd.watch import Timing, Watch
 from discovery.registry.url import RegistryURL
 
@@ -17,7 +17,7 @@ from discovery.registry.url import RegistryURL
 class EtcdRegistry:
     """Implements `discovery.registry.Registry` on an etcd v3 cluster, 3.4 or later."""
 
-    def __init__(self, settings: Settings, timing: Timing | None = None) -> None:
+    def __init__(self, settings: EtcdSettings, timing: Timing | None = None) -> None:
         """Prepare. No I/O yet."""
         self._settings = settings
         self._timing = timing or Timing()
@@ -27,8 +27,8 @@ class EtcdRegistry:
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "EtcdRegistry":
-        """Make it from `etcd://` or `etcds://`, see `Settings.from_url`. Raises ConfigError."""
-        return cls(Settings.from_url(url))
+        """Make it from `etcd://` or `etcds://`, see `EtcdSettings.from_url`. Raises ConfigError."""
+        return cls(EtcdSettings.from_url(url))
 
     def watch(self) -> AsyncGenerator[RegistryEvent, None]:
         """Follow every record under the prefix, for ever."""

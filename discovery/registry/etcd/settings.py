@@ -77,7 +77,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EtcdSettings:
     """Which cluster, which keys, and as whom."""
 
     endpoints: tuple[str, ...]
@@ -86,7 +86,7 @@ class Settings:
     login: Login | None = None
 
     @classmethod
-    def from_url(cls, url: RegistryURL, environment: Mapping[str, str] = os.environ) -> "Settings":
+    def from_url(cls, url: RegistryURL, environment: Mapping[str, str] = os.environ) -> "EtcdSettings":
         """Read `etcd://[user[:password]@]host[:port],...[/prefix][?options]`; `etcds://` is the same over TLS.
 
         Options: `ca`, `cert`, `key` and `password_file` (paths), `server_name`. Raises ConfigError for anything wrong,

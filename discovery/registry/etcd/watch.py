@@ -18,8 +18,8 @@ from discovery.registry.etcd.failures import (
     explain,
     reason,
 )
-from discovery.registry.etcd.follower import Canceled, Doubt, Follower
-from discovery.registry.etcd.listing import Listing, list_prefix
+from discovery.registry.etcd.follower import Canceled, Doubt, WatchHistory
+from discovery.registry.etcd.listing import PrefixListing, list_prefix
 from discovery.registry.etcd.messages import (
     LEASE_TIME_TO_LIVE,
     WATCH,
@@ -72,7 +72,7 @@ class Watch:
         self._client = client
         self._endpoints = client.settings.endpoints
         self._timing = timing
-        self._follower = Follower(prefix)
+        self._follower = WatchHistory(prefix)
         self._at = random.randrange(len(self._endpoints))  # noqa: S311 - no secret
         self._stale: str | None = None
         self._reasons: dict[str, str] = {}
@@ -255,7 +255,7 @@ class Watch:
         except FutureRevisionError:
             return False
 
-    async def _list(self, connection: Connection, revision: int = 0) -> Listing:
+    async def _list(self, connection: Connection, revision: int = 0) -> PrefixListing:
         return await list_prefix(connection, self._follower.prefix, revision=revision, timeout=self._timing.attempt)
 
     def _create(self) -> Message:

@@ -10,7 +10,7 @@ from weakref import WeakSet
 from discovery.errors import AccessDeniedError, ConfigError
 from discovery.registry.base import RegistryEvent
 from discovery.registry.file.directory import held
-from discovery.registry.file.follower import Follower
+from discovery.registry.file.follower import DirectoryFollower
 from discovery.registry.file.lease import FileLease
 from discovery.registry.url import RegistryURL
 
@@ -47,7 +47,7 @@ class FileRegistry:
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(hinted.set)
 
-        follower = Follower(self._root, hint)
+        follower = DirectoryFollower(self._root, hint)
         try:
             while True:
                 hinted.clear()

@@ -23,7 +23,7 @@ _log = structlog.get_logger("discovery.registry.file")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ScanResult:
     """The result of a look at the directory, and the seconds until the next one if the kernel reports no change.
 
     A large directory under constant change must not eat the machine, so `rest`, in seconds, comes first in any case.
@@ -34,7 +34,7 @@ class Look:
     rest: float = 0.0
 
 
-class Follower:
+class DirectoryFollower:
     """Follows one directory for one watch. Blocking; to be called from one thread at a time."""
 
     def __init__(self, root: Path, hint: Callable[[], None]) -> None:
@@ -54,19 +54,21 @@ class Follower:
         self._closing = threading.Lock()
         self._closed = False
 
-    def look(self) -> Look:
+    def look(self) -> ScanResult:
         """Look once: nothing that goes wrong is raised, it is told as Stale."""
         with self._closing:
             if self._closed:
-                return Look(())
+                return ScanResult(())
             try:
                 with held(self._root) as directory:
                     self._follow(directory)
                     return self._scan(directory)
             except RegistryError as error:
-                return Look(self._tell_stale(str(error)))
+                return ScanResult(self._tell_stale(str(error)))
             except OSError as error:
-                return Look(self._tell_stale(str(unavailable(f"read the registry directory {self._root}", error))))
+                return ScanResult(
+                    self._tell_stale(str(unavailable(f"read the registry directory {self._root}", error)))
+                )
 
     def close(self) -> None:
         """Stop; a look still under way ends first."""
@@ -94,14 +96,14 @@ class Follower:
                 error=error.strerror,
             )
 
-    def _scan(self, directory: int) -> Look:
+    def _scan(self, directory: int) -> ScanResult:
         began = time.monotonic()
         listing = self._tree.scan(directory)
         spent = time.monotonic() - began
         if self._replaced and self._records and not listing.records and not has_revision(directory):
             # What is left when a file system is not mounted any more.
             self._lost = True
-            return Look(
+            return ScanResult(
                 self._tell_stale(
                     f"the registry directory {self._root} was replaced by a new and empty one;"
                     f" if that is meant, `touch {self._root / REVISION_FILE}`"
@@ -141,7 +143,7 @@ class Follower:
         if listing.problem is not None:
             events += self._tell_stale(listing.problem)
         again = max(_INTERVAL, 25 * spent)
-        return Look(tuple(events), again if listing.again is None else min(again, listing.again), rest=spent)
+        return ScanResult(tuple(events), again if listing.again is None else min(again, listing.again), rest=spent)
 
     def _tell_stale(self, reason: str) -> tuple[RegistryEvent, ...]:
         if reason == self._stale:

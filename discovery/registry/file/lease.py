@@ -17,7 +17,7 @@ from discovery.registry.file.beneath import UnsuitableError, open_beneath, open_
 from discovery.registry.file.directory import clock, held, unavailable
 from discovery.system.files import write_within
 
-_BEATS = 3
+_TOUCHES_IN_TTL = 3
 """Heartbeats in one TTL."""
 _LOOK_SECONDS = 0.1
 _LOOK_SHARE = 10  # looking at very many refused keys takes at most a tenth of a processor
@@ -35,10 +35,10 @@ class FileLease:
         # Key to the inode and the contents that are ours. Used only while the directory is held.
         self._ours: dict[str, tuple[int, bytes]] = {}
         self._turn = asyncio.Lock()
-        self._beaten = time.monotonic()
+        self._touched_at = time.monotonic()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ended: str | None = None
-        self._heart = asyncio.create_task(self._live())
+        self._keep_alive_task = asyncio.create_task(self._keep_alive())
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
         """See `Lease.put`."""
@@ -89,17 +89,17 @@ class FileLease:
 
     def abandon(self) -> None:
         """Stop keeping it alive, without withdrawing anything."""
-        self._heart.cancel()
+        self._keep_alive_task.cancel()
 
     def _put(self, key: str, value: bytes, force: bool) -> None:
         with held(self._root) as root:
             self._check()
-            there = self._read(root, key)
-            if there is not None and there.identity == self._ours.get(key):
-                if there.value == value:
+            found = self._read(root, key)
+            if found is not None and found.identity == self._ours.get(key):
+                if found.value == value:
                     return
-            elif there is not None and not force:
-                self._refuse_unless_free(root, key, there)
+            elif found is not None and not force:
+                self._refuse_unless_free(root, key, found)
             try:
                 with _service(root, key, make=True) as (directory, name):
                     write_within(directory, name, value)
@@ -107,10 +107,10 @@ class FileLease:
             except OSError as error:
                 raise unavailable(f"write {self._root / key}", error) from None
 
-    def _refuse_unless_free(self, root: int, key: str, there: "_There") -> None:
-        record = decode(key, there.value)
+    def _refuse_unless_free(self, root: int, key: str, found: "_RecordFile") -> None:
+        record = decode(key, found.value)
         owner, ttl = (record.owner, record.ttl) if isinstance(record, Record) else (None, None)
-        if owner == self.owner or (ttl is not None and clock(root) - there.modified > ttl):
+        if owner == self.owner or (ttl is not None and clock(root) - found.modified > ttl):
             return
         raise OwnedByAnotherError.of(key, repr(owner) if owner else "an unnamed owner", owner)
 
@@ -124,11 +124,11 @@ class FileLease:
             return any(self._is_free(root, key, now) for key in keys)
 
     def _is_free(self, root: int, key: str, now: float) -> bool:
-        there = self._read(root, key)
-        if there is None:
+        found = self._read(root, key)
+        if found is None:
             return True
-        record = decode(key, there.value)
-        return isinstance(record, Record) and record.ttl is not None and now - there.modified > record.ttl
+        record = decode(key, found.value)
+        return isinstance(record, Record) and record.ttl is not None and now - found.modified > record.ttl
 
     def _delete(self, key: str) -> None:
         with held(self._root) as root:
@@ -147,10 +147,10 @@ class FileLease:
             return frozenset(stale)
 
     def _left_behind(self, root: int, key: str) -> bool:
-        there = self._read(root, key)
-        if there is None or there.identity == self._ours.get(key):
+        found = self._read(root, key)
+        if found is None or found.identity == self._ours.get(key):
             return False
-        record = decode(key, there.value)
+        record = decode(key, found.value)
         return isinstance(record, Record) and record.owner == self.owner
 
     def _withdraw(self) -> None:
@@ -161,18 +161,18 @@ class FileLease:
             self._ours.clear()
 
     def _is_ours(self, root: int, key: str, ours: tuple[int, bytes]) -> bool:
-        there = self._read(root, key)
-        return there is not None and there.identity == ours
+        found = self._read(root, key)
+        return found is not None and found.identity == ours
 
     def _check(self) -> None:
         if self._ended is not None:
             raise LeaseLostError(self._ended)
 
-    async def _live(self) -> None:
+    async def _keep_alive(self) -> None:
         while not self._lost.done():
-            await asyncio.sleep(self.ttl / _BEATS)
+            await asyncio.sleep(self.ttl / _TOUCHES_IN_TTL)
             try:
-                why = await asyncio.to_thread(self._beat)
+                why = await asyncio.to_thread(self._touch_records)
             except RegistryError as error:
                 # Unreachable is not lost: until the TTL has passed, the directory may come back with our files in it.
                 why = f"the lease of {self.owner} expired: {error}" if self._overdue() else None
@@ -180,7 +180,7 @@ class FileLease:
             if why is not None and not self._lost.done():
                 self._lost.set_result(why)
 
-    def _beat(self) -> str | None:
+    def _touch_records(self) -> str | None:
         """Touch every file of ours. Returns why the lease is lost, if it is."""
         with held(self._root) as root:
             if self._overdue():
@@ -194,11 +194,11 @@ class FileLease:
                         os.utime(name, dir_fd=directory, follow_symlinks=False)
                 except OSError as error:
                     raise unavailable(f"touch {self._root / key}", error) from None
-            self._beaten = time.monotonic()
+            self._touched_at = time.monotonic()
             return None
 
     def _overdue(self) -> bool:
-        return time.monotonic() - self._beaten > self.ttl
+        return time.monotonic() - self._touched_at > self.ttl
 
     def _keys(self, root: int) -> Iterator[str]:
         """Where records are, valid or not. What cannot be looked into is left out: its owner is another."""
@@ -223,7 +223,7 @@ class FileLease:
         except OSError as error:
             raise unavailable(f"read the registry directory {self._root / place}", error) from None
 
-    def _read(self, root: int, key: str) -> "_There | None":
+    def _read(self, root: int, key: str) -> "_RecordFile | None":
         """The contents at the key; None if there are none. Raises as `held` does."""
         try:
             with _service(root, key) as (directory, name):
@@ -232,10 +232,10 @@ class FileLease:
                     descriptor = open_regular(directory, name, status.st_mode)
                 except UnsuitableError:
                     # What is no regular file is no lease's, so it belongs to another.
-                    return _There(status.st_ino, b"", status.st_mtime)
+                    return _RecordFile(status.st_ino, b"", status.st_mtime)
                 with os.fdopen(descriptor, "rb") as file:
                     status = os.fstat(descriptor)
-                    return _There(status.st_ino, file.read(MAX_VALUE + 1), status.st_mtime)
+                    return _RecordFile(status.st_ino, file.read(MAX_VALUE + 1), status.st_mtime)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -250,7 +250,7 @@ class FileLease:
 
 
 @dataclass(frozen=True, slots=True)
-class _There:
+class _RecordFile:
     inode: int
     value: bytes
     modified: float

@@ -19,7 +19,7 @@ _OF_THE_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class DirectoryListing:
     """The records now. `digest` stands for all of them.
 
     `problem` says why the directory as a whole could not be read; what was known stands. `kept` names the files and
@@ -57,7 +57,7 @@ class Tree:
         self._unsettled = False
         self._offset: float | None = None
 
-    def scan(self, root: int) -> Listing:
+    def scan(self, root: int) -> DirectoryListing:
         """Read what changed in the directory open as `root`, and remove from it what expired. Raises OSError."""
         self._problem, self._kept, self._unsettled, self._offset = None, {}, False, None
         files: dict[str, _File] = {}
@@ -98,7 +98,7 @@ class Tree:
                     continue
             records[file.key] = file.value
             digest += file.digest
-        return Listing(records, f"{digest % 2**128:032x}", self._problem, again, self._kept)
+        return DirectoryListing(records, f"{digest % 2**128:032x}", self._problem, again, self._kept)
 
     def _read_service(self, root: int, service: str, files: dict[str, _File], services: set[str]) -> None:
         directory = open_beneath(root, service)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from discovery.errors import ApplyError
-from discovery.system.listening import by, listening, listening_at, owners
+from discovery.system.listening import format_holders, processes_with_sockets, tcp_sockets_listening_at, unix_sockets_at
 from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy.process import look
 
@@ -60,8 +60,8 @@ def _probe_address(bind: str, ours: Callable[[], Collection[int]]) -> None:
         try:
             listener.bind(address)
         except OSError as error:
-            sockets = listening(str(address[0]), int(port)) if error.errno == errno.EADDRINUSE else {}
-            holders = owners(sockets)
+            sockets = tcp_sockets_listening_at(str(address[0]), int(port)) if error.errno == errno.EADDRINUSE else {}
+            holders = processes_with_sockets(sockets)
             if holders and holders <= set(ours()):
                 return
             if sockets and not holders and _are_hidden(ours(), set(sockets.values())):
@@ -71,7 +71,7 @@ def _probe_address(bind: str, ours: Callable[[], Collection[int]]) -> None:
 
 def _explain(bind: str, error: OSError, holders: Collection[int]) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"bind {bind} is in use{by(holders)}: stop that, or choose another address"
+        return f"bind {bind} is in use{format_holders(holders)}: stop that, or choose another address"
     if error.errno == errno.EACCES:
         return f"bind {bind} is not permitted to this user: choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
     if error.errno == errno.EADDRNOTAVAIL:
@@ -91,7 +91,7 @@ def _probe_path(bind: str, ours: Callable[[], Collection[int]]) -> None:
             client.connect(bind)
         except OSError:
             return  # nobody, or what a dead process left: HAProxy replaces it
-    holders = owners(listening_at(bind))
+    holders = processes_with_sockets(unix_sockets_at(bind))
     if not holders & set(ours()):
         raise ApplyError(_explain(bind, OSError(errno.EADDRINUSE, ""), holders))
 

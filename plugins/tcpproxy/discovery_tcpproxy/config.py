@@ -13,7 +13,7 @@ from discovery.errors import RecordError
 from discovery.fields import Networks, Senders
 from discovery.model import join_host_port
 from discovery.plugin import PluginConfig
-from discovery.system.listening import meet
+from discovery.system.listening import binds_conflict
 from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 
 UNIX = "unix:"
@@ -242,7 +242,7 @@ def _no_conflicts(listen: dict[str, ListenConfig]) -> None:
     taken: list[tuple[str, str]] = []
     for name, bind in ((name, bind) for name, listener in listen.items() for bind in listener.bind):
         for other, before in taken:
-            if not meet(bind, before):
+            if not binds_conflict(bind, before):
                 continue
             if other == name and bind == before:
                 raise ValueError(f"listener {name!r} names {bind} twice")

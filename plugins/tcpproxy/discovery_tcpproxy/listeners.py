@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discovery.errors import DiscoveryError
-from discovery.system.listening import by, listening, listening_at, owners
+from discovery.system.listening import format_holders, processes_with_sockets, tcp_sockets_listening_at, unix_sockets_at
 from discovery_tcpproxy.config import UNIX
 
 BACKLOG = 4096
@@ -191,8 +191,8 @@ def _reason(bind: str, error: OSError) -> str:
         return _unix_reason(_path(bind), error)
     host, _, port = bind.rpartition(":")
     if error.errno == errno.EADDRINUSE:
-        who = owners(listening(host.strip("[]"), int(port), v6only=True))
-        return f"address already in use{by(who)}; stop that, or choose another"
+        who = processes_with_sockets(tcp_sockets_listening_at(host.strip("[]"), int(port), v6only=True))
+        return f"address already in use{format_holders(who)}; stop that, or choose another"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
             "permission denied; ports below 1024 take CAP_NET_BIND_SERVICE"
@@ -210,8 +210,8 @@ def _unix_reason(path: Path, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         if not path.is_socket():
             return "there is a file that is no socket; remove it, or choose another path"
-        who = owners(listening_at(str(path)))
-        return f"socket already in use{by(who)}; stop that, or choose another path"
+        who = processes_with_sockets(unix_sockets_at(str(path)))
+        return f"socket already in use{format_holders(who)}; stop that, or choose another path"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"there is no directory {path.parent}; make it, or choose another path"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

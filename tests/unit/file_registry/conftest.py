@@ -10,7 +10,7 @@ from discovery.codec import decode
 from discovery.model import Rejected
 from discovery.registry.file import FileRegistry
 from discovery.registry.file.directory import held
-from discovery.registry.file.tree import Listing, Tree
+from discovery.registry.file.tree import DirectoryListing, Tree
 from discovery.testing import Follower, following
 
 PLAIN = b"10.0.0.1:80"
@@ -23,7 +23,7 @@ def write(root: Path, key: str, value: bytes = PLAIN) -> Path:
     return path
 
 
-def scan(some: Tree, root: Path) -> Listing:
+def scan(some: Tree, root: Path) -> DirectoryListing:
     with held(root) as descriptor:
         return some.scan(descriptor)
 
@@ -36,7 +36,7 @@ def follow(root: Path, check: Callable[[Follower], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def reasons(listing: Listing) -> dict[str, str]:
+def reasons(listing: DirectoryListing) -> dict[str, str]:
     """Why the records that are rejected are, by key."""
     decoded = {key: decode(key, value) for key, value in listing.records.items()}
     return {key: record.reason for key, record in decoded.items() if isinstance(record, Rejected)}

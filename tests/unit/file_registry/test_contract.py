@@ -44,7 +44,7 @@ class TestContract(RegistryContract):
         assert isinstance(lease, FileLease)
         lease.abandon()
         await asyncio.sleep(lease.ttl)
-        lease._heart = asyncio.create_task(lease._live())
+        lease._keep_alive_task = asyncio.create_task(lease._keep_alive())
 
 
 _names = st.sampled_from(["a/1", "a/2", "b/1", "b/1/deeper", "top"])

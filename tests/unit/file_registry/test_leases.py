@@ -197,7 +197,7 @@ def test_a_closed_registry_keeps_nothing_alive_and_withdraws_nothing(tmp_path: P
         await lease.put(backend())
         await registry.close()
         assert (tmp_path / key_of(backend())).exists()
-        await eventually(lease._heart.done)
+        await eventually(lease._keep_alive_task.done)
         await eventually(lambda: not scan(Tree(), tmp_path).records, "the record to expire")
 
     asyncio.run(check())

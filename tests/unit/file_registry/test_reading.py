@@ -11,7 +11,7 @@ import pytest
 from discovery.codec import decode, encode
 from discovery.model import Rejected
 from discovery.registry.file import FileRegistry, follower, tree
-from discovery.registry.file.tree import Listing, Tree
+from discovery.registry.file.tree import DirectoryListing, Tree
 from discovery.testing import Follower, backend, contents, eventually_sync
 
 from .conftest import PLAIN, as_nobody, follow, reasons, scan, write
@@ -75,7 +75,7 @@ class TestReading:
         path, some = write(tmp_path, "web/b1"), Tree()
         assert scan(some, tmp_path).records == {"web/b1": PLAIN}
 
-        def seen_at_once() -> Listing | None:
+        def seen_at_once() -> DirectoryListing | None:
             began = time.monotonic()
             path.write_bytes(b"")
             listing = scan(some, tmp_path)
