@@ -35,7 +35,7 @@ class TestTheDirectoryItself:
         asyncio.run(check())
 
     def test_an_outage_is_told_once(self, tmp_path: Path) -> None:
-        watch = follower.Follower(tmp_path / "none", lambda: None)
+        watch = follower.DirectoryFollower(tmp_path / "none", lambda: None)
         assert [len(watch.look().events) for _ in range(3)] == [1, 0, 0]
         watch.close()
 
