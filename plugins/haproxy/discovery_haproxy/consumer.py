@@ -15,10 +15,13 @@ from discovery.system.certificates import Certificate, read_certificate
 from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import Digests, files_at
-from discovery_haproxy.external import External
-from discovery_haproxy.managed import Files, Managed, end
+from discovery_haproxy.external import ExternalHAProxy
+from discovery_haproxy.managed import ManagedHAProxy
 from discovery_haproxy.probe import misplaced, probe, too_long
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
+from discovery_haproxy.run_files import RunFiles
+from discovery_haproxy.stopping import stop_orphans
+from discovery_haproxy.target import Target
 
 if TYPE_CHECKING:
     from discovery.system.filewatch import FileWatch
@@ -35,7 +38,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def __init__(self, config: HAProxyConfig, context: Context) -> None:
         """Keep the arguments."""
         super().__init__(config, context)
-        self._target: Managed | External | None = None
+        self._target: Target | None = None
         self._binary: Binary | None = None
         self._digests = Digests()
         self._watch: FileWatch | None = None
@@ -55,9 +58,9 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Find HAProxy, and take over one of ours that outlived an earlier daemon. Raises ApplyError or OSError."""
         self._binary = await locate(self.config.binary)
         if self.config.external is not None:
-            self._target = External(self.config.external, self.context.log)
+            self._target = ExternalHAProxy(self.config.external, self.context.log)
         else:
-            self._target = Managed(self.context.run_dir, self.context.log, self._binary)
+            self._target = ManagedHAProxy(self.context.run_dir, self.context.log, self._binary)
         await self._target.open()
         self._watch_files()
 
@@ -69,7 +72,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         binary = self._binary or await locate(self.config.binary)
         rendered = await self._render(update, binary)
         self._tell_problems(rendered)
-        same = target.live == rendered.generation and binary is self._binary
+        same = target.live_generation == rendered.generation and binary is self._binary
         if same and self._is_whole() and _holds(target.path, rendered.text):
             self._tell_mappings(rendered)  # of one that was taken over
             return
@@ -94,7 +97,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     async def preview(self, update: Update) -> str:
         """What would change in the configuration file, as a unified diff."""
-        path = self.config.external.path if self.config.external else Files(self.context.run_dir).config
+        path = self.config.external.path if self.config.external else RunFiles(self.context.run_dir).config
         binary = None
         with suppress(ApplyError):
             binary = await locate(self.config.binary)
@@ -109,8 +112,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         external = self.config.external
         faults: list[str] = []
         named: list[str] = []  # sockets with too long a path, of which HAProxy complains as well
-        files = Files(self.context.run_dir)
-        if external is None and (reason := files.fault):
+        files = RunFiles(self.context.run_dir)
+        if external is None and (reason := files.path_length_error):
             faults.append(reason)
             named.append(str(files.stats_socket))
         try:
@@ -160,15 +163,15 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Leave our own HAProxy serving: the successor takes it over as it does one that outlived its daemon."""
-        if isinstance(self._target, Managed):
+        if self._target is not None:
             target, self._target = self._target, None
-            await target.leave()
+            await target.hand_over()
         return ()
 
     @classmethod
     async def end_orphans(cls, context: Context) -> dict[int, str]:
         """Stop a HAProxy of our own that has outlived its daemon."""
-        return dict.fromkeys(await end(context.run_dir, context.log), "HAProxy")
+        return dict.fromkeys(await stop_orphans(context.run_dir, context.log), "HAProxy")
 
     async def teardown(self) -> None:
         """Stop our own HAProxy, gracefully; leave an external one running."""
@@ -186,15 +189,15 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def _is_whole(self) -> bool:
         """Whether HAProxy runs, and can be reached."""
         target = self._target
-        return target is not None and target.running and (not isinstance(target, Managed) or target.intact)
+        return target is not None and target.running and target.reachable
 
     async def _render(self, update: Update, binary: Binary | None) -> Rendered:
         external = self.config.external
-        run_dir = self.context.run_dir.absolute()
+        files = RunFiles(self.context.run_dir)
         runtime = Runtime(
-            stats_socket=external.stats_socket if external else run_dir / "stats.sock",
+            stats_socket=external.stats_socket if external else files.stats_socket,
             version=binary.version if binary else OLDEST,
-            state_file=None if external else run_dir / "servers.state",
+            state_file=None if external else files.server_states,
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
             alone=external is None,
         )

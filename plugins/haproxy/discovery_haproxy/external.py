@@ -1,4 +1,4 @@
-"""A HAProxy that another program runs: the plugin writes its file and asks for reloads; it never starts or stops it."""
+"""A HAProxy that another program runs: the plugin writes the configuration file and requests reloads, nothing else."""
 
 import asyncio
 import stat
@@ -15,17 +15,28 @@ from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.install import install, stage
 from discovery_haproxy.process import named
 
+_OPEN_SECONDS = 1.0
+"""Timeout in seconds for the generation at the start; without an answer the first apply reloads."""
+_HEALTH_SECONDS = 2.0
+"""Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
+_NEW_FILE_MODE = 0o644
+"""Mode of a new configuration file: HAProxy may run as another user."""
+_REASON_CHARACTERS = 300
+"""Characters of a reload command's output in an error message, which is one line."""
 
-class External:
-    """The file and the way to reload it."""
+
+class ExternalHAProxy:
+    """The configuration file of an external HAProxy, and the way to reload that HAProxy. Implements `Target`."""
 
     running = True
+    """An external HAProxy is taken to run: only a reload shows whether it does."""
+    reachable = True
+    """The sockets of an external HAProxy are its administrator's concern."""
 
     def __init__(self, config: ExternalConfig, log: FilteringBoundLogger) -> None:
-        """Keep the arguments."""
+        """Store the arguments; `open` asks HAProxy for its generation."""
         self.path = config.path.resolve()
-        self.live: str | None = None
-        """The generation that was last made to serve."""
+        self.live_generation: str | None = None
         self._config = config
         self._log = log
         if config.master_socket is not None:
@@ -36,44 +47,47 @@ class External:
             self._control = None
 
     async def open(self) -> None:
-        """Ask which generation it serves, where that can be known."""
+        """Ask HAProxy for the generation that it serves, if HAProxy has a socket for that."""
         if self._control is not None:
             with suppress(ControlError):
-                self.live = await self._control.generation(1.0)
+                self.live_generation = await self._control.generation(_OPEN_SECONDS)
 
     async def prepare(self, text: str) -> None:
-        """Do what can be done before `text` is known to be good. Raises ApplyError."""
+        """Write `text` beside the configuration file, with that file's mode and owner. Raises ApplyError."""
         try:
             state = self.path.stat()
             mode, owner = stat.S_IMODE(state.st_mode), (state.st_uid, state.st_gid)
         except FileNotFoundError:
-            mode, owner = 0o644, None
+            mode, owner = _NEW_FILE_MODE, None
         except OSError as error:
             raise ApplyError(f"{self.path} cannot be looked at: {error.strerror}") from None
         await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
 
     async def deploy(self, generation: str, _binary: Binary, _unchecked: str | None) -> None:
-        """Make what was prepared serve; it is always checked. Raises ApplyError; what served then goes on serving."""
-        self.live = None
+        """Make the prepared configuration live by a reload. Raises ApplyError; the previous file is then put back."""
+        self.live_generation = None
         await install(self.path, lambda: self._reload(generation))
-        self.live = generation
+        self.live_generation = generation
 
     def pids(self) -> set[int]:
-        """The processes that may already have the addresses: any HAProxy."""
+        """Return the pids of all HAProxy processes of the machine: any of them may have the addresses already."""
         return named("haproxy")
 
     async def health(self) -> Health:
-        """Whether it answers, where that can be known."""
+        """Report whether HAProxy answers; healthy if HAProxy has no socket to ask."""
         if self._control is None:
             return Health()
         try:
-            await self._control.generation(2.0)
+            await self._control.generation(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         return Health()
 
+    async def hand_over(self) -> None:
+        """Leave HAProxy running."""
+
     async def close(self) -> None:
-        """Leave it running."""
+        """Leave HAProxy running."""
 
     async def _reload(self, generation: str) -> None:
         config = self._config
@@ -89,7 +103,7 @@ class External:
         status, output = await run(command, config.timeout)
         if status != 0:
             lines = [line.strip() for line in output.splitlines() if line.strip()]
-            reason = lines[-1][:300] if lines else "it printed nothing"
+            reason = lines[-1][:_REASON_CHARACTERS] if lines else "it printed nothing"
             raise ApplyError(f"`{' '.join(command)[:100]}` failed with exit {status}: {reason}")
         if self._control is not None:
             await reload.prove(self._control, generation, config.timeout)

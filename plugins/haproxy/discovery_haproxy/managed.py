@@ -1,158 +1,115 @@
-"""A HAProxy of our own: started, watched, reloaded, taken over from a daemon that died, and stopped in order."""
+"""A HAProxy that the plugin manages: deployment of configurations to it, and its health.
+
+`starting` starts or adopts HAProxy, `supervising` restarts it, `reload` reloads it, `stopping` stops it.
+"""
 
 import asyncio
-import os
-import signal
-import subprocess
-import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from itertools import chain, repeat
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import ApplyError
 from discovery.plugin import Health
-from discovery.system.environment import for_children
 from discovery.system.process import ProcessHandle
-from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy import process, reload
-from discovery_haproxy.binary import Binary, complaint, first_line
+from discovery_haproxy.binary import Binary, complaint
 from discovery_haproxy.control import Control, ControlError
-from discovery_haproxy.family import Family, hold
-from discovery_haproxy.install import install, last_good, restore, stage
+from discovery_haproxy.install import install, stage
 from discovery_haproxy.logpipe import LogPipe
-from discovery_haproxy.probe import SUFFIX
+from discovery_haproxy.run_files import RunFiles
+from discovery_haproxy.starting import Launcher
 from discovery_haproxy.states import NO_STATES, still_wanted
+from discovery_haproxy.stopping import stop_all
+from discovery_haproxy.supervising import Supervisor
 
-STOP_SECONDS = 6.0
-"""How long connections may take to end when we stop; the core gives us 10, of which it may wait 2 for an apply."""
-
-_START_SECONDS = 30.0
-_ADOPT_SECONDS = 5.0
-_POLL = 0.005
+_HEALTH_SECONDS = 2.0
+"""Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
 _MANY_WORKERS = 5
-_RESTARTS = (0.0, 0.5, 1.0, 2.0, 5.0)
-_RESTART_EVERY = 10.0
-_HEALTHY_AFTER = 60.0
+"""Number of old workers above which `health` mentions them: each keeps memory and connections."""
 
 
-class Files:
-    """The paths in the run directory."""
-
-    def __init__(self, run_dir: Path) -> None:
-        """Name the files; none is touched."""
-        run_dir = run_dir.absolute()
-        self.config = run_dir / "haproxy.cfg"
-        self.stats_socket = run_dir / "stats.sock"
-        self.server_states = run_dir / "servers.state"
-        self.master_socket = run_dir / "master.sock"
-        self.log = run_dir / "log.pipe"
-        self.mark = f"{self.master_socket},mode,600"
-        """The argument by which every process of this run directory is known."""
-
-    @property
-    def fault(self) -> str | None:
-        """Why HAProxy can have no sockets here, if it cannot."""
-        if not is_too_long_for_a_socket(self.master_socket, SUFFIX):
-            return None
-        return (
-            f"{self.master_socket} is a path of more than {SOCKET_PATH_BYTES - SUFFIX} bytes, too long for HAProxy's"
-            " sockets: choose a shorter name for the instance, or another --run-dir"
-        )
-
-    def remove_leftovers(self) -> None:
-        """Remove what is of use only while HAProxy runs; the configuration stays."""
-        for path in (self.stats_socket, self.server_states, self.master_socket, self.log):
-            with suppress(OSError):
-                path.unlink()
-
-
-async def end(run_dir: Path, log: FilteringBoundLogger) -> list[int]:
-    """Stop in order what an earlier daemon left in this run directory; the pids of its masters."""
-    files = Files(run_dir)
-    family = Family(Control(files.master_socket), files.mark, log)
-    if pids := [each.pid for each in process.masters(family.processes())]:
-        await family.stop(STOP_SECONDS)
-        files.remove_leftovers()
-    return pids
-
-
-class Managed:
-    """The one HAProxy of a run directory, in master-worker mode."""
+class ManagedHAProxy:
+    """The one HAProxy of a run directory, in master-worker mode. Implements `Target`."""
 
     def __init__(self, run_dir: Path, log: FilteringBoundLogger, binary: Binary) -> None:
-        """Prepare; `open` does the work."""
+        """Store the arguments; `open` creates files and processes."""
         self._binary = binary
-        self._files = files = Files(run_dir)
-        self.path = files.config
-        self.live: str | None = None
-        """The generation that was last proven to serve."""
-        self._state_file = files.server_states
-        self._socket = files.master_socket
-        self._mark = files.mark
-        self._control = Control(self._socket)
-        self._family = Family(self._control, self._mark, log)
-        self._log = log
-        self._pipe = LogPipe(files.log, log)
-        self._handle: ProcessHandle | None = None
-        self._taken = asyncio.Event()
         self._running_binary: Binary | None = None
-        self._supervisor: asyncio.Task[None] | None = None
-        self._busy = asyncio.Lock()
-        self._died: str | None = None
+        self._files = RunFiles(run_dir)
+        self._live_generation: str | None = None
+        self._control = Control(self._files.master_socket)
+        self._log = log
+        self._pipe = LogPipe(self._files.log, log)
+        self._launcher = Launcher(self._files, self._control, self._pipe, log)
+        self._lock = asyncio.Lock()
+        """Held during a deployment and during a restart."""
+        self._supervisor = Supervisor(self._restart, self._last_log_line, self._lock, log)
+
+    @property
+    def path(self) -> Path:
+        """Path of the configuration file."""
+        return self._files.config
+
+    @property
+    def live_generation(self) -> str | None:
+        """Generation that was last proven to serve."""
+        return self._live_generation
 
     @property
     def running(self) -> bool:
-        """Whether there is a HAProxy of ours."""
-        return self._handle is not None and self._handle.alive
+        """Report whether a HAProxy of this run directory runs."""
+        return self._supervisor.running
 
     @property
-    def intact(self) -> bool:
-        """Whether what HAProxy is reached by is still there. A reload would not make it again: a new HAProxy has to."""
-        return self._pipe.is_there() and self._files.stats_socket.exists() and self._socket.exists()
+    def reachable(self) -> bool:
+        """Report whether the sockets and the log pipe exist. Only a new HAProxy recreates them, not a reload."""
+        return self._pipe.is_there() and self._files.stats_socket.exists() and self._files.master_socket.exists()
 
     async def open(self) -> None:
-        """Begin, and take over the HAProxy that outlived a daemon, if there is one. Raises ApplyError or OSError."""
-        if reason := self._files.fault:
-            raise ApplyError(reason)
+        """Adopt a HAProxy that outlived an earlier daemon, if there is one. Raises ApplyError or OSError."""
+        if too_long := self._files.path_length_error:
+            raise ApplyError(too_long)
         try:
             self._pipe.open()
         except OSError as error:
-            raise ApplyError(f"{self._socket.parent} cannot be used for HAProxy: {error.strerror}") from None
-        await self._adopt(self._binary)
-        self._supervisor = asyncio.create_task(self._supervise())
+            raise ApplyError(f"{self.path.parent} cannot be used for HAProxy: {error.strerror}") from None
+        if adopted := await self._launcher.adopt(self._binary):
+            self._watch(adopted.handle, self._binary)
+            self._live_generation = adopted.generation
+        self._supervisor.start()
 
     async def prepare(self, text: str) -> None:
-        """Do what can be done before `text` is known to be good. Raises ApplyError or OSError."""
+        """Write `text` beside the configuration file, and save the servers' states. Raises ApplyError or OSError."""
         await asyncio.gather(asyncio.to_thread(stage, self.path, text.encode(), 0o600), self._save_states(text))
 
     async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
-        """Make what was prepared serve, by this program; what is `unchecked` only by starting it.
+        """Make the prepared configuration live, by a reload or by a new HAProxy.
 
-        Raises ApplyError, with HAProxy's reason; what served then goes on serving.
+        A new HAProxy is the check of an `unchecked` text. Raises ApplyError with HAProxy's reason; the previous
+        configuration then goes on serving.
         """
-        async with self._busy:
+        async with self._lock:
             self._binary = binary
             if unchecked is not None and self.running:
-                await binary.check(unchecked)  # it has been restarted meanwhile, and is to be reloaded
+                await binary.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
             await install(self.path, lambda: self._activate(generation))
 
     def pids(self) -> set[int]:
-        """Every process of ours."""
-        return {each.pid for each in self._family.processes()}
+        """Return the pids of all HAProxy processes of this run directory."""
+        return {each.pid for each in process.find(self._files.master_socket_argument)}
 
     async def health(self) -> Health:
-        """Whether it runs and answers."""
-        if self._handle is None:
+        """Report whether HAProxy runs and answers."""
+        if self._supervisor.handle is None:
             return Health(detail="HAProxy is started with the first snapshot")
-        if not self._handle.alive:
-            return Health(ok=False, detail=self._died or "HAProxy has ended")
-        if self._busy.locked():
+        if not self.running:
+            return Health(ok=False, detail=self._supervisor.failure or "HAProxy has ended")
+        if self._lock.locked():
             return Health(detail="HAProxy is being reloaded")
         try:
-            processes = await self._control.processes(2.0)
+            processes = await self._control.processes(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         if len(processes.old) > _MANY_WORKERS:
@@ -161,55 +118,21 @@ class Managed:
             )
         return Health()
 
-    async def leave(self) -> None:
-        """Leave HAProxy as it is, for another daemon to take over."""
-        await self._unwatch()
-        if self._handle is not None:
-            self._handle.close()
+    async def hand_over(self) -> None:
+        """Release HAProxy to the next daemon. HAProxy goes on serving."""
+        await self._supervisor.stop()
+        self._supervisor.close()
         self._pipe.close()
 
     async def close(self) -> None:
-        """Stop HAProxy: at once for new connections, for those that it has within `STOP_SECONDS`."""
-        await self._unwatch()
-        # Ours or an earlier daemon's, which nobody else would ever stop.
+        """Stop HAProxy gracefully, with every HAProxy of an earlier daemon, which no other daemon would stop."""
+        await self._supervisor.stop()
         if self.pids():
-            await self._family.stop(STOP_SECONDS)
-        if self._handle is not None:
-            self._handle.close()
+            await stop_all(self._files, self._log)
+        self._supervisor.close()
         self._pipe.close()
         if not self.pids():
-            self._files.remove_leftovers()
-
-    # --- starting and taking over
-
-    def _command(self, binary: Binary) -> list[str]:
-        return [str(binary.path), "-W", "-S", self._mark, "-f", str(self.path)]
-
-    async def _adopt(self, binary: Binary) -> None:
-        listening = self._control.peer()
-        family = self._family.processes()
-        for found in process.masters(family):
-            # One that another program, or other arguments, started is replaced when there is a configuration for it,
-            # and so is one that does not answer.
-            same = found.program == os.path.realpath(binary.path) and list(found.argv[-5:]) == self._command(binary)[1:]
-            if same and found.pid == listening:
-                with suppress(ControlError):
-                    self.live = await self._control.generation(_ADOPT_SECONDS)
-                if self.live is None:
-                    continue
-                with suppress(ProcessLookupError):
-                    self._take(ProcessHandle(found.pid, started=found.started), binary)
-                self._mend()
-                self._log.info("took over the HAProxy of an earlier daemon", pid=found.pid, generation=self.live)
-                # The earlier daemon may have died between starting this one and dismissing the one before.
-                self._dismiss([each for each in family if found.pid not in (each.pid, each.parent)])
-
-    def _mend(self) -> None:
-        """If the earlier daemon died amid a change, let the file be again what HAProxy serves."""
-        with suppress(OSError):
-            serves = f" {self.live}\n"
-            if serves not in self.path.read_text() and serves in last_good(self.path).read_text():
-                restore(self.path)
+            self._files.remove_runtime_files()
 
     async def _activate(self, generation: str) -> None:
         try:
@@ -219,114 +142,53 @@ class Managed:
                 await self._start(generation)
         except (ApplyError, ControlError) as error:
             if self.running:
-                self.live = None
+                self._live_generation = None
                 with suppress(ControlError):
-                    self.live = await self._control.generation()
+                    self._live_generation = await self._control.generation()
             if isinstance(error, ControlError):
                 raise ApplyError(f"HAProxy does not answer: {error}") from None
             raise
-        self.live = generation
+        self._live_generation = generation
 
     def _reloadable(self) -> bool:
-        """Whether what runs is to be reloaded, and not replaced: its program is right, its socket still there."""
-        handle = self._handle
+        """Report whether a reload suffices: HAProxy runs, its program is the wanted one, its sockets exist."""
+        handle = self._supervisor.handle
         if handle is None or not handle.alive or self._binary != self._running_binary:
             return False
-        return self.intact and self._control.peer() == handle.pid
-
-    async def _save_states(self, text: str) -> None:
-        try:
-            reachable = self.running and self._socket.exists()  # a socket that is removed is not waited for
-            states = still_wanted(await self._control.server_states(), text) if reachable else NO_STATES
-            # Worth nothing after a crash of the machine, so that the disk need not be waited for.
-            temporary = self._state_file.with_suffix(".new")
-            temporary.touch(0o600)
-            temporary.write_text(states)
-            temporary.replace(self._state_file)
-        except (ControlError, OSError) as error:
-            # Not worth a failed apply: the health checks find out again.
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            self._log.warning("the servers' states are not carried over this reload", reason=reason)
-
-    def _take(self, handle: ProcessHandle, binary: Binary) -> None:
-        before, self._handle, self._running_binary = self._handle, handle, binary
-        if before is not None:
-            before.close()
-        self._taken.set()
+        return self.reachable and self._control.peer() == handle.pid
 
     async def _start(self, generation: str) -> None:
         binary = self._binary
-        others = self._family.processes()
-        if not self._pipe.is_there():
-            self._pipe.close()
-            self._pipe.open()
-        self._pipe.tail.clear()
-        try:
-            child = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond, and is awaited through its pidfd
-                self._command(binary),
-                stdin=subprocess.DEVNULL,
-                stdout=self._pipe.fileno(),
-                stderr=self._pipe.fileno(),
-                cwd="/",
-                env=for_children(),
-                start_new_session=True,  # Ctrl-C is for us, who then stop it in order
-            )
-        except OSError as error:
-            raise ApplyError(f"{binary.path} cannot be run: {error.strerror}") from None
-        handle = ProcessHandle(child.pid, on_exit=child.wait)
-        try:
-            await self._until_started(handle, generation)
-        except BaseException:
-            process.send_signal(handle, signal.SIGTERM)
-            await handle.wait(1.0)
-            process.send_signal(handle, signal.SIGKILL)
-            handle.close()
-            raise
-        self._take(handle, binary)
-        self._died = None
-        self._log.info("HAProxy started", pid=child.pid, version=".".join(map(str, binary.version)))
-        self._dismiss(others)
+        self._watch(await self._launcher.start(binary, generation), binary)
 
-    async def _until_started(self, handle: ProcessHandle, generation: str) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if not handle.alive:
-                self._pipe.drain()
-                said = "\n".join(self._pipe.tail)
-                reason = complaint(said) or first_line(said) or "it gave no reason"
-                raise ApplyError(f"HAProxy does not start: {reason}")
-            with suppress(ControlError):
-                if self._control.peer() == handle.pid and await self._control.generation(0.2) == generation:
-                    return
-            await asyncio.sleep(_POLL)
-        raise ApplyError(f"HAProxy was not ready within {_START_SECONDS:g} s")
+    def _watch(self, handle: ProcessHandle, binary: Binary) -> None:
+        self._running_binary = binary
+        self._supervisor.watch(handle)
 
-    def _dismiss(self, others: list[process.Process]) -> None:
-        """Let what an earlier daemon left finish what it has, now that ours listens."""
-        # The workers, too: a master that hangs would not tell them.
-        for handle in hold(others):
-            process.send_signal(handle, signal.SIGUSR1)
-            handle.close()
-        if others:
-            heads = process.masters(others)
-            self._log.info("replaced the HAProxy of an earlier daemon", pids=[each.pid for each in heads])
-
-    # --- reloading
+    async def _restart(self) -> bool:
+        """Start HAProxy with the configuration that served last; return False if none is proven."""
+        if self._live_generation is None:
+            return False
+        # The servers' states at the last reload may be long outdated.
+        await self._save_states("")
+        await self._start(self._live_generation)
+        return True
 
     async def _reload(self, generation: str) -> None:
         self._pipe.tail.clear()
         try:
-            await self._while_it_runs(reload.through_master(self._control, generation))
+            await self._while_running(reload.through_master(self._control, generation))
         except ApplyError:
             self._pipe.drain()
             if reason := complaint("\n".join(self._pipe.tail)):
                 raise ApplyError(f"HAProxy cannot load the new configuration: {reason}") from None
             raise
 
-    async def _while_it_runs(self, work: Coroutine[None, None, None]) -> None:
-        """Do `work`, but for no longer than HAProxy lives. Raises ApplyError if it ends before."""
-        assert self._handle is not None  # noqa: S101 - only what runs is reloaded
-        working, ended = asyncio.create_task(work), asyncio.create_task(self._handle.wait())
+    async def _while_running(self, work: Coroutine[None, None, None]) -> None:
+        """Await `work`. Raises ApplyError if HAProxy ends before."""
+        handle = self._supervisor.handle
+        assert handle is not None  # noqa: S101 - only a running HAProxy is reloaded
+        working, ended = asyncio.create_task(work), asyncio.create_task(handle.wait())
         try:
             await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
@@ -337,47 +199,22 @@ class Managed:
                 task.cancel()
             await asyncio.gather(working, ended, return_exceptions=True)
 
-    # --- watching
-
-    async def _supervise(self) -> None:
-        waits = chain(_RESTARTS, repeat(_RESTART_EVERY))
-        while True:
-            await self._taken.wait()
-            handle, since = self._handle, time.monotonic()
-            if handle is None:
-                return
-            await handle.wait()
-            if time.monotonic() - since > _HEALTHY_AFTER:
-                waits = chain(_RESTARTS, repeat(_RESTART_EVERY))
-            async with self._busy:
-                if self.running:
-                    continue
-                if self._died is None:
-                    self._pipe.drain()
-                    self._died = "HAProxy has ended unexpectedly and is being restarted"
-                    self._log.error(self._died, pid=handle.pid, last=self._pipe.tail[-1] if self._pipe.tail else "")
-            await asyncio.sleep(next(waits))
-            async with self._busy:
-                if not self.running:
-                    await self._restart()
-
-    async def _restart(self) -> None:
-        generation = self.live
-        if generation is None:
-            # It was never known to serve: the next apply starts it.
-            self._taken.clear()
-            return
-        # What was true of the servers at the last reload may be long past.
-        await self._save_states("")
+    async def _save_states(self, text: str) -> None:
+        """Save the states of the servers that `text` configures, for the next reload or start."""
         try:
-            await self._start(generation)
-        except (ApplyError, ControlError, OSError) as error:
-            reason = f"HAProxy has ended and cannot be restarted: {error}"
-            if reason != self._died:
-                self._log.error(reason)
-            self._died = reason
+            # A socket that was removed would only be waited for.
+            reachable = self.running and self._files.master_socket.exists()
+            states = still_wanted(await self._control.server_states(), text) if reachable else NO_STATES
+            # Written without fsync: after a crash of the machine the states are worthless.
+            temporary = self._files.server_states.with_suffix(".new")
+            temporary.touch(0o600)
+            temporary.write_text(states)
+            temporary.replace(self._files.server_states)
+        except (ControlError, OSError) as error:
+            # No reason to fail the apply: the health checks find the states again.
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self._log.warning("the servers' states are not carried over this reload", reason=reason)
 
-    async def _unwatch(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
+    def _last_log_line(self) -> str:
+        self._pipe.drain()
+        return self._pipe.tail[-1] if self._pipe.tail else ""

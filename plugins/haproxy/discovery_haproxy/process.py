@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,3 +88,12 @@ def named(name: str) -> set[int]:
             if (place / "comm").read_text().strip() == name:
                 found.add(int(place.name))
     return found
+
+
+def open_handles(processes: Iterable[Process]) -> list[ProcessHandle]:
+    """Return a handle of each process that still runs. The caller closes the handles."""
+    handles = []
+    for process in processes:
+        with suppress(ProcessLookupError):
+            handles.append(ProcessHandle(process.pid, started=process.started))
+    return handles

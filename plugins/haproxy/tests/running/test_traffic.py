@@ -15,7 +15,7 @@ from sampling import sampled
 
 from discovery.model import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
-from discovery_haproxy import managed
+from discovery_haproxy import starting, stopping
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.process import Process, find, masters
 
@@ -189,8 +189,8 @@ def test_a_survivor_that_hangs_is_replaced(
     fetch: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(managed, "_ADOPT_SECONDS", 0.2)
-    monkeypatch.setattr(managed, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(starting, "_ADOPT_SECONDS", 0.2)
+    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
         [master] = masters(family(run_dir))
@@ -251,7 +251,7 @@ def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(managed, "STOP_SECONDS", 0.5)
+        monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
         port = free_port()
         with _daemon(other_haproxy, run_dir, f"127.0.0.1:{port}", str(origins[0].port)) as daemon:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -363,7 +363,7 @@ def test_what_does_not_end_in_time_is_cut_and_counted(
     driving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(managed, "STOP_SECONDS", 0.5)
+        monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
         arrived = asyncio.Event()
 
         async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

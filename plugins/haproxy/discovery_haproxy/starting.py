@@ -1,0 +1,149 @@
+"""Start of a managed HAProxy, and adoption of a HAProxy that outlived an earlier daemon."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.errors import ApplyError
+from discovery.system.environment import for_children
+from discovery.system.process import ProcessHandle
+from discovery_haproxy import process
+from discovery_haproxy.binary import Binary, complaint, first_line
+from discovery_haproxy.control import Control, ControlError
+from discovery_haproxy.install import last_good, restore
+from discovery_haproxy.logpipe import LogPipe
+from discovery_haproxy.run_files import RunFiles
+
+_START_SECONDS = 30.0
+"""Seconds until HAProxy must serve after its start; 10,000 backends need about one."""
+_ADOPT_SECONDS = 5.0
+"""Timeout in seconds for the answer of a HAProxy to be adopted; a HAProxy that hangs is replaced."""
+_ANSWER_SECONDS = 0.2
+"""Timeout in seconds for one answer during the start; no answer is normal until the worker listens."""
+_POLL_SECONDS = 0.005
+"""Seconds between two questions during the start: short, since the start delays the first snapshot."""
+_TERMINATE_SECONDS = 1.0
+"""Seconds that a HAProxy whose start failed gets to end before SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """An adopted HAProxy: the handle of its master process, and the generation of the configuration that it serves."""
+
+    handle: ProcessHandle
+    generation: str
+
+
+class Launcher:
+    """Starts or adopts the HAProxy of a run directory."""
+
+    def __init__(self, files: RunFiles, control: Control, pipe: LogPipe, log: FilteringBoundLogger) -> None:
+        """Store the arguments. `control` is the master socket; HAProxy logs to `pipe`."""
+        self._files = files
+        self._control = control
+        self._pipe = pipe
+        self._log = log
+
+    async def adopt(self, binary: Binary) -> Adopted | None:
+        """Return a running HAProxy of an earlier daemon, if it was started as this daemon would, and answers.
+
+        A HAProxy with another program or other arguments goes on serving until `start` replaces it.
+        """
+        listener = self._control.peer()
+        processes = process.find(self._files.master_socket_argument)
+        program, arguments = os.path.realpath(binary.path), self._command(binary)[1:]
+        for master in process.masters(processes):
+            same_command = master.program == program and list(master.argv[-len(arguments) :]) == arguments
+            if not same_command or master.pid != listener:
+                continue
+            with suppress(ControlError, ProcessLookupError):
+                generation = await self._control.generation(_ADOPT_SECONDS)
+                if generation is None:
+                    continue
+                adopted = Adopted(ProcessHandle(master.pid, started=master.started), generation)
+                self._restore_served_file(generation)
+                self._log.info("took over the HAProxy of an earlier daemon", pid=master.pid, generation=generation)
+                # The earlier daemon may have died between starting this HAProxy and stopping the one before.
+                self._retire([each for each in processes if master.pid not in (each.pid, each.parent)])
+                return adopted
+        return None
+
+    async def start(self, binary: Binary, generation: str) -> ProcessHandle:
+        """Start HAProxy and return the master's handle when the worker serves `generation`.
+
+        Every other HAProxy of the run directory then stops gracefully. Raises ApplyError with HAProxy's reason; the
+        other processes go on serving.
+        """
+        others = process.find(self._files.master_socket_argument)
+        if not self._pipe.is_there():
+            self._pipe.close()
+            self._pipe.open()
+        self._pipe.tail.clear()
+        handle = self._spawn(binary)
+        try:
+            await self._wait_until_serving(handle, generation)
+        except BaseException:
+            process.send_signal(handle, signal.SIGTERM)
+            await handle.wait(_TERMINATE_SECONDS)
+            process.send_signal(handle, signal.SIGKILL)
+            handle.close()
+            raise
+        self._log.info("HAProxy started", pid=handle.pid, version=".".join(map(str, binary.version)))
+        self._retire(others)
+        return handle
+
+    def _command(self, binary: Binary) -> list[str]:
+        return [str(binary.path), "-W", "-S", self._files.master_socket_argument, "-f", str(self._files.config)]
+
+    def _spawn(self, binary: Binary) -> ProcessHandle:
+        try:
+            child = subprocess.Popen(
+                self._command(binary),
+                stdin=subprocess.DEVNULL,
+                stdout=self._pipe.fileno(),
+                stderr=self._pipe.fileno(),
+                cwd="/",
+                env=for_children(),
+                start_new_session=True,  # Ctrl-C is for the daemon, which then stops HAProxy gracefully
+            )
+        except OSError as error:
+            raise ApplyError(f"{binary.path} cannot be run: {error.strerror}") from None
+        return ProcessHandle(child.pid, on_exit=child.wait)
+
+    async def _wait_until_serving(self, handle: ProcessHandle, generation: str) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if not handle.alive:
+                self._pipe.drain()
+                output = "\n".join(self._pipe.tail)
+                reason = complaint(output) or first_line(output) or "it gave no reason"
+                raise ApplyError(f"HAProxy does not start: {reason}")
+            with suppress(ControlError):
+                if self._control.peer() == handle.pid and await self._control.generation(_ANSWER_SECONDS) == generation:
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
+        raise ApplyError(f"HAProxy was not ready within {_START_SECONDS:g} s")
+
+    def _restore_served_file(self, generation: str) -> None:
+        """Put back the last good file if the earlier daemon died during a change and `generation` is in that file."""
+        config = self._files.config
+        with suppress(OSError):
+            description = f" {generation}\n"
+            if description not in config.read_text() and description in last_good(config).read_text():
+                restore(config)
+
+    def _retire(self, others: list[process.Process]) -> None:
+        """Tell processes of an earlier daemon to finish their connections, now that another HAProxy listens."""
+        # The workers, too: a master that hangs would not tell them.
+        for handle in process.open_handles(others):
+            process.send_signal(handle, signal.SIGUSR1)
+            handle.close()
+        if others:
+            pids = [master.pid for master in process.masters(others)]
+            self._log.info("replaced the HAProxy of an earlier daemon", pids=pids)

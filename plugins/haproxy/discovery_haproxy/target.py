@@ -1,0 +1,55 @@
+"""The protocol between the consumer and the HAProxy that serves its configuration."""
+
+from pathlib import Path
+from typing import Protocol
+
+from discovery.plugin import Health
+from discovery_haproxy.binary import Binary
+
+
+class Target(Protocol):
+    """A HAProxy that configurations are deployed to: a managed one or an external one.
+
+    All methods are called on one event loop, `prepare` and `deploy` never concurrently with themselves.
+    """
+
+    @property
+    def path(self) -> Path:
+        """Path of the configuration file."""
+
+    @property
+    def live_generation(self) -> str | None:
+        """Generation of the configuration that HAProxy serves, as far as proven; else None."""
+
+    @property
+    def running(self) -> bool:
+        """Report whether HAProxy runs. An external HAProxy is taken to run."""
+
+    @property
+    def reachable(self) -> bool:
+        """Report whether the files through which HAProxy is controlled exist. A reload does not recreate them."""
+
+    async def open(self) -> None:
+        """Connect to a HAProxy that runs already, if there is one. Raises ApplyError or OSError."""
+
+    async def prepare(self, text: str) -> None:
+        """Write `text` beside the configuration file, before HAProxy has checked it. Raises ApplyError or OSError."""
+
+    async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
+        """Make the prepared configuration live, and return when HAProxy serves `generation`.
+
+        `unchecked` is the configuration's text if `binary` has not checked it, else None. Raises ApplyError with
+        HAProxy's reason; the previous configuration then goes on serving.
+        """
+
+    def pids(self) -> set[int]:
+        """Return the pids of the processes whose listening sockets HAProxy takes over in a reload."""
+
+    async def health(self) -> Health:
+        """Report whether HAProxy runs and answers."""
+
+    async def hand_over(self) -> None:
+        """Release HAProxy to the next daemon. HAProxy goes on serving."""
+
+    async def close(self) -> None:
+        """Stop a managed HAProxy gracefully; leave an external HAProxy running."""
