@@ -17,7 +17,7 @@ from discovery_tcpproxy.channel import GoneError, RefusedError, WorkerError
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.sums import Figures, add, left_of
 from discovery_tcpproxy.targets import Targets, settings
-from discovery_tcpproxy.worker.door import place as place_of_door
+from discovery_tcpproxy.worker.adoption_socket import socket_path
 from discovery_tcpproxy.worker_process import PATIENCE, Sockets, WorkerProcess
 
 POLL = 1.0
@@ -280,7 +280,7 @@ class Workers:
             if worker is not None:
                 await worker.close()
                 with suppress(OSError):  # of one that was killed
-                    place_of_door(self._run_dir, worker.pid).unlink()
+                    socket_path(self._run_dir, worker.pid).unlink()
                 with self._counting:  # so that nobody sees them twice, or not at all
                     self._gone = add(self._gone, left_of(worker.report))
                     place.worker = None

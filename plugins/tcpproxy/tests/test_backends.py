@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from discovery_tcpproxy.worker.backends import FIRST_DELAY, LAST_RESORT_DELAY, MOST_DELAY, Backend, Backends
-from discovery_tcpproxy.worker.balance import KINDS
+from discovery_tcpproxy.worker.balance import ALGORITHMS
+from discovery_tcpproxy.worker.pool import FIRST_DELAY, LAST_RESORT_DELAY, MOST_DELAY, UpstreamPool
+from discovery_tcpproxy.worker.upstream import Upstream
 
 CLIENT = "192.0.2.9"
 
@@ -19,21 +20,23 @@ def record(id_: str, host: str = "10.0.0.1", weight: int = 1, *, draining: bool 
     return {"id": id_, "host": host, "port": 80, "weight": weight, "draining": draining}
 
 
-def having(*records: dict[str, Any], balance: str = "roundrobin") -> Backends:
-    """Backends without chance."""
-    backends = Backends(balance, random=lambda: 0.5)
+def having(*records: dict[str, Any], balance: str = "roundrobin") -> UpstreamPool:
+    """UpstreamPool without chance."""
+    backends = UpstreamPool(balance, random=lambda: 0.5)
     backends.update(records)
     return backends
 
 
-def taken(backends: Backends, now: float = 0.0, tried: Iterable[Backend] = (), *, last_resort: bool = False) -> Backend:
+def taken(
+    backends: UpstreamPool, now: float = 0.0, tried: Iterable[Upstream] = (), *, last_resort: bool = False
+) -> Upstream:
     """The next one; there has to be one."""
-    backend = backends.next(CLIENT, tuple(tried), now, last_resort=last_resort)
+    backend = backends.select(CLIENT, tuple(tried), now, last_resort=last_resort)
     assert backend is not None
     return backend
 
 
-def failing(backends: Backends, now: float) -> Backend:
+def failing(backends: UpstreamPool, now: float) -> Upstream:
     """The next one, which fails at once."""
     backend = taken(backends, now)
     backends.failed(backend, now)
@@ -42,11 +45,11 @@ def failing(backends: Backends, now: float) -> Backend:
 
 def test_without_backends_there_is_nothing_to_wait_for_but_one_that_comes() -> None:
     backends = having()
-    assert backends.next(CLIENT, (), 0.0) is None
-    assert backends.next(CLIENT, (), 0.0, last_resort=True) is None
-    assert backends.usable_at(0.0) is None
+    assert backends.select(CLIENT, (), 0.0) is None
+    assert backends.select(CLIENT, (), 0.0, last_resort=True) is None
+    assert backends.next_attempt_at(0.0) is None
     backends.update([record("a")])
-    assert backends.usable_at(5.0) == 5.0
+    assert backends.next_attempt_at(5.0) == 5.0
     assert taken(backends, 5.0).id == "a"
 
 
@@ -67,7 +70,7 @@ def test_who_comes_back_while_connections_are_open_is_the_same() -> None:
     one = taken(backends)
     backends.connected(one)
     assert backends.update([]) == [one]
-    assert backends.next(CLIENT, (), 0.0) is None
+    assert backends.select(CLIENT, (), 0.0) is None
     backends.update([record("a")])
     assert list(backends) == [one]
     assert not one.gone
@@ -80,7 +83,7 @@ def test_who_comes_back_while_connections_are_open_is_the_same() -> None:
 def test_a_backend_that_is_named_twice_is_one() -> None:
     backends = having(record("a"), record("a", weight=0))
     assert len(backends) == 1
-    assert backends.next(CLIENT, (), 0.0) is None
+    assert backends.select(CLIENT, (), 0.0) is None
 
 
 @pytest.mark.parametrize("told", [{"weight": 0}, {"draining": True}])
@@ -89,9 +92,9 @@ def test_who_takes_no_new_connections_gets_none(told: dict[str, Any]) -> None:
     one = taken(backends)
     backends.connected(one)
     backends.update([record("a", **told)])
-    assert backends.next(CLIENT, (), 0.0) is None
-    assert backends.next(CLIENT, (), 0.0, last_resort=True) is None
-    assert backends.usable_at(0.0) is None
+    assert backends.select(CLIENT, (), 0.0) is None
+    assert backends.select(CLIENT, (), 0.0, last_resort=True) is None
+    assert backends.next_attempt_at(0.0) is None
     assert not one.gone
     backends.update([record("a")])
     assert taken(backends) is one
@@ -149,7 +152,7 @@ def test_the_delay_grows_to_a_limit_and_ends_with_success() -> None:
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 100))
 def test_the_delay_is_jittered_and_never_over_the_limit(drawn: float, failures: int) -> None:
-    backends = Backends(random=lambda: drawn)
+    backends = UpstreamPool(random=lambda: drawn)
     backends.update([record("a")])
     one = taken(backends)
     one.failures = failures
@@ -171,16 +174,16 @@ def test_when_all_are_set_aside_who_failed_first_is_tried_again_soon_by_one() ->
     backends = having(record("a"), record("b"))
     first = failing(backends, 0.0)
     second = failing(backends, 0.1)
-    assert backends.next(CLIENT, (), 0.1) is None
-    assert backends.usable_at(0.1) == LAST_RESORT_DELAY
+    assert backends.select(CLIENT, (), 0.1) is None
+    assert backends.next_attempt_at(0.1) == LAST_RESORT_DELAY
     assert taken(backends, LAST_RESORT_DELAY) is first
-    assert backends.next(CLIENT, (), LAST_RESORT_DELAY) is None
-    assert backends.usable_at(LAST_RESORT_DELAY) == 0.1 + LAST_RESORT_DELAY
+    assert backends.select(CLIENT, (), LAST_RESORT_DELAY) is None
+    assert backends.next_attempt_at(LAST_RESORT_DELAY) == 0.1 + LAST_RESORT_DELAY
     backends.failed(first, 0.3)
     assert taken(backends, 0.4) is second
-    assert backends.usable_at(0.4) == 0.3 + LAST_RESORT_DELAY
+    assert backends.next_attempt_at(0.4) == 0.3 + LAST_RESORT_DELAY
     assert backends.connected(second)
-    assert backends.usable_at(0.4) == 0.4
+    assert backends.next_attempt_at(0.4) == 0.4
 
 
 def test_who_cannot_be_held_is_given_the_last_resort() -> None:
@@ -191,23 +194,23 @@ def test_who_cannot_be_held_is_given_the_last_resort() -> None:
     assert taken(backends, 0.0, [first], last_resort=True) is second
     # Both are being probed: a third goes along rather than fail.
     assert taken(backends, 0.0, [first], last_resort=True) is second
-    assert backends.next(CLIENT, (first, second), 0.0, last_resort=True) is None
-    assert backends.next(CLIENT, (), 0.0) is None
+    assert backends.select(CLIENT, (first, second), 0.0, last_resort=True) is None
+    assert backends.select(CLIENT, (), 0.0) is None
 
 
 def test_nobody_who_was_tried_is_tried_again() -> None:
     backends = having(record("a"), record("b"), record("c"))
-    tried: list[Backend] = []
+    tried: list[Upstream] = []
     for _ in range(3):
         tried.append(taken(backends, 0.0, tried))
     assert len(set(tried)) == 3
-    assert backends.next(CLIENT, tried, 0.0) is None
+    assert backends.select(CLIENT, tried, 0.0) is None
 
 
 def test_the_way_of_choosing_changes_in_place() -> None:
     backends = having(record("a"), record("b"), balance="source")
     assert len({taken(backends) for _ in range(10)}) == 1
-    backends.balance("roundrobin")
+    backends.set_algorithm("roundrobin")
     assert len({taken(backends) for _ in range(10)}) == 2
 
 
@@ -217,13 +220,13 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.dials: list[tuple[Backend, bool]] = []  # and whether it probes
-        self.connections: list[Backend] = []
-        self.doubted: set[Backend] = set()  # has failed, and not been connected to since
+        self.dials: list[tuple[Upstream, bool]] = []  # and whether it probes
+        self.connections: list[Upstream] = []
+        self.doubted: set[Upstream] = set()  # has failed, and not been connected to since
 
-    @initialize(kind=st.sampled_from(KINDS), drawn=st.floats(0, 1, exclude_max=True))
+    @initialize(kind=st.sampled_from(ALGORITHMS), drawn=st.floats(0, 1, exclude_max=True))
     def begin(self, kind: str, drawn: float) -> None:
-        self.backends = Backends(kind, random=lambda: drawn)
+        self.backends = UpstreamPool(kind, random=lambda: drawn)
 
     @rule(
         records=st.lists(
@@ -244,8 +247,8 @@ class Life(RuleBasedStateMachine):
     def dial(self, client: str, last_resort: bool, data: st.DataObject) -> None:
         known = list(self.backends)
         tried = data.draw(st.lists(st.sampled_from(known), unique=True)) if known else []
-        may = {backend for backend in known if backend.takes and backend not in tried}
-        one = self.backends.next(client, tried, self.now, last_resort=last_resort)
+        may = {backend for backend in known if backend.accepts_new and backend not in tried}
+        one = self.backends.select(client, tried, self.now, last_resort=last_resort)
         if one is None:
             assert not (may if last_resort else may - self.doubted)
             return
@@ -282,12 +285,12 @@ class Life(RuleBasedStateMachine):
     @rule()
     def hold(self) -> None:
         """Those who are held come when they were told to, and find somebody; not sooner."""
-        at = self.backends.usable_at(self.now)
+        at = self.backends.next_attempt_at(self.now)
         if at is None or at > self.now:
-            assert self.backends.next("10.0.0.1", (), self.now) is None
+            assert self.backends.select("10.0.0.1", (), self.now) is None
         if at is not None:
             self.now = at
-            one = self.backends.next("10.0.0.1", (), self.now)
+            one = self.backends.select("10.0.0.1", (), self.now)
             assert one is not None
             self.dials.append((one, one in self.doubted))
 
@@ -297,13 +300,13 @@ class Life(RuleBasedStateMachine):
         if self.connections or self.dials:
             return
         for _ in range(len(self.backends)):
-            one = self.backends.next("10.0.0.1", (), self.now)
+            one = self.backends.select("10.0.0.1", (), self.now)
             if one is None:
                 break
             self.backends.failed(one, self.now)
             self.doubted.add(one)
-        assert self.backends.next("10.0.0.1", (), self.now) is None
-        at = self.backends.usable_at(self.now)
+        assert self.backends.select("10.0.0.1", (), self.now) is None
+        at = self.backends.next_attempt_at(self.now)
         assert at is None or at > self.now
 
     @invariant()
@@ -326,9 +329,9 @@ def test_the_addresses_of_a_name_are_one_backend_and_the_one_that_answers_is_kep
     """Point 8."""
     backends = having(named("::1", "127.0.0.1"))
     (one,) = backends
-    assert (one.address, one.others) == (("::1", 80), (("127.0.0.1", 80),))
+    assert (one.address, one.other_addresses) == (("::1", 80), (("127.0.0.1", 80),))
     one.prefer(("127.0.0.1", 80))
-    assert (one.address, one.others) == (("127.0.0.1", 80), (("::1", 80),))
+    assert (one.address, one.other_addresses) == (("127.0.0.1", 80), (("::1", 80),))
     backends.update([named("::1", "127.0.0.1")])  # told again
     assert list(backends) == [one]
     assert one.address == ("127.0.0.1", 80)

@@ -8,47 +8,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discovery_tcpproxy.worker.backends import Backend
-from discovery_tcpproxy.worker.balance import KINDS, Chooser, make
+from discovery_tcpproxy.worker.balance import ALGORITHMS, Balancer, make_balancer
+from discovery_tcpproxy.worker.upstream import Upstream
 
 weights = st.lists(st.integers(1, 256), min_size=1, max_size=12)
 few_weights = st.lists(st.integers(1, 9), min_size=2, max_size=8)
 CLIENTS = [f"10.{n >> 8}.{n & 255}.7" for n in range(3000)]
 
 
-def backends(weights: list[int]) -> list[Backend]:
+def backends(weights: list[int]) -> list[Upstream]:
     """A backend of each weight."""
-    return [Backend(f"b{n}", "192.0.2.1", 1000 + n, weight) for n, weight in enumerate(weights)]
+    return [Upstream(f"b{n}", "192.0.2.1", 1000 + n, weight) for n, weight in enumerate(weights)]
 
 
-def chooser(kind: str, among: list[Backend]) -> Chooser:
+def chooser(kind: str, among: list[Upstream]) -> Balancer:
     """A chooser that knows the backends."""
-    chooser = make(kind)
+    chooser = make_balancer(kind)
     for backend in among:
         chooser.add(backend)
     return chooser
 
 
-def chosen(chooser: Chooser, client: str = "192.0.2.9", tried: tuple[Backend, ...] = ()) -> Backend:
+def chosen(chooser: Balancer, client: str = "192.0.2.9", tried: tuple[Upstream, ...] = ()) -> Upstream:
     """Whom it chooses; there has to be somebody."""
-    backend = chooser.choose(client, tried)
+    backend = chooser.select(client, tried)
     assert backend is not None
     return backend
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALGORITHMS)
 def test_without_backends_nobody_is_chosen(kind: str) -> None:
-    assert make(kind).choose("192.0.2.9") is None
+    assert make_balancer(kind).select("192.0.2.9") is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALGORITHMS)
 @given(weights=weights, data=st.data())
 def test_only_those_that_may_be_are_chosen_and_somebody_if_there_is_one(
     kind: str, weights: list[int], data: st.DataObject
 ) -> None:
     known = backends(weights)
-    tested = make(kind)
-    may: set[Backend] = set()
+    tested = make_balancer(kind)
+    may: set[Upstream] = set()
     steps = st.lists(st.tuples(st.sampled_from(["add", "discard", "choose", "release"]), st.sampled_from(known)))
     for step, backend in data.draw(steps):
         if step == "add":
@@ -62,7 +62,7 @@ def test_only_those_that_may_be_are_chosen_and_somebody_if_there_is_one(
             tested.released(backend)
         else:
             tried = tuple(data.draw(st.sets(st.sampled_from(known))))
-            one = tested.choose(data.draw(st.sampled_from(CLIENTS)), tried)
+            one = tested.select(data.draw(st.sampled_from(CLIENTS)), tried)
             assert (one is None) == (not may - set(tried))
             if one is not None:
                 assert one in may - set(tried)
@@ -100,7 +100,7 @@ def test_round_robin_has_no_bursts(weights: list[int]) -> None:
         assert all(b - a <= math.ceil(sum(weights) / backend.weight) + len(weights) for a, b in pairwise(at))
 
 
-def longest_run(turns: list[Backend], backend: Backend) -> int:
+def longest_run(turns: list[Upstream], backend: Upstream) -> int:
     """How often at most the backend comes without another in between."""
     longest = run = 0
     for other in turns:
@@ -192,9 +192,9 @@ def test_source_moves_only_who_has_to_move(weights: list[int], data: st.DataObje
     clients = CLIENTS[:200]
     before = {client: chosen(source, client) for client in clients}
     gone = data.draw(st.sampled_from(known))
-    falls_to = {client: source.choose(client, (gone,)) for client in clients}
+    falls_to = {client: source.select(client, (gone,)) for client in clients}
     source.discard(gone)
-    after = {client: source.choose(client) for client in clients}
+    after = {client: source.select(client) for client in clients}
     assert all(after[client] is before[client] for client in clients if before[client] is not gone)
     # A retry goes where the client would go without that backend.
     assert after == falls_to
@@ -205,7 +205,7 @@ def test_source_moves_only_who_has_to_move(weights: list[int], data: st.DataObje
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=30), st.integers(0, 10**6))
 def test_source_moves_as_many_as_the_share_of_what_changes(weights: list[int], salt: int) -> None:
-    known = [Backend(f"{salt}-{n}", "192.0.2.1", 80, weight) for n, weight in enumerate(weights)]
+    known = [Upstream(f"{salt}-{n}", "192.0.2.1", 80, weight) for n, weight in enumerate(weights)]
     source = chooser("source", known)
     before = [chosen(source, client) for client in CLIENTS]
     share = known[0].weight / sum(weights)
@@ -225,7 +225,7 @@ def test_source_moves_about_one_in_n(number: int) -> None:
         moved = sum(chosen(source, client) is not was for client, was in zip(CLIENTS, before, strict=True))
         assert 0.7 / number < moved / len(CLIENTS) < 1.3 / number
         source.add(backend)
-    newcomer = Backend("new", "192.0.2.200", 80)
+    newcomer = Upstream("new", "192.0.2.200", 80)
     source.add(newcomer)
     after = [chosen(source, client) for client in CLIENTS]
     moved = [now for now, was in zip(after, before, strict=True) if now is not was]
@@ -251,7 +251,7 @@ def test_source_does_not_depend_on_the_order(order: list[int]) -> None:
     known = backends([1, 2, 3, 4, 5, 6, 7, 8])
     source = chooser("source", known)
     other = chooser("source", [known[n] for n in order])
-    assert [source.choose(client) for client in CLIENTS[:100]] == [other.choose(client) for client in CLIENTS[:100]]
+    assert [source.select(client) for client in CLIENTS[:100]] == [other.select(client) for client in CLIENTS[:100]]
 
 
 def test_source_is_the_same_on_every_machine() -> None:
@@ -262,7 +262,7 @@ def test_source_is_the_same_on_every_machine() -> None:
 
 def test_source_knows_an_ipv4_client_that_comes_through_ipv6() -> None:
     source = chooser("source", backends([1] * 50))
-    assert all(source.choose(f"::ffff:{client}") is source.choose(client) for client in CLIENTS[:100])
+    assert all(source.select(f"::ffff:{client}") is source.select(client) for client in CLIENTS[:100])
 
 
 def test_source_remembers_a_bounded_number_of_clients() -> None:
@@ -274,7 +274,7 @@ def test_source_remembers_a_bounded_number_of_clients() -> None:
 
 def test_an_unknown_kind_is_none() -> None:
     with pytest.raises(KeyError):
-        make("fastest")
+        make_balancer("fastest")
 
 
 @pytest.mark.parametrize("kind", ["roundrobin", "leastconn", "source"])

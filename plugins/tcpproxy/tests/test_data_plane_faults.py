@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from discovery.testing import eventually_sync, within
-from discovery_tcpproxy.worker.options import is_itself
+from discovery_tcpproxy.worker.options import is_connected_to_itself
 
 Meet = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -165,12 +165,12 @@ def test_a_port_of_this_machine_that_nobody_listens_on_is_not_answered_by_the_di
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.connect(sock.getsockname())
-        assert is_itself(sock.fileno())
+        assert is_connected_to_itself(sock.fileno())
         address = sock.getsockname()
     with socket.socket() as listener:
         listener.bind(address)
     with socket.create_connection(backend.getsockname()) as sock:
-        assert not is_itself(sock.fileno())
+        assert not is_connected_to_itself(sock.fileno())
 
 
 def test_a_socket_that_cannot_be_accepted_from_is_told_of_and_nothing_spins(worker: Any) -> None:

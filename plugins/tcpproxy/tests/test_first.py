@@ -5,17 +5,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery_tcpproxy.worker.backends import Backends
+from discovery_tcpproxy.worker.pool import UpstreamPool
 
 
 def records(*names: str, draining: str = "") -> list[dict[str, Any]]:
     return [{"id": name, "host": "10.0.0.1", "port": 1, "weight": 1, "draining": name in draining} for name in names]
 
 
-def connected(backends: Backends, now: float, down: str = "") -> str:
+def connected(backends: UpstreamPool, now: float, down: str = "") -> str:
     """Who a connection made at `now` reaches, where those that are `down` refuse."""
     tried: list[Any] = []
-    while (backend := backends.next("10.9.9.9", tried, now)) is not None:
+    while (backend := backends.select("10.9.9.9", tried, now)) is not None:
         if backend.id in down:
             backends.failed(backend, now)
             tried.append(backend)
@@ -27,7 +27,7 @@ def connected(backends: Backends, now: float, down: str = "") -> str:
 
 
 def test_a_stand_in_is_used_while_the_first_is_away_and_no_longer() -> None:
-    backends = Backends("first")
+    backends = UpstreamPool("first")
     backends.update(records("b", "a", "c"))
     assert connected(backends, 0) == "b"
     assert connected(backends, 1, down="b") == "a"
@@ -38,7 +38,7 @@ def test_a_stand_in_is_used_while_the_first_is_away_and_no_longer() -> None:
 
 
 def test_the_order_is_the_lists_own_as_it_is_now() -> None:
-    backends = Backends("first")
+    backends = UpstreamPool("first")
     backends.update(records("a", "b"))
     assert connected(backends, 0) == "a"
     backends.update(records("c", "b", "a"))
@@ -53,9 +53,9 @@ def test_the_order_is_the_lists_own_as_it_is_now() -> None:
     order=st.permutations("abcde"), down=st.sets(st.sampled_from("abcde")), steps=st.integers(min_value=1, max_value=5)
 )
 def test_it_is_always_the_first_that_is_not_down(order: list[str], down: set[str], steps: int) -> None:
-    backends = Backends("first")
-    backends.balance("roundrobin")
-    backends.balance("first")
+    backends = UpstreamPool("first")
+    backends.set_algorithm("roundrobin")
+    backends.set_algorithm("first")
     backends.update(records(*order))
     expected = next((name for name in order if name not in down), "")
     for step in range(steps):

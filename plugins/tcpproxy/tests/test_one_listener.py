@@ -10,11 +10,12 @@ import pytest
 from discovery.testing import within
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import settings
-from discovery_tcpproxy.worker.backends import LAST_RESORT_DELAY
-from discovery_tcpproxy.worker.buffer import Buffer
+from discovery_tcpproxy.worker.buffer import ReadBuffer
+from discovery_tcpproxy.worker.context import WorkerContext
 from discovery_tcpproxy.worker.descriptors import Descriptors
-from discovery_tcpproxy.worker.listener import Listener, Shared
 from discovery_tcpproxy.worker.loop import Loop
+from discovery_tcpproxy.worker.pool import LAST_RESORT_DELAY
+from discovery_tcpproxy.worker.proxy import ListenerProxy
 from discovery_tcpproxy.worker.proxyproto import write
 from discovery_tcpproxy.worker.stream import Connection, no_linger
 
@@ -44,10 +45,10 @@ class Alone:
             raise error
 
         self.loop = Loop(broken)
-        shared = Shared(self.loop, Buffer(), Descriptors(self.loop, nothing, nothing), nothing, nothing)
-        self.listener = Listener("web", shared)
-        self.listener.configure({**SETTINGS, **other})
-        self.listener.update([{"id": "a", "host": backend[0], "port": backend[1], "weight": 1, "draining": False}])
+        shared = WorkerContext(self.loop, ReadBuffer(), Descriptors(self.loop, nothing, nothing), nothing, nothing)
+        self.proxy = ListenerProxy("web", shared)
+        self.proxy.configure({**SETTINGS, **other})
+        self.proxy.update([{"id": "a", "host": backend[0], "port": backend[1], "weight": 1, "draining": False}])
 
     def arrive(self) -> tuple[socket.socket, Connection]:
         """A client that has come, and its connection."""
@@ -55,9 +56,9 @@ class Alone:
             client = socket.create_connection(clients.getsockname())
             accepted, address = clients.accept()
         accepted.setblocking(False)
-        before = set(self.listener.connections)
-        self.listener.accepted(accepted.detach(), address)
-        (connection,) = self.listener.connections - before
+        before = set(self.proxy.connections)
+        self.proxy.accepted(accepted.detach(), address)
+        (connection,) = self.proxy.connections - before
         return client, connection
 
     def run(self, condition: Callable[[], bool]) -> None:
@@ -77,17 +78,17 @@ class Alone:
 
 def test_a_probe_whose_client_leaves_passes_to_one_who_is_held(silent: tuple[str, int]) -> None:
     alone = Alone(silent)
-    listener = alone.listener
-    backend = listener.backends.next("", (), alone.loop.now)
+    proxy = alone.proxy
+    backend = proxy.pool.select("", (), alone.loop.now)
     assert backend is not None
-    listener.backends.failed(backend, alone.loop.now - LAST_RESORT_DELAY)
+    proxy.pool.failed(backend, alone.loop.now - LAST_RESORT_DELAY)
     first, probing = alone.arrive()
     second, held = alone.arrive()
     with first, second:
-        assert (listener.state(probing), listener.state(held)) == ("connecting", "held")
+        assert (proxy.state(probing), proxy.state(held)) == ("connecting", "held")
         no_linger(first.fileno())
         first.close()
-        alone.run(lambda: listener.state(held) == "connecting")
+        alone.run(lambda: proxy.state(held) == "connecting")
         assert probing.closed
         held.abort()
 

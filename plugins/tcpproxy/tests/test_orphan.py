@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from discovery_tcpproxy.worker.door import Door
+from discovery_tcpproxy.worker.adoption_socket import AdoptionSocket
 from discovery_tcpproxy.worker.loop import Loop
-from discovery_tcpproxy.worker.orphan import SAY_EVERY, Orphan
+from discovery_tcpproxy.worker.orphan import LOG_INTERVAL, OrphanMode
 
 
 def fail(error: Exception) -> None:
@@ -35,8 +35,8 @@ def _own_stderr() -> Iterator[None]:
     os.close(kept)
 
 
-def orphan(loop: Loop, stderr: int, stopped: list[str] | None = None) -> Orphan:
-    return Orphan(loop, stderr, lambda: "it goes on", (stopped if stopped is not None else []).append)
+def orphan(loop: Loop, stderr: int, stopped: list[str] | None = None) -> OrphanMode:
+    return OrphanMode(loop, stderr, lambda: "it goes on", (stopped if stopped is not None else []).append)
 
 
 def run_for(loop: Loop, seconds: float) -> None:
@@ -46,8 +46,8 @@ def run_for(loop: Loop, seconds: float) -> None:
 
 def test_it_says_so_at_once_and_every_minute(monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:
     """Point 14."""
-    assert SAY_EVERY == 60
-    monkeypatch.setattr("discovery_tcpproxy.worker.orphan.SAY_EVERY", 0.05)
+    assert LOG_INTERVAL == 60
+    monkeypatch.setattr("discovery_tcpproxy.worker.orphan.LOG_INTERVAL", 0.05)
     monkeypatch.delenv("DISCOVERY_LOG_FORMAT", raising=False)
     loop = Loop(fail)
     alone = orphan(loop, pipe[1])
@@ -103,23 +103,23 @@ def test_a_sigterm_counts_if_the_daemon_goes_soon_after(pipe: tuple[int, int]) -
     assert stopped == ["SIGTERM", "SIGTERM"]
 
 
-def test_the_door_is_the_user_s_alone_and_is_there_again_after_a_cleaner(tmp_path: Path) -> None:
+def test_the_adoption_socket_is_private_and_is_created_again_after_its_removal(tmp_path: Path) -> None:
     """Points 14 and 26."""
     loop = Loop(fail)
     directory = tmp_path / ("long" * 50) / "edge"
     knocked: list[socket.socket] = []
-    door = Door(directory, loop, knocked.append)
+    adoption = AdoptionSocket(directory, loop, knocked.append)
     for _ in range(2):
-        door.look()
-        assert door.path.stat().st_mode & 0o777 == 0o600
+        adoption.restore()
+        assert adoption.path.stat().st_mode & 0o777 == 0o600
         with socket.socket(socket.AF_UNIX) as client:
             place = os.open(directory, os.O_PATH)
-            client.connect(f"/proc/self/fd/{place}/{door.path.name}")
+            client.connect(f"/proc/self/fd/{place}/{adoption.path.name}")
             os.close(place)
-            door.event(1)
+            adoption.event(1)
         knocked.pop().close()
-        door.path.unlink()
+        adoption.path.unlink()
         directory.rmdir()
-    door.look()
-    door.close()
-    assert not door.path.exists()
+    adoption.restore()
+    adoption.close()
+    assert not adoption.path.exists()

@@ -7,8 +7,8 @@ from typing import Any
 
 from discovery.testing import free_port, within
 from discovery_tcpproxy import wire
-from discovery_tcpproxy.worker.control import serve
 from discovery_tcpproxy.worker.stream import Connection
+from discovery_tcpproxy.worker.worker import serve
 
 
 def test_nothing_is_left_for_the_garbage_collector(

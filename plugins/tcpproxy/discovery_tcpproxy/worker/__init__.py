@@ -1,1 +1,1 @@
-"""The data plane: a process of its own, on the standard library alone."""
+"""The data plane: a worker process that imports nothing but the standard library."""

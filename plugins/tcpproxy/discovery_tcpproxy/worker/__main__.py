@@ -1,7 +1,7 @@
-"""A worker: `python -m discovery_tcpproxy.worker FD [STDERR RUN_DIR]`.
+"""Entry point of a worker process: `python -m discovery_tcpproxy.worker FD [STDERR RUN_DIR]`.
 
-FD is its end of a socket pair with the daemon. It outlives the daemon if it is given its standard error, another
-descriptor, and the directory in which the next daemon finds it.
+FD is the worker's end of a socket pair with the daemon. With STDERR and RUN_DIR the worker outlives the daemon: it logs
+to the descriptor STDERR and listens in the directory RUN_DIR for the next daemon.
 """
 
 import gc
@@ -10,22 +10,22 @@ import signal
 import sys
 from pathlib import Path
 
-from discovery_tcpproxy.worker.control import Home, serve
+from discovery_tcpproxy.worker.worker import OrphanOptions, serve
 
 
 def main() -> None:
-    """Serve. Signals are the control plane's business: a supervisor may send SIGTERM to every process of a unit."""
+    """Run the worker. SIGINT and SIGHUP are ignored, since supervisors and terminals send them to whole groups."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # what has come is read from the pipe
-    os.umask(0o077)  # what it makes is the user's alone
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the byte in the wake-up pipe is handled instead
+    os.umask(0o077)  # sockets that the worker makes are accessible to this user alone
     signals, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakes)
     descriptor, *rest = sys.argv[1:]
-    home = Home(Path(rest[1]), int(rest[0]), signals) if rest else None
+    options = OrphanOptions(Path(rest[1]), int(rest[0]), signals) if rest else None
     gc.freeze()
-    gc.disable()  # what is made for a connection has no cycle left when it ends
-    serve(int(descriptor), home)
+    gc.disable()  # connections leave no reference cycles behind
+    serve(int(descriptor), options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Listening sockets: accepting, pausing, closing."""
+"""Acceptor of one listening socket: accepts clients for the proxy of a listener."""
 
 import os
 import select
@@ -6,64 +6,69 @@ import socket
 from typing import Any
 
 from discovery_tcpproxy.worker.access import plain
+from discovery_tcpproxy.worker.context import WorkerContext
 from discovery_tcpproxy.worker.descriptors import EXHAUSTED
-from discovery_tcpproxy.worker.listener import Listener, Shared
 from discovery_tcpproxy.worker.options import keep_alive
+from discovery_tcpproxy.worker.proxy import ListenerProxy
 
 _ACCEPTED = 64
-"""Connections accepted at once, so that those that are open are not kept waiting."""
-_AGAIN = 1.0
-"""Seconds until a socket that gives nothing but errors is tried again."""
+"""Connections accepted in one turn at most, so that open connections do not wait: a few milliseconds."""
+_RETRY_DELAY = 1.0
+"""Seconds for which a listening socket is not used after it has returned nothing but errors."""
 _EPOLLEXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 1 << 28)
-"""linux/eventpoll.h; a Python that was built on an old system, as portable builds are, does not have it."""
+"""Value from linux/eventpoll.h, for a Python that was built on a system without the constant."""
 _WATCHED = select.EPOLLIN | _EPOLLEXCLUSIVE
 
 
 class Acceptor:
-    """One listening socket. Level-triggered, and for one of the workers that wait (EPOLLEXCLUSIVE)."""
+    """Acceptor of one listening socket that all workers share; EPOLLEXCLUSIVE wakes one waiting worker."""
 
-    def __init__(self, sock: socket.socket, listener: Listener, shared: Shared) -> None:
-        """Prepare; `resume` begins."""
+    def __init__(self, sock: socket.socket, proxy: ListenerProxy, context: WorkerContext) -> None:
+        """Set the options of the socket. No client is accepted before `resume` is called."""
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit these
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit these options
             keep_alive(sock.fileno())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self.listener = listener
+        self.proxy = proxy
         self._sock = sock
-        self._accept = getattr(sock, "_accept")  # noqa: B009 - what accept() makes of it costs more than the call
-        self._shared = shared
+        self._accept = getattr(sock, "_accept")  # noqa: B009 - the socket object of accept() costs more than the call
+        self._context = context
         self._is_ipv4 = sock.family == socket.AF_INET
         self._watched = False
 
     def fileno(self) -> int:
-        """The listening socket's descriptor."""
+        """Return the descriptor of the listening socket."""
         return self._sock.fileno()
 
     def resume(self) -> None:
-        """Accept."""
+        """Start to accept clients."""
         if not self._watched:
             self._watched = True
-            self._shared.loop.add(self._sock.fileno(), self, _WATCHED)
+            self._context.loop.add(self._sock.fileno(), self, _WATCHED)
 
     def pause(self) -> None:
-        """Leave them in the kernel's queue."""
+        """Leave clients in the queue of the kernel."""
         if self._watched:
             self._watched = False
-            self._shared.loop.remove(self._sock.fileno())
+            self._context.loop.remove(self._sock.fileno())
 
     def close(self) -> None:
-        """Accept no more. At once: who is told so takes the address; to a connection, a stray event means nothing."""
+        """Stop accepting and close the socket at once.
+
+        The close is not deferred: when the daemon has the answer, the address has to be free. A late event may reach a
+        connection that has the same descriptor by then, which ignores it.
+        """
         self.pause()
         self._sock.close()
 
     def event(self, events: int) -> None:
-        """Accept some."""
-        accept, accepted, descriptors = self._accept, self.listener.accepted, self._shared.descriptors
+        """Accept the clients that have come, up to a bound."""
+        accept, accepted, descriptors = self._accept, self.proxy.accepted, self._context.descriptors
         is_ipv4 = self._is_ipv4
         failures = 0
-        # Where few are served few have come at once, and to find nobody costs as much as to accept.
-        left = min(len(self.listener.connections) + 1, _ACCEPTED)
+        # With few connections few clients wait at once, and an accept that finds none costs as much as any other.
+        left = min(len(self.proxy.connections) + 1, _ACCEPTED)
         while left:
             if descriptors.full():
                 return
@@ -75,10 +80,10 @@ class Acceptor:
                 if error.errno in EXHAUSTED:
                     descriptors.exhausted()
                     return
-                failures += 1  # a client that has gone already, which Linux reports here, unless all are
+                failures += 1  # of a client that has left already, unless every call fails
                 if failures == _ACCEPTED:
                     self.pause()
-                    self._shared.loop.call_later(_AGAIN, self._again)
+                    self._context.loop.call_later(_RETRY_DELAY, self._retry)
                     self.failed(error)
                     return
                 continue
@@ -86,16 +91,16 @@ class Acceptor:
             left -= 1
             accepted(descriptor, address if is_ipv4 else _client(address))
 
-    def _again(self) -> None:
-        if self._sock.fileno() >= 0 and not self._shared.descriptors.paused:
+    def _retry(self) -> None:
+        if self._sock.fileno() >= 0 and not self._context.descriptors.paused:
             self.resume()
 
     def failed(self, error: Exception) -> None:
-        """See `Handler`."""
-        fields = {"listener": self.listener.name, "error": f"{type(error).__name__}: {error}"}
-        self._shared.tell({"event": "log", "level": "error", "message": "accepting failed", "fields": fields})
+        """Report an error of the socket. See `Handler`."""
+        fields = {"listener": self.proxy.name, "error": f"{type(error).__name__}: {error}"}
+        self._context.send_event({"event": "log", "level": "error", "message": "accepting failed", "fields": fields})
 
 
 def _client(address: Any) -> tuple[str, int]:
-    """An IP address and port: IPv6 addresses have four parts, Unix sockets' clients none."""
+    """Return the IP address and port of a client; `("", 0)` for a client of a Unix socket."""
     return (plain(address[0]), address[1]) if isinstance(address, tuple) else ("", 0)

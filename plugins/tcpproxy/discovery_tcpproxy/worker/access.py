@@ -1,4 +1,4 @@
-"""Which clients may connect: networks that are allowed or denied, and limits in all and per client address. Pure."""
+"""Access control: networks that are allowed or denied, and limits of connections in total and per client. Pure."""
 
 import math
 import socket
@@ -9,28 +9,28 @@ _MAPPED = "::ffff:"
 
 
 def plain(address: str) -> str:
-    """An IP address as clients are known by: an IPv4 address mapped into IPv6 is that IPv4 address."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address; any other address is returned as it is."""
     return address[len(_MAPPED) :] if address.startswith(_MAPPED) and "." in address else address
 
 
 class Access:
-    """Allow and deny lists. Deny wins; once anything is allowed, nothing else is.
+    """Allow and deny lists. `deny` takes precedence; a list `allow` that is not empty excludes all other networks.
 
-    IPv4 clients are matched by IPv4 networks alone, also where they come in through an IPv6 socket: `::/0` is not them.
+    IPv4 clients match IPv4 networks alone, also clients of an IPv6 socket: `::/0` does not contain them.
     A client without an address (of a Unix socket, or hidden by a proxy) is in no network.
     """
 
     __slots__ = ("_allow", "_deny", "open")
 
     def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
-        """Take networks, `10.0.0.0/8`, or single addresses. Raises ValueError, in a line, for what is neither."""
+        """Create lists of networks (`10.0.0.0/8`) and IP addresses. Raises ValueError with one line."""
         self._allow = _Networks(allow)
         self._deny = _Networks(deny)
         self.open = not (self._allow or self._deny)
-        """Whether there are no lists, so that everybody is permitted."""
+        """True if both lists are empty, so that every client is permitted."""
 
     def permits(self, client: str) -> bool:
-        """Whether a client at this IP address (empty: none) may connect."""
+        """Return True if a client at this IP address may connect; the address is empty for a Unix socket."""
         if self.open:
             return True
         number = _number(plain(client))
@@ -38,44 +38,44 @@ class Access:
 
 
 class Senders:
-    """The clients whose PROXY protocol headers are believed: `networks.Senders`."""
+    """Proxies whose PROXY protocol headers are believed: the option `accept_proxy`."""
 
     __slots__ = ("_local", "_networks", "any")
 
     def __init__(self, senders: Iterable[str] = ()) -> None:
-        """Take networks, and `unix` for clients of a Unix socket. Raises ValueError for what is neither."""
+        """Create a set of networks, IP addresses, and `unix` for clients of a Unix socket. Raises ValueError."""
         named = frozenset(senders)
         self._local = "unix" in named
         self._networks = _Networks(named - {"unix"})
         self.any = bool(named)
-        """Whether there is anybody."""
+        """True if the set is not empty."""
 
     def include(self, client: str) -> bool:
-        """Whether a client at this IP address (empty: of a Unix socket) is one of them."""
+        """Return True if the set includes a client at this IP address; the address is empty for a Unix socket."""
         return _number(plain(client)) in self._networks if client else self._local
 
 
 class Limits:
-    """The limits of connections, in all and per client address; None: unlimited."""
+    """Limits of the number of connections, in total and per client address; None means unlimited."""
 
     __slots__ = ("_counts", "_per_client", "_total", "limited", "open")
 
     def __init__(self, total: int | None = None, per_client: int | None = None) -> None:
-        """Begin with none."""
+        """Create limits without any connection."""
         self.open = 0
         self._counts: dict[str, int] = {}
         self.change(total, per_client)
 
     def change(self, total: int | None, per_client: int | None) -> None:
-        """Limit what comes from now on; what is there already counts."""
+        """Change the limits for new connections; existing connections count."""
         self.limited = total is not None or per_client is not None
         self._total = math.inf if total is None else total
         self._per_client = math.inf if per_client is None else per_client
 
     def take(self, client: str) -> bool:
-        """Count a connection of a client, known by `plain`; False, without counting it, if there may be no more.
+        """Count a connection of a client at a `plain` address, and return True; return False at a limit.
 
-        Clients without an address (empty) are limited in all alone: nobody could tell one from another.
+        Clients without an address (empty) have no limit of their own, since they cannot be distinguished.
         """
         if self.open >= self._total or (client and self._counts.get(client, 0) >= self._per_client):
             return False
@@ -83,12 +83,12 @@ class Limits:
         return True
 
     def add(self, client: str) -> None:
-        """Count a connection of a client in any case."""
+        """Count a connection of a client, regardless of the limits."""
         self._counts[client] = self._counts.get(client, 0) + 1
         self.open += 1
 
     def release(self, client: str) -> None:
-        """Count a connection that was taken no longer."""
+        """Stop counting a connection of a client."""
         self.open -= 1
         count = self._counts[client] - 1
         if count:
@@ -98,7 +98,7 @@ class Limits:
 
 
 class _Networks:
-    """A set of addresses, as ranges in order."""
+    """Set of IP addresses, as sorted ranges of integers."""
 
     __slots__ = ("_firsts", "_lasts")
 
@@ -121,8 +121,10 @@ class _Networks:
         return at > 0 and number <= self._lasts[at - 1]
 
 
-_IPV4 = 1 << 128  # IPv4 comes after all of IPv6, so that one number tells both
+_IPV4 = 1 << 128
+"""Offset of IPv4 addresses, above all IPv6 addresses, so that one integer represents an address of either version."""
 _NOWHERE = -1
+"""Stands for text that is no IP address, and is in no range."""
 
 
 def _number(address: str) -> int:
@@ -135,7 +137,7 @@ def _number(address: str) -> int:
 
 
 def _range(text: str) -> tuple[int, int]:
-    import ipaddress  # a worker without lists starts without it
+    import ipaddress  # workers without lists do not need the module
 
     try:
         network = ipaddress.ip_network(text)

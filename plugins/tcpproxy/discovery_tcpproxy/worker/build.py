@@ -1,4 +1,4 @@
-"""Which code a worker runs: one of other code is not told what to do, as it may not understand it."""
+"""Build identifier of the worker: a daemon sends commands only to workers with the identifier of its own code."""
 
 import sys
 from importlib.util import source_hash
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def build() -> str:
-    """The same for equal code on an equal Python: of the worker's modules as they are on the disk now."""
+    """Return an identifier of the worker's modules, as they are on disk now, and of the Python version."""
     here = Path(__file__).parent
     source = b"".join(path.read_bytes() for path in (*sorted(here.glob("*.py")), here.parent / "wire.py"))
     return f"{sys.version.partition(' ')[0]}-{source_hash(source).hex()}"

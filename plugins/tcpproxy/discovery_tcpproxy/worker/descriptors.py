@@ -1,4 +1,4 @@
-"""The number of connections within the limit of open descriptors, and the handling of its exhaustion."""
+"""Limit of connections that follows from the limit of open descriptors (RLIMIT_NOFILE)."""
 
 import errno
 import os
@@ -8,56 +8,59 @@ from collections.abc import Callable
 from discovery_tcpproxy.worker.loop import Loop, Timer
 
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-"""Errors that say that there is no descriptor, or no memory for one, for the moment."""
-_EACH = 2
-"""Descriptors of a connection: so many are needed for one that is accepted, or it would wait for the second."""
+"""Errors of system calls for want of a descriptor, or of memory for one."""
+_PER_CONNECTION = 2
+"""Descriptors of a connection: the sockets of the client and of the backend."""
 _RESERVE = 300
-"""Left for listening sockets, those in a frame, and what the interpreter opens; less where there are few in all."""
-_AGAIN = 0.1
+"""Descriptors kept free for listening sockets, up to 250 of them in a frame, and for the interpreter."""
+_RESERVE_DIVISOR = 4
+"""A low limit keeps one descriptor in four free, if that is less than `_RESERVE`."""
+_RETRY_DELAY = 0.1
+"""Seconds until clients are accepted again after the kernel had no descriptor: other processes may free some."""
 
 
 class Descriptors:
-    """Counts connections against RLIMIT_NOFILE. While there is no room nothing is accepted, and clients queue."""
+    """Count of connections against RLIMIT_NOFILE. At the limit no client is accepted; clients wait in the kernel."""
 
-    def __init__(self, loop: Loop, paused: Callable[[], None], resumed: Callable[[], None]) -> None:
-        """Raise the limit as far as is permitted. `paused` and `resumed`: accept nothing, accept again."""
+    def __init__(self, loop: Loop, on_pause: Callable[[], None], on_resume: Callable[[], None]) -> None:
+        """Raise the soft limit to the hard limit. `on_pause` stops accepting, `on_resume` starts again."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         limit = os.sysconf("SC_OPEN_MAX") if hard == resource.RLIM_INFINITY else hard
-        self.room = max(1, (limit - min(_RESERVE, limit // 4)) // _EACH)
+        self.room = max(1, (limit - min(_RESERVE, limit // _RESERVE_DIVISOR)) // _PER_CONNECTION)
         self.taken = 0
         self._loop = loop
-        self._paused = paused
-        self._resumed = resumed
+        self._on_pause = on_pause
+        self._on_resume = on_resume
         self._timer: Timer | None = None
         self.paused = False
 
     def full(self) -> bool:
-        """Whether there is no room for another connection; if so, nothing is accepted until there is."""
+        """Return True if there is no room for another connection, and stop accepting until there is."""
         if self.taken < self.room:
             return False
         self._pause()
         return True
 
     def exhausted(self) -> None:
-        """The kernel has none, although we have not had our share: try again soon."""
+        """Stop accepting for a moment: the kernel refused a descriptor below the limit."""
         self._pause()
         if self._timer is None:
-            self._timer = self._loop.call_later(_AGAIN, self._again)
+            self._timer = self._loop.call_later(_RETRY_DELAY, self._try_to_resume)
 
     def freed(self) -> None:
-        """A connection's descriptors have been closed."""
+        """Stop counting a connection whose descriptors have been closed."""
         self.taken -= 1
         if self.paused and self._timer is None:
-            self._timer = self._loop.call_later(0, self._again)
+            self._timer = self._loop.call_later(0, self._try_to_resume)
 
     def _pause(self) -> None:
         if not self.paused:
             self.paused = True
-            self._paused()
+            self._on_pause()
 
-    def _again(self) -> None:
+    def _try_to_resume(self) -> None:
         self._timer = None
         if self.paused and self.taken < self.room:
             self.paused = False
-            self._resumed()
+            self._on_resume()

@@ -1,4 +1,4 @@
-"""The kernel's view of a socket: bytes in flight, and the time since any moved. Reads only."""
+"""State of a socket in the kernel: bytes in flight and times since activity. Nothing is changed."""
 
 import fcntl
 import socket
@@ -11,36 +11,39 @@ from discovery_tcpproxy.worker.options import borrowed
 
 _NUMBER = bytes(4)
 _INFO = struct.Struct("=3xB20xI16x4I")
-"""Of `struct tcp_info`: unanswered probes, unacknowledged segments, and four times in milliseconds."""
+"""Fields of `struct tcp_info`: unanswered probes, unacknowledged segments, and four times in milliseconds."""
 
 
 class Peer(NamedTuple):
-    """The acknowledgements of the other side of a TCP connection."""
+    """Acknowledgements of the peer of a TCP connection."""
 
-    owes_an_answer: bool
-    """Whether something that it has to acknowledge, data or a probe, was sent after its last acknowledgement came."""
+    acknowledgement_due: bool
+    """True if data or a probe was sent after the last acknowledgement arrived."""
     silent: float
-    """Seconds since its last acknowledgement came."""
+    """Seconds since the last acknowledgement arrived."""
 
 
 def unsent(descriptor: int) -> int:
-    """Bytes, a FIN counted as one, that the other side has not acknowledged (of a Unix socket: not read)."""
+    """Return the number of bytes that the peer has not acknowledged (Unix socket: not read). A FIN counts as one."""
     return _ask(descriptor, termios.TIOCOUTQ)
 
 
 def unread(descriptor: int) -> int:
-    """Bytes that have come and have not been read."""
+    """Return the number of received bytes that have not been read."""
     return _ask(descriptor, termios.FIONREAD)
 
 
 def ages(descriptor: int) -> tuple[float, float]:
-    """Seconds since data was last sent on a TCP socket, and received, or since it was connected. Raises OSError."""
+    """Return the seconds since data was last sent and last received on a TCP socket, or since it was connected.
+
+    Raises OSError.
+    """
     _, _, sent, _, received, _ = _info(descriptor)
     return sent / 1000, received / 1000
 
 
 def peer(descriptor: int) -> Peer | None:
-    """What is known of the other side of a TCP connection; None: it is no TCP connection, or has ended."""
+    """Return the state of the peer of a TCP connection; None for another socket or a connection that has ended."""
     try:
         probes, unacknowledged, sent, _, _, acknowledged = _info(descriptor)
     except OSError:

@@ -1,4 +1,4 @@
-"""epoll, timers, and work that waits for the end of a batch of events. Knows nothing of what it is for."""
+"""Event loop of a worker: epoll, timers, and work that is deferred to the end of a batch of events."""
 
 import heapq
 import itertools
@@ -8,103 +8,103 @@ from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 BATCH = 64
-"""Events taken from the kernel at once: room for more costs a slower malloc each time."""
+"""Events of one epoll_wait: an array for more makes each call slower, by its allocation."""
 _SOONEST = 0.02
-"""Seconds between two looks at deadlines of one kind."""
+"""Seconds, at least, between two checks of a group of deadlines, so that close deadlines share a check."""
 
 H = TypeVar("H", bound=Hashable)
 
 
 class Handler(Protocol):
-    """Receives the events of a descriptor."""
+    """Receiver of the events of a descriptor."""
 
     def event(self, events: int) -> None:
-        """Deal with what epoll reported."""
+        """Handle the events that epoll reported, as a bit mask."""
 
     def failed(self, error: Exception) -> None:
-        """`event` raised what it should not have: give up what this is for, and tell."""
+        """Handle an unexpected exception of `event`: release the descriptor and report the error."""
 
 
 class Busy(Protocol):
-    """Has more work than one turn allows."""
+    """Handler with work left over after its turn."""
 
-    def turn(self) -> None:
-        """Do one turn's worth of work."""
+    def run_turn(self) -> None:
+        """Do a bounded amount of work."""
 
     def failed(self, error: Exception) -> None:
-        """`turn` raised what it should not have."""
+        """Handle an unexpected exception of `run_turn`."""
 
 
-class Settles(Protocol):
-    """Has something to finish at the end of the batch."""
+class Deferred(Protocol):
+    """Object with work that is deferred to the end of the batch."""
 
-    def settle(self) -> None:
-        """Finish it. Must not raise."""
+    def finish(self) -> None:
+        """Do the deferred work. Must not raise."""
 
 
 class Timer:
-    """A call that is due at some time, unless cancelled."""
+    """Call that is made at a given time unless cancelled."""
 
     __slots__ = ("action",)
 
     def __init__(self, action: Callable[[], None]) -> None:
-        """Call `action`."""
+        """Create a timer that calls `action`."""
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
-        """Do not call it."""
+        """Cancel the call."""
         self.action = None
 
 
 class Loop:
-    """Timers that are due, then descriptors' events, in batches, then turns, then what is deferred, and over again.
+    """Event loop. Each iteration runs due timers, a batch of events, the turns of busy handlers, and deferred work.
 
-    A descriptor must be closed in `settle` only, when no event of the batch can be meant for it any more: the kernel
-    gives its number to the next one at once.
+    A descriptor must be closed in deferred work only: the kernel reuses its number at once, and events of the same
+    batch may still refer to the closed descriptor.
     """
 
-    def __init__(self, broken: Callable[[Exception], None]) -> None:
-        """Prepare. What a timer raises goes to `broken`."""
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+        """Create the epoll instance. Exceptions of timers are passed to `on_error`."""
         self._epoll = select.epoll()
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
-        self._broken = broken
+        self._on_error = on_error
         self._stopped = False
         self.handlers: dict[int, Handler] = {}
         self.busy: list[Busy] = []
-        self.deferred: list[Settles] = []
+        self.deferred: list[Deferred] = []
         self.now = time.monotonic()
 
     def add(self, descriptor: int, handler: Handler, events: int) -> None:
-        """Report events of a descriptor to `handler`."""
+        """Report the events of a descriptor to `handler`."""
         self.handlers[descriptor] = handler
         self._epoll.register(descriptor, events)
 
     def modify(self, descriptor: int, events: int) -> None:
-        """Report these events from now on."""
+        """Change the events that are reported of a descriptor."""
         self._epoll.modify(descriptor, events)
 
     def remove(self, descriptor: int) -> None:
-        """Report nothing of a descriptor any more; for one about to be closed, `forget` is enough."""
+        """Stop reporting events of a descriptor that stays open. See `forget` for others."""
         if self.handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def forget(self, descriptor: int) -> None:
-        """Report nothing of a descriptor that will be closed when the batch is settled."""
+        """Stop reporting events of a descriptor that is closed at the end of the batch."""
         self.handlers.pop(descriptor, None)
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
-        """Call `action` in some seconds."""
+        """Call `action` once after this number of seconds. Return the timer."""
         timer = Timer(action)
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), timer))
         return timer
 
     def stop(self) -> None:
-        """Return from `run` when this batch is settled."""
+        """Let `run` return at the end of this batch."""
         self._stopped = True
 
     def run(self) -> None:
-        """Serve until stopped."""
+        """Run until `stop` is called."""
         poll, get, monotonic = self._epoll.poll, self.handlers.get, time.monotonic
         timers, busy, deferred, now = self._timers, self.busy, self.deferred, self.now
         while not self._stopped:
@@ -123,19 +123,19 @@ class Loop:
                 if handler is not None:
                     try:
                         handler.event(events)
-                    except Exception as error:  # noqa: BLE001 - one connection's trouble is not the others'
+                    except Exception as error:  # noqa: BLE001 - an error of one handler must not affect the others
                         handler.failed(error)
             if busy:
                 turns = busy.copy()
                 busy.clear()
                 for each in turns:
                     try:
-                        each.turn()
+                        each.run_turn()
                     except Exception as error:  # noqa: BLE001 - as above
                         each.failed(error)
             if deferred:
                 for one in deferred:
-                    one.settle()
+                    one.finish()
                 deferred.clear()
 
     def _fire(self) -> None:
@@ -144,18 +144,18 @@ class Loop:
             if timer.action is not None:
                 try:
                     timer.action()
-                except Exception as error:  # noqa: BLE001 - the other timers are due all the same
-                    self._broken(error)
+                except Exception as error:  # noqa: BLE001 - the other timers have to run all the same
+                    self._on_error(error)
 
 
 class Deadlines(Generic[H]):
-    """What has to happen to each of many things within some seconds, at the cost of a dict entry; in order of arrival.
+    """Deadlines of many items, in the order of insertion, at the cost of one dict entry each.
 
-    One timer for all of them, as nearly all are discarded long before they are due.
+    A single timer serves all items, since nearly all are discarded long before their deadline.
     """
 
     def __init__(self, loop: Loop, seconds: float, expired: Callable[[H], None]) -> None:
-        """`expired` is called with each thing that is not discarded within `seconds`."""
+        """Create an empty group; `expired` is called with each item that is not discarded within `seconds`."""
         self._loop = loop
         self._expired = expired
         self._due: dict[H, float] = {}
@@ -164,47 +164,47 @@ class Deadlines(Generic[H]):
         self.seconds = seconds
 
     def __len__(self) -> int:
-        """The number of things that wait."""
+        """Return the number of items."""
         return len(self._due)
 
-    def __contains__(self, thing: object) -> bool:
-        """Whether it waits."""
-        return thing in self._due
+    def __contains__(self, item: object) -> bool:
+        """Return True if the item has a deadline."""
+        return item in self._due
 
-    def add(self, thing: H, due: float | None = None) -> float:
-        """Wait for `thing`; returns when it is due: from now on, unless told."""
+    def add(self, item: H, due: float | None = None) -> float:
+        """Add an item, and return its deadline: `due`, by default `seconds` from now."""
         if due is None:
             due = self._loop.now + self.seconds
-        self._due[thing] = due
+        self._due[item] = due
         if self._timer is None or due < self._when:
             self._arm(due)
         return due
 
-    def discard(self, thing: H) -> None:
-        """It has happened."""
-        self._due.pop(thing, None)
+    def discard(self, item: H) -> None:
+        """Remove an item; an unknown item is ignored."""
+        self._due.pop(item, None)
 
     def first(self) -> H | None:
-        """The thing that has waited longest."""
+        """Return the item that was added first."""
         return next(iter(self._due), None)
 
     def all(self) -> list[H]:
-        """All that wait, the longest first."""
+        """Return all items in the order of insertion."""
         return list(self._due)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         now = self._loop.now
-        late = [thing for thing, due in self._due.items() if due <= now]
-        for thing in late:
-            del self._due[thing]
+        late = [item for item, due in self._due.items() if due <= now]
+        for item in late:
+            del self._due[item]
         if self._due:
             self._arm(min(self._due.values()))
-        for thing in late:
-            self._expired(thing)
+        for item in late:
+            self._expired(item)
 
     def _arm(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._when = due
-        self._timer = self._loop.call_later(max(_SOONEST, due - self._loop.now), self._look)
+        self._timer = self._loop.call_later(max(_SOONEST, due - self._loop.now), self._check)

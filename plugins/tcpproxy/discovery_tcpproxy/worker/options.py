@@ -1,19 +1,25 @@
-"""Socket options other than the kernel's defaults."""
+"""Socket options that differ from the defaults of the kernel, set on plain descriptors."""
 
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_TCP_RTO_MAX_MS = 44  # linux/tcp.h
+_TCP_RTO_MAX_MS = 44
+"""Socket option of linux/tcp.h, which the socket module does not have."""
+_LEAST_PROBE_INTERVAL, _MOST_PROBE_INTERVAL = 1000, 120_000
+"""Milliseconds: the range that Linux accepts for TCP_RTO_MAX_MS."""
 _NO_LINGER = struct.pack("ii", 1, 0)
-_ASKS_AFTER, _ASKS_EVERY, _ASKS = 300, 30, 5
-"""Seconds without a byte until the other side is asked whether it is there; between two such questions; how many."""
+_KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 300, 30, 5
+"""Seconds without a byte until the first keep-alive probe, seconds between probes, and the number of probes.
+
+A dead peer is detected within 7.5 minutes, before usual firewalls forget an idle connection after an hour.
+"""
 
 
 @contextmanager
 def borrowed(descriptor: int) -> Iterator[socket.SocketType]:
-    """A socket as an object, for what is rare: to make one takes longer than to read. It stays open."""
+    """Yield a socket object for a descriptor, which stays open. For rare calls: the object costs more than a read."""
     sock = socket.SocketType(fileno=descriptor)
     try:
         yield sock
@@ -22,20 +28,23 @@ def borrowed(descriptor: int) -> Iterator[socket.SocketType]:
 
 
 def end_sending(descriptor: int) -> None:
-    """Send a FIN."""
-    # Told what it is, it asks the kernel less; for this, any family will do.
+    """Send a FIN on a socket."""
+    # Without family and type the constructor makes three system calls. Any family serves for `shutdown`.
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # it has been reset: its own event tells
+        pass  # reset by the peer, which epoll reports as an event of its own
     finally:
         sock.detach()
 
 
 def send_last(descriptor: int, data: memoryview) -> int:
-    """Send of this what is taken: how much. If all is, a FIN comes with it, in one packet. Raises OSError."""
-    # Told what it is, as above.
+    """Send bytes, with a FIN in the same packet if the kernel accepts all of them.
+
+    Returns the number of bytes that were accepted. Raises OSError.
+    """
+    # Family and type as in `end_sending`.
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
     try:
         sent = sock.send(data, socket.MSG_MORE)
@@ -47,35 +56,40 @@ def send_last(descriptor: int, data: memoryview) -> int:
 
 
 def no_linger(descriptor: int) -> None:
-    """Make a close of the socket send an RST."""
-    with suppress(OSError), borrowed(descriptor) as sock:  # it is closed all the same
+    """Let closing the socket send an RST."""
+    with suppress(OSError), borrowed(descriptor) as sock:  # the close follows in any case
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def keep_alive(descriptor: int) -> None:
-    """Notice when the other side has vanished without a word; what a listening socket accepts inherits it."""
-    with suppress(OSError), borrowed(descriptor) as sock:  # it has ended
+    """Enable keep-alive probes; connections that a listening socket accepts inherit the options."""
+    with suppress(OSError), borrowed(descriptor) as sock:  # the connection has ended
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _ASKS_AFTER)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _ASKS_EVERY)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _ASKS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
-def probe_often(descriptor: int, seconds: float) -> None:
-    """Bound the interval of probes to a peer that does not read. Before Linux 6.15 it grows to two minutes."""
+def limit_probe_interval(descriptor: int, seconds: float) -> None:
+    """Limit the seconds between probes to a peer with a closed window; before Linux 6.15 the limit is two minutes."""
     with suppress(OSError), borrowed(descriptor) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, max(1000, min(120_000, round(seconds * 1000))))
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _interval(seconds))
 
 
-def is_itself(descriptor: int) -> bool:
-    """Whether it is connected to itself, as happens where nobody listens and the port that it was given is that one.
+def _interval(seconds: float) -> int:
+    return max(_LEAST_PROBE_INTERVAL, min(_MOST_PROBE_INTERVAL, round(seconds * 1000)))
 
-    If so, closing it leaves nothing in the way of who is to listen there.
+
+def is_connected_to_itself(descriptor: int) -> bool:
+    """Return True if a TCP socket is connected to itself.
+
+    This happens if no program listens on a local port and the kernel assigns the same port to the connecting socket.
+    The socket is then set to close with an RST, which leaves the port free for a listener.
     """
     try:
         with borrowed(descriptor) as sock:
             itself = sock.getsockname()[:2] == sock.getpeername()[:2]
-    except OSError:  # it has ended
+    except OSError:  # the connection has ended
         return False
     if itself:
         no_linger(descriptor)

@@ -1,6 +1,6 @@
-"""PROXY protocol, versions 1 and 2, written and parsed. Pure.
+"""Writer and parser of PROXY protocol headers, versions 1 and 2. Pure.
 
-After HAProxy's specification, doc/proxy-protocol.txt: section 2.1 is version 1, 2.2 is version 2.
+The specification is doc/proxy-protocol.txt of HAProxy: section 2.1 for version 1, section 2.2 for version 2.
 """
 
 import socket
@@ -11,26 +11,26 @@ from discovery_tcpproxy.worker.access import plain
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 MAX_V1 = 107
-"""The longest line of version 1, with its end."""
+"""Bytes of the longest line of version 1, with CR LF, by the specification."""
 MAX_V2 = 16 + 4096
-"""The longest header of version 2 that is accepted: addresses, and TLVs such as certificates, have to fit."""
+"""Bytes of the longest header of version 2 that is accepted: room for addresses and for TLVs such as certificates."""
 
 _V1 = b"PROXY "
 _UNKNOWN = b"PROXY UNKNOWN\r\n"
 _LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 _LENGTHS = {0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
-"""Of the addresses of each family and transport that there is; 0x00 and other mixtures with 0 have none to be read."""
+"""Bytes of the addresses by family and transport. For 0x00 and other combinations with 0 no addresses are read."""
 
 Endpoint = tuple[str, int]
-"""An IP address, as `access.plain` has it, and a port."""
+"""IP address in the form of `access.plain`, and port."""
 
 
 class ProxyProtocolError(ValueError):
-    """What came is no header of the PROXY protocol; the connection has to be closed."""
+    """Bytes are not a valid PROXY protocol header; the connection has to be closed."""
 
 
 class Header(NamedTuple):
-    """A header: how many bytes it takes, and the ends of the connection, None where it does not tell them."""
+    """Parsed header: size in bytes, and the addresses of the connection, None if the header has none."""
 
     size: int
     source: Endpoint | None = None
@@ -38,7 +38,7 @@ class Header(NamedTuple):
 
 
 def write(version: str, source: Endpoint | None, destination: Endpoint | None) -> bytes:
-    """The header of version `v1` or `v2` for a connection between these ends; None: of a Unix socket, or unknown."""
+    """Return a header of version `v1` or `v2`; an endpoint is None for a Unix socket or if unknown."""
     if source is None or destination is None:
         return _UNKNOWN if version == "v1" else _LOCAL
     family = socket.AF_INET6 if ":" in source[0] or ":" in destination[0] else socket.AF_INET
@@ -54,9 +54,9 @@ def write(version: str, source: Endpoint | None, destination: Endpoint | None) -
 
 
 def parse(data: bytes) -> Header | None:
-    """The header at the beginning of what has arrived so far, or None if more has to arrive.
+    """Return the header at the beginning of the bytes, or None if the header is incomplete.
 
-    At most `MAX_V2` bytes are needed. Raises ProxyProtocolError as soon as it can be no header.
+    At most `MAX_V2` bytes are needed. Raises ProxyProtocolError as soon as the bytes cannot be a header.
     """
     if data[:1] == SIGNATURE[:1]:
         return _parse_v2(data)
@@ -113,7 +113,7 @@ def _parse_v2(data: bytes) -> Header | None:
 
 
 def _packed(family: int, address: str) -> bytes:
-    """An address in bytes; an IPv4 address, where the other is IPv6, as mapped into that."""
+    """Return an address in binary form; an IPv4 address is mapped into IPv6 if the family is IPv6."""
     if family == socket.AF_INET6 and ":" not in address:
         address = f"::ffff:{address}"
     return socket.inet_pton(family, address.partition("%")[0])
@@ -123,10 +123,10 @@ def _address(family: int, field: bytes) -> str:
     try:
         return plain(socket.inet_ntop(family, socket.inet_pton(family, field.decode("ascii"))))
     except (OSError, ValueError):
-        raise ProxyProtocolError("an address in the PROXY line is none") from None
+        raise ProxyProtocolError("the PROXY line has an invalid address") from None
 
 
 def _port(field: bytes) -> int:
     if not field.isdigit() or (field[:1] == b"0" and field != b"0") or int(field) > 65535:
-        raise ProxyProtocolError("a port in the PROXY line is none")
+        raise ProxyProtocolError("the PROXY line has an invalid port")
     return int(field)

@@ -1,64 +1,64 @@
-"""The report of a worker on its listeners, backends and connections. Pure."""
+"""Report of a worker about its listeners, backends and connections. Pure."""
 
 from collections.abc import Iterable
 from itertools import chain, islice
 from typing import Any
 
-from discovery_tcpproxy.worker.backends import Backend
-from discovery_tcpproxy.worker.listener import Listener
+from discovery_tcpproxy.worker.proxy import ListenerProxy
 from discovery_tcpproxy.worker.stream import Connection
+from discovery_tcpproxy.worker.upstream import Upstream
 
 MOST_CONNECTIONS = 1000
-"""In one answer; how many there are besides is told."""
-_BACKEND = ("open", "connected", "connect_failures", "connect_seconds", "received", "sent")
+"""Connections that one answer lists: some 200 KiB. The number of the others is reported."""
+_UPSTREAM_COUNTERS = ("open", "connected", "connect_failures", "connect_seconds", "received", "sent")
 
 
-def told(listeners: Iterable[Listener]) -> dict[str, Any]:
-    """The figures: of ended connections as counted, of those that are open as they stand."""
-    return {"listeners": {listener.name: _listener(listener) for listener in listeners}}
+def counters_report(proxies: Iterable[ListenerProxy]) -> dict[str, Any]:
+    """Return the counters of all listeners, with the bytes that open connections have carried so far."""
+    return {"listeners": {proxy.name: _listener_report(proxy) for proxy in proxies}}
 
 
-def connections_told(listeners: Iterable[Listener], now: float) -> dict[str, Any]:
-    """The connections, oldest of each listener in no order, and how many did not find room."""
-    listeners = tuple(listeners)
-    every = chain.from_iterable(((listener, each) for each in listener.connections) for listener in listeners)
-    some = [_connection(listener, each, now) for listener, each in islice(every, MOST_CONNECTIONS)]
-    return {"connections": some, "more": sum(len(listener.connections) for listener in listeners) - len(some)}
+def connections_report(proxies: Iterable[ListenerProxy], now: float) -> dict[str, Any]:
+    """Return up to `MOST_CONNECTIONS` connections, in no particular order, and the number of the others."""
+    proxies = tuple(proxies)
+    every = chain.from_iterable(((proxy, each) for each in proxy.connections) for proxy in proxies)
+    some = [_connection_report(proxy, each, now) for proxy, each in islice(every, MOST_CONNECTIONS)]
+    return {"connections": some, "more": sum(len(proxy.connections) for proxy in proxies) - len(some)}
 
 
-def _listener(listener: Listener) -> dict[str, Any]:
-    figures = listener.figures.told()
-    backends = {backend: {name: getattr(backend, name) for name in _BACKEND} for backend in listener.backends}
-    for connection in listener.connections:
+def _listener_report(proxy: ListenerProxy) -> dict[str, Any]:
+    figures = proxy.counters.as_dict()
+    backends = {upstream: {name: getattr(upstream, name) for name in _UPSTREAM_COUNTERS} for upstream in proxy.pool}
+    for connection in proxy.connections:
         server = connection.server
         if connection.open and server is not None:
             figures["received"] += connection.client.received
             figures["sent"] += server.received
-            backend = backends.get(connection.backend) if connection.backend is not None else None
-            if backend is not None:
-                backend["received"] += server.received
-                backend["sent"] += connection.client.received
-    figures["open"] = len(listener.connections)
-    figures["holding"] = listener.holding
-    figures["service"] = listener.service
-    figures["backends"] = {backend.id: each | {"state": _state(backend)} for backend, each in backends.items()}
+            upstream = backends.get(connection.upstream) if connection.upstream is not None else None
+            if upstream is not None:
+                upstream["received"] += server.received
+                upstream["sent"] += connection.client.received
+    figures["open"] = len(proxy.connections)
+    figures["holding"] = proxy.holding
+    figures["service"] = proxy.service
+    figures["backends"] = {upstream.id: each | {"state": _state(upstream)} for upstream, each in backends.items()}
     return figures
 
 
-def _state(backend: Backend) -> str:
-    return "draining" if backend.draining else backend.state.value
+def _state(upstream: Upstream) -> str:
+    return "draining" if upstream.draining else upstream.state.value
 
 
-def _connection(listener: Listener, connection: Connection, now: float) -> dict[str, Any]:
-    backend, server, target = connection.backend, connection.server, connection.target
+def _connection_report(proxy: ListenerProxy, connection: Connection, now: float) -> dict[str, Any]:
+    upstream, server, address = connection.upstream, connection.server, connection.server_address
     return {
-        "client": list(connection.address),
-        "listener": listener.name,
-        "service": listener.service,
-        "backend": None if backend is None else backend.id,
-        "address": None if backend is None or target is None else list(target),
-        "age": round(now - connection.began, 3),
+        "client": list(connection.client_address),
+        "listener": proxy.name,
+        "service": proxy.service,
+        "backend": None if upstream is None else upstream.id,
+        "address": None if upstream is None or address is None else list(address),
+        "age": round(now - connection.accepted_at, 3),
         "received": connection.client.received,
         "sent": 0 if server is None else server.received,
-        "state": listener.state(connection),
+        "state": proxy.state(connection),
     }

@@ -1,8 +1,8 @@
-"""One connection: two ends, and the bytes between them.
+"""Proxied connections: a client socket, a backend socket, and the copying of bytes between the two.
 
-Both ends are watched edge-triggered, with one epoll_ctl. What is read from one is sent to the other at once; what the
-other does not take is kept, one buffer at most, and nothing more is read until it has gone. A FIN is passed on as one,
-and an RST as an RST.
+Both sockets are registered edge-triggered, with a single epoll_ctl each. Bytes that are read from one socket are sent
+to the other at once. The rest that the other socket does not accept is kept, at most one read buffer, and the reading
+pauses until the rest is sent. A FIN is forwarded as a FIN, and an RST as an RST.
 """
 
 import os
@@ -10,47 +10,47 @@ import select
 import socket
 from typing import Protocol
 
-from discovery_tcpproxy.worker.backends import Backend
-from discovery_tcpproxy.worker.buffer import Buffer
+from discovery_tcpproxy.worker.buffer import ReadBuffer
 from discovery_tcpproxy.worker.loop import Loop
 from discovery_tcpproxy.worker.options import borrowed, end_sending, no_linger, send_last
+from discovery_tcpproxy.worker.upstream import Upstream
 
 WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 _DRAINED = 16
-"""Reads of what somebody sent before it reset the connection."""
+"""Reads, of one buffer each, that forward what a peer sent before its RST: 4 MiB, more than socket buffers hold."""
 _OUT = select.EPOLLOUT
 _USUAL = select.EPOLLIN | select.EPOLLOUT
-"""Bytes have come, and more of them can go: edge-triggered, what can be written is told along with every other."""
+"""Events of an ordinary read: an edge-triggered socket that is writable reports EPOLLOUT with every event."""
 _READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLERR | select.EPOLLHUP
 _ERROR = select.EPOLLERR
 _URGENT = select.EPOLLPRI
 _END = select.EPOLLRDHUP | select.EPOLLHUP
 _MORE = _ERROR | _URGENT
 _read, _write = os.readv, os.write
-"""A fourth less to do for the interpreter than a socket's methods."""
+"""Calls on descriptors cost the interpreter a quarter less than the methods of a socket object."""
 
 
-class Owner(Protocol):
-    """Makes connections, and is called when their state changes."""
+class ConnectionOwner(Protocol):
+    """Creator of connections; its methods are called when the state of a connection changes."""
 
-    def answered(self, connection: "Connection", events: int) -> None:
-        """The dialled backend has answered, or has not."""
+    def connect_completed(self, connection: "Connection", events: int) -> None:
+        """Handle the outcome of the connection attempt to the backend, a success or a failure."""
 
-    def gone(self, connection: "Connection") -> None:
-        """The client went away before it was connected."""
+    def client_reset(self, connection: "Connection") -> None:
+        """Handle a reset by a client that has no backend yet."""
 
-    def finished(self, connection: "Connection") -> None:
-        """The client sent a FIN before it was connected: it has left, or has sent all that it will."""
+    def client_finished(self, connection: "Connection") -> None:
+        """Handle a FIN of a client that has no backend yet: the client has left, or has sent its whole request."""
 
-    def closed(self, connection: "Connection") -> None:
-        """The connection has ended; its figures are final."""
+    def connection_closed(self, connection: "Connection") -> None:
+        """Handle the end of the connection, whose counters are final."""
 
-    def broken(self, connection: "Connection", error: Exception) -> None:
-        """Something is wrong with the program; the connection has been closed."""
+    def connection_failed(self, connection: "Connection", error: Exception) -> None:
+        """Handle an internal error that closed the connection."""
 
 
 class End:
-    """One end of a connection."""
+    """One of the two sockets of a connection, with the bytes that wait to be sent to it."""
 
     __slots__ = (
         "buffer",
@@ -61,41 +61,42 @@ class End:
         "peer",
         "pending",
         "received",
-        "takes",
-        "waiting",
+        "unread_events",
+        "writable",
     )
 
-    def __init__(self, connection: "Connection", fd: int, *, takes: bool) -> None:
-        """A non-blocking socket without a peer; `takes`: bytes can be sent there."""
+    def __init__(self, connection: "Connection", fd: int, *, writable: bool) -> None:
+        """Wrap a non-blocking socket that has no peer yet; `writable` states whether the socket is connected."""
         self.connection = connection
         self.buffer = connection.buffer
         self.fd = fd
-        self.peer: End = _NOBODY
+        self.peer: End = _NO_PEER
         self.pending: memoryview | None = None
-        self.takes: bool = takes
-        self.waiting: int = 0  # what was reported, if the peer did not take what can be read
-        self.busy = False  # it waits for its turn
+        self.writable: bool = writable
+        self.unread_events: int = 0  # events whose bytes were not read because the peer was not writable
+        self.busy = False  # queued in `Loop.busy`
         self.eof: bool = False
         self.received = 0
 
     def event(self, events: int) -> None:
-        """Flush or connect; read once, and send it to the peer. A short read has drained the socket.
+        """Handle events: complete a connect or a partial write, then read once and send the bytes to the peer.
 
-        One function, without calls of its own on the usual path: this is where a worker spends its time.
+        A short read has drained the socket. A worker spends most of its time in this function, which therefore makes no
+        Python call on the usual path.
         """
         more = last = False
-        if events != _USUAL or not self.takes:
-            if not self.takes and events & _OUT:
-                self._writable(events)
-                if self.peer is _NOBODY or self.connection.closed:
+        if events != _USUAL or not self.writable:
+            if not self.writable and events & _OUT:
+                self._on_writable(events)
+                if self.peer is _NO_PEER or self.connection.closed:
                     return
             if not events & _READ:
                 return
-            more = bool(events & _MORE)  # a read stops at urgent data, however much follows
+            more = bool(events & _MORE)  # a read ends before urgent data, even if more bytes follow
             last = bool(events & _END) and not more
         peer = self.peer
-        if not peer.takes:
-            self._wait(events)
+        if not peer.writable:
+            self._postpone_read(events)
             return
         buffer = self.buffer
         try:
@@ -106,12 +107,12 @@ class End:
             self.connection.abort()
             return
         if not count:
-            if events & _ERROR:  # it was reset after its FIN
+            if events & _ERROR:  # the socket was reset after its FIN
                 self.connection.abort()
             elif not self.eof:
                 if not peer.eof:
                     end_sending(peer.fd)
-                self._ended()
+                self._fin_forwarded()
             return
         self.received += count
         if count == buffer.size:
@@ -121,110 +122,110 @@ class End:
         except BlockingIOError:
             sent = 0
         except OSError:
-            peer.last_words()
+            peer.forward_remaining()
             self.connection.abort()
             return
         if sent < count:
-            peer.keep(buffer.view[sent:count])
-            self.waiting = events
+            peer.queue(buffer.view[sent:count])
+            self.unread_events = events
         elif last:
-            self._ended()
+            self._fin_forwarded()
         elif more:
-            self.waiting = events
+            self.unread_events = events
             if not self.busy:
                 self.busy = True
                 self.connection.loop.busy.append(self)
 
-    def turn(self) -> None:
-        """Go on with a read that filled the buffer: its descriptor will not be reported again."""
+    def run_turn(self) -> None:
+        """Continue a read that filled the buffer, for which edge-triggered epoll reports no further event."""
         self.busy = False
-        if self.peer.takes and not self.connection.closed:
-            events, self.waiting = self.waiting, 0
+        if self.peer.writable and not self.connection.closed:
+            events, self.unread_events = self.unread_events, 0
             self.event(events & _READ)
 
     def failed(self, error: Exception) -> None:
-        """Give the connection up."""
+        """Abort the connection and report the error."""
         connection = self.connection
         connection.abort()
-        connection.owner.broken(connection, error)
+        connection.owner.connection_failed(connection, error)
 
-    def keep(self, data: memoryview) -> None:
-        """Send this as soon as it can be; nothing else before it."""
+    def queue(self, data: memoryview) -> None:
+        """Keep a copy of the bytes, which are sent first as soon as the socket is writable."""
         self.pending = memoryview(bytes(data))
-        self.takes = False
-        self.connection.buffer.keep(len(data))
+        self.writable = False
+        self.connection.buffer.add_kept(len(data))
 
-    def finished(self) -> bool:
-        """Whether a FIN is known to have come behind bytes that nobody has taken yet."""
-        return bool(self.waiting & _END)
+    def has_unread_fin(self) -> bool:
+        """Return True if a FIN has arrived behind bytes that have not been read yet."""
+        return bool(self.unread_events & _END)
 
-    def moved(self) -> int:
-        """Bytes that came in here and have been handed on, more or less."""
+    def forwarded(self) -> int:
+        """Return the approximate number of bytes that were received here and sent to the peer."""
         return self.received if self.pending is None else self.received - len(self.pending)
 
-    def heard(self) -> bool:
-        """Whether something has come here, before whatever went wrong."""
+    def has_received_data(self) -> bool:
+        """Return True if bytes arrived on this socket before its error."""
         try:
-            # An error is told once, before what came; without one there is nothing to be told.
+            # The kernel reports an error once, before the bytes: reading SO_ERROR clears it.
             with borrowed(self.fd) as sock:
                 sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 return bool(sock.recv(1, socket.MSG_PEEK))
         except OSError:
             return False
 
-    def _ended(self) -> None:
-        """A FIN has come, and has been passed on."""
+    def _fin_forwarded(self) -> None:
+        """Record a FIN that was received here and forwarded to the peer."""
         self.eof = True
-        self.peer.takes = False
+        self.peer.writable = False
         if self.peer.eof:
             self.connection.close()
 
-    def _wait(self, events: int) -> None:
-        """Read when the peer takes something again, or when there is one."""
-        self.waiting = events
+    def _postpone_read(self, events: int) -> None:
+        """Leave the bytes in the socket until the peer is writable or connected."""
+        self.unread_events = events
         connection = self.connection
         if events & _ERROR:
             if connection.open:
                 connection.abort()
             else:
-                connection.owner.gone(connection)
+                connection.owner.client_reset(connection)
         elif events & _END and not connection.open:
-            connection.owner.finished(connection)
+            connection.owner.client_finished(connection)
 
-    def _writable(self, events: int) -> None:
+    def _on_writable(self, events: int) -> None:
         pending = self.pending
         connection = self.connection
         if pending is None:
             if not connection.open and not connection.closed:
-                connection.owner.answered(connection, events)
+                connection.owner.connect_completed(connection, events)
             return
         try:
             sent = _write(self.fd, pending)
         except BlockingIOError:
             return
         except OSError:
-            self.last_words()
+            self.forward_remaining()
             connection.abort()
             return
-        connection.buffer.keep(-sent)
+        connection.buffer.add_kept(-sent)
         if sent < len(pending):
             self.pending = pending[sent:]
             return
         self.pending = None
-        self.takes = True
-        self.resume()
+        self.writable = True
+        self.resume_peer()
 
-    def resume(self) -> None:
-        """Let the peer read the bytes that it has left in its socket."""
+    def resume_peer(self) -> None:
+        """Read the bytes that the peer left in its socket while this socket was not writable."""
         peer = self.peer
-        if peer.waiting and not peer.busy:
-            events, peer.waiting = peer.waiting, 0
+        if peer.unread_events and not peer.busy:
+            events, peer.unread_events = peer.unread_events, 0
             peer.event(events & _READ)
 
-    def last_words(self) -> None:
-        """Hand on what this end had sent before it reset the connection: often it says why."""
+    def forward_remaining(self) -> None:
+        """Forward the bytes that arrived here before the RST: often an error message of the application."""
         peer, buffer = self.peer, self.connection.buffer
-        if not peer.takes:
+        if not peer.writable:
             return
         try:
             for _ in range(_DRAINED):
@@ -238,77 +239,79 @@ class End:
 
 
 class Connection:
-    """A client, and the backend that it is connected to, if it is yet."""
+    """A client connection, with the connection to a backend once there is one."""
 
     __slots__ = (
-        "address",
-        "backend",
-        "began",
+        "accepted_at",
         "buffer",
         "client",
+        "client_address",
         "closed",
         "counted",
-        "dialled",
-        "due",
-        "looked_at",
+        "dialled_at",
+        "hold_until",
+        "idle_mark",
+        "idle_since",
         "loop",
-        "mark",
-        "marked",
         "open",
-        "others",
+        "original_destination",
+        "other_addresses",
         "owner",
-        "reached",
+        "probe_mark",
         "reason",
         "reset",
         "server",
-        "target",
+        "server_address",
         "tried",
+        "upstream",
     )
 
-    def __init__(self, owner: Owner, loop: Loop, buffer: Buffer, fd: int, address: tuple[str, int]) -> None:
-        """A client that has just come, from an IP address and port (of a Unix socket: empty, and 0)."""
+    def __init__(
+        self, owner: ConnectionOwner, loop: Loop, buffer: ReadBuffer, fd: int, address: tuple[str, int]
+    ) -> None:
+        """Create the connection of a client that was accepted; `address` is `("", 0)` for a Unix socket."""
         self.owner = owner
         self.loop = loop
         self.buffer = buffer
-        self.address = address
-        self.client = End(self, fd, takes=True)
+        self.client_address = address
+        self.client = End(self, fd, writable=True)
         self.server: End | None = None
         self.open = False
         self.closed = False
         self.reset = False
         self.reason = ""
-        self.backend: Backend | None = None
-        self.target: tuple[str, int] | None = None  # the address of the backend that is dialled, or connected to
-        self.others: tuple[tuple[str, int], ...] = ()  # those to dial if that fails
-        self.tried: tuple[Backend, ...] = ()
-        self.counted = False  # against the listener's limits
-        self.reached: tuple[str, int] | None = None  # where the client connected to, if a proxy has told
-        self.began = loop.now
-        self.dialled = 0.0
-        self.due: float | None = None  # when holding it ends
-        self.mark = -1  # what had moved when it was last looked at, and since when no more has
-        self.marked = 0.0
-        self.looked_at = -1  # what had moved when acknowledgements were last asked for
+        self.upstream: Upstream | None = None
+        self.server_address: tuple[str, int] | None = None  # dialled, or connected
+        self.other_addresses: tuple[tuple[str, int], ...] = ()  # of the same backend, to dial after a failure
+        self.tried: tuple[Upstream, ...] = ()
+        self.counted = False  # towards the limits of the listener
+        self.original_destination: tuple[str, int] | None = None  # from a PROXY protocol header
+        self.accepted_at = loop.now
+        self.dialled_at = 0.0
+        self.hold_until: float | None = None  # end of the time for which the client waits for a backend
+        self.idle_mark = -1  # bytes forwarded at the last idle check
+        self.idle_since = 0.0
+        self.probe_mark = -1  # bytes received at the last check for acknowledgements
 
-    def dial(self, fd: int) -> None:
-        """Take a socket that is connecting as the other end."""
-        self.server = server = End(self, fd, takes=False)
+    def attach_server(self, fd: int) -> None:
+        """Use a connecting socket as the backend side of the connection."""
+        self.server = server = End(self, fd, writable=False)
         server.peer = self.client
         self.client.peer = server
         self.loop.add(server.fd, server, WATCHED)
 
-    def hang_up(self) -> None:
-        """Close the socket that did not become connected."""
+    def detach_server(self) -> None:
+        """Close the backend socket, whose connection attempt failed."""
         server = self.server
         if server is not None:
             self.server = None
-            self.client.peer = _NOBODY
-            server.peer = _NOBODY
+            self.client.peer = _NO_PEER
+            server.peer = _NO_PEER
             self.loop.forget(server.fd)
-            self.loop.deferred.append(Closing(server.fd))
+            self.loop.deferred.append(DeferredClose(server.fd))
 
     def connected(self, header: bytes = b"") -> None:
-        """Begin to copy, after this header to the backend."""
+        """Start copying, after `header` was sent to the backend."""
         server = self.server
         assert server is not None  # noqa: S101
         self.open = True
@@ -321,13 +324,13 @@ class Connection:
                 self.abort()
                 return
             if sent < len(header):
-                server.keep(memoryview(header)[sent:])
+                server.queue(memoryview(header)[sent:])
                 return
-        server.takes = True
-        server.resume()
+        server.writable = True
+        server.resume_peer()
 
     def close(self, reason: str = "done") -> None:
-        """Close both ends, each with a FIN, unless there is something unread."""
+        """Close both sockets with a FIN (the kernel sends an RST on a socket with unread bytes)."""
         if self.closed:
             return
         self.closed = True
@@ -335,45 +338,45 @@ class Connection:
         client, server, loop = self.client, self.server, self.loop
         loop.forget(client.fd)
         if client.pending is not None:
-            self.buffer.keep(-len(client.pending))
+            self.buffer.add_kept(-len(client.pending))
         if server is not None:
             loop.forget(server.fd)
             if server.pending is not None:
-                self.buffer.keep(-len(server.pending))
+                self.buffer.add_kept(-len(server.pending))
         loop.deferred.append(self)
-        self.owner.closed(self)
+        self.owner.connection_closed(self)
 
     def abort(self, reason: str = "reset") -> None:
-        """Close both ends, each with an RST."""
+        """Close both sockets with an RST."""
         if not self.closed:
             self.reset = True
             self.close(reason)
 
-    def settle(self) -> None:
-        """Close the sockets."""
+    def finish(self) -> None:
+        """Close the sockets at the end of the batch."""
         client, server = self.client, self.server
         for end in (client,) if server is None else (client, server):
             if self.reset:
                 no_linger(end.fd)
             os.close(end.fd)
-        client.peer, self.client, self.server = _NOBODY, _NOBODY, None  # no cycle is left
+        client.peer, self.client, self.server = _NO_PEER, _NO_PEER, None  # leaves no reference cycle
 
 
-class Closing:
-    """A socket that is closed at the end of the batch."""
+class DeferredClose:
+    """Descriptor that is closed at the end of the batch, when no event can refer to its number."""
 
     __slots__ = ("_fd",)
 
     def __init__(self, fd: int) -> None:
-        """Close this one."""
+        """Remember the descriptor."""
         self._fd = fd
 
-    def settle(self) -> None:
-        """Close it."""
+    def finish(self) -> None:
+        """Close the descriptor."""
         os.close(self._fd)
 
 
-_NOBODY: End = object.__new__(End)
-_NOBODY.takes = False
-_NOBODY.eof = False
-_NOBODY.waiting = 0
+_NO_PEER: End = object.__new__(End)
+_NO_PEER.writable = False
+_NO_PEER.eof = False
+_NO_PEER.unread_events = 0

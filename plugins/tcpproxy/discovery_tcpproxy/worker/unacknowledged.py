@@ -1,70 +1,71 @@
-"""Finds connections whose other side is dead: bytes were sent to it, and nothing at all has come back for too long.
+"""Detection of connections with a dead peer: sent bytes are unacknowledged, and nothing has arrived for too long.
 
-TCP_USER_TIMEOUT would also end a peer that lives and does not read: its window is zero, so that bytes stay where they
-are, while it acknowledges each probe. So the kernel is asked, every now and then, and only about connections on which
-something has moved since, or was not acknowledged then.
+TCP_USER_TIMEOUT is not used: it would also end connections to a living peer that does not read. Such a peer has a
+closed window and acknowledges every probe. Instead the state of the socket (TCP_INFO) is read periodically, for
+connections that have received bytes since the last check, or that had unacknowledged bytes at the last check.
 """
 
 from collections.abc import Collection
 
 from discovery_tcpproxy.worker import kernel
 from discovery_tcpproxy.worker.loop import Loop, Timer
-from discovery_tcpproxy.worker.options import probe_often
+from discovery_tcpproxy.worker.options import limit_probe_interval
 from discovery_tcpproxy.worker.stream import Connection, End
 
-_LOOKS = 8
-"""The number of looks at connections in the time that they may be unacknowledged."""
-_SOONEST, _LATEST = 0.05, 2.0
-"""Seconds, at least and at most, between two looks."""
+_CHECKS = 8
+"""Checks within the timeout: a dead peer is detected at most an eighth of the timeout too late."""
+_LEAST_INTERVAL, _MOST_INTERVAL = 0.05, 2.0
+"""Seconds, at least and at most, between two checks: a bound of the cost, and of the delay with long timeouts."""
 _PROBES = 3
-"""The least number of probes in that time to a peer that does not read."""
-_ANSWERED = 0.0
+"""Probes within the timeout to a peer with a closed window: one or two may be lost."""
+_ACKNOWLEDGED = 0.0
+"""In place of a time: the peer had acknowledged everything at the last check."""
 
 
 class Unacknowledged:
-    """Aborts connections of one listener to whose peers bytes remain unacknowledged."""
+    """Periodic check that aborts the connections of one listener whose peers are dead."""
 
     def __init__(self, loop: Loop, connections: Collection[Connection]) -> None:
-        """Prepare; `connections` changes as they come and go."""
+        """Create the check of the set `connections`, which changes as connections come and go."""
         self._loop = loop
         self._connections = connections
         self._seconds = 0.0
         self._timer: Timer | None = None
-        # The ends that had bytes unacknowledged at the last look, and since when nothing has been answered there.
-        self._waiting: dict[End, float] = {}
+        # Sockets with unacknowledged bytes at the last check, and the time since which nothing was acknowledged.
+        self._unanswered: dict[End, float] = {}
         self.watching = True
-        """Whether connections that come are seen to; if not, `watch` has to be called."""
+        """True if new connections will be checked. If not, call `watch` after a new connection."""
 
     def configure(self, seconds: float) -> None:
-        """Abort a connection when one of its peers has not answered for so many seconds; 0: never."""
+        """Abort a connection if one of its peers acknowledges nothing for this number of seconds; 0 means never."""
         self.close()
         self._seconds = seconds
-        self._waiting.clear()
+        self._unanswered.clear()
         self.watch()
 
     def watch(self) -> None:
-        """Look at the connections until there are none."""
+        """Check the connections periodically as long as there are any."""
         self.watching = True
         if self._seconds:
-            every = min(max(self._seconds / _LOOKS, _SOONEST), _LATEST)
-            self._timer = self._loop.call_later(every, self._look)
+            every = min(max(self._seconds / _CHECKS, _LEAST_INTERVAL), _MOST_INTERVAL)
+            self._timer = self._loop.call_later(every, self._check)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
-        before, self._waiting = self._waiting, {}
+    def _check(self) -> None:
+        before, self._unanswered = self._unanswered, {}
         for connection in list(self._connections):
             client, server = connection.client, connection.server
             if server is None or not connection.open:
                 continue
-            moved = client.received + server.received + client.eof + server.eof
-            if moved == connection.looked_at and client not in before and server not in before:
+            received = client.received + server.received + client.eof + server.eof
+            if received == connection.probe_mark and client not in before and server not in before:
                 continue
-            connection.looked_at = moved
+            connection.probe_mark = received
             if self._is_dead(client, before) or self._is_dead(server, before):
                 connection.abort("unacknowledged")
         self._timer = None
@@ -77,15 +78,15 @@ class Unacknowledged:
         if not kernel.unsent(end.fd):
             return False
         peer = kernel.peer(end.fd)
-        if peer is None:  # of a Unix socket: it cannot die without a word
+        if peer is None:  # a Unix socket, whose peer cannot disappear silently
             return False
         now = self._loop.now
         since = before.get(end)
         if since is None:
-            probe_often(end.fd, self._seconds / _PROBES)
-        if not peer.owes_an_answer:
-            since = _ANSWERED
+            limit_probe_interval(end.fd, self._seconds / _PROBES)
+        if not peer.acknowledgement_due:
+            since = _ACKNOWLEDGED
         elif not since or now - peer.silent > since:
             since = now
-        self._waiting[end] = since
-        return since != _ANSWERED and now - since >= self._seconds
+        self._unanswered[end] = since
+        return since != _ACKNOWLEDGED and now - since >= self._seconds

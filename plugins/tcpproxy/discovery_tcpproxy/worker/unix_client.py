@@ -1,4 +1,4 @@
-"""Clients that come through a Unix socket."""
+"""Clients that are connected by a Unix socket."""
 
 import select
 
@@ -6,19 +6,20 @@ from discovery_tcpproxy.worker.stream import End
 
 _IN = select.EPOLLIN
 MORE = select.EPOLLPRI
-"""By which an end knows that a short read has not drained its socket."""
+"""Event bit that tells an `End` to read again after a short read."""
 
 
-class LocalClient:
-    """Hands events on to the client's end, so that it reads until there is nothing.
+class UnixClient:
+    """Handler that lets the `End` of a Unix socket read until nothing is left.
 
-    A read stops behind descriptors that ride along, which are not passed on: a short one has not drained the socket.
+    A read ends after bytes that carry descriptors (SCM_RIGHTS), so that a short read does not prove that the socket is
+    drained. The descriptors themselves are not forwarded.
     """
 
     __slots__ = ("_end",)
 
     def __init__(self, end: End) -> None:
-        """Watch for `end`."""
+        """Pass the events to `end`."""
         self._end = end
 
     def event(self, events: int) -> None:

@@ -1,33 +1,33 @@
-"""PROXY protocol headers: those that proxies in front send first, and those that backends are sent."""
+"""PROXY protocol headers of connections: read from proxies in front, and written to backends."""
 
 import select
 import socket
 from collections.abc import Callable
 
-from discovery_tcpproxy.worker import local, proxyproto
+from discovery_tcpproxy.worker import proxyproto, unix_client
 from discovery_tcpproxy.worker.access import plain
 from discovery_tcpproxy.worker.loop import Handler
 from discovery_tcpproxy.worker.options import borrowed
 from discovery_tcpproxy.worker.stream import Connection
 
-_LAST = select.EPOLLRDHUP | select.EPOLLERR | select.EPOLLHUP
+_ENDED = select.EPOLLRDHUP | select.EPOLLERR | select.EPOLLHUP
 
 
 class HeaderReader:
-    """Waits for a client's header, and takes nothing but that from its socket."""
+    """Handler that reads the PROXY header of a client, and nothing behind the header."""
 
-    __slots__ = ("_announced", "_connection", "_then")
+    __slots__ = ("_connection", "_on_header", "_then")
 
     def __init__(
-        self, connection: Connection, then: Handler, announced: Callable[[Connection, proxyproto.Header], None]
+        self, connection: Connection, then: Handler, on_header: Callable[[Connection, proxyproto.Header], None]
     ) -> None:
-        """`announced` is called with it when it has come; what the client does from there on goes to `then`."""
+        """Call `on_header` when the header is complete; later events of the client go to the handler `then`."""
         self._connection = connection
         self._then = then
-        self._announced = announced
+        self._on_header = on_header
 
     def event(self, events: int) -> None:
-        """Look at what there is so far."""
+        """Parse the bytes that have arrived so far."""
         connection = self._connection
         client = connection.client
         try:
@@ -41,10 +41,10 @@ class HeaderReader:
             connection.abort("header")
             return
         if header is not None:
-            client.waiting = events | local.MORE  # what follows, even of a Unix socket
+            client.unread_events = events | unix_client.MORE  # bytes may follow the header, on a Unix socket as well
             connection.loop.handlers[client.fd] = self._then
-            self._announced(connection, header)
-        elif events & _LAST:
+            self._on_header(connection, header)
+        elif events & _ENDED:
             connection.abort("header")
 
     def failed(self, error: Exception) -> None:
@@ -53,13 +53,13 @@ class HeaderReader:
 
 
 def header_of(connection: Connection, version: str) -> bytes:
-    """The header that tells a backend the source and the destination of a connection."""
-    source, reached = connection.address, connection.reached
-    if reached is None:
+    """Return the header that gives a backend the source and the destination of a connection."""
+    source, destination = connection.client_address, connection.original_destination
+    if destination is None:
         try:
             with borrowed(connection.client.fd) as sock:
                 here = sock.getsockname()
         except OSError:
             here = ""
-        reached = (plain(here[0]), here[1]) if isinstance(here, tuple) else None
-    return proxyproto.write(version, source if source[0] else None, reached)
+        destination = (plain(here[0]), here[1]) if isinstance(here, tuple) else None
+    return proxyproto.write(version, source if source[0] else None, destination)

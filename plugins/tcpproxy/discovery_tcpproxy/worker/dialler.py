@@ -1,0 +1,126 @@
+"""Connection attempts to the backends of a listener: one backend after another, until one answers."""
+
+import errno
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from discovery_tcpproxy.worker.context import WorkerContext
+from discovery_tcpproxy.worker.counters import ListenerCounters
+from discovery_tcpproxy.worker.descriptors import EXHAUSTED
+from discovery_tcpproxy.worker.hold_queue import HoldQueue
+from discovery_tcpproxy.worker.loop import Deadlines
+from discovery_tcpproxy.worker.pool import UpstreamPool
+from discovery_tcpproxy.worker.stream import Connection
+
+_SOCKET_TYPE = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_LOCAL_ERRORS = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
+"""Errors of connect that no backend causes: this machine has no free descriptor or no free port."""
+_STARTED = (errno.EINPROGRESS, 0)
+_LOCAL_DELAY = 0.25
+"""Seconds until the next attempt after an error of this machine: on a busy listener some connections end meanwhile."""
+
+
+class Dialler:
+    """Connects the clients of one listener to backends; a connection without a usable backend is held."""
+
+    __slots__ = ("_context", "_counters", "_dialling", "_pool", "_queue", "_settings")
+
+    def __init__(self, context: WorkerContext, pool: UpstreamPool, counters: ListenerCounters) -> None:
+        """Create the dialler of a listener."""
+        self._context = context
+        self._pool = pool
+        self._counters = counters
+        self._settings: Mapping[str, Any] = {}
+        self._dialling = Deadlines[Connection](context.loop, 0.0, self._time_out)
+        self._queue = HoldQueue(context.loop, pool, counters, self.dial)
+
+    @property
+    def queue(self) -> HoldQueue:
+        """Clients for which there is no usable backend."""
+        return self._queue
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings of the listener; attempts that are under way keep their deadline."""
+        self._settings = settings
+        self._dialling.seconds = settings["connect_timeout"]
+        self._queue.configure(settings)
+
+    def dial(self, connection: Connection) -> None:
+        """Start a connection attempt to the next address, or to the next backend, or hold the client."""
+        settings, loop = self._settings, self._context.loop
+        client = connection.client_address[0]
+        while connection.upstream is not None or len(connection.tried) <= settings["retries"]:
+            upstream = connection.upstream
+            if upstream is None:
+                upstream = self._pool.select(client, connection.tried, loop.now, last_resort=not settings["hold"])
+                if upstream is None:
+                    break
+                connection.upstream, connection.other_addresses = upstream, upstream.other_addresses
+                connection.server_address = address = upstream.address
+            else:  # an address of this backend has failed
+                connection.server_address, *others = connection.other_addresses
+                connection.other_addresses, address = tuple(others), connection.server_address
+            connection.dialled_at = loop.now
+            try:
+                sock = socket.SocketType(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, _SOCKET_TYPE)
+            except OSError:
+                self._give_back(connection)
+                break
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                code = sock.connect_ex(address)
+            except OSError:  # the scope of an IPv6 address names an interface that this machine does not have
+                code = errno.ENETUNREACH
+            if code in _STARTED:
+                if connection.tried:
+                    self._counters.retries += 1
+                connection.attach_server(sock.detach())
+                self._dialling.add(connection)
+                return
+            sock.close()
+            if code in _LOCAL_ERRORS:
+                self._give_back(connection)
+                break
+            self.failed(connection)
+        self._queue.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Cancel the deadline of an attempt that was answered, or whose connection has ended."""
+        self._dialling.discard(connection)
+
+    def failed(self, connection: Connection) -> None:
+        """Record a failed attempt. The backend remains that of the connection while it has other addresses."""
+        upstream = connection.upstream
+        if upstream is None:
+            return
+        self._dialling.discard(connection)
+        connection.detach_server()
+        if connection.other_addresses:
+            return
+        connection.upstream = None
+        connection.tried += (upstream,)
+        self._counters.connect_failures += 1
+        self._pool.failed(upstream, self._context.loop.now)
+        self._queue.schedule()
+
+    def dial_another(self, connection: Connection) -> None:
+        """Break off the attempt of a connection, whose backend has left, and dial another backend."""
+        self._dialling.discard(connection)
+        connection.detach_server()
+        upstream, connection.upstream = connection.upstream, None
+        if upstream is not None:
+            self._pool.abandoned(upstream)
+        self.dial(connection)
+
+    def _time_out(self, connection: Connection) -> None:
+        self.failed(connection)
+        self.dial(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        """Return the backend to the pool after an error of this machine, and accept no clients for a while."""
+        self._queue.block(_LOCAL_DELAY)
+        self._context.descriptors.exhausted()
+        if connection.upstream is not None:
+            self._pool.abandoned(connection.upstream)
+            connection.upstream = None

@@ -1,0 +1,113 @@
+"""Clients of a listener that wait for a backend while there is no usable one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from discovery_tcpproxy.worker.counters import ListenerCounters
+from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
+from discovery_tcpproxy.worker.pool import UpstreamPool
+from discovery_tcpproxy.worker.stream import Connection
+
+_LEAST_INTERVAL = 0.02
+"""Seconds, at least, between two attempts for the clients that are held, so that attempts are no busy loop."""
+
+
+class HoldQueue:
+    """Queue of held clients, in the order of arrival, which are dialled again when a backend may be usable."""
+
+    __slots__ = ("_blocked_until", "_counters", "_dial", "_held", "_loop", "_pool", "_settings", "_stopping", "_timer")
+
+    def __init__(
+        self, loop: Loop, pool: UpstreamPool, counters: ListenerCounters, dial: Callable[[Connection], None]
+    ) -> None:
+        """Create an empty queue; `dial` is called with each connection that leaves the queue for another attempt."""
+        self._loop = loop
+        self._pool = pool
+        self._counters = counters
+        self._dial = dial
+        self._held = Deadlines[Connection](loop, 0.0, self._expire)
+        self._settings: Mapping[str, Any] = {}
+        self._timer: Timer | None = None
+        self._stopping = False
+        self._blocked_until = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of held clients."""
+        return len(self._held)
+
+    def __contains__(self, connection: object) -> bool:
+        """Return True if the client of the connection is held."""
+        return connection in self._held
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings of the listener; clients that are held keep their deadline."""
+        self._settings = settings
+        self._held.seconds = settings["hold"]
+
+    def close(self) -> None:
+        """Cancel the timer; the queue is empty."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def stop(self) -> None:
+        """Reset all held clients, and hold no others: the daemon sends no more backends."""
+        self._stopping = True
+        for connection in self._held.all():
+            connection.abort("stopped")
+
+    def add(self, connection: Connection) -> None:
+        """Hold the client of a connection for which no backend is usable, or abort the connection."""
+        connection.tried = ()
+        if not self._settings["hold"]:
+            connection.abort("unserved")
+        elif self._stopping:
+            connection.abort("stopped")
+        elif connection.client.has_unread_fin():
+            connection.abort("gone")
+        elif connection.hold_until is not None:
+            self._held.add(connection, connection.hold_until)
+        elif len(self._held) >= self._settings["hold_connections"]:
+            connection.abort("full")
+        else:
+            self._counters.held += 1
+            connection.hold_until = self._held.add(connection)
+        self.schedule()
+
+    def discard(self, connection: Connection) -> None:
+        """Remove a connection that has ended, if its client is held."""
+        self._held.discard(connection)
+
+    def block(self, seconds: float) -> None:
+        """Dial none of the held connections for this time: descriptors or ports are exhausted."""
+        self._blocked_until = self._loop.now + seconds
+
+    def unblock(self) -> None:
+        """Dial the held connections: descriptors are free again."""
+        self._blocked_until = 0.0
+        self.retry()
+
+    def schedule(self) -> None:
+        """Set a timer for the time at which a backend may be usable, if clients are held."""
+        if self._timer is None and self._held:
+            now = self._loop.now
+            at = self._pool.next_attempt_at(now)
+            if at is not None:
+                delay = max(at, self._blocked_until, now + _LEAST_INTERVAL) - now
+                self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def retry(self) -> None:
+        """Dial held connections, the longest held first, as long as a backend may be usable."""
+        for connection in self._held.all():
+            at = self._pool.next_attempt_at(self._loop.now)
+            if at is None or at > self._loop.now or self._blocked_until > self._loop.now:
+                break
+            self._held.discard(connection)
+            self._dial(connection)
+        self.schedule()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.retry()
+
+    def _expire(self, connection: Connection) -> None:
+        connection.abort("unserved")
