@@ -206,6 +206,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
     import structlog
 
     from discovery.cli.registration import Registration, only_one, why_silent
+    from discovery.system.asyncio_tools import cancel_and_wait
     from discovery.system.logs import configure_logging
 
     key = wanted.key
@@ -244,9 +245,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
                 )
             await running
         finally:
-            for task in (running, passing, failing):
-                task.cancel()
-            await asyncio.wait({running})
+            await cancel_and_wait(running, passing, failing)
             await registry.close()
 
 

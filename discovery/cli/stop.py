@@ -83,10 +83,10 @@ async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], li
 
 async def _end(daemon: "RunningDaemon", timeout: float) -> None:
     from discovery.daemon.stopping import stop_daemon
+    from discovery.system.asyncio_tools import wait_for_tasks
 
     ending = asyncio.ensure_future(stop_daemon(daemon, timeout))
-    await asyncio.wait({ending}, timeout=_PATIENCE)
-    if not ending.done():
+    if not await wait_for_tasks({ending}, _PATIENCE):
         note(f"process {daemon.pid} is stopping; its connections may finish")
     await ending
 

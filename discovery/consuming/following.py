@@ -14,6 +14,7 @@ from discovery.consuming.lastgood import LastGood, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.model import Rejected, Snapshot
 from discovery.registry import Registry, RegistryEvent, RegistryURL
+from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.frequency import Budget
 
 REMEMBER_AFTER = 3.0
@@ -84,9 +85,8 @@ class RegistryFeed:
     async def _cancel(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_DEADLINE)  # a plugin's registry may hang
-            if task.done() and not task.cancelled():
+            in_time = await cancel_and_wait(task, timeout=CANCEL_DEADLINE)  # a plugin's registry may hang
+            if in_time and not task.cancelled():
                 task.exception()  # logged already
 
     def raise_if_failed(self) -> None:

@@ -22,6 +22,7 @@ from discovery.documents import record
 from discovery.errors import RecordError
 from discovery.model import Backend, Snapshot, State
 from discovery.registry import History, RegistryURL
+from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.files import write_atomically
 from discovery.system.rundir import base_run_dir, user_state_dir
 
@@ -105,9 +106,7 @@ class LastGood:
         """Write what changed, and mark what did not as still true, until cancelled; then write once more."""
         try:
             while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(CONFIRM_EVERY):  # wait_for would lose a cancellation (Python 3.11)
-                        await self._changed.wait()
+                if await wait_for_event(self._changed, CONFIRM_EVERY):
                     await asyncio.sleep(DEBOUNCE)
                 self._changed.clear()
                 begun = time.monotonic()

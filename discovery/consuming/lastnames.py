@@ -9,6 +9,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import describe
+from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.files import write_atomically
 
 Found = Mapping[str, tuple[str, ...]]
@@ -60,7 +61,7 @@ class LastNames:
         if self._timer is not None:
             self._begin()
         if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=DEBOUNCE)
+            await wait_for_tasks({self._writing}, DEBOUNCE)
 
     def _begin(self) -> None:
         if self._timer is not None:

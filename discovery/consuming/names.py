@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from discovery.model import Addresses, Endpoint
+from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.lookups import Lookups
 
 EVERY = 5.0
@@ -149,9 +150,7 @@ class Names:
 
     async def settled(self, timeout: float) -> None:
         """Wait until nothing is `pending`, for at most `timeout` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._settled.wait()
+        await wait_for_event(self._settled, timeout)
 
     async def close(self) -> None:
         """Follow nothing any more. Lookups that are under way are abandoned to their threads."""
@@ -180,9 +179,7 @@ class Names:
                 else:
                     self._problems[name.host] = problem
                 self._changed()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._every * random.uniform(0.8, 1.0)):  # noqa: S311
-                    await name.again.wait()
+            await wait_for_event(name.again, self._every * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the load
 
     async def _order(self, name: _Name) -> None:
         """Bring the addresses of each endpoint into order."""

@@ -20,6 +20,7 @@ from discovery.errors import DiscoveryError, describe
 from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
 from discovery.model import Addresses, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
+from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.backoff import delays
 from discovery.system.frequency import times
 
@@ -157,8 +158,8 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
                 target=self._read_metrics, args=(self._pending_metrics,), name="metrics", daemon=True
             )
             figure.start()
-        done, _ = await asyncio.wait({asyncio.wrap_future(self._pending_metrics)}, timeout=timeout)
-        return done.pop().result() if done else ()
+        metrics = asyncio.wrap_future(self._pending_metrics)
+        return metrics.result() if await wait_for_tasks({metrics}, timeout) else ()
 
     async def inspect(self, timeout: float) -> Mapping[str, Any]:
         """What the consumer can tell of itself.
@@ -206,9 +207,9 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
 
     async def _collect_handed_over(self, consumer: AnyConsumer) -> None:
         giving = asyncio.ensure_future(consumer.hand_over())
-        await asyncio.wait({giving}, timeout=HAND_OVER_SECONDS)
+        in_time = await wait_for_tasks({giving}, HAND_OVER_SECONDS)
         try:
-            if not giving.done():
+            if not in_time:
                 giving.cancel()
                 raise TimeoutError(f"it has not ended within {HAND_OVER_SECONDS:g} s")
             sockets = tuple(giving.result())

@@ -16,6 +16,7 @@ from discovery.consuming.runner import ConsumerRunner
 from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError, describe
 from discovery.model import join_host_port
+from discovery.system.asyncio_tools import cancel_and_wait
 
 if TYPE_CHECKING:
     from discovery.daemon.admin import Admin
@@ -64,8 +65,7 @@ class AdminPort:
     async def close(self) -> None:
         """Stop listening, and serving. Idempotent."""
         if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.wait({self._serving})
+            await cancel_and_wait(self._serving)
         elif self._listening:
             self._unwatch()
         if self._admin is not None:

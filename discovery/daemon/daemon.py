@@ -27,6 +27,7 @@ from discovery.hosting import loading as plugins
 from discovery.hosting.isolation import Phase
 from discovery.registry import Registry
 from discovery.system import systemd
+from discovery.system.asyncio_tools import cancel_and_wait, wait_for_tasks
 from discovery.system.limits import raise_descriptor_limit
 from discovery.system.logs import configure_logging
 from discovery.system.rundir import base_run_dir
@@ -148,8 +149,7 @@ class Daemon:
             self._stop.set()  # also if we end by an exception: no successor is to be let in now
             if watch is not None:
                 watch.close()
-            reloads.cancel()
-            await asyncio.wait({reloads}, timeout=CLOSE_DEADLINE)
+            await cancel_and_wait(reloads, timeout=CLOSE_DEADLINE)
             self._alarms.stop()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
             await asyncio.gather(self._fleet.stop(), self._stop_feed())
@@ -308,8 +308,7 @@ class Daemon:
 
     async def _close(self, registry: Registry) -> None:
         closing = asyncio.ensure_future(registry.close())
-        await asyncio.wait({closing}, timeout=CLOSE_DEADLINE)
-        if closing.done() and (error := closing.exception()) is not None:
+        if await wait_for_tasks({closing}, CLOSE_DEADLINE) and (error := closing.exception()) is not None:
             self._log.warning("the registry was not closed in order", reason=describe(error))
 
     def _report_broken(self, instances: Instances) -> None:

@@ -20,6 +20,7 @@ from discovery.providing.checker import CandidateStatus, Checker
 from discovery.providing.runner import ProviderInstance, admit, printable_lines
 from discovery.registry import Registry
 from discovery.system import rundir
+from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.lookups import Lookup, RememberedLookups
 
 
@@ -146,6 +147,4 @@ async def _checked_once(
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return checker.status
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await cancel_and_wait(*tasks)

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.plugin import Health
 from discovery.system import rundir
+from discovery.system.asyncio_tools import is_being_cancelled
 from discovery.system.backoff import delays
 from discovery.system.frequency import Failures, times
 
@@ -123,9 +124,7 @@ class Isolated(ABC, Generic[I, P, S]):
 
     def _is_own_cancellation(self, error: BaseException) -> bool:
         """Whether it is no failure of the plugin, which may raise anything, but our own cancellation."""
-        task = asyncio.current_task()
-        cancelled = task is not None and task.cancelling() > 0
-        return isinstance(error, GeneratorExit) or (cancelled and isinstance(error, asyncio.CancelledError))
+        return isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and is_being_cancelled())
 
     @property
     def instance(self) -> I:

@@ -19,6 +19,7 @@ from discovery.model import Backend
 from discovery.plugin import Candidate
 from discovery.probes import ReportedProbe
 from discovery.providing.verdicts import Standing, as_registered, judge
+from discovery.system.asyncio_tools import is_being_cancelled
 from discovery.system.limits import descriptor_limit
 from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
@@ -271,7 +272,6 @@ def _prepared(probe: Probe, lookup: Lookup) -> Probe:
 
 async def _look(probe: Probe, backend: Backend, timeout: float) -> Outcome:
     """Run a probe once. Any exception is a failure with its reason."""
-    task = asyncio.current_task()
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
@@ -281,7 +281,7 @@ async def _look(probe: Probe, backend: Backend, timeout: float) -> Outcome:
         late = limit.expired()
         return _failure(f"no answer within {timeout:g} s" if late else describe(error))
     except asyncio.CancelledError:
-        if task is not None and task.cancelling():
+        if is_being_cancelled():
             raise
         return _failure("the probe cancelled itself")
     except GeneratorExit:

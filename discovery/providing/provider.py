@@ -1,7 +1,7 @@
 """One provider of the daemon: its runner, and a registrar of its own that keeps registered what the runner finds."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from discovery.model import Backend
 from discovery.providing.registrar import Registrar
 from discovery.providing.runner import ProviderInstance, ProviderRunner, ProviderStatus
 from discovery.registry import Registry
+from discovery.system.asyncio_tools import is_being_cancelled, wait_for_tasks
 from discovery.system.backoff import delays
 from discovery.system.lookups import Lookup
 from discovery.system.owners import DefaultOwner
@@ -149,7 +150,9 @@ class RunningProvider:
 
     async def join(self, timeout: float) -> bool:
         """Wait until both is done. False if one has not ended within `timeout` seconds: it is then abandoned."""
-        stopped, withdrawn = await asyncio.gather(self._runner.join(timeout), _ended(self._registrar_tasks, timeout))
+        stopped, withdrawn = await asyncio.gather(
+            self._runner.join(timeout), wait_for_tasks(self._registrar_tasks, timeout)
+        )
         return stopped and withdrawn
 
     def unlock(self) -> None:
@@ -203,15 +206,14 @@ class RunningProvider:
         self._registrar_tasks.append(asyncio.create_task(self._run_registrar(registrar)))
 
     async def _run_registrar(self, registrar: Registrar) -> None:
-        task = asyncio.current_task()
         waits = delays()
-        while task is None or not task.cancelling():
+        while not is_being_cancelled():
             try:
                 await registrar.run()
             except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
                 self._fault = describe(error)
                 self._log.error("cannot register", provider=self.name, reason=self._fault, exc_info=error)
-                await asyncio.sleep(0 if task is not None and task.cancelling() else next(waits))
+                await asyncio.sleep(0 if is_being_cancelled() else next(waits))
 
     async def _replace_registrar(self, *, another_owner: bool) -> None:
         if self._registrar is None:
@@ -219,7 +221,7 @@ class RunningProvider:
         before = self._registrar_tasks.copy()
         if another_owner:  # which would be refused what the one before still holds
             _cancel(before)
-            await _ended(before, HANDOVER)
+            await wait_for_tasks(before, HANDOVER)
         self._register()
         with suppress(TimeoutError):
             async with asyncio.timeout(HANDOVER):
@@ -227,7 +229,7 @@ class RunningProvider:
                     self._reported.clear()
                     await self._reported.wait()
         _cancel(before)
-        await _ended(before, HANDOVER)
+        await wait_for_tasks(before, HANDOVER)
         self._registrar_tasks = [task for task in self._registrar_tasks if task not in before]
 
     def _report(self) -> None:
@@ -253,8 +255,3 @@ def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in tasks:
         if not task.cancelling():  # a second time would cut the withdrawing short
             task.cancel()
-
-
-async def _ended(tasks: Collection[asyncio.Task[None]], timeout: float) -> bool:
-    """Whether they end within `timeout` seconds."""
-    return not tasks or not (await asyncio.wait(tasks, timeout=timeout))[1]

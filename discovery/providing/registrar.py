@@ -24,6 +24,7 @@ from discovery.errors import (
 )
 from discovery.model import Backend
 from discovery.registry import Lease, Registry, TellsWhenFree
+from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.backoff import delays
 
 _FIRST_DELAY = 0.2
@@ -147,10 +148,7 @@ class Registrar:
             await asyncio.wait({lost, keeping}, return_when=asyncio.FIRST_COMPLETED)
             return lost.result() if lost.done() else keeping.result()
         finally:
-            tasks = {lost, keeping, sweeping}
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await cancel_and_wait(lost, keeping, sweeping)
 
     async def _keep_equal(self, leases: list[Lease], stands: asyncio.Event) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
@@ -190,9 +188,7 @@ class Registrar:
         try:
             await asyncio.wait(reasons, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in reasons:
-                task.cancel()
-            await asyncio.wait(reasons)
+            await cancel_and_wait(*reasons)
 
     async def _until_free(self, lease: TellsWhenFree, refused: Collection[str]) -> Literal[True]:
         clock = asyncio.get_running_loop().time

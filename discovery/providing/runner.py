@@ -16,6 +16,7 @@ from discovery.hosting.isolation import HEALTH_EVERY, Isolated, Phase, PluginSta
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig
 from discovery.providing.checker import CandidateStatus, Checker
+from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled
 from discovery.system.backoff import delays
 from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
@@ -115,7 +116,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             await super()._run_instances()
         finally:
             with self._uninterruptible():
-                await _end(checking)
+                await cancel_and_wait(checking)
             if not checking.cancelled():
                 checking.result()  # it never ends by itself: let its exception be seen
 
@@ -130,18 +131,17 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                 await self._wake.wait(next_health - time.monotonic())
         finally:
             with self._uninterruptible():
-                await _end(discovering)
+                await cancel_and_wait(discovering)
         return self._instance
 
     async def _discover(self, provider: AnyProvider) -> None:
         """Take what the provider yields, again and again, until cancelled."""
-        task = asyncio.current_task()
         waits = delays()
         while True:
             try:
                 async with aclosing(provider.discover()) as inventories:
                     async for inventory in inventories:
-                        if task is not None and task.cancelling():  # the provider has swallowed it
+                        if is_being_cancelled():  # the provider has swallowed the cancellation
                             return
                         self._take(inventory)
                         waits = delays()
@@ -213,9 +213,3 @@ def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str
 def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:
     """What a provider tells by name, each name and each text on one line."""
     return MappingProxyType({printable(what): printable(text) for what, text in told.items()})
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    """Cancel it, and wait until it has cleaned up."""
-    task.cancel()
-    await asyncio.wait([task])

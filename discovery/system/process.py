@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.kernel import pidfd_open, pidfd_send_signal
 
 _START_TIME = 19
@@ -64,13 +65,7 @@ class ProcessHandle:
 
         Returns False if the process still runs. The timeout also holds in a task that is being cancelled.
         """
-        # No asyncio.timeout: in a cancelled task that of Debian 12's Python, 3.11.2, raises no TimeoutError.
-        waiting = asyncio.ensure_future(self.ended.wait())
-        try:
-            await asyncio.wait({waiting}, timeout=timeout)
-        finally:
-            waiting.cancel()
-        return not self.alive
+        return await wait_for_event(self.ended, timeout)
 
     def close(self) -> None:
         """Close the handle and leave the process as it is. Pending waits return as if the process had ended."""

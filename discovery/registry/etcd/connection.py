@@ -14,6 +14,7 @@ from discovery.registry.etcd.login import Tokens
 from discovery.registry.etcd.messages import Message, Method
 from discovery.registry.etcd.settings import TLSMaterial
 from discovery.registry.etcd.targets import Targets
+from discovery.system.asyncio_tools import is_being_cancelled
 from discovery.system.certificates import expired
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -91,7 +92,7 @@ class Connection:
         except grpc.aio.UsageError:  # while we waited for a login
             raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
         except asyncio.CancelledError:
-            if _cancelled():
+            if is_being_cancelled():  # else gRPC has cancelled the call alone
                 raise
             raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
         self._answered = True
@@ -170,7 +171,7 @@ class Stream:
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
             return
         except asyncio.CancelledError:
-            if _cancelled():
+            if is_being_cancelled():  # else gRPC has cancelled the call alone
                 raise
 
     async def receive(self) -> Message:
@@ -181,7 +182,7 @@ class Stream:
         except grpc.aio.AioRpcError as error:
             raise failure(self.endpoint, error) from None
         except asyncio.CancelledError:
-            if _cancelled():
+            if is_being_cancelled():  # else gRPC has cancelled the call alone
                 raise
             raise MemberUnavailableError(f"etcd {self.endpoint}: {self._given_up}") from None
         finally:
@@ -214,9 +215,3 @@ def _stream(channel: grpc.aio.Channel, method: Method) -> Any:
 
 def _metadata(token: str | None) -> Sequence[tuple[str, str]]:
     return (*_METADATA, ("token", token)) if token else _METADATA
-
-
-def _cancelled() -> bool:
-    """Whether the current task is cancelled. gRPC raises the same exception if only the call is."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

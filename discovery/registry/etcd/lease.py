@@ -21,6 +21,7 @@ from discovery.registry.etcd.messages import (
     LeaseRevokeRequest,
 )
 from discovery.registry.etcd.records import Records
+from discovery.system.asyncio_tools import cancel_and_wait
 
 _CLOSE_SECONDS = 3.0
 
@@ -110,8 +111,7 @@ class EtcdLease:
     async def abandon(self) -> None:
         """Stop keeping it alive, so that its records stand until the time is over."""
         self._lose("the lease was closed")
-        self._keeper.cancel()
-        await asyncio.wait({self._keeper})
+        await cancel_and_wait(self._keeper)
 
     async def _keep_alive(self) -> None:
         wait = self._ttl / 3

@@ -1,14 +1,18 @@
 """The token of a user: asked for when first needed, and again when a member no longer knows it."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from discovery.registry.etcd.failures import LoginNotNeededError
-from discovery.registry.etcd.messages import AUTHENTICATE, AuthenticateRequest
+from discovery.registry.etcd.messages import AUTHENTICATE, AuthenticateRequest, Message, Method
 from discovery.registry.etcd.settings import Login
 
-if TYPE_CHECKING:
-    from discovery.registry.etcd.connection import Connection
+
+class Member(Protocol):
+    """A member of the cluster, to which a user logs in."""
+
+    async def ask(self, method: Method, request: Message, timeout: float, token: str | None) -> Message:
+        """Call `method` once, within `timeout` seconds, as the user of `token`. Returns the answer."""
 
 
 class Tokens:
@@ -29,13 +33,13 @@ class Tokens:
         """Log in again before the next call."""
         self._token = None
 
-    async def current(self, connection: "Connection", timeout: float) -> str | None:
+    async def current(self, member: Member, timeout: float) -> str | None:
         """The token to send; empty where the cluster asks for none. Raises as `renew` does."""
         if self._login is None or self._token is not None:
             return self._token
-        return await self.renew(connection, timeout, None)
+        return await self.renew(member, timeout, None)
 
-    async def renew(self, connection: "Connection", timeout: float, stale: str | None) -> str | None:
+    async def renew(self, member: Member, timeout: float, stale: str | None) -> str | None:
         """A token other than `stale`, from the member at hand, in `timeout` seconds.
 
         Raises AccessDeniedError for a wrong user or password, MemberUnavailableError if the member does not answer.
@@ -46,7 +50,7 @@ class Tokens:
             if self._token is None or self._token == stale:
                 request = AuthenticateRequest(name=self._login.user, password=self._login.password())
                 try:
-                    self._token = (await connection.ask(AUTHENTICATE, request, timeout, None)).token
+                    self._token = (await member.ask(AUTHENTICATE, request, timeout, None)).token
                 except LoginNotNeededError:
                     self._token = ""
             return self._token

@@ -13,6 +13,7 @@ from discovery.registry.file.directory import held
 from discovery.registry.file.follower import DirectoryFollower
 from discovery.registry.file.lease import FileLease
 from discovery.registry.url import RegistryURL
+from discovery.system.asyncio_tools import wait_for_event
 
 
 class FileRegistry:
@@ -55,9 +56,7 @@ class FileRegistry:
                 for event in look.events:
                     yield event
                 await asyncio.sleep(look.rest)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(look.again):
-                        await hinted.wait()
+                await wait_for_event(hinted, look.again)
         finally:
             await asyncio.to_thread(follower.close)
 

@@ -1,0 +1,48 @@
+"""Waiting with a timeout, ending tasks, and telling whose cancellation an exception is."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+
+async def wait_for_event(event: asyncio.Event, timeout: float | None) -> bool:
+    """Wait until `event` is set, for at most `timeout` seconds; None waits without a limit. Return True if it is set.
+
+    The timeout also holds in a task that is being cancelled, where `asyncio.timeout` of Python 3.11.2 raises no
+    TimeoutError; and a cancellation that arrives together with the event is not lost, as `asyncio.wait_for` loses it.
+    """
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiting}, timeout=timeout)
+    finally:
+        waiting.cancel()
+    return event.is_set()
+
+
+async def wait_for_tasks(tasks: "Collection[asyncio.Future[Any]]", timeout: float | None = None) -> bool:
+    """Wait until all of `tasks` have ended, for at most `timeout` seconds; None waits without a limit.
+
+    Returns False if a task still runs. Results and exceptions stay in the tasks; a cancellation of the caller does not
+    reach the tasks.
+    """
+    return not tasks or not (await asyncio.wait(tasks, timeout=timeout))[1]
+
+
+async def cancel_and_wait(*tasks: "asyncio.Future[Any]", timeout: float | None = None) -> bool:
+    """Cancel `tasks` and wait until all have ended, for at most `timeout` seconds; None waits without a limit.
+
+    Returns False if a task still runs. Exceptions of the tasks are not raised.
+    """
+    for task in tasks:
+        task.cancel()
+    return await wait_for_tasks(tasks, timeout)
+
+
+def is_being_cancelled() -> bool:
+    """Return True if the current task is being cancelled.
+
+    A CancelledError alone is no sign of that: a library or a plugin raises the same exception when only its own call
+    was cancelled.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
