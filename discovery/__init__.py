@@ -1,17 +1,32 @@
 """Dynamic service discovery for containers and servers: what plugin authors import.
 
-Loaded on first use: pydantic and structlog alone take longer to import than most commands take to run.
+Every name is loaded on first use: pydantic and structlog alone take longer to import than most commands take to run.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from discovery.system.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from discovery.checks import Check, Outcome, Probe, Verdict
-    from discovery.errors import ApplyError, CannotStartError, ConfigError, DiscoveryError
+    from discovery.checks import Check, NamedProbe, Outcome, Probe, Verdict
+    from discovery.codec import parse_address
+    from discovery.errors import ApplyError, CannotStartError, ConfigError, DiscoveryError, RecordError, describe
     from discovery.hookspecs import hookimpl
-    from discovery.model import Backend, Changes, Rejected, Service, Snapshot, State, diff
+    from discovery.model import (
+        Addresses,
+        Backend,
+        Changes,
+        Endpoint,
+        Rejected,
+        Service,
+        Snapshot,
+        State,
+        diff,
+        join_host_port,
+    )
     from discovery.plugin import (
+        AnyConsumer,
+        AnyProvider,
         Candidate,
         Consumer,
         Context,
@@ -25,6 +40,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Addresses",
+    "AnyConsumer",
+    "AnyProvider",
     "ApplyError",
     "Backend",
     "Candidate",
@@ -35,12 +53,15 @@ __all__ = [
     "Consumer",
     "Context",
     "DiscoveryError",
+    "Endpoint",
     "Health",
     "Inventory",
+    "NamedProbe",
     "Outcome",
     "PluginConfig",
     "Probe",
     "Provider",
+    "RecordError",
     "Rejected",
     "Sample",
     "Service",
@@ -49,17 +70,55 @@ __all__ = [
     "Update",
     "Validation",
     "Verdict",
+    "describe",
     "diff",
     "hookimpl",
+    "join_host_port",
+    "parse_address",
 ]
 
-_HOMES = ("errors", "model", "checks", "plugin", "hookspecs")  # lightest first
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "discovery.checks": ("Check", "NamedProbe", "Outcome", "Probe", "Verdict"),
+        "discovery.codec": ("parse_address",),
+        "discovery.errors": (
+            "ApplyError",
+            "CannotStartError",
+            "ConfigError",
+            "DiscoveryError",
+            "RecordError",
+            "describe",
+        ),
+        "discovery.hookspecs": ("hookimpl",),
+        "discovery.model": (
+            "Addresses",
+            "Backend",
+            "Changes",
+            "Endpoint",
+            "Rejected",
+            "Service",
+            "Snapshot",
+            "State",
+            "diff",
+            "join_host_port",
+        ),
+        "discovery.plugin": (
+            "AnyConsumer",
+            "AnyProvider",
+            "Candidate",
+            "Consumer",
+            "Context",
+            "Health",
+            "Inventory",
+            "PluginConfig",
+            "Provider",
+            "Sample",
+            "Update",
+            "Validation",
+        ),
+    },
+)
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for home in _HOMES:
-            module = import_module(f"discovery.{home}")
-            if hasattr(module, name):
-                return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Modules that were here before, as long as plugins may import them.
+__path__.append(f"{__path__[0]}/deprecated")

@@ -12,7 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+__all__ = ["Family", "announceable", "family_of", "is_loopback", "is_unspecified", "primary_address"]
+
 Family = Literal[4, 6]
+"""The version of an IP address."""
 
 # For documentation (RFC 5737, RFC 3849): the way there is the way to everywhere. Nothing is sent.
 _ELSEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}

@@ -43,7 +43,6 @@ __all__ = [
     "Weight",
     "WholeNumber",
     "duration_text",
-    "join_host_port",
     "network",
     "one_or_many",
     "service_name",

@@ -12,7 +12,7 @@ from discovery.cli.child import CannotRunError, Child, Signals
 from discovery.cli.console import note
 from discovery.cli.options import registry_at, start_logging
 from discovery.cli.registration import Registration, Wanted, only_one
-from discovery.system.environment import for_children
+from discovery.system.environment import child_environment
 from discovery.system.signals import ONE_REQUEST
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Command:
 
 def supervise(command: Command, wanted: Wanted, settings: "Settings") -> int:
     """Run the command, and keep it registered while it lives and passes its check. Returns its exit code."""
-    environment = for_children()  # before a library is configured through ours
+    environment = child_environment()  # before a library is configured through ours
     signals = Signals()
     try:
         return asyncio.run(_supervise(command, environment, signals, wanted, settings))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from discovery.checks import Outcome, Verdict
 from discovery.model import Backend
 from discovery.probes.tcp import failing, reason
-from discovery.system.environment import for_children
+from discovery.system.environment import child_environment
 
 _MOST_OUTPUT = 1024
 
@@ -69,7 +69,7 @@ class CommandProbe:
 
 def _environment(backend: Backend) -> dict[str, str]:
     ours = {"SERVICE": backend.service, "ID": backend.id, "HOST": backend.host, "PORT": str(backend.port)}
-    return for_children() | {f"DISCOVERY_{key}": value for key, value in ours.items()}
+    return child_environment() | {f"DISCOVERY_{key}": value for key, value in ours.items()}
 
 
 def _read(descriptor: int, output: bytearray, loop: asyncio.AbstractEventLoop) -> None:

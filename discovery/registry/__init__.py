@@ -1,5 +1,13 @@
 """Where backends are recorded: the protocol every registry implements, and how one is opened by URL."""
 
+from discovery.codec import MAX_LABEL_VALUE, MAX_LABELS, decode, encode, key_of, validate
+from discovery.errors import (
+    AccessDeniedError,
+    LeaseLostError,
+    OwnedByAnotherError,
+    RegistryError,
+    RegistryUnavailableError,
+)
 from discovery.registry.base import (
     Delta,
     History,
@@ -16,16 +24,27 @@ from discovery.registry.url import RegistryURL
 
 __all__ = [
     "BUILT_IN",
+    "MAX_LABELS",
+    "MAX_LABEL_VALUE",
+    "AccessDeniedError",
     "Delta",
     "History",
     "Lease",
+    "LeaseLostError",
+    "OwnedByAnotherError",
     "Registry",
+    "RegistryError",
     "RegistryEvent",
     "RegistryFactory",
     "RegistryURL",
+    "RegistryUnavailableError",
     "Reset",
     "Stale",
     "TellsAlarms",
     "TellsWhenFree",
+    "decode",
+    "encode",
+    "key_of",
     "open_registry",
+    "validate",
 ]

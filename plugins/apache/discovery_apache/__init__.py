@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from discovery.hookspecs import hookimpl
-from discovery.plugin import AnyProvider
+from discovery import AnyProvider, hookimpl
 from discovery_apache.provider import ApacheProvider
 
 

@@ -4,12 +4,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from discovery.checks import Check, Outcome, Verdict
-from discovery.codec import key_of, validate
-from discovery.errors import RecordError
-from discovery.model import Backend, State
-from discovery.plugin import Candidate
+from discovery import Backend, Candidate, Check, Outcome, RecordError, State, Verdict
 from discovery.probes import HttpProbe, ReportedProbe
+from discovery.registry import key_of, validate
 from discovery_apache.announce import Machine, allowed, announce
 from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings, checks_of
 from discovery_apache.container import Container

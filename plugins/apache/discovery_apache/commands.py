@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from discovery.codec import encode, key_of, validate
+from discovery import Backend, ConfigError, RecordError
 from discovery.commands import (
     ConfigOption,
     ForceOption,
@@ -23,9 +23,8 @@ from discovery.commands import (
     linked_registry,
     serve,
 )
-from discovery.errors import ConfigError, RecordError
-from discovery.model import Backend
 from discovery.probes import HttpProbe
+from discovery.registry import encode, key_of, validate
 
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PORT = re.compile(r"([0-9]{1,5})(?:/(.*))?")

@@ -7,13 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from discovery import Backend, Check, PluginConfig, RecordError, parse_address
 from discovery.addresses import family_of
-from discovery.checks import Check
-from discovery.codec import parse_address, validate
-from discovery.errors import RecordError
-from discovery.model import Backend
-from discovery.plugin import PluginConfig
 from discovery.probes import CheckSettings
+from discovery.registry import validate
 from discovery_apache.dockerapi import EngineError, engine_url
 
 APACHE_PORT = 80

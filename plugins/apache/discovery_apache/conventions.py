@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from discovery.codec import MAX_LABEL_VALUE, MAX_LABELS, validate
-from discovery.errors import RecordError
-from discovery.model import Backend
+from discovery import Backend, RecordError
+from discovery.registry import MAX_LABEL_VALUE, MAX_LABELS, validate
 
 _PREFIX = "SERVICE_"
 _FOR_A_PORT = re.compile(r"([0-9]{1,5})_(.+)", re.DOTALL)

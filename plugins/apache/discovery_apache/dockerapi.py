@@ -21,7 +21,7 @@ from docker.errors import APIError, DockerException
 from docker.tls import TLSConfig
 from docker.utils import version_lt
 
-from discovery.errors import DiscoveryError
+from discovery import DiscoveryError
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 CALL_TIMEOUT = 10.0

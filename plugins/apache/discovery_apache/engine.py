@@ -15,7 +15,7 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 from structlog.typing import FilteringBoundLogger
 
-from discovery.system.backoff import delays
+from discovery.toolkit import delays
 from discovery_apache.container import Container, parse
 from discovery_apache.dockerapi import EngineError, Events, call, connect, engine_url, explain
 

@@ -5,11 +5,9 @@ Whether it is there the status page tells, which is its check.
 
 from urllib.parse import urlsplit
 
-from discovery.codec import validate
-from discovery.errors import RecordError
-from discovery.model import Backend
-from discovery.plugin import Candidate
+from discovery import Backend, Candidate, RecordError
 from discovery.probes import HttpProbe
+from discovery.registry import validate
 from discovery_apache.announce import Machine, machine_addresses
 from discovery_apache.candidates import Claim, status_check
 from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl, checks_of

@@ -8,10 +8,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Self
 
-from discovery.checks import Outcome, Verdict
-from discovery.model import Backend
+from discovery import Backend, Outcome, Verdict
 from discovery.probes import HttpProbe, TcpProbe, failing, reason
-from discovery.system.lookups import Lookup
+from discovery.toolkit import Lookup
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SCOREBOARD = re.compile(r"[_SRWKDCLGI.]+")

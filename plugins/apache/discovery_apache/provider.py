@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from types import MappingProxyType
 
+from discovery import Context, Inventory, Provider
 from discovery.addresses import Family, primary_address
-from discovery.plugin import Context, Inventory, Provider
 from discovery_apache.announce import Machine
 from discovery_apache.candidates import claims_of, settle, skipped_of
 from discovery_apache.config import ApacheConfig

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from discovery.hookspecs import hookimpl
-from discovery.plugin import AnyConsumer
+from discovery import AnyConsumer, hookimpl
 from discovery_haproxy.consumer import HAProxyConsumer
 
 

@@ -8,9 +8,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.errors import ApplyError
-from discovery.system.environment import for_children
-from discovery.system.kernel import memfd_create
+from discovery import ApplyError
+from discovery.toolkit import child_environment, memfd_create
 
 OLDEST = (2, 6)
 """The oldest version that is tested: its `show proc` tells failed reloads."""
@@ -85,7 +84,7 @@ def _find(configured: Path | None) -> Path:
 
 
 def _from_the_wheel() -> Path | None:
-    from discovery.system.embedded import wheel_program  # here, since it imports an HTTP client, and few need it
+    from discovery.toolkit import wheel_program  # here, since it imports an HTTP client, and few need it
 
     return wheel_program("haproxy")
 
@@ -138,7 +137,7 @@ async def run(command: list[str], timeout: float, stdin: int = asyncio.subproces
             stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=for_children(),
+            env=child_environment(),
             start_new_session=True,
         )
     except OSError as error:

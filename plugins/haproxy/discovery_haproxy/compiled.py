@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from jinja2 import bccache, compiler
 
-from discovery.system.files import write_atomically
+from discovery.toolkit import write_atomically
 from discovery_haproxy import quoting
 
 

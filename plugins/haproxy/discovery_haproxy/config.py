@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from discovery import PluginConfig
 from discovery.fields import Senders
-from discovery.plugin import PluginConfig
 from discovery_haproxy.routing import Claim, check
 from discovery_haproxy.values import (
     AbsolutePath,

@@ -9,9 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from discovery.errors import ApplyError
-from discovery.plugin import Consumer, Context, Health, PluginConfig, Update, Validation
-from discovery.system.certificates import Certificate, read_certificate
+from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Update, Validation
+from discovery.toolkit import Certificate, read_certificate
 from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import Digests, files_at
@@ -24,7 +23,7 @@ from discovery_haproxy.stopping import stop_orphans
 from discovery_haproxy.target import Target
 
 if TYPE_CHECKING:
-    from discovery.system.filewatch import FileWatch
+    from discovery.toolkit import FileWatch
 
 _LINES = 20
 """How many services, or problems, a change logs one by one."""
@@ -213,7 +212,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._watch, self._watched = None, files
         present = [path for path in files if path.parent.is_dir()]
         if present:
-            from discovery.system.filewatch import FileWatch  # here: few configurations name a file
+            from discovery.toolkit import FileWatch  # here: few configurations name a file
 
             try:
                 self._watch = FileWatch(present, self.context.request_apply)

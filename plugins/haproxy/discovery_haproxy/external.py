@@ -6,8 +6,7 @@ from contextlib import suppress
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.errors import ApplyError
-from discovery.plugin import Health
+from discovery import ApplyError, Health
 from discovery_haproxy import reload
 from discovery_haproxy.binary import Binary, run
 from discovery_haproxy.config import ExternalConfig

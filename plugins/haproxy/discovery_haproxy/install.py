@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from discovery.errors import ApplyError
-from discovery.system.files import write_atomically
+from discovery import ApplyError
+from discovery.toolkit import write_atomically
 
 _LAST_GOOD = ".last-good"
 _STAGED = ".new"

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.errors import ApplyError
-from discovery.plugin import Health
-from discovery.system.process import ProcessHandle
+from discovery import ApplyError, Health
+from discovery.toolkit import ProcessHandle
 from discovery_haproxy import process, reload
 from discovery_haproxy.binary import Binary, complaint
 from discovery_haproxy.control import Control, ControlError

@@ -6,9 +6,15 @@ import socket
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from discovery.errors import ApplyError
-from discovery.system.listening import format_holders, processes_with_sockets, tcp_sockets_listening_at, unix_sockets_at
-from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
+from discovery import ApplyError
+from discovery.toolkit import (
+    SOCKET_PATH_BYTES,
+    format_holders,
+    is_too_long_for_a_socket,
+    processes_with_sockets,
+    tcp_sockets_listening_at,
+    unix_sockets_at,
+)
 from discovery_haproxy.process import look
 
 _ANY = ("", "*")

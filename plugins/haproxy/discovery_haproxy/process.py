@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.system.process import ProcessHandle
+from discovery.toolkit import ProcessHandle
 
 _PROC = Path("/proc")
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from discovery.errors import ApplyError
+from discovery import ApplyError
 from discovery_haproxy.binary import complaint
 from discovery_haproxy.control import Control, ControlError
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from discovery.errors import ApplyError
-from discovery.model import Snapshot
+from discovery import ApplyError, Snapshot
 from discovery_haproxy.compiled import Compiled
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize, raw

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
+from discovery.toolkit import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 from discovery_haproxy.probe import SUFFIX
 
 

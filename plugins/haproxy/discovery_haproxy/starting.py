@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.errors import ApplyError
-from discovery.system.environment import for_children
-from discovery.system.process import ProcessHandle
+from discovery import ApplyError
+from discovery.toolkit import ProcessHandle, child_environment
 from discovery_haproxy import process
 from discovery_haproxy.binary import Binary, complaint, first_line
 from discovery_haproxy.control import Control, ControlError
@@ -109,7 +108,7 @@ class Launcher:
                 stdout=self._pipe.fileno(),
                 stderr=self._pipe.fileno(),
                 cwd="/",
-                env=for_children(),
+                env=child_environment(),
                 start_new_session=True,  # Ctrl-C is for the daemon, which then stops HAProxy gracefully
             )
         except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.system.process import ProcessHandle
+from discovery.toolkit import ProcessHandle
 from discovery_haproxy import process
 from discovery_haproxy.control import Control, ControlError
 from discovery_haproxy.run_files import RunFiles

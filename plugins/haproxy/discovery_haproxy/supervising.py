@@ -7,8 +7,8 @@ from itertools import chain, repeat
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.errors import ApplyError
-from discovery.system.process import ProcessHandle
+from discovery import ApplyError
+from discovery.toolkit import ProcessHandle
 from discovery_haproxy.control import ControlError
 
 _FIRST_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from discovery.plugin import Health
+from discovery import Health
 from discovery_haproxy.binary import Binary
 
 

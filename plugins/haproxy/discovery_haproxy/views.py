@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from discovery.codec import validate
-from discovery.errors import RecordError
+from discovery import Backend, RecordError, Service, Snapshot, State, join_host_port
 from discovery.fields import UNIX
-from discovery.model import Backend, Service, Snapshot, State, join_host_port
+from discovery.registry import validate
 from discovery_haproxy.config import SERVICE_NAME, BindConfig, HAProxyConfig, ServiceConfig, Timeouts, claims_of
 from discovery_haproxy.quoting import Raw, argument
 from discovery_haproxy.routing import EVERYTHING, ROOT, Claim, Route, by_address, routes

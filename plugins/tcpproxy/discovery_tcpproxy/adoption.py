@@ -12,8 +12,8 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.errors import describe
-from discovery.system.process import ProcessHandle
+from discovery import describe
+from discovery.toolkit import ProcessHandle
 from discovery_tcpproxy.channel import GoneError, RefusedError, WorkerError
 from discovery_tcpproxy.worker.build import build
 from discovery_tcpproxy.worker_process import PATIENCE, WorkerProcess

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from discovery.errors import DiscoveryError, describe
+from discovery import DiscoveryError, describe
 from discovery_tcpproxy import wire
 
 _LOOKS = 10

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from discovery import Backend, ConfigError, RecordError, join_host_port, parse_address
 from discovery.addresses import is_loopback, is_unspecified
-from discovery.codec import parse_address, validate
 from discovery.commands import (
     ConfigOption,
     JsonOption,
@@ -29,8 +29,7 @@ from discovery.commands import (
     result,
     serve,
 )
-from discovery.errors import ConfigError, RecordError
-from discovery.model import Backend, join_host_port
+from discovery.registry import validate
 from discovery_tcpproxy.carrying import Carrying, takes_carrying
 from discovery_tcpproxy.config import bind_address
 from discovery_tcpproxy.live import HEADER, ask, rows

@@ -8,13 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from discovery.codec import parse_address
-from discovery.errors import RecordError
+from discovery import PluginConfig, RecordError, join_host_port, parse_address
 from discovery.fields import Networks, Senders
-from discovery.model import join_host_port
-from discovery.plugin import PluginConfig
-from discovery.system.listening import binds_conflict
-from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
+from discovery.toolkit import SOCKET_PATH_BYTES, binds_conflict, is_too_long_for_a_socket
 
 UNIX = "unix:"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")

@@ -7,12 +7,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from discovery.consuming.lastnames import LastNames
-from discovery.consuming.names import Names
-from discovery.errors import ApplyError, describe
-from discovery.model import Addresses, Snapshot
-from discovery.plugin import Consumer, Context, Health, PluginConfig, Sample, Update, Validation
-from discovery.system.backoff import delays
+from discovery import (
+    Addresses,
+    ApplyError,
+    Consumer,
+    Context,
+    Health,
+    PluginConfig,
+    Sample,
+    Snapshot,
+    Update,
+    Validation,
+    describe,
+)
+from discovery.toolkit import LastNames, Names, delays
 from discovery_tcpproxy.adoption import adopt
 from discovery_tcpproxy.config import UNIX, TcpProxyConfig, binds_of
 from discovery_tcpproxy.listeners import CannotListenError, Listening, adopted, fault, open_listener, set_mode, take

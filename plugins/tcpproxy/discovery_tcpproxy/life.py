@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from discovery.system.process import ProcessHandle
+from discovery.toolkit import ProcessHandle
 
 _LONGEST_LINE = 1 << 14
 """Bytes after which a line of standard error is cut, so that a line without an end takes no memory."""

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.errors import DiscoveryError
-from discovery.system.listening import format_holders, processes_with_sockets, tcp_sockets_listening_at, unix_sockets_at
+from discovery import DiscoveryError
+from discovery.toolkit import format_holders, processes_with_sockets, tcp_sockets_listening_at, unix_sockets_at
 from discovery_tcpproxy.config import UNIX
 
 BACKLOG = 4096

@@ -7,9 +7,8 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import quote
 
-from discovery.errors import DiscoveryError
-from discovery.model import join_host_port
-from discovery.system.terminal import printable
+from discovery import DiscoveryError, join_host_port
+from discovery.toolkit import printable
 
 HEADER = ("CONSUMER", "LISTENER", "CLIENT", "BACKEND", "ADDRESS", "AGE", "IN", "OUT", "STATE")
 _PLUGIN = "tcpproxy"

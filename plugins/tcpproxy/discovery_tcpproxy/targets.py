@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from discovery.codec import parse_address
-from discovery.model import Addresses, Backend, Endpoint, Snapshot, State, join_host_port
+from discovery import Addresses, Backend, Endpoint, Snapshot, State, join_host_port, parse_address
 from discovery_tcpproxy.config import ListenConfig, TcpProxyConfig, service_of
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from discovery.plugin import Sample
+from discovery import Sample
 from discovery_tcpproxy.config import TcpProxyConfig, service_of
 from discovery_tcpproxy.sums import Figures
 from discovery_tcpproxy.targets import Targets

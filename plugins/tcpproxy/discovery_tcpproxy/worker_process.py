@@ -13,9 +13,7 @@ from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.system.environment import for_children
-from discovery.system.logs import log_format
-from discovery.system.process import ProcessHandle
+from discovery.toolkit import ProcessHandle, child_environment, log_format
 from discovery_tcpproxy import wire
 from discovery_tcpproxy.channel import Channel, RefusedError, WorkerError
 from discovery_tcpproxy.life import Child
@@ -70,7 +68,7 @@ class WorkerProcess:
                         # -P: what happens to be in the current directory is no module of ours.
                         [sys.executable, "-P", "-m", "discovery_tcpproxy.worker", *map(str, descriptors), str(run_dir)],
                         descriptors,
-                        {**for_children(), "DISCOVERY_LOG_FORMAT": log_format()},
+                        {**child_environment(), "DISCOVERY_LOG_FORMAT": log_format()},
                         lambda line: log.warning("worker", pid=child.pid, line=line),
                     )
             finally:

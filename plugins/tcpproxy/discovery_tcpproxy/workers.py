@@ -11,8 +11,8 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.errors import ApplyError, DiscoveryError, describe
-from discovery.system.backoff import delays
+from discovery import ApplyError, DiscoveryError, describe
+from discovery.toolkit import delays
 from discovery_tcpproxy.channel import GoneError, RefusedError, WorkerError
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.sums import Figures, add, left_of

@@ -1,0 +1,5 @@
+"""Formerly `discovery.backoff`."""
+
+from discovery.deprecated import moved
+
+__getattr__ = moved("discovery.backoff", "discovery.system.backoff")

@@ -1,0 +1,5 @@
+"""Formerly `discovery.logs`."""
+
+from discovery.deprecated import moved
+
+__getattr__ = moved("discovery.logs", "discovery.system.logs")

@@ -1,0 +1,5 @@
+"""Formerly `discovery.lookups`."""
+
+from discovery.deprecated import moved
+
+__getattr__ = moved("discovery.lookups", "discovery.system.lookups")

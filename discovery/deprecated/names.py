@@ -1,0 +1,5 @@
+"""Formerly `discovery.names`."""
+
+from discovery.deprecated import moved
+
+__getattr__ = moved("discovery.names", "discovery.consuming.names")

@@ -1,0 +1,5 @@
+"""Formerly `discovery.networks`."""
+
+from discovery.deprecated import moved
+
+__getattr__ = moved("discovery.networks", "discovery.fields")

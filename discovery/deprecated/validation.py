@@ -1,0 +1,5 @@
+"""Formerly `discovery.validation`."""
+
+from discovery.deprecated import moved
+
+__getattr__ = moved("discovery.validation", "discovery.daemon.faults")

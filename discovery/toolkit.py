@@ -1,0 +1,82 @@
+"""Tools for authors of plugins: files, sockets, processes, host names and logs, as the core uses them.
+
+Every name is loaded on first use: a plugin that imports one name loads nothing for the others.
+"""
+
+from typing import TYPE_CHECKING
+
+from discovery.system.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from discovery.consuming.lastnames import LastNames
+    from discovery.consuming.names import Names
+    from discovery.system.backoff import delays
+    from discovery.system.certificates import Certificate, read_certificate
+    from discovery.system.embedded import wheel_program
+    from discovery.system.environment import child_environment
+    from discovery.system.files import write_atomically
+    from discovery.system.filewatch import FileWatch
+    from discovery.system.kernel import memfd_create
+    from discovery.system.listening import (
+        binds_conflict,
+        format_holders,
+        processes_with_sockets,
+        tcp_sockets_listening_at,
+        unix_sockets_at,
+    )
+    from discovery.system.logs import log_format
+    from discovery.system.lookups import Lookup
+    from discovery.system.process import ProcessHandle
+    from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
+    from discovery.system.terminal import printable
+
+__all__ = [
+    "SOCKET_PATH_BYTES",
+    "Certificate",
+    "FileWatch",
+    "LastNames",
+    "Lookup",
+    "Names",
+    "ProcessHandle",
+    "binds_conflict",
+    "child_environment",
+    "delays",
+    "format_holders",
+    "is_too_long_for_a_socket",
+    "log_format",
+    "memfd_create",
+    "printable",
+    "processes_with_sockets",
+    "read_certificate",
+    "tcp_sockets_listening_at",
+    "unix_sockets_at",
+    "wheel_program",
+    "write_atomically",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "discovery.consuming.lastnames": ("LastNames",),
+        "discovery.consuming.names": ("Names",),
+        "discovery.system.backoff": ("delays",),
+        "discovery.system.certificates": ("Certificate", "read_certificate"),
+        "discovery.system.embedded": ("wheel_program",),
+        "discovery.system.environment": ("child_environment",),
+        "discovery.system.files": ("write_atomically",),
+        "discovery.system.filewatch": ("FileWatch",),
+        "discovery.system.kernel": ("memfd_create",),
+        "discovery.system.listening": (
+            "binds_conflict",
+            "format_holders",
+            "processes_with_sockets",
+            "tcp_sockets_listening_at",
+            "unix_sockets_at",
+        ),
+        "discovery.system.logs": ("log_format",),
+        "discovery.system.lookups": ("Lookup",),
+        "discovery.system.process": ("ProcessHandle",),
+        "discovery.system.rundir": ("SOCKET_PATH_BYTES", "is_too_long_for_a_socket"),
+        "discovery.system.terminal": ("printable",),
+    },
+)

@@ -1,0 +1,113 @@
+"""The public modules: what they offer, what plugins import, and what loading them costs."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PUBLIC = (
+    "discovery",
+    "discovery.addresses",
+    "discovery.commands",
+    "discovery.fields",
+    "discovery.probes",
+    "discovery.registry",
+    "discovery.testing",
+    "discovery.toolkit",
+)
+LAZY = ("discovery", "discovery.toolkit")
+HEAVY = ("grpc", "typer", "pydantic", "structlog", "watchdog", "urllib.request", "aiohttp", "asyncio")
+
+PLUGINS = sorted((ROOT / "plugins").glob("*/discovery_*/**/*.py"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "plugins").glob("*/README.md")])
+
+
+def public_modules() -> list[str]:
+    return [name for name in PUBLIC if list((ROOT / "discovery").glob(f"{name.partition('.')[2] or '__init__'}*"))]
+
+
+def imported(text: str) -> Iterator[tuple[str, str]]:
+    """The modules of the core that a program imports, and the names it imports from each (empty: the module)."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "discovery":
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "discovery")
+
+
+def private_imports(text: str) -> list[str]:
+    """What a program imports of the core and may not: neither a public module nor a public name of one."""
+    return [
+        f"{module} {name}".strip()
+        for module, name in imported(text)
+        if f"{module}.{name}" not in PUBLIC
+        and (module not in PUBLIC or (name and name not in import_module(module).__all__))
+    ]
+
+
+@pytest.mark.parametrize("path", [*PLUGINS, *EXAMPLES], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_plugin_imports_the_public_api_alone(path: Path) -> None:
+    assert private_imports(path.read_text()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_programs_in_the_documentation_import_the_public_api_alone(page: Path) -> None:
+    for program in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        assert private_imports(program) == []
+
+
+@pytest.mark.parametrize("module", LAZY)
+def test_a_lazy_module_offers_what_type_checkers_see(module: str) -> None:
+    path = ROOT / module.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    (block,) = (node for node in ast.parse(source.read_text()).body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    facade = import_module(module)
+    assert sorted(seen) == sorted(facade.__all__)
+    for name, home in seen.items():
+        assert getattr(facade, name) is getattr(import_module(str(home)), name)
+    with pytest.raises(AttributeError):
+        _ = facade.no_such_name
+
+
+def loaded_by(statement: str) -> set[str]:
+    program = f"{statement}\nimport sys\nprint(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("module", LAZY)
+def test_a_lazy_module_loads_nothing_heavy(module: str) -> None:
+    assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+
+
+def test_the_choice_of_an_address_loads_nothing_heavy() -> None:
+    assert loaded_by("import discovery.addresses").isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("write_atomically", set()),
+        ("child_environment", set()),
+        ("delays", set()),
+        ("printable", set()),
+        ("binds_conflict", set()),
+        ("memfd_create", set()),
+        ("read_certificate", set()),
+        ("ProcessHandle", {"asyncio"}),
+        ("Names", {"asyncio"}),
+        ("Lookup", {"asyncio"}),
+        ("FileWatch", {"watchdog"}),
+    ],
+)
+def test_a_tool_loads_what_it_needs_itself(name: str, needs: set[str]) -> None:
+    assert loaded_by(f"from discovery.toolkit import {name}") & set(HEAVY) == needs
