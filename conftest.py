@@ -3,11 +3,15 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from discovery.system.dispositions import reset_inherited
+
+pytest.register_assert_rewrite("discovery.testing")
 
 FEW_EXAMPLES = 30
 """Of a property that does not say how many it takes, in runs that leave cases out; else there are hypothesis's 100."""
@@ -42,3 +46,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("timeout", None) == 0:
         for node in {node for item in items for node in item.listchain()}:
             node.own_markers[:] = [marker for marker in node.own_markers if marker.name != "timeout"]
+
+
+def pytest_report_header() -> str:
+    """Return the header line with the seed that chooses the tested cases."""
+    return f"DISCOVERY_TEST_SEED={os.environ.get('DISCOVERY_TEST_SEED', '0')}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build or find every version of etcd that a collected test needs: a build takes longer than a test may."""
+    calls = (getattr(item, "callspec", None) for item in session.items)
+    if versions := {call.params["etcd_program"] for call in calls if call and "etcd_program" in call.params}:
+        from etcd_versions import prepare
+
+        prepare(versions)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run in CI if a test was skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        reporter.section("skipped, which fails in CI", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def _default_logging() -> Iterator[None]:
+    """Restore structlog's defaults after each test: every command configures structlog."""
+    yield
+    structlog.reset_defaults()

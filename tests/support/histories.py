@@ -1,4 +1,4 @@
-"""What happened in a registry and in a Docker engine, told by others than the code under test."""
+"""The history of a registry prefix, as etcdctl reports the changes: independent of the code under test."""
 
 import base64
 import json
@@ -7,15 +7,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-import docker
-
 from discovery.system.embedded import EmbeddedEtcd, find_program
-from discovery.testing import eventually_sync, within
+from discovery.testing import eventually_sync
 
 
 @dataclass(frozen=True)
@@ -140,59 +137,6 @@ class RegistryHistory:
                 key = base64.b64decode(kv["key"]).decode().removeprefix(f"{self.prefix}/")
                 value = json.loads(base64.b64decode(kv["value"])) if event.get("type", 0) == 0 else None
                 self.changes.append(Change(at, kv["mod_revision"], key, value))
-
-
-@dataclass(frozen=True)
-class Event:
-    """What Docker tells of a container; `at` is `time.time()` when it happened."""
-
-    at: float
-    action: str
-    name: str
-
-
-class EngineHistory:
-    """Every event of a Docker engine's containers, over its restarts, those while it was away excepted."""
-
-    def __init__(self, client: docker.DockerClient) -> None:
-        """Follow with a client that nobody else uses."""
-        self.events: list[Event] = []
-        self._client = client
-        self._ended = threading.Event()
-        self._stream: Any = None
-        self._since = time.time()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-
-    def wait(self, action: str, name: str, after: int = 0) -> Event:
-        """The first such event, from the one numbered `after` on; wait for it."""
-        return eventually_sync(
-            lambda: next(iter([e for e in self.events[after:] if (e.action, e.name) == (action, name)]), None),
-            f"{action} of {name}",
-        )
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        if self._stream is not None:
-            self._stream.close()
-        self._thread.join(within(10))
-
-    def _read(self) -> None:
-        while not self._ended.is_set():
-            with suppress(docker.errors.DockerException, OSError, ValueError, AttributeError):
-                self._stream = self._client.events(
-                    decode=True, since=f"{self._since:.9f}", filters={"type": "container"}
-                )
-                for event in self._stream:
-                    self._since = event["timeNano"] / 1e9 + 1e-6
-                    name = event["Actor"]["Attributes"]["name"]
-                    self.events.append(Event(event["timeNano"] / 1e9, event["Action"], name))
-            self._ended.wait(0.05)
 
 
 def name_of(key: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from discovery.testing import within
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+CONFTEST = Path(__file__).parents[2] / "conftest.py"
 
 
 MODULE = "import pytest\npytest.importorskip('no_such_module')\n"

@@ -8,11 +8,13 @@ from typing import Protocol
 
 import pytest
 from daemons import Daemon, Starter, start_daemon, tmp_path
-from docker_lab import DockerEngine
-from histories import EngineHistory, RegistryHistory
+from histories import RegistryHistory
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import require_program
+
+from .docker_lab import DockerEngine
+from .events import EngineHistory
 
 __all__ = ["start_daemon", "tmp_path"]
 

@@ -3,12 +3,12 @@
 import urllib.request
 
 import pytest
-from docker_lab import DockerEngine
 from histories import RegistryHistory
 
 from discovery.testing import eventually_sync, within
 
 from .conftest import Provide
+from .docker_lab import DockerEngine
 
 
 def answers(registry: RegistryHistory, name: str) -> bytes:

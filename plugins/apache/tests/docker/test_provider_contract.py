@@ -5,11 +5,12 @@ from contextlib import closing
 
 import docker
 import pytest
-from docker_lab import DockerEngine
 
 from discovery.plugin import AnyProvider
 from discovery.testing import ProviderContract
 from discovery_apache import ApacheProvider
+
+from .docker_lab import DockerEngine
 
 
 class TestApache(ProviderContract):

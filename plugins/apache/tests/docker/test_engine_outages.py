@@ -1,0 +1,190 @@
+"""The class Engine while dockerd is lost, hangs or loses events, and afterwards."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import docker
+import pytest
+
+from discovery.testing import eventually_sync, within
+
+from .docker_lab import DockerEngine
+from .following import Relay, following
+
+
+def running(engine: DockerEngine) -> list[str]:
+    return sorted(entry["Names"][0].removeprefix("/") for entry in engine.client.api.containers())
+
+
+def test_an_engine_that_is_killed_and_started_again(docker_engine: DockerEngine) -> None:
+    """Nothing is said to be gone while nobody can know; an engine that is soon back is no error."""
+    for name in ("web-1", "web-2"):
+        docker_engine.run(name, "busybox")
+    with following(docker_engine.url) as seen:
+        docker_engine.kill()
+        assert seen.names == ["web-1", "web-2"]
+        docker_engine.start()
+        eventually_sync(lambda: seen.names == [], "what ended with the engine to be gone")
+        docker_engine.client.api.start("web-2")
+        eventually_sync(lambda: seen.names == ["web-2"])
+        port = docker_engine.port("web-2")
+        assert seen.get("web-2").ports[80, "tcp"][0].host_port == port
+
+
+def test_an_engine_that_stays_away_is_an_error_and_what_was_seen_stands(
+    docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery_apache.engine._REJOIN", 0.5)
+    docker_engine.run("web-1", "busybox")
+    with Relay(docker_engine) as relay, following(relay.url) as seen:
+        relay.close()
+        eventually_sync(lambda: seen.errors, "an error")
+        assert seen.errors == [f"there is no Docker engine at {relay.url}: start it, or name another"]
+        assert seen.names == ["web-1"]
+        relay.open()
+        docker_engine.run("web-2", "busybox")
+        eventually_sync(lambda: seen.names == ["web-1", "web-2"])
+        assert len(seen.errors) == 1  # told once, though it was tried all the time
+
+
+def test_whatever_happened_while_it_was_away_is_found(docker_engine: DockerEngine) -> None:
+    """Also when more happened than the engine remembers events of, which are 256."""
+    docker_engine.run("stays", "busybox")
+    docker_engine.run("goes", "busybox")
+    moves = docker_engine.run("moves", "busybox")
+    with Relay(docker_engine) as relay, following(relay.url) as seen:
+        relay.close()
+        docker_engine.client.api.remove_container("goes", force=True)
+        docker_engine.run("comes", "busybox")
+        moves.restart()
+        for number in range(300):
+            moves.rename(f"moves-{number}")
+        relay.open()
+        eventually_sync(lambda: seen.names == ["comes", "moves-299", "stays"], timeout=30)
+        port = docker_engine.port("moves-299")
+        assert seen.get("moves-299").ports[80, "tcp"][0].host_port == port
+        assert not seen.stopping
+
+
+def test_what_no_event_told_is_found_by_looking_again(docker_engine: DockerEngine) -> None:
+    docker_engine.run("goes", "busybox")
+    with Relay(docker_engine) as relay, following(relay.url, reconcile=0.5) as seen:
+        relay.mute = True
+        docker_engine.client.api.remove_container("goes", force=True)
+        docker_engine.run("comes", "busybox")
+        eventually_sync(lambda: seen.names == ["comes"])
+
+
+def test_with_live_restore_what_died_meanwhile_is_gone_and_the_rest_never_was(
+    live_restore_engine: DockerEngine,
+) -> None:
+    dies = live_restore_engine.run("dies", "busybox")
+    live_restore_engine.run("lives", "busybox")
+    dies.reload()
+    with following(live_restore_engine.url) as seen:
+        live_restore_engine.kill()
+        os.kill(dies.attrs["State"]["Pid"], signal.SIGKILL)
+        live_restore_engine.start()
+        eventually_sync(lambda: seen.names == ["lives"])
+        assert all("lives" in [each.name for each in view.containers] for view in seen.views)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that hangs is noticed within a second or two."""
+    for name in ("_QUIET", "_PING_TIMEOUT", "_CONNECT_TIMEOUT", "_REJOIN"):
+        monkeypatch.setattr(f"discovery_apache.engine.{name}", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_engine_that_hangs_is_noticed_and_followed_on(docker_engine: DockerEngine) -> None:
+    docker_engine.run("web-1", "busybox")
+    with following(docker_engine.url) as seen:
+        docker_engine.suspend()
+        eventually_sync(lambda: seen.errors)
+        assert seen.errors == [f"the Docker engine at {docker_engine.url} is not responding"]
+        assert seen.names == ["web-1"]
+        docker_engine.resume()
+        docker_engine.run("web-2", "busybox")
+        eventually_sync(lambda: seen.names == ["web-1", "web-2"])
+
+
+def test_what_could_not_be_inspected_is_inspected_again(
+    docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery_apache.dockerapi.CALL_TIMEOUT", 0.5)
+    docker_engine.run("stays", "busybox")
+    created = docker_engine.client.containers.create("busybox", name="comes")
+    with Relay(docker_engine) as relay, following(relay.url, reconcile=300) as seen:
+        relay.lost = f"/containers/{created.id}/json".encode()
+        created.start()
+        eventually_sync(lambda: relay.losses > 3)  # more than there are events
+        assert seen.names == ["stays"]
+        relay.lost = b""
+        eventually_sync(lambda: seen.names == ["comes", "stays"])
+        assert not seen.errors
+
+
+def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEngine, tmp_path: Path) -> None:
+    """Neither while it is followed, nor at the end, where executors wait for their threads."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import asyncio, sys, structlog\n"
+        "from discovery_apache.engine import Engine\n"
+        "async def main():\n"
+        "    views = Engine(sys.argv[1], structlog.get_logger()).follow()\n"
+        "    await anext(views)\n"
+        "    print('seen', flush=True)\n"
+        "    await asyncio.to_thread(sys.stdin.readline)\n"
+        "    waiting = asyncio.ensure_future(anext(views))\n"
+        "    await asyncio.sleep(0.2)\n"
+        "    waiting.cancel()\n"
+        "    await asyncio.wait([waiting])\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, program, docker_engine.url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "seen\n"
+        docker_engine.suspend()
+        process.communicate("go\n", timeout=within(20))
+        assert process.returncode == 0
+
+
+def test_at_rest_it_is_right_whatever_happened_before(docker_engine: DockerEngine) -> None:
+    """Containers started, killed and paused at random, and the engine killed in the middle of it."""
+    names = [f"web-{number}" for number in range(12)]
+    for name in names:
+        docker_engine.client.containers.create("busybox", name=name, ports={"80/tcp": None})
+
+    clients = [docker_engine.new_client().api for _ in range(6)]
+
+    def disturb(number: int) -> None:
+        client, chance = clients[number], random.Random(number)
+        acts: list[Callable[[str], object]] = [
+            *(client.start, client.start, client.kill, client.restart, client.pause, client.unpause),
+        ]
+        for _ in range(25):
+            with suppress(docker.errors.APIError, OSError):
+                chance.choice(acts)(chance.choice(names))
+
+    with following(docker_engine.url) as seen:
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(disturb, range(3)):
+                pass
+            disturbing = [pool.submit(disturb, number) for number in range(3, 6)]
+            docker_engine.kill()
+            docker_engine.start()
+            for each in disturbing:
+                each.result()
+        eventually_sync(lambda: seen.names == running(docker_engine) and not seen.stopping, timeout=20)
+        for container in seen.latest.containers:
+            assert container.ports[80, "tcp"][0].host_port == docker_engine.port(container.name)
+            assert container.paused == (docker_engine.client.containers.get(container.name).status == "paused")
