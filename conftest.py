@@ -1,5 +1,7 @@
 """Shared by every test of the core and the plugins: a run does not depend on how it is started."""
 
+import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -46,6 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("timeout", None) == 0:
         for node in {node for item in items for node in item.listchain()}:
             node.own_markers[:] = [marker for marker in node.own_markers if marker.name != "timeout"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on an event loop of its own. Fixtures are set up and torn down outside that loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001 - as pytest takes the arguments of a test
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 def pytest_report_header() -> str:

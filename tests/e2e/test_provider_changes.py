@@ -1,6 +1,5 @@
 """Providers through restarts, reloads, rivals and Ctrl-C: no key goes that is wanted, and none stays that is not."""
 
-import asyncio
 import json
 import os
 import re
@@ -19,35 +18,31 @@ from discovery.testing import eventually, eventually_sync, following, within
 __all__ = ["etcd", "listed", "url"]
 
 
-def test_killed_and_started_again_at_once_it_never_leaves_the_registry(
+async def test_killed_and_started_again_at_once_it_never_leaves_the_registry(
     etcd: EmbeddedEtcd, start_daemon: Any, listed: Found, tmp_path: Path
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
     # The TTL is long enough for a daemon to start on a busy machine.
     arguments = ("--registry", etcd.url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=8")
-
-    async def scenario() -> None:
-        registry = open_registry(etcd.url)
-        async with following(registry) as follower:
-            first = start_daemon(*arguments, run_dir=tmp_path / "run")
-            await follower.until(lambda: len(follower.records or {}) == 3, timeout=20)
-            registered_at = follower.revision
-            first.process.kill()
-            first.process.wait()
-            listed(("a", 80, "passing"), ("b", 81, ""))
-            second = start_daemon(*arguments, run_dir=tmp_path / "run")
-            await follower.lists("web/a", "web/b")
-            # The lease of the first is over, too.
-            await eventually(lambda: etcd.ctl("lease", "list").startswith("found 1 leases"), timeout=20)
-            await follower.until(second.is_ready)
-            states = [records for revision, records in follower.states.items() if revision >= registered_at]
-            assert all({"web/a", "web/b"} <= records.keys() for records in states)
-        await registry.close()
-
-    asyncio.run(scenario())
+    registry = open_registry(etcd.url)
+    async with following(registry) as follower:
+        first = start_daemon(*arguments, run_dir=tmp_path / "run")
+        await follower.until(lambda: len(follower.records or {}) == 3, timeout=20)
+        registered_at = follower.revision
+        first.process.kill()
+        first.process.wait()
+        listed(("a", 80, "passing"), ("b", 81, ""))
+        second = start_daemon(*arguments, run_dir=tmp_path / "run")
+        await follower.lists("web/a", "web/b")
+        # The lease of the first is over, too.
+        await eventually(lambda: etcd.ctl("lease", "list").startswith("found 1 leases"), timeout=20)
+        await follower.until(second.is_ready)
+        states = [records for revision, records in follower.states.items() if revision >= registered_at]
+        assert all({"web/a", "web/b"} <= records.keys() for records in states)
+    await registry.close()
 
 
-def test_a_reload_adds_changes_and_removes_providers_without_a_gap(
+async def test_a_reload_adds_changes_and_removes_providers_without_a_gap(
     etcd: EmbeddedEtcd, start_daemon: Any, listed: Found, tmp_path: Path
 ) -> None:
     other = Found(tmp_path / "other.json")
@@ -58,38 +53,35 @@ def test_a_reload_adds_changes_and_removes_providers_without_a_gap(
     def configure(*tables: str) -> None:
         write(path, "\n".join((f'[registry]\nurl = "{etcd.url}"', *tables)))
 
-    async def scenario() -> None:
-        registry = open_registry(etcd.url)
-        async with following(registry) as follower:
+    registry = open_registry(etcd.url)
+    async with following(registry) as follower:
 
-            def value(key: str, field: str) -> Any:
-                return json.loads((follower.records or {})[key]).get(field)  # labels stand among the fields
+        def value(key: str, field: str) -> Any:
+            return json.loads((follower.records or {})[key]).get(field)  # labels stand among the fields
 
-            configure(listed.table("one"))
-            daemon = start_daemon("--config", str(path))
-            await follower.until(lambda: value("web/a", "ttl") == 10, timeout=20)
-            since = follower.revision
-            configure(listed.table("one"), other.table("two"))
-            await follower.lists("web/a", "web/b")
-            configure(listed.table("one", label="new"), other.table("two"))
-            await follower.until(lambda: value("web/a", "label") == "new")
-            configure(listed.table("one", label="new", ttl=5), other.table("two"))
-            await follower.until(lambda: value("web/a", "ttl") == 5)
-            # Nobody looks after the lease before any more, and what it held is not its own.
-            await eventually(lambda: etcd.ctl("lease", "list").startswith("found 2 leases"))
-            configure(listed.table("one", label="newer", ttl=5, owne="me"), other.table("two"))
-            await eventually(lambda: "did you mean 'owner'?" in (daemon.get("/healthz")[1]["config_error"] or ""))
-            configure(listed.table("one", label="new", ttl=5))
-            await follower.lists("web/a")
-            states = [records for revision, records in follower.states.items() if revision >= since]
-            assert all("web/a" in records for records in states)
-            configure(listed.table("one", label="new", ttl=5, owner="me"))
-            await follower.until(lambda: value("web/a", "owner") == "me")
-            assert daemon.get("/healthz")[1]["config_error"] is None
-            assert "registering again" not in daemon.log
-        await registry.close()
-
-    asyncio.run(scenario())
+        configure(listed.table("one"))
+        daemon = start_daemon("--config", str(path))
+        await follower.until(lambda: value("web/a", "ttl") == 10, timeout=20)
+        since = follower.revision
+        configure(listed.table("one"), other.table("two"))
+        await follower.lists("web/a", "web/b")
+        configure(listed.table("one", label="new"), other.table("two"))
+        await follower.until(lambda: value("web/a", "label") == "new")
+        configure(listed.table("one", label="new", ttl=5), other.table("two"))
+        await follower.until(lambda: value("web/a", "ttl") == 5)
+        # Nobody looks after the lease before any more, and what it held is not its own.
+        await eventually(lambda: etcd.ctl("lease", "list").startswith("found 2 leases"))
+        configure(listed.table("one", label="newer", ttl=5, owne="me"), other.table("two"))
+        await eventually(lambda: "did you mean 'owner'?" in (daemon.get("/healthz")[1]["config_error"] or ""))
+        configure(listed.table("one", label="new", ttl=5))
+        await follower.lists("web/a")
+        states = [records for revision, records in follower.states.items() if revision >= since]
+        assert all("web/a" in records for records in states)
+        configure(listed.table("one", label="new", ttl=5, owner="me"))
+        await follower.until(lambda: value("web/a", "owner") == "me")
+        assert daemon.get("/healthz")[1]["config_error"] is None
+        assert "registering again" not in daemon.log
+    await registry.close()
 
 
 def test_a_reload_takes_the_registrations_to_another_registry_and_the_last_provider_away(

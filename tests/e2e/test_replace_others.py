@@ -17,34 +17,30 @@ from discovery.testing import eventually, eventually_sync, following, free_port,
 __all__ = ["etcd", "listed", "url"]
 
 
-def test_no_record_is_absent_for_a_moment(
+async def test_no_record_is_absent_for_a_moment(
     url: str, start_daemon: Any, listed: Found, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
     arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=3")
-
-    async def scenario() -> None:
-        registry = open_registry(url)
-        async with following(registry) as follower:
-            daemon = start_daemon(*arguments, run_dir=tmp_path / "run")
-            await follower.until(lambda: len(follower.records or {}) == 3, timeout=20)
-            registered_at = follower.revision
-            listed(("a", 80, "passing"), ("b", 81, ""))
-            for _ in range(2):
-                before, daemon = daemon, start_daemon(*arguments, "--replace", run_dir=tmp_path / "run")
-                assert await asyncio.to_thread(before.process.wait, 20) == 0
-                await eventually(daemon.is_ready, timeout=20)
-            if url.startswith("etcd"):  # until the leases are over that were left to themselves
-                server = request.getfixturevalue("etcd")
-                await eventually(lambda: server.ctl("lease", "list").startswith("found 1 leases"), timeout=20)
-            await follower.lists("web/a", "web/b")
-            states = [records for revision, records in follower.states.items() if revision >= registered_at]
-            assert all({"web/a", "web/b"} <= records.keys() for records in states)
-            assert await asyncio.to_thread(daemon.stop) == 0
-            await follower.lists()
-        await registry.close()
-
-    asyncio.run(scenario())
+    registry = open_registry(url)
+    async with following(registry) as follower:
+        daemon = start_daemon(*arguments, run_dir=tmp_path / "run")
+        await follower.until(lambda: len(follower.records or {}) == 3, timeout=20)
+        registered_at = follower.revision
+        listed(("a", 80, "passing"), ("b", 81, ""))
+        for _ in range(2):
+            before, daemon = daemon, start_daemon(*arguments, "--replace", run_dir=tmp_path / "run")
+            assert await asyncio.to_thread(before.process.wait, 20) == 0
+            await eventually(daemon.is_ready, timeout=20)
+        if url.startswith("etcd"):  # until the leases are over that were left to themselves
+            server = request.getfixturevalue("etcd")
+            await eventually(lambda: server.ctl("lease", "list").startswith("found 1 leases"), timeout=20)
+        await follower.lists("web/a", "web/b")
+        states = [records for revision, records in follower.states.items() if revision >= registered_at]
+        assert all({"web/a", "web/b"} <= records.keys() for records in states)
+        assert await asyncio.to_thread(daemon.stop) == 0
+        await follower.lists()
+    await registry.close()
 
 
 def test_a_haproxy_stays_as_it_is(start_daemon: Any, file_registry: Any, tmp_path: Path) -> None:

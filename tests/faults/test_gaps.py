@@ -343,12 +343,11 @@ def test_a_machine_that_died_in_the_freeze_is_given_up_after_its_ttl_and_a_margi
 
 @pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 @pytest.mark.parametrize("seconds", [9.0, 14.0])
-def test_a_cluster_that_stands_still_is_known_to_have_before_its_removals_are(
+async def test_a_cluster_that_stands_still_is_known_to_have_before_its_removals_are(
     etcd_program: Path, seconds: float
 ) -> None:
     """Point 3. A watch of several members turns to others, and finds them as they go on, stale or not yet."""
-
-    async def check(cluster: EtcdCluster) -> None:
+    with EtcdCluster(program=etcd_program) as cluster:
         registry = open_registry(f"{cluster.url}/services")
         events: list[RegistryEvent] = []
 
@@ -377,6 +376,3 @@ def test_a_cluster_that_stands_still_is_known_to_have_before_its_removals_are(
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await registry.close()
-
-    with EtcdCluster(program=etcd_program) as cluster:
-        asyncio.run(check(cluster))

@@ -79,113 +79,93 @@ class TestContract(RegistryContract):
 
 
 class TestSizes:
-    def test_more_keys_than_a_page_are_listed_though_compacted_meanwhile(self, etcd: EmbeddedEtcd, url: str) -> None:
+    async def test_more_keys_than_a_page_are_listed_though_compacted_meanwhile(
+        self, etcd: EmbeddedEtcd, url: str
+    ) -> None:
         expected = {f"s{n % 50}/{n}": b"x" * (n % 700) for n in range(12_000)}
+        async with EtcdWriter(url) as writer, opened(url) as registry:
+            keys = list(expected)
+            for at in range(0, len(keys), 120):
+                last = await writer.change({key: expected[key] for key in keys[at : at + 120]})
+            listed = asyncio.ensure_future(contents(registry))
+            # Anywhere in the listing: before its first page, amid its pages, after them.
+            for later in range(8):
+                revision = await writer.change({"other/x": str(later).encode()})
+                await asyncio.to_thread(etcd.ctl, "compact", str(revision))
+            found = await listed
+            found.pop("other/x", None)
+            assert last
+            assert found == expected
 
-        async def check() -> None:
-            async with EtcdWriter(url) as writer, opened(url) as registry:
-                keys = list(expected)
-                for at in range(0, len(keys), 120):
-                    last = await writer.change({key: expected[key] for key in keys[at : at + 120]})
-                listed = asyncio.ensure_future(contents(registry))
-                # Anywhere in the listing: before its first page, amid its pages, after them.
-                for later in range(8):
-                    revision = await writer.change({"other/x": str(later).encode()})
-                    await asyncio.to_thread(etcd.ctl, "compact", str(revision))
-                found = await listed
-                found.pop("other/x", None)
-                assert last
-                assert found == expected
-
-        asyncio.run(check())
-
-    def test_large_transactions_come_whole_though_in_fragments(self, url: str) -> None:
+    async def test_large_transactions_come_whole_though_in_fragments(self, url: str) -> None:
         large = {f"web/{n}": bytes([65 + n % 26]) * 14_000 for n in range(100)}
+        async with EtcdWriter(url) as writer, opened(url) as registry, following(registry) as follower:
+            for step in range(3):
+                values = {key: value + bytes([48 + step]) for key, value in large.items()}
+                revision = await writer.change(values)
+                await follower.until(lambda at=revision: follower.revision == at)  # type: ignore[misc]
+                assert follower.deltas[-1].puts == values
+            assert len(follower.deltas) == 3
 
-        async def check() -> None:
-            async with EtcdWriter(url) as writer, opened(url) as registry, following(registry) as follower:
-                for step in range(3):
-                    values = {key: value + bytes([48 + step]) for key, value in large.items()}
-                    revision = await writer.change(values)
-                    await follower.until(lambda at=revision: follower.revision == at)  # type: ignore[misc]
-                    assert follower.deltas[-1].puts == values
-                assert len(follower.deltas) == 3
-
-        asyncio.run(check())
-
-    def test_more_than_grpc_takes_by_default_is_listed_and_caught_up_with(self, url: str) -> None:
+    async def test_more_than_grpc_takes_by_default_is_listed_and_caught_up_with(self, url: str) -> None:
         big = {f"web/{n}": bytes([65 + n]) * 1_000_000 for n in range(12)}
-
-        async def check() -> None:
-            async with EtcdWriter(url) as writer, opened(url) as registry:
-                for key, value in big.items():
-                    await writer.change({key: value})
-                assert await contents(registry) == big
-                events = registry.watch()
-                first = await anext(events)
-                assert first == Reset(first.revision, big)  # type: ignore[union-attr]
-                # The watch begins only when it is asked for more, and then has to catch up.
-                for key, value in big.items():
-                    await writer.change({key: value[::-1] + b"!"})
-                caught = [await anext(events) for _ in big]
-                assert [dict(delta.puts) for delta in caught] == [  # type: ignore[union-attr]
-                    {key: value[::-1] + b"!"} for key, value in big.items()
-                ]
-                await events.aclose()
-
-        asyncio.run(check())
+        async with EtcdWriter(url) as writer, opened(url) as registry:
+            for key, value in big.items():
+                await writer.change({key: value})
+            assert await contents(registry) == big
+            events = registry.watch()
+            first = await anext(events)
+            assert first == Reset(first.revision, big)  # type: ignore[union-attr]
+            # The watch begins only when it is asked for more, and then has to catch up.
+            for key, value in big.items():
+                await writer.change({key: value[::-1] + b"!"})
+            caught = [await anext(events) for _ in big]
+            assert [dict(delta.puts) for delta in caught] == [  # type: ignore[union-attr]
+                {key: value[::-1] + b"!"} for key, value in big.items()
+            ]
+            await events.aclose()
 
 
 class TestOwnership:
-    def test_the_refusal_names_the_owner_or_says_that_there_is_none(self, url: str) -> None:
-        async def check() -> None:
-            async with EtcdWriter(url) as writer, opened(url) as registry:
-                await writer.change({"web/hand": b"10.0.0.1:80"})
-                first, second = await registry.open_lease("host-1", 2), await registry.open_lease("host-2", 2)
-                await first.put(backend())
-                with pytest.raises(OwnedByAnotherError, match="belongs to 'host-1'"):
-                    await second.put(backend())
-                with pytest.raises(OwnedByAnotherError, match="written by hand"):
-                    await second.put(backend(id="hand"))
-                await second.put(backend(id="hand"), force=True)
-                await first.close()
-                await second.close()
-                assert await contents(registry) == {}
+    async def test_the_refusal_names_the_owner_or_says_that_there_is_none(self, url: str) -> None:
+        async with EtcdWriter(url) as writer, opened(url) as registry:
+            await writer.change({"web/hand": b"10.0.0.1:80"})
+            first, second = await registry.open_lease("host-1", 2), await registry.open_lease("host-2", 2)
+            await first.put(backend())
+            with pytest.raises(OwnedByAnotherError, match="belongs to 'host-1'"):
+                await second.put(backend())
+            with pytest.raises(OwnedByAnotherError, match="written by hand"):
+                await second.put(backend(id="hand"))
+            await second.put(backend(id="hand"), force=True)
+            await first.close()
+            await second.close()
+            assert await contents(registry) == {}
 
-        asyncio.run(check())
+    async def test_many_racing_for_one_key_agree_on_one_owner(self, url: str) -> None:
+        async with opened(url) as registry:
+            leases = [await registry.open_lease(f"host-{n}", 5) for n in range(8)]
+            outcomes = await asyncio.gather(*(lease.put(backend()) for lease in leases), return_exceptions=True)
+            assert sum(outcome is None for outcome in outcomes) == 1
+            assert all(outcome is None or isinstance(outcome, OwnedByAnotherError) for outcome in outcomes)
+            await asyncio.gather(*(lease.close() for lease in leases))
 
-    def test_many_racing_for_one_key_agree_on_one_owner(self, url: str) -> None:
-        async def check() -> None:
-            async with opened(url) as registry:
-                leases = [await registry.open_lease(f"host-{n}", 5) for n in range(8)]
-                outcomes = await asyncio.gather(*(lease.put(backend()) for lease in leases), return_exceptions=True)
-                assert sum(outcome is None for outcome in outcomes) == 1
-                assert all(outcome is None or isinstance(outcome, OwnedByAnotherError) for outcome in outcomes)
-                await asyncio.gather(*(lease.close() for lease in leases))
-
-        asyncio.run(check())
-
-    def test_more_records_than_one_transaction_takes_are_looked_after(self, url: str) -> None:
-        async def check() -> None:
-            async with EtcdWriter(url) as writer, opened(url) as registry:
-                lease = await registry.open_lease("host-1", 2)
-                for n in range(150):
-                    await lease.put(backend(id=str(n)))
-                lost = asyncio.ensure_future(lease.lost())
-                await asyncio.sleep(lease.ttl)
-                assert not lost.done()
-                await writer.change({}, "web/149")
-                assert "web/149" in await asyncio.wait_for(lost, within(10))
-                await lease.close()
-
-        asyncio.run(check())
+    async def test_more_records_than_one_transaction_takes_are_looked_after(self, url: str) -> None:
+        async with EtcdWriter(url) as writer, opened(url) as registry:
+            lease = await registry.open_lease("host-1", 2)
+            for n in range(150):
+                await lease.put(backend(id=str(n)))
+            lost = asyncio.ensure_future(lease.lost())
+            await asyncio.sleep(lease.ttl)
+            assert not lost.done()
+            await writer.change({}, "web/149")
+            assert "web/149" in await asyncio.wait_for(lost, within(10))
+            await lease.close()
 
 
 class TestServerThatComesAndGoes:
-    def test_a_watch_begun_before_the_server_tells_that_and_follows_once_it_is_there(self) -> None:
+    async def test_a_watch_begun_before_the_server_tells_that_and_follows_once_it_is_there(self) -> None:
         etcd = EmbeddedEtcd()
-
-        async def check() -> None:
+        try:
             async with opened(etcd.url) as registry, following_from_the_start(registry) as follower:
                 await follower.until(lambda: follower.stale, "Stale")
                 assert etcd.endpoint in (follower.stale or "")
@@ -194,9 +174,6 @@ class TestServerThatComesAndGoes:
                 await asyncio.to_thread(etcd.start)
                 await follower.until(lambda: follower.records == {}, "the first listing")
                 assert follower.stale is None
-
-        try:
-            asyncio.run(check())
         finally:
             etcd.stop()
 
@@ -222,10 +199,9 @@ class TestServerThatComesAndGoes:
         asyncio.run(check(every_etcd))
 
     @pytest.mark.parametrize("writes", [0, 40], ids=["lower revisions", "higher revisions"])
-    def test_a_cluster_made_anew_is_listed_anew(self, writes: int) -> None:
+    async def test_a_cluster_made_anew_is_listed_anew(self, writes: int) -> None:
         new = {f"web/{n}": b"new" for n in range(writes)}
-
-        async def check(etcd: EmbeddedEtcd) -> None:
+        with EmbeddedEtcd() as etcd:
             async with EtcdWriter(etcd.url) as writer, opened(etcd.url) as registry:
                 for n in range(20):
                     await writer.change({f"web/{n}": b"old"})
@@ -246,11 +222,8 @@ class TestServerThatComesAndGoes:
                     await follower.shows(new)
                     assert follower.deltas == []
 
+    async def test_a_compaction_past_what_is_known_is_listed_anew(self) -> None:
         with EmbeddedEtcd() as etcd:
-            asyncio.run(check(etcd))
-
-    def test_a_compaction_past_what_is_known_is_listed_anew(self) -> None:
-        async def check(etcd: EmbeddedEtcd) -> None:
             async with EtcdWriter(etcd.url) as writer, opened(etcd.url) as registry:
                 await writer.change({"web/a": b"1", "web/b": b"1"})
                 events = registry.watch()
@@ -261,58 +234,42 @@ class TestServerThatComesAndGoes:
                 assert await anext(events) == Reset(revision, {"web/a": b"2", "web/c": b"1"})
                 await events.aclose()
 
-        with EmbeddedEtcd() as etcd:
-            asyncio.run(check(etcd))
-
-    def test_a_call_to_nobody_names_the_members(self) -> None:
+    async def test_a_call_to_nobody_names_the_members(self) -> None:
         endpoints = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        client = Client(EtcdSettings(tuple(endpoints)))
+        with pytest.raises(RegistryUnavailableError) as caught:
+            await client.call(TXN, TxnRequest(), timeout=0.5)
+        assert all(endpoint in str(caught.value) for endpoint in endpoints)
+        assert "connection refused" in str(caught.value)
+        await client.close()
 
-        async def check() -> None:
-            client = Client(EtcdSettings(tuple(endpoints)))
-            with pytest.raises(RegistryUnavailableError) as caught:
-                await client.call(TXN, TxnRequest(), timeout=0.5)
-            assert all(endpoint in str(caught.value) for endpoint in endpoints)
-            assert "connection refused" in str(caught.value)
-            await client.close()
+    async def test_a_name_that_cannot_be_looked_up_is_told(self) -> None:
+        async with (
+            opened("etcd://no-such-host.invalid") as registry,
+            following_from_the_start(registry) as follower,
+        ):
+            await follower.until(lambda: follower.stale, "Stale")
+            assert "etcd no-such-host.invalid:2379: its name cannot be resolved" in (follower.stale or "")
 
-        asyncio.run(check())
-
-    def test_a_name_that_cannot_be_looked_up_is_told(self) -> None:
-        async def check() -> None:
-            async with (
-                opened("etcd://no-such-host.invalid") as registry,
-                following_from_the_start(registry) as follower,
-            ):
-                await follower.until(lambda: follower.stale, "Stale")
-                assert "etcd no-such-host.invalid:2379: its name cannot be resolved" in (follower.stale or "")
-
-        asyncio.run(check())
-
-    def test_a_closed_registry_says_so(self, url: str) -> None:
-        async def check() -> None:
-            async with opened(url) as registry:
-                await registry.close()
-                with pytest.raises(RegistryUnavailableError, match="closed"):
-                    await registry.open_lease("host-1", 2)
-
-        asyncio.run(check())
+    async def test_a_closed_registry_says_so(self, url: str) -> None:
+        async with opened(url) as registry:
+            await registry.close()
+            with pytest.raises(RegistryUnavailableError, match="closed"):
+                await registry.open_lease("host-1", 2)
 
 
 class TestLease:
-    def test_an_owner_that_was_suspended_learns_at_once_that_its_time_is_over(self, url: str) -> None:
-        async def check() -> None:
-            async with opened(url) as registry:
-                lease = await registry.open_lease("host-1", 2)
+    async def test_an_owner_that_was_suspended_learns_at_once_that_its_time_is_over(self, url: str) -> None:
+        async with opened(url) as registry:
+            lease = await registry.open_lease("host-1", 2)
+            await lease.put(backend())
+            time.sleep(lease.ttl + 1)  # noqa: ASYNC251 - as if the process had been stopped
+            assert "expired" in await asyncio.wait_for(lease.lost(), 1)
+            with pytest.raises(LeaseLostError, match="put everything again"):
                 await lease.put(backend())
-                time.sleep(lease.ttl + 1)  # noqa: ASYNC251 - as if the process had been stopped
-                assert "expired" in await asyncio.wait_for(lease.lost(), 1)
-                with pytest.raises(LeaseLostError, match="put everything again"):
-                    await lease.put(backend())
 
-        asyncio.run(check())
-
-    def test_a_lease_that_was_long_in_coming_has_its_whole_time(self) -> None:
-        async def check(etcd: EmbeddedEtcd) -> None:
+    async def test_a_lease_that_was_long_in_coming_has_its_whole_time(self) -> None:
+        with EmbeddedEtcd() as etcd:
             async with opened(etcd.url) as registry:
                 await asyncio.to_thread(etcd.kill)
                 opening = asyncio.ensure_future(registry.open_lease("host-1", 2))
@@ -324,11 +281,8 @@ class TestLease:
                 assert not lost.done()
                 await lease.close()
 
+    async def test_an_unreachable_server_costs_the_lease_only_after_its_time(self) -> None:
         with EmbeddedEtcd() as etcd:
-            asyncio.run(check(etcd))
-
-    def test_an_unreachable_server_costs_the_lease_only_after_its_time(self) -> None:
-        async def check(etcd: EmbeddedEtcd) -> None:
             async with opened(etcd.url) as registry, following(registry) as follower:
                 lease = await registry.open_lease("host-1", 3)
                 await lease.put(backend())
@@ -346,9 +300,6 @@ class TestLease:
                 await asyncio.to_thread(etcd.kill)
                 assert "expired" in await asyncio.wait_for(lost, within(15))
                 await lease.close()
-
-        with EmbeddedEtcd() as etcd:
-            asyncio.run(check(etcd))
 
 
 @pytest.mark.parametrize("end", ["closed", "cancelled", "left"])
@@ -381,7 +332,9 @@ asyncio.run({end}())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_lease_of_many_records_is_kept_alive_by_a_slow_cluster(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_of_many_records_is_kept_alive_by_a_slow_cluster(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call, asked = Client.call, []
 
     async def slowly(self: Client, method: Method, request: Message, **limits: float) -> Message:
@@ -390,28 +343,22 @@ def test_a_lease_of_many_records_is_kept_alive_by_a_slow_cluster(url: str, monke
             await asyncio.sleep(0.25)
         return await call(self, method, request, **limits)
 
-    async def check() -> None:
-        async with opened(url) as registry:
-            lease = await registry.open_lease("host-1", 2)
-            for port in range(1, 11):
-                await lease.put(backend(port=port))
-            monkeypatch.setattr(records, "_CHUNK", 1)
-            monkeypatch.setattr(Client, "call", slowly)
-            lost = asyncio.ensure_future(lease.lost())
-            await eventually(lambda: lost.done() or asked.count(LEASE_KEEP_ALIVE) > 2)
-            assert not lost.done()
-            lost.cancel()
-            await lease.close()
-
-    asyncio.run(check())
+    async with opened(url) as registry:
+        lease = await registry.open_lease("host-1", 2)
+        for port in range(1, 11):
+            await lease.put(backend(port=port))
+        monkeypatch.setattr(records, "_CHUNK", 1)
+        monkeypatch.setattr(Client, "call", slowly)
+        lost = asyncio.ensure_future(lease.lost())
+        await eventually(lambda: lost.done() or asked.count(LEASE_KEEP_ALIVE) > 2)
+        assert not lost.done()
+        lost.cancel()
+        await lease.close()
 
 
-def test_a_call_on_a_connection_that_was_closed_meanwhile_is_a_members_failure(etcd: EmbeddedEtcd) -> None:
-    async def check() -> None:
-        connection = Connection(etcd.endpoint, Tokens(None))
-        await connection.close()
-        for method in (TXN, LEASE_KEEP_ALIVE):
-            with pytest.raises(MemberUnavailableError, match="the connection was closed"):
-                await connection.call(method, method.request(), 1)
-
-    asyncio.run(check())
+async def test_a_call_on_a_connection_that_was_closed_meanwhile_is_a_members_failure(etcd: EmbeddedEtcd) -> None:
+    connection = Connection(etcd.endpoint, Tokens(None))
+    await connection.close()
+    for method in (TXN, LEASE_KEEP_ALIVE):
+        with pytest.raises(MemberUnavailableError, match="the connection was closed"):
+            await connection.call(method, method.request(), 1)

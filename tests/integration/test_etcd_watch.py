@@ -46,95 +46,79 @@ async def quick(url: str) -> AsyncIterator[tuple[EtcdWriter, list[RegistryEvent]
     await writer.close()
 
 
-def test_a_server_that_hangs_is_noticed_and_goes_on_without_a_listing(etcd: EmbeddedEtcd, url: str) -> None:
-    async def check() -> None:
-        async with quick(url) as (writer, events):
-            first = await writer.change({"web/a": b"1"})
-            await eventually(lambda: Delta(first, {"web/a": b"1"}) in events)
-            etcd.send_signal(signal.SIGSTOP)
-            try:
-                await eventually(lambda: isinstance(events[-1], Stale))
-            finally:
-                etcd.send_signal(signal.SIGCONT)
-            await eventually(lambda: events[-1] == Delta(first, {}), "the end of the outage")
-            assert [type(event) for event in events] == [Reset, Delta, Stale, Delta]
-
-    asyncio.run(check())
+async def test_a_server_that_hangs_is_noticed_and_goes_on_without_a_listing(etcd: EmbeddedEtcd, url: str) -> None:
+    async with quick(url) as (writer, events):
+        first = await writer.change({"web/a": b"1"})
+        await eventually(lambda: Delta(first, {"web/a": b"1"}) in events)
+        etcd.send_signal(signal.SIGSTOP)
+        try:
+            await eventually(lambda: isinstance(events[-1], Stale))
+        finally:
+            etcd.send_signal(signal.SIGCONT)
+        await eventually(lambda: events[-1] == Delta(first, {}), "the end of the outage")
+        assert [type(event) for event in events] == [Reset, Delta, Stale, Delta]
 
 
-def test_silence_is_no_fault(url: str) -> None:
-    async def check() -> None:
-        async with quick(url) as (writer, events):
-            await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))
-            revision = await writer.change({"web/a": b"1"})
-            await eventually(lambda: len(events) > 1)
-            assert events[1:] == [Delta(revision, {"web/a": b"1"})]
-
-    asyncio.run(check())
-
-
-def test_a_consumer_that_takes_its_time_is_no_fault_of_the_server(url: str) -> None:
-    async def check() -> None:
-        writer = EtcdWriter(url)
-        parsed = EtcdSettings.from_url(RegistryURL.parse(url))
-        registry = EtcdRegistry(parsed, QUICK)
-        watch = registry.watch()
-        await anext(watch)
-        revisions = []
-        for n in range(300):
-            revisions.append(await writer.change({"web/a": str(n).encode() * 1000}))
-            if n == 0:
-                assert await anext(watch) == Delta(revisions[0], {"web/a": b"0" * 1000})
-        await asyncio.sleep(1.5 * (QUICK.idle + QUICK.answer))
-        told = [await anext(watch) for _ in revisions[1:]]
-        assert [event.revision for event in told if isinstance(event, Delta)] == revisions[1:]
-        await watch.aclose()
-        await registry.close()
-        await writer.close()
-
-    asyncio.run(check())
-
-
-def test_an_audit_finds_what_a_server_has_withheld(url: str) -> None:
-    async def check() -> None:
-        writer = EtcdWriter(url)
+async def test_silence_is_no_fault(url: str) -> None:
+    async with quick(url) as (writer, events):
+        await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))
         revision = await writer.change({"web/a": b"1"})
-        settings = EtcdSettings.from_url(RegistryURL.parse(url))
-        watch = Watch(Client(settings), settings.prefix, QUICK)
-        events = watch.events()
-        assert await anext(events) == Reset(revision, {"web/a": b"1"})
-        # No server does so at will: one that tells less than what happened looks like this.
-        watch._follower._marks[settings.prefix + b"web/gone"] = 1
-        assert await asyncio.wait_for(anext(events), within(10)) == Reset(revision, {"web/a": b"1"})
-        await events.aclose()
-        await writer.close()
-
-    asyncio.run(check())
+        await eventually(lambda: len(events) > 1)
+        assert events[1:] == [Delta(revision, {"web/a": b"1"})]
 
 
-def test_an_audit_finds_nothing_where_nothing_is_amiss_though_compacted(etcd: EmbeddedEtcd, url: str) -> None:
-    async def check() -> None:
-        elsewhere = EtcdWriter(f"{etcd.url}/elsewhere")
-        async with quick(url) as (writer, events):
-            # A compaction while the watch is being opened would rightly be listed again.
-            first = await writer.change({"web/a": b"0"})
-            await eventually(lambda: len(events) > 1)
-            for _ in range(8):
-                revision = await elsewhere.change({"x/y": b"z"})
-                await asyncio.to_thread(etcd.ctl, "compact", str(revision))
-                await asyncio.sleep(QUICK.audit)
-            revision = await writer.change({"web/a": b"1"})
-            await eventually(lambda: len(events) > 2)
-            assert events[1:] == [Delta(first, {"web/a": b"0"}), Delta(revision, {"web/a": b"1"})]
-        await elsewhere.close()
+async def test_a_consumer_that_takes_its_time_is_no_fault_of_the_server(url: str) -> None:
+    writer = EtcdWriter(url)
+    parsed = EtcdSettings.from_url(RegistryURL.parse(url))
+    registry = EtcdRegistry(parsed, QUICK)
+    watch = registry.watch()
+    await anext(watch)
+    revisions = []
+    for n in range(300):
+        revisions.append(await writer.change({"web/a": str(n).encode() * 1000}))
+        if n == 0:
+            assert await anext(watch) == Delta(revisions[0], {"web/a": b"0" * 1000})
+    await asyncio.sleep(1.5 * (QUICK.idle + QUICK.answer))
+    told = [await anext(watch) for _ in revisions[1:]]
+    assert [event.revision for event in told if isinstance(event, Delta)] == revisions[1:]
+    await watch.aclose()
+    await registry.close()
+    await writer.close()
 
-    asyncio.run(check())
+
+async def test_an_audit_finds_what_a_server_has_withheld(url: str) -> None:
+    writer = EtcdWriter(url)
+    revision = await writer.change({"web/a": b"1"})
+    settings = EtcdSettings.from_url(RegistryURL.parse(url))
+    watch = Watch(Client(settings), settings.prefix, QUICK)
+    events = watch.events()
+    assert await anext(events) == Reset(revision, {"web/a": b"1"})
+    # No server does so at will: one that tells less than what happened looks like this.
+    watch._follower._marks[settings.prefix + b"web/gone"] = 1
+    assert await asyncio.wait_for(anext(events), within(10)) == Reset(revision, {"web/a": b"1"})
+    await events.aclose()
+    await writer.close()
 
 
-def test_a_new_reason_replaces_the_old_one() -> None:
+async def test_an_audit_finds_nothing_where_nothing_is_amiss_though_compacted(etcd: EmbeddedEtcd, url: str) -> None:
+    elsewhere = EtcdWriter(f"{etcd.url}/elsewhere")
+    async with quick(url) as (writer, events):
+        # A compaction while the watch is being opened would rightly be listed again.
+        first = await writer.change({"web/a": b"0"})
+        await eventually(lambda: len(events) > 1)
+        for _ in range(8):
+            revision = await elsewhere.change({"x/y": b"z"})
+            await asyncio.to_thread(etcd.ctl, "compact", str(revision))
+            await asyncio.sleep(QUICK.audit)
+        revision = await writer.change({"web/a": b"1"})
+        await eventually(lambda: len(events) > 2)
+        assert events[1:] == [Delta(first, {"web/a": b"0"}), Delta(revision, {"web/a": b"1"})]
+    await elsewhere.close()
+
+
+async def test_a_new_reason_replaces_the_old_one() -> None:
     """Point 5. Nobody listens on etcd's port, then a web server does, which is not etcd, and in the end etcd again."""
-
-    async def check(etcd: EmbeddedEtcd) -> None:
+    with EmbeddedEtcd() as etcd:
         url = f"{etcd.url}/{uuid.uuid4().hex}"
         async with quick(url) as (writer, events):
             revision = await writer.change({"web/a": b"1"})
@@ -151,9 +135,6 @@ def test_a_new_reason_replaces_the_old_one() -> None:
             await eventually(lambda: events[-1] == Delta(revision, {}), "the end of the outage", timeout=60)
             stale = [event.reason for event in events if isinstance(event, Stale)]
             assert all(one != next_ for one, next_ in pairwise(stale)), stale
-
-    with EmbeddedEtcd() as etcd:
-        asyncio.run(check(etcd))
 
 
 def test_reasons_that_alternate_between_members_are_one_reason() -> None:

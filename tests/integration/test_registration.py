@@ -79,76 +79,69 @@ def lease_of(etcd: EmbeddedEtcd, key: str) -> int:
     return int(json.loads(etcd.ctl("get", f"/services/{key}", "--write-out=json"))["kvs"][0]["lease"])
 
 
-def test_the_revision_grows_by_one_for_each_difference_and_each_record_registered_again(etcd: EmbeddedEtcd) -> None:
-    async def check() -> None:
-        await leave(etcd.url, *web(1, 2, 3, 8, 9))
-        at = revision(etcd)
+async def test_the_revision_grows_by_one_for_each_difference_and_each_record_registered_again(
+    etcd: EmbeddedEtcd,
+) -> None:
+    await leave(etcd.url, *web(1, 2, 3, 8, 9))
+    at = revision(etcd)
 
-        async def grew(by: int, *wanted: Backend) -> None:
-            nonlocal at
-            await eventually(lambda: registrar.status.registered == set(map(key_of, wanted)))
-            await becomes(etcd.url, *wanted)
-            assert revision(etcd) - at == by
-            at += by
+    async def grew(by: int, *wanted: Backend) -> None:
+        nonlocal at
+        await eventually(lambda: registrar.status.registered == set(map(key_of, wanted)))
+        await becomes(etcd.url, *wanted)
+        assert revision(etcd) - at == by
+        at += by
 
-        async with registering(etcd.url, 5, *web(1, 2, 3)) as registrar:
-            await eventually(lambda: registrar.status.registered)
-            await grew(3 + 2, *web(1, 2, 3))  # two were left that nobody wants
-            for by, wanted in [
-                (0, web(3, 2, 1)),
-                (1, web(1, 2, 3, 4)),
-                (1, [*web(1, 2, 3), *web(4, weight=7)]),
-                (2, [*web(2, 3), *web(4, weight=8)]),
-                (4, web(5)),
-                (4, web(1, 2, 3, 5)[:3] + web(5) + web(6)),
-            ]:
-                registrar.set(wanted)
-                await grew(by, *wanted)
-            # The lease's end takes them all in one revision.
-            lease = lease_of(etcd, "web/1")
-            etcd.ctl("lease", "revoke", f"{lease:x}")
-            await eventually(lambda: registrar.status.failing or lease_of(etcd, "web/1") != lease)
-            await eventually(lambda: not registrar.status.failing)
-            await grew(1 + 5, *web(1, 2, 3, 5, 6))
-            # A record's removal costs it, and all of them once more, since another lease takes over.
-            lease = lease_of(etcd, "web/1")
-            etcd.ctl("del", "/services/web/2")
-            await eventually(lambda: lease_of(etcd, "web/1") != lease)
-            await eventually(lambda: not registrar.status.failing)
-            await grew(1 + 5, *web(1, 2, 3, 5, 6))
-        assert revision(etcd) == at + 1
-
-    asyncio.run(check())
-
-
-def test_a_lease_that_ends_while_etcd_is_asked_for_something_is_known_to_be_lost(etcd: EmbeddedEtcd) -> None:
-    async def check() -> None:
-        async with registering(etcd.url, 2, *web(1)) as registrar:
-            await eventually(lambda: registrar.status.registered)
-            etcd.send_signal(signal.SIGSTOP)
-            registrar.set(web(1, 2))
-            await eventually(lambda: not registrar.status.registered, timeout=5)
-            etcd.send_signal(signal.SIGCONT)
-            await becomes(etcd.url, *web(1, 2), timeout=RETURN_SECONDS)
-
-    asyncio.run(check())
+    async with registering(etcd.url, 5, *web(1, 2, 3)) as registrar:
+        await eventually(lambda: registrar.status.registered)
+        await grew(3 + 2, *web(1, 2, 3))  # two were left that nobody wants
+        for by, wanted in [
+            (0, web(3, 2, 1)),
+            (1, web(1, 2, 3, 4)),
+            (1, [*web(1, 2, 3), *web(4, weight=7)]),
+            (2, [*web(2, 3), *web(4, weight=8)]),
+            (4, web(5)),
+            (4, web(1, 2, 3, 5)[:3] + web(5) + web(6)),
+        ]:
+            registrar.set(wanted)
+            await grew(by, *wanted)
+        # The lease's end takes them all in one revision.
+        lease = lease_of(etcd, "web/1")
+        etcd.ctl("lease", "revoke", f"{lease:x}")
+        await eventually(lambda: registrar.status.failing or lease_of(etcd, "web/1") != lease)
+        await eventually(lambda: not registrar.status.failing)
+        await grew(1 + 5, *web(1, 2, 3, 5, 6))
+        # A record's removal costs it, and all of them once more, since another lease takes over.
+        lease = lease_of(etcd, "web/1")
+        etcd.ctl("del", "/services/web/2")
+        await eventually(lambda: lease_of(etcd, "web/1") != lease)
+        await eventually(lambda: not registrar.status.failing)
+        await grew(1 + 5, *web(1, 2, 3, 5, 6))
+    assert revision(etcd) == at + 1
 
 
-def test_what_was_wanted_only_during_an_outage_is_never_written(etcd: EmbeddedEtcd) -> None:
-    async def check() -> None:
-        async with registering(etcd.url, 90, *web(1)) as registrar:
-            await eventually(lambda: registrar.status.registered)
-            before = revision(etcd)
-            await asyncio.to_thread(etcd.kill)
-            registrar.set(web(1, 2, 3))
-            await asyncio.sleep(1)  # these are being written, to nobody
-            registrar.set(web(1, 4))
-            await asyncio.to_thread(etcd.start)
-            await becomes(etcd.url, *web(1, 4), timeout=RETURN_SECONDS)
-            await eventually(lambda: registrar.status.registered == {"web/1", "web/4"})
-            assert revision(etcd) == before + 1
+async def test_a_lease_that_ends_while_etcd_is_asked_for_something_is_known_to_be_lost(etcd: EmbeddedEtcd) -> None:
+    async with registering(etcd.url, 2, *web(1)) as registrar:
+        await eventually(lambda: registrar.status.registered)
+        etcd.send_signal(signal.SIGSTOP)
+        registrar.set(web(1, 2))
+        await eventually(lambda: not registrar.status.registered, timeout=5)
+        etcd.send_signal(signal.SIGCONT)
+        await becomes(etcd.url, *web(1, 2), timeout=RETURN_SECONDS)
 
-    asyncio.run(check())
+
+async def test_what_was_wanted_only_during_an_outage_is_never_written(etcd: EmbeddedEtcd) -> None:
+    async with registering(etcd.url, 90, *web(1)) as registrar:
+        await eventually(lambda: registrar.status.registered)
+        before = revision(etcd)
+        await asyncio.to_thread(etcd.kill)
+        registrar.set(web(1, 2, 3))
+        await asyncio.sleep(1)  # these are being written, to nobody
+        registrar.set(web(1, 4))
+        await asyncio.to_thread(etcd.start)
+        await becomes(etcd.url, *web(1, 4), timeout=RETURN_SECONDS)
+        await eventually(lambda: registrar.status.registered == {"web/1", "web/4"})
+        assert revision(etcd) == before + 1
 
 
 @pytest.mark.parametrize("ttl", [2, 90], ids=["lease over", "lease lives on"])
@@ -156,24 +149,21 @@ def test_what_was_wanted_only_during_an_outage_is_never_written(etcd: EmbeddedEt
 @pytest.mark.parametrize(
     "seconds", [5, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(180)])], ids=["seconds", "a minute"]
 )
-def test_an_etcd_that_was_away_while_the_set_changed_has_it_right_soon_after_its_return(
+async def test_an_etcd_that_was_away_while_the_set_changed_has_it_right_soon_after_its_return(
     etcd: EmbeddedEtcd, seconds: int, how: str, ttl: int
 ) -> None:
-    async def check() -> None:
-        async with registering(etcd.url, ttl, *web(1, 2, 3)) as registrar:
-            await becomes(etcd.url, *web(1, 2, 3))
-            if how == "killed":
-                await asyncio.to_thread(etcd.kill)
-            else:
-                etcd.send_signal(signal.SIGSTOP)
-            for step in range(10):
-                await asyncio.sleep(seconds / 10)
-                registrar.set(web(*range(step, step + 20)))
-            if how == "killed":
-                await asyncio.to_thread(etcd.start)
-            else:
-                etcd.send_signal(signal.SIGCONT)
-            await becomes(etcd.url, *web(*range(9, 29)), timeout=RETURN_SECONDS)
-            assert registrar.status.registered == {key_of(each) for each in web(*range(9, 29))}
-
-    asyncio.run(check())
+    async with registering(etcd.url, ttl, *web(1, 2, 3)) as registrar:
+        await becomes(etcd.url, *web(1, 2, 3))
+        if how == "killed":
+            await asyncio.to_thread(etcd.kill)
+        else:
+            etcd.send_signal(signal.SIGSTOP)
+        for step in range(10):
+            await asyncio.sleep(seconds / 10)
+            registrar.set(web(*range(step, step + 20)))
+        if how == "killed":
+            await asyncio.to_thread(etcd.start)
+        else:
+            etcd.send_signal(signal.SIGCONT)
+        await becomes(etcd.url, *web(*range(9, 29)), timeout=RETURN_SECONDS)
+        assert registrar.status.registered == {key_of(each) for each in web(*range(9, 29))}

@@ -1,11 +1,10 @@
 """A Checker under way, and a probe that does what a test tells it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import structlog
 
@@ -17,19 +16,6 @@ from discovery.system.lookups import Lookup, RememberedLookups
 from discovery.testing import backend
 
 P, D, F = Verdict.PASSING, Verdict.DRAINING, Verdict.FAILING
-
-
-R = ParamSpec("R")
-
-
-def on_a_loop(test: Callable[R, Coroutine[Any, Any, None]]) -> Callable[R, None]:
-    """An async test as pytest takes it."""
-
-    @wraps(test)
-    def run(*args: R.args, **kwargs: R.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 @dataclass(eq=False)

@@ -28,35 +28,27 @@ def port_of_nothing() -> AdminPort:
     return AdminPort(lambda: DaemonStatus(str(URL)), dict, tuple)
 
 
-def test_a_server_that_cannot_be_loaded_is_loaded_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_cannot_be_loaded_is_loaded_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points 21 and 30: a first client that comes while no descriptor is free, say, does not end the endpoint."""
-
-    async def check() -> None:
-        port, admin = free_port(), port_of_nothing()
-        await admin.start("127.0.0.1", port)
-        with monkeypatch.context() as broken, structlog.testing.capture_logs() as log:
-            broken.setitem(sys.modules, "discovery.daemon.admin", None)  # an import of it fails
-            first = asyncio.ensure_future(answer(port))
-            await eventually(lambda: any("cannot be served" in each["event"] for each in log), timeout=60)
-        assert await asyncio.wait_for(first, within(60)) == "ok"
-        assert await asyncio.wait_for(answer(port), within(60)) == "ok"
-        await admin.close()
-
-    asyncio.run(check())
+    port, admin = free_port(), port_of_nothing()
+    await admin.start("127.0.0.1", port)
+    with monkeypatch.context() as broken, structlog.testing.capture_logs() as log:
+        broken.setitem(sys.modules, "discovery.daemon.admin", None)  # an import of it fails
+        first = asyncio.ensure_future(answer(port))
+        await eventually(lambda: any("cannot be served" in each["event"] for each in log), timeout=60)
+    assert await asyncio.wait_for(first, within(60)) == "ok"
+    assert await asyncio.wait_for(answer(port), within(60)) == "ok"
+    await admin.close()
 
 
-def test_it_is_closed_at_once_while_the_server_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_closed_at_once_while_the_server_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points 21 and 30."""
-
-    async def check() -> None:
-        port, admin = free_port(), port_of_nothing()
-        await admin.start("127.0.0.1", port)
-        monkeypatch.setitem(sys.modules, "discovery.daemon.admin", None)
-        with structlog.testing.capture_logs() as log:
-            client = asyncio.ensure_future(answer(port))
-            await eventually(lambda: log, timeout=60)
-            await asyncio.wait_for(admin.close(), within(60))
-        client.cancel()
-        await asyncio.gather(client, return_exceptions=True)
-
-    asyncio.run(check())
+    port, admin = free_port(), port_of_nothing()
+    await admin.start("127.0.0.1", port)
+    monkeypatch.setitem(sys.modules, "discovery.daemon.admin", None)
+    with structlog.testing.capture_logs() as log:
+        client = asyncio.ensure_future(answer(port))
+        await eventually(lambda: log, timeout=60)
+        await asyncio.wait_for(admin.close(), within(60))
+    client.cancel()
+    await asyncio.gather(client, return_exceptions=True)

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import pytest
 import structlog
-from checking import D, F, P, Published, Scripted, candidate, checking, on_a_loop, quick, verdict_of
+from checking import D, F, P, Published, Scripted, candidate, checking, quick, verdict_of
 from structlog.testing import capture_logs
 
 from discovery.checks import Check, Outcome, Verdict
@@ -17,14 +17,12 @@ from discovery.system.lookups import Lookup, RememberedLookups
 from discovery.testing import eventually
 
 
-@on_a_loop
 async def test_without_checks_a_backend_is_registered_at_once() -> None:
     async with checking(candidate(port=1), candidate(port=2)) as (_, published):
         await eventually(lambda: published)
         assert [each.port for each in published[0]] == [1, 2]
 
 
-@on_a_loop
 async def test_nothing_is_published_before_the_first_set() -> None:
     published = Published()
     checker = Checker(published.append, structlog.get_logger(), RememberedLookups())
@@ -36,7 +34,6 @@ async def test_nothing_is_published_before_the_first_set() -> None:
     running.cancel()
 
 
-@on_a_loop
 async def test_the_first_publication_waits_for_every_first_outcome() -> None:
     slow = Scripted(gate=asyncio.Event())
     fast = Scripted()
@@ -48,7 +45,6 @@ async def test_the_first_publication_waits_for_every_first_outcome() -> None:
         assert [each.port for each in published[0]] == [1, 2]
 
 
-@on_a_loop
 async def test_the_first_publication_does_not_wait_for_what_was_added_or_removed_meanwhile() -> None:
     slow = Scripted(gate=asyncio.Event())
     one, two, three = (candidate(quick(p), port=n) for n, p in enumerate((Scripted(), slow, slow), 1))
@@ -59,7 +55,6 @@ async def test_the_first_publication_does_not_wait_for_what_was_added_or_removed
         assert published.ids == ["127.0.0.1:1"]
 
 
-@on_a_loop
 async def test_the_first_publication_does_not_wait_longer_than_its_patience() -> None:
     slow = Scripted(gate=asyncio.Event())
     async with checking(candidate(), candidate(quick(slow), port=2), patience=0.1) as (_, published):
@@ -67,7 +62,6 @@ async def test_the_first_publication_does_not_wait_longer_than_its_patience() ->
         assert published.ids == ["127.0.0.1:8080"]
 
 
-@on_a_loop
 async def test_a_failure_withdraws_after_fall_and_returns_after_rise() -> None:
     probe = Scripted()
     async with checking(candidate(quick(probe, rise=3, fall=4))) as (checker, published):
@@ -82,7 +76,6 @@ async def test_a_failure_withdraws_after_fall_and_returns_after_rise() -> None:
     assert len(published) == 3
 
 
-@on_a_loop
 async def test_a_failure_drains_what_has_passed_before() -> None:
     probe, never = Scripted(), Scripted(Outcome(F))
     rules = {"on_failure": "drain", "fall": 1}
@@ -93,7 +86,6 @@ async def test_a_failure_drains_what_has_passed_before() -> None:
         assert published.ids == ["127.0.0.1:8080"]
 
 
-@on_a_loop
 async def test_draining_as_the_probe_or_the_provider_says() -> None:
     probe = Scripted(Outcome(D, "stopping"))
     given = candidate(quick(Scripted()), port=2, state=State.DRAINING)
@@ -105,7 +97,6 @@ async def test_draining_as_the_probe_or_the_provider_says() -> None:
         assert published[-1][1].state is State.DRAINING
 
 
-@on_a_loop
 async def test_weights_are_announced_at_once_and_then_at_most_once_in_their_interval() -> None:
     probe = Scripted(Outcome(weight=100))
     async with checking(candidate(quick(probe, interval=0.05, weight_interval=0.5))) as (_, published):
@@ -117,7 +108,6 @@ async def test_weights_are_announced_at_once_and_then_at_most_once_in_their_inte
         assert len(published) - 1 <= (probe.starts[-1] - probe.starts[0]) / 0.5 + 1
 
 
-@on_a_loop
 async def test_an_equal_set_changes_nothing() -> None:
     probe = Scripted()
     async with checking(candidate(quick(probe))) as (checker, published):
@@ -131,7 +121,6 @@ async def test_an_equal_set_changes_nothing() -> None:
         assert len(published) == 1
 
 
-@on_a_loop
 async def test_other_labels_are_published_without_another_check() -> None:
     probe = Scripted()
     async with checking(candidate(quick(probe, interval=60))) as (checker, published):
@@ -143,7 +132,6 @@ async def test_other_labels_are_published_without_another_check() -> None:
         assert len(published) == 2
 
 
-@on_a_loop
 async def test_other_checks_keep_the_verdict_until_their_first_outcome() -> None:
     before, after = Scripted(), Scripted(Outcome(F), gate=asyncio.Event())
     async with checking(candidate(quick(before))) as (checker, published):
@@ -158,7 +146,6 @@ async def test_other_checks_keep_the_verdict_until_their_first_outcome() -> None
         assert before.runs == runs
 
 
-@on_a_loop
 async def test_another_address_begins_anew() -> None:
     probe = Scripted()
     slow = Scripted(gate=asyncio.Event())
@@ -171,7 +158,6 @@ async def test_another_address_begins_anew() -> None:
 
 
 @pytest.mark.parametrize("meanwhile", [[], [candidate(quick(Scripted()), id="x", labels={"a": "b"})]])
-@on_a_loop
 async def test_what_was_removed_is_cancelled_and_its_late_result_ignored(meanwhile: list[Candidate]) -> None:
     leave = asyncio.Event()
     swallowed = asyncio.Event()
@@ -215,7 +201,6 @@ async def test_what_was_removed_is_cancelled_and_its_late_result_ignored(meanwhi
         (Outcome(F, "x" * 5000), "x" * 199 + "…"),
     ],
 )
-@on_a_loop
 async def test_a_probe_that_misbehaves_fails_in_one_line_and_goes_on(raised: Any, detail: str) -> None:
     probe = Scripted(raised)
     async with checking(candidate(quick(probe))) as (checker, _):
@@ -231,7 +216,6 @@ class Unprepared(Scripted):
         raise SystemExit("no lookup\nfor me")
 
 
-@on_a_loop
 async def test_a_probe_that_cannot_be_given_a_lookup_fails_alone() -> None:
     async with checking(candidate(quick(Unprepared()), port=1), candidate(quick(Scripted()), port=2)) as (
         checker,
@@ -243,14 +227,12 @@ async def test_a_probe_that_cannot_be_given_a_lookup_fails_alone() -> None:
 
 
 @pytest.mark.parametrize(("told", "announced"), [(1000, 256), (-3, 0), (12.7, 12)])
-@on_a_loop
 async def test_a_weight_out_of_its_range_is_brought_into_it(told: Any, announced: int) -> None:
     async with checking(candidate(quick(Scripted(Outcome(weight=told))))) as (_, published):
         await eventually(lambda: published)
         assert published[0][0].weight == announced
 
 
-@on_a_loop
 async def test_a_probe_that_hangs_is_ended_by_its_timeout_and_delays_only_itself() -> None:
     hung, fine = Scripted(gate=asyncio.Event()), Scripted()
     checks = candidate(quick(hung, timeout=0.1), port=1), candidate(quick(fine), port=2)
@@ -263,7 +245,6 @@ async def test_a_probe_that_hangs_is_ended_by_its_timeout_and_delays_only_itself
         assert fine.runs > hung.runs
 
 
-@on_a_loop
 async def test_what_is_reported_counts_at_once_without_a_run() -> None:
     def reported(verdict: Verdict) -> Check:
         return Check(ReportedProbe(Outcome(verdict, f"Docker says {verdict}")), rise=9, fall=9)
@@ -277,7 +258,6 @@ async def test_what_is_reported_counts_at_once_without_a_run() -> None:
         assert checker.status["web/127.0.0.1:8080"].detail == "Docker says draining"
 
 
-@on_a_loop
 async def test_every_check_must_pass() -> None:
     one, two = Scripted(), Scripted(Outcome(F, "two"))
     async with checking(candidate(quick(one), quick(two))) as (checker, published):
@@ -288,7 +268,6 @@ async def test_every_check_must_pass() -> None:
         assert checker.status["web/127.0.0.1:8080"].registered
 
 
-@on_a_loop
 async def test_at_most_so_many_run_and_all_have_their_turn_beside_those_that_hang() -> None:
     hung = Scripted(gate=asyncio.Event())
     fine = [Scripted() for _ in range(20)]
@@ -303,7 +282,6 @@ async def test_at_most_so_many_run_and_all_have_their_turn_beside_those_that_han
         assert hung.under_way <= 6
 
 
-@on_a_loop
 async def test_a_verdict_is_logged_when_it_changes() -> None:
     probe = Scripted()
     with capture_logs() as logs:
@@ -322,7 +300,6 @@ async def test_a_verdict_is_logged_when_it_changes() -> None:
     assert all(each["key"] == "web/127.0.0.1:8080" for each in logs)
 
 
-@on_a_loop
 async def test_another_reason_of_the_same_verdict_is_logged_once_and_not_without_end() -> None:
     probe = Scripted()
     with capture_logs() as logs:
@@ -340,7 +317,6 @@ async def test_another_reason_of_the_same_verdict_is_logged_once_and_not_without
     assert len(told) == len(set(told)) == 10
 
 
-@on_a_loop
 async def test_a_server_that_is_just_starting_is_soon_found() -> None:
     listener = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
@@ -352,7 +328,6 @@ async def test_a_server_that_is_just_starting_is_soon_found() -> None:
             await eventually(lambda: published.ids)
 
 
-@on_a_loop
 async def test_its_end_cancels_every_probe() -> None:
     hung = Scripted(gate=asyncio.Event())
     async with checking(*(candidate(quick(hung), port=n) for n in range(1, 30))):

@@ -1,12 +1,10 @@
 """Following a registry over restarts of the daemon: what one run leaves on disk is what the next one needs."""
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -34,70 +32,54 @@ def keys(snapshot: Snapshot | None) -> set[str] | None:
     return None if snapshot is None else {f"{each.service}/{each.id}" for each in snapshot.backends()}
 
 
-def run(check: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(check)
-
-
-def test_two_restarts_while_the_registry_is_away_keep_the_doubt(tmp_path: Path) -> None:
+async def test_two_restarts_while_the_registry_is_away_keep_the_doubt(tmp_path: Path) -> None:
     """Point 3: the run that only served from disk tells the next one that there was a gap."""
-
-    async def check() -> None:
-        registry = MemoryRegistry()
-        lease = await registry.open_lease("living", 10)
-        await lease.put(backend("web", "a"))
-        registry.put_raw("db/b", b"10.0.0.2:80")
-        async with run_of(registry, tmp_path) as following:
-            await eventually(lambda: keys(following.snapshot) == {"web/a", "db/b"})
-        registry.set_stale("it stands still")
-        async with run_of(registry, tmp_path) as following:
-            await eventually(lambda: following.from_disk)
-        registry.delete_raw("web/a")  # its lease expired while the registry stood still
-        registry.set_fresh()
-        async with run_of(registry, tmp_path) as following:
-            await eventually(lambda: following.snapshot is not None)
-            assert keys(following.snapshot) == {"web/a", "db/b"}
-            assert set(following.held) == {"web/a"}
-
-    run(check())
+    registry = MemoryRegistry()
+    lease = await registry.open_lease("living", 10)
+    await lease.put(backend("web", "a"))
+    registry.put_raw("db/b", b"10.0.0.2:80")
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: keys(following.snapshot) == {"web/a", "db/b"})
+    registry.set_stale("it stands still")
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: following.from_disk)
+    registry.delete_raw("web/a")  # its lease expired while the registry stood still
+    registry.set_fresh()
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: following.snapshot is not None)
+        assert keys(following.snapshot) == {"web/a", "db/b"}
+        assert set(following.held) == {"web/a"}
 
 
-def test_what_is_released_while_the_registry_is_away_stays_released(tmp_path: Path) -> None:
+async def test_what_is_released_while_the_registry_is_away_stays_released(tmp_path: Path) -> None:
     """Point 3: a restart does not serve again what a person has given up."""
+    registry = MemoryRegistry()
+    registry.put_raw("web/gone", b"10.0.0.1:80")
+    registry.put_raw("db/kept", b"10.0.0.2:80")
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: keys(following.snapshot) == {"web/gone", "db/kept"})
+        registry.lose()
+        await eventually(lambda: set(following.held) == {"web/gone", "db/kept"})
+        registry.set_stale("it is away again")
+        await eventually(lambda: following.stale)
+        assert following.release("web") == ("web/gone",)
+        assert keys(following.snapshot) == {"db/kept"}
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: following.from_disk)
+        assert keys(following.snapshot) == {"db/kept"}
 
-    async def check() -> None:
-        registry = MemoryRegistry()
-        registry.put_raw("web/gone", b"10.0.0.1:80")
-        registry.put_raw("db/kept", b"10.0.0.2:80")
-        async with run_of(registry, tmp_path) as following:
-            await eventually(lambda: keys(following.snapshot) == {"web/gone", "db/kept"})
-            registry.lose()
-            await eventually(lambda: set(following.held) == {"web/gone", "db/kept"})
-            registry.set_stale("it is away again")
-            await eventually(lambda: following.stale)
-            assert following.release("web") == ("web/gone",)
-            assert keys(following.snapshot) == {"db/kept"}
+
+async def test_serving_from_disk_does_not_make_the_snapshot_younger(tmp_path: Path) -> None:
+    """Point 3: its age counts from when the registry last vouched for it, over any number of restarts."""
+    registry = MemoryRegistry()
+    registry.put_raw("web/a", b"10.0.0.1:80")
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: keys(following.snapshot) == {"web/a"})
+    registry.set_stale("away")
+    (file,) = tmp_path.glob("snapshot-*.json")
+    then = time.time() - 1000
+    os.utime(file, (then, then))
+    for _ in range(2):
         async with run_of(registry, tmp_path) as following:
             await eventually(lambda: following.from_disk)
-            assert keys(following.snapshot) == {"db/kept"}
-
-    run(check())
-
-
-def test_serving_from_disk_does_not_make_the_snapshot_younger(tmp_path: Path) -> None:
-    """Point 3: its age counts from when the registry last vouched for it, over any number of restarts."""
-
-    async def check() -> None:
-        registry = MemoryRegistry()
-        registry.put_raw("web/a", b"10.0.0.1:80")
-        async with run_of(registry, tmp_path) as following:
-            await eventually(lambda: keys(following.snapshot) == {"web/a"})
-        registry.set_stale("away")
-        (file,) = tmp_path.glob("snapshot-*.json")
-        then = time.time() - 1000
-        os.utime(file, (then, then))
-        for _ in range(2):
-            async with run_of(registry, tmp_path) as following:
-                await eventually(lambda: following.from_disk)
-        assert abs(file.stat().st_mtime - then) < 1
-
-    run(check())
+    assert abs(file.stat().st_mtime - then) < 1

@@ -57,11 +57,10 @@ def listening() -> socket.socket:
 
 
 @pytest.mark.parametrize("count", [0, 1, 250, 251, 700])
-def test_any_number_of_sockets_is_handed_over_in_order(tmp_path: Path, count: int) -> None:
+async def test_any_number_of_sockets_is_handed_over_in_order(tmp_path: Path, count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
-
-    async def scenario() -> None:
+    try:
         sockets = [listening() for _ in range(count)]
         names = [each.getsockname() for each in sockets]
         async with predecessor(tmp_path / "daemon.sock", sockets) as it:
@@ -73,9 +72,6 @@ def test_any_number_of_sockets_is_handed_over_in_order(tmp_path: Path, count: in
             assert all(each.fileno() < 0 for each in sockets)
         for each in received:
             each.close()
-
-    try:
-        asyncio.run(scenario())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -88,75 +84,60 @@ print(len(asyncio.run(take_over(pathlib.Path(sys.argv[1]), {}, structlog.get_log
 """
 
 
-def test_too_low_a_limit_of_open_files_loses_some_and_is_told(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with predecessor(path := tmp_path / "daemon.sock", [listening() for _ in range(50)]) as it:
-            successor = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", FEW_FILES, str(path), stdout=asyncio.subprocess.PIPE
-            )
-            output, _ = await successor.communicate()
-            *log, count = output.decode().splitlines()
-            assert 0 < int(count) < 50
-            assert any("sockets were lost" in line and f"count={50 - int(count)}" in line for line in log)
-            assert it.received == [True]
-
-    asyncio.run(scenario())
+async def test_too_low_a_limit_of_open_files_loses_some_and_is_told(tmp_path: Path) -> None:
+    async with predecessor(path := tmp_path / "daemon.sock", [listening() for _ in range(50)]) as it:
+        successor = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", FEW_FILES, str(path), stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await successor.communicate()
+        *log, count = output.decode().splitlines()
+        assert 0 < int(count) < 50
+        assert any("sockets were lost" in line and f"count={50 - int(count)}" in line for line in log)
+        assert it.received == [True]
 
 
-def test_what_does_not_listen_is_not_inherited(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        one, other = socket.socketpair()
-        async with predecessor(tmp_path / "daemon.sock", [one, listening()]):
-            received = await take_over(tmp_path / "daemon.sock", {"edge": "proxy"}, LOG)
-            assert len(received) == 1
-            received[0].close()
-        other.close()
-
-    asyncio.run(scenario())
+async def test_what_does_not_listen_is_not_inherited(tmp_path: Path) -> None:
+    one, other = socket.socketpair()
+    async with predecessor(tmp_path / "daemon.sock", [one, listening()]):
+        received = await take_over(tmp_path / "daemon.sock", {"edge": "proxy"}, LOG)
+        assert len(received) == 1
+        received[0].close()
+    other.close()
 
 
-def test_a_refusal_names_the_daemon_and_the_reason(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with predecessor(tmp_path / "daemon.sock", refusal="it is closed on Sundays") as it:
-            for _ in range(2):
-                with pytest.raises(CannotStartError, match=r"daemon\.sock, does not let go: it is closed on Sundays"):
-                    await take_over(tmp_path / "daemon.sock", {"edge": "proxy"}, LOG)
-            assert (it.successors, it.received) == ([], [])
-
-    asyncio.run(scenario())
+async def test_a_refusal_names_the_daemon_and_the_reason(tmp_path: Path) -> None:
+    async with predecessor(tmp_path / "daemon.sock", refusal="it is closed on Sundays") as it:
+        for _ in range(2):
+            with pytest.raises(CannotStartError, match=r"daemon\.sock, does not let go: it is closed on Sundays"):
+                await take_over(tmp_path / "daemon.sock", {"edge": "proxy"}, LOG)
+        assert (it.successors, it.received) == ([], [])
 
 
-def test_one_counter_is_open_at_a_time_and_who_died_is_not_in_the_way(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with predecessor(tmp_path / "daemon.sock") as it:
-            with pytest.raises(CannotStartError, match="already running"):
-                Predecessor(tmp_path / "daemon.sock").counter.open()
-            assert await take_over(tmp_path / "daemon.sock", {}, LOG) == ()
-            await eventually(lambda: it.received == [True])
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
-            dead.bind(str(tmp_path / "daemon.sock"))
-            dead.listen()
+async def test_one_counter_is_open_at_a_time_and_who_died_is_not_in_the_way(tmp_path: Path) -> None:
+    async with predecessor(tmp_path / "daemon.sock") as it:
+        with pytest.raises(CannotStartError, match="already running"):
+            Predecessor(tmp_path / "daemon.sock").counter.open()
         assert await take_over(tmp_path / "daemon.sock", {}, LOG) == ()
-        async with predecessor(tmp_path / "daemon.sock"):
-            assert (tmp_path / "daemon.sock").stat().st_mode & 0o777 == 0o600
-        assert await take_over(tmp_path / "nobody" / "daemon.sock", {}, LOG) == ()
+        await eventually(lambda: it.received == [True])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(tmp_path / "daemon.sock"))
+        dead.listen()
+    assert await take_over(tmp_path / "daemon.sock", {}, LOG) == ()
+    async with predecessor(tmp_path / "daemon.sock"):
+        assert (tmp_path / "daemon.sock").stat().st_mode & 0o777 == 0o600
+    assert await take_over(tmp_path / "nobody" / "daemon.sock", {}, LOG) == ()
 
-    asyncio.run(scenario())
 
-
-def test_the_run_directory_may_have_a_path_that_is_too_long_for_an_address(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        directory = tmp_path / ("x" * 120)
-        directory.mkdir()
-        async with predecessor(directory / "daemon.sock", [listening()]):
-            for each in await take_over(directory / "daemon.sock", {}, LOG):
-                each.close()
-
-    asyncio.run(scenario())
+async def test_the_run_directory_may_have_a_path_that_is_too_long_for_an_address(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 120)
+    directory.mkdir()
+    async with predecessor(directory / "daemon.sock", [listening()]):
+        for each in await take_over(directory / "daemon.sock", {}, LOG):
+            each.close()
 
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b"\xff", b"{}", b'{"within": "soon"}', b'{"within": 1}', b"x" * 70_000])
-def test_an_answer_that_is_none_ends_with_a_line(tmp_path: Path, answer: bytes) -> None:
+async def test_an_answer_that_is_none_ends_with_a_line(tmp_path: Path, answer: bytes) -> None:
     async def answering(server: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         channel, _ = await loop.sock_accept(server)
@@ -165,15 +146,12 @@ def test_an_answer_that_is_none_ends_with_a_line(tmp_path: Path, answer: bytes) 
             if answer:
                 channel.send(answer)
 
-    async def scenario() -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-            server.bind(str(tmp_path / "daemon.sock"))
-            server.listen()
-            server.setblocking(False)
-            task = asyncio.create_task(answering(server))
-            # Where the other end was closed it is we, a process that does not end.
-            with pytest.raises(CannotStartError, match="stop it first"):
-                await take_over(tmp_path / "daemon.sock", {}, LOG)
-            await task
-
-    asyncio.run(scenario())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.bind(str(tmp_path / "daemon.sock"))
+        server.listen()
+        server.setblocking(False)
+        task = asyncio.create_task(answering(server))
+        # Where the other end was closed it is we, a process that does not end.
+        with pytest.raises(CannotStartError, match="stop it first"):
+            await take_over(tmp_path / "daemon.sock", {}, LOG)
+        await task

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trustme
-from checking import F, P, on_a_loop
+from checking import F, P
 from hypothesis import given
 from hypothesis import strategies as st
 from web import OK, ask, serving
@@ -25,7 +25,6 @@ async def asked(probe: HttpProbe, answer: Any = OK) -> Outcome:
         return await ask(probe, server.port)
 
 
-@on_a_loop
 async def test_http_passes_and_closes_its_connection() -> None:
     async with serving() as server:
         assert await ask(HttpProbe("/a/../b?c=%20d"), server.port) == Outcome(detail="status 200")
@@ -37,14 +36,12 @@ async def test_http_passes_and_closes_its_connection() -> None:
     assert f"Host: 127.0.0.1:{server.port}\r\n".encode() in request
 
 
-@on_a_loop
 async def test_a_path_that_looks_like_another_host_is_a_path() -> None:
     async with serving() as server:
         await ask(HttpProbe("//evil.example.org:80/x"), server.port)
     assert server.requests[0].startswith(b"GET //evil.example.org:80/x HTTP/1.1\r\n")
 
 
-@on_a_loop
 async def test_the_method_and_the_host_header() -> None:
     async with serving(b"HTTP/1.1 204 No Content\r\n\r\n") as server:
         probe = HttpProbe(method="HEAD", host="www.example.org", status=((204, 204),))
@@ -61,14 +58,12 @@ async def test_the_method_and_the_host_header() -> None:
         (404, ((200, 200), (404, 404)), P), (201, ((200, 200), (404, 404)), F),
     ],
 )  # fmt: skip
-@on_a_loop
 async def test_the_status_decides(answered: int, expected: tuple[tuple[int, int], ...], verdict: Verdict) -> None:
     outcome = await asked(HttpProbe(status=expected), f"HTTP/1.1 {answered} X\r\nContent-Length: 0\r\n\r\n".encode())
     assert outcome.verdict is verdict
     assert str(answered) in outcome.detail
 
 
-@on_a_loop
 async def test_a_redirect_is_not_followed() -> None:
     async with serving() as target:
         redirect = f"HTTP/1.1 302 F\r\nLocation: http://127.0.0.1:{target.port}/\r\nContent-Length: 0\r\n\r\n".encode()
@@ -77,7 +72,6 @@ async def test_a_redirect_is_not_followed() -> None:
     assert target.connections == 0
 
 
-@on_a_loop
 async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as proxy, serving() as server:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
@@ -86,7 +80,6 @@ async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPa
     assert (proxy.connections, server.connections) == (0, 1)
 
 
-@on_a_loop
 async def test_the_body_decides() -> None:
     assert (await asked(HttpProbe(body="It w.rks!$"))).verdict is P
     outcome = await asked(HttpProbe("/x", body="^works"))
@@ -95,7 +88,6 @@ async def test_the_body_decides() -> None:
     assert (await asked(HttpProbe(body=r"h.ad!"), latin)).verdict is P
 
 
-@on_a_loop
 async def test_a_body_is_searched_in_its_first_64_kib_and_no_more_is_read() -> None:
     sent = 0
 
@@ -112,14 +104,12 @@ async def test_a_body_is_searched_in_its_first_64_kib_and_no_more_is_read() -> N
     assert sent < 50_000_000
 
 
-@on_a_loop
 async def test_no_body_makes_a_regex_take_for_ever() -> None:
     hostile = b"HTTP/1.1 200 OK\r\nContent-Length: 60001\r\n\r\n" + b"a" * 60_000 + b"!"
     assert (await asked(HttpProbe(body=r"(a+)+$"), hostile)).verdict is F
     assert (await asked(HttpProbe(body=r"a*a*a*a*a*b"), hostile)).verdict is F
 
 
-@on_a_loop
 async def test_a_compressed_body_is_not_unpacked() -> None:
     bomb = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope"
     assert (await asked(HttpProbe(), bomb)).verdict is P
@@ -147,7 +137,6 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("behaviour", [never, drip])
-@on_a_loop
 async def test_a_server_that_hangs_or_drips_is_left_when_the_time_is_over(behaviour: Any) -> None:
     async with serving(behaviour) as server:
         with pytest.raises(TimeoutError):
@@ -165,14 +154,12 @@ async def test_a_server_that_hangs_or_drips_is_left_when_the_time_is_over(behavi
         (b"HTTP/1.1 200 OK\r\nContent-Length: nonsense\r\n\r\n", ""),
     ],
 )
-@on_a_loop
 async def test_what_is_no_answer_fails_with_a_reason(behaviour: Any, reason: str) -> None:
     outcome = await asked(HttpProbe(), behaviour)
     assert outcome.verdict is F
     assert outcome.detail == reason or (not reason and outcome.detail)
 
 
-@on_a_loop
 async def test_over_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     file = tmp_path / "ca.pem"

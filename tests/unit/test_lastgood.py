@@ -33,37 +33,34 @@ def last_good(directory: Path, url: RegistryURL = URL) -> LastGood:
     return LastGood(directory, url, structlog.get_logger())
 
 
-def remember(directory: Path, *observations: Observation, memory: Memory | None = None) -> None:
-    async def main() -> None:
-        kept = LastGood(directory, URL, structlog.get_logger(), lambda: memory or Memory())
-        for observation in observations:
-            kept.observe(observation)
-        writing = asyncio.create_task(kept.run())
-        await asyncio.sleep(0)
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-
-    asyncio.run(main())
+async def remember(directory: Path, *observations: Observation, memory: Memory | None = None) -> None:
+    kept = LastGood(directory, URL, structlog.get_logger(), lambda: memory or Memory())
+    for observation in observations:
+        kept.observe(observation)
+    writing = asyncio.create_task(kept.run())
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
 
 
-def test_what_was_seen_last_is_remembered_whole(tmp_path: Path) -> None:
-    remember(tmp_path, Observation(snapshot(revision=41)), Observation(WHOLE))
+async def test_what_was_seen_last_is_remembered_whole(tmp_path: Path) -> None:
+    await remember(tmp_path, Observation(snapshot(revision=41)), Observation(WHOLE))
     remembered = last_good(tmp_path).load()
     assert remembered is not None
     assert remembered.snapshot == WHOLE
     assert 0 <= remembered.age < 60
 
 
-def test_another_registry_is_another_memory_and_no_secret_is_in_either(tmp_path: Path) -> None:
-    remember(tmp_path, Observation(WHOLE))
+async def test_another_registry_is_another_memory_and_no_secret_is_in_either(tmp_path: Path) -> None:
+    await remember(tmp_path, Observation(WHOLE))
     assert last_good(tmp_path, RegistryURL.parse("etcd://10.0.0.2:2379/services")).load() is None
     (file,) = tmp_path.iterdir()
     assert "secret" not in file.name + file.read_text()
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_what_a_stale_registry_last_told_is_not_remembered_anew(tmp_path: Path) -> None:
-    remember(tmp_path, Observation(snapshot(revision=9), stale="down"))
+async def test_what_a_stale_registry_last_told_is_not_remembered_anew(tmp_path: Path) -> None:
+    await remember(tmp_path, Observation(snapshot(revision=9), stale="down"))
     assert last_good(tmp_path).load() is None
 
 
@@ -76,32 +73,29 @@ def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path, content: byte
     assert kept.load() is None
 
 
-def test_its_age_counts_from_when_it_was_last_known_to_be_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_age_counts_from_when_it_was_last_known_to_be_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lastgood, "CONFIRM_EVERY", 0.05)
-    remember(tmp_path, Observation(WHOLE))
+    await remember(tmp_path, Observation(WHOLE))
     os.utime(last_good(tmp_path).path, (1, 1))
     assert last_good(tmp_path).load().age > 1e6
-
-    async def confirmed() -> None:
-        kept = last_good(tmp_path)
-        kept.observe(Observation(WHOLE))
-        writing = asyncio.create_task(kept.run())
-        await eventually(lambda: kept.load().age < 60)
-        os.utime(kept.path, (1, 1))
-        await eventually(lambda: kept.load().age < 60)
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-
-    asyncio.run(confirmed())
+    kept = last_good(tmp_path)
+    kept.observe(Observation(WHOLE))
+    writing = asyncio.create_task(kept.run())
+    await eventually(lambda: kept.load().age < 60)
+    os.utime(kept.path, (1, 1))
+    await eventually(lambda: kept.load().age < 60)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
 
 
-def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
+async def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lastgood, "CONFIRM_EVERY", 0.01)
     (tmp_path / "file").touch()
-
-    async def main() -> None:
+    with structlog.testing.capture_logs() as log:
         kept = last_good(tmp_path / "file")
         kept.observe(Observation(WHOLE))
         writing = asyncio.create_task(kept.run())
@@ -115,9 +109,6 @@ def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
         await eventually(lambda: len(log) > 2)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
-
-    with structlog.testing.capture_logs() as log:
-        asyncio.run(main())
     assert [each["event"] for each in log] == [
         "the snapshot cannot be remembered",
         "the snapshot is remembered again",
@@ -127,20 +118,20 @@ def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
         assert each["reason"].partition(";")[2] == " mend that, or choose another directory with --state-dir"
 
 
-def test_a_record_that_was_read_is_remembered_however_long_it_is_when_written(tmp_path: Path) -> None:
+async def test_a_record_that_was_read_is_remembered_however_long_it_is_when_written(tmp_path: Path) -> None:
     labels = {f"label{n:02}": "x" * 1010 for n in range(64)}
     value = json.dumps({"host": "10.0.0.1", "port": 80, **labels}, separators=(",", ":")).encode()
     value += b" " * (MAX_VALUE - len(value))
     seen = SnapshotBuilder().apply(Reset(7, {"web/long": value, "web/short": b"10.0.0.2:80"}))
     assert seen.snapshot is not None
     assert len(list(seen.snapshot.backends())) == 2
-    remember(tmp_path, seen)
+    await remember(tmp_path, seen)
     remembered = last_good(tmp_path).load()
     assert remembered is not None
     assert remembered.snapshot == seen.snapshot
 
 
-def test_what_a_restart_has_to_know_of_the_registry_is_remembered_with_the_snapshot(tmp_path: Path) -> None:
+async def test_what_a_restart_has_to_know_of_the_registry_is_remembered_with_the_snapshot(tmp_path: Path) -> None:
     """Point 3."""
     now = time.monotonic()
     held = {
@@ -150,7 +141,7 @@ def test_what_a_restart_has_to_know_of_the_registry_is_remembered_with_the_snaps
         "web/c": Held(Cause.GAP, 10.0, now + 5000),
     }
     memory = Memory(42, History("store", 7), {"web/a": 10.0}, held, doubted=True)
-    remember(tmp_path, Observation(WHOLE), memory=memory)
+    await remember(tmp_path, Observation(WHOLE), memory=memory)
     remembered = last_good(tmp_path).load()
     assert remembered is not None
     found = remembered.memory
@@ -174,27 +165,22 @@ def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     assert (remembered.snapshot, remembered.memory) == (WHOLE, Memory(42))
 
 
-def test_doubt_is_written_and_does_not_make_the_snapshot_younger(
+async def test_doubt_is_written_and_does_not_make_the_snapshot_younger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Point 3. A run that is killed while the registry stands still has to be known as such."""
     monkeypatch.setattr(lastgood, "MOST_OF_THE_TIME", 1.0)  # a disk that is slow now makes the test no slower
     doubted = False
-
-    async def main() -> None:
-        nonlocal doubted
-        kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, doubted=doubted))
-        kept.observe(Observation(WHOLE))
-        writing = asyncio.create_task(kept.run())
-        await eventually(lambda: kept.path.exists() and not kept.load().memory.doubted)
-        doubted = True
-        kept.observe(Observation(WHOLE, stale="down"))
-        before = time.time()
-        await eventually(lambda: kept.load().memory.doubted and kept.path.stat().st_mtime <= before, timeout=30)
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-
-    asyncio.run(main())
+    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, doubted=doubted))
+    kept.observe(Observation(WHOLE))
+    writing = asyncio.create_task(kept.run())
+    await eventually(lambda: kept.path.exists() and not kept.load().memory.doubted)
+    doubted = True
+    kept.observe(Observation(WHOLE, stale="down"))
+    before = time.time()
+    await eventually(lambda: kept.load().memory.doubted and kept.path.stat().st_mtime <= before, timeout=30)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
 
 
 def test_of_two_writes_at_once_the_later_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,29 +210,24 @@ def test_of_two_writes_at_once_the_later_one_stands(tmp_path: Path, monkeypatch:
     assert remembered.snapshot == WHOLE
 
 
-def test_what_is_written_is_of_one_moment(tmp_path: Path) -> None:
+async def test_what_is_written_is_of_one_moment(tmp_path: Path) -> None:
     """However long the write has to wait for a thread, and whatever becomes known meanwhile."""
     term = 41
     threads = ThreadPoolExecutor(1)
     busy = threading.Event()
-
-    async def main() -> None:
-        nonlocal term
-        asyncio.get_running_loop().set_default_executor(threads)
-        kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, History("store", term)))
-        kept.observe(Observation(snapshot(revision=41)))
-        asyncio.get_running_loop().run_in_executor(None, busy.wait)
-        writing = asyncio.create_task(kept.run())
-        await eventually(threads._work_queue.qsize)
-        term = 42
-        kept.observe(Observation(WHOLE))
-        busy.set()
-        await eventually(kept.path.exists)
-        document = json.loads(kept.path.read_bytes())
-        assert document["revision"] == document["history"]["term"]
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-        document = json.loads(kept.path.read_bytes())
-        assert document["revision"] == document["history"]["term"] == 42
-
-    asyncio.run(main())
+    asyncio.get_running_loop().set_default_executor(threads)
+    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, History("store", term)))
+    kept.observe(Observation(snapshot(revision=41)))
+    asyncio.get_running_loop().run_in_executor(None, busy.wait)
+    writing = asyncio.create_task(kept.run())
+    await eventually(threads._work_queue.qsize)
+    term = 42
+    kept.observe(Observation(WHOLE))
+    busy.set()
+    await eventually(kept.path.exists)
+    document = json.loads(kept.path.read_bytes())
+    assert document["revision"] == document["history"]["term"]
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    document = json.loads(kept.path.read_bytes())
+    assert document["revision"] == document["history"]["term"] == 42

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from checking import candidate, checking, on_a_loop, quick
+from checking import candidate, checking, quick
 from web import serving
 
 from discovery.probes import HttpProbe, TcpProbe
@@ -55,7 +55,6 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
     server.answer.set()
 
 
-@on_a_loop
 async def test_a_new_name_is_answered_while_more_names_hang_than_there_are_threads(names: NameServer) -> None:
     lookups = Lookups(THREADS)
     hanging = [asyncio.create_task(lookups(f"hangs-{number}.invalid")) for number in range(10 * THREADS)]
@@ -71,7 +70,6 @@ async def test_a_new_name_is_answered_while_more_names_hang_than_there_are_threa
     assert names.most_at_a_time <= THREADS
 
 
-@on_a_loop
 async def test_names_that_are_asked_for_again_and_again_do_not_push_a_new_name_back(names: NameServer) -> None:
     """Checks that time out cancel their lookups and ask again: that makes their names no newer."""
     lookups = Lookups(4)
@@ -89,7 +87,6 @@ async def test_names_that_are_asked_for_again_and_again_do_not_push_a_new_name_b
             each.cancel()
 
 
-@on_a_loop
 async def test_names_that_have_hung_leave_threads_to_the_others(names: NameServer) -> None:
     lookups = Lookups(THREADS)
     hosts = [f"hangs-{number}.invalid" for number in range(THREADS)]
@@ -112,7 +109,6 @@ async def test_names_that_have_hung_leave_threads_to_the_others(names: NameServe
     await again
 
 
-@on_a_loop
 async def test_thousands_of_names_that_wait_cost_hardly_any_time(names: NameServer) -> None:
     lookups = Lookups(THREADS)
     waiting = [asyncio.create_task(lookups(f"hangs-{number}.invalid")) for number in range(5000)]
@@ -125,7 +121,6 @@ async def test_thousands_of_names_that_wait_cost_hardly_any_time(names: NameServ
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-@on_a_loop
 async def test_lookups_that_everyone_has_cancelled_are_not_begun(names: NameServer) -> None:
     lookups = Lookups(threads=1)
     waiting = [asyncio.create_task(lookups(f"hangs-{number}.invalid")) for number in range(50)]
@@ -139,7 +134,6 @@ async def test_lookups_that_everyone_has_cancelled_are_not_begun(names: NameServ
     assert names.asked == ["hangs-0.invalid", "lives.invalid"]
 
 
-@on_a_loop
 async def test_a_check_by_name_is_not_delayed_by_checks_whose_names_hang(names: NameServer) -> None:
     """More of them than there are threads; the checks look names up by what the checker was given."""
     lookup = RememberedLookups(THREADS)

@@ -48,78 +48,66 @@ def test_the_first_address_that_takes_a_connection_is_reached() -> None:
         assert asyncio.run(reached(["::1", "127.0.0.2"], port)) is None
 
 
-def test_an_endpoint_is_followed_as_long_as_a_backend_has_it() -> None:
-    async def check() -> None:
-        names = Names(lambda: None)
-        assert names.add(("localhost", 80))
-        assert not names.add(("localhost", 80))
-        await names.settled(60)
-        assert "127.0.0.1" in names.addresses["localhost", 80]
-        same = names.addresses
-        assert names.add(("localhost", 81))
-        assert names.addresses["localhost", 81]  # what is known is not asked for first
-        names.discard(("localhost", 81))
-        assert names.addresses == same
-        names.discard(("localhost", 80))
-        assert "localhost" in names
-        names.discard(("localhost", 80))
-        assert "localhost" not in names
-        assert not names.addresses
-        names.add(("localhost", 80))
-        names.add(("localhost", 80))
-        async with asyncio.timeout(within(60)):
-            await names.close()
-
-    asyncio.run(check())
-
-
-def test_what_an_earlier_run_found_stands_until_the_name_is_looked_up() -> None:
-    async def check() -> None:
-        names = Names(lambda: None)
-        names.remembered = {NOWHERE: ("10.0.0.1",), "localhost": ("10.0.0.2",)}
-        names.follow([(NOWHERE, 80), ("localhost", 80)])
-        assert names.addresses == {(NOWHERE, 80): ("10.0.0.1",), ("localhost", 80): ("10.0.0.2",)}
-        await eventually(lambda: NOWHERE in names.problems, timeout=60)
-        await eventually(lambda: "10.0.0.2" not in names.addresses["localhost", 80], timeout=60)
-        assert names.addresses[NOWHERE, 80] == ("10.0.0.1",)
+async def test_an_endpoint_is_followed_as_long_as_a_backend_has_it() -> None:
+    names = Names(lambda: None)
+    assert names.add(("localhost", 80))
+    assert not names.add(("localhost", 80))
+    await names.settled(60)
+    assert "127.0.0.1" in names.addresses["localhost", 80]
+    same = names.addresses
+    assert names.add(("localhost", 81))
+    assert names.addresses["localhost", 81]  # what is known is not asked for first
+    names.discard(("localhost", 81))
+    assert names.addresses == same
+    names.discard(("localhost", 80))
+    assert "localhost" in names
+    names.discard(("localhost", 80))
+    assert "localhost" not in names
+    assert not names.addresses
+    names.add(("localhost", 80))
+    names.add(("localhost", 80))
+    async with asyncio.timeout(within(60)):
         await names.close()
 
-    asyncio.run(check())
+
+async def test_what_an_earlier_run_found_stands_until_the_name_is_looked_up() -> None:
+    names = Names(lambda: None)
+    names.remembered = {NOWHERE: ("10.0.0.1",), "localhost": ("10.0.0.2",)}
+    names.follow([(NOWHERE, 80), ("localhost", 80)])
+    assert names.addresses == {(NOWHERE, 80): ("10.0.0.1",), ("localhost", 80): ("10.0.0.2",)}
+    await eventually(lambda: NOWHERE in names.problems, timeout=60)
+    await eventually(lambda: "10.0.0.2" not in names.addresses["localhost", 80], timeout=60)
+    assert names.addresses[NOWHERE, 80] == ("10.0.0.1",)
+    await names.close()
 
 
-def test_a_snapshot_is_passed_on_at_once_unless_it_brings_new_names() -> None:
-    async def check() -> None:
-        passed: list[Resolved] = []
-        resolving = SnapshotResolver(structlog.get_logger(), passed.append)
-        first = snapshot(backend(id="a"))
-        resolving.take(first)
-        assert [each.snapshot for each in passed] == [first]
-        second = Snapshot.of(2, [*first.backends(), Backend("web", "b", "localhost", 80)])
-        resolving.take(second)
-        assert len(passed) == 1
-        await eventually(lambda: len(passed) == 2, timeout=60)
-        assert "127.0.0.1" in passed[-1].addresses["localhost", 80]
-        third = Snapshot.of(3, [*second.backends(), Backend("web", "c", "localhost", 80)])
-        resolving.take(third)  # whose names are known
-        assert passed[-1].snapshot is third
-        assert passed[-1].addresses is passed[-2].addresses
-        await resolving.close()
-        assert resolving.latest is None
-
-    asyncio.run(check())
+async def test_a_snapshot_is_passed_on_at_once_unless_it_brings_new_names() -> None:
+    passed: list[Resolved] = []
+    resolving = SnapshotResolver(structlog.get_logger(), passed.append)
+    first = snapshot(backend(id="a"))
+    resolving.take(first)
+    assert [each.snapshot for each in passed] == [first]
+    second = Snapshot.of(2, [*first.backends(), Backend("web", "b", "localhost", 80)])
+    resolving.take(second)
+    assert len(passed) == 1
+    await eventually(lambda: len(passed) == 2, timeout=60)
+    assert "127.0.0.1" in passed[-1].addresses["localhost", 80]
+    third = Snapshot.of(3, [*second.backends(), Backend("web", "c", "localhost", 80)])
+    resolving.take(third)  # whose names are known
+    assert passed[-1].snapshot is third
+    assert passed[-1].addresses is passed[-2].addresses
+    await resolving.close()
+    assert resolving.latest is None
 
 
-def test_a_name_that_takes_long_does_not_hold_a_snapshot_up() -> None:
-    async def check() -> None:
-        passed: list[Resolved] = []
-        resolving = SnapshotResolver(structlog.get_logger(), passed.append)
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        resolving.take(snapshot(backend(id="a"), backend(id="b", host=NOWHERE)))
-        await eventually(lambda: passed, timeout=60)
-        assert loop.time() - begun < 40 * PATIENCE
-        assert passed[0].addresses == {}
-        await eventually(lambda: ("web", "b") in resolving.problems, timeout=60)
-        await resolving.close()
-
-    asyncio.run(check())
+async def test_a_name_that_takes_long_does_not_hold_a_snapshot_up() -> None:
+    passed: list[Resolved] = []
+    resolving = SnapshotResolver(structlog.get_logger(), passed.append)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    resolving.take(snapshot(backend(id="a"), backend(id="b", host=NOWHERE)))
+    await eventually(lambda: passed, timeout=60)
+    assert loop.time() - begun < 40 * PATIENCE
+    assert passed[0].addresses == {}
+    await eventually(lambda: ("web", "b") in resolving.problems, timeout=60)
+    await resolving.close()

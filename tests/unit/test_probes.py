@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checking import D, F, P, on_a_loop
+from checking import D, F, P
 from web import ask, serving
 
 from discovery.checks import NamedProbe, Outcome, Probe
@@ -20,7 +20,6 @@ from discovery.system.lookups import RememberedLookups
 from discovery.testing import backend, eventually, free_port, within
 
 
-@on_a_loop
 async def test_tcp_passes_where_something_listens_and_leaves_nothing_open() -> None:
     async with serving() as server:
         assert await ask(TcpProbe(), server.port) == Outcome()
@@ -29,13 +28,11 @@ async def test_tcp_passes_where_something_listens_and_leaves_nothing_open() -> N
 
 
 @pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe()])
-@on_a_loop
 async def test_where_nothing_listens_the_connection_is_refused(probe: Probe) -> None:
     assert await ask(probe, free_port()) == Outcome(F, "connection refused")
 
 
 @pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe()])
-@on_a_loop
 async def test_a_name_that_does_not_exist_fails_with_the_reason(probe: Probe) -> None:
     outcome = await ask(probe, host="no-such-host.invalid")
     assert outcome.verdict is F
@@ -78,7 +75,6 @@ def test_a_name_whose_lookup_hangs_is_looked_up_once_at_a_time_and_delays_no_end
     assert not twice
 
 
-@on_a_loop
 async def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as server:
         stream = socket.AF_INET, socket.SOCK_STREAM, 6, ""
@@ -89,7 +85,6 @@ async def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPat
         assert f"Host: two.invalid:{server.port}\r\n".encode() in server.requests[-1]
 
 
-@on_a_loop
 async def test_over_ipv6() -> None:
     try:
         async with serving(host="::1") as server:
@@ -135,19 +130,16 @@ def python(code: str, **options: Any) -> CommandProbe:
         ("import os; os.kill(os.getpid(), 9)", Outcome(F, "killed: Killed")),
     ],
 )
-@on_a_loop
 async def test_the_exit_status_decides_and_the_first_line_tells_why(code: str, outcome: Outcome) -> None:
     assert await ask(python(code)) == outcome
 
 
-@on_a_loop
 async def test_another_status_may_say_draining() -> None:
     assert (await ask(python("raise SystemExit(2)", draining_exit=2))).verdict is D
     assert (await ask(python("raise SystemExit(75)", draining_exit=2))).verdict is F
     assert (await ask(python("raise SystemExit(75)", draining_exit=None))).verdict is F
 
 
-@on_a_loop
 async def test_it_is_told_the_backend_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISCOVERY_REGISTRY_PASSWORD", "secret")
     told = "k.startswith('DISCOVERY_') and not k.startswith('DISCOVERY_TEST_')"
@@ -157,26 +149,22 @@ async def test_it_is_told_the_backend_and_no_password(monkeypatch: pytest.Monkey
     assert outcome.detail == "['10.0.0.5', '81', 'web', 'x']"
 
 
-@on_a_loop
 async def test_there_is_no_shell_and_no_standard_input() -> None:
     code = "import sys; print(sys.argv[1:], sys.stdin.read() == '')"
     probe = CommandProbe((sys.executable, "-c", code, "$HOME; echo *"))
     assert (await ask(probe)).detail == "['$HOME; echo *'] True"
 
 
-@on_a_loop
 async def test_much_output_neither_blocks_it_nor_is_kept() -> None:
     outcome = await ask(python("print('x' * 50_000_000)"))
     assert outcome.verdict is P
     assert outcome.detail == "x" * 1024
 
 
-@on_a_loop
 async def test_a_program_that_is_missing_fails() -> None:
     assert await ask(CommandProbe(("/no/such/program",))) == Outcome(F, "/no/such/program: no such file or directory")
 
 
-@on_a_loop
 async def test_what_a_program_leaves_behind_does_not_delay_its_outcome(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     code = (
@@ -195,7 +183,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-@on_a_loop
 async def test_when_its_time_is_over_it_is_killed_with_its_children_and_reaped(tmp_path: Path) -> None:
     file = tmp_path / "pids"
     code = f"""if True:
@@ -216,7 +203,6 @@ async def test_when_its_time_is_over_it_is_killed_with_its_children_and_reaped(t
     await eventually(lambda: gone(child))
 
 
-@on_a_loop
 async def test_probes_leave_no_descriptors_open() -> None:
     async with serving() as server:
         probes: list[Probe] = [TcpProbe(), HttpProbe(), python("print(1)"), CommandProbe(("/no/such/program",))]
@@ -233,7 +219,6 @@ async def test_probes_leave_no_descriptors_open() -> None:
         await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)  # noqa: PTH208
 
 
-@on_a_loop
 async def test_what_is_reported_is_told() -> None:
     outcome = Outcome(F, "unhealthy")
     assert await ask(ReportedProbe(outcome)) is outcome

@@ -1,7 +1,7 @@
 """One provider of the daemon: what it finds is registered, wherever and under whatever name it is to be."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -58,14 +58,6 @@ def owner(registry: MemoryRegistry) -> Any:
     return getattr(decode("web/p80", registry.records["web/p80"]), "owner", None)
 
 
-def scenario(test: Callable[[Path], Awaitable[None]]) -> Callable[[Path], None]:
-    def run(tmp_path: Path) -> None:
-        asyncio.run(asyncio.wait_for(test(tmp_path), within(60)))
-
-    run.__name__ = test.__name__
-    return run
-
-
 class Watched(MemoryRegistry):
     """Counts how often the key web/p80 went, and forgets no lease."""
 
@@ -84,7 +76,6 @@ class Watched(MemoryRegistry):
         self.gone += there and "web/p80" not in self.records
 
 
-@scenario
 async def test_what_is_found_is_registered_and_withdrawn_at_the_end(tmp_path: Path) -> None:
     registry = MemoryRegistry()
     async with providing(registry, tmp_path):
@@ -93,7 +84,6 @@ async def test_what_is_found_is_registered_and_withdrawn_at_the_end(tmp_path: Pa
     assert keys(registry) == set()
 
 
-@scenario
 async def test_another_ttl_or_configuration_leaves_no_gap(tmp_path: Path) -> None:
     registry = Watched()
     async with providing(registry, tmp_path) as one:
@@ -108,7 +98,6 @@ async def test_another_ttl_or_configuration_leaves_no_gap(tmp_path: Path) -> Non
     assert keys(registry) == set()
 
 
-@scenario
 async def test_another_owner_has_its_keys_at_once(tmp_path: Path) -> None:
     registry, other = MemoryRegistry(), MemoryRegistry()
     async with providing(registry, tmp_path) as one:
@@ -118,7 +107,6 @@ async def test_another_owner_has_its_keys_at_once(tmp_path: Path) -> None:
         assert (keys(registry), owner(other)) == (set(), "we")
 
 
-@scenario
 async def test_another_registry_has_everything_before_it_leaves_the_one(tmp_path: Path) -> None:
     other = MemoryRegistry()
     there_when_it_went = []
@@ -137,7 +125,6 @@ async def test_another_registry_has_everything_before_it_leaves_the_one(tmp_path
     assert keys(other) == set()
 
 
-@scenario
 async def test_a_registry_that_raises_anything_is_the_providers_problem_and_tried_again(tmp_path: Path) -> None:
     class Odd(MemoryRegistry):
         well = False
@@ -160,7 +147,6 @@ async def test_a_registry_that_raises_anything_is_the_providers_problem_and_trie
     assert await one.join(within(10))
 
 
-@scenario
 async def test_a_lease_that_fails_to_close_does_not_begin_anew(tmp_path: Path) -> None:
     class Failing(MemoryRegistry):
         leases = 0
@@ -180,7 +166,6 @@ async def test_a_lease_that_fails_to_close_does_not_begin_anew(tmp_path: Path) -
     assert registry.leases == 1
 
 
-@scenario
 async def test_a_second_request_to_stop_does_not_cut_the_withdrawing_short(tmp_path: Path) -> None:
     go_on = asyncio.Event()
 

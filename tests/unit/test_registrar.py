@@ -27,121 +27,99 @@ from .registrars import (
 )
 
 
-def test_it_follows_the_set_with_one_write_for_each_difference_and_withdraws_at_the_end() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
+async def test_it_follows_the_set_with_one_write_for_each_difference_and_withdraws_at_the_end() -> None:
+    registry = MemoryRegistry()
+    async with registering(registry, A, B) as registrar:
+        await becomes(registry, A, B)
+        assert registry.revision == 3
+        heavier = backend(id="b", port=2, weight=7)
+        registrar.set([heavier, C])
+        await becomes(registry, heavier, C)
+        assert registry.revision == 6
+        registrar.set([C, heavier])
+        await asyncio.sleep(0)
+        await eventually(lambda: registrar.status.registered == keys(heavier, C).keys())
+        assert registry.revision == 6
+    assert registry.records == {}
+
+
+async def test_what_is_registered_and_withdrawn_is_told() -> None:
+    registry = MemoryRegistry()
+    with structlog.testing.capture_logs() as logs:
         async with registering(registry, A, B) as registrar:
             await becomes(registry, A, B)
-            assert registry.revision == 3
-            heavier = backend(id="b", port=2, weight=7)
-            registrar.set([heavier, C])
-            await becomes(registry, heavier, C)
-            assert registry.revision == 6
-            registrar.set([C, heavier])
-            await asyncio.sleep(0)
-            await eventually(lambda: registrar.status.registered == keys(heavier, C).keys())
-            assert registry.revision == 6
-        assert registry.records == {}
-
-    asyncio.run(scenario())
+            registrar.set([B])
+            await eventually(lambda: ("withdrawn", "web/a") in [(log["event"], log["key"]) for log in logs])
+    assert [(log["event"], log["key"]) for log in logs] == [
+        ("registered", "web/a"),
+        ("registered", "web/b"),
+        ("withdrawn", "web/a"),
+    ]
 
 
-def test_what_is_registered_and_withdrawn_is_told() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
-        with structlog.testing.capture_logs() as logs:
-            async with registering(registry, A, B) as registrar:
-                await becomes(registry, A, B)
-                registrar.set([B])
-                await eventually(lambda: ("withdrawn", "web/a") in [(log["event"], log["key"]) for log in logs])
-        assert [(log["event"], log["key"]) for log in logs] == [
-            ("registered", "web/a"),
-            ("registered", "web/b"),
-            ("withdrawn", "web/a"),
-        ]
+async def test_a_lost_record_is_back_and_its_neighbour_was_never_away() -> None:
+    registry = MemoryRegistry()
+    async with registering(registry, A, B) as registrar:
+        await becomes(registry, A, B)
+        removed: list[frozenset[str]] = []
 
-    asyncio.run(scenario())
+        async def follow() -> None:
+            async for event in registry.watch():
+                removed.extend([event.deletes] if isinstance(event, Delta) and event.deletes else [])
+
+        following = asyncio.create_task(follow())
+        await asyncio.sleep(0)
+        first = registry.holder("web/b")
+        registry.delete_raw("web/a")
+        await eventually(lambda: registry.holder("web/b") is not first)
+        await becomes(registry, A, B)
+        await eventually(lambda: registrar.status == RegistrarStatus(frozenset(keys(A, B))))
+        following.cancel()
+        assert removed == [frozenset({"web/a"})]
 
 
-def test_a_lost_record_is_back_and_its_neighbour_was_never_away() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
+async def test_an_expired_lease_is_followed_by_another() -> None:
+    registry = MemoryRegistry()
+    async with registering(registry, A):
+        await becomes(registry, A)
+        first = registry.holder("web/a")
+        assert first is not None
+        first.freeze()
+        await eventually(lambda: registry.holder("web/a") not in (None, first))
+        await becomes(registry, A)
+
+
+async def test_another_owners_key_is_left_alone_reported_once_and_taken_when_free() -> None:
+    registry = MemoryRegistry()
+    registry.put_raw("web/a", OTHERS)
+    with structlog.testing.capture_logs() as logs:
         async with registering(registry, A, B) as registrar:
-            await becomes(registry, A, B)
-            removed: list[frozenset[str]] = []
-
-            async def follow() -> None:
-                async for event in registry.watch():
-                    removed.extend([event.deletes] if isinstance(event, Delta) and event.deletes else [])
-
-            following = asyncio.create_task(follow())
-            await asyncio.sleep(0)
-            first = registry.holder("web/b")
-            registry.delete_raw("web/a")
-            await eventually(lambda: registry.holder("web/b") is not first)
-            await becomes(registry, A, B)
-            await eventually(lambda: registrar.status == RegistrarStatus(frozenset(keys(A, B))))
-            following.cancel()
-            assert removed == [frozenset({"web/a"})]
-
-    asyncio.run(scenario())
-
-
-def test_an_expired_lease_is_followed_by_another() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
-        async with registering(registry, A):
-            await becomes(registry, A)
-            first = registry.holder("web/a")
-            assert first is not None
-            first.freeze()
-            await eventually(lambda: registry.holder("web/a") not in (None, first))
-            await becomes(registry, A)
-
-    asyncio.run(scenario())
-
-
-def test_another_owners_key_is_left_alone_reported_once_and_taken_when_free() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
-        registry.put_raw("web/a", OTHERS)
-        with structlog.testing.capture_logs() as logs:
-            async with registering(registry, A, B) as registrar:
-                await becomes(registry, B)
-                await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
-                await asyncio.sleep(0.2)  # several retries
-                assert registry.records["web/a"] == OTHERS
-                assert [log["key"] for log in logs if log["log_level"] == "warning"] == ["web/a"]
-                registry.delete_raw("web/a")
-                await becomes(registry, A, B)
-                await eventually(lambda: not registrar.status.failing)
-
-    asyncio.run(scenario())
-
-
-def test_force_takes_it() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
-        registry.put_raw("web/a", OTHERS)
-        async with registering(registry, A, force=True):
-            await becomes(registry, A)
-
-    asyncio.run(scenario())
-
-
-def test_it_takes_a_key_by_force_once_and_leaves_it_to_who_takes_it_back() -> None:
-    """Point 4. Two that force would take it from each other for ever."""
-
-    async def scenario() -> None:
-        registry = MemoryRegistry()
-        async with registering(registry, A, B, force=True) as registrar:
-            await becomes(registry, A, B)
-            registry.put_raw("web/a", OTHERS)
-            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
             await becomes(registry, B)
+            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+            await asyncio.sleep(0.2)  # several retries
             assert registry.records["web/a"] == OTHERS
+            assert [log["key"] for log in logs if log["log_level"] == "warning"] == ["web/a"]
+            registry.delete_raw("web/a")
+            await becomes(registry, A, B)
+            await eventually(lambda: not registrar.status.failing)
 
-    asyncio.run(scenario())
+
+async def test_force_takes_it() -> None:
+    registry = MemoryRegistry()
+    registry.put_raw("web/a", OTHERS)
+    async with registering(registry, A, force=True):
+        await becomes(registry, A)
+
+
+async def test_it_takes_a_key_by_force_once_and_leaves_it_to_who_takes_it_back() -> None:
+    """Point 4. Two that force would take it from each other for ever."""
+    registry = MemoryRegistry()
+    async with registering(registry, A, B, force=True) as registrar:
+        await becomes(registry, A, B)
+        registry.put_raw("web/a", OTHERS)
+        await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+        await becomes(registry, B)
+        assert registry.records["web/a"] == OTHERS
 
 
 class _PlainLease:
@@ -158,35 +136,27 @@ class _PlainRegistry(MemoryRegistry):
         return _PlainLease(await super().open_lease(owner, ttl))
 
 
-def test_a_refused_key_is_tried_again_every_ttl_where_the_registry_cannot_tell_when_it_is_free() -> None:
+async def test_a_refused_key_is_tried_again_every_ttl_where_the_registry_cannot_tell_when_it_is_free() -> None:
     """Point 4."""
-
-    async def scenario() -> None:
-        registry = _PlainRegistry()
-        registry.put_raw("web/a", OTHERS)
-        async with registering(registry, A, B) as registrar:
-            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
-            registry.delete_raw("web/a")
-            await becomes(registry, A, B)
-
-    asyncio.run(scenario())
+    registry = _PlainRegistry()
+    registry.put_raw("web/a", OTHERS)
+    async with registering(registry, A, B) as registrar:
+        await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+        registry.delete_raw("web/a")
+        await becomes(registry, A, B)
 
 
-def test_a_refused_key_is_registered_the_moment_it_is_free() -> None:
+async def test_a_refused_key_is_registered_the_moment_it_is_free() -> None:
     """Point 4."""
-
-    async def scenario() -> None:
-        registry = MemoryRegistry()
-        registry.put_raw("web/a", OTHERS)
-        async with registering(registry, A, B, ttl=3600) as registrar:
-            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
-            registry.delete_raw("web/a")
-            await becomes(registry, A, B)
-
-    asyncio.run(scenario())
+    registry = MemoryRegistry()
+    registry.put_raw("web/a", OTHERS)
+    async with registering(registry, A, B, ttl=3600) as registrar:
+        await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+        registry.delete_raw("web/a")
+        await becomes(registry, A, B)
 
 
-def test_a_lease_that_says_without_reason_that_a_key_is_free_makes_no_busy_loop() -> None:
+async def test_a_lease_that_says_without_reason_that_a_key_is_free_makes_no_busy_loop() -> None:
     """Point 4. The registry may be a plugin's."""
     tries: list[float] = []
 
@@ -202,42 +172,33 @@ def test_a_lease_that_says_without_reason_that_a_key_is_free_makes_no_busy_loop(
         async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
             return Eager(self, owner, ttl)
 
-    async def scenario() -> None:
-        registry = Registry()
-        registry.put_raw("web/a", OTHERS)
-        async with registering(registry, A, ttl=3600):
-            await eventually(lambda: len(tries) == 10)
-        assert tries[-1] - tries[0] > 0.4
-
-    asyncio.run(scenario())
+    registry = Registry()
+    registry.put_raw("web/a", OTHERS)
+    async with registering(registry, A, ttl=3600):
+        await eventually(lambda: len(tries) == 10)
+    assert tries[-1] - tries[0] > 0.4
 
 
-def test_a_registry_that_is_away_at_first_gets_it_later() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
+async def test_a_registry_that_is_away_at_first_gets_it_later() -> None:
+    registry = MemoryRegistry()
+    registry.set_stale("gone")
+    async with registering(registry, A) as registrar:
+        await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), RegistryUnavailableError))
+        registry.set_fresh()
+        await becomes(registry, A)
+        await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a"})))
+
+
+async def test_changes_during_an_outage_are_made_after_it() -> None:
+    registry = MemoryRegistry()
+    async with registering(registry, A, B) as registrar:
+        await becomes(registry, A, B)
         registry.set_stale("gone")
-        async with registering(registry, A) as registrar:
-            await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), RegistryUnavailableError))
-            registry.set_fresh()
-            await becomes(registry, A)
-            await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a"})))
-
-    asyncio.run(scenario())
-
-
-def test_changes_during_an_outage_are_made_after_it() -> None:
-    async def scenario() -> None:
-        registry = MemoryRegistry()
-        async with registering(registry, A, B) as registrar:
-            await becomes(registry, A, B)
-            registry.set_stale("gone")
-            registrar.set([B, C])
-            await eventually(lambda: "web/c" in registrar.status.failing)
-            assert registrar.status.registered == {"web/b"}
-            registry.set_fresh()
-            await becomes(registry, B, C)
-
-    asyncio.run(scenario())
+        registrar.set([B, C])
+        await eventually(lambda: "web/c" in registrar.status.failing)
+        assert registrar.status.registered == {"web/b"}
+        registry.set_fresh()
+        await becomes(registry, B, C)
 
 
 _BACKENDS = st.sets(st.sampled_from(["a", "b", "c"])).map(lambda ids: [backend(id=id_, port=ord(id_)) for id_ in ids])
@@ -283,7 +244,7 @@ def test_whatever_happens_the_registry_ends_as_wanted(
     asyncio.run(scenario())
 
 
-def test_what_an_earlier_run_left_is_removed_although_it_was_wanted_for_a_moment() -> None:
+async def test_what_an_earlier_run_left_is_removed_although_it_was_wanted_for_a_moment() -> None:
     """Wanted while the sweep begins, and not any more before it is written under the present lease."""
     registrar: Registrar
 
@@ -302,21 +263,17 @@ def test_what_an_earlier_run_left_is_removed_although_it_was_wanted_for_a_moment
             told.append(True)
             registrar.set([A, C])
 
-    async def scenario() -> None:
-        nonlocal registrar
-        registry = Registry()
-        left = MemoryLease(registry, "me", 60)
-        await left.put(C)
-        registrar = Registrar(registry, "me", 3600, structlog.get_logger(), changed=changed)
-        registrar.set([A])
-        running = asyncio.create_task(registrar.run())
-        await eventually(lambda: told)
-        await becomes(registry, A)
-        running.cancel()
-        await asyncio.wait((running,))
-
     told: list[bool] = []
-    asyncio.run(scenario())
+    registry = Registry()
+    left = MemoryLease(registry, "me", 60)
+    await left.put(C)
+    registrar = Registrar(registry, "me", 3600, structlog.get_logger(), changed=changed)
+    registrar.set([A])
+    running = asyncio.create_task(registrar.run())
+    await eventually(lambda: told)
+    await becomes(registry, A)
+    running.cancel()
+    await asyncio.wait((running,))
 
 
 class _LostAnswers(MemoryLease):
@@ -338,24 +295,21 @@ class _LossyRegistry(MemoryRegistry):
         return self.lease
 
 
-def test_a_write_whose_answer_was_lost_is_taken_back_when_it_is_no_longer_wanted() -> None:
-    async def scenario() -> None:
-        registry = _LossyRegistry()
-        async with registering(registry, A) as registrar:
-            await eventually(lambda: "web/a" in registrar.status.failing)
-            await becomes(registry, A)
-            registry.lease.lossy = False
-            registrar.set([])
-            await becomes(registry)
-            registrar.set([A])
-            await becomes(registry, A)
-            registry.lease.lossy = True
-            registrar.set([heavier := backend(id="a", port=1, weight=7)])
-            await becomes(registry, heavier)
-            await eventually(lambda: "web/a" in registrar.status.failing)
-            registry.lease.lossy = False
-            registrar.set([A])
-            await becomes(registry, A)
-            await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a"})))
-
-    asyncio.run(scenario())
+async def test_a_write_whose_answer_was_lost_is_taken_back_when_it_is_no_longer_wanted() -> None:
+    registry = _LossyRegistry()
+    async with registering(registry, A) as registrar:
+        await eventually(lambda: "web/a" in registrar.status.failing)
+        await becomes(registry, A)
+        registry.lease.lossy = False
+        registrar.set([])
+        await becomes(registry)
+        registrar.set([A])
+        await becomes(registry, A)
+        registry.lease.lossy = True
+        registrar.set([heavier := backend(id="a", port=1, weight=7)])
+        await becomes(registry, heavier)
+        await eventually(lambda: "web/a" in registrar.status.failing)
+        registry.lease.lossy = False
+        registrar.set([A])
+        await becomes(registry, A)
+        await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a"})))

@@ -1,7 +1,5 @@
 """The memory registry keeps the contract, and plays the outages that a test asks for."""
 
-import asyncio
-
 import pytest
 
 from discovery.errors import ConfigError, RegistryUnavailableError
@@ -37,70 +35,57 @@ def test_its_url_has_no_parts() -> None:
             open_registry(url)
 
 
-def test_each_revision_is_one_delta_also_to_a_slow_reader() -> None:
-    async def check() -> None:
-        registry = MemoryRegistry()
-        events = registry.watch()
-        assert await anext(events) == Reset(1, {})
-        registry.put_raw("a/1", b"x")
-        registry.put_raw("a/1", b"y")
-        registry.delete_raw("a/1")
-        told = [await anext(events) for _ in range(3)]
-        assert told == [Delta(2, {"a/1": b"x"}), Delta(3, {"a/1": b"y"}), Delta(4, {}, frozenset({"a/1"}))]
-        await events.aclose()
-
-    asyncio.run(check())
+async def test_each_revision_is_one_delta_also_to_a_slow_reader() -> None:
+    registry = MemoryRegistry()
+    events = registry.watch()
+    assert await anext(events) == Reset(1, {})
+    registry.put_raw("a/1", b"x")
+    registry.put_raw("a/1", b"y")
+    registry.delete_raw("a/1")
+    told = [await anext(events) for _ in range(3)]
+    assert told == [Delta(2, {"a/1": b"x"}), Delta(3, {"a/1": b"y"}), Delta(4, {}, frozenset({"a/1"}))]
+    await events.aclose()
 
 
-def test_an_outage_is_told_once_and_what_it_hid_follows() -> None:
-    async def check() -> None:
-        registry = MemoryRegistry()
-        registry.set_stale("cut")
-        events = registry.watch()
-        assert await anext(events) == Stale("cut")
-        with pytest.raises(RegistryUnavailableError, match="cut"):
-            await registry.open_lease("me", 1)
-        registry.put_raw("a/1", b"x")
-        registry.set_fresh()
-        assert await anext(events) == Reset(2, {"a/1": b"x"})
-        registry.set_stale("cut again")
-        assert await anext(events) == Stale("cut again")
-        registry.set_fresh()
-        assert await anext(events) == Delta(2, {})
-        await events.aclose()
-
-    asyncio.run(check())
+async def test_an_outage_is_told_once_and_what_it_hid_follows() -> None:
+    registry = MemoryRegistry()
+    registry.set_stale("cut")
+    events = registry.watch()
+    assert await anext(events) == Stale("cut")
+    with pytest.raises(RegistryUnavailableError, match="cut"):
+        await registry.open_lease("me", 1)
+    registry.put_raw("a/1", b"x")
+    registry.set_fresh()
+    assert await anext(events) == Reset(2, {"a/1": b"x"})
+    registry.set_stale("cut again")
+    assert await anext(events) == Stale("cut again")
+    registry.set_fresh()
+    assert await anext(events) == Delta(2, {})
+    await events.aclose()
 
 
-def test_a_lease_cannot_write_during_an_outage() -> None:
-    async def check() -> None:
-        registry = MemoryRegistry()
-        lease = await registry.open_lease("me", 1)
-        registry.set_stale("cut")
-        with pytest.raises(RegistryUnavailableError, match="cut"):
-            await lease.put(backend())
-        registry.set_fresh()
+async def test_a_lease_cannot_write_during_an_outage() -> None:
+    registry = MemoryRegistry()
+    lease = await registry.open_lease("me", 1)
+    registry.set_stale("cut")
+    with pytest.raises(RegistryUnavailableError, match="cut"):
         await lease.put(backend())
-        assert registry.records
+    registry.set_fresh()
+    await lease.put(backend())
+    assert registry.records
 
-    asyncio.run(check())
 
-
-def test_a_loss_begins_another_history_without_records() -> None:
+async def test_a_loss_begins_another_history_without_records() -> None:
     """Point 3."""
-
-    async def check() -> None:
-        registry = MemoryRegistry()
-        lease = await registry.open_lease("host-1", 5)
-        await lease.put(backend())
-        registry.put_raw("db/b", b"10.0.0.1:80")
-        async with following(registry) as follower:
-            assert follower.leases == {"web/127.0.0.1:8080": 5}
-            registry.lose()
-            await follower.lists()
-            first, second = follower.resets
-            assert (first.another, second.another) == (False, True)
-            assert second.revision < first.revision
-            assert await lease.lost()
-
-    asyncio.run(check())
+    registry = MemoryRegistry()
+    lease = await registry.open_lease("host-1", 5)
+    await lease.put(backend())
+    registry.put_raw("db/b", b"10.0.0.1:80")
+    async with following(registry) as follower:
+        assert follower.leases == {"web/127.0.0.1:8080": 5}
+        registry.lose()
+        await follower.lists()
+        first, second = follower.resets
+        assert (first.another, second.another) == (False, True)
+        assert second.revision < first.revision
+        assert await lease.lost()

@@ -36,55 +36,50 @@ def history(follower: Follower) -> list[str]:
     return ["put" if KEY in delta.puts else "gone" for delta in follower.deltas]
 
 
-def test_suspended_past_its_ttl_it_is_registered_again_within_two_seconds(start: Start, etcd_world: World) -> None:
-    async def check() -> None:
-        async with following_etcd(etcd_world) as follower:
-            command = await asyncio.to_thread(register, start, etcd_world)
-            await follower.lists(KEY)
-            for _ in range(2):
-                command.process.send_signal(signal.SIGSTOP)
-                await follower.lists()
-                command.process.send_signal(signal.SIGCONT)
-                await follower.until(lambda: KEY in (follower.records or {}), "it to be back", timeout=2)
-            assert await asyncio.to_thread(command.stop) == 0
+async def test_suspended_past_its_ttl_it_is_registered_again_within_two_seconds(
+    start: Start, etcd_world: World
+) -> None:
+    async with following_etcd(etcd_world) as follower:
+        command = await asyncio.to_thread(register, start, etcd_world)
+        await follower.lists(KEY)
+        for _ in range(2):
+            command.process.send_signal(signal.SIGSTOP)
             await follower.lists()
-            assert history(follower) == ["put", "gone", "put", "gone", "put", "gone"]
-
-    asyncio.run(check())
-
-
-def test_killed_it_is_gone_after_its_ttl_and_not_before(start: Start, etcd_world: World) -> None:
-    async def check() -> None:
-        async with following_etcd(etcd_world) as follower:
-            command = await asyncio.to_thread(register, start, etcd_world)
-            await follower.lists(KEY)
-            await asyncio.sleep(TTL)  # it is kept alive by then, not only granted
-            command.process.kill()
-            gone = asyncio.ensure_future(follower.until(lambda: not follower.records, "it to go", timeout=TTL + 2))
-            early, _ = await asyncio.wait({gone}, timeout=TTL - 1)
-            assert not early
-            await gone
-
-    asyncio.run(check())
+            command.process.send_signal(signal.SIGCONT)
+            await follower.until(lambda: KEY in (follower.records or {}), "it to be back", timeout=2)
+        assert await asyncio.to_thread(command.stop) == 0
+        await follower.lists()
+        assert history(follower) == ["put", "gone", "put", "gone", "put", "gone"]
 
 
-def test_killed_and_started_again_at_once_it_never_goes(start: Start, etcd_world: World, etcd: EmbeddedEtcd) -> None:
-    async def check() -> None:
-        async with following_etcd(etcd_world) as follower:
-            before = await asyncio.to_thread(leases, etcd)
-            ttl = 8  # long enough for a process to start on a busy machine
-            command = await asyncio.to_thread(register, start, etcd_world, ttl)
-            [old] = await asyncio.to_thread(leases, etcd) - before
-            command.process.kill()
-            again = await asyncio.to_thread(register, start, etcd_world, ttl)
-            await eventually(lambda: old not in leases(etcd), "the earlier run's lease to end", timeout=2 * ttl)
-            # Any change after its end comes after whatever that did.
-            etcd_world.put("web/last", "127.0.0.1:2")
-            await follower.lists(KEY, "web/last")
-            assert [set(delta.puts) for delta in follower.deltas] == [{KEY}, {KEY}, {"web/last"}]
-            assert await asyncio.to_thread(again.stop) == 0
+async def test_killed_it_is_gone_after_its_ttl_and_not_before(start: Start, etcd_world: World) -> None:
+    async with following_etcd(etcd_world) as follower:
+        command = await asyncio.to_thread(register, start, etcd_world)
+        await follower.lists(KEY)
+        await asyncio.sleep(TTL)  # it is kept alive by then, not only granted
+        command.process.kill()
+        gone = asyncio.ensure_future(follower.until(lambda: not follower.records, "it to go", timeout=TTL + 2))
+        early, _ = await asyncio.wait({gone}, timeout=TTL - 1)
+        assert not early
+        await gone
 
-    asyncio.run(check())
+
+async def test_killed_and_started_again_at_once_it_never_goes(
+    start: Start, etcd_world: World, etcd: EmbeddedEtcd
+) -> None:
+    async with following_etcd(etcd_world) as follower:
+        before = await asyncio.to_thread(leases, etcd)
+        ttl = 8  # long enough for a process to start on a busy machine
+        command = await asyncio.to_thread(register, start, etcd_world, ttl)
+        [old] = await asyncio.to_thread(leases, etcd) - before
+        command.process.kill()
+        again = await asyncio.to_thread(register, start, etcd_world, ttl)
+        await eventually(lambda: old not in leases(etcd), "the earlier run's lease to end", timeout=2 * ttl)
+        # Any change after its end comes after whatever that did.
+        etcd_world.put("web/last", "127.0.0.1:2")
+        await follower.lists(KEY, "web/last")
+        assert [set(delta.puts) for delta in follower.deltas] == [{KEY}, {KEY}, {"web/last"}]
+        assert await asyncio.to_thread(again.stop) == 0
 
 
 def leases(etcd: EmbeddedEtcd) -> set[str]:

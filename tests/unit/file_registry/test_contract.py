@@ -116,12 +116,9 @@ def test_whatever_is_done_to_the_files_what_is_told_adds_up_to_what_is_there(
 
 
 class TestURL:
-    def test_it_names_a_directory(self, tmp_path: Path) -> None:
-        async def check() -> None:
-            assert await contents(open_registry(f"file://{tmp_path}/a%20b")) == {"web/b1": PLAIN}
-
+    async def test_it_names_a_directory(self, tmp_path: Path) -> None:
         write(tmp_path, "a b/web/b1")
-        asyncio.run(check())
+        assert await contents(open_registry(f"file://{tmp_path}/a%20b")) == {"web/b1": PLAIN}
 
     @pytest.mark.parametrize(
         ("url", "message"),

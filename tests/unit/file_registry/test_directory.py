@@ -18,21 +18,18 @@ from .conftest import PLAIN, follow, write
 
 
 class TestTheDirectoryItself:
-    def test_without_it_nothing_is_known(self, tmp_path: Path) -> None:
-        async def check() -> None:
-            root = tmp_path / "root"
-            watch = Follower(FileRegistry(root))
-            watch.task = asyncio.create_task(watch.run())
-            await watch.until(lambda: watch.stale is not None)
-            assert watch.stale == f"the registry directory {root} does not exist; `mkdir -p {root}` makes it"
-            assert watch.records is None
-            write(root, "web/b1")
-            await watch.lists("web/b1")
-            assert watch.stale is None
-            watch.task.cancel()
-            await asyncio.wait([watch.task])
-
-        asyncio.run(check())
+    async def test_without_it_nothing_is_known(self, tmp_path: Path) -> None:
+        root = tmp_path / "root"
+        watch = Follower(FileRegistry(root))
+        watch.task = asyncio.create_task(watch.run())
+        await watch.until(lambda: watch.stale is not None)
+        assert watch.stale == f"the registry directory {root} does not exist; `mkdir -p {root}` makes it"
+        assert watch.records is None
+        write(root, "web/b1")
+        await watch.lists("web/b1")
+        assert watch.stale is None
+        watch.task.cancel()
+        await asyncio.wait([watch.task])
 
     def test_an_outage_is_told_once(self, tmp_path: Path) -> None:
         watch = follower.DirectoryFollower(tmp_path / "none", lambda: None)
@@ -97,29 +94,23 @@ class TestTheDirectoryItself:
         monkeypatch.setattr(directory, "_PATIENCE", 0.1)
         follow(tmp_path, check)
 
-    def test_errors_name_it(self, tmp_path: Path) -> None:
-        async def check() -> None:
-            with pytest.raises(RegistryUnavailableError, match=f"{tmp_path}/none does not exist"):
-                await FileRegistry(tmp_path / "none").open_lease("me", 1)
-            lease = await FileRegistry(tmp_path).open_lease("me", 1)
-            (tmp_path / "web").write_text("in the way")
-            with pytest.raises(RegistryUnavailableError, match=f"cannot read {tmp_path}/web/b1: not a directory"):
-                await lease.put(backend(id="b1"))
-            await lease.close()
+    async def test_errors_name_it(self, tmp_path: Path) -> None:
+        with pytest.raises(RegistryUnavailableError, match=f"{tmp_path}/none does not exist"):
+            await FileRegistry(tmp_path / "none").open_lease("me", 1)
+        lease = await FileRegistry(tmp_path).open_lease("me", 1)
+        (tmp_path / "web").write_text("in the way")
+        with pytest.raises(RegistryUnavailableError, match=f"cannot read {tmp_path}/web/b1: not a directory"):
+            await lease.put(backend(id="b1"))
+        await lease.close()
 
-        asyncio.run(check())
-
-    def test_one_that_may_not_be_used_is_told_of(self, tmp_path: Path) -> None:
-        async def check() -> None:
-            with pytest.raises(AccessDeniedError, match="permission denied"):
-                await FileRegistry(tmp_path).open_lease("me", 1)
-
+    async def test_one_that_may_not_be_used_is_told_of(self, tmp_path: Path) -> None:
         tmp_path.chmod(0)
         user = os.geteuid()
         if user == 0:  # who may use everything
             os.seteuid(65534)
         try:
-            asyncio.run(check())
+            with pytest.raises(AccessDeniedError, match="permission denied"):
+                await FileRegistry(tmp_path).open_lease("me", 1)
         finally:
             os.seteuid(user)
             tmp_path.chmod(0o700)

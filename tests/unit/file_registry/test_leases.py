@@ -35,22 +35,18 @@ class TestExpiry:
         os.utime(static, (0, 0))
         follow(tmp_path, check)
 
-    def test_a_reader_whose_clock_is_ahead_lists_and_keeps_living_records(self, tmp_path: Path) -> None:
+    async def test_a_reader_whose_clock_is_ahead_lists_and_keeps_living_records(self, tmp_path: Path) -> None:
         """Point 25."""
-
-        async def check() -> None:
-            owner = await FileRegistry(tmp_path).open_lease("host-1", 1)
-            await owner.put(backend(id="b1"))
-            reader = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", AHEAD, str(tmp_path), stdout=asyncio.subprocess.PIPE
-            )
-            told, _ = await asyncio.wait_for(reader.communicate(), within(60))
-            assert told.decode().splitlines() == ["['web/b1']"] * 3
-            assert (tmp_path / "web/b1").exists()
-            assert not owner._lost.done()
-            await owner.close()
-
-        asyncio.run(check())
+        owner = await FileRegistry(tmp_path).open_lease("host-1", 1)
+        await owner.put(backend(id="b1"))
+        reader = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", AHEAD, str(tmp_path), stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await asyncio.wait_for(reader.communicate(), within(60))
+        assert told.decode().splitlines() == ["['web/b1']"] * 3
+        assert (tmp_path / "web/b1").exists()
+        assert not owner._lost.done()
+        await owner.close()
 
     def test_a_sign_of_life_that_is_seen_counts_whatever_its_time_says(self, tmp_path: Path) -> None:
         """Point 25."""
@@ -78,19 +74,16 @@ class TestExpiry:
             monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
             assert scan(some, tmp_path).records
 
-    def test_an_expired_record_is_free_to_be_taken(self, tmp_path: Path) -> None:
-        async def check() -> None:
-            lease = await FileRegistry(tmp_path).open_lease("host-2", 10)
-            with pytest.raises(OwnedByAnotherError, match="host-1"):
-                await lease.put(backend())
-            os.utime(path, (0, time.time() - 11))
-            await lease.put(backend())
-            assert b"host-2" in path.read_bytes()
-            await lease.close()
-            assert not path.exists()
-
+    async def test_an_expired_record_is_free_to_be_taken(self, tmp_path: Path) -> None:
         path = write(tmp_path, key_of(backend()), encode(backend(), "host-1", 10))
-        asyncio.run(check())
+        lease = await FileRegistry(tmp_path).open_lease("host-2", 10)
+        with pytest.raises(OwnedByAnotherError, match="host-1"):
+            await lease.put(backend())
+        os.utime(path, (0, time.time() - 11))
+        await lease.put(backend())
+        assert b"host-2" in path.read_bytes()
+        await lease.close()
+        assert not path.exists()
 
 
 AHEAD = """
@@ -177,30 +170,24 @@ class TestProcesses:
         follow(tmp_path, check)
 
 
-def test_putting_the_same_again_does_not_write_the_file(tmp_path: Path) -> None:
-    async def check() -> None:
-        lease = await FileRegistry(tmp_path).open_lease("host-1", 10)
-        inodes = set()
-        for _ in range(3):
-            await lease.put(backend())
-            inodes.add((tmp_path / key_of(backend())).stat().st_ino)
-        assert len(inodes) == 1
-        await lease.close()
-
-    asyncio.run(check())
-
-
-def test_a_closed_registry_keeps_nothing_alive_and_withdraws_nothing(tmp_path: Path) -> None:
-    async def check() -> None:
-        registry = FileRegistry(tmp_path)
-        lease = await registry.open_lease("host-1", 0.3)
+async def test_putting_the_same_again_does_not_write_the_file(tmp_path: Path) -> None:
+    lease = await FileRegistry(tmp_path).open_lease("host-1", 10)
+    inodes = set()
+    for _ in range(3):
         await lease.put(backend())
-        await registry.close()
-        assert (tmp_path / key_of(backend())).exists()
-        await eventually(lease._keep_alive_task.done)
-        await eventually(lambda: not scan(Tree(), tmp_path).records, "the record to expire")
+        inodes.add((tmp_path / key_of(backend())).stat().st_ino)
+    assert len(inodes) == 1
+    await lease.close()
 
-    asyncio.run(check())
+
+async def test_a_closed_registry_keeps_nothing_alive_and_withdraws_nothing(tmp_path: Path) -> None:
+    registry = FileRegistry(tmp_path)
+    lease = await registry.open_lease("host-1", 0.3)
+    await lease.put(backend())
+    await registry.close()
+    assert (tmp_path / key_of(backend())).exists()
+    await eventually(lease._keep_alive_task.done)
+    await eventually(lambda: not scan(Tree(), tmp_path).records, "the record to expire")
 
 
 def test_a_put_that_was_given_up_writes_nothing_after_the_lease_was_closed(tmp_path: Path) -> None:
