@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.consuming.figures import admit
 from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
+from discovery.consuming.schedule import ApplySchedule
 from discovery.errors import DiscoveryError, describe
 from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
 from discovery.model import Addresses, Snapshot, diff
@@ -95,6 +96,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._turn = asyncio.Lock()
         self._pending_metrics: Future[tuple[Sample, ...]] | None = None
         self._refused: dict[str, str] = {}
+        self._retry_delays = delays()
         self._handing_over = False
         self._handed_over_sockets: tuple[socket.socket, ...] = ()
 
@@ -245,42 +247,44 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         return FINISH_GRACE if self._phase[0] is Phase.APPLYING else 0.0
 
     async def _follow(self, consumer: AnyConsumer, instance: ConsumerInstance) -> ConsumerInstance | None:
-        waits = delays()
-        not_before = 0.0  # absolute: a new snapshot does not shorten the wait after a failure
+        schedule, self._retry_delays = ApplySchedule(), delays()
         next_health = 0.0
-        anyway = False
         while not self._stopping.is_set():
-            latest = self._instance
-            if latest is not instance:
+            if (latest := self._instance) is not instance:
                 async with self._turn:
                     taken = await consumer.reconfigure(latest.config)
                 if not taken:
                     return latest
-                instance, anyway, not_before = latest, True, 0.0
+                instance, schedule = latest, schedule.requested()
             if self._apply_requested:
-                self._apply_requested, anyway, not_before = False, True, 0.0
-            offered = self._latest.value
-            due = offered is not None and (anyway or offered is not self._applied)
-            applying = due and time.monotonic() >= not_before
-            if applying and (desired := self._latest.take()) is not None:
-                if await self._apply(consumer, desired, anyway=anyway):
-                    self._latest.settle()
-                    waits, not_before, anyway = delays(), 0.0, False
-                else:
-                    # How far it got nobody knows, so that even what was applied before must be applied.
-                    not_before, anyway = time.monotonic() + next(waits), True
+                self._apply_requested, schedule = False, schedule.requested()
+            desired = self._latest.value
+            changed = desired is not self._applied
+            applying = desired is not None and schedule.is_due(time.monotonic(), changed=changed)
+            if applying:
+                schedule = await self._apply_latest(consumer, schedule)
             if time.monotonic() >= next_health:
                 async with self._turn:
                     await self._check_health(consumer)
                 next_health = time.monotonic() + HEALTH_EVERY
             if applying:
                 continue  # there may be more by now; under steady change there always is
-            wake_at = min(next_health, not_before) if due else next_health
-            woken = await self._wake.wait(wake_at - time.monotonic())
-            # Counted from the first change: others do not put it off.
-            if woken and not due and instance.quiet_period and self._applied:
-                not_before = time.monotonic() + instance.quiet_period
+            pending = desired is not None and schedule.is_pending(changed=changed)
+            look_at = schedule.next_look(next_health, changed=changed) if pending else next_health
+            woken = await self._wake.wait(look_at - time.monotonic())
+            if woken and not pending and instance.quiet_period and self._applied:
+                schedule = schedule.first_change_at(time.monotonic(), instance.quiet_period)
         return None
+
+    async def _apply_latest(self, consumer: AnyConsumer, schedule: ApplySchedule) -> ApplySchedule:
+        desired = self._latest.take()
+        if desired is None:
+            return schedule
+        if await self._apply(consumer, desired, anyway=schedule.unconditional):
+            self._latest.settle()
+            self._retry_delays = delays()
+            return schedule.succeeded()
+        return schedule.failed(time.monotonic(), next(self._retry_delays))
 
     async def _apply(self, consumer: AnyConsumer, desired: "_Desired", *, anyway: bool) -> bool:
         before, snapshot = self._applied, desired.snapshot
