@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Senders
-from discovery_haproxy.routing import Claim, check
+from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
     AbsolutePath,
     Address,
@@ -257,18 +257,26 @@ class HAProxyConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> "HAProxyConfig":
-        claims = claims_of(self)
-        check(claims)
+        claims = address_claims(self)
+        check_conflicts(claims)
         for claim in claims:
             if claim.address == self.stats:
                 raise ValueError(f"service {claim.service!r} and 'stats' both bind {self.stats}")
         return self
 
 
-def claims_of(config: HAProxyConfig) -> tuple[Claim, ...]:
-    """What the configured services want to listen on."""
+def address_claims(config: HAProxyConfig) -> tuple[AddressClaim, ...]:
+    """Return the claims of the configured services to their addresses."""
     return tuple(
-        Claim(name, bind.address, service.mode, service.hosts, service.path_prefix, bind.accept_proxy, service.maxconn)
+        AddressClaim(
+            service=name,
+            address=bind.address,
+            mode=service.mode,
+            hosts=service.hosts,
+            prefixes=service.path_prefix,
+            accept_proxy=bind.accept_proxy,
+            maxconn=service.maxconn,
+        )
         for name, service in sorted(config.services.items())
         for bind in service.bind or config.bind
     )

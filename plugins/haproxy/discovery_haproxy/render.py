@@ -14,8 +14,8 @@ from discovery import ApplyError, Snapshot
 from discovery_haproxy.compiled import Compiled
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize, raw
+from discovery_haproxy.sections import AddressesOf, build_sections, registered_host
 from discovery_haproxy.values import bind_address
-from discovery_haproxy.views import AddressesOf, as_registered, resolve
 
 _BUILT_IN = Path(__file__).parent / "templates"
 _PLACEHOLDER = "cfg-not-yet-known"
@@ -69,7 +69,7 @@ def render(
     snapshot: Snapshot,
     runtime: Runtime,
     file_digests: Mapping[Path, str] | None = None,
-    addresses_of: AddressesOf = as_registered,
+    addresses_of: AddressesOf = registered_host,
 ) -> Rendered:
     """Write the configuration. Equal arguments give equal text.
 
@@ -78,12 +78,12 @@ def render(
     template that cannot be read or fails.
     """
     digests = tuple(sorted((file_digests or {}).items()))
-    view = resolve(config, snapshot, as_registered if config.resolve == "haproxy" else addresses_of)
+    sections = build_sections(config, snapshot, registered_host if config.resolve == "haproxy" else addresses_of)
     context = {
         "config": config,
         "snapshot": snapshot,
-        "services": view.services,
-        "frontends": view.frontends,
+        "services": sections.services,
+        "frontends": sections.frontends,
         "runtime": runtime,
         "generation": _PLACEHOLDER,
     }
@@ -99,7 +99,7 @@ def render(
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
     generation = f"cfg-{hashlib.sha256(repr((text, digests)).encode()).hexdigest()[:16]}"
     text = text.replace(_PLACEHOLDER, generation, 1)
-    return Rendered(text, generation, _binds(text), referenced_files(config), view.mappings, view.problems)
+    return Rendered(text, generation, _binds(text), referenced_files(config), sections.mappings, sections.problems)
 
 
 @lru_cache(maxsize=4)

@@ -1,16 +1,21 @@
-"""Which service answers which host and path on a shared address, and which services cannot share one."""
+"""Routes of requests from shared addresses to services, and the conflicts between services on one address."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 EVERYTHING = "*"
+"""Host pattern that every host matches."""
 ROOT = "/"
+"""Path prefix of every path."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A service that wants to listen on an address; without hosts or prefixes it wants all that arrives there."""
+class AddressClaim:
+    """One service's claim to requests that arrive on one address.
+
+    Without `hosts` the service claims every host, without `prefixes` every path.
+    """
 
     service: str
     address: str
@@ -31,32 +36,32 @@ class Route:
 
     @property
     def is_default(self) -> bool:
-        """Whether it takes whatever no other route did."""
+        """Report whether the route matches every request."""
         return (self.host, self.path) == (EVERYTHING, ROOT)
 
 
-def by_address(claims: Iterable[Claim]) -> Mapping[str, tuple[Claim, ...]]:
-    """The claims on each address, ordered by address and service."""
-    groups: defaultdict[str, list[Claim]] = defaultdict(list)
+def group_by_address(claims: Iterable[AddressClaim]) -> Mapping[str, tuple[AddressClaim, ...]]:
+    """Return the claims to each address, ordered by address and service."""
+    groups: defaultdict[str, list[AddressClaim]] = defaultdict(list)
     for claim in claims:
         groups[claim.address].append(claim)
     return {address: tuple(sorted(groups[address], key=lambda claim: claim.service)) for address in sorted(groups)}
 
 
-def routes(claims: Iterable[Claim]) -> tuple[Route, ...]:
-    """The routes that the claims ask for, the first that fits to be taken: by the host, then by the longest prefix."""
-    wanted = {
+def routes(claims: Iterable[AddressClaim]) -> tuple[Route, ...]:
+    """Return the routes of the claims, most specific first: by the host, then by the longest path prefix."""
+    unordered = {
         Route(host, path, claim.service)
         for claim in claims
         for host in claim.hosts or (EVERYTHING,)
         for path in claim.prefixes or (ROOT,)
     }
-    return tuple(sorted(wanted, key=_most_specific_first))
+    return tuple(sorted(unordered, key=_most_specific_first))
 
 
-def check(claims: Iterable[Claim]) -> None:
-    """Raise ValueError, with both services' names, if two of the claims cannot stand together."""
-    for address, group in by_address(claims).items():
+def check_conflicts(claims: Iterable[AddressClaim]) -> None:
+    """Raise ValueError, with both services' names, if two claims exclude each other."""
+    for address, group in group_by_address(claims).items():
         first, *others = group
         for other in others:
             _check_pair(address, first, other)
@@ -71,18 +76,18 @@ def check(claims: Iterable[Claim]) -> None:
                 )
 
 
-def _check_pair(address: str, one: Claim, other: Claim) -> None:
-    both = f"services {one.service!r} and {other.service!r} share {address}"
-    if one.service == other.service:
-        raise ValueError(f"service {one.service!r} names {address} twice")
-    for claim in (one, other):
+def _check_pair(address: str, first: AddressClaim, second: AddressClaim) -> None:
+    both = f"services {first.service!r} and {second.service!r} share {address}"
+    if first.service == second.service:
+        raise ValueError(f"service {first.service!r} names {address} twice")
+    for claim in (first, second):
         if claim.mode == "tcp":
             raise ValueError(f"{both}, but {claim.service!r} is in tcp mode: only http services can share an address")
         if claim.maxconn is not None:
             raise ValueError(
                 f"{both}, and {claim.service!r} sets 'maxconn', which limits a whole frontend: use 'server_maxconn'"
             )
-    if set(one.accept_proxy) != set(other.accept_proxy):
+    if set(first.accept_proxy) != set(second.accept_proxy):
         raise ValueError(f"{both}, but not the same 'accept_proxy': give both the same networks")
 
 

@@ -324,7 +324,7 @@ def test_a_template_of_ones_own_sees_services_and_can_change_a_part_of_the_built
         ("ok\n\n{% for x in services %}", "own.cfg.j2, line 3: Unexpected end of template"),
         ("{{ services }}", "own.cfg.j2, line 1: cannot print"),
         ("{{ none }}", "own.cfg.j2, line 1: cannot print None"),
-        ("{{ services[0].nme }}", "ServiceView object' has no attribute 'nme'"),
+        ("{{ services[0].nme }}", "BackendSection object' has no attribute 'nme'"),
         ("{{ 1 / 0 }}", "own.cfg.j2, line 1: division by zero"),
         ("{% include 'other.j2' %}", "/other.j2 cannot be read: there is no such file"),
         (None, "/own.cfg.j2 cannot be read: there is no such file"),

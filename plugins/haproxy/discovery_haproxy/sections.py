@@ -1,0 +1,326 @@
+"""Sections of haproxy.cfg as data for the templates, computed from the configuration and a snapshot.
+
+A backend that HAProxy would refuse is left out, with the reason, so that the other backends are served.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from discovery import Backend, RecordError, Service, Snapshot, State, join_host_port
+from discovery.fields import UNIX
+from discovery.registry import validate
+from discovery_haproxy.config import SERVICE_NAME, BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
+from discovery_haproxy.quoting import Raw, argument
+from discovery_haproxy.routing import EVERYTHING, ROOT, AddressClaim, Route, group_by_address, routes
+from discovery_haproxy.values import milliseconds
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_LOOKS_HASHED = re.compile(r".*-[0-9a-f]{16}")
+_FRONTEND_TIMEOUTS = ("client", "http_request", "http_keep_alive", "client_fin")
+_BACKEND_TIMEOUTS = ("connect", "server", "queue", "tunnel", "check", "server_fin")
+_HASH_CHARACTERS = 16
+"""Hexadecimal characters of a hash in a name or cookie: 64 bits, so that no two names of one registry collide."""
+_READABLE_CHARACTERS = 64
+"""Characters of the original text in a hashed name."""
+_QUOTED_CHARACTERS = 200
+"""Characters of a name from the registry in a message, which is one line."""
+
+TimeoutLines = tuple[tuple[str, str], ...]
+"""Pairs of a timeout's HAProxy keyword and its duration, such as `("http-request", "10s")`."""
+AddressesOf = Callable[[Backend], Sequence[str]]
+"""Return a backend's known addresses, best first. A host name instead of an address leaves the lookup to HAProxy."""
+
+
+def registered_host(backend: Backend) -> tuple[str, ...]:
+    """Return the host as registered, an address or a host name."""
+    return (backend.host,)
+
+
+class Labels(dict[str, str]):
+    """The labels of a backend. A missing label is the empty string, so that no record can break a template."""
+
+    def __missing__(self, key: str) -> str:
+        """Return the empty string."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One `server` line: a backend of the registry, with an `id` that is unique in its section and valid for HAProxy.
+
+    `weight` is 0 while the backend drains. `host` is the address to connect to, or a host name. `usable` is False if
+    no address of the backend is known.
+    """
+
+    id: str
+    host: str
+    port: int
+    weight: int
+    draining: bool
+    cookie: str
+    labels: Labels = field(hash=False)
+    record: Backend
+    usable: bool = True
+
+    @property
+    def address(self) -> str:
+        """Host and port as `host:port`, an IPv6 address in brackets."""
+        return join_host_port(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSection:
+    """One `backend` section, which serves one service. `timeouts` are the service's own."""
+
+    name: str
+    mode: str
+    backends: tuple[Server, ...]
+    config: ServiceConfig
+    timeouts: TimeoutLines = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UseBackend:
+    """One `use_backend` rule. `service` names a `BackendSection`; `condition` is HAProxy syntax, empty for always."""
+
+    service: str
+    condition: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """One `bind` line."""
+
+    address: str
+    certificates: tuple[Path, ...]
+    local_senders: bool
+    """True if clients of this Unix socket send a PROXY protocol header."""
+    senders: tuple[str, ...]
+    """Networks whose clients send a PROXY protocol header."""
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendSection:
+    """One `frontend` section. `routes` are tried in order; the other requests go to the section `default`, if given."""
+
+    name: str
+    mode: str
+    binds: tuple[Bind, ...]
+    routes: tuple[UseBackend, ...]
+    default: str | None
+    by_host: bool
+    maxconn: int | None
+    timeouts: TimeoutLines
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """All sections. `mappings` describes each route for people, `problems` each omission and its reason."""
+
+    frontends: tuple[FrontendSection, ...]
+    services: tuple[BackendSection, ...]
+    mappings: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedAddresses:
+    """Addresses that the same services share, and the routes to these services, which are equal on each address."""
+
+    addresses: tuple[str, ...]
+    services: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Name of the frontend: the only service, or the first address of several services."""
+        return self.services[0] if len(self.services) == 1 else self.addresses[0]
+
+
+def build_sections(config: HAProxyConfig, snapshot: Snapshot, addresses_of: AddressesOf = registered_host) -> Sections:
+    """Compute the sections for a snapshot. `addresses_of` returns the addresses to use for a backend."""
+    problems: list[str] = []
+    configs = config.services or dict.fromkeys(_valid_services(snapshot, problems), ServiceConfig())
+    names = _section_names(configs)
+    services = {
+        service: _backend_section(
+            names[service], configs[service], snapshot.services.get(service), addresses_of, problems
+        )
+        for service in sorted(configs)
+    }
+    claims = address_claims(config) if config.services else _claims_by_name(config, names, problems)
+    groups = _group_by_services(claims)
+    if not config.services and not groups:  # no service is configured or registered: HAProxy answers 503
+        groups = [_SharedAddresses(tuple(bind.address for bind in config.bind))]
+    mappings = tuple(
+        _mapping(configs[route.service].mode, address, route, services[route.service])
+        for group in groups
+        for address in group.addresses
+        for route in group.routes
+    )
+    frontends = tuple(_frontend_section(config, configs, names, group) for group in groups)
+    return Sections(frontends, tuple(services.values()), mappings, tuple(problems))
+
+
+def _valid_services(snapshot: Snapshot, problems: list[str]) -> list[str]:
+    """Return the registered services whose names can stand in a condition and as a section's name."""
+    valid = [service for service in snapshot.services if SERVICE_NAME.fullmatch(service)]
+    invalid = sorted(snapshot.services.keys() - set(valid))
+    problems += [
+        f"service {service[:_QUOTED_CHARACTERS]!r} is left out: that is not a valid service name" for service in invalid
+    ]
+    return valid
+
+
+def _backend_section(
+    name: str, config: ServiceConfig, service: Service | None, addresses_of: AddressesOf, problems: list[str]
+) -> BackendSection:
+    backends = _valid_backends(service.backends if service else (), problems)
+    ids = _section_names(backend.id for backend in backends)
+    servers = tuple(_server(ids[backend.id], backend, addresses_of(backend)) for backend in backends)
+    return BackendSection(name, config.mode, servers, config, _timeout_lines(config.timeouts, _BACKEND_TIMEOUTS))
+
+
+def _valid_backends(backends: Iterable[Backend], problems: list[str]) -> list[Backend]:
+    valid = []
+    for backend in backends:
+        try:
+            valid.append(validate(backend))
+        except RecordError as error:
+            id_, service = backend.id[:_QUOTED_CHARACTERS], backend.service[:_QUOTED_CHARACTERS]
+            problems.append(f"backend {id_!r} of {service!r} is left out: {error}")
+    return valid
+
+
+def _server(id_: str, backend: Backend, addresses: Sequence[str]) -> Server:
+    draining = backend.state is State.DRAINING
+    # Clients see the cookie, and need not learn an address.
+    cookie = _hash(backend.id)
+    weight = 0 if draining else backend.weight
+    # A backend without a known address keeps its server line, so that the other servers keep their positions.
+    host = addresses[0] if addresses else backend.host
+    labels = Labels(backend.labels)
+    return Server(id_, host, backend.port, weight, draining, cookie, labels, backend, usable=bool(addresses))
+
+
+def _claims_by_name(config: HAProxyConfig, names: Mapping[str, str], problems: list[str]) -> tuple[AddressClaim, ...]:
+    """Return claims to the host names `<service>` and `<service>.*`; an only service claims every host."""
+    hosts: dict[str, str] = {}
+    for service in names:
+        taken_by = hosts.setdefault(service.lower(), service)
+        if taken_by != service:
+            problems.append(f"service {service!r} has no route: its host name is that of {taken_by!r}")
+    return tuple(
+        AddressClaim(
+            service, bind.address, "http", (host, f"{host}.*") if len(names) > 1 else (), (), bind.accept_proxy
+        )
+        for host, service in hosts.items()
+        for bind in config.bind
+    )
+
+
+def _group_by_services(claims: Iterable[AddressClaim]) -> list[_SharedAddresses]:
+    """Group the addresses by the services that share an address, ordered by the frontends' names."""
+    groups: defaultdict[tuple[str, ...], list[tuple[str, tuple[AddressClaim, ...]]]] = defaultdict(list)
+    for address, on_address in group_by_address(claims).items():
+        groups[tuple(claim.service for claim in on_address)].append((address, on_address))
+    shared = [
+        _SharedAddresses(tuple(address for address, _ in group), services, routes(group[0][1]))
+        for services, group in groups.items()
+    ]
+    return sorted(shared, key=lambda group: group.label)
+
+
+def _frontend_section(
+    config: HAProxyConfig, configs: Mapping[str, ServiceConfig], names: Mapping[str, str], group: _SharedAddresses
+) -> FrontendSection:
+    members = group.services
+    conditional = tuple(route for route in group.routes if not route.is_default)
+    return FrontendSection(
+        name=_section_name(group.label),
+        mode=configs[members[0]].mode if members else "http",
+        binds=tuple(_bind(config, configs, members, address) for address in group.addresses),
+        routes=tuple(UseBackend(names[route.service], _condition(route)) for route in conditional),
+        default=next((names[route.service] for route in group.routes if route.is_default), None),
+        by_host=any(route.host != EVERYTHING for route in conditional),
+        maxconn=configs[members[0]].maxconn if len(members) == 1 else None,
+        timeouts=_longest_timeouts(config.timeouts, [configs[member].timeouts for member in members]),
+        lines=tuple(line for member in members for line in configs[member].frontend_lines),
+    )
+
+
+def _bind(config: HAProxyConfig, configs: Mapping[str, ServiceConfig], members: Sequence[str], address: str) -> Bind:
+    """Merge the options that the services sharing an address set for their bind."""
+    binds = [bind for member in members for bind in configs[member].bind or config.bind] or list(config.bind)
+    on_address: list[BindConfig] = [bind for bind in binds if bind.address == address]
+    senders = dict.fromkeys(sender for bind in on_address for sender in bind.accept_proxy)
+    return Bind(
+        address,
+        tuple(dict.fromkeys(path for bind in on_address for path in bind.certificate)),
+        UNIX in senders and address.startswith("/"),
+        tuple(sender for sender in senders if sender != UNIX and not address.startswith("/")),
+        tuple(dict.fromkeys(bind.options for bind in on_address if bind.options)),
+    )
+
+
+def _condition(route: Route) -> Raw:
+    """Return HAProxy's condition for the route. A path prefix matches itself and everything below."""
+    host = ""
+    if route.host.startswith("*."):
+        host = f"{{ var(txn.host) -m end -- {argument(route.host[1:])} }}"
+    elif route.host.endswith(".*"):
+        host = f"{{ var(txn.host) -m beg -- {argument(route.host[:-1])} }}"
+    elif route.host != EVERYTHING:
+        host = f"{{ var(txn.host) -m str -- {argument(route.host)} }}"
+    if route.path == ROOT:
+        return Raw(f"if {host}")
+    path, below = argument(route.path), argument(f"{route.path}/")
+    return Raw(f"if {host} {{ path -m str -- {path} }} or {host} {{ path -m beg -- {below} }}".replace("  ", " "))
+
+
+def _timeout_lines(timeouts: Timeouts, kinds: Iterable[str]) -> TimeoutLines:
+    given = ((kind.replace("_", "-"), getattr(timeouts, kind)) for kind in kinds)
+    return tuple((kind, time) for kind, time in given if time is not None)
+
+
+def _longest_timeouts(defaults: Timeouts, of_services: Sequence[Timeouts]) -> TimeoutLines:
+    """Return a shared frontend's timeouts: of each kind the longest of its services, if that is not the default."""
+    lines = []
+    for kind in _FRONTEND_TIMEOUTS:
+        default = getattr(defaults, kind)
+        times = [getattr(timeouts, kind) or default for timeouts in of_services]
+        longest = max(times, key=milliseconds, default=default)
+        if longest != default:
+            lines.append((kind.replace("_", "-"), longest))
+    return tuple(lines)
+
+
+def _section_names(texts: Iterable[str]) -> dict[str, str]:
+    """Return a name for each text that HAProxy accepts, unique and independent of the other texts."""
+    return {text: _section_name(text) for text in texts}
+
+
+def _section_name(text: str) -> str:
+    # A text that looks like a hashed name is hashed as well, so that no text can get the name of another.
+    if _NAME.fullmatch(text) and not _LOOKS_HASHED.fullmatch(text):
+        return text
+    readable = re.sub(r"[^A-Za-z0-9_.:-]", "_", text[:_READABLE_CHARACTERS])
+    return f"{readable}-{_hash(text)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_HASH_CHARACTERS]
+
+
+def _mapping(mode: str, address: str, route: Route, section: BackendSection) -> str:
+    count = len(section.backends)
+    what = "" if route.is_default else f" {route.host}{'' if route.path == ROOT else route.path}"
+    unknown = sum(not server.usable for server in section.backends)
+    but = f", {unknown} without an address" if unknown else ""
+    return f"{route.service}  {mode} {address}{what} -> {count} backend{'' if count == 1 else 's'}{but}"
