@@ -1,6 +1,9 @@
-"""Where backends are recorded: the protocol every registry implements, and how one is opened by URL."""
+"""Registries: the protocol that every registry implements, records, and registries opened by URL.
 
-from discovery.codec import MAX_LABEL_VALUE, MAX_LABELS, decode, encode, key_of, validate
+Public API.
+"""
+
+from discovery.codec import MAX_LABEL_VALUE, MAX_LABELS, Record, decode, encode, key_of, validate
 from discovery.errors import (
     AccessDeniedError,
     LeaseLostError,
@@ -32,6 +35,7 @@ __all__ = [
     "Lease",
     "LeaseLostError",
     "OwnedByAnotherError",
+    "Record",
     "Registry",
     "RegistryError",
     "RegistryEvent",

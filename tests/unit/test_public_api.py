@@ -29,10 +29,6 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "plugins").glob("*/README.md")])
 
 
-def public_modules() -> list[str]:
-    return [name for name in PUBLIC if list((ROOT / "discovery").glob(f"{name.partition('.')[2] or '__init__'}*"))]
-
-
 def imported(text: str) -> Iterator[tuple[str, str]]:
     """The modules of the core that a program imports, and the names it imports from each (empty: the module)."""
     for node in ast.walk(ast.parse(text)):
@@ -61,6 +57,13 @@ def test_a_plugin_imports_the_public_api_alone(path: Path) -> None:
 def test_programs_in_the_documentation_import_the_public_api_alone(page: Path) -> None:
     for program in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         assert private_imports(program) == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_documentation_lists_every_public_name(module: str) -> None:
+    page = (ROOT / "docs/plugins.md").read_text()
+    section = page.partition(f"\n## `{module}`\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \| .+ \|$", section, re.MULTILINE)) == sorted(import_module(module).__all__)
 
 
 @pytest.mark.parametrize("module", LAZY)
