@@ -27,7 +27,9 @@ from discovery.system.process import ProcessHandle
 from discovery.system.systemd import is_listening
 
 ANSWER_SECONDS = 5.0
+"""Seconds for one message: both sides run on one machine, and a busy one may take a few seconds."""
 MOST_SECONDS = 3600.0
+"""Seconds: the most that a predecessor may ask for. A larger number is a fault of the predecessor."""
 _MOST_KEYS = 50  # in one packet; a key has at most 384 bytes
 
 
@@ -236,6 +238,7 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
 
     Raises CannotStartError if the daemon refuses, or neither hands over nor ends.
     """
+    sockets: list[socket.socket] = []
     with packets.new_channel() as channel:
         try:
             packets.at_path(path, channel.connect)
@@ -245,39 +248,52 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
             return ()
         except (OSError, ValueError) as error:
             raise CannotStartError(f"the daemon at {path} cannot be asked: {error}; stop it first") from None
-        who = f"process {pid}, the daemon at {path},"
         with _handle_of(pid) as predecessor:
-            within = ANSWER_SECONDS
-            sockets: list[socket.socket] = []
-            try:
-                async with asyncio.timeout(within):
-                    await packets.send(channel, {"take_over": {"instances": dict(instances)}})
-                    answer, _ = await packets.receive(channel)
-                if "refused" in answer:
-                    raise CannotStartError(f"{who} does not let go: {answer['refused']}")
-                within = min(float(answer["within"]), MOST_SECONDS)
-                log.info("taking over", predecessor=pid)
-                while not answer.get("last"):
-                    async with asyncio.timeout(within + ANSWER_SECONDS):
-                        answer, received = await packets.receive(channel)
-                    sockets += received
-                    if (lost := answer.get("sockets", 0) - len(received)) > 0:
-                        log.error("sockets were lost: the limit of open files (ulimit -n) is too low", count=lost)
-            except TimeoutError:
-                packets.close_all(sockets)
-                raise CannotStartError(f"{who} has not answered within {within:g} s; stop it first") from None
-            except (OSError, EOFError) as error:
-                log.warning("the daemon went away while it handed over", predecessor=pid, reason=str(error))
-                if predecessor is not None and not await predecessor.wait(within):
-                    packets.close_all(sockets)
-                    raise CannotStartError(f"{who} does not answer any more; stop it first") from None
-            except (ValueError, KeyError, TypeError) as error:
-                packets.close_all(sockets)
-                raise CannotStartError(f"{who} answers what is no answer: {error!r}; stop it first") from None
+            fault = await _receive_sockets(channel, instances, sockets, predecessor, log.bind(predecessor=pid))
+    if fault is not None:
+        packets.close_all(sockets)
+        raise CannotStartError(f"process {pid}, the daemon at {path}, {fault}")
     for each in [each for each in sockets if not is_listening(each)]:
         sockets.remove(each)
         each.close()
     return tuple(sockets)
+
+
+async def _receive_sockets(
+    channel: socket.socket,
+    instances: Mapping[str, str],
+    sockets: list[socket.socket],
+    predecessor: ProcessHandle | None,
+    log: FilteringBoundLogger,
+) -> str | None:
+    """Ask the predecessor, and add to `sockets` what it hands over. Return why that failed, or None.
+
+    A predecessor that ends meanwhile is no failure: nothing is left that a successor could be in conflict with.
+    """
+    within = ANSWER_SECONDS
+    try:
+        async with asyncio.timeout(within):
+            await packets.send(channel, {"take_over": {"instances": dict(instances)}})
+            answer, _ = await packets.receive(channel)
+        if "refused" in answer:
+            return f"does not let go: {answer['refused']}"
+        within = min(float(answer["within"]), MOST_SECONDS)
+        log.info("taking over")
+        while not answer.get("last"):
+            async with asyncio.timeout(within + ANSWER_SECONDS):
+                answer, received = await packets.receive(channel)
+            sockets += received
+            if (lost := answer.get("sockets", 0) - len(received)) > 0:
+                log.error("sockets were lost: the limit of open files (ulimit -n) is too low", count=lost)
+    except TimeoutError:
+        return f"has not answered within {within:g} s; stop it first"
+    except (OSError, EOFError) as error:
+        log.warning("the daemon went away while it handed over", reason=str(error))
+        has_ended = predecessor is None or await predecessor.wait(within)
+        return None if has_ended else "does not answer any more; stop it first"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"answers what is no answer: {error!r}; stop it first"
+    return None
 
 
 async def release(path: Path, service: str | None) -> tuple[str, ...] | None:

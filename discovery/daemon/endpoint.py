@@ -1,0 +1,52 @@
+"""The admin endpoint as the settings want it: none, or a port that a reload replaces."""
+
+from collections.abc import Callable, Collection, Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.consuming.runner import ConsumerRunner
+from discovery.daemon.adminport import AdminPort
+from discovery.daemon.config import Settings
+from discovery.daemon.status import DaemonStatus
+from discovery.errors import ConfigError
+
+
+class AdminEndpoint:
+    """At most one `AdminPort` at a time. For the core's loop."""
+
+    def __init__(
+        self,
+        status: Callable[[], DaemonStatus],
+        consumers: Callable[[], Mapping[str, ConsumerRunner]],
+        hosts: Callable[[], Collection[str]],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Prepare; `open` begins. All arguments but the log are those of `Admin`."""
+        self._sources = status, consumers, hosts
+        self._log = log
+        self._port: AdminPort | None = None
+
+    async def open(self, settings: Settings) -> None:
+        """Listen where `settings` say, and close the port before once the new one listens.
+
+        Raises ConfigError, and leaves the port before as it is, if an address that was asked for cannot be had. The
+        default address is given up with a warning.
+        """
+        port: AdminPort | None = None
+        if settings.admin is not None:
+            port = AdminPort(*self._sources)
+            try:
+                await port.start(*settings.admin)
+            except ConfigError as error:
+                if not settings.admin_is_default:
+                    raise
+                self._log.warning(str(error))
+                port = None
+        await self.close()
+        self._port = port
+
+    async def close(self) -> None:
+        """Stop listening and serving. Idempotent."""
+        port, self._port = self._port, None
+        if port is not None:
+            await port.close()

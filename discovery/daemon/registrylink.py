@@ -1,0 +1,67 @@
+"""The registry of a daemon: followed for the consumers, replaced at a reload, closed at the end."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.consuming.following import RegistryFeed
+from discovery.consuming.lastgood import state_dir, state_file
+from discovery.consuming.resolving import Resolved, SnapshotResolver
+from discovery.daemon.alarms import Alarms
+from discovery.errors import describe
+from discovery.registry import Registry, RegistryURL
+from discovery.system.asyncio_tools import wait_for_tasks
+
+CLOSE_DEADLINE = 2.0
+"""Seconds in which a registry closes its connections. One that hangs is left to the end of the process."""
+
+
+class RegistryLink:
+    """One registry at a time, with its alarms, its snapshots and the addresses of host names. For the core's loop."""
+
+    registry: Registry
+    """The registry in use; there is none before the first `use`."""
+
+    def __init__(
+        self, log: FilteringBoundLogger, publish: Callable[[Resolved], None], changed: Callable[[], None]
+    ) -> None:
+        """Prepare; `use` begins.
+
+        `publish` is called with each snapshot, and again when an address in it changes; `changed` when following ends.
+        """
+        self._log = log
+        self.alarms = Alarms(log)
+        self.resolver = SnapshotResolver(log, publish)
+        self.feed = RegistryFeed(log, self.resolver.take, changed)
+
+    @property
+    def latest(self) -> Resolved | None:
+        """The latest snapshot with its addresses; None before the first."""
+        return self.resolver.latest
+
+    def use(self, registry: Registry) -> None:
+        """Use `registry` from now on. The caller closes the one before, once nothing uses that any more.
+
+        What is followed changes with the next `follow`.
+        """
+        self.registry = registry
+        self.alarms.follow(registry)
+
+    async def follow(self, url: RegistryURL, state: Path | None) -> None:
+        """Follow the registry in use. Its snapshots and addresses are kept on disk in `state` or the default place."""
+        directory = state_dir(state)
+        self.resolver.remember(state_file(directory, "names", url))
+        await self.feed.follow(self.registry, url, directory)
+
+    async def stop_following(self) -> None:
+        """Follow no registry, and have no snapshot. Idempotent."""
+        await self.feed.stop()
+        await self.resolver.close()
+
+    async def close(self, registry: Registry) -> None:
+        """Close a registry, in use or not, within CLOSE_DEADLINE seconds. A failure is logged, not raised."""
+        closing = asyncio.ensure_future(registry.close())
+        if await wait_for_tasks({closing}, CLOSE_DEADLINE) and (error := closing.exception()) is not None:
+            self._log.warning("the registry was not closed in order", reason=describe(error))

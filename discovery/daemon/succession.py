@@ -1,0 +1,93 @@
+"""The succession of daemons on one run directory: taking over from the one before, handing over to the one after."""
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.consuming.inheritance import Inheritance
+from discovery.daemon.config import Settings
+from discovery.daemon.fleet import Fleet
+from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor, take_over
+from discovery.errors import CannotStartError
+from discovery.system import systemd
+
+RELEASE_SECONDS = 60.0
+"""Seconds to release everything for a successor, beyond what consumers take to stop; the successor gives up then."""
+
+
+class Succession:
+    """Brings a fleet the listening sockets of a predecessor, and gives them to a successor. For the core's loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        log: FilteringBoundLogger,
+        fleet: Fleet,
+        *,
+        stopping: Callable[[], bool],
+        release: Callable[[], Awaitable[None]],
+        leave: Callable[[int], None],
+        release_records: Callable[[str | None], Sequence[str]],
+    ) -> None:
+        """Prepare; `open` begins to listen for a successor at the Unix socket `path`.
+
+        `stopping` returns True once the daemon ends by itself, which refuses a successor. `release` releases whatever
+        the successor needs apart from the consumers' sockets, and keeps the daemon from taking it again. `leave` ends
+        the daemon with an exit code, once the successor has the sockets. `release_records` gives up held records, as
+        `HandoverServer` asks for.
+        """
+        self._log = log
+        self._fleet = fleet
+        self._stopping = stopping
+        self._release = release
+        self._server = HandoverServer(
+            path, log, self._accept, self._hand_over, lambda received: leave(int(not received)), release_records
+        )
+
+    @property
+    def holder(self) -> int | None:
+        """The process id of the daemon from which `--replace` would take over; None if there is none."""
+        return self._server.holder
+
+    async def inherit(self, settings: Settings, *, replace: bool) -> None:
+        """Give the fleet the listening sockets of systemd and, with `replace`, those of the predecessor.
+
+        Raises CannotStartError if the predecessor does not hand over.
+        """
+        sockets, faults = systemd.listen_fds()
+        for fault in faults:
+            self._log.warning("systemd passed what cannot be used", reason=fault)
+        if replace:
+            plugins = {each.name: each.plugin for each in settings.consumers.values()}
+            plugins |= {each.name: each.plugin for each in settings.providers.values()}
+            sockets += await take_over(self._server.path, plugins, self._log)
+        self._fleet.inheritance = Inheritance(sockets)
+
+    def open(self) -> None:
+        """Listen for a successor. A daemon that cannot listen runs all the same, and says so in the log."""
+        try:
+            self._server.open()
+        except CannotStartError as error:
+            self._log.info("no other daemon can take over from this one", reason=str(error))
+
+    def close(self) -> None:
+        """Listen no more. Idempotent."""
+        self._server.close()
+
+    def _accept(self, successor: Successor) -> float:
+        """Return the seconds in which the sockets are handed over. Raises HandoverRefusedError."""
+        if self._stopping():
+            raise HandoverRefusedError("it is about to end; start again once it has")
+        if successor.instances.keys().isdisjoint(names := self._fleet.names):
+            what = f"it runs {', '.join(names)} and none of yours"
+            raise HandoverRefusedError(f"{what}; stop it, or choose another --run-dir")
+        return RELEASE_SECONDS + self._fleet.stop_seconds
+
+    async def _hand_over(self, successor: Successor) -> tuple[socket.socket, ...]:
+        """Release everything the successor needs; return the listening sockets. Registry records stay for it."""
+        await self._release()
+        sockets = await self._fleet.hand_over(successor.instances)
+        self._server.close()
+        return sockets
