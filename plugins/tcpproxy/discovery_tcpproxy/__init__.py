@@ -1,4 +1,4 @@
-"""Carries TCP to whatever the registry names now.
+"""TCP proxy for the backends that the registry has at the moment.
 
-Imports nothing: the worker processes, which have to start quickly, are part of this package.
+This module imports nothing, since worker processes import the package and have to start quickly.
 """

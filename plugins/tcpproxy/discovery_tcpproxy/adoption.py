@@ -1,4 +1,4 @@
-"""Workers that have outlived their daemon: found in the run directory, and taken over with their sockets."""
+"""Adoption of workers that have outlived their daemon, with their listening sockets."""
 
 import asyncio
 import os
@@ -14,21 +14,22 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import describe
 from discovery.toolkit import ProcessHandle
-from discovery_tcpproxy.channel import GoneError, RefusedError, WorkerError
+from discovery_tcpproxy.channel import CommandRefusedError, WorkerError, WorkerGoneError
 from discovery_tcpproxy.worker.build import build
-from discovery_tcpproxy.worker_process import PATIENCE, WorkerProcess
+from discovery_tcpproxy.worker_process import ANSWER_TIMEOUT, WorkerProcess
 
-_NOTICES = 2.0
-"""Seconds in which a worker notices that its daemon has died."""
-_AGAIN = 0.02
+_DETECTION_TIMEOUT = 2.0
+"""Seconds within which a worker detects the end of its daemon; a worker that refuses for longer has another daemon."""
+_RETRY_DELAY = 0.02
+"""Seconds between two requests to a worker that has not detected the end of its daemon."""
 _CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
-    """A worker of an earlier daemon, and copies of the listening sockets that it has, by address.
+class AdoptedWorker:
+    """A worker of an earlier daemon, with copies of its listening sockets by address.
 
-    `grace`: the seconds that it gives its connections if it is told to stop without any.
+    `grace` is the seconds that its connections have if a stop gives no other value.
     """
 
     worker: WorkerProcess
@@ -39,73 +40,74 @@ class Adopted:
 async def adopt(
     run_dir: Path,
     log: FilteringBoundLogger,
-    patience: float = PATIENCE,
-    killed: Callable[[int], None] = lambda _: None,
+    timeout: float = ANSWER_TIMEOUT,
+    on_killed: Callable[[int], None] = lambda _: None,
     stderr: int | None = 2,
-) -> list[Adopted]:
-    """Those found in `run_dir`, whose lock the caller holds, the oldest first.
+) -> list[AdoptedWorker]:
+    """Adopt the workers in `run_dir`, whose lock the caller holds, and return them, the oldest first.
 
-    One that hangs is killed, and `killed` is called with its process id. A worker of other code is mute: it can be told
-    to stop, and should be. `stderr` is where they log should the caller die; None: to their last daemon's.
+    A worker that hangs is killed, and `on_killed` is called with its process id. A worker of another build
+    (`is_other_build`) obeys no command but to stop. Workers will log to the descriptor `stderr` if the caller dies;
+    with None they keep logging to the descriptor of their last daemon. `timeout` is the seconds for an answer.
     """
-    doors = sorted(run_dir.glob("worker-*.sock"))
-    ours = build() if doors else ""
-    found = await asyncio.gather(*(_adopt(door, ours, log, patience, killed, stderr) for door in doors))
+    paths = sorted(run_dir.glob("worker-*.sock"))
+    own_build = build() if paths else ""
+    found = await asyncio.gather(*(_adopt(path, own_build, log, timeout, on_killed, stderr) for path in paths))
     return sorted((each for each in found if each is not None), key=lambda each: each.worker.started)
 
 
 async def _adopt(
-    door: Path,
-    ours: str,
+    path: Path,
+    own_build: str,
     log: FilteringBoundLogger,
-    patience: float,
-    killed: Callable[[int], None],
+    timeout: float,
+    on_killed: Callable[[int], None],
     stderr: int | None,
-) -> Adopted | None:
-    until = time.monotonic() + _NOTICES
-    while (worker := _knock(door, log, patience)) is not None:
+) -> AdoptedWorker | None:
+    until = time.monotonic() + _DETECTION_TIMEOUT
+    while (worker := _connect(path, log, timeout)) is not None:
         try:
-            said = await worker.hello(stderr)
-            worker.mute = said["build"] != ours
-            return Adopted(worker, await worker.sockets(said["sockets"]), said["grace"])
-        except RefusedError as error:
-            worker.leave()
+            answer = await worker.identify(stderr)
+            worker.is_other_build = answer["build"] != own_build
+            return AdoptedWorker(worker, await worker.fetch_sockets(answer["sockets"]), answer["grace"])
+        except CommandRefusedError as error:
+            worker.release()
             if error.answer.get("stopping") or time.monotonic() >= until:
                 log.info("a worker is left as it is", pid=worker.pid, reason=describe(error))
                 return None
-            await asyncio.sleep(_AGAIN)
-        except GoneError:
-            worker.leave()
+            await asyncio.sleep(_RETRY_DELAY)
+        except WorkerGoneError:
+            worker.release()
             return None
         except (WorkerError, KeyError, TypeError, ValueError) as error:
             log.error("a worker of an earlier daemon is killed", pid=worker.pid, reason=describe(error))
             await worker.close()
-            killed(worker.pid)
-        except BaseException:  # the worker obeys one daemon at a time
-            worker.leave()
+            on_killed(worker.pid)
+        except BaseException:  # another daemon may adopt the worker after this connection is closed
+            worker.release()
             raise
     return None
 
 
-def _knock(door: Path, log: FilteringBoundLogger, patience: float) -> WorkerProcess | None:
-    """The worker that listens there, if it is this user's."""
+def _connect(path: Path, log: FilteringBoundLogger, timeout: float) -> WorkerProcess | None:
+    """Connect to the worker that listens at `path`; None if there is none of this user. Removes a stale socket."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         channel.setblocking(False)
-        directory = os.open(door.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            channel.connect(f"/proc/self/fd/{directory}/{door.name}")  # the path may be too long for an address
+            channel.connect(f"/proc/self/fd/{directory}/{path.name}")  # the path may be too long for a socket address
         finally:
             os.close(directory)
         credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _ = _CREDENTIALS.unpack(credentials)
         if uid != os.geteuid():
             raise PermissionError(f"process {pid} belongs to another user, {uid}")
-        return WorkerProcess(0, ProcessHandle(pid), channel, log, patience)
+        return WorkerProcess(0, ProcessHandle(pid), channel, log, timeout)
     except (ConnectionRefusedError, FileNotFoundError, ProcessLookupError):
         with suppress(OSError):
-            door.unlink()  # of one that is dead
+            path.unlink()  # left by a process that was killed
     except OSError as error:
-        log.warning("a worker of an earlier daemon cannot be reached", socket=str(door), reason=describe(error))
+        log.warning("a worker of an earlier daemon cannot be reached", socket=str(path), reason=describe(error))
     channel.close()
     return None

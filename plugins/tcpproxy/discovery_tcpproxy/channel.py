@@ -1,4 +1,4 @@
-"""Our end of the socket pair that a worker is told by: one question at a time, each answered."""
+"""The daemon's end of the connection to a worker: one request at a time, each with a response."""
 
 import asyncio
 import itertools
@@ -11,77 +11,80 @@ from typing import Any
 from discovery import DiscoveryError, describe
 from discovery_tcpproxy import wire
 
-_LOOKS = 10
-"""The number of looks for an answer in the time that it may take."""
+_SLICES = 10
+"""Parts of a timeout. A daemon that was suspended loses one part at most, and does not blame the worker."""
 
 
 class WorkerError(DiscoveryError):
-    """A worker is gone, or does not answer."""
+    """Error of a worker that has ended or does not answer."""
 
 
-class GoneError(WorkerError):
-    """A worker has hung up, as one does that ends."""
+class WorkerGoneError(WorkerError):
+    """A worker has closed its end of the connection, usually because the process is ending."""
 
 
-class RefusedError(DiscoveryError):
-    """A worker says that it could not do what it was told, and goes on."""
+class CommandRefusedError(DiscoveryError):
+    """A worker could not execute a command, and continues to run."""
 
     def __init__(self, message: str, answer: Mapping[str, Any]) -> None:
-        """`answer` is all that it says."""
+        """Create the error from the response `answer` of the worker."""
         super().__init__(message)
         self.answer = answer
 
 
-class Channel:
-    """Asks a worker; what it says of its own accord goes to `on_event`."""
+class WorkerChannel:
+    """Connection to one worker. Messages that are no responses are passed to `on_event`."""
 
-    def __init__(self, ours: socket.socket, on_event: Callable[[Mapping[str, Any]], None]) -> None:
-        """Talk through `ours`, from the running loop."""
-        ours.setblocking(False)
-        self._socket = ours
+    def __init__(self, sock: socket.socket, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+        """Use the connected socket `sock` on the running event loop."""
+        sock.setblocking(False)
+        self._socket = sock
         self._on_event = on_event
-        self._reader = wire.Reader(ours)
+        self._reader = wire.Reader(sock)
         self._numbers = itertools.count(wire.FIRST)
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._waiting: tuple[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] | None = None
         self._loop = asyncio.get_running_loop()
         self._open = True
-        self._loop.add_reader(ours, self._read)
+        self._loop.add_reader(sock, self._read)
 
-    async def ask(
-        self, do: str, patience: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
+    async def request(
+        self, do: str, timeout: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> dict[str, Any]:
-        """Ask the worker, and return the answer. Raises WorkerError or RefusedError."""
-        answer, received = await self.ask_for_sockets(do, patience, message, descriptors)
+        """Send the command `do`, and return the response.
+
+        `message` are the parameters; `timeout` is in seconds. Raises WorkerError or CommandRefusedError.
+        """
+        answer, received = await self.request_sockets(do, timeout, message, descriptors)
         for each in received:
             each.close()
         return answer
 
-    async def ask_for_sockets(
-        self, do: str, patience: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
+    async def request_sockets(
+        self, do: str, timeout: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> tuple[dict[str, Any], list[socket.socket]]:
-        """Ask the worker, and return the answer with its sockets. Raises WorkerError or RefusedError."""
-        async with self._turn:
+        """Send a command as `request` does, and return the response with the sockets that belong to it."""
+        async with self._lock:
             number = next(self._numbers)
             future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
             self._waiting = (number, future)
             frame = wire.encode({"do": do, "seq": number, **(message or {})})
             sending = asyncio.ensure_future(self._send(frame, descriptors))
             try:
-                await self._wait(sending, future, patience)
+                await self._wait(sending, future, timeout)
                 if not future.done():
-                    raise WorkerError(f"no answer to {do!r} within {patience:g} s")
+                    raise WorkerError(f"no answer to {do!r} within {timeout:g} s")
                 answer, received = future.result()
             finally:
                 self._waiting = None
                 sending.cancel()
                 future.cancel()
         if "error" in answer:
-            raise RefusedError(f"{do}: {answer['error']}", answer)
+            raise CommandRefusedError(f"{do}: {answer['error']}", answer)
         return answer, [socket.socket(fileno=each) for each in received]
 
     def close(self) -> None:
-        """Take what has arrived and hang up."""
+        """Handle the messages that have arrived, and close the socket."""
         if self._open:
             with suppress(OSError, ValueError):
                 while self._reader.read():
@@ -93,21 +96,21 @@ class Channel:
             self._loop.remove_reader(self._socket)
             self._socket.close()
             self._reader.close()
-            self._fail("it was hung up on")
+            self._fail("the channel was closed")
 
-    async def _wait(self, sending: "asyncio.Future[None]", future: "asyncio.Future[Any]", patience: float) -> None:
-        """Until there is an answer, at most `patience` seconds in which we run: were we stopped, it is not to blame."""
-        for _ in range(_LOOKS):
-            await asyncio.wait({future}, timeout=patience / _LOOKS)
+    async def _wait(self, sending: "asyncio.Future[None]", future: "asyncio.Future[Any]", timeout: float) -> None:
+        """Wait for a response, at most `timeout` seconds during which this process runs (and is not suspended)."""
+        for _ in range(_SLICES):
+            await asyncio.wait({future}, timeout=timeout / _SLICES)
             if future.done():
                 return
             if sending.done() and (error := sending.exception()) is not None:
-                raise GoneError(f"it is gone: {describe(error)}") from None
+                raise WorkerGoneError(f"it is gone: {describe(error)}") from None
 
     async def _send(self, frame: bytes, descriptors: Sequence[int]) -> None:
         if not self._open:
-            raise GoneError("it is gone")
-        # An answer is awaited before the next frame is sent, so that there is room for the first byte at least.
+            raise WorkerGoneError("it is gone")
+        # The socket buffer is empty: the response is awaited before the next frame is sent.
         sent = socket.send_fds(self._socket, [frame], descriptors) if descriptors else 0
         await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
 
@@ -140,4 +143,4 @@ class Channel:
 
     def _fail(self, reason: str) -> None:
         if self._waiting is not None and not self._waiting[1].done():
-            self._waiting[1].set_exception(GoneError(reason))
+            self._waiting[1].set_exception(WorkerGoneError(reason))

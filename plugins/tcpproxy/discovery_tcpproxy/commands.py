@@ -1,6 +1,7 @@
-"""`discovery ambassador` and `forward`, used as polvi/dynamic-etcd-amb and simple-amb were, and `connections`.
+"""The commands `ambassador`, `forward` and `connections` of `discovery`.
 
-The first two are shorthands for a configuration of the consumer `tcpproxy`.
+`ambassador` and `forward` replace polvi/dynamic-etcd-amb and simple-amb; both run the consumer `tcpproxy` with a
+generated configuration.
 """
 
 import hashlib
@@ -30,18 +31,19 @@ from discovery.commands import (
     serve,
 )
 from discovery.registry import validate
-from discovery_tcpproxy.carrying import Carrying, takes_carrying
 from discovery_tcpproxy.config import bind_address
-from discovery_tcpproxy.live import HEADER, ask, rows
+from discovery_tcpproxy.connection_list import HEADER, fetch_connections, rows
+from discovery_tcpproxy.proxy_options import ProxyOptions, with_proxy_options
 
 FORWARD_BIND = "0.0.0.0:10000"
-_REACHED_AT = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 - what a daemon may listen on
+"""Address on which `forward` listens by default, as simple-amb did."""
+_CLIENT_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 - bind addresses
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-@takes_carrying
+@with_proxy_options
 def ambassador(
-    service: Annotated[str, typer.Argument(help="The service to carry connections to; it need not exist yet.")],
+    service: Annotated[str, typer.Argument(help="The service that clients reach; it need not exist yet.")],
     port: Annotated[str, typer.Argument(help="The port to listen on.")],
     *,
     listen: Annotated[
@@ -52,16 +54,16 @@ def ambassador(
         Literal["roundrobin", "leastconn", "random", "source"] | None,
         typer.Option(help="How a backend is chosen. Default: roundrobin."),
     ] = None,
-    carrying: Carrying,
+    options: ProxyOptions,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
     state_dir: StateDirOption = None,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
 ) -> int:
-    """Listen on a fixed port, and carry TCP to whichever backends the registry names now.
+    """Listen on a fixed port, and forward TCP connections to the backends that the registry has at the moment.
 
-    Runs until Ctrl-C or SIGTERM; idle connections are closed then, the others have half a minute to finish.
+    Runs until Ctrl-C or SIGTERM. Then idle connections are closed; the others have half a minute to finish.
 
     \b
     discovery ambassador redis 6379
@@ -72,10 +74,10 @@ def ambassador(
         validate(Backend(service, "any", "localhost", number))
     except RecordError as error:
         raise ConfigError(str(error)) from None
-    binds = [_bind(address, number) for address in listen or ("0.0.0.0",)]  # noqa: S104 - as its original does
+    binds = [_bind(address, number) for address in listen or ("0.0.0.0",)]  # noqa: S104 - the default of dynamic-etcd-amb
     return serve(
         registry=registry or linked_registry(),
-        consumers={_instance("ambassador", binds): carrying.table(service, binds, service=service, balance=balance)},
+        consumers={_instance("ambassador", binds): options.table(service, binds, service=service, balance=balance)},
         run_dir=run_dir,
         state_dir=state_dir,
         replace=replace,
@@ -83,23 +85,25 @@ def ambassador(
     )
 
 
-@takes_carrying
+@with_proxy_options
 def forward(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="HOST:PORT", help="Where to: the first that can be reached; the others stand in."),
+        typer.Argument(metavar="HOST:PORT", help="The targets: the first that can be reached is used."),
     ],
     *,
     listen: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST:PORT", help=f"Where to listen, or unix:/PATH. Repeatable. Default: {FORWARD_BIND}."),
+        typer.Option(
+            metavar="HOST:PORT", help=f"Address to listen on, or unix:/PATH. Repeatable. Default: {FORWARD_BIND}."
+        ),
     ] = None,
-    carrying: Carrying,
+    options: ProxyOptions,
     run_dir: RunDirOption = None,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
 ) -> int:
-    """Listen on a fixed address, and carry TCP to another, without any registry.
+    """Listen on a fixed address, and forward TCP connections to fixed targets, without any registry.
 
     Of several targets the first that can be reached is used. Runs until Ctrl-C or SIGTERM.
 
@@ -109,12 +113,12 @@ def forward(
     """
     try:
         binds = [bind_address(each) for each in listen or (FORWARD_BIND,)]
-        _no_circle(targets, binds)
+        _refuse_loop(targets, binds)
     except (RecordError, ValueError) as error:
         raise ConfigError(str(error)) from None
     return serve(
-        registry="memory://",  # which holds nothing, and is always there
-        consumers={_instance("forward", binds): carrying.table("forward", binds, targets=targets, balance="first")},
+        registry="memory://",  # empty, and always reachable
+        consumers={_instance("forward", binds): options.table("forward", binds, targets=targets, balance="first")},
         run_dir=run_dir,
         replace=replace,
         config=config,
@@ -134,7 +138,7 @@ def connections(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """List the connections that a daemon carries now.
+    """List the open connections of a daemon.
 
     \b
     discovery connections
@@ -144,18 +148,18 @@ def connections(
         admin = configured_admin(config)
     try:
         at, colon, number = admin.rpartition(":")
-        host, port = parse_address(f"{_REACHED_AT.get(at, at)}:{number}" if colon else admin)
+        host, port = parse_address(f"{_CLIENT_ADDRESS.get(at, at)}:{number}" if colon else admin)
     except RecordError as error:
         raise ConfigError(f"--admin {admin!r}: {error}") from None
-    live = ask(host, port, consumer)
+    found = fetch_connections(host, port, consumer)
     if as_json:
-        result(json.dumps({"connections": live.connections, "more": live.more}, indent=2))
-    elif live.connections:
-        print_table(HEADER, rows(live.connections))
+        result(json.dumps({"connections": found.connections, "more": found.more}, indent=2))
+    elif found.connections:
+        print_table(HEADER, rows(found.connections))
     else:
         note("no connections")
-    if live.more:
-        note(f"and {live.more} more")
+    if found.more:
+        note(f"and {found.more} more")
 
 
 def _port(text: str) -> int:
@@ -174,8 +178,8 @@ def _bind(address: str, port: int) -> str:
     return join_host_port(str(parsed), port)
 
 
-def _no_circle(targets: Iterable[str], binds: Iterable[str]) -> None:
-    """Refuse to carry to ourselves, which would not end. Raises RecordError, ValueError."""
+def _refuse_loop(targets: Iterable[str], binds: Iterable[str]) -> None:
+    """Raise ValueError if a target is one of the addresses to listen on, a loop. Raises RecordError as well."""
     for target, bind in product(targets, binds):
         host, port = parse_address(target)
         at, _, number = bind.rpartition(":")
@@ -183,11 +187,13 @@ def _no_circle(targets: Iterable[str], binds: Iterable[str]) -> None:
         if number == str(port) and (
             host == at or (is_loopback(host) and is_unspecified(at)) or (host == "localhost" and is_loopback(at))
         ):
-            raise ValueError(f"the target {target} is where we listen: choose another address with --listen")
+            raise ValueError(
+                f"the target {target} is an address that this command listens on: choose another address with --listen"
+            )
 
 
 def _instance(command: str, binds: Sequence[str]) -> str:
-    """An instance of its own for each set of addresses: its directory and its lock have this name."""
+    """Return the name of the instance, its directory and its lock: one for each set of addresses."""
     text = ",".join(binds)
     readable = _NOT_IN_A_NAME.sub("-", text).strip("-")[:32]
     return f"{command}-{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

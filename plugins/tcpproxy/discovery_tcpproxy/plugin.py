@@ -1,4 +1,4 @@
-"""What the plugin offers to the core."""
+"""Registration of the plugin at the core."""
 
 from collections.abc import Callable
 
@@ -8,5 +8,5 @@ from discovery_tcpproxy.consumer import TcpProxyConsumer
 
 @hookimpl
 def discovery_register_consumers(register: Callable[[str, type[AnyConsumer]], None]) -> None:
-    """Offer the consumer `tcpproxy`."""
+    """Register the consumer `tcpproxy`."""
     register("tcpproxy", TcpProxyConsumer)

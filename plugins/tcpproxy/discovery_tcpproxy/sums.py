@@ -1,4 +1,4 @@
-"""Sums of what workers report: nested mappings of numbers. Pure."""
+"""Sums of the reports of workers, which are nested mappings of numbers. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 Figures = Mapping[str, Any]
 
 _GAUGES = ("open", "holding")
-"""The figures of the present, which end with the worker; all others only grow."""
+"""Names of gauges, which end with the worker; all other figures are counters."""
 
 
 def add(one: Figures, other: Figures) -> Figures:
-    """The sums, key by key; of what is no number the latter's."""
+    """Return the sums, key by key. A value that is no number is taken from `other`."""
     total: dict[str, Any] = dict(one)
     for key, value in other.items():
         before = total.get(key)
@@ -23,8 +23,8 @@ def add(one: Figures, other: Figures) -> Figures:
     return total
 
 
-def left_of(report: Figures) -> Figures:
-    """The part of a report that remains after the worker's end: the counters."""
+def counters_of(report: Figures) -> Figures:
+    """Return the counters of a report, which remain valid after the end of the worker."""
     listeners = {}
     for name, listener in report.get("listeners", {}).items():
         backends = {id_: _counters(backend) for id_, backend in listener.get("backends", {}).items()}

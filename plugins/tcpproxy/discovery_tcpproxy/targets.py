@@ -1,6 +1,6 @@
-"""From a snapshot and a configuration to what the workers are told: plain data, nothing that is open or resolved.
+"""Backends and settings for the workers, computed from a snapshot and the configuration. Pure.
 
-Standard forms throughout: an address is `IPV4:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
+Addresses have the form `IPV4:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from discovery_tcpproxy.config import ListenConfig, TcpProxyConfig, service_of
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend as sent to a worker. `host` is an IP address, or a name with these `addresses`."""
+    """A backend as workers get it. `host` is an IP address, or a host name with `addresses`."""
 
     id: str
     host: str
@@ -22,39 +22,39 @@ class Target:
     draining: bool
     addresses: tuple[str, ...] = ()
 
-    def told(self) -> dict[str, Any]:
-        """As it goes over the wire."""
-        told = {
+    def to_wire(self) -> dict[str, Any]:
+        """Return the backend in the form of the protocol with workers."""
+        record = {
             "id": self.id,
             "host": self.host,
             "port": self.port,
             "weight": self.weight,
             "draining": self.draining,
         }
-        return {**told, "addresses": list(self.addresses)} if self.addresses else told
+        return {**record, "addresses": list(self.addresses)} if self.addresses else record
 
 
 Targets = Mapping[str, tuple[Target, ...]]
-"""The backends of each service that a listener is for. A service without any is there, too, if that is known."""
+"""Backends by service. A service without backends is included if the snapshot is known."""
 
 
 def services(config: TcpProxyConfig) -> tuple[str, ...]:
-    """The services that listeners are for, each once."""
+    """Return the services of the listeners, without duplicates."""
     return tuple(dict.fromkeys(service_of(name, listener) for name, listener in config.listen.items()))
 
 
 def endpoints(config: TcpProxyConfig, snapshot: Snapshot | None) -> frozenset[Endpoint]:
-    """The host names, each with its port, among the fixed backends, and those of the snapshot that are asked for."""
+    """Return the host names with ports of the fixed backends, and of the configured services in the snapshot."""
     return frozenset((each.host, each.port) for each in _wanted(config, snapshot) if each.is_named)
 
 
 def targets(
     config: TcpProxyConfig, snapshot: Snapshot | None, addresses: Addresses
 ) -> tuple[dict[str, tuple[Target, ...]], tuple[str, ...]]:
-    """The backends of every configured service, and a line for each backend that is left out.
+    """Return the backends of every configured service, and a line for each backend that is left out.
 
-    `addresses` has those of host names. Without a snapshot the services of the registry are missing from the result: to
-    know nothing of a service is not to know that it has no backends.
+    `addresses` are the addresses of host names. Without a snapshot the result has no services of the registry: a
+    service whose backends are unknown differs from a service without backends.
     """
     found: dict[str, list[Target]] = {
         service_of(name, listener): []
@@ -74,21 +74,21 @@ def targets(
 
 
 def changed(before: Targets, now: Targets) -> dict[str, tuple[Target, ...]]:
-    """The services that a worker which has `before` has to be sent."""
+    """Return the services that differ from `before`, the state of a worker."""
     return {service: each for service, each in now.items() if before.get(service) != each}
 
 
 def settings(config: TcpProxyConfig, worker: int) -> dict[str, dict[str, Any]]:
-    """The settings of each listener for the worker of that number (from 0), without the sockets.
+    """Return the settings of each listener for the worker with this number (from 0), without the sockets.
 
-    The keys are those of the configuration. Limits are this worker's share of the whole. `drain` is how many seconds
-    connections have once their backend has left, None for ever.
+    The keys are those of the configuration. Limits are the share of this worker. `drain` is the seconds that
+    connections have after their backend has left, None for no limit.
     """
     return {name: _settings(name, listener, config, worker) for name, listener in config.listen.items()}
 
 
 def share(total: int | None, workers: int, worker: int) -> int | None:
-    """A worker's part of a limit; the parts of all add up to it."""
+    """Return the share of one worker in a limit; the shares of all workers add up to the limit."""
     return None if total is None else total // workers + (worker < total % workers)
 
 
@@ -116,15 +116,15 @@ def _settings(name: str, listener: ListenConfig, config: TcpProxyConfig, worker:
 
 
 def preview(config: TcpProxyConfig, snapshot: Snapshot, addresses: Addresses) -> str:
-    """Each listener with what it would carry connections to, as a diff from nothing."""
+    """Return the listeners with their backends, as a diff from an empty configuration."""
     found, problems = targets(config, snapshot, addresses)
     lines = []
     for name, listener in config.listen.items():
         lines.append(f"+ {name}: {', '.join(listener.bind)}")
         for each in found[service_of(name, listener)]:
-            leads_to = f" ({', '.join(each.addresses)})" if each.addresses else ""
+            resolved = f" ({', '.join(each.addresses)})" if each.addresses else ""
             at = join_host_port(each.host, each.port)
-            lines.append(f"+   {each.id} {at}{leads_to}" + (" (draining)" if each.draining else ""))
+            lines.append(f"+   {each.id} {at}{resolved}" + (" (draining)" if each.draining else ""))
     return "".join(f"{line}\n" for line in (*lines, *(f"# {problem}" for problem in problems)))
 
 

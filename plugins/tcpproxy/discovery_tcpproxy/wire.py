@@ -1,6 +1,6 @@
-"""Frames between the control plane and a worker: a length, a JSON object, and descriptors that ride along.
+"""Frames between the daemon and a worker, on an AF_UNIX stream socket: a length, a JSON object, and descriptors.
 
-Over an AF_UNIX stream socket. Standard library alone: the worker imports it.
+The module is limited to the standard library, since workers import it.
 """
 
 import array
@@ -12,41 +12,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 MAX_DESCRIPTORS = 250
-"""In one frame; the kernel takes 253 (SCM_MAX_FD)."""
+"""Descriptors in one frame at most; the limit of the kernel is 253 (SCM_MAX_FD)."""
 FIRST = 1
-"""The number of a channel's first question. A worker that has a control plane refuses it to another, unread."""
+"""Sequence number of the first request on a connection, which a worker with another daemon refuses unread."""
 _HEADER = struct.Struct("!I")
 _READ = 1 << 16
+"""Bytes of one read: most frames are smaller."""
+_DESCRIPTOR_BYTES = 4
+"""Bytes of a descriptor (an int) in ancillary data."""
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """A frame, without its descriptors."""
+    """Return the bytes of a frame, without its descriptors."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return _HEADER.pack(len(body)) + body
 
 
 def send(channel: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-    """Send a frame on a blocking socket. Raises OSError when the other side is gone."""
+    """Send a frame on a blocking socket. Raises OSError if the peer has closed the connection."""
     frame = memoryview(encode(message))
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sent = channel.sendmsg([frame], rights)
-    if sent < len(frame):  # even an empty rest raises once the other side has obeyed and gone
+    if sent < len(frame):  # sending an empty rest would raise if the peer has ended
         channel.sendall(frame[sent:])
 
 
 class Reader:
-    """Puts frames together from what arrives; works for blocking and non-blocking sockets alike."""
+    """Reader of frames, for blocking and non-blocking sockets."""
 
     def __init__(self, channel: socket.socket) -> None:
-        """Read from `channel`."""
+        """Create a reader of the socket `channel`."""
         self._channel = channel
         self._bytes = bytearray()
         self._descriptors: list[int] = []
 
     def read(self) -> bool:
-        """Take in what has arrived; False at the end of the stream. Raises BlockingIOError if nothing has."""
+        """Receive bytes and descriptors; return False at the end of the stream. Raises BlockingIOError, OSError."""
         data, rights, _, _ = self._channel.recvmsg(
-            _READ, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+            _READ, socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES), socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, values in rights:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -57,9 +60,9 @@ class Reader:
         return bool(data)
 
     def frames(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """The frames that are complete, each with the descriptors that arrived up to its end.
+        """Yield the complete frames, each with the descriptors that arrived before its end.
 
-        A frame with descriptors is answered before the next is sent, so that they cannot be mistaken for another's.
+        The protocol keeps the assignment unambiguous: the next frame is sent after the answer to one with descriptors.
         """
         while len(self._bytes) >= _HEADER.size:
             (length,) = _HEADER.unpack_from(self._bytes)
@@ -72,7 +75,7 @@ class Reader:
             yield message, descriptors
 
     def close(self) -> None:
-        """Close the descriptors that came without the rest of their frame."""
+        """Close the descriptors of an incomplete frame."""
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []

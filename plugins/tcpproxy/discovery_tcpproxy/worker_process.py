@@ -1,4 +1,4 @@
-"""One worker process: started or adopted, told what it is to be by difference, and ended. Never waits for another."""
+"""One worker process as the daemon sees it: started or adopted, configured by differences, and ended."""
 
 import asyncio
 import os
@@ -15,57 +15,62 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import ProcessHandle, child_environment, log_format
 from discovery_tcpproxy import wire
-from discovery_tcpproxy.channel import Channel, RefusedError, WorkerError
-from discovery_tcpproxy.life import Child
-from discovery_tcpproxy.listeners import Listening
+from discovery_tcpproxy.channel import CommandRefusedError, WorkerChannel, WorkerError
+from discovery_tcpproxy.child import ChildProcess
+from discovery_tcpproxy.listening_sockets import ListeningSocket
 from discovery_tcpproxy.targets import Target, Targets, changed
 
-PATIENCE = 10.0
-"""Seconds that a worker may take for an answer before it counts as hanging."""
-_START = 30.0
-_HELLO = 5.0
+ANSWER_TIMEOUT = 10.0
+"""Seconds without an answer after which a worker counts as hanging: far more than a loaded machine needs."""
+_START_TIMEOUT = 30.0
+"""Seconds for the answers of a young worker, and the age until which a worker is young: imports may be slow."""
+_HELLO_TIMEOUT = 5.0
+"""Seconds for the first answer of an adopted worker, for which the start of the daemon waits."""
 
-Sockets = Mapping[str, tuple[Listening, ...]]
-"""The open sockets of each listener that has any."""
+Sockets = Mapping[str, tuple[ListeningSocket, ...]]
+"""Open listening sockets of each listener that has any."""
 
 
 class WorkerProcess:
-    """A process of the data plane, as the control plane sees it."""
+    """A worker process, with the state that it has been sent."""
 
     def __init__(
-        self, number: int, process: ProcessHandle, channel: socket.socket, log: FilteringBoundLogger, patience: float
+        self, number: int, process: ProcessHandle, channel: socket.socket, log: FilteringBoundLogger, timeout: float
     ) -> None:
-        """Of a process that listens at the other end of `channel`; `number`, from 0: which share of limits it has."""
+        """Wrap a worker at the other end of `channel`.
+
+        `number`, from 0, determines its share of the limits; `timeout` is the seconds that it has for an answer.
+        """
         self.number = number
         self.pid = process.pid
         self.started = time.monotonic()
         self.report: Mapping[str, Any] = {}
         self.ended = process.ended
         self.stopped = False
-        """Whether it was told to accept no more, for good."""
-        self.mute = False
-        """Whether its code is not ours: it is told to stop, and nothing else."""
+        """True if the worker has been listeners to stop accepting."""
+        self.is_other_build = False
+        """True if the worker runs other code than this daemon: the only command that it gets is to stop."""
         self._process = process
         self._log = log
-        self._patience = patience
-        self._telling = asyncio.Lock()
+        self._timeout = timeout
+        self._lock = asyncio.Lock()
         self._targets: dict[str, tuple[Target, ...]] = {}
-        self._asked: tuple[dict[str, Any], float] | None = None
-        self._sockets: dict[str, int] = {}  # by address: which socket it has there
+        self._configured: tuple[dict[str, Any], float] | None = None
+        self._sockets: dict[str, int] = {}  # identity of the worker's socket, by address
         self._killed = False
-        self._channel = Channel(channel, self._on_event)
+        self._channel = WorkerChannel(channel, self._on_event)
 
     @classmethod
-    def start(cls, number: int, run_dir: Path, log: FilteringBoundLogger, patience: float) -> Self:
-        """Start one, which the next daemon finds in `run_dir` should this one die. Raises OSError."""
+    def start(cls, number: int, run_dir: Path, log: FilteringBoundLogger, timeout: float) -> Self:
+        """Start a worker that the next daemon finds in `run_dir` if this daemon dies. Raises OSError."""
         ours, theirs = socket.socketpair()
         try:
             stderr = os.dup(2)
             try:
                 with theirs:
                     descriptors = theirs.fileno(), stderr
-                    child = Child(
-                        # -P: what happens to be in the current directory is no module of ours.
+                    child = ChildProcess(
+                        # -P: files in the current directory must not replace modules.
                         [sys.executable, "-P", "-m", "discovery_tcpproxy.worker", *map(str, descriptors), str(run_dir)],
                         descriptors,
                         {**child_environment(), "DISCOVERY_LOG_FORMAT": log_format()},
@@ -76,152 +81,169 @@ class WorkerProcess:
         except OSError:
             ours.close()
             raise
-        return cls(number, child, ours, log, patience)
+        return cls(number, child, ours, log, timeout)
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, and is to go on."""
+        """True if the process runs and has not been killed."""
         return not (self.ended.is_set() or self._killed)
 
     @property
     def status(self) -> str:
-        """How the process ended, in words."""
-        if isinstance(self._process, Child) and (outcome := self._process.outcome) is not None:
+        """Exit code or signal of the process in words."""
+        if isinstance(self._process, ChildProcess) and (outcome := self._process.outcome) is not None:
             return outcome
         return "it has ended" if self.ended.is_set() else "it runs"
 
-    async def hello(self, stderr: int | None) -> dict[str, Any]:
-        """Ask an adopted one about itself, first, and let it log to `stderr` should this process die; None: as before.
+    async def identify(self, stderr: int | None) -> dict[str, Any]:
+        """Send the first request to an adopted worker, and return its build, age, grace, state and number of sockets.
 
-        Raises WorkerError, or RefusedError if it has a daemon.
+        The worker will log to the descriptor `stderr` if this daemon dies; None leaves its log where it is. Raises
+        WorkerError, or CommandRefusedError if the worker has a daemon.
         """
-        told, descriptors = {"log_format": log_format()}, () if stderr is None else (stderr,)
-        answer = await self._channel.ask("hello", min(self._patience, _HELLO), told, descriptors)
+        message, descriptors = {"log_format": log_format()}, () if stderr is None else (stderr,)
+        answer = await self._channel.request("hello", min(self._timeout, _HELLO_TIMEOUT), message, descriptors)
         self.started = time.monotonic() - answer["age"]
         self.stopped = answer["stopping"]
         return answer
 
-    async def sockets(self, count: int) -> dict[str, socket.socket]:
-        """The listening sockets that an adopted one has, by address: copies. Raises WorkerError or RefusedError."""
+    async def fetch_sockets(self, count: int) -> dict[str, socket.socket]:
+        """Return copies of the `count` listening sockets of an adopted worker, by address.
+
+        There are fewer if this process runs out of descriptors. Raises WorkerError or CommandRefusedError.
+        """
         found: dict[str, socket.socket] = {}
         while len(found) < count:
-            answer, sockets = await self._channel.ask_for_sockets("sockets", self._patience, {"begin": len(found)})
+            answer, sockets = await self._channel.request_sockets("sockets", self._timeout, {"begin": len(found)})
             some = dict(zip(answer["sockets"], sockets, strict=False))
             found |= some
             if not some or len(some) < len(answer["sockets"]):
-                break  # there were no descriptors for them
+                break  # this process has no free descriptor
         self._sockets = {bind: identity(each) for bind, each in found.items()}
         return found
 
-    async def tell(
+    async def configure(
         self, listeners: Mapping[str, Mapping[str, Any]], sockets: Sockets, targets: Targets, grace: float
     ) -> None:
-        """Make it so, by what differs from what it was told before; done when it has said so.
+        """Send the worker the difference between this state and the last one, and wait for its answers.
 
-        `grace` is how many seconds connections have should it have to stop without us. Raises WorkerError or
-        RefusedError.
+        `grace` is the seconds that connections have if the worker stops without a daemon. Raises WorkerError or
+        CommandRefusedError.
         """
-        if self.mute:
+        if self.is_other_build:
             return
-        async with self._telling:
-            # Backends first: no connection is to meet a listener whose service has none yet.
+        async with self._lock:
+            # Backends are sent before listeners, so that the first clients of a listener find backends.
             if news := changed(self._targets, targets):
-                told = {service: [target.told() for target in each] for service, each in news.items()}
-                await self._ask("backends", {"services": told})
+                wire_form = {service: [target.to_wire() for target in each] for service, each in news.items()}
+                await self._request("backends", {"services": wire_form})
                 self._targets.update(news)
             if not self.stopped:
-                await self._tell_listeners(listeners, sockets, grace)
-            # A worker may forget a service that is not wanted; it is sent again if it is wanted later.
+                await self._configure_listeners(listeners, sockets, grace)
+            # A worker may drop the backends of an unused service, which are sent again if the service is used later.
             for service in self._targets.keys() - targets.keys():
                 del self._targets[service]
 
-    async def ask_report(self, *, connections: bool = False) -> Mapping[str, Any]:
-        """Its figures; they are kept as `report` as well. Raises WorkerError."""
-        if self.mute:
+    async def fetch_report(self, *, connections: bool = False) -> Mapping[str, Any]:
+        """Return a new report, with the list of connections if wanted_listeners for, and keep its counters in `report`.
+
+        Raises WorkerError or CommandRefusedError.
+        """
+        if self.is_other_build:
             return {}
-        report = await self._ask("report", {"connections": connections})
+        report = await self._request("report", {"connections": connections})
         self.report = {key: value for key, value in report.items() if key not in ("re", "connections", "more")}
         return report
 
     async def stop(self, grace: float | None, *, end_idle: bool = False) -> None:
-        """Let it stop accepting, and end when its connections have, after `grace` seconds (None: its own) at most.
+        """Tell the worker to stop accepting, and to end with its last connection, after `grace` seconds at most.
 
-        With `end_idle` it closes those that are idle.
+        None stands for the grace that the worker was configured with. With `end_idle` the worker closes idle
+        connections. Raises WorkerError or CommandRefusedError.
         """
-        async with self._telling:
-            self._sockets, self._asked, self.stopped = {}, None, True
+        async with self._lock:
+            self._sockets, self._configured, self.stopped = {}, None, True
             given = {} if grace is None else {"grace": grace}
-            await self._ask("stop", {**given, "end_idle": end_idle})
+            await self._request("stop", {**given, "end_idle": end_idle})
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process with SIGKILL."""
         self._killed = True
         self._process.send_signal(signal.SIGKILL)
 
     async def close(self) -> None:
-        """End it if it has not, and leave nothing of it."""
+        """Kill the process unless it has ended, wait for its end, and release its resources."""
         self._channel.close()
         self.kill()
         await self.ended.wait()
 
-    async def end(self, patience: float) -> None:
-        """Let it stop, its connections in the time that it gives them, and end it by force after `patience` seconds."""
-        with suppress(WorkerError, RefusedError, TimeoutError):
+    async def stop_and_wait(self, timeout: float) -> None:
+        """Stop the worker with its own grace, wait for its end, and kill it after `timeout` seconds."""
+        with suppress(WorkerError, CommandRefusedError, TimeoutError):
             await self.stop(None, end_idle=True)
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await self.ended.wait()
         await self.close()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Close the handle and leave the process as it is."""
         self._channel.close()
         self._process.close()
 
-    async def _ask(self, do: str, message: Mapping[str, Any], descriptors: Iterable[int] = ()) -> dict[str, Any]:
-        young = time.monotonic() - self.started < _START
-        return await self._channel.ask(do, max(self._patience, _START if young else 0.0), message, tuple(descriptors))
+    async def _request(self, do: str, message: Mapping[str, Any], descriptors: Iterable[int] = ()) -> dict[str, Any]:
+        is_young = time.monotonic() - self.started < _START_TIMEOUT
+        return await self._channel.request(
+            do, max(self._timeout, _START_TIMEOUT if is_young else 0.0), message, tuple(descriptors)
+        )
 
-    async def _tell_listeners(self, listeners: Mapping[str, Mapping[str, Any]], sockets: Sockets, grace: float) -> None:
-        """Frames carry no more descriptors than the kernel takes, and each frame is complete for what it names."""
+    async def _configure_listeners(
+        self, listeners: Mapping[str, Mapping[str, Any]], sockets: Sockets, grace: float
+    ) -> None:
+        """Send the listeners in frames of at most `wire.MAX_DESCRIPTORS` new sockets.
+
+        Each frame has the complete configuration of every listener, with the sockets that the worker has so far.
+        """
         wanted = {each.bind: each for group in sockets.values() for each in group}
         identities = {bind: identity(each.sock) for bind, each in wanted.items()}
         known = {bind: each for bind, each in self._sockets.items() if identities.get(bind) == each}
-        asked = {
+        wanted_listeners = {
             name: {**settings, "sockets": sorted(each.bind for each in sockets.get(name, ()))}
             for name, settings in listeners.items()
         }
-        if (asked, grace) == self._asked and self._sockets == identities:
+        if (wanted_listeners, grace) == self._configured and self._sockets == identities:
             return
         if any(bind in wanted for bind in self._sockets.keys() - known.keys()):
-            # Another socket of the same address: the old has to be let go first.
-            await self._send_listeners(asked, grace, known, {})
+            # A new socket has the address of an old one, which the worker has to close first.
+            await self._send_listeners(wanted_listeners, grace, known, {})
         new = [each for bind, each in wanted.items() if bind not in known]
         while True:
             some, new = new[: wire.MAX_DESCRIPTORS], new[wire.MAX_DESCRIPTORS :]
-            await self._send_listeners(asked, grace, known, {each.bind: index for index, each in enumerate(some)}, some)
+            await self._send_listeners(
+                wanted_listeners, grace, known, {each.bind: index for index, each in enumerate(some)}, some
+            )
             known |= {each.bind: identities[each.bind] for each in some}
             if not new:
                 break
-        self._asked = asked, grace
+        self._configured = wanted_listeners, grace
 
     async def _send_listeners(
         self,
-        asked: Mapping[str, Mapping[str, Any]],
+        wanted_listeners: Mapping[str, Mapping[str, Any]],
         grace: float,
         known: Mapping[str, int],
         indexes: Mapping[str, int],
-        new: Iterable[Listening] = (),
+        new: Iterable[ListeningSocket] = (),
     ) -> None:
-        told = {
+        listeners = {
             name: {
                 **listener,
                 "sockets": {
                     bind: indexes.get(bind) for bind in listener["sockets"] if bind in known or bind in indexes
                 },
             }
-            for name, listener in asked.items()
+            for name, listener in wanted_listeners.items()
         }
-        await self._ask("listen", {"listeners": told, "grace": grace}, [each.sock.fileno() for each in new])
+        await self._request("listen", {"listeners": listeners, "grace": grace}, [each.sock.fileno() for each in new])
         self._sockets = {**known, **{each.bind: identity(each.sock) for each in new}}
 
     def _on_event(self, message: Mapping[str, Any]) -> None:
@@ -229,10 +251,10 @@ class WorkerProcess:
             self._log.info("connection", every=True, **{key: value for key, value in message.items() if key != "event"})
         elif message["event"] == "log":
             level = message.get("level")
-            tell = getattr(self._log, level if level in ("debug", "info", "warning", "error") else "info")
-            tell(str(message.get("message", "")), pid=self.pid, **message.get("fields", {}))
+            log = getattr(self._log, level if level in ("debug", "info", "warning", "error") else "info")
+            log(str(message.get("message", "")), pid=self.pid, **message.get("fields", {}))
 
 
 def identity(sock: socket.socket) -> int:
-    """The same for every descriptor of one socket, in whichever process."""
+    """Return a number that is equal for all descriptors of one socket, in any process."""
     return os.fstat(sock.fileno()).st_ino

@@ -20,7 +20,7 @@ from discovery.testing import eventually
 from discovery_tcpproxy.adoption import adopt
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.consumer import TcpProxyConsumer
-from discovery_tcpproxy.listeners import open_listener
+from discovery_tcpproxy.listening_sockets import open_listening_socket
 from discovery_tcpproxy.targets import settings
 from discovery_tcpproxy.worker_process import WorkerProcess
 
@@ -49,14 +49,14 @@ class Left:
 async def left() -> AsyncIterator[Left]:
     web = address()
     config = TcpProxyConfig.model_validate({"listen": {"web": web}, "workers": 1, "grace": 1.0})
-    listening = open_listener("web", web, 0o600)
+    listening = open_listening_socket("web", web, 0o600)
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
         worker = WorkerProcess.start(0, Path(directory), structlog.get_logger(), 20.0)
-        await worker.tell(settings(config, 0), {"web": (listening,)}, {}, 1.0)
+        await worker.configure(settings(config, 0), {"web": (listening,)}, {}, 1.0)
         listening.close()
         each = Left(Path(directory), config, worker.pid)
         os.kill(worker.pid, signal.SIGSTOP)
-        worker.leave()
+        worker.release()
         try:
             yield each
         finally:
@@ -124,7 +124,7 @@ async def test_one_that_loses_its_second_daemon_says_so_on_that_one_s_stderr(mon
             os.close(kept)
         for sock in second.sockets.values():
             sock.close()
-        second.worker.leave()
+        second.worker.release()
         line = json.loads(await asyncio.to_thread(os.read, reader, 1 << 16))
         os.close(reader)
         assert line["event"].startswith("the daemon has gone; connections of ")

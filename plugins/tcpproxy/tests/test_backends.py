@@ -214,7 +214,7 @@ def test_the_way_of_choosing_changes_in_place() -> None:
     assert len({taken(backends) for _ in range(10)}) == 2
 
 
-class Life(RuleBasedStateMachine):
+class ProcessHandle(RuleBasedStateMachine):
     """Anything that may happen, in any order, against what has to hold."""
 
     def __init__(self) -> None:
@@ -317,8 +317,8 @@ class Life(RuleBasedStateMachine):
             assert backend.open == dialled.count(backend) + self.connections.count(backend)
 
 
-Life.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestLife = Life.TestCase
+ProcessHandle.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLife = ProcessHandle.TestCase
 
 
 def named(*addresses: str, id_: str = "a") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from discovery.cli import main
 from discovery.testing import free_port, within
 from discovery_tcpproxy.commands import _instance
-from discovery_tcpproxy.live import duration, size
+from discovery_tcpproxy.connection_list import duration, size
 
 
 def refused(arguments: Sequence[str], capfd: pytest.CaptureFixture[str]) -> str:
@@ -104,10 +104,10 @@ def test_half_a_link_is_told(capfd: pytest.CaptureFixture[str], monkeypatch: pyt
         (["db1:1", "--listen", "127.0.0.1"], "'127.0.0.1' is not HOST:PORT"),
         (["db1:1", "--listen", "nowhere:80"], "does not begin with an IP address"),
         (["db1:1", "--listen", "unix:relative"], "unix:/run/web.sock"),
-        (["127.0.0.1:10000"], "127.0.0.1:10000 is where we listen"),
-        (["localhost:80", "--listen", "127.0.0.1:80"], "localhost:80 is where we listen"),
-        (["[::1]:80", "--listen", "[::]:80"], "[::1]:80 is where we listen"),
-        (["10.9.8.7:80", "--listen", "10.9.8.7:80"], "10.9.8.7:80 is where we listen"),
+        (["127.0.0.1:10000"], "127.0.0.1:10000 is an address that this command listens on"),
+        (["localhost:80", "--listen", "127.0.0.1:80"], "localhost:80 is an address that this command listens on"),
+        (["[::1]:80", "--listen", "[::]:80"], "[::1]:80 is an address that this command listens on"),
+        (["10.9.8.7:80", "--listen", "10.9.8.7:80"], "10.9.8.7:80 is an address that this command listens on"),
         (["db1:1", "--registry", "memory://"], "--registry"),
     ],
 )
@@ -150,20 +150,20 @@ CONSUMERS = b'{"consumers": [{"name": "edge", "plugin": "tcpproxy"}, {"name": "l
 @pytest.mark.parametrize(
     ("answers", "arguments", "reason"),
     [
-        ([b"HTTP/1.1 200 OK\r\n\r\n<html>"], [], "is no daemon's admin endpoint"),
-        ([b"HTTP/1.1 404 Not Found\r\n\r\n404: Not Found"], [], "is no daemon's admin endpoint"),
-        ([b"SSH-2.0-OpenSSH_9.2\r\n"], [], "is no daemon's admin endpoint"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n<html>"], [], "is not that of a daemon's admin endpoint"),
+        ([b"HTTP/1.1 404 Not Found\r\n\r\n404: Not Found"], [], "is not that of a daemon's admin endpoint"),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], [], "is not that of a daemon's admin endpoint"),
         ([b""], [], "127.0.0.1:"),
-        ([b"HTTP/1.1 200 OK\r\n\r\n[]"], [], "is no daemon's admin endpoint"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n[]"], [], "is not that of a daemon's admin endpoint"),
         ([b'HTTP/1.1 200 OK\r\n\r\n{"consumers": []}'], [], "no consumer of the plugin tcpproxy; it has none"),
         ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS], ["--consumer", "lb"], "no consumer 'lb' of the plugin tcpproxy"),
         ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS], ["--consumer", "x"], "it has edge"),
         (
             [b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b'HTTP/1.1 504 T\r\n\r\n{"error": "slow\\u001b"}'],
             [],
-            "cannot tell: ",
+            "reports an error: ",
         ),
-        ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b"HTTP/1.1 200 OK\r\n\r\n{}"], [], "is no daemon's admin endpoint"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b"HTTP/1.1 200 OK\r\n\r\n{}"], [], "is not that of a daemon's admin endpoint"),
     ],
 )
 def test_what_answers_otherwise_is_told(

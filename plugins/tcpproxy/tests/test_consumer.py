@@ -18,7 +18,7 @@ from discovery_tcpproxy.consumer import TcpProxyConsumer
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.workers.POLL", 0.1)
+    monkeypatch.setattr("discovery_tcpproxy.worker_slot.REPORT_INTERVAL", 0.1)
 
 
 @on_a_loop
@@ -260,14 +260,14 @@ class TestTcpProxyConsumer(ConsumerContract):
 
     def world(self, run_dir: Path) -> object:
         """What each worker has been told, and says that it has done."""
-        return [dict(each._targets) for each in self.driven[-1]._workers.alive]
+        return [dict(each._targets) for each in self.driven[-1]._workers.running]
 
     def sabotage(self, run_dir: Path) -> AbstractContextManager[object]:
         """Workers can neither be spoken to nor started."""
 
         @contextmanager
         def broken() -> Iterator[None]:
-            [worker] = self.driven[-1]._workers.alive
+            [worker] = self.driven[-1]._workers.running
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("sys.executable", "/nowhere/python")
                 worker.kill()

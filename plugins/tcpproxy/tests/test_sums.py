@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery_tcpproxy.sums import add, left_of
+from discovery_tcpproxy.sums import add, counters_of
 
 counts = st.dictionaries(st.sampled_from(["total", "open", "held"]), st.integers(0, 10**9))
 figures = st.dictionaries(st.sampled_from("ab"), counts)
@@ -34,8 +34,8 @@ def test_what_is_left_is_what_counts_up_whatever_things_are_called() -> None:
         "rejected": {"open": 3},
         "backends": {"open": backend},
     }
-    assert left_of({"listeners": {"open": listener}, "dropped": 1}) == {
+    assert counters_of({"listeners": {"open": listener}, "dropped": 1}) == {
         "listeners": {"open": {"total": 9, "rejected": {"open": 3}, "backends": {"open": {"connected": 5}}}},
         "dropped": 1,
     }
-    assert left_of({}) == {"listeners": {}}
+    assert counters_of({}) == {"listeners": {}}

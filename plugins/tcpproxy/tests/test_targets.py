@@ -48,7 +48,7 @@ def test_host_names_have_addresses_and_what_has_none_is_left_out_and_told() -> N
     )
     assert endpoints(config(), state) == {("a.example", 8080), ("b.example", 8080)}
     found, problems = targets(config(), state, {("a.example", 8080): ("10.0.0.1", "fd00::2")})
-    assert [each.told() for each in found["web"]] == [
+    assert [each.to_wire() for each in found["web"]] == [
         {
             "id": "a", "host": "a.example", "port": 8080, "weight": 1, "draining": False,
             "addresses": ["10.0.0.1", "fd00::2"],

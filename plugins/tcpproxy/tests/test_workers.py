@@ -18,7 +18,7 @@ from discovery_tcpproxy.worker_process import WorkerProcess
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.workers.POLL", 0.1)
+    monkeypatch.setattr("discovery_tcpproxy.worker_slot.REPORT_INTERVAL", 0.1)
 
 
 @on_a_loop
@@ -70,13 +70,12 @@ async def test_the_only_worker_is_replaced_and_clients_wait_in_the_kernel_s_queu
 
 @on_a_loop
 async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_process._START", 0.0)
+    monkeypatch.setattr("discovery_tcpproxy.worker_process._START_TIMEOUT", 0.0)
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
         await driven.apply(a.backend())
-        driven.consumer._workers._patience = 0.5
-        [old] = driven.consumer._workers.alive
-        old._patience = 0.5
+        [old] = driven.consumer._workers.running
+        old._timeout = 0.5
         os.kill(old.pid, signal.SIGSTOP)
         assert await reached(web) == "a"
         assert driven.said("no answer to 'report' within 0.5 s")
@@ -88,8 +87,8 @@ async def test_a_daemon_that_was_stopped_for_a_while_does_not_blame_its_workers(
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
         await driven.apply(a.backend())
-        [worker] = driven.consumer._workers.alive
-        asking = asyncio.ensure_future(worker._channel.ask("report", 1.0))
+        [worker] = driven.consumer._workers.running
+        asking = asyncio.ensure_future(worker._channel.request("report", 1.0))
         await asyncio.sleep(0)
         os.kill(worker.pid, signal.SIGSTOP)
         time.sleep(1.5)  # noqa: ASYNC251 - as one who is stopped

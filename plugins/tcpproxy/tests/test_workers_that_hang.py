@@ -13,13 +13,13 @@ from discovery.testing import eventually, within
 @pytest.mark.parametrize("late", [0.0, 0.1])
 @on_a_loop
 async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_process._START", 600.0)
+    monkeypatch.setattr("discovery_tcpproxy.worker_process._START_TIMEOUT", 600.0)
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
-        await eventually(lambda: all("web" in each._targets for each in driven.consumer._workers.alive))
-        hanging, other = driven.consumer._workers.alive
-        monkeypatch.setattr("discovery_tcpproxy.workers._LATE", late)
+        await eventually(lambda: all("web" in each._targets for each in driven.consumer._workers.running))
+        hanging, other = driven.consumer._workers.running
+        monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", late)
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(within(20)):
@@ -37,11 +37,11 @@ async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: py
 
 @on_a_loop
 async def test_a_hanging_worker_too_many_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.workers._LATE", 0.1)
+    monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", 0.1)
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
-        _, hanging = driven.consumer._workers.alive
+        _, hanging = driven.consumer._workers.running
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(within(20)):
@@ -56,7 +56,7 @@ async def test_who_is_held_by_a_worker_too_many_is_served_when_a_backend_comes()
     web = address()
     async with origins("a") as (a,), driving(listen={"web": {"bind": web, "hold": 60}}, workers=2) as driven:
         await driven.apply()
-        first, _ = driven.consumer._workers.alive
+        first, _ = driven.consumer._workers.running
         os.kill(first.pid, signal.SIGSTOP)  # so that the other has all of them
         try:
             clients = [await Client.to(web) for _ in range(5)]

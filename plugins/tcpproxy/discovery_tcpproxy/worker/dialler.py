@@ -24,7 +24,7 @@ _LOCAL_DELAY = 0.25
 class Dialler:
     """Connects the clients of one listener to backends; a connection without a usable backend is held."""
 
-    __slots__ = ("_context", "_counters", "_dialling", "_pool", "_queue", "_settings")
+    __slots__ = ("_context", "_counters", "_pool", "_settings", "attempts", "queue")
 
     def __init__(self, context: WorkerContext, pool: UpstreamPool, counters: ListenerCounters) -> None:
         """Create the dialler of a listener."""
@@ -32,19 +32,16 @@ class Dialler:
         self._pool = pool
         self._counters = counters
         self._settings: Mapping[str, Any] = {}
-        self._dialling = Deadlines[Connection](context.loop, 0.0, self._time_out)
-        self._queue = HoldQueue(context.loop, pool, counters, self.dial)
-
-    @property
-    def queue(self) -> HoldQueue:
+        self.attempts = Deadlines[Connection](context.loop, 0.0, self._time_out)
+        """Deadlines of the attempts that have not been answered."""
+        self.queue = HoldQueue(context.loop, pool, counters, self.dial)
         """Clients for which there is no usable backend."""
-        return self._queue
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Take the settings of the listener; attempts that are under way keep their deadline."""
         self._settings = settings
-        self._dialling.seconds = settings["connect_timeout"]
-        self._queue.configure(settings)
+        self.attempts.seconds = settings["connect_timeout"]
+        self.queue.configure(settings)
 
     def dial(self, connection: Connection) -> None:
         """Start a connection attempt to the next address, or to the next backend, or hold the client."""
@@ -76,25 +73,21 @@ class Dialler:
                 if connection.tried:
                     self._counters.retries += 1
                 connection.attach_server(sock.detach())
-                self._dialling.add(connection)
+                self.attempts.add(connection)
                 return
             sock.close()
             if code in _LOCAL_ERRORS:
                 self._give_back(connection)
                 break
             self.failed(connection)
-        self._queue.add(connection)
-
-    def discard(self, connection: Connection) -> None:
-        """Cancel the deadline of an attempt that was answered, or whose connection has ended."""
-        self._dialling.discard(connection)
+        self.queue.add(connection)
 
     def failed(self, connection: Connection) -> None:
         """Record a failed attempt. The backend remains that of the connection while it has other addresses."""
         upstream = connection.upstream
         if upstream is None:
             return
-        self._dialling.discard(connection)
+        self.attempts.discard(connection)
         connection.detach_server()
         if connection.other_addresses:
             return
@@ -102,11 +95,11 @@ class Dialler:
         connection.tried += (upstream,)
         self._counters.connect_failures += 1
         self._pool.failed(upstream, self._context.loop.now)
-        self._queue.schedule()
+        self.queue.schedule()
 
     def dial_another(self, connection: Connection) -> None:
         """Break off the attempt of a connection, whose backend has left, and dial another backend."""
-        self._dialling.discard(connection)
+        self.attempts.discard(connection)
         connection.detach_server()
         upstream, connection.upstream = connection.upstream, None
         if upstream is not None:
@@ -119,7 +112,7 @@ class Dialler:
 
     def _give_back(self, connection: Connection) -> None:
         """Return the backend to the pool after an error of this machine, and accept no clients for a while."""
-        self._queue.block(_LOCAL_DELAY)
+        self.queue.block(_LOCAL_DELAY)
         self._context.descriptors.exhausted()
         if connection.upstream is not None:
             self._pool.abandoned(connection.upstream)

@@ -40,6 +40,7 @@ class ListenerProxy:
         self._settings: Mapping[str, Any] = {}
         self._admission = Admission()
         self._dialler = Dialler(context, self.pool, self.counters)
+        self._attempts = self._dialler.attempts
         self._queue = self._dialler.queue
         self._headers = Deadlines[Connection](context.loop, 0.0, self._header_timed_out)
         self._upkeep = Upkeep(context.loop, self.connections)
@@ -143,7 +144,7 @@ class ListenerProxy:
             self._dialler.failed(connection)
             self._dialler.dial(connection)
             return
-        self._dialler.discard(connection)
+        self._attempts.discard(connection)
         seconds = self._loop.now - connection.dialled_at
         if is_other_address and connection.server_address is not None:
             upstream.prefer(connection.server_address)
@@ -182,7 +183,7 @@ class ListenerProxy:
                 self.pool.abandoned(upstream)
                 self._queue.schedule()  # the attempt may have been the probe of a failed backend: plan another
         if not connection.open:
-            for group in (self._dialler, self._queue, self._headers):
+            for group in (self._attempts, self._queue, self._headers):
                 group.discard(connection)
             counters.rejected[connection.reason] += 1
         if connection.counted:

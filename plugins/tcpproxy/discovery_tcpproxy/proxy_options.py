@@ -1,4 +1,4 @@
-"""The options that `ambassador` and `forward` share, and what they mean in the configuration of `tcpproxy`."""
+"""Command line options that `ambassador` and `forward` share, and the configuration that follows from them."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -10,51 +10,55 @@ import typer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carrying:
-    """The settings for carrying connections."""
+class ProxyOptions:
+    """Options of a TCP proxy on the command line."""
 
     hold: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             min=0.0,
-            help="How long a client waits while there is nobody to carry it to. Default: 30.",
+            help="Seconds that a client waits while there is no usable backend. Default: 30.",
         ),
     ] = None
     idle_timeout: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", min=0.0, help="Close a connection on which nothing moves for so long. Default: never."
+            metavar="SECONDS",
+            min=0.0,
+            help="Seconds without a byte after which a connection is closed. Default: never.",
         ),
     ] = None
     accept_proxy: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NETWORK",
-            help="Load balancers in front, which tell who the client is by the PROXY protocol. Repeatable.",
+            help="Load balancers in front, which send the client's address by the PROXY protocol. Repeatable.",
         ),
     ] = None
     send_proxy: Annotated[
-        Literal["v1", "v2"] | None, typer.Option(help="Tell backends who the client is, by the PROXY protocol.")
+        Literal["v1", "v2"] | None, typer.Option(help="Send the client's address to backends, by the PROXY protocol.")
     ] = None
     on_leave: Annotated[
         Literal["continue", "close"] | None,
-        typer.Option(help="What becomes of connections to a backend that leaves the registry. Default: continue."),
+        typer.Option(
+            help="Whether connections to a backend that leaves the registry continue or are closed. Default: continue."
+        ),
     ] = None
     drain: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             min=0.0,
-            help="How long connections go on, at most, once their backend has left the registry, and once this is"
-            " stopped. Default: for ever, and 30.",
+            help="Seconds that connections may continue after their backend has left the registry, and after a stop."
+            " Default: no limit after the backend has left, 30 after a stop.",
         ),
     ] = None
-    workers: Annotated[int, typer.Option(min=1, help="Processes that carry the bytes.")] = 1
-    access_log: Annotated[bool, typer.Option("--access-log", help="Log every connection when it has ended.")] = False
+    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes.")] = 1
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every connection at its end.")] = False
 
     def table(self, name: str, binds: Sequence[str], **listener: Any) -> Mapping[str, Any]:
-        """The configuration of a consumer with one listener; None stands for the default."""
+        """Return the configuration of a consumer with one listener. Keys with the value None are left out."""
         listener |= {
             "bind": list(binds),
             "hold": self.hold,
@@ -73,21 +77,26 @@ class Carrying:
         return table if self.drain is None else table | {"grace": self.drain}
 
 
-def takes_carrying(command: Callable[..., int]) -> Callable[..., int]:
-    """Make each field of `Carrying` an option of a command that has the parameter `carrying`; typer cannot."""
-    hints = get_type_hints(Carrying, include_extras=True)
-    options = [
+def with_proxy_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Turn each field of `ProxyOptions` into an option of a command with the parameter `options`.
+
+    typer has no support for options that are grouped in a class.
+    """
+    hints = get_type_hints(ProxyOptions, include_extras=True)
+    parameters_of_options = [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
-        for each in fields(Carrying)
+        for each in fields(ProxyOptions)
     ]
 
     @wraps(command)
     def run(**given: Any) -> int:
-        return command(carrying=Carrying(**{each.name: given.pop(each.name) for each in options}), **given)
+        return command(
+            options=ProxyOptions(**{each.name: given.pop(each.name) for each in parameters_of_options}), **given
+        )
 
     signature = inspect.signature(command, eval_str=True)
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in signature.parameters.values()]
-    place = [each.name for each in parameters].index("carrying")
-    parameters[place : place + 1] = options
+    place = [each.name for each in parameters].index("options")
+    parameters[place : place + 1] = parameters_of_options
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run

@@ -1,4 +1,4 @@
-"""A worker that is a child: started, and its standard error read line by line."""
+"""Child processes whose standard error is read line by line."""
 
 import asyncio
 import os
@@ -12,17 +12,21 @@ _LONGEST_LINE = 1 << 14
 """Bytes after which a line of standard error is cut, so that a line without an end takes no memory."""
 
 
-class Child(ProcessHandle):
-    """A child, whose standard error is read until the child has ended."""
+_READ_SIZE = 1 << 16
+"""Bytes of one read: the capacity of a pipe in Linux."""
+
+
+class ChildProcess(ProcessHandle):
+    """Child process whose standard error is read until the process has ended."""
 
     def __init__(
         self,
         command: Sequence[str],
         descriptors: Collection[int],
         environment: Mapping[str, str],
-        said: Callable[[str], None],
+        on_line: Callable[[str], None],
     ) -> None:
-        """Start the child with these descriptors. `said` is told each line. Raises OSError."""
+        """Start `command` with these open descriptors; `on_line` is called with each line. Raises OSError."""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -33,7 +37,7 @@ class Child(ProcessHandle):
             start_new_session=True,
         )
         super().__init__(self._process.pid, on_exit=self._finish)
-        self._said = said
+        self._on_line = on_line
         self._line = b""
         assert self._process.stderr is not None  # noqa: S101 - for the type checker
         self._stderr = self._process.stderr
@@ -43,7 +47,7 @@ class Child(ProcessHandle):
 
     @property
     def outcome(self) -> str | None:
-        """The exit code or signal, in words; None while the child runs."""
+        """Exit code or signal in words; None while the process runs."""
         code = self._process.returncode
         if code is None:
             return None
@@ -51,7 +55,7 @@ class Child(ProcessHandle):
 
     def _read(self) -> None:
         try:
-            data = os.read(self._stderr.fileno(), 1 << 16)
+            data = os.read(self._stderr.fileno(), _READ_SIZE)
         except BlockingIOError:
             return
         *lines, self._line = (self._line + data).split(b"\n")
@@ -59,7 +63,7 @@ class Child(ProcessHandle):
             lines, self._line = [*lines, self._line], b""
         for line in lines:
             if text := line.decode(errors="replace").rstrip():
-                self._said(text)
+                self._on_line(text)
         if not data:
             self._close()
 
@@ -71,5 +75,5 @@ class Child(ProcessHandle):
     def _finish(self) -> None:
         self._process.wait()
         if not self._stderr.closed:
-            self._read()  # its last words
+            self._read()  # the lines before the end
         self._close()

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from discovery.testing import free_port, within
-from discovery_tcpproxy.listeners import (
+from discovery_tcpproxy.listening_sockets import (
     BACKLOG,
     CannotListenError,
-    Listening,
+    ListeningSocket,
     address_of,
-    open_listener,
+    open_listening_socket,
     set_mode,
-    take,
+    take_inherited,
 )
 
 
@@ -31,12 +31,12 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def listening() -> Iterator[Callable[..., Listening]]:
-    """`open_listener`, closed at the end."""
-    opened: list[Listening] = []
+def listening() -> Iterator[Callable[..., ListeningSocket]]:
+    """`open_listening_socket`, closed at the end."""
+    opened: list[ListeningSocket] = []
 
-    def listening(bind: str, mode: int = 0o600, name: str = "web") -> Listening:
-        opened.append(open_listener(name, bind, mode))
+    def listening(bind: str, mode: int = 0o600, name: str = "web") -> ListeningSocket:
+        opened.append(open_listening_socket(name, bind, mode))
         return opened[-1]
 
     yield listening
@@ -57,7 +57,9 @@ def connects(bind: str) -> bool:
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "0.0.0.0:{}", "[::1]:{}", "[::]:{}"])
-def test_what_listens_has_its_address_and_is_as_workers_need_it(form: str, listening: Callable[..., Listening]) -> None:
+def test_what_listens_has_its_address_and_is_as_workers_need_it(
+    form: str, listening: Callable[..., ListeningSocket]
+) -> None:
     bind = form.format(free_port())
     sock = listening(bind).sock
     assert address_of(sock) == bind
@@ -69,7 +71,7 @@ def test_what_listens_has_its_address_and_is_as_workers_need_it(form: str, liste
     assert connects(bind.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
 
 
-def test_the_queue_is_long(listening: Callable[..., Listening]) -> None:
+def test_the_queue_is_long(listening: Callable[..., ListeningSocket]) -> None:
     port = free_port()
     listening(f"127.0.0.1:{port}")
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
@@ -77,7 +79,7 @@ def test_the_queue_is_long(listening: Callable[..., Listening]) -> None:
     assert shown.split()[2] == str(min(BACKLOG, most))
 
 
-def test_ipv6_leaves_ipv4_to_others(listening: Callable[..., Listening]) -> None:
+def test_ipv6_leaves_ipv4_to_others(listening: Callable[..., ListeningSocket]) -> None:
     port = free_port()
     listening(f"[::]:{port}")
     assert not connects(f"127.0.0.1:{port}")
@@ -85,29 +87,29 @@ def test_ipv6_leaves_ipv4_to_others(listening: Callable[..., Listening]) -> None
     assert connects(f"127.0.0.1:{port}")
 
 
-def test_an_address_in_use_is_told_with_who_has_it(listening: Callable[..., Listening]) -> None:
+def test_an_address_in_use_is_told_with_who_has_it(listening: Callable[..., ListeningSocket]) -> None:
     bind = f"127.0.0.1:{free_port()}"
     listening(bind)
     with pytest.raises(CannotListenError) as caught:
-        open_listener("web", bind, 0o600)
+        open_listening_socket("web", bind, 0o600)
     name = Path("/proc/self/comm").read_text().strip()
     assert str(caught.value) == (
         f"listener web cannot listen on {bind}: address already in use by {name} (process {os.getpid()});"
-        " stop that, or choose another"
+        " stop that process, or choose another address"
     )
 
 
 def test_an_address_of_another_machine_is_told() -> None:
     with pytest.raises(CannotListenError, match=r"cannot listen on 192\.0\.2\.1:80\d\d: this machine does not have"):
-        open_listener("web", "192.0.2.1:8080", 0o600)
+        open_listening_socket("web", "192.0.2.1:8080", 0o600)
 
 
 def test_a_privileged_port_is_told_with_the_way_out() -> None:
     script = (
         "import os, socket\n"
-        "from discovery_tcpproxy.listeners import open_listener, CannotListenError\n"
+        "from discovery_tcpproxy.listening_sockets import open_listening_socket, CannotListenError\n"
         "os.setgid(65534), os.setuid(65534)\n"
-        "try: open_listener('web', '127.0.0.1:80', 0o600)\n"
+        "try: open_listening_socket('web', '127.0.0.1:80', 0o600)\n"
         "except CannotListenError as error: print(error)\n"
     )
     if os.geteuid() != 0:
@@ -117,13 +119,13 @@ def test_a_privileged_port_is_told_with_the_way_out() -> None:
         pytest.skip("here nobody needs a privilege for port 80")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(
-        "listener web cannot listen on 127.0.0.1:80: permission denied; ports below 1024 take CAP_NET_BIND_SERVICE"
+        "listener web cannot listen on 127.0.0.1:80: permission denied; ports below 1024 require"
     )
 
 
 def test_a_unix_socket_has_its_mode_and_goes_when_it_is_closed(directory: Path) -> None:
     path = directory / "web.sock"
-    opened = open_listener("web", f"unix:{path}", 0o660)
+    opened = open_listening_socket("web", f"unix:{path}", 0o660)
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     set_mode(opened, 0o600)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -133,7 +135,7 @@ def test_a_unix_socket_has_its_mode_and_goes_when_it_is_closed(directory: Path) 
 
 
 def test_the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_is_not(
-    directory: Path, listening: Callable[..., Listening]
+    directory: Path, listening: Callable[..., ListeningSocket]
 ) -> None:
     path = directory / "web.sock"
     with socket.socket(socket.AF_UNIX) as dead:
@@ -142,27 +144,27 @@ def test_the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_is_not(
     assert path.exists()
     live = listening(f"unix:{path}")
     with pytest.raises(CannotListenError, match=r"socket already in use by .*\(process \d+\); stop that"):
-        open_listener("web", f"unix:{path}", 0o600)
+        open_listening_socket("web", f"unix:{path}", 0o600)
     assert connects(f"unix:{path}")
-    assert live.is_there()
+    assert live.has_file()
 
 
 def test_what_is_no_socket_is_left_alone(directory: Path) -> None:
     path = directory / "web.sock"
     path.write_text("precious")
     with pytest.raises(CannotListenError, match="there is a file that is no socket"):
-        open_listener("web", f"unix:{path}", 0o600)
+        open_listening_socket("web", f"unix:{path}", 0o600)
     assert path.read_text() == "precious"
 
 
 def test_a_directory_that_is_not_there_is_told(directory: Path) -> None:
     with pytest.raises(CannotListenError, match=f"there is no directory {directory}/no"):
-        open_listener("web", f"unix:{directory}/no/web.sock", 0o600)
+        open_listening_socket("web", f"unix:{directory}/no/web.sock", 0o600)
 
 
-def test_the_file_of_another_who_came_since_is_left(directory: Path, listening: Callable[..., Listening]) -> None:
+def test_the_file_of_another_who_came_since_is_left(directory: Path, listening: Callable[..., ListeningSocket]) -> None:
     path = directory / "web.sock"
-    ours = open_listener("web", f"unix:{path}", 0o600)
+    ours = open_listening_socket("web", f"unix:{path}", 0o600)
     path.rename(directory / "aside")  # keeps the inode taken
     listening(f"unix:{path}")
     ours.close()
@@ -171,18 +173,18 @@ def test_the_file_of_another_who_came_since_is_left(directory: Path, listening: 
 
 @pytest.mark.parametrize("kind", ["ipv4", "ipv6", "unix"])
 def test_an_inherited_socket_is_taken_by_its_address(
-    kind: str, directory: Path, listening: Callable[..., Listening]
+    kind: str, directory: Path, listening: Callable[..., ListeningSocket]
 ) -> None:
     port = free_port()
     bind = {"ipv4": f"127.0.0.1:{port}", "ipv6": f"[::1]:{port}", "unix": f"unix:{directory}/web.sock"}[kind]
     theirs = listening(bind).sock.dup()
     other = listening(f"127.0.0.1:{free_port()}").sock
     plain = socket.socket()
-    taken = take((plain, other, theirs), bind, 0o640)
+    taken = take_inherited((plain, other, theirs), bind, 0o640)
     assert taken is not None
     assert (theirs.fileno(), other.fileno() >= 0, plain.fileno() >= 0) == (-1, True, True)
     assert connects(bind)
-    assert take((plain, other, theirs), bind, 0o640) is None
+    assert take_inherited((plain, other, theirs), bind, 0o640) is None
     if kind == "unix":
         assert stat.S_IMODE((directory / "web.sock").stat().st_mode) == 0o640
     taken.close(for_good=False)

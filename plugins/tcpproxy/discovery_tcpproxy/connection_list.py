@@ -1,4 +1,4 @@
-"""The live connections that a daemon's admin endpoint tells of: asked for, and as rows of a table."""
+"""Open connections of a daemon: fetched from the admin endpoint, and formatted as rows of a table."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,24 +12,28 @@ from discovery.toolkit import printable
 
 HEADER = ("CONSUMER", "LISTENER", "CLIENT", "BACKEND", "ADDRESS", "AGE", "IN", "OUT", "STATE")
 _PLUGIN = "tcpproxy"
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
+"""Seconds for an answer of the admin endpoint, which waits for the workers."""
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """Connections as the daemon tells of them, each with its consumer's name, and how many there are besides."""
+class ConnectionList:
+    """Connections as the admin endpoint lists them, each with the name of its consumer.
+
+    `more` is the number of connections that the endpoint does not list.
+    """
 
     connections: tuple[Mapping[str, Any], ...]
     more: int
 
 
-def ask(host: str, port: int, consumer: str | None) -> Live:
-    """The connections of one consumer, or of all. Raises DiscoveryError if the daemon cannot tell."""
+def fetch_connections(host: str, port: int, consumer: str | None) -> ConnectionList:
+    """Return the connections of one consumer, or of all for None. Raises DiscoveryError if the request fails."""
     at = join_host_port(host, port)
     try:
-        told = _get(host, port, at, "/api/consumers")["consumers"]
-        names = [str(each["name"]) for each in told if each["plugin"] == _PLUGIN]
+        consumers = _get(host, port, at, "/api/consumers")["consumers"]
+        names = [str(each["name"]) for each in consumers if each["plugin"] == _PLUGIN]
         if not names or (consumer is not None and consumer not in names):
             has = f"it has {', '.join(names)}" if names else "it has none of that plugin"
             which = f"no consumer {consumer!r}" if consumer is not None else "no consumer"
@@ -42,13 +46,13 @@ def ask(host: str, port: int, consumer: str | None) -> Live:
         more = sum(int(document["more_connections"]) for document in documents.values())
     except (LookupError, TypeError, ValueError):
         raise DiscoveryError(
-            f"what answers at {at} is no daemon's admin endpoint, or that of another version"
+            f"the answer of {at} is not that of a daemon's admin endpoint, or the daemon has another version"
         ) from None
-    return Live(tuple(connections), more)
+    return ConnectionList(tuple(connections), more)
 
 
 def rows(connections: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The cells under HEADER; harmless to a terminal."""
+    """Return the cells under `HEADER`, without control characters."""
     return [tuple(map(printable, _cells(each))) for each in connections]
 
 
@@ -66,16 +70,16 @@ def _cells(each: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _address(told: Any) -> str:
-    """Host and port; what came by a Unix socket has neither."""
-    if not isinstance(told, list) or len(told) < 2:
+def _address(address: Any) -> str:
+    """Return host and port; a client of a Unix socket has neither."""
+    if not isinstance(address, list) or len(address) < 2:
         return "-"
-    host, port = str(told[0]), told[1]
+    host, port = str(address[0]), address[1]
     return join_host_port(host, port)
 
 
 def duration(seconds: float) -> str:
-    """A time in its two greatest units: 4.2s, 3m20s, 2h05m, 3d04h."""
+    """Return a duration in its two largest units: 4.2s, 3m20s, 2h05m, 3d04h."""
     if seconds < 60:
         return f"{seconds:.1f}s"
     minutes, left = divmod(int(seconds), 60)
@@ -88,7 +92,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """A number of bytes with a unit: 512B, 1.5KiB."""
+    """Return a number of bytes with a unit: 512B, 1.5KiB."""
     for unit in _UNITS:
         if number < 1024 or unit == _UNITS[-1]:
             break
@@ -97,7 +101,7 @@ def size(number: float) -> str:
 
 
 def _get(host: str, port: int, at: str, path: str) -> Any:
-    connection = HTTPConnection(host, port, timeout=_PATIENCE)
+    connection = HTTPConnection(host, port, timeout=_TIMEOUT)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -113,5 +117,5 @@ def _get(host: str, port: int, at: str, path: str) -> Any:
     finally:
         connection.close()
     if answer.status != 200:
-        raise DiscoveryError(f"the daemon at {at} cannot tell: {printable(str(document['error']))}")
+        raise DiscoveryError(f"the daemon at {at} reports an error: {printable(str(document['error']))}")
     return document

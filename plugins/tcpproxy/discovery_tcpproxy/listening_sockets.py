@@ -1,4 +1,4 @@
-"""Listening sockets: opened once, inherited, handed over, closed. Workers share them; nothing is bound twice."""
+"""ListeningSocket sockets of the daemon, which are opened once and shared by all workers: opened, inherited, closed."""
 
 import errno
 import os
@@ -14,19 +14,23 @@ from discovery.toolkit import format_holders, processes_with_sockets, tcp_socket
 from discovery_tcpproxy.config import UNIX
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel takes no more than net.core.somaxconn."""
+"""Connections that may wait to be accepted; the limit of the kernel is net.core.somaxconn, 4096 by default."""
 
-_LOST = -1
-"""In place of the inode of a file that has gone."""
+_NO_INODE = -1
+"""In place of the inode number of a file that does not exist."""
 
 
 class CannotListenError(DiscoveryError):
-    """An address cannot be listened on; trying again may help."""
+    """Failure to listen on an address; a later attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """A listening socket; `inode` is that of a Unix socket's file, by which we know that the file is still ours."""
+class ListeningSocket:
+    """A listening socket of the daemon.
+
+    `inode` identifies the file of a Unix socket, and is 0 for other sockets. `inherited` is True for a socket that
+    another process opened.
+    """
 
     bind: str
     sock: socket.socket
@@ -34,23 +38,23 @@ class Listening:
     inherited: bool = False
 
     def close(self, *, for_good: bool = True) -> None:
-        """Stop listening here; a Unix socket's file goes, if it is still this one's and this is `for_good`."""
+        """Close the socket; with `for_good` its own file is removed if the socket is a Unix socket."""
         self.sock.close()
-        if for_good and self.is_there():
+        if for_good and self.has_file():
             with suppress(OSError):
                 _path(self.bind).unlink()
 
-    def is_there(self) -> bool:
-        """Whether it is a Unix socket whose file is where it was made."""
+    def has_file(self) -> bool:
+        """Return True for a Unix socket whose file exists."""
         return self.inode != 0 and _inode(_path(self.bind)) == self.inode
 
     def is_lost(self) -> bool:
-        """Whether it is a Unix socket whose file has been removed, so that no client can connect."""
+        """Return True for a Unix socket whose file has been removed, so that no client can connect."""
         return self.inode != 0 and _inode(_path(self.bind)) == 0
 
 
-def open_listener(name: str, bind: str, mode: int) -> Listening:
-    """Listen on `bind` for the listener called `name`. Raises CannotListenError: a line with the way out."""
+def open_listening_socket(name: str, bind: str, mode: int) -> ListeningSocket:
+    """Listen on `bind` for the listener `name`. Raises CannotListenError, whose message suggests a remedy."""
     try:
         return _open_unix(bind, mode) if bind.startswith(UNIX) else _open_tcp(bind)
     except OSError as error:
@@ -59,65 +63,72 @@ def open_listener(name: str, bind: str, mode: int) -> Listening:
         ) from None
 
 
-def fault(name: str, bind: str, made: Collection[Path]) -> str | None:
-    """Why `open_listener` will fail, if a Unix socket's path tells; nothing is tried. `made`: directories to come."""
+def path_problem(name: str, bind: str, future_directories: Collection[Path]) -> str | None:
+    """Return why a Unix socket cannot be created, judged by its path alone; None if nothing is wrong.
+
+    `future_directories` do not have to exist yet.
+    """
     path = _path(bind)
-    if not bind.startswith(UNIX) or path.parent in made or (path.parent.is_dir() and not _is_obstacle(path)):
+    if (
+        not bind.startswith(UNIX)
+        or path.parent in future_directories
+        or (path.parent.is_dir() and not _is_obstacle(path))
+    ):
         return None
     error = OSError(errno.EADDRINUSE if path.parent.is_dir() else errno.ENOENT, "")
     return f"listener {name} cannot listen on {path}: {_unix_reason(path, error)}"
 
 
-def take(inherited: Iterable[socket.socket], bind: str, mode: int | None) -> Listening | None:
-    """The socket among `inherited` that listens on `bind`, taken out of it; None if there is none."""
+def take_inherited(inherited: Iterable[socket.socket], bind: str, mode: int | None) -> ListeningSocket | None:
+    """Take the socket that listens on `bind` out of `inherited`; None if there is none."""
     for candidate in inherited:
         if address_of(candidate) != bind:
             continue
-        # Detached, so that closing the sockets that were not taken does not close this one.
-        return adopted(bind, socket.socket(fileno=candidate.detach()), mode)
+        # Detached: the sockets in `inherited` are closed later.
+        return from_other_process(bind, socket.socket(fileno=candidate.detach()), mode)
     return None
 
 
-def adopted(bind: str, sock: socket.socket, mode: int | None = None) -> Listening:
-    """A socket that another process has opened to listen on `bind`, taken over; a Unix socket's file has this mode."""
+def from_other_process(bind: str, sock: socket.socket, mode: int | None = None) -> ListeningSocket:
+    """Wrap a socket that another process has opened on `bind`; `mode` is set on the file of a Unix socket."""
     _prepare(sock)
-    inode = (_inode(_path(bind)) or _LOST) if bind.startswith(UNIX) else 0
-    listening = Listening(bind, sock, inode, inherited=True)
+    inode = (_inode(_path(bind)) or _NO_INODE) if bind.startswith(UNIX) else 0
+    taken = ListeningSocket(bind, sock, inode, inherited=True)
     if mode is not None:
         with suppress(OSError):
-            set_mode(listening, mode)
-    return listening
+            set_mode(taken, mode)
+    return taken
 
 
-def address_of(listening: socket.socket) -> str | None:
-    """Where a socket listens, in the form that the configuration has; None if it does not listen, or is no stream."""
+def address_of(sock: socket.socket) -> str | None:
+    """Return the address of a listening stream socket, in the form of the configuration; None for other sockets."""
     try:
-        if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return None
-        if listening.type != socket.SOCK_STREAM:
+        if sock.type != socket.SOCK_STREAM:
             return None
-        name = listening.getsockname()
-    except OSError:  # it was taken by another, and is closed
+        name = sock.getsockname()
+    except OSError:  # the socket has been detached by another listener
         return None
-    if listening.family == socket.AF_UNIX:
+    if sock.family == socket.AF_UNIX:
         return UNIX + name if isinstance(name, str) and name else None
-    if listening.family == socket.AF_INET6:
+    if sock.family == socket.AF_INET6:
         return f"[{name[0]}]:{name[1]}"
-    return f"{name[0]}:{name[1]}" if listening.family == socket.AF_INET else None
+    return f"{name[0]}:{name[1]}" if sock.family == socket.AF_INET else None
 
 
-def set_mode(listening: Listening, mode: int) -> None:
-    """Give a Unix socket's file another mode. Raises OSError."""
-    if listening.is_there():
-        _path(listening.bind).chmod(mode)
+def set_mode(sock: ListeningSocket, mode: int) -> None:
+    """Set the file mode of a Unix socket. Raises OSError."""
+    if sock.has_file():
+        _path(sock.bind).chmod(mode)
 
 
-def _open_tcp(bind: str) -> Listening:
+def _open_tcp(bind: str) -> ListeningSocket:
     host, _, port = bind.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Lets a restart listen beside connections that end. No SO_REUSEPORT: others could listen beside us.
+        # SO_REUSEADDR allows a restart while old connections end. SO_REUSEPORT would let other programs listen as well.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -126,10 +137,10 @@ def _open_tcp(bind: str) -> Listening:
     except OSError:
         listener.close()
         raise
-    return Listening(bind, listener)
+    return ListeningSocket(bind, listener)
 
 
-def _open_unix(bind: str, mode: int) -> Listening:
+def _open_unix(bind: str, mode: int) -> ListeningSocket:
     path = _path(bind)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -141,17 +152,17 @@ def _open_unix(bind: str, mode: int) -> Listening:
             path.unlink()
             listener.bind(str(path))
         inode = _inode(path)
-        path.chmod(mode)  # nobody can connect before it listens
+        path.chmod(mode)  # clients can connect only after `listen`
         _prepare(listener)
     except OSError:
         listener.close()
         raise
-    return Listening(bind, listener, inode)
+    return ListeningSocket(bind, listener, inode)
 
 
 def _prepare(listener: socket.socket) -> None:
     if listener.family != socket.AF_UNIX:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by accepted sockets
     listener.setblocking(False)
     listener.listen(BACKLOG)
 
@@ -161,11 +172,11 @@ def _is_obstacle(path: Path) -> bool:
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether it is the socket of a process that is dead."""
+    """Return True if the file is the socket of a process that has ended."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.setblocking(False)  # one whose queue is full lives
+        client.setblocking(False)  # a full queue belongs to a living process
         try:
             client.connect(str(path))
         except ConnectionRefusedError:
@@ -192,15 +203,15 @@ def _reason(bind: str, error: OSError) -> str:
     host, _, port = bind.rpartition(":")
     if error.errno == errno.EADDRINUSE:
         who = processes_with_sockets(tcp_sockets_listening_at(host.strip("[]"), int(port), v6only=True))
-        return f"address already in use{format_holders(who)}; stop that, or choose another"
+        return f"address already in use{format_holders(who)}; stop that process, or choose another address"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
-            "permission denied; ports below 1024 take CAP_NET_BIND_SERVICE"
+            "permission denied; ports below 1024 require CAP_NET_BIND_SERVICE"
             " (AmbientCapabilities= of a systemd unit, --cap-add of a container), or choose one from 1024 up"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        every = "[::]" if host.startswith("[") else "0.0.0.0"  # noqa: S104 - it is advice
-        return f"this machine does not have that address; choose one that it has, or {every}:{port} for every address"
+        every = "[::]" if host.startswith("[") else "0.0.0.0"  # noqa: S104 - a suggestion in a message
+        return f"this machine does not have the address; choose an address of this machine, or {every}:{port} for all"
     if error.errno == errno.EAFNOSUPPORT:
         return "this machine has no IPv6; choose an IPv4 address"
     return f"{error.strerror or error}"
@@ -209,11 +220,11 @@ def _reason(bind: str, error: OSError) -> str:
 def _unix_reason(path: Path, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         if not path.is_socket():
-            return "there is a file that is no socket; remove it, or choose another path"
+            return "there is a file that is no socket; remove the file, or choose another path"
         who = processes_with_sockets(unix_sockets_at(str(path)))
-        return f"socket already in use{format_holders(who)}; stop that, or choose another path"
+        return f"socket already in use{format_holders(who)}; stop that process, or choose another path"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"there is no directory {path.parent}; make it, or choose another path"
+        return f"there is no directory {path.parent}; create it, or choose another path"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{os.strerror(error.errno).lower()}; {path.parent} has to be a directory that can be written to"
+        return f"{os.strerror(error.errno).lower()}; the directory {path.parent} has to be writable"
     return f"{error.strerror or error}"
