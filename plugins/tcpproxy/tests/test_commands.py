@@ -163,7 +163,11 @@ CONSUMERS = b'{"consumers": [{"name": "edge", "plugin": "tcpproxy"}, {"name": "l
             [],
             "reports an error: ",
         ),
-        ([b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b"HTTP/1.1 200 OK\r\n\r\n{}"], [], "is not that of a daemon's admin endpoint"),
+        (
+            [b"HTTP/1.1 200 OK\r\n\r\n" + CONSUMERS, b"HTTP/1.1 200 OK\r\n\r\n{}"],
+            [],
+            "is not that of a daemon's admin endpoint",
+        ),
     ],
 )
 def test_what_answers_otherwise_is_told(
