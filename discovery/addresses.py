@@ -1,6 +1,6 @@
-"""Choosing the address to announce: this machine's own, and what others may be told.
+"""Addresses of this machine, and addresses that another machine may be told.
 
-Public: plugins of third parties import it.
+Public API. No function keeps state: any thread may call any function.
 """
 
 import fcntl
@@ -26,19 +26,22 @@ _NOT_FOR_USE = 0x20 | 0x40 | 0x08  # deprecated, tentative, duplicate: linux/if_
 
 
 def family_of(address: str) -> Family | None:
-    """4 or 6, or None for what is no IP address, such as a host name."""
+    """Return the version, 4 or 6, of the IP address `address`; None for a host name or any other text."""
     parsed = _parse(address)
     return None if parsed is None else 4 if parsed.version == 4 else 6
 
 
 def is_unspecified(address: str) -> bool:
-    """Whether it stands for every address of a machine: 0.0.0.0, ::, or nothing at all."""
+    """Return True if `address` means every address of a machine: `0.0.0.0`, `::`, `*` or empty text."""
     parsed = _parse(address)
     return parsed.is_unspecified if parsed is not None else address in ("", "*")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is a machine's own, and another one on each machine; `localhost`, too."""
+    """Return True if `address` is a loopback address, `localhost` or a name below `localhost`.
+
+    On each machine these addresses mean the machine itself.
+    """
     parsed = _parse(address)
     if parsed is None:
         name = address.lower().rstrip(".")
@@ -47,10 +50,11 @@ def is_loopback(address: str) -> bool:
 
 
 def announceable(address: str, *, loopback: bool = False) -> bool:
-    """Whether another machine may be told to connect there; a loopback address only if `loopback`.
+    """Return True if another machine may be told to connect to `address`, an IP address or a host name.
 
-    Never what is unspecified, multicast, broadcast, reserved, or (since it means another on each link) link-local. Of
-    a host name only this is known, that it is no loopback's.
+    False for an address that is unspecified, multicast, broadcast, reserved or link-local (on each link a link-local
+    address means another machine). A loopback address counts only with `loopback`. Host names are not looked up: only
+    the names of the loopback are refused.
     """
     if is_unspecified(address):
         return False
@@ -65,10 +69,11 @@ def announceable(address: str, *, loopback: bool = False) -> bool:
 
 
 def primary_address(family: Family = 4, towards: str | None = None) -> str | None:
-    """The address from which this machine reaches `towards` (an address), or else the rest of the world.
+    """Return the address from which this machine reaches `towards`, an IP address, or else the rest of the world.
 
-    As the routes say; without a route, the first announceable address of an interface. None if there is none. An
-    address of another family, or one that is reached over the loopback, says nothing, and is as if not given.
+    `family` is the version of IP. The kernel's routes decide; without a route the result is the first announceable
+    address of an interface, and None without such an address. If `towards` has the other version, or is reached over
+    the loopback, `towards` counts as not given. Sends nothing, and does not block.
     """
     targets = [_ELSEWHERE[family]]
     if towards is not None and family_of(towards) == family:

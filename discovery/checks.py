@@ -1,4 +1,4 @@
-"""What a health check is: a probe of one backend, how often, and what follows from its outcome."""
+"""Health checks: a probe of one backend, how often the probe runs, and what follows from its outcome."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +22,8 @@ class Verdict(StrEnum):
 class Outcome:
     """The outcome of one run of a probe.
 
-    `detail` is one line for a person. `weight`, 0-256, is the weight that the backend should have now; None leaves it.
+    `verdict` is the result. `detail` is one line for a person. `weight`, 0-256, is the weight that the backend should
+    have now; None leaves the weight as it is.
     """
 
     verdict: Verdict = Verdict.PASSING
@@ -50,14 +51,15 @@ class NamedProbe(Probe, Protocol):
     """
 
     def with_lookup(self, lookup: "Lookup") -> Self:
-        """An equal probe that looks host names up by `lookup`."""
+        """Return an equal probe that looks host names up by `lookup`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A probe, how often it runs, and what follows from its outcomes. Times are in seconds.
+    """A `probe`, how often the probe runs, and what follows from its outcomes. Times are in seconds.
 
-    The first outcome counts at once, as does the first success of a backend that has never passed. After that, `rise`
+    `interval` is the longest pause between two runs, and `timeout` the time after which a run has failed. The
+    first outcome counts at once, as does the first success of a backend that has never passed. After that, `rise`
     successes in a row end a failure, and `fall` failures in a row begin one. Draining begins with the first outcome
     that says so, and ends after `rise` successes in a row. `on_failure` says whether a failing backend is withdrawn or
     registered as draining. The registered weight follows the weights of the outcomes, and changes at most once in

@@ -45,7 +45,10 @@ _IGNORED = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A decoded record: the backend, who registered it, its TTL in seconds if any, and the fields ignored."""
+    """A decoded record: `backend`, the `owner` who registered the backend, and the `ttl` in seconds.
+
+    `owner` and `ttl` are None if the record has none. `ignored` has the fields that were ignored.
+    """
 
     backend: Backend
     owner: str | None = None
@@ -66,7 +69,10 @@ class Unreadable(bytes):
 
 
 def decode(key: str, value: bytes) -> Record | Rejected:
-    """Read the record at `key` (`<service>/<id>`, relative to the prefix). A bad one is returned, never raised."""
+    """Return the record with the value `value` at `key` (`SERVICE/ID`, relative to the prefix).
+
+    A bad record is returned as Rejected, never raised.
+    """
     if isinstance(value, Unreadable):
         return Rejected(_printable(key), value.reason)
     try:
@@ -76,7 +82,11 @@ def decode(key: str, value: bytes) -> Record | Rejected:
 
 
 def encode(backend: Backend, owner: str | None = None, ttl: float | None = None) -> bytes:
-    """Write a record, in one line of JSON. Raises RecordError for what `decode` would refuse."""
+    """Return the value of the record of `backend`, in one line of JSON.
+
+    `owner` is who registers the backend, and `ttl` the TTL in seconds of a leased record. Raises RecordError for what
+    `decode` would refuse.
+    """
     backend = validate(backend)
     fields: dict[str, Any] = {"host": backend.host, "port": backend.port}
     if backend.weight != 1:
@@ -102,7 +112,7 @@ def encode(backend: Backend, owner: str | None = None, ttl: float | None = None)
 
 
 def validate(backend: Backend) -> Backend:
-    """The backend with its host in canonical form. Raises RecordError, naming the field at fault."""
+    """Return `backend` with its host in canonical form. Raises RecordError, which names the field at fault."""
     service, id_ = split_key(key_of(backend))
     return Backend(
         service,
@@ -129,7 +139,7 @@ def validate_owner(owner: str) -> str:
 
 
 def key_of(backend: Backend) -> str:
-    """The backend's key, relative to the prefix."""
+    """Return the key of `backend`, relative to the prefix: `SERVICE/ID`."""
     return f"{backend.service}/{backend.id}"
 
 
@@ -154,7 +164,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT` or `[IPV6]:PORT` taken apart and validated. Raises RecordError."""
+    """Return host and port of `text`, `HOST:PORT` or `[IPV6]:PORT`. Raises RecordError if either is not valid."""
     match = _PLAIN.fullmatch(text)
     if match is None:
         raise RecordError(f"{text[:200]!r} is not HOST:PORT (an IPv6 address goes in brackets)")

@@ -1,7 +1,8 @@
 """The interface for authors of drop-in commands: shared options, `serve`, and the printing of results.
 
-A drop-in command is a function, as typer takes it, that an entry point of the group `discovery.commands` names. It is
-only a shorthand for a configuration: it makes one of its arguments, and `serve` runs the daemon with it.
+Public API. A drop-in command is a function, as typer takes a function, that an entry point of the group
+`discovery.commands` names. A command is only a shorthand for a configuration: the command makes a configuration from
+its arguments, and `serve` runs the daemon with the configuration. Every function is for the main thread.
 """
 
 import asyncio
@@ -82,11 +83,12 @@ OwnerOption = Annotated[
 
 
 def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The registry of a drop-in command: as given (an option), else as Docker's link variables say, else as configured.
+    """Return the URL of a drop-in command's registry: `given`, else from Docker's link variables, else as configured.
 
-    "As configured" means by the file in use (`DISCOVERY_CONFIG`, or the default file), else by default. The URL may
-    have a password. A command that calls `serve(registry=given or linked_registry())` uses the same registry, and
-    follows changes of the file. Raises ConfigError for link variables without an address, and for an invalid file.
+    `given` is the value of the option `--registry`. `environment` has the link variables, and `DISCOVERY_CONFIG`, which
+    names the configuration file. The URL may have a password. A command that calls `serve(registry=given or
+    linked_registry())` uses the same registry, and follows changes of the file. Raises ConfigError for link variables
+    without an address, and for an invalid file.
     """
     if given:
         return given
@@ -98,7 +100,10 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
 
 
 def configured_admin(config: Path | None = None) -> str:
-    """The address of the daemon's admin endpoint, HOST:PORT, by the file in use. Raises ConfigError if it is off."""
+    """Return the `HOST:PORT` of the daemon's admin endpoint, from the file `config`, or else from the file in use.
+
+    Raises ConfigError if the endpoint is off, and for an invalid file.
+    """
     settings = settings_of(config)
     if settings.admin is None:
         raise ConfigError(f"the admin endpoint is off in {file_in_use(config)}; name one with --admin HOST:PORT")
@@ -107,7 +112,10 @@ def configured_admin(config: Path | None = None) -> str:
 
 
 def linked_registry(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The registry's URL by Docker's link variables; None without them. Raises ConfigError if they name no address."""
+    """Return the URL of the registry that Docker's link variables in `environment` name; None without the variables.
+
+    Raises ConfigError if the variables name no address.
+    """
     host, port = environment.get(LINK_ADDRESS, ""), environment.get(LINK_PORT, "")
     if not host and not port:
         return None
@@ -133,12 +141,14 @@ def serve(
     replace: bool = False,
     config: Path | None = None,
 ) -> int:
-    """Run the daemon until it is stopped, and return the exit code: those of `discovery run`.
+    """Run the daemon until the daemon is stopped. Return the exit code, as `discovery run` does.
 
     `consumers` and `providers` are tables as in a configuration file, by instance name. The daemon has no admin
-    endpoint. Registry, log and directories are those of the arguments, else of the environment, else of the
-    configuration file (`config`, else the file in use), which the daemon follows. With `replace` the daemon takes over
-    from a daemon of the same instances. Raises ConfigError for invalid tables or settings.
+    endpoint. `registry` is a URL; `run_dir` and `state_dir` are directories. What is None is taken from the
+    environment, or else from the configuration file `config`, or else from the file in use. The daemon follows the
+    file. With `replace` the daemon takes over from a daemon of the same instances.
+
+    Runs an event loop of its own, so no loop may run. Raises ConfigError for invalid tables or settings.
     """
     import structlog
 

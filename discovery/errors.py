@@ -46,7 +46,10 @@ class OwnedByAnotherError(RegistryError):
 
     @classmethod
     def of(cls, key: str, holder: str, owner: str | None) -> Self:
-        """The error that names the key, who holds it (`holder`, in words) and the way out."""
+        """Return the error that names `key`, the `holder` of the key, and the way out.
+
+        `holder` is text for a person. `owner` is the owner's name, None if unknown.
+        """
         error = cls(f"the record {key!r} belongs to {holder}: remove it there, choose another id, or force it")
         error.owner = owner
         return error
@@ -57,6 +60,6 @@ class LeaseLostError(RegistryError):
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: the message of a DiscoveryError, type and message of any other exception."""
+    """Return `error` in one line: the message of a DiscoveryError, type and message of any other exception."""
     text = " ".join(str(error).split())
     return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -195,7 +195,10 @@ class BindAddress(_Parsed):
     names: bool = False
 
     def parse(self, value: object) -> str:
-        """Return `IP:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:/PATH`. Raises ValueError, with the valid forms."""
+        """Return `value` as `IP:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:/PATH`.
+
+        Raises ValueError, one line that names the valid forms.
+        """
         if isinstance(value, int) and not isinstance(value, bool):
             raise ValueError(f"{_shown(value)} is a port alone: {_explicit(value)}")
         if not isinstance(value, str):

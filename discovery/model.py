@@ -35,7 +35,7 @@ def join_host_port(host: str, port: int | str) -> str:
 
 
 class State(StrEnum):
-    """Whether a backend may be given new work."""
+    """Permission to give a backend new work."""
 
     ACTIVE = "active"
     DRAINING = "draining"
@@ -45,8 +45,11 @@ class State(StrEnum):
 class Backend:
     """One address that serves a service.
 
-    `host` is an IPv4 or IPv6 address (without brackets) or a host name; `port` is 1-65535; `weight` is 0-256,
-    relative to its neighbours, and 0 means "no new connections".
+    `service` is the service's name and `id` a name within the service: both together are the key in the registry.
+    `host` is an IPv4 or IPv6 address (without brackets) or a host name; `port` is 1-65535; `weight` is 0-256, relative
+    to the other backends of the service, and 0 means "no new connections". `state` says whether new work may be given.
+    `labels` are texts by name, and cannot be changed. Nothing is validated here: `discovery.registry.validate` does
+    that.
     """
 
     service: str
@@ -65,28 +68,29 @@ class Backend:
 
     @property
     def address(self) -> str:
-        """`host:port`, an IPv6 host in brackets."""
+        """`host:port`, with an IPv6 host in brackets."""
         return join_host_port(self.host, self.port)
 
     @property
     def is_named(self) -> bool:
-        """Whether `host` is a host name, which has to be looked up, and not an IP address."""
+        """True if `host` is a host name, which has to be looked up, and not an IP address."""
         # By the validation of records a name has no colon, and its last part is not a number.
         return ":" not in self.host and not self.host.rpartition(".")[2].isdigit()
 
     @property
     def accepts_work(self) -> bool:
-        """Whether new connections may go to it."""
+        """True if new connections may go to the backend."""
         return self.state is State.ACTIVE and self.weight > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A named group of backends, ordered by their ids. Made by `of`; `with_changes` makes the next version.
+    """A named group of backends, ordered by their ids. `of` makes a service; `with_changes` makes the next version.
 
-    The backends are kept in runs of about 64. A new version shares every run that did not change with the version
-    before: a change of one backend among 10,000 copies one run. The end of a run depends on the ids alone, so services
-    with equal backends have equal runs, whatever changes led to them.
+    `name` is the service's name. `runs` has the backends in runs of about 64; `backends` has all of them. A new version
+    shares every run that did not change with the version before: a change of one backend among 10,000 copies one run.
+    The end of a run depends on the ids alone, so services with equal backends have equal runs, whatever changes led to
+    them.
     """
 
     name: str
@@ -94,20 +98,20 @@ class Service:
 
     @classmethod
     def of(cls, name: str, backends: Iterable[Backend]) -> "Service":
-        """A service of these backends, in any order. Of backends with one id the last counts."""
+        """Return the service `name` of `backends`, in any order. The last of several backends with one id counts."""
         return cls(name, tuple(_runs(sorted({b.id: b for b in backends}.values(), key=_BY_ID))))
 
     @property
     def backends(self) -> tuple[Backend, ...]:
-        """Every backend, ordered by id. Each call builds a new tuple."""
+        """Every backend, ordered by id. Each access builds a new tuple."""
         return tuple(chain.from_iterable(self.runs))
 
     def __len__(self) -> int:
-        """The number of backends."""
+        """Return the number of backends."""
         return sum(map(len, self.runs))
 
     def with_changes(self, changes: Mapping[str, Backend | None]) -> "Service":
-        """This service with the backend of each id put in place, or (None) left out."""
+        """Return this service with `changes`: by id, the backend to put in place, or None to leave the id out."""
         runs = list(self.runs)
         for id_, backend in changes.items():
             _change(runs, id_, backend)
@@ -116,7 +120,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A registry record that was refused, or (with `field`) one field of it that was ignored."""
+    """A registry record, at `key`, that was refused for `reason`, or (with `field`) one ignored field of a record."""
 
     key: str
     reason: str
@@ -125,7 +129,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every service at one registry revision: a pure function of the registry's contents there.
+    """Every service at one `revision` of the registry: a pure function of the registry's contents there.
 
     `services` is ordered by name and has no service without backends. `rejected` has the details of some rejected
     records; `more_rejected` is the number of the other rejections.
@@ -144,7 +148,10 @@ class Snapshot:
         rejected: Iterable[Rejected] = (),
         more_rejected: int = 0,
     ) -> "Snapshot":
-        """Build a snapshot from backends in any order."""
+        """Return a snapshot at `revision`, from `backends` in any order.
+
+        `rejected` and `more_rejected` are those of the snapshot.
+        """
         groups: dict[str, list[Backend]] = {}
         for backend in backends:
             groups.setdefault(backend.service, []).append(backend)
@@ -157,26 +164,32 @@ class Snapshot:
         )
 
     def backends(self) -> Iterator[Backend]:
-        """Every backend, ordered by service and id."""
+        """Yield every backend, ordered by service and id."""
         for service in self.services.values():
             yield from service.backends
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The difference between two snapshots, ordered by service and id. `updated` has the new version of a backend."""
+    """The difference between two snapshots: backends `added`, `updated` and `removed`, ordered by service and id.
+
+    `updated` has the new version of a backend.
+    """
 
     added: tuple[Backend, ...] = ()
     updated: tuple[Backend, ...] = ()
     removed: tuple[Backend, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether anything differs."""
+        """Return True if anything differs."""
         return bool(self.added or self.updated or self.removed)
 
 
 def diff(old: Snapshot | None, new: Snapshot) -> Changes:
-    """What changed from `old` to `new`. None stands for no backends. Revisions and rejections are not compared."""
+    """Return the changes from `old` to `new`. None stands for no backends.
+
+    Revisions and rejections are not compared.
+    """
     added: list[Backend] = []
     updated: list[Backend] = []
     removed: list[Backend] = []

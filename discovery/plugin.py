@@ -55,10 +55,10 @@ class Update:
     addresses: Addresses | None = None
 
     def addresses_of(self, backend: Backend) -> tuple[str, ...]:
-        """The IP addresses of a backend of the snapshot, in the order in which to try them.
+        """Return the IP addresses of `backend`, of the snapshot, in the order in which to try them.
 
         Addresses that accept connections come first. Empty if the host name has no known address. If `addresses` is
-        None, the only entry is `backend.host`, even if it is a host name.
+        None, the only entry is `backend.host`, even if that is a host name.
         """
         if self.addresses is None or not backend.is_named:
             return (backend.host,)
@@ -67,7 +67,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The health that a plugin reports. `detail` is one line for a person."""
+    """The health that a plugin reports: `ok`, and `detail`, one line for a person."""
 
     ok: bool = True
     detail: str = ""
@@ -89,7 +89,11 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of a consumer's metrics. `name` has no prefix and ends with the unit: `connect_seconds`.
+    """One sample of a consumer's metrics.
+
+    `name` has no prefix and ends with the unit: `connect_seconds`. `value` is the present value, and `labels`
+    distinguish the samples of one name. The value of a `kind` "counter" never decreases. `help` describes the metric in
+    one line.
 
     The core exposes the sample as `discovery_PLUGIN_NAME` (a counter as `discovery_PLUGIN_NAME_total`), and adds the
     label `consumer`, the instance's name. `name` and label names consist of ASCII letters, digits and underscores.
@@ -104,18 +108,19 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the core gives to one instance of a plugin.
+    """The environment that the core gives to one instance of a plugin.
 
-    `name` is the instance's name. `run_dir` is a directory for this instance alone. It exists and is locked from before
-    `setup` until after `teardown`, but once `hand_over` has returned sockets, a successor may use it, too. In a dry run
-    the directory need not exist, and the plugin writes nothing there.
+    `name` is the instance's name. `log` is the instance's logger (structlog), for any thread. `run_dir` is a directory
+    for this instance alone. The directory exists and is locked from before `setup` until after `teardown`, but once
+    `hand_over` has returned sockets, a successor may use the directory, too. In a dry run the directory need not exist,
+    and the plugin writes nothing there.
 
-    `request_apply` asks for another `apply` of the latest snapshot. A consumer calls it, from any thread, when an input
-    of its own, such as a template or a certificate, has changed.
+    `request_apply` asks for another `apply` of the latest snapshot. A consumer calls `request_apply`, from any thread,
+    when an input of its own, such as a template or a certificate, has changed.
 
     `inherited` has listening sockets that a predecessor or systemd handed over. `setup` takes a socket whose address
-    (`getsockname`) it wants by `socket.socket(fileno=each.detach())`. The core closes sockets that no consumer takes.
-    If `setup` fails, the core offers the same sockets to the next attempt.
+    (`getsockname`) the plugin wants by `socket.socket(fileno=each.detach())`. The core closes sockets that no consumer
+    takes. If `setup` fails, the core offers the same sockets to the next attempt.
     """
 
     name: str
@@ -137,13 +142,13 @@ class Consumer(ABC, Generic[C]):
     """The type of the configuration; the core validates it before the instance is made."""
 
     def __init__(self, config: C, context: Context) -> None:
-        """Keep the arguments. No I/O here: `setup` is for that."""
+        """Keep `config`, which is validated, and `context`. No I/O here: `setup` is for that."""
         self.config = config
         self.context = context
 
     @property
     def resident(self) -> bool:
-        """Whether what the consumer drives ends with the daemon. If so, `run --once` is a usage error."""
+        """True if what the consumer drives ends with the daemon. Then `run --once` is a usage error."""
         return True
 
     async def setup(self) -> None:
@@ -151,34 +156,43 @@ class Consumer(ABC, Generic[C]):
 
     @abstractmethod
     async def apply(self, update: Update) -> None:
-        """Make reality equal `update.snapshot`. Idempotent. After an exception the core calls it again later."""
+        """Make reality equal `update.snapshot`. Idempotent. After an exception the core calls `apply` again later."""
 
     async def preview(self, update: Update) -> str:
-        """What `apply` would change, as a unified diff; empty if nothing. Writes nothing. Called without `setup`."""
+        """Return what `apply` of `update` would change, as a unified diff; empty if nothing.
+
+        Writes nothing. Called without `setup`. Raises NotImplementedError if the consumer has no preview.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no preview")
 
     async def validate(self, update: Update) -> Validation:
-        """Find what would keep `apply` from working. Changes nothing.
+        """Find what would keep `apply` of `update` from working. Changes nothing.
 
-        `config check` and `run --dry-run` call it without `setup`: with an empty snapshot, and with the current one if
-        the registry can be read. A DiscoveryError counts as a fault. The default finds nothing.
+        `config check` and `run --dry-run` call `validate` without `setup`: with an empty snapshot, and with the current
+        snapshot if the registry can be read. A DiscoveryError counts as a fault. The default finds nothing.
         """
         return Validation()
 
     async def reconfigure(self, config: C) -> bool:
-        """Take a new configuration, which the next `apply` uses. False, the default: the core restarts the instance."""
+        """Take the new configuration `config`, which the next `apply` uses. Return True if taken.
+
+        After False, the default, the core restarts the instance.
+        """
         return False
 
     async def health(self) -> Health:
-        """The health beyond the result of `apply`, which the core knows. Called every few seconds between applies."""
+        """Return the health beyond the result of `apply`, which the core knows. Called every few seconds.
+
+        Never called while `apply` runs.
+        """
         return Health()
 
     def metrics(self) -> Iterable[Sample]:
-        """The consumer's own metrics. Must not block. Called from any thread between `setup` and `teardown`."""
+        """Return the consumer's own metrics. Must not block. Called from any thread between `setup` and `teardown`."""
         return ()
 
     async def inspect(self) -> Mapping[str, Any]:
-        """Details of the consumer's state, for `/api/consumers/NAME`. The values are those of JSON.
+        """Return details of the consumer's state, for `/api/consumers/NAME`. The values are those of JSON.
 
         Called between `setup` and `teardown`. The core cancels a call that takes longer than 2 seconds.
         """
@@ -198,8 +212,8 @@ class Consumer(ABC, Generic[C]):
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
         """End the processes of this plugin that outlived a daemon in `context.run_dir`, gracefully.
 
-        Returns a description of each by its process id. `discovery stop` calls it, without an instance, for the
-        directory of every instance whose daemon has ended, also for directories of other plugins. The default ends
+        Returns a description of each process by its id. `discovery stop` calls this method, without an instance, for
+        the directory of every instance whose daemon has ended, also for directories of other plugins. The default ends
         nothing, for plugins whose processes end with the daemon.
         """
         return {}
@@ -218,7 +232,10 @@ AnyConsumer = Consumer[Any]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backend that a provider has found. It is registered while every check passes, or always if there is none."""
+    """A `backend` that a provider has found, with its `checks`.
+
+    The core registers the backend while every check passes, and always if there is no check.
+    """
 
     backend: Backend
     checks: tuple[Check, ...] = ()
@@ -228,10 +245,11 @@ class Candidate:
 class Inventory:
     """Everything that a provider finds at one moment. The core withdraws every backend that is missing.
 
-    `problems` has the faults of what was found, whether it is registered or not: the reason in one line, by a name that
-    the user knows (`container web-1`). The core logs each problem once and shows it until an inventory lacks it.
-    `skipped` has what the provider leaves out on purpose: the rule that excludes it, by the same kind of name.
-    `--dry-run` and `/api/providers` show this, and the core logs it at level debug.
+    `candidates` has the backends, each with a key of its own. `problems` has the faults of what was found, registered
+    or not: the reason in one line, by a name that the user knows (`container web-1`). The core logs each problem once
+    and shows the problem until an inventory lacks it. `skipped` has what the provider leaves out on purpose: the rule
+    that excludes it, by the same kind of name. `--dry-run` and `/api/providers` show this, and the core logs it at
+    level debug.
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -250,7 +268,7 @@ class Provider(ABC, Generic[C]):
     """The type of the configuration; the core validates it before the instance is made."""
 
     def __init__(self, config: C, context: Context) -> None:
-        """Keep the arguments. No I/O here: `setup` is for that."""
+        """Keep `config`, which is validated, and `context`. No I/O here: `setup` is for that."""
         self.config = config
         self.context = context
 
@@ -271,7 +289,7 @@ class Provider(ABC, Generic[C]):
         return Validation()
 
     async def health(self) -> Health:
-        """The health beyond errors of `discover`, which the core knows. Called every few seconds."""
+        """Return the health beyond errors of `discover`, which the core knows. Called every few seconds."""
         return Health()
 
     async def teardown(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a command's words go: results to stdout, notes to stderr."""
+"""Output of commands: results to stdout, notes to stderr."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def prepare_streams() -> None:
 
 
 def note(text: str) -> None:
-    """Write a line for a person to stderr, beside the results."""
+    """Write `text`, a line for a person, to stderr. Control characters are escaped. Raises nothing."""
     with suppress(OSError, ValueError):
         print(f"discovery: {printable(text)}", file=sys.stderr, flush=True)
 
@@ -53,7 +53,7 @@ def progress(what: str) -> Iterator[Callable[[], None]]:
 
 
 def result(text: str) -> None:
-    """Write a line of the result to stdout, at once. Raises BrokenPipeError if nobody reads any more."""
+    """Write `text`, a line of the result, to stdout at once. Raises BrokenPipeError if the reader has gone."""
     print(text, flush=True)
 
 

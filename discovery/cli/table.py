@@ -14,7 +14,10 @@ _LAST_COLUMN = 20
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], dim: Sequence[bool] = ()) -> None:
-    """Write rows under a header to stdout; `dim` marks rows of less weight."""
+    """Write `rows` under `header` to stdout, in aligned columns; `dim` marks the rows that a terminal shows dimmed.
+
+    On a terminal the last column is wrapped to the width. Raises BrokenPipeError if the reader has gone.
+    """
     style = _styled if shows_colours(sys.stdout) else _plain
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line, code in _lines(header, rows, dim, width):

@@ -1,4 +1,4 @@
-"""The last addresses of host names on disk, so that a restart while no name server answers loses no backend."""
+"""The last addresses of host names, kept on disk: a restart while no name server answers loses no backend."""
 
 import asyncio
 import ipaddress
@@ -16,15 +16,20 @@ Found = Mapping[str, tuple[str, ...]]
 """The IP addresses of each host name."""
 
 DEBOUNCE = 1.0
+"""Seconds between a change and the writing of the file, so that a burst of changes is written once."""
 
 
 class LastNames:
-    """Keeps the addresses of one registry's names in a file, written a moment after a change and off the loop."""
+    """Keeps the last addresses of host names in a file.
+
+    The file is written a second after a change, off the event loop. Every method is for the thread of the loop.
+    """
 
     def __init__(self, log: FilteringBoundLogger, latest: Callable[[], Found], option: str = "--state-dir") -> None:
-        """Keep nothing before `open`. `latest` tells what to write; it is called on the loop.
+        """Keep nothing before `open`.
 
-        `option` is the command line's that chooses the directory of the file, for messages.
+        `log` gets a warning when the file cannot be read or written. The loop calls `latest` for the addresses to
+        write. `option` is the command line's option that chooses the directory of the file, for these warnings.
         """
         self._option = option
         self._log = log
@@ -35,7 +40,10 @@ class LastNames:
         self._failed: str | None = None
 
     def open(self, path: Path) -> Found | None:
-        """Keep them in this file from now on, and return what an earlier run kept there; None if it is open."""
+        """Keep the addresses in the file `path` from now on, and return the addresses that an earlier run kept there.
+
+        None if `path` is open already. Empty if the file is missing or cannot be read.
+        """
         if path == self._path:
             return None
         self._path = path
@@ -52,12 +60,12 @@ class LastNames:
             return {}
 
     def changed(self) -> None:
-        """Write, soon."""
+        """Write the file in a second. Cheap: a plugin may report every change."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(DEBOUNCE, self._begin)
 
     async def close(self) -> None:
-        """Write at once what is to be written."""
+        """Write at once any change that is not written yet, for at most a second."""
         if self._timer is not None:
             self._begin()
         if self._writing is not None:

@@ -1,7 +1,7 @@
-"""The addresses of backends that are registered by host name: looked up again and again, reachable ones first.
+"""Addresses of host names: looked up again and again, reachable addresses first.
 
-Public: plugins of third parties may use `Names` for host names of their configuration, so that these follow the same
-rule as those of the registry.
+The core follows the names of the registry by `Names`, and a plugin follows the names of its configuration by the same
+rules.
 """
 
 import asyncio
@@ -42,16 +42,22 @@ class _Name:
 
 
 class Names:
-    """Follows the addresses of endpoints. On one event loop.
+    """Follows the IP addresses of endpoints, each a host name and a port. On one event loop.
 
-    All addresses of both families are given. Of several the first is one that takes connections at the endpoint's port,
-    if any does; it stays the first for as long as that holds, so that rotating answers move no traffic. What was found
-    stands while a name cannot be looked up. Lookups have 40 threads, of which 4 are for names of the hosts file alone.
-    Names whose servers do not answer delay no others: `Lookups` has the rules.
+    All addresses of both families are given. The first of several is an address that accepts connections at the
+    endpoint's port, if any does. That address stays first for as long as it accepts connections, so that rotating
+    answers move no traffic. While a name cannot be looked up, its last addresses stand. Lookups have 40 threads, of
+    which 4 are for names of the hosts file alone. Names whose servers do not answer delay no others: `Lookups` has the
+    rules.
+
+    Every method and property is for the thread of the event loop.
     """
 
     def __init__(self, changed: Callable[[], None], every: float = EVERY) -> None:
-        """Follow nothing yet. `changed` is called when `addresses`, `problems` or `pending` may have changed."""
+        """Follow nothing yet. The loop calls `changed` when `addresses`, `problems` or `pending` may have changed.
+
+        `every` is the number of seconds between two lookups of a name.
+        """
         self._changed = changed
         self._every = every
         self._names: dict[str, _Name] = {}
@@ -70,7 +76,7 @@ class Names:
 
     @property
     def addresses(self) -> Addresses:
-        """The addresses that are known now. The same object until one changes."""
+        """The known addresses of each endpoint. The same object until an address changes."""
         if self._shown is None:
             self._shown = MappingProxyType(self._known.copy())
         return self._shown
@@ -82,11 +88,11 @@ class Names:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """Why a name has no address, or why its last ones stand, by name."""
+        """The reason, by name, for which a name has no address, or its last addresses stand."""
         return self._problems
 
     def problem(self, endpoint: Endpoint) -> str | None:
-        """Why an endpoint's name has no address or an old one, in a line; None if all is well."""
+        """Return the reason, in one line, why the name of `endpoint` has no address or an old address; else None."""
         problem = self._problems.get(endpoint[0])
         if problem is None and endpoint in self._pending and endpoint not in self._known:
             problem = f"no address for {endpoint[0]!r} yet"
@@ -98,11 +104,11 @@ class Names:
         return self._pending
 
     def __contains__(self, host: str) -> bool:
-        """Whether a host name is followed."""
+        """Return True if the host name `host` is followed."""
         return host in self._names
 
     def add(self, endpoint: Endpoint) -> bool:
-        """Follow an endpoint, for one more backend. True if it was not followed before."""
+        """Follow `endpoint` for one more backend. Return True if `endpoint` was not followed before."""
         host, port = endpoint
         name = self._names.get(host)
         if name is None:
@@ -119,7 +125,10 @@ class Names:
         return True
 
     def discard(self, endpoint: Endpoint) -> None:
-        """Follow an endpoint for one backend less, and no longer after the last."""
+        """Follow `endpoint` for one backend less, and stop after the last backend.
+
+        Raises KeyError if the name is not followed.
+        """
         host, port = endpoint
         name = self._names[host]
         name.ports[port] -= 1
@@ -139,7 +148,7 @@ class Names:
             self._settled.set()
 
     def follow(self, endpoints: Iterable[Endpoint]) -> bool:
-        """Follow these endpoints and no others; instead of `add` and `discard`. True if any was not followed before."""
+        """Follow `endpoints` and no others, instead of `add` and `discard`. True if any was not followed before."""
         wanted = set(endpoints)
         followed = {(name.host, port) for name in self._names.values() for port in name.ports}
         for endpoint in followed - wanted:
@@ -149,11 +158,11 @@ class Names:
         return bool(wanted - followed)
 
     async def settled(self, timeout: float) -> None:
-        """Wait until nothing is `pending`, for at most `timeout` seconds."""
+        """Wait until nothing is `pending`, for at most `timeout` seconds. Raises nothing after the timeout."""
         await wait_for_event(self._settled, timeout)
 
     async def close(self) -> None:
-        """Follow nothing any more. Lookups that are under way are abandoned to their threads."""
+        """Stop following every name. Lookups under way are abandoned to their threads. Idempotent."""
         tasks = [name.task for name in self._names.values() if name.task is not None]
         for task in tasks:
             task.cancel()

@@ -1,6 +1,6 @@
-"""The probes that come with the core, and the settings with which a plugin's user asks for one.
+"""Probes that come with the core, and the options with which a user asks for a check.
 
-Public: plugins of third parties import it.
+Public API. A probe is immutable, and runs on the event loop of the provider whose backend the probe examines.
 """
 
 from discovery.probes.command import CommandProbe

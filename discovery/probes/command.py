@@ -1,4 +1,4 @@
-"""A program."""
+"""A probe that runs a program."""
 
 import asyncio
 import os
@@ -16,17 +16,19 @@ _MOST_OUTPUT = 1024
 
 @dataclass(frozen=True, slots=True)
 class CommandProbe:
-    """Passes if a program exits with 0, says draining with `draining_exit`, and fails with any other.
+    """Passes if a program exits with 0, is draining if the exit status is `draining_exit`, and fails otherwise.
 
-    The first line that it prints is the detail. It is told the backend in its environment: DISCOVERY_SERVICE,
-    DISCOVERY_ID, DISCOVERY_HOST, DISCOVERY_PORT. When its time is over it is killed with all its process group.
+    `argv` is the program and its arguments; there is no shell. With `draining_exit` None no status means draining. The
+    first line of the program's output is the outcome's detail. The environment names the backend: DISCOVERY_SERVICE,
+    DISCOVERY_ID, DISCOVERY_HOST, DISCOVERY_PORT. When the check's timeout ends, the program is killed with its process
+    group.
     """
 
     argv: tuple[str, ...]
     draining_exit: int | None = os.EX_TEMPFAIL
 
     async def __call__(self, backend: Backend) -> Outcome:
-        """Run it, without a shell."""
+        """Run the program for `backend`, and return the outcome. A program that cannot be started is a failure."""
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         loop = asyncio.get_running_loop()
         try:

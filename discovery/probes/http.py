@@ -1,4 +1,4 @@
-"""An HTTP request."""
+"""A probe that makes an HTTP request."""
 
 import ssl
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _MOST_BODY = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """The status and the first 64 KiB of the body."""
+    """An answer: the `status` code, and the first 64 KiB of the `body`."""
 
     status: int
     body: bytes
@@ -29,11 +29,16 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class HttpProbe:
-    """Passes if the answer has one of `status` (inclusive ranges) and, with `body`, that regex is found in it.
+    """Passes if the status is in one of the ranges `status`, and the body matches the regex `body`, if given.
 
-    The regex is RE2's, which takes time linear in the body whatever the body is. `host` is the Host header, and over
-    TLS the name expected in the certificate. `path` may have a query. Redirects are not followed, proxies not asked,
-    and the connection does not outlive the answer. ValueError for a path, method or regex that cannot be.
+    `status` has inclusive ranges. `path` may have a query. `method` is in capitals. `body` is a regex of RE2, which
+    takes time linear in the text. `host` is the Host header, and over TLS the expected name of the certificate. `tls`
+    asks over TLS; `verify` says whether the certificate must be valid, and `ca` is a PEM file with the authorities to
+    trust in place of the system's. `address` is the host and port to ask in place of the backend's. `lookup` looks host
+    names up.
+
+    Redirects are not followed, proxies are not used, and the connection is closed after the answer. Raises ValueError
+    for an invalid path, method, Host header or regex.
     """
 
     path: str = "/"
@@ -59,11 +64,11 @@ class HttpProbe:
                 check(value)
 
     def with_lookup(self, lookup: Lookup) -> Self:
-        """The same probe, which looks host names up by `lookup`."""
+        """Return an equal probe that looks host names up by `lookup`."""
         return replace(self, lookup=lookup)
 
     async def __call__(self, backend: Backend) -> Outcome:
-        """Ask, and judge the answer."""
+        """Send the request to `backend`, and return the outcome. An error of the connection is a failure."""
         import aiohttp
 
         try:
@@ -77,7 +82,11 @@ class HttpProbe:
         return Outcome(detail=f"status {response.status}")
 
     async def fetch(self, backend: Backend) -> HttpResponse:
-        """The answer, whatever it says, for probes that understand more of it. Raises OSError, aiohttp.ClientError."""
+        """Send the request to `backend`, and return the answer of whatever status.
+
+        For probes that read more of an answer. Raises OSError or aiohttp.ClientError. Takes as long as the server does:
+        the caller limits the time.
+        """
         import aiohttp
         from yarl import URL
 

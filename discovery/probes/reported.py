@@ -8,10 +8,13 @@ from discovery.model import Backend
 
 @dataclass(frozen=True, slots=True)
 class ReportedProbe:
-    """An outcome that the provider knows, such as Docker's own health. Counts at once, without `rise` and `fall`."""
+    """Returns an `outcome` that the provider knows, such as the health that Docker reports.
+
+    The core lets such an outcome count at once, without `rise` and `fall`.
+    """
 
     outcome: Outcome
 
     async def __call__(self, backend: Backend) -> Outcome:
-        """Return the outcome."""
+        """Return the outcome. `backend` is ignored."""
         return self.outcome

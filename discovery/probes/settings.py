@@ -63,7 +63,7 @@ Seconds = Annotated[float, Field(ge=_LEAST_SECONDS, le=_MOST_SECONDS)]
 
 
 class CheckSettings(PluginConfig):
-    """A `check` table. `checks` makes of it what a Candidate takes."""
+    """A `check` table of a configuration; `checks` makes the checks of a Candidate."""
 
     type: Literal["http", "tcp", "command", "none"] = Field("tcp", description="What is asked of a backend")
     interval: Seconds = Field(5.0, description="Seconds between two runs")
@@ -104,9 +104,10 @@ class CheckSettings(PluginConfig):
     def checks(
         self, *, path: str | None = None, interval: float | None = None, timeout: float | None = None
     ) -> tuple[Check, ...]:
-        """The check as configured; empty for "none". A `path` makes it an http check, whatever is configured.
+        """Return the check as configured; empty for type "none".
 
-        What is given replaces what is configured. ValueError, with the reason in a line, if it cannot be.
+        A `path` makes an HTTP check of any type. `interval` and `timeout`, in seconds, replace what is configured.
+        Raises ValueError, one line with the reason, for an invalid argument.
         """
         if path is None and self.type == "none":
             return ()

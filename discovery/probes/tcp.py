@@ -15,17 +15,20 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class TcpProbe:
-    """Passes if a TCP connection comes about, with `address` (host, port) where it is not the backend's own."""
+    """Passes if a TCP connection is established.
+
+    `address` is the host and port to connect to in place of the backend's. `lookup` looks host names up.
+    """
 
     address: Address | None = None
     lookup: Lookup = field(default_factory=lambda: Lookups(threads=1), repr=False, compare=False, kw_only=True)
 
     def with_lookup(self, lookup: Lookup) -> Self:
-        """The same probe, which looks host names up by `lookup`."""
+        """Return an equal probe that looks host names up by `lookup`."""
         return replace(self, lookup=lookup)
 
     async def __call__(self, backend: Backend) -> Outcome:
-        """Connect, and close."""
+        """Connect to `backend`, close the connection, and return the outcome."""
         host, port = self.address or (backend.host, backend.port)
         try:
             writer = await _connected(host, port, self.lookup)
@@ -52,12 +55,12 @@ async def _connected(host: str, port: int, lookup: Lookup) -> asyncio.StreamWrit
 
 
 def failing(why: str) -> Outcome:
-    """A failure, with its reason."""
+    """Return a failing outcome with the detail `why`, one line for a person."""
     return Outcome(Verdict.FAILING, why)
 
 
 def reason(error: BaseException) -> str:
-    """Why there is no connection or no answer, in words rather than types."""
+    """Return the reason for `error`, of a failed connection or request, in words: `connection refused`."""
     if isinstance(inner := getattr(error, "os_error", None), OSError):  # aiohttp's, around the true one
         error = inner
     if isinstance(error, ssl.SSLCertVerificationError):

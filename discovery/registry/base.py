@@ -77,7 +77,7 @@ class Lease(Protocol):
 
     @property
     def owner(self) -> str:
-        """The owner's name, which `put` writes into every record."""
+        """Name of the owner, which `put` writes into every record."""
 
     @property
     def ttl(self) -> float:

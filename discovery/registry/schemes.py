@@ -1,4 +1,4 @@
-"""Which registry a URL's scheme stands for."""
+"""Registries by the schemes of their URLs."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,9 +15,10 @@ RegistryFactory = Callable[[RegistryURL], Registry]
 
 
 def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] = MappingProxyType({})) -> Registry:
-    """Make the registry that `url` names: a built-in scheme, or one of `extra` (from plugins). No I/O yet.
+    """Return the registry that `url` names, without I/O: of a built-in scheme, or of a scheme in `extra`.
 
-    Raises ConfigError for an unknown scheme or a bad option.
+    `extra` has the factories of plugins by scheme; a built-in scheme takes precedence. Raises ConfigError for an
+    unknown scheme, or an invalid part or option. Called on the thread of the event loop that uses the registry.
     """
     parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
     factories = {**extra, **BUILT_IN}

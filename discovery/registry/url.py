@@ -13,7 +13,12 @@ __all__ = ["PASSWORD_VARIABLE", "RegistryURL"]
 
 @dataclass(frozen=True, slots=True)
 class RegistryURL:
-    """A registry URL taken apart. `str()` gives it back without the password, fit for logs."""
+    """The parts of a registry URL: `scheme://[user[:password]@]host:port[,host:port...][/path][?option=value&...]`.
+
+    `scheme` is in lower case. `endpoints` has each `host:port`. `username` and `password` are decoded, and None if
+    missing, as in a URL without a login. `options` has the query. `str()` returns the URL without the password and the
+    options, for logs.
+    """
 
     scheme: str
     endpoints: tuple[str, ...] = ()
@@ -24,7 +29,7 @@ class RegistryURL:
 
     @classmethod
     def parse(cls, url: str) -> "RegistryURL":
-        """Take `url` apart. Raises ConfigError if it is no URL or an option is given twice."""
+        """Return the parts of `url`. Raises ConfigError if `url` is not a URL, or names an option twice."""
         if "://" not in url:
             shown = url.rpartition("@")[2]  # a password may stand before it
             raise ConfigError(f"registry {shown!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
@@ -53,18 +58,18 @@ class RegistryURL:
 
     @property
     def text(self) -> str:
-        """All of the URL, the password included: what `parse` takes apart to an equal one. Not for logs."""
+        """The whole URL with the password, which `parse` turns into an equal object. Not for logs."""
         user, password = quote(self.username or "", safe=""), quote(self.password or "", safe="")
         login = f"{user}{':' if password else ''}{password}@" if user or password else ""
         query = f"?{urlencode(self.options)}" if self.options else ""
         return f"{self.scheme}://{login}{','.join(self.endpoints)}{quote(self.path)}{query}"
 
     def without_password(self) -> "RegistryURL":
-        """The same without a password and without a file that holds it."""
+        """Return this URL without the password, and without the option `password_file`."""
         options = {name: value for name, value in self.options.items() if name != "password_file"}
         return replace(self, password=None, options=MappingProxyType(options))
 
     def __str__(self) -> str:
-        """The URL without its password and options."""
+        """Return the URL without its password and options."""
         login = f"{self.username}@" if self.username else ""
         return f"{self.scheme}://{login}{','.join(self.endpoints)}{self.path}"

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 
 def delays(first: float = 0.5, most: float = 30.0) -> Iterator[float]:
-    """Seconds to wait after the first failure, the second and so on: each about twice the last, never over `most`.
+    """Yield the seconds to wait after the first failure, the second failure, and so on, without an end.
 
-    A fifth either way at random, so that many who failed together do not come back together.
+    The first delay is about `first`. Each delay is about twice the delay before, and never more than `most`. Each
+    varies by a fifth at random, so that clients that failed together do not all come back together. One iterator serves
+    one thread.
     """
     delay = first
     while True:

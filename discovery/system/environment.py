@@ -11,10 +11,10 @@ _WITH_PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
 
 
 def child_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for a child process: without the registry's password, and without a registry URL that has one.
+    """Return `environment` for a child process: without the registry's password, or a registry URL that has a password.
 
-    Other processes can read the environment of a child, which also appears in core files and passes to grandchildren.
-    Plugins give this environment to each program that they start.
+    Other processes can read the environment of a child, which also appears in core files and passes to grandchildren. A
+    plugin gives the returned environment to each program that the plugin starts. From any thread.
     """
     return {
         name: value

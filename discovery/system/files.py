@@ -7,7 +7,13 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data`, durably: temporary file, fsync, rename, fsync of the directory. Raises OSError."""
+    """Replace the file `path` by a file that contains `data`: whole, and durably.
+
+    A reader finds the old contents or the new contents, never a part. The directory of `path` must exist; `mode` is the
+    mode of the new file, whatever the umask. The function writes a temporary file, syncs the file, renames the file and
+    syncs the directory, and so blocks until the disk has the data. Raises OSError; the old file then stands, except if
+    only the last sync failed. From any thread.
+    """
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         write_within(directory, path.name, data, mode)
@@ -16,7 +22,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def write_within(directory: int, name: str, data: bytes, mode: int = 0o644) -> None:
-    """As `write_atomically`, of the file `name` in the directory open as `directory`."""
+    """Do as `write_atomically` does, for the file `name` in the directory that is open as `directory`."""
     # Not named after the file, whose name may already be as long as names can be; exclusive, so no link is followed.
     temporary = f".{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

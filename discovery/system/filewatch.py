@@ -15,7 +15,9 @@ from watchdog.observers import Observer
 from watchdog.observers.api import ObservedWatch
 
 _LOOK_EVERY = 1.0
+"""Seconds between two looks at the paths, for changes of which the kernel reports nothing."""
 _MOST_LINKS = 40
+"""Symbolic links in one path, as in the kernel: a path with more is a loop."""
 
 _READ_ONLY = frozenset({"opened", "closed_no_write"})
 
@@ -26,11 +28,14 @@ warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 
 class FileWatch:
-    """Calls `changed`, on a thread of its own, after any of `paths` may have changed, been made or been removed.
+    """Calls `changed` after any of `paths` may have changed, appeared or disappeared.
 
-    A path may lead through symbolic links, in its directories as well: each link and what it leads to are watched, and
-    the paths are resolved again after every event and every second, since a link may be turned. A hint, not a fact:
-    look at the file.
+    A path may lead through symbolic links, also in its directories: each link and its target are watched, and the paths
+    are resolved again after every event and every second, since a link may get another target. A call is a hint, not a
+    fact: the function looks at the files itself.
+
+    `changed` runs on a thread of the watch, one call at a time, so `changed` only passes the news on:
+    `Context.request_apply` is a fit. An exception of `changed` ends the watch.
     """
 
     def __init__(self, paths: Iterable[Path], changed: Callable[[], None]) -> None:
@@ -52,7 +57,7 @@ class FileWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching; `changed` is not called after this."""
+        """Stop watching; `changed` is not called after the return. Idempotent. From any thread, also from `changed`."""
         self._closing = True
         self._event.set()
         if self._thread is not threading.current_thread():

@@ -13,14 +13,14 @@ _CLOSE_ON_EXEC = 1  # linux/memfd.h
 
 
 def pidfd_open(pid: int) -> int:
-    """A descriptor of the process, closed on exec. Raises ProcessLookupError, or another OSError."""
+    """Return a descriptor of the process `pid`, closed on exec. Raises ProcessLookupError, or another OSError."""
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(pid)
     return _call("syscall", _OPEN, pid, 0)
 
 
 def pidfd_send_signal(descriptor: int, number: signal.Signals) -> None:
-    """Send the process a signal. Raises ProcessLookupError, PermissionError, or another OSError."""
+    """Send the signal `number` to a process. Raises ProcessLookupError, PermissionError, or another OSError."""
     if hasattr(signal, "pidfd_send_signal"):
         signal.pidfd_send_signal(descriptor, number)
     else:
@@ -28,7 +28,10 @@ def pidfd_send_signal(descriptor: int, number: signal.Signals) -> None:
 
 
 def memfd_create(name: str) -> int:
-    """A descriptor of a new file in memory, closed on exec. Raises OSError."""
+    """Return the descriptor of a new file in memory, closed on exec.
+
+    `name` appears in /proc/PID/fd alone. The caller closes the descriptor. Raises OSError. From any thread.
+    """
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
     return _call("memfd_create", name.encode(), _CLOSE_ON_EXEC)

@@ -1,4 +1,4 @@
-"""Who listens on an address already, as far as /proc tells."""
+"""Sockets that listen on this machine, and the processes that hold these sockets, as far as /proc tells."""
 
 import ipaddress
 import os
@@ -11,7 +11,10 @@ _LISTENING = "0A"
 
 
 def binds_conflict(one: str, other: str) -> bool:
-    """Whether the kernel would refuse to let two sockets listen at these: `IP:PORT`, `[IPV6]:PORT` or a path."""
+    """Return True if the kernel refuses to let two sockets listen at the addresses `one` and `other`.
+
+    Each is `IP:PORT`, `[IPV6]:PORT` or the path of a Unix socket. An IPv6 socket counts as one that leaves IPv4 alone.
+    """
     if one == other:
         return True
     if "/" in one + other or one.startswith("[") != other.startswith("["):
@@ -21,9 +24,10 @@ def binds_conflict(one: str, other: str) -> bool:
 
 
 def tcp_sockets_listening_at(host: str, port: int, *, v6only: bool = False) -> Mapping[str, str]:
-    """The sockets, each an inode with its user id, that listen where `host:port`, an IP address and a port, would.
+    """Return the TCP sockets that keep another socket from listening at `host:port`: inodes, with user ids.
 
-    `v6only`: of an IPv6 address, whether its socket is to leave IPv4 alone. See proc_net_tcp(5).
+    `host` is an IP address. With `v6only`, the other socket of an IPv6 address leaves IPv4 alone. See proc_net_tcp(5).
+    Only sockets of this network namespace are found; empty if /proc cannot be read. From any thread.
     """
     wanted = ipaddress.ip_address(host)
     return {
@@ -35,12 +39,16 @@ def tcp_sockets_listening_at(host: str, port: int, *, v6only: bool = False) -> M
 
 
 def unix_sockets_at(path: str) -> Collection[str]:
-    """The inodes of the Unix sockets that are bound to this path."""
+    """Return the inodes of the Unix sockets that are bound to the path `path`, as bound. From any thread."""
     return {words[6] for words in _table("unix") if len(words) > 7 and words[7] == path}
 
 
 def processes_with_sockets(inodes: Collection[str]) -> set[int]:
-    """The processes that have one of these sockets; those of other users cannot be seen."""
+    """Return the ids of the processes that have a socket of `inodes` open.
+
+    Only root sees processes of other users. Reads the descriptors of every process: tens of milliseconds on a busy
+    machine. From any thread.
+    """
     sought = {f"socket:[{inode}]" for inode in inodes}
     found = set()
     for process in Path("/proc").glob("[0-9]*") if sought else ():
@@ -54,7 +62,10 @@ def processes_with_sockets(inodes: Collection[str]) -> set[int]:
 
 
 def format_holders(pids: Iterable[int]) -> str:
-    """These processes for an error message, as ` by nginx (process 12)`; empty if there are none."""
+    """Return the processes `pids` for an error message: ` by nginx (process 12)`, with a space before; empty for none.
+
+    From any thread.
+    """
     names = ", ".join(f"{_name(pid)} (process {pid})" for pid in sorted(pids))
     return f" by {names}" if names else ""
 

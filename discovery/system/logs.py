@@ -70,7 +70,7 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> N
 
 
 def log_format() -> LogFormat:
-    """How this process logs, for children that are to log alike."""
+    """Return the format in which this process logs, `text` or `json`, for children that log alike. From any thread."""
     renderers = structlog.get_config()["processors"]
     return "json" if any(isinstance(each, structlog.processors.JSONRenderer) for each in renderers) else "text"
 

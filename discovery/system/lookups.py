@@ -1,7 +1,7 @@
-"""Host names looked up as the machine does, on a bounded number of threads of their own.
+"""Host names looked up as the machine looks names up, on a bounded number of threads of their own.
 
-`getaddrinfo` knows the hosts file, search domains and whatever else the machine is configured for. It may take half a
-minute and cannot be interrupted: on asyncio's own few threads it would block other work, and the end of the process.
+`getaddrinfo` knows the hosts file, search domains and every other setting of the machine. A call may take half a minute
+and cannot be interrupted: on asyncio's own few threads a call would block other work, and the end of the process.
 """
 
 import asyncio
@@ -29,10 +29,13 @@ _MOST_KNOWN: Final = 10_000
 
 
 class Lookup(Protocol):
-    """Looks up host names; from any thread and event loop."""
+    """Looks up host names. From any thread and event loop."""
 
     async def __call__(self, host: str) -> Found:
-        """The family and text of each of a host's addresses. Raises OSError; a name that does not exist is one."""
+        """Return the family (`socket.AF_INET` or `AF_INET6`) and the text of each IP address of `host`.
+
+        Raises OSError if the name cannot be looked up, or does not exist.
+        """
 
 
 @dataclass(eq=False)

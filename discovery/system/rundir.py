@@ -32,7 +32,10 @@ SOCKET_PATH_BYTES = 107
 
 
 def is_too_long_for_a_socket(path: Path, suffix: int = 0) -> bool:
-    """Whether a Unix socket cannot have this path, with as many more bytes as its program adds for a while."""
+    """Return True if a Unix socket cannot have the path `path`.
+
+    `suffix` is the number of bytes that a program appends to the path for a while, as HAProxy does.
+    """
     return len(os.fsencode(path)) + suffix > SOCKET_PATH_BYTES
 
 

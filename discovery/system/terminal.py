@@ -10,7 +10,7 @@ def shows_colours(stream: TextIO) -> bool:
 
 
 def printable(text: str) -> str:
-    r"""`text` on one line: what a terminal or a log would act upon (newlines, escapes) is written as `\n`, `\x1b`."""
+    r"""Return `text` on one line: characters on which a terminal or log acts become escapes such as `\n` and `\x1b`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,7 @@
-"""What plugin authors test with: contracts, builders and helpers. Imports without pytest; the contracts need it."""
+"""Contracts, builders and helpers for the tests of plugins.
+
+Public API. Imports without pytest; the contracts and `require_program` need pytest.
+"""
 
 from discovery.testing.builders import backend, snapshot
 from discovery.testing.consumer import ConsumerContract

@@ -15,10 +15,13 @@ def backend(
     state: State = State.ACTIVE,
     labels: Mapping[str, str] | None = None,
 ) -> Backend:
-    """A backend; its id is `host:port` unless given, as `discovery register` would choose it."""
+    """Return a backend. `id` defaults to `host:port`, as `discovery register` would choose the id.
+
+    `service`, `host`, `port`, `weight`, `state` and `labels` are those of `Backend`. Nothing is validated.
+    """
     return Backend(service, f"{host}:{port}" if id is None else id, host, port, weight, state, labels or {})
 
 
 def snapshot(*backends: Backend, revision: int = 1) -> Snapshot:
-    """A snapshot of these backends."""
+    """Return a snapshot of `backends`, in any order, at `revision`."""
     return Snapshot.of(revision, backends)

@@ -1,4 +1,4 @@
-"""What every consumer has to show: derive from `ConsumerContract`, name your class, and run pytest."""
+"""The contract of consumers: derive from `ConsumerContract`, name your class, and run pytest."""
 
 import asyncio
 import tempfile
@@ -33,13 +33,13 @@ class ConsumerContract:
     """Two states of the registry, for which `world` returns different values."""
 
     def world(self, run_dir: Path) -> object:
-        """What the consumer has made of a snapshot, comparable by `==`. The default: the files in its run directory."""
+        """Return the consumer's effect, comparable by `==`. The default: the files in `run_dir` and below."""
         return {
             str(path.relative_to(run_dir)): path.read_bytes() for path in sorted(run_dir.rglob("*")) if path.is_file()
         }
 
     def sabotage(self, run_dir: Path) -> AbstractContextManager[object] | None:
-        """A context in which `apply` fails. None, the default, skips the tests of failures."""
+        """Return a context in which `apply` fails for the instance in `run_dir`. None, the default, skips the tests."""
         return None
 
     def test_making_one_touches_nothing(self) -> None:

@@ -9,13 +9,14 @@ from discovery.testing.support import eventually
 
 
 class Follower:
-    """Follows a watch and keeps its latest state, `records`. Checks that the watch obeys the registry protocol.
+    """Follows a watch of `registry` and keeps its latest state, `records`. On one event loop.
 
-    A method that waits raises RuntimeError when the watch breaks the protocol.
+    Checks that the watch obeys the protocol of `Registry`: a method that waits raises RuntimeError when the watch
+    breaks the protocol.
     """
 
     def __init__(self, registry: Registry) -> None:
-        """Prepare to follow; `following` starts and stops it."""
+        """Prepare to follow `registry`; `following` starts and stops a follower."""
         self.revision = 0
         self.records: dict[str, bytes] | None = None
         self.stale: str | None = None
@@ -29,7 +30,11 @@ class Follower:
         self.task: asyncio.Task[None] | None = None
 
     async def until(self, condition: Callable[[], object], what: str = "", timeout: float = 10) -> None:
-        """Wait until `condition` is true. Raises AssertionError after `timeout` seconds, or the watch's own error."""
+        """Wait until `condition` returns something true. `what` describes the condition in the message.
+
+        Raises AssertionError after `timeout` seconds, or the watch's own error. DISCOVERY_TEST_PATIENCE multiplies the
+        seconds.
+        """
 
         def holds() -> object:
             if self.task is not None and self.task.done():
@@ -40,19 +45,19 @@ class Follower:
         await eventually(holds, what or "the watch to catch up", timeout)
 
     async def sees(self, key: str, value: bytes | None) -> None:
-        """Wait until the record at `key` is `value`, or absent if None."""
+        """Wait until the record at `key` is `value`, or absent if `value` is None. Raises as `until` does."""
         await self.until(lambda: (self.records or {}).get(key) == value, f"{key} to be {value!r}")
 
     async def shows(self, records: Mapping[str, bytes]) -> None:
-        """Wait until these are the records."""
+        """Wait until the registry has `records` and no others. Raises as `until` does."""
         await self.until(lambda: self.records == records, f"the records to be {records}")
 
     async def lists(self, *keys: str) -> None:
-        """Wait until these are the keys."""
+        """Wait until the registry has records at `keys` and at no other key. Raises as `until` does."""
         await self.until(lambda: (self.records or {}).keys() == set(keys), f"the keys to be {keys}")
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled; `following` runs this. Raises RuntimeError if the watch breaks the protocol."""
         events = self._registry.watch()
         try:
             async for event in events:
@@ -96,7 +101,7 @@ class Follower:
 
 @asynccontextmanager
 async def following(registry: Registry) -> AsyncIterator[Follower]:
-    """Follow `registry` during the block, which begins when the first listing has arrived."""
+    """Follow `registry` for a block, which begins when the first listing has arrived."""
     follower = Follower(registry)
     follower.task = task = asyncio.create_task(follower.run())
     try:
@@ -110,6 +115,6 @@ async def following(registry: Registry) -> AsyncIterator[Follower]:
 
 
 async def contents(registry: Registry) -> dict[str, bytes]:
-    """Every record of the registry now, by key."""
+    """Return every record of `registry` now, by key. Raises AssertionError if no listing arrives in time."""
     async with following(registry) as follower:
         return dict(follower.records or {})

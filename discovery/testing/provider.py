@@ -1,4 +1,4 @@
-"""What every provider has to show: derive from `ProviderContract`, say how to change its world, and run pytest."""
+"""The contract of providers: derive from `ProviderContract`, say how to change its world, and run pytest."""
 
 import asyncio
 import tempfile
@@ -42,9 +42,9 @@ class ProviderContract:
         raise NotImplementedError
 
     def blind(self) -> AbstractContextManager[object] | None:
-        """A context in which the provider cannot see what there is. None, the default, skips the test.
+        """Return a context in which the provider cannot see what there is. None, the default, skips the test.
 
-        Entered and left on another thread than the provider's.
+        The context is entered and left on another thread than the provider's.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""What every registry has to show: derive from `RegistryContract`, say how to reach yours, and run pytest."""
+"""The contract of registries: derive from `RegistryContract`, say how to reach yours, and run pytest."""
 
 from discovery.codec import MAX_VALUE
 from discovery.registry import Registry

@@ -25,11 +25,11 @@ _random = random.SystemRandom()  # hypothesis seeds the others, so that parallel
 
 
 async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", timeout: float = 10) -> T:
-    """Poll `condition`, plain or async, until it returns something true, and return that.
+    """Poll `condition`, a function or a coroutine function, and return its first true result.
 
-    An AssertionError, OSError or LookupError from it means "not yet". Raises AssertionError after `timeout` seconds,
-    saying `what` was waited for and how the condition last stood. On a busy machine the environment variable
-    DISCOVERY_TEST_PATIENCE multiplies the seconds.
+    AssertionError, OSError and LookupError of `condition` mean "not yet". Raises AssertionError after `timeout`
+    seconds; the message has `what` was awaited and the last state of the condition. On a busy machine the environment
+    variable DISCOVERY_TEST_PATIENCE multiplies the seconds.
     """
     timeout = within(timeout)
     deadline = time.monotonic() + timeout
@@ -48,7 +48,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", 
 
 
 def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float = 10) -> T:
-    """`eventually` for code without an event loop."""
+    """Do as `eventually` does, on a thread without an event loop: poll `condition`, name `what`, limit by `timeout`."""
     timeout = within(timeout)
     deadline = time.monotonic() + timeout
     while True:
@@ -65,10 +65,10 @@ def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float =
 
 
 def within(seconds: float) -> float:
-    """How long a test waits at most for what takes less than `seconds` on an idle machine.
+    """Return the time limit, in seconds, for what takes less than `seconds` on an idle machine.
 
-    The environment variable DISCOVERY_TEST_PATIENCE multiplies the seconds. `eventually` does so by itself; every other
-    wait that has a limit only because of faults has the limit from here: `process.wait(within(20))`.
+    The environment variable DISCOVERY_TEST_PATIENCE multiplies the seconds. `eventually` multiplies by itself; every
+    other wait that has a limit only because of faults takes the limit from here: `process.wait(within(20))`.
     """
     return seconds * float(os.environ.get("DISCOVERY_TEST_PATIENCE") or 1)
 
@@ -81,10 +81,10 @@ def _too_late(condition: object, what: str, timeout: float, outcome: object) -> 
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on, on any address, and that no outgoing connection will take.
+    """Return a TCP port on which nothing listens, on any address, and that no outgoing connection takes.
 
-    Below the range from which the kernel serves outgoing connections, at random. No port is given twice, by this
-    process or by any other that runs on this machine: what a port was asked for may be about to listen there.
+    The port is random, and below the range from which the kernel serves outgoing connections. No port is returned twice
+    on this machine while processes that asked for a port run. From any thread.
     """
     for _ in range(1000):
         port = _random.randrange(10_240, 32_768)
@@ -118,10 +118,10 @@ def _claims() -> int:
 
 
 def require_program(name: str, *, wheel: bool = True) -> Path:
-    """Where `name` is: on PATH (the sbin directories too), or, if `wheel`, in the wheel that brings it.
+    """Return the path of the program `name`: on PATH or in an sbin directory, or with `wheel` in an installed wheel.
 
-    If it is missing, the running pytest test is skipped with a reason, or, when the environment variable CI is set,
-    failed.
+    If the program is missing, the running pytest test is skipped with a reason, or fails if the environment variable CI
+    is set.
     """
     try:
         found = find_program(name)

@@ -1,12 +1,15 @@
 """The public modules: what they offer, what plugins import, and what loading them costs."""
 
 import ast
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,3 +117,39 @@ def test_the_choice_of_an_address_loads_nothing_heavy() -> None:
 )
 def test_a_tool_loads_what_it_needs_itself(name: str, needs: set[str]) -> None:
     assert loaded_by(f"from discovery.toolkit import {name}") & set(HEAVY) == needs
+
+
+def described(owner: str, thing: Any, beside: str = "") -> Iterator[str]:
+    """What the docstrings of a public class or function lack: a text, or an argument's name in it."""
+    text = thing.__doc__ or ""
+    if not text.strip() or text.startswith(f"{owner.rpartition('.')[2]}("):  # made by dataclasses
+        yield f"{owner}: no docstring"
+    if inspect.isclass(thing):
+        for name, attribute in vars(thing).items():
+            member = getattr(attribute, "__func__", attribute)  # of a class method
+            if isinstance(member, property):
+                if not member.__doc__:
+                    yield f"{owner}.{name}: no docstring"
+            elif name == "__init__" and getattr(thing, "_is_protocol", False):
+                continue  # made by typing
+            elif inspect.isfunction(member) and (name == "__init__" or not name.startswith(("_", "test_"))):
+                if dataclasses.is_dataclass(thing) and name == "__init__":
+                    source = inspect.getsource(thing)
+                    for field in dataclasses.fields(thing):
+                        alone = re.search(rf'^    {field.name}: .*\n    """', source, re.MULTILINE)
+                        if field.init and not alone and not re.search(rf"\b{field.name}\b", text):
+                            yield f"{owner}: the field {field.name} is not described"
+                else:
+                    yield from described(f"{owner}.{name}", member, text if name == "__init__" else "")
+    elif callable(thing):
+        for name in inspect.signature(thing).parameters:
+            if name != "self" and name != "cls" and not re.search(rf"\b{name}\b", text + beside):
+                yield f"{owner}: the argument {name} is not described"
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_and_argument_is_described(module: str) -> None:
+    there = import_module(module)
+    own = [(name, getattr(there, name)) for name in there.__all__]
+    things = [(name, thing) for name, thing in own if inspect.isclass(thing) or inspect.isfunction(thing)]
+    assert [fault for name, thing in things for fault in described(f"{module}.{name}", thing)] == []
