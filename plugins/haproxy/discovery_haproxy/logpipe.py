@@ -1,7 +1,7 @@
-"""The way of HAProxy's log to ours: a named pipe in the run directory.
+"""Forwarding of HAProxy's log to the daemon's log, through a named pipe in the run directory.
 
-HAProxy holds both ends of the pipe open, so that a HAProxy that outlives this process neither blocks nor dies on a
-write. What does not fit is dropped. The daemon that takes HAProxy over reads on.
+HAProxy holds both ends of the pipe open, so that HAProxy neither blocks nor ends on a write after the daemon has ended.
+A full pipe drops lines. The daemon that adopts HAProxy reads on.
 """
 
 import asyncio
@@ -16,24 +16,27 @@ from structlog.typing import FilteringBoundLogger
 
 _BRACKETED = re.compile(r"\[(ALERT|WARNING|NOTICE)\] ")
 _OLD_WORKER = re.compile(r"Proxy \S+ stopped ")
-_BAD_NEWS = re.compile(r" is DOWN\b| has no server available")
+_PROBLEM = re.compile(r" is DOWN\b| has no server available")
 _REQUEST = re.compile(r" \[\d\d/[A-Z][a-z]{2}/\d{4}:[\d:.]+\] ")
-_CHUNK = 1 << 16
+_READ_BYTES = 1 << 16
+"""Bytes of one read, and of the longest line: the capacity of a pipe."""
+_TAIL_LINES = 200
+"""Lines of the log that are kept: HAProxy's messages of one failed start or reload."""
 
 
 class LogPipe:
-    """Forwards the lines that HAProxy writes; `tail` keeps the last of them."""
+    """Forwards HAProxy's lines to a log. `tail` holds the last lines. Belongs to one event loop."""
 
     def __init__(self, path: Path, log: FilteringBoundLogger) -> None:
-        """Prepare; `open` does the work."""
-        self.tail: deque[str] = deque(maxlen=200)
+        """Store the arguments; `open` creates the pipe."""
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._path = path
         self._log = log
         self._descriptor = -1
         self._rest = b""
 
     def open(self) -> None:
-        """Make or find the pipe and begin to read. Raises OSError."""
+        """Create or find the pipe and begin to read. Raises OSError."""
         with suppress(FileNotFoundError):
             if not stat.S_ISFIFO(self._path.lstat().st_mode):
                 self._path.unlink()
@@ -43,29 +46,29 @@ class LogPipe:
         asyncio.get_running_loop().add_reader(self._descriptor, self.drain)
 
     def is_there(self) -> bool:
-        """Whether the pipe is still found at its path."""
+        """Report whether the open pipe is still the file at the pipe's path."""
         try:
             return os.path.samestat(self._path.lstat(), os.fstat(self._descriptor))
         except OSError:
             return False
 
     def fileno(self) -> int:
-        """What a HAProxy is to write to."""
+        """Return the file descriptor that HAProxy writes to."""
         return self._descriptor
 
     def drain(self) -> None:
-        """Forward what is there. Nothing is where the pipe could not be made again."""
+        """Forward the lines in the pipe. Do nothing if the pipe is not open."""
         if self._descriptor < 0:
             return
         with suppress(BlockingIOError):
-            *lines, self._rest = (self._rest + os.read(self._descriptor, _CHUNK)).split(b"\n")
+            *lines, self._rest = (self._rest + os.read(self._descriptor, _READ_BYTES)).split(b"\n")
             for line in lines:
                 self._forward(line.decode(errors="replace").rstrip())
-            if len(self._rest) > _CHUNK:
+            if len(self._rest) > _READ_BYTES:
                 self._rest = b""
 
     def close(self) -> None:
-        """Forward what is left and stop."""
+        """Forward the remaining lines and close the pipe."""
         if self._descriptor >= 0:
             self.drain()
             asyncio.get_running_loop().remove_reader(self._descriptor)
@@ -77,9 +80,9 @@ class LogPipe:
             return
         self.tail.append(line)
         if _BRACKETED.match(line) or _OLD_WORKER.match(line):
-            # Said once more through HAProxy's own log, or of a reload, of which we tell ourselves.
+            # HAProxy repeats these lines through its log, or they are about a reload, which the plugin logs itself.
             self._log.debug("haproxy", line=line)
-        elif _BAD_NEWS.search(line):
+        elif _PROBLEM.search(line):
             self._log.warning("haproxy", line=line)
         else:
             self._log.info("haproxy", line=line, every=_REQUEST.search(line) is not None)

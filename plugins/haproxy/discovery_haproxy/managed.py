@@ -1,6 +1,6 @@
 """A HAProxy that the plugin manages: deployment of configurations to it, and its health.
 
-`starting` starts or adopts HAProxy, `supervising` restarts it, `reload` reloads it, `stopping` stops it.
+`starting` starts or adopts HAProxy, `supervising` restarts it, `reloading` reloads it, `stopping` stops it.
 """
 
 import asyncio
@@ -12,14 +12,15 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Health
 from discovery.toolkit import ProcessHandle
-from discovery_haproxy import process, reload
-from discovery_haproxy.binary import Binary, complaint
-from discovery_haproxy.control import Control, ControlError
+from discovery_haproxy import process
+from discovery_haproxy.binary import Binary, first_alert
+from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.install import install, stage
 from discovery_haproxy.logpipe import LogPipe
+from discovery_haproxy.reloading import reload_through_master
 from discovery_haproxy.run_files import RunFiles
+from discovery_haproxy.server_states import EMPTY_STATES, keep_configured
 from discovery_haproxy.starting import Launcher
-from discovery_haproxy.states import NO_STATES, still_wanted
 from discovery_haproxy.stopping import stop_all
 from discovery_haproxy.supervising import Supervisor
 
@@ -38,7 +39,7 @@ class ManagedHAProxy:
         self._running_binary: Binary | None = None
         self._files = RunFiles(run_dir)
         self._live_generation: str | None = None
-        self._control = Control(self._files.master_socket)
+        self._control = ControlSocket(self._files.master_socket)
         self._log = log
         self._pipe = LogPipe(self._files.log, log)
         self._launcher = Launcher(self._files, self._control, self._pipe, log)
@@ -97,7 +98,7 @@ class ManagedHAProxy:
 
     def pids(self) -> set[int]:
         """Return the pids of all HAProxy processes of this run directory."""
-        return {each.pid for each in process.find(self._files.master_socket_argument)}
+        return {each.pid for each in process.find_processes(self._files.master_socket_argument)}
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers."""
@@ -143,7 +144,7 @@ class ManagedHAProxy:
             if self.running:
                 self._live_generation = None
                 with suppress(ControlError):
-                    self._live_generation = await self._control.generation()
+                    self._live_generation = await self._control.live_generation()
             if isinstance(error, ControlError):
                 raise ApplyError(f"HAProxy does not answer: {error}") from None
             raise
@@ -154,7 +155,7 @@ class ManagedHAProxy:
         handle = self._supervisor.handle
         if handle is None or not handle.alive or self._binary != self._running_binary:
             return False
-        return self.reachable and self._control.peer() == handle.pid
+        return self.reachable and self._control.listener_pid() == handle.pid
 
     async def _start(self, generation: str) -> None:
         binary = self._binary
@@ -176,10 +177,10 @@ class ManagedHAProxy:
     async def _reload(self, generation: str) -> None:
         self._pipe.tail.clear()
         try:
-            await self._while_running(reload.through_master(self._control, generation))
+            await self._while_running(reload_through_master(self._control, generation))
         except ApplyError:
             self._pipe.drain()
-            if reason := complaint("\n".join(self._pipe.tail)):
+            if reason := first_alert("\n".join(self._pipe.tail)):
                 raise ApplyError(f"HAProxy cannot load the new configuration: {reason}") from None
             raise
 
@@ -203,7 +204,7 @@ class ManagedHAProxy:
         try:
             # A socket that was removed would only be waited for.
             reachable = self.running and self._files.master_socket.exists()
-            states = still_wanted(await self._control.server_states(), text) if reachable else NO_STATES
+            states = keep_configured(await self._control.server_states(), text) if reachable else EMPTY_STATES
             # Written without fsync: after a crash of the machine the states are worthless.
             temporary = self._files.server_states.with_suffix(".new")
             temporary.touch(0o600)

@@ -1,4 +1,4 @@
-"""Processes that may not be our children, found in /proc."""
+"""Search for processes in /proc. The processes need not be children of this process."""
 
 import os
 import signal
@@ -23,45 +23,45 @@ class Process:
     owner: int
     argv: tuple[str, ...]
     program: str | None
-    """Its executable; None if that was not to be seen."""
+    """Path of the executable; None if this user may not read the path."""
 
 
-def find(argument: str) -> list[Process]:
-    """The processes with `argument` on their command line: this user's, and their children of whatever user.
+def find_processes(argument: str) -> list[Process]:
+    """Return this user's processes with `argument` on the command line, and their children of any user.
 
-    It begins with a path; one that leads to the same place through other symbolic links, as /var/run does, is equal.
+    `argument` begins with a path. A path through other symbolic links to the same place, such as /var/run, is equal.
     """
     name, place = Path(argument).name, os.path.realpath(argument)
-    found = map(look, _those_with(os.fsencode(name)))
-    family = [
+    found = map(read_process, _pids_with_words(os.fsencode(name)))
+    matching = [
         process
         for process in found
         if process is not None and any(each.endswith(name) and os.path.realpath(each) == place for each in process.argv)
     ]
-    ours = {process.pid for process in family if process.owner == os.geteuid()}
-    return [process for process in family if process.pid in ours or process.parent in ours]
+    ours = {process.pid for process in matching if process.owner == os.geteuid()}
+    return [process for process in matching if process.pid in ours or process.parent in ours]
 
 
-def _those_with(words: bytes) -> Iterator[int]:
-    """The pids with these bytes on their command line. Nothing else is read of the many others."""
+def _pids_with_words(words: bytes) -> Iterator[int]:
+    """Yield the pids whose command lines contain these bytes. Only the command line of each process is read."""
     for directory in _PROC.glob("[0-9]*"):
         with suppress(OSError):
             if words in (directory / "cmdline").read_bytes():
                 yield int(directory.name)
 
 
-def masters(family: list[Process]) -> list[Process]:
-    """Those whose parent is none of them."""
-    pids = {process.pid for process in family}
-    return [process for process in family if process.parent not in pids]
+def masters(processes: list[Process]) -> list[Process]:
+    """Return the processes whose parent is not among `processes`: HAProxy's master processes."""
+    pids = {process.pid for process in processes}
+    return [process for process in processes if process.parent not in pids]
 
 
-def look(pid: int) -> Process | None:
-    """The process `pid`; None if there is none, or it has ended and only waits for its parent."""
+def read_process(pid: int) -> Process | None:
+    """Return the process `pid`; None if there is no such process, or if the process is a zombie."""
     place = _PROC / str(pid)
     try:
         argv = tuple((place / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0"))[:-1]
-        # The name, in parentheses, may hold anything; the fields after it do not.
+        # The program's name, in parentheses, may hold anything; the fields after the name do not.
         fields = (place / "stat").read_text(errors="replace").rpartition(") ")[2].split()
         owner = place.stat().st_uid
     except OSError:
@@ -70,18 +70,18 @@ def look(pid: int) -> Process | None:
         return None
     program = None
     with suppress(OSError):
-        program = os.readlink(place / "exe")  # noqa: PTH115 - it may end in " (deleted)"
+        program = os.readlink(place / "exe")  # noqa: PTH115 - the link may end in " (deleted)"
     return Process(pid, int(fields[1]), int(fields[19]), owner, argv, program)
 
 
 def send_signal(handle: ProcessHandle, number: signal.Signals) -> None:
-    """Send a signal; a process of another user is left alone."""
+    """Send a signal to the process. A process of another user gets no signal."""
     with suppress(PermissionError):
         handle.send_signal(number)
 
 
-def named(name: str) -> set[int]:
-    """The processes whose program is called so."""
+def pids_of_program(name: str) -> set[int]:
+    """Return the pids of the processes whose program has this name."""
     found = set()
     for place in _PROC.glob("[0-9]*"):
         with suppress(OSError):

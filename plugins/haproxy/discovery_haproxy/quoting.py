@@ -1,8 +1,8 @@
-"""What a template prints becomes one argument of HAProxy's at most, whatever is in it.
+"""Quoting of the values that a template prints: each value becomes at most one argument of HAProxy.
 
-Every byte that could mean something is written as `\\xHH` (HAProxy's configuration manual, 2.2 "Quoting and escaping"),
-which reads back as that byte outside of quotes and within double quotes, and is harmless text within single quotes and
-comments: so the place where a template prints does not matter.
+Every byte with a meaning for HAProxy is written as `\\xHH` (HAProxy's manual, 2.2 "Quoting and escaping"). Outside of
+quotes and within double quotes HAProxy reads `\\xHH` as that byte; within single quotes and comments `\\xHH` is
+harmless text. So the place where a template prints does not matter.
 """
 
 import re
@@ -18,15 +18,15 @@ _BRACES = ("{", "}")
 
 
 class Raw(str):
-    """Text that is printed as it stands: HAProxy's own syntax, from the configuration alone."""
+    """Text that is printed unquoted: HAProxy's own syntax, which comes from the configuration, never from a record."""
 
     __slots__ = ()
 
 
 def argument(value: object) -> Raw:
-    """The text as exactly one argument; control characters, which no argument needs, become '?'.
+    """Return the text as exactly one argument. ControlSocket characters, which no argument needs, become '?'.
 
-    HAProxy knows no empty argument, and takes one for the end of the line: "_" stands for it.
+    HAProxy has no empty argument, and takes an empty argument for the end of the line: "_" stands for empty text.
     """
     text = str(value) or "_"
     if _PLAIN.fullmatch(text):
@@ -36,16 +36,16 @@ def argument(value: object) -> Raw:
 
 
 def finalize(value: object) -> str:
-    """What `{{ value }}` prints: an argument that stays data wherever HAProxy looks into arguments.
+    """Return what `{{ value }}` prints: an argument that HAProxy takes as data wherever HAProxy parses arguments.
 
-    `%` is doubled, since it may be read as a log format. What could be taken for a flag (`-f`) or for the brace of a
-    condition begins with "_". Raises TypeError for what is no text, number or path, and UndefinedError for an
-    undefined name.
+    `%` is doubled, since HAProxy may parse the argument as a log format. An argument that looks like a flag (`-f`) or
+    like the brace of a condition is prefixed with "_". Raises TypeError for any value but text, numbers and paths, and
+    UndefinedError for an undefined name.
     """
     if isinstance(value, Raw):
         return value
     if isinstance(value, Undefined):
-        return str(value)  # raises: the environment's undefined is strict
+        return str(value)  # raises UndefinedError: the environment uses StrictUndefined
     if isinstance(value, bool) or not isinstance(value, str | int | float | Path):
         raise TypeError(f"cannot print {value!r}: it is not a text or a number"[:200])
     if not isinstance(value, str):
@@ -55,5 +55,5 @@ def finalize(value: object) -> str:
 
 
 def raw(value: object) -> Raw:
-    """The filter that prints text as it stands: HAProxy's syntax, several words or a macro's output."""
+    """Return text that is printed unquoted: HAProxy's syntax, several words or a macro's output (the filter `raw`)."""
     return Raw(value)

@@ -1,4 +1,4 @@
-"""Configuration and snapshot to the text of haproxy.cfg: a pure function, but for reading the templates."""
+"""Rendering of haproxy.cfg from the configuration and a snapshot: a pure function, except for reading templates."""
 
 import hashlib
 import re
@@ -11,10 +11,10 @@ from pathlib import Path
 import jinja2
 
 from discovery import ApplyError, Snapshot
-from discovery_haproxy.compiled import Compiled
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize, raw
 from discovery_haproxy.sections import AddressesOf, build_sections, registered_host
+from discovery_haproxy.template_cache import TemplateCache
 from discovery_haproxy.values import bind_address
 
 _BUILT_IN = Path(__file__).parent / "templates"
@@ -22,14 +22,16 @@ _PLACEHOLDER = "cfg-not-yet-known"
 _DEFAULTS = re.compile(r"^[ \t]*defaults(?=\s).*$", re.MULTILINE)
 _BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
 _REQUESTS = re.compile(r"^[ \t\"']*(?:lua-|acme\b|httpclient\.)|\b(?:ocsp|crt-list\b)", re.MULTILINE)
-"""What HAProxy makes HTTP requests of its own for. The file of a `crt-list` may say `ocsp-update`."""
+"""Directives that make HAProxy send HTTP requests itself. The file of a `crt-list` may contain `ocsp-update`."""
+_HASH_CHARACTERS = 16
+"""Hexadecimal characters of the hash in a generation: 64 bits, so that no two generations are equal by chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What only those who run HAProxy know: its sockets, version and files, and whether there is a resolv.conf.
+    """Facts about the HAProxy that will read the configuration: sockets, files, version and environment.
 
-    `alone` is whether HAProxy reads no other configuration file beside ours.
+    `resolv_conf` is True if /etc/resolv.conf can be read, `alone` if HAProxy reads no other configuration file.
     """
 
     stats_socket: Path | None = None
@@ -41,22 +43,22 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A configuration, and what to know about it."""
+    """A rendered configuration."""
 
     text: str
     generation: str
-    """`cfg-<hash>` of the text and the files that it names; `show info` gives it back as the description."""
+    """`cfg-<hash>` of the text and of the files that the text names; the description in `show info`."""
     binds: tuple[str, ...]
-    """Every address to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
+    """All addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
     files: tuple[Path, ...]
     mappings: tuple[str, ...]
-    """One line for people per way in: `web  http 127.0.0.1:8080 -> 2 backends`."""
+    """One line for each route, for people: `web  http 127.0.0.1:8080 -> 2 backends`."""
     problems: tuple[str, ...]
-    """What the configuration leaves out, and why."""
+    """One line for each omission, with the reason."""
 
 
 def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
-    """The files that the configuration names: certificates, the template, and those listed under `files`."""
+    """Return the files that the configuration names: certificates, the template and the option `files`."""
     binds = [bind for service in config.services.values() for bind in service.bind or ()]
     named = {path for bind in (*config.bind, *binds) for path in bind.certificate} | set(config.files)
     if config.template is not None:
@@ -71,11 +73,11 @@ def render(
     file_digests: Mapping[Path, str] | None = None,
     addresses_of: AddressesOf = registered_host,
 ) -> Rendered:
-    """Write the configuration. Equal arguments give equal text.
+    """Render the configuration. Equal arguments give equal text.
 
-    `file_digests` tells the contents of `referenced_files` apart; `addresses_of` a backend is what the core knows, used
-    unless HAProxy itself is to look names up. Raises ApplyError, with file and line, for a
-    template that cannot be read or fails.
+    `file_digests` are the digests of `referenced_files`. `addresses_of` returns a backend's addresses as the core
+    knows them; the function is not used if HAProxy itself looks host names up. Raises ApplyError, with file and line,
+    for a template that cannot be read or that fails.
     """
     digests = tuple(sorted((file_digests or {}).items()))
     sections = build_sections(config, snapshot, registered_host if config.resolve == "haproxy" else addresses_of)
@@ -97,23 +99,23 @@ def render(
     requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines)))
     head = _run(templates, "builtin/head.cfg.j2", {**context, "requests": requests}, _BUILT_IN)
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
-    generation = f"cfg-{hashlib.sha256(repr((text, digests)).encode()).hexdigest()[:16]}"
+    generation = f"cfg-{hashlib.sha256(repr((text, digests)).encode()).hexdigest()[:_HASH_CHARACTERS]}"
     text = text.replace(_PLACEHOLDER, generation, 1)
     return Rendered(text, generation, _binds(text), referenced_files(config), sections.mappings, sections.problems)
 
 
 @lru_cache(maxsize=4)
 def _templates(template: Path | None, digests: tuple[tuple[Path, str], ...]) -> jinja2.Environment:
-    """The templates, compiled again whenever the digest of a file changes."""
+    """Return the template environment; a changed digest recompiles the templates."""
     loaders: list[jinja2.BaseLoader] = [jinja2.PrefixLoader({"builtin": jinja2.FileSystemLoader(_BUILT_IN)})]
     if template is not None:
         loaders.append(jinja2.FileSystemLoader(template.parent))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
-        bytecode_cache=Compiled(_BUILT_IN, by=__file__),
+        bytecode_cache=TemplateCache(_BUILT_IN, module_file=__file__),
         undefined=jinja2.StrictUndefined,
         finalize=finalize,
-        autoescape=False,  # noqa: S701 - it is for HTML; finalize quotes for HAProxy
+        autoescape=False,  # noqa: S701 - autoescape is for HTML; finalize quotes for HAProxy
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -136,7 +138,7 @@ def _run(templates: jinja2.Environment, name: str, context: Mapping[str, object]
 
 
 def _with_defaults(text: str, runtime: Runtime) -> str:
-    """Begin every `defaults` section with what keeps one unresolvable name from stopping everybody else."""
+    """Begin every `defaults` section with lines that let HAProxy start although a host name cannot be resolved."""
     lines = "    default-server init-addr last,none resolvers discovery"
     if runtime.state_file is not None:
         lines += "\n    load-server-state-from-file global"
@@ -150,5 +152,5 @@ def _binds(text: str) -> tuple[str, ...]:
             try:
                 found.add(bind_address(word))
             except ValueError:
-                continue  # a form that only a template of one's own has, such as a range of ports
+                continue  # a form that only a user's own template contains, such as a range of ports
     return tuple(sorted(found))

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from discovery.toolkit import SOCKET_PATH_BYTES, is_too_long_for_a_socket
-from discovery_haproxy.probe import SUFFIX
+from discovery_haproxy.bind_check import SOCKET_SUFFIX_BYTES
 
 
 class RunFiles:
@@ -24,10 +24,11 @@ class RunFiles:
     @property
     def path_length_error(self) -> str | None:
         """Error message if the run directory's path is too long for HAProxy's sockets; else None."""
-        if not is_too_long_for_a_socket(self.master_socket, SUFFIX):
+        if not is_too_long_for_a_socket(self.master_socket, SOCKET_SUFFIX_BYTES):
             return None
+        longest = SOCKET_PATH_BYTES - SOCKET_SUFFIX_BYTES
         return (
-            f"{self.master_socket} is a path of more than {SOCKET_PATH_BYTES - SUFFIX} bytes, too long for HAProxy's"
+            f"{self.master_socket} is a path of more than {longest} bytes, too long for HAProxy's"
             " sockets: choose a shorter name for the instance, or another --run-dir"
         )
 

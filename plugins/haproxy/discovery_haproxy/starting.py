@@ -13,8 +13,8 @@ from structlog.typing import FilteringBoundLogger
 from discovery import ApplyError
 from discovery.toolkit import ProcessHandle, child_environment
 from discovery_haproxy import process
-from discovery_haproxy.binary import Binary, complaint, first_line
-from discovery_haproxy.control import Control, ControlError
+from discovery_haproxy.binary import Binary, first_alert, first_line
+from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.install import last_good, restore
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.run_files import RunFiles
@@ -42,7 +42,7 @@ class Adopted:
 class Launcher:
     """Starts or adopts the HAProxy of a run directory."""
 
-    def __init__(self, files: RunFiles, control: Control, pipe: LogPipe, log: FilteringBoundLogger) -> None:
+    def __init__(self, files: RunFiles, control: ControlSocket, pipe: LogPipe, log: FilteringBoundLogger) -> None:
         """Store the arguments. `control` is the master socket; HAProxy logs to `pipe`."""
         self._files = files
         self._control = control
@@ -54,15 +54,15 @@ class Launcher:
 
         A HAProxy with another program or other arguments goes on serving until `start` replaces it.
         """
-        listener = self._control.peer()
-        processes = process.find(self._files.master_socket_argument)
+        listener = self._control.listener_pid()
+        processes = process.find_processes(self._files.master_socket_argument)
         program, arguments = os.path.realpath(binary.path), self._command(binary)[1:]
         for master in process.masters(processes):
             same_command = master.program == program and list(master.argv[-len(arguments) :]) == arguments
             if not same_command or master.pid != listener:
                 continue
             with suppress(ControlError, ProcessLookupError):
-                generation = await self._control.generation(_ADOPT_SECONDS)
+                generation = await self._control.live_generation(_ADOPT_SECONDS)
                 if generation is None:
                     continue
                 adopted = Adopted(ProcessHandle(master.pid, started=master.started), generation)
@@ -79,7 +79,7 @@ class Launcher:
         Every other HAProxy of the run directory then stops gracefully. Raises ApplyError with HAProxy's reason; the
         other processes go on serving.
         """
-        others = process.find(self._files.master_socket_argument)
+        others = process.find_processes(self._files.master_socket_argument)
         if not self._pipe.is_there():
             self._pipe.close()
             self._pipe.open()
@@ -121,13 +121,19 @@ class Launcher:
             if not handle.alive:
                 self._pipe.drain()
                 output = "\n".join(self._pipe.tail)
-                reason = complaint(output) or first_line(output) or "it gave no reason"
+                reason = first_alert(output) or first_line(output) or "it gave no reason"
                 raise ApplyError(f"HAProxy does not start: {reason}")
-            with suppress(ControlError):
-                if self._control.peer() == handle.pid and await self._control.generation(_ANSWER_SECONDS) == generation:
-                    return
+            if await self._is_serving(handle, generation):
+                return
             await asyncio.sleep(_POLL_SECONDS)
         raise ApplyError(f"HAProxy was not ready within {_START_SECONDS:g} s")
+
+    async def _is_serving(self, handle: ProcessHandle, generation: str) -> bool:
+        if self._control.listener_pid() != handle.pid:
+            return False  # no process listens, or the HAProxy that is to be replaced
+        with suppress(ControlError):
+            return await self._control.live_generation(_ANSWER_SECONDS) == generation
+        return False
 
     def _restore_served_file(self, generation: str) -> None:
         """Put back the last good file if the earlier daemon died during a change and `generation` is in that file."""

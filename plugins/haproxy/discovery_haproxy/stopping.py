@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import ProcessHandle
 from discovery_haproxy import process
-from discovery_haproxy.control import Control, ControlError
+from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.run_files import RunFiles
 
 STOP_SECONDS = 6.0
@@ -30,7 +30,7 @@ _KILL_SECONDS = 0.2
 async def stop_orphans(run_dir: Path, log: FilteringBoundLogger) -> list[int]:
     """Stop the HAProxy processes that an earlier daemon left in the run directory. Return the masters' pids."""
     files = RunFiles(run_dir)
-    found = process.find(files.master_socket_argument)
+    found = process.find_processes(files.master_socket_argument)
     if pids := [master.pid for master in process.masters(found)]:
         await stop_all(files, log)
         files.remove_runtime_files()
@@ -43,8 +43,8 @@ async def stop_all(files: RunFiles, log: FilteringBoundLogger) -> None:
     New connections are refused at once. Open connections get `STOP_SECONDS` to end, and are cut then.
     """
     started = time.monotonic()
-    control = Control(files.master_socket)
-    handles = process.open_handles(process.masters(process.find(files.master_socket_argument)))
+    control = ControlSocket(files.master_socket)
+    handles = process.open_handles(process.masters(process.find_processes(files.master_socket_argument)))
     for handle in handles:
         # SIGTERM would cut the requests in flight.
         process.send_signal(handle, signal.SIGUSR1)
@@ -74,17 +74,17 @@ async def _terminate(masters: list[ProcessHandle], files: RunFiles) -> None:
         process.send_signal(handle, signal.SIGTERM)
     await asyncio.gather(*(handle.wait(_TERMINATE_SECONDS) for handle in masters))
     # Normally no process is left.
-    for handle in process.open_handles(process.find(files.master_socket_argument)):
+    for handle in process.open_handles(process.find_processes(files.master_socket_argument)):
         process.send_signal(handle, signal.SIGKILL)
         await handle.wait(_KILL_SECONDS)
         handle.close()
 
 
-async def _count_connections(control: Control) -> int | None:
+async def _count_connections(control: ControlSocket) -> int | None:
     """Return the number of open connections and requests of all workers; None if HAProxy does not answer."""
     try:
         async with asyncio.timeout(_COUNT_SECONDS):
             processes = await control.processes()
-            return sum([await control.streams(worker) for worker in (*processes.workers, *processes.old)])
+            return sum([await control.count_streams(worker) for worker in (*processes.workers, *processes.old)])
     except (ControlError, TimeoutError):
         return None

@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError
 from discovery.toolkit import ProcessHandle
-from discovery_haproxy.control import ControlError
+from discovery_haproxy.control_socket import ControlError
 
 _FIRST_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
 """Seconds before each of the first restarts: at once after a single crash, slower if HAProxy keeps crashing."""

@@ -21,8 +21,8 @@ from discovery.plugin import Context, Update
 from discovery.testing import backend, eventually_sync, free_port, require_program, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.consumer import HAProxyConsumer
-from discovery_haproxy.control import Control, Processes
-from discovery_haproxy.process import Process, find, masters
+from discovery_haproxy.control_socket import ControlSocket, Processes
+from discovery_haproxy.process import Process, find_processes, masters
 
 
 class Driven:
@@ -69,9 +69,9 @@ class Driven:
         return HAProxyConfig.model_validate({**self._config, **config})
 
     @property
-    def control(self) -> Control:
+    def control(self) -> ControlSocket:
         """The master socket of our own HAProxy."""
-        return Control(self.run_dir / "master.sock")
+        return ControlSocket(self.run_dir / "master.sock")
 
     async def processes(self) -> Processes:
         return await self.control.processes()
@@ -94,7 +94,7 @@ class Driven:
 
 def family(run_dir: Path) -> list[Process]:
     """Every HAProxy process of a run directory."""
-    return find(f"{run_dir}/master.sock,mode,600")
+    return find_processes(f"{run_dir}/master.sock,mode,600")
 
 
 @pytest.fixture

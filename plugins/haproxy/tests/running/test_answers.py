@@ -2,9 +2,9 @@
 
 import pytest
 
-from discovery_haproxy.binary import complaint
-from discovery_haproxy.control import ControlError, Processes, parse_processes
-from discovery_haproxy.states import still_wanted
+from discovery_haproxy.binary import first_alert
+from discovery_haproxy.control_socket import ControlError, Processes, parse_processes
+from discovery_haproxy.server_states import keep_configured
 
 SHOW_PROC = """\
 #<PID>          <type>          <reloads>       <uptime>        <version>      
@@ -56,9 +56,9 @@ def test_what_is_no_show_proc_is_refused(answer: str) -> None:
 
 
 def test_only_the_states_of_servers_that_are_where_they_were_are_kept() -> None:
-    rows = [line.split()[1:4:2] for line in still_wanted(STATES, CONFIGURATION).splitlines()[2:]]
+    rows = [line.split()[1:4:2] for line in keep_configured(STATES, CONFIGURATION).splitlines()[2:]]
     assert rows == [["web", "a"], ["web", "d"], ["db", "a"]]
-    assert still_wanted(STATES, CONFIGURATION).startswith("1\n# be_id")
+    assert keep_configured(STATES, CONFIGURATION).startswith("1\n# be_id")
 
 
 def test_the_first_useful_alert_is_told_with_its_line() -> None:
@@ -69,7 +69,7 @@ def test_the_first_useful_alert_is_told_with_its_line() -> None:
         "[ALERT]    (1) : config : another\n"
         "[ALERT]    (1) : config : Fatal errors found in configuration.\n"
     )
-    assert complaint(output, "frontend x\n  bnid :80\n") == (
+    assert first_alert(output, "frontend x\n  bnid :80\n") == (
         "line 2 (bnid :80): unknown keyword 'bnid' in 'frontend' section (and 1 more)"
     )
-    assert complaint("[NOTICE] (1) : fine\n") == ""
+    assert first_alert("[NOTICE] (1) : fine\n") == ""

@@ -17,8 +17,8 @@ import pytest
 from discovery.errors import ApplyError
 from discovery.model import Backend
 from discovery.testing import eventually, eventually_sync, free_port, within
-from discovery_haproxy.control import Control, ControlError
-from discovery_haproxy.process import find
+from discovery_haproxy.control_socket import ControlError, ControlSocket
+from discovery_haproxy.process import find_processes
 
 EMPTY = "global\n    stats socket {stats} level admin\ndefaults\n    mode http\n    timeout client 5s\n"
 
@@ -48,7 +48,7 @@ class Theirs:
         return False
 
     async def reloads(self) -> int:
-        return (await Control(self.master_socket).processes()).reloads
+        return (await ControlSocket(self.master_socket).processes()).reloads
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def theirs(haproxy: Path, run_dir: Path) -> Iterator[Theirs]:
         # What serves may be there before the master, which until then dies of a request to reload, or forgets it.
         eventually_sync(theirs.answers, "their HAProxy to be ready")
         yield theirs
-        for each in find(socket):
+        for each in find_processes(socket):
             os.kill(each.pid, signal.SIGKILL)
-    eventually_sync(lambda: not find(socket), "their HAProxy to be gone")
+    eventually_sync(lambda: not find_processes(socket), "their HAProxy to be gone")
 
 
 @pytest.fixture(params=["master socket", "command", "systemd"])
@@ -162,7 +162,7 @@ def test_what_their_haproxy_cannot_load_is_taken_back(
             with pytest.raises(ApplyError, match="HAProxy cannot load the new configuration"):
                 await driven.apply(origins[0])
             assert theirs.config.read_text() == before
-            processes = await Control(theirs.master_socket).processes()
+            processes = await ControlSocket(theirs.master_socket).processes()
             assert len(processes.workers) == 1
             good = driven.configured(services={"web": {"bind": f"127.0.0.1:{free_port()}"}})
             assert await driven.consumer.reconfigure(good)

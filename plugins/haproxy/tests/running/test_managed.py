@@ -17,7 +17,7 @@ from discovery.errors import ApplyError
 from discovery.model import Backend, State
 from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.consumer import HAProxyConsumer
-from discovery_haproxy.digests import Digests
+from discovery_haproxy.digests import FileDigests
 from discovery_haproxy.process import masters
 
 Fetch = Callable[..., Any]
@@ -398,14 +398,14 @@ def test_another_certificate_is_loaded(driving: Drive, origins: Origins, bind: s
 
 def test_a_file_changed_in_place_within_the_same_second_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "site.pem"
-    digests = Digests()
+    digests = FileDigests()
     file.write_text("one")
-    before = digests.of([file])
+    before = digests.read([file])
     times = file.stat()
     file.write_text("two")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert digests.changed([file])
-    assert digests.of([file]) != before
+    assert digests.read([file]) != before
 
 
 def test_a_directory_that_cannot_be_used_is_named(driving: Drive, run_dir: Path) -> None:

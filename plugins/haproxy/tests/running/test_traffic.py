@@ -16,8 +16,8 @@ from sampling import sampled
 from discovery.model import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
 from discovery_haproxy import starting, stopping
-from discovery_haproxy.control import Control, ControlError
-from discovery_haproxy.process import Process, find, masters
+from discovery_haproxy.control_socket import ControlError, ControlSocket
+from discovery_haproxy.process import Process, find_processes, masters
 
 DAEMON = """
 import asyncio, sys
@@ -47,7 +47,7 @@ ONE_VERSION = pytest.mark.parametrize("haproxy", sampled(["on-path", "wheel"]), 
 
 def family(run_dir: Path) -> list[Process]:
     """Every HAProxy process of a run directory."""
-    return find(f"{run_dir}/master.sock,mode,600")
+    return find_processes(f"{run_dir}/master.sock,mode,600")
 
 
 @ONE_VERSION
@@ -224,12 +224,12 @@ def test_of_two_survivors_one_stays(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    control = Control(run_dir / "master.sock")
-    eventually_sync(lambda: control.peer() not in (None, first.pid), "the second to listen")
+    control = ControlSocket(run_dir / "master.sock")
+    eventually_sync(lambda: control.listener_pid() not in (None, first.pid), "the second to listen")
 
     async def answers() -> bool:
         with suppress(ControlError):
-            return await control.generation(1.0) is not None
+            return await control.live_generation(1.0) is not None
         return False
 
     async def scenario() -> None:

@@ -1,37 +1,39 @@
-"""The servers' states, carried over a reload, so that one that is down is not given requests until it is found out.
+"""States of HAProxy's servers, carried over a reload, so that a server that is down gets no requests afterwards.
 
-Format: HAProxy's management guide, "show servers state". A saved row overrides the port of the new configuration, so
-only rows whose address and port are still wanted are kept.
+Format: HAProxy's management guide, "show servers state". A saved row overrides the address and port of the new
+configuration, so only rows whose address and port are unchanged are kept.
 """
 
 import re
 
-NO_STATES = "1\n"
-"""A state file without any: HAProxy complains of one that is missing."""
+EMPTY_STATES = "1\n"
+"""A server-state file without rows: HAProxy complains of a missing file."""
 
 _BACKEND = re.compile(r"^(?:backend|listen)[ \t]+(\S+)")
 _SECTION = re.compile(r"^\w")
 _SERVER = re.compile(r"^[ \t]+server[ \t]+(\S+)[ \t]+(\S+)")
-_NAME, _SERVER_NAME, _ADDRESS, _FQDN, _PORT = 1, 3, 4, 17, 18
+_BACKEND_NAME, _SERVER_NAME, _ADDRESS, _FQDN, _PORT = 1, 3, 4, 17, 18
+"""Column numbers of a row."""
 
 
-def still_wanted(states: str, text: str) -> str:
-    """Of the answer to `show servers state`, the rows that are true of the servers in the configuration `text`."""
-    wanted = _servers(text)
+def keep_configured(states: str, text: str) -> str:
+    """Return those rows of `show servers state` that match a server of the configuration `text`."""
+    configured = _servers(text)
     kept = []
     for line in states.splitlines():
         words = line.split()
         if len(words) <= _PORT or words[0].startswith("#"):
             if words:
-                kept.append(line)  # the version, and the columns' names
+                kept.append(line)  # the version and the column names
             continue
         host = words[_ADDRESS] if words[_FQDN] == "-" else words[_FQDN]
-        if wanted.get((words[_NAME], words[_SERVER_NAME])) == (host, words[_PORT]):
+        if configured.get((words[_BACKEND_NAME], words[_SERVER_NAME])) == (host, words[_PORT]):
             kept.append(line)
     return "".join(f"{line}\n" for line in kept)
 
 
 def _servers(text: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return host and port of each server, by the names of its section and server."""
     servers = {}
     section = None
     for line in text.splitlines():

@@ -12,7 +12,7 @@ import pytest
 
 from discovery.errors import ApplyError
 from discovery.testing import free_port
-from discovery_haproxy.probe import probe
+from discovery_haproxy.bind_check import check_binds
 
 nobody: set[int] = set()
 
@@ -32,16 +32,16 @@ def port() -> Iterator[int]:
 @pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}", "*:{}", ":{}", "localhost:{}"])
 def test_an_address_that_somebody_has_is_named_with_its_holder(port: int, bind: str) -> None:
     with pytest.raises(ApplyError, match=rf"is in use by \S+ \(process {os.getpid()}\)"):
-        probe([bind.format(port)], lambda: nobody)
+        check_binds([bind.format(port)], lambda: nobody)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}"])
 def test_what_our_own_haproxy_has_is_no_obstacle(port: int, bind: str) -> None:
-    probe([bind.format(port)], lambda: {os.getpid()})
+    check_binds([bind.format(port)], lambda: {os.getpid()})
 
 
 def test_what_only_somebody_else_has_on_another_address_is_no_obstacle(port: int) -> None:
-    probe([f"127.0.0.2:{port}"], lambda: nobody)
+    check_binds([f"127.0.0.2:{port}"], lambda: nobody)
 
 
 def test_our_own_is_no_obstacle_beside_a_stranger_on_another_address(port: int) -> None:
@@ -50,9 +50,9 @@ def test_our_own_is_no_obstacle_beside_a_stranger_on_another_address(port: int) 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         assert stranger.stdout is not None
         stranger.stdout.readline()
-        probe([f"127.0.0.1:{port}"], lambda: {os.getpid()})
+        check_binds([f"127.0.0.1:{port}"], lambda: {os.getpid()})
         with pytest.raises(ApplyError, match=f"in use by .*process {stranger.pid}"):
-            probe([f"127.0.0.2:{port}"], lambda: {os.getpid()})
+            check_binds([f"127.0.0.2:{port}"], lambda: {os.getpid()})
         stranger.communicate(b"\n")
 
 
@@ -65,20 +65,20 @@ def test_ipv6_is_looked_at_too() -> None:
     with listener:
         port = listener.getsockname()[1]
         with pytest.raises(ApplyError, match=r"bind \[::1\]:\d+ is in use by .*process"):
-            probe([f"[::1]:{port}"], lambda: nobody)
-        probe([f"[::1]:{port}"], lambda: {os.getpid()})
-    probe([f"[::]:{free_port()}"], lambda: nobody)
+            check_binds([f"[::1]:{port}"], lambda: nobody)
+        check_binds([f"[::1]:{port}"], lambda: {os.getpid()})
+    check_binds([f"[::]:{free_port()}"], lambda: nobody)
 
 
 def test_an_address_of_another_machine_is_told_apart() -> None:
     with pytest.raises(ApplyError, match=r"bind 192.0.2.1:80 is not an address of this machine"):
-        probe(["192.0.2.1:80"], lambda: nobody)
+        check_binds(["192.0.2.1:80"], lambda: nobody)
 
 
 def test_probing_leaves_no_listener_behind() -> None:
     bind = f"127.0.0.1:{free_port()}"
     for _ in range(3):
-        probe([bind], lambda: nobody)
+        check_binds([bind], lambda: nobody)
 
 
 def test_a_port_that_only_lingers_from_closed_connections_is_free() -> None:
@@ -88,26 +88,26 @@ def test_a_port_that_only_lingers_from_closed_connections_is_free() -> None:
         accepted, _ = server.accept()
         accepted.close()  # we close first, so that the port lingers in TIME_WAIT
         client.close()
-    probe([f"127.0.0.1:{address[1]}"], lambda: nobody)
+    check_binds([f"127.0.0.1:{address[1]}"], lambda: nobody)
 
 
 def test_a_socket_that_somebody_listens_on_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-        probe([str(path)], lambda: nobody)  # left behind, as far as one can tell
+        check_binds([str(path)], lambda: nobody)  # left behind, as far as one can tell
         listener.listen()
         with pytest.raises(ApplyError, match=f"s is in use by .*process {os.getpid()}"):
-            probe([str(path)], lambda: nobody)
-        probe([str(path)], lambda: {os.getpid()})
+            check_binds([str(path)], lambda: nobody)
+        check_binds([str(path)], lambda: {os.getpid()})
 
 
 def test_a_socket_needs_its_directory_and_a_short_path(tmp_path: Path) -> None:
     with pytest.raises(ApplyError, match="cannot be made: .*/no is not a directory"):
-        probe([str(tmp_path / "no" / "s")], lambda: nobody)
+        check_binds([str(tmp_path / "no" / "s")], lambda: nobody)
     with pytest.raises(ApplyError, match="more than 97 bytes"):
-        probe([f"/{'x' * 100}"], lambda: nobody)
+        check_binds([f"/{'x' * 100}"], lambda: nobody)
 
 
 def test_forms_that_only_haproxy_knows_are_left_to_it() -> None:
-    probe(["127.0.0.1:8000-8010", "no-such-host.invalid:80"], lambda: nobody)
+    check_binds(["127.0.0.1:8000-8010", "no-such-host.invalid:80"], lambda: nobody)

@@ -1,11 +1,11 @@
-"""Compiled templates: kept where Python keeps its modules, used while nothing has changed, and never needed."""
+"""TemplateCache templates: kept where Python keeps its modules, used while nothing has changed, and never needed."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from discovery_haproxy.compiled import Compiled
+from discovery_haproxy.template_cache import TemplateCache
 
 PROGRAM = """
 from jinja2 import Environment
@@ -52,15 +52,15 @@ def test_built_in_templates_are_compiled_once(tmp_path: Path) -> None:
 def test_what_another_compiler_made_is_not_used(tmp_path: Path) -> None:
     by = tmp_path / "render.py"
     by.write_text("one")
-    checksum = Compiled(tmp_path, str(by)).get_source_checksum("source")
-    assert Compiled(tmp_path, str(by)).get_source_checksum("source") == checksum
+    checksum = TemplateCache(tmp_path, str(by)).get_source_checksum("source")
+    assert TemplateCache(tmp_path, str(by)).get_source_checksum("source") == checksum
     by.write_text("another")
-    assert Compiled(tmp_path, str(by)).get_source_checksum("source") != checksum
+    assert TemplateCache(tmp_path, str(by)).get_source_checksum("source") != checksum
 
 
 def test_nothing_is_kept_where_the_compiler_has_no_file(tmp_path: Path) -> None:
     """As in one executable with a Python inside."""
-    assert Compiled(tmp_path, str(tmp_path / "render.py")).get_cache_key("x", str(tmp_path / "x.j2")) == ""
+    assert TemplateCache(tmp_path, str(tmp_path / "render.py")).get_cache_key("x", str(tmp_path / "x.j2")) == ""
 
 
 def test_what_is_damaged_or_of_another_template_is_compiled_again(tmp_path: Path) -> None:

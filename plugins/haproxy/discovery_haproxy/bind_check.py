@@ -1,0 +1,120 @@
+"""A check that HAProxy can listen on addresses, before a reload.
+
+`haproxy -c` does not bind, and a reload that cannot bind stops HAProxy for a moment.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from discovery import ApplyError
+from discovery.toolkit import (
+    SOCKET_PATH_BYTES,
+    format_holders,
+    is_too_long_for_a_socket,
+    processes_with_sockets,
+    tcp_sockets_listening_at,
+    unix_sockets_at,
+)
+from discovery_haproxy.process import read_process
+
+SOCKET_SUFFIX_BYTES = 10
+"""Bytes that HAProxy reserves in the path of a socket, for the suffix of a temporary name during the bind."""
+
+_ANY = ("", "*")
+_CONNECT_SECONDS = 1.0
+"""Timeout in seconds for a connection to a Unix socket; the kernel accepts at once unless the queue is full."""
+
+
+def path_length_error(bind: str) -> str | None:
+    """Return an error message if the address is a socket path that is too long; else None."""
+    if "/" not in bind or not is_too_long_for_a_socket(Path(bind), SOCKET_SUFFIX_BYTES):
+        return None
+    return f"bind {bind} is a path of more than {SOCKET_PATH_BYTES - SOCKET_SUFFIX_BYTES} bytes: choose a shorter one"
+
+
+def missing_directory_error(bind: str, future_directories: Collection[Path]) -> str | None:
+    """Return an error message if the address is a socket path in a directory that does not exist; else None.
+
+    `future_directories` do not exist yet, and will exist when HAProxy binds.
+    """
+    directory = Path(bind).parent
+    if "/" not in bind or directory in future_directories or directory.is_dir():
+        return None
+    return f"bind {bind} cannot be made: {directory} is not a directory"
+
+
+def check_binds(binds: Iterable[str], own_pids: Callable[[], Collection[int]]) -> None:
+    """Raise ApplyError for the first of `binds` that HAProxy cannot listen on.
+
+    An address on which one of the processes `own_pids` listens is free: HAProxy passes the socket on in a reload.
+    """
+    for bind in binds:
+        if "/" in bind:
+            _check_path(bind, own_pids)
+        else:
+            _check_address(bind, own_pids)
+
+
+def _check_address(bind: str, own_pids: Callable[[], Collection[int]]) -> None:
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    if not port.isdigit():
+        return  # a form that only a user's own template contains, left to HAProxy
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        found = socket.getaddrinfo(None if host in _ANY else host, port, family, flags=socket.AI_PASSIVE)
+    except socket.gaierror:
+        return
+    address = found[0][4]
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        # Not SO_REUSEPORT: with that option the address could be shared with the process that has the address.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            sockets = tcp_sockets_listening_at(str(address[0]), int(port)) if error.errno == errno.EADDRINUSE else {}
+            holders = processes_with_sockets(sockets)
+            if holders and holders <= set(own_pids()):
+                return
+            if sockets and not holders and _are_hidden(own_pids(), set(sockets.values())):
+                return
+            raise ApplyError(_error_message(bind, error, holders)) from None
+
+
+def _error_message(bind: str, error: OSError, holders: Collection[int]) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"bind {bind} is in use{format_holders(holders)}: stop that, or choose another address"
+    if error.errno == errno.EACCES:
+        return f"bind {bind} is not permitted to this user: choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"bind {bind} is not an address of this machine: choose one that it has, or *:PORT"
+    return f"bind {bind} cannot be used: {error.strerror}"
+
+
+def _check_path(bind: str, own_pids: Callable[[], Collection[int]]) -> None:
+    path = Path(bind)
+    if message := path_length_error(bind):
+        raise ApplyError(message)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ApplyError(f"bind {bind} cannot be made: {path.parent} is not a directory that can be written to")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_CONNECT_SECONDS)
+        try:
+            client.connect(bind)
+        except OSError:
+            return  # no process listens, or the file of a dead process is left: HAProxy replaces the file
+    holders = processes_with_sockets(unix_sockets_at(bind))
+    if not holders & set(own_pids()):
+        raise ApplyError(_error_message(bind, OSError(errno.EADDRINUSE, ""), holders))
+
+
+def _are_hidden(own_pids: Iterable[int], users: set[str]) -> bool:
+    """Report whether sockets of these users may belong to own processes whose open files the kernel hides.
+
+    The kernel hides the open files of a program with capabilities, and its executable as well.
+    """
+    own_user = users == {str(os.geteuid())}
+    return own_user and any((found := read_process(pid)) and not found.program for pid in own_pids)

@@ -1,0 +1,166 @@
+"""Commands to HAProxy through the master socket or the stats socket, and the answers.
+
+Commands and answers: HAProxy's management guide, "9.3. Unix Socket commands" and "9.4. Master CLI".
+"""
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_RETRY_SECONDS = 0.005
+"""Seconds between two connection attempts: a reload refuses connections for a few milliseconds."""
+_ANSWER_SECONDS = 5.0
+"""Timeout in seconds for an answer, unless the caller has another: a worker that loads 10,000 backends needs one."""
+_COUNT_SECONDS = 1.0
+"""Timeout in seconds for a worker's list of connections; a worker that hangs must not delay a stop."""
+_PEER_SECONDS = 1.0
+"""Timeout in seconds for a connection to the socket; the kernel accepts at once unless the queue is full."""
+_BUFFER_BYTES = 1 << 20
+"""Bytes of an answer that are buffered: the states of some 10,000 servers."""
+_QUOTED_CHARACTERS = 100
+"""Characters of an unexpected answer in an error message, which is one line."""
+
+
+class ControlError(Exception):
+    """No usable answer from HAProxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The answer to `show proc`: reloads so far, failures since the last good reload, and the workers' pids."""
+
+    reloads: int
+    failed: int
+    workers: tuple[int, ...]
+    old: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSocket:
+    """The master socket or stats socket of HAProxy.
+
+    Each command uses a connection of its own: a lasting connection would keep an old worker alive.
+    """
+
+    path: Path
+    master: bool = True
+
+    async def send(self, command: str, timeout: float = _ANSWER_SECONDS) -> str:
+        """Send a command and return the answer.
+
+        A reload of HAProxy refuses and resets connections, so the command is repeated for up to `timeout` seconds.
+        Raises ControlError after `timeout` seconds without an answer.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self._send(command)
+            except (OSError, TimeoutError) as error:
+                if asyncio.get_running_loop().time() + _RETRY_SECONDS >= deadline:
+                    reason = getattr(error, "strerror", None) or "no answer"
+                    raise ControlError(f"{self.path}: {reason}") from None
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def send_once(self, command: str, timeout: float) -> str:
+        """Send a command that must not be repeated, and return the answer, or '' if there is none.
+
+        Raises ControlError if no connection is established within `timeout` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    streams = await asyncio.open_unix_connection(self.path, limit=_BUFFER_BYTES)
+                break
+            except (OSError, TimeoutError) as error:
+                if loop.time() + _RETRY_SECONDS >= deadline:
+                    raise ControlError(f"{self.path}: {getattr(error, 'strerror', None) or 'no answer'}") from None
+            await asyncio.sleep(_RETRY_SECONDS)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await _exchange(*streams, command)
+        except (OSError, TimeoutError):
+            return ""
+
+    async def live_generation(self, timeout: float = _ANSWER_SECONDS) -> str | None:
+        """Return the generation that serves new connections; None if none does.
+
+        The generation is the description of the configuration. Raises ControlError.
+        """
+        info = dict(
+            line.lower().split(": ", 1)
+            for line in (await self.send(self._to_worker("show info"), timeout)).splitlines()
+            if ": " in line
+        )
+        return info.get("description") if info.get("stopping") == "0" else None
+
+    async def processes(self, timeout: float = _ANSWER_SECONDS) -> Processes:
+        """Return the master's reload counters and workers. Raises ControlError."""
+        return parse_processes(await self.send("show proc", timeout))
+
+    async def server_states(self) -> str:
+        """Return the states of HAProxy's servers, in the format of a server-state file. Raises ControlError."""
+        return await self.send(self._to_worker("show servers state"))
+
+    async def count_streams(self, worker: int) -> int:
+        """Return the number of a worker's connections and requests. The worker may be old. Raises ControlError."""
+        answer = await self.send(f"@!{worker} show sess", _COUNT_SECONDS)
+        return sum(" fe=" in line and " fe=GLOBAL " not in line for line in answer.splitlines())
+
+    def listener_pid(self) -> int | None:
+        """Return the pid of the process that listens on the socket; None if no process does."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(_PEER_SECONDS)
+            try:
+                client.connect(str(self.path))
+                credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            except OSError:
+                return None
+        pid: int = struct.unpack("3i", credentials)[0]
+        return pid or None
+
+    def _to_worker(self, command: str) -> str:
+        return f"@1 {command}" if self.master else command
+
+    async def _send(self, command: str) -> str:
+        answer = await _exchange(*await asyncio.open_unix_connection(self.path, limit=_BUFFER_BYTES), command)
+        if not answer.strip():
+            raise ConnectionResetError("no answer")
+        return answer
+
+
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: str) -> str:
+    try:
+        writer.write(f"{command}\n".encode())
+        await writer.drain()
+        # Without this the master keeps the connection open after its answer.
+        writer.write_eof()
+        return (await reader.read()).decode(errors="replace")
+    finally:
+        writer.close()
+
+
+def parse_processes(answer: str) -> Processes:
+    """Parse the answer to `show proc`. Raises ControlError for any other text."""
+    reloads = failed = -1
+    workers: list[int] = []
+    old: list[int] = []
+    section = workers
+    for line in answer.splitlines():
+        words = line.replace("[", " ").replace("]", " ").split()
+        if line.startswith("# old"):
+            section = old
+        elif line.startswith("# workers"):
+            section = workers
+        elif len(words) > 2 and words[1] == "master":
+            reloads = int(words[2])
+            failed = int(words[words.index("failed:") + 1]) if "failed:" in words else 0
+        elif len(words) > 2 and words[1] == "worker":
+            section.append(int(words[0]))
+    if reloads < 0:
+        raise ControlError(f"not an answer to 'show proc': {answer.strip()[:_QUOTED_CHARACTERS]!r}")
+    return Processes(reloads, failed, tuple(workers), tuple(old))
