@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         State,
         diff,
         join_host_port,
+        split_host_port,
     )
     from discovery.plugin import (
         AnyConsumer,
@@ -75,6 +76,7 @@ __all__ = [
     "hookimpl",
     "join_host_port",
     "parse_address",
+    "split_host_port",
 ]
 
 __getattr__ = lazy_attributes(
@@ -102,6 +104,7 @@ __getattr__ = lazy_attributes(
             "State",
             "diff",
             "join_host_port",
+            "split_host_port",
         ),
         "discovery.plugin": (
             "AnyConsumer",

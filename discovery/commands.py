@@ -17,11 +17,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.cli.console import note, result
-from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, overrides, settings_of, start_logging
+from discovery.cli.options import (
+    ConfigOption,
+    JsonOption,
+    RunDirOption,
+    overrides,
+    parsed_option,
+    settings_of,
+    start_logging,
+)
 from discovery.cli.table import print_table
 from discovery.codec import parse_address
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, RecordError
+from discovery.fields import TTL
 from discovery.model import join_host_port
 
 if TYPE_CHECKING:
@@ -44,6 +53,7 @@ __all__ = [
     "drop_in_registry",
     "linked_registry",
     "note",
+    "parsed_option",
     "print_table",
     "result",
     "serve",
@@ -63,10 +73,7 @@ RegistryOption = Annotated[
         " [registry], else etcd://127.0.0.1:2379.",
     ),
 ]
-TtlOption = Annotated[
-    float,
-    typer.Option(metavar="SECONDS", min=1.0, max=3600.0, help="How long it stays registered after this machine died."),
-]
+TtlOption = Annotated[float, parsed_option(TTL, "How long it stays registered after this machine died.")]
 StateDirOption = Annotated[
     Path | None,
     typer.Option(

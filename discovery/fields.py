@@ -27,9 +27,12 @@ from discovery.errors import RecordError
 from discovery.model import join_host_port
 
 __all__ = [
+    "CHECK_TIME",
     "LONGEST",
+    "TTL",
     "UNIX",
     "UNIX_PREFIX",
+    "WEIGHT",
     "Bind",
     "BindAddress",
     "Duration",
@@ -43,6 +46,7 @@ __all__ = [
     "Weight",
     "WholeNumber",
     "duration_text",
+    "is_service_name",
     "network",
     "one_or_many",
     "service_name",
@@ -121,7 +125,7 @@ class Duration(_Parsed):
         seconds = _seconds(value)
         if seconds is None or not (self.least <= seconds <= self.most if seconds else self.zero):
             raise ValueError(
-                f"{_shown(value)} is not a duration {self._bounds()}:"
+                f"{_shown(value)} is not a duration {self.bounds}:"
                 " write a number of seconds, or a time such as 500ms, 10s, 5m or 2h"
             )
         return seconds
@@ -136,10 +140,12 @@ class Duration(_Parsed):
                 number | {"maximum": self.most},
                 {"type": "string", "pattern": rf"^({_NUMBER}|({_DURATION})+)$", "examples": ["500ms", "10s", "5m"]},
             ],
-            "title": f"Duration {self._bounds()}",
+            "title": f"Duration {self.bounds}",
         }
 
-    def _bounds(self) -> str:
+    @property
+    def bounds(self) -> str:
+        """The bounds for a person: `from 1s to 1h`, `from 0 (never) to 1m`."""
         most = duration_text(self.most)
         if not self.zero:
             return f"from {duration_text(self.least)} to {most}" if self.least else f"of more than 0 and at most {most}"
@@ -158,6 +164,11 @@ class WholeNumber(_Parsed):
     least: int
     most: int
 
+    @property
+    def bounds(self) -> str:
+        """The bounds for a person: `from 1 to 10`."""
+        return f"from {self.least} to {self.most}"
+
     def parse(self, value: object) -> int:
         """Return the number. Raises ValueError, one line with the value and the bounds."""
         number = None
@@ -171,7 +182,7 @@ class WholeNumber(_Parsed):
             case str() if re.fullmatch(r"[0-9]{1,15}", value):
                 number = int(value)
         if number is None or not self.least <= number <= self.most:
-            raise ValueError(f"{_shown(value)} is not a whole number from {self.least} to {self.most}")
+            raise ValueError(f"{_shown(value)} is not a whole number {self.bounds}")
         return number
 
     def json_schema(self) -> dict[str, Any]:
@@ -331,6 +342,15 @@ def service_name(value: object) -> str:
         raise ValueError(str(error)) from None
 
 
+def is_service_name(text: str) -> bool:
+    """Return True if a service can have this name: see `service_name`."""
+    try:
+        service_name(text)
+    except ValueError:
+        return False
+    return True
+
+
 def network(value: object) -> str:
     """Return an IP network in its canonical form: `10.0.0.0/8`, `192.0.2.7/32`, `2001:db8::/32`.
 
@@ -347,7 +367,7 @@ def network(value: object) -> str:
     return str(parsed)
 
 
-def one_or_many(value: object) -> object:
+def one_or_many(value: object) -> list[Any] | tuple[Any, ...]:
     """Return lists and tuples as given, and any other value as a tuple of one."""
     return value if isinstance(value, list | tuple) else (value,)
 
@@ -382,7 +402,7 @@ def _socket_path(path: str) -> str:
 def _explicit(port: int) -> str:
     return (
         f"write 127.0.0.1:{port} for this machine alone, 0.0.0.0:{port} for every IPv4 address,"
-        f" or [::]:{port} for every address"
+        f" or [::]:{port} for every IPv6 address"
     )
 
 
@@ -392,11 +412,18 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
 
 
+TTL = Duration(1, 3600)
+"""How long a record outlives its machine. Below 1 s a busy machine loses its lease; above 1 h dead backends stay."""
+CHECK_TIME = Duration(0.1, 3600)
+"""The interval and the timeout of a check. Below 100 ms the checks themselves are a load on the backend."""
+WEIGHT = WholeNumber(0, MAX_WEIGHT)
+"""The weight of a backend, as the registry takes it."""
+
 Bind = Annotated[str, BindAddress()]
 """An address to listen on, or a Unix socket: see `BindAddress`."""
 ServiceName = Annotated[str, _ServiceName()]
 """The name of a service: see `service_name`."""
-Weight = Annotated[int, WholeNumber(0, MAX_WEIGHT)]
+Weight = Annotated[int, WEIGHT]
 """The weight of a backend relative to the other backends of its service, 0-256; 0: no new connections."""
 Rise = Annotated[int, WholeNumber(1, _MOST_IN_A_ROW)]
 """The number of successes in a row that end a failure, 1-1000."""

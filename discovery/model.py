@@ -34,6 +34,12 @@ def join_host_port(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def split_host_port(address: str) -> Endpoint:
+    """Return the host, without brackets, and the port of what `join_host_port` returns."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 class State(StrEnum):
     """Permission to give a backend new work."""
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.cli.console import note, progress, result
-from discovery.cli.options import JsonOption, RunDirOption
+from discovery.cli.options import JsonOption, RunDirOption, parsed_option
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
+from discovery.fields import Duration
 
 if TYPE_CHECKING:
     from discovery.daemon.config import Settings
@@ -40,7 +41,7 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no registry.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="1 if anything could not be checked.")] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.0, help="How long to wait for the registry's records.")
+        float, parsed_option(Duration(zero="do not wait"), "How long to wait for the registry's records.")
     ] = 3.0,
     run_dir: RunDirOption = None,
     as_json: JsonOption = False,

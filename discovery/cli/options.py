@@ -8,11 +8,12 @@ import os
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from discovery.daemon.configfile import DEFAULT_FILE, FILE_VARIABLE, file_in_use
+from discovery.fields import Duration, WholeNumber
 
 if TYPE_CHECKING:
     from discovery.daemon.config import Overrides, Settings
@@ -66,8 +67,27 @@ RunDirOption = Annotated[
         " $XDG_RUNTIME_DIR/discovery or ~/.local/state/discovery/run otherwise.",
     ),
 ]
+
+
+def parsed_option(kind: Duration | WholeNumber, description: str) -> Any:
+    """Return a `typer.Option` whose values `kind` parses, so that the option takes the forms of configuration files.
+
+    The help is `description`, to which the bounds are added. A value that is not valid is a usage error.
+    """
+
+    def parse(value: str | float) -> float:
+        try:
+            return kind.parse(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    metavar = "DURATION" if isinstance(kind, Duration) else "NUMBER"
+    return typer.Option(metavar=metavar, parser=parse, help=f"{description} [{kind.bounds}]")
+
+
 TimeoutOption = Annotated[
-    float, typer.Option(metavar="SECONDS", min=0.0, help="How long to wait for the registry before giving up.")
+    float,
+    parsed_option(Duration(zero="do not wait"), "How long to wait for the registry before giving up."),
 ]
 
 

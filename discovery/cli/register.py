@@ -15,6 +15,7 @@ from discovery.cli.options import (
     RegistryOption,
     RunDirOption,
     TimeoutOption,
+    parsed_option,
     registry_at,
     settings_of,
     start_logging,
@@ -22,6 +23,7 @@ from discovery.cli.options import (
 from discovery.cli.signals import run_until_signal
 from discovery.codec import encode, key_of, parse_address, validate
 from discovery.errors import ConfigError, OwnedByAnotherError, RecordError, RegistryUnavailableError
+from discovery.fields import CHECK_TIME, TTL, WEIGHT, Duration
 from discovery.model import Backend, State
 
 if TYPE_CHECKING:
@@ -62,14 +64,9 @@ def register(
     service: Annotated[str, typer.Argument(help="The service that the backend serves.")],
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where it serves; an IPv6 host in brackets.")],
     id_: Annotated[str | None, typer.Option("--id", help="Its name within the service. Default: HOST:PORT.")] = None,
-    weight: Annotated[int, typer.Option(help="0-256, relative to its neighbours; 0: no new connections.")] = 1,
+    weight: Annotated[int, parsed_option(WEIGHT, "Relative to its neighbours; 0: no new connections.")] = 1,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
-    ttl: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", min=1.0, max=3600.0, help="How long it stays registered after this machine died."
-        ),
-    ] = 10.0,
+    ttl: Annotated[float, parsed_option(TTL, "How long it stays registered after this machine died.")] = 10.0,
     state: Annotated[State, typer.Option(help="draining: no new connections.")] = State.ACTIVE,
     check: Annotated[
         CheckType | None,
@@ -79,14 +76,12 @@ def register(
     check_address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Whom the check asks, if not the backend's own address.")
     ] = None,
-    check_interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, max=3600.0, help="How often.")] = 5.0,
-    check_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, max=3600.0, help="How long an answer may take.")
-    ] = 2.0,
+    check_interval: Annotated[float, parsed_option(CHECK_TIME, "How often.")] = 5.0,
+    check_timeout: Annotated[float, parsed_option(CHECK_TIME, "How long an answer may take.")] = 2.0,
     drain: Annotated[
         float,
-        typer.Option(
-            metavar="SECONDS", min=0.0, help="How long the COMMAND goes on after its withdrawal before it is stopped."
+        parsed_option(
+            Duration(zero="at once"), "How long the COMMAND goes on after its withdrawal before it is stopped."
         ),
     ] = 0.5,
     stop_signal: Annotated[

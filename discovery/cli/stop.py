@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from discovery.cli.console import note, result
-from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of, start_logging
+from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, parsed_option, settings_of, start_logging
+from discovery.fields import Duration
 
 if TYPE_CHECKING:
     from discovery.daemon.stopping import Orphan, RunningDaemon
@@ -20,7 +19,7 @@ def stop(
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.0, help="How long each daemon may take to stop in order.")
+        float, parsed_option(Duration(zero="do not wait"), "How long each daemon may take to stop in order.")
     ] = 90.0,
     as_json: JsonOption = False,
 ) -> int:

@@ -43,7 +43,7 @@ def _split_assignment(assignment: str) -> tuple[Any, ...]:
             return (*keys, _value(assignment[place + 1 :]))
         break
     raise ConfigError(
-        f"--set {assignment}: write INSTANCE.KEY[.KEY...]=VALUE, for example haproxy.services.web.bind=:80"
+        f"--set {assignment}: write INSTANCE.KEY[.KEY...]=VALUE, for example haproxy.services.web.bind=0.0.0.0:80"
     )
 
 

@@ -14,12 +14,15 @@ from discovery.daemon.assignments import assign
 from discovery.daemon.configfile import read_file
 from discovery.daemon.faults import Faults, dotted, validate
 from discovery.errors import ConfigError, PluginError, RecordError
+from discovery.fields import TTL, BindAddress, Duration
 from discovery.hosting import loading as plugins
+from discovery.model import split_host_port
 from discovery.plugin import PluginConfig
 from discovery.registry import RegistryURL
 from discovery.registry.url import PASSWORD_VARIABLE
 
 DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
+OFF = "off"
 DEFAULT_ADMIN = "127.0.0.1:9901"
 
 INSTANCES = ("consumers", "providers")
@@ -48,6 +51,17 @@ def _owner(text: str) -> str:
         return validate_owner(text)
     except RecordError as error:
         raise ValueError(str(error)) from None
+
+
+class AdminAddress(BindAddress):
+    """Where the admin endpoint listens, or "off"."""
+
+    def parse(self, value: object) -> str:
+        """Return the address in canonical form, or "off". Raises ValueError, one line with the valid forms."""
+        try:
+            return OFF if value == OFF else super().parse(value)
+        except ValueError as error:
+            raise ValueError(f'{error}; or "off"') from None
 
 
 class RegistrySettings(PluginConfig):
@@ -80,17 +94,15 @@ class InstanceTable(PluginConfig):
 class ConsumerTable(InstanceTable):
     """The core's part of a `[consumers.NAME]` table."""
 
-    quiet_period: Annotated[float, Field(ge=0, le=60)] = Field(
-        0.0, description="Seconds to wait after a change, so that those which follow closely are applied with it"
+    quiet_period: Annotated[float, Duration(most=60, zero="no wait")] = Field(
+        0.0, description="How long to wait after a change, so that those which follow closely are applied with it"
     )
 
 
 class ProviderTable(InstanceTable):
     """The core's part of a `[providers.NAME]` table."""
 
-    ttl: Annotated[float, Field(ge=1, le=3600)] = Field(
-        10.0, description="Seconds that what is registered outlives a machine that died"
-    )
+    ttl: Annotated[float, TTL] = Field(10.0, description="How long what is registered outlives a machine that died")
     owner: Annotated[str, AfterValidator(_owner)] | None = Field(
         None,
         description="Who registers; by default this machine, user, run directory and instance."
@@ -103,7 +115,9 @@ class FileSettings(PluginConfig):
     """The configuration file's top level."""
 
     registry: RegistrySettings = RegistrySettings()
-    admin: str = Field(DEFAULT_ADMIN, description='Where the admin endpoint listens, HOST:PORT, or "off"')
+    admin: Annotated[str, AdminAddress(sockets=False, names=True)] = Field(
+        DEFAULT_ADMIN, description='Where the admin endpoint listens, HOST:PORT, or "off"'
+    )
     admin_hosts: tuple[str, ...] = Field(
         (), description="Host names under which the admin endpoint is asked, beside IP addresses and localhost"
     )
@@ -230,14 +244,12 @@ def parse_settings(
             validate(FileSettings, {key: value}, place)
             sound[key] = value
     parsed = FileSettings.model_validate(sound)
-    registry, admin = RegistryURL.parse(DEFAULT_REGISTRY), None
+    registry = RegistryURL.parse(DEFAULT_REGISTRY)
     with found.gathered():
         registry = _registry_url(parsed.registry)
         bare = registry.without_password()
         if overrides.password and overrides.registry is None and registry.username and bare != registry:
             registry, overridden["the registry's password"] = bare, PASSWORD_VARIABLE
-    with found.gathered():
-        admin = _admin(parsed.admin, place)
     consumers: dict[str, ConsumerSettings] = {}
     providers: dict[str, ProviderSettings] = {}
     for name, table in parsed.consumers.items():
@@ -250,7 +262,7 @@ def parse_settings(
         found.raise_if_any()
     return Settings(
         registry=registry,
-        admin=admin,
+        admin=None if parsed.admin == OFF else split_host_port(parsed.admin),
         admin_is_default="admin" not in raw,
         log=parsed.log,
         run_dir=parsed.run_dir,
@@ -389,12 +401,3 @@ def _registry_url(settings: RegistrySettings) -> RegistryURL:
         url.password,
         types.MappingProxyType({**url.options, **extra}),
     )
-
-
-def _admin(text: str, place: str) -> tuple[str, int] | None:
-    if text == "off":
-        return None
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ConfigError(f'{place}: admin: {text!r} is neither HOST:PORT nor "off"')
-    return host.strip("[]") or "127.0.0.1", int(port)

@@ -9,13 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from discovery.checks import Check, Probe
 from discovery.codec import parse_address
 from discovery.errors import RecordError
+from discovery.fields import CHECK_TIME, Fall, Rise
 from discovery.plugin import PluginConfig
 from discovery.probes.command import CommandProbe
 from discovery.probes.http import HttpProbe, valid_host, valid_method, valid_path, valid_regex
 from discovery.probes.tcp import Address, TcpProbe
 
-_LEAST_SECONDS = 0.1
-_MOST_SECONDS = 3600.0
 _STATUS = {"type": ["string", "integer"]}
 _STATUS_SCHEMA = WithJsonSchema({"anyOf": [_STATUS, {"type": "array", "items": _STATUS}]})
 _TYPES_OF = {
@@ -59,17 +58,14 @@ def _host_and_port(text: str) -> str:
     return text
 
 
-Seconds = Annotated[float, Field(ge=_LEAST_SECONDS, le=_MOST_SECONDS)]
-
-
 class CheckSettings(PluginConfig):
     """A `check` table of a configuration; `checks` makes the checks of a Candidate."""
 
     type: Literal["http", "tcp", "command", "none"] = Field("tcp", description="What is asked of a backend")
-    interval: Seconds = Field(5.0, description="Seconds between two runs")
-    timeout: Seconds = Field(2.0, description="Seconds after which a run has failed")
-    rise: int = Field(2, ge=1, le=100, description="Successes in a row that end a failure")
-    fall: int = Field(3, ge=1, le=100, description="Failures in a row that begin one")
+    interval: Annotated[float, CHECK_TIME] = Field(5.0, description="The time between two runs")
+    timeout: Annotated[float, CHECK_TIME] = Field(2.0, description="The time after which a run has failed")
+    rise: Rise = Field(2, description="Successes in a row that end a failure")
+    fall: Fall = Field(3, description="Failures in a row that begin one")
     on_failure: Literal["withdraw", "drain"] = Field("withdraw", description="What becomes of a backend that fails")
     path: Annotated[str, AfterValidator(valid_path)] = Field("/", description="http: what is asked for")
     method: Annotated[str, AfterValidator(valid_method)] = Field("GET", description="http: the method")
@@ -147,6 +143,7 @@ class CheckSettings(PluginConfig):
 
 
 def _seconds(name: str, value: float) -> float:
-    if not _LEAST_SECONDS <= value <= _MOST_SECONDS:
-        raise ValueError(f"{name} is {_LEAST_SECONDS:g} to {_MOST_SECONDS:g} seconds, not {value:g}")
-    return value
+    try:
+        return CHECK_TIME.parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

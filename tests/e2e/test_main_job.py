@@ -152,8 +152,8 @@ def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Any, file_r
     url, _ = file_registry
     for arguments, code, message in (
         (("--plugin", "haprxy"), 2, "did you mean 'haproxy'?"),
-        (("--plugin", "haproxy", "--set", "haproxy.servces.web.bind=:80"), 2, "did you mean 'services'?"),
-        (("--plugin", "haproxy", "--set", "haproxy.services.web.bnd=:80"), 2, "did you mean 'bind'?"),
+        (("--plugin", "haproxy", "--set", "haproxy.servces.web.bind=0.0.0.0:80"), 2, "did you mean 'services'?"),
+        (("--plugin", "haproxy", "--set", "haproxy.services.web.bnd=0.0.0.0:80"), 2, "did you mean 'bind'?"),
         (("--plugin", "haproxy", "--set", "haproxy.services.web.bind=127.0.0.1:http"), 2, "127.0.0.1:http"),
         (("--plugin", "haproxy", "--set", "haproxy.maxconn=many"), 2, "haproxy.maxconn"),
         (("--plugin", "haproxy", "--once"), 2, "has to keep running"),

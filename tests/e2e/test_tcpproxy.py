@@ -42,12 +42,15 @@ def test_one_command_serves_a_service_and_follows_it(directory: Directory, start
     ("arguments", "said"),
     [
         ([], "there is no listener: name one, as in: discovery run --plugin tcpproxy --set tcpproxy.listen.web="),
-        (["--set", "tcpproxy.listen.web=80"], "80 is a port alone: write 127.0.0.1:80, or 0.0.0.0:80"),
+        (["--set", "tcpproxy.listen.web=80"], "80 is a port alone: write 127.0.0.1:80 for this machine alone"),
         (
-            ["--set", "tcpproxy.listen.web=:81", "--set", "tcpproxy.listen.db=:81"],
+            ["--set", "tcpproxy.listen.web=127.0.0.1:81", "--set", "tcpproxy.listen.db=127.0.0.1:81"],
             "listeners 'web' and 'db' both listen on 127.0.0.1:81",
         ),
-        (["--set", "tcpproxy.listen.web.bind=:81", "--set", "tcpproxy.listen.web.hodl=1"], "did you mean 'hold'?"),
+        (
+            ["--set", "tcpproxy.listen.web.bind=127.0.0.1:81", "--set", "tcpproxy.listen.web.hodl=1"],
+            "did you mean 'hold'?",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(directory: Directory, arguments: list[str], said: str) -> None:
@@ -60,7 +63,7 @@ def test_a_mistake_is_one_line(directory: Directory, arguments: list[str], said:
 
 def test_a_listener_named_twice_is_told(tmp_path: Path) -> None:
     path = tmp_path / "discovery.toml"
-    path.write_text('[consumers.tcp]\nplugin = "tcpproxy"\nlisten.web = ":81"\nlisten.web = ":82"\n')
+    path.write_text('[consumers.tcp]\nplugin = "tcpproxy"\nlisten.web = "127.0.0.1:81"\nlisten.web = "127.0.0.1:82"\n')
     command = [*DISCOVERY, "run", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
     assert done.returncode == 2

@@ -259,7 +259,7 @@ def test_link_variables_are_one_member_or_an_error(address: str, port: str) -> N
         (["c", "80", "web", "a=\x1b"], "'a'"),
         (["c", "80", "web", "--host", "0.0.0.0"], "'0.0.0.0' is not an address that one can connect to"),
         (["c", "80", "web", "--host", "bad-"], "'bad-'"),
-        (["c", "80", "web", "--weight", "257"], "weight 257"),
+        (["c", "80", "web", "--weight", "257"], "'257' is not a whole number from 0 to 256"),
         (["c", "80", "web", "--ttl", "0"], "--ttl"),
         (["c", "80", "web", "--owner", "a\nb"], "owner"),
         (["c", "80", "web", "--check", "tcp", "--check-path", "/x"], "--check-path is for --check http"),

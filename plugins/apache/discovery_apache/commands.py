@@ -21,8 +21,10 @@ from discovery.commands import (
     RunDirOption,
     TtlOption,
     linked_registry,
+    parsed_option,
     serve,
 )
+from discovery.fields import WEIGHT
 from discovery.probes import HttpProbe
 from discovery.registry import encode, key_of, validate
 
@@ -56,7 +58,7 @@ def register_container(
             help="What to announce for a port published on all addresses. Default: this machine's primary address.",
         ),
     ] = None,
-    weight: Annotated[int, typer.Option(help="0-256, relative to its neighbours; 0: no new connections.")] = 1,
+    weight: Annotated[int, parsed_option(WEIGHT, "Relative to its neighbours; 0: no new connections.")] = 1,
     check: Annotated[
         Literal["none", "tcp", "http"] | None,
         typer.Option(help="Register it only while this passes, besides Docker's own health check. Default: none."),

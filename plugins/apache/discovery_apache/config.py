@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from discovery import Backend, Check, PluginConfig, RecordError, parse_address
 from discovery.addresses import family_of
+from discovery.fields import CHECK_TIME, WEIGHT, Duration, Fall, OneOrMany, Rise, ServiceName, Weight
 from discovery.probes import CheckSettings
 from discovery.registry import validate
 from discovery_apache.dockerapi import EngineError, engine_url
@@ -61,10 +62,6 @@ def _status_url(value: str) -> str:
     return value
 
 
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) or value is None else (value,)
-
-
 def _on_or_off(value: object) -> object:
     return {} if value is True else None if value is False else value
 
@@ -77,9 +74,10 @@ def _check(value: object) -> object:
 
 
 def _weight(value: object) -> object:
-    if value != "load" and (type(value) is not int or not 0 <= value <= 256):
-        raise ValueError(f'{value!r} is neither a number from 0 to 256 nor "load"')
-    return value
+    try:
+        return value if value == "load" else WEIGHT.parse(value)
+    except ValueError as error:
+        raise ValueError(f'{error}, nor "load"') from None
 
 
 def _engine(value: str) -> str:
@@ -116,16 +114,15 @@ def _place(value: object) -> object:
     return {"host": host, "port": port}
 
 
-ServiceName = Annotated[str, AfterValidator(lambda value: _valid(service=value).service)]
 Id = Annotated[str, AfterValidator(lambda value: _valid(id=value).id)]
 Host = Annotated[str, AfterValidator(lambda value: _valid(host=value).host)]
 Labels = Annotated[
     dict[str, str], BeforeValidator(_texts), AfterValidator(lambda value: dict(_valid(labels=value).labels))
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Weight = Annotated[Annotated[int, Field(ge=0, le=256)] | Literal["load"], BeforeValidator(_weight)]
+WeightOrLoad = Annotated[Weight | Literal["load"], BeforeValidator(_weight)]
 Glob = Annotated[str, AfterValidator(_glob)]
-Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Globs = OneOrMany[Glob]
 
 
 Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type=bool | CheckSettings)]
@@ -144,15 +141,15 @@ def checks_of(
 
 
 class StatusSettings(PluginConfig):
-    """A page of mod_status, and how often it is read. Times are seconds."""
+    """A page of mod_status, and how often it is read."""
 
     page: str
-    interval: float = Field(default=2.0, ge=0.1, le=3600)
-    timeout: float = Field(default=2.0, ge=0.1, le=60)
-    rise: int = Field(default=2, ge=1, le=1000)
-    fall: int = Field(default=2, ge=1, le=1000)
+    interval: Annotated[float, CHECK_TIME] = 2.0
+    timeout: Annotated[float, Duration(0.1, 60)] = 2.0
+    rise: Rise = 2
+    fall: Fall = 2
     on_failure: Literal["withdraw", "drain"] = "withdraw"
-    weight_interval: float = Field(default=10.0, ge=0, le=3600)
+    weight_interval: Annotated[float, Duration(most=3600, zero="no limit")] = 10.0
     """With weight = "load": the least time between two changes of the announced weight."""
 
 
@@ -188,7 +185,7 @@ class DockerConfig(PluginConfig):
     """Containers by image: without a `/` the repository's last part is compared; with a `:` the tag, too."""
     labelled: Globs = ()
     """Containers by label: `key` or `key=value`."""
-    port: Annotated[tuple[Port, ...] | None, BeforeValidator(_listed, json_schema_input_type=int | list[int])] = None
+    port: OneOrMany[Port] | None = None
     """Apache's ports within the containers. None: 80, or else the only one that is published."""
     service: ServiceName | None = None
     """The service of every container, whatever its labels say."""
@@ -223,7 +220,7 @@ class HttpdConfig(PluginConfig):
     status: Annotated[StatusUrl, BeforeValidator(_page, json_schema_input_type=str | StatusUrl)] = StatusUrl()
     address: Annotated[Place, BeforeValidator(_place, json_schema_input_type=str | int | Place)] = Place()
     """The announced address: `HOST:PORT`, or `:PORT` on this machine's own address."""
-    weight: Weight | None = None
+    weight: WeightOrLoad | None = None
     labels: Labels = Field(default_factory=dict)
     check: Checks = CheckSettings(type="none")
     """A check of the announced address, besides the status page."""
@@ -232,11 +229,7 @@ class HttpdConfig(PluginConfig):
 class ApacheConfig(PluginConfig):
     """Everything that one provider finds."""
 
-    address: Annotated[
-        tuple[Host, ...],
-        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-        AfterValidator(_one_per_family),
-    ] = ()
+    address: Annotated[OneOrMany[Host], AfterValidator(_one_per_family)] = ()
     """The address announced for a port on all addresses of this machine. Not given: the primary address."""
     loopback: bool = False
     """Whether a port that is bound to a loopback address is announced there."""
@@ -246,7 +239,7 @@ class ApacheConfig(PluginConfig):
     """The Docker networks that a container may choose to be announced on."""
     check: Checks = CheckSettings(type="http")
     """The check of containers. Not given: `GET /`, or with `docker.status` the status page alone."""
-    weight: Weight = 1
+    weight: WeightOrLoad = 1
     """A number, or `load`: by the number of idle workers on the status page."""
     docker: Annotated[
         DockerConfig | None, BeforeValidator(_on_or_off, json_schema_input_type=bool | DockerConfig | None)

@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from discovery import Backend, RecordError
+from discovery.fields import Duration
 from discovery.registry import MAX_LABEL_VALUE, MAX_LABELS, validate
 
 _PREFIX = "SERVICE_"
 _FOR_A_PORT = re.compile(r"([0-9]{1,5})_(.+)", re.DOTALL)
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PATH = re.compile(r"/(?!/)[!-~]{0,1023}|/")
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ns|us|µs|μs|ms|s|m|h)")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_INTERVAL = (0.5, 3600.0)
-_TIMEOUT = (0.1, 60.0)
+_INTERVAL = Duration(0.5, 3600)
+_TIMEOUT = Duration(0.1, 60)
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "n", "no", "off", ""})
 
@@ -91,16 +89,6 @@ def asks_for_a_name(labels: Mapping[str, str], env: Mapping[str, str]) -> bool:
     """Whether the container wants to be registered, by SERVICE_NAME or SERVICE_<port>_NAME."""
     general = _entries(env, 0, own=False) | _entries(labels, 0, own=False)
     return bool(general.get("name", ("", "", False))[1]) or bool(named_ports(labels, env))
-
-
-def seconds(duration: str) -> float:
-    """A Go duration (`15s`, `1m30s`, `500ms`) or a number of seconds. Raises ValueError."""
-    if _SECONDS.fullmatch(duration):
-        return float(duration)
-    parts = list(_DURATION.finditer(duration[:100]))
-    if not parts or "".join(part[0] for part in parts) != duration:
-        raise ValueError(f"{shown(duration)} is not a duration such as 15s, 1m or 500ms")
-    return sum(float(part[1]) * _UNITS[part[2]] for part in parts)
 
 
 def shown(value: str) -> str:
@@ -185,8 +173,8 @@ class _Reader:
         return CheckWish(
             path or None,
             self._switch("check_tcp"),
-            self._time("check_interval", *_INTERVAL),
-            self._time("check_timeout", *_TIMEOUT),
+            self._time("check_interval", _INTERVAL),
+            self._time("check_timeout", _TIMEOUT),
         )
 
     def _switch(self, name: str) -> bool:
@@ -195,19 +183,15 @@ class _Reader:
             self._problems.append(f"{key} is {shown(value)}: write true, as the address is not yours to choose")
         return value.lower() in _TRUE
 
-    def _time(self, name: str, least: float, most: float) -> float | None:
+    def _time(self, name: str, bounds: Duration) -> float | None:
         key, value, _ = self._take(name)
         if not value:
             return None
         try:
-            time = seconds(value)
+            return bounds.parse(value)
         except ValueError as error:
             self._problems.append(f"{key}: {error}; it is ignored")
             return None
-        if not least <= time <= most:
-            self._problems.append(f"{key} is {shown(value)}, not from {least:g}s to {most:g}s; it is ignored")
-            return None
-        return time
 
     def _labels(self) -> Iterator[tuple[str, str]]:
         count = 0

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from discovery.codec import validate
 from discovery.model import Backend
-from discovery_apache.conventions import CheckWish, asks_for_a_name, named_ports, read, seconds
+from discovery_apache.conventions import CheckWish, asks_for_a_name, named_ports, read
 
 
 def test_labels_win_over_the_environment_and_the_port_over_both() -> None:
@@ -86,20 +86,6 @@ def test_a_port_that_wants_an_impossible_name_is_not_registered_under_another(na
     assert wishes.service is None
     assert wishes.unusable is not None
     assert wishes.unusable.isprintable()
-
-
-@pytest.mark.parametrize(
-    ("text", "means"),
-    [("15s", 15), ("1m", 60), ("500ms", 0.5), ("1h2m3.5s", 3723.5), ("20", 20), ("0.5", 0.5), ("7us", 7e-6)],
-)
-def test_durations(text: str, means: float) -> None:
-    assert seconds(text) == pytest.approx(means)
-
-
-@pytest.mark.parametrize("text", ["", "s", "1 s", "1d", "-1s", "1s1", "1e3", "½s", "٣s", "9" * 40, "1s" * 500])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration"):
-        seconds(text)
 
 
 def test_which_ports_and_containers_ask_for_a_name() -> None:

@@ -1,12 +1,11 @@
 """The configuration: what each option means, its default, and which combinations make no sense."""
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Senders
+from discovery.fields import Duration, Fall, Rise, Senders, one_or_many, service_name
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
     AbsolutePath,
@@ -14,7 +13,7 @@ from discovery_haproxy.values import (
     Balance,
     Connections,
     CookieName,
-    Duration,
+    HAProxyTime,
     HostHeader,
     Hosts,
     Line,
@@ -24,11 +23,9 @@ from discovery_haproxy.values import (
     Prefixes,
     RequestTarget,
     Status,
-    listed,
     words,
 )
 
-SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _TAKEN = frozenset({"accept-proxy", "name"})  # by `accept_proxy`, whose rules know the bind by its name
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
 
@@ -54,15 +51,13 @@ class BindConfig(PluginConfig):
 
 
 def _binds(value: object) -> object:
-    binds = listed(value)
+    binds = one_or_many(value)
     if not binds:
         raise ValueError("there is no address: leave it out, or write one such as 127.0.0.1:8080")
     for bind in binds:
         if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
             raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table that has one")
-        if isinstance(bind, int):
-            raise ValueError(f"{bind} is a port alone: write 127.0.0.1:{bind}, or *:{bind} for every address")
-    return tuple({"address": bind} if isinstance(bind, str) else bind for bind in binds)
+    return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
 
 
 Binds = Annotated[
@@ -78,9 +73,9 @@ class CheckConfig(PluginConfig):
     method: Method = "GET"
     host: HostHeader = "localhost"
     status: Status = "200-399"
-    interval: Duration = "2s"
-    fall: int = Field(default=3, ge=1, le=1000)
-    rise: int = Field(default=2, ge=1, le=1000)
+    interval: HAProxyTime = "2s"
+    fall: Fall = 3
+    rise: Rise = 2
     port: int | None = Field(default=None, ge=1, le=65535)
 
     @model_validator(mode="after")
@@ -110,32 +105,32 @@ def _cookie(value: object) -> object:
 class Timeouts(PluginConfig):
     """HAProxy's timeouts; what is not given here comes from the defaults."""
 
-    connect: Duration | None = None
-    client: Duration | None = None
-    server: Duration | None = None
-    queue: Duration | None = None
-    tunnel: Duration | None = None
-    check: Duration | None = None
-    http_request: Duration | None = None
-    http_keep_alive: Duration | None = None
-    client_fin: Duration | None = None
-    server_fin: Duration | None = None
+    connect: HAProxyTime | None = None
+    client: HAProxyTime | None = None
+    server: HAProxyTime | None = None
+    queue: HAProxyTime | None = None
+    tunnel: HAProxyTime | None = None
+    check: HAProxyTime | None = None
+    http_request: HAProxyTime | None = None
+    http_keep_alive: HAProxyTime | None = None
+    client_fin: HAProxyTime | None = None
+    server_fin: HAProxyTime | None = None
 
 
 class DefaultTimeouts(Timeouts):
     """The timeouts of every service that has none of its own."""
 
-    connect: Duration = "5s"
-    client: Duration = "1m"
-    server: Duration = "1m"
-    queue: Duration = "10s"
-    tunnel: Duration = "1h"
-    check: Duration = "5s"
-    http_request: Duration = "10s"
+    connect: HAProxyTime = "5s"
+    client: HAProxyTime = "1m"
+    server: HAProxyTime = "1m"
+    queue: HAProxyTime = "10s"
+    tunnel: HAProxyTime = "1h"
+    check: HAProxyTime = "5s"
+    http_request: HAProxyTime = "10s"
     # Also bounds how long an old worker waits for idle clients after a reload.
-    http_keep_alive: Duration = "10s"
-    client_fin: Duration = "30s"
-    server_fin: Duration = "30s"
+    http_keep_alive: HAProxyTime = "10s"
+    client_fin: HAProxyTime = "30s"
+    server_fin: HAProxyTime = "30s"
 
 
 class ServiceConfig(PluginConfig):
@@ -186,8 +181,8 @@ class ExternalConfig(PluginConfig):
     systemd_unit: Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.:-]+$")] | None = None
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """A program and its arguments; no shell."""
-    timeout: float = Field(default=10.0, gt=0, le=600)
-    """Seconds that the reload may take."""
+    timeout: Annotated[float, Duration(most=600)] = 10.0
+    """How long the reload may take."""
     stats_socket: AbsolutePath | None = None
     """Where HAProxy shall answer which configuration is live, which is then proved after each reload."""
 
@@ -211,7 +206,7 @@ class HAProxyConfig(PluginConfig):
     binary: AbsolutePath | None = None
     external: ExternalConfig | None = None
     timeouts: DefaultTimeouts = DefaultTimeouts()
-    hard_stop_after: Duration = "30m"
+    hard_stop_after: HAProxyTime = "30m"
     """The time for which a replaced worker may serve its connections."""
     maxconn: Connections | None = None
     """Connections of the whole process at a time. Not given: what the limit of open files allows."""
@@ -233,11 +228,7 @@ class HAProxyConfig(PluginConfig):
     @classmethod
     def _names(cls, services: dict[str, ServiceConfig]) -> dict[str, ServiceConfig]:
         for name in services:
-            if not SERVICE_NAME.fullmatch(name):
-                raise ValueError(
-                    f"{name!r} cannot be a service's name: it is 1-128 letters, digits, '_', '.' and '-',"
-                    " the first no sign"
-                )
+            service_name(name)
         return services
 
     @field_validator("global_lines")

@@ -150,7 +150,7 @@ def _binds(text: str) -> tuple[str, ...]:
     for words in _BIND.findall(text):
         for word in words.split(","):
             try:
-                found.add(bind_address(word))
+                found.add(bind_address(f"*{word}" if word.startswith(":") else word))  # HAProxy takes both for one
             except ValueError:
                 continue  # a form that only a user's own template contains, such as a range of ports
     return tuple(sorted(found))

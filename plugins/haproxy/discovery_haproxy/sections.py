@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from discovery import Backend, RecordError, Service, Snapshot, State, join_host_port
-from discovery.fields import UNIX
+from discovery.fields import UNIX, is_service_name
 from discovery.registry import validate
-from discovery_haproxy.config import SERVICE_NAME, BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
+from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
 from discovery_haproxy.quoting import Raw, argument
 from discovery_haproxy.routing import EVERYTHING, ROOT, AddressClaim, Route, group_by_address, routes
-from discovery_haproxy.values import milliseconds
+from discovery_haproxy.values import TIME
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LOOKS_HASHED = re.compile(r".*-[0-9a-f]{16}")
@@ -170,7 +170,7 @@ def build_sections(config: HAProxyConfig, snapshot: Snapshot, addresses_of: Addr
 
 def _valid_services(snapshot: Snapshot, problems: list[str]) -> list[str]:
     """Return the registered services whose names can stand in a condition and as a section's name."""
-    valid = [service for service in snapshot.services if SERVICE_NAME.fullmatch(service)]
+    valid = [service for service in snapshot.services if is_service_name(service)]
     invalid = sorted(snapshot.services.keys() - set(valid))
     problems += [
         f"service {service[:_QUOTED_CHARACTERS]!r} is left out: that is not a valid service name" for service in invalid
@@ -295,7 +295,7 @@ def _longest_timeouts(defaults: Timeouts, of_services: Sequence[Timeouts]) -> Ti
     for kind in _FRONTEND_TIMEOUTS:
         default = getattr(defaults, kind)
         times = [getattr(timeouts, kind) or default for timeouts in of_services]
-        longest = max(times, key=milliseconds, default=default)
+        longest = max(times, key=TIME.parse, default=default)
         if longest != default:
             lines.append((kind.replace("_", "-"), longest))
     return tuple(lines)

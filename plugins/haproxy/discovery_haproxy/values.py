@@ -4,17 +4,19 @@ HAProxy takes much that it should not (a missing port, `:80x`, `127.1`, a `#` th
 checked here.
 """
 
-import ipaddress
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
-_MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_LONGEST = 24 * _MILLISECONDS["d"]  # HAProxy's timers are 31 bits of milliseconds
+from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text
+
+TIME = Duration(0.001, 24 * 86400)
+"""HAProxy's timers are 31 bits of milliseconds: 24 days."""
+_BIND = BindAddress()
+_SOCKET = re.compile(r"/[\w./@+-]{1,100}")
 _SECTIONS = re.compile(
     r"global|defaults|frontend|backend|listen|resolvers|peers|userlist|mailers|program|ring|cache"
     r"|http-errors|log-forward|fcgi-app|crt-list|crt-store|acme|traces"
@@ -28,46 +30,22 @@ _PATH = re.compile(r"/[A-Za-z0-9_.~!$&'()*+,;=:@%/-]*")
 _STATUS = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*")
 
 
-def duration(value: object) -> str:
-    """A time with its unit, as HAProxy writes it; a bare number is seconds."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LONGEST:
-        value = f"{round(value * 1000)}ms"
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not 0 < int(match[1]) * _MILLISECONDS[match[2]] <= _LONGEST:
-        raise ValueError(f"{value!r} is not a time from 1ms to 24d: write 500ms, 10s, 5m, 2h, or a number of seconds")
-    return match[0]
+def bind_address(value: object) -> str:
+    """Return `IP:PORT`, `[IPV6]:PORT` or the absolute path of a socket, in canonical form. Raises ValueError."""
+    return _without_prefix(_BIND.parse(value))
 
 
-def milliseconds(time: str) -> int:
-    """How long a `duration` is."""
-    match = _DURATION.fullmatch(time)
-    if match is None:
-        raise ValueError(f"{time!r} is not a duration")
-    return int(match[1]) * _MILLISECONDS[match[2]]
+def _without_prefix(bind: str) -> str:
+    """Return a bind as HAProxy writes it: the path of a Unix socket has no prefix. Raises ValueError."""
+    path = bind.removeprefix(UNIX_PREFIX)
+    if path.startswith("/") and not _SOCKET.fullmatch(path):
+        raise ValueError(f"{path!r} is not a socket's path of at most 100 letters, digits and _./@+-")
+    return path
 
 
-def bind_address(value: str) -> str:
-    """`HOST:PORT`, `[IPV6]:PORT`, `*:PORT` or the absolute path of a socket, in the one form that each has."""
-    if value.startswith("/"):
-        if not re.fullmatch(r"/[\w./@+-]{1,100}", value):
-            raise ValueError(f"{value!r} is not a socket's path of at most 100 letters, digits and _./@+-")
-        return value
-    host, colon, port = value.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{value!r} is not HOST:PORT with a port from 1 to 65535: write 127.0.0.1:8080 or *:8080")
-    if host in {"", "*"}:
-        return f"0.0.0.0:{int(port)}"
-    if host == "localhost":
-        return f"127.0.0.1:{int(port)}"
-    try:
-        address = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
-    except ValueError:
-        raise ValueError(
-            f"{value!r} does not begin with an IP address: write 127.0.0.1:{port}, [::1]:{port} or *:{port}"
-        ) from None
-    if address.version == 6 and not host.startswith("["):
-        raise ValueError(f"{value!r}: an IPv6 address goes in brackets: [{host}]:{port}")
-    return f"[{address}]:{int(port)}" if address.version == 6 else f"{address}:{int(port)}"
+def _haproxy_time(seconds: float) -> str:
+    """Return a duration as HAProxy writes it, in whole milliseconds."""
+    return duration_text(round(seconds * 1000) / 1000)
 
 
 def _line(value: str) -> str:
@@ -110,11 +88,6 @@ def _status(value: object) -> object:
     return text
 
 
-def listed(value: Any) -> Any:
-    """One value where several may stand."""
-    return value if isinstance(value, list | tuple) else (value,)
-
-
 def words(line: str) -> list[str]:
     """The words of a line, as HAProxy reads them: its quotes and backslashes are those of a shell."""
     try:
@@ -132,21 +105,16 @@ def _matching(pattern: str, meaning: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def one_or_more(item: Any) -> BeforeValidator:
-    """Lets a lone `item` stand for a list of one, in the JSON schema too."""
-    return BeforeValidator(listed, json_schema_input_type=item | list[item])
-
-
-Duration = Annotated[str, BeforeValidator(duration, json_schema_input_type=str | float)]
-Address = Annotated[str, AfterValidator(bind_address)]
+HAProxyTime = Annotated[str, TIME, AfterValidator(_haproxy_time)]
+Address = Annotated[str, _BIND, AfterValidator(_without_prefix)]
 Line = Annotated[str, AfterValidator(_line)]
-Lines = Annotated[tuple[Line, ...], one_or_more(str)]
-Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], one_or_more(str)]
-Prefixes = Annotated[tuple[Annotated[str, AfterValidator(_path)], ...], one_or_more(str)]
+Lines = OneOrMany[Line]
+Hosts = OneOrMany[Annotated[str, AfterValidator(_host)]]
+Prefixes = OneOrMany[Annotated[str, AfterValidator(_path)]]
 Balance = Annotated[str, AfterValidator(_balance)]
 Status = Annotated[str, BeforeValidator(_status, json_schema_input_type=int | str | list[int | str])]
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
-Paths = Annotated[tuple[AbsolutePath, ...], one_or_more(str)]
+Paths = OneOrMany[AbsolutePath]
 Method = Annotated[str, _matching(r"[A-Z]{1,16}", "an HTTP method")]
 RequestTarget = Annotated[str, _matching(r"/[!-~]*", "a path that begins with '/'")]
 HostHeader = Annotated[str, _matching(r"[A-Za-z0-9_.:\[\]-]{1,255}", "a Host header")]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.values import bind_address, duration, milliseconds
+from discovery_haproxy.values import bind_address
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "haproxy"
 
@@ -24,55 +24,32 @@ def two(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("written", "means"),
-    [
-        ("127.0.0.1:8080", "127.0.0.1:8080"),
-        ("localhost:8080", "127.0.0.1:8080"),
-        ("*:80", "0.0.0.0:80"),
-        (":80", "0.0.0.0:80"),
-        ("0.0.0.0:080", "0.0.0.0:80"),
-        ("[::]:80", "[::]:80"),
-        ("[0:0::1]:80", "[::1]:80"),
-        ("/run/web.sock", "/run/web.sock"),
-    ],
+    ("written", "means"), [("*:80", "0.0.0.0:80"), ("/run/web.sock", "/run/web.sock"), ("unix:/a", "/a")]
 )
-def test_an_address_has_one_form(written: str, means: str) -> None:
-    assert bind_address(written) == means
+def test_an_address_is_written_as_haproxy_takes_it(written: str, means: str) -> None:
+    (bind,) = HAProxyConfig.model_validate({"bind": written}).bind
+    assert bind.address == bind_address(written) == means
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        "", "80", "host", "host:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:80x",
-        "127.1:80", "::1:80", "[127.0.0.1:80", "127.0.0.1:80 ssl", "127.0.0.1:80\n", "${HOME}:80", "/a b", "unix@/a",
-        "127.0.0.1:80-90", "[::1%eth0]:٣",
-    ],
-)  # fmt: skip
-def test_what_is_no_address_is_refused(written: str) -> None:
-    with pytest.raises(ValueError, match="write|path|brackets"):
+@pytest.mark.parametrize("written", ["/a b", "/" + "x" * 101, "unix:/a;b", "${HOME}:80", "127.0.0.1:80 ssl"])
+def test_an_address_that_would_be_more_than_a_word_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="write|path"):
         bind_address(written)
 
 
 @pytest.mark.parametrize(
-    ("written", "means"), [("500ms", 500), ("10s", 10_000), (3, 3_000), (0.5, 500), ("2h", 7_200_000)]
+    ("written", "means"),
+    [("500ms", "500ms"), ("60s", "1m"), (3, "3s"), (0.5, "500ms"), ("1.0004s", "1s"), ("1m30s", "90s"), ("24d", "24d")],
 )
-def test_a_time_has_a_unit_or_is_in_seconds(written: object, means: int) -> None:
-    assert milliseconds(duration(written)) == means
-
-
-@pytest.mark.parametrize(
-    "written", ["10", "0s", 0, -1, True, "25d", "1.5s", "", "5 s", "5s\n", None, [], 1e-9, float("nan")]
-)
-def test_what_is_no_time_is_refused(written: object) -> None:
-    with pytest.raises(ValueError, match="is not a time from 1ms to 24d"):
-        duration(written)
+def test_a_time_is_written_as_haproxy_takes_it(written: object, means: str) -> None:
+    assert HAProxyConfig.model_validate({"hard_stop_after": written}).hard_stop_after == means
 
 
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        (web(bind=8080), "write 127.0.0.1:8080, or *:8080"),
-        (web(bind=["*:80", 8080]), "write 127.0.0.1:8080, or *:8080"),
+        (web(bind=8080), "8080 is a port alone: write 127.0.0.1:8080 for this machine alone"),
+        (web(bind=["*:80", 8080]), "8080 is a port alone: write 127.0.0.1:8080 for this machine alone"),
         (web(bind=True), "a bind is an address such as 127.0.0.1:8080, or a table"),
         (web(bind=[3.5]), "a bind is an address such as 127.0.0.1:8080, or a table"),
         (web(bind="8080"), "'8080' is not HOST:PORT"),
@@ -91,8 +68,8 @@ def test_what_is_no_time_is_refused(written: object) -> None:
         (web(check={"status": 200}), "'status' is for an HTTP check: give it a 'path'"),
         (web(check={"path": "/", "status": "2xx"}), "'2xx' is no HTTP status"),
         (web(check={"path": "/\r\nX: y"}), "path that begins with '/'"),
-        (web(check={"path": "/", "fall": 0}), "greater than or equal to 1"),
-        (web(timeouts={"server": "soon"}), "'soon' is not a time"),
+        (web(check={"path": "/", "fall": 0}), "0 is not a whole number from 1 to 1000"),
+        (web(timeouts={"server": "soon"}), "'soon' is not a duration from 1ms to 24d"),
         (web(timeouts={"servers": "1s"}), "servers"),
         (web(maxconn=0), "greater than or equal to 1"),
         (web(cookie="a b"), "'a b' is not a cookie's name"),
@@ -103,9 +80,9 @@ def test_what_is_no_time_is_refused(written: object) -> None:
         (web(backend_lines="frontend x"), "would begin a new section"),
         ({"global_lines": "description mine"}, "would take away what the plugin needs"),
         ({"global_lines": "defaults"}, "would begin a new section"),
-        ({"services": {"a b": {}}}, "'a b' cannot be a service's name"),
+        ({"services": {"a b": {}}}, "the service name 'a b' is not 1-128 letters"),
         ({"nameservers": ["dns"]}, "is not HOST:PORT"),
-        ({"hard_stop_after": "never"}, "'never' is not a time"),
+        ({"hard_stop_after": "never"}, "'never' is not a duration from 1ms to 24d"),
         ({"external": {"path": "/x"}}, "exactly one of 'master_socket', 'systemd_unit' and 'command'"),
         ({"external": {"path": "/x", "systemd_unit": "a", "command": ["b"]}}, "exactly one of"),
         ({"external": {"path": "/x", "systemd_unit": "a; reboot"}}, "pattern"),

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from discovery import Backend, ConfigError, RecordError, join_host_port, parse_address
+from discovery import Backend, ConfigError, RecordError, join_host_port, parse_address, split_host_port
 from discovery.addresses import is_loopback, is_unspecified
 from discovery.commands import (
     ConfigOption,
@@ -30,14 +30,15 @@ from discovery.commands import (
     result,
     serve,
 )
+from discovery.fields import UNIX_PREFIX, BindAddress
 from discovery.registry import validate
-from discovery_tcpproxy.config import bind_address
 from discovery_tcpproxy.connection_list import HEADER, fetch_connections, rows
 from discovery_tcpproxy.proxy_options import ProxyOptions, with_proxy_options
 
 FORWARD_BIND = "0.0.0.0:10000"
 """Address on which `forward` listens by default, as simple-amb did."""
-_CLIENT_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 - bind addresses
+_CLIENT_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - bind addresses
+_ADMIN = BindAddress(sockets=False, names=True)
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -112,7 +113,10 @@ def forward(
     discovery forward db1:5432 db2:5432 --listen 127.0.0.1:5432
     """
     try:
-        binds = [bind_address(each) for each in listen or (FORWARD_BIND,)]
+        binds = [BindAddress().parse(each) for each in listen or (FORWARD_BIND,)]
+    except ValueError as error:
+        raise ConfigError(f"--listen {error}") from None
+    try:
         _refuse_loop(targets, binds)
     except (RecordError, ValueError) as error:
         raise ConfigError(str(error)) from None
@@ -147,11 +151,10 @@ def connections(
     if admin is None:
         admin = configured_admin(config)
     try:
-        at, colon, number = admin.rpartition(":")
-        host, port = parse_address(f"{_CLIENT_ADDRESS.get(at, at)}:{number}" if colon else admin)
-    except RecordError as error:
-        raise ConfigError(f"--admin {admin!r}: {error}") from None
-    found = fetch_connections(host, port, consumer)
+        host, port = split_host_port(_ADMIN.parse(admin))
+    except ValueError as error:
+        raise ConfigError(f"--admin {error}") from None
+    found = fetch_connections(_CLIENT_ADDRESS.get(host, host), port, consumer)
     if as_json:
         result(json.dumps({"connections": found.connections, "more": found.more}, indent=2))
     elif found.connections:
@@ -182,9 +185,10 @@ def _refuse_loop(targets: Iterable[str], binds: Iterable[str]) -> None:
     """Raise ValueError if a target is one of the addresses to listen on, a loop. Raises RecordError as well."""
     for target, bind in product(targets, binds):
         host, port = parse_address(target)
-        at, _, number = bind.rpartition(":")
-        at = at.strip("[]")
-        if number == str(port) and (
+        if bind.startswith(UNIX_PREFIX):
+            continue
+        at, number = split_host_port(bind)
+        if number == port and (
             host == at or (is_loopback(host) and is_unspecified(at)) or (host == "localhost" and is_loopback(at))
         ):
             raise ValueError(

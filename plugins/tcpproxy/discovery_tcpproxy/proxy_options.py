@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from discovery.commands import parsed_option
+from discovery_tcpproxy.config import DRAIN, HOLD, IDLE_TIMEOUT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyOptions:
@@ -15,19 +18,11 @@ class ProxyOptions:
 
     hold: Annotated[
         float | None,
-        typer.Option(
-            metavar="SECONDS",
-            min=0.0,
-            help="Seconds that a client waits while there is no usable backend. Default: 30.",
-        ),
+        parsed_option(HOLD, "How long a client waits while there is no usable backend. Default: 30s."),
     ] = None
     idle_timeout: Annotated[
         float | None,
-        typer.Option(
-            metavar="SECONDS",
-            min=0.0,
-            help="Seconds without a byte after which a connection is closed. Default: never.",
-        ),
+        parsed_option(IDLE_TIMEOUT, "The time without a byte after which a connection is closed. Default: never."),
     ] = None
     accept_proxy: Annotated[
         list[str] | None,
@@ -47,11 +42,10 @@ class ProxyOptions:
     ] = None
     drain: Annotated[
         float | None,
-        typer.Option(
-            metavar="SECONDS",
-            min=0.0,
-            help="Seconds that connections may continue after their backend has left the registry, and after a stop."
-            " Default: no limit after the backend has left, 30 after a stop.",
+        parsed_option(
+            DRAIN,
+            "How long connections may continue after their backend has left the registry, and after a stop."
+            " Default: no limit after the backend has left, 30s after a stop.",
         ),
     ] = None
     workers: Annotated[int, typer.Option(min=1, help="Number of worker processes.")] = 1

@@ -71,7 +71,7 @@ def _nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
         (["web", "80", "--balance", "fair"], "--balance"),
         (["web", "80", "--hold", "-1"], "--hold"),
         (["web", "80", "--hold", "nan"], "hold"),
-        (["web", "80", "--idle-timeout", "inf"], "idle_timeout"),
+        (["web", "80", "--idle-timeout", "inf"], "'--idle-timeout': 'inf' is not a duration"),
         (["web", "80", "--workers", "0"], "--workers"),
         (["web", "80", "--workers", "10000"], "workers"),
         (["web", "80", "--send-proxy", "v3"], "--send-proxy"),
@@ -126,9 +126,10 @@ def test_instances_differ_where_addresses_do_and_can_be_names_of_directories() -
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--admin", "off"], "--admin 'off': 'off' is not HOST:PORT"),
+        (["--admin", "off"], "--admin 'off' is not HOST:PORT"),
         (["--admin", "nowhere"], "--admin 'nowhere'"),
-        (["--admin", "127.0.0.1:0"], "port 0"),
+        (["--admin", "127.0.0.1:0"], "a port from 1 to 65535"),
+        (["--admin", ":9901"], "write 127.0.0.1:9901 for this machine alone"),
         (["web"], "unexpected extra argument"),
     ],
 )
@@ -136,7 +137,7 @@ def test_a_wrong_argument_of_connections(arguments: list[str], reason: str, capf
     assert reason in refused(["connections", *arguments], capfd)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{}", "0.0.0.0:{}", ":{}", "localhost:{}"])
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "0.0.0.0:{}", "[::]:{}", "localhost:{}"])
 def test_where_no_daemon_answers_that_is_told(address: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["connections", "--admin", address.format(free_port())]) == 1
     out, err = capfd.readouterr()

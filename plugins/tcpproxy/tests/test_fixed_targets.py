@@ -20,8 +20,8 @@ def config(**listeners: Any) -> TcpProxyConfig:
 
 def test_they_are_backends_in_the_order_given_whatever_the_registry_holds() -> None:
     both = config(
-        web={"bind": ":8080", "targets": ["z.example:2", "10.0.0.9:1", "[FD00::0:1]:3"], "balance": "first"},
-        other={"bind": ":8081", "service": "web"},
+        web={"bind": "127.0.0.1:8080", "targets": ["z.example:2", "10.0.0.9:1", "[FD00::0:1]:3"], "balance": "first"},
+        other={"bind": "127.0.0.1:8081", "service": "web"},
     )
     contents = snapshot(WEB)
     assert sorted(services(both)) == [FIXED, "web"]
@@ -41,14 +41,16 @@ def test_they_are_backends_in_the_order_given_whatever_the_registry_holds() -> N
 
 
 def test_one_whose_name_has_no_address_is_left_out_and_told() -> None:
-    found, problems = targets(config(web={"bind": ":1", "targets": ["no.example:1", "10.0.0.9:1"]}), snapshot(), {})
+    found, problems = targets(
+        config(web={"bind": "127.0.0.1:1", "targets": ["no.example:1", "10.0.0.9:1"]}), snapshot(), {}
+    )
     assert [each.id for each in found[FIXED]] == ["10.0.0.9:1"]
     (problem,) = problems
     assert "no.example" in problem
 
 
 def test_one_may_be_given_alone() -> None:
-    found, _ = targets(config(web={"bind": ":1", "targets": "10.0.0.9:1"}), snapshot(), {})
+    found, _ = targets(config(web={"bind": "127.0.0.1:1", "targets": "10.0.0.9:1"}), snapshot(), {})
     assert [each.id for each in found[FIXED]] == ["10.0.0.9:1"]
 
 
@@ -65,4 +67,4 @@ def test_one_may_be_given_alone() -> None:
 )
 def test_a_mistake_is_told(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        config(web={"bind": ":1", **options})
+        config(web={"bind": "127.0.0.1:1", **options})

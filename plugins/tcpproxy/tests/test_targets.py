@@ -13,7 +13,9 @@ from discovery_tcpproxy.targets import changed, endpoints, preview, services, se
 
 
 def config(**options: Any) -> TcpProxyConfig:
-    return TcpProxyConfig.model_validate({"listen": {"web": ":1", "also": {"bind": ":2", "service": "web"}}, **options})
+    return TcpProxyConfig.model_validate(
+        {"listen": {"web": "127.0.0.1:1", "also": {"bind": "127.0.0.1:2", "service": "web"}}, **options}
+    )
 
 
 def test_only_the_services_that_listeners_are_for_are_told_each_once() -> None:
@@ -79,7 +81,9 @@ def test_settings_are_a_workers_own_part() -> None:
     both = config(
         workers=2,
         access_log=True,
-        listen={"web": {"bind": ":1", "max_connections": 5, "hold_connections": 3, "accept_proxy": "10.0.0.0/8"}},
+        listen={
+            "web": {"bind": "127.0.0.1:1", "max_connections": 5, "hold_connections": 3, "accept_proxy": "10.0.0.0/8"}
+        },
     )
     one, other = settings(both, 0)["web"], settings(both, 1)["web"]
     assert (one["max_connections"], other["max_connections"]) == (3, 2)

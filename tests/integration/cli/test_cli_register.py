@@ -217,7 +217,7 @@ def _handles(pid: int, number: signal.Signals) -> bool:
         (["web", "bad-:80"], "'bad-'"),
         (["we b", "10.0.0.1:80"], "'we b'"),
         (["web", "10.0.0.1:80", "--id", "a b"], "'a b'"),
-        (["web", "10.0.0.1:80", "--weight", "257"], "weight 257"),
+        (["web", "10.0.0.1:80", "--weight", "257"], "'257' is not a whole number from 0 to 256"),
         (["web", "10.0.0.1:80", "--weight", "x"], "--weight"),
         (["web", "10.0.0.1:80", "--label", "x"], "KEY=VALUE"),
         (["web", "10.0.0.1:80", "--label", "a b=c"], "'a b'"),
