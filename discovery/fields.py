@@ -343,7 +343,7 @@ def service_name(value: object) -> str:
 
 
 def is_service_name(text: str) -> bool:
-    """Return True if a service can have this name: see `service_name`."""
+    """Return True if `text` is a valid name of a service: see `service_name`."""
     try:
         service_name(text)
     except ValueError:

@@ -35,7 +35,7 @@ def join_host_port(host: str, port: int | str) -> str:
 
 
 def split_host_port(address: str) -> Endpoint:
-    """Return the host, without brackets, and the port of what `join_host_port` returns."""
+    """Return host (without brackets) and port of an `address` that `join_host_port` returned."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
