@@ -55,6 +55,8 @@ class Launcher:
         A HAProxy with another program or other arguments goes on serving until `start` replaces it.
         """
         listener = self._control.listener_pid()
+        if listener is None:
+            return None  # without a search of /proc, which would delay the first snapshot
         processes = process.find_processes(self._files.master_socket_argument)
         program, arguments = os.path.realpath(binary.path), self._command(binary)[1:]
         for master in process.masters(processes):
@@ -69,7 +71,7 @@ class Launcher:
                 self._restore_served_file(generation)
                 self._log.info("took over the HAProxy of an earlier daemon", pid=master.pid, generation=generation)
                 # The earlier daemon may have died between starting this HAProxy and stopping the one before.
-                self._retire([each for each in processes if master.pid not in (each.pid, each.parent)])
+                self._retire(_others(processes, master.pid))
                 return adopted
         return None
 
@@ -79,7 +81,6 @@ class Launcher:
         Every other HAProxy of the run directory then stops gracefully. Raises ApplyError with HAProxy's reason; the
         other processes go on serving.
         """
-        others = process.find_processes(self._files.master_socket_argument)
         if not self._pipe.is_there():
             self._pipe.close()
             self._pipe.open()
@@ -94,7 +95,8 @@ class Launcher:
             handle.close()
             raise
         self._log.info("HAProxy started", pid=handle.pid, version=".".join(map(str, binary.version)))
-        self._retire(others)
+        # Only now, since a search of /proc before the start would delay the first snapshot.
+        self._retire(_others(process.find_processes(self._files.master_socket_argument), handle.pid))
         return handle
 
     def _command(self, binary: Binary) -> list[str]:
@@ -152,3 +154,8 @@ class Launcher:
         if others:
             pids = [master.pid for master in process.masters(others)]
             self._log.info("replaced the HAProxy of an earlier daemon", pids=pids)
+
+
+def _others(processes: list[process.Process], master: int) -> list[process.Process]:
+    """Return the processes that are neither the master with this pid nor its workers."""
+    return [each for each in processes if master not in (each.pid, each.parent)]
