@@ -44,7 +44,7 @@ async def adopt(
     on_killed: Callable[[int], None] = lambda _: None,
     stderr: int | None = 2,
 ) -> list[AdoptedWorker]:
-    """Adopt the workers in `run_dir`, whose lock the caller holds, and return them, the oldest first.
+    """Adopt the workers in `run_dir`, whose lock the caller holds. Return the workers, the oldest first.
 
     A worker that hangs is killed, and `on_killed` is called with its process id. A worker of another build
     (`is_other_build`) obeys no command but to stop. Workers will log to the descriptor `stderr` if the caller dies;

@@ -33,7 +33,7 @@ class CommandRefusedError(DiscoveryError):
 
 
 class WorkerChannel:
-    """Connection to one worker. Messages that are no responses are passed to `on_event`."""
+    """Connection to a worker. Messages that are no responses are passed to `on_event`."""
 
     def __init__(self, sock: socket.socket, on_event: Callable[[Mapping[str, Any]], None]) -> None:
         """Use the connected socket `sock` on the running event loop."""
@@ -63,7 +63,7 @@ class WorkerChannel:
     async def request_sockets(
         self, do: str, timeout: float, message: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> tuple[dict[str, Any], list[socket.socket]]:
-        """Send a command as `request` does, and return the response with the sockets that belong to it."""
+        """Send a command as `request` does, and return the response and the sockets that came with the response."""
         async with self._lock:
             number = next(self._numbers)
             future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()

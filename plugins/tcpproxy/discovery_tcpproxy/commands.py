@@ -182,7 +182,7 @@ def _bind(address: str, port: int) -> str:
 
 
 def _refuse_loop(targets: Iterable[str], binds: Iterable[str]) -> None:
-    """Raise ValueError if a target is one of the addresses to listen on, a loop. Raises RecordError as well."""
+    """Raise ValueError if a target is among the addresses to listen on, a loop. Raises RecordError as well."""
     for target, bind in product(targets, binds):
         host, port = parse_address(target)
         if bind.startswith(UNIX_PREFIX):

@@ -1,4 +1,4 @@
-"""The configuration: what each option means, its default, and which combinations make no sense."""
+"""Configuration of the plugin: options, defaults, and the combinations that are refused."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from discovery.fields import UNIX_PREFIX, Bind, Duration, Networks, OneOrMany, S
 from discovery.toolkit import binds_conflict
 
 UNIX = UNIX_PREFIX
-_LEAST_WORDS = "discovery run --plugin tcpproxy --set tcpproxy.listen.web=0.0.0.0:8080"
+_EXAMPLE = "discovery run --plugin tcpproxy --set tcpproxy.listen.web=0.0.0.0:8080"
 
 
 HOLD = Duration(zero="fail at once")
@@ -52,95 +52,97 @@ Targets = Annotated[OneOrMany[Target], AfterValidator(_each_once)]
 Limit = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-class ListenConfig(PluginConfig):
-    """One listener: where clients connect, and how they reach the service."""
+class ListenerConfig(PluginConfig):
+    """A listener: the addresses for clients, and the way to the service."""
 
     bind: Binds
-    """Where to listen: `HOST:PORT`, `[IPV6]:PORT`, `*:PORT`, `unix:/PATH`, or a list of these."""
+    """Addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, `*:PORT` (all IPv4 addresses), `unix:/PATH`, or a list."""
     service: ServiceName | None = None
-    """The service that clients reach. Not given: the listener's name."""
+    """Service that clients reach. Default: the name of the listener."""
     targets: Targets = ()
-    """Fixed backends in place of a service of the registry: `HOST:PORT`, or a list of these."""
+    """Fixed backends instead of a service of the registry: `HOST:PORT`, or a list of these."""
     balance: Literal["roundrobin", "leastconn", "random", "source", "first"] = "roundrobin"
-    """The backend of the next connection: each in turn, the one with the fewest connections, the better of two random
-    ones, by the client's address, or the first that can be reached, in the order of `targets` (or of ids)."""
+    """Algorithm that selects the backend of a connection: each in turn, the fewest connections, the less loaded of two
+    random backends, a hash of the client address, or the first reachable backend in the order of `targets` (or of
+    ids)."""
     hold: Annotated[float, HOLD] = 30.0
-    """How long a client waits for a backend while there is none; 0 fails at once. A fail-over is a pause and not
-    an error if this is longer than a dead machine stays registered (`ttl`, 10 s) and its successor takes to come."""
+    """Time that a client waits while no backend is usable; 0 fails at once. Clients see a fail-over as a pause and
+    not as an error if the time is longer than a dead machine stays registered (`ttl`, 10 s) plus the start of its
+    successor."""
     hold_connections: Limit = 1000
-    """The number of clients that may wait for a backend at a time."""
+    """Number of clients that may wait for a backend at a time."""
     connect_timeout: Annotated[float, Duration()] = 3.0
-    """How long a connection to a backend may take, before the next is tried."""
+    """Time for the connection to a backend, after which another backend is tried."""
     retries: int = Field(default=3, ge=0, le=100)
-    """The number of other backends that are tried when one does not answer, before the client notices."""
+    """Number of other backends that are tried after a failed connection attempt, before the client is held or reset."""
     idle_timeout: Annotated[float, IDLE_TIMEOUT] = 0.0
-    """The time without a byte in either direction after which a connection is closed; 0: never."""
+    """Time without a byte in either direction after which a connection is closed; 0 means never."""
     unacknowledged_timeout: Annotated[float, Duration(zero="when the kernel gives up")] = 15.0
-    """The time after which a connection is reset when bytes sent to the client, or to the backend, remain
-    unacknowledged because the machine is dead; 0: when the kernel gives up, after a quarter of an hour. A living
-    machine whose program does not read acknowledges probes."""
+    """Time after which a connection is reset if a dead machine does not acknowledge bytes that were sent to the
+    client or to the backend; 0 leaves this to the kernel, which gives up after a quarter of an hour. A living machine
+    whose program does not read acknowledges probes."""
     on_leave: Literal["continue", "close"] = "continue"
     """Whether connections to a backend that leaves the registry continue or are closed."""
     drain: Annotated[float, DRAIN] | None = None
-    """How long connections to a backend that has left may last. Not given: for ever with `on_leave = "continue"`, 0
+    """Time that connections to a backend that has left may last. Default: no limit with `on_leave = "continue"`, 0
     with `on_leave = "close"`."""
     max_connections: Limit | None = None
-    """The number of connections at a time. Not given: unlimited."""
+    """Number of connections at a time. Default: unlimited."""
     max_connections_per_client: Limit | None = None
-    """The number of connections at a time from one client address. Not given: unlimited."""
+    """Number of connections at a time from one client address. Default: unlimited."""
     allow: Networks = ()
-    """The networks that may connect. None: all."""
+    """Networks whose clients may connect. An empty list allows all."""
     deny: Networks = ()
-    """The networks that may not connect, even if `allow` has them."""
+    """Networks whose clients may not connect, even if `allow` contains them."""
     accept_proxy: Senders = ()
-    """The networks of load balancers in front, which begin with a PROXY protocol header; `unix`: those that come by a
-    Unix socket. From other clients a header is not believed: it is data as any other."""
+    """Networks of load balancers in front, whose connections begin with a PROXY protocol header; `unix` stands for
+    clients of a Unix socket. A header of another client is forwarded as data."""
     accept_proxy_timeout: Annotated[float, Duration()] = 3.0
-    """The time within which the header of `accept_proxy` has to arrive."""
+    """Time within which the header of `accept_proxy` has to arrive."""
     send_proxy: Literal["v1", "v2"] | None = None
-    """Tell backends the client's address by the PROXY protocol."""
+    """Version of the PROXY protocol header that gives backends the client address. Default: no header."""
     mode: Annotated[int, BeforeValidator(_mode, json_schema_input_type=str)] = 0o600
-    """The file mode of Unix sockets: who may connect."""
+    """File mode of Unix sockets, which determines the users that may connect."""
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> "ListenConfig":
+    def _one_or_the_other(self) -> "ListenerConfig":
         if self.targets and self.service is not None:
             raise ValueError("'targets' stand in place of a 'service': leave one out")
         return self
 
     @property
     def closes_after(self) -> float | None:
-        """Seconds that connections to a backend that has left may go on; None: for ever."""
+        """Seconds that connections to a backend that has left may continue; None means no limit."""
         return 0.0 if self.drain is None and self.on_leave == "close" else self.drain
 
 
 def _listeners(value: object) -> object:
     if not isinstance(value, dict):
         return value
-    return {name: each if isinstance(each, dict | ListenConfig) else {"bind": each} for name, each in value.items()}
+    return {name: each if isinstance(each, dict | ListenerConfig) else {"bind": each} for name, each in value.items()}
 
 
 class TcpProxyConfig(PluginConfig):
-    """One TCP proxy that follows the registry."""
+    """A TCP proxy that follows the registry."""
 
     listen: Annotated[
-        dict[str, ListenConfig],
-        BeforeValidator(_listeners, json_schema_input_type=dict[str, str | list[str] | ListenConfig]),
+        dict[str, ListenerConfig],
+        BeforeValidator(_listeners, json_schema_input_type=dict[str, str | list[str] | ListenerConfig]),
     ] = Field(default_factory=dict)
-    """The listeners by name: an address, or a table."""
+    """Listeners by name, each an address, a list of addresses, or a table."""
     workers: int = Field(default=1, ge=1, le=256)
-    """Processes that carry the connections; limits are divided among them."""
+    """Number of worker processes; limits are divided among the workers."""
     grace: Annotated[float, DRAIN] = 30.0
-    """How long connections have to finish when the daemon stops."""
+    """Time that connections have to finish when the daemon stops."""
     access_log: bool = False
-    """Log every connection when it has ended."""
+    """Log every connection at its end."""
 
     @field_validator("listen")
     @classmethod
-    def _names(cls, listen: dict[str, ListenConfig]) -> dict[str, ListenConfig]:
+    def _names(cls, listen: dict[str, ListenerConfig]) -> dict[str, ListenerConfig]:
         for name in listen:
             try:
-                service_name(name)  # as which the name of a listener stands, unless it has another
+                service_name(name)  # the default of the option `service`
             except ValueError as error:
                 raise ValueError(f"{name!r} cannot be a listener's name: {error}") from None
         return listen
@@ -148,7 +150,7 @@ class TcpProxyConfig(PluginConfig):
     @model_validator(mode="after")
     def _consistent(self) -> "TcpProxyConfig":
         if not self.listen:
-            raise ValueError(f"there is no listener: name one, as in: {_LEAST_WORDS}")
+            raise ValueError(f"there is no listener: name one, as in: {_EXAMPLE}")
         _no_conflicts(self.listen)
         for name, listener in self.listen.items():
             for limit in ("max_connections", "max_connections_per_client", "hold_connections"):
@@ -161,8 +163,8 @@ class TcpProxyConfig(PluginConfig):
         return self
 
 
-def _no_conflicts(listen: dict[str, ListenConfig]) -> None:
-    """No address may be listened on twice. Raises ValueError that names both."""
+def _no_conflicts(listen: dict[str, ListenerConfig]) -> None:
+    """Raise ValueError if two listeners use the same address; the message names both listeners."""
     taken: list[tuple[str, str]] = []
     for name, bind in ((name, bind) for name, listener in listen.items() for bind in listener.bind):
         for other, before in taken:
@@ -186,12 +188,12 @@ def _is_wildcard(bind: str) -> bool:
 
 
 def binds_of(config: TcpProxyConfig) -> Iterator[tuple[str, str]]:
-    """Every listener's name with each of its addresses."""
+    """Yield the name of the listener and the address, for each address of all listeners."""
     for name, listener in config.listen.items():
         for bind in listener.bind:
             yield name, bind
 
 
-def service_of(name: str, listener: ListenConfig) -> str:
-    """The service that a listener is for. That of its own targets has a name that no service of a registry has."""
+def service_of(name: str, listener: ListenerConfig) -> str:
+    """Return the service of a listener. Fixed targets form a service whose name is invalid in a registry."""
     return f"targets:{name}" if listener.targets else listener.service or name

@@ -29,7 +29,7 @@ class ConnectionList:
 
 
 def fetch_connections(host: str, port: int, consumer: str | None) -> ConnectionList:
-    """Return the connections of one consumer, or of all for None. Raises DiscoveryError if the request fails."""
+    """Return the connections of a consumer, or of all for None. Raises DiscoveryError if the request fails."""
     at = join_host_port(host, port)
     try:
         consumers = _get(host, port, at, "/api/consumers")["consumers"]

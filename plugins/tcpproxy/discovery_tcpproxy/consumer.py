@@ -115,7 +115,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         await self._reconcile()
 
     async def preview(self, update: Update) -> str:
-        """Return the listeners with the backends that they would have."""
+        """Return the listeners, each with its future backends."""
         self._snapshot, self._addresses = update.snapshot, update.addresses
         try:
             await self._resolve_names()

@@ -1,4 +1,4 @@
-"""Command line options that `ambassador` and `forward` share, and the configuration that follows from them."""
+"""Command line options that `ambassador` and `forward` share, and the configuration for these options."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +52,7 @@ class ProxyOptions:
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every connection at its end.")] = False
 
     def table(self, name: str, binds: Sequence[str], **listener: Any) -> Mapping[str, Any]:
-        """Return the configuration of a consumer with one listener. Keys with the value None are left out."""
+        """Return the configuration of a consumer with a single listener. Keys with the value None are left out."""
         listener |= {
             "bind": list(binds),
             "hold": self.hold,

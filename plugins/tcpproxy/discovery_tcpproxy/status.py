@@ -52,7 +52,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProxyStatus:
-    """State of the consumer at one moment."""
+    """State of the consumer at a moment in time."""
 
     config: TcpProxyConfig
     listening: frozenset[str]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from discovery import Addresses, Backend, Endpoint, Snapshot, State, join_host_port, parse_address
-from discovery_tcpproxy.config import ListenConfig, TcpProxyConfig, service_of
+from discovery_tcpproxy.config import ListenerConfig, TcpProxyConfig, service_of
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend as workers get it. `host` is an IP address, or a host name with `addresses`."""
+    """A backend in the form for workers. `host` is an IP address, or a host name with `addresses`."""
 
     id: str
     host: str
@@ -88,11 +88,11 @@ def settings(config: TcpProxyConfig, worker: int) -> dict[str, dict[str, Any]]:
 
 
 def share(total: int | None, workers: int, worker: int) -> int | None:
-    """Return the share of one worker in a limit; the shares of all workers add up to the limit."""
+    """Return the share of a worker in a limit; the shares of all workers add up to the limit."""
     return None if total is None else total // workers + (worker < total % workers)
 
 
-def _settings(name: str, listener: ListenConfig, config: TcpProxyConfig, worker: int) -> dict[str, Any]:
+def _settings(name: str, listener: ListenerConfig, config: TcpProxyConfig, worker: int) -> dict[str, Any]:
     workers = config.workers
     return {
         "service": service_of(name, listener),

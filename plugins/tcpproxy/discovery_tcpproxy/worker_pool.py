@@ -75,7 +75,7 @@ class WorkerPool:
                 self._log.info("took over a worker of an earlier daemon", pid=worker.pid)
 
     async def apply(self, desired: DesiredState) -> None:
-        """Give the workers this state, and return when every worker that answers has taken it.
+        """Give the workers this state, and return when every worker that answers has confirmed the state.
 
         Raises ApplyError if no worker has taken the state, or if a worker refuses it.
         """

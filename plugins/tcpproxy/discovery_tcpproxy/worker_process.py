@@ -1,4 +1,4 @@
-"""One worker process as the daemon sees it: started or adopted, configured by differences, and ended."""
+"""A worker process from the view of the daemon: started or adopted, configured by differences, and ended."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ Sockets = Mapping[str, tuple[ListeningSocket, ...]]
 
 
 class WorkerProcess:
-    """A worker process, with the state that it has been sent."""
+    """A worker process, with the last state that the daemon has sent."""
 
     def __init__(
         self, number: int, process: ProcessHandle, channel: socket.socket, log: FilteringBoundLogger, timeout: float
@@ -125,7 +125,7 @@ class WorkerProcess:
     async def configure(
         self, listeners: Mapping[str, Mapping[str, Any]], sockets: Sockets, targets: Targets, grace: float
     ) -> None:
-        """Send the worker the difference between this state and the last one, and wait for its answers.
+        """Send the worker the difference between this state and the last state, and wait for its answers.
 
         `grace` is the seconds that connections have if the worker stops without a daemon. Raises WorkerError or
         CommandRefusedError.
@@ -256,5 +256,5 @@ class WorkerProcess:
 
 
 def identity(sock: socket.socket) -> int:
-    """Return a number that is equal for all descriptors of one socket, in any process."""
+    """Return a number that is equal for all descriptors of a socket, in any process."""
     return os.fstat(sock.fileno()).st_ino

@@ -1,4 +1,4 @@
-"""One slot of the worker pool: a worker that is started or adopted, supervised, and replaced when it ends."""
+"""Slot of the worker pool: starts or adopts a worker, supervises the worker, and replaces a worker that has ended."""
 
 import asyncio
 import time
@@ -56,7 +56,7 @@ class SlotContext:
 
 
 class WorkerSlot:
-    """Supervisor of one worker at a time. When a worker ends, its successor takes the slot and its share of limits."""
+    """Supervisor of a single worker at a time. A successor takes over the share of the limits."""
 
     def __init__(
         self, number: int, context: SlotContext, worker: WorkerProcess | None = None, *, retired: bool = False
@@ -80,7 +80,7 @@ class WorkerSlot:
 
     @property
     def running(self) -> WorkerProcess | None:
-        """Worker of the slot if there is one that runs and is to go on."""
+        """Worker of the slot, or None if no worker runs."""
         worker = self.worker
         return worker if worker is not None and worker.alive else None
 
@@ -122,7 +122,7 @@ class WorkerSlot:
         return True
 
     async def _send_to(self, worker: WorkerProcess) -> None:
-        """Send the desired state until the worker has the latest one."""
+        """Send the desired state, and repeat this if the state has changed meanwhile."""
         sent: DesiredState | None = None
         while sent is not (desired := self._context.desired()) and desired is not None:
             sent = desired
@@ -138,7 +138,7 @@ class WorkerSlot:
         return self.retired or self._context.is_stopping()
 
     async def _supervise(self) -> None:
-        """Run one worker after another in this slot."""
+        """Run a worker in this slot, and successors of workers that end."""
         waits = delays(_FIRST_DELAY, _MOST_DELAY)
         try:
             while self.worker is not None or not self._is_over():  # an adopted worker is there already
@@ -157,7 +157,7 @@ class WorkerSlot:
             self._attempted.set()
 
     async def _run_worker(self) -> None:
-        """Start a worker unless there is an adopted one, send the desired state, and watch the worker until its end."""
+        """Run a worker, started here or adopted: send the desired state, and watch the worker until its end."""
         context, worker = self._context, self.worker
         try:
             if worker is None:

@@ -1,4 +1,4 @@
-"""Acceptor of one listening socket: accepts clients for the proxy of a listener."""
+"""Acceptor of a listening socket: accepts clients for the proxy of a listener."""
 
 import os
 import select
@@ -21,7 +21,7 @@ _WATCHED = select.EPOLLIN | _EPOLLEXCLUSIVE
 
 
 class Acceptor:
-    """Acceptor of one listening socket that all workers share; EPOLLEXCLUSIVE wakes one waiting worker."""
+    """Acceptor of a listening socket that all workers share; EPOLLEXCLUSIVE wakes a single waiting worker."""
 
     def __init__(self, sock: socket.socket, proxy: ListenerProxy, context: WorkerContext) -> None:
         """Set the options of the socket. No client is accepted before `resume` is called."""

@@ -49,7 +49,7 @@ class Balancer(Protocol):
 
 
 def make_balancer(algorithm: str) -> Balancer:
-    """Return a new balancer for one of `ALGORITHMS`. Raises KeyError for another name."""
+    """Return a new balancer for a name in `ALGORITHMS`. Raises KeyError for another name."""
     return _ALGORITHMS[algorithm]()
 
 

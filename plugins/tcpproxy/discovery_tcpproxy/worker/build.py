@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def build() -> str:
-    """Return an identifier of the worker's modules, as they are on disk now, and of the Python version."""
+    """Return an identifier of the worker's modules, in their present version on disk, and of the Python version."""
     here = Path(__file__).parent
     source = b"".join(path.read_bytes() for path in (*sorted(here.glob("*.py")), here.parent / "wire.py"))
     return f"{sys.version.partition(' ')[0]}-{source_hash(source).hex()}"

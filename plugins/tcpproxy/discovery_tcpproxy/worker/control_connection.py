@@ -16,7 +16,7 @@ OnCommand = Callable[[Mapping[str, Any], list[int]], None]
 
 
 class ControlConnection:
-    """Connection to one daemon after another. Without a daemon events are dropped and counted."""
+    """Connection to the present daemon. Without a daemon events are dropped and counted."""
 
     def __init__(self, loop: Loop, on_command: OnCommand, on_lost: Callable[[], None]) -> None:
         """Prepare; `connect` starts.

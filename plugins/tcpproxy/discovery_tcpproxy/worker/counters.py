@@ -5,7 +5,7 @@ from typing import Any
 
 
 class ListenerCounters:
-    """Counters of one listener since the worker started."""
+    """Counters of a listener since the worker started."""
 
     __slots__ = (
         "connect_failures",

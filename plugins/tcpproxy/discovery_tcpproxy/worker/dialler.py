@@ -22,7 +22,7 @@ _LOCAL_DELAY = 0.25
 
 
 class Dialler:
-    """Connects the clients of one listener to backends; a connection without a usable backend is held."""
+    """Connects the clients of a listener to backends; a connection without a usable backend is held."""
 
     __slots__ = ("_context", "_counters", "_pool", "_settings", "attempts", "queue")
 

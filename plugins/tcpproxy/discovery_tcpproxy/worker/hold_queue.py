@@ -1,4 +1,4 @@
-"""Clients of a listener that wait for a backend while there is no usable one."""
+"""Clients of a listener that wait until a backend is usable."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -34,7 +34,7 @@ def unread(descriptor: int) -> int:
 
 
 def ages(descriptor: int) -> tuple[float, float]:
-    """Return the seconds since data was last sent and last received on a TCP socket, or since it was connected.
+    """Return the seconds since data was last sent and last received on a TCP socket, or since the connect.
 
     Raises OSError.
     """

@@ -149,7 +149,7 @@ class Loop:
 
 
 class Deadlines(Generic[H]):
-    """Deadlines of many items, in the order of insertion, at the cost of one dict entry each.
+    """Deadlines of many items, in the order of insertion, at the cost of a dict entry each.
 
     A single timer serves all items, since nearly all are discarded long before their deadline.
     """

@@ -40,7 +40,7 @@ def end_sending(descriptor: int) -> None:
 
 
 def send_last(descriptor: int, data: memoryview) -> int:
-    """Send bytes, with a FIN in the same packet if the kernel accepts all of them.
+    """Send bytes, with a FIN in the same packet if the kernel accepts all bytes.
 
     Returns the number of bytes that were accepted. Raises OSError.
     """

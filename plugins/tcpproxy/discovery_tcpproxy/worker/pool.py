@@ -1,4 +1,4 @@
-"""Pool of the backends of one service: selection of the next backend, and retries after failures. Pure.
+"""Pool of the backends of a service: selection of the next backend, and retries after failures. Pure.
 
 Every backend that `UpstreamPool.select` returns is dialled and is returned to the pool in exactly one way: by `failed`,
 by `abandoned`, or by `connected` followed in the end by `closed`.
@@ -33,7 +33,7 @@ _USABLE = UpstreamState.USABLE
 
 
 class UpstreamPool:
-    """Registered backends of one service, and those that have left but have open connections."""
+    """Registered backends of a service, and backends that have left but have open connections."""
 
     __slots__ = ("_balancer", "_by_key", "_delays", "_leaving", "_offered", "_random", "_serial", "_set_aside")
 
@@ -208,7 +208,7 @@ class UpstreamPool:
         return None
 
     def _update_offer(self, backend: Upstream) -> None:
-        """Offer the backend to the balancer if it may be selected, and withdraw it otherwise."""
+        """Make the backend available to the balancer if new connections may use the backend, unavailable otherwise."""
         if backend.accepts_new and backend.state in (UpstreamState.USABLE, UpstreamState.DUE):
             if backend not in self._offered:
                 self._offered.add(backend)

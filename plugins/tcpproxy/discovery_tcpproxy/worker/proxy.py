@@ -1,4 +1,4 @@
-"""The proxy of one listener in a worker: admits the clients, connects them to backends, and counts."""
+"""The proxy of a listener in a worker: admits clients, connects clients to backends, and counts."""
 
 import os
 import select
@@ -23,7 +23,7 @@ _FAILED = select.EPOLLERR | select.EPOLLHUP
 
 
 class ListenerProxy:
-    """The connections of one configured listener, which may have any number of listening sockets.
+    """The connections of a configured listener, which may have any number of listening sockets.
 
     The connections outlive the listening sockets, and the listener in the configuration.
     """
@@ -46,7 +46,7 @@ class ListenerProxy:
         self._upkeep = Upkeep(context.loop, self.connections)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Take the settings, as `targets.settings` makes them; existing connections go on under the new settings."""
+        """Take the settings that `targets.settings` makes; existing connections go on under the new settings."""
         before, self._settings = self._settings, settings
         self.service = settings["service"]
         if before.get("balance") != settings["balance"]:
@@ -66,7 +66,7 @@ class ListenerProxy:
         self._queue.close()
 
     def end_idle(self) -> None:
-        """Close connections as they become idle, and hold no clients: the daemon sends no more backends."""
+        """Close every connection that becomes idle, and hold no clients: the daemon sends no more backends."""
         self._queue.stop()
         for connection in self._headers.all():
             connection.abort("stopped")

@@ -50,7 +50,7 @@ class ConnectionOwner(Protocol):
 
 
 class End:
-    """One of the two sockets of a connection, with the bytes that wait to be sent to it."""
+    """Client socket or backend socket of a connection, with the bytes that wait to be sent."""
 
     __slots__ = (
         "buffer",
@@ -239,7 +239,7 @@ class End:
 
 
 class Connection:
-    """A client connection, with the connection to a backend once there is one."""
+    """A client connection, later with a connection to a backend."""
 
     __slots__ = (
         "accepted_at",

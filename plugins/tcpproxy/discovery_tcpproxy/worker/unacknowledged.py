@@ -23,7 +23,7 @@ _ACKNOWLEDGED = 0.0
 
 
 class Unacknowledged:
-    """Periodic check that aborts the connections of one listener whose peers are dead."""
+    """Periodic check that aborts the connections of a listener whose peers are dead."""
 
     def __init__(self, loop: Loop, connections: Collection[Connection]) -> None:
         """Create the check of the set `connections`, which changes as connections come and go."""
@@ -37,7 +37,7 @@ class Unacknowledged:
         """True if new connections will be checked. If not, call `watch` after a new connection."""
 
     def configure(self, seconds: float) -> None:
-        """Abort a connection if one of its peers acknowledges nothing for this number of seconds; 0 means never."""
+        """Abort a connection if the client or the backend acknowledges nothing for these seconds; 0 means never."""
         self.close()
         self._seconds = seconds
         self._unanswered.clear()

@@ -24,7 +24,7 @@ _STOP_INTERVAL = 0.25
 
 
 class Upkeep:
-    """Timers of the connections of one listener; their cost does not depend on the traffic."""
+    """Timers of the connections of a listener; their cost does not depend on the traffic."""
 
     def __init__(self, loop: Loop, connections: Collection[Connection]) -> None:
         """Start the timers for the set `connections`, which changes as connections come and go."""
@@ -54,7 +54,7 @@ class Upkeep:
                 timer.cancel()
 
     def end_idle(self) -> None:
-        """Close each connection with a FIN as soon as it is idle; connections that are idle now are closed at once."""
+        """Close each connection with a FIN when idle; connections that are idle now are closed at once."""
         for connection in list(self._connections):
             if connection.open and is_idle(connection):
                 connection.close("stopped")

@@ -1,4 +1,4 @@
-"""One backend of the registry as a worker connects to it: addresses, settings and the history of connections."""
+"""A backend in a worker: addresses, settings and the history of connections."""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -89,5 +89,5 @@ class Upstream:
 
     @property
     def accepts_new(self) -> bool:
-        """Whether new connections may go to the backend: registered, not draining, with a positive weight."""
+        """True if the backend accepts new connections: registered, not draining, with a positive weight."""
         return self.weight > 0 and not self.draining and not self.gone
