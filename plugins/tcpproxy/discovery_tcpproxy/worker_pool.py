@@ -109,11 +109,7 @@ class WorkerPool:
         """Wait up to `timeout` seconds for the end of stopped workers, and kill the workers that remain."""
         self._stopping = True
         workers = self.running
-        if workers:
-            ended = [asyncio.ensure_future(worker.ended.wait()) for worker in workers]
-            _, late = await asyncio.wait(ended, timeout=timeout)
-            for each in late:
-                each.cancel()
+        await asyncio.gather(*(worker.wait(timeout) for worker in workers))
         slots = tuple(self._slots)
         for slot in slots:
             slot.supervision.cancel()

@@ -179,11 +179,14 @@ class WorkerProcess:
 
     async def stop_and_wait(self, timeout: float) -> None:
         """Stop the worker with its own grace, wait for its end, and kill it after `timeout` seconds."""
-        with suppress(WorkerError, CommandRefusedError, TimeoutError):
+        with suppress(WorkerError, CommandRefusedError):
             await self.stop(None, end_idle=True)
-            async with asyncio.timeout(timeout):
-                await self.ended.wait()
+            await self.wait(timeout)
         await self.close()
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for the end of the process, for at most `timeout` seconds. Return False if the process still runs."""
+        return await self._process.wait(timeout)
 
     def release(self) -> None:
         """Close the handle and leave the process as it is."""

@@ -190,16 +190,12 @@ class WorkerSlot:
         while worker.alive:
             with suppress(CommandRefusedError):
                 await worker.fetch_report()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REPORT_INTERVAL):
-                    await worker.ended.wait()
+            await worker.wait(REPORT_INTERVAL)
 
     async def _terminate(self, worker: WorkerProcess, error: BaseException) -> None:
         """Kill a worker after an error, but give a worker that is ending time to end by itself."""
         if isinstance(error, WorkerGoneError):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_EXIT_TIMEOUT):
-                    await worker.ended.wait()
+            await worker.wait(_EXIT_TIMEOUT)
         if worker.alive:
             self._context.log.error("a worker is killed", pid=worker.pid, reason=describe(error))
             worker.kill()

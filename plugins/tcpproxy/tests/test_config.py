@@ -123,7 +123,7 @@ def test_networks_have_one_form() -> None:
 def test_the_schema_names_what_it_describes() -> None:
     schema = TcpProxyConfig.model_json_schema()
     text = repr(schema)
-    for word in ("hold", "drain", "max_connections_per_client", "The number of clients that may wait"):
+    for word in ("hold", "drain", "max_connections_per_client", "Number of clients that may wait"):
         assert re.search(word, text)
 
 
