@@ -387,7 +387,7 @@ def _seconds(value: object) -> float | None:
 
 def _socket_path(path: str) -> str:
     """Return the path of a Unix socket. Raises ValueError if no socket can have the path."""
-    from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket  # late: few binds are sockets
+    from discovery.system.unixsocket import SOCKET_PATH_BYTES, is_too_long_for_a_socket  # late: few binds are sockets
 
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError(f"{_shown(UNIX_PREFIX + path)} is not the absolute path of a socket: write unix:/run/web.sock")

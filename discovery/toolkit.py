@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from discovery.system.logs import log_format
     from discovery.system.lookups import Lookup
     from discovery.system.process import ProcessHandle
-    from discovery.system.rundir import SOCKET_PATH_BYTES, is_too_long_for_a_socket
     from discovery.system.terminal import printable
+    from discovery.system.unixsocket import (
+        SOCKET_PATH_BYTES,
+        PeerCredentials,
+        is_too_long_for_a_socket,
+        peer_credentials,
+        with_short_path,
+    )
 
 __all__ = [
     "SOCKET_PATH_BYTES",
@@ -37,6 +43,7 @@ __all__ = [
     "LastNames",
     "Lookup",
     "Names",
+    "PeerCredentials",
     "ProcessHandle",
     "binds_conflict",
     "child_environment",
@@ -45,12 +52,14 @@ __all__ = [
     "is_too_long_for_a_socket",
     "log_format",
     "memfd_create",
+    "peer_credentials",
     "printable",
     "processes_with_sockets",
     "read_certificate",
     "tcp_sockets_listening_at",
     "unix_sockets_at",
     "wheel_program",
+    "with_short_path",
     "write_atomically",
 ]
 
@@ -76,7 +85,13 @@ __getattr__ = lazy_attributes(
         "discovery.system.logs": ("log_format",),
         "discovery.system.lookups": ("Lookup",),
         "discovery.system.process": ("ProcessHandle",),
-        "discovery.system.rundir": ("SOCKET_PATH_BYTES", "is_too_long_for_a_socket"),
         "discovery.system.terminal": ("printable",),
+        "discovery.system.unixsocket": (
+            "SOCKET_PATH_BYTES",
+            "PeerCredentials",
+            "is_too_long_for_a_socket",
+            "peer_credentials",
+            "with_short_path",
+        ),
     },
 )

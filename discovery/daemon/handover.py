@@ -25,6 +25,7 @@ from discovery.errors import CannotStartError, DiscoveryError
 from discovery.system import packets, rundir
 from discovery.system.process import ProcessHandle
 from discovery.system.systemd import is_listening
+from discovery.system.unixsocket import with_short_path
 
 ANSWER_SECONDS = 5.0
 """Seconds for one message: both sides run on one machine, and a busy one may take a few seconds."""
@@ -124,7 +125,7 @@ class HandoverServer:
         try:
             self.path.unlink(missing_ok=True)  # left by a daemon that died: a living one holds the lock
             os.fchmod(listening.fileno(), 0o600)  # what bind makes has this mode, from the first moment on
-            packets.at_path(self.path, listening.bind)
+            with_short_path(self.path, listening.bind)
             listening.listen(8)
             self._file = self.path.lstat()
         except OSError:
@@ -241,7 +242,7 @@ async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoun
     sockets: list[socket.socket] = []
     with packets.new_channel() as channel:
         try:
-            packets.at_path(path, channel.connect)
+            with_short_path(path, channel.connect)
             pid = packets.peer(channel)
         except (FileNotFoundError, ConnectionRefusedError):
             log.info("there is no daemon to replace", socket=str(path))
@@ -303,7 +304,7 @@ async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
     """
     with packets.new_channel() as channel:
         try:
-            packets.at_path(path, channel.connect)
+            with_short_path(path, channel.connect)
             packets.peer(channel)
         except (FileNotFoundError, ConnectionRefusedError):
             return None

@@ -2,4 +2,4 @@
 
 from discovery.deprecated import moved
 
-__getattr__ = moved("discovery.rundir", "discovery.system.rundir")
+__getattr__ = moved("discovery.rundir", "discovery.system.rundir", "discovery.system.unixsocket")

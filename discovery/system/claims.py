@@ -8,13 +8,13 @@ import errno
 import hashlib
 import os
 import socket
-import struct
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+from discovery.system.unixsocket import peer_credentials
+
 _MOST_ASKING = 4096
 """Processes that can ask before the holder answers, which a plugin that hangs does not. The kernel may allow fewer."""
 _ATTEMPTS = 100
@@ -103,5 +103,5 @@ def _claimant(name: bytes) -> int | None:
     """The process that has the name, if it is this user's. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
         asking.connect(name)
-        pid, uid, _ = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return int(pid) if uid == os.geteuid() else None
+        other = peer_credentials(asking)
+    return other.pid if other.uid == os.geteuid() else None

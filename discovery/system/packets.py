@@ -5,14 +5,14 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from discovery.system.unixsocket import peer_credentials
 
 MOST_SOCKETS = 250
 """In one packet; the kernel takes 253 (SCM_MAX_FD)."""
 _MOST_BYTES = 1 << 16
-_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
 def new_channel() -> socket.socket:
@@ -22,21 +22,12 @@ def new_channel() -> socket.socket:
     return channel
 
 
-def at_path(path: Path, use: Callable[[str], None]) -> None:
-    """Bind or connect to `path`, which may be longer than the 107 bytes of an address."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        use(f"/proc/self/fd/{directory}/{path.name}")
-    finally:
-        os.close(directory)
-
-
 def peer(channel: socket.socket) -> int:
     """The pid at the other end. Raises ValueError if it is another user's."""
-    pid, uid, _ = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    if uid != os.geteuid():
-        raise ValueError(f"process {pid} belongs to another user, {uid}")
-    return int(pid)
+    other = peer_credentials(channel)
+    if other.uid != os.geteuid():
+        raise ValueError(f"process {other.pid} belongs to another user, {other.uid}")
+    return other.pid
 
 
 async def send(channel: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:

@@ -27,16 +27,6 @@ LOOK_EVERY = 0.5
 _LOOKING = 0.25
 """Seconds that others may need to look whether a lock is held; who shares it for longer holds it."""
 _AGAIN = 0.002
-SOCKET_PATH_BYTES = 107
-"""Bytes of a path in the address of a Unix socket: unix(7)'s sun_path without its final zero."""
-
-
-def is_too_long_for_a_socket(path: Path, suffix: int = 0) -> bool:
-    """Return True if a Unix socket cannot have the path `path`.
-
-    `suffix` is the number of bytes that a program appends to the path for a while, as HAProxy does.
-    """
-    return len(os.fsencode(path)) + suffix > SOCKET_PATH_BYTES
 
 
 def run_dir_path(override: Path | None = None) -> Path:

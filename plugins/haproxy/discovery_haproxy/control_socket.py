@@ -5,9 +5,10 @@ Commands and answers: HAProxy's management guide, "9.3. Unix Socket commands" an
 
 import asyncio
 import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+from discovery.toolkit import peer_credentials
 
 _RETRY_SECONDS = 0.005
 """Seconds between two connection attempts: a reload refuses connections for a few milliseconds."""
@@ -117,11 +118,9 @@ class ControlSocket:
             client.settimeout(_PEER_SECONDS)
             try:
                 client.connect(str(self.path))
-                credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                return peer_credentials(client).pid or None
             except OSError:
                 return None
-        pid: int = struct.unpack("3i", credentials)[0]
-        return pid or None
 
     def _to_worker(self, command: str) -> str:
         return f"@1 {command}" if self.master else command

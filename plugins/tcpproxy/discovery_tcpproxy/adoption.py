@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery import describe
-from discovery.toolkit import ProcessHandle
+from discovery.toolkit import ProcessHandle, peer_credentials, with_short_path
 from discovery_tcpproxy.channel import CommandRefusedError, WorkerError, WorkerGoneError
 from discovery_tcpproxy.worker.build import build
 from discovery_tcpproxy.worker_process import ANSWER_TIMEOUT, WorkerProcess
@@ -22,7 +21,6 @@ _DETECTION_TIMEOUT = 2.0
 """Seconds within which a worker detects the end of its daemon; a worker that refuses for longer has another daemon."""
 _RETRY_DELAY = 0.02
 """Seconds between two requests to a worker that has not detected the end of its daemon."""
-_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +92,11 @@ def _connect(path: Path, log: FilteringBoundLogger, timeout: float) -> WorkerPro
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         channel.setblocking(False)
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            channel.connect(f"/proc/self/fd/{directory}/{path.name}")  # the path may be too long for a socket address
-        finally:
-            os.close(directory)
-        credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(credentials)
-        if uid != os.geteuid():
-            raise PermissionError(f"process {pid} belongs to another user, {uid}")
-        return WorkerProcess(0, ProcessHandle(pid), channel, log, timeout)
+        with_short_path(path, channel.connect)
+        other = peer_credentials(channel)
+        if other.uid != os.geteuid():
+            raise PermissionError(f"process {other.pid} belongs to another user, {other.uid}")
+        return WorkerProcess(0, ProcessHandle(other.pid), channel, log, timeout)
     except (ConnectionRefusedError, FileNotFoundError, ProcessLookupError):
         with suppress(OSError):
             path.unlink()  # left by a process that was killed
