@@ -17,7 +17,7 @@ from discovery.errors import ConfigError
 from discovery.fields import BindAddress, Duration, WholeNumber
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
-from discovery_apache.conventions import read
+from discovery_apache.conventions import ServiceVariables
 from discovery_haproxy.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 
@@ -203,10 +203,10 @@ def test_every_duration_takes_the_same_forms(name: str) -> None:
 @pytest.mark.parametrize("name", LABELS)
 def test_every_duration_of_a_label_takes_the_same_forms(name: str) -> None:
     for written, seconds in GOOD_DURATIONS.items():
-        check = read({name: str(written)}, {}, 80).check
+        check = ServiceVariables.read({name: str(written)}, {}).request(80).check
         assert seconds in (check.interval, check.timeout), written
     for written in filter(None, BAD_DURATIONS):
-        (problem,) = read({name: str(written)}, {}, 80).problems
+        (problem,) = ServiceVariables.read({name: str(written)}, {}).request(80).problems
         assert problem.startswith(f"{name}: ")
         assert FORMS in problem
 

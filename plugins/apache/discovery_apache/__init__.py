@@ -1,4 +1,4 @@
-"""Finds Apache httpd, in Docker or on the machine, checks it and registers it."""
+"""A provider that finds, checks and registers Apache httpd servers, in Docker and on this machine."""
 
 from collections.abc import Callable
 

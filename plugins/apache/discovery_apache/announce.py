@@ -1,12 +1,12 @@
-"""Where a container's port can be reached from other machines. Pure.
+"""The announced address of a container's port: an address that other machines can reach. Pure.
 
-The order, of which the first that applies is announced:
+The first rule that applies:
 
-1. the network that the container's label names, if the configuration's `networks` allow it: its own address there;
-2. the configuration: with `docker.network` its own address there; with `address` that, for a port that is published on
-   all addresses of this machine, or that is this machine's own since the container uses its network;
-3. the address that the port is published on, and this machine's primary one where it is published on all;
-4. for a port that is not published: its own address on a network among `networks`.
+1. a Docker network that a label requests and the configuration's `networks` allow: the container's own address there;
+2. the configuration: with `docker.network` the container's own address there; with `address` that address, for a port
+   that is published on all addresses of this machine, and for a container on the host's network;
+3. the address that the port is published on; for a port on all addresses the primary address of this machine;
+4. for a port that is not published: the container's own address on a network among `networks`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,85 +16,94 @@ from fnmatch import fnmatchcase
 from discovery.addresses import Family, announceable, family_of, is_unspecified
 from discovery_apache.config import ApacheConfig
 from discovery_apache.container import Binding, Container
-from discovery_apache.conventions import shown
+from discovery_apache.conventions import quoted
 
-Place = tuple[str, int]
+HostPort = tuple[str, int]
+_MOST_LISTED = 8
+"""Ports or networks in a message, which is one line: a container may have thousands."""
 _SET_ADDRESS = "set 'address' (register-container: --host)"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This machine: its name, and its primary address of each family, 4 and 6, that it has one of."""
+    """The host name of this machine, and its primary address by address family (4, 6). A family may be absent."""
 
     name: str
     addresses: Mapping[Family, str]
 
 
 def announce(
-    container: Container, port: int, wanted: str | None, config: ApacheConfig, machine: Machine
-) -> tuple[Place, str | None]:
-    """The address and port to announce, and what is wrong about the network that a label named (`wanted`).
+    container: Container, port: int, requested: str | None, config: ApacheConfig, machine: Machine
+) -> tuple[HostPort, str | None]:
+    """Return the address and port to announce, and the problem with the network that a label requests, if any.
 
-    Raises ValueError if there is none, with the reason and the way out in a line.
+    `requested` is the name of that network. Raises ValueError if no address can be announced, one line with the reason
+    and a remedy.
     """
     problem = None
-    if wanted is not None:
-        if allowed(wanted, config.networks):
-            return (_own_address(container, wanted), port), None
-        problem = f"SERVICE_NETWORK is {shown(wanted)}, which 'networks' does not allow; it is ignored"
-    return _place(container, port, config, machine), problem
+    if requested is not None:
+        if matches_any(requested, config.networks):
+            return (_own_address(container, requested), port), None
+        problem = f"SERVICE_NETWORK is {quoted(requested)}, which 'networks' does not allow; SERVICE_NETWORK is ignored"
+    return _default_address(container, port, config, machine), problem
 
 
-def is_direct(container: Container, wanted: str | None, config: ApacheConfig) -> bool:
-    """Whether its ports are reached without being published: on this machine's network, or on one of its own."""
-    if wanted is not None and allowed(wanted, config.networks):
+def is_reached_directly(container: Container, requested: str | None, config: ApacheConfig) -> bool:
+    """Return True if other machines reach the container's ports without publication: by the host's or a Docker network.
+
+    `requested` is the name of the network that a label requests.
+    """
+    if requested is not None and matches_any(requested, config.networks):
         return True
     return container.network_mode == "host" or (config.docker is not None and config.docker.network is not None)
 
 
-def allowed(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns fits."""
+def matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Return True if a pattern, such as `web-*`, matches the name."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def machine_addresses(config: ApacheConfig, machine: Machine) -> tuple[str, ...]:
-    """The addresses to announce for this machine: the configured ones, else the primary ones, IPv4 first."""
+    """Return the configured addresses of this machine, or else its primary addresses, IPv4 first."""
     return config.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
 
 
-def _place(container: Container, port: int, config: ApacheConfig, machine: Machine) -> Place:
+def _default_address(container: Container, port: int, config: ApacheConfig, machine: Machine) -> HostPort:
     if config.docker is not None and config.docker.network is not None:
         return _own_address(container, config.docker.network), port
     if container.network_mode == "host":
         if host := next(iter(machine_addresses(config, machine)), None):
             return host, port
-        raise ValueError(f"this machine has no address that others can reach: {_SET_ADDRESS}")
+        raise ValueError(f"this machine has no address that other machines can reach: {_SET_ADDRESS}")
     if bindings := container.ports.get((port, "tcp")):
         return _published(port, bindings, config, machine)
     for network in sorted(container.networks):
-        if allowed(network, config.networks):
+        if matches_any(network, config.networks):
             return _own_address(container, network), port
     raise ValueError(not_published(container, port))
 
 
 def not_published(container: Container, *ports: int) -> str:
-    """That none of the ports is published, what is, and what to do."""
-    there = ", ".join(f"{number}/{protocol}" for number, protocol in sorted(container.ports)[:8])
-    what = f"port {ports[0]}" if len(ports) == 1 else f"any of the ports {', '.join(map(str, ports[:8]))}"
-    if there:
-        way_out = f"name one of these ('docker.port'), or start it with -p {ports[0]}"
-        return f"it does not publish {what}, only {there}: {way_out}"
+    """Return the message that the container publishes none of `ports`, with its published ports and a remedy."""
+    published = ", ".join(f"{number}/{protocol}" for number, protocol in sorted(container.ports)[:_MOST_LISTED])
+    required = (
+        f"port {ports[0]}" if len(ports) == 1 else f"any of the ports {', '.join(map(str, ports[:_MOST_LISTED]))}"
+    )
+    if published:
+        remedy = f"set 'docker.port' to one of these, or start the container with -p {ports[0]}"
+        return f"the container does not publish {required}, only {published}: {remedy}"
     if container.network_mode.startswith("container:"):
-        return f"it does not publish {what}, but uses another container's network: publish the port there"
-    return f"it does not publish {what}, nor any other: start it with -p {ports[0]}, or set 'docker.network'"
+        return f"the container does not publish {required}, and uses another container's network: publish it there"
+    remedy = f"start the container with -p {ports[0]}, or set 'docker.network'"
+    return f"the container does not publish {required}, nor any other port: {remedy}"
 
 
-def _published(port: int, bindings: tuple[Binding, ...], config: ApacheConfig, machine: Machine) -> Place:
-    everywhere = {family_of(each.host_ip): each for each in bindings if is_unspecified(each.host_ip)}
+def _published(port: int, bindings: tuple[Binding, ...], config: ApacheConfig, machine: Machine) -> HostPort:
+    wildcard = {family_of(each.host_ip): each for each in bindings if is_unspecified(each.host_ip)}
     bound = [each for each in bindings if not is_unspecified(each.host_ip)]
     for host in config.address:
         family = family_of(host)
-        binding = everywhere.get(family) if family else next(iter(everywhere.values()), None)
+        binding = wildcard.get(family) if family else next(iter(wildcard.values()), None)
         if binding is not None:
             return host, binding.host_port
     for binding in bound:
@@ -102,24 +111,26 @@ def _published(port: int, bindings: tuple[Binding, ...], config: ApacheConfig, m
             return binding
     if not config.address:
         for host in machine_addresses(config, machine):
-            if binding := everywhere.get(family_of(host)):
+            if binding := wildcard.get(family_of(host)):
                 return host, binding.host_port
     for binding in bound:
         if announceable(binding.host_ip, loopback=config.loopback):
             return binding
-    raise ValueError(_unreachable(port, bool(everywhere), bound, config))
+    raise ValueError(_unreachable(port, bool(wildcard), bound, config))
 
 
-def _unreachable(port: int, everywhere: bool, bound: list[Binding], config: ApacheConfig) -> str:
-    if everywhere and config.address:
+def _unreachable(port: int, wildcard: bool, bound: list[Binding], config: ApacheConfig) -> str:
+    if wildcard and config.address:
         return f"port {port} is not published for the family of 'address' ({', '.join(config.address)})"
-    if everywhere:
-        where = "on all addresses, but this machine has none that others can reach"
-        return f"port {port} is published {where}: {_SET_ADDRESS}"
-    place = ", ".join(sorted({each.host_ip for each in bound})) or "no address"
+    if wildcard:
+        return (
+            f"port {port} is published on all addresses, but this machine has no address that other machines can reach:"
+            f" {_SET_ADDRESS}"
+        )
+    addresses = ", ".join(sorted({each.host_ip for each in bound})) or "no address"
     return (
-        f"port {port} is published on {place} alone, which other machines cannot reach:"
-        f" start it with -p {port}, or set 'loopback = true' (register-container: --host)"
+        f"port {port} is published on {addresses} alone, which other machines cannot reach:"
+        f" start the container with -p {port}, or set 'loopback = true' (register-container: --host)"
     )
 
 
@@ -128,6 +139,6 @@ def _own_address(container: Container, network: str) -> str:
     for address in addresses or ():
         if address is not None and announceable(address):
             return address
-    there = ", ".join(sorted(container.networks)[:8]) or "none"
+    networks = ", ".join(sorted(container.networks)[:_MOST_LISTED]) or "none"
     state = "has no address" if addresses is not None else "is not"
-    raise ValueError(f"it {state} on the network {shown(network)}; its networks: {there}")
+    raise ValueError(f"the container {state} on the network {quoted(network)}; its networks: {networks}")

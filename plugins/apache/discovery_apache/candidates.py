@@ -1,103 +1,97 @@
-"""The candidates of the running containers, by Docker's answers and the configuration. Pure."""
+"""The candidates of the running containers, from `docker inspect` and the configuration. Pure."""
 
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from discovery import Backend, Candidate, Check, Outcome, RecordError, State, Verdict
 from discovery.probes import HttpProbe, ReportedProbe
 from discovery.registry import key_of, validate
-from discovery_apache.announce import Machine, allowed, announce
+from discovery_apache.announce import Machine, announce, matches_any
 from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings, checks_of
 from discovery_apache.container import Container
-from discovery_apache.conventions import CheckWish, Wishes, read, shown
+from discovery_apache.conventions import CheckRequest, PortRequest, ServiceVariables, quoted
 from discovery_apache.modstatus import StatusProbe
-from discovery_apache.selection import base_name, is_selected, missing, ports_of, unselected
+from discovery_apache.selection import absent_names, base_name, exclusion_rule, ports_of
 
-_ABSENT = "it does not run; it is registered once it does"
-_PAUSED = "it is paused; it is registered once it goes on"
+_ABSENT = "the container does not run; it is registered once it runs"
+_PAUSED = "the container is paused; it is registered once it is unpaused"
 _LONGEST_PROBLEM = 1000
+"""Characters of the problem of one container, since a container may cause thousands by its labels."""
 _MOST_PORTS = 64
-"""That a container may name: each costs a look at all of its labels, and a check."""
+"""Ports that one container may name: each port costs a pass over all of the container's labels, and a check."""
+_TIMEOUT_MARGIN = 0.5
+"""Seconds by which the check's timeout exceeds the probe's own, so that the probe reports the timeout."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A candidate and its source. Of two claims with the same key the one with the lower `rank` is registered."""
+class RankedCandidate:
+    """A candidate, its source (`container NAME` or `httpd NAME`), and its rank among candidates with the same key.
+
+    The candidate with the lowest rank is registered: see `resolve_conflicts`.
+    """
 
     candidate: Candidate
-    holder: str
+    source: str
     rank: tuple[bool, bool, int, str]
 
 
-def claims_of(
+@dataclass(slots=True)
+class Findings:
+    """The candidates of containers; problems, and containers or ports left out on purpose with the rule, by source."""
+
+    candidates: list[RankedCandidate] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def find_candidates(
     containers: Iterable[Container], stopping: frozenset[str], config: ApacheConfig, machine: Machine
-) -> tuple[list[Claim], dict[str, str]]:
-    """The candidates of the selected running containers, and their faults by the containers' names."""
+) -> Findings:
+    """Return the candidates of the selected containers. `stopping` has the ids of containers that are being stopped."""
+    findings = Findings()
     docker = config.docker
     if docker is None:
-        return [], {}
-    containers = tuple(containers)
-    claims: list[Claim] = []
-    problems = {f"container {name}": _ABSENT for name in missing(containers, docker)}
+        return findings
+    containers = [container for container in containers if container.running]
+    findings.problems |= {f"container {name}": _ABSENT for name in absent_names(containers, docker)}
     for container in containers:
-        if not container.running or not is_selected(container, docker):
-            continue
-        if container.paused:
-            if container.name in docker.names:  # who names it waits for it
-                problems[f"container {container.name}"] = _PAUSED
-            continue
+        source = f"container {container.name}"
         stops = container.id in stopping
-        if stops and docker.on_stop == "withdraw":
+        if rule := _skip_rule(container, stops, docker):
+            findings.skipped[source] = rule
+            if container.paused and container.name in docker.names:
+                findings.problems[source] = _PAUSED
             continue
-        found, wrong = _claims(container, stops, config, docker, machine)
-        claims += found
-        if wrong:
-            problems[f"container {container.name}"] = _in_one_line(wrong)
-    return claims, problems
+        problems = _add_ports(findings, container, stops, config, docker, machine)
+        if problems:
+            findings.problems[source] = _in_one_line(problems)
+    return findings
 
 
-def skipped_of(containers: Iterable[Container], stopping: frozenset[str], config: ApacheConfig) -> dict[str, str]:
-    """The containers that run, and ports of others, that are left out on purpose, by name; and by which rule."""
-    docker = config.docker
-    if docker is None:
-        return {}
-    skipped = {}
-    for container in containers:
-        name = f"container {container.name}"
-        if reason := _skipped(container, container.id in stopping, docker):
-            skipped[name] = reason
-        elif docker.conventions:
-            with suppress(ValueError):  # that is a problem, and told as one
-                ports = ports_of(container, config, read(container.labels, container.env, 0).network)
-                ignored = [port for port in ports if read(container.labels, container.env, port).ignore]
-                for port in ignored:
-                    skipped[f"{name}, port {port}"] = f"SERVICE_{port}_IGNORE is set"
-    return skipped
+def resolve_conflicts(candidates: Iterable[RankedCandidate]) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    """Return the candidate to register for each key, and a problem by source for every other candidate.
 
-
-def settle(claims: Iterable[Claim]) -> tuple[tuple[Candidate, ...], dict[str, str]]:
-    """The candidates, one for each key, and who else wanted it.
-
-    What the configuration names comes before what a container claims, then the older before the younger, so that no
-    container can take another's place.
+    A key that the configuration chooses takes precedence over a key that a container chooses, and an older container
+    over a younger one, so that no container can take another container's place.
     """
-    settled: dict[str, Claim] = {}
+    registered: dict[str, RankedCandidate] = {}
     problems: dict[str, str] = {}
-    for claim in sorted(claims, key=lambda each: each.rank):
-        backend = claim.candidate.backend
-        first = settled.setdefault(key_of(backend), claim)
-        if first is not claim and backend.state is not State.DRAINING:
-            problems[claim.holder] = f"{key_of(backend)} is {first.holder} already: give it another id"
-    return tuple(claim.candidate for claim in settled.values()), problems
+    for ranked in sorted(candidates, key=lambda each: each.rank):
+        backend = ranked.candidate.backend
+        first = registered.setdefault(key_of(backend), ranked)
+        if first is not ranked and backend.state is not State.DRAINING:
+            problems[ranked.source] = (
+                f"{key_of(backend)} is already registered for {first.source}: choose a different id"
+            )
+    return tuple(ranked.candidate for ranked in registered.values()), problems
 
 
 def status_check(page: HttpProbe, settings: StatusSettings, *, load: bool) -> Check:
-    """The check of a status page."""
+    """Return the check of a status page. With `load` the weight of the backend follows the server's idle workers."""
     return Check(
         StatusProbe(page, settings.timeout, load),
         interval=settings.interval,
-        timeout=2 * settings.timeout + 0.5,  # the probe minds the time itself
+        timeout=2 * settings.timeout + _TIMEOUT_MARGIN,
         rise=settings.rise,
         fall=settings.fall,
         on_failure=settings.on_failure,
@@ -105,127 +99,131 @@ def status_check(page: HttpProbe, settings: StatusSettings, *, load: bool) -> Ch
     )
 
 
-def _skipped(container: Container, stops: bool, docker: DockerConfig) -> str | None:
-    """The rule by which nothing of a container is registered; None if something may be."""
-    if reason := unselected(container, docker):
-        return reason
+def _skip_rule(container: Container, stops: bool, docker: DockerConfig) -> str | None:
+    """Return the rule by which no port of the container is registered, or None."""
+    if rule := exclusion_rule(container, docker):
+        return rule
     if container.paused:
-        return "it is paused"
+        return "the container is paused"
     if stops and docker.on_stop == "withdraw":
-        return "it is being stopped, and 'docker.on_stop' is withdraw"
-    if docker.conventions and read(container.labels, container.env, 0).ignore:
+        return "the container is being stopped, and 'docker.on_stop' is withdraw"
+    if docker.conventions and container.variables.ignore:
         return "SERVICE_IGNORE is set"
     return None
 
 
-def _claims(
-    container: Container, stops: bool, config: ApacheConfig, docker: DockerConfig, machine: Machine
-) -> tuple[list[Claim], list[str]]:
-    def asked(port: int) -> Wishes:
-        return read(container.labels, container.env, port) if docker.conventions else Wishes()
-
-    general = asked(0)
-    if general.ignore:
-        return [], []
+def _add_ports(
+    findings: Findings, container: Container, stops: bool, config: ApacheConfig, docker: DockerConfig, machine: Machine
+) -> list[str]:
+    """Add the candidates and the skipped ports of a container to the findings. Return the container's problems."""
+    variables = container.variables if docker.conventions else ServiceVariables()
+    source = f"container {container.name}"
     try:
-        ports = ports_of(container, config, general.network)
+        ports = ports_of(container, config, variables.network)
     except ValueError as error:
-        return [], [str(error)]
+        return [str(error)]
     problems: list[str] = []
     if docker.port is None and len(ports) > _MOST_PORTS:
-        problems.append(f"it names {len(ports)} ports; the first {_MOST_PORTS} are registered")
+        problems.append(f"the container names {len(ports)} ports; the first {_MOST_PORTS} are registered")
         ports = ports[:_MOST_PORTS]
-    wishes = {port: wish for port in ports if not (wish := asked(port)).ignore}
-    claims = []
-    for port, wish in wishes.items():
-        problems += wish.problems
+    requests: dict[int, PortRequest] = {}
+    for port in ports:
+        request = variables.request(port)
+        if request.ignore:
+            findings.skipped[f"{source}, port {port}"] = f"SERVICE_{port}_IGNORE is set"
+        else:
+            requests[port] = request
+    for port, request in requests.items():
+        problems += request.problems
         try:
-            backend, more = _backend(container, port, wish, len(wishes) > 1, config, docker, machine)
+            backend, more = _backend(container, port, request, len(requests) > 1, config, docker, machine)
             problems += more
             if stops:
-                # No checks: it may refuse new connections already, and drains until it has stopped.
+                # No checks: the server may refuse new connections already, and drains until it has stopped.
                 candidate = Candidate(replace(backend, state=State.DRAINING))
             else:
-                checks, more = _checks(container, wish, config, docker)
+                checks, more = _checks(container, request.check, config, docker)
                 candidate = Candidate(backend, checks)
                 problems += more
         except (ValueError, RecordError) as error:
             problems.append(str(error))
         else:
-            claimed = docker.id is None and wish.id is not None
-            rank = (stops, claimed, container.started_at, container.id)
-            claims.append(Claim(candidate, f"container {container.name}", rank))
-    return claims, problems
+            chooses_id = docker.id is None and request.id is not None
+            rank = (stops, chooses_id, container.started_at, container.id)
+            findings.candidates.append(RankedCandidate(candidate, source, rank))
+    return problems
 
 
 def _backend(
     container: Container,
     port: int,
-    wish: Wishes,
-    several: bool,
+    request: PortRequest,
+    has_several_ports: bool,
     config: ApacheConfig,
     docker: DockerConfig,
     machine: Machine,
 ) -> tuple[Backend, list[str]]:
-    service = _service(container, port, wish, several, config, docker)
-    (host, announced), problem = announce(container, port, wish.network, config, machine)
+    service = _service(container, f"-{port}" if has_several_ports else "", request, config, docker)
+    (host, announced_port), problem = announce(container, port, request.network, config, machine)
     backend = Backend(
         service,
-        docker.id or wish.id or f"{machine.name}:{container.name}:{port}",
+        docker.id or request.id or f"{machine.name}:{container.name}:{port}",
         host,
-        announced,
+        announced_port,
         1 if config.weight == "load" else config.weight,
-        labels={**wish.labels, **docker.labels},
+        labels={**request.labels, **docker.labels},
     )
     return validate(backend), [problem] if problem else []
 
 
 def _service(
-    container: Container, port: int, wish: Wishes, several: bool, config: ApacheConfig, docker: DockerConfig
+    container: Container, suffix: str, request: PortRequest, config: ApacheConfig, docker: DockerConfig
 ) -> str:
-    suffix = f"-{port}" if several else ""
     if docker.service is not None:
         return docker.service + suffix
-    if wish.unusable is not None:
-        raise ValueError(wish.unusable)
-    service = wish.service or base_name(container.image)
+    if request.refusal is not None:
+        raise ValueError(request.refusal)
+    service = request.service or base_name(container.image)
     if not service:
-        raise ValueError("its image has no name to call the service by: give it SERVICE_NAME, or set 'docker.service'")
-    if not wish.own_name:
+        raise ValueError("the image has no name to use as service name: set SERVICE_NAME or 'docker.service'")
+    if not request.named_for_port:
         service += suffix
-    if config.services is not None and not allowed(service, config.services):
-        raise ValueError(f"the service {shown(service)} is not among those that 'services' allows")
+    if config.services is not None and not matches_any(service, config.services):
+        raise ValueError(f"the option 'services' does not allow the service {quoted(service)}")
     return service
 
 
 def _checks(
-    container: Container, wish: Wishes, config: ApacheConfig, docker: DockerConfig
+    container: Container, request: CheckRequest, config: ApacheConfig, docker: DockerConfig
 ) -> tuple[tuple[Check, ...], list[str]]:
-    checks, problems = _asked_checks(wish.check, config, docker)
+    checks, problems = _service_checks(request, config, docker)
     if docker.status is not None:
         load = config.weight == "load"
         checks += (status_check(HttpProbe(path=docker.status.page), docker.status, load=load),)
     if docker.use_health and container.health in ("starting", "unhealthy"):
-        reported = ReportedProbe(Outcome(Verdict.FAILING, f"Docker reports that it is {container.health}"))
-        # What is still starting never drains: it has not served anything yet.
-        kept = checks[0].on_failure if checks and container.health == "unhealthy" else "withdraw"
-        checks += (Check(reported, on_failure=kept),)
+        reported = ReportedProbe(Outcome(Verdict.FAILING, f"Docker reports that the container is {container.health}"))
+        # A starting container never drains, since it has not served a request yet.
+        on_failure = checks[0].on_failure if checks and container.health == "unhealthy" else "withdraw"
+        checks += (Check(reported, on_failure=on_failure),)
     return checks, problems
 
 
-def _asked_checks(wish: CheckWish, config: ApacheConfig, docker: DockerConfig) -> tuple[tuple[Check, ...], list[str]]:
+def _service_checks(
+    request: CheckRequest, config: ApacheConfig, docker: DockerConfig
+) -> tuple[tuple[Check, ...], list[str]]:
+    """Return the configured check, changed as the container requests, and the problems of the request."""
     settings = config.check
-    by_status_alone = docker.status is not None and "check" not in config.model_fields_set
-    if settings.type == "command" and (wish.path or wish.tcp):
-        return checks_of(settings), ["its labels ask for another check than the configured command: they are ignored"]
-    if wish.path is None and not wish.tcp and by_status_alone:
+    status_page_replaces_check = docker.status is not None and "check" not in config.model_fields_set
+    if settings.type == "command" and (request.path or request.tcp):
+        return checks_of(settings), ["the labels request another check than the configured command, and are ignored"]
+    if request.path is None and not request.tcp and status_page_replaces_check:
         return (), []
-    if wish.path is None and wish.tcp:
+    if request.path is None and request.tcp:
         settings = settings.model_copy(update={"type": "tcp"})
     try:
-        return checks_of(settings, path=wish.path, interval=wish.interval, timeout=wish.timeout), []
+        return checks_of(settings, path=request.path, interval=request.interval, timeout=request.timeout), []
     except ValueError as error:
-        return checks_of(settings), [f"its check: {error}"]
+        return checks_of(settings), [f"the requested check: {error}"]
 
 
 def _in_one_line(problems: Iterable[str]) -> str:

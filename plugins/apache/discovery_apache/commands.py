@@ -1,6 +1,6 @@
-"""`discovery register-container`: one container's port, registered as polvi/docker-register did, under a lease.
+"""The command `discovery register-container`: registers a container's port, as polvi/docker-register did.
 
-A shorthand for a configuration of the provider `apache`.
+The command runs the provider `apache` with a configuration of its own.
 """
 
 import hashlib
@@ -31,39 +31,41 @@ from discovery.registry import encode, key_of, validate
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PORT = re.compile(r"([0-9]{1,5})(?:/(.*))?")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_READABLE = 64
+"""Characters of a key in an instance's name, which is also the name of a directory; a digest makes names unique."""
 _RESERVED = {
     "host": "choose the address with --host",
-    "port": "it is the one at which Docker publishes the container's",
+    "port": "Docker chooses the port",
     "weight": "give it with --weight",
     "ttl": "give it with --ttl",
     "owner": "give it with --owner",
-    "state": "it is ours to say, when the container stops",
-    "labels": "give each label by itself",
-    "haproxy_server_options": "HAProxy syntax is for its plugin's configuration",
+    "state": "the state follows the container",
+    "labels": "give each label as KEY=VALUE",
+    "haproxy_server_options": "server options belong in the configuration of the plugin haproxy",
 }
 
 
 def register_container(
-    container: Annotated[str, typer.Argument(help="The container's name, or its id; it need not exist yet.")],
-    port: Annotated[str, typer.Argument(help="Its port within the container: 80, or 80/tcp.")],
-    service: Annotated[str, typer.Argument(help="The service that it serves.")],
+    container: Annotated[str, typer.Argument(help="The name or id of the container, which need not exist yet.")],
+    port: Annotated[str, typer.Argument(help="The port within the container: 80, or 80/tcp.")],
+    service: Annotated[str, typer.Argument(help="The service to register the container for.")],
     labels: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="More fields of the record.", show_default=False),
+        typer.Argument(metavar="KEY=VALUE", help="Labels of the record.", show_default=False),
     ] = None,
     host: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="What to announce for a port published on all addresses. Default: this machine's primary address.",
+            help="Announced address of a port published on all addresses. Default: this machine's primary address.",
         ),
     ] = None,
-    weight: Annotated[int, parsed_option(WEIGHT, "Relative to its neighbours; 0: no new connections.")] = 1,
+    weight: Annotated[int, parsed_option(WEIGHT, "Relative to the other backends; 0: no new connections.")] = 1,
     check: Annotated[
         Literal["none", "tcp", "http"] | None,
-        typer.Option(help="Register it only while this passes, besides Docker's own health check. Default: none."),
+        typer.Option(help="A check that must pass, besides Docker's own health check. Default: none."),
     ] = None,
-    check_path: Annotated[str | None, typer.Option(metavar="PATH", help="What an http check asks for.")] = None,
+    check_path: Annotated[str | None, typer.Option(metavar="PATH", help="The path of an http check.")] = None,
     ttl: TtlOption = 10.0,
     owner: OwnerOption = None,
     force: ForceOption = False,
@@ -75,14 +77,14 @@ def register_container(
     """Register a container's port for as long as the container runs.
 
     Follows restarts and changes of the port. DOCKER_HOST names another Docker engine than this machine's. Ctrl-C or
-    SIGTERM withdraws it.
+    SIGTERM withdraws the record.
 
     \b
     discovery register-container apache-1 80 apache
     discovery register-container apache-1 80/tcp apache version=2 --host 10.0.0.5
     """
     if not _CONTAINER.fullmatch(container):
-        raise ConfigError(f"{container!r} is no name or id of a container: letters, digits and _.-")
+        raise ConfigError(f"{container!r} is not the name or id of a container: use letters, digits and _.-")
     number = _port(port)
     extras = _labels(labels or ())
     try:
@@ -123,7 +125,7 @@ def _check(type_: str | None, path: str | None) -> dict[str, str]:
     if path is None:
         return {"type": type_ or "none"}
     if type_ not in (None, "http"):
-        raise ConfigError("--check-path is for --check http")
+        raise ConfigError("--check-path requires --check http")
     try:
         HttpProbe(path)
     except ValueError as error:
@@ -134,9 +136,9 @@ def _check(type_: str | None, path: str | None) -> dict[str, str]:
 def _port(text: str) -> int:
     match = _PORT.fullmatch(text)
     if match is None or not 1 <= int(match[1]) <= 65535:
-        raise ConfigError(f"the port {text!r} is neither a number from 1 to 65535 nor such as 80/tcp")
+        raise ConfigError(f"the port {text!r} is not a number from 1 to 65535, or such a number with /tcp")
     if match[2] not in (None, "tcp"):
-        raise ConfigError(f"the port {text!r} is not one of TCP, which is all that can be registered")
+        raise ConfigError(f"the port {text!r} has another protocol than TCP: only TCP ports can be registered")
     return int(match[1])
 
 
@@ -162,7 +164,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _instance(backend: Backend) -> str:
-    """An instance of its own for each key: its directory, its lock, and by default its owner have this name."""
+    """Return the name of the provider instance. The instance's directory, lock and default owner have this name."""
     key = key_of(backend)
-    readable = _NOT_IN_A_NAME.sub("-", key)[:64]
+    readable = _NOT_IN_A_NAME.sub("-", key)[:_LONGEST_READABLE]
     return f"container-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""A container as `docker inspect` describes it. Pure: parsing, and which signals stop it."""
+"""A container, parsed from the JSON of `docker inspect`. Pure."""
 
 import ipaddress
 import re
@@ -9,24 +9,29 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from discovery_apache.conventions import ServiceVariables
+
 Health = Literal["starting", "healthy", "unhealthy"]
 Port = tuple[int, str]
-"""A port of a container and its protocol, (80, "tcp")."""
+"""A container port with its protocol: (80, "tcp")."""
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
-_STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
 
 
 class Binding(NamedTuple):
-    """Where on the host a port is published: a valid address, maybe the unspecified one, of either family."""
+    """An address and a port of the host, at which a container port is published.
+
+    `host_ip` is a valid IPv4 or IPv6 address, and may be unspecified (0.0.0.0 or ::).
+    """
 
     host_ip: str
     host_port: int
 
 
 class Addresses(NamedTuple):
-    """A container's own addresses on one network."""
+    """The addresses of a container on a Docker network."""
 
     ipv4: str | None
     ipv6: str | None
@@ -34,13 +39,15 @@ class Addresses(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container at one moment. `env` may hold secrets, and is therefore kept out of its repr.
+    """The state of a container at the time of its inspection.
 
-    `running` is False while it waits to be restarted; `paused` it runs without serving anything. `image` is the
-    reference it was started with. `started_at` is in nanoseconds since the epoch, as in Docker's events, 0 if it never
-    was. `ports` are those published now, IPv4 before IPv6, which may differ in number; `exposed` those it declares.
-    `network_mode` is "host", "none", "container:ID" or a network's name. `stop_signal` is a number, `stop_timeout` in
-    seconds, None where Docker's default holds.
+    `running` is False while the container waits to be restarted. A `paused` container runs and serves nothing. `image`
+    is the reference that the container was started with. `started_at` is in nanoseconds since the epoch, as in Docker's
+    events, and 0 for a container that never started. `ports` are the published ports, IPv4 bindings before IPv6
+    bindings; the two families may have different host ports. `exposed` are the declared ports. `network_mode` is
+    "host", "none", "container:ID" or the name of a network. `stop_signal` is a signal number. `stop_timeout` is in
+    seconds; None stands for Docker's default. `env` may hold secrets, and is left out of the repr. `variables` are the
+    SERVICE_* labels and environment variables, read once from `labels` and `env`.
     """
 
     id: str
@@ -59,14 +66,19 @@ class Container:
     network_mode: str = "default"
     stop_signal: int = signal.SIGTERM
     stop_timeout: int | None = None
+    variables: ServiceVariables = field(init=False, repr=False, compare=False)
 
-    def stops_at(self, number: int) -> bool:
-        """Whether the signal `number` means that it is being stopped."""
-        return number == self.stop_signal or number in _STOPPING
+    def __post_init__(self) -> None:
+        """Read the labels and the environment variables."""
+        object.__setattr__(self, "variables", ServiceVariables.read(self.labels, self.env))
+
+    def is_stop_signal(self, number: int) -> bool:
+        """Return True if the signal `number` begins a stop of the container."""
+        return number == self.stop_signal or number in _STOP_SIGNALS
 
 
 def parse(document: object) -> Container:
-    """The container that `docker inspect` describes. Never raises: what is odd is as if it were absent."""
+    """Return the container of a `docker inspect` document. Never raises: a malformed value counts as absent."""
     root = _map(document)
     state, config, host, network = (_map(root.get(key)) for key in ("State", "Config", "HostConfig", "NetworkSettings"))
     id_ = _text(root.get("Id"))
@@ -79,12 +91,12 @@ def parse(document: object) -> Container:
         running=state.get("Running") is True and state.get("Restarting") is not True and state.get("Dead") is not True,
         paused=state.get("Paused") is True,
         health=_health(_map(state.get("Health")).get("Status")),
-        started_at=instant(state.get("StartedAt")),
+        started_at=parse_timestamp(state.get("StartedAt")),
         labels=_frozen({key: text for key, text in _map(config.get("Labels")).items() if isinstance(text, str)}),
         env=_frozen(dict(_variable(entry) for entry in _list(config.get("Env")) if isinstance(entry, str))),
         ports=_frozen(_published(_map(network.get("Ports")))),
         exposed=tuple(sorted(port for key in _map(config.get("ExposedPorts")) if (port := _port(key)))),
-        networks=_frozen({name: _addresses(_map(what)) for name, what in _map(network.get("Networks")).items()}),
+        networks=_frozen({name: _addresses(_map(entry)) for name, entry in _map(network.get("Networks")).items()}),
         network_mode=_text(host.get("NetworkMode")) or "default",
         stop_signal=signal_number(_text(config.get("StopSignal"))) or signal.SIGTERM,
         stop_timeout=timeout if isinstance(timeout, int) and timeout >= 0 else None,
@@ -92,7 +104,7 @@ def parse(document: object) -> Container:
 
 
 def signal_number(name: str) -> int | None:
-    """The number of a signal as Docker takes it: 15, TERM, SIGTERM, RTMIN+3; None if it is none."""
+    """Return the number of a signal in Docker's notation (15, TERM, SIGTERM, RTMIN+3), or None for any other text."""
     name = name.strip().upper().removeprefix("SIG")
     if name.isascii() and name.isdigit():
         return int(name[:4])
@@ -101,9 +113,9 @@ def signal_number(name: str) -> int | None:
     return next((known for known in signal.Signals if known.name == f"SIG{name}"), None)
 
 
-def instant(text: object) -> int:
-    """An RFC 3339 instant in nanoseconds since the epoch; 0 for what is none, and for years before it."""
-    found = _INSTANT.fullmatch(text) if isinstance(text, str) else None
+def parse_timestamp(text: object) -> int:
+    """Return an RFC 3339 timestamp in nanoseconds since the epoch; 0 for other values and for earlier years."""
+    found = _TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return 0
     try:
@@ -114,17 +126,17 @@ def instant(text: object) -> int:
 
 
 def _published(ports: Mapping[str, object]) -> dict[Port, tuple[Binding, ...]]:
-    # Sorted, since Docker's order is not always the same, and what did not change must be equal.
+    # Docker's order of bindings varies: sort them, so that an unchanged container compares equal.
     found: dict[Port, tuple[Binding, ...]] = {}
     for key, entries in ports.items():
         bindings = {binding for entry in _list(entries) if (binding := _binding(_map(entry)))}
         if bindings and (port := _port(key)):
-            found[port] = tuple(sorted(bindings, key=lambda each: (":" in each.host_ip, each)))
+            found[port] = tuple(sorted(bindings, key=lambda binding: (":" in binding.host_ip, binding)))
     return found
 
 
 def _binding(entry: Mapping[str, object]) -> Binding | None:
-    address = _address(entry.get("HostIp")) if entry.get("HostIp") else "0.0.0.0"  # noqa: S104 - how Docker says any
+    address = _address(entry.get("HostIp")) if entry.get("HostIp") else "0.0.0.0"  # noqa: S104 - an empty HostIp in Docker
     number = _number(_text(entry.get("HostPort")))
     return Binding(address, number) if address and number else None
 
@@ -147,7 +159,7 @@ def _port(text: str) -> Port | None:
 
 
 def _number(text: str) -> int | None:
-    # No more digits than a port has, since int() refuses thousands of them with an exception of its own.
+    # Limit the digits to those of a port: int() raises an exception of its own for thousands of digits.
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
     return number if 0 < number < 65536 else None
 

@@ -1,45 +1,54 @@
-"""What a container asks for through labels and environment variables, by registrator's conventions. Pure.
+"""The registration that a container requests through labels and environment variables. Pure.
 
-The conventions: https://gliderlabs.github.io/registrator/latest/user/services/. Labels are
-written by any user who may start a container, so they are not trusted: a container chooses its name and the path of its
-check, never its address, nor the address or the command of its check.
+The conventions are registrator's: https://gliderlabs.github.io/registrator/latest/user/services/. Any user who may
+start a container writes its labels, so labels are not trusted: a container chooses its service name and the path of its
+check, but neither its address, nor the address or the command of its check.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from discovery import Backend, RecordError
 from discovery.fields import Duration
 from discovery.registry import MAX_LABEL_VALUE, MAX_LABELS, validate
 
 _PREFIX = "SERVICE_"
-_FOR_A_PORT = re.compile(r"([0-9]{1,5})_(.+)", re.DOTALL)
+_PORT_PREFIX = re.compile(r"([0-9]{1,5})_(.+)", re.DOTALL)
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PATH = re.compile(r"/(?!/)[!-~]{0,1023}|/")
 _INTERVAL = Duration(0.5, 3600)
+"""The interval of a check, in seconds: a shorter interval would let a container load this machine."""
 _TIMEOUT = Duration(0.1, 60)
+"""The timeout of a check, in seconds: a check that takes a minute has failed."""
+_LONGEST_QUOTED = 60
+"""Characters of an untrusted value in a message, so that the message stays one line on a terminal."""
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "n", "no", "off", ""})
 
 _REFUSED = {
     **dict.fromkeys(
         ("check_script", "check_cmd", "check_command", "check_args", "check_docker", "check_shell"),
-        "a container cannot have a command run",
+        "a container cannot choose a command to run",
     ),
     **dict.fromkeys(
         ("ip", "host", "address", "port", "check_host", "check_address", "check_port", "check_url", "check_http_host"),
         "a container cannot choose an address",
     ),
-    **dict.fromkeys(("check_ttl", "check_https", "check_grpc"), "there is no such check here"),
+    **dict.fromkeys(("check_ttl", "check_https", "check_grpc"), "this type of check does not exist here"),
 }
-_CONSUL = frozenset({"check_initial_status", "check_deregister_after", "check_tls_skip_verify", "check_http_method"})
+_IGNORED = frozenset({"check_initial_status", "check_deregister_after", "check_tls_skip_verify", "check_http_method"})
+"""Options of Consul's checks that have no meaning here and no effect on other machines: dropped without a message."""
 
 
 @dataclass(frozen=True, slots=True)
-class CheckWish:
-    """How a container would like to be checked: `path` by HTTP, or `tcp`; what is None is left to the configuration."""
+class CheckRequest:
+    """The check that a container requests: HTTP with a `path`, or `tcp`.
+
+    The configuration decides where a field is None. `interval` and `timeout` are seconds.
+    """
 
     path: str | None = None
     tcp: bool = False
@@ -48,129 +57,160 @@ class CheckWish:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a container asks for one of its ports. Names and ids are valid; whether they are allowed is not known here.
+class PortRequest:
+    """The registration that a container requests for a port.
 
-    `own_name` tells that the name was given for this very port. `unusable` is why the port cannot be registered at all:
-    under another name than the one it asked for it would be found by the wrong people.
+    `service` and `id` are valid names; the configuration decides whether the container may use them. `named_for_port`
+    is True if the name was given for this port alone. `problems` are refused values, a line each. `refusal` is the
+    reason why the port must not be registered: its requested name is not valid, and clients of another service would
+    find the container under any other name.
     """
 
     service: str | None = None
-    own_name: bool = False
+    named_for_port: bool = False
     id: str | None = None
     ignore: bool = False
     network: str | None = None
-    check: CheckWish = CheckWish()
+    check: CheckRequest = CheckRequest()
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     problems: tuple[str, ...] = ()
-    unusable: str | None = None
+    refusal: str | None = None
 
 
-def read(labels: Mapping[str, str], env: Mapping[str, str], port: int) -> Wishes:
-    """What is asked for `port`: labels win over environment variables, what names the port over what does not."""
-    wishes = _Reader({**_entries(env, port, own=False), **_entries(labels, port, own=False)})
-    for source in (env, labels):
-        wishes.entries.update(_entries(source, port, own=True))
-    return wishes.read()
+class _Entry(NamedTuple):
+    """A label or variable: the key as written, the value, and True if the key names a port."""
+
+    key: str = ""
+    value: str = ""
+    for_port: bool = False
 
 
-def named_ports(labels: Mapping[str, str], env: Mapping[str, str]) -> frozenset[int]:
-    """The ports that are given a name of their own, by SERVICE_<port>_NAME."""
-    return frozenset(
-        int(match[1])
-        for source in (env, labels)
-        for key, value in source.items()
-        if value and key.startswith(_PREFIX) and (match := _FOR_A_PORT.fullmatch(key.removeprefix(_PREFIX)))
-        if match[2].lower() == "name" and 1 <= int(match[1]) <= 65535
-    )
+_Entries = Mapping[str, _Entry]
+"""Entries by their name in lower case, without SERVICE_ and without the port."""
 
 
-def asks_for_a_name(labels: Mapping[str, str], env: Mapping[str, str]) -> bool:
-    """Whether the container wants to be registered, by SERVICE_NAME or SERVICE_<port>_NAME."""
-    general = _entries(env, 0, own=False) | _entries(labels, 0, own=False)
-    return bool(general.get("name", ("", "", False))[1]) or bool(named_ports(labels, env))
+@dataclass(frozen=True, slots=True)
+class ServiceVariables:
+    """The SERVICE_* labels and environment variables of a container, grouped by port.
+
+    `named_ports` are the ports with a name of their own, by SERVICE_<port>_NAME.
+    """
+
+    general: _Entries = field(default_factory=lambda: MappingProxyType({}))
+    by_port: Mapping[int, _Entries] = field(default_factory=lambda: MappingProxyType({}))
+    named_ports: frozenset[int] = frozenset()
+
+    @classmethod
+    def read(cls, labels: Mapping[str, str], env: Mapping[str, str]) -> "ServiceVariables":
+        """Return the entries of both sources. A label overrides a variable of the same name."""
+        general: dict[str, _Entry] = {}
+        by_port: dict[int, dict[str, _Entry]] = {}
+        named = set()
+        for source in (env, labels):
+            for key, value in source.items():
+                if not key.startswith(_PREFIX):
+                    continue
+                name = key.removeprefix(_PREFIX)
+                match = _PORT_PREFIX.fullmatch(name)
+                if match is None:
+                    general[name.lower()] = _Entry(key, value)
+                    continue
+                port, name = int(match[1]), match[2].lower()
+                if value and name == "name" and 1 <= port <= 65535:
+                    named.add(port)
+                if match[1] == str(port):
+                    by_port.setdefault(port, {})[name] = _Entry(key, value, for_port=True)
+        return cls(MappingProxyType(general), MappingProxyType(by_port), frozenset(named))
+
+    @property
+    def requests_name(self) -> bool:
+        """True if the container requests a name, by SERVICE_NAME or SERVICE_<port>_NAME."""
+        return bool(self.general.get("name", _Entry()).value or self.named_ports)
+
+    @property
+    def ignore(self) -> bool:
+        """True if the container requests that none of its ports is registered."""
+        return bool(self.general.get("ignore", _Entry()).value)
+
+    @property
+    def network(self) -> str | None:
+        """The Docker network that the container requests for all of its ports, if its name is valid."""
+        value = self.general.get("network", _Entry()).value
+        return value if value and _NETWORK.fullmatch(value) else None
+
+    def request(self, port: int) -> PortRequest:
+        """Return the request for a port. An entry that names the port overrides an entry for all ports."""
+        return _RequestParser({**self.general, **self.by_port.get(port, {})}).parse()
 
 
-def shown(value: str) -> str:
-    """A value of others as it may be shown: in one line, quoted, and not without end."""
-    return ascii(value if len(value) <= 60 else f"{value[:57]}...")
+def quoted(value: str) -> str:
+    """Return an untrusted value for a message: quoted, in one line, shortened."""
+    return ascii(value if len(value) <= _LONGEST_QUOTED else f"{value[: _LONGEST_QUOTED - 3]}...")
 
 
-def _entries(source: Mapping[str, str], port: int, *, own: bool) -> dict[str, tuple[str, str, bool]]:
-    """The entries for the port alone, or those for every port: name in lower case -> key, value, whether its own."""
-    found = {}
-    for key, value in source.items():
-        if not key.startswith(_PREFIX):
-            continue
-        name = key.removeprefix(_PREFIX)
-        match = _FOR_A_PORT.fullmatch(name)
-        if (match is not None) != own or (match and match[1] != str(port)):
-            continue
-        name = (match[2] if match else name).lower()
-        found[name] = (key, value, own)
-    return found
+class _RequestParser:
+    """Parses the entries for a port, and collects a problem for each refused value."""
 
-
-class _Reader:
-    """Takes entries apart, and keeps what is wrong with them."""
-
-    def __init__(self, entries: dict[str, tuple[str, str, bool]]) -> None:
-        self.entries = entries
+    def __init__(self, entries: dict[str, _Entry]) -> None:
+        self._entries = entries
         self._problems: list[str] = []
 
-    def read(self) -> Wishes:
-        unusable = None
+    def parse(self) -> PortRequest:
+        refusal = None
         try:
-            service, own = self._name()
+            service, named_for_port = self._service()
         except ValueError as error:
-            service, own, unusable = None, False, str(error)
-        return Wishes(
-            service,
-            own,
-            self._id(),
-            bool(self._take("ignore")[1]),
-            self._network(),
-            self._check(),
-            MappingProxyType(dict(self._labels())),
-            tuple(self._problems),
-            unusable,
+            service, named_for_port, refusal = None, False, str(error)
+        return PortRequest(
+            service=service,
+            named_for_port=named_for_port,
+            id=self._id(),
+            ignore=bool(self._take("ignore").value),
+            network=self._network(),
+            check=self._check(),
+            labels=MappingProxyType(dict(self._labels())),
+            problems=tuple(self._problems),
+            refusal=refusal,
         )
 
-    def _take(self, name: str) -> tuple[str, str, bool]:
-        return self.entries.pop(name, ("", "", False))
+    def _take(self, name: str) -> _Entry:
+        return self._entries.pop(name, _Entry())
 
-    def _name(self) -> tuple[str | None, bool]:
-        key, value, own = self._take("name")
+    def _service(self) -> tuple[str | None, bool]:
+        key, value, for_port = self._take("name")
         if not value:
             return None, False
-        if _wrong(Backend(value, "id", "host", 1)):
+        if not _is_valid(Backend(value, "id", "host", 1)):
             raise ValueError(
-                f"{key} is {shown(value)}: a service is 1-128 letters, digits, '_', '.' and '-', the first no sign"
+                f"{key} is {quoted(value)}: a service name has 1-128 letters, digits, '_', '.' and '-',"
+                " and must start with a letter, a digit or '_'"
             )
-        return value, own
+        return value, for_port
 
     def _id(self) -> str | None:
         key, value, _ = self._take("id")
-        if value and _wrong(Backend("service", value, "host", 1)):
-            self._problems.append(f"{key} is {shown(value)}: an id is 1-255 letters, digits and _.:@[]-; it is ignored")
+        if value and not _is_valid(Backend("service", value, "host", 1)):
+            self._problems.append(
+                f"{key} is {quoted(value)}: an id has 1-255 letters, digits and _.:@[]-; {key} is ignored"
+            )
             return None
         return value or None
 
     def _network(self) -> str | None:
         key, value, _ = self._take("network")
         if value and not _NETWORK.fullmatch(value):
-            self._problems.append(f"{key} is {shown(value)}, which is no name of a network; it is ignored")
+            self._problems.append(f"{key} is {quoted(value)}, not the name of a Docker network; {key} is ignored")
             return None
         return value or None
 
-    def _check(self) -> CheckWish:
+    def _check(self) -> CheckRequest:
         key, path, _ = self._take("check_http")
         if path and (not _PATH.fullmatch(path) or "#" in path):
             self._problems.append(
-                f"{key} is {shown(path)}, which is not a path such as /health: a container cannot choose another host"
+                f"{key} is {quoted(path)}, not a path such as /health: a container cannot choose another host"
             )
             path = ""
-        return CheckWish(
+        return CheckRequest(
             path or None,
             self._switch("check_tcp"),
             self._time("check_interval", _INTERVAL),
@@ -180,7 +220,7 @@ class _Reader:
     def _switch(self, name: str) -> bool:
         key, value, _ = self._take(name)
         if value.lower() not in _TRUE | _FALSE:
-            self._problems.append(f"{key} is {shown(value)}: write true, as the address is not yours to choose")
+            self._problems.append(f"{key} is {quoted(value)}: write true, since a container cannot choose an address")
         return value.lower() in _TRUE
 
     def _time(self, name: str, bounds: Duration) -> float | None:
@@ -190,32 +230,34 @@ class _Reader:
         try:
             return bounds.parse(value)
         except ValueError as error:
-            self._problems.append(f"{key}: {error}; it is ignored")
+            self._problems.append(f"{key}: {error}; {key} is ignored")
             return None
 
     def _labels(self) -> Iterator[tuple[str, str]]:
         count = 0
-        for name, (key, value, _) in sorted(self.entries.items()):
-            if name in _CONSUL or not value:
+        for name, (key, value, _) in sorted(self._entries.items()):
+            if name in _IGNORED or not value:
                 continue
             if name in _REFUSED:
                 self._problems.append(f"{key} is refused: {_REFUSED[name]}")
-            elif _wrong(Backend("service", "id", "host", 1, labels={name: value})):
+            elif not _is_valid(Backend("service", "id", "host", 1, labels={name: value})):
                 self._problems.append(
-                    f"{shown(key)} cannot be a label: its name is 1-63 letters, digits and _.-, its value printable and"
-                    f" at most {MAX_LABEL_VALUE} bytes"
+                    f"{quoted(key)} cannot be a label: the name of a label has 1-63 letters, digits and _.-, and its"
+                    f" value is printable and has at most {MAX_LABEL_VALUE} bytes"
                 )
             elif count == MAX_LABELS:
-                self._problems.append(f"there are more than {MAX_LABELS} labels; those after {shown(key)} are ignored")
+                self._problems.append(
+                    f"there are more than {MAX_LABELS} labels; the labels after {quoted(key)} are ignored"
+                )
                 return
             else:
                 count += 1
                 yield name, value
 
 
-def _wrong(backend: Backend) -> bool:
+def _is_valid(backend: Backend) -> bool:
     try:
         validate(backend)
     except RecordError:
-        return True
-    return False
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Asks a Docker engine through its SDK: off the loop, within deadlines, with errors that name the way out."""
+"""Requests to a Docker engine by the SDK: off the event loop, with timeouts, with errors that name a remedy."""
 
 import asyncio
 import grp
@@ -25,7 +25,14 @@ from discovery import DiscoveryError
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 CALL_TIMEOUT = 10.0
-"""Seconds within which the engine answers any one question, however busy it is."""
+"""Seconds within which a working engine answers a request, also on a busy machine."""
+
+_SDK_MARGIN = 1.0
+"""Seconds by which the SDK's own timeout is longer, so that `call` reports the timeout."""
+_CONNECTION_POOLS = 64
+"""Pools of the SDK, one for each URL: more than requests at a time, since the SDK closes the oldest pool."""
+_LONGEST_ANSWER = 200
+"""Characters of an engine's answer in an error, which is one line."""
 
 _EVENTS = (
     *("start", "die", "stop", "restart", "kill", "destroy", "pause", "unpause", "rename", "health_status"),
@@ -37,33 +44,35 @@ T = TypeVar("T")
 
 
 class EngineError(DiscoveryError):
-    """The Docker engine cannot be reached or asked: why, and the way out, in a line."""
+    """The Docker engine cannot be used; the message is one line with the reason and a remedy."""
 
 
 def engine_url(url: str | None) -> str:
-    """Where the engine is: `url`, else DOCKER_HOST, else the socket of this machine. Raises EngineError."""
+    """Return the URL of the engine: `url`, or else DOCKER_HOST, or else the local socket. Raises EngineError."""
     found = (url or os.environ.get("DOCKER_HOST") or DEFAULT_URL).strip()
     try:
         parts = urlsplit(found)
-        if "@" in parts.netloc:  # not to be shown: it may hold a password
-            raise EngineError("the URL of the Docker engine holds a user, which Docker knows nothing of: leave it out")
+        if "@" in parts.netloc:  # the URL may hold a password, and is not shown
+            raise EngineError(
+                "the URL of the Docker engine holds a user name, which Docker does not support: remove it"
+            )
         fits = bool(parts.path if parts.scheme == "unix" else parts.hostname and parts.port)
     except ValueError:
         fits = False
     if not fits or parts.scheme not in ("unix", "tcp", "http", "https"):
-        raise EngineError(f"{found} is no Docker engine that can be used: give unix:///PATH or tcp://HOST:PORT")
+        raise EngineError(f"{found} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT")
     return found
 
 
 async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `function` returns, on a thread of its own. Raises TimeoutError after `CALL_TIMEOUT`.
+    """Return the result of `function`, called on a thread of its own. Raises TimeoutError after `CALL_TIMEOUT`.
 
-    Unlike one of an executor's, a thread that hangs is waited for by nobody, not even at the end of the process.
+    The thread is a daemon thread and not an executor's: the end of the process does not wait for a hanging call.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: Callable[[], None]) -> None:
+    def deliver(result: Callable[[], None]) -> None:
         if not answer.done():
             result()
 
@@ -76,8 +85,8 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
             result = lambda: answer.set_exception(failure)  # noqa: E731
         else:
             result = lambda: answer.set_result(value)  # noqa: E731
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result)
+        with suppress(RuntimeError):  # the loop is closed, and nobody awaits the result
+            loop.call_soon_threadsafe(deliver, result)
 
     threading.Thread(target=run, name="docker-call", daemon=True).start()
     async with asyncio.timeout(CALL_TIMEOUT):
@@ -85,7 +94,7 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 
 
 def connect(url: str) -> tuple[docker.APIClient, int]:
-    """A client for the engine, and the time on the engine's clock, in whole seconds since the epoch. Blocks."""
+    """Return a client, and the time on the engine's clock in whole seconds since the epoch. Blocks."""
     with _client(url, MINIMUM_DOCKER_API_VERSION) as client:
         answer = client.get(f"{client.base_url}/version", timeout=CALL_TIMEOUT)
     if not answer.ok:
@@ -94,11 +103,11 @@ def connect(url: str) -> tuple[docker.APIClient, int]:
         version = answer.json()["ApiVersion"]
         too_old = version_lt(version, MINIMUM_DOCKER_API_VERSION)
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise EngineError(f"what answers at {url} is no Docker engine") from None
+        raise EngineError(f"the server at {url} is not a Docker engine") from None
     if too_old:
         raise EngineError(
-            f"the Docker engine at {url} is too old: it speaks version {version} of its API, which must be "
-            f"{MINIMUM_DOCKER_API_VERSION} or later"
+            f"the Docker engine at {url} is too old: its API has version {version}, and version "
+            f"{MINIMUM_DOCKER_API_VERSION} or later is required"
         )
     try:
         now = int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
@@ -108,7 +117,7 @@ def connect(url: str) -> tuple[docker.APIClient, int]:
 
 
 def explain(url: str, error: BaseException) -> EngineError:
-    """What went wrong with the engine at `url`, for a person."""
+    """Return the error for a user: the reason why the engine at `url` cannot be used, with a remedy."""
     found = list(_causes(error))
 
     def caused_by(*types: type[BaseException]) -> BaseException | None:
@@ -117,7 +126,7 @@ def explain(url: str, error: BaseException) -> EngineError:
     if isinstance(error, EngineError):
         return error
     if caused_by(FileNotFoundError, ConnectionRefusedError):
-        return EngineError(f"there is no Docker engine at {url}: start it, or name another")
+        return EngineError(f"there is no Docker engine at {url}: start Docker, or set another URL")
     if caused_by(PermissionError):
         return EngineError(
             f"user {_user()} may not use the Docker engine at {url}: add the user to the group {_group_of(url)}"
@@ -128,25 +137,26 @@ def explain(url: str, error: BaseException) -> EngineError:
     if caused_by(TimeoutError):
         return EngineError(f"the Docker engine at {url} is not responding")
     if failure := caused_by(socket.gaierror):
-        return EngineError(f"there is no Docker engine at {url}: its name is not known ({failure.args[-1]})")
+        return EngineError(f"there is no Docker engine at {url}: the host name cannot be resolved ({failure.args[-1]})")
     if isinstance(error, APIError):
         return EngineError(_refusal(url, error.status_code, error.explanation))
     if failure := caused_by(ConnectionError):
-        return EngineError(f"the Docker engine at {url} has hung up")
-    return EngineError(f"the Docker engine at {url} cannot be asked: {' '.join(str(error).split())}")
+        return EngineError(f"the Docker engine at {url} has closed the connection")
+    return EngineError(f"the Docker engine at {url} cannot be used: {' '.join(str(error).split())}")
 
 
 class Events:
-    """The engine's events about containers, each handed to `take` on the loop. `ended` is done when no more will come.
+    """The engine's events about containers, each passed to `handle` on the event loop.
 
-    `opened` is done once the engine has begun to send, those from the second `since` on first.
+    The future `opened` is done once the engine sends events, first those since `since` (engine's clock, seconds since
+    the epoch). The future `ended` is done after the last event; its exception is the reason.
     """
 
-    def __init__(self, client: docker.APIClient, since: int, take: Callable[[Mapping[str, Any]], None]) -> None:
-        """Begin, on a thread of its own."""
+    def __init__(self, client: docker.APIClient, since: int, handle: Callable[[Mapping[str, Any]], None]) -> None:
+        """Start the thread that reads the stream."""
         self._client = client
         self._since = since
-        self._take = take
+        self._handle = handle
         self._loop = asyncio.get_running_loop()
         self._stream: Any = None
         self._closed = False
@@ -155,10 +165,10 @@ class Events:
         threading.Thread(target=self._run, name="docker-events", daemon=True).start()
 
     def close(self) -> None:
-        """End it, also where the engine hangs."""
+        """Close the stream, even if the engine hangs."""
         self._closed = True
         if self._stream is not None:
-            with suppress(AttributeError, OSError, ValueError, DockerException):  # the SDK's, when it has ended already
+            with suppress(AttributeError, OSError, ValueError, DockerException):  # from a closed stream
                 self._stream.close()
 
     def _run(self) -> None:
@@ -166,59 +176,59 @@ class Events:
         try:
             filters = {"type": ["container", "network"], "event": list(_EVENTS)}
             self._stream = self._client.events(since=str(self._since), filters=filters, decode=True)
-            if self._closed:  # while there was nothing to close yet
+            if self._closed:  # close() was called before there was a stream
                 self.close()
-            self._post(self._settle, self.opened, None)
+            self._post(self._resolve, self.opened, None)
             for event in self._stream:
-                self._post(self._take, event)
+                self._post(self._handle, event)
         except (OSError, DockerException) as raised:
             error = raised
-        except Exception:  # noqa: BLE001, S110 - whatever the SDK leaks when its connection goes means just that
+        except Exception:  # noqa: BLE001, S110 - the SDK raises internal errors when the connection is lost
             pass
-        self._post(self._settle, self.opened, error)
-        self._post(self._settle, self.ended, error)
+        self._post(self._resolve, self.opened, error)
+        self._post(self._resolve, self.ended, error)
 
-    def _post(self, what: Callable[..., None], *args: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(what, *args)
+    def _post(self, callback: Callable[..., None], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody awaits the result
+            self._loop.call_soon_threadsafe(callback, *args)
 
     @staticmethod
-    def _settle(future: "asyncio.Future[None]", error: Exception | None) -> None:
+    def _resolve(future: "asyncio.Future[None]", error: Exception | None) -> None:
         if future.done():
             return
         if error is None:
             future.set_result(None)
         else:
             future.set_exception(error)
-            future.exception()  # that nobody awaits it is no mistake
+            future.exception()  # retrieved, so that asyncio does not log a future that nobody awaits
 
 
 def _client(url: str, version: str) -> docker.APIClient:
     try:
-        # A pool for each address asked for: more of them than are in use at a time, since the oldest are closed.
-        client = docker.APIClient(url, version=version, timeout=CALL_TIMEOUT + 1, tls=_tls(url), num_pools=64)
+        timeout = CALL_TIMEOUT + _SDK_MARGIN
+        client = docker.APIClient(url, version=version, timeout=timeout, tls=_tls(url), num_pools=_CONNECTION_POOLS)
     except DockerException as error:
-        raise EngineError(f"{url} is no Docker engine that can be used: {' '.join(str(error).split())}") from None
-    # Or the environment's CA bundle would replace the one given, and its proxies be asked for the engine.
+        raise EngineError(f"{url} is not a usable Docker engine: {' '.join(str(error).split())}") from None
+    # Otherwise the environment's CA bundle replaces the configured one, and a proxy of the environment is used.
     client.trust_env = False
     return client
 
 
 def _tls(url: str) -> TLSConfig | bool:
-    """As the docker command does, but that certificates alone suffice: they are useless without TLS."""
+    """Return the TLS settings of the environment, as the docker command reads them; certificates alone turn TLS on."""
     verify, unverified, directory = (
         os.environ.get(f"DOCKER_{name}", "") for name in ("TLS_VERIFY", "TLS", "CERT_PATH")
     )
     parts = urlsplit(url)
     if parts.scheme == "unix" or not (verify or unverified or directory or parts.scheme == "https"):
         return False
-    place = Path(directory) if directory else Path.home() / ".docker"
-    ca, certificate, key = (place / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    certificates = Path(directory) if directory else Path.home() / ".docker"
+    ca, certificate, key = (certificates / name for name in ("ca.pem", "cert.pem", "key.pem"))
     checked = bool(verify) or not unverified
     missing = [str(path) for path in (certificate, key) if not path.is_file()]
     if (checked and not ca.is_file()) or len(missing) == 1:
-        wanted = missing[0] if len(missing) == 1 else ca
-        raise EngineError(f"no TLS with the Docker engine at {url}: there is no {wanted}; see DOCKER_CERT_PATH")
+        required = missing[0] if len(missing) == 1 else ca
+        raise EngineError(f"no TLS with the Docker engine at {url}: there is no {required}; see DOCKER_CERT_PATH")
     return TLSConfig(
         client_cert=None if missing else (str(certificate), str(key)),
         ca_cert=str(ca) if checked else None,
@@ -227,21 +237,21 @@ def _tls(url: str) -> TLSConfig | bool:
 
 
 def _refusal(url: str, status: int | None, text: object) -> str:
-    said = " ".join(str(text or "").split())[:200]
-    if "HTTPS server" in said:
-        return f"the Docker engine at {url} wants TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
-    return f"the Docker engine at {url} refuses: {said or 'no reason given'} (status {status})"
+    answer = " ".join(str(text or "").split())[:_LONGEST_ANSWER]
+    if "HTTPS server" in answer:
+        return f"the Docker engine at {url} requires TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
+    return f"the Docker engine at {url} refuses the request: {answer or 'no reason given'} (status {status})"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The exceptions it was made of, however requests and urllib3 have wrapped them."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        each = waiting.pop()
+    """Yield the error and its causes, however requests and urllib3 have wrapped them."""
+    pending, seen = [error], set[int]()
+    while pending:
+        each = pending.pop()
         if isinstance(each, BaseException) and id(each) not in seen:
             seen.add(id(each))
             yield each
-            waiting += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+            pending += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
 
 
 def _user() -> str:
@@ -253,6 +263,6 @@ def _user() -> str:
 def _group_of(url: str) -> str:
     with suppress(OSError, KeyError):
         group = Path(urlsplit(url).path).stat().st_gid
-        if group != 0:  # which is nobody's way out
+        if group != 0:  # membership in the group root is no remedy
             return grp.getgrgid(group).gr_name
     return "docker"

@@ -1,7 +1,8 @@
-"""Follows a Docker engine: which containers run, and which are being stopped.
+"""Follows a Docker engine: the running containers, and those that are being stopped.
 
-Events only say where to look: the truth is what listing and inspecting find. The engine's events are subscribed to
-first, then everything is listed and inspected, from then on what an event touches, and all of it once in a while.
+Events only say which container to inspect; the state is what a listing and inspections report. A session subscribes to
+the engine's events first, then lists and inspects all containers, from then on inspects each container of an event, and
+lists all containers again at intervals.
 """
 
 import asyncio
@@ -19,43 +20,46 @@ from discovery.toolkit import delays
 from discovery_apache.container import Container, parse
 from discovery_apache.dockerapi import EngineError, Events, call, connect, engine_url, explain
 
-__all__ = ["Engine", "EngineError", "View"]
+__all__ = ["Engine", "EngineError", "EngineState"]
 
-_AT_ONCE = 8
-"""How many containers are inspected at a time for events; half as many for a whole listing, which can wait."""
+_CONCURRENT_INSPECTIONS = 8
+"""Inspections at a time for events; half as many for a listing, which is less urgent. dockerd has other clients."""
 _QUIET = 5.0
-"""Seconds without an event after which the engine is asked whether it is alive."""
+"""Seconds without an event until a ping tells a quiet engine from a hanging engine."""
 _PING_TIMEOUT = 3.0
+"""Seconds within which a working engine answers a ping, also on a busy machine."""
 _CONNECT_TIMEOUT = 5.0
-_PACE = 0.02
-"""Seconds between two views: the first change is told at once, a burst that follows together."""
-_REPLAYED = 60
-"""Seconds of events that are read again at the start, to know which containers were being stopped."""
-_STOP_TIMEOUT = 10
+"""Seconds within which a working engine answers the first request of a session."""
+_MIN_STATE_INTERVAL = 0.02
+"""Seconds between two states: the first change is reported at once, a burst of later changes as one."""
+_REPLAY_WINDOW = 60
+"""Seconds of past events that a session reads first: they tell which containers were being stopped already."""
+_DEFAULT_STOP_TIMEOUT = 10
+"""Seconds that `docker stop` waits for a container without a stop timeout of its own."""
 _STOP_GRACE = 20.0
-"""Seconds after its stop timeout when a container that runs still has survived the signal."""
-_RETRY = 1.0
-"""Seconds until everything is looked at again when something could not be inspected."""
-_REJOIN = 5.0
-"""Seconds that a lost engine has to return, as at a restart, before it is an error."""
-_REMIND = 60.0
-"""Seconds until an error that has been raised is raised again; meanwhile the engine is waited for at a quick pace."""
+"""Seconds after the stop timeout until a container has survived its signal: `docker stop -t` may be longer."""
+_RETRY_DELAY = 1.0
+"""Seconds until the next listing after a failed inspection."""
+_RECONNECT_GRACE = 5.0
+"""Seconds without the engine until its loss is an error: a restart of dockerd takes less."""
+_ERROR_REPEAT_INTERVAL = 60.0
+"""Seconds until the same error is raised again; meanwhile the engine is tried at short intervals."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Every container that runs (paused ones among them), by name, and the ids of those that are being stopped.
+class EngineState:
+    """The running containers of an engine, paused containers among them, sorted by name.
 
-    `others` run as well, but do not count.
+    `containers` match, `unmatched` do not. `stopping` are the ids of matching containers that are being stopped.
     """
 
     containers: tuple[Container, ...] = ()
     stopping: frozenset[str] = frozenset()
-    others: tuple[Container, ...] = ()
+    unmatched: tuple[Container, ...] = ()
 
 
 class Engine:
-    """One Docker engine."""
+    """A Docker engine. All methods run on one event loop."""
 
     def __init__(
         self,
@@ -65,9 +69,10 @@ class Engine:
         match: Callable[[Container], bool] = lambda container: True,
         reconcile: float = 30.0,
     ) -> None:
-        """Prepare; no I/O. Without `url`, DOCKER_HOST, else the local socket. `match` says which containers count.
+        """Keep the arguments; no I/O.
 
-        Everything is looked at again every `reconcile` seconds.
+        `url` defaults to DOCKER_HOST, or else the local socket. `match` returns True for the containers of interest.
+        `reconcile` is the interval in seconds between two listings of all containers.
         """
         self._url = url
         self._log = log
@@ -75,51 +80,52 @@ class Engine:
         self._reconcile = reconcile
         self._raised = ""
 
-    async def follow(self) -> AsyncGenerator[View, None]:
-        """Yield what runs: at once, and whenever it changes. Never ends by itself.
+    async def follow(self) -> AsyncGenerator[EngineState, None]:
+        """Yield the state at once and after every change. Never ends by itself.
 
-        Raises EngineError when that cannot be known; an engine that comes back within seconds is followed on.
+        Raises EngineError if the state cannot be read. An engine that returns within seconds is not an error.
         """
         loop = asyncio.get_running_loop()
-        known = _Known(self._match)
-        keeping = asyncio.create_task(self._keep(known))
-        keeping.add_done_callback(lambda _: known.changed.set())
-        told: View | None = None
+        table = _ContainerTable(self._match)
+        sessions = asyncio.create_task(self._run_sessions(table))
+        sessions.add_done_callback(lambda _: table.changed.set())
+        last: EngineState | None = None
         try:
-            while not keeping.done():
-                known.changed.clear()
-                view, until = known.view(loop.time())
-                if known.complete and view != told:
-                    told = view
-                    yield view
-                    await asyncio.sleep(_PACE)
+            while not sessions.done():
+                table.changed.clear()
+                state, expires_at = table.state(loop.time())
+                if table.complete and state != last:
+                    last = state
+                    yield state
+                    await asyncio.sleep(_MIN_STATE_INTERVAL)
                 else:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout_at(until):
-                            await known.changed.wait()
-            keeping.result()
+                        async with asyncio.timeout_at(expires_at):
+                            await table.changed.wait()
+            sessions.result()
         finally:
-            keeping.cancel()
-            await asyncio.wait([keeping])
+            sessions.cancel()
+            await asyncio.wait([sessions])
 
-    async def _keep(self, known: "_Known") -> None:
-        """Follow the engine in one session after another, until it cannot be followed any more."""
+    async def _run_sessions(self, table: "_ContainerTable") -> None:
+        """Keep the table up to date in consecutive sessions. Raises EngineError."""
         loop = asyncio.get_running_loop()
         url = engine_url(self._url)
-        since, lost, waits = loop.time(), False, delays(0.05, 1.0)
+        since, was_synced, waits = loop.time(), False, delays(0.05, 1.0)
         while True:
-            session = _Session(url, known, self._reconcile, self._log)
+            session = _Session(url, table, self._reconcile, self._log)
             try:
-                # A task of its own: a group whose task fails leaves its own cancelled, and the timeouts of Debian 12's
-                # Python, 3.11.2, raise no TimeoutError in such a task.
+                # In a task of its own: a task group whose task fails leaves its own task cancelled, and the timeouts of
+                # Debian 12's Python, 3.11.2, raise no TimeoutError in a cancelled task.
                 await asyncio.create_task(session.run())
             except EngineError as error:
                 reason = str(error)
             if session.synced:
-                self._log.warning("the Docker engine is lost, connecting again", reason=reason)
-                since, lost, waits = loop.time(), True, delays(0.05, 1.0)
+                self._log.warning("the connection to the Docker engine is lost, connecting again", reason=reason)
+                since, was_synced, waits = loop.time(), True, delays(0.05, 1.0)
                 self._raised = ""
-            patience = _REJOIN if lost else _REMIND if reason == self._raised else 0.0
+            repeat_after = _ERROR_REPEAT_INTERVAL if reason == self._raised else 0.0
+            patience = _RECONNECT_GRACE if was_synced else repeat_after
             if loop.time() - since >= patience:
                 self._raised = reason
                 raise EngineError(reason)
@@ -127,56 +133,56 @@ class Engine:
 
 
 class _Session:
-    """One connection to the engine, until it is lost."""
+    """A connection to the engine, until the connection is lost."""
 
-    def __init__(self, url: str, known: "_Known", reconcile: float, log: FilteringBoundLogger) -> None:
+    def __init__(self, url: str, table: "_ContainerTable", reconcile: float, log: FilteringBoundLogger) -> None:
         self._url = url
-        self._known = known
-        self._reconcile = reconcile
+        self._table = table
+        self._interval = reconcile
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._touched: asyncio.Queue[str] = asyncio.Queue()
-        self._waiting: set[str] = set()  # what is in the queue
-        self._for_listing = asyncio.Semaphore(_AT_ONCE // 2)
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._queued: set[str] = set()  # the ids in the queue
+        self._listing_slots = asyncio.Semaphore(_CONCURRENT_INSPECTIONS // 2)
         self._unreadable: set[str] = set()
-        self._doubtful = asyncio.Event()  # something could not be inspected since everything was looked at
-        self._heard = self._loop.time()
+        self._incomplete = asyncio.Event()  # an inspection has failed since the last listing
+        self._last_event = self._loop.time()
         self.synced = False
 
     async def run(self) -> None:
-        """Keep what is known true, for as long as that can be done. Raises EngineError when it cannot."""
+        """Keep the table up to date until the connection is lost. Raises EngineError."""
         try:
             await self._run()
         except* (OSError, DockerException, EngineError) as group:
-            lost = explain(self._url, _first(group))
+            lost = explain(self._url, _first_leaf(group))
         raise lost
 
     async def _run(self) -> None:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
-            self._client, self._began = await call(connect, self._url)
-        self._skew = self._loop.time() - self._began
-        events = Events(self._client, self._began - _REPLAYED, self._take)
+            self._client, self._engine_time = await call(connect, self._url)
+        self._clock_offset = self._loop.time() - self._engine_time
+        events = Events(self._client, self._engine_time - _REPLAY_WINDOW, self._handle_event)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._heed(events))
-                tasks.create_task(self._guard())
-                tasks.create_task(self._look_again_and_again(events))
-                for _ in range(_AT_ONCE):
-                    tasks.create_task(self._inspect_touched())
+                tasks.create_task(self._await_end(events))
+                tasks.create_task(self._ping_when_quiet())
+                tasks.create_task(self._reconcile_repeatedly(events))
+                for _ in range(_CONCURRENT_INSPECTIONS):
+                    tasks.create_task(self._inspect_queued())
         finally:
             events.close()
             self._client.close()
 
-    async def _heed(self, events: Events) -> None:
+    async def _await_end(self, events: Events) -> None:
         await events.ended
 
-    async def _guard(self) -> None:
-        """Notice an engine that hangs: it accepts connections, and its stream is only silent."""
+    async def _ping_when_quiet(self) -> None:
+        """Ping a quiet engine: an engine that hangs accepts connections, and its stream of events is merely silent."""
         while True:
-            quiet = self._loop.time() - self._heard
+            quiet = self._loop.time() - self._last_event
             if quiet >= _QUIET:
                 await self._ping()
-                self._heard = self._loop.time()
+                self._last_event = self._loop.time()
             else:
                 await asyncio.sleep(_QUIET - quiet)
 
@@ -184,57 +190,57 @@ class _Session:
         async with asyncio.timeout(_PING_TIMEOUT):
             await call(self._client.ping)
 
-    async def _look_again_and_again(self, events: Events) -> None:
-        await events.opened  # what happens from here on is seen, by an event if not by looking
+    async def _reconcile_repeatedly(self, events: Events) -> None:
+        await events.opened  # from here on an event reports each change that a listing misses
         while True:
-            await self._look()
+            await self._list_and_inspect()
             self.synced = True
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._reconcile):
-                    await self._doubtful.wait()
-                    await asyncio.sleep(_RETRY)
-            self._doubtful.clear()
+                async with asyncio.timeout(self._interval):
+                    await self._incomplete.wait()
+                    await asyncio.sleep(_RETRY_DELAY)
+            self._incomplete.clear()
 
-    async def _look(self) -> None:
-        """Inspect everything: what is listed, and what is known, whose absence from the list may be older than it."""
-        turn = self._known.turn()
+    async def _list_and_inspect(self) -> None:
+        """Inspect all listed containers, and all containers of the table: one may have started after the listing."""
+        sequence = self._table.next_sequence()
         listed = await call(self._client.containers)
         async with asyncio.TaskGroup() as tasks:
-            for id_ in {str(entry["Id"]) for entry in listed} | self._known.ids:
+            for id_ in {str(entry["Id"]) for entry in listed} | self._table.ids:
                 tasks.create_task(self._inspect_listed(id_))
-        self._known.settle(turn, self._loop.time())
+        self._table.finish_listing(sequence, self._loop.time())
 
     async def _inspect_listed(self, id_: str) -> None:
-        async with self._for_listing:
+        async with self._listing_slots:
             await self._inspect(id_)
 
-    async def _inspect_touched(self) -> None:
+    async def _inspect_queued(self) -> None:
         while True:
-            id_ = await self._touched.get()
-            self._waiting.discard(id_)
+            id_ = await self._queue.get()
+            self._queued.discard(id_)
             await self._inspect(id_)
 
     async def _inspect(self, id_: str) -> None:
-        turn = self._known.turn()
+        sequence = self._table.next_sequence()
         try:
-            container = await call(_inspected, self._client, id_)
+            container = await call(_inspect_container, self._client, id_)
         except (APIError, TimeoutError) as error:
             reason = str(explain(self._url, error))
             if isinstance(error, APIError) and error.is_client_error():
-                raise EngineError(reason) from None  # it would refuse every other too
+                raise EngineError(reason) from None  # the engine would refuse every other inspection, too
             await self._ping()
             if id_ not in self._unreadable:
                 self._unreadable.add(id_)
-                self._log.warning("cannot inspect, what was known stands", container=id_[:12], reason=reason)
-            self._doubtful.set()
+                self._log.warning("cannot inspect a container, its state stands", container=id_[:12], reason=reason)
+            self._incomplete.set()
         else:
             self._unreadable.discard(id_)
-            self._known.found(id_, container, turn)
+            self._table.update(id_, container, sequence)
 
-    def _take(self, event: Mapping[str, Any]) -> None:
-        self._heard = self._loop.time()
-        at = _integer(event.get("timeNano")) or _integer(event.get("time")) * 10**9
-        replayed = at < self._began * 10**9
+    def _handle_event(self, event: Mapping[str, Any]) -> None:
+        self._last_event = self._loop.time()
+        at = _int_or_zero(event.get("timeNano")) or _int_or_zero(event.get("time")) * 10**9
+        replayed = at < self._engine_time * 10**9
         actor = event.get("Actor") or {}
         attributes, action = actor.get("Attributes") or {}, str(event.get("Action"))
         if event.get("Type") == "network":
@@ -242,123 +248,123 @@ class _Session:
         else:
             id_ = str(actor.get("ID", ""))
             if action == "kill":
-                # Replayed or late, it began when the engine says, but never in the future.
-                since = min(at / 10**9 + self._skew, self._heard)
-                self._known.killed(id_, _integer(attributes.get("signal")), at, since)
+                # A replayed or late signal was sent at the engine's timestamp, but never in the future.
+                since = min(at / 10**9 + self._clock_offset, self._last_event)
+                self._table.add_signal(id_, _int_or_zero(attributes.get("signal")), at, since)
                 return
             if action == "die" and not replayed:
-                self._known.died(id_, at)
-        if id_ and not replayed and id_ not in self._waiting:
-            self._waiting.add(id_)
-            self._touched.put_nowait(id_)
+                self._table.remove(id_, at)
+        if id_ and not replayed and id_ not in self._queued:
+            self._queued.add(id_)
+            self._queue.put_nowait(id_)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kill:
-    """A signal that a container was sent: when on the engine's clock, in ns, and on the loop's, in seconds."""
+class _Signal:
+    """The time of a signal to a container: on the engine's clock in nanoseconds, on the loop's clock in seconds."""
 
     at: int
     since: float
 
 
-class _Known:
+class _ContainerTable:
     """The known containers of the engine, by id. Outlives the sessions."""
 
     def __init__(self, match: Callable[[Container], bool]) -> None:
         self.changed = asyncio.Event()
         self.complete = False
         self._match = match
-        self._containers: dict[str, Container] = {}
-        self._others: dict[str, Container] = {}
-        self._kills: dict[str, dict[int, _Kill]] = {}
-        self._turns = itertools.count(1)
+        self._matched: dict[str, Container] = {}
+        self._unmatched: dict[str, Container] = {}
+        self._signals: dict[str, dict[int, _Signal]] = {}
+        self._sequence = itertools.count(1)
         self._latest: dict[str, int] = {}
 
     @property
     def ids(self) -> frozenset[str]:
-        """The containers that were running."""
-        return frozenset((*self._containers, *self._others))
+        """The ids of the containers that were running."""
+        return frozenset((*self._matched, *self._unmatched))
 
-    def turn(self) -> int:
-        """A number for an inspection that begins now: one that began later knows better."""
-        return next(self._turns)
+    def next_sequence(self) -> int:
+        """Return the sequence number of an inspection that begins now. The result with the highest number stands."""
+        return next(self._sequence)
 
-    def found(self, id_: str, container: Container | None, turn: int) -> None:
-        """What an inspection has found, None if nothing."""
-        if turn < self._latest.get(id_, 0):
+    def update(self, id_: str, container: Container | None, sequence: int) -> None:
+        """Store the result of an inspection; None for a container that does not exist."""
+        if sequence < self._latest.get(id_, 0):
             return
-        self._latest[id_] = turn
-        for group, belongs in ((self._containers, True), (self._others, False)):
-            if container is None or not container.running or self._match(container) is not belongs:
+        self._latest[id_] = sequence
+        for group, matches in ((self._matched, True), (self._unmatched, False)):
+            if container is None or not container.running or self._match(container) is not matches:
                 if group.pop(id_, None) is not None:
                     self.changed.set()
-            elif container != group.get(id_):  # an equal one stays the same object: views are quick to compare
+            elif container != group.get(id_):  # an equal container stays the same object, so that states compare fast
                 group[id_] = container
                 self.changed.set()
 
-    def died(self, id_: str, at: int) -> None:
-        """Note that a container has ended, whatever pending inspections report."""
-        self._latest[id_] = self.turn()
-        for group in (self._containers, self._others):
+    def remove(self, id_: str, at: int) -> None:
+        """Remove a container that ended at `at` (engine's clock, nanoseconds), whatever pending inspections report."""
+        self._latest[id_] = self.next_sequence()
+        for group in (self._matched, self._unmatched):
             container = group.get(id_)
             if container is not None and at >= container.started_at:
                 del group[id_]
                 self.changed.set()
 
-    def killed(self, id_: str, number: int, at: int, since: float) -> None:
-        """Note that a container was sent the signal `number`."""
-        self._kills.setdefault(id_, {})[number] = _Kill(at, since)
+    def add_signal(self, id_: str, number: int, at: int, since: float) -> None:
+        """Store that a container was sent the signal `number`; the times are those of `_Signal`."""
+        self._signals.setdefault(id_, {})[number] = _Signal(at, since)
         self.changed.set()
 
-    def settle(self, turn: int, now: float) -> None:
-        """Everything has been inspected, in turns from `turn` on: forget what no longer matters."""
-        self._latest = {id_: latest for id_, latest in self._latest.items() if latest >= turn}
-        self._kills = {
-            id_: kills
-            for id_, kills in self._kills.items()
-            if id_ in self._containers or any(now - kill.since < _REPLAYED for kill in kills.values())
+    def finish_listing(self, sequence: int, now: float) -> None:
+        """Mark the table as complete, after inspections with numbers from `sequence` on, and drop outdated entries."""
+        self._latest = {id_: latest for id_, latest in self._latest.items() if latest >= sequence}
+        self._signals = {
+            id_: signals
+            for id_, signals in self._signals.items()
+            if id_ in self._matched or any(now - signal.since < _REPLAY_WINDOW for signal in signals.values())
         }
         self.complete = True
         self.changed.set()
 
-    def view(self, now: float) -> tuple[View, float | None]:
-        """What there is to tell, and when that changes by itself, on the loop's clock."""
+    def state(self, now: float) -> tuple[EngineState, float | None]:
+        """Return the state, and the time on the loop's clock at which the state changes without an event, if any."""
         stopping: dict[str, float] = {}
-        for id_, kills in self._kills.items():
-            if (container := self._containers.get(id_)) is not None:
-                until = max(_until(container, kills), default=now)
-                if until > now:
-                    stopping[id_] = until
-        view = View(_by_name(self._containers), frozenset(stopping), _by_name(self._others))
-        return view, min(stopping.values(), default=None)
+        for id_, signals in self._signals.items():
+            if (container := self._matched.get(id_)) is not None:
+                ends_at = max(_stop_ends(container, signals), default=now)
+                if ends_at > now:
+                    stopping[id_] = ends_at
+        state = EngineState(_by_name(self._matched), frozenset(stopping), _by_name(self._unmatched))
+        return state, min(stopping.values(), default=None)
 
 
 def _by_name(containers: Mapping[str, Container]) -> tuple[Container, ...]:
     return tuple(sorted(containers.values(), key=lambda container: (container.name, container.id)))
 
 
-def _until(container: Container, kills: Mapping[int, _Kill]) -> Iterator[float]:
-    """When each signal that stops it will have been survived."""
-    timeout = _STOP_TIMEOUT if container.stop_timeout is None else container.stop_timeout
-    for number, kill in kills.items():
-        if container.stops_at(number) and kill.at >= container.started_at:
-            yield kill.since + timeout + _STOP_GRACE
+def _stop_ends(container: Container, signals: Mapping[int, _Signal]) -> Iterator[float]:
+    """Yield for each stop signal the time at which a container that still runs has survived the signal."""
+    timeout = _DEFAULT_STOP_TIMEOUT if container.stop_timeout is None else container.stop_timeout
+    for number, signal in signals.items():
+        if container.is_stop_signal(number) and signal.at >= container.started_at:
+            yield signal.since + timeout + _STOP_GRACE
 
 
-def _inspected(client: docker.APIClient, id_: str) -> Container | None:
+def _inspect_container(client: docker.APIClient, id_: str) -> Container | None:
     try:
         return parse(client.inspect_container(id_))
     except NotFound:
         return None
 
 
-def _first(error: BaseException) -> BaseException:
+def _first_leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _integer(value: object) -> int:
+def _int_or_zero(value: object) -> int:
     try:
         return int(value) if isinstance(value, str | int) else 0
     except ValueError:

@@ -1,6 +1,6 @@
-"""Apache httpd on this machine itself, without Docker: what the configuration says there is. Pure.
+"""The configured Apache httpd servers of this machine, without Docker. Pure.
 
-Whether it is there the status page tells, which is its check.
+The check of a server is its status page: a server that does not run fails the check.
 """
 
 from urllib.parse import urlsplit
@@ -9,13 +9,13 @@ from discovery import Backend, Candidate, RecordError
 from discovery.probes import HttpProbe
 from discovery.registry import validate
 from discovery_apache.announce import Machine, machine_addresses
-from discovery_apache.candidates import Claim, status_check
+from discovery_apache.candidates import RankedCandidate, status_check
 from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl, checks_of
 
 
-def local_claims(config: ApacheConfig, machine: Machine) -> tuple[list[Claim], dict[str, str]]:
-    """The candidates of the local servers, and their faults by the servers' names."""
-    claims: list[Claim] = []
+def local_candidates(config: ApacheConfig, machine: Machine) -> tuple[list[RankedCandidate], dict[str, str]]:
+    """Return the candidates of the local servers, and a problem by source (`httpd NAME`) for each other server."""
+    candidates: list[RankedCandidate] = []
     problems: dict[str, str] = {}
     for name, server in config.httpd.items():
         try:
@@ -23,15 +23,17 @@ def local_claims(config: ApacheConfig, machine: Machine) -> tuple[list[Claim], d
         except (ValueError, RecordError) as error:
             problems[f"httpd {name}"] = str(error)
         else:
-            claims.append(Claim(candidate, f"httpd {name}", (False, False, -1, name)))
-    return claims, problems
+            candidates.append(RankedCandidate(candidate, f"httpd {name}", (False, False, -1, name)))
+    return candidates, problems
 
 
 def _candidate(name: str, server: HttpdConfig, config: ApacheConfig, machine: Machine) -> Candidate:
     port = server.address.port
     host = server.address.host or next(iter(machine_addresses(config, machine)), None)
     if host is None:
-        raise ValueError(f"this machine has no address that others can reach: set httpd.{name}.address to HOST:{port}")
+        raise ValueError(
+            f"this machine has no address that other machines can reach: set httpd.{name}.address to HOST:{port}"
+        )
     weight = config.weight if server.weight is None else server.weight
     load = weight == "load"
     backend = Backend(

@@ -14,14 +14,16 @@ from discovery.toolkit import Lookup
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SCOREBOARD = re.compile(r"[_SRWKDCLGI.]+")
-_MOST_WEIGHT = 100
+_MAX_WEIGHT = 100
+"""The weight of a server without busy workers; 100 steps are finer than the load of a server is steady."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How many workers serve a request (the one that served the page among them) and how many wait for one.
+    """The workers of a server: `idle` wait for a request, `busy` serve one, among them the worker of the status page.
 
-    `processes` and `stopping` are told by the event MPM alone: how many children there are, and how many of them end.
+    `processes` and `stopping` are the numbers of child processes, and of those that are ending; the event MPM alone
+    reports both.
     """
 
     idle: int
@@ -30,21 +32,21 @@ class Status:
     stopping: int = 0
 
     @property
-    def ends(self) -> bool:
-        """Whether it is stopping gracefully. In a graceful restart some of its processes end, never all of them."""
+    def is_stopping(self) -> bool:
+        """True if the server stops gracefully. A graceful restart ends some of the processes, never all."""
         return self.processes is not None and self.stopping >= self.processes > 0
 
     @property
     def weight(self) -> int:
-        """The idle workers' share, from 1 to 100; the worker that served the page counts as neither."""
+        """The percentage of idle workers, at least 1. The worker that served the status page does not count."""
         workers = self.idle + max(self.busy - 1, 0)
-        return max(1, round(_MOST_WEIGHT * self.idle / workers)) if workers else 1
+        return max(1, round(_MAX_WEIGHT * self.idle / workers)) if workers else 1
 
 
 def parse_status(page: str) -> Status:
-    """Read a page. Fields that are not needed may be missing or odd; of one that comes twice the first counts.
+    """Parse a status page. The first of several fields with the same name counts; other fields are ignored.
 
-    Raises ValueError, with the reason in a line, if it does not tell how many workers are idle and busy.
+    Raises ValueError, one line with the reason, if the page does not report idle and busy workers.
     """
     fields: dict[str, str] = {}
     for line in page.splitlines():
@@ -55,7 +57,7 @@ def parse_status(page: str) -> Status:
     if idle is None or busy is None:
         board = fields.get("Scoreboard", "")
         if not _SCOREBOARD.fullmatch(board):
-            raise ValueError(f"this is no status page of mod_status: {_why(page)}")
+            raise ValueError(f"not a status page of mod_status: {_why(page)}")
         idle = board.count("_")
         busy = len(board) - idle - board.count(".")
     return Status(idle, busy, _number(fields, "Processes"), _number(fields, "Stopping") or 0)
@@ -63,10 +65,11 @@ def parse_status(page: str) -> Status:
 
 @dataclass(frozen=True, slots=True)
 class StatusProbe:
-    """Passes while a worker is idle; is draining without one, and while the server stops gracefully.
+    """Passes while a worker is idle. Reports draining without an idle worker, and during a graceful stop.
 
-    A server whose workers are all busy cannot serve the page either: one that takes connections, but has not answered
-    after `timeout` seconds, is draining, too. With `load` a passing server's weight follows its idle workers.
+    A server whose workers are all busy cannot serve the page either: a server that accepts connections and has not
+    answered after `timeout` seconds is draining, too. With `load` the weight of a passing server follows its idle
+    workers.
     """
 
     page: HttpProbe
@@ -74,11 +77,11 @@ class StatusProbe:
     load: bool = False
 
     def with_lookup(self, lookup: Lookup) -> Self:
-        """The same probe, which looks host names up by `lookup`."""
+        """Return the same probe with `lookup` as resolver of host names."""
         return replace(self, page=self.page.with_lookup(lookup))
 
     async def __call__(self, backend: Backend) -> Outcome:
-        """Read the page, and judge it. Takes up to twice `timeout`."""
+        """Fetch the status page and return the outcome. Takes up to twice `timeout`."""
         import aiohttp  # takes longer than the start of most commands
 
         try:
@@ -90,10 +93,10 @@ class StatusProbe:
             return failing(reason(error))
         if response.status != 200:
             return Outcome(
-                Verdict.FAILING, f"{self.page.path} is answered {response.status}{_way_out(response.status)}"
+                Verdict.FAILING, f"{self.page.path} returns status {response.status}{_remedy(response.status)}"
             )
         try:
-            return judge(parse_status(response.body.decode(errors="replace")), load=self.load)
+            return evaluate(parse_status(response.body.decode(errors="replace")), load=self.load)
         except ValueError as error:
             return failing(f"{self.page.path}: {error}")
 
@@ -102,13 +105,15 @@ class StatusProbe:
             connects = await TcpProbe(self.page.address, lookup=self.page.lookup)(backend)
         if connects.verdict is not Verdict.PASSING:
             return connects
-        return Outcome(Verdict.DRAINING, f"no answer within {self.timeout:g} s: every worker is busy, or it hangs")
+        return Outcome(
+            Verdict.DRAINING, f"no answer within {self.timeout:g} s: all workers are busy, or the server hangs"
+        )
 
 
-def judge(status: Status, *, load: bool = False) -> Outcome:
-    """What a page means for the backend."""
-    if status.ends:
-        return Outcome(Verdict.DRAINING, "it is stopping gracefully")
+def evaluate(status: Status, *, load: bool = False) -> Outcome:
+    """Return the outcome of the check for the status of a server."""
+    if status.is_stopping:
+        return Outcome(Verdict.DRAINING, "the server is stopping gracefully")
     if status.idle == 0:
         return Outcome(Verdict.DRAINING, f"no worker is idle, {status.busy} are busy")
     return Outcome(detail=f"{status.idle} workers are idle", weight=status.weight if load else None)
@@ -121,11 +126,11 @@ def _number(fields: dict[str, str], name: str) -> int | None:
 
 def _why(page: str) -> str:
     if "<html" in page[:1000].lower():
-        return "it is meant for people; add ?auto to its address"
-    return "it tells neither IdleWorkers and BusyWorkers nor a Scoreboard"
+        return "this is the page for people; add ?auto to the address"
+    return "the page has neither IdleWorkers and BusyWorkers nor a Scoreboard"
 
 
-def _way_out(status: int) -> str:
+def _remedy(status: int) -> str:
     if status in (401, 403):
         return ": allow this machine ('Require local' or 'Require ip' in its <Location>)"
     return ": load mod_status, and give the page a <Location> with 'SetHandler server-status'" if status == 404 else ""

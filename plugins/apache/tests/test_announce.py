@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.addresses import announceable, is_loopback
-from discovery_apache.announce import Machine, Place, announce
+from discovery_apache.announce import HostPort, Machine, announce
 from discovery_apache.config import ApacheConfig
 from discovery_apache.container import Addresses, Binding, Container
 
@@ -22,7 +22,7 @@ def container(*bindings: Binding, networks: dict[str, Addresses] | None = None, 
 
 def place(
     which: Container, wanted: str | None = None, machine: Machine = MACHINE, port: int = 80, **options: Any
-) -> Place:
+) -> HostPort:
     found, problem = announce(which, port, wanted, ApacheConfig.model_validate(options), machine)
     assert problem is None
     return tuple(found)  # type: ignore[return-value]
@@ -98,16 +98,16 @@ def test_a_network_that_may_not_be_chosen_is_told_and_ignored() -> None:
 
 def test_a_network_that_it_is_not_on_is_not_replaced_by_another() -> None:
     told = refusal(container(*ALL, networks=INSIDE), "gone", networks=["*"])
-    assert "it is not on the network 'gone'; its networks: inside, none, v6" in told
+    assert "the container is not on the network 'gone'; its networks: inside, none, v6" in told
     assert "has no address on the network 'none'" in refusal(container(*ALL, networks=INSIDE), "none", networks=["*"])
     assert "'gone'" in refusal(container(*ALL, networks=INSIDE), docker={"network": "gone"})
 
 
 def test_what_is_not_published_is_named_beside_what_is() -> None:
     told = refusal(container(*ALL), port=8080)
-    assert "does not publish port 8080, only 80/tcp: name one of these ('docker.port')" in told
+    assert "does not publish port 8080, only 80/tcp: set 'docker.port' to one of these" in told
     assert "another container's network" in refusal(container(mode="container:abc"))
-    assert "nor any other" in refusal(container())
+    assert "nor any other port" in refusal(container())
 
 
 hosts = st.sampled_from(

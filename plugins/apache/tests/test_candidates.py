@@ -12,7 +12,7 @@ from discovery.model import Backend, State
 from discovery.plugin import Candidate
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
 from discovery_apache.announce import Machine
-from discovery_apache.candidates import claims_of, settle
+from discovery_apache.candidates import find_candidates, resolve_conflicts
 from discovery_apache.config import ApacheConfig
 from discovery_apache.container import Binding, Container
 from discovery_apache.modstatus import StatusProbe
@@ -29,9 +29,9 @@ def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: 
 def found(*containers: Container, stopping: str = "", **options: Any) -> tuple[dict[str, Candidate], dict[str, str]]:
     config = ApacheConfig.model_validate(options)
     stops = frozenset({f"{stopping:0<64}"} if stopping else ())
-    claims, problems = claims_of(containers, stops, config, MACHINE)
-    candidates, conflicts = settle(claims)
-    return {key_of(each.backend): each for each in candidates}, problems | conflicts
+    findings = find_candidates(containers, stops, config, MACHINE)
+    candidates, conflicts = resolve_conflicts(findings.candidates)
+    return {key_of(each.backend): each for each in candidates}, findings.problems | conflicts
 
 
 def backend(*containers: Container, **options: Any) -> Backend:
@@ -157,14 +157,14 @@ def test_which_ports() -> None:
 def test_a_port_that_is_not_published_is_named_with_the_container() -> None:
     assert "does not publish port 80, only 8080/tcp, 8443/tcp" in problem(container("c", "httpd", 8080, 8443))
     assert "does not publish port 9000, only 80/tcp" in problem(container(), docker={"port": 9000})
-    assert "nor any other" in problem(container(ports={}))
+    assert "nor any other port" in problem(container(ports={}))
     told = problem(container(labels={"SERVICE_81_NAME": "x"}, ports={(82, "tcp"): (), (83, "tcp"): ()}))
     assert "does not publish port 81" in told
 
 
 def test_only_allowed_services_are_claimed() -> None:
     evil = container(labels={"SERVICE_NAME": "database"})
-    assert "the service 'database' is not among those that 'services' allows" in problem(evil, services=["web-*"])
+    assert "the option 'services' does not allow the service 'database'" in problem(evil, services=["web-*"])
     assert "'httpd'" in problem(container(), services=["web-*"])
     assert backend(container(labels={"SERVICE_NAME": "web-1"}), services=["web-*"]).service == "web-1"
     assert problem(container(), services=[])
@@ -181,7 +181,7 @@ def test_nobody_takes_anothers_place() -> None:
     candidates, problems = found(thief, victim)
     assert {key: each.backend.port for key, each in candidates.items()} == {"httpd/m:a:80": 30080}
     assert candidates["httpd/m:a:80"].backend == backend(victim)
-    assert problems == {"container b": "httpd/m:a:80 is container a already: give it another id"}
+    assert problems == {"container b": "httpd/m:a:80 is already registered for container a: choose a different id"}
     younger, older = (container(name, started_at=at, labels={"SERVICE_ID": "x"}) for name, at in (("y", 2), ("o", 1)))
     assert found(younger, older)[1].keys() == {"container y"}
 
@@ -202,7 +202,7 @@ def test_what_stops_is_withdrawn_or_drains() -> None:
 def test_what_does_not_serve_is_not_registered() -> None:
     assert found(container(paused=True)) == ({}, {})
     named = found(container(paused=True), docker={"names": "web"})
-    assert named == ({}, {"container web": "it is paused; it is registered once it goes on"})
+    assert named == ({}, {"container web": "the container is paused; it is registered once it is unpaused"})
     stopped = Container("0" * 64, "web", "httpd", ports={(80, "tcp"): (Binding("0.0.0.0", 1),)})
     assert found(stopped) == ({}, {})
     assert found(container(), docker=False, httpd={"main": {}}) == ({}, {})
@@ -228,7 +228,7 @@ def test_a_container_cannot_name_ports_without_end() -> None:
     greedy = container("web", "httpd", *ports, labels={f"SERVICE_{port}_NAME": "web" for port in ports})
     candidates, problems = found(greedy)
     assert len(candidates) == 64
-    assert problems["container web"] == "it names 200 ports; the first 64 are registered"
+    assert problems["container web"] == "the container names 200 ports; the first 64 are registered"
     assert len(found(greedy, docker={"port": list(ports)})[0]) == 200
 
 
@@ -252,7 +252,7 @@ def test_the_status_page_stands_for_the_default_check() -> None:
 def test_dockers_own_health() -> None:
     well, ill, starting = (container(health=health) for health in ("healthy", "unhealthy", "starting"))
     assert probes(well, check=False) == []
-    reported = ReportedProbe(Outcome(Verdict.FAILING, "Docker reports that it is unhealthy"))
+    reported = ReportedProbe(Outcome(Verdict.FAILING, "Docker reports that the container is unhealthy"))
     assert probes(ill, check=False) == [reported]
     assert probes(ill, check=False, docker={"use_health": False}) == []
     assert len(probes(starting)) == 2

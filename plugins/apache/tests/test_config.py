@@ -78,7 +78,7 @@ def test_numbers_may_be_labels() -> None:
         ({"weight": 300}, "300 is not a whole number from 0 to 256, nor \"load\""),
         ({"weight": "lod"}, "'lod' is not a whole number from 0 to 256, nor \"load\""),
         ({"docker": {"url": "nonsense"}}, "give unix:///PATH or tcp://HOST:PORT"),
-        ({"docker": {"url": "tcp://me:secret@h:1"}}, "leave it out"),
+        ({"docker": {"url": "tcp://me:secret@h:1"}}, "does not support: remove it"),
         ({"services": ["a b"]}, "'a b' is not a pattern"),
         ({"docker": {"names": ["web\n"]}}, "is not a pattern"),
         ({"docker": {"port": 0}}, "greater than or equal to 1"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery_apache.container import Addresses, Binding, Container, instant, parse, signal_number
+from discovery_apache.container import Addresses, Binding, Container, parse, parse_timestamp, signal_number
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "inspected.json").read_text())
 """Of Docker 20.10: with a network of its own, and ports that IPv4 and IPv6 differ in."""
@@ -172,7 +172,7 @@ def test_signals_as_docker_takes_them(name: str, number: int | None) -> None:
     ],
 )
 def test_which_signals_stop_it(sent: int, configured: str, stops: bool) -> None:
-    assert parse(changed(Config={"StopSignal": configured})).stops_at(sent) is stops
+    assert parse(changed(Config={"StopSignal": configured})).is_stop_signal(sent) is stops
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_which_signals_stop_it(sent: int, configured: str, stops: bool) -> None:
     ],
 )
 def test_instants(text: object, nanoseconds: int) -> None:
-    assert instant(text) == nanoseconds
+    assert parse_timestamp(text) == nanoseconds
 
 
 @given(anything)

@@ -6,16 +6,20 @@ from hypothesis import strategies as st
 
 from discovery.codec import validate
 from discovery.model import Backend
-from discovery_apache.conventions import CheckWish, asks_for_a_name, named_ports, read
+from discovery_apache.conventions import CheckRequest, PortRequest, ServiceVariables
+
+
+def read(labels: dict[str, str], env: dict[str, str], port: int) -> PortRequest:
+    return ServiceVariables.read(labels, env).request(port)
 
 
 def test_labels_win_over_the_environment_and_the_port_over_both() -> None:
     env = {"SERVICE_NAME": "env", "SERVICE_ID": "one", "SERVICE_8080_ID": "two", "PATH": "/bin"}
     labels = {"SERVICE_NAME": "label", "SERVICE_443_NAME": "tls", "SERVICE_ID": "three"}
     assert read(labels, env, 80).service == "label"
-    assert not read(labels, env, 80).own_name
+    assert not read(labels, env, 80).named_for_port
     assert read(labels, env, 443).service == "tls"
-    assert read(labels, env, 443).own_name
+    assert read(labels, env, 443).named_for_port
     assert read(labels, env, 8080).id == "two"
     assert read(labels, env, 80).id == "three"
     assert read({"SERVICE_NAME": ""}, env, 80).service is None
@@ -24,9 +28,9 @@ def test_labels_win_over_the_environment_and_the_port_over_both() -> None:
 
 def test_the_rest_become_labels_in_lower_case() -> None:
     labels = {"SERVICE_TAGS": "www,master", "SERVICE_REGION": "us2", "SERVICE_80_SNI": "on", "SERVICE_443_SNI": "off"}
-    wishes = read(labels, {"SERVICE_REGION": "eu", "SERVICE_EMPTY": ""}, 80)
-    assert dict(wishes.labels) == {"tags": "www,master", "region": "us2", "sni": "on"}
-    assert wishes.problems == ()
+    request = read(labels, {"SERVICE_REGION": "eu", "SERVICE_EMPTY": ""}, 80)
+    assert dict(request.labels) == {"tags": "www,master", "region": "us2", "sni": "on"}
+    assert request.problems == ()
 
 
 @pytest.mark.parametrize("value", ["1", "true", "no"])
@@ -39,10 +43,10 @@ def test_any_value_ignores(value: str) -> None:
 
 def test_a_check_has_a_path_and_times() -> None:
     labels = {"SERVICE_CHECK_HTTP": "/health?full=1", "SERVICE_80_CHECK_INTERVAL": "15s", "SERVICE_CHECK_TIMEOUT": "1"}
-    assert read(labels, {}, 80).check == CheckWish("/health?full=1", interval=15.0, timeout=1.0)
-    assert read(labels, {}, 81).check == CheckWish("/health?full=1", timeout=1.0)
-    assert read({"SERVICE_443_CHECK_TCP": "true"}, {}, 443).check == CheckWish(tcp=True)
-    assert read({"SERVICE_CHECK_TCP": "false"}, {}, 443).check == CheckWish()
+    assert read(labels, {}, 80).check == CheckRequest("/health?full=1", interval=15.0, timeout=1.0)
+    assert read(labels, {}, 81).check == CheckRequest("/health?full=1", timeout=1.0)
+    assert read({"SERVICE_443_CHECK_TCP": "true"}, {}, 443).check == CheckRequest(tcp=True)
+    assert read({"SERVICE_CHECK_TCP": "false"}, {}, 443).check == CheckRequest()
 
 
 @pytest.mark.parametrize(
@@ -71,29 +75,29 @@ def test_a_check_has_a_path_and_times() -> None:
     ],
 )
 def test_what_is_wrong_is_told_in_a_line_and_has_no_effect(key: str, value: str) -> None:
-    wishes = read({key: value, "SERVICE_NAME": "web"}, {}, 80)
-    (problem,) = wishes.problems
+    request = read({key: value, "SERVICE_NAME": "web"}, {}, 80)
+    (problem,) = request.problems
     assert problem.isprintable()
     assert len(problem) < 300
     assert "SERVICE_" in problem
-    assert (wishes.service, wishes.id, wishes.network, wishes.check) == ("web", None, None, CheckWish())
-    assert dict(wishes.labels) == {}
+    assert (request.service, request.id, request.network, request.check) == ("web", None, None, CheckRequest())
+    assert dict(request.labels) == {}
 
 
 @pytest.mark.parametrize("name", ["no spaces", "a/b", "-x", "x" * 129, "..\n", "\u202e"])
 def test_a_port_that_wants_an_impossible_name_is_not_registered_under_another(name: str) -> None:
-    wishes = read({"SERVICE_NAME": name}, {}, 80)
-    assert wishes.service is None
-    assert wishes.unusable is not None
-    assert wishes.unusable.isprintable()
+    request = read({"SERVICE_NAME": name}, {}, 80)
+    assert request.service is None
+    assert request.refusal is not None
+    assert request.refusal.isprintable()
 
 
 def test_which_ports_and_containers_ask_for_a_name() -> None:
     labels = {"SERVICE_80_NAME": "web", "SERVICE_443_TAGS": "x", "SERVICE_99999_NAME": "x", "SERVICE_81_NAME": ""}
-    assert named_ports(labels, {"SERVICE_8080_NAME": "y"}) == {80, 8080}
-    assert asks_for_a_name(labels, {})
-    assert asks_for_a_name({}, {"SERVICE_NAME": "x"})
-    assert not asks_for_a_name({"SERVICE_TAGS": "x", "SERVICE_NAME": ""}, {"NAME": "y"})
+    assert ServiceVariables.read(labels, {"SERVICE_8080_NAME": "y"}).named_ports == {80, 8080}
+    assert ServiceVariables.read(labels, {}).requests_name
+    assert ServiceVariables.read({}, {"SERVICE_NAME": "x"}).requests_name
+    assert not ServiceVariables.read({"SERVICE_TAGS": "x", "SERVICE_NAME": ""}, {"NAME": "y"}).requests_name
 
 
 keys = st.one_of(
@@ -118,12 +122,12 @@ labels = st.dictionaries(keys, values, max_size=12)
 
 @given(labels, labels, st.sampled_from([80, 443, 0]))
 def test_whatever_labels_say_what_comes_of_it_is_valid(labels: dict[str, str], env: dict[str, str], port: int) -> None:
-    wishes = read(labels, env, port)
-    validate(Backend(wishes.service or "s", wishes.id or "i", "h", 1, labels=wishes.labels))
-    for problem in (*wishes.problems, *filter(None, [wishes.unusable])):
+    request = read(labels, env, port)
+    validate(Backend(request.service or "s", request.id or "i", "h", 1, labels=request.labels))
+    for problem in (*request.problems, *filter(None, [request.refusal])):
         assert problem.isprintable()
         assert len(problem) < 1000
-    check = wishes.check
+    check = request.check
     assert check.path is None or (check.path.startswith("/") and not check.path.startswith("//"))
     assert check.path is None or (check.path.isascii() and check.path.isprintable() and " " not in check.path)
     assert check.interval is None or 0.5 <= check.interval <= 3600

@@ -94,9 +94,7 @@ def test_the_default_is_the_environments_else_the_local_socket(monkeypatch: pyte
     ],
 )
 def test_what_cannot_be_used_is_refused(url: str) -> None:
-    assert asyncio.run(complaint(url)) == (
-        f"{url} is no Docker engine that can be used: give unix:///PATH or tcp://HOST:PORT"
-    )
+    assert asyncio.run(complaint(url)) == (f"{url} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT")
 
 
 def test_a_password_is_not_shown() -> None:
@@ -107,14 +105,14 @@ def test_a_password_is_not_shown() -> None:
 
 def test_there_is_no_socket(directory: Path) -> None:
     url = f"unix://{directory}/docker.sock"
-    assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start it, or name another"
+    assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start Docker, or set another URL"
 
 
 def test_nobody_listens(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(f"{directory}/docker.sock")
     for url in (f"unix://{directory}/docker.sock", f"tcp://127.0.0.1:{free_port()}"):
-        assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start it, or name another"
+        assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start Docker, or set another URL"
 
 
 def test_no_permission(directory: Path) -> None:
@@ -146,15 +144,15 @@ def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
-        ("200 OK", b'{"ApiVersion": "1.23"}', "is too old: it speaks version 1.23 of its API, which must be 1.24 or"),
-        ("200 OK", b"<html>It works!</html>", "what answers at tcp://{address} is no Docker engine"),
-        ("200 OK", b'{"ApiVersion": 1.41}', "what answers at tcp://{address} is no Docker engine"),
-        ("200 OK", b'["ApiVersion"]', "what answers at tcp://{address} is no Docker engine"),
-        ("403 Forbidden", b"not\nfor you", "refuses: not for you (status 403)"),
+        ("200 OK", b'{"ApiVersion": "1.23"}', "is too old: its API has version 1.23, and version 1.24 or"),
+        ("200 OK", b"<html>It works!</html>", "the server at tcp://{address} is not a Docker engine"),
+        ("200 OK", b'{"ApiVersion": 1.41}', "the server at tcp://{address} is not a Docker engine"),
+        ("200 OK", b'["ApiVersion"]', "the server at tcp://{address} is not a Docker engine"),
+        ("403 Forbidden", b"not\nfor you", "refuses the request: not for you (status 403)"),
         (
             "400 Bad Request",
             b"Client sent an HTTP request to an HTTPS server.",
-            "the Docker engine at tcp://{address} wants TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
+            "the Docker engine at tcp://{address} requires TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
         ),
     ],
 )

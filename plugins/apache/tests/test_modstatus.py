@@ -12,7 +12,7 @@ from discovery.checks import Outcome, Verdict
 from discovery.model import Backend
 from discovery.probes import HttpProbe
 from discovery.testing import eventually_sync, free_port
-from discovery_apache.modstatus import Status, StatusProbe, judge, parse_status
+from discovery_apache.modstatus import Status, StatusProbe, evaluate, parse_status
 
 from .conftest import Httpd
 
@@ -63,13 +63,13 @@ def test_what_is_no_page(page: str, complaint: str) -> None:
         (Status(25, 76), Outcome(detail="25 workers are idle", weight=25)),
         (Status(3, 1, 2, 1), Outcome(detail="3 workers are idle", weight=100)),
         (Status(0, 4, 1, 0), Outcome(Verdict.DRAINING, "no worker is idle, 4 are busy")),
-        (Status(5, 0, 2, 2), Outcome(Verdict.DRAINING, "it is stopping gracefully")),
+        (Status(5, 0, 2, 2), Outcome(Verdict.DRAINING, "the server is stopping gracefully")),
         (Status(5, 0, 0, 0), Outcome(detail="5 workers are idle", weight=100)),
     ],
 )
 def test_what_a_page_means(status: Status, outcome: Outcome) -> None:
-    assert judge(status, load=True) == outcome
-    assert judge(status).weight is None
+    assert evaluate(status, load=True) == outcome
+    assert evaluate(status).weight is None
 
 
 pieces = st.sampled_from(
@@ -85,7 +85,7 @@ def test_any_page_is_read_or_refused(page: str) -> None:
         assert str(error).isprintable()
     else:
         assert 1 <= status.weight <= 100
-        assert judge(status).verdict in (Verdict.PASSING, Verdict.DRAINING)
+        assert evaluate(status).verdict in (Verdict.PASSING, Verdict.DRAINING)
 
 
 def test_a_server_with_idle_workers_passes(httpd: MakeHttpd) -> None:
@@ -121,7 +121,7 @@ def test_a_server_that_stops_gracefully_drains_and_then_is_gone(httpd: MakeHttpd
     server.signal("graceful-stop")
     eventually_sync(lambda: look(server.port) == Outcome(Verdict.FAILING, "connection refused"))
     status = parse_status(server.ask(asked).decode())
-    assert judge(status) == Outcome(Verdict.DRAINING, "it is stopping gracefully")
+    assert evaluate(status) == Outcome(Verdict.DRAINING, "the server is stopping gracefully")
     server.wait_ended()
 
 
@@ -137,9 +137,9 @@ def test_a_graceful_restart_drains_nothing(httpd: MakeHttpd) -> None:
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/forbidden", "/forbidden is answered 403: allow this machine"),
-        ("/not-there", "/not-there is answered 404: load mod_status"),
-        ("/server-status", "it is meant for people; add ?auto to its address"),
+        ("/forbidden", "/forbidden returns status 403: allow this machine"),
+        ("/not-there", "/not-there returns status 404: load mod_status"),
+        ("/server-status", "this is the page for people; add ?auto to the address"),
     ],
 )
 def test_what_is_no_status_page_fails_with_the_way_out(path: str, told: str, httpd: MakeHttpd) -> None:

@@ -144,4 +144,6 @@ def test_two_servers_of_one_name_are_told(httpd: MakeHttpd, provide: Callable[..
     same = {"service": "web", "id": "same"}
     provided = provide(httpd={"one": local(server, **same), "two": local(server, **same)})
     eventually_sync(lambda: provided.now.keys() == {"web"})
-    assert provided.runner.status.problems == {"httpd two": "web/same is httpd one already: give it another id"}
+    assert provided.runner.status.problems == {
+        "httpd two": "web/same is already registered for httpd one: choose a different id"
+    }

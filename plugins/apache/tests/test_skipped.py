@@ -1,12 +1,15 @@
-"""Containers that are left out on purpose, each named with the rule that did so. Point 18."""
+"""Containers and ports that the configuration leaves out, each reported with the rule."""
 
 from typing import Any
 
 import pytest
 
-from discovery_apache.candidates import skipped_of
+from discovery_apache.announce import Machine
+from discovery_apache.candidates import find_candidates
 from discovery_apache.config import ApacheConfig
 from discovery_apache.container import Binding, Container
+
+MACHINE = Machine("m", {4: "10.0.0.1"})
 
 
 def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
@@ -15,31 +18,36 @@ def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: 
 
 
 def skipped(which: Container, *, stopping: bool = False, **options: Any) -> dict[str, str]:
-    return skipped_of([which], frozenset({which.id} if stopping else ()), ApacheConfig.model_validate(options))
+    config = ApacheConfig.model_validate(options)
+    return find_candidates([which], frozenset({which.id} if stopping else ()), config, MACHINE).skipped
 
 
 @pytest.mark.parametrize(
     ("which", "options", "rule"),
     [
-        (container(image="redis:7"), {}, "its image 'redis:7' is not one of Apache's, and it has no SERVICE_NAME"),
+        (
+            container(image="redis:7"),
+            {},
+            "the image 'redis:7' is not an Apache image, and the container has no SERVICE_NAME",
+        ),
         (
             container(image="redis:7", labels={"SERVICE_NAME": "cache"}),
             {"docker": {"conventions": False}},
-            "its image 'redis:7' is not one of Apache's, and 'docker.conventions' is off",
+            "the image 'redis:7' is not an Apache image, and 'docker.conventions' is off",
         ),
         (
             container("web", "redis:7", 6379, labels={"SERVICE_NAME": "cache"}),
             {},
-            "its image 'redis:7' is not one of Apache's, and it does not expose port 80",
+            "the image 'redis:7' is not an Apache image, and the container does not expose port 80",
         ),
-        (container(), {"docker": {"names": ["shop-*"]}}, "it does not match 'docker.names'"),
+        (container(), {"docker": {"names": ["shop-*"]}}, "the container does not match 'docker.names'"),
         (
             container(),
             {"docker": {"images": ["nginx"], "labelled": ["tier=web"]}},
-            "it does not match 'docker.images' or 'docker.labelled'",
+            "the container does not match 'docker.images' or 'docker.labelled'",
         ),
         (container(labels={"SERVICE_IGNORE": "1"}), {}, "SERVICE_IGNORE is set"),
-        (container(paused=True), {}, "it is paused"),
+        (container(paused=True), {}, "the container is paused"),
     ],
 )
 def test_a_container_is_named_with_the_rule(which: Container, options: dict[str, Any], rule: str) -> None:
@@ -48,7 +56,7 @@ def test_a_container_is_named_with_the_rule(which: Container, options: dict[str,
 
 def test_one_that_is_being_stopped_is_skipped_unless_it_drains() -> None:
     assert skipped(container(), stopping=True) == {
-        "container web": "it is being stopped, and 'docker.on_stop' is withdraw"
+        "container web": "the container is being stopped, and 'docker.on_stop' is withdraw"
     }
     assert skipped(container(), stopping=True, docker={"on_stop": "drain"}) == {}
 

@@ -11,7 +11,7 @@ import structlog
 
 from discovery.testing import eventually_sync, within
 from discovery_apache.container import Container
-from discovery_apache.engine import Engine, EngineError, View
+from discovery_apache.engine import Engine, EngineError, EngineState
 
 from .docker_lab import DockerEngine
 
@@ -20,18 +20,18 @@ class Seen:
     """Every view of an engine so far, and what was raised; followed on a thread, as the core would."""
 
     def __init__(self, engine: Engine) -> None:
-        self.views: list[View] = []
+        self.states: list[EngineState] = []
         self.errors: list[str] = []
         self._engine = engine
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
 
     @property
-    def latest(self) -> View:
-        return self.views[-1]
+    def latest(self) -> EngineState:
+        return self.states[-1]
 
     def get(self, name: str) -> Container:
-        """A container of the latest view. Raises LookupError if there is none."""
+        """A container of the latest state. Raises LookupError if there is none."""
         return {container.name: container for container in self.latest.containers}[name]
 
     @property
@@ -50,7 +50,7 @@ class Seen:
         self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(timeout=within(10))
         assert not self._thread.is_alive()
-        assert all(one != other for one, other in zip(self.views, self.views[1:], strict=False))
+        assert all(one != other for one, other in zip(self.states, self.states[1:], strict=False))
 
     def _run(self) -> None:
         self._task = self._loop.create_task(self._follow())
@@ -61,11 +61,11 @@ class Seen:
     async def _follow(self) -> None:
         while True:
             try:
-                async with aclosing(self._engine.follow()) as views:
-                    anew = bool(self.views)  # the first of another attempt may be equal
-                    async for view in views:
-                        if not (anew and view == self.latest):
-                            self.views.append(view)
+                async with aclosing(self._engine.follow()) as states:
+                    anew = bool(self.states)  # the first of another attempt may be equal
+                    async for state in states:
+                        if not (anew and state == self.latest):
+                            self.states.append(state)
                         anew = False
             except EngineError as error:
                 self.errors.append(str(error))
@@ -76,7 +76,7 @@ class Seen:
 def following(url: str, **options: Any) -> Iterator[Seen]:
     """Follow the engine at `url`; entered once its first view is there."""
     with Seen(Engine(url, structlog.get_logger(), **options)) as seen:
-        eventually_sync(lambda: seen.views, "the first view", timeout=30)
+        eventually_sync(lambda: seen.states, "the first state", timeout=30)
         yield seen
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from discovery.testing import eventually_sync
 from discovery_apache.container import Container
-from discovery_apache.engine import View
+from discovery_apache.engine import EngineState
 
 from .docker_lab import DockerEngine
 from .following import following
@@ -17,7 +17,7 @@ from .following import following
 
 def test_a_container_comes_is_stopped_and_goes(docker_engine: DockerEngine) -> None:
     with following(docker_engine.url) as seen:
-        assert seen.views == [View()]
+        assert seen.states == [EngineState()]
         container = docker_engine.run("web-1")
         eventually_sync(lambda: seen.names == ["web-1"], "it to be seen")
         (binding,) = seen.get("web-1").ports[80, "tcp"]
@@ -26,15 +26,15 @@ def test_a_container_comes_is_stopped_and_goes(docker_engine: DockerEngine) -> N
         assert seen.stopping == []
         container.stop()
         eventually_sync(lambda: seen.names == [], "it to be gone")
-    assert [(len(view.containers), len(view.stopping)) for view in seen.views] == [(0, 0), (1, 0), (1, 1), (0, 0)]
+    assert [(len(state.containers), len(state.stopping)) for state in seen.states] == [(0, 0), (1, 0), (1, 1), (0, 0)]
 
 
-def test_what_runs_already_is_in_the_first_view_by_name(docker_engine: DockerEngine) -> None:
+def test_what_runs_already_is_in_the_first_state_by_name(docker_engine: DockerEngine) -> None:
     for name in ("web-2", "web-1"):
         docker_engine.run(name, "busybox")
     docker_engine.client.containers.create("busybox", name="never-started")
     with following(docker_engine.url) as seen:
-        assert [container.name for container in seen.views[0].containers] == ["web-1", "web-2"]
+        assert [container.name for container in seen.states[0].containers] == ["web-1", "web-2"]
 
 
 def test_only_what_matches_is_seen_also_under_another_name(docker_engine: DockerEngine) -> None:
@@ -60,16 +60,16 @@ def test_signals_that_do_not_stop_do_not_count(docker_engine: DockerEngine) -> N
             container.kill(name)
         container.rename("web-2")
         eventually_sync(lambda: seen.names == ["web-2"])
-        assert not any(view.stopping for view in seen.views)
+        assert not any(state.stopping for state in seen.states)
         container.kill("SIGWINCH")
         eventually_sync(lambda: seen.names == [])
-        assert any(view.stopping for view in seen.views)
+        assert any(state.stopping for state in seen.states)
 
 
 def test_one_that_survives_its_signal_is_not_being_stopped(
     docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_STOP_TIMEOUT", "_STOP_GRACE"):
+    for name in ("_DEFAULT_STOP_TIMEOUT", "_STOP_GRACE"):
         monkeypatch.setattr(f"discovery_apache.engine.{name}", 0.5)
     container = docker_engine.run("web-1", "busybox", stop_signal="SIGTERM")  # which PID 1 ignores
     with following(docker_engine.url) as seen:
@@ -102,7 +102,7 @@ def test_one_stopped_and_started_again_is_not_being_stopped(docker_engine: Docke
     with following(docker_engine.url) as seen:
         container.rename("web-2")
         eventually_sync(lambda: seen.names == ["web-2"])
-        assert not any(view.stopping for view in seen.views)
+        assert not any(state.stopping for state in seen.states)
         container.restart()
         ports = {(80, "tcp"): ((docker_engine.address, docker_engine.port("web-2")),)}
         eventually_sync(lambda: seen.get("web-2").ports == ports and not seen.stopping, "the port that it has now")
@@ -120,7 +120,7 @@ def test_a_container_that_is_killed_or_ends_by_itself_is_gone(docker_engine: Doc
         shot.reload()
         os.kill(shot.attrs["State"]["Pid"], signal.SIGKILL)
         eventually_sync(lambda: seen.names == [])
-        assert any("ends" in [container.name for container in view.containers] for view in seen.views)
+        assert any("ends" in [container.name for container in state.containers] for state in seen.states)
 
 
 def test_one_that_is_restarted_forever_is_seen_only_while_it_runs(docker_engine: DockerEngine) -> None:
@@ -153,7 +153,7 @@ def test_health_as_docker_checks_it(docker_engine: DockerEngine) -> None:
         eventually_sync(lambda: seen.get("web-1").health == "unhealthy", timeout=20)
         container.exec_run(["/bin/busybox", "touch", "/ok"])
         eventually_sync(lambda: seen.get("web-1").health == "healthy", timeout=20)
-        assert "starting" in [container.health for view in seen.views for container in view.containers]
+        assert "starting" in [container.health for state in seen.states for container in state.containers]
 
 
 def test_networks_that_are_joined_and_left(docker_engine: DockerEngine) -> None:

@@ -41,12 +41,12 @@ def test_an_engine_that_is_killed_and_started_again(docker_engine: DockerEngine)
 def test_an_engine_that_stays_away_is_an_error_and_what_was_seen_stands(
     docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery_apache.engine._REJOIN", 0.5)
+    monkeypatch.setattr("discovery_apache.engine._RECONNECT_GRACE", 0.5)
     docker_engine.run("web-1", "busybox")
     with Relay(docker_engine) as relay, following(relay.url) as seen:
         relay.close()
         eventually_sync(lambda: seen.errors, "an error")
-        assert seen.errors == [f"there is no Docker engine at {relay.url}: start it, or name another"]
+        assert seen.errors == [f"there is no Docker engine at {relay.url}: start Docker, or set another URL"]
         assert seen.names == ["web-1"]
         relay.open()
         docker_engine.run("web-2", "busybox")
@@ -93,13 +93,13 @@ def test_with_live_restore_what_died_meanwhile_is_gone_and_the_rest_never_was(
         os.kill(dies.attrs["State"]["Pid"], signal.SIGKILL)
         live_restore_engine.start()
         eventually_sync(lambda: seen.names == ["lives"])
-        assert all("lives" in [each.name for each in view.containers] for view in seen.views)
+        assert all("lives" in [each.name for each in state.containers] for state in seen.states)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that hangs is noticed within a second or two."""
-    for name in ("_QUIET", "_PING_TIMEOUT", "_CONNECT_TIMEOUT", "_REJOIN"):
+    for name in ("_QUIET", "_PING_TIMEOUT", "_CONNECT_TIMEOUT", "_RECONNECT_GRACE"):
         monkeypatch.setattr(f"discovery_apache.engine.{name}", 0.5)
 
 
@@ -139,11 +139,11 @@ def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEng
         "import asyncio, sys, structlog\n"
         "from discovery_apache.engine import Engine\n"
         "async def main():\n"
-        "    views = Engine(sys.argv[1], structlog.get_logger()).follow()\n"
-        "    await anext(views)\n"
+        "    states = Engine(sys.argv[1], structlog.get_logger()).follow()\n"
+        "    await anext(states)\n"
         "    print('seen', flush=True)\n"
         "    await asyncio.to_thread(sys.stdin.readline)\n"
-        "    waiting = asyncio.ensure_future(anext(views))\n"
+        "    waiting = asyncio.ensure_future(anext(states))\n"
         "    await asyncio.sleep(0.2)\n"
         "    waiting.cancel()\n"
         "    await asyncio.wait([waiting])\n"

@@ -17,7 +17,7 @@ from discovery.testing import eventually_sync, within
 
 from .docker_lab import DockerEngine
 
-ABSENT = "it does not run; it is registered once it does"
+ABSENT = "the container does not run; it is registered once it runs"
 
 
 @dataclass
