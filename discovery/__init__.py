@@ -9,7 +9,6 @@ from discovery.system.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from discovery.checks import Check, NamedProbe, Outcome, Probe, Verdict
-    from discovery.codec import parse_address
     from discovery.errors import ApplyError, CannotStartError, ConfigError, DiscoveryError, RecordError, describe
     from discovery.hookspecs import hookimpl
     from discovery.model import (
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         Update,
         Validation,
     )
+    from discovery.validity import parse_address
 
 __all__ = [
     "Addresses",

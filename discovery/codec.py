@@ -1,4 +1,4 @@
-"""Registry key and value to backend and back. What comes from outside is validated here, once, by strict types.
+"""The wire form of records: registry key and value to backend and back. `discovery.validity` has the rules for both.
 
 Read, all in one prefix:
 
@@ -11,7 +11,6 @@ Written: docker-register's JSON, labels beside `host` and `port` as its extras a
 from what is assumed. A label named like a field goes into `labels`.
 """
 
-import ipaddress
 import json
 import re
 from collections import Counter
@@ -21,20 +20,46 @@ from typing import Any, Self
 
 from discovery.errors import RecordError
 from discovery.model import Backend, Rejected, State
+from discovery.validity import (
+    MAX_LABEL_VALUE,
+    MAX_LABELS,
+    MAX_WEIGHT,
+    parse_address,
+    split_key,
+    validate,
+    validate_host,
+    validate_label,
+    validate_label_name,
+    validate_owner,
+    validate_port,
+    validate_state,
+    validate_text,
+    validate_ttl,
+    validate_weight,
+)
+
+__all__ = [  # noqa: RUF022 - first what is defined here; the rest was, and plugins may import it from here
+    "MAX_VALUE",
+    "Record",
+    "Unreadable",
+    "decode",
+    "encode",
+    "stated_ttl",
+    "MAX_LABELS",
+    "MAX_LABEL_VALUE",
+    "MAX_WEIGHT",
+    "key_of",
+    "parse_address",
+    "split_key",
+    "validate",
+    "validate_owner",
+]
 
 MAX_VALUE = 64 * 1024
-MAX_LABELS = 64
-MAX_LABEL_VALUE = 1024
-MAX_WEIGHT = 256
+"""Bytes of a record: that many labels fit, and a listing of thousands of records fits into memory."""
 
-_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_ID = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:@\[\]-]{0,254}")
-_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,63}")
-_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_DIGITS = re.compile(r"[0-9]{1,9}")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")  # what every reader of JSON gives back digit for digit
 _STATED_TTL = re.compile(rb'(?<!\\)"ttl": ?([0-9]{1,8}(?:\.[0-9]{1,6})?)[,}]')
-_PLAIN = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
 
 _OURS = frozenset({"host", "port", "weight", "state", "labels", "owner", "ttl"})
 _IGNORED = {
@@ -102,27 +127,13 @@ def encode(backend: Backend, owner: str | None = None, ttl: float | None = None)
     if named_like_fields:
         fields["labels"] = named_like_fields
     if owner is not None:
-        fields["owner"] = _text("owner", owner)
+        fields["owner"] = validate_text("owner", owner)
     if ttl is not None:
-        fields["ttl"] = _ttl(ttl)
+        fields["ttl"] = validate_ttl(ttl)
     value = json.dumps(fields, separators=(", ", ": "), ensure_ascii=False).encode()
     if len(value) > MAX_VALUE:
         raise RecordError(f"the record would be {len(value)} bytes; the limit is {MAX_VALUE}")
     return value
-
-
-def validate(backend: Backend) -> Backend:
-    """Return `backend` with its host in canonical form. Raises RecordError, which names the field at fault."""
-    service, id_ = split_key(key_of(backend))
-    return Backend(
-        service,
-        id_,
-        _host(backend.host),
-        _integer("port", backend.port, 1, 65535),
-        _integer("weight", backend.weight, 0, MAX_WEIGHT),
-        backend.state,
-        _labels(backend.labels),
-    )
 
 
 def stated_ttl(value: bytes) -> float | None:
@@ -131,47 +142,9 @@ def stated_ttl(value: bytes) -> float | None:
     return float(found[1]) or None if found else None
 
 
-def validate_owner(owner: str) -> str:
-    """The owner as it may stand in a record. Raises RecordError."""
-    if not owner:
-        raise RecordError("the owner is empty")
-    return _text("owner", owner)
-
-
 def key_of(backend: Backend) -> str:
-    """Return the key of `backend`, relative to the prefix: `SERVICE/ID`."""
-    return f"{backend.service}/{backend.id}"
-
-
-def validate_service(service: str) -> str:
-    """Return the name of a service. Raises RecordError if a record cannot have it."""
-    if not _SERVICE.fullmatch(service):
-        raise RecordError(
-            f"the service name {service[:200]!r} is not 1-128 letters, digits, '_', '.' and '-', the first no sign"
-        )
-    return service
-
-
-def split_key(key: str) -> tuple[str, str]:
-    """`<service>/<id>` taken apart. Raises RecordError if it is not such a key."""
-    service, slash, id_ = key.partition("/")
-    if not slash or "/" in id_:
-        raise RecordError(f"the key {key[:200]!r} is not <service>/<id>")
-    validate_service(service)
-    if not _ID.fullmatch(id_):
-        raise RecordError(f"the id {id_[:200]!r} is not 1-255 letters, digits and _.:@[]-")
-    return service, id_
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Return host and port of `text`, `HOST:PORT` or `[IPV6]:PORT`. Raises RecordError if either is not valid."""
-    match = _PLAIN.fullmatch(text)
-    if match is None:
-        raise RecordError(f"{text[:200]!r} is not HOST:PORT (an IPv6 address goes in brackets)")
-    ip6 = match["ip6"]
-    if ip6 is not None and ":" not in ip6:
-        raise RecordError(f"{ip6[:200]!r} in brackets is not an IPv6 address")
-    return _host(match["host"] if ip6 is None else ip6), _integer("port", match["port"], 1, 65535)
+    """Return `backend.key`, which the core uses; this name is for plugins written before that."""
+    return backend.key
 
 
 def _decode(key: str, value: bytes) -> Record:
@@ -183,10 +156,7 @@ def _decode(key: str, value: bytes) -> Record:
     except UnicodeDecodeError:
         raise RecordError("the value is not UTF-8 text") from None
     if not text.startswith("{"):
-        try:
-            host, port = parse_address(text)
-        except RecordError as error:
-            raise RecordError(_unquoted(text, error)) from None
+        host, port = parse_address(text, quoted=False)
         if id_.endswith(":udp"):  # as registrator marks them
             raise RecordError("it is a UDP port, and backends are reached by TCP")
         return Record(Backend(service, id_, host, port))
@@ -197,21 +167,6 @@ def _decode(key: str, value: bytes) -> Record:
     except ValueError:  # from int()
         raise RecordError("the value is not valid JSON: a number has too many digits") from None
     return _decode_fields(key, service, id_, fields)
-
-
-def _unquoted(text: str, error: RecordError) -> str:
-    """Why the text is no address, without the text: it may be anything, a secret file included."""
-    match = _PLAIN.fullmatch(text)
-    if match is None:
-        return "the value is not HOST:PORT, and no JSON object either"
-    host, ip6 = match["host"], match["ip6"]
-    if ip6 is not None and ":" not in ip6:
-        return "the text in brackets is not an IPv6 address"
-    try:
-        _host(host if ip6 is None else ip6)
-    except RecordError:
-        return "the host in HOST:PORT is neither an IP address that one can connect to nor a host name"
-    return str(error)  # of the port, which is digits
 
 
 def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) -> Record:
@@ -240,15 +195,18 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
     backend = Backend(
         service,
         id_,
-        _host(fields["host"]),
-        _integer("port", fields["port"], 1, 65535),
-        1 if weight is None else _integer("weight", weight, 0, MAX_WEIGHT),
-        _state(fields.get("state")),
+        validate_host(fields["host"]),
+        validate_port(fields["port"]),
+        1 if weight is None else validate_weight(weight),
+        validate_state(fields.get("state")),
         usable,
     )
     owner = fields.get("owner")
     return Record(
-        backend, None if owner is None else _text("owner", owner), _ttl(fields.get("ttl")), (*ignored, *unusable)
+        backend,
+        None if owner is None else validate_text("owner", owner),
+        validate_ttl(fields.get("ttl")),
+        (*ignored, *unusable),
     )
 
 
@@ -266,48 +224,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 # Not strict: a control character that is not escaped is found by the rules for texts, and costs its label alone.
 _JSON = json.JSONDecoder(object_pairs_hook=_without_duplicates, strict=False)
-
-
-def _host(host: object) -> str:
-    if not isinstance(host, str) or not host:
-        raise RecordError("the host is not a text" if host != "" else "the host is empty")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        return _host_name(host)
-    if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
-        raise RecordError(f"the host {host!r} is not an address that one can connect to")
-    return str(address)
-
-
-def _host_name(host: str) -> str:
-    parts = host.split(".")
-    # A last part of digits would be read as an odd IPv4 address (127.1, 2130706433) by the C library.
-    if len(host) > 253 or not all(map(_HOST_LABEL.fullmatch, parts)) or re.fullmatch(r"0[xX].*|[0-9]+", parts[-1]):
-        raise RecordError(f"the host {host[:200]!r} is neither an IP address nor a host name")
-    return host.lower()
-
-
-def _integer(name: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value)
-    if type(value) is not int or not least <= value <= most:
-        raise RecordError(f"the {name} {_short(value)} is not a whole number from {least} to {most}")
-    return value
-
-
-def _state(value: Any) -> State:
-    try:
-        return State.ACTIVE if value is None else State(value)
-    except ValueError:
-        raise RecordError(f"the state {_short(value)} is neither 'active' nor 'draining'") from None
-
-
-def _labels(labels: Mapping[str, object]) -> dict[str, str]:
-    if len(labels) > MAX_LABELS:
-        raise RecordError(f"there are {len(labels)} labels; the limit is {MAX_LABELS}")
-    return {name: _label(name, value) for name, value in labels.items()}
 
 
 def _usable_labels(key: str, labels: Mapping[str, object]) -> tuple[dict[str, str], list[Rejected]]:
@@ -332,39 +248,11 @@ def _usable_labels(key: str, labels: Mapping[str, object]) -> tuple[dict[str, st
 
 
 def _label(name: str, value: object) -> str:
-    if not _LABEL.fullmatch(name):
-        raise RecordError(f"the label name {name[:200]!r} is not 1-63 letters, digits and _.-")
-    if value is None:
-        raise RecordError(f"the label {name!r} is null")
     if value is _TWICE:
-        raise RecordError(f"the label {name!r} is given twice")
-    return _text(f"label {name!r}", json.dumps(value) if isinstance(value, int | float) else value)
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise RecordError(f"the {name} is not a text")
-    if len(value.encode(errors="replace")) > MAX_LABEL_VALUE:
-        raise RecordError(f"the {name} is longer than {MAX_LABEL_VALUE} bytes")
-    if not value.isprintable():
-        raise RecordError(f"the {name} has a control or unprintable character in it")
-    return value
-
-
-def _ttl(value: object) -> float | None:
-    if value is None:
-        return None
-    # Compared before it is converted: a whole number in JSON may be too large for a float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400 * 365:
-        raise RecordError(f"the ttl {_short(value)} is not a number of seconds")
-    return float(value)
+        raise RecordError(f"the label {validate_label_name(name)!r} is given twice")
+    return validate_label(name, value)
 
 
 def _printable(text: str) -> str:
     """A key or a field's name as people may be shown it: no control characters, and not without end."""
     return text[:300] if text.isprintable() else ascii(text[:300])[1:-1]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -27,11 +27,11 @@ from discovery.cli.options import (
     start_logging,
 )
 from discovery.cli.table import print_table
-from discovery.codec import parse_address
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, RecordError
 from discovery.fields import TTL
 from discovery.model import join_host_port
+from discovery.validity import parse_address
 
 if TYPE_CHECKING:
     from discovery.daemon.config import Settings

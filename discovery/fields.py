@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from discovery.codec import MAX_WEIGHT, validate_service
 from discovery.errors import RecordError
 from discovery.model import join_host_port
+from discovery.validity import MAX_WEIGHT, validate_service
 
 __all__ = [
     "CHECK_TIME",

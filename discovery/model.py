@@ -1,7 +1,7 @@
 """The words of the system as frozen data: backends, services, snapshots and the changes between them.
 
-Ground floor: the standard library alone. Nothing here does I/O or validates; `discovery.codec` validates what comes
-from outside, once.
+Ground floor: the standard library alone. Nothing here does I/O or validates; `discovery.validity` has
+the rules for what comes from outside.
 """
 
 from bisect import bisect_left, bisect_right
@@ -71,6 +71,11 @@ class Backend:
         if type(self.labels) is not MappingProxyType:
             frozen = MappingProxyType(dict(self.labels)) if self.labels else _NO_LABELS
             object.__setattr__(self, "labels", frozen)
+
+    @property
+    def key(self) -> str:
+        """The key of the backend's record, `SERVICE/ID`, relative to the registry's prefix."""
+        return f"{self.service}/{self.id}"
 
     @property
     def address(self) -> str:

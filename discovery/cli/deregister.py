@@ -8,10 +8,11 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, registry_at, settings_of
-from discovery.codec import Record, decode, key_of, validate
+from discovery.codec import Record, decode
 from discovery.errors import ConfigError, DiscoveryError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.model import Backend, State
 from discovery.system.rundir import base_run_dir, lock
+from discovery.validity import validate
 
 if TYPE_CHECKING:
     from discovery.daemon.config import Settings
@@ -54,7 +55,7 @@ async def _deregister(named: Backend, owner: str | None, settings: "Settings", t
     from discovery.cli.registration import lock_path
     from discovery.system.owners import DefaultOwner
 
-    key = key_of(named)
+    key = named.key
     path = lock_path(settings.registry, key, settings.run_dir)
     registry = registry_at(settings.registry)
     try:
@@ -118,7 +119,7 @@ async def _remove(registry: "Registry", backend: Backend, owner: str | None) -> 
     lease = await registry.open_lease(owner or "deregister", _TTL)
     try:
         if owner is not None:
-            return bool(await lease.sweep((), {key_of(backend)}))
+            return bool(await lease.sweep((), {backend.key}))
         await lease.put(backend, force=True)
         await lease.delete(backend)
         return True

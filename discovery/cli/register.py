@@ -21,10 +21,11 @@ from discovery.cli.options import (
     start_logging,
 )
 from discovery.cli.signals import run_until_signal
-from discovery.codec import encode, key_of, parse_address, validate
+from discovery.codec import encode
 from discovery.errors import ConfigError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.fields import CHECK_TIME, TTL, WEIGHT, Duration
 from discovery.model import Backend, State
+from discovery.validity import parse_address, validate
 
 if TYPE_CHECKING:
     from discovery.checks import Check
@@ -121,7 +122,7 @@ def register(
     settings = settings_of(config, registry=registry, run_dir=run_dir)
     try:
         backend = validate(_backend(service, address, id_, weight, state, label or ()))
-        key = key_of(backend)
+        key = backend.key
         default = DefaultOwner(f"register/{key}", lock_path(settings.registry, key, settings.run_dir))
         whose = owner or str(default)
         encode(backend, whose, ttl)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from structlog.typing import FilteringBoundLogger
 
 from discovery.checks import Check
-from discovery.codec import key_of
 from discovery.model import Backend
 from discovery.system.rundir import base_run_dir, keep, lock, run_dir_path
 
@@ -36,7 +35,7 @@ class Wanted:
     @property
     def key(self) -> str:
         """The backend's key in the registry."""
-        return key_of(self.backend)
+        return self.backend.key
 
 
 class Registration:

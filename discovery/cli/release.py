@@ -68,8 +68,8 @@ async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
 
 def _check(service: str | None) -> None:
     """Raise ConfigError for what is no service's name."""
-    from discovery.codec import split_key
     from discovery.errors import ConfigError, RecordError
+    from discovery.validity import split_key
 
     if service is not None:
         try:

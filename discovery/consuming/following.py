@@ -8,7 +8,6 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.codec import key_of
 from discovery.consuming.holding import Held, Memory, RemovalHolds
 from discovery.consuming.lastgood import LastGood, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
@@ -125,7 +124,7 @@ class RegistryFeed:
         before = self._builder.snapshot
         known: Iterable[str] = ()
         if before is not None:
-            known = map(key_of, before.backends())
+            known = (each.key for each in before.backends())
         elif self._remembered is not None:
             known = self._remembered.records
         decision = self._holding.take(event, known, time.monotonic())
@@ -133,7 +132,7 @@ class RegistryFeed:
         if not keep or before is None:
             kept = list(self._remembered.backends(keep)) if keep and self._remembered else []
         else:
-            kept = [backend for backend in before.backends() if key_of(backend) in keep]
+            kept = [backend for backend in before.backends() if backend.key in keep]
         return self._builder.apply(decision.event, kept)
 
     def _stop_holding(self, keys: Collection[str]) -> None:

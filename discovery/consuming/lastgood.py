@@ -15,7 +15,6 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.codec import validate
 from discovery.consuming.holding import Cause, Held, Memory, patience
 from discovery.consuming.watcher import Observation
 from discovery.documents import record
@@ -25,6 +24,7 @@ from discovery.registry import History, RegistryURL
 from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.files import write_atomically
 from discovery.system.rundir import base_run_dir, user_state_dir
+from discovery.validity import validate
 
 DEBOUNCE = 0.1
 """Seconds after a change in which others are awaited, to be written with it."""

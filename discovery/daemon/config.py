@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from discovery.codec import validate_owner
 from discovery.daemon.assignments import assign
 from discovery.daemon.configfile import read_file
 from discovery.daemon.faults import Faults, dotted, validate
@@ -20,6 +19,7 @@ from discovery.model import split_host_port
 from discovery.plugin import PluginConfig
 from discovery.registry import RegistryURL
 from discovery.registry.url import PASSWORD_VARIABLE
+from discovery.validity import validate_owner
 
 DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
 OFF = "off"

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from discovery.checks import Check, Probe
-from discovery.codec import parse_address
 from discovery.errors import RecordError
 from discovery.fields import CHECK_TIME, Fall, Rise
 from discovery.plugin import PluginConfig
 from discovery.probes.command import CommandProbe
 from discovery.probes.http import HttpProbe, valid_host, valid_method, valid_path, valid_regex
 from discovery.probes.tcp import Address, TcpProbe
+from discovery.validity import parse_address
 
 _STATUS = {"type": ["string", "integer"]}
 _STATUS_SCHEMA = WithJsonSchema({"anyOf": [_STATUS, {"type": "array", "items": _STATUS}]})

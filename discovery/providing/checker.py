@@ -13,7 +13,6 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery.checks import Check, NamedProbe, Outcome, Probe, Verdict
-from discovery.codec import key_of
 from discovery.errors import describe
 from discovery.model import Backend
 from discovery.plugin import Candidate
@@ -83,7 +82,7 @@ class Checker:
         A candidate whose address is the same keeps the state of its equal checks, and its verdict until a check that
         is new to it has had its first outcome.
         """
-        wanted = {key_of(candidate.backend): candidate for candidate in candidates}
+        wanted = {candidate.backend.key: candidate for candidate in candidates}
         for key in self._entries.keys() - wanted.keys():
             self._entries.pop(key).drop()
         for key, candidate in wanted.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.codec import key_of
 from discovery.errors import DiscoveryError, OwnedByAnotherError, RecordError, describe
 from discovery.hosting.isolation import Phase, lock_path
 from discovery.model import Backend
@@ -106,7 +105,7 @@ class RunningProvider:
             runner=self._runner.status,
             owner=self._instance.owner or str(self._default_owner),
             ttl=self._instance.ttl,
-            wanted=None if self._wanted is None else frozenset(map(key_of, self._wanted)),
+            wanted=None if self._wanted is None else frozenset(each.key for each in self._wanted),
             registered=registrar.status.registered if registrar is not None else frozenset(),
             failing=registrar.status.failing if registrar is not None else {},
             fault=self._fault,
@@ -244,7 +243,7 @@ class RunningProvider:
             return False
         status = self._registrar.status
         refused = {key for key, error in status.failing.items() if isinstance(error, OwnedByAnotherError | RecordError)}
-        return set(map(key_of, self._wanted)) <= status.registered | refused
+        return {each.key for each in self._wanted} <= status.registered | refused
 
 
 def _registered_as(instance: ProviderInstance) -> tuple[str, float, bool]:

@@ -12,7 +12,6 @@ from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.codec import key_of
 from discovery.errors import (
     DiscoveryError,
     LeaseLostError,
@@ -99,7 +98,7 @@ class Registrar:
 
     def set(self, backends: Iterable[Backend]) -> None:
         """Replace the set of backends to register. Called on the loop of `run`, before or while it runs."""
-        self._wanted = {key_of(backend): backend for backend in backends}
+        self._wanted = {backend.key: backend for backend in backends}
         self._told = True
         self._wake.set()
         if self._records is not None:

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.codec import key_of, validate
 from discovery.errors import DiscoveryError, RecordError, describe
 from discovery.hosting.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus
 from discovery.model import Backend
@@ -20,6 +19,7 @@ from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled
 from discovery.system.backoff import delays
 from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
+from discovery.validity import validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str
     problems = dict(printable_lines(inventory.problems))
     claims: dict[str, dict[Candidate, None]] = {}
     for candidate in inventory.candidates:
-        key = key_of(candidate.backend)
+        key = candidate.backend.key
         try:
             valid = replace(candidate, backend=validate(candidate.backend))
             claims.setdefault(key, {})[valid] = None

@@ -3,7 +3,7 @@
 Public API.
 """
 
-from discovery.codec import MAX_LABEL_VALUE, MAX_LABELS, Record, decode, encode, key_of, validate
+from discovery.codec import Record, decode, encode
 from discovery.errors import (
     AccessDeniedError,
     LeaseLostError,
@@ -24,6 +24,7 @@ from discovery.registry.base import (
 )
 from discovery.registry.schemes import BUILT_IN, RegistryFactory, open_registry
 from discovery.registry.url import RegistryURL
+from discovery.validity import MAX_LABEL_VALUE, MAX_LABELS, validate
 
 __all__ = [
     "BUILT_IN",
@@ -48,7 +49,6 @@ __all__ = [
     "TellsWhenFree",
     "decode",
     "encode",
-    "key_of",
     "open_registry",
     "validate",
 ]

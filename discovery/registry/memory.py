@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from discovery.codec import Record, decode, encode, key_of
+from discovery.codec import Record, decode, encode
 from discovery.errors import ConfigError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.model import Backend
 from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
@@ -164,7 +164,7 @@ class MemoryLease:
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
         """See `Lease.put`."""
-        key, value = key_of(backend), encode(backend, self.owner, self.ttl)
+        key, value = backend.key, encode(backend, self.owner, self.ttl)
         self._check()
         there = self._registry.records.get(key)
         ours = self._registry.holder(key) is self
@@ -179,7 +179,7 @@ class MemoryLease:
     async def delete(self, backend: Backend) -> None:
         """See `Lease.delete`."""
         self._check()
-        key = key_of(backend)
+        key = backend.key
         if self._registry.holder(key) is self:
             self._registry.change({}, {key}, holder=self)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from discovery.codec import Record, decode, encode, key_of
+from discovery.codec import Record, decode, encode
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RecordError
 from discovery.registry import Registry, TellsWhenFree
 from discovery.testing.builders import backend
@@ -11,7 +11,7 @@ from discovery.testing.place import RegistryPlace
 from discovery.testing.support import within
 
 PLAIN = b"10.0.0.1:80"
-KEY = key_of(backend())
+KEY = backend().key
 
 
 class LeaseContract(RegistryPlace):
@@ -22,7 +22,7 @@ class LeaseContract(RegistryPlace):
             web = backend(labels={"zone": "a"}, weight=3)
             lease = await registry.open_lease("host-1", self.ttl)
             await lease.put(web)
-            record = decode(key_of(web), (await contents(registry))[key_of(web)])
+            record = decode(web.key, (await contents(registry))[web.key])
             assert isinstance(record, Record)
             assert (record.backend, record.owner, record.ttl) == (web, "host-1", lease.ttl)
             assert lease.owner == "host-1"

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import structlog
 
 from discovery.checks import Check, Outcome
-from discovery.codec import key_of, validate
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Context, Health, Inventory
 from discovery.testing.recorder import touched_by
 from discovery.testing.support import eventually, eventually_sync
+from discovery.validity import validate
 
 
 class ProviderContract:
@@ -91,7 +91,7 @@ class ProviderContract:
                 backends = [candidate.backend for candidate in inventory.candidates]
                 for backend in backends:
                     validate(backend)
-                keys = [key_of(backend) for backend in backends]
+                keys = [backend.key for backend in backends]
                 assert len(set(keys)) == len(keys), f"a key is given twice: {keys}"
 
         self._inspect(check)

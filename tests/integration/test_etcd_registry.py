@@ -12,7 +12,6 @@ import pytest
 from etcd_versions import etcd_program, every_etcd
 from etcds import etcd, following_from_the_start, opened, url
 
-from discovery.codec import key_of
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.registry import Lease, Registry, Reset, open_registry
 from discovery.registry.etcd import EtcdSettings, records
@@ -43,7 +42,7 @@ from discovery.testing.etcd import EtcdWriter
 
 __all__ = ["etcd", "etcd_program", "every_etcd", "url"]
 
-KEY = key_of(backend())
+KEY = backend().key
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import structlog
 import trustme
 from etcds import etcd, following_from_the_start, opened
 
-from discovery.codec import key_of
 from discovery.errors import AccessDeniedError
 from discovery.registry import Delta, RegistryURL, Reset
 from discovery.registry.etcd import EtcdSettings, Timing
@@ -21,7 +20,7 @@ from discovery.testing.etcd import EtcdWriter
 
 __all__ = ["etcd"]
 
-KEY = key_of(backend())
+KEY = backend().key
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import structlog
 
-from discovery.codec import Record, decode, key_of
+from discovery.codec import Record, decode
 from discovery.model import Backend
 from discovery.providing.registrar import Registrar
 from discovery.registry import open_registry
@@ -64,7 +64,7 @@ async def becomes(url: str, *backends: Backend, timeout: float = 10) -> None:
     async def stands() -> bool:
         return await asyncio.wait_for(standing(url), within(timeout)) == set(backends)
 
-    await eventually(stands, f"{sorted(map(key_of, backends))} to be what stands", timeout)
+    await eventually(stands, f"{sorted(each.key for each in backends)} to be what stands", timeout)
 
 
 def web(*numbers: int, weight: int = 1) -> list[Backend]:
@@ -87,7 +87,7 @@ async def test_the_revision_grows_by_one_for_each_difference_and_each_record_reg
 
     async def grew(by: int, *wanted: Backend) -> None:
         nonlocal at
-        await eventually(lambda: registrar.status.registered == set(map(key_of, wanted)))
+        await eventually(lambda: registrar.status.registered == {each.key for each in wanted})
         await becomes(etcd.url, *wanted)
         assert revision(etcd) - at == by
         at += by
@@ -166,4 +166,4 @@ async def test_an_etcd_that_was_away_while_the_set_changed_has_it_right_soon_aft
         else:
             etcd.send_signal(signal.SIGCONT)
         await becomes(etcd.url, *web(*range(9, 29)), timeout=RETURN_SECONDS)
-        assert registrar.status.registered == {key_of(each) for each in web(*range(9, 29))}
+        assert registrar.status.registered == {each.key for each in web(*range(9, 29))}

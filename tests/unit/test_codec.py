@@ -8,21 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.codec import (
-    MAX_LABEL_VALUE,
-    MAX_LABELS,
-    MAX_VALUE,
-    Record,
-    decode,
-    encode,
-    key_of,
-    parse_address,
-    split_key,
-    validate,
-)
+from discovery.codec import MAX_VALUE, Record, decode, encode
 from discovery.errors import RecordError
 from discovery.model import Backend, Rejected, State
 from discovery.testing import backend
+from discovery.validity import MAX_LABEL_VALUE, MAX_LABELS, parse_address, split_key, validate
 
 
 def read(value: bytes | str | dict[str, object], key: str = "web/b1") -> Record:
@@ -305,7 +295,7 @@ backends = st.builds(
 @given(backends, st.none() | st.just("host-1:edge"), st.none() | st.floats(0.1, 86400))
 def test_what_is_written_is_read_back(written: Backend, owner: str | None, ttl: float | None) -> None:
     value = encode(written, owner, ttl)
-    assert decode(key_of(written), value) == Record(written, owner, ttl)
+    assert decode(written.key, value) == Record(written, owner, ttl)
     assert b"\n" not in value
     readers = json.loads(value)
     assert (readers["host"], readers["port"]) == (written.host, written.port)
@@ -347,7 +337,7 @@ def test_labels_that_look_like_something_else_are_read_back(
     labels: dict[str, str], owner: str | None, ttl: float | None
 ) -> None:
     written = backend(labels=labels)
-    assert decode(key_of(written), encode(written, owner, ttl)) == Record(written, owner, ttl)
+    assert decode(written.key, encode(written, owner, ttl)) == Record(written, owner, ttl)
 
 
 @given(backends)

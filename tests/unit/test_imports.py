@@ -15,8 +15,9 @@ CORE = ROOT / "discovery"
 # own and no others: so arrows never run up, neighbours do not know each other, and there is no cycle.
 FLOORS = (
     {"model", "errors", "addresses", "descriptions"},
-    {"system", "codec", "documents"},
-    {"checks", "registry", "fields"},
+    {"system", "validity", "documents"},
+    {"codec", "fields"},
+    {"checks", "registry"},
     {"plugin"},
     {"hookspecs", "probes"},
     {"__init__", "hosting", "testing"},
@@ -31,7 +32,7 @@ NEVER = {
     "consuming/holding.py": {"plugin", "hosting"},
     "consuming/watcher.py": {"plugin", "hosting"},
     "consuming/following.py": {"plugin", "hosting"},
-    "consuming/names.py": {"registry", "codec", "plugin"},
+    "consuming/names.py": {"registry", "codec", "validity", "plugin"},
     "consuming/runner.py": {"registry", "codec"},
     "providing/checker.py": {"registry", "hosting"},
     "providing/registrar.py": {"plugin", "hosting"},

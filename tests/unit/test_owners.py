@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from discovery.codec import MAX_LABEL_VALUE
 from discovery.system import rundir
 from discovery.system.owners import DefaultOwner, machine_id
+from discovery.validity import MAX_LABEL_VALUE
 
 
 def test_the_machine_id_is_stable_and_not_the_secret_one() -> None:

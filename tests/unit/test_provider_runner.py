@@ -13,7 +13,6 @@ from providers import Finder, Says, finder, found, instance, running
 
 from discovery import CannotStartError, DiscoveryError, Health
 from discovery.checks import Check, Verdict
-from discovery.codec import key_of
 from discovery.hosting.isolation import Phase
 from discovery.plugin import Candidate, Inventory
 from discovery.providing.runner import admit
@@ -25,7 +24,7 @@ def test_what_is_found_is_handed_on_and_what_is_no_longer_found_is_not(tmp_path:
     with running(instance(provider), tmp_path) as it:
         it.publishes(80, 81)
         status = it.runner.status
-        assert status.candidates.keys() == {key_of(backend(port=80)), key_of(backend(port=81))}
+        assert status.candidates.keys() == {backend(port=80).key, backend(port=81).key}
         assert (status.name, status.plugin, status.published, status.problem) == ("it", "test", True, None)
         provider.world.now = found(81, 82)
         it.publishes(81, 82)
@@ -54,7 +53,7 @@ def test_checks_decide_what_is_handed_on(tmp_path: Path) -> None:
         it.publishes(80)
         verdict[0] = Verdict.FAILING
         it.publishes()
-        assert it.runner.status.candidates[key_of(backend(port=80))].verdict is Verdict.FAILING
+        assert it.runner.status.candidates[backend(port=80).key].verdict is Verdict.FAILING
         assert it.runner.status.problem is None
 
 
@@ -170,7 +169,7 @@ def test_a_probe_that_may_not_be_hashed_hurts_its_candidate_alone(tmp_path: Path
     checked = found(81, checks=(Check(Unhashable(lambda: Verdict.PASSING)),)).candidates
     with running(instance(finder(Inventory((*found(80).candidates, *checked)))), tmp_path) as it:
         it.publishes(80)
-        assert "unhashable" in it.runner.status.problems[key_of(backend(port=81))]
+        assert "unhashable" in it.runner.status.problems[backend(port=81).key]
 
 
 def test_health_is_asked_and_a_raising_health_is_a_problem(tmp_path: Path) -> None:
@@ -217,11 +216,11 @@ candidates = st.builds(lambda id_, port: Candidate(backend(id=id_, port=port)), 
 @given(st.lists(candidates, max_size=8))
 def test_each_candidate_is_admitted_or_its_key_is_a_problem(listed: list[Candidate]) -> None:
     admitted, problems = admit(Inventory(tuple(listed), {"x": "y"}))
-    keys = [key_of(each.backend) for each in admitted]
+    keys = [each.backend.key for each in admitted]
     assert len(keys) == len(set(keys))
     for candidate in listed:
-        key = key_of(candidate.backend)
-        rivals = {each for each in listed if key_of(each.backend) == key and each.backend.port}
+        key = candidate.backend.key
+        rivals = {each for each in listed if each.backend.key == key and each.backend.port}
         sound = "not" not in key and "\n" not in key and candidate.backend.port > 0
         assert (candidate in admitted) == (sound and len(rivals) == 1)
         assert candidate in admitted or key.replace("\n", r"\n") in problems

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 import pytest
 import structlog
 
-from discovery.codec import key_of
 from discovery.errors import AccessDeniedError, RegistryUnavailableError
 from discovery.model import Backend
 from discovery.providing.registrar import Registrar, RegistrarStatus
@@ -70,7 +69,7 @@ class _RecordingLease(MemoryLease):
         return await super().sweep(keep, among)
 
     def _allow(self, backend: Backend) -> None:
-        if key_of(backend) in self.registry.forbidden:
+        if backend.key in self.registry.forbidden:
             raise AccessDeniedError("permission denied")
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from discovery.codec import encode, key_of
+from discovery.codec import encode
 from discovery.errors import LeaseLostError, RegistryError
 from discovery.model import Backend
 from discovery.registry.etcd.client import Client
@@ -72,7 +72,7 @@ class EtcdLease:
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
         """Write the record under this lease, unless it already stands so."""
-        key, value = key_of(backend), encode(backend, self._owner, self._ttl)
+        key, value = backend.key, encode(backend, self._owner, self._ttl)
         self._raise_if_lost()
         try:
             await self._records.put(key, value, force=force)
@@ -83,7 +83,7 @@ class EtcdLease:
 
     async def delete(self, backend: Backend) -> None:
         """Remove the record if it is still this lease's; otherwise do nothing."""
-        key = key_of(backend)
+        key = backend.key
         self._keys.discard(key)
         self._deletions += 1
         await self._records.delete(key)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.codec import MAX_VALUE, Record, decode, encode, key_of
+from discovery.codec import MAX_VALUE, Record, decode, encode
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryError
 from discovery.model import Backend
 from discovery.registry.file.beneath import UnsuitableError, open_beneath, open_regular
@@ -42,11 +42,11 @@ class FileLease:
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
         """See `Lease.put`."""
-        await self._in_turn(self._put, key_of(backend), encode(backend, self.owner, self.ttl), force)
+        await self._in_turn(self._put, backend.key, encode(backend, self.owner, self.ttl), force)
 
     async def delete(self, backend: Backend) -> None:
         """See `Lease.delete`."""
-        await self._in_turn(self._delete, key_of(backend))
+        await self._in_turn(self._delete, backend.key)
 
     async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         """See `Lease.sweep`."""

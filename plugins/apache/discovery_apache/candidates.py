@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from discovery import Backend, Candidate, Check, Outcome, RecordError, State, Verdict
 from discovery.probes import HttpProbe, ReportedProbe
-from discovery.registry import key_of, validate
+from discovery.registry import validate
 from discovery_apache.announce import Machine, announce, matches_any
 from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings, checks_of
 from discovery_apache.container import Container
@@ -78,11 +78,9 @@ def resolve_conflicts(candidates: Iterable[RankedCandidate]) -> tuple[tuple[Cand
     problems: dict[str, str] = {}
     for ranked in sorted(candidates, key=lambda each: each.rank):
         backend = ranked.candidate.backend
-        first = registered.setdefault(key_of(backend), ranked)
+        first = registered.setdefault(backend.key, ranked)
         if first is not ranked and backend.state is not State.DRAINING:
-            problems[ranked.source] = (
-                f"{key_of(backend)} is already registered for {first.source}: choose a different id"
-            )
+            problems[ranked.source] = f"{backend.key} is already registered for {first.source}: choose a different id"
     return tuple(ranked.candidate for ranked in registered.values()), problems
 
 

@@ -26,7 +26,7 @@ from discovery.commands import (
 )
 from discovery.fields import WEIGHT
 from discovery.probes import HttpProbe
-from discovery.registry import encode, key_of, validate
+from discovery.registry import encode, validate
 
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PORT = re.compile(r"([0-9]{1,5})(?:/(.*))?")
@@ -165,6 +165,6 @@ def _is_loopback(host: str) -> bool:
 
 def _instance(backend: Backend) -> str:
     """Return the name of the provider instance. The instance's directory, lock and default owner have this name."""
-    key = key_of(backend)
+    key = backend.key
     readable = _NOT_IN_A_NAME.sub("-", key)[:_LONGEST_READABLE]
     return f"container-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

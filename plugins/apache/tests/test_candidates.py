@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.checks import Outcome, Verdict
-from discovery.codec import key_of, validate
 from discovery.model import Backend, State
 from discovery.plugin import Candidate
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
+from discovery.validity import validate
 from discovery_apache.announce import Machine
 from discovery_apache.candidates import find_candidates, resolve_conflicts
 from discovery_apache.config import ApacheConfig
@@ -31,7 +31,7 @@ def found(*containers: Container, stopping: str = "", **options: Any) -> tuple[d
     stops = frozenset({f"{stopping:0<64}"} if stopping else ())
     findings = find_candidates(containers, stops, config, MACHINE)
     candidates, conflicts = resolve_conflicts(findings.candidates)
-    return {key_of(each.backend): each for each in candidates}, findings.problems | conflicts
+    return {each.backend.key: each for each in candidates}, findings.problems | conflicts
 
 
 def backend(*containers: Container, **options: Any) -> Backend:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.codec import encode, key_of
+from discovery.codec import encode
 from discovery.errors import OwnedByAnotherError
 from discovery.registry.file import FileRegistry, tree
 from discovery.registry.file.directory import held
@@ -29,7 +29,7 @@ class TestExpiry:
             assert static.exists()
 
         web = backend()
-        dead = write(tmp_path, key_of(web), encode(web, "gone", 1))
+        dead = write(tmp_path, web.key, encode(web, "gone", 1))
         os.utime(dead, (0, time.time() - 11))
         static = write(tmp_path, "web/static")
         os.utime(static, (0, 0))
@@ -61,7 +61,7 @@ class TestExpiry:
         async def check(watch: Follower) -> None:
             await watch.lists()
 
-        path = write(tmp_path, key_of(backend()), encode(backend(), "gone", 1))
+        path = write(tmp_path, backend().key, encode(backend(), "gone", 1))
         os.utime(path, (0, time.time() + 3600))
         follow(tmp_path, check)
 
@@ -75,7 +75,7 @@ class TestExpiry:
             assert scan(some, tmp_path).records
 
     async def test_an_expired_record_is_free_to_be_taken(self, tmp_path: Path) -> None:
-        path = write(tmp_path, key_of(backend()), encode(backend(), "host-1", 10))
+        path = write(tmp_path, backend().key, encode(backend(), "host-1", 10))
         lease = await FileRegistry(tmp_path).open_lease("host-2", 10)
         with pytest.raises(OwnedByAnotherError, match="host-1"):
             await lease.put(backend())
@@ -175,7 +175,7 @@ async def test_putting_the_same_again_does_not_write_the_file(tmp_path: Path) ->
     inodes = set()
     for _ in range(3):
         await lease.put(backend())
-        inodes.add((tmp_path / key_of(backend())).stat().st_ino)
+        inodes.add((tmp_path / backend().key).stat().st_ino)
     assert len(inodes) == 1
     await lease.close()
 
@@ -185,7 +185,7 @@ async def test_a_closed_registry_keeps_nothing_alive_and_withdraws_nothing(tmp_p
     lease = await registry.open_lease("host-1", 0.3)
     await lease.put(backend())
     await registry.close()
-    assert (tmp_path / key_of(backend())).exists()
+    assert (tmp_path / backend().key).exists()
     await eventually(lease._keep_alive_task.done)
     await eventually(lambda: not scan(Tree(), tmp_path).records, "the record to expire")
 

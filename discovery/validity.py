@@ -1,0 +1,188 @@
+"""The validity of a backend: the rules for every part of a record, whichever form the record has.
+
+Each rule stands here once. `discovery.codec` applies the rules to what it reads and writes; `validate` applies all
+rules to a backend that was made in any other way. Every function is pure and raises RecordError, whose message names
+the part at fault.
+"""
+
+import ipaddress
+import json
+import re
+
+from discovery.errors import RecordError
+from discovery.model import Backend, State
+
+MAX_LABELS = 64
+"""Labels of one backend: every consumer keeps all labels of all backends in memory."""
+MAX_LABEL_VALUE = 1024
+"""Bytes of one label, or of an owner: every consumer keeps all labels of all backends in memory."""
+MAX_WEIGHT = 256
+"""The largest weight of a backend, that of HAProxy."""
+MAX_PORT = 65535
+"""The largest TCP port: a port has 16 bits."""
+MAX_TTL = 86400.0 * 365
+"""Seconds, one year: a longer TTL is most likely a mistake."""
+
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_ID = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:@\[\]-]{0,254}")
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_DIGITS = re.compile(r"[0-9]{1,9}")
+_ADDRESS = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
+
+
+def validate(backend: Backend) -> Backend:
+    """Return `backend` with its host in canonical form. Raises RecordError, which names the field at fault."""
+    service, id_ = split_key(backend.key)
+    if len(backend.labels) > MAX_LABELS:
+        raise RecordError(f"there are {len(backend.labels)} labels; the limit is {MAX_LABELS}")
+    return Backend(
+        service,
+        id_,
+        validate_host(backend.host),
+        validate_port(backend.port),
+        validate_weight(backend.weight),
+        backend.state,
+        {name: validate_label(name, value) for name, value in backend.labels.items()},
+    )
+
+
+def validate_service(service: str) -> str:
+    """Return the name of a service. Raises RecordError if a record cannot have it."""
+    if not _SERVICE.fullmatch(service):
+        raise RecordError(
+            f"the service name {service[:200]!r} is not 1-128 letters, digits, '_', '.' and '-', the first no sign"
+        )
+    return service
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Split the key `<service>/<id>` of a record into the service and the id. Raises RecordError for any other key."""
+    service, slash, id_ = key.partition("/")
+    if not slash or "/" in id_:
+        raise RecordError(f"the key {key[:200]!r} is not <service>/<id>")
+    validate_service(service)
+    if not _ID.fullmatch(id_):
+        raise RecordError(f"the id {id_[:200]!r} is not 1-255 letters, digits and _.:@[]-")
+    return service, id_
+
+
+def parse_address(text: str, *, quoted: bool = True) -> tuple[str, int]:
+    """Split `HOST:PORT` or `[IPV6]:PORT` into a valid host and port. Raises RecordError.
+
+    With `quoted` the message quotes the text. Without, it does not: the text may be anything, a secret file included.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        why = "is not HOST:PORT (an IPv6 address goes in brackets)"
+        raise RecordError(
+            f"{text[:200]!r} {why}" if quoted else "the value is not HOST:PORT, and no JSON object either"
+        )
+    ip6 = match["ip6"]
+    if ip6 is not None and ":" not in ip6:
+        what = f"{ip6[:200]!r} in brackets" if quoted else "the text in brackets"
+        raise RecordError(f"{what} is not an IPv6 address")
+    try:
+        host = validate_host(match["host"] if ip6 is None else ip6)
+    except RecordError:
+        if quoted:
+            raise
+        why = "is neither an IP address that one can connect to nor a host name"
+        raise RecordError(f"the host in HOST:PORT {why}") from None
+    return host, validate_port(match["port"])
+
+
+def validate_owner(owner: str) -> str:
+    """Return the name of an owner. Raises RecordError if a record cannot have it."""
+    if not owner:
+        raise RecordError("the owner is empty")
+    return validate_text("owner", owner)
+
+
+def validate_host(host: object) -> str:
+    """Return an IP address or a host name in canonical form. Raises RecordError for any other value."""
+    if not isinstance(host, str) or not host:
+        raise RecordError("the host is not a text" if host != "" else "the host is empty")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return _host_name(host)
+    if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
+        raise RecordError(f"the host {host!r} is not an address that one can connect to")
+    return str(address)
+
+
+def validate_port(value: object) -> int:
+    """Return a TCP port, a number or its digits. Raises RecordError."""
+    return _integer("port", value, 1, MAX_PORT)
+
+
+def validate_weight(value: object) -> int:
+    """Return a weight, a number or its digits. Raises RecordError."""
+    return _integer("weight", value, 0, MAX_WEIGHT)
+
+
+def validate_state(value: object) -> State:
+    """Return a state; None is active. Raises RecordError."""
+    try:
+        return State.ACTIVE if value is None else State(str(value))
+    except ValueError:
+        raise RecordError(f"the state {_short(value)} is neither 'active' nor 'draining'") from None
+
+
+def validate_label_name(name: str) -> str:
+    """Return the name of a label. Raises RecordError."""
+    if not _LABEL.fullmatch(name):
+        raise RecordError(f"the label name {name[:200]!r} is not 1-63 letters, digits and _.-")
+    return name
+
+
+def validate_label(name: str, value: object) -> str:
+    """Return the value of a label as text; numbers and booleans as JSON has them. Raises RecordError."""
+    validate_label_name(name)
+    if value is None:
+        raise RecordError(f"the label {name!r} is null")
+    return validate_text(f"label {name!r}", json.dumps(value) if isinstance(value, int | float) else value)
+
+
+def validate_text(name: str, value: object) -> str:
+    """Return printable text of at most MAX_LABEL_VALUE bytes. Raises RecordError, which calls the value `name`."""
+    if not isinstance(value, str):
+        raise RecordError(f"the {name} is not a text")
+    if len(value.encode(errors="replace")) > MAX_LABEL_VALUE:
+        raise RecordError(f"the {name} is longer than {MAX_LABEL_VALUE} bytes")
+    if not value.isprintable():
+        raise RecordError(f"the {name} has a control or unprintable character in it")
+    return value
+
+
+def validate_ttl(value: object) -> float | None:
+    """Return a TTL in seconds; None if there is none. Raises RecordError."""
+    if value is None:
+        return None
+    # Compared before it is converted: a whole number in JSON may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TTL:
+        raise RecordError(f"the ttl {_short(value)} is not a number of seconds")
+    return float(value)
+
+
+def _host_name(host: str) -> str:
+    parts = host.split(".")
+    # A last part of digits would be read as an odd IPv4 address (127.1, 2130706433) by the C library.
+    if len(host) > 253 or not all(map(_HOST_LABEL.fullmatch, parts)) or re.fullmatch(r"0[xX].*|[0-9]+", parts[-1]):
+        raise RecordError(f"the host {host[:200]!r} is neither an IP address nor a host name")
+    return host.lower()
+
+
+def _integer(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    if type(value) is not int or not least <= value <= most:
+        raise RecordError(f"the {name} {_short(value)} is not a whole number from {least} to {most}")
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
