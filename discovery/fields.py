@@ -66,7 +66,10 @@ _LONGEST_DURATION_TEXT = 100
 _LONGEST_SHOWN = 60
 """Characters of a refused value in a message, which is one line on a terminal."""
 _NUMBER = r"(?:[0-9]{1,12}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})"
-_DURATION = rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h|d)"
+_UNIT = "(ns|us|µs|μs|ms|s|m|h|d)"
+_DURATION = f"({_NUMBER}){_UNIT}"
+_PATTERN = rf"^[0-9]*\.?[0-9]+({_UNIT}([0-9]*\.?[0-9]+{_UNIT})*)?$"
+"""For JSON schemas, which cannot tell of the bounds: what `Duration` takes, but for a point at the end of a number."""
 _UNITS: Mapping[str, float] = {
     **dict.fromkeys(("us", "µs", "μs"), 1e-6),
     "ns": 1e-9,
@@ -135,13 +138,8 @@ class Duration(_Parsed):
         number = {"type": "number", "minimum" if self.zero or self.least else "exclusiveMinimum": self.least}
         if self.zero:
             number["minimum"] = 0.0
-        return {
-            "anyOf": [
-                number | {"maximum": self.most},
-                {"type": "string", "pattern": rf"^({_NUMBER}|({_DURATION})+)$", "examples": ["500ms", "10s", "5m"]},
-            ],
-            "title": f"Duration {self.bounds}",
-        }
+        text = {"type": "string", "pattern": _PATTERN, "examples": ["500ms", "10s", "5m", "2h"]}
+        return {"anyOf": [number | {"maximum": self.most}, text | {"description": f"A duration {self.bounds}"}]}
 
     @property
     def bounds(self) -> str:

@@ -63,6 +63,11 @@ class AdminAddress(BindAddress):
         except ValueError as error:
             raise ValueError(f'{error}; or "off"') from None
 
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema: text, with examples."""
+        schema = super().json_schema()
+        return {**schema, "examples": [*schema["examples"], OFF]}
+
 
 class RegistrySettings(PluginConfig):
     """The `[registry]` table. All but `url` can stand in the URL as well."""

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from discovery import AnyProvider, Backend, Candidate, Inventory, PluginConfig, Provider, hookimpl
 from discovery.addresses import primary_address
+from discovery.fields import ServiceName
 from discovery.probes import CheckSettings
 
 _SOCKET = ".s.PGSQL."
@@ -20,7 +21,7 @@ _SOCKET = ".s.PGSQL."
 class PostgresConfig(PluginConfig):
     """What can be set in `[providers.NAME]`."""
 
-    service: str = Field("postgres", description="The service that the servers are registered for")
+    service: ServiceName = Field("postgres", description="The service that the servers are registered for")
     address: str | None = Field(None, description="What is announced. Default: this machine's primary address")
     sockets: Path = Field(Path("/var/run/postgresql"), description="Where the servers have their sockets")
     check: CheckSettings = Field(CheckSettings(type="tcp"), description="How each server is checked")

@@ -1,5 +1,6 @@
 """One vocabulary: every duration, bind, rise, fall and weight of the core and the plugins takes the same forms."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,16 @@ from discovery_apache.config import ApacheConfig
 from discovery_apache.conventions import ServiceVariables
 from discovery_haproxy.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
+
+MODELS: dict[str, type[BaseModel]] = {
+    "consumers": ConsumerTable,
+    "providers": ProviderTable,
+    "check": CheckSettings,
+    "haproxy": HAProxyConfig,
+    "tcpproxy": TcpProxyConfig,
+    "apache": ApacheConfig,
+    "": FileSettings,
+}
 
 V = "<the value>"
 WEB: dict[str, Any] = {"bind": "127.0.0.1:1"}
@@ -200,6 +211,25 @@ def test_every_duration_takes_the_same_forms(name: str) -> None:
         assert "\n" not in told
 
 
+@pytest.mark.parametrize("model", [model for model in MODELS.values() if model is not FileSettings])
+def test_the_schema_of_every_duration_takes_the_good_forms(model: type[BaseModel]) -> None:
+    schemas = [each for each in _schemas(model.model_json_schema()) if "10s" in each.get("examples", ())]
+    assert schemas
+    for schema in schemas:
+        for written in filter(lambda form: isinstance(form, str), GOOD_DURATIONS):
+            assert re.search(schema["pattern"], str(written))
+        for written in ("soon", "", "2 s", "-2s", "1s1", "2e0"):
+            assert not re.search(schema["pattern"], written)
+
+
+def _schemas(schema: Any) -> Iterator[dict[str, Any]]:
+    """A schema with every schema within it."""
+    if isinstance(schema, dict):
+        yield schema
+    for each in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _schemas(each)
+
+
 @pytest.mark.parametrize("name", LABELS)
 def test_every_duration_of_a_label_takes_the_same_forms(name: str) -> None:
     for written, seconds in GOOD_DURATIONS.items():
@@ -268,17 +298,6 @@ def _metadata(annotation: Any) -> Iterator[Any]:
     yield annotation
     yield from _metadata(getattr(annotation, "__metadata__", ()))
     yield from _metadata(getattr(annotation, "__args__", ()))
-
-
-MODELS: dict[str, type[BaseModel]] = {
-    "consumers": ConsumerTable,
-    "providers": ProviderTable,
-    "check": CheckSettings,
-    "haproxy": HAProxyConfig,
-    "tcpproxy": TcpProxyConfig,
-    "apache": ApacheConfig,
-    "": FileSettings,
-}
 
 
 @pytest.mark.parametrize(("kind", "table"), [(Duration, DURATIONS), (BindAddress, BINDS)])
