@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery import DiscoveryError
+from discovery import DiscoveryError, join_host_port, split_host_port
 from discovery.toolkit import format_holders, processes_with_sockets, tcp_sockets_listening_at, unix_sockets_at
 from discovery_tcpproxy.config import UNIX
 
@@ -112,9 +112,7 @@ def address_of(sock: socket.socket) -> str | None:
         return None
     if sock.family == socket.AF_UNIX:
         return UNIX + name if isinstance(name, str) and name else None
-    if sock.family == socket.AF_INET6:
-        return f"[{name[0]}]:{name[1]}"
-    return f"{name[0]}:{name[1]}" if sock.family == socket.AF_INET else None
+    return join_host_port(name[0], name[1]) if sock.family in (socket.AF_INET, socket.AF_INET6) else None
 
 
 def set_mode(sock: ListeningSocket, mode: int) -> None:
@@ -124,15 +122,15 @@ def set_mode(sock: ListeningSocket, mode: int) -> None:
 
 
 def _open_tcp(bind: str) -> ListeningSocket:
-    host, _, port = bind.rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    host, port = split_host_port(bind)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         # SO_REUSEADDR allows a restart while old connections end. SO_REUSEPORT would let other programs listen as well.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host.strip("[]"), int(port)))
+        listener.bind((host, port))
         _prepare(listener)
     except OSError:
         listener.close()
@@ -200,9 +198,9 @@ def _path(bind: str) -> Path:
 def _reason(bind: str, error: OSError) -> str:
     if bind.startswith(UNIX):
         return _unix_reason(_path(bind), error)
-    host, _, port = bind.rpartition(":")
+    host, port = split_host_port(bind)
     if error.errno == errno.EADDRINUSE:
-        who = processes_with_sockets(tcp_sockets_listening_at(host.strip("[]"), int(port), v6only=True))
+        who = processes_with_sockets(tcp_sockets_listening_at(host, port, v6only=True))
         return f"address already in use{format_holders(who)}; stop that process, or choose another address"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
@@ -210,7 +208,7 @@ def _reason(bind: str, error: OSError) -> str:
             " (AmbientCapabilities= of a systemd unit, --cap-add of a container), or choose one from 1024 up"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        every = "[::]" if host.startswith("[") else "0.0.0.0"  # noqa: S104 - a suggestion in a message
+        every = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104 - a suggestion in a message
         return f"this machine does not have the address; choose an address of this machine, or {every}:{port} for all"
     if error.errno == errno.EAFNOSUPPORT:
         return "this machine has no IPv6; choose an IPv4 address"
