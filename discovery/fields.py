@@ -406,7 +406,7 @@ def _explicit(port: int) -> str:
 
 def _shown(value: object) -> str:
     """Return a refused value as a message shows it: quoted, in one line, and not longer than a line."""
-    text = str(value).lower() if isinstance(value, bool) else ascii(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
 
 

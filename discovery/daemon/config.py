@@ -13,7 +13,7 @@ from discovery.daemon.assignments import assign
 from discovery.daemon.configfile import read_file
 from discovery.daemon.faults import Faults, dotted, validate
 from discovery.errors import ConfigError, PluginError, RecordError
-from discovery.fields import TTL, BindAddress, Duration
+from discovery.fields import TTL, BindAddress, Duration, OneOrMany
 from discovery.hosting import loading as plugins
 from discovery.model import split_host_port
 from discovery.plugin import PluginConfig
@@ -123,7 +123,7 @@ class FileSettings(PluginConfig):
     admin: Annotated[str, AdminAddress(sockets=False, names=True)] = Field(
         DEFAULT_ADMIN, description='Where the admin endpoint listens, HOST:PORT, or "off"'
     )
-    admin_hosts: tuple[str, ...] = Field(
+    admin_hosts: OneOrMany[str] = Field(
         (), description="Host names under which the admin endpoint is asked, beside IP addresses and localhost"
     )
     log: LogSettings = LogSettings()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Duration, Fall, Rise, Senders, one_or_many, service_name
+from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, one_or_many, service_name
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
     AbsolutePath,
@@ -217,7 +217,7 @@ class HAProxyConfig(PluginConfig):
     """Where to show HAProxy's statistics page, and Prometheus metrics on /metrics."""
     resolve: Literal["core", "haproxy"] = "core"
     """Whether the core looks up the host names of backends, as the machine does, or HAProxy, from name servers."""
-    nameservers: tuple[Address, ...] = ()
+    nameservers: OneOrMany[Address] = ()
     """The name servers that HAProxy asks. None: those of /etc/resolv.conf. Given, `resolve` is "haproxy"."""
     files: Paths = ()
     """Other files that your lines or template name: HAProxy is reloaded when they change."""
