@@ -39,7 +39,7 @@ test: $(VENV)/.dev ## The tests, in parallel, without the slow faults and Docker
 
 # What a change of Python can break: every unit, and the programs from start to end.
 CURRENT  ?= tests/unit $(addprefix tests/e2e/,test_main_job.py test_stopping.py test_register_command.py) \
-	$(wildcard plugins/*/tests/test_*.py) plugins/haproxy/tests/running/test_managed.py
+	$(wildcard plugins/*/tests/test_*.py) $(addprefix plugins/haproxy/tests/running/,test_managed.py test_refusals.py test_restarts.py)
 
 test-current: $(VENV)/.dev ## Part of these tests on a current Python: the newest on PATH, or one that a Go module carries
 	@test -x .venv-current/bin/pip || $(BIN)/python tests/support/current_python.py .venv-current

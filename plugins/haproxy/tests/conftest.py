@@ -2,16 +2,14 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
+from haproxy_web import Answer, Fetch, Origin, Parse, RunHAProxy, StartOrigin, serve_origin
 
 from discovery.system.embedded import wheel_program
 from discovery.testing import eventually_sync, require_program, within
@@ -39,7 +37,7 @@ def other_haproxy(haproxy: Path) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def parse(haproxy: Path) -> Callable[[str], str]:
+def parse(haproxy: Path) -> Parse:
     """Let HAProxy parse a configuration: what it warns about, or AssertionError with what it refuses."""
 
     def parse(text: str) -> str:
@@ -52,58 +50,15 @@ def parse(haproxy: Path) -> Callable[[str], str]:
     return parse
 
 
-@dataclass
-class Origin:
-    """An HTTP server that answers with its name, and remembers the paths that it was asked for."""
-
-    name: str
-    port: int = 0
-    seen: list[str] = field(default_factory=list)
-
-
 @pytest.fixture
-def origin() -> Iterator[Callable[[str], Origin]]:
+def origin() -> Iterator[StartOrigin]:
     """Starts an `Origin` of the given name."""
     with ExitStack() as stack:
-        yield lambda name: stack.enter_context(_serving(Origin(name)))
-
-
-@contextmanager
-def _serving(origin: Origin) -> Iterator[Origin]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            origin.seen.append(self.path)
-            body = origin.name.encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Be quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        origin.port = server.server_address[1]
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield origin
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: the status, the body, and the cookie that was set."""
-
-    status: int
-    body: str
-    cookie: str | None = None
+        yield lambda name: stack.enter_context(serve_origin(Origin(name)))
 
 
 @pytest.fixture(scope="session")
-def fetch() -> Callable[..., Answer]:
+def fetch() -> Fetch:
     """GET a URL with the given headers; an error status is an answer too."""
 
     def fetch(url: str, **headers: str) -> Answer:
@@ -119,7 +74,7 @@ def fetch() -> Callable[..., Answer]:
 
 
 @pytest.fixture
-def run(haproxy: Path, tmp_path: Path, fetch: Callable[..., Answer]) -> Iterator[Callable[[str, str], None]]:
+def run(haproxy: Path, tmp_path: Path, fetch: Fetch) -> Iterator[RunHAProxy]:
     """Run HAProxy with the text until the test ends; returns once it answers at the URL."""
     with ExitStack() as stack:
 

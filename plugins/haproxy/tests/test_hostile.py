@@ -3,10 +3,11 @@
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from haproxy_web import Parse
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -181,7 +182,7 @@ every_nasty_text = [
 @example(written=every_nasty_text)
 @given(written=st.lists(records(), min_size=20, max_size=60))
 def test_a_record_adds_one_server_line_to_its_own_service_and_changes_nothing_else(
-    template: Path | None, parse: Callable[[str], str], written: list[tuple[str, bytes]]
+    template: Path | None, parse: Parse, written: list[tuple[str, bytes]]
 ) -> None:
     config = configured(template)
     without, with_all = shown(config, ()), shown(config, accepted(written))
@@ -206,7 +207,7 @@ def test_a_record_adds_one_server_line_to_its_own_service_and_changes_nothing_el
 @quick
 @given(written=st.lists(records(), min_size=20, max_size=60))
 def test_without_configuration_any_service_name_gets_a_section_of_its_own(
-    parse: Callable[[str], str], written: list[tuple[str, bytes]]
+    parse: Parse, written: list[tuple[str, bytes]]
 ) -> None:
     backends = accepted(written)
     rendered = shown(HAProxyConfig(), backends)
@@ -237,7 +238,7 @@ unchecked = st.builds(
 @quick
 @given(backends=st.lists(unchecked, max_size=30))
 def test_backends_that_never_went_through_the_codec_are_left_out_with_the_reason(
-    template: Path | None, parse: Callable[[str], str], backends: list[Backend]
+    template: Path | None, parse: Parse, backends: list[Backend]
 ) -> None:
     rendered = shown(configured(template), backends)
     parse(rendered.text)

@@ -1,6 +1,5 @@
 """The pipe that HAProxy logs to."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,11 @@ import structlog
 from discovery_haproxy.logpipe import LogPipe
 
 
-async def fail_to_open(directory: Path) -> LogPipe:
-    pipe = LogPipe(directory / "gone" / "log.pipe", structlog.get_logger())
+async def test_a_pipe_that_could_not_be_created_has_no_lines(tmp_path: Path) -> None:
+    """Point 26. The supervisor reads HAProxy's last lines when HAProxy ends, and must go on to start HAProxy again."""
+    pipe = LogPipe(tmp_path / "gone" / "log.pipe", structlog.get_logger())
     with pytest.raises(FileNotFoundError):
         pipe.open()
-    return pipe
-
-
-def test_one_that_could_not_be_made_has_nothing_to_tell(tmp_path: Path) -> None:
-    """Point 26. Who watches HAProxy reads its last words when it ends, and must go on to start it again."""
-    pipe = asyncio.run(fail_to_open(tmp_path))
     pipe.drain()
     assert not pipe.tail
     assert not pipe.is_there()

@@ -1,12 +1,13 @@
 """Servers that end a kept connection just as it is used again, as Apache does when it stops gracefully."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, RemoteDisconnected
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from haproxy_web import RunHAProxy
 
 from discovery.model import Snapshot
 from discovery.testing import backend, free_port, within
@@ -52,7 +53,7 @@ def fickle() -> Iterator[int]:
         thread.join()
 
 
-def test_what_may_be_repeated_is_and_nothing_else(run: Callable[[str, str], None], fickle: int) -> None:
+def test_what_may_be_repeated_is_and_nothing_else(run: RunHAProxy, fickle: int) -> None:
     port = free_port()
     config = HAProxyConfig.model_validate({"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False}}})
     run(

@@ -1,12 +1,12 @@
 """Configuration and snapshot to text: what it says, that it is deterministic, and that real HAProxy takes it."""
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from haproxy_web import Parse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,9 +105,7 @@ EVERYTHING: dict[str, Any] = {
 @pytest.mark.parametrize(
     "of", [snapshot(), TWO, snapshot(*TWO.backends(), backend("db"))], ids=["none", "two", "three"]
 )
-def test_haproxy_takes_it_without_a_warning(
-    parse: Callable[[str], str], tmp_path: Path, config: dict[str, Any], of: Snapshot
-) -> None:
+def test_haproxy_takes_it_without_a_warning(parse: Parse, tmp_path: Path, config: dict[str, Any], of: Snapshot) -> None:
     state = tmp_path / "a state"
     state.write_text("1\n")
     runtime = Runtime(tmp_path / "a socket", (2, 6), state)
@@ -118,7 +116,7 @@ def servers(text: str) -> list[str]:
     return [line for line in section(text, "backend web") if line.startswith("server ")]
 
 
-def test_a_server_has_the_first_address_and_without_one_it_is_in_maintenance(parse: Callable[[str], str]) -> None:
+def test_a_server_has_the_first_address_and_without_one_it_is_in_maintenance(parse: Parse) -> None:
     """Point 8."""
     addresses = {"a.test": ("10.0.0.1", "fd00::1"), "b.test": ("fd00::2",), "c.test": ()}
     of = snapshot(*(backend(id=host[0], host=host) for host in addresses))
@@ -133,7 +131,7 @@ def test_a_server_has_the_first_address_and_without_one_it_is_in_maintenance(par
 
 
 @pytest.mark.parametrize("asked", [{"resolve": "haproxy"}, {"nameservers": ["10.0.0.53:53"]}])
-def test_haproxy_looks_names_up_itself_if_that_is_asked_for(parse: Callable[[str], str], asked: dict[str, Any]) -> None:
+def test_haproxy_looks_names_up_itself_if_that_is_asked_for(parse: Parse, asked: dict[str, Any]) -> None:
     """Point 8: several backends of one name, and an outage of DNS, as well."""
     config = HAProxyConfig.model_validate(asked)
     text = render(config, TWO, Runtime(), {}, lambda _: ("10.0.0.9",)).text
@@ -145,13 +143,13 @@ def test_haproxy_looks_names_up_itself_if_that_is_asked_for(parse: Callable[[str
     assert parse(text) == ""
 
 
-def test_a_machine_without_resolv_conf_is_served_too(parse: Callable[[str], str]) -> None:
+def test_a_machine_without_resolv_conf_is_served_too(parse: Parse) -> None:
     text = rendered(runtime=Runtime(resolv_conf=False)).text
     assert "parse-resolv-conf" not in text  # HAProxy would end if there is none
     assert "has no nameservers configured" in parse(text)
 
 
-def test_certificates_with_odd_names_serve_a_bind_together(parse: Callable[[str], str], tmp_path: Path) -> None:
+def test_certificates_with_odd_names_serve_a_bind_together(parse: Parse, tmp_path: Path) -> None:
     certificates = []
     for name in ("a b.pem", "c#'\".pem"):
         certificates.append(tmp_path / name)
@@ -269,16 +267,14 @@ def test_the_generation_tells_texts_and_files_apart(tmp_path: Path) -> None:
     assert rendered().generation == rendered().generation != rendered(of=snapshot()).generation
 
 
-def test_no_template_can_forget_the_generation(parse: Callable[[str], str], tmp_path: Path) -> None:
+def test_no_template_can_forget_the_generation(parse: Parse, tmp_path: Path) -> None:
     result = rendered(own(tmp_path, "global\n    maxconn 10\nfrontend x\n mode http\n timeout client 1s\nbind *:80"))
     parse(result.text)
     assert result.text.splitlines()[1:3] == ["global", f"    description {result.generation}"]
     assert result.binds == ("0.0.0.0:80",)
 
 
-def test_every_defaults_section_begins_with_what_bears_unresolvable_names(
-    parse: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_every_defaults_section_begins_with_what_bears_unresolvable_names(parse: Parse, tmp_path: Path) -> None:
     template = """
 defaults one
     mode http
@@ -298,7 +294,7 @@ listen b from two
 
 
 def test_a_template_of_ones_own_sees_services_and_can_change_a_part_of_the_built_in_one(
-    parse: Callable[[str], str], tmp_path: Path
+    parse: Parse, tmp_path: Path
 ) -> None:
     template = """
 {% extends "builtin/haproxy.cfg.j2" %}
@@ -360,7 +356,7 @@ def test_a_backend_that_cannot_be_rendered_is_left_out_with_the_reason() -> None
     )
 
 
-def test_the_example_of_a_template_works(parse: Callable[[str], str]) -> None:
+def test_the_example_of_a_template_works(parse: Parse) -> None:
     template = Path(__file__).parents[3] / "examples" / "haproxy" / "zones.cfg.j2"
     of = snapshot(backend(port=1, labels={"zone": "eu-1"}), backend(port=2, labels={"zone": "us 1"}), backend(port=3))
     text = rendered({"template": str(template), "services": {"web": {"bind": "*:80"}}}, of).text
@@ -388,7 +384,7 @@ def test_the_example_of_a_template_works(parse: Callable[[str], str]) -> None:
     ],
 )
 def test_authorities_are_loaded_only_where_haproxy_makes_requests_of_its_own(
-    parse: Callable[[str], str], tmp_path: Path, config: dict[str, Any], template: str | None, spared: bool
+    parse: Parse, tmp_path: Path, config: dict[str, Any], template: str | None, spared: bool
 ) -> None:
     if template is not None:
         config = {**config, **own(tmp_path, template)}

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,12 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import pytest
 import trustme
+from haproxy_web import Fetch, RunHAProxy, StartOrigin
 
 from discovery.model import Backend, Snapshot, State
 from discovery.testing import backend, eventually_sync, free_port, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.render import Runtime, render
-
-Run = Callable[[str, str], None]
-Start = Callable[[str], Any]
-Fetch = Callable[..., Any]
 
 
 def text(config: dict[str, Any], backends: Iterable[Backend] = ()) -> str:
@@ -39,7 +36,7 @@ def url(port: int) -> str:
 
 
 def test_a_draining_backend_gets_no_new_clients_and_keeps_those_it_has(
-    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:
     old, new = origin("old"), origin("new")
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "cookie": "S", "check": False}}}
@@ -52,7 +49,7 @@ def test_a_draining_backend_gets_no_new_clients_and_keeps_those_it_has(
 
 
 def test_when_all_backends_drain_new_clients_are_told_503(
-    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:
     old = origin("old")
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False}}}
@@ -61,7 +58,9 @@ def test_when_all_backends_drain_new_clients_are_told_503(
     assert old.seen == []
 
 
-def test_a_cookie_keeps_a_client_with_its_backend(run: Run, origin: Start, fetch: Fetch, port: int, url: str) -> None:
+def test_a_cookie_keeps_a_client_with_its_backend(
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
+) -> None:
     backends = [backend(port=origin(name).port) for name in ("one", "two")]
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "cookie": "S", "check": False}}}
     run(text(config, backends), url)
@@ -71,7 +70,9 @@ def test_a_cookie_keeps_a_client_with_its_backend(run: Run, origin: Start, fetch
     assert {fetch(url).body for _ in range(6)} == {"one", "two"}
 
 
-def test_requests_go_by_host_and_the_longest_prefix(run: Run, origin: Start, fetch: Fetch, port: int, url: str) -> None:
+def test_requests_go_by_host_and_the_longest_prefix(
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
+) -> None:
     names = ("rest", "shop", "api", "apiv2", "wild")
     backends = [backend(name, port=origin(name).port) for name in names]
     shared = {"bind": f"127.0.0.1:{port}", "check": False}
@@ -103,7 +104,7 @@ def test_requests_go_by_host_and_the_longest_prefix(run: Run, origin: Start, fet
 
 
 def test_without_configuration_two_services_answer_by_name(
-    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:
     backends = [backend(name, port=origin(name).port) for name in ("web", "web.blue")]
     run(text({"bind": f"127.0.0.1:{port}"}, backends), url)
@@ -116,7 +117,7 @@ def test_without_configuration_two_services_answer_by_name(
 
 @pytest.mark.parametrize(("status", "answers"), [("200-299", 200), ("204", 503)])
 def test_an_http_check_asks_its_path_and_takes_its_status(
-    run: Run, origin: Start, fetch: Fetch, port: int, url: str, status: str, answers: int
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str, status: str, answers: int
 ) -> None:
     only = origin("only")
     check = {"path": "/health?deep=1", "status": status, "interval": "50ms", "fall": 1}
@@ -127,7 +128,7 @@ def test_an_http_check_asks_its_path_and_takes_its_status(
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_the_proxy_protocol_goes_through_two_hops(
-    run: Run, origin: Start, fetch: Fetch, port: int, url: str, version: str
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str, version: str
 ) -> None:
     inner = free_port()
     services = {
@@ -143,7 +144,7 @@ def test_the_proxy_protocol_goes_through_two_hops(
     ("trusted", "client"), [("127.0.0.0/8", "192.0.2.7"), (["10.0.0.0/8", "::1"], "127.0.0.1")], ids=["sent", "forged"]
 )
 def test_a_proxy_header_is_believed_from_its_networks_alone(
-    run: Run, port: int, url: str, mode: str, trusted: Any, client: str
+    run: RunHAProxy, port: int, url: str, mode: str, trusted: Any, client: str
 ) -> None:
     """Point 23. What HAProxy tells the backend shows whom it takes for the client."""
     plain, proxied = free_port(), free_port()
@@ -180,7 +181,7 @@ def test_a_proxy_header_is_believed_from_its_networks_alone(
 
 
 def test_a_tcp_service_passes_bytes_and_without_backends_closes(
-    run: Run, origin: Start, fetch: Fetch, port: int, url: str
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:
     full, empty = free_port(), free_port()
     services = {
@@ -195,7 +196,9 @@ def test_a_tcp_service_passes_bytes_and_without_backends_closes(
         assert client.recv(1) == b""  # a reset would be a close as well
 
 
-def test_a_certificate_makes_the_bind_tls(run: Run, origin: Start, tmp_path: Path, port: int, url: str) -> None:
+def test_a_certificate_makes_the_bind_tls(
+    run: RunHAProxy, origin: StartOrigin, tmp_path: Path, port: int, url: str
+) -> None:
     authority = trustme.CA()
     pem = tmp_path / "site.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
@@ -210,7 +213,7 @@ def test_a_certificate_makes_the_bind_tls(run: Run, origin: Start, tmp_path: Pat
 
 
 def test_a_label_in_a_template_of_ones_own_reaches_the_client_as_it_is(
-    run: Run, fetch: Fetch, tmp_path: Path, port: int, url: str
+    run: RunHAProxy, fetch: Fetch, tmp_path: Path, port: int, url: str
 ) -> None:
     labels = [
         "a b",
@@ -248,7 +251,7 @@ frontend echo
     assert [fetch(f"{url}s/{number}").body for number, _ in enumerate(labels, start=1)] == labels
 
 
-def test_the_statistics_page_and_metrics_are_there(run: Run, fetch: Fetch, port: int, url: str) -> None:
+def test_the_statistics_page_and_metrics_are_there(run: RunHAProxy, fetch: Fetch, port: int, url: str) -> None:
     run(text({"stats": f"127.0.0.1:{port}", "bind": f"127.0.0.1:{free_port()}"}), url)
     assert "Statistics Report for HAProxy" in fetch(url).body
     assert "haproxy_process_" in fetch(f"{url}metrics").body

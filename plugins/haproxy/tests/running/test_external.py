@@ -6,13 +6,15 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from haproxy_driver import Drive
+from haproxy_web import Fetch
 
 from discovery.errors import ApplyError
 from discovery.model import Backend
@@ -84,39 +86,36 @@ def way(request: pytest.FixtureRequest, theirs: Theirs, tmp_path: Path, monkeypa
     return {"systemd_unit": "haproxy.service", "stats_socket": theirs.stats_socket}
 
 
-def test_it_follows_and_is_left_running(
-    driving: Callable[..., Any], fetch: Callable[..., Any], theirs: Theirs, way: Any, origins: tuple[Backend, ...]
+async def test_it_follows_and_is_left_running(
+    drive: Drive, fetch: Fetch, theirs: Theirs, way: Any, origins: tuple[Backend, ...]
 ) -> None:
-    async def scenario() -> None:
-        bind = f"127.0.0.1:{free_port()}"
+    bind = f"127.0.0.1:{free_port()}"
 
-        async def serves(origin: Backend) -> None:
-            async def check() -> bool:
-                return bool((await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origin.port))
+    async def serves(origin: Backend) -> None:
+        async def check() -> bool:
+            return bool((await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origin.port))
 
-            await eventually(check, "the bind to be answered")
+        await eventually(check, "the bind to be answered")
 
-        async with driving(
-            services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
-        ) as driven:
-            assert not driven.consumer.resident
-            for origin in origins[:2]:
-                await driven.apply(origin)
-                await serves(origin)
-            assert (await driven.consumer.health()).ok
-            reloads = await theirs.reloads()
-            await driven.apply(origins[1])
-            assert await theirs.reloads() == reloads
-        async with driving(
-            services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
-        ) as driven:
-            await driven.apply(origins[1])
-            assert await theirs.reloads() == reloads
-        await serves(origins[1])
-        assert stat.S_IMODE(theirs.config.stat().st_mode) == 0o640
-        assert theirs.process.poll() is None
-
-    asyncio.run(scenario())
+    async with drive(
+        services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
+    ) as driver:
+        assert not driver.consumer.resident
+        for origin in origins[:2]:
+            await driver.apply(origin)
+            await serves(origin)
+        assert (await driver.consumer.health()).ok
+        reloads = await theirs.reloads()
+        await driver.apply(origins[1])
+        assert await theirs.reloads() == reloads
+    async with drive(
+        services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
+    ) as driver:
+        await driver.apply(origins[1])
+        assert await theirs.reloads() == reloads
+    await serves(origins[1])
+    assert stat.S_IMODE(theirs.config.stat().st_mode) == 0o640
+    assert theirs.process.poll() is None
 
 
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
@@ -129,43 +128,35 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_when_the_reload_fails_the_old_file_is_back(
-    driving: Callable[..., Any], theirs: Theirs, origins: tuple[Backend, ...], failure: str
+async def test_when_the_reload_fails_the_old_file_is_back(
+    drive: Drive, theirs: Theirs, origins: tuple[Backend, ...], failure: str
 ) -> None:
-    async def scenario() -> None:
-        way, reason = FAILURES[failure]
-        way = {
-            key: value.format(dir=theirs.directory) if isinstance(value, str) else value for key, value in way.items()
-        }
-        before = theirs.config.read_text()
-        services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
-        async with driving(services=services, external={"path": theirs.config, "timeout": within(10), **way}) as driven:
-            with pytest.raises(ApplyError, match=reason) as error:
-                await driven.apply(origins[0])
-            assert "\n" not in str(error.value)
-            assert theirs.config.read_text() == before
-        assert theirs.process.poll() is None
-
-    asyncio.run(scenario())
+    way, reason = FAILURES[failure]
+    way = {key: value.format(dir=theirs.directory) if isinstance(value, str) else value for key, value in way.items()}
+    before = theirs.config.read_text()
+    services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
+    async with drive(services=services, external={"path": theirs.config, "timeout": within(10), **way}) as driver:
+        with pytest.raises(ApplyError, match=reason) as error:
+            await driver.apply(origins[0])
+        assert "\n" not in str(error.value)
+        assert theirs.config.read_text() == before
+    assert theirs.process.poll() is None
 
 
-def test_what_their_haproxy_cannot_load_is_taken_back(
-    driving: Callable[..., Any], theirs: Theirs, origins: tuple[Backend, ...]
+async def test_what_their_haproxy_cannot_load_is_taken_back(
+    drive: Drive, theirs: Theirs, origins: tuple[Backend, ...]
 ) -> None:
-    async def scenario() -> None:
-        before = theirs.config.read_text()
-        config = {
-            "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": ["bind 192.0.2.1:8000-8001"]}},
-            "external": {"path": theirs.config, "master_socket": theirs.master_socket},
-        }
-        async with driving(**config) as driven:
-            with pytest.raises(ApplyError, match="HAProxy cannot load the new configuration"):
-                await driven.apply(origins[0])
-            assert theirs.config.read_text() == before
-            processes = await ControlSocket(theirs.master_socket).processes()
-            assert len(processes.workers) == 1
-            good = driven.configured(services={"web": {"bind": f"127.0.0.1:{free_port()}"}})
-            assert await driven.consumer.reconfigure(good)
-            await driven.apply(origins[0])
-
-    asyncio.run(scenario())
+    before = theirs.config.read_text()
+    config = {
+        "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": ["bind 192.0.2.1:8000-8001"]}},
+        "external": {"path": theirs.config, "master_socket": theirs.master_socket},
+    }
+    async with drive(**config) as driver:
+        with pytest.raises(ApplyError, match="HAProxy cannot load the new configuration"):
+            await driver.apply(origins[0])
+        assert theirs.config.read_text() == before
+        processes = await ControlSocket(theirs.master_socket).processes()
+        assert len(processes.workers) == 1
+        good = driver.configured(services={"web": {"bind": f"127.0.0.1:{free_port()}"}})
+        assert await driver.consumer.reconfigure(good)
+        await driver.apply(origins[0])

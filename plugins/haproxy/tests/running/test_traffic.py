@@ -5,19 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from haproxy_driver import Drive, StartLoad, haproxy_processes
+from haproxy_web import Fetch
 from sampling import sampled
 
 from discovery.model import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
 from discovery_haproxy import starting, stopping
 from discovery_haproxy.control_socket import ControlError, ControlSocket
-from discovery_haproxy.process import Process, find_processes, masters
+from discovery_haproxy.process import masters
 
 DAEMON = """
 import asyncio, sys
@@ -45,70 +45,59 @@ asyncio.run(main(*sys.argv[1:]))
 ONE_VERSION = pytest.mark.parametrize("haproxy", sampled(["on-path", "wheel"]), indirect=True)
 
 
-def family(run_dir: Path) -> list[Process]:
-    """Every HAProxy process of a run directory."""
-    return find_processes(f"{run_dir}/master.sock,mode,600")
-
-
 @ONE_VERSION
-def test_fifty_changes_under_load_lose_no_request(
-    driving: Callable[..., Any], origins: tuple[Backend, ...], load: Callable[..., Any]
+async def test_fifty_changes_under_load_lose_no_request(
+    drive: Drive, origins: tuple[Backend, ...], load: StartLoad
 ) -> None:
-    async def scenario() -> None:
-        bind = f"127.0.0.1:{free_port()}"
-        async with driving(services={"web": {"bind": bind}}) as driven:
-            await driven.apply(*origins)
-            kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
-            for change in range(50):
-                await driven.apply(*(origins[:2] if change % 2 else origins[1:]))
-            counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
-            assert (await driven.processes()).reloads == 50
-        print("requests and failures, kept alive and not:", counts)
-        for requests, failed in counts:
-            assert requests > 500
-            assert failed == 0
-
-    asyncio.run(scenario())
+    bind = f"127.0.0.1:{free_port()}"
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(*origins)
+        kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
+        for change in range(50):
+            await driver.apply(*(origins[:2] if change % 2 else origins[1:]))
+        counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
+        assert (await driver.processes()).reloads == 50
+    print("requests and failures, kept alive and not:", counts)
+    for requests, failed in counts:
+        assert requests > 500
+        assert failed == 0
 
 
-def test_stopping_lets_requests_in_flight_end(driving: Callable[..., Any]) -> None:
-    async def scenario() -> None:
-        bind_port = free_port()
-        arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
+async def test_stopping_lets_requests_in_flight_end(drive: Drive) -> None:
+    bind_port = free_port()
+    arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
 
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            arrived.release()
-            await go_on.wait()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
-            await writer.drain()
-            writer.close()
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.release()
+        await go_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+        await writer.drain()
+        writer.close()
 
-        async def ask() -> bytes:
-            reader, writer = await asyncio.open_connection("127.0.0.1", bind_port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-            # Kept alive: HAProxy is to say goodbye itself.
-            reply = await reader.read()
-            writer.close()
-            return reply
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", bind_port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        # Kept alive: HAProxy is to say goodbye itself.
+        reply = await reader.read()
+        writer.close()
+        return reply
 
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            origin = backend(port=server.sockets[0].getsockname()[1])
-            async with driving(services={"web": {"bind": f"127.0.0.1:{bind_port}", "check": False}}) as driven:
-                await driven.apply(origin)
-                asks = [asyncio.create_task(ask()) for _ in range(5)]
-                for _ in asks:
-                    await arrived.acquire()
-                stopping = asyncio.create_task(driven.consumer.teardown())
-                await eventually(lambda: _refused(bind_port), "new connections to be refused")
-                go_on.set()
-                replies = await asyncio.gather(*asks)
-                await stopping
-                assert all(reply.endswith(b"\r\n\r\ndone") for reply in replies)
-                assert driven.family() == []
-                assert not driven.said("were cut")
-
-    asyncio.run(scenario())
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        origin = backend(port=server.sockets[0].getsockname()[1])
+        async with drive(services={"web": {"bind": f"127.0.0.1:{bind_port}", "check": False}}) as driver:
+            await driver.apply(origin)
+            asks = [asyncio.create_task(ask()) for _ in range(5)]
+            for _ in asks:
+                await arrived.acquire()
+            stopping = asyncio.create_task(driver.consumer.teardown())
+            await eventually(lambda: _refused(bind_port), "new connections to be refused")
+            go_on.set()
+            replies = await asyncio.gather(*asks)
+            await stopping
+            assert all(reply.endswith(b"\r\n\r\ndone") for reply in replies)
+            assert driver.all_processes() == []
+            assert not driver.has_logged("were cut")
 
 
 async def _refused(port: int) -> bool:
@@ -120,17 +109,17 @@ async def _refused(port: int) -> bool:
     return False
 
 
-def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
+async def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
     run_dir: Path,
     haproxy: Path,
-    driving: Callable[..., Any],
+    drive: Drive,
     origins: tuple[Backend, ...],
-    load: Callable[..., Any],
-    fetch: Callable[..., Any],
+    load: StartLoad,
+    fetch: Fetch,
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
-        before = masters(family(run_dir))
+        before = masters(haproxy_processes(run_dir))
         # With every request in its log, which nobody reads now, HAProxy must neither block nor die.
         kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
         os.kill(daemon.pid, signal.SIGKILL)
@@ -138,87 +127,78 @@ def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
     for _ in range(300):
         assert fetch(f"http://{bind}/").body == str(origins[0].port)
 
-    async def scenario() -> None:
-        async with driving(services={"web": {"bind": bind}}) as driven:
-            assert [process.pid for process in masters(driven.family())] == [process.pid for process in before]
-            assert driven.said("took over")
-            await driven.apply(origins[1])
-            assert [process.pid for process in masters(driven.family())] == [process.pid for process in before]
-            answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(40)}
-            assert answers == {str(origins[1].port)}
-            counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
-            assert [failed for _, failed in counts] == [0, 0]
-            assert all(requests > 300 for requests, _ in counts)
-        assert driven.family() == []
-
-    asyncio.run(scenario())
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        assert [process.pid for process in masters(driver.all_processes())] == [process.pid for process in before]
+        assert driver.has_logged("took over")
+        await driver.apply(origins[1])
+        assert [process.pid for process in masters(driver.all_processes())] == [process.pid for process in before]
+        answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(40)}
+        assert answers == {str(origins[1].port)}
+        counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
+        assert [failed for _, failed in counts] == [0, 0]
+        assert all(requests > 300 for requests, _ in counts)
+    assert driver.all_processes() == []
 
 
-def test_a_survivor_of_another_version_is_replaced(
+async def test_a_survivor_of_another_version_is_replaced(
     run_dir: Path,
     haproxy: Path,
     other_haproxy: Path,
-    driving: Callable[..., Any],
+    drive: Drive,
     origins: tuple[Backend, ...],
-    load: Callable[..., Any],
+    load: StartLoad,
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(other_haproxy, run_dir, bind, str(origins[0].port)) as daemon:
-        before = {process.pid for process in masters(family(run_dir))}
+        before = {process.pid for process in masters(haproxy_processes(run_dir))}
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
 
-    async def scenario() -> None:
-        async with driving(services={"web": {"bind": bind}}) as driven:
-            kept = load(f"http://{bind}/")
-            await driven.apply(origins[1])
-            await eventually(lambda: not before & {process.pid for process in driven.family()}, "the old to be gone")
-            assert {process.program for process in driven.family()} == {os.path.realpath(haproxy)}
-            assert len(masters(driven.family())) == 1
-            _, failed = await asyncio.to_thread(kept.stop)
-            assert failed == 0
-
-    asyncio.run(scenario())
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        kept = load(f"http://{bind}/")
+        await driver.apply(origins[1])
+        await eventually(lambda: not before & {process.pid for process in driver.all_processes()}, "the old to be gone")
+        assert {process.program for process in driver.all_processes()} == {os.path.realpath(haproxy)}
+        assert len(masters(driver.all_processes())) == 1
+        _, failed = await asyncio.to_thread(kept.stop)
+        assert failed == 0
 
 
-def test_a_survivor_that_hangs_is_replaced(
+async def test_a_survivor_that_hangs_is_replaced(
     run_dir: Path,
     haproxy: Path,
-    driving: Callable[..., Any],
+    drive: Drive,
     origins: tuple[Backend, ...],
-    fetch: Callable[..., Any],
+    fetch: Fetch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(starting, "_ADOPT_SECONDS", 0.2)
     monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
-        [master] = masters(family(run_dir))
+        [master] = masters(haproxy_processes(run_dir))
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
     os.kill(master.pid, signal.SIGSTOP)
 
-    async def scenario() -> None:
-        async with driving(services={"web": {"bind": bind}}) as driven:
-            await driven.apply(origins[1])
-            await eventually(lambda: all(each.parent != master.pid for each in driven.family()), "its worker to end")
-            answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(40)}
-            assert answers == {str(origins[1].port)}
-        assert driven.family() == []
-
-    asyncio.run(scenario())
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[1])
+        await eventually(lambda: all(each.parent != master.pid for each in driver.all_processes()), "its worker to end")
+        answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(40)}
+        assert answers == {str(origins[1].port)}
+    assert driver.all_processes() == []
 
 
-def test_of_two_survivors_one_stays(
-    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...]
+async def test_of_two_survivors_one_stays(
+    run_dir: Path, haproxy: Path, drive: Drive, origins: tuple[Backend, ...]
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
     # As a daemon leaves it that dies while it replaces one by another.
-    [first] = masters(family(run_dir))
-    subprocess.Popen(
+    [first] = masters(haproxy_processes(run_dir))
+    subprocess.Popen(  # noqa: ASYNC220 - the test waits for HAProxy's socket
         [haproxy, "-W", "-S", f"{run_dir}/master.sock,mode,600", "-f", run_dir / "haproxy.cfg"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -232,59 +212,50 @@ def test_of_two_survivors_one_stays(
             return await control.live_generation(1.0) is not None
         return False
 
-    async def scenario() -> None:
-        await eventually(answers, "the second's worker to answer", timeout=30)  # one that does not is not taken over
-        async with driving(services={"web": {"bind": bind}}) as driven:
-            await eventually(lambda: first.pid not in {each.pid for each in driven.family()}, "the first to end")
-            assert len(masters(driven.family())) == 1
-            assert driven.said("took over")
-        assert driven.family() == []
-
-    asyncio.run(scenario())
+    await eventually(answers, "the second's worker to answer", timeout=30)  # one that does not is not taken over
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await eventually(lambda: first.pid not in {each.pid for each in driver.all_processes()}, "the first to end")
+        assert len(masters(driver.all_processes())) == 1
+        assert driver.has_logged("took over")
+    assert driver.all_processes() == []
 
 
-def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
+async def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
     run_dir: Path,
     other_haproxy: Path,
-    driving: Callable[..., Any],
+    drive: Drive,
     origins: tuple[Backend, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def scenario() -> None:
-        monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
-        port = free_port()
-        with _daemon(other_haproxy, run_dir, f"127.0.0.1:{port}", str(origins[0].port)) as daemon:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-            await reader.readuntil(b"\r\n\r\n")
-            os.kill(daemon.pid, signal.SIGKILL)
-            daemon.wait()
-        async with driving(services={"web": {"bind": f"127.0.0.1:{port}"}}) as driven:
-            await driven.apply(origins[1])
-            assert len(masters(driven.family())) == 2
-        assert driven.family() == []
-        writer.close()
-
-    asyncio.run(scenario())
+    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
+    port = free_port()
+    with _daemon(other_haproxy, run_dir, f"127.0.0.1:{port}", str(origins[0].port)) as daemon:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    async with drive(services={"web": {"bind": f"127.0.0.1:{port}"}}) as driver:
+        await driver.apply(origins[1])
+        assert len(masters(driver.all_processes())) == 2
+    assert driver.all_processes() == []
+    writer.close()
 
 
-def test_a_survivor_that_was_not_replaced_yet_ends_with_us(
-    run_dir: Path, other_haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...]
+async def test_a_survivor_that_was_not_replaced_yet_ends_with_us(
+    run_dir: Path, other_haproxy: Path, drive: Drive, origins: tuple[Backend, ...]
 ) -> None:
     with _daemon(other_haproxy, run_dir, f"127.0.0.1:{free_port()}", str(origins[0].port)) as daemon:
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
 
-    async def scenario() -> None:
-        async with driving() as driven:
-            assert driven.family() != []
-        assert driven.family() == []
-
-    asyncio.run(scenario())
+    async with drive() as driver:
+        assert driver.all_processes() != []
+    assert driver.all_processes() == []
 
 
-def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
-    run_dir: Path, haproxy: Path, driving: Callable[..., Any], origins: tuple[Backend, ...], fetch: Callable[..., Any]
+async def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
+    run_dir: Path, haproxy: Path, drive: Drive, origins: tuple[Backend, ...], fetch: Fetch
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
@@ -295,21 +266,18 @@ def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
     config.rename(run_dir / "haproxy.cfg.last-good")
     config.write_text("what was never proven\n")
 
-    async def scenario() -> None:
-        async with driving(services={"web": {"bind": bind}}) as driven:
-            os.kill(driven.master, signal.SIGKILL)
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        os.kill(driver.master, signal.SIGKILL)
 
-            async def serves() -> bool:
-                return bool((await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origins[0].port))
+        async def serves() -> bool:
+            return bool((await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origins[0].port))
 
-            await eventually(lambda: driven.said("HAProxy started"), "it to be started again")
-            assert await serves()
-
-    asyncio.run(scenario())
+        await eventually(lambda: driver.has_logged("HAProxy started"), "it to be started again")
+        assert await serves()
 
 
 @ONE_VERSION
-def test_stopping_under_load_cuts_no_request(driving: Callable[..., Any], origins: tuple[Backend, ...]) -> None:
+async def test_stopping_under_load_cuts_no_request(drive: Drive, origins: tuple[Backend, ...]) -> None:
     async def ask(port: int, asked: asyncio.Semaphore) -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
@@ -324,69 +292,58 @@ def test_stopping_under_load_cuts_no_request(driving: Callable[..., Any], origin
         finally:
             writer.close()
 
-    async def scenario() -> None:
-        port = free_port()
-        async with driving(services={"web": {"bind": f"127.0.0.1:{port}"}}) as driven:
-            await driven.apply(*origins)
-            asked = asyncio.Semaphore(0)
-            asks = [asyncio.create_task(ask(port, asked)) for _ in range(16)]
-            for _ in range(500):
-                await asked.acquire()
-            await driven.consumer.teardown()
-            assert await asyncio.gather(*asks) == ["told to go"] * 16
-
-    asyncio.run(scenario())
+    port = free_port()
+    async with drive(services={"web": {"bind": f"127.0.0.1:{port}"}}) as driver:
+        await driver.apply(*origins)
+        asked = asyncio.Semaphore(0)
+        asks = [asyncio.create_task(ask(port, asked)) for _ in range(16)]
+        for _ in range(500):
+            await asked.acquire()
+        await driver.consumer.teardown()
+        assert await asyncio.gather(*asks) == ["told to go"] * 16
 
 
 @ONE_VERSION
-def test_stopping_does_not_wait_for_idle_clients(driving: Callable[..., Any], origins: tuple[Backend, ...]) -> None:
-    async def scenario() -> None:
+async def test_stopping_does_not_wait_for_idle_clients(drive: Drive, origins: tuple[Backend, ...]) -> None:
+    port = free_port()
+    timeouts = {"http_keep_alive": "10m"}
+    async with drive(services={"web": {"bind": f"127.0.0.1:{port}", "timeouts": timeouts}}) as driver:
+        await driver.apply(origins[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await driver.consumer.teardown()
+        assert driver.all_processes() == []
+        # Not after the time that requests in flight would get.
+        assert not driver.has_logged("were cut")
+        assert driver.has_logged("HAProxy stopped")
+        writer.close()
+
+
+@ONE_VERSION
+async def test_what_does_not_end_in_time_is_cut_and_counted(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
+    arrived = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         port = free_port()
-        timeouts = {"http_keep_alive": "10m"}
-        async with driving(services={"web": {"bind": f"127.0.0.1:{port}", "timeouts": timeouts}}) as driven:
-            await driven.apply(origins[0])
+        async with drive(services={"web": {"bind": f"127.0.0.1:{port}", "check": False}}) as driver:
+            await driver.apply(backend(port=server.sockets[0].getsockname()[1]))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-            await reader.readuntil(b"\r\n\r\n")
-            await driven.consumer.teardown()
-            assert driven.family() == []
-            # Not after the time that requests in flight would get.
-            assert not driven.said("were cut")
-            assert driven.said("HAProxy stopped")
+            await arrived.wait()
+            await driver.consumer.teardown()
+            assert driver.has_logged("'count': 1")
+            assert driver.has_logged("were cut")
+            assert driver.all_processes() == []
+            assert await reader.read() == b""
             writer.close()
-
-    asyncio.run(scenario())
-
-
-@ONE_VERSION
-def test_what_does_not_end_in_time_is_cut_and_counted(
-    driving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
-        arrived = asyncio.Event()
-
-        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            arrived.set()
-            await reader.read()
-            writer.close()
-
-        async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
-            port = free_port()
-            async with driving(services={"web": {"bind": f"127.0.0.1:{port}", "check": False}}) as driven:
-                await driven.apply(backend(port=server.sockets[0].getsockname()[1]))
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-                await arrived.wait()
-                await driven.consumer.teardown()
-                assert driven.said("'count': 1")
-                assert driven.said("were cut")
-                assert driven.family() == []
-                assert await reader.read() == b""
-                writer.close()
-
-    asyncio.run(scenario())
 
 
 def _daemon(*arguments: object) -> subprocess.Popen[bytes]:

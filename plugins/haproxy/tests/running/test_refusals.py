@@ -1,0 +1,176 @@
+"""Errors of a managed HAProxy: the message, and the previous configuration that goes on serving."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from haproxy_driver import Drive, wait_until_served
+from haproxy_web import Fetch
+
+from discovery.errors import ApplyError
+from discovery.model import Backend
+from discovery.testing import within
+
+Origins = tuple[Backend, ...]
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("127.0.0.1:{busy}", r"bind 127.0.0.1:\d+ is in use by .*process \d+"), ("192.0.2.1:8080", "not an address of")],
+)
+async def test_an_address_that_cannot_be_had_is_named_and_disturbs_nobody(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, address: str, reason: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        before = await driver.processes()
+        config = {"web": {"bind": [bind, address.format(busy=origins[3].port)]}}
+        assert await driver.consumer.reconfigure(driver.configured(services=config))
+        with pytest.raises(ApplyError, match=reason):
+            await driver.apply_again()
+        assert await driver.processes() == before
+        await wait_until_served(fetch, bind, origins[0])
+
+
+async def test_a_load_that_fails_leaves_the_old_configuration_serving(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    template = tmp_path / "mine.cfg.j2"
+    template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n")
+    async with drive(services={"web": {"bind": bind}}, template=template) as driver:
+        await driver.apply(origins[0])
+        # A range of ports is nothing that we probe, so that HAProxy itself finds that it cannot have them.
+        template.write_text(
+            template.read_text() + "frontend more\n    bind 192.0.2.1:8000-8001\n    default_backend web\n"
+        )
+        with pytest.raises(ApplyError, match=r"cannot bind socket .* for \[192.0.2.1:8000\]"):
+            await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[0])
+        assert "192.0.2.1" not in (driver.run_dir / "haproxy.cfg").read_text()
+        template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n")
+        await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[1])
+        assert (await driver.processes()).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "{% include 'builtin/haproxy.cfg.j2' %}\nfrontend x\n    bnid :80\n",
+            r"line \d+ \(bnid :80\): unknown keyword",
+        ),
+        ("{{ no_such_thing }}", r"mine.cfg.j2.*no_such_thing"),
+        ("{% if %}", r"mine.cfg.j2.*line 1"),
+    ],
+)
+async def test_a_wrong_template_is_reported_and_the_old_configuration_serves(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path, text: str, reason: str
+) -> None:
+    template = tmp_path / "mine.cfg.j2"
+    template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n")
+    async with drive(services={"web": {"bind": bind}}, template=template) as driver:
+        await driver.apply(origins[0])
+        template.write_text(text)
+        await asyncio.wait_for(driver.apply_requested.wait(), within(10))
+        with pytest.raises(ApplyError, match=reason) as failure:
+            await driver.apply(origins[1])
+        assert "\n" not in str(failure.value)
+        await wait_until_served(fetch, bind, origins[0])
+
+
+async def test_a_first_configuration_that_is_refused_is_reported_and_kept_beside(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    template = tmp_path / "mine.cfg.j2"
+    wrong = "{% include 'builtin/haproxy.cfg.j2' %}\nfrontend x\n    bnid :80\n"
+    template.write_text(wrong)
+    async with drive(services={"web": {"bind": bind}}, template=template) as driver:
+        for _ in range(2):
+            with pytest.raises(ApplyError, match=r"refuses the new configuration: line \d+ \(bnid :80\)"):
+                await driver.apply(origins[0])
+            assert "bnid :80" in (driver.run_dir / "haproxy.cfg.new").read_text()
+            assert not (driver.run_dir / "haproxy.cfg").exists()
+            assert driver.all_processes() == []
+        template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n")
+        await driver.apply(origins[0])
+        await wait_until_served(fetch, bind, origins[0])
+        template.write_text(wrong)
+        with pytest.raises(ApplyError, match="bnid"):
+            await driver.apply(origins[0])
+        assert "bnid" in (driver.run_dir / "haproxy.cfg.new").read_text()
+        assert "bnid" not in (driver.run_dir / "haproxy.cfg").read_text()
+
+
+async def test_a_directory_that_cannot_be_used_is_named(drive: Drive, run_dir: Path) -> None:
+    (run_dir / "log.pipe").mkdir()
+    with pytest.raises(ApplyError, match=f"{run_dir}.* cannot be used"):
+        async with drive():
+            pass
+
+
+@pytest.fixture
+def full(run_dir: Path) -> Iterator[Callable[[bool], None]]:
+    """Puts the run directory on a disk of its own, and makes that full or empty again."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", run_dir], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+    filler = run_dir / "filler"
+
+    def fill(full: bool) -> None:
+        if full:
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        else:
+            filler.unlink()
+
+    yield fill
+    subprocess.run(["umount", run_dir], check=True)
+
+
+async def test_a_full_disk_is_named_and_the_old_configuration_serves(
+    full: Callable[[bool], None], drive: Drive, fetch: Fetch, origins: Origins, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        full(True)
+        with pytest.raises(ApplyError, match=r"haproxy.cfg cannot be written: No space left on device"):
+            await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[0])
+        full(False)
+        await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[1])
+
+
+async def test_something_in_the_way_of_the_file_is_named(drive: Drive, run_dir: Path, origins: Origins) -> None:
+    (run_dir / "haproxy.cfg").mkdir()
+    async with drive() as driver:
+        with pytest.raises(ApplyError, match=r"haproxy.cfg cannot be written: Is a directory"):
+            await driver.apply(origins[0])
+
+
+async def test_a_missing_haproxy_is_reported_with_the_way_out(drive: Drive, tmp_path: Path) -> None:
+    with pytest.raises(ApplyError, match=r"haproxy.binary is .*/nothing, which is not a program"):
+        async with drive(binary=tmp_path / "nothing"):
+            pass
+
+
+async def test_a_haproxy_that_is_too_old_or_none_at_all_is_refused(drive: Drive, tmp_path: Path) -> None:
+    program = tmp_path / "haproxy"
+    for says, reason in (
+        ("HAProxy version 2.2.9-2+deb11u6", "is HAProxy 2.2.9, older than 2.6"),
+        ("hi", "is it HA"),
+    ):
+        program.write_text(f"#!/bin/sh\necho '{says}'\n")
+        program.chmod(0o755)
+        with pytest.raises(ApplyError, match=reason):
+            async with drive(binary=program):
+                pass

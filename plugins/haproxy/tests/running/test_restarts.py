@@ -1,0 +1,133 @@
+"""A managed HAProxy that ends, hangs, or is replaced by another program."""
+
+import asyncio
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from haproxy_driver import Drive, wait_until_healthy, wait_until_served
+from haproxy_web import Fetch
+
+from discovery.errors import ApplyError
+from discovery.model import Backend
+from discovery.testing import backend, eventually, free_port, within
+from discovery_haproxy.consumer import HAProxyConsumer
+from discovery_haproxy.process import masters
+
+Origins = tuple[Backend, ...]
+
+
+@pytest.mark.parametrize("victim", ["master", "worker"])
+async def test_a_haproxy_that_dies_is_started_again(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, victim: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        master = driver.master
+        os.kill(master if victim == "master" else (await driver.processes()).workers[0], signal.SIGKILL)
+        await eventually(lambda: driver.master != master, "another master")
+        await wait_until_served(fetch, bind, origins[0])
+        await wait_until_healthy(driver)
+        assert driver.has_logged("ended unexpectedly")
+        await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[1])
+
+
+async def test_another_binary_replaces_the_running_one(
+    drive: Drive, other_haproxy: Path, fetch: Fetch, origins: Origins, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        master = driver.master
+        config = driver.configured(services={"web": {"bind": bind}}, binary=other_haproxy)
+        assert await driver.consumer.reconfigure(config)
+        await driver.apply(origins[1])
+        await eventually(
+            lambda: [process.pid for process in masters(driver.all_processes())] != [master], "the new one"
+        )
+        await eventually(lambda: driver.master != master, "the old one to be gone")
+        assert {process.program for process in driver.all_processes()} == {os.path.realpath(str(other_haproxy))}
+        await wait_until_served(fetch, bind, origins[1])
+        await wait_until_healthy(driver)
+
+
+async def test_one_that_cannot_be_told_to_reload_is_replaced(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        before = driver.master
+        (run_dir / "master.sock").unlink()
+        assert not (await driver.consumer.health()).ok
+        await driver.apply(origins[1])
+        await eventually(lambda: driver.master != before, "the old one to be gone")
+        await wait_until_served(fetch, bind, origins[1])
+        assert (await driver.consumer.health()).ok
+
+
+async def test_another_binary_is_put_in_place_even_if_nothing_else_changed(
+    drive: Drive, other_haproxy: Path, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        assert await driver.consumer.reconfigure(driver.configured(binary=other_haproxy))
+        await driver.apply_again()
+        programs = {os.path.realpath(str(other_haproxy))}
+        await eventually(lambda: {process.program for process in driver.all_processes()} == programs, "the other")
+
+
+async def test_a_binary_that_is_missing_stops_nobody(
+    drive: Drive, haproxy: Path, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        master = driver.master
+        assert await driver.consumer.reconfigure(driver.configured(binary=tmp_path / "nothing"))
+        with pytest.raises(ApplyError, match=r"haproxy.binary is .*/nothing, which is not a program"):
+            await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[0])
+        assert await driver.consumer.reconfigure(driver.configured(binary=haproxy))
+        await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[1])
+        assert driver.master == master
+
+
+async def test_one_that_dies_while_it_loads_is_started_again_with_what_it_served(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
+) -> None:
+    config = run_dir / "haproxy.cfg"
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        master, served, before = driver.master, config.read_text(), config.stat().st_ino
+        # So many take a while to load.
+        other = {"bind": f"127.0.0.1:{free_port()}", "check": False}
+        many = [backend(service="other", port=port) for port in range(2000, 5000)]
+        driver.consumer.config = driver.configured(services={"web": {"bind": bind}, "other": other})
+        applying = asyncio.create_task(driver.apply(origins[1], *many))
+        while config.stat().st_ino == before:  # noqa: ASYNC110 - a file wakes nobody
+            await asyncio.sleep(0.001)
+        os.kill(master, signal.SIGKILL)
+        with pytest.raises(ApplyError, match="HAProxy ended while it loaded"):
+            await asyncio.wait_for(applying, within(30))
+        assert config.read_text() == served
+        await wait_until_served(fetch, bind, origins[0])
+        await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[1])
+
+
+async def test_an_orphan_is_found_by_another_path_to_its_run_directory(
+    drive: Drive, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    """Point 14. As /var/run is to /run: `discovery stop` ends it, and the next daemon replaces it."""
+
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        master = driver.master
+        await driver.consumer.hand_over()
+        other = tmp_path / "other"
+        other.symlink_to(driver.run_dir)
+        context = dataclasses.replace(driver.consumer.context, run_dir=other)
+        assert await HAProxyConsumer.end_orphans(context) == {master: "HAProxy"}
+    assert driver.all_processes() == []

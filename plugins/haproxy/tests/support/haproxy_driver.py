@@ -1,0 +1,153 @@
+"""A driver that calls the consumer as the core does, and load from real clients."""
+
+import asyncio
+import logging
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from haproxy_web import Fetch
+from structlog.testing import LogCapture
+
+from discovery.model import Backend, Snapshot, diff
+from discovery.plugin import Context, Update
+from discovery.testing import eventually, require_program, within
+from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.consumer import HAProxyConsumer
+from discovery_haproxy.control_socket import ControlSocket, Processes
+from discovery_haproxy.process import Process, find_processes, masters
+
+
+class ConsumerDriver:
+    """Calls the methods of a consumer as the core does, and collects the consumer's log."""
+
+    def __init__(self, run_dir: Path, **config: Any) -> None:
+        self.run_dir = run_dir
+        self.log = LogCapture()
+        self.apply_requested = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        log = structlog.wrap_logger(
+            None, processors=[self.log], wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG)
+        )
+
+        def request_apply() -> None:
+            loop.call_soon_threadsafe(self.apply_requested.set)
+
+        context = Context("edge", run_dir, log, request_apply)
+        self._config = config
+        self.consumer = HAProxyConsumer(self.configured(), context)
+        self._applied: Snapshot | None = None
+        self._revision = 0
+
+    async def apply(self, *backends: Backend) -> None:
+        """Apply a snapshot of these backends."""
+        self._revision += 1
+        snapshot = Snapshot.of(self._revision, backends)
+        await self.consumer.apply(Update(snapshot, self._applied, diff(self._applied, snapshot)))
+        self._applied = snapshot
+
+    async def apply_again(self) -> None:
+        """Apply the last snapshot once more."""
+        assert self._applied is not None
+        await self.apply(*self._applied.backends())
+
+    async def preview(self, *backends: Backend) -> str:
+        """What applying these would change, according to another instance that was never set up."""
+        snapshot = Snapshot.of(1, backends)
+        another = HAProxyConsumer(self.consumer.config, self.consumer.context)
+        return await another.preview(Update(snapshot, None, diff(None, snapshot)))
+
+    def configured(self, **config: Any) -> HAProxyConfig:
+        """The configuration, with changes."""
+        return HAProxyConfig.model_validate({**self._config, **config})
+
+    @property
+    def control(self) -> ControlSocket:
+        """The master socket of our own HAProxy."""
+        return ControlSocket(self.run_dir / "master.sock")
+
+    async def processes(self) -> Processes:
+        return await self.control.processes()
+
+    def all_processes(self) -> list[Process]:
+        """Every HAProxy process of this run directory."""
+        return haproxy_processes(self.run_dir)
+
+    @property
+    def master(self) -> int:
+        """The pid of the one master there is."""
+        found = masters(self.all_processes())
+        assert len(found) == 1, found
+        return found[0].pid
+
+    def has_logged(self, text: str) -> bool:
+        """Whether the log has such a line."""
+        return any(text in repr(entry) for entry in self.log.entries)
+
+
+def haproxy_processes(run_dir: Path) -> list[Process]:
+    """Every HAProxy process of a run directory."""
+    return find_processes(f"{run_dir}/master.sock,mode,600")
+
+
+Drive = Callable[..., AbstractAsyncContextManager[ConsumerDriver]]
+"""Type of the fixture `drive`: takes the consumer's options, returns a context manager."""
+
+
+class Load:
+    """wrk, at work until it is stopped."""
+
+    def __init__(self, url: str, script: Path, *, keep_alive: bool = True) -> None:
+        wrk = require_program("wrk", wheel=False)
+        # A millisecond between requests leaves the machine to others, and lets a reload meet idle connections.
+        script.write_text("function delay() return 1 end\n")
+        headers = [] if keep_alive else ["-H", "Connection: close"]
+        self._process = subprocess.Popen(
+            [wrk, "-t1", "-c8", "-d100s", "--timeout", "5s", "-s", script, *headers, url],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def stop(self) -> tuple[int, int]:
+        """How many requests were answered, and how many failed."""
+        self._process.send_signal(signal.SIGINT)
+        report, _ = self._process.communicate(timeout=within(20))
+        requests = re.search(r"(\d+) requests in", report)
+        assert requests is not None, report
+        errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
+        refused = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
+        failed = sum(map(int, errors.groups())) if errors else 0
+        return int(requests[1]), failed + (int(refused[1]) if refused else 0)
+
+    def kill(self) -> None:
+        """End it."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+StartLoad = Callable[..., Load]
+"""Type of the fixture `load`: takes a URL and the options of `Load`."""
+
+
+async def wait_until_served(fetch: Fetch, bind: str, origin: Backend) -> None:
+    """Wait until a request to the bind is answered by this origin."""
+
+    async def is_served() -> bool:
+        return (await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origin.port)
+
+    await eventually(is_served, f"{bind} to be answered by {origin.address}")
+
+
+async def wait_until_healthy(driver: ConsumerDriver) -> None:
+    """Wait until the consumer reports that HAProxy is healthy."""
+
+    async def is_healthy() -> bool:
+        return (await driver.consumer.health()).ok
+
+    await eventually(is_healthy, "health")

@@ -1,0 +1,68 @@
+"""HTTP origins for HAProxy, the answers of HAProxy, and the types of fixtures."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Protocol
+
+
+@dataclass
+class Origin:
+    """An HTTP server that answers with its name, and remembers the paths that it was asked for."""
+
+    name: str
+    port: int = 0
+    seen: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serve_origin(origin: Origin) -> Iterator[Origin]:
+    """Serve the origin on a free port until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            origin.seen.append(self.path)
+            body = origin.name.encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Be quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        origin.port = server.server_address[1]
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield origin
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the status, the body, and the cookie that was set."""
+
+    status: int
+    body: str
+    cookie: str | None = None
+
+
+class Fetch(Protocol):
+    """Type of the fixture `fetch`."""
+
+    def __call__(self, url: str, **headers: str) -> Answer:
+        """GET the URL with these headers. An error status is an answer, too."""
+
+
+StartOrigin = Callable[[str], Origin]
+"""Type of the fixture `origin`: takes the origin's name."""
+RunHAProxy = Callable[[str, str], None]
+"""Type of the fixture `run`: takes the configuration, and a URL that HAProxy then answers."""
+Parse = Callable[[str], str]
+"""Type of the fixture `parse`: takes a configuration and returns HAProxy's warnings."""
