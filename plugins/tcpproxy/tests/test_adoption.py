@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-from proxying import address, on_a_loop
 
 from discovery.plugin import Context
 from discovery.system.kernel import pidfd_open
@@ -23,6 +22,8 @@ from discovery_tcpproxy.consumer import TcpProxyConsumer
 from discovery_tcpproxy.listening_sockets import open_listening_socket
 from discovery_tcpproxy.targets import settings
 from discovery_tcpproxy.worker_process import WorkerProcess
+
+from .driving import address
 
 
 class Left:
@@ -65,7 +66,6 @@ async def left() -> AsyncIterator[Left]:
             os.close(each.descriptor)
 
 
-@on_a_loop
 async def test_one_that_is_broken_off_leaves_the_worker_to_the_next() -> None:
     """Point 14. The worker obeys one daemon at a time: a connection that nobody uses must not be left open."""
     async with left() as worker:
@@ -84,7 +84,6 @@ async def test_one_that_is_broken_off_leaves_the_worker_to_the_next() -> None:
                 await each.worker.close()
 
 
-@on_a_loop
 async def test_a_daemon_that_is_stopped_while_it_takes_over_ends_the_worker() -> None:
     """Point 14. The stop cancels the setup; teardown ends the worker as it does one that was taken over."""
     async with left() as worker:
@@ -99,7 +98,6 @@ async def test_a_daemon_that_is_stopped_while_it_takes_over_ends_the_worker() ->
         await eventually(worker.has_ended, timeout=60)
 
 
-@on_a_loop
 async def test_a_worker_that_hangs_is_among_those_that_were_ended() -> None:
     """Point 14. `discovery stop` lists what it ends, by force too."""
     async with left() as worker:
@@ -107,7 +105,6 @@ async def test_a_worker_that_hangs_is_among_those_that_were_ended() -> None:
         assert worker.has_ended()
 
 
-@on_a_loop
 async def test_one_that_loses_its_second_daemon_says_so_on_that_one_s_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     """Point 14. The first one's may be a pipe that nobody reads any more."""
     monkeypatch.setattr("discovery_tcpproxy.worker_process.log_format", lambda: "json")

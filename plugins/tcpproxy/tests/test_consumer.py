@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from proxying import Client, Driven, address, driving, on_a_loop, origins, reached, served
 
 from discovery.errors import ApplyError
 from discovery.model import State
 from discovery.testing import ConsumerContract, backend, eventually, free_port, snapshot
 from discovery_tcpproxy.consumer import TcpProxyConsumer
+
+from .driving import Client, Driven, address, driving, origins, reached, served
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,6 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_slot.REPORT_INTERVAL", 0.1)
 
 
-@on_a_loop
 async def test_connections_reach_the_backends_and_carry_data_both_ways() -> None:
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}) as driven:
@@ -34,7 +34,6 @@ async def test_connections_reach_the_backends_and_carry_data_both_ways() -> None
         assert await driven.healthy()
 
 
-@on_a_loop
 async def test_every_kind_of_address_is_listened_on(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
         binds = [address(), f"[::1]:{free_port()}", f"unix:{directory}/web.sock"]
@@ -44,7 +43,6 @@ async def test_every_kind_of_address_is_listened_on(tmp_path: Path) -> None:
         assert not Path(directory, "web.sock").exists()
 
 
-@on_a_loop
 async def test_listeners_of_one_daemon_are_for_services_of_their_own() -> None:
     web, db = address(), address()
     listen = {"web": web, "other": {"bind": db, "service": "db"}}
@@ -53,7 +51,6 @@ async def test_listeners_of_one_daemon_are_for_services_of_their_own() -> None:
         assert (await reached(web), await reached(db)) == ("a", "b")
 
 
-@on_a_loop
 async def test_names_that_cannot_be_kept_are_told_with_the_option_that_chooses_their_directory(tmp_path: Path) -> None:
     driven = Driven(tmp_path, listen={"web": {"bind": address(), "targets": "localhost:1"}})
     (tmp_path / "names.json").mkdir()
@@ -66,7 +63,6 @@ async def test_names_that_cannot_be_kept_are_told_with_the_option_that_chooses_t
         await driven.consumer.teardown()
 
 
-@on_a_loop
 async def test_before_the_first_snapshot_clients_wait() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
@@ -78,7 +74,6 @@ async def test_before_the_first_snapshot_clients_wait() -> None:
         client.close()
 
 
-@on_a_loop
 async def test_a_service_without_backends_lets_clients_wait_until_one_comes() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
@@ -91,7 +86,6 @@ async def test_a_service_without_backends_lets_clients_wait_until_one_comes() ->
         client.close()
 
 
-@on_a_loop
 async def test_draining_backends_keep_what_they_have_and_get_nothing_new() -> None:
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}) as driven:
@@ -108,7 +102,6 @@ async def test_draining_backends_keep_what_they_have_and_get_nothing_new() -> No
     ("options", "goes_on"),
     [({}, True), ({"on_leave": "close"}, False), ({"drain": 0.1}, False), ({"drain": 300}, True)],
 )
-@on_a_loop
 async def test_a_backend_leaves(options: dict[str, Any], goes_on: bool) -> None:
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": {"bind": web, **options}}) as driven:
@@ -124,7 +117,6 @@ async def test_a_backend_leaves(options: dict[str, Any], goes_on: bool) -> None:
         client.close()
 
 
-@on_a_loop
 async def test_listeners_are_added_moved_and_removed_and_other_connections_go_on() -> None:
     web, db, moved, added = (address() for _ in range(4))
     async with origins("a", "b") as (a, b), driving(listen={"web": web, "db": db}) as driven:
@@ -147,7 +139,6 @@ async def test_listeners_are_added_moved_and_removed_and_other_connections_go_on
             each.close()
 
 
-@on_a_loop
 async def test_an_address_may_change_hands_within_one_reload() -> None:
     one, other = address(), address()
     wide = f"0.0.0.0:{one.rpartition(':')[2]}"
@@ -160,7 +151,6 @@ async def test_an_address_may_change_hands_within_one_reload() -> None:
         assert await driven.healthy()
 
 
-@on_a_loop
 async def test_settings_change_in_place() -> None:
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}) as driven:
@@ -176,7 +166,6 @@ async def test_settings_change_in_place() -> None:
         client.close()
 
 
-@on_a_loop
 async def test_there_may_be_more_and_fewer_workers_and_connections_go_on() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=3) as driven:
@@ -195,7 +184,6 @@ async def test_there_may_be_more_and_fewer_workers_and_connections_go_on() -> No
         assert driven.figure("connections") == 31
 
 
-@on_a_loop
 async def test_one_listener_that_cannot_be_opened_hurts_no_other_and_is_opened_later() -> None:
     web, busy = address(), address()
     host, _, port = busy.rpartition(":")
@@ -217,7 +205,6 @@ async def test_one_listener_that_cannot_be_opened_hurts_no_other_and_is_opened_l
             assert await reached(busy) == "a"
 
 
-@on_a_loop
 async def test_if_none_can_be_opened_the_setup_fails_with_the_reason() -> None:
     busy = address()
     host, _, port = busy.rpartition(":")
@@ -227,7 +214,6 @@ async def test_if_none_can_be_opened_the_setup_fails_with_the_reason() -> None:
             pass
 
 
-@on_a_loop
 async def test_a_socket_s_file_that_somebody_removed_is_made_again() -> None:
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
         path = Path(directory, "web.sock")

@@ -4,16 +4,15 @@ import array
 import signal
 import socket
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from discovery.testing import eventually_sync, within
 from discovery_tcpproxy.worker.options import is_connected_to_itself
 
-Meet = Callable[[], tuple[socket.socket, socket.socket]]
+from .driven_worker import Meet, Worker
 
 
 def everything(sock: socket.socket) -> bytes:
@@ -22,7 +21,7 @@ def everything(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("proxied", [False, True], ids=["at once", "after a header"])
 def test_what_follows_descriptors_on_a_unix_socket_is_read(
-    worker: Any, backend: socket.socket, tmp_path: Path, proxied: bool
+    worker: Worker, backend: socket.socket, tmp_path: Path, proxied: bool
 ) -> None:
     """A read stops behind descriptors that ride along, however much follows."""
     unix = socket.socket(socket.AF_UNIX)
@@ -52,7 +51,7 @@ def test_what_follows_descriptors_on_a_unix_socket_is_read(
 
 
 def test_connections_have_all_their_time_after_the_last_leaving_of_a_backend_that_was_back(
-    worker: Any, backend: socket.socket, meet: Meet
+    worker: Worker, backend: socket.socket, meet: Meet
 ) -> None:
     worker.listen(drain=1.0)
     worker.serve(backend)
@@ -71,7 +70,7 @@ def test_connections_have_all_their_time_after_the_last_leaving_of_a_backend_tha
 
 
 @pytest.fixture
-def mute(stack: Any) -> socket.socket:
+def mute(stack: ExitStack) -> socket.socket:
     """A listening socket whose queue is full, so that it does not answer; a place in it can be made."""
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
     listener.settimeout(within(20))
@@ -84,7 +83,7 @@ def mute(stack: Any) -> socket.socket:
 
 @pytest.mark.parametrize("drain", [0, 0.2])
 def test_a_connection_that_is_being_dialled_when_its_backend_leaves_goes_to_another(
-    worker: Any, backend: socket.socket, mute: socket.socket, drain: float
+    worker: Worker, backend: socket.socket, mute: socket.socket, drain: float
 ) -> None:
     worker.listen(drain=drain, connect_timeout=600.0)
     worker.serve(mute)
@@ -96,7 +95,7 @@ def test_a_connection_that_is_being_dialled_when_its_backend_leaves_goes_to_anot
     assert worker.report()["backends"][f"b{backend.getsockname()[1]}"]["connected"] == 1
 
 
-def test_a_stream_that_is_cut_off_for_idleness_is_reset(worker: Any, backend: socket.socket, meet: Meet) -> None:
+def test_a_stream_that_is_cut_off_for_idleness_is_reset(worker: Worker, backend: socket.socket, meet: Meet) -> None:
     """A FIN would say that it is complete."""
     worker.listen(idle_timeout=0.3)
     worker.serve(backend)
@@ -109,7 +108,7 @@ def test_a_stream_that_is_cut_off_for_idleness_is_reset(worker: Any, backend: so
         everything(client)
 
 
-def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_gone(worker: Any) -> None:
+def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_gone(worker: Worker) -> None:
     worker.listen(idle_timeout=0.2)
     assert worker.ask("listen", listeners={}).keys() == {"re"}
 
@@ -125,7 +124,7 @@ def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_gone(worker
     eventually_sync(asleep)
 
 
-def test_sigterm_is_the_control_planes_business(worker: Any, backend: socket.socket, meet: Meet) -> None:
+def test_sigterm_is_the_control_planes_business(worker: Worker, backend: socket.socket, meet: Meet) -> None:
     """A supervisor sends it to every process of a unit: connections finish all the same."""
     worker.listen()
     worker.serve(backend)
@@ -144,7 +143,7 @@ def test_sigterm_is_the_control_planes_business(worker: Any, backend: socket.soc
 
 @pytest.mark.parametrize("host", ["fe80::1%nowhere", "fe80::1"])
 def test_a_backend_that_cannot_be_dialled_at_all_is_one_that_refuses(
-    worker: Any, backend: socket.socket, host: str
+    worker: Worker, backend: socket.socket, host: str
 ) -> None:
     worker.listen(retries=1)
     records = [
@@ -173,7 +172,7 @@ def test_a_port_of_this_machine_that_nobody_listens_on_is_not_answered_by_the_di
         assert not is_connected_to_itself(sock.fileno())
 
 
-def test_a_socket_that_cannot_be_accepted_from_is_told_of_and_nothing_spins(worker: Any) -> None:
+def test_a_socket_that_cannot_be_accepted_from_is_told_of_and_nothing_spins(worker: Worker) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     with listener.dup() as same:
         worker.listen(listener)

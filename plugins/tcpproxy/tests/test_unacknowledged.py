@@ -8,15 +8,17 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sockets import fill
 
 from discovery.testing import eventually_sync, require_program, within
+
+from .driven_worker import Meet, StartWorker, Worker
+from .sockets import fill
 
 SECONDS = 1.0
 """The option, here."""
@@ -101,7 +103,7 @@ def is_reset(sock: socket.socket) -> bool:
 
 
 def pair(
-    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack, dying: str
+    wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str
 ) -> tuple[Any, socket.socket, socket.socket]:
     """A worker on `near`, and a connection through it: the end that is on `far`, and the one that is not."""
     client_at, server_at = (wire.far, wire.near) if dying == "client" else (wire.near, wire.far)
@@ -126,7 +128,7 @@ def pair(
     return (worker, client, server) if dying == "client" else (worker, server, client)
 
 
-def end_of(worker: Any) -> str:
+def end_of(worker: Worker) -> str:
     def ended() -> list[str]:
         worker.report()
         return [event["end"] for event in worker.events if event["event"] == "access"]
@@ -137,7 +139,7 @@ def end_of(worker: Any) -> str:
 @pytest.mark.parametrize("how", ["cable", "silence"])
 @pytest.mark.parametrize("dying", ["client", "backend"])
 def test_bytes_to_a_dead_machine_end_the_connection(
-    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack, dying: str, how: str
+    wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str, how: str
 ) -> None:
     """Point 11."""
     worker, _, living = pair(wire, start_worker, stack, dying)
@@ -151,7 +153,7 @@ def test_bytes_to_a_dead_machine_end_the_connection(
 
 @pytest.mark.parametrize("dying", ["client", "backend"])
 def test_a_machine_that_does_not_read_and_then_dies_ends_the_connection(
-    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack, dying: str
+    wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str
 ) -> None:
     """Point 11. Its window is zero, so that nothing but probes is sent."""
     worker, _, living = pair(wire, start_worker, stack, dying)
@@ -167,7 +169,7 @@ def test_a_machine_that_does_not_read_and_then_dies_ends_the_connection(
 
 @pytest.mark.parametrize("lazy", ["client", "backend"])
 def test_a_peer_that_lives_and_does_not_read_survives_ten_times_that_time(
-    meet: Callable[[], tuple[socket.socket, socket.socket]], worker: Any, backend: socket.socket, lazy: str
+    meet: Meet, worker: Worker, backend: socket.socket, lazy: str
 ) -> None:
     """Point 11. TCP_USER_TIMEOUT would end it."""
     worker.listen(unacknowledged_timeout=SECONDS)
@@ -186,7 +188,7 @@ def test_a_peer_that_lives_and_does_not_read_survives_ten_times_that_time(
 
 
 def test_a_peer_that_is_silent_with_nothing_to_acknowledge_is_left_alone(
-    wire: Wire, start_worker: Callable[..., Any], stack: ExitStack
+    wire: Wire, start_worker: StartWorker, stack: ExitStack
 ) -> None:
     """Point 11. That is what keep-alive is for; the machine may be back before anything is sent."""
     worker, far, living = pair(wire, start_worker, stack, "backend")

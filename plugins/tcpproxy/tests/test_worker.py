@@ -3,7 +3,6 @@
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -11,11 +10,11 @@ import pytest
 
 from discovery.testing import eventually_sync, within
 
-Meet = Callable[[], tuple[socket.socket, socket.socket]]
+from .driven_worker import Meet, Reset, Worker
 
 
 @pytest.fixture(autouse=True)
-def _serving(worker: Any, backend: socket.socket) -> None:
+def _serving(worker: Worker, backend: socket.socket) -> None:
     worker.listen()
     worker.serve(backend)
 
@@ -45,9 +44,7 @@ def test_one_direction_ends_and_the_other_goes_on(meet: Meet, reverse: bool) -> 
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["client", "backend"])
-def test_a_reset_is_a_reset_on_the_other_side(
-    meet: Meet, reset: Callable[[socket.socket], None], reverse: bool
-) -> None:
+def test_a_reset_is_a_reset_on_the_other_side(meet: Meet, reset: Reset, reverse: bool) -> None:
     one, other = meet()[::-1] if reverse else meet()
     one.sendall(b"x")
     assert other.recv(1) == b"x"
@@ -57,9 +54,7 @@ def test_a_reset_is_a_reset_on_the_other_side(
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["client", "backend"])
-def test_a_reset_after_the_end_is_a_reset_on_the_other_side(
-    meet: Meet, reset: Callable[[socket.socket], None], reverse: bool
-) -> None:
+def test_a_reset_after_the_end_is_a_reset_on_the_other_side(meet: Meet, reset: Reset, reverse: bool) -> None:
     one, other = meet()[::-1] if reverse else meet()
     one.shutdown(socket.SHUT_WR)
     assert other.recv(1) == b""
@@ -68,7 +63,7 @@ def test_a_reset_after_the_end_is_a_reset_on_the_other_side(
         pass
 
 
-def test_a_reset_reaches_who_does_not_read(meet: Meet, worker: Any, reset: Callable[[socket.socket], None]) -> None:
+def test_a_reset_reaches_who_does_not_read(meet: Meet, worker: Worker, reset: Reset) -> None:
     client, server = meet()
     server.settimeout(0.5)
     with pytest.raises(TimeoutError):
@@ -79,7 +74,7 @@ def test_a_reset_reaches_who_does_not_read(meet: Meet, worker: Any, reset: Calla
         everything(client)
 
 
-def test_what_was_said_before_a_reset_arrives(meet: Meet, reset: Callable[[socket.socket], None]) -> None:
+def test_what_was_said_before_a_reset_arrives(meet: Meet, reset: Reset) -> None:
     client, server = meet()
     server.sendall(b"413 too much")
     server.sendall(b"")
@@ -108,7 +103,7 @@ def test_an_end_right_after_a_full_buffer_is_seen(meet: Meet, size: int) -> None
     sender.join(within(20))
 
 
-def test_a_backend_that_speaks_and_resets_at_once_is_heard(worker: Any, backend: socket.socket) -> None:
+def test_a_backend_that_speaks_and_resets_at_once_is_heard(worker: Worker, backend: socket.socket) -> None:
     """It was connected: it is not tried again, nor set aside."""
 
     def speak() -> None:
@@ -149,9 +144,7 @@ def test_a_busy_connection_does_not_starve_others(meet: Meet) -> None:
         thread.join(within(20))
 
 
-def test_no_descriptor_is_left_in_any_path(
-    meet: Meet, worker: Any, backend: socket.socket, reset: Callable[[socket.socket], None]
-) -> None:
+def test_no_descriptor_is_left_in_any_path(meet: Meet, worker: Worker, backend: socket.socket, reset: Reset) -> None:
     before = worker.descriptors()
     for number in range(200):
         client, server = meet()
@@ -178,7 +171,7 @@ def test_no_descriptor_is_left_in_any_path(
 
 
 def test_a_connection_that_takes_the_place_of_another_does_not_get_its_events(
-    meet: Meet, worker: Any, backend: socket.socket
+    meet: Meet, worker: Worker, backend: socket.socket
 ) -> None:
     """Many end and begin in one batch of events, where descriptors' numbers could be given again at once."""
     for _ in range(10):
@@ -201,7 +194,7 @@ def test_a_connection_that_takes_the_place_of_another_does_not_get_its_events(
 
 
 @pytest.mark.parametrize("kind", ["IPv6", "Unix"])
-def test_listeners_of_other_kinds(worker: Any, backend: socket.socket, tmp_path: Any, kind: str) -> None:
+def test_listeners_of_other_kinds(worker: Worker, backend: socket.socket, tmp_path: Any, kind: str) -> None:
     if kind == "Unix":
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "s"))

@@ -3,6 +3,7 @@
 import gc
 import socket
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 from discovery.testing import free_port, within
@@ -12,7 +13,7 @@ from discovery_tcpproxy.worker.worker import serve
 
 
 def test_nothing_is_left_for_the_garbage_collector(
-    stack: Any, backend: socket.socket, listener_settings: dict[str, Any]
+    stack: ExitStack, backend: socket.socket, listener_settings: dict[str, Any]
 ) -> None:
     """It does not run in a worker, so that it cannot hold up anybody."""
     ours, theirs = socket.socketpair()

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from proxying import Client, Driven, address, driving, is_running, on_a_loop, origins, reached, served
 
 from discovery.errors import ApplyError
 from discovery.testing import backend, eventually
 from discovery_tcpproxy.worker_process import WorkerProcess
+
+from .driving import Client, Driven, address, driving, is_running, origins, reached, served
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,6 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_slot.REPORT_INTERVAL", 0.1)
 
 
-@on_a_loop
 async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -55,7 +55,6 @@ async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_serve
             each.close()
 
 
-@on_a_loop
 async def test_the_only_worker_is_replaced_and_clients_wait_in_the_kernel_s_queue() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
@@ -68,7 +67,6 @@ async def test_the_only_worker_is_replaced_and_clients_wait_in_the_kernel_s_queu
             await eventually(lambda: driven.has_workers(1))
 
 
-@on_a_loop
 async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_process._START_TIMEOUT", 0.0)
     web = address()
@@ -82,7 +80,6 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.Mo
         assert not is_running(old.pid)
 
 
-@on_a_loop
 async def test_a_daemon_that_was_stopped_for_a_while_does_not_blame_its_workers() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
@@ -101,7 +98,6 @@ def descriptors() -> set[str]:
     return {place.name for place in Path("/proc/self/fd").iterdir()}
 
 
-@on_a_loop
 async def test_nothing_is_left_at_the_end() -> None:
     web = address()
     before = descriptors()
@@ -115,7 +111,6 @@ async def test_nothing_is_left_at_the_end() -> None:
     await eventually(lambda: descriptors() == before)
 
 
-@on_a_loop
 async def test_connections_may_finish_at_the_end_while_new_ones_are_refused() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, grace=60) as driven:
@@ -139,7 +134,6 @@ async def _refused(address: str) -> bool:
     return False
 
 
-@on_a_loop
 async def test_connections_are_cut_when_their_time_is_over() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, grace=0.2) as driven:
@@ -151,7 +145,6 @@ async def test_connections_are_cut_when_their_time_is_over() -> None:
         client.close()
 
 
-@on_a_loop
 async def test_a_successor_takes_the_sockets_and_no_client_is_refused() -> None:
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
         binds = [address(), f"unix:{directory}/web.sock"]
@@ -174,7 +167,6 @@ async def test_a_successor_takes_the_sockets_and_no_client_is_refused() -> None:
                     each.close()
 
 
-@on_a_loop
 async def test_a_setup_that_fails_leaves_what_it_inherited_for_the_next() -> None:
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
         path = Path(directory, "web.sock")
@@ -189,7 +181,6 @@ async def test_a_setup_that_fails_leaves_what_it_inherited_for_the_next() -> Non
             client.close()
 
 
-@on_a_loop
 async def test_names_are_looked_up_and_one_without_an_address_is_left_out_and_told() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
@@ -204,7 +195,6 @@ async def test_names_are_looked_up_and_one_without_an_address_is_left_out_and_to
         assert (await driven.inspect())["left_out"] == [health.detail]
 
 
-@on_a_loop
 async def test_figures_and_connections_are_told() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
@@ -232,7 +222,6 @@ async def test_figures_and_connections_are_told() -> None:
         assert driven.figure("connections") == 5
 
 
-@on_a_loop
 async def test_ended_connections_are_logged_if_asked_for() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, access_log=True) as driven:
@@ -244,7 +233,6 @@ async def test_ended_connections_are_logged_if_asked_for() -> None:
         assert (line["listener"], line["backend"], line["sent"], line["log_level"]) == ("web", "a", 2, "info")
 
 
-@on_a_loop
 async def test_limits_are_totals_over_all_workers() -> None:
     web = address()
     listen = {"web": {"bind": web, "max_connections": 5}}
@@ -257,7 +245,6 @@ async def test_limits_are_totals_over_all_workers() -> None:
             each.close()
 
 
-@on_a_loop
 async def test_workers_that_cannot_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):  # it is a matter of who notices first
         with tempfile.TemporaryDirectory(prefix="tp-") as directory:

@@ -5,13 +5,13 @@ import os
 import signal
 
 import pytest
-from proxying import Client, address, driving, on_a_loop, origins, reached
 
 from discovery.testing import eventually, within
 
+from .driving import Client, address, driving, origins, reached
+
 
 @pytest.mark.parametrize("late", [0.0, 0.1])
-@on_a_loop
 async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_process._START_TIMEOUT", 600.0)
     web = address()
@@ -35,7 +35,6 @@ async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: py
         assert driven.consumer._workers.replaced == 0
 
 
-@on_a_loop
 async def test_a_hanging_worker_too_many_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", 0.1)
     web = address()
@@ -51,7 +50,6 @@ async def test_a_hanging_worker_too_many_holds_nobody_up(monkeypatch: pytest.Mon
         await eventually(lambda: driven.has_workers(1))
 
 
-@on_a_loop
 async def test_who_is_held_by_a_worker_too_many_is_served_when_a_backend_comes() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": {"bind": web, "hold": 60}}, workers=2) as driven:

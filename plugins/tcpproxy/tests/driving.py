@@ -1,15 +1,14 @@
 """The TCP proxy's consumer driven as its runner drives it, with backends and clients: for tests on one loop."""
 
 import asyncio
-import functools
 import json
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import structlog
 from structlog.testing import LogCapture
@@ -19,18 +18,6 @@ from discovery.plugin import Context, Update
 from discovery.testing import backend, free_port, within
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.consumer import TcpProxyConsumer
-
-P = ParamSpec("P")
-
-
-def on_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Makes a test of a coroutine."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 class Origin:

@@ -16,6 +16,8 @@ from proxies import Load, Serve, answers, figure, proxy
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
+from .serving import ServeWeb
+
 pytestmark = pytest.mark.warm
 
 
@@ -128,12 +130,8 @@ def test_a_port_in_use_is_told_and_hurts_no_other_listener(
     eventually_sync(lambda: daemon.get("/healthz")[0] == 200, timeout=TIMEOUT)
 
 
-def test_a_worker_that_is_killed_under_load_costs_only_what_it_carried(
-    directory: Directory, start_daemon: Starter, named: Serve
-) -> None:
-    port = free_port()
-    directory.put("web", named("web").port)
-    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", "workers=2")
+def test_a_worker_that_is_killed_under_load_costs_only_what_it_carried(serve_web: ServeWeb) -> None:
+    port, daemon = serve_web("workers=2")
     clients, kills = 4, 3
     with Load(port, clients).running() as load:
         for number in range(kills):
@@ -216,12 +214,8 @@ def test_connections_to_a_backend_that_has_left_are_closed_if_so_configured(
     answers(port, "other")
 
 
-def test_connections_have_time_to_finish_when_the_daemon_stops(
-    directory: Directory, start_daemon: Starter, named: Serve
-) -> None:
-    port = free_port()
-    directory.put("web", named("one").port)
-    daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", "grace=60")
+def test_connections_have_time_to_finish_when_the_daemon_stops(serve_web: ServeWeb) -> None:
+    port, daemon = serve_web("grace=60")
     with connect(port) as client:
         assert client.recv(4) == b"one\n"
         daemon.process.terminate()

@@ -1,29 +1,19 @@
-"""`discovery ambassador` and `forward`, as dynamic-etcd-amb and simple-amb were used, and `connections`."""
+"""`discovery ambassador`, used as dynamic-etcd-amb was."""
 
-import fcntl
-import json
 import os
 import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from ambassadors import DISCOVERY, TIMEOUT, Directory, Named, StartCommand, connect, name_at
-from daemons import Starter
+from ambassadors import TIMEOUT, Directory, StartCommand, connect, name_at
+from proxies import Serve, answers
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
-
-Serve = Callable[..., Named]
-
-
-def answered_by(port: int, name: str) -> None:
-    eventually_sync(lambda: name_at(port) == name, f"{name} to be who answers", TIMEOUT)
 
 
 def up_to_its_end(stream: BinaryIO) -> bytes:
@@ -32,9 +22,6 @@ def up_to_its_end(stream: BinaryIO) -> bytes:
         return stream.read()
     except ConnectionResetError:
         return b""
-
-
-# ambassador
 
 
 def test_it_carries_to_whatever_the_linked_registry_names_now(start_command: StartCommand, named: Serve) -> None:
@@ -52,7 +39,7 @@ def test_it_carries_to_whatever_the_linked_registry_names_now(start_command: Sta
             assert early.recv(4) == b"one\n"
             assert early.recv(5, socket.MSG_WAITALL) == b"hello"
             etcd.ctl("put", "/services/apache.service/a1", f'{{"host": "127.0.0.1", "port": {other.port}}}')
-            answered_by(port, "other")
+            answers(port, "other")
             early.sendall(b"again")  # what is open goes on
             assert early.recv(5, socket.MSG_WAITALL) == b"again"
         etcd.kill()
@@ -76,7 +63,7 @@ def test_a_machine_that_dies_is_a_pause_and_not_an_error(start_command: StartCom
         registrar = start_command("register", "db", f"127.0.0.1:{first.port}", "--id", "main", **url)
         standby = ("register", "db", f"127.0.0.1:{second}", "--id", "standby")
         start_command(*standby, "--check", "tcp", "--check-interval", "0.2", **url).logs("once its check passes")
-        answered_by(port, "first")
+        answers(port, "first")
         registrar.process.kill()
         registrar.process.wait()
         first.close()
@@ -171,7 +158,7 @@ def test_nobody_waits_without_hold_and_idle_connections_end(
     with connect(port) as client, client.makefile("rb") as answer:
         assert up_to_its_end(answer) == b""
     directory.put("web", named("it").port)
-    answered_by(port, "it")
+    answers(port, "it")
     with connect(port) as client, client.makefile("rb") as answer:
         assert answer.readline() == b"it\n"
         assert up_to_its_end(answer) == b""
@@ -193,7 +180,7 @@ def test_a_port_in_use_is_told_with_who_has_it_and_taken_when_it_is_free(
         run = start_command("ambassador", "web", str(port), "--registry", directory.url)
         run.logs(f"cannot listen on 0.0.0.0:{port}: address already in use")
         assert f"(process {os.getpid()})" in run.log
-    answered_by(port, "it")
+    answers(port, "it")
     assert run.stop() == 0
 
 
@@ -227,12 +214,12 @@ def test_a_second_one_at_the_same_address_is_refused_and_others_are_not(
     directory.put("web", named("it").port)
     port, another = free_port(), free_port()
     first = start_command("ambassador", "web", str(port), "--registry", directory.url)
-    answered_by(port, "it")
+    answers(port, "it")
     second = start_command("ambassador", "web", str(port), "--registry", directory.url)
     assert second.process.wait(within(TIMEOUT)) == 1
     assert f"process {first.process.pid}" in second.log
     start_command("ambassador", "web", str(another), "--registry", directory.url)
-    answered_by(another, "it")
+    answers(another, "it")
     assert name_at(port) == "it"
 
 
@@ -285,7 +272,7 @@ def test_connections_to_a_backend_that_leaves_end_if_that_is_asked_for(
         assert answer.readline() == b"one\n"
         directory.put("web", named("other").port)
         assert up_to_its_end(answer) == b""
-    answered_by(port, "other")
+    answers(port, "other")
 
 
 @pytest.mark.parametrize("command", ["ambassador", "forward"])
@@ -307,127 +294,3 @@ def test_drain_bounds_what_busy_connections_have_when_it_is_stopped(
                 assert answer.read(4) == b"ping"
                 time.sleep(0.01)
     assert run.process.wait(within(TIMEOUT)) == 0
-
-
-# forward
-
-
-def test_the_first_target_that_can_be_reached_is_used_and_no_registry_asked(
-    start_command: StartCommand, named: Serve
-) -> None:
-    port, first_port = free_port(), free_port()
-    registry = named("registry")
-    second, third = named("second"), named("third")
-    targets = [f"127.0.0.1:{each}" for each in (first_port, second.port, third.port)]
-    start_command(
-        "forward", *targets, "--listen", f"127.0.0.1:{port}", DISCOVERY_REGISTRY=f"etcd://127.0.0.1:{registry.port}"
-    )
-    assert {name_at(port) for _ in range(5)} == {"second"}
-    first = named("first", port=first_port)
-    answered_by(port, "first")
-    assert {name_at(port) for _ in range(5)} == {"first"}
-    assert third.connections == 0
-    with connect(port) as client, client.makefile("rb") as answer:
-        assert answer.readline() == b"first\n"
-        first.close()  # what is open ends with it, and others go where it can be reached
-        answer.read()
-    assert {name_at(port) for _ in range(5)} == {"second"}
-    second.close()
-    assert {name_at(port) for _ in range(5)} == {"third"}
-    assert registry.connections == 0
-
-
-def test_without_a_target_that_can_be_reached_a_client_waits_for_one(
-    start_command: StartCommand, named: Serve, short_path: Path
-) -> None:
-    path, target = short_path / "it.sock", free_port()
-    start_command("forward", f"localhost:{target}", "--listen", f"unix:{path}", "--hold", "60")
-    eventually_sync(path.is_socket, "the socket to be there", TIMEOUT)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(within(TIMEOUT))
-        client.connect(str(path))
-        client.sendall(b"hello")
-        named("it", port=target)
-        assert client.recv(3, socket.MSG_WAITALL) == b"it\n"
-        assert client.recv(5, socket.MSG_WAITALL) == b"hello"
-
-
-def test_it_listens_on_port_10000_of_every_address_unless_told(start_command: StartCommand, named: Serve) -> None:
-    with (Path(tempfile.gettempdir()) / "discovery-tests-port-10000.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        start_command("forward", f"127.0.0.1:{named('it').port}")
-        assert name_at(10000, "127.0.0.1") == "it"
-        assert name_at(10000, "127.0.0.2") == "it"
-        start_command.started[-1].stop()
-
-
-HOSTS = """
-import os, socket
-_ask = socket.getaddrinfo
-
-def getaddrinfo(host, *rest, **more):
-    if host == "db.example":
-        with open(os.environ["HOSTS"]) as file:
-            if not (host := file.read()):
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    return _ask(host, *rest, **more)
-
-socket.getaddrinfo = getaddrinfo
-"""
-
-
-def test_a_name_that_leads_elsewhere_later_is_followed(
-    start_command: StartCommand, named: Serve, short_path: Path
-) -> None:
-    """The names that the C library knows cannot be changed for a test: what asks it is."""
-    (short_path / "sitecustomize.py").write_text(HOSTS)
-    hosts = short_path / "hosts"
-    hosts.write_text("")
-    target, port = free_port(), free_port()
-    run = start_command(
-        "forward", f"db.example:{target}", "--listen", f"127.0.0.1:{port}", "--hold", "60",
-        PYTHONPATH=str(short_path), HOSTS=str(hosts),
-    )  # fmt: skip
-    run.logs("db.example")
-    first = named("first", "127.0.0.1", target)
-    named("second", "127.0.0.2", target)
-    with connect(port) as waiting:
-        hosts.write_text("127.0.0.1")
-        assert waiting.recv(6, socket.MSG_WAITALL) == b"first\n"
-        hosts.write_text("127.0.0.2")
-        first.close()
-    answered_by(port, "second")
-
-
-# connections
-
-
-def test_what_a_daemon_carries_is_listed(directory: Directory, start_daemon: Starter, named: Serve) -> None:
-    server = named("it")
-    directory.put("web", server.port)
-    port = free_port()
-    daemon = start_daemon(
-        "--registry", directory.url, "--plugin", "tcpproxy", "--set", f"tcpproxy.listen.web=127.0.0.1:{port}",
-        "--set", f"tcpproxy.listen.nobody=127.0.0.1:{free_port()}", "--set", "tcpproxy.workers=2",
-    )  # fmt: skip
-    asking = ("connections", "--admin", daemon.admin)
-
-    def listed(*options: str) -> str:
-        ran = subprocess.run(
-            [*DISCOVERY, *asking, *options], capture_output=True, text=True, timeout=within(TIMEOUT), check=False
-        )
-        assert (ran.returncode, ran.stderr.replace("discovery: no connections\n", "")) == (0, "")
-        return ran.stdout
-
-    with connect(port) as client, client.makefile("rb") as answer:
-        assert answer.readline() == b"it\n"
-        client.sendall(b"hello\n")
-        assert answer.readline() == b"hello\n"
-        (line,) = listed().splitlines()[1:]
-        ours = f"127.0.0.1:{client.getsockname()[1]}"
-        words = line.split()
-        assert words[:5] == ["tcpproxy", "web", ours, "b1", f"127.0.0.1:{server.port}"]
-        assert words[6:] == ["6B", "9B", "open"]
-        (told,) = json.loads(listed("--json", "--consumer", "tcpproxy"))["connections"]
-        assert (told["client"], told["service"]) == (list(client.getsockname()), "web")
-    eventually_sync(lambda: listed() == "", "nothing to be left", TIMEOUT)

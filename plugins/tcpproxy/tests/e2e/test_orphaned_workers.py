@@ -1,0 +1,237 @@
+"""The daemon is killed: its workers go on, and the next daemon takes them over."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ambassadors import TIMEOUT, Directory, StartCommand, connect, descendants, name_at
+from daemons import DISCOVERY, Starter, processes
+from proxies import Load, Serve, answers, proxy
+
+import discovery_tcpproxy
+from discovery.testing import eventually_sync, free_port, within
+
+from .serving import ServeWeb, echoes, have_ended, is_refused, kill, workers
+
+pytestmark = pytest.mark.warm
+
+
+def stop(run_dir: Path, *arguments: str) -> tuple[int, str, str]:
+    """`discovery stop`: its exit code, stdout and stderr."""
+    command = [*DISCOVERY, "stop", "--run-dir", str(run_dir), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_daemon_is_killed_and_the_next_one_takes_its_workers_over(
+    directory: Directory, start_daemon: Starter, named: Serve, tmp_path: Path
+) -> None:
+    """Point 14. Nobody is refused, no connection breaks, and what the registry says next is followed."""
+    port = free_port()
+    one, other = named("one"), named("other")
+    directory.put("web", one.port)
+    sets = [f'listen.web=["127.0.0.1:{port}","unix:{tmp_path}/web.sock"]', "workers=2"]
+    daemon = proxy(start_daemon, directory.url, *sets)
+    before = workers(daemon)
+    assert len(before) == 2
+    with Load(port, 2).running() as load, connect(port) as client, socket.socket(socket.AF_UNIX) as local:
+        assert client.recv(4) == b"one\n"
+        local.settimeout(within(TIMEOUT))
+        local.connect(f"{tmp_path}/web.sock")
+        assert local.recv(4) == b"one\n"
+        kill(daemon)
+        load.goes_on(300)
+        assert echoes(client)
+        assert echoes(local)
+        assert "connections of tcpproxy are carried on" in daemon.log
+        directory.put("web", other.port)
+        following = proxy(start_daemon, directory.url, *sets, run_dir=daemon.run_dir)
+        assert workers(following) == before
+        answers(port, "other")
+        load.goes_on(100)
+        assert echoes(client)
+        assert echoes(local)
+        told = following.get("/api/consumers/tcpproxy")[1]["connections"]
+        assert [each["backend"] for each in told if each["age"] > 0].count("b1") >= 2
+        directory.put("web", one.port)
+        answers(port, "one")
+    assert load.failed == []
+    assert following.stop() == 0
+    assert processes(daemon.run_dir) == {}
+    assert not Path(tmp_path, "web.sock").exists()
+    assert is_refused(port)
+
+
+@pytest.mark.timeout(600)
+def test_daemons_in_a_crash_loop_cost_nobody_a_connection(
+    serve_web: ServeWeb, directory: Directory, start_daemon: Starter
+) -> None:
+    """Point 14. Also those that die before, while and after they have taken over."""
+    port, daemon = serve_web("workers=2")
+    sets = [f"listen.web=127.0.0.1:{port}", "workers=2"]
+    before = workers(daemon)
+    run = ["--registry", directory.url, "--plugin", "tcpproxy"]
+    run += [part for each in sets for part in ("--set", f"tcpproxy.{each}")]
+    with Load(port, 1).running() as load, connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        kill(daemon)
+        for number in range(6):
+            crashing = start_daemon(*run, run_dir=daemon.run_dir)
+            text = "took over a worker" if number % 2 else "running"
+            eventually_sync(lambda daemon=crashing, text=text: text in daemon.log, text, 4 * TIMEOUT)
+            time.sleep(0.01 * (number // 2))  # a different moment each time
+            kill(crashing)
+            load.goes_on(20)
+        following = proxy(start_daemon, directory.url, *sets, run_dir=daemon.run_dir)
+        assert workers(following) == before
+        assert echoes(client)
+    assert load.failed == []
+    assert following.stop() == 0
+    assert have_ended(before)
+
+
+def test_the_next_daemon_has_another_configuration(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+    """Point 14. Listeners that were added and removed meanwhile, and more and fewer workers."""
+    kept, removed, added = free_port(), free_port(), free_port()
+    directory.put("web", named("one").port)
+    daemon = proxy(
+        start_daemon,
+        directory.url,
+        f"listen.web=127.0.0.1:{kept}",
+        f"listen.old={{bind='127.0.0.1:{removed}',service='web'}}",
+    )
+    first = workers(daemon)
+    with Load(kept, 2).running() as load, connect(removed) as client:
+        assert client.recv(4) == b"one\n"
+        kill(daemon)
+        sets = [f"listen.web=127.0.0.1:{kept}", f"listen.new={{bind='127.0.0.1:{added}',service='web'}}"]
+        more = proxy(start_daemon, directory.url, *sets, "workers=3", run_dir=daemon.run_dir)
+        assert workers(more) > first
+        assert len(workers(more)) == 3
+        assert is_refused(removed)
+        answers(added, "one")
+        assert echoes(client)
+        kill(more)
+        fewer = proxy(start_daemon, directory.url, *sets, "workers=1", run_dir=daemon.run_dir)
+        eventually_sync(lambda: len(workers(fewer)) <= 2, timeout=TIMEOUT)  # one may still have the client above
+        answers(added, "one")
+        assert echoes(client)
+        client.close()
+        eventually_sync(lambda: len(workers(fewer)) == 1, timeout=TIMEOUT)
+    assert load.failed == []
+
+
+def test_workers_of_other_code_hand_over_their_sockets_and_end(
+    serve_web: ServeWeb, directory: Directory, start_daemon: Starter, tmp_path: Path
+) -> None:
+    """Point 14. As after an upgrade: new workers, nobody refused, and old connections until they end."""
+    port, daemon = serve_web("workers=2")
+    sets = [f"listen.web=127.0.0.1:{port}", "workers=2"]
+    before = workers(daemon)
+    package = Path(discovery_tcpproxy.__file__).parent
+    shutil.copytree(package, tmp_path / "upgraded" / package.name)
+    with (tmp_path / "upgraded" / package.name / "worker" / "report.py").open("a") as module:
+        module.write("# It differs.\n")
+    with Load(port, 2).running() as load, connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        kill(daemon)
+        start_daemon.environment["PYTHONPATH"] = str(tmp_path / "upgraded")
+        following = proxy(start_daemon, directory.url, *sets, run_dir=daemon.run_dir)
+        eventually_sync(lambda: len(workers(following) - before) == 2, "two new workers", TIMEOUT)
+        load.goes_on(100)
+        assert echoes(client)
+        assert "a worker of other code ends with its last connection" in following.log
+        kill(following)  # the old one is stopping, and is found all the same
+        last = proxy(start_daemon, directory.url, *sets, "grace=1", run_dir=daemon.run_dir)
+        assert echoes(client)
+        client.close()
+        eventually_sync(lambda: have_ended(before), "the old workers to end", TIMEOUT)
+    assert load.failed == []
+    assert last.stop() == 0
+    assert processes(daemon.run_dir) == {}
+
+
+def test_sigterm_ends_workers_without_a_daemon_in_order(serve_web: ServeWeb) -> None:
+    """Point 14. As systemd's stop does; with a daemon it is the daemon's to say."""
+    port, daemon = serve_web("workers=2")
+    pids = workers(daemon)
+    with connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        kill(daemon)
+        assert name_at(port) == "one"
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        eventually_sync(lambda: echoes(client) and is_refused(port), "new clients to be refused", TIMEOUT)
+        assert echoes(client)
+    eventually_sync(lambda: have_ended(pids), "the workers to end", TIMEOUT)
+
+
+def test_a_supervisor_that_signals_all_ends_all(serve_web: ServeWeb) -> None:
+    """Point 14. Workers that were sent SIGTERM do not go on if the daemon is killed before it could stop them."""
+    port, daemon = serve_web("workers=2", "grace=1")
+    pids = workers(daemon)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert name_at(port) == "one"
+    kill(daemon)
+    eventually_sync(lambda: have_ended(pids), "the workers to end", TIMEOUT)
+
+
+def test_workers_that_were_never_told_to_listen_end(directory: Directory, start_daemon: Starter) -> None:
+    """Point 14. They serve nobody, and nobody would find them of use."""
+    daemon = start_daemon(
+        "--registry", directory.url, "--plugin", "tcpproxy", "--set", f"tcpproxy.listen.web=127.0.0.1:{free_port()}"
+    )
+    found = eventually_sync(lambda: descendants(daemon.process.pid), "a worker", TIMEOUT)
+    kill(daemon)
+    if not have_ended(found):
+        stop(daemon.run_dir)
+    eventually_sync(lambda: have_ended(found), timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("command", ["forward", "ambassador"])
+def test_drop_in_commands_are_taken_over_by_the_same_command(
+    directory: Directory, start_command: StartCommand, named: Serve, command: str
+) -> None:
+    """Point 14. The consumer without a registry, too."""
+    port, server = free_port(), named("one")
+    directory.put("web", server.port)
+    arguments = {
+        "forward": ["forward", f"127.0.0.1:{server.port}", "--listen", f"127.0.0.1:{port}"],
+        "ambassador": ["ambassador", "web", str(port), "--listen", "127.0.0.1", "--registry", directory.url],
+    }[command]
+    first = start_command(*arguments)
+    answers(port, "one")
+    [worker] = descendants(first.process.pid)
+    with Load(port, 2).running() as load, connect(port) as client:
+        assert client.recv(4) == b"one\n"
+        first.process.kill()
+        first.process.wait(within(TIMEOUT))
+        load.goes_on(50)
+        second = start_command(*arguments)
+        second.logs("took over a worker of an earlier daemon")
+        assert echoes(client)
+    assert load.failed == []
+    assert second.stop() == 0
+    eventually_sync(lambda: have_ended([worker]), timeout=TIMEOUT)
+
+
+def test_workers_are_found_although_a_cleaner_removed_the_run_directory(
+    serve_web: ServeWeb, directory: Directory, start_daemon: Starter
+) -> None:
+    """Point 14."""
+    port, daemon = serve_web()
+    pids = workers(daemon)
+    kill(daemon)
+    shutil.rmtree(daemon.run_dir)
+    there: Callable[[], list[Path]] = lambda: list(daemon.run_dir.glob("tcpproxy/worker-*.sock"))  # noqa: E731
+    eventually_sync(there, "the worker to be there again", TIMEOUT)
+    following = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", run_dir=daemon.run_dir)
+    assert workers(following) == pids
