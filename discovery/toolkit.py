@@ -10,11 +10,12 @@ from discovery.system.lazy import lazy_attributes
 if TYPE_CHECKING:
     from discovery.consuming.lastnames import LastNames
     from discovery.consuming.names import Names
+    from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, wait_for_event, wait_for_tasks
     from discovery.system.backoff import delays
     from discovery.system.certificates import Certificate, read_certificate
     from discovery.system.embedded import wheel_program
     from discovery.system.environment import child_environment
-    from discovery.system.files import write_atomically
+    from discovery.system.files import sync_directory, write_atomically
     from discovery.system.filewatch import FileWatch
     from discovery.system.kernel import memfd_create
     from discovery.system.listening import (
@@ -46,9 +47,11 @@ __all__ = [
     "PeerCredentials",
     "ProcessHandle",
     "binds_conflict",
+    "cancel_and_wait",
     "child_environment",
     "delays",
     "format_holders",
+    "is_being_cancelled",
     "is_too_long_for_a_socket",
     "log_format",
     "memfd_create",
@@ -56,8 +59,11 @@ __all__ = [
     "printable",
     "processes_with_sockets",
     "read_certificate",
+    "sync_directory",
     "tcp_sockets_listening_at",
     "unix_sockets_at",
+    "wait_for_event",
+    "wait_for_tasks",
     "wheel_program",
     "with_short_path",
     "write_atomically",
@@ -68,11 +74,17 @@ __getattr__ = lazy_attributes(
     {
         "discovery.consuming.lastnames": ("LastNames",),
         "discovery.consuming.names": ("Names",),
+        "discovery.system.asyncio_tools": (
+            "cancel_and_wait",
+            "is_being_cancelled",
+            "wait_for_event",
+            "wait_for_tasks",
+        ),
         "discovery.system.backoff": ("delays",),
         "discovery.system.certificates": ("Certificate", "read_certificate"),
         "discovery.system.embedded": ("wheel_program",),
         "discovery.system.environment": ("child_environment",),
-        "discovery.system.files": ("write_atomically",),
+        "discovery.system.files": ("sync_directory", "write_atomically"),
         "discovery.system.filewatch": ("FileWatch",),
         "discovery.system.kernel": ("memfd_create",),
         "discovery.system.listening": (

@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,11 +15,17 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     syncs the directory, and so blocks until the disk has the data. Raises OSError; the old file then stands, except if
     only the last sync failed. From any thread.
     """
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(path.parent) as directory:
         write_within(directory, path.name, data, mode)
-    finally:
-        os.close(directory)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the disk has the names in the directory `path`: files that were created, renamed or removed there.
+
+    Blocks, which may take seconds on a busy disk. Raises OSError. From any thread.
+    """
+    with _opened(path) as directory:
+        os.fsync(directory)
 
 
 def write_within(directory: int, name: str, data: bytes, mode: int = 0o644) -> None:
@@ -39,3 +46,12 @@ def write_within(directory: int, name: str, data: bytes, mode: int = 0o644) -> N
             os.unlink(temporary, dir_fd=directory)
         raise
     os.fsync(directory)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

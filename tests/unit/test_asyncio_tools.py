@@ -35,86 +35,62 @@ async def stubborn(release: asyncio.Event) -> None:
 
 
 class TestWaitForEvent:
-    def test_an_event_that_is_set_in_time(self) -> None:
-        async def main() -> None:
-            event = asyncio.Event()
-            asyncio.get_running_loop().call_later(0.01, event.set)
-            assert await wait_for_event(event, 30)
-            assert await wait_for_event(event, 0)
+    async def test_an_event_that_is_set_in_time(self) -> None:
+        event = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.01, event.set)
+        assert await wait_for_event(event, 30)
+        assert await wait_for_event(event, 0)
 
-        asyncio.run(main())
+    async def test_a_timeout_returns_false_and_leaves_no_task(self) -> None:
+        assert not await wait_for_event(asyncio.Event(), 0.01)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    def test_a_timeout_returns_false_and_leaves_no_task(self) -> None:
-        async def main() -> None:
-            assert not await wait_for_event(asyncio.Event(), 0.01)
-            await asyncio.sleep(0)
-            assert asyncio.all_tasks() == {asyncio.current_task()}
+    async def test_the_timeout_holds_in_a_task_that_is_being_cancelled(self) -> None:
+        assert not await in_a_cancelled_task(wait_for_event(asyncio.Event(), 0.01))
 
-        asyncio.run(main())
-
-    def test_the_timeout_holds_in_a_task_that_is_being_cancelled(self) -> None:
-        async def main() -> None:
-            assert not await in_a_cancelled_task(wait_for_event(asyncio.Event(), 0.01))
-
-        asyncio.run(main())
-
-    def test_a_cancellation_at_the_moment_of_the_event_is_not_lost(self) -> None:
-        async def main() -> None:
-            event = asyncio.Event()
-            task = asyncio.create_task(wait_for_event(event, 30))
-            await asyncio.sleep(0)
-            event.set()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        asyncio.run(main())
+    async def test_a_cancellation_at_the_moment_of_the_event_is_not_lost(self) -> None:
+        event = asyncio.Event()
+        task = asyncio.create_task(wait_for_event(event, 30))
+        await asyncio.sleep(0)
+        event.set()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 class TestTasks:
-    def test_no_task_has_ended(self) -> None:
-        assert asyncio.run(wait_for_tasks(()))
+    async def test_no_task_has_ended(self) -> None:
+        assert await wait_for_tasks(())
 
-    def test_a_task_that_fails_has_ended_and_raises_nothing_here(self) -> None:
+    async def test_a_task_that_fails_has_ended_and_raises_nothing_here(self) -> None:
         async def fail() -> None:
             raise ValueError
 
-        async def main() -> None:
-            task = asyncio.create_task(fail())
-            assert await wait_for_tasks([task])
-            assert isinstance(task.exception(), ValueError)
+        task = asyncio.create_task(fail())
+        assert await wait_for_tasks([task])
+        assert isinstance(task.exception(), ValueError)
 
-        asyncio.run(main())
-
-    def test_a_cancelled_task_ends_and_one_that_does_not_is_reported(self) -> None:
-        async def main() -> None:
-            release = asyncio.Event()
-            task, other = asyncio.create_task(stubborn(release)), asyncio.create_task(asyncio.sleep(60))
-            await asyncio.sleep(0)
-            assert not await cancel_and_wait(task, other, timeout=0.01)
-            assert other.cancelled()
-            release.set()
-            assert await cancel_and_wait(task, timeout=30)
-
-        asyncio.run(main())
+    async def test_a_cancelled_task_ends_and_one_that_does_not_is_reported(self) -> None:
+        release = asyncio.Event()
+        task, other = asyncio.create_task(stubborn(release)), asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        assert not await cancel_and_wait(task, other, timeout=0.01)
+        assert other.cancelled()
+        release.set()
+        assert await cancel_and_wait(task, timeout=30)
 
 
 class TestWhoseCancellation:
-    def test_that_of_the_task(self) -> None:
+    async def test_that_of_the_task(self) -> None:
         async def ask() -> bool:
             return is_being_cancelled()
 
-        async def main() -> None:
-            assert await in_a_cancelled_task(ask())
+        assert await in_a_cancelled_task(ask())
 
-        asyncio.run(main())
-
-    def test_that_of_a_call_alone(self) -> None:
-        async def main() -> None:
-            call = asyncio.get_running_loop().create_future()
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-            assert not is_being_cancelled()
-
-        asyncio.run(main())
+    async def test_that_of_a_call_alone(self) -> None:
+        call = asyncio.get_running_loop().create_future()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not is_being_cancelled()

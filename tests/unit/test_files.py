@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.system.files import write_atomically
+from discovery.system.files import sync_directory, write_atomically
 from discovery.system.filewatch import FileWatch, TreeWatch
 from discovery.testing import eventually_sync, within
 
@@ -96,6 +96,20 @@ class TestWriteAtomically:
         done.set()
         reader.join()
         assert torn == []
+
+
+class TestSyncDirectory:
+    def test_a_directory_is_synced_and_no_descriptor_is_left(self, tmp_path: Path) -> None:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        sync_directory(tmp_path)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    def test_what_is_no_directory_is_an_os_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(NotADirectoryError):
+            sync_directory(tmp_path / "file")
+        with pytest.raises(FileNotFoundError):
+            sync_directory(tmp_path / "none")
 
 
 class TestFileWatch:

@@ -8,7 +8,6 @@ lists all containers again at intervals.
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 from structlog.typing import FilteringBoundLogger
 
-from discovery.toolkit import delays
+from discovery.toolkit import cancel_and_wait, delays, wait_for_event
 from discovery_apache.container import Container, parse
 from discovery_apache.dockerapi import EngineError, Events, call, connect, engine_url, explain
 
@@ -99,13 +98,10 @@ class Engine:
                     yield state
                     await asyncio.sleep(_MIN_STATE_INTERVAL)
                 else:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout_at(expires_at):
-                            await table.changed.wait()
+                    await wait_for_event(table.changed, None if expires_at is None else expires_at - loop.time())
             sessions.result()
         finally:
-            sessions.cancel()
-            await asyncio.wait([sessions])
+            await cancel_and_wait(sessions)
 
     async def _run_sessions(self, table: "_ContainerTable") -> None:
         """Keep the table up to date in consecutive sessions. Raises EngineError."""
@@ -195,10 +191,8 @@ class _Session:
         while True:
             await self._list_and_inspect()
             self.synced = True
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._incomplete.wait()
-                    await asyncio.sleep(_RETRY_DELAY)
+            if await wait_for_event(self._incomplete, self._interval):
+                await asyncio.sleep(_RETRY_DELAY)
             self._incomplete.clear()
 
     async def _list_and_inspect(self) -> None:

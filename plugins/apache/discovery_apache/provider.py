@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from types import MappingProxyType
 
 from discovery import Context, Inventory, Provider
 from discovery.addresses import Family, primary_address
+from discovery.toolkit import cancel_and_wait, wait_for_event
 from discovery_apache.announce import Machine
 from discovery_apache.candidates import find_candidates, resolve_conflicts
 from discovery_apache.config import ApacheConfig
@@ -68,15 +69,12 @@ class ApacheProvider(Provider[ApacheConfig]):
                 self._raised = self._outage
                 raise EngineError(self._outage)
             wait = _ADDRESS_INTERVAL if known or loop.time() >= deadline else deadline - loop.time()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._changed.wait()
+            await wait_for_event(self._changed, wait)
 
     async def teardown(self) -> None:
         """Stop following the Docker engine."""
         if self._docker_task is not None:
-            self._docker_task.cancel()
-            await asyncio.wait([self._docker_task])
+            await cancel_and_wait(self._docker_task)
 
     async def _follow(self, engine: Engine) -> None:
         """Store the latest state of the engine, and the reason of an outage."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from discovery import ApplyError
-from discovery.toolkit import write_atomically
+from discovery.toolkit import sync_directory, write_atomically
 
 _LAST_GOOD = ".last-good"
 _STAGED = ".new"
@@ -49,7 +49,7 @@ async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
         with suppress(OSError):
             restore(path) if kept else path.unlink()
         raise
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 def last_good(path: Path) -> Path:
@@ -80,11 +80,3 @@ def _link(source: Path, target: Path) -> bool:
         return True
     temporary.replace(target)
     return True
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError
-from discovery.toolkit import ProcessHandle
+from discovery.toolkit import ProcessHandle, cancel_and_wait
 from discovery_haproxy.control_socket import ControlError
 
 _FIRST_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -73,8 +73,7 @@ class Supervisor:
     async def stop(self) -> None:
         """End the supervision. HAProxy goes on running."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
 
     def close(self) -> None:
         """Close the handle of the master process, which goes on running."""

@@ -10,6 +10,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, describe
+from discovery.toolkit import wait_for_tasks
 from discovery_tcpproxy.sums import Figures, add, counters_of
 from discovery_tcpproxy.worker_process import ANSWER_TIMEOUT, WorkerProcess
 from discovery_tcpproxy.worker_slot import DesiredState, SlotContext, WorkerSlot
@@ -148,7 +149,7 @@ class WorkerPool:
             if slot.running is not None:
                 self._log.info("a surplus worker ends with its last connection", pid=slot.running.pid)
                 stopping = asyncio.create_task(slot.stop(_RETIREMENT))
-                await asyncio.wait({stopping}, timeout=_STRAGGLER_TIMEOUT)
+                await wait_for_tasks({stopping}, _STRAGGLER_TIMEOUT)
             else:
                 slot.supervision.cancel()
         for number in range(count):

@@ -10,7 +10,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery import DiscoveryError, describe
-from discovery.toolkit import delays
+from discovery.toolkit import delays, wait_for_event
 from discovery_tcpproxy.channel import CommandRefusedError, WorkerError, WorkerGoneError
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import Targets, settings
@@ -149,9 +149,7 @@ class WorkerSlot:
                 if time.monotonic() - started > _STABLE:
                     waits = delays(_FIRST_DELAY, _MOST_DELAY)
                 elif self._failures > 1:  # the first worker that fails is replaced at once
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(next(waits)):
-                            await self._start_now.wait()
+                    await wait_for_event(self._start_now, next(waits))
                 self._start_now.clear()
         finally:
             self._attempted.set()
