@@ -38,7 +38,8 @@ test: $(VENV)/.dev ## The tests, in parallel, without the slow faults and Docker
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker $(SHORT)" $(ARGS)
 
 # What a change of Python can break: every unit, and the programs from start to end.
-CURRENT  ?= tests/unit $(addprefix tests/e2e/,test_main_job.py test_stopping.py test_register_command.py) \
+CURRENT  ?= tests/unit $(addprefix tests/e2e/,test_main_job.py test_stopping.py test_register_command.py \
+	test_register_command_terminal.py) \
 	$(wildcard plugins/*/tests/test_*.py) $(addprefix plugins/haproxy/tests/running/,test_managed.py test_refusals.py test_restarts.py)
 
 test-current: $(VENV)/.dev ## Part of these tests on a current Python: the newest on PATH, or one that a Go module carries

@@ -1,161 +1,24 @@
-"""`discovery register ... -- COMMAND`: the command's life, its registration, its signals, its terminal, its status."""
+"""`discovery register ... -- COMMAND`: the life of the command, its registration, signals and exit status."""
 
 import ctypes
-import fcntl
 import os
-import pty
 import signal
 import socket
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from registering import DISCOVERY, Start, start
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
-DISCOVERY = (sys.executable, "-m", "discovery")
+__all__ = ["start"]
+
+
 PASSED_ON = ("HUP", "USR1", "USR2", "WINCH", "QUIT")
-
-# Tells what it is sent, and at its end which records were there. Listens while the file `listen` is there.
-SERVER = """
-import os, signal, socket, sys, time
-port, directory = int(sys.argv[1]), sys.argv[2]
-
-def say(*words):
-    print(*words, flush=True)
-
-def end(number, frame):
-    records = os.path.join(directory, "registry", "web")
-    say("end", signal.Signals(number).name, *(os.listdir(records) if os.path.isdir(records) else ()))
-    os._exit(7)
-
-for name in ("HUP", "USR1", "USR2", "WINCH", "QUIT"):
-    signal.signal(getattr(signal, "SIG" + name), lambda number, frame: say("got", signal.Signals(number).name))
-signal.signal(signal.SIGTERM, end)
-signal.signal(signal.SIGINT, end)
-say("started", *sorted(key for key in os.environ if key.startswith("GRPC")), *signal.pthread_sigmask(0, []))
-listener = None
-while True:
-    wanted = os.path.exists(os.path.join(directory, "listen"))
-    if wanted and listener is None:
-        listener = socket.create_server(("127.0.0.1", port))
-        say("listening")
-    elif not wanted and listener is not None:
-        listener = listener.close()
-    time.sleep(0.01)
-"""
-
-# What a shell does for a job in the foreground of its terminal; `fg` is a file that appears.
-SHELL = """
-import os, signal, sys, time
-signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-job = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ, setpgroup=0, setsigdef=[signal.SIGTTOU])
-os.tcsetpgrp(0, job)
-while os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED)[1]):
-    print("stopped", flush=True)
-    while not os.path.exists(sys.argv[1]):
-        time.sleep(0.01)
-    os.tcsetpgrp(0, job)
-    os.killpg(job, signal.SIGCONT)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
-@dataclass
-class Run:
-    """One `discovery register` with a command, and what both have said."""
-
-    process: subprocess.Popen[bytes]
-    directory: Path
-    port: int
-
-    @property
-    def said(self) -> list[str]:
-        return (self.directory / "stdout").read_text().splitlines()
-
-    @property
-    def log(self) -> str:
-        return (self.directory / "stderr").read_text()
-
-    @property
-    def records(self) -> list[str]:
-        records = self.directory / "registry" / "web"
-        return sorted(path.name for path in records.iterdir()) if records.is_dir() else []
-
-    def listen(self) -> None:
-        (self.directory / "listen").touch()
-
-    def says(self, line: str) -> None:
-        eventually_sync(lambda: line in self.said, f"the command to say {line!r}", timeout=30)
-
-    def registered(self) -> None:
-        eventually_sync(lambda: self.records == [f"127.0.0.1:{self.port}"], "its record", timeout=30)
-
-    def send(self, *numbers: signal.Signals) -> None:
-        for number in numbers:
-            self.process.send_signal(number)
-
-    def children(self) -> dict[int, str]:
-        """Its child processes, and the state of each (Z for a zombie)."""
-        found = {}
-        for place in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                state, parent = (place / "stat").read_text().rpartition(") ")[2].split()[:2]
-                if int(parent) == self.process.pid:
-                    found[int(place.name)] = state
-        return found
-
-    def ends(self, timeout: float = 30) -> int:
-        return self.process.wait(within(timeout))
-
-
-Start = Callable[..., Run]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts it with a command, by default the server above; nothing outlives the test."""
-    runs: list[Run] = []
-    (tmp_path / "server.py").write_text(SERVER)
-    (tmp_path / "registry").mkdir()
-
-    def started(
-        *options: str,
-        command: tuple[str, ...] = (),
-        registry: str = "",
-        prepare: Callable[[], object] | None = None,
-        under: tuple[str, ...] = (),
-    ) -> Run:
-        port = free_port()
-        command = command or (sys.executable, str(tmp_path / "server.py"), str(port), str(tmp_path))
-        arguments = ["--registry", registry or f"file://{tmp_path}/registry", "--run-dir", str(tmp_path / "run")]
-        with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [*under, *DISCOVERY, "register", "web", f"127.0.0.1:{port}", *arguments, *options, "--", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env={name: value for name, value in os.environ.items() if not name.startswith("GRPC")},
-                start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - it takes no lock
-            )
-        runs.append(Run(process, tmp_path, port))
-        return runs[-1]
-
-    yield started
-    for run in runs:
-        for pid in _session(run.process.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        run.process.wait()
-        assert "Traceback" not in run.log
 
 
 def test_it_is_registered_once_it_listens_and_withdrawn_before_it_is_stopped(start: Start) -> None:
@@ -338,90 +201,6 @@ def test_orphans_that_become_its_children_are_buried(start: Start, tmp_path: Pat
     eventually_sync(lambda: len(run.children()) == 1, timeout=10)
     run.send(signal.SIGTERM)
     assert run.ends() == 143
-
-
-class Terminal:
-    """A terminal whose foreground is what a test starts."""
-
-    def __init__(self) -> None:
-        self.ours, self.theirs = pty.openpty()
-        self.name = os.ttyname(self.theirs)
-
-    def take(self) -> None:
-        """In the new process: be its session's terminal, and its stdin."""
-        fcntl.ioctl(self.theirs, termios.TIOCSCTTY, 0)
-        os.dup2(self.theirs, 0)
-
-    def types(self, text: bytes) -> None:
-        os.write(self.ours, text)
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    terminal = Terminal()
-    yield terminal
-    os.close(terminal.ours)
-    os.close(terminal.theirs)
-
-
-def test_ctrl_c_reaches_the_command_once_and_withdraws_it(start: Start, terminal: Terminal) -> None:
-    tell = (
-        "import signal, sys, time\n"
-        "for number in (signal.SIGINT, signal.SIGUSR1):\n"
-        "    signal.signal(number, lambda number, _: print('got', number, flush=True))\n"
-        "print('started', flush=True)\n"
-        "while True: time.sleep(0.01)\n"
-    )
-    run = start("--check", "none", "--drain", "0", command=(sys.executable, "-c", tell), prepare=terminal.take)
-    run.says("started")
-    run.registered()
-    terminal.types(b"\x03")
-    run.says(f"got {signal.SIGINT}")
-    eventually_sync(lambda: run.records == [], timeout=30)
-    run.send(signal.SIGUSR1)  # of one who types it elsewhere: passed on
-    run.says(f"got {signal.SIGUSR1}")
-    run.send(signal.SIGHUP)
-    assert run.ends() == 128 + signal.SIGHUP
-    assert run.said == ["started", f"got {signal.SIGINT}", f"got {signal.SIGUSR1}"]
-
-
-def test_the_command_may_read_the_terminal_and_ctrl_z_stops_both(
-    start: Start, terminal: Terminal, tmp_path: Path
-) -> None:
-    (tmp_path / "shell.py").write_text(SHELL)
-    shell = (sys.executable, str(tmp_path / "shell.py"), str(tmp_path / "fg"))
-    run = start("--check", "none", command=("cat",), prepare=terminal.take, under=shell)
-    run.registered()
-    terminal.types(b"hello\n")
-    run.says("hello")
-    terminal.types(b"\x1a")
-    run.says("stopped")
-    (job,) = run.children()
-    eventually_sync(lambda: _states_of_group(job) == ["T", "T"])
-    (tmp_path / "fg").touch()
-    eventually_sync(lambda: _states_of_group(job) == ["S", "S"])
-    terminal.types(b"again\n")
-    run.says("again")
-    terminal.types(b"\x04")
-    assert run.ends() == 0
-    assert run.said == ["hello", "stopped", "again"]
-    assert run.records == []
-
-
-def _states_of_group(group: int) -> list[str]:
-    return [state for _, state, its_group, _ in _processes() if its_group == group]
-
-
-def _session(leader: int) -> list[int]:
-    return [pid for pid, _, _, session in _processes() if session == leader]
-
-
-def _processes() -> Iterator[tuple[int, str, int, int]]:
-    """Each one's id, state, group and session."""
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            state, _, group, session = (place / "stat").read_text().rpartition(") ")[2].split()[:4]
-            yield int(place.name), state, int(group), int(session)
 
 
 def test_without_a_command_a_check_holds_it_back(tmp_path: Path) -> None:

@@ -1,73 +1,9 @@
-"""Point 3. Which removals are believed, decided by the events of a watch and a clock alone."""
+"""Removals that are held after a gap or a reset, decided by watch events and a clock alone."""
 
-from collections.abc import Iterable, Mapping
+from holdings import ONE, TTL, A, B, C, World, started
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from discovery.consuming.holding import LONGEST, MARGIN, SETTLE, Cause, Held, Memory, RemovalHolds
-from discovery.registry import Delta, History, RegistryEvent, Reset, Stale
-
-A, B, C = "web/a", "web/b", "db/c"
-TTL = 10.0
-LEASES = {A: TTL, B: TTL}
-ONE = History("one", 2)
-
-
-class World:
-    """A watch and what it adds up to: what the registry has, and what is served."""
-
-    def __init__(self, holding: RemovalHolds | None = None, served: Iterable[str] = ()) -> None:
-        self.holding = holding or RemovalHolds()
-        self.served = set(served)
-        self.now = 1000.0
-        self.revision = 1
-
-    def take(self, event: RegistryEvent) -> None:
-        decision = self.holding.take(event, tuple(self.served), self.now)
-        match decision.event:
-            case Reset(_, records):
-                self.served = {*records, *decision.keep}
-            case Delta(_, puts, deletes):
-                self.served = (self.served - deletes) | puts.keys()
-
-    def reset(
-        self,
-        keys: Iterable[str],
-        history: History | None = ONE,
-        leases: Mapping[str, float] | None = LEASES,
-        **more: bool,
-    ) -> None:
-        keys = list(keys)
-        known = None if leases is None else {key: ttl for key, ttl in leases.items() if key in keys}
-        self.take(Reset(self.revision, dict.fromkeys(keys, b"v"), known, history, **more))
-
-    def put(self, *keys: str, leases: Mapping[str, float] = LEASES) -> None:
-        self.revision += 1
-        known = {key: ttl for key, ttl in leases.items() if key in keys}
-        self.take(Delta(self.revision, dict.fromkeys(keys, b"v"), leases=known))
-
-    def delete(self, *keys: str) -> None:
-        self.revision += 1
-        self.take(Delta(self.revision, {}, frozenset(keys)))
-
-    def gap(self) -> None:
-        self.take(Stale("down"))
-        self.take(Delta(self.revision, {}))
-
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        self.served -= self.holding.expire(self.now)
-
-    @property
-    def held(self) -> set[str]:
-        return set(self.holding.held)
-
-
-def started() -> World:
-    world = World()
-    world.reset([A, B, C])
-    return world
+from discovery.consuming.holding import LONGEST, MARGIN, SETTLE, Cause, Held
+from discovery.registry import Delta, History, Stale
 
 
 def test_a_delete_on_a_healthy_watch_is_never_held() -> None:
@@ -252,16 +188,6 @@ def test_a_restored_registry_with_some_records_counts_from_then_on() -> None:
     assert world.held == {C}
 
 
-def test_a_first_start_without_memory_believes_an_empty_registry() -> None:
-    world = World()
-    world.reset([])
-    assert (world.served, world.held) == (set(), set())
-    # And what comes and goes then was seen.
-    world.put(A)
-    world.delete(A)
-    assert world.held == set()
-
-
 def test_a_registry_that_says_nothing_of_leases_is_believed_in_everything() -> None:
     world = World()
     world.reset([A, B], leases=None, history=None)
@@ -271,53 +197,6 @@ def test_a_registry_that_says_nothing_of_leases_is_believed_in_everything() -> N
     world.revision = 1
     world.reset([], leases=None, history=None)
     assert (world.served, world.held) == (set(), set())
-
-
-def test_a_restart_during_the_hold_keeps_it() -> None:
-    world = started()
-    world.gap()
-    world.delete(A)
-    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
-    again.now, again.revision = world.now + 3, world.revision
-    again.reset([B, C])
-    assert (again.served, again.held) == ({A, B, C}, {A})
-    again.wait(TTL + MARGIN - 3 + 0.1)
-    assert again.held == set()
-
-
-def test_a_restart_after_a_reset_keeps_what_is_held() -> None:
-    world = started()
-    world.reset([], History("two"))
-    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
-    again.reset([], History("two"))
-    assert again.held == {A, B, C}
-    again.wait(1000)
-    again.put(A)
-    again.wait(TTL + MARGIN + 0.1)
-    assert again.held == {C}
-
-
-def test_a_store_lost_while_no_daemon_ran_is_recognised() -> None:
-    memory = Memory(50, ONE, LEASES)
-    world = World(RemovalHolds(memory), [A, B, C])
-    world.reset([], History("one", 1))
-    assert world.held == {A, B, C}
-
-
-def test_an_orderly_restart_believes_what_happened_meanwhile() -> None:
-    world = started()
-    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
-    again.revision = 9
-    again.reset([A])
-    assert (again.served, again.held) == ({A}, set())
-
-
-def test_a_restart_in_a_gap_doubts_the_first_listing() -> None:
-    world = started()
-    world.take(Stale("down"))
-    again = World(RemovalHolds(world.holding.memory(world.now)), world.served)
-    again.reset([A])
-    assert (again.served, again.held) == ({A, B}, {B})
 
 
 def test_a_lease_taken_away_from_a_record_is_noticed() -> None:
@@ -338,73 +217,3 @@ def test_what_ended_is_counted() -> None:
     world.holding.release(None)
     ended = world.holding.ended()
     assert (ended.returned, ended.expired, ended.released) == (1, 1, 1)
-
-
-KEYS = st.sampled_from([A, B, C])
-STEPS = st.one_of(
-    st.tuples(st.just("put"), KEYS),
-    st.tuples(st.just("delete"), KEYS),
-    st.tuples(st.just("stale"), st.none()),
-    st.tuples(st.just("fresh"), st.none()),
-    st.tuples(st.just("relist"), st.none()),
-    st.tuples(st.just("wait"), st.sampled_from([0.1, 3.0, 20.0])),
-)
-
-
-@given(st.lists(STEPS, max_size=40))
-def test_what_is_served_is_always_what_the_registry_has_and_what_is_held(steps: list[tuple[str, object]]) -> None:
-    world = started()
-    truth = {A, B, C}
-    for step, argument in steps:
-        if step == "put":
-            world.put(str(argument))
-            truth.add(str(argument))
-        elif step == "delete" and argument in truth:
-            world.delete(str(argument))
-            truth.discard(str(argument))
-        elif step == "stale":
-            world.take(Stale("down"))
-        elif step == "fresh":
-            world.take(Delta(world.revision, {}))
-        elif step == "relist":
-            world.reset(truth)
-        elif step == "wait":
-            world.wait(float(str(argument)))
-        assert world.served == truth | world.held
-        assert not truth & world.held
-    world.take(Delta(world.revision, {}))
-    for _ in range(3):
-        world.wait(TTL + MARGIN + 0.1)
-    assert world.served == truth
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["freeze", "thaw", "write", "expire", "return", "wait"]), st.sampled_from([A, B])),
-        max_size=40,
-    )
-)
-def test_no_living_record_is_lost_by_leases_that_expire_because_the_server_stood_still(
-    steps: list[tuple[str, str]],
-) -> None:
-    """Whatever the owners write meanwhile, and however often the server stands still."""
-    world = started()
-    truth, doomed = {A, B}, set[str]()
-    for step, key in steps:
-        if step == "freeze":
-            world.take(Stale("it stands still"))
-            doomed |= truth
-        elif step == "thaw":
-            world.take(Delta(world.revision, {}))
-        elif step == "write" and key in truth:
-            world.put(key)
-        elif step == "expire" and key in doomed & truth:
-            world.delete(key)
-            truth.discard(key)
-            doomed.discard(key)
-        elif step == "return" and key not in truth:
-            world.put(key)
-            truth.add(key)
-        elif step == "wait":
-            world.wait(0.1)  # less than SETTLE in all
-        assert {A, B} <= world.served
