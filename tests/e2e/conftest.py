@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from ambassadors import directory, named, short_path, start_command
-from daemons import Starter, start_daemon, tmp_path
+from daemons import RecordFiles, Starter, start_daemon, tmp_path
 
 __all__ = ["directory", "named", "short_path", "start_command", "start_daemon", "tmp_path"]
 
 
 @pytest.fixture
-def file_registry(tmp_path: Path) -> tuple[str, Callable[[str, str], None]]:
+def file_registry(tmp_path: Path) -> RecordFiles:
     """A file registry's URL, and a function that writes a record as an editor or git would."""
     root = tmp_path / "registry"
     root.mkdir()

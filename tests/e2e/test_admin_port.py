@@ -8,10 +8,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from daemons import Daemon, processes
+from daemons import Daemon, RecordFiles, Starter, processes
 
 from discovery.testing import eventually_sync, free_port, require_program, within
 
@@ -68,7 +67,9 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_descriptors")
-def test_1100_half_finished_requests_hinder_nothing(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+def test_1100_half_finished_requests_hinder_nothing(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
+) -> None:
     require_program("haproxy")
     require_program("prlimit", wheel=False)
     url, write = file_registry
@@ -130,7 +131,7 @@ def ask(daemon: Daemon, request: bytes) -> bytes:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, start_daemon: Any, file_registry: Any) -> Daemon:
+def daemon(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> Daemon:
     url, write = file_registry
     write("web/b1", "127.0.0.1:9")
     path = tmp_path / "discovery.toml"

@@ -2,10 +2,10 @@
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
+from daemons import RecordFiles, Starter
 
 from discovery.system.certificates import read_certificate
 from discovery.testing import eventually_sync, free_port, require_program
@@ -35,7 +35,7 @@ def test_what_a_file_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("directory", [False, True])
 def test_a_renewed_certificate_of_haproxy_is_named(
-    tmp_path: Path, start_daemon: Any, file_registry: Any, directory: bool
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, directory: bool
 ) -> None:
     require_program("haproxy")
     url, write = file_registry

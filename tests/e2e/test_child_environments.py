@@ -4,10 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from daemons import DISCOVERY, processes
+from daemons import DISCOVERY, RecordFiles, Starter, processes
 
 from discovery.system.environment import child_environment
 from discovery.testing import eventually_sync, free_port, require_program, within
@@ -28,7 +27,7 @@ def test_what_is_secret_is_left_out_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("plugin", ["haproxy", "tcpproxy"])
 def test_neither_haproxy_nor_a_worker_inherits_it(
-    tmp_path: Path, start_daemon: Any, file_registry: Any, plugin: str
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, plugin: str
 ) -> None:
     require_program("haproxy")
     url, write = file_registry
@@ -58,7 +57,7 @@ def test_neither_haproxy_nor_a_worker_inherits_it(
         assert "hunter2" not in (tmp_path / "environments").read_text()
 
 
-def test_the_command_of_register_does_not_inherit_it(tmp_path: Path, file_registry: Any) -> None:
+def test_the_command_of_register_does_not_inherit_it(tmp_path: Path, file_registry: RecordFiles) -> None:
     url, _ = file_registry
     done = subprocess.run(
         [
@@ -83,7 +82,7 @@ def test_the_command_of_register_does_not_inherit_it(tmp_path: Path, file_regist
     assert "hunter2" not in done.stdout
 
 
-def test_why_a_haproxy_does_not_run_is_told(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+def test_why_a_haproxy_does_not_run_is_told(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> None:
     program = tmp_path / "haproxy"
     program.write_text(
         "#!/bin/sh\necho 'haproxy: error while loading shared libraries: libcrypt.so.9: no such file' >&2\nexit 127\n"

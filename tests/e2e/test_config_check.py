@@ -6,10 +6,10 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import warm
+from daemons import RecordFiles
 
 from discovery.testing import free_port, require_program, within
 
@@ -133,7 +133,7 @@ def check(tmp_path: Path) -> Check:
 
 
 @pytest.fixture
-def config(tmp_path: Path, file_registry: Any) -> Callable[[str], Path]:
+def config(tmp_path: Path, file_registry: RecordFiles) -> Callable[[str], Path]:
     """Writes a configuration beside a registry that can be read."""
 
     def write(text: str) -> Path:
@@ -165,7 +165,7 @@ def test_what_the_daemon_rejects_is_a_fault(
 
 
 def test_a_right_configuration_is_checked_whole(
-    check: Check, config: Callable[[str], Path], file_registry: Any
+    check: Check, config: Callable[[str], Path], file_registry: RecordFiles
 ) -> None:
     require_program("haproxy")
     file_registry[1]("web/b1", "127.0.0.1:80")
@@ -206,7 +206,7 @@ def test_haproxies_that_are_external_may_have_the_same_address(
 
 
 def test_haproxy_judges_the_records_of_the_registry_too(
-    check: Check, config: Callable[[str], Path], file_registry: Any, tmp_path: Path
+    check: Check, config: Callable[[str], Path], file_registry: RecordFiles, tmp_path: Path
 ) -> None:
     require_program("haproxy")
     template = tmp_path / "own.cfg.j2"
@@ -296,7 +296,7 @@ def test_every_fault_is_named_in_one_run(check: Check, config: Callable[[str], P
 
 
 def test_a_plugin_validates_with_no_records_and_with_those_there_are(
-    check: Check, config: Callable[[str], Path], file_registry: Any
+    check: Check, config: Callable[[str], Path], file_registry: RecordFiles
 ) -> None:
     path = config('[consumers.judge]\nplugin = "judge"\n')
     checked = check("config", "check", str(path))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import Daemon
+from daemons import Daemon, RecordFiles, Starter
 
 from discovery.testing import eventually_sync, free_port, require_program
 
@@ -36,7 +36,9 @@ def releases(root: Path) -> tuple[Path, Callable[[int], Path], Callable[[int], N
 
 
 @pytest.mark.parametrize("layout", [links, kubernetes, releases])
-def test_the_configuration_is_followed(tmp_path: Path, start_daemon: Any, file_registry: Any, layout: Any) -> None:
+def test_the_configuration_is_followed(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, layout: Any
+) -> None:
     def write(n: int, port: int) -> None:
         place(n).parent.mkdir(exist_ok=True)
         place(n).write_text(
@@ -65,7 +67,7 @@ def test_the_configuration_is_followed(tmp_path: Path, start_daemon: Any, file_r
 
 
 @pytest.mark.parametrize("layout", [links, kubernetes, releases])
-def test_a_template_is_followed(tmp_path: Path, start_daemon: Any, file_registry: Any, layout: Any) -> None:
+def test_a_template_is_followed(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, layout: Any) -> None:
     def write(n: int, mark: str) -> None:
         place(n).parent.mkdir(exist_ok=True)
         place(n).write_text(f"{{% include 'builtin/haproxy.cfg.j2' %}}\n# {mark}\n")

@@ -5,12 +5,14 @@ import os
 import signal
 from typing import Any
 
+from daemons import RecordFiles, Starter
+
 from discovery.testing import eventually, free_port, require_program
 
 CLIENTS = 50
 
 
-async def test_no_request_in_flight_is_cut(file_registry: Any, start_daemon: Any) -> None:
+async def test_no_request_in_flight_is_cut(file_registry: RecordFiles, start_daemon: Starter) -> None:
     require_program("haproxy")
     url, write = file_registry
     bind = free_port()

@@ -6,9 +6,9 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync, free_port, within
 
@@ -67,7 +67,7 @@ def consumer(name: str, out: Path, label: str = "") -> str:
 
 @pytest.mark.usefixtures("copies")
 def test_admin_endpoint_tells_readiness_health_metrics_and_state(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     url, write = file_registry
     write("web/a", "10.0.0.1:80")
@@ -99,7 +99,7 @@ def test_admin_endpoint_tells_readiness_health_metrics_and_state(
 
 @pytest.mark.usefixtures("copies")
 def test_a_failing_apply_shows_its_reason_in_log_health_and_metrics(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     arguments = ("--set", f"copies.path={tmp_path / 'out'}", "--set", "copies.label=fail")
     daemon = start_daemon("--registry", file_registry[0], "--plugin", "copies", *arguments)
@@ -111,7 +111,7 @@ def test_a_failing_apply_shows_its_reason_in_log_health_and_metrics(
 
 @pytest.mark.usefixtures("copies")
 def test_a_changed_configuration_restarts_only_what_changed(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     url, write = file_registry
     write("web/a", "10.0.0.1:80")
@@ -131,7 +131,7 @@ def test_a_changed_configuration_restarts_only_what_changed(
 
 @pytest.mark.usefixtures("copies")
 def test_an_invalid_new_configuration_is_reported_and_not_applied(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     url, write = file_registry
     out = tmp_path / "out"
@@ -152,7 +152,7 @@ def test_an_invalid_new_configuration_is_reported_and_not_applied(
 
 @pytest.mark.usefixtures("copies")
 def test_a_broken_plugin_in_a_new_configuration_does_not_end_reloading(
-    tmp_path: Path, start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
 ) -> None:
     url, write = file_registry
     out = tmp_path / "out"
@@ -168,7 +168,9 @@ def test_a_broken_plugin_in_a_new_configuration_does_not_end_reloading(
 
 
 @pytest.mark.usefixtures("copies")
-def test_another_registry_is_followed_after_a_reload(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+def test_another_registry_is_followed_after_a_reload(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
+) -> None:
     url, write = file_registry
     out, other = tmp_path / "out", tmp_path / "other"
     write("web/a", "10.0.0.1:80")
@@ -183,7 +185,7 @@ def test_another_registry_is_followed_after_a_reload(tmp_path: Path, start_daemo
 
 @pytest.mark.usefixtures("copies")
 def test_a_restart_during_an_outage_serves_what_was_remembered_and_shows_its_age(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     url, write = file_registry
     write("web/a", "10.0.0.1:80")
@@ -209,7 +211,7 @@ def test_a_restart_during_an_outage_serves_what_was_remembered_and_shows_its_age
 
 
 @pytest.mark.usefixtures("copies")
-def test_once_applies_and_ends(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+def test_once_applies_and_ends(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> None:
     url, write = file_registry
     write("web/a", "10.0.0.1:80")
     out = tmp_path / "out"
@@ -237,7 +239,7 @@ def test_once_applies_and_ends(tmp_path: Path, start_daemon: Any, file_registry:
 
 
 @pytest.mark.usefixtures("copies")
-def test_dry_run_shows_and_touches_nothing(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+def test_dry_run_shows_and_touches_nothing(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> None:
     url, write = file_registry
     write("web/a", "10.0.0.1:80")
     out = tmp_path / "out"
@@ -249,7 +251,7 @@ def test_dry_run_shows_and_touches_nothing(tmp_path: Path, start_daemon: Any, fi
 
 
 @pytest.mark.usefixtures("copies")
-def test_an_unreachable_registry_ends_once_but_not_the_daemon(tmp_path: Path, start_daemon: Any) -> None:
+def test_an_unreachable_registry_ends_once_but_not_the_daemon(tmp_path: Path, start_daemon: Starter) -> None:
     arguments = ("--registry", f"etcd://127.0.0.1:{free_port()}", "--plugin", "copies")
     arguments += ("--set", f"copies.path={tmp_path / 'out'}")
     once = start_daemon(*arguments, "--once", "--timeout", "1")
@@ -263,7 +265,9 @@ def test_an_unreachable_registry_ends_once_but_not_the_daemon(tmp_path: Path, st
 
 
 @pytest.mark.usefixtures("copies")
-def test_a_busy_admin_port_is_an_error_when_configured(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+def test_a_busy_admin_port_is_an_error_when_configured(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         admin = f"127.0.0.1:{busy.getsockname()[1]}"
         daemon = start_daemon(
@@ -282,7 +286,7 @@ def test_a_busy_admin_port_is_an_error_when_configured(tmp_path: Path, start_dae
 
 @pytest.mark.usefixtures("copies")
 def test_a_second_daemon_on_one_run_directory_is_refused_by_name(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     arguments = ("--registry", file_registry[0], "--plugin", "copies", "--set", f"copies.path={tmp_path / 'out'}")
     first = start_daemon(*arguments, run_dir=tmp_path / "run")
@@ -296,7 +300,7 @@ def test_a_second_daemon_on_one_run_directory_is_refused_by_name(
 
 @pytest.mark.usefixtures("copies")
 def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -3,10 +3,9 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-from daemons import DISCOVERY
+from daemons import DISCOVERY, RecordFiles, Starter
 
 from discovery.testing import eventually_sync, within
 
@@ -14,7 +13,7 @@ SECRET = "root:$6$rounds=5000$hunter2:19000:0:99999:7:::"
 
 
 @pytest.fixture
-def hostile(tmp_path: Path, file_registry: Any) -> str:
+def hostile(tmp_path: Path, file_registry: RecordFiles) -> str:
     """A registry of one honest service, and one whose directory a stranger may write."""
     url, write = file_registry
     write("web/b1", "127.0.0.1:8080")
@@ -29,7 +28,7 @@ def hostile(tmp_path: Path, file_registry: Any) -> str:
     return str(url)
 
 
-def test_a_daemon_shows_no_contents_and_serves_the_others(tmp_path: Path, start_daemon: Any, hostile: str) -> None:
+def test_a_daemon_shows_no_contents_and_serves_the_others(tmp_path: Path, start_daemon: Starter, hostile: str) -> None:
     start_daemon.environment["HUNTER"] = "hunter2"
     daemon = start_daemon("--registry", hostile, "--plugin", "tcpproxy", "--set",
                           f"tcpproxy.listen.web={tmp_path / 'l.sock'}")  # fmt: skip

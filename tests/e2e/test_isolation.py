@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+
+from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync, within
 
@@ -90,7 +91,7 @@ def discovery_register_registries(register):
 
 
 def test_bad_neighbours_delay_nobody(
-    tmp_path: Path, start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
 ) -> None:
     url, write = file_registry
     install_plugin("good", consumer("good", GOOD))
@@ -122,7 +123,7 @@ def test_bad_neighbours_delay_nobody(
 
 
 def test_two_distributions_that_claim_one_name_are_refused_both_named(
-    start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+    start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
 ) -> None:
     install_plugin("good", consumer("good", GOOD), "first-good")
     install_plugin("good", consumer("good", GOOD), "second-good")
@@ -132,7 +133,7 @@ def test_two_distributions_that_claim_one_name_are_refused_both_named(
 
 
 def test_only_broken_plugins_end_with_1(
-    start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+    start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
 ) -> None:
     install_plugin("broken", "raise SystemExit(0)")
     daemon = start_daemon("--registry", file_registry[0], "--plugin", "broken")
@@ -142,7 +143,7 @@ def test_only_broken_plugins_end_with_1(
 
 
 def test_an_observer_is_told_of_every_change(
-    tmp_path: Path, start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None]
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
 ) -> None:
     url, write = file_registry
     told = tmp_path / "told"
@@ -155,7 +156,7 @@ def test_an_observer_is_told_of_every_change(
 
 
 def test_a_registry_that_hangs_does_not_keep_consumers_from_stopping(
-    tmp_path: Path, start_daemon: Any, install_plugin: Callable[..., None]
+    tmp_path: Path, start_daemon: Starter, install_plugin: Callable[..., None]
 ) -> None:
     install_plugin("hangs", HANGS)
     install_plugin("leaves", consumer("leaves", LEAVES))

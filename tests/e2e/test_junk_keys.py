@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from daemons import Starter
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, require_program
@@ -36,7 +37,7 @@ async def write_junk(url: str, count: int) -> None:
 
 @pytest.mark.parametrize(("count", "seconds"), [(12_000, 15), pytest.param(30_000, 50, marks=pytest.mark.exhaustive)])
 def test_a_change_behind_many_rejected_keys_is_seen_within_seconds(
-    start_daemon: Any, install_plugin: Any, count: int, seconds: int
+    start_daemon: Starter, install_plugin: Any, count: int, seconds: int
 ) -> None:
     """Point 22. It took 33 s and 150 s: the cost was quadratic."""
     require_program("etcd")

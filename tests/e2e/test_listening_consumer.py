@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from daemons import RecordFiles, Starter
 from echoing import ECHO, Talk, answering, ask
 
 from discovery.testing import eventually_sync, free_port, within
@@ -23,7 +24,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 @pytest.fixture
-def start_echo(start_daemon: Any, install_plugin: Callable[..., None], file_registry: Any) -> Callable[..., Any]:
+def start_echo(
+    start_daemon: Starter, install_plugin: Callable[..., None], file_registry: RecordFiles
+) -> Callable[..., Any]:
     install_plugin("echo", ECHO)
 
     def start(*arguments: str, **options: Any) -> Any:

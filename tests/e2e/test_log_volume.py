@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync
 
@@ -41,7 +41,7 @@ def fails(install_plugin: Callable[..., None]) -> None:
 
 
 @pytest.mark.usefixtures("fails")
-def test_many_bad_records_are_summed_up(tmp_path: Path, start_daemon: Any, file_registry: Any) -> None:
+def test_many_bad_records_are_summed_up(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> None:
     url, write = file_registry
     for n in range(3000):
         write(f"web/{n}", f"bad {n}")
@@ -61,7 +61,7 @@ def test_many_bad_records_are_summed_up(tmp_path: Path, start_daemon: Any, file_
 
 @pytest.mark.usefixtures("fails")
 def test_a_failing_apply_is_not_told_at_every_retry_and_success_is(
-    tmp_path: Path, start_daemon: Any, file_registry: Any
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     url, write = file_registry
     write("web/a", "10.0.0.1:80")

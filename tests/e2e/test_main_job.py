@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from daemons import RecordFiles, Starter
 from etcd_versions import etcd_program, every_etcd
 from sites import StartSite, site
 
@@ -44,7 +44,7 @@ def etcdctl(etcd: EmbeddedEtcd, *arguments: str) -> None:
     )
 
 
-def test_put_is_served_and_delete_is_503(every_etcd: EmbeddedEtcd, start_daemon: Any, site: StartSite) -> None:
+def test_put_is_served_and_delete_is_503(every_etcd: EmbeddedEtcd, start_daemon: Starter, site: StartSite) -> None:
     """Point 1: on every version of etcd."""
     require_program("haproxy")
     port, one = free_port(), site("one")
@@ -62,7 +62,7 @@ def test_put_is_served_and_delete_is_503(every_etcd: EmbeddedEtcd, start_daemon:
         fetch(port)
 
 
-def test_the_same_with_a_file_registry_and_register(tmp_path: Path, start_daemon: Any, site: StartSite) -> None:
+def test_the_same_with_a_file_registry_and_register(tmp_path: Path, start_daemon: Starter, site: StartSite) -> None:
     require_program("haproxy")
     registry = tmp_path / "registry"
     registry.mkdir()
@@ -95,7 +95,7 @@ def default_port() -> Iterator[int]:
 
 
 def test_bare_command_serves_a_lone_service_and_two_by_host_name(
-    default_port: int, file_registry: Any, start_daemon: Any, site: StartSite
+    default_port: int, file_registry: RecordFiles, start_daemon: Starter, site: StartSite
 ) -> None:
     require_program("haproxy")
     url, write = file_registry
@@ -113,7 +113,7 @@ def test_bare_command_serves_a_lone_service_and_two_by_host_name(
 
 
 def test_sigkill_and_start_again_is_one_haproxy_with_one_configuration(
-    file_registry: Any, start_daemon: Any, site: StartSite, tmp_path: Path
+    file_registry: RecordFiles, start_daemon: Starter, site: StartSite, tmp_path: Path
 ) -> None:
     require_program("haproxy")
     url, write = file_registry
@@ -148,7 +148,7 @@ def masters(run_dir: Path) -> set[int]:
     return {pid for pid, parent in found.items() if parent not in found}
 
 
-def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Any, file_registry: Any) -> None:
+def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Starter, file_registry: RecordFiles) -> None:
     url, _ = file_registry
     for arguments, code, message in (
         (("--plugin", "haprxy"), 2, "did you mean 'haproxy'?"),
@@ -168,7 +168,7 @@ def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Any, file_r
 
 
 def test_a_missing_haproxy_and_a_busy_port_are_retried_and_named(
-    file_registry: Any, start_daemon: Any, site: StartSite, tmp_path: Path
+    file_registry: RecordFiles, start_daemon: Starter, site: StartSite, tmp_path: Path
 ) -> None:
     require_program("haproxy")
     url, write = file_registry

@@ -3,12 +3,14 @@
 import signal
 from typing import Any
 
-from daemons import processes
+from daemons import RecordFiles, Starter, processes
 
 from discovery.testing import eventually_sync, free_port, require_program
 
 
-def test_a_request_to_stop_that_comes_as_two_signals_leaves_no_haproxy(start_daemon: Any, file_registry: Any) -> None:
+def test_a_request_to_stop_that_comes_as_two_signals_leaves_no_haproxy(
+    start_daemon: Starter, file_registry: RecordFiles
+) -> None:
     # As timeout(1) sends them: to us, and to the group that we are in.
     require_program("haproxy")
     url, write = file_registry
@@ -22,7 +24,7 @@ def test_a_request_to_stop_that_comes_as_two_signals_leaves_no_haproxy(start_dae
 
 
 def test_an_edit_that_breaks_the_configuration_and_its_repair_leave_haproxy_alone(
-    tmp_path: Any, start_daemon: Any, file_registry: Any
+    tmp_path: Any, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
     require_program("haproxy")
     url, write = file_registry

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from typing import Any
+
+from daemons import Starter
 
 from discovery.testing import within
 
@@ -33,13 +34,15 @@ def discovery_register_registries(register):
 """
 
 
-def discovery(start_daemon: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+def discovery(start_daemon: Starter, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*start_daemon.command, *arguments]
     environment = {**os.environ, **start_daemon.environment}
     return subprocess.run(command, capture_output=True, text=True, timeout=within(30), env=environment, check=False)
 
 
-def test_a_registry_from_a_plugin_serves_every_command(start_daemon: Any, install_plugin: Callable[..., None]) -> None:
+def test_a_registry_from_a_plugin_serves_every_command(
+    start_daemon: Starter, install_plugin: Callable[..., None]
+) -> None:
     install_plugin("fixed", REGISTRY)
     listed = discovery(start_daemon, "services", "--json", "--registry", "fixed:///10.0.0.1:80")
     assert listed.returncode == 0, listed.stderr
@@ -49,7 +52,7 @@ def test_a_registry_from_a_plugin_serves_every_command(start_daemon: Any, instal
 
 
 def test_plugins_are_listed_with_what_they_provide_and_what_is_wrong(
-    start_daemon: Any, install_plugin: Callable[..., None]
+    start_daemon: Starter, install_plugin: Callable[..., None]
 ) -> None:
     install_plugin("fixed", REGISTRY)
     install_plugin("broken", "import no_such_module_anywhere")
@@ -62,7 +65,7 @@ def test_plugins_are_listed_with_what_they_provide_and_what_is_wrong(
     assert "Traceback" not in listed.stderr
 
 
-def test_an_unknown_scheme_names_those_that_are_known(start_daemon: Any) -> None:
+def test_an_unknown_scheme_names_those_that_are_known(start_daemon: Starter) -> None:
     listed = discovery(start_daemon, "services", "--registry", "consul://127.0.0.1:8500")
     assert listed.returncode == 2
     assert "'consul' is not known; known are etcd, etcds, file, memory" in listed.stderr

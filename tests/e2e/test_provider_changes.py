@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import Starter
 from listed import COPIES, Found, addresses, etcd, listed, registered, url, write
 
 from discovery.registry import open_registry
@@ -19,7 +20,7 @@ __all__ = ["etcd", "listed", "url"]
 
 
 async def test_killed_and_started_again_at_once_it_never_leaves_the_registry(
-    etcd: EmbeddedEtcd, start_daemon: Any, listed: Found, tmp_path: Path
+    etcd: EmbeddedEtcd, start_daemon: Starter, listed: Found, tmp_path: Path
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
     # The TTL is long enough for a daemon to start on a busy machine.
@@ -43,7 +44,7 @@ async def test_killed_and_started_again_at_once_it_never_leaves_the_registry(
 
 
 async def test_a_reload_adds_changes_and_removes_providers_without_a_gap(
-    etcd: EmbeddedEtcd, start_daemon: Any, listed: Found, tmp_path: Path
+    etcd: EmbeddedEtcd, start_daemon: Starter, listed: Found, tmp_path: Path
 ) -> None:
     other = Found(tmp_path / "other.json")
     listed(("a", 80, ""))
@@ -85,7 +86,7 @@ async def test_a_reload_adds_changes_and_removes_providers_without_a_gap(
 
 
 def test_a_reload_takes_the_registrations_to_another_registry_and_the_last_provider_away(
-    url: str, start_daemon: Any, listed: Found, install_plugin: Callable[..., None], tmp_path: Path
+    url: str, start_daemon: Starter, listed: Found, install_plugin: Callable[..., None], tmp_path: Path
 ) -> None:
     install_plugin("copies", COPIES)
     (tmp_path / "other").mkdir()
@@ -112,7 +113,7 @@ def test_a_reload_takes_the_registrations_to_another_registry_and_the_last_provi
 
 
 def test_a_second_daemon_on_one_run_directory_is_refused_by_name_and_disturbs_nothing(
-    url: str, start_daemon: Any, listed: Found, tmp_path: Path
+    url: str, start_daemon: Starter, listed: Found, tmp_path: Path
 ) -> None:
     listed(("a", 80, ""))
     arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option)
@@ -125,7 +126,9 @@ def test_a_second_daemon_on_one_run_directory_is_refused_by_name_and_disturbs_no
     assert "registering again" not in first.log
 
 
-def test_of_two_owners_of_one_key_the_second_waits_for_the_first(url: str, start_daemon: Any, listed: Found) -> None:
+def test_of_two_owners_of_one_key_the_second_waits_for_the_first(
+    url: str, start_daemon: Starter, listed: Found
+) -> None:
     listed(("a", 80, ""), ("mine", 81, ""))
     arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=1")
     first = start_daemon(*arguments, "--set", "listed.owner=first")
@@ -144,7 +147,7 @@ def test_of_two_owners_of_one_key_the_second_waits_for_the_first(url: str, start
 
 @pytest.mark.parametrize("moment", ["at once", "loading", "running", "registered", "reloading"])
 def test_ctrl_c_at_any_moment_leaves_nothing_registered(
-    moment: str, url: str, start_daemon: Any, listed: Found, tmp_path: Path
+    moment: str, url: str, start_daemon: Starter, listed: Found, tmp_path: Path
 ) -> None:
     listed(*((f"b{number}", 1000 + number, "passing") for number in range(50)))
     path = write(tmp_path / "discovery.toml", f'[registry]\nurl = "{url}"\n{listed.table()}')

@@ -6,9 +6,9 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from daemons import RecordFiles, Starter
 from listed import COPIES, LISTED, Found, addresses, etcd, listed, registered, url, write
 
 from discovery.system.embedded import EmbeddedEtcd
@@ -40,7 +40,7 @@ def discovery_register_registries(register):
 """
 
 
-def test_what_is_found_is_registered_followed_and_withdrawn(url: str, start_daemon: Any, listed: Found) -> None:
+def test_what_is_found_is_registered_followed_and_withdrawn(url: str, start_daemon: Starter, listed: Found) -> None:
     listed(("a", 80, ""), ("b", 81, "passing"), ("c", 82, "failing"))
     daemon = start_daemon("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=7")
     eventually_sync(daemon.is_ready, timeout=20)
@@ -57,7 +57,7 @@ def test_what_is_found_is_registered_followed_and_withdrawn(url: str, start_daem
 
 
 def test_the_admin_endpoint_tells_every_candidate_and_why_it_is_not_registered(
-    start_daemon: Any, file_registry: Any, listed: Found
+    start_daemon: Starter, file_registry: RecordFiles, listed: Found
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, "failing"), thing="it has no port")
     daemon = start_daemon("--registry", file_registry[0], "--plugin", "listed", "--set", listed.option)
@@ -92,7 +92,7 @@ def test_the_admin_endpoint_tells_every_candidate_and_why_it_is_not_registered(
 
 
 def test_both_roles_in_one_daemon(
-    url: str, tmp_path: Path, start_daemon: Any, listed: Found, install_plugin: Callable[..., None]
+    url: str, tmp_path: Path, start_daemon: Starter, listed: Found, install_plugin: Callable[..., None]
 ) -> None:
     install_plugin("copies", COPIES)
     out = tmp_path / "out"
@@ -108,7 +108,7 @@ def test_both_roles_in_one_daemon(
 
 
 def test_a_broken_or_blocking_provider_hurts_itself_alone(
-    url: str, start_daemon: Any, listed: Found, install_plugin: Callable[..., None], tmp_path: Path
+    url: str, start_daemon: Starter, listed: Found, install_plugin: Callable[..., None], tmp_path: Path
 ) -> None:
     install_plugin("broken", "import no_such_module_anywhere")
     listed(("a", 80, "passing"))
@@ -139,7 +139,7 @@ def test_a_broken_or_blocking_provider_hurts_itself_alone(
 
 
 def test_a_registry_that_hangs_does_not_keep_the_daemon(
-    start_daemon: Any, listed: Found, install_plugin: Callable[..., None]
+    start_daemon: Starter, listed: Found, install_plugin: Callable[..., None]
 ) -> None:
     install_plugin("hangs", HANGS)
     listed(("a", 80, ""))
@@ -150,7 +150,11 @@ def test_a_registry_that_hangs_does_not_keep_the_daemon(
 
 
 def test_it_ends_with_1_only_if_nothing_can_ever_run(
-    start_daemon: Any, file_registry: Any, listed: Found, install_plugin: Callable[..., None], tmp_path: Path
+    start_daemon: Starter,
+    file_registry: RecordFiles,
+    listed: Found,
+    install_plugin: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     install_plugin("copies", COPIES)
     arguments = ("--registry", file_registry[0], "--plugin", "listed", "--set", listed.option)
@@ -164,7 +168,7 @@ def test_it_ends_with_1_only_if_nothing_can_ever_run(
 
 
 def test_an_outage_of_the_registry_is_no_illness_and_is_made_good(
-    etcd: EmbeddedEtcd, start_daemon: Any, listed: Found
+    etcd: EmbeddedEtcd, start_daemon: Starter, listed: Found
 ) -> None:
     listed(("a", 80, ""))
     etcd.kill()
@@ -182,7 +186,7 @@ def test_an_outage_of_the_registry_is_no_illness_and_is_made_good(
 
 
 def test_dry_run_shows_what_would_be_registered_and_touches_nothing(
-    start_daemon: Any, file_registry: Any, listed: Found, tmp_path: Path
+    start_daemon: Starter, file_registry: RecordFiles, listed: Found, tmp_path: Path
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, "failing"), ("c", 82, "draining"), thing="it has no port")
     arguments = ("--registry", "etcd://127.0.0.1:1", "--plugin", "listed", "--set", listed.option)
@@ -203,7 +207,9 @@ def test_dry_run_shows_what_would_be_registered_and_touches_nothing(
     assert daemon.log.startswith("discovery: listed: FileNotFoundError: ")
 
 
-def test_once_with_a_provider_is_a_usage_error(start_daemon: Any, file_registry: Any, listed: Found) -> None:
+def test_once_with_a_provider_is_a_usage_error(
+    start_daemon: Starter, file_registry: RecordFiles, listed: Found
+) -> None:
     listed()
     daemon = start_daemon("--registry", file_registry[0], "--plugin", "listed", "--set", listed.option, "--once")
     assert daemon.process.wait(within(20)) == 2
@@ -211,7 +217,7 @@ def test_once_with_a_provider_is_a_usage_error(start_daemon: Any, file_registry:
 
 
 def test_a_plugin_of_both_roles_takes_a_file(
-    start_daemon: Any, file_registry: Any, install_plugin: Callable[..., None], tmp_path: Path
+    start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None], tmp_path: Path
 ) -> None:
     both = LISTED.replace('"listed"', '"both"') + COPIES.replace('"copies"', '"both"').replace("Options", "Others")
     install_plugin("both", both)

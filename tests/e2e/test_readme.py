@@ -5,14 +5,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+
+from daemons import Starter
 
 from discovery.testing import eventually_sync, within
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_plugin_of_the_readme_runs(start_daemon: Any, tmp_path: Path) -> None:
+def test_the_plugin_of_the_readme_runs(start_daemon: Starter, tmp_path: Path) -> None:
     section = README.read_text().partition("## Your own plugin\n")[2].partition("\n## ")[0]
     here = section.replace("/tmp/", f"{tmp_path}/")
     blocks = re.findall(r"```[a-z]*\n(.*?)```", here, re.DOTALL)
@@ -53,7 +54,7 @@ def installed(directory: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{site}:{directory}"}
 
 
-def test_api_is_an_index_of_paths_that_answer(start_daemon: Any, tmp_path: Path) -> None:
+def test_api_is_an_index_of_paths_that_answer(start_daemon: Starter, tmp_path: Path) -> None:
     proxy = f"tcpproxy.listen.web=unix:{tmp_path}/s"
     daemon = start_daemon("--plugin", "tcpproxy", "--set", proxy, "--registry", "memory://")
     eventually_sync(daemon.is_ready, timeout=60)

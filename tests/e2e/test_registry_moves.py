@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from daemons import Starter
 from histories import RegistryHistory
 from listed import COPIES, Found, etcd, listed
 
@@ -83,7 +83,7 @@ def lead(hosts: Path, name: str, address: str | None) -> None:
 @pytest.mark.parametrize("move", ["refusing", "silent", "not to be looked up"])
 def test_living_backends_stay_when_the_registry_moves(
     etcd: EmbeddedEtcd,
-    start_daemon: Any,
+    start_daemon: Starter,
     install_plugin: Callable[..., None],
     listed: Found,
     hosts: Path,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
+from daemons import Starter
 from etcd_versions import VERSIONS, etcd_program
 from histories import RegistryHistory
 from listed import COPIES, Found, listed
@@ -76,7 +77,7 @@ class Site:
 
 @pytest.fixture
 def start_site(
-    start_daemon: Any, install_plugin: Callable[..., None], listed: Found, tmp_path: Path
+    start_daemon: Starter, install_plugin: Callable[..., None], listed: Found, tmp_path: Path
 ) -> Callable[..., Site]:
     """Starts a daemon on a registry, with the first backend `a`, whose lease lasts so many seconds."""
 

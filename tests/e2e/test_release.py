@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import Starter
 
 from discovery.testing import eventually_sync, within
 
@@ -26,7 +27,7 @@ def discovery_backends_changed(changes, snapshot):
 @pytest.fixture
 def start(
     tmp_path: Path,
-    start_daemon: Any,
+    start_daemon: Starter,
     install_plugin: Callable[..., None],
     file_registry: tuple[str, Callable[[str, str], None]],
 ) -> Callable[[], Any]:

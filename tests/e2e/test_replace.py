@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from daemons import RecordFiles, Starter
 from echoing import ECHO, Talk, answering, ask
 
 from discovery.testing import eventually_sync, free_port, within
 
 
 @pytest.fixture
-def start_echo(start_daemon: Any, install_plugin: Callable[..., None], file_registry: Any) -> Callable[..., Any]:
+def start_echo(
+    start_daemon: Starter, install_plugin: Callable[..., None], file_registry: RecordFiles
+) -> Callable[..., Any]:
     """Starts daemons of one run directory and one admin port."""
     install_plugin("echo", ECHO)
     admin = f"127.0.0.1:{free_port()}"
@@ -145,7 +148,7 @@ def test_the_refusal_of_a_second_daemon_at_one_admin_address_mentions_replace(st
 
 
 def test_a_second_daemon_on_the_run_directory_can_run_but_not_be_replaced(
-    start_echo: Callable[..., Any], start_daemon: Any
+    start_echo: Callable[..., Any], start_daemon: Starter
 ) -> None:
     first = start_echo(port := free_port())
     eventually_sync(lambda: is_up(first, port))
@@ -195,7 +198,7 @@ def test_an_invalid_successor_leaves_the_daemon_alone(start_echo: Callable[..., 
     assert "handing over" not in first.log
 
 
-def test_a_daemon_of_other_instances_is_not_replaced(start_echo: Callable[..., Any], start_daemon: Any) -> None:
+def test_a_daemon_of_other_instances_is_not_replaced(start_echo: Callable[..., Any], start_daemon: Starter) -> None:
     first = start_echo(port := free_port())
     eventually_sync(lambda: is_up(first, port))
     path = start_daemon.directory / "other.toml"

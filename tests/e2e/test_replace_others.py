@@ -5,10 +5,9 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-from daemons import DISCOVERY
+from daemons import DISCOVERY, RecordFiles, Starter
 from listed import Found, etcd, listed, url
 
 from discovery.registry import open_registry
@@ -18,7 +17,7 @@ __all__ = ["etcd", "listed", "url"]
 
 
 async def test_no_record_is_absent_for_a_moment(
-    url: str, start_daemon: Any, listed: Found, tmp_path: Path, request: pytest.FixtureRequest
+    url: str, start_daemon: Starter, listed: Found, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
     arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=3")
@@ -43,7 +42,7 @@ async def test_no_record_is_absent_for_a_moment(
     await registry.close()
 
 
-def test_a_haproxy_stays_as_it_is(start_daemon: Any, file_registry: Any, tmp_path: Path) -> None:
+def test_a_haproxy_stays_as_it_is(start_daemon: Starter, file_registry: RecordFiles, tmp_path: Path) -> None:
     require_program("haproxy")
     registry, write = file_registry
     bind = f"127.0.0.1:{free_port()}"
@@ -63,7 +62,7 @@ def test_a_haproxy_stays_as_it_is(start_daemon: Any, file_registry: Any, tmp_pat
 
 
 def test_a_haproxy_that_the_successor_does_not_want_ends(
-    start_daemon: Any, file_registry: Any, listed: Found, tmp_path: Path
+    start_daemon: Starter, file_registry: RecordFiles, listed: Found, tmp_path: Path
 ) -> None:
     require_program("haproxy")
     listed(("a", 80, ""))

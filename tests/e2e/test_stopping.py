@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import processes
+from daemons import RecordFiles, Starter, processes
 from sampling import sampled
 
 from discovery.testing import eventually_sync, free_port, require_program
@@ -61,7 +61,7 @@ def changes(path: Path) -> Callable[[], int]:
 
 @pytest.mark.parametrize("moments", sampled(MOMENTS))
 def test_it_leaves_no_haproxy_whenever_it_is_stopped_or_killed_and_replaced(
-    tmp_path: Path, start_daemon: Any, file_registry: Any, moments: Iterable[int]
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, moments: Iterable[int]
 ) -> None:
     require_program("haproxy")
     url, write = file_registry

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import Starter
 
 from discovery.testing import eventually_sync
 
@@ -34,7 +35,7 @@ def discovery_backends_changed(changes, snapshot):
 def test_a_forked_daemon_finds_what_one_that_is_started_finds(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    start_daemon: Any,
+    start_daemon: Starter,
     install_plugin: Callable[..., None],
     file_registry: tuple[str, Callable[[str, str], None]],
 ) -> None:

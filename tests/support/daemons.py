@@ -9,7 +9,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +60,10 @@ class Daemon:
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20) -> int:
         self.process.send_signal(number)
         return self.process.wait(within(timeout))
+
+
+RecordFiles = tuple[str, Callable[[str, str], None]]
+"""The URL of a file registry, and a function that writes a record: its key, its value."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -53,12 +53,12 @@ def launch(descriptors: list[int], **variables: str | None) -> dict[str, Any]:
 
 
 @pytest.fixture
-def listening() -> Any:
+def listening() -> Iterator[tuple[socket.socket, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("::1", 0), family=socket.AF_INET6) as two:
         yield one, two
 
 
-def test_listening_sockets_are_taken_and_kept_from_children(listening: Any) -> None:
+def test_listening_sockets_are_taken_and_kept_from_children(listening: tuple[socket.socket, socket.socket]) -> None:
     found = launch([each.fileno() for each in listening])
     assert found["addresses"] == [list(each.getsockname()) for each in listening]
     assert found["inherited"] == [False, False]
@@ -66,13 +66,13 @@ def test_listening_sockets_are_taken_and_kept_from_children(listening: Any) -> N
 
 
 @pytest.mark.parametrize("pid", ["1", "", "+1", "x"])
-def test_those_of_another_process_are_not_ours(listening: Any, pid: str) -> None:
+def test_those_of_another_process_are_not_ours(listening: tuple[socket.socket, socket.socket], pid: str) -> None:
     found = launch([listening[0].fileno()], LISTEN_PID=pid)
     assert (found["addresses"], found["left"], found["open"]) == ([], [], [3])
 
 
 @pytest.mark.parametrize("count", ["", "-1", "two", "1.0"])
-def test_a_count_that_is_none_is_told(listening: Any, count: str) -> None:
+def test_a_count_that_is_none_is_told(listening: tuple[socket.socket, socket.socket], count: str) -> None:
     found = launch([listening[0].fileno()], LISTEN_FDS=count)
     assert found["addresses"] == []
     assert len(found["faults"]) == 1
@@ -82,7 +82,7 @@ def test_none_are_none() -> None:
     assert launch([], LISTEN_FDS="0")["addresses"] == launch([], LISTEN_FDS=None, LISTEN_PID="1")["addresses"] == []
 
 
-def test_fewer_than_announced_are_told_of_and_the_others_taken(listening: Any) -> None:
+def test_fewer_than_announced_are_told_of_and_the_others_taken(listening: tuple[socket.socket, socket.socket]) -> None:
     found = launch([listening[0].fileno()], LISTEN_FDS="900000")
     assert found["addresses"] == [list(listening[0].getsockname())]
     assert "descriptor 4 cannot be used" in found["faults"][0]
@@ -97,7 +97,9 @@ def _datagram() -> Any:
 
 
 @pytest.mark.parametrize("make", [_connected, _datagram, socket.socket, tempfile.TemporaryFile])
-def test_what_is_no_listening_socket_is_closed_and_told(listening: Any, make: Callable[[], Any]) -> None:
+def test_what_is_no_listening_socket_is_closed_and_told(
+    listening: tuple[socket.socket, socket.socket], make: Callable[[], Any]
+) -> None:
     with make() as other:
         found = launch([other.fileno(), listening[0].fileno()])
     assert found["addresses"] == [list(listening[0].getsockname())]

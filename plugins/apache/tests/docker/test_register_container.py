@@ -123,7 +123,7 @@ def test_a_port_that_is_not_published_is_told_of(
     docker_engine.run("web-1")
     run = start("web-1", "8080", "web", "--registry", registry.url)
     eventually_sync(lambda: "container web-1" in run.log, timeout=30)
-    assert "it does not publish port 8080, only 80/tcp" in run.log
+    assert "the container does not publish port 8080, only 80/tcp" in run.log
     assert run.process.poll() is None
 
 
