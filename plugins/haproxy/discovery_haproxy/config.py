@@ -155,6 +155,8 @@ class ServiceConfig(PluginConfig):
     cookie: Annotated[
         CookieConfig | None, BeforeValidator(_cookie, json_schema_input_type=str | CookieConfig | None)
     ] = None
+    forward_for: bool = False
+    """Tell backends the client's address in the request header `X-Forwarded-For`."""
     send_proxy: Literal["v1", "v2"] | None = None
     """Speak the PROXY protocol to the backends."""
     frontend_lines: Lines = ()
@@ -165,8 +167,8 @@ class ServiceConfig(PluginConfig):
     @model_validator(mode="after")
     def _tcp_has_no_http(self) -> "ServiceConfig":
         if self.mode == "tcp":
-            for name, given in {"hosts": self.hosts, "path_prefix": self.path_prefix, "cookie": self.cookie}.items():
-                if given:
+            for name in ("hosts", "path_prefix", "cookie", "forward_for"):
+                if getattr(self, name):
                     raise ValueError(f'{name!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
             if self.balance.startswith(_HTTP_ONLY_BALANCE):
                 raise ValueError(f'balance {self.balance!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')

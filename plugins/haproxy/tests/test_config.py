@@ -62,6 +62,7 @@ def test_a_time_is_written_as_haproxy_takes_it(written: object, means: str) -> N
         (web(mode="tcp", hosts="a"), "'hosts' needs mode = \"http\""),
         (web(mode="tcp", path_prefix="/a"), "'path_prefix' needs mode = \"http\""),
         (web(mode="tcp", cookie="S"), "'cookie' needs mode = \"http\""),
+        (web(mode="tcp", forward_for=True), "'forward_for' needs mode = \"http\""),
         (web(hosts="a b"), "'a b' is no host"),
         (web(hosts="a:80"), "(without a port)"),
         (web(path_prefix="api"), "'api' is not a path that begins with '/'"),

@@ -70,6 +70,16 @@ def test_a_cookie_keeps_a_client_with_its_backend(
     assert {fetch(url).body for _ in range(6)} == {"one", "two"}
 
 
+def test_backends_learn_the_address_of_the_client(
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
+) -> None:
+    web = origin("web")
+    config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False, "forward_for": True}}}
+    run(text(config, [backend(port=web.port)]), url)
+    fetch(url, **{"X-Forwarded-For": "192.0.2.1"})
+    assert web.headers.get_all("X-Forwarded-For") == ["192.0.2.1", "127.0.0.1"]
+
+
 def test_requests_go_by_host_and_the_longest_prefix(
     run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Protocol
@@ -10,11 +11,12 @@ from typing import Protocol
 
 @dataclass
 class Origin:
-    """An HTTP server that answers with its name, and remembers the paths that it was asked for."""
+    """An HTTP server that answers with its name, and remembers the requested paths and the last request's headers."""
 
     name: str
     port: int = 0
     seen: list[str] = field(default_factory=list)
+    headers: Message = field(default_factory=Message)
 
 
 @contextmanager
@@ -24,6 +26,7 @@ def serve_origin(origin: Origin) -> Iterator[Origin]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             origin.seen.append(self.path)
+            origin.headers = self.headers
             body = origin.name.encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
