@@ -1,4 +1,4 @@
-"""The configuration: what each option means, its default, and which combinations make no sense."""
+"""Options of the consumer `haproxy`: types, defaults, and combinations that are refused."""
 
 from typing import Annotated, Literal
 
@@ -26,26 +26,26 @@ from discovery_haproxy.values import (
     words,
 )
 
-_TAKEN = frozenset({"accept-proxy", "name"})  # by `accept_proxy`, whose rules know the bind by its name
+_RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
 
 
 class BindConfig(PluginConfig):
-    """Where to listen, and how."""
+    """An address to listen on, and how HAProxy listens."""
 
     address: Address
     certificate: Paths = ()
-    """PEM files (chain and key), or directories of them: makes the bind TLS."""
+    """PEM files (chain and key), or directories of PEM files. Makes the bind TLS."""
     accept_proxy: Senders = ()
-    """The networks of load balancers in front, which speak the PROXY protocol; `unix`: those that come through a Unix
-    socket. From other clients a header is not believed: it is data as any other."""
+    """Networks of load balancers that send a PROXY protocol header; `unix` stands for all clients of a Unix socket.
+    A header from another client is ordinary data."""
     options: Line | None = None
     """Further words for the `bind` line."""
 
     @model_validator(mode="after")
-    def _senders_stay_as_named(self) -> "BindConfig":
+    def _check_reserved_words(self) -> "BindConfig":
         if self.accept_proxy and self.options:
-            for word in sorted(_TAKEN & set(words(self.options))):
+            for word in sorted(_RESERVED_BY_ACCEPT_PROXY & set(words(self.options))):
                 raise ValueError(f"{word!r} in 'options' would take away what 'accept_proxy' does: leave one out")
         return self
 
@@ -67,7 +67,7 @@ Binds = Annotated[
 
 
 class CheckConfig(PluginConfig):
-    """A health check: of the TCP connection, or with `path` of an HTTP answer."""
+    """A health check of a backend: a TCP connection, or with `path` an HTTP request."""
 
     path: RequestTarget | None = None
     method: Method = "GET"
@@ -79,7 +79,7 @@ class CheckConfig(PluginConfig):
     port: int | None = Field(default=None, ge=1, le=65535)
 
     @model_validator(mode="after")
-    def _http_needs_a_path(self) -> "CheckConfig":
+    def _check_http_options(self) -> "CheckConfig":
         for name in ("method", "host", "status"):
             if self.path is None and name in self.model_fields_set:
                 raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
@@ -91,11 +91,11 @@ def _check(value: object) -> object:
 
 
 class CookieConfig(PluginConfig):
-    """A cookie that HAProxy sets, so that a client stays with its backend."""
+    """A cookie that HAProxy sets, so that the client stays with the same backend."""
 
     name: CookieName = "SERVERID"
     secure: bool = False
-    """Whether browsers send it over TLS alone."""
+    """True if browsers send the cookie over TLS only."""
 
 
 def _cookie(value: object) -> object:
@@ -103,7 +103,7 @@ def _cookie(value: object) -> object:
 
 
 class Timeouts(PluginConfig):
-    """HAProxy's timeouts; what is not given here comes from the defaults."""
+    """HAProxy's timeouts of a service. A missing timeout is that of the instance."""
 
     connect: HAProxyTime | None = None
     client: HAProxyTime | None = None
@@ -118,7 +118,7 @@ class Timeouts(PluginConfig):
 
 
 class DefaultTimeouts(Timeouts):
-    """The timeouts of every service that has none of its own."""
+    """HAProxy's timeouts of the instance, for every service that does not set a timeout itself."""
 
     connect: HAProxyTime = "5s"
     client: HAProxyTime = "1m"
@@ -127,21 +127,21 @@ class DefaultTimeouts(Timeouts):
     tunnel: HAProxyTime = "1h"
     check: HAProxyTime = "5s"
     http_request: HAProxyTime = "10s"
-    # Also bounds how long an old worker waits for idle clients after a reload.
+    # Also limits how long an old worker waits for idle clients after a reload.
     http_keep_alive: HAProxyTime = "10s"
     client_fin: HAProxyTime = "30s"
     server_fin: HAProxyTime = "30s"
 
 
 class ServiceConfig(PluginConfig):
-    """The frontend of one service of the registry."""
+    """Options of a service of the registry."""
 
     bind: Binds | None = None
     """Addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, `*:PORT`, a socket's path, a table, or a list of these.
-    Not given: the instance's own `bind`."""
+    Default: the instance's `bind`."""
     mode: Literal["http", "tcp"] = "http"
     hosts: Hosts = ()
-    """Host names to take from a shared bind: `example.com`, `*.example.com`, `example.*`, `*`."""
+    """Host names of the service on a shared bind: `example.com`, `*.example.com`, `example.*`, `*`."""
     path_prefix: Prefixes = ()
     balance: Balance = "roundrobin"
     check: Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)] = (
@@ -149,23 +149,23 @@ class ServiceConfig(PluginConfig):
     )
     timeouts: Timeouts = Timeouts()
     maxconn: Connections | None = None
-    """Connections from clients at a time, for the service as a whole."""
+    """Limit of concurrent connections from clients to the service."""
     server_maxconn: Connections | None = None
-    """Connections to each backend at a time; more wait in the queue."""
+    """Limit of concurrent connections to each backend; further connections wait in the queue."""
     cookie: Annotated[
         CookieConfig | None, BeforeValidator(_cookie, json_schema_input_type=str | CookieConfig | None)
     ] = None
     forward_for: bool = False
     """Tell backends the client's address in the request header `X-Forwarded-For`."""
     send_proxy: Literal["v1", "v2"] | None = None
-    """Speak the PROXY protocol to the backends."""
+    """Version of the PROXY protocol header that HAProxy sends to the backends."""
     frontend_lines: Lines = ()
     backend_lines: Lines = ()
     server_options: Line | None = None
     """Further words for every `server` line."""
 
     @model_validator(mode="after")
-    def _tcp_has_no_http(self) -> "ServiceConfig":
+    def _check_mode(self) -> "ServiceConfig":
         if self.mode == "tcp":
             for name in ("hosts", "path_prefix", "cookie", "forward_for"):
                 if getattr(self, name):
@@ -176,7 +176,7 @@ class ServiceConfig(PluginConfig):
 
 
 class ExternalConfig(PluginConfig):
-    """A HAProxy that is not ours: write its configuration to `path`, then reload it in exactly one of three ways."""
+    """An external HAProxy: the plugin writes `path` and reloads HAProxy in exactly one of three ways."""
 
     path: AbsolutePath
     master_socket: AbsolutePath | None = None
@@ -184,12 +184,12 @@ class ExternalConfig(PluginConfig):
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """A program and its arguments; no shell."""
     timeout: Annotated[float, Duration(most=600)] = 10.0
-    """How long the reload may take."""
+    """Timeout of the reload."""
     stats_socket: AbsolutePath | None = None
-    """Where HAProxy shall answer which configuration is live, which is then proved after each reload."""
+    """Path of the stats socket, through which each reload is proved. The socket is added to the configuration."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> "ExternalConfig":
+    def _check_reload_options(self) -> "ExternalConfig":
         ways = [self.master_socket, self.systemd_unit, self.command]
         if sum(way is not None for way in ways) != 1:
             raise ValueError("give exactly one of 'master_socket', 'systemd_unit' and 'command'")
@@ -197,59 +197,59 @@ class ExternalConfig(PluginConfig):
 
 
 class HAProxyConfig(PluginConfig):
-    """One HAProxy that follows the registry."""
+    """Options of an instance of the consumer `haproxy`."""
 
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
-    """The services to offer. None: every service, by host name, on `bind`."""
+    """Services to serve. Default: every service of the registry, by host name, on `bind`."""
     bind: Binds = (BindConfig(address="127.0.0.1:8080"),)
-    """The addresses of services without a bind of their own."""
+    """Addresses for services that do not set `bind`."""
     template: AbsolutePath | None = None
-    """A Jinja2 template in place of the built-in one."""
+    """Jinja2 template that replaces the built-in template."""
     binary: AbsolutePath | None = None
     external: ExternalConfig | None = None
     timeouts: DefaultTimeouts = DefaultTimeouts()
     hard_stop_after: HAProxyTime = "30m"
-    """The time for which a replaced worker may serve its connections."""
+    """Time for which an old worker may serve its connections after a reload."""
     maxconn: Connections | None = None
-    """Connections of the whole process at a time. Not given: what the limit of open files allows."""
+    """Limit of concurrent connections of the whole process. Default: as the limit of open files allows."""
     retries: int = Field(default=3, ge=0, le=100)
     access_log: bool = False
-    """Log every request and connection, not only what changes."""
+    """Log every request and connection, not only changes of state."""
     stats: Address | None = None
-    """Where to show HAProxy's statistics page, and Prometheus metrics on /metrics."""
+    """Address of HAProxy's statistics page, with Prometheus metrics at /metrics."""
     resolve: Literal["core", "haproxy"] = "core"
-    """Whether the core looks up the host names of backends, as the machine does, or HAProxy, from name servers."""
+    """`core` looks the host names of backends up as the machine does; `haproxy` asks name servers."""
     nameservers: OneOrMany[Address] = ()
-    """The name servers that HAProxy asks. None: those of /etc/resolv.conf. Given, `resolve` is "haproxy"."""
+    """Name servers that HAProxy asks, which sets `resolve` to "haproxy". Default: those of /etc/resolv.conf."""
     files: Paths = ()
-    """Other files that your lines or template name: HAProxy is reloaded when they change."""
+    """Files that the user's lines or template name. A change of a file reloads HAProxy."""
     global_lines: Lines = ()
     defaults_lines: Lines = ()
 
     @field_validator("services")
     @classmethod
-    def _names(cls, services: dict[str, ServiceConfig]) -> dict[str, ServiceConfig]:
+    def _check_service_names(cls, services: dict[str, ServiceConfig]) -> dict[str, ServiceConfig]:
         for name in services:
             service_name(name)
         return services
 
     @field_validator("global_lines")
     @classmethod
-    def _ours(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_global_lines(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
         for line in lines:
             if line.split()[0] in ("description", "daemon", "master-worker"):
-                raise ValueError(f"{line[:60]!r} would take away what the plugin needs to know or to run HAProxy")
+                raise ValueError(f"{line[:60]!r} would take away what the plugin needs to run HAProxy")
         return lines
 
     @model_validator(mode="before")
     @classmethod
-    def _name_servers_are_for_haproxy(cls, values: object) -> object:
+    def _resolve_by_name_servers(cls, values: object) -> object:
         if isinstance(values, dict) and values.get("nameservers") and "resolve" not in values:
             return {**values, "resolve": "haproxy"}
         return values
 
     @model_validator(mode="after")
-    def _no_conflicts(self) -> "HAProxyConfig":
+    def _check_addresses(self) -> "HAProxyConfig":
         claims = address_claims(self)
         check_conflicts(claims)
         for claim in claims:

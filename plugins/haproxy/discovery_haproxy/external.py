@@ -46,7 +46,7 @@ class ExternalHAProxy:
             self._control = None
 
     async def open(self) -> None:
-        """Ask HAProxy for the generation that it serves, if HAProxy has a socket for that."""
+        """Ask HAProxy for the live generation, if a socket is configured."""
         if self._control is not None:
             with suppress(ControlError):
                 self.live_generation = await self._control.live_generation(_OPEN_SECONDS)

@@ -31,7 +31,7 @@ _MANY_WORKERS = 5
 
 
 class ManagedHAProxy:
-    """The one HAProxy of a run directory, in master-worker mode. Implements `Target`."""
+    """The HAProxy of a run directory, in master-worker mode. Implements `Target`."""
 
     def __init__(self, run_dir: Path, log: FilteringBoundLogger, binary: Binary) -> None:
         """Store the arguments; `open` creates files and processes."""
@@ -68,7 +68,7 @@ class ManagedHAProxy:
         return self._pipe.is_there() and self._files.stats_socket.exists() and self._files.master_socket.exists()
 
     async def open(self) -> None:
-        """Adopt a HAProxy that outlived an earlier daemon, if there is one. Raises ApplyError or OSError."""
+        """Adopt a HAProxy that outlived an earlier daemon. Raises ApplyError or OSError."""
         if too_long := self._files.path_length_error:
             raise ApplyError(too_long)
         try:

@@ -14,12 +14,12 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process at one moment."""
+    """Data of a process, read from /proc."""
 
     pid: int
     parent: int
     started: int
-    """In clock ticks since the machine booted: with the pid it tells processes apart."""
+    """Start time in clock ticks since the machine booted; pid and start time together identify a process."""
     owner: int
     argv: tuple[str, ...]
     program: str | None

@@ -1,4 +1,4 @@
-"""Routes of requests from shared addresses to services, and the conflicts between services on one address."""
+"""Routes of requests from shared addresses to services, and the conflicts between services on an address."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ ROOT = "/"
 
 @dataclass(frozen=True, slots=True)
 class AddressClaim:
-    """One service's claim to requests that arrive on one address.
+    """A service's claim to requests that arrive on an address.
 
     Without `hosts` the service claims every host, without `prefixes` every path.
     """

@@ -50,7 +50,7 @@ class Labels(dict[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One `server` line: a backend of the registry, with an `id` that is unique in its section and valid for HAProxy.
+    """A `server` line: a backend of the registry, with an `id` that is unique in its section and valid for HAProxy.
 
     `weight` is 0 while the backend drains. `host` is the address to connect to, or a host name. `usable` is False if
     no address of the backend is known.
@@ -74,7 +74,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class BackendSection:
-    """One `backend` section, which serves one service. `timeouts` are the service's own."""
+    """A `backend` section, which serves a service. `timeouts` are the service's own."""
 
     name: str
     mode: str
@@ -85,7 +85,7 @@ class BackendSection:
 
 @dataclass(frozen=True, slots=True)
 class UseBackend:
-    """One `use_backend` rule. `service` names a `BackendSection`; `condition` is HAProxy syntax, empty for always."""
+    """A `use_backend` rule. `service` names a `BackendSection`; `condition` is HAProxy syntax, empty for always."""
 
     service: str
     condition: Raw
@@ -93,7 +93,7 @@ class UseBackend:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """One `bind` line."""
+    """A `bind` line."""
 
     address: str
     certificates: tuple[Path, ...]
@@ -106,7 +106,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class FrontendSection:
-    """One `frontend` section. `routes` are tried in order; the other requests go to the section `default`, if given."""
+    """A `frontend` section. `routes` are tried in order; the other requests go to the section `default`, if given."""
 
     name: str
     mode: str

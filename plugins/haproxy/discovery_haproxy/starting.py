@@ -50,7 +50,7 @@ class Launcher:
         self._log = log
 
     async def adopt(self, binary: Binary) -> Adopted | None:
-        """Return a running HAProxy of an earlier daemon, if it was started as this daemon would, and answers.
+        """Return a running HAProxy of an earlier daemon, if its command is that of this daemon and HAProxy answers.
 
         A HAProxy with another program or other arguments goes on serving until `start` replaces it.
         """

@@ -1,4 +1,4 @@
-"""Graceful stop of every HAProxy process of a run directory, started by this daemon or by an earlier one."""
+"""Graceful stop of every HAProxy process of a run directory, of this daemon and of earlier daemons."""
 
 import asyncio
 import signal

@@ -20,7 +20,7 @@ _STABLE_SECONDS = 60.0
 
 
 class Supervisor:
-    """Watches the master process and restarts HAProxy when it ends unexpectedly. Belongs to one event loop."""
+    """Watches the master process and restarts HAProxy after an unexpected end. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Supervisor:
         return self._failure
 
     def watch(self, handle: ProcessHandle) -> None:
-        """Watch this master process from now on, and close the handle of the one before."""
+        """Watch this master process from now on, and close the handle of the previous process."""
         previous, self._handle = self._handle, handle
         if previous is not None:
             previous.close()

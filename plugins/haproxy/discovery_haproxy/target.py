@@ -30,10 +30,10 @@ class Target(Protocol):
         """Report whether the files through which HAProxy is controlled exist. A reload does not recreate them."""
 
     async def open(self) -> None:
-        """Connect to a HAProxy that runs already, if there is one. Raises ApplyError or OSError."""
+        """Connect to a HAProxy that runs already. Do nothing if none runs. Raises ApplyError or OSError."""
 
     async def prepare(self, text: str) -> None:
-        """Write `text` beside the configuration file, before HAProxy has checked it. Raises ApplyError or OSError."""
+        """Write `text` beside the configuration file, unchecked by HAProxy. Raises ApplyError or OSError."""
 
     async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
         """Make the prepared configuration live, and return when HAProxy serves `generation`.

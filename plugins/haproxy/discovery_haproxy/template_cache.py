@@ -14,7 +14,7 @@ from discovery_haproxy import quoting
 
 
 class TemplateCache(jinja2.BytecodeCache):
-    """Caches the compiled templates of one directory. Templates of other directories are not cached."""
+    """Caches the compiled templates of a directory. Templates of other directories are not cached."""
 
     def __init__(self, directory: Path, module_file: str) -> None:
         """Cache templates of `directory`. `module_file` is the module that configures the compiler."""

@@ -1,7 +1,7 @@
-"""Types of the configuration's values: durations, lines, addresses to listen on, host patterns, path prefixes.
+"""Types of the options' values: durations, lines, addresses to listen on, host patterns and path prefixes.
 
-HAProxy takes much that it should not (a missing port, `:80x`, `127.1`, a `#` that cuts the line), so each value is
-checked here.
+HAProxy accepts faulty values (a missing port, `:80x`, `127.1`, a `#` that ends the line), so these types check every
+value.
 """
 
 import re
@@ -14,7 +14,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text
 
 TIME = Duration(0.001, 24 * 86400)
-"""HAProxy's timers are 31 bits of milliseconds: 24 days."""
+"""Type of a duration from 1 ms to 24 days: HAProxy's timers are 31 bits of milliseconds."""
+_MAX_HOST_CHARACTERS = 253
+"""Characters of a domain name (RFC 1035, without the final dot)."""
+_QUOTED_CHARACTERS = 60
+"""Characters of a line in an error message, which is one line itself."""
 _BIND = BindAddress()
 _SOCKET = re.compile(r"/[\w./@+-]{1,100}")
 _SECTIONS = re.compile(
@@ -36,7 +40,7 @@ def bind_address(value: object) -> str:
 
 
 def _without_prefix(bind: str) -> str:
-    """Return a bind as HAProxy writes it: the path of a Unix socket has no prefix. Raises ValueError."""
+    """Return a bind in HAProxy's form, in which the path of a Unix socket has no prefix. Raises ValueError."""
     path = bind.removeprefix(UNIX_PREFIX)
     if path.startswith("/") and not _SOCKET.fullmatch(path):
         raise ValueError(f"{path!r} is not a socket's path of at most 100 letters, digits and _./@+-")
@@ -44,25 +48,29 @@ def _without_prefix(bind: str) -> str:
 
 
 def _haproxy_time(seconds: float) -> str:
-    """Return a duration as HAProxy writes it, in whole milliseconds."""
+    """Return a duration in HAProxy's form, rounded to milliseconds."""
     return duration_text(round(seconds * 1000) / 1000)
 
 
 def _line(value: str) -> str:
     if any(character < " " or character == "\x7f" for character in value.replace("\t", " ")):
-        raise ValueError(f"{value[:60]!r} is more than one line, or has a control character in it")
+        raise ValueError(f"{value[:_QUOTED_CHARACTERS]!r} is more than one line, or has a control character in it")
     words = value.split(maxsplit=1)
     if not words:
         raise ValueError("the line is empty")
     if _SECTIONS.fullmatch(words[0]):
-        raise ValueError(f"{value[:60]!r} would begin a new section: that takes a template of your own")
+        raise ValueError(
+            f"{value[:_QUOTED_CHARACTERS]!r} would begin a new section: use a template of your own for that"
+        )
     return value.strip()
 
 
 def _host(value: str) -> str:
     pattern = value.lower()
-    if len(pattern) > 253 or not _HOST.fullmatch(pattern):
-        raise ValueError(f"{value!r} is no host: write example.com, *.example.com, example.* or * (without a port)")
+    if len(pattern) > _MAX_HOST_CHARACTERS or not _HOST.fullmatch(pattern):
+        raise ValueError(
+            f"{value!r} is not a host pattern: write example.com, *.example.com, example.* or * (without a port)"
+        )
     return pattern
 
 
@@ -84,15 +92,15 @@ def _balance(value: str) -> str:
 def _status(value: object) -> object:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     if not _STATUS.fullmatch(text):
-        raise ValueError(f"{value!r} is no HTTP status: write 200, 200-399 or a list of these")
+        raise ValueError(f"{value!r} is not an HTTP status: write 200, 200-399 or a list of these")
     return text
 
 
 def words(line: str) -> list[str]:
-    """The words of a line, as HAProxy reads them: its quotes and backslashes are those of a shell."""
+    """Split a line into words as HAProxy does. HAProxy's quotes and backslashes are those of a shell."""
     try:
         return shlex.split(line, comments=True)
-    except ValueError:  # a quote is not closed, which HAProxy refuses
+    except ValueError:  # an unclosed quote, which HAProxy refuses
         return line.split()
 
 
@@ -120,3 +128,4 @@ RequestTarget = Annotated[str, _matching(r"/[!-~]*", "a path that begins with '/
 HostHeader = Annotated[str, _matching(r"[A-Za-z0-9_.:\[\]-]{1,255}", "a Host header")]
 CookieName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "a cookie's name of letters, digits, _ and -")]
 Connections = Annotated[int, Field(ge=1, le=10_000_000)]
+"""A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""

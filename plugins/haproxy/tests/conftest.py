@@ -1,4 +1,4 @@
-"""Real HAProxy, in both versions that are promised to work, and small servers for it to talk to."""
+"""Fixtures: real HAProxy in both supported versions, and HTTP origins."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ _open = build_opener(ProxyHandler({})).open
 
 @pytest.fixture(scope="session", params=["on-path", "wheel"])
 def haproxy(request: pytest.FixtureRequest) -> Path:
-    """A HAProxy: each test runs with Debian's (2.6) and with that of the wheel (2.8)."""
+    """Return the path of HAProxy. Each test runs with Debian's HAProxy (2.6) and the wheel's HAProxy (2.8)."""
     if request.param == "on-path":
         return require_program("haproxy", wheel=False)
     found = wheel_program("haproxy")
@@ -31,7 +31,7 @@ def haproxy(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def other_haproxy(haproxy: Path) -> Path | None:
-    """The one of the two that `haproxy` is not."""
+    """Return the HAProxy of the other version."""
     wheel = wheel_program("haproxy")
     return require_program("haproxy", wheel=False) if haproxy == wheel else wheel
 

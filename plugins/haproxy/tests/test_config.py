@@ -1,4 +1,4 @@
-"""What the configuration takes, and what it says to a mistake."""
+"""Options: accepted values, refused values and the messages."""
 
 import tomllib
 from pathlib import Path
@@ -14,12 +14,12 @@ EXAMPLES = Path(__file__).parents[3] / "examples" / "haproxy"
 
 
 def web(**options: object) -> dict[str, Any]:
-    """A configuration with the one service `web`."""
+    """Return a configuration with the service `web`."""
     return {"services": {"web": options}}
 
 
 def two(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the services `one` and `other`, on one address."""
+    """Return a configuration with two services on the same address."""
     return {"services": {"one": {"bind": "*:80", **one}, "other": {"bind": "*:80", **other}}}
 
 
@@ -63,11 +63,11 @@ def test_a_time_is_written_as_haproxy_takes_it(written: object, means: str) -> N
         (web(mode="tcp", path_prefix="/a"), "'path_prefix' needs mode = \"http\""),
         (web(mode="tcp", cookie="S"), "'cookie' needs mode = \"http\""),
         (web(mode="tcp", forward_for=True), "'forward_for' needs mode = \"http\""),
-        (web(hosts="a b"), "'a b' is no host"),
+        (web(hosts="a b"), "'a b' is not a host pattern"),
         (web(hosts="a:80"), "(without a port)"),
         (web(path_prefix="api"), "'api' is not a path that begins with '/'"),
         (web(check={"status": 200}), "'status' is for an HTTP check: give it a 'path'"),
-        (web(check={"path": "/", "status": "2xx"}), "'2xx' is no HTTP status"),
+        (web(check={"path": "/", "status": "2xx"}), "'2xx' is not an HTTP status"),
         (web(check={"path": "/\r\nX: y"}), "path that begins with '/'"),
         (web(check={"path": "/", "fall": 0}), "0 is not a whole number from 1 to 1000"),
         (web(timeouts={"server": "soon"}), "'soon' is not a duration from 1ms to 24d"),

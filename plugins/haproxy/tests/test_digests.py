@@ -1,4 +1,4 @@
-"""The files that a configuration names, as they are found on disk."""
+"""Files that a configuration names."""
 
 import resource
 from pathlib import Path

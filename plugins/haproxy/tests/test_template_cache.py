@@ -59,7 +59,7 @@ def test_what_another_compiler_made_is_not_used(tmp_path: Path) -> None:
 
 
 def test_nothing_is_kept_where_the_compiler_has_no_file(tmp_path: Path) -> None:
-    """As in one executable with a Python inside."""
+    """Point: a single executable with Python inside has no module files."""
     assert TemplateCache(tmp_path, str(tmp_path / "render.py")).get_cache_key("x", str(tmp_path / "x.j2")) == ""
 
 

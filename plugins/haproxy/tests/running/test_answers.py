@@ -1,4 +1,4 @@
-"""What HAProxy says, read."""
+"""Parsing of HAProxy's answers and alerts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The consumer against the contract that every consumer is held to."""
+"""The contract of consumers, applied to the consumer `haproxy`."""
 
 import socket
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,12 @@ class TestHAProxyConsumer(ConsumerContract):
         require_program("haproxy")
 
     def world(self, run_dir: Path) -> object:
-        """The file, and the generation that HAProxy says it serves."""
+        """Return the configuration file's text and the generation that HAProxy reports."""
         return (run_dir / "haproxy.cfg").read_text(), _description(run_dir / "stats.sock")
 
     @contextmanager
     def sabotage(self, run_dir: Path) -> Iterator[None]:
-        """Something that is no file is where the file belongs."""
+        """Put a directory in the place of the configuration file."""
         config, aside = run_dir / "haproxy.cfg", run_dir / "aside"
         config.rename(aside)
         config.mkdir()

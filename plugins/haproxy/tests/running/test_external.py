@@ -72,7 +72,7 @@ def theirs(haproxy: Path, run_dir: Path) -> Iterator[Theirs]:
 
 @pytest.fixture(params=["master socket", "command", "systemd"])
 def way(request: pytest.FixtureRequest, theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Each way to reload it."""
+    """Return the options of each way to reload an external HAProxy."""
     pid = str(theirs.process.pid)
     if request.param == "master socket":
         return {"master_socket": theirs.master_socket}

@@ -57,7 +57,7 @@ class ConsumerDriver:
         await self.apply(*self._applied.backends())
 
     async def preview(self, *backends: Backend) -> str:
-        """What applying these would change, according to another instance that was never set up."""
+        """Return the preview of another instance, which was never set up, for a snapshot of these backends."""
         snapshot = Snapshot.of(1, backends)
         another = HAProxyConsumer(self.consumer.config, self.consumer.context)
         return await another.preview(Update(snapshot, None, diff(None, snapshot)))
@@ -80,13 +80,13 @@ class ConsumerDriver:
 
     @property
     def master(self) -> int:
-        """The pid of the one master there is."""
+        """Pid of the only master process."""
         found = masters(self.all_processes())
         assert len(found) == 1, found
         return found[0].pid
 
     def has_logged(self, text: str) -> bool:
-        """Whether the log has such a line."""
+        """Report whether a log entry contains the text."""
         return any(text in repr(entry) for entry in self.log.entries)
 
 
@@ -100,7 +100,7 @@ Drive = Callable[..., AbstractAsyncContextManager[ConsumerDriver]]
 
 
 class Load:
-    """wrk, at work until it is stopped."""
+    """Load on a URL by `wrk`, until the load is stopped."""
 
     def __init__(self, url: str, script: Path, *, keep_alive: bool = True) -> None:
         wrk = require_program("wrk", wheel=False)
@@ -114,7 +114,7 @@ class Load:
         )
 
     def stop(self) -> tuple[int, int]:
-        """How many requests were answered, and how many failed."""
+        """Stop the load. Return the number of answered requests and the number of failed requests."""
         self._process.send_signal(signal.SIGINT)
         report, _ = self._process.communicate(timeout=within(20))
         requests = re.search(r"(\d+) requests in", report)
@@ -125,7 +125,7 @@ class Load:
         return int(requests[1]), failed + (int(refused[1]) if refused else 0)
 
     def kill(self) -> None:
-        """End it."""
+        """Kill `wrk`, if the load was not stopped."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -49,7 +49,7 @@ def serve_origin(origin: Origin) -> Iterator[Origin]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the status, the body, and the cookie that was set."""
+    """Status, body and cookie of an HTTP response."""
 
     status: int
     body: str
