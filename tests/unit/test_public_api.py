@@ -29,6 +29,17 @@ HEAVY = ("grpc", "typer", "pydantic", "structlog", "watchdog", "urllib.request",
 
 PLUGINS = sorted((ROOT / "plugins").glob("*/discovery_*/**/*.py"))
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+TESTS = sorted((ROOT / "plugins").glob("*/tests/**/*.py"))
+MORE_FOR_TESTS = {
+    "discovery.system.embedded": "an etcd of the test's own, and programs that wheels carry",
+    "discovery.system.kernel": "the end of a process, seen without an event loop",
+    "discovery.system.lookups": "the lookup that the daemon gives to probes",
+    "discovery.providing.runner": "the provider as the daemon runs it",
+    "discovery.daemon.config": "the table of an instance as the daemon reads it",
+    "discovery.daemon.faults": "the message that a user gets for an option",
+    "discovery.cli": "the command line",
+}
+"""Private modules that the plugins' tests import, and the reason."""
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "plugins").glob("*/README.md")])
 
 
@@ -54,6 +65,11 @@ def private_imports(text: str) -> list[str]:
 @pytest.mark.parametrize("path", [*PLUGINS, *EXAMPLES], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_plugin_imports_the_public_api_alone(path: Path) -> None:
     assert private_imports(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_test_of_a_plugin_imports_little_more(path: Path) -> None:
+    assert [fault for fault in private_imports(path.read_text()) if fault.split()[0] not in MORE_FOR_TESTS] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

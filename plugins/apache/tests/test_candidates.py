@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.checks import Outcome, Verdict
-from discovery.model import Backend, State
-from discovery.plugin import Candidate
+from discovery import Backend, Candidate, Outcome, State, Verdict
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
-from discovery.validity import validate
+from discovery.registry import validate
 from discovery_apache.announce import Machine
 from discovery_apache.candidates import find_candidates, resolve_conflicts
 from discovery_apache.config import ApacheConfig

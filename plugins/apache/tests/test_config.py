@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from discovery import ConfigError
 from discovery.daemon.faults import validate
-from discovery.errors import ConfigError
 from discovery.probes import HttpProbe, TcpProbe
 from discovery_apache.config import ApacheConfig, Place, checks_of
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.model import Backend
-from discovery.validity import validate
+from discovery import Backend
+from discovery.registry import validate
 from discovery_apache.conventions import CheckRequest, PortRequest, ServiceVariables
 
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.checks import Outcome, Verdict
-from discovery.model import Backend
+from discovery import Backend, Outcome, Verdict
 from discovery.probes import HttpProbe
 from discovery.testing import eventually_sync, free_port
 from discovery_apache.modstatus import Status, StatusProbe, evaluate, parse_status

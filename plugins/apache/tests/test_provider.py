@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from discovery.model import Backend, State
+from discovery import Backend, State
 from discovery.providing.runner import ProviderInstance, ProviderRunner
 from discovery.system.lookups import RememberedLookups
 from discovery.testing import eventually_sync, within

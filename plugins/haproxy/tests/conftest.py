@@ -11,8 +11,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from haproxy_web import Answer, Fetch, Origin, Parse, RunHAProxy, StartOrigin, serve_origin
 
-from discovery.system.embedded import wheel_program
 from discovery.testing import eventually_sync, require_program, within
+from discovery.toolkit import wheel_program
 
 _open = build_opener(ProxyHandler({})).open
 

@@ -11,10 +11,10 @@ from haproxy_web import Parse
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from discovery.codec import Record, decode
-from discovery.model import Backend, Service, Snapshot
-from discovery.system.embedded import wheel_program
+from discovery import Backend, Service, Snapshot
+from discovery.registry import Record, decode
 from discovery.testing import backend, within
+from discovery.toolkit import wheel_program
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize
 from discovery_haproxy.render import Rendered, Runtime, render

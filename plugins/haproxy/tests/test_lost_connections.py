@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 from haproxy_web import RunHAProxy
 
-from discovery.model import Snapshot
+from discovery import Snapshot
 from discovery.testing import backend, free_port, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.render import Runtime, render

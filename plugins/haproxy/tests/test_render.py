@@ -10,8 +10,7 @@ from haproxy_web import Parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.errors import ApplyError
-from discovery.model import Backend, Snapshot, State
+from discovery import ApplyError, Backend, Snapshot, State
 from discovery.testing import backend, snapshot
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render

@@ -12,7 +12,7 @@ import pytest
 import trustme
 from haproxy_web import Fetch, RunHAProxy, StartOrigin
 
-from discovery.model import Backend, Snapshot, State
+from discovery import Backend, Snapshot, State
 from discovery.testing import backend, eventually_sync, free_port, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.render import Runtime, render

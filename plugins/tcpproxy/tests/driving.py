@@ -13,8 +13,7 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
-from discovery.model import Backend, Snapshot, diff
-from discovery.plugin import Context, Update
+from discovery import Backend, Context, Snapshot, Update, diff
 from discovery.testing import backend, free_port, within
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.consumer import TcpProxyConsumer

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from discovery.plugin import Context
+from discovery import Context
 from discovery.system.kernel import pidfd_open
 from discovery.testing import eventually
 from discovery_tcpproxy.adoption import adopt

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from discovery import ConfigError
 from discovery.daemon.config import ProviderTable
-from discovery.errors import ConfigError
 from discovery_tcpproxy.config import TcpProxyConfig, service_of
 from discovery_tcpproxy.targets import settings
 

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from discovery.errors import ApplyError
-from discovery.model import State
+from discovery import ApplyError, State
 from discovery.testing import ConsumerContract, backend, eventually, free_port, snapshot
 from discovery_tcpproxy.consumer import TcpProxyConsumer
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from discovery.model import Backend
+from discovery import Backend
 from discovery.testing import snapshot
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import endpoints, services, settings, targets

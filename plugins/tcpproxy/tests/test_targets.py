@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.model import State
+from discovery import State
 from discovery.testing import backend, snapshot
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import changed, endpoints, preview, services, settings, share, targets

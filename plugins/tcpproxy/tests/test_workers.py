@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.errors import ApplyError
+from discovery import ApplyError
 from discovery.testing import backend, eventually
 from discovery_tcpproxy.worker_process import WorkerProcess
 

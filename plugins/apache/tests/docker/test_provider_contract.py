@@ -6,7 +6,7 @@ from contextlib import closing
 import docker
 import pytest
 
-from discovery.plugin import AnyProvider
+from discovery import AnyProvider
 from discovery.testing import ProviderContract
 from discovery_apache import ApacheProvider
 

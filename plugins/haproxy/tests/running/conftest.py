@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from haproxy_driver import ConsumerDriver, Drive, Load, StartLoad, haproxy_processes
 
-from discovery.model import Backend
+from discovery import Backend
 from discovery.testing import backend, eventually_sync, free_port, require_program
 
 

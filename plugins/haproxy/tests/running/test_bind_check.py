@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.errors import ApplyError
+from discovery import ApplyError
 from discovery.testing import free_port
 from discovery_haproxy.bind_check import check_binds
 

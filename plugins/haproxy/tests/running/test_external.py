@@ -16,8 +16,7 @@ import pytest
 from haproxy_driver import Drive
 from haproxy_web import Fetch
 
-from discovery.errors import ApplyError
-from discovery.model import Backend
+from discovery import ApplyError, Backend
 from discovery.testing import eventually, eventually_sync, free_port, within
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.process import find_processes

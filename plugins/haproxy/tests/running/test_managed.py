@@ -8,7 +8,7 @@ import trustme
 from haproxy_driver import ConsumerDriver, Drive, wait_until_served
 from haproxy_web import Fetch
 
-from discovery.model import Backend, State
+from discovery import Backend, State
 from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.digests import FileDigests
 

@@ -11,8 +11,7 @@ import pytest
 from haproxy_driver import Drive, wait_until_served
 from haproxy_web import Fetch
 
-from discovery.errors import ApplyError
-from discovery.model import Backend
+from discovery import ApplyError, Backend
 from discovery.testing import within
 
 Origins = tuple[Backend, ...]

@@ -10,8 +10,7 @@ import pytest
 from haproxy_driver import Drive, wait_until_healthy, wait_until_served
 from haproxy_web import Fetch
 
-from discovery.errors import ApplyError
-from discovery.model import Backend
+from discovery import ApplyError, Backend
 from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.process import masters

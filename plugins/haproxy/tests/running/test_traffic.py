@@ -13,7 +13,7 @@ from haproxy_driver import Drive, StartLoad, haproxy_processes
 from haproxy_web import Fetch
 from sampling import sampled
 
-from discovery.model import Backend
+from discovery import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
 from discovery_haproxy import starting, stopping
 from discovery_haproxy.control_socket import ControlError, ControlSocket

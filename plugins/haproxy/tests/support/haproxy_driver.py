@@ -14,8 +14,7 @@ import structlog
 from haproxy_web import Fetch
 from structlog.testing import LogCapture
 
-from discovery.model import Backend, Snapshot, diff
-from discovery.plugin import Context, Update
+from discovery import Backend, Context, Snapshot, Update, diff
 from discovery.testing import eventually, require_program, within
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.consumer import HAProxyConsumer

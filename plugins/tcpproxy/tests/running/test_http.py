@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, web
 from ambassadors import TIMEOUT, StartCommand
 
-from discovery.model import join_host_port
+from discovery import join_host_port
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 from .programs import Ambassador, Spawn, run
