@@ -82,9 +82,12 @@ def test_version_and_help_are_commands(run: Run) -> None:
 def test_help_describes_the_commands_of_plugins_in_a_sentence(run: Run) -> None:
     words = " ".join(run("--help")[1].split())
     for sentence in (
-        "ambassador Listen on a fixed port, and carry TCP to whichever backends the registry names now.",
-        "forward Listen on a fixed address, and carry TCP to another, without any registry.",
-        "connections List the connections that a daemon carries now.",
+        (
+            "ambassador Listen on a fixed port, and forward TCP connections to the backends that the registry has at"
+            " the moment."
+        ),
+        "forward Listen on a fixed address, and forward TCP connections to fixed targets, without any registry.",
+        "connections List the open connections of a daemon.",
         "register-container Register a container's port for as long as the container runs.",
         "deregister Remove a record that was left in the registry.",
     ):
