@@ -80,17 +80,3 @@ def test_the_command_of_register_does_not_inherit_it(tmp_path: Path, file_regist
     )
     assert "MINE=stays" in done.stdout
     assert "hunter2" not in done.stdout
-
-
-def test_why_a_haproxy_does_not_run_is_told(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> None:
-    program = tmp_path / "haproxy"
-    program.write_text(
-        "#!/bin/sh\necho 'haproxy: error while loading shared libraries: libcrypt.so.9: no such file' >&2\nexit 127\n"
-    )
-    program.chmod(0o755)
-    url, _ = file_registry
-    daemon = start_daemon("--registry", url, "--plugin", "haproxy", "--set", f"haproxy.binary={program}",
-                          "--set", f"haproxy.services.web.bind=127.0.0.1:{free_port()}")  # fmt: skip
-    eventually_sync(lambda: "setup failed" in daemon.log, timeout=TIMEOUT)
-    assert "exit 127: haproxy: error while loading shared libraries: libcrypt.so.9" in daemon.log
-    assert "libcrypt.so.9" in str(daemon.get("/healthz")[1]["problems"])
