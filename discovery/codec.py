@@ -15,8 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from discovery.errors import RecordError
 from discovery.model import Backend, Rejected, State
@@ -68,8 +67,7 @@ _IGNORED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A decoded record: `backend`, the `owner` who registered the backend, and the `ttl` in seconds.
 
     `owner` and `ttl` are None if the record has none. `ignored` has the fields that were ignored.

@@ -7,8 +7,10 @@ counted from when the registry has a record at all; that of any other until it r
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 from discovery.registry import Delta, History, RegistryEvent, Reset, Stale
 
@@ -32,8 +34,7 @@ class Cause(StrEnum):
     RESET = "reset"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A record that the registry does not have any more, and that is served nevertheless.
 
     `ttl` is that of its lease in seconds, None without a lease. `until` is the instant at which it is given up; None:
@@ -45,8 +46,7 @@ class Held:
     until: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """The state that has to outlive a restart, beside the snapshot.
 
     `doubted` means that the registry was not believed when this was written: a gap, or a hold, was under way.
@@ -54,13 +54,12 @@ class Memory:
 
     revision: int = 0
     history: History | None = None
-    leases: Mapping[str, float] = field(default_factory=dict)
-    held: Mapping[str, Held] = field(default_factory=dict)
+    leases: Mapping[str, float] = MappingProxyType({})
+    held: Mapping[str, Held] = MappingProxyType({})
     doubted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The numbers of records that are not held any more, by the reason."""
 
     returned: int = 0
@@ -68,8 +67,7 @@ class Ended:
     released: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The event as far as it is believed; of a Reset, the records to keep although it does not list them."""
 
     event: RegistryEvent
@@ -136,14 +134,14 @@ class RemovalHolds:
         ended = frozenset(key for key, each in self._held.items() if each.until is not None and each.until <= now)
         self._drop(ended)
         self._next_end = min((each.until for each in self._held.values() if each.until is not None), default=None)
-        self._ended = replace(self._ended, expired=self._ended.expired + len(ended))
+        self._ended = self._ended._replace(expired=self._ended.expired + len(ended))
         return ended
 
     def release(self, service: str | None) -> frozenset[str]:
         """Give up the held records of one service, or of all, and return their keys."""
         ended = frozenset(key for key in self._held if service is None or key.partition("/")[0] == service)
         self._drop(ended)
-        self._ended = replace(self._ended, released=self._ended.released + len(ended))
+        self._ended = self._ended._replace(released=self._ended.released + len(ended))
         return ended
 
     def _listed(self, event: Reset, known: Iterable[str], now: float) -> Decision:
@@ -171,7 +169,7 @@ class RemovalHolds:
                 # Also where the first listing of this run is empty, and an earlier run knew records.
                 keep[key] = Held(Cause.GAP, ttl, now + patience(ttl))
         returned = sum(key in event.records for key in self._held)
-        self._ended = replace(self._ended, returned=self._ended.returned + returned)
+        self._ended = self._ended._replace(returned=self._ended.returned + returned)
         self._held = keep
         self._next_end = min((each.until for each in keep.values() if each.until is not None), default=None)
         if gap and not another and (keep or self._leases):
@@ -225,7 +223,7 @@ class RemovalHolds:
             if self._leases and key not in leased:
                 self._leases.pop(key, None)
         if returned:
-            self._ended = replace(self._ended, returned=self._ended.returned + returned)
+            self._ended = self._ended._replace(returned=self._ended.returned + returned)
 
     def _believe(self, now: float) -> None:
         """The registry has a record: what is leased and does not return from now on is gone."""
@@ -247,7 +245,7 @@ class RemovalHolds:
     def _hold_until(self, key: str, held: Held, now: float) -> None:
         """Hold a record for its TTL and the margin."""
         until = now + patience(held.ttl)
-        self._held[key] = replace(held, until=until)
+        self._held[key] = held._replace(until=until)
         self._next_end = until if self._next_end is None else min(self._next_end, until)
 
     def _doubt(self, now: float) -> None:

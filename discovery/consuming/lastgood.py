@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -162,8 +162,7 @@ class LastGood:
                 self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=reason)
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
+class _Moment(NamedTuple):
     """The state at one moment. `true_at` is the wall-clock time at which the snapshot was known to be true."""
 
     snapshot: Snapshot

@@ -7,8 +7,8 @@ that brings new names waits for their first lookup, for a moment; what takes lon
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -29,8 +29,7 @@ Key = tuple[str, str]
 """A backend's service and id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """A snapshot, and the addresses of its backends that are registered by host name."""
 
     snapshot: Snapshot

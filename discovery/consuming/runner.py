@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -49,8 +49,7 @@ class ConsumerStatus(PluginStatus):
         return super(ConsumerStatus, self).problem
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerInstance:
+class ConsumerInstance(NamedTuple):
     """A consumer as configured: its name, its plugin, and how to make it.
 
     `quiet_period` is how many seconds to wait after a change, so that those that follow closely are applied with it.
@@ -63,8 +62,7 @@ class ConsumerInstance:
     quiet_period: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Desired:
+class _Desired(NamedTuple):
     """The state that a consumer is to apply."""
 
     snapshot: Snapshot

@@ -1,11 +1,10 @@
 """When a consumer applies next: after a change, after a quiet period, after a failure, on request. Pure."""
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ApplySchedule:
+class ApplySchedule(NamedTuple):
     """Decides when the latest snapshot is applied. Each event makes the next schedule.
 
     The owner tells with `changed` whether the latest snapshot differs from the one that was applied last. Older
@@ -36,7 +35,7 @@ class ApplySchedule:
 
     def first_change_at(self, now: float, quiet_period: float) -> "ApplySchedule":
         """Wait `quiet_period` seconds from this change, the first since the last apply. Later ones do not add to it."""
-        return replace(self, not_before=now + quiet_period)
+        return self._replace(not_before=now + quiet_period)
 
     def failed(self, now: float, delay: float) -> "ApplySchedule":
         """Apply again in `delay` seconds, even if the latest snapshot is by then the one that was applied before."""

@@ -1,8 +1,8 @@
 """Registry events to snapshots: the one place where records become backends. Knows no consumer."""
 
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from discovery.codec import decode
 from discovery.consuming.rejections import Rejections
@@ -10,8 +10,7 @@ from discovery.model import Backend, Rejected, Service, Snapshot
 from discovery.registry import Delta, Registry, RegistryEvent, Reset, Stale
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What is known of the registry after one event.
 
     `snapshot` is None until the first listing. `reset` tells that this event was a listing. `stale` is the reason why

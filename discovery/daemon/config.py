@@ -5,7 +5,7 @@ import types
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -161,8 +161,7 @@ class ProviderSettings:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Everything that `discovery run` needs to know. `admin` is (host, port), or None for off.
 
     `overridden` are the keys of the file in whose place an environment variable is used, each with the variable.
@@ -176,7 +175,7 @@ class Settings:
     state_dir: Path | None
     consumers: Mapping[str, ConsumerSettings]
     providers: Mapping[str, ProviderSettings]
-    overridden: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
+    overridden: Mapping[str, str] = types.MappingProxyType({})
     admin_hosts: tuple[str, ...] = ()
 
 

@@ -16,8 +16,8 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -38,16 +38,14 @@ class HandoverRefusedError(DiscoveryError):
     """The request of a successor is refused; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Successor:
+class Successor(NamedTuple):
     """The process that asks, and the plugin of each instance that it will run, by the instance's name."""
 
     pid: int
     instances: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """A command asks to give up the held records of a service, or (None) of all services."""
 
     pid: int

@@ -2,9 +2,8 @@
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.consuming.runner import ConsumerInstance
 from discovery.daemon.config import (
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from discovery.providing.runner import ProviderInstance
 
 
-@dataclass(frozen=True, slots=True)
-class Instances:
+class Instances(NamedTuple):
     """Consumers and providers by instance name, and what is wrong with those whose plugin is broken."""
 
     consumers: dict[str, ConsumerInstance]

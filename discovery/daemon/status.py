@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from discovery.consuming.holding import Held
 from discovery.consuming.runner import ConsumerStatus
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from discovery.providing.provider import RunningProviderStatus
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonStatus:
+class DaemonStatus(NamedTuple):
     """The registry as followed, every consumer and every provider. Instants are `time.monotonic()`.
 
     `followed` is whether a consumer asks for the registry to be followed at all; `stale` is why it cannot be now;
@@ -34,9 +32,9 @@ class DaemonStatus:
     stale: str | None = None
     alarms: tuple[str, ...] = ()
     resets: int = 0
-    addresses: Addresses = field(default_factory=lambda: MappingProxyType({}))
-    unresolved: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
-    held: Mapping[str, Held] = field(default_factory=dict)
+    addresses: Addresses = MappingProxyType({})
+    unresolved: Mapping[tuple[str, str], str] = MappingProxyType({})
+    held: Mapping[str, Held] = MappingProxyType({})
     consumers: tuple[ConsumerStatus, ...] = ()
     providers: tuple["RunningProviderStatus", ...] = ()
     config_error: str | None = None

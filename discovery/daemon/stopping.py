@@ -4,8 +4,8 @@ import os
 import signal
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -16,16 +16,14 @@ from discovery.system import rundir
 from discovery.system.process import ProcessHandle
 
 
-@dataclass(frozen=True, slots=True)
-class RunningDaemon:
+class RunningDaemon(NamedTuple):
     """A daemon that runs, and the instances whose directories it holds."""
 
     pid: int
     instances: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(NamedTuple):
     """A process that outlived its daemon, and of which instance it was; `what` is for a person."""
 
     pid: int

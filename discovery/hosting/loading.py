@@ -1,10 +1,10 @@
 """Finding and loading plugins by entry point. Only what is asked for is imported, and a broken one fails alone."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import pluggy
 
@@ -20,14 +20,13 @@ GROUP = "discovery"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(NamedTuple):
     """A loaded plugin: what it registered by name."""
 
     name: str
-    consumers: dict[str, type[AnyConsumer]] = field(default_factory=dict)
-    providers: dict[str, type[AnyProvider]] = field(default_factory=dict)
-    registries: dict[str, RegistryFactory] = field(default_factory=dict)
+    consumers: Mapping[str, type[AnyConsumer]] = MappingProxyType({})
+    providers: Mapping[str, type[AnyProvider]] = MappingProxyType({})
+    registries: Mapping[str, RegistryFactory] = MappingProxyType({})
 
     @property
     def provides(self) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ are their numbers, which are the same bytes; proto2 keeps a zero that was set, w
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from google.protobuf import descriptor_pool, message_factory
 
@@ -136,8 +135,7 @@ StatusRequest = _classes["StatusRequest"]
 AuthenticateRequest = _classes["AuthenticateRequest"]
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """One call of etcd's interface. A `streaming` one takes and gives many messages."""
 
     path: str

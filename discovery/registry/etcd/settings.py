@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from discovery.errors import AccessDeniedError, ConfigError
 from discovery.registry.url import PASSWORD_VARIABLE, RegistryURL
@@ -30,8 +31,7 @@ class TLSMaterial:
     key: bytes | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TLS:
+class TLS(NamedTuple):
     """Where the PEM files are: `ca` to trust (default: the system's), `cert` and `key` to show, if the server asks.
 
     `server_name` is the name to expect in the members' certificates where it is not the one they are reached by.
@@ -76,8 +76,7 @@ class Login:
             raise AccessDeniedError(f"etcd: password_file {self.file} cannot be read: {_reason(error)}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class EtcdSettings:
+class EtcdSettings(NamedTuple):
     """Which cluster, which keys, and as whom."""
 
     endpoints: tuple[str, ...]

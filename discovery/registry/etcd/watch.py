@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from discovery.errors import AccessDeniedError, DiscoveryError, RegistryError
 from discovery.registry.base import Delta, RegistryEvent, Stale
@@ -39,8 +39,7 @@ _LOOK_UPS = 4
 _LOOK_UP_REST = 0.01  # thousands of leases of other programs must not keep the loop from what is urgent
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """The timeouts and intervals of a watch, in seconds.
 
     `attempt`: for a member to answer a read or to take a watch. `idle`: without a response before the member is asked

@@ -5,8 +5,8 @@ import os
 import re
 import shutil
 import signal
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from discovery import ApplyError
 from discovery.toolkit import child_environment, memfd_create
@@ -31,8 +31,7 @@ _COMMAND_CHARACTERS = 200
 """Characters of a command in an error message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(NamedTuple):
     """A HAProxy program of a supported version."""
 
     path: Path

@@ -7,6 +7,7 @@ import asyncio
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from discovery.toolkit import peer_credentials
 
@@ -28,8 +29,7 @@ class ControlError(Exception):
     """No usable answer from HAProxy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
+class Processes(NamedTuple):
     """The answer to `show proc`: reloads so far, failures since the last good reload, and the workers' pids."""
 
     reloads: int

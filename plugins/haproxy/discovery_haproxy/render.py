@@ -4,9 +4,9 @@ import hashlib
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 
@@ -27,8 +27,7 @@ _HASH_CHARACTERS = 16
 """Hexadecimal characters of the hash in a generation: 64 bits, so that no two generations are equal by chance."""
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """Facts about the HAProxy that will read the configuration: sockets, files, version and environment.
 
     `resolv_conf` is True if /etc/resolv.conf can be read, `alone` if HAProxy reads no other configuration file.
@@ -41,8 +40,7 @@ class Runtime:
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """A rendered configuration."""
 
     text: str

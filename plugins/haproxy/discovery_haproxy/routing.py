@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 EVERYTHING = "*"
 """Host pattern that every host matches."""
@@ -10,8 +10,7 @@ ROOT = "/"
 """Path prefix of every path."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddressClaim:
+class AddressClaim(NamedTuple):
     """A service's claim to requests that arrive on an address.
 
     Without `hosts` the service claims every host, without `prefixes` every path.
@@ -26,8 +25,7 @@ class AddressClaim:
     maxconn: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """Requests for `host` (a name, `*.name`, `name.*` or `*`) below `path` go to `service`."""
 
     host: str

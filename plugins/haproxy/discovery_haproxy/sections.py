@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from discovery import Backend, RecordError, Service, Snapshot, State, join_host_port
 from discovery.fields import UNIX, is_service_name
@@ -72,8 +73,7 @@ class Server:
         return join_host_port(self.host, self.port)
 
 
-@dataclass(frozen=True, slots=True)
-class BackendSection:
+class BackendSection(NamedTuple):
     """A `backend` section, which serves a service. `timeouts` are the service's own."""
 
     name: str
@@ -83,16 +83,14 @@ class BackendSection:
     timeouts: TimeoutLines = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UseBackend:
+class UseBackend(NamedTuple):
     """A `use_backend` rule. `service` names a `BackendSection`; `condition` is HAProxy syntax, empty for always."""
 
     service: str
     condition: Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(NamedTuple):
     """A `bind` line."""
 
     address: str
@@ -104,8 +102,7 @@ class Bind:
     options: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FrontendSection:
+class FrontendSection(NamedTuple):
     """A `frontend` section. `routes` are tried in order; the other requests go to the section `default`, if given."""
 
     name: str
@@ -119,8 +116,7 @@ class FrontendSection:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sections:
+class Sections(NamedTuple):
     """All sections. `mappings` describes each route for people, `problems` each omission and its reason."""
 
     frontends: tuple[FrontendSection, ...]
@@ -129,8 +125,7 @@ class Sections:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _SharedAddresses:
+class _SharedAddresses(NamedTuple):
     """Addresses that the same services share, and the routes to these services, which are equal on each address."""
 
     addresses: tuple[str, ...]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -31,8 +31,7 @@ _TERMINATE_SECONDS = 1.0
 """Seconds that a HAProxy whose start failed gets to end before SIGKILL."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(NamedTuple):
     """An adopted HAProxy: the handle of its master process, and the generation of the configuration that it serves."""
 
     handle: ProcessHandle
