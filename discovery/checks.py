@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of one run of a probe.
+    """The outcome of a run of a probe.
 
     `verdict` is the result. `detail` is one line for a person. `weight`, 0-256, is the weight that the backend should
     have now; None leaves the weight as it is.
@@ -44,10 +44,10 @@ class Probe(Protocol):
 
 @runtime_checkable
 class NamedProbe(Probe, Protocol):
-    """A probe that looks up host names, or is made of one that does.
+    """A probe that looks up host names, or that contains such a probe.
 
     Before the first run the core calls `with_lookup`, so that all probes of a daemon share one set of threads and the
-    last answers. A probe on which it was not called looks names up by itself.
+    last answers. A probe on which `with_lookup` was not called looks names up by itself.
     """
 
     def with_lookup(self, lookup: "Lookup") -> Self:

@@ -1,4 +1,4 @@
-"""What the docstrings of a class's fields say, read from its source: loaded only when a schema is asked for."""
+"""Docstrings of a class's fields, read from the source of the class: loaded only when a schema is asked for."""
 
 import ast
 import inspect

@@ -12,7 +12,7 @@ class ConfigError(DiscoveryError):
 
 
 class RecordError(DiscoveryError):
-    """A registry record, or a backend about to become one, is not valid."""
+    """A registry record, or a backend to be registered, is not valid."""
 
 
 class PluginError(DiscoveryError):
@@ -60,6 +60,6 @@ class LeaseLostError(RegistryError):
 
 
 def describe(error: BaseException) -> str:
-    """Return `error` in one line: the message of a DiscoveryError, type and message of any other exception."""
+    """Return `error` as a single line: the message of a DiscoveryError, type and message of any other exception."""
     text = " ".join(str(error).split())
     return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")

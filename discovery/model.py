@@ -49,7 +49,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One address that serves a service.
+    """An address that serves a service.
 
     `service` is the service's name and `id` a name within the service: both together are the key in the registry.
     `host` is an IPv4 or IPv6 address (without brackets) or a host name; `port` is 1-65535; `weight` is 0-256, relative
@@ -131,7 +131,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A registry record, at `key`, that was refused for `reason`, or (with `field`) one ignored field of a record."""
+    """A registry record, at `key`, that was refused for `reason`, or (with `field`) an ignored field of a record."""
 
     key: str
     reason: str
@@ -265,7 +265,7 @@ def _runs(backends: Sequence[Backend]) -> Iterator[tuple[Backend, ...]]:
 
 
 def _change(runs: list[tuple[Backend, ...]], id_: str, backend: Backend | None) -> None:
-    """Put `backend` in the place of `id_`, or (None) leave it out, and keep the runs as `_runs` would cut them."""
+    """Put `backend` in the place of `id_`, or (None) remove the id, and cut runs as `_runs` would."""
     at = max(0, bisect_right(runs, id_, key=lambda run: run[0].id) - 1)
     run = list(runs[at]) if runs else []
     place = bisect_left(run, id_, key=_BY_ID)

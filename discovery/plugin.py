@@ -55,7 +55,7 @@ class Update:
     addresses: Addresses | None = None
 
     def addresses_of(self, backend: Backend) -> tuple[str, ...]:
-        """Return the IP addresses of `backend`, of the snapshot, in the order in which to try them.
+        """Return the IP addresses of `backend`, of the snapshot, in the order of preference.
 
         Addresses that accept connections come first. Empty if the host name has no known address. If `addresses` is
         None, the only entry is `backend.host`, even if that is a host name.
@@ -89,7 +89,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of a consumer's metrics.
+    """A sample of a consumer's metrics.
 
     `name` has no prefix and ends with the unit: `connect_seconds`. `value` is the present value, and `labels`
     distinguish the samples of one name. The value of a `kind` "counter" never decreases. `help` describes the metric in

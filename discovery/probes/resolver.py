@@ -1,4 +1,4 @@
-"""Host names as aiohttp looks them up."""
+"""Host name lookups in the form that aiohttp asks for."""
 
 import socket
 from typing import Any
@@ -7,7 +7,7 @@ from discovery.system.lookups import Lookup
 
 
 class Resolver:
-    """A lookup as aiohttp wants it (its AbstractResolver)."""
+    """Adapts a lookup to aiohttp's AbstractResolver."""
 
     def __init__(self, lookup: Lookup) -> None:
         """Look names up by `lookup`."""

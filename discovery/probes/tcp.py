@@ -55,7 +55,7 @@ async def _connected(host: str, port: int, lookup: Lookup) -> asyncio.StreamWrit
 
 
 def failing(why: str) -> Outcome:
-    """Return a failing outcome with the detail `why`, one line for a person."""
+    """Return a failing outcome with the detail `why`, a line for a person."""
     return Outcome(Verdict.FAILING, why)
 
 

@@ -1,1 +1,1 @@
-"""What is between this project and the machine: files, sockets, signals, logs, child processes."""
+"""The interface to the machine: files, sockets, signals, logs, child processes."""

@@ -31,14 +31,14 @@ class TakenError(Exception):
 
 
 class PathClaim:
-    """Holds the claim until it is closed, or until the process ends, however it ends."""
+    """A claim, held until `close`, or until the process ends in any way."""
 
     def __init__(self, sock: socket.socket) -> None:
         """Take over a socket that listens; `claim` makes these."""
         self._sock = sock
 
     def answer(self) -> None:
-        """Let go those who have asked whose it is: only so many can ask until this is called."""
+        """Disconnect the processes that have asked for the holder: only so many can ask until this is called."""
         with suppress(OSError):
             for _ in range(_MOST_ASKING):  # and no more, though others may ask as fast as they are let go
                 self._sock.accept()[0].close()
@@ -48,7 +48,7 @@ class PathClaim:
         self._sock.close()
 
     def __enter__(self) -> Self:
-        """Hold it for a block."""
+        """Return the claim, which the end of the block closes."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,7 +100,7 @@ def _name(path: Path) -> bytes:
 
 
 def _claimant(name: bytes) -> int | None:
-    """The process that has the name, if it is this user's. Raises OSError."""
+    """Return the id of the process that has the name, None for another user's. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
         asking.connect(name)
         other = peer_credentials(asking)

@@ -78,7 +78,7 @@ def wheel_program(name: str) -> Path | None:
 
 
 def _is_wheel_script(path: Path) -> bool:
-    """Whether a program is the Python script that the wheel puts around its own program."""
+    """Return True if a program is the Python script that a wheel puts around its own program."""
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -125,13 +125,14 @@ class EmbeddedEtcd:
 
     @property
     def running(self) -> bool:
-        """Whether the process lives, even if a signal has stopped it."""
+        """True if the process lives, even if a signal has stopped the process."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, *, wait: bool = True) -> None:
-        """Start it and, unless told otherwise, wait until it is ready. Raises CannotStartError with etcd's last words.
+        """Start etcd and, with `wait`, wait until etcd is ready.
 
-        A port taken by another program since it was chosen is replaced, on the very first start alone.
+        On the very first start a port that another program has taken since the choice is replaced. Raises
+        CannotStartError, with the last lines of etcd's log.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             first = not self._data.exists()
@@ -150,7 +151,10 @@ class EmbeddedEtcd:
                 return
 
     def wait_ready(self, timeout: float = _READY_SECONDS) -> None:
-        """Wait until it says that it is healthy. Raises CannotStartError if it ends or `timeout` seconds pass."""
+        """Wait until etcd reports that it is healthy.
+
+        Raises CannotStartError if etcd ends, or after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         while not self._is_healthy():
             if self._process is None or self._process.poll() is not None:
@@ -168,7 +172,10 @@ class EmbeddedEtcd:
         return done.stdout
 
     def metric(self, name: str) -> float:
-        """One of its Prometheus metrics that has no labels. Raises KeyError if there is none, OSError if it is away."""
+        """Return the value of a Prometheus metric without labels.
+
+        Raises KeyError if there is no such metric, and OSError if etcd does not answer.
+        """
         with _DIRECT.open(f"http://127.0.0.1:{self._health_port}/metrics", timeout=2) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f"{name} "):
@@ -193,7 +200,7 @@ class EmbeddedEtcd:
         shutil.rmtree(self._data, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        """Start it, and wait until it is ready."""
+        """Start etcd, and wait until etcd is ready."""
         try:
             self.start()
         except BaseException:
@@ -204,7 +211,7 @@ class EmbeddedEtcd:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it and remove its data."""
+        """Stop etcd and remove its data."""
         self.stop()
 
     @property

@@ -25,7 +25,7 @@ class Budget:
         self._at = time.monotonic()
 
     def take(self) -> bool:
-        """Whether one more is granted."""
+        """Return True if a further use is granted."""
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._at) / self._every)
         self._at = now
@@ -36,7 +36,7 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left now."""
+        """True if nothing is left now."""
         return self._left < 1
 
 

@@ -8,7 +8,7 @@ _MOST_DESCRIPTORS = 1 << 20
 
 
 def descriptor_limit() -> int:
-    """How many descriptors this process may have open."""
+    """Return the number of descriptors that this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 

@@ -228,6 +228,6 @@ def _look_up(host: str) -> Found | OSError:
 
 
 def _is_usable(address: str) -> bool:
-    """Whether a record of the registry may have this address as its host, too."""
+    """Return True if a record of the registry may have this address as its host."""
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_unspecified or parsed.is_multicast or getattr(parsed, "scope_id", None))

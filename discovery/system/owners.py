@@ -34,10 +34,10 @@ class DefaultOwner:
         return f"{self._formerly}@{os.geteuid()}:{_path(self.lock)}"
 
     def succeeds(self, other: str) -> bool:
-        """Whether a record of the owner `other` may be taken over at once.
+        """Return True if a record of the owner `other` may be taken over at once.
 
-        That is so if `other` is how earlier versions named this owner, or a default owner on this machine whose lock
-        nobody holds: it has crashed.
+        That is so if `other` is how earlier versions named this owner, or a default owner on this machine whose lock no
+        process holds: that owner has crashed.
         """
         if other == self._formerly:
             return True
@@ -88,7 +88,10 @@ def _path(lock: Path) -> str:
 
 
 def _is_left(lock: Path) -> bool:
-    """Whether the lock file is there and nobody holds it: who ends in order removes it."""
+    """Return True if the lock file is there and no process holds the lock.
+
+    A process that ends in order removes the file.
+    """
     try:
         # The path comes from a record: nothing but a file is opened, since opening a device may act.
         if not stat.S_ISREG(lock.lstat().st_mode):

@@ -77,6 +77,6 @@ async def readable(descriptor: int) -> None:
 
 
 def close_all(sockets: Collection[socket.socket]) -> None:
-    """Close each of them."""
+    """Close every socket."""
     for each in sockets:
         each.close()

@@ -1,4 +1,4 @@
-"""The directory for what lives as long as a process does, and locks in it that outlive no process."""
+"""The run directory, for files that live as long as a process, and locks there that outlive no process."""
 
 import asyncio
 import fcntl
@@ -73,7 +73,7 @@ def base_run_dir(override: Path | None = None) -> Path:
 
 
 def make_private(path: Path) -> bool:
-    """Make a directory, and what is missing above it, for this user alone; whether it was missing. Raises OSError."""
+    """Make a directory, and missing directories above, for this user alone. Return True if missing. Raises OSError."""
     if path.is_dir():
         return False
     make_private(path.parent)
@@ -121,9 +121,9 @@ def _user(uid: int) -> str:
 
 
 class Lock:
-    """A lock file that is held until `release`, or until the process ends, however it ends.
+    """A lock file, held until `release`, or until the process ends in any way.
 
-    Its path is claimed besides, so that nobody takes the lock while the file is removed.
+    The path is claimed besides, so that no process takes the lock while the file is removed.
     """
 
     def __init__(self, path: Path, claimed: PathClaim | None, relock: Callable[[], int]) -> None:
@@ -135,9 +135,9 @@ class Lock:
         self._changing = threading.Lock()
 
     def renew(self) -> bool:
-        """Make and lock the file again if it has been removed; whether it had been. From any thread.
+        """Make and lock the file again if the file has been removed. Return True if so. From any thread.
 
-        Raises CannotStartError if it cannot be made, or if another process has locked one there meanwhile.
+        Raises CannotStartError if the file cannot be made, or if another process has locked a file there meanwhile.
         """
         with self._changing:
             if self._claimed is not None:
@@ -161,13 +161,13 @@ class Lock:
                 self._claimed.close()
 
     def __enter__(self) -> Self:
-        """Hold it for a block."""
+        """Return the lock, which the end of the block releases."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release it."""
+        """Release the lock."""
         self.release()
 
 
@@ -268,7 +268,7 @@ def _take(descriptor: int) -> None:
 
 
 def is_free(descriptor: int) -> bool:
-    """Whether no process holds the lock on an open file. Looking shares the lock for a moment."""
+    """Return True if no process holds the lock on an open file. Looking shares the lock for a moment."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

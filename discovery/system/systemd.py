@@ -59,5 +59,5 @@ def listen_fds(environment: MutableMapping[str, str] = os.environ) -> tuple[tupl
 
 
 def is_listening(passed: socket.socket) -> bool:
-    """Whether a socket is a listening stream socket."""
+    """Return True if a socket is a listening stream socket."""
     return passed.type == socket.SOCK_STREAM and bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -1,4 +1,4 @@
-"""An etcd cluster to do harm to, and a writer that knows exactly what it has written."""
+"""An etcd cluster whose members can be harmed, and a writer that knows exactly what was written."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ class EtcdWriter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Release the writer's connections."""
         await self.close()
 
     def _key(self, key: str) -> bytes:
@@ -134,7 +134,7 @@ class EtcdCluster:
             member.wait_ready()
 
     def __enter__(self) -> Self:
-        """Start it, and wait until it is ready."""
+        """Start every member, and wait until all are healthy."""
         self._thread.start()
         try:
             peers = [f"http://127.0.0.1:{self._run(self._listen(at))}" for at in range(_MEMBERS)]

@@ -1,4 +1,4 @@
-"""What the leases of a registry have to show."""
+"""The part of the contract of registries that concerns leases."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ KEY = backend().key
 
 
 class LeaseContract(RegistryPlace):
-    """Who may write a record, how long it stands, and what its owner learns of it."""
+    """Tests of who may write a record, how long a record stands, and what the owner of a lease learns."""
 
     def test_a_lease_writes_the_record_with_its_owner(self) -> None:
         async def check(registry: Registry) -> None:

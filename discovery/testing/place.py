@@ -1,4 +1,4 @@
-"""The place that a registry's contract is tested in, and how its tests reach it."""
+"""The place in which a registry's contract is tested, and the tests' access to that place."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -9,7 +9,10 @@ from discovery.registry import Lease, Registry
 
 
 class RegistryPlace:
-    """What a derived class implements for one registry. Each test has an event loop of its own."""
+    """The methods that a derived class implements for a registry.
+
+    Each test has an event loop of its own.
+    """
 
     ttl: float = 2.0
     """Seconds; the shortest TTL that the registry honours."""

@@ -1,4 +1,4 @@
-"""What a piece of code touches in the world."""
+"""A record of the files, sockets and processes that code touches."""
 
 import sys
 import tempfile
@@ -17,7 +17,7 @@ class Recorder:
     _installed: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        """Nothing is recorded before it is entered."""
+        """Record nothing before the recorder is entered."""
         self.events: list[str] = []
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ _SOCKET = ".s.PGSQL."
 
 
 class PostgresConfig(PluginConfig):
-    """What can be set in `[providers.NAME]`."""
+    """The options in `[providers.NAME]`."""
 
     service: ServiceName = Field("postgres", description="The service that the servers are registered for")
     address: str | None = Field(None, description="What is announced. Default: this machine's primary address")
@@ -28,7 +28,7 @@ class PostgresConfig(PluginConfig):
 
 
 class PostgresProvider(Provider[PostgresConfig]):
-    """One candidate for each socket. Level-triggered: it says what there is, and the core does the rest."""
+    """Finds a candidate for each socket. Level-triggered: yields what there is, and the core does the rest."""
 
     Config = PostgresConfig
 
