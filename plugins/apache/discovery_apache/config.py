@@ -1,4 +1,4 @@
-"""The configuration: what each option means, its default, and which combinations make no sense."""
+"""The options of the plugin: their types, meanings and defaults, and the combinations that are refused."""
 
 import re
 from dataclasses import replace
@@ -15,15 +15,17 @@ from discovery.registry import validate
 from discovery_apache.dockerapi import EngineError, engine_url
 
 APACHE_PORT = 80
+"""The port of Apache where the configuration names none: the port of Debian's package and of the official image."""
 STATUS_PAGE = "http://127.0.0.1/server-status?auto"
 _ANSWERS = "100-499"
+"""The passing status codes of a check whose path nobody has named: `/` need not exist, so 404 passes."""
 
-_GLOB = re.compile(r"[!-~]{1,255}")
+_PATTERN = re.compile(r"[!-~]{1,255}")
 _PATH = re.compile(r"/[!-~]{0,1023}")
 
 
-def _valid(**fields: Any) -> Backend:
-    """What a backend with these fields becomes, judged by the codec, so that nothing is configured in vain."""
+def _validated(**fields: Any) -> Backend:
+    """Return a backend with these fields, validated as the registry validates records. Raises ValueError."""
     try:
         return validate(replace(Backend("s", "i", "h", 1), **fields))
     except RecordError as error:
@@ -37,8 +39,8 @@ def _one_per_family(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
-def _glob(value: str) -> str:
-    if not _GLOB.fullmatch(value):
+def _pattern(value: str) -> str:
+    if not _PATTERN.fullmatch(value):
         raise ValueError(f"{value!r} is not a pattern such as web-*: 1-255 printable characters without spaces")
     return value
 
@@ -55,19 +57,21 @@ def _status_url(value: str) -> str:
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "#" not in value
     except ValueError:
         fits = False
-    if not fits or not _GLOB.fullmatch(value):
+    if not fits or not _PATTERN.fullmatch(value):
         raise ValueError(f"{value!r} is not the URL of a status page, such as {STATUS_PAGE}")
     if "@" in parts.netloc:
-        raise ValueError("the URL of the status page holds a user: allow this machine with 'Require local' instead")
+        raise ValueError(
+            "the URL of the status page holds a user name: allow this machine with 'Require local' instead"
+        )
     return value
 
 
-def _on_or_off(value: object) -> object:
+def _table_or_none(value: object) -> object:
     return {} if value is True else None if value is False else value
 
 
 def _check(value: object) -> object:
-    """By HTTP, unless the table says otherwise."""
+    """Return the check as a table; the default type is HTTP."""
     if isinstance(value, bool):
         value = {} if value else {"type": "none"}
     return {"type": "http"} | value if isinstance(value, dict) else value
@@ -87,20 +91,20 @@ def _engine(value: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def _page(value: object) -> object:
+def _status_table(value: object) -> object:
     return {"page": value} if isinstance(value, str) else value
 
 
-def _texts(value: object) -> object:
-    """A number may stand where text is meant, such as a label's value."""
+def _numbers_as_text(value: object) -> object:
+    """Return a table with numbers as text, since the value of a label may be written as a number."""
     if isinstance(value, dict):
         numbers = (int, float)
         return {key: str(item) if type(item) in numbers else item for key, item in value.items()}
     return value
 
 
-def _place(value: object) -> object:
-    """`HOST:PORT`, `:PORT` or a bare port."""
+def _announced_address(value: object) -> object:
+    """Return `HOST:PORT`, `:PORT` or a bare port as a table."""
     if type(value) is int:
         return {"port": value}
     if not isinstance(value, str):
@@ -114,15 +118,17 @@ def _place(value: object) -> object:
     return {"host": host, "port": port}
 
 
-Id = Annotated[str, AfterValidator(lambda value: _valid(id=value).id)]
-Host = Annotated[str, AfterValidator(lambda value: _valid(host=value).host)]
+Id = Annotated[str, AfterValidator(lambda value: _validated(id=value).id)]
+Host = Annotated[str, AfterValidator(lambda value: _validated(host=value).host)]
 Labels = Annotated[
-    dict[str, str], BeforeValidator(_texts), AfterValidator(lambda value: dict(_valid(labels=value).labels))
+    dict[str, str],
+    BeforeValidator(_numbers_as_text),
+    AfterValidator(lambda value: dict(_validated(labels=value).labels)),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 WeightOrLoad = Annotated[Weight | Literal["load"], BeforeValidator(_weight)]
-Glob = Annotated[str, AfterValidator(_glob)]
-Globs = OneOrMany[Glob]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Patterns = OneOrMany[Pattern]
 
 
 Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type=bool | CheckSettings)]
@@ -131,9 +137,10 @@ Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type
 def checks_of(
     settings: CheckSettings, *, path: str | None = None, interval: float | None = None, timeout: float | None = None
 ) -> tuple[Check, ...]:
-    """The configured check, in which the arguments replace the settings. Raises ValueError if it is not valid.
+    """Return the configured check with the given arguments in place of the settings; times are seconds.
 
-    Where nobody has named a path, `/` need not exist: any answer will do that is no fault of the server's own.
+    If neither the configuration nor the container names a path, every status below 500 passes, since `/` need not
+    exist. Raises ValueError if the check is not valid.
     """
     if settings.type == "http" and path is None and not settings.model_fields_set & {"path", "status"}:
         settings = settings.model_copy(update={"status": _ANSWERS})
@@ -141,7 +148,7 @@ def checks_of(
 
 
 class StatusSettings(PluginConfig):
-    """A page of mod_status, and how often it is read."""
+    """A page of mod_status, and the check that reads the page."""
 
     page: str
     interval: Annotated[float, CHECK_TIME] = 2.0
@@ -150,11 +157,11 @@ class StatusSettings(PluginConfig):
     fall: Fall = 2
     on_failure: Literal["withdraw", "drain"] = "withdraw"
     weight_interval: Annotated[float, Duration(most=3600, zero="no limit")] = 10.0
-    """With weight = "load": the least time between two changes of the announced weight."""
+    """With weight = "load": the minimum time between two changes of the announced weight."""
 
 
 class StatusPath(StatusSettings):
-    """A status page of a container: a path, asked for at the backend's own address."""
+    """A status page of a container: a path at the backend's own address."""
 
     page: Annotated[str, AfterValidator(_status_path)]
 
@@ -164,85 +171,84 @@ class StatusUrl(StatusSettings):
 
     page: Annotated[str, AfterValidator(_status_url)] = STATUS_PAGE
     verify: bool = True
-    """Whether the certificate of an https page must be valid."""
+    """Require a valid certificate of an https page."""
 
 
-class Place(PluginConfig):
-    """An address to announce; no host stands for this machine's own address."""
+class AnnouncedAddress(PluginConfig):
+    """An announced address. Without a host the primary address of this machine is announced."""
 
     host: Host | None = None
     port: Port = APACHE_PORT
 
 
 class DockerConfig(PluginConfig):
-    """Which containers are Apache's, and what of them is registered."""
+    """The selection of containers, and the registration of their ports."""
 
     url: Annotated[str, AfterValidator(_engine)] | None = None
     """The engine: `unix:///run/docker.sock`, `tcp://HOST:PORT`. None: DOCKER_HOST, then Docker's own default."""
-    names: Globs = ()
-    """Containers by name (or by id): a container is taken if it matches any of `names`, `images` and `labelled`."""
-    images: Globs = ()
-    """Containers by image: without a `/` the repository's last part is compared; with a `:` the tag, too."""
-    labelled: Globs = ()
+    names: Patterns = ()
+    """Containers by name or id. A match with `names`, `images` or `labelled` selects a container."""
+    images: Patterns = ()
+    """Containers by image. A pattern without `/` is compared with the repository's last part; `:` adds the tag."""
+    labelled: Patterns = ()
     """Containers by label: `key` or `key=value`."""
     port: OneOrMany[Port] | None = None
-    """Apache's ports within the containers. None: 80, or else the only one that is published."""
+    """Apache's ports within the containers. None: port 80, or else the only published port."""
     service: ServiceName | None = None
-    """The service of every container, whatever its labels say."""
+    """The service of every container, whatever the container's labels request."""
     id: Id | None = None
-    """The id of the backend, for a lone container."""
+    """The id of the backend, for a single container."""
     labels: Labels = Field(default_factory=dict)
-    """Labels of every backend; a container cannot change them."""
+    """Labels of every backend. A container cannot change these labels."""
     conventions: bool = True
-    """Whether SERVICE_* labels and environment variables of containers are obeyed."""
+    """Follow the SERVICE_* labels and environment variables of containers."""
     network: str | None = None
-    """Announce the containers' own address on this Docker network."""
-    status: Annotated[StatusPath | None, BeforeValidator(_page, json_schema_input_type=str | StatusPath | None)] = None
-    """Where mod_status is on the containers, such as `/server-status?auto`."""
+    """Announce the containers' own addresses on this Docker network."""
+    status: Annotated[
+        StatusPath | None, BeforeValidator(_status_table, json_schema_input_type=str | StatusPath | None)
+    ] = None
+    """The path of mod_status on the containers, such as `/server-status?auto`."""
     on_stop: Literal["withdraw", "drain"] = "withdraw"
-    """Whether a backend is withdrawn or drains when `docker stop` begins. After the stop it is withdrawn."""
+    """The action when `docker stop` begins. At the end of the stop the backend is withdrawn in any case."""
     use_health: bool = True
-    """Whether Docker's own health check counts, where an image has one."""
-
-    @property
-    def selects(self) -> bool:
-        """Whether the settings select containers."""
-        return bool(self.names or self.images or self.labelled)
+    """Include the result of Docker's own health check, for images with a health check."""
 
 
 class HttpdConfig(PluginConfig):
-    """An Apache httpd on this machine, without Docker, registered while its status page answers."""
+    """An Apache httpd on this machine, without Docker. The server is registered while the status page answers."""
 
     service: ServiceName | None = None
-    """None: the name of its table."""
+    """None: the name of the table."""
     id: Id | None = None
-    """None: `<host name>:<name of its table>:<port>`."""
-    status: Annotated[StatusUrl, BeforeValidator(_page, json_schema_input_type=str | StatusUrl)] = StatusUrl()
-    address: Annotated[Place, BeforeValidator(_place, json_schema_input_type=str | int | Place)] = Place()
-    """The announced address: `HOST:PORT`, or `:PORT` on this machine's own address."""
+    """None: `<host name>:<name of the table>:<port>`."""
+    status: Annotated[StatusUrl, BeforeValidator(_status_table, json_schema_input_type=str | StatusUrl)] = StatusUrl()
+    address: Annotated[
+        AnnouncedAddress, BeforeValidator(_announced_address, json_schema_input_type=str | int | AnnouncedAddress)
+    ] = AnnouncedAddress()
+    """The announced address: `HOST:PORT`, or `:PORT` for the primary address of this machine."""
     weight: WeightOrLoad | None = None
     labels: Labels = Field(default_factory=dict)
     check: Checks = CheckSettings(type="none")
-    """A check of the announced address, besides the status page."""
+    """A check of the announced address, in addition to the status page."""
 
 
 class ApacheConfig(PluginConfig):
-    """Everything that one provider finds."""
+    """The options of a provider."""
 
     address: Annotated[OneOrMany[Host], AfterValidator(_one_per_family)] = ()
-    """The address announced for a port on all addresses of this machine. Not given: the primary address."""
+    """The announced address of a port on all addresses of this machine. Not given: the primary address."""
     loopback: bool = False
-    """Whether a port that is bound to a loopback address is announced there."""
-    services: Globs | None = None
-    """The services that containers may be registered for. None: any."""
-    networks: Globs = ()
-    """The Docker networks that a container may choose to be announced on."""
+    """Announce a port that is bound to a loopback address at that address."""
+    services: Patterns | None = None
+    """The services that a container may be registered for. None: every service."""
+    networks: Patterns = ()
+    """The Docker networks whose addresses may be announced at a container's request."""
     check: Checks = CheckSettings(type="http")
     """The check of containers. Not given: `GET /`, or with `docker.status` the status page alone."""
     weight: WeightOrLoad = 1
-    """A number, or `load`: by the number of idle workers on the status page."""
+    """A number, or `load`: the weight follows the idle workers on the status page."""
     docker: Annotated[
-        DockerConfig | None, BeforeValidator(_on_or_off, json_schema_input_type=bool | DockerConfig | None)
+        DockerConfig | None, BeforeValidator(_table_or_none, json_schema_input_type=bool | DockerConfig | None)
     ] = Field(default_factory=DockerConfig)
     httpd: dict[str, HttpdConfig] = Field(default_factory=dict)
 
@@ -257,13 +263,13 @@ class ApacheConfig(PluginConfig):
     @classmethod
     def _names(cls, servers: dict[str, HttpdConfig]) -> dict[str, HttpdConfig]:
         for name in servers:
-            _valid(service=name)
+            _validated(service=name)
         return servers
 
     @model_validator(mode="after")
-    def _possible(self) -> "ApacheConfig":
+    def _refuse_impossible(self) -> "ApacheConfig":
         if self.docker is None and not self.httpd:
-            raise ValueError("there is nothing to register: 'docker' is off, and there is no local server in 'httpd'")
+            raise ValueError("there is nothing to register: 'docker' is off, and 'httpd' has no local server")
         if self.weight == "load" and self.docker is not None and self.docker.status is None:
-            raise ValueError('weight = "load" takes the path of mod_status: set docker.status')
+            raise ValueError('weight = "load" requires the path of mod_status: set docker.status')
         return self

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from discovery import ConfigError
 from discovery.daemon.faults import validate
 from discovery.probes import HttpProbe, TcpProbe
-from discovery_apache.config import ApacheConfig, Place, checks_of
+from discovery_apache.config import AnnouncedAddress, ApacheConfig, checks_of
 
 
 def configured(**options: Any) -> ApacheConfig:
@@ -37,15 +37,15 @@ def test_one_value_may_stand_for_a_list() -> None:
 @pytest.mark.parametrize(
     ("written", "means"),
     [
-        ("10.0.0.1:8080", Place(host="10.0.0.1", port=8080)),
-        ("[::1]:80", Place(host="::1", port=80)),
-        ("web.example:80", Place(host="web.example", port=80)),
-        (":8080", Place(port=8080)),
-        (8080, Place(port=8080)),
-        ({"host": "10.0.0.1"}, Place(host="10.0.0.1", port=80)),
+        ("10.0.0.1:8080", AnnouncedAddress(host="10.0.0.1", port=8080)),
+        ("[::1]:80", AnnouncedAddress(host="::1", port=80)),
+        ("web.example:80", AnnouncedAddress(host="web.example", port=80)),
+        (":8080", AnnouncedAddress(port=8080)),
+        (8080, AnnouncedAddress(port=8080)),
+        ({"host": "10.0.0.1"}, AnnouncedAddress(host="10.0.0.1", port=80)),
     ],
 )
-def test_where_a_local_server_is(written: object, means: Place) -> None:
+def test_where_a_local_server_is(written: object, means: AnnouncedAddress) -> None:
     assert configured(httpd={"main": {"address": written}}).httpd["main"].address == means
 
 
@@ -92,7 +92,7 @@ def test_numbers_may_be_labels() -> None:
         ({"docker": {"image": "httpd"}}, "image"),
         ({"httpd": {"a b": {}}}, "the service name 'a b'"),
         ({"httpd": {"a": {"status": "/server-status"}}}, "is not the URL of a status page"),
-        ({"httpd": {"a": {"status": "http://me:secret@h/s"}}}, "holds a user"),
+        ({"httpd": {"a": {"status": "http://me:secret@h/s"}}}, "holds a user name"),
         ({"httpd": {"a": {"status": "http://h:99999/s"}}}, "is not the URL of a status page"),
         ({"httpd": {"a": {"status": "file:///etc/passwd"}}}, "is not the URL of a status page"),
         ({"httpd": {"a": {"address": "80"}}}, "':PORT' stands for this machine's own address"),
@@ -114,7 +114,7 @@ def test_a_mistake_is_named(options: dict[str, Any], complaint: str) -> None:
 def test_a_mistake_is_told_without_a_password(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(ApacheConfig, options, "test.toml", ())
-    assert "holds a user" in str(caught.value)
+    assert "holds a user name" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
@@ -122,5 +122,5 @@ def test_it_has_a_schema() -> None:
     schema = ApacheConfig.model_json_schema()
     assert "docker" in schema["properties"]
     assert {"type": "integer", "minimum": 0, "maximum": 256} in schema["properties"]["weight"]["anyOf"]
-    assert schema["properties"]["loopback"]["description"].startswith("Whether a port")
-    assert schema["$defs"]["DockerConfig"]["properties"]["on_stop"]["description"].startswith("Whether a backend")
+    assert schema["properties"]["loopback"]["description"].startswith("Announce a port")
+    assert schema["$defs"]["DockerConfig"]["properties"]["on_stop"]["description"].startswith("The action when")
