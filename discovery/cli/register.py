@@ -201,7 +201,7 @@ def _signal(name: str) -> signal.Signals:
 async def _register(wanted: "Wanted", timeout: float, settings: "Settings", registered: Callable[[], None]) -> None:
     import structlog
 
-    from discovery.cli.registration import Registration, only_one, why_silent
+    from discovery.cli.registration import Registration, exclusive_registration, silence_reason
     from discovery.system.asyncio_tools import cancel_and_wait
     from discovery.system.logs import configure_logging
 
@@ -220,7 +220,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
     registry = registry_at(wanted.registry)
     log = structlog.get_logger()
     registration = Registration(wanted, registry, log, changed)
-    async with only_one(wanted, settings.run_dir, log):
+    async with exclusive_registration(wanted, settings.run_dir, log):
         running = asyncio.create_task(registration.run())
         passing = asyncio.create_task(registration.passing.wait())
         failing = asyncio.create_task(_tell_of_check(registration, key))
@@ -237,7 +237,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
             elif not running.done():
                 raise RegistryUnavailableError(
                     f"{key} could not be registered at {wanted.registry} within {timeout:g} s:"
-                    f" {registration.problem or await why_silent(registry)}"
+                    f" {registration.problem or await silence_reason(registry)}"
                 )
             await running
         finally:

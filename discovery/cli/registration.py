@@ -100,7 +100,7 @@ class Registration:
         (self.passing if backends else self.failing).set()
 
 
-async def why_silent(registry: "Registry") -> str:
+async def silence_reason(registry: "Registry") -> str:
     """Why the registry does not answer. A watch reports the reason sooner than the opening of a lease fails."""
     from discovery.registry import Stale
 
@@ -120,8 +120,13 @@ def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
 
 
 @asynccontextmanager
-async def only_one(wanted: Wanted, run_dir: Path | None, log: FilteringBoundLogger) -> AsyncIterator[None]:
-    """While we run: two of one key and owner would take it from each other for ever. Raises CannotStartError."""
+async def exclusive_registration(
+    wanted: Wanted, run_dir: Path | None, log: FilteringBoundLogger
+) -> AsyncIterator[None]:
+    """Hold the lock of a key and an owner for a block: two processes would take the record from each other for ever.
+
+    Raises CannotStartError if another process of this machine holds the lock.
+    """
     base = base_run_dir(run_dir)
     path = lock_path(wanted.registry, wanted.key, run_dir)
     way_out = "stop it first, or register under another --id"

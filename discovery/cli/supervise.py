@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.cli.child import CannotRunError, Child, Signals
 from discovery.cli.console import note
 from discovery.cli.options import registry_at, start_logging
-from discovery.cli.registration import Registration, Wanted, only_one
+from discovery.cli.registration import Registration, Wanted, exclusive_registration
 from discovery.system.environment import child_environment
 from discovery.system.signals import ONE_REQUEST
 
@@ -50,7 +50,7 @@ async def _supervise(
     log = structlog.get_logger()
     registry = registry_at(wanted.registry)
     registration = Registration(wanted, registry, log)
-    async with only_one(wanted, settings.run_dir, log):
+    async with exclusive_registration(wanted, settings.run_dir, log):
         try:
             child = Child(command.argv, environment, signals.mask_before)
         except CannotRunError as error:

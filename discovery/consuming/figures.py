@@ -10,7 +10,7 @@ _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)  # https://prometheus.io
 _KINDS = ("counter", "gauge")
 
 
-def admit(samples: Iterable[object]) -> tuple[tuple[Sample, ...], dict[str, str]]:
+def valid_samples(samples: Iterable[object]) -> tuple[tuple[Sample, ...], dict[str, str]]:
     """The samples that can be shown, and what is wrong with the others, by name.
 
     Of two with one name and equal labels the first is shown, and of two kinds under one name the first kind.

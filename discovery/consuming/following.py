@@ -8,7 +8,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.holding import Held, Memory, RemovalHolds
+from discovery.consuming.holding import Held, RememberedHolds, RemovalHolds
 from discovery.consuming.lastgood import LastGood, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.model import Rejected, Snapshot
@@ -17,7 +17,9 @@ from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.frequency import Budget
 
 REMEMBER_AFTER = 3.0
+"""Seconds without a snapshot from the registry after which the one on disk is served: a registry answers within one."""
 CANCEL_DEADLINE = 5.0
+"""Seconds that following has to end. A registry of a plugin may hang, and is then left to itself."""
 
 
 class RegistryFeed:
@@ -183,7 +185,7 @@ class RegistryFeed:
             )
         self._holds = len(held)
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> RememberedHolds:
         return self._holding.memory(time.monotonic())
 
     def _observe(self, observation: Observation) -> None:

@@ -22,7 +22,7 @@ SETTLE = 5.0
 """Seconds after a gap, and after each removal held because of it, in which removals are still doubted."""
 
 
-def patience(ttl: float | None) -> float:
+def hold_seconds(ttl: float | None) -> float:
     """Seconds that a leased record is held."""
     return min(ttl or 0.0, LONGEST) + MARGIN
 
@@ -46,7 +46,7 @@ class Held(NamedTuple):
     until: float | None
 
 
-class Memory(NamedTuple):
+class RememberedHolds(NamedTuple):
     """The state that has to outlive a restart, beside the snapshot.
 
     `doubted` means that the registry was not believed when this was written: a gap, or a hold, was under way.
@@ -59,7 +59,7 @@ class Memory(NamedTuple):
     doubted: bool = False
 
 
-class Ended(NamedTuple):
+class EndedHolds(NamedTuple):
     """The numbers of records that are not held any more, by the reason."""
 
     returned: int = 0
@@ -80,9 +80,9 @@ class RemovalHolds:
     A registry that says nothing of leases is believed in everything.
     """
 
-    def __init__(self, memory: Memory | None = None) -> None:
+    def __init__(self, memory: RememberedHolds | None = None) -> None:
         """Begin, with what an earlier run left, if anything."""
-        memory = memory or Memory()
+        memory = memory or RememberedHolds()
         self._first = True
         self._revision = memory.revision
         self._history = memory.history
@@ -94,7 +94,7 @@ class RemovalHolds:
         self._awaits_a_record = any(each.ttl is not None and each.until is None for each in self._held.values())
         self._gap_ended = self._doubted_until = float("-inf")
         self._leased_since: set[str] = set()  # the gap, while removals are doubted: by leases that are of after it
-        self._ended = Ended()
+        self._ended = EndedHolds()
 
     @property
     def held(self) -> Mapping[str, Held]:
@@ -106,14 +106,14 @@ class RemovalHolds:
         """When to call `expire` next; None if nothing is given up by itself."""
         return None if self._stale else self._next_end
 
-    def memory(self, now: float) -> Memory:
+    def memory(self, now: float) -> RememberedHolds:
         """The state that a restart needs."""
         doubted = self._gap or bool(self._held) or now < self._doubted_until
-        return Memory(self._revision, self._history, dict(self._leases or {}), dict(self._held), doubted)
+        return RememberedHolds(self._revision, self._history, dict(self._leases or {}), dict(self._held), doubted)
 
-    def ended(self) -> Ended:
+    def ended(self) -> EndedHolds:
         """The numbers of records that are not held any more, since the last call."""
-        ended, self._ended = self._ended, Ended()
+        ended, self._ended = self._ended, EndedHolds()
         return ended
 
     def take(self, event: RegistryEvent, known: Iterable[str], now: float) -> Decision:
@@ -161,22 +161,22 @@ class RemovalHolds:
             held, ttl = self._held.get(key), before.get(key)
             if another:
                 ttl = held.ttl if held else ttl
-                until = None if ttl is None or not event.records else now + patience(ttl)
+                until = None if ttl is None or not event.records else now + hold_seconds(ttl)
                 keep[key] = Held(Cause.RESET, ttl, until)
             elif held is not None:
                 keep[key] = held
             elif ttl is not None and (gap or not event.records):
                 # Also where the first listing of this run is empty, and an earlier run knew records.
-                keep[key] = Held(Cause.GAP, ttl, now + patience(ttl))
+                keep[key] = Held(Cause.GAP, ttl, now + hold_seconds(ttl))
         returned = sum(key in event.records for key in self._held)
         self._ended = self._ended._replace(returned=self._ended.returned + returned)
         self._held = keep
         self._next_end = min((each.until for each in keep.values() if each.until is not None), default=None)
         if gap and not another and (keep or self._leases):
-            self._doubt(now)
+            self._begin_gap(now)
         self._awaits_a_record = any(each.ttl is not None and each.until is None for each in keep.values())
         if event.records:
-            self._believe(now)
+            self._note_return(now)
         return Decision(event, frozenset(keep))
 
     def _is_another(self, event: Reset) -> bool:
@@ -192,10 +192,10 @@ class RemovalHolds:
         if self._gap:
             self._end_gap(now)
             if self._leases:
-                self._doubt(now)
+                self._begin_gap(now)
         if event.puts:
             self._put(event.puts, event.leases or {}, now)
-            self._believe(now)
+            self._note_return(now)
         for key, ttl in (event.leases or {}).items():
             if key in event.puts or key in self._leases:
                 self._leases[key] = ttl
@@ -208,7 +208,7 @@ class RemovalHolds:
             if ttl is not None and now < self._doubted_until and key not in self._leased_since:
                 self._hold_until(key, Held(Cause.GAP, ttl, None), now)
                 # A server gives up expired leases some hundreds a second: the last of many is doubted like the first.
-                self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + patience(ttl)))
+                self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + hold_seconds(ttl)))
                 self._leased_since.add(key)  # if it returns: this lease has ended
                 yield key
 
@@ -225,7 +225,7 @@ class RemovalHolds:
         if returned:
             self._ended = self._ended._replace(returned=self._ended.returned + returned)
 
-    def _believe(self, now: float) -> None:
+    def _note_return(self, now: float) -> None:
         """The registry has a record: what is leased and does not return from now on is gone."""
         if not self._awaits_a_record:
             return
@@ -244,11 +244,11 @@ class RemovalHolds:
 
     def _hold_until(self, key: str, held: Held, now: float) -> None:
         """Hold a record for its TTL and the margin."""
-        until = now + patience(held.ttl)
+        until = now + hold_seconds(held.ttl)
         self._held[key] = held._replace(until=until)
         self._next_end = until if self._next_end is None else min(self._next_end, until)
 
-    def _doubt(self, now: float) -> None:
+    def _begin_gap(self, now: float) -> None:
         self._gap_ended, self._doubted_until = now, now + SETTLE
         self._leased_since.clear()
 

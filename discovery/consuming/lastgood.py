@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.holding import Cause, Held, Memory, patience
+from discovery.consuming.holding import Cause, Held, RememberedHolds, hold_seconds
 from discovery.consuming.watcher import Observation
 from discovery.documents import record
 from discovery.errors import RecordError
@@ -42,7 +42,7 @@ class Remembered:
     records: Mapping[str, Mapping[str, Any]]
     """By key, as JSON has them: validated only when they are used, which delays no start that does not need them."""
     age: float
-    memory: Memory = field(default_factory=Memory)
+    memory: RememberedHolds = field(default_factory=RememberedHolds)
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -65,7 +65,7 @@ class LastGood:
         state_dir: Path,
         registry: RegistryURL,
         log: FilteringBoundLogger,
-        memory: Callable[[], Memory] = Memory,
+        memory: Callable[[], RememberedHolds] = RememberedHolds,
     ) -> None:
         """The file is named after the registry, so that one is never taken for another.
 
@@ -166,7 +166,7 @@ class _Moment(NamedTuple):
     """The state at one moment. `true_at` is the wall-clock time at which the snapshot was known to be true."""
 
     snapshot: Snapshot
-    memory: Memory
+    memory: RememberedHolds
     true_at: float
 
     def says_the_same_as(self, other: "_Moment") -> bool:
@@ -181,7 +181,7 @@ class _Moment(NamedTuple):
         return json.dumps({**document, **_memory_document(self.memory)}).encode()
 
 
-def _memory_document(memory: Memory) -> dict[str, Any]:
+def _memory_document(memory: RememberedHolds) -> dict[str, Any]:
     """The memory as JSON has it, its instants by the wall clock, which outlives the process."""
     ahead = time.time() - time.monotonic()
     history = memory.history
@@ -196,7 +196,7 @@ def _memory_document(memory: Memory) -> dict[str, Any]:
     }
 
 
-def _memory(document: Mapping[str, Any]) -> Memory:
+def _memory(document: Mapping[str, Any]) -> RememberedHolds:
     """Read it back; what an earlier version has not written is empty. Raises ValueError, KeyError or TypeError."""
     now, ahead = time.monotonic(), time.time() - time.monotonic()
     history = document.get("history")
@@ -205,8 +205,8 @@ def _memory(document: Mapping[str, Any]) -> Memory:
         until = None if each["until"] is None else float(each["until"]) - ahead
         ttl = None if each["ttl"] is None else float(each["ttl"])
         # However the wall clock was set meanwhile.
-        held[key] = Held(Cause(each["cause"]), ttl, until and min(until, now + patience(ttl)))
-    return Memory(
+        held[key] = Held(Cause(each["cause"]), ttl, until and min(until, now + hold_seconds(ttl)))
+    return RememberedHolds(
         int(document["revision"]),
         History(str(history["store"]), int(history["term"])) if history else None,
         {key: float(ttl) for key, ttl in document.get("leases", {}).items()},

@@ -113,12 +113,12 @@ class Names:
         name = self._names.get(host)
         if name is None:
             name = self._names[host] = _Name(host, found=self.remembered.get(host, ()))
-            name.task = asyncio.create_task(self._keep(name), name=f"names: {host}")
+            name.task = asyncio.create_task(self._follow_name(name), name=f"names: {host}")
         name.ports[port] += 1
         if name.ports[port] > 1:
             return False
         if name.found:
-            self._set(endpoint, name.found)
+            self._set_addresses(endpoint, name.found)
         self._pending.add(endpoint)
         self._settled.clear()
         name.again.set()
@@ -172,7 +172,7 @@ class Names:
         self._settled.set()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _keep(self, name: _Name) -> None:
+    async def _follow_name(self, name: _Name) -> None:
         while True:
             name.again.clear()
             problem = None
@@ -180,8 +180,8 @@ class Names:
             try:
                 name.found = _merged(name.found, [address for _, address in await lookup(name.host)])
             except OSError as error:
-                problem = _explained(name.host, error, name.found)
-            await self._order(name)
+                problem = _lookup_problem(name.host, error, name.found)
+            await self._order_addresses(name)
             if self._problems.get(name.host) != problem:
                 if problem is None:
                     del self._problems[name.host]
@@ -190,21 +190,21 @@ class Names:
                 self._changed()
             await wait_for_event(name.again, self._every * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the load
 
-    async def _order(self, name: _Name) -> None:
+    async def _order_addresses(self, name: _Name) -> None:
         """Bring the addresses of each endpoint into order."""
         found, ports = name.found, tuple(name.ports)
         if len(found) > 1:
             for port in ports:
                 if (name.host, port) not in self._known:
-                    self._set((name.host, port), found)  # for those who cannot wait for the test
+                    self._set_addresses((name.host, port), found)  # for those who cannot wait for the test
         new = {port: None for port in ports if name.tested.get(port) != found}
         again = [port for port in name.tested if port not in new]
         some, others = again[:_TESTS_AGAIN], again[_TESTS_AGAIN:]
-        await self._test(name, tuple(new), found)
-        if await self._test(name, some, found):
-            await self._test(name, others, found)  # what has become of one port may have become of all
+        await self._test_endpoints(name, tuple(new), found)
+        if await self._test_endpoints(name, some, found):
+            await self._test_endpoints(name, others, found)  # what has become of one port may have become of all
 
-    async def _test(self, name: _Name, ports: Sequence[int], found: tuple[str, ...]) -> bool:
+    async def _test_endpoints(self, name: _Name, ports: Sequence[int], found: tuple[str, ...]) -> bool:
         """Bring the addresses of some ports into order; whether another is the first of any."""
         moved = False
         orders = await asyncio.gather(*(self._ordered(name.host, port, found) for port in ports))
@@ -217,7 +217,7 @@ class Names:
             known = self._known.get(endpoint)
             if order and known != order:
                 moved |= known is not None and known[0] != order[0]
-                self._set(endpoint, order)
+                self._set_addresses(endpoint, order)
                 self._changed()
             if endpoint in self._pending:
                 self._pending.discard(endpoint)
@@ -230,7 +230,7 @@ class Names:
         order = _merged(self._known.get((host, port), ()), found)
         if len(order) > 1:
             async with self._turns:
-                first = await reached(order, port)
+                first = await first_reachable(order, port)
             if first is not None:
                 return (first, *(address for address in order if address != first))
         return order
@@ -243,12 +243,12 @@ class Names:
                 self._hosts = changed, frozenset(_HOSTS.read_text().lower().split())
         return host in self._hosts[1]
 
-    def _set(self, endpoint: Endpoint, addresses: tuple[str, ...]) -> None:
+    def _set_addresses(self, endpoint: Endpoint, addresses: tuple[str, ...]) -> None:
         self._known[endpoint] = addresses
         self._shown = None
 
 
-async def reached(addresses: Sequence[str], port: int) -> str | None:
+async def first_reachable(addresses: Sequence[str], port: int) -> str | None:
     """The first of the addresses that takes a TCP connection at the port; the next is tried after a quarter second."""
     trying: dict[asyncio.Task[bool], str] = {}
     left = list(addresses)
@@ -256,7 +256,7 @@ async def reached(addresses: Sequence[str], port: int) -> str | None:
         while left or trying:
             if left:
                 address = left.pop(0)
-                trying[asyncio.create_task(_connects(address, port))] = address
+                trying[asyncio.create_task(_is_reachable(address, port))] = address
             patience = _STAGGER if left else _PATIENCE
             done, _ = await asyncio.wait(trying, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             connected = [trying.pop(task) for task in tuple(trying) if task in done and task.result()]
@@ -272,7 +272,7 @@ async def reached(addresses: Sequence[str], port: int) -> str | None:
             task.cancel()
 
 
-async def _connects(address: str, port: int) -> bool:
+async def _is_reachable(address: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
@@ -289,7 +289,7 @@ def _merged(before: Iterable[str], found: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*kept, *found)))
 
 
-def _explained(host: str, error: OSError, found: Sequence[str]) -> str:
+def _lookup_problem(host: str, error: OSError, found: Sequence[str]) -> str:
     reason = error.strerror or str(error)
     if found:
         return f"{host!r} cannot be looked up, its last answer {found[0]} stands: {reason}"

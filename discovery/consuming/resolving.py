@@ -125,7 +125,7 @@ class SnapshotResolver:
             self._timer.cancel()
         self._timer, self._is_waiting = None, False
         if self._telling is None:
-            self._tell()
+            self._log_problems()
         before, addresses = self.latest, self._names.addresses
         if self._snapshot is None or (
             before is not None and before.snapshot is self._snapshot and before.addresses is addresses
@@ -136,18 +136,18 @@ class SnapshotResolver:
         self.latest = Resolved(self._snapshot, addresses)
         self._publish(self.latest)
 
-    def _tell(self) -> None:
+    def _log_problems(self) -> None:
         """Log which names have become a problem, or are none any more."""
         self._telling = None
         problems = self._names.problems
         if problems == self._told:
             return
-        self._telling = asyncio.get_running_loop().call_later(_LOG_EVERY, self._tell)
+        self._telling = asyncio.get_running_loop().call_later(_LOG_EVERY, self._log_problems)
         bad = {host: reason for host, reason in problems.items() if self._told.get(host) != reason}
         good = [host for host in self._told if host not in problems and host in self._names]
         self._told = dict(problems)
         if bad:
-            users = self._users(bad)
+            users = self._backends_by_host(bad)
             for host, reason in list(bad.items())[:_LINES]:
                 self._log.warning("host name cannot be looked up", host=host, backends=users[host], reason=reason)
             if len(bad) > _LINES:
@@ -157,13 +157,13 @@ class SnapshotResolver:
         if len(good) > _LINES:
             self._log.info(f"and {len(good) - _LINES} more host names are looked up again")
 
-    def _users(self, hosts: Mapping[str, str]) -> dict[str, str]:
+    def _backends_by_host(self, hosts: Mapping[str, str]) -> dict[str, str]:
         """The backends of each host, for people."""
         keys: defaultdict[str, list[Key]] = defaultdict(list)
         for key, (host, _) in self._endpoints.items():
             if host in hosts:
                 keys[host].append(key)
-        return {host: _few(["/".join(key) for key in sorted(keys[host])]) for host in hosts}
+        return {host: _first_few(["/".join(key) for key in sorted(keys[host])]) for host in hosts}
 
 
 async def resolve(snapshot: Snapshot, timeout: float) -> tuple[Resolved, Mapping[Key, str]]:
@@ -186,6 +186,6 @@ def _key(backend: Backend) -> Key:
     return backend.service, backend.id
 
 
-def _few(names: list[str]) -> str:
+def _first_few(names: list[str]) -> str:
     more = f" and {len(names) - _LINES} more" if len(names) > _LINES else ""
     return ", ".join(names[:_LINES]) + more

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.figures import admit
+from discovery.consuming.figures import valid_samples
 from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
 from discovery.consuming.schedule import ApplySchedule
@@ -26,8 +26,11 @@ from discovery.system.backoff import delays
 from discovery.system.frequency import times
 
 FINISH_GRACE = 2.0
+"""Seconds that an apply in progress has to finish when the consumer is to stop: half-applied changes are avoided."""
 SLOW_APPLY = 30.0
+"""Seconds after which an apply counts as a problem: consumers apply within seconds."""
 HAND_OVER_SECONDS = 10.0
+"""Seconds that a consumer has to hand over its sockets: a successor, and its clients, wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         problems: dict[str, str] = {}
         consumer = self._live
         try:
-            samples, problems = admit(consumer.metrics() if consumer is not None else ())
+            samples, problems = valid_samples(consumer.metrics() if consumer is not None else ())
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
             problems = {"metrics": describe(error)}
         for name, reason in problems.items():
@@ -293,14 +296,14 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             self._report(applied_revision=snapshot.revision)
             return True
         begun = time.monotonic()
-        self._enter(Phase.APPLYING)
+        self._enter_phase(Phase.APPLYING)
         try:
             async with self._turn:
                 await consumer.apply(Update(snapshot, previous, changes, desired.addresses))
         except BaseException as error:
             if self._is_own_cancellation(error):
                 raise
-            self._fail("apply failed", error)
+            self._report_failure("apply failed", error)
             return False
         took = time.monotonic() - begun
         self._applied = desired

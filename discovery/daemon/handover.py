@@ -31,7 +31,8 @@ ANSWER_SECONDS = 5.0
 """Seconds for one message: both sides run on one machine, and a busy one may take a few seconds."""
 MOST_SECONDS = 3600.0
 """Seconds: the most that a predecessor may ask for. A larger number is a fault of the predecessor."""
-_MOST_KEYS = 50  # in one packet; a key has at most 384 bytes
+_MOST_KEYS = 50
+"""Keys in one packet: a key has at most 384 bytes, and a packet has to fit into the buffer of a Unix socket."""
 
 
 class HandoverRefusedError(DiscoveryError):

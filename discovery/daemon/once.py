@@ -17,7 +17,7 @@ from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableErr
 from discovery.model import Snapshot, diff
 from discovery.plugin import Candidate, Context, Inventory, Update
 from discovery.providing.checker import CandidateStatus, Checker
-from discovery.providing.runner import ProviderInstance, admit, printable_lines
+from discovery.providing.runner import ProviderInstance, printable_lines, valid_candidates
 from discovery.registry import Registry
 from discovery.system import rundir
 from discovery.system.asyncio_tools import cancel_and_wait
@@ -113,7 +113,7 @@ async def survey(
         try:
             async with asyncio.timeout(timeout):
                 inventory = await _first_inventory(instance, run_dir, log)
-            candidates, problems = admit(inventory)
+            candidates, problems = valid_candidates(inventory)
             checked = await _checked_once(candidates, log, lookup, timeout)
             results[instance.name] = Survey(checked, problems, printable_lines(inventory.skipped))
         except TimeoutError:

@@ -2,4 +2,4 @@
 
 from discovery.deprecated import moved
 
-__getattr__ = moved("discovery.names", "discovery.consuming.names")
+__getattr__ = moved("discovery.names", "discovery.consuming.names", renamed={"reached": "first_reachable"})

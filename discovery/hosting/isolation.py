@@ -21,8 +21,11 @@ from discovery.system.backoff import delays
 from discovery.system.frequency import Failures, times
 
 HEALTH_EVERY = 2.0
+"""Seconds between two health checks of a plugin: a supervisor that polls each few seconds sees a fault at once."""
 HEALTH_TIMEOUT = 10.0
+"""Seconds that a health check may take: one that takes longer is a fault of the plugin."""
 STOP_SECONDS = 10.0
+"""Seconds that a plugin may take to stop, as long as service managers usually wait before they kill."""
 
 
 class Phase(StrEnum):
@@ -207,27 +210,27 @@ class Isolated(ABC, Generic[I, P, S]):
         """The run directory had been removed and was made again, or `reason` is why it cannot be."""
         self._report(run_dir_error=reason)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter_phase(self, phase: Phase) -> None:
         self._phase = (phase, time.monotonic())
 
     def _report(self, phase: Phase | None = None, **changes: Any) -> None:
         self._status = replace(self._status, **changes)
         if phase is not None:
-            self._enter(phase)
+            self._enter_phase(phase)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
         except CannotStartError as error:
             self._log.error("cannot start", reason=str(error))
-            self._die(str(error))
+            self._report_dead(str(error))
         except BaseException as error:  # noqa: BLE001 - the thread is the boundary: what a plugin raises ends here
             self._log.error(f"{self.KIND} died", reason=describe(error), exc_info=error)
-            self._die(describe(error))
+            self._report_dead(describe(error))
         else:
-            self._enter(Phase.STOPPED)
+            self._enter_phase(Phase.STOPPED)
 
-    def _die(self, reason: str) -> None:
+    def _report_dead(self, reason: str) -> None:
         self._report(Phase.DEAD, error=reason, setup_tried=True)
         self._changed()
 
@@ -255,7 +258,7 @@ class Isolated(ABC, Generic[I, P, S]):
             except BaseException as error:
                 if self._is_own_cancellation(error) or self._is_final(error):
                     raise
-                self._fail("setup failed", error)
+                self._report_failure("setup failed", error)
                 self._changed()
                 until = time.monotonic() + next(waits)
                 while self._remains(instance) and (left := until - time.monotonic()) > 0:
@@ -264,7 +267,7 @@ class Isolated(ABC, Generic[I, P, S]):
 
     async def _run_instance(self, instance: I) -> I | None:
         """Be `instance` until stopped (None) or told to become another, which is returned."""
-        self._enter(Phase.STARTING)
+        self._enter_phase(Phase.STARTING)
         plugin = self._make(instance)
         try:
             await plugin.setup()
@@ -300,7 +303,7 @@ class Isolated(ABC, Generic[I, P, S]):
         if health != self._status.health:
             self._report(health=health)
 
-    def _fail(self, what: str, error: BaseException) -> None:
+    def _report_failure(self, what: str, error: BaseException) -> None:
         reason = describe(error)
         known = isinstance(error, DiscoveryError | OSError)
         repeated = reason == self._status.error

@@ -70,7 +70,7 @@ class Checker:
         self._concurrency = _LEAST_SLOTS if concurrency is None else concurrency
         self._slots = asyncio.Semaphore(self._concurrency)  # serves in the order of asking
         self._slots_of_failing = asyncio.Semaphore(_share_of_failing(self._concurrency))
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _CheckedCandidate] = {}
         self._awaited: frozenset[str] | None = None  # keys without which nothing is published; None before any set
         self._published: tuple[Backend, ...] | None = None
         self._unstarted = False
@@ -90,7 +90,7 @@ class Checker:
             if entry is None or entry.candidate.backend.address != candidate.backend.address:
                 if entry is not None:
                     entry.drop()
-                entry = self._entries[key] = _Entry(key, candidate, self._log)
+                entry = self._entries[key] = _CheckedCandidate(key, candidate, self._log)
             entry.take(candidate)
         self._entries = dict(sorted(self._entries.items()))  # here, and not at each of very many outcomes
         if self._awaited is None:
@@ -139,7 +139,7 @@ class Checker:
             for _ in range(_share_of_failing(wanted) - _share_of_failing(before)):
                 self._slots_of_failing.release()
 
-    async def _follow(self, entry: "_Entry", check: Check, delay: float) -> None:
+    async def _follow(self, entry: "_CheckedCandidate", check: Check, delay: float) -> None:
         """Run one check of one candidate repeatedly, one run at a time."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
@@ -148,7 +148,7 @@ class Checker:
         while True:
             standing = entry.standings[check]
             async with self._lane(standing), self._slots:
-                outcome = await _look(probe, entry.candidate.backend, check.timeout)
+                outcome = await _run_probe(probe, entry.candidate.backend, check.timeout)
             if entry.tasks.get(check) is not me:
                 return  # its probe has outlived its cancellation; nobody wants to know any more
             first = not standing.proven
@@ -181,7 +181,7 @@ class Checker:
             self._publish(backends)
 
 
-class _Entry:
+class _CheckedCandidate:
     """One candidate at one address, and how its checks stand."""
 
     def __init__(self, key: str, candidate: Candidate, log: FilteringBoundLogger) -> None:
@@ -204,7 +204,7 @@ class _Entry:
                 task.cancel()
         if checks.keys() - self.standings.keys():
             self._inherited = self.status.verdict
-        self.standings = {check: self.standings.get(check) or _begin(check) for check in checks}
+        self.standings = {check: self.standings.get(check) or _initial_standing(check) for check in checks}
         self.candidate = candidate
         self.update()
 
@@ -254,11 +254,11 @@ def _share_of_failing(slots: int) -> int:
     return max(1, slots * 3 // 4)
 
 
-def _begin(check: Check) -> Standing:
+def _initial_standing(check: Check) -> Standing:
     """A check's first standing; what was reported needs no run."""
     if not isinstance(check.probe, ReportedProbe):
         return Standing()
-    return Standing().after(check, _cleaned(check.probe.outcome), 0.0)
+    return Standing().after(check, _valid_outcome(check.probe.outcome), 0.0)
 
 
 def _prepared(probe: Probe, lookup: Lookup) -> Probe:
@@ -269,13 +269,13 @@ def _prepared(probe: Probe, lookup: Lookup) -> Probe:
         return ReportedProbe(_failure(describe(error)))
 
 
-async def _look(probe: Probe, backend: Backend, timeout: float) -> Outcome:
+async def _run_probe(probe: Probe, backend: Backend, timeout: float) -> Outcome:
     """Run a probe once. Any exception is a failure with its reason."""
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
             outcome = await probe(backend)
-        return _cleaned(outcome)
+        return _valid_outcome(outcome)
     except TimeoutError as error:
         late = limit.expired()
         return _failure(f"no answer within {timeout:g} s" if late else describe(error))
@@ -293,7 +293,7 @@ def _failure(reason: str) -> Outcome:
     return Outcome(Verdict.FAILING, _line(reason))
 
 
-def _cleaned(outcome: Any) -> Outcome:
+def _valid_outcome(outcome: Any) -> Outcome:
     """The outcome that a probe returned. Raises TypeError or ValueError if it breaks the contract."""
     if not isinstance(outcome, Outcome):
         raise TypeError(f"the probe returned {type(outcome).__name__}, not Outcome")

@@ -78,7 +78,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         """
         super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed)
         self._publish = publish
-        self._checker = Checker(self._hand_on, self._log, lookup)
+        self._checker = Checker(self._publish_backends, self._log, lookup)
         self._checking: asyncio.Task[None] | None = None
         self._inventory: Inventory | None = None
 
@@ -104,10 +104,10 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         # What stands in the registry must be checked, whatever becomes of a new configuration.
         return super()._is_final(error) and not self._status.published
 
-    def _die(self, reason: str) -> None:
+    def _report_dead(self, reason: str) -> None:
         if self._status.published and not self._stopping.is_set():
-            self._hand_on(())  # nobody would check it any more
-        super()._die(reason)
+            self._publish_backends(())  # nobody would check it any more
+        super()._report_dead(reason)
 
     async def _run_instances(self) -> None:
         self._checking = checking = asyncio.create_task(self._checker.run())
@@ -143,27 +143,27 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                     async for inventory in inventories:
                         if is_being_cancelled():  # the provider has swallowed the cancellation
                             return
-                        self._take(inventory)
+                        self._receive_inventory(inventory)
                         waits = delays()
                 raise DiscoveryError("the provider has ended its discovery by itself")
             except BaseException as error:
                 if self._is_own_cancellation(error):
                     raise
-                self._fail("discovery failed", error)
+                self._report_failure("discovery failed", error)
             await asyncio.sleep(next(waits))
 
-    def _take(self, inventory: Inventory) -> None:
+    def _receive_inventory(self, inventory: Inventory) -> None:
         if inventory != self._inventory:
-            candidates, problems = admit(inventory)
+            candidates, problems = valid_candidates(inventory)
             self._checker.set(candidates)
-            self._tell(problems)
-            self._tell_skipped(printable_lines(inventory.skipped))
+            self._report_problems(problems)
+            self._report_skipped(printable_lines(inventory.skipped))
             self._inventory = inventory
         if self._status.error is not None:
             self._log.info("discovery works again", failures=self._failures.end())
             self._report(Phase.WAITING, error=None)
 
-    def _tell(self, problems: Mapping[str, str]) -> None:
+    def _report_problems(self, problems: Mapping[str, str]) -> None:
         """Log how the problems differ from those before, and keep them."""
         before = self._status.problems
         for what, reason in problems.items():
@@ -173,7 +173,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             self._log.info("no longer a problem", what=what)
         self._report(problems=problems)
 
-    def _tell_skipped(self, skipped: Mapping[str, str]) -> None:
+    def _report_skipped(self, skipped: Mapping[str, str]) -> None:
         """Log what is newly skipped, or by another rule, and keep it."""
         before = self._status.skipped
         for what, rule in skipped.items():
@@ -183,12 +183,12 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             self._log.debug("no longer skipped", what=what)
         self._report(skipped=skipped)
 
-    def _hand_on(self, backends: tuple[Backend, ...]) -> None:
+    def _publish_backends(self, backends: tuple[Backend, ...]) -> None:
         self._report(published=True)
         self._publish(backends)
 
 
-def admit(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str]]:
+def valid_candidates(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str]]:
     """The candidates that can be registered, their hosts in canonical form, and all problems by name.
 
     Of different candidates with the same key none is admitted. Equal candidates count as one.

@@ -21,7 +21,7 @@ _ATTEMPTS = 100
 """Attempts, a millisecond apart, while the process that has the name is just ending, or beginning."""
 
 
-class TakenError(Exception):
+class PathClaimedError(Exception):
     """Another process of this user has claimed the path; `pid` is 0 if it cannot be seen from here."""
 
     def __init__(self, pid: int) -> None:
@@ -57,7 +57,7 @@ class PathClaim:
 
 
 def claim(path: Path) -> PathClaim | None:
-    """Claim `path`. Raises TakenError.
+    """Claim `path`. Raises PathClaimedError.
 
     None if that cannot be had: without /proc, or where a process of another user, who may mean harm, has the name.
     """
@@ -72,7 +72,7 @@ def claim(path: Path) -> PathClaim | None:
                 time.sleep(0.001)
                 continue
             if pid is not None:
-                raise TakenError(pid)
+                raise PathClaimedError(pid)
             break
     return None
 

@@ -35,7 +35,7 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> N
     # Read once, when grpc is loaded: it would write lines of its own beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     number = logging.getLevelNamesMapping()[level.upper()]
-    bounds = _Bounds() if number > logging.DEBUG else None
+    bounds = _RateLimiter() if number > logging.DEBUG else None
     stream = cast("TextIO", _DetachableStream(sys.stderr))
     before: list[Processor] = [
         structlog.processors.add_log_level,
@@ -90,7 +90,7 @@ def _one_line(_: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> Mut
     return event
 
 
-class _Bounds:
+class _RateLimiter:
     """Leaves out what comes in floods, so that nothing from outside fills the disk. Thread-safe."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from discovery.errors import CannotStartError, describe
-from discovery.system.claims import PathClaim, TakenError, claim
+from discovery.system.claims import PathClaim, PathClaimedError, claim
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger  # loaded by those commands alone that log
@@ -182,7 +182,7 @@ def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose anot
 
     try:
         claimed = claim(path)
-    except TakenError as error:
+    except PathClaimedError as error:
         raise _held(path, purpose, way_out, str(error.pid or "")) from None
     try:
         return Lock(path, claimed, relock)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.registry import Delta, Reset
-from discovery.registry.etcd.follower import Canceled, Doubt, WatchHistory
+from discovery.registry.etcd.follower import Canceled, ResyncNeeded, WatchHistory
 from discovery.registry.etcd.listing import PrefixListing, mark
 from discovery.registry.etcd.messages import DELETE, PUT, Event, KeyValue, ResponseHeader, WatchResponse
 
@@ -123,7 +123,7 @@ def test_the_known_revision_is_dropped_when_it_comes_again_in_fragments(follower
 
 @pytest.mark.parametrize("fields", [{"created": True}, {"canceled": True}, {}])
 def test_a_compaction_is_doubt(follower: WatchHistory, fields: dict[str, bool]) -> None:
-    assert isinstance(follower.receive(response(50, compact_revision=30, **fields)), Doubt)
+    assert isinstance(follower.receive(response(50, compact_revision=30, **fields)), ResyncNeeded)
 
 
 def test_canceled_counts_even_with_created(follower: WatchHistory) -> None:
@@ -132,11 +132,13 @@ def test_canceled_counts_even_with_created(follower: WatchHistory) -> None:
 
 
 def test_another_cluster_is_doubt(follower: WatchHistory) -> None:
-    assert isinstance(follower.receive(WatchResponse(header=header(11, cluster=8), events=[put("a/1", 11)])), Doubt)
+    assert isinstance(
+        follower.receive(WatchResponse(header=header(11, cluster=8), events=[put("a/1", 11)])), ResyncNeeded
+    )
 
 
 def test_a_revision_that_comes_late_is_doubt(follower: WatchHistory) -> None:
-    assert isinstance(follower.receive(response(12, put("a/1", 12), put("b/1", 11))), Doubt)
+    assert isinstance(follower.receive(response(12, put("a/1", 12), put("b/1", 11))), ResyncNeeded)
 
 
 def test_a_key_that_is_not_text_hurts_no_other(follower: WatchHistory) -> None:

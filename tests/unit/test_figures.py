@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from discovery.consuming.figures import admit
+from discovery.consuming.figures import valid_samples
 from discovery.consuming.runner import ConsumerStatus
 from discovery.daemon.metrics import metrics
 from discovery.daemon.status import DaemonStatus
@@ -22,7 +22,7 @@ def shown(own: dict[str, list[Any]], plugin: str = "proxy") -> dict[str, list[tu
 
     class Once(Collector):
         def collect(self) -> list[Metric]:
-            return list(metrics(status, {name: admit(samples)[0] for name, samples in own.items()}))
+            return list(metrics(status, {name: valid_samples(samples)[0] for name, samples in own.items()}))
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Once())
@@ -84,7 +84,7 @@ def test_a_plugin_may_have_a_name_that_a_metric_may_not() -> None:
 )
 def test_a_wrong_sample_is_left_out_and_told_and_the_others_are_shown(wrong: Any) -> None:
     own = [Sample("right", 1, {"of": "it"}), wrong, Sample("right", 1, {"of": "another"})]
-    admitted, problems = admit(own)
+    admitted, problems = valid_samples(own)
     assert [each.labels["of"] for each in admitted] == ["it", "another"]
     assert len(problems) == 1
     assert len(shown({"edge": own})["discovery_proxy_right_total"]) == 2

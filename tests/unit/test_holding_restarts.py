@@ -2,7 +2,7 @@
 
 from holdings import LEASES, ONE, TTL, A, B, C, World, started
 
-from discovery.consuming.holding import MARGIN, Memory, RemovalHolds
+from discovery.consuming.holding import MARGIN, RememberedHolds, RemovalHolds
 from discovery.registry import History, Stale
 
 
@@ -41,7 +41,7 @@ def test_a_restart_after_a_reset_keeps_what_is_held() -> None:
 
 
 def test_a_store_lost_while_no_daemon_ran_is_recognised() -> None:
-    memory = Memory(50, ONE, LEASES)
+    memory = RememberedHolds(50, ONE, LEASES)
     world = World(RemovalHolds(memory), [A, B, C])
     world.reset([], History("one", 1))
     assert world.held == {A, B, C}

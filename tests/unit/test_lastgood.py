@@ -13,7 +13,7 @@ import structlog
 
 from discovery.codec import MAX_VALUE
 from discovery.consuming import lastgood
-from discovery.consuming.holding import Cause, Held, Memory
+from discovery.consuming.holding import Cause, Held, RememberedHolds
 from discovery.consuming.lastgood import LastGood
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.documents import record
@@ -33,8 +33,8 @@ def last_good(directory: Path, url: RegistryURL = URL) -> LastGood:
     return LastGood(directory, url, structlog.get_logger())
 
 
-async def remember(directory: Path, *observations: Observation, memory: Memory | None = None) -> None:
-    kept = LastGood(directory, URL, structlog.get_logger(), lambda: memory or Memory())
+async def remember(directory: Path, *observations: Observation, memory: RememberedHolds | None = None) -> None:
+    kept = LastGood(directory, URL, structlog.get_logger(), lambda: memory or RememberedHolds())
     for observation in observations:
         kept.observe(observation)
     writing = asyncio.create_task(kept.run())
@@ -140,7 +140,7 @@ async def test_what_a_restart_has_to_know_of_the_registry_is_remembered_with_the
         # The wall clock was set meanwhile: nothing is held for longer than its time.
         "web/c": Held(Cause.GAP, 10.0, now + 5000),
     }
-    memory = Memory(42, History("store", 7), {"web/a": 10.0}, held, doubted=True)
+    memory = RememberedHolds(42, History("store", 7), {"web/a": 10.0}, held, doubted=True)
     await remember(tmp_path, Observation(WHOLE), memory=memory)
     remembered = last_good(tmp_path).load()
     assert remembered is not None
@@ -162,7 +162,7 @@ def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     kept.path.write_text(json.dumps({"revision": 42, "backends": [record(each) for each in WHOLE.backends()]}))
     remembered = kept.load()
     assert remembered is not None
-    assert (remembered.snapshot, remembered.memory) == (WHOLE, Memory(42))
+    assert (remembered.snapshot, remembered.memory) == (WHOLE, RememberedHolds(42))
 
 
 async def test_doubt_is_written_and_does_not_make_the_snapshot_younger(
@@ -171,7 +171,7 @@ async def test_doubt_is_written_and_does_not_make_the_snapshot_younger(
     """Point 3. A run that is killed while the registry stands still has to be known as such."""
     monkeypatch.setattr(lastgood, "MOST_OF_THE_TIME", 1.0)  # a disk that is slow now makes the test no slower
     doubted = False
-    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, doubted=doubted))
+    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: RememberedHolds(42, doubted=doubted))
     kept.observe(Observation(WHOLE))
     writing = asyncio.create_task(kept.run())
     await eventually(lambda: kept.path.exists() and not kept.load().memory.doubted)
@@ -216,7 +216,7 @@ async def test_what_is_written_is_of_one_moment(tmp_path: Path) -> None:
     threads = ThreadPoolExecutor(1)
     busy = threading.Event()
     asyncio.get_running_loop().set_default_executor(threads)
-    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: Memory(42, History("store", term)))
+    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: RememberedHolds(42, History("store", term)))
     kept.observe(Observation(snapshot(revision=41)))
     asyncio.get_running_loop().run_in_executor(None, busy.wait)
     writing = asyncio.create_task(kept.run())

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import structlog
 
-from discovery.consuming.names import Names, reached
+from discovery.consuming.names import Names, first_reachable
 from discovery.consuming.resolving import PATIENCE, Resolved, SnapshotResolver
 from discovery.model import Backend, Snapshot, diff
 from discovery.plugin import Update
@@ -43,9 +43,9 @@ def test_a_consumer_is_given_addresses_and_without_any_lookup_what_the_registry_
 
 def test_the_first_address_that_takes_a_connection_is_reached() -> None:
     with listening("127.0.0.3", "127.0.0.4") as port:
-        assert asyncio.run(reached(["127.0.0.2", "127.0.0.3", "127.0.0.4"], port)) == "127.0.0.3"
-        assert asyncio.run(reached(["127.0.0.4", "127.0.0.3"], port)) == "127.0.0.4"
-        assert asyncio.run(reached(["::1", "127.0.0.2"], port)) is None
+        assert asyncio.run(first_reachable(["127.0.0.2", "127.0.0.3", "127.0.0.4"], port)) == "127.0.0.3"
+        assert asyncio.run(first_reachable(["127.0.0.4", "127.0.0.3"], port)) == "127.0.0.4"
+        assert asyncio.run(first_reachable(["::1", "127.0.0.2"], port)) is None
 
 
 async def test_an_endpoint_is_followed_as_long_as_a_backend_has_it() -> None:

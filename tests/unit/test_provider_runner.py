@@ -15,7 +15,7 @@ from discovery import CannotStartError, DiscoveryError, Health
 from discovery.checks import Check, Verdict
 from discovery.hosting.isolation import Phase
 from discovery.plugin import Candidate, Inventory
-from discovery.providing.runner import admit
+from discovery.providing.runner import valid_candidates
 from discovery.testing import backend, eventually_sync
 
 
@@ -215,7 +215,7 @@ candidates = st.builds(lambda id_, port: Candidate(backend(id=id_, port=port)), 
 
 @given(st.lists(candidates, max_size=8))
 def test_each_candidate_is_admitted_or_its_key_is_a_problem(listed: list[Candidate]) -> None:
-    admitted, problems = admit(Inventory(tuple(listed), {"x": "y"}))
+    admitted, problems = valid_candidates(Inventory(tuple(listed), {"x": "y"}))
     keys = [each.backend.key for each in admitted]
     assert len(keys) == len(set(keys))
     for candidate in listed:

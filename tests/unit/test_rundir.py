@@ -14,7 +14,7 @@ import pytest
 
 from discovery.errors import CannotStartError
 from discovery.system import claims
-from discovery.system.claims import TakenError, claim
+from discovery.system.claims import PathClaimedError, claim
 from discovery.system.rundir import Lock, base_run_dir, lock, run_dir_path
 
 _HOLD = "import sys; from pathlib import Path; from discovery.system.rundir import lock; "
@@ -189,7 +189,7 @@ def test_locks_that_are_let_go_and_taken_all_the_time_are_all_claimed(tmp_path: 
     def take(_: int) -> list[bool]:
         claimed = []
         for _ in range(300):
-            with suppress(TakenError), claim(tmp_path / "x.lock") or nullcontext() as held:
+            with suppress(PathClaimedError), claim(tmp_path / "x.lock") or nullcontext() as held:
                 claimed.append(held is not None)
         return claimed
 

@@ -19,7 +19,7 @@ _REQUESTED_PROGRESS = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class ResyncNeeded:
     """The known state may be wrong, or the watch cannot continue from it: list again."""
 
     reason: str
@@ -68,7 +68,7 @@ class WatchHistory:
         )
 
     def forget(self) -> None:
-        """Doubt the known state until the next listing."""
+        """ResyncNeeded the known state until the next listing."""
         self.revision = None
 
     def opened(self) -> None:
@@ -89,16 +89,16 @@ class WatchHistory:
             and listing.marks == self._marks
         )
 
-    def receive(self, response: Message) -> tuple[Delta, ...] | Doubt | Canceled:
+    def receive(self, response: Message) -> tuple[Delta, ...] | ResyncNeeded | Canceled:
         """Take one response in."""
         if response.compact_revision:
             # At creation or later. Never skip ahead: what was compacted is unknown.
-            return Doubt(f"revision {response.compact_revision} is compacted")
+            return ResyncNeeded(f"revision {response.compact_revision} is compacted")
         if response.canceled:
             # Even when `created` is set, as it is for a token that has expired.
             return Canceled(response.cancel_reason or "the watch was canceled")
         if response.header.cluster_id != self._cluster:
-            return Doubt("another cluster answers")
+            return ResyncNeeded("another cluster answers")
         if response.created:
             # Its header shows the present revision while what happened before is still to come: never advance by it.
             self.created = True
@@ -120,12 +120,12 @@ class WatchHistory:
         if self.revision is not None and revision > self.revision and not self._fragments:
             self.revision = revision
 
-    def _advance(self, events: list[Message]) -> tuple[Delta, ...] | Doubt:
+    def _advance(self, events: list[Message]) -> tuple[Delta, ...] | ResyncNeeded:
         deltas = tuple(self._deltas(events))
         known = self.revision or 0
         for delta in deltas:
             if delta.revision <= known:
-                return Doubt(f"revision {delta.revision} came after {known}")
+                return ResyncNeeded(f"revision {delta.revision} came after {known}")
             known = delta.revision
         if deltas:
             self.revision = known

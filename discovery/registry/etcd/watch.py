@@ -18,7 +18,7 @@ from discovery.registry.etcd.failures import (
     explain,
     reason,
 )
-from discovery.registry.etcd.follower import Canceled, Doubt, WatchHistory
+from discovery.registry.etcd.follower import Canceled, ResyncNeeded, WatchHistory
 from discovery.registry.etcd.listing import PrefixListing, list_prefix
 from discovery.registry.etcd.messages import (
     LEASE_TIME_TO_LIVE,
@@ -59,7 +59,7 @@ class Timing(NamedTuple):
     audit_again: float = 5.0
 
 
-class _DoubtError(Exception):
+class _ResyncNeededError(Exception):
     """The watch cannot continue from the known state: list again."""
 
 
@@ -105,7 +105,7 @@ class Watch:
                     async for event in session:
                         self._stale = event.reason if isinstance(event, Stale) else None
                         yield event
-            except _DoubtError:
+            except _ResyncNeededError:
                 # The member can serve, and is kept; but doubt upon doubt is slowed down.
                 wait = 0.0 if self._settle() else next(self._retries)
                 self._follower.forget()
@@ -119,7 +119,7 @@ class Watch:
             await asyncio.sleep(wait)
 
     async def _session(self, connection: Connection) -> AsyncGenerator[RegistryEvent, None]:
-        """Follow by one member until it fails (RegistryError) or what is known is in doubt (_DoubtError)."""
+        """Follow by one member until it fails (RegistryError) or what is known is in doubt (_ResyncNeededError)."""
         stale = self._stale is not None
         if not await self._may_resume(connection):
             listing = await self._list(connection)
@@ -151,7 +151,7 @@ class Watch:
                 await stream.send(self._create())
                 while not self._follower.created:
                     if self._take(connection, await stream.receive()):
-                        raise _DoubtError
+                        raise _ResyncNeededError
                 self._heard = time.monotonic()
         except TimeoutError:
             raise MemberUnavailableError(f"etcd {connection.endpoint}: no answer in time") from None
@@ -176,7 +176,7 @@ class Watch:
                 agreed = await self._audit(connection)
                 unsure = unsure + 1 if agreed is None else 0
                 if agreed is False or unsure >= _UNSURE_AUDITS:
-                    raise _DoubtError
+                    raise _ResyncNeededError
                 audit_at = time.monotonic() + (self._timing.audit_again if unsure else self._audit_pause())
 
     def _paused(self, silence: float) -> Stale:
@@ -223,8 +223,8 @@ class Watch:
 
     def _take(self, connection: Connection, response: Message) -> tuple[Delta, ...]:
         match self._follower.receive(response):
-            case Doubt():
-                raise _DoubtError
+            case ResyncNeeded():
+                raise _ResyncNeededError
             case Canceled(reason):
                 raise explain(connection.endpoint, None, reason)
             case deltas:

@@ -52,11 +52,11 @@ class FileRegistry:
         try:
             while True:
                 hinted.clear()
-                look = await asyncio.to_thread(follower.look)
-                for event in look.events:
+                result = await asyncio.to_thread(follower.scan)
+                for event in result.events:
                     yield event
-                await asyncio.sleep(look.rest)
-                await wait_for_event(hinted, look.again)
+                await asyncio.sleep(result.rest)
+                await wait_for_event(hinted, result.again)
         finally:
             await asyncio.to_thread(follower.close)
 

@@ -54,7 +54,7 @@ class DirectoryFollower:
         self._closing = threading.Lock()
         self._closed = False
 
-    def look(self) -> ScanResult:
+    def scan(self) -> ScanResult:
         """Look once: nothing that goes wrong is raised, it is told as Stale."""
         with self._closing:
             if self._closed:

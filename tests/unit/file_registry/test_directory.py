@@ -33,7 +33,7 @@ class TestTheDirectoryItself:
 
     def test_an_outage_is_told_once(self, tmp_path: Path) -> None:
         watch = follower.DirectoryFollower(tmp_path / "none", lambda: None)
-        assert [len(watch.look().events) for _ in range(3)] == [1, 0, 0]
+        assert [len(watch.scan().events) for _ in range(3)] == [1, 0, 0]
         watch.close()
 
     def test_when_it_goes_what_was_known_stands_until_it_is_back(self, tmp_path: Path) -> None:
