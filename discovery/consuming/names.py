@@ -22,6 +22,7 @@ EVERY = 5.0
 """Seconds between two lookups of a name."""
 _HOSTS = Path("/etc/hosts")
 _TESTS_AT_A_TIME = 64
+"""Connections that are tested at the same time: a bound on descriptors, whatever the number of names."""
 _TESTS_AGAIN = 32
 """Ports of one name that are tested again after a lookup; others have their turn after the next one."""
 _STAGGER = 0.25

@@ -12,6 +12,7 @@ from discovery.probes.tcp import failing, reason
 from discovery.system.environment import child_environment
 
 _MOST_OUTPUT = 1024
+"""Bytes of output that are kept: the detail is the first line, and the rest would take memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import aiohttp  # imported where it is needed: it takes longer than most commands
 
 _MOST_BODY = 64 * 1024
+"""Bytes of a body that are read: enough for a page of status, and a bound on memory and on the regex's time."""
 
 
 @dataclass(frozen=True, slots=True)

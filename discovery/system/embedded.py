@@ -27,8 +27,11 @@ _WHEELS = {
 }
 _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # Debian's haproxy is there, a user's PATH is not
 _ATTEMPTS = 3
+"""Starts with other ports, if another program takes a port between the choice and the start."""
 _READY_SECONDS = 30.0
+"""Timeout in seconds for the start of etcd, which takes a second on an idle machine."""
 _STOP_SECONDS = 5.0
+"""Timeout in seconds for an orderly end of etcd, before SIGKILL."""
 # Waits for us to end in whatever way, which closes its standard input, and then does what we no longer can.
 _GUARD = """
 import os, shutil, sys

@@ -5,8 +5,11 @@ import time
 
 _DIGITS = re.compile(r"\d+")
 _FIRST_REPEAT = 60.0
+"""Seconds until the log line of a lasting failure is repeated; each further pause is longer."""
 _LAST_REPEAT = 3600.0
+"""Seconds between repetitions in the end: a log of a day still shows the failure."""
 _MOST_REASONS = 20
+"""Kinds of reasons that are told apart: a bound on memory if every reason differs."""
 
 
 def kind(text: str) -> str:

@@ -16,16 +16,20 @@ import structlog
 from aiohttp import web
 
 ASK_SECONDS = 5.0
-"""How long a client has to send its request."""
+"""Seconds that a client has to send its request."""
 SERVE_SECONDS = 30.0
-"""How long a request has to be answered, and its answer to be read."""
+"""Seconds within which a request is answered and its answer read."""
 MOST_CONNECTIONS = 32
+"""Connections at a time: enough for monitoring, and no flood takes the daemon's descriptors."""
 MOST_BYTES = 64 * 1024
-"""What a client may send."""
+"""Bytes that a client may send: its request has no body worth more."""
 
 _ACCEPTED_AT_ONCE = 16
+"""Connections that are accepted in one turn of the event loop, so that a flood delays no other work."""
 _PAUSE = 1.0
+"""Seconds without accepting after `accept` has failed, as for a lack of descriptors."""
 _LOG_EVERY = 60.0
+"""Seconds between two log lines about refused connections, so that a flood does not fill the log."""
 
 _log = structlog.get_logger("discovery.daemon.admin")
 

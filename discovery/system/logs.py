@@ -21,6 +21,7 @@ _BURST = (50, 60.0)
 """Warnings and errors of one kind: at once, and seconds for each further one."""
 _BURST_OF_INFO = (200, 3.0)
 _MOST_KINDS = 1000
+"""Kinds of lines that are counted: a bound on memory if texts from outside make every line differ."""
 
 
 def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> None:  # noqa: A002 - as the option

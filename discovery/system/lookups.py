@@ -24,8 +24,9 @@ _SLOW: Final = 1.0
 _LOOK_AGAIN: Final = 0.25
 """Seconds between two attempts to begin queued lookups, beside the attempt at the end of every other lookup."""
 _PATIENCE: Final = 0.5
-"""Seconds that a lookup has where an earlier one was answered."""
+"""Seconds that a lookup has if an earlier lookup of the name was answered: then the last answer stands."""
 _MOST_KNOWN: Final = 10_000
+"""Names of which anything is remembered: a bound on memory, far above what a daemon follows."""
 
 
 class Lookup(Protocol):

@@ -11,8 +11,9 @@ from typing import Any
 from discovery.system.unixsocket import peer_credentials
 
 MOST_SOCKETS = 250
-"""In one packet; the kernel takes 253 (SCM_MAX_FD)."""
+"""Sockets in one packet; the kernel takes 253 (SCM_MAX_FD)."""
 _MOST_BYTES = 1 << 16
+"""Bytes of a message: the buffer for one packet. Senders split what is longer."""
 
 
 def new_channel() -> socket.socket:

@@ -25,8 +25,9 @@ _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 LOOK_EVERY = 0.5
 """Seconds between two looks whether a lock's file is still there."""
 _LOOKING = 0.25
-"""Seconds that others may need to look whether a lock is held; who shares it for longer holds it."""
+"""Seconds that other processes may need to look at a lock; a process that shares the lock for longer holds the lock."""
 _AGAIN = 0.002
+"""Seconds, at most, between two attempts to take a lock that another process looks at."""
 
 
 def run_dir_path(override: Path | None = None) -> Path:

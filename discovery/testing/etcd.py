@@ -31,7 +31,9 @@ from discovery.system.embedded import EmbeddedEtcd
 
 _FROM = re.compile(rb"X-Server-From: ([0-9a-f]+)", re.IGNORECASE)
 _RETRY_SECONDS = 0.2
+"""Seconds between two attempts to write while no member takes the change."""
 _MEMBERS = 3
+"""Members of the cluster: the fewest of which one may fail."""
 
 
 class EtcdWriter:

@@ -19,6 +19,7 @@ from discovery.system.embedded import find_program, wheel_program
 T = TypeVar("T")
 
 _POLL = 0.02
+"""Seconds between two looks at a condition."""
 _NOT_YET = (AssertionError, OSError, LookupError)
 _given: set[int] = set()
 _random = random.SystemRandom()  # hypothesis seeds the others, so that parallel tests would be given the same ports

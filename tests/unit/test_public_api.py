@@ -111,8 +111,14 @@ def test_a_lazy_module_loads_nothing_heavy(module: str) -> None:
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
 
 
-def test_the_choice_of_an_address_loads_nothing_heavy() -> None:
-    assert loaded_by("import discovery.addresses").isdisjoint(HEAVY)
+@pytest.mark.parametrize("module", ["discovery.addresses", "discovery.fields", "discovery.registry"])
+def test_a_public_module_without_plugins_loads_nothing_heavy(module: str) -> None:
+    assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+
+
+def test_commands_load_neither_the_daemon_nor_the_client_of_etcd() -> None:
+    loaded = loaded_by("import discovery.commands")
+    assert loaded.isdisjoint({"grpc", "pydantic", "structlog", "watchdog", "aiohttp", "discovery.daemon.daemon"})
 
 
 @pytest.mark.parametrize(
