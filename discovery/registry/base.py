@@ -41,7 +41,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """All changes of one revision.
+    """All changes of a revision.
 
     A Delta without puts and deletes says that nothing changed up to `revision`, which may be the revision of the event
     before, and ends a Stale.
@@ -128,7 +128,7 @@ class TellsAlarms(Protocol):
     """An optional method of a `Registry`: report faults of a registry that can be followed nevertheless."""
 
     async def alarms(self) -> Sequence[str]:
-        """One line for each fault, with the way out; empty if there is none. Raises RegistryError if unknown now."""
+        """Return a line for each fault, with the way out; empty without faults. Raises RegistryError if unknown now."""
 
 
 class Registry(Protocol):

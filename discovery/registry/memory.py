@@ -88,7 +88,7 @@ class MemoryRegistry:
         self.change({key: value})
 
     def delete_raw(self, key: str) -> None:
-        """Remove a record, whatever lease it has."""
+        """Remove a record under any lease."""
         self.change({}, {key})
 
     def set_stale(self, reason: str) -> None:
@@ -125,7 +125,7 @@ class MemoryRegistry:
     def change(
         self, puts: Mapping[str, bytes], deletes: Iterable[str] = (), holder: "MemoryLease | None" = None
     ) -> None:
-        """Write and remove records, in one revision; what is written belongs to `holder`."""
+        """Write and remove records, in a single revision; what is written belongs to `holder`."""
         gone = self.records.keys() & deletes
         for key in gone | puts.keys():
             loser = self._holders.pop(key, None)
@@ -154,7 +154,7 @@ class MemoryLease:
     """A lease in a `MemoryRegistry`: as long as its owner runs it is kept alive, so it expires only when told to."""
 
     def __init__(self, registry: MemoryRegistry, owner: str, ttl: float) -> None:
-        """Open it; `MemoryRegistry.open_lease` does."""
+        """Open the lease; `MemoryRegistry.open_lease` does."""
         self.owner = owner
         self.ttl = ttl
         self._registry = registry
@@ -209,7 +209,7 @@ class MemoryLease:
         self._end()
 
     def freeze(self) -> None:
-        """Stop keeping it alive, as if its owner hung: it expires one TTL later, on the event loop's clock."""
+        """Stop keeping the lease alive, as if its owner hung: the lease expires a TTL later, on the loop's clock."""
         self._expiry = asyncio.get_running_loop().call_later(self.ttl, self._expire)
 
     def lose(self, reason: str) -> None:

@@ -41,7 +41,7 @@ _METADATA = (("hasleader", "true"),)
 
 
 class Connection:
-    """One member, reached by a channel of its own. Raises errors of `failures` and `discovery.errors` alone."""
+    """A member, reached by a channel of its own. Raises errors of `failures` and `discovery.errors` alone."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Connection:
 
 
 class Stream:
-    """Requests and responses of one stream. A response is read only when asked for, so that nothing piles up here."""
+    """Requests and responses of a stream. A response is read only when asked for, so that nothing piles up here."""
 
     def __init__(self, endpoint: str, call: Any) -> None:
         """Take a stream just opened."""
@@ -175,7 +175,7 @@ class Stream:
                 raise
 
     async def receive(self) -> Message:
-        """The next response, however long it takes. Raises when the stream has ended."""
+        """Return the next response, after any time. Raises when the stream has ended."""
         self.waiting_since = time.monotonic()
         try:
             response = await self._call.read()

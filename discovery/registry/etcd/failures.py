@@ -61,7 +61,7 @@ class MemberUnavailableError(RegistryUnavailableError):
 
 
 class TokenExpiredError(AccessDeniedError):
-    """The member does not know our token, or asks for one."""
+    """The member does not know the token of this client, or asks for a token."""
 
 
 class CompactedError(RegistryError):

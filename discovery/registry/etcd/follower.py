@@ -33,7 +33,7 @@ class Canceled:
 
 
 class WatchHistory:
-    """Folds listings and watch responses into deltas of one revision each.
+    """Folds listings and watch responses into a delta for each revision.
 
     `revision` is the last one up to which everything is known; None before the first listing and in doubt.
     """
@@ -77,7 +77,7 @@ class WatchHistory:
         self._fragments = []
 
     def agrees_with(self, listing: PrefixListing) -> bool:
-        """Whether a linearizable listing at our revision is of our history and finds the same.
+        """Return True if a linearizable listing at the known revision has the same history and records.
 
         A cluster that was emptied can come back under the same id: then its revision or its term went back, or a key
         has another mark.
@@ -90,7 +90,7 @@ class WatchHistory:
         )
 
     def receive(self, response: Message) -> tuple[Delta, ...] | ResyncNeeded | Canceled:
-        """Take one response in."""
+        """Take in a response."""
         if response.compact_revision:
             # At creation or later. Never skip ahead: what was compacted is unknown.
             return ResyncNeeded(f"revision {response.compact_revision} is compacted")

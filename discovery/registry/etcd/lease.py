@@ -27,12 +27,12 @@ _CLOSE_SECONDS = 3.0
 
 
 def _now() -> float:
-    """Seconds that also pass while the machine sleeps, as they do for the members."""
+    """Return seconds that also pass while the machine sleeps, as seconds pass for the members."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class EtcdLease:
-    """Registrations under one lease. Open with `EtcdLease.open`."""
+    """Registrations under a lease. Open with `EtcdLease.open`."""
 
     @classmethod
     async def open(cls, client: Client, prefix: bytes, owner: str, ttl: float) -> "EtcdLease":
@@ -48,7 +48,7 @@ class EtcdLease:
         return cls(client, prefix, owner, number, granted)
 
     def __init__(self, client: Client, prefix: bytes, owner: str, number: int, ttl: float) -> None:
-        """Begin to keep it alive."""
+        """Begin to keep the lease alive."""
         self._client = client
         self._owner = owner
         self._number = number
@@ -71,7 +71,7 @@ class EtcdLease:
         return self._ttl
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
-        """Write the record under this lease, unless it already stands so."""
+        """Write the record under this lease, unless an equal record stands."""
         key, value = backend.key, encode(backend, self._owner, self._ttl)
         self._raise_if_lost()
         try:
@@ -82,7 +82,7 @@ class EtcdLease:
         self._keys.add(key)
 
     async def delete(self, backend: Backend) -> None:
-        """Remove the record if it is still this lease's; otherwise do nothing."""
+        """Remove the record if the record is under this lease; otherwise do nothing."""
         key = backend.key
         self._keys.discard(key)
         self._deletions += 1
@@ -94,7 +94,7 @@ class EtcdLease:
         return await self._records.sweep(keep, among)
 
     async def until_free(self, keys: Collection[str]) -> None:
-        """Wait until one of `keys`, which was refused, is absent: one watch on these keys alone."""
+        """Wait until a key of `keys`, which was refused, is absent: one watch on these keys alone."""
         await self._records.until_free(keys)
 
     async def lost(self) -> str:
@@ -109,7 +109,7 @@ class EtcdLease:
             await self._client.call(LEASE_REVOKE, request, timeout=_CLOSE_SECONDS, attempt=_CLOSE_SECONDS / 2)
 
     async def abandon(self) -> None:
-        """Stop keeping it alive, so that its records stand until the time is over."""
+        """Stop keeping the lease alive, so that its records stand until the TTL is over."""
         self._lose("the lease was closed")
         await cancel_and_wait(self._keeper)
 

@@ -1,4 +1,4 @@
-"""Every key under a prefix at one revision, read page by page and linearizable."""
+"""Every key under a prefix at a revision, read page by page and linearizable."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class PrefixListing:
 
 
 def mark(revision: int, value: bytes) -> int:
-    """A short value that identifies one write of a key.
+    """Return a short value that identifies a write of a key.
 
     The value is part of it: a script that rebuilds a cluster may write the same keys at the same revisions.
     """
@@ -34,7 +34,7 @@ def mark(revision: int, value: bytes) -> int:
 
 
 async def list_prefix(connection: Connection, prefix: bytes, *, revision: int = 0, timeout: float) -> PrefixListing:
-    """List at `revision`, or (0) at the present one; then begin again when a compaction overtakes it.
+    """List at `revision`, or (0) at the present revision; then begin again when a compaction overtakes the listing.
 
     Raises CompactedError or FutureRevisionError for a given revision that is not to be had, MemberUnavailableError and
     AccessDeniedError. The first page has `timeout` seconds: a member that hangs is noticed there.

@@ -16,7 +16,7 @@ class Member(Protocol):
 
 
 class Tokens:
-    """Holds the one token of a client; each member forgets it on its own once it is unused for a while."""
+    """Holds the token of a client; each member forgets the token when the token is unused for a while."""
 
     def __init__(self, login: Login | None) -> None:
         """Without a login, no token is ever asked for or sent."""
@@ -26,7 +26,7 @@ class Tokens:
 
     @property
     def usable(self) -> bool:
-        """Whether there is a user to log in."""
+        """True if there is a user to log in."""
         return self._login is not None
 
     def forget(self) -> None:

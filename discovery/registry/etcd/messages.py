@@ -136,7 +136,7 @@ AuthenticateRequest = _classes["AuthenticateRequest"]
 
 
 class Method(NamedTuple):
-    """One call of etcd's interface. A `streaming` one takes and gives many messages."""
+    """A call of etcd's interface. A `streaming` call takes and gives many messages."""
 
     path: str
     request: Any

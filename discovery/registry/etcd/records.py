@@ -28,7 +28,7 @@ _CHUNK = 100  # etcd takes 128 operations in one transaction unless told otherwi
 
 
 class Records:
-    """The records of one owner under one lease."""
+    """The records of an owner under a lease."""
 
     def __init__(self, client: Client, prefix: bytes, owner: str, lease: int) -> None:
         """Keep the arguments."""
@@ -38,7 +38,7 @@ class Records:
         self._lease = lease
 
     async def put(self, key: str, value: bytes, *, force: bool) -> None:
-        """Write `value` unless it stands already. Raises OwnedByAnotherError, or as Client.call does."""
+        """Write `value` unless an equal record stands already. Raises OwnedByAnotherError, or as Client.call does."""
         name = self._prefix + key.encode()
         existing: Message | None = None
         for _ in range(_PUT_ATTEMPTS):
@@ -66,7 +66,7 @@ class Records:
         raise RegistryUnavailableError(f"etcd: the record {key!r} changed {_PUT_ATTEMPTS} times while it was written")
 
     async def delete(self, key: str) -> None:
-        """Remove a record if it is still under the lease."""
+        """Remove a record if the record is still under the lease."""
         name = self._prefix + key.encode()
         await self._client.call(
             TXN,
@@ -130,7 +130,7 @@ class Records:
         return None
 
     async def until_free(self, keys: Collection[str]) -> None:
-        """Wait until one of `keys` is absent. Raises as Client.call does if they cannot be watched."""
+        """Wait until a key of `keys` is absent. Raises as Client.call does if the keys cannot be watched."""
         await until_removed(self._client, [self._prefix + key.encode() for key in keys])
 
     def _under_lease(self, name: bytes) -> Message:

@@ -27,7 +27,7 @@ class EtcdRegistry:
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "EtcdRegistry":
-        """Make it from `etcd://` or `etcds://`, see `EtcdSettings.from_url`. Raises ConfigError."""
+        """Return the registry of an `etcd://` or `etcds://` URL, see `EtcdSettings.from_url`. Raises ConfigError."""
         return cls(EtcdSettings.from_url(url))
 
     def watch(self) -> AsyncGenerator[RegistryEvent, None]:

@@ -23,7 +23,7 @@ _CHUNK = 100  # etcd takes 128 operations in one transaction unless told otherwi
 
 
 async def until_removed(client: Client, names: Sequence[bytes]) -> None:
-    """Wait until one of `names` is absent. A member that fails is left for another.
+    """Wait until a name of `names` is absent. A member that fails is left for another.
 
     Raises what `Client.call` raises for a refusal.
     """

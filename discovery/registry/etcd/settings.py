@@ -24,7 +24,7 @@ _ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/?#@]+)(?::(?P<po
 
 @dataclass(frozen=True, slots=True)
 class TLSMaterial:
-    """PEM texts, as they are in the files now."""
+    """PEM texts, as the files have them now."""
 
     ca: bytes | None = None
     cert: bytes | None = None

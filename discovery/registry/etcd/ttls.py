@@ -23,7 +23,7 @@ class TTLs:
         self._learned: dict[str, float] = {}
 
     def of(self, lease: int, key: str, value: bytes) -> float:
-        """The TTL in seconds of the record `key` under `lease`, DEFAULT_TTL until it is known."""
+        """Return the TTL in seconds of the record `key` under `lease`, DEFAULT_TTL until known."""
         stated = stated_ttl(value)
         if stated is not None:
             return stated

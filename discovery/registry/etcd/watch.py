@@ -119,7 +119,7 @@ class Watch:
             await asyncio.sleep(wait)
 
     async def _session(self, connection: Connection) -> AsyncGenerator[RegistryEvent, None]:
-        """Follow by one member until it fails (RegistryError) or what is known is in doubt (_ResyncNeededError)."""
+        """Follow by a member until the member fails (RegistryError) or the state is in doubt (_ResyncNeededError)."""
         stale = self._stale is not None
         if not await self._may_resume(connection):
             listing = await self._list(connection)
@@ -144,7 +144,7 @@ class Watch:
             overseer.cancel()
 
     async def _open(self, connection: Connection, stream: Stream) -> None:
-        """Ask for the watch, and wait until the member has taken it."""
+        """Ask for the watch, and wait until the member has created the watch."""
         self._follower.opened()
         try:
             async with asyncio.timeout(self._timing.attempt):
@@ -231,7 +231,7 @@ class Watch:
                 return deltas
 
     async def _may_resume(self, connection: Connection) -> bool:
-        """Whether a member that we turn to tells the history that we know, and nothing of its sequel is compacted."""
+        """Return True if a member has the known history, and nothing of its sequel is compacted."""
         try:
             if self._follower.revision is None:
                 return False

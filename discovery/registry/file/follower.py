@@ -1,4 +1,4 @@
-"""One look at the directory after another, told as registry events."""
+"""Looks at the directory, one after another, as registry events."""
 
 import os
 import threading
@@ -35,7 +35,7 @@ class ScanResult:
 
 
 class DirectoryFollower:
-    """Follows one directory for one watch. Blocking; to be called from one thread at a time."""
+    """Follows a directory for a watch. Blocking; to be called from one thread at a time."""
 
     def __init__(self, root: Path, hint: Callable[[], None]) -> None:
         """Follow `root`; `hint` is called, on another thread, when there is reason for another look."""

@@ -28,7 +28,7 @@ class FileLease:
     """A lease whose records are files: each carries the TTL, and its modification time is the last sign of life."""
 
     def __init__(self, root: Path, owner: str, ttl: float) -> None:
-        """Open it and keep it alive; `FileRegistry.open_lease` does."""
+        """Open the lease and keep the lease alive; `FileRegistry.open_lease` does."""
         self.owner = owner
         self.ttl = ttl
         self._root = root
@@ -88,7 +88,7 @@ class FileLease:
             working.exception()  # marked as seen: a cancelled caller does not ask
 
     def abandon(self) -> None:
-        """Stop keeping it alive, without withdrawing anything."""
+        """Stop keeping the lease alive, without withdrawing anything."""
         self._keep_alive_task.cancel()
 
     def _put(self, key: str, value: bytes, force: bool) -> None:
@@ -181,7 +181,7 @@ class FileLease:
                 self._lost.set_result(why)
 
     def _touch_records(self) -> str | None:
-        """Touch every file of ours. Returns why the lease is lost, if it is."""
+        """Touch every file of this lease. Returns the reason if the lease is lost."""
         with held(self._root) as root:
             if self._overdue():
                 self._ended = f"the lease of {self.owner} expired: it showed no sign of life for {self.ttl:g} s"

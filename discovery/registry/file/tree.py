@@ -46,7 +46,7 @@ class _File:
 
 
 class Tree:
-    """The files of one directory as last read. Not thread-safe."""
+    """The files of a directory as last read. Not thread-safe."""
 
     def __init__(self) -> None:
         """Begin without having seen anything."""
@@ -139,7 +139,7 @@ class Tree:
             return _stray(name, _reason(error))
 
     def _read_file(self, root: int, descriptor: int, name: str, before: _File | None) -> _File | None:
-        """Read the open file, and close it."""
+        """Read and close the open file."""
         began = time.time()
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -184,7 +184,7 @@ class Tree:
         return {name: _as_known(file) for name, file in self._files.items() if name.startswith(f"{service}/")}
 
     def _stands(self, name: str, error: OSError, entry: os.DirEntry[str], *, known: bool) -> bool:
-        """Whether what was known of the entry stands although it cannot be read, which is then noted."""
+        """Return True if what was known of the entry stands although the entry cannot be read, which is then noted."""
         reason = _reason(error)
         if error.errno in _OF_THE_MACHINE:
             self._problem = self._problem or f"cannot read {_text(name)}, so what was known of it stands: {reason}"
