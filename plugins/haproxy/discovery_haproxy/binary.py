@@ -68,7 +68,7 @@ async def locate(configured: Path | None) -> Binary:
         how = _describe_exit(status, output)
         raise ApplyError(f"{path} does not run: {how}; repair the program, or set haproxy.binary to another")
     if match is None:
-        raise ApplyError(f"{path} does not tell its version: is it HAProxy? set haproxy.binary to one that is")
+        raise ApplyError(f"{path} does not print a version of HAProxy: set haproxy.binary to a HAProxy program")
     version = tuple(map(int, match[1].split(".")))
     if version < OLDEST:
         oldest = ".".join(map(str, OLDEST))

@@ -28,6 +28,8 @@ from discovery_haproxy.values import (
 
 _RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
+_QUOTED_CHARACTERS = 60
+"""Characters of a line in an error message, which is one line itself."""
 
 
 class BindConfig(PluginConfig):
@@ -46,17 +48,17 @@ class BindConfig(PluginConfig):
     def _check_reserved_words(self) -> "BindConfig":
         if self.accept_proxy and self.options:
             for word in sorted(_RESERVED_BY_ACCEPT_PROXY & set(words(self.options))):
-                raise ValueError(f"{word!r} in 'options' would take away what 'accept_proxy' does: leave one out")
+                raise ValueError(f"{word!r} in 'options' conflicts with 'accept_proxy': remove either")
         return self
 
 
 def _binds(value: object) -> object:
     binds = one_or_many(value)
     if not binds:
-        raise ValueError("there is no address: leave it out, or write one such as 127.0.0.1:8080")
+        raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")
     for bind in binds:
         if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
-            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table that has one")
+            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table with an address")
     return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
 
 
@@ -238,7 +240,9 @@ class HAProxyConfig(PluginConfig):
     def _check_global_lines(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
         for line in lines:
             if line.split()[0] in ("description", "daemon", "master-worker"):
-                raise ValueError(f"{line[:60]!r} would take away what the plugin needs to run HAProxy")
+                raise ValueError(
+                    f"{line[:_QUOTED_CHARACTERS]!r} conflicts with a line that the plugin writes to run HAProxy"
+                )
         return lines
 
     @model_validator(mode="before")

@@ -20,6 +20,8 @@ _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
 _NEW_FILE_MODE = 0o644
 """Mode of a new configuration file: HAProxy may run as another user."""
+_COMMAND_CHARACTERS = 100
+"""Characters of a reload command in an error message."""
 _REASON_CHARACTERS = 300
 """Characters of a reload command's output in an error message, which is one line."""
 
@@ -59,7 +61,7 @@ class ExternalHAProxy:
         except FileNotFoundError:
             mode, owner = _NEW_FILE_MODE, None
         except OSError as error:
-            raise ApplyError(f"{self.path} cannot be looked at: {error.strerror}") from None
+            raise ApplyError(f"{self.path} cannot be inspected: {error.strerror}") from None
         await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
 
     async def deploy(self, generation: str, _binary: Binary, _unchecked: str | None) -> None:
@@ -103,6 +105,6 @@ class ExternalHAProxy:
         if status != 0:
             lines = [line.strip() for line in output.splitlines() if line.strip()]
             reason = lines[-1][:_REASON_CHARACTERS] if lines else "it printed nothing"
-            raise ApplyError(f"`{' '.join(command)[:100]}` failed with exit {status}: {reason}")
+            raise ApplyError(f"`{' '.join(command)[:_COMMAND_CHARACTERS]}` failed with exit {status}: {reason}")
         if self._control is not None:
             await wait_until_live(self._control, generation, config.timeout)

@@ -35,7 +35,7 @@ async def reload_through_master(
     # HAProxy 2.6 answers before the reload; later versions answer after the reload, with the outcome.
     answer = await control.send_once("reload", timeout)
     if answer.startswith("Success=0"):
-        reason = first_alert(answer) or "its log tells why"
+        reason = first_alert(answer) or "the log of HAProxy has the reason"
         raise ApplyError(f"HAProxy cannot load the new configuration: {reason}")
     while not answer.startswith("Success=1"):
         try:
@@ -44,7 +44,7 @@ async def reload_through_master(
             raise ApplyError(f"HAProxy did not come back from the reload within {timeout:g} s") from None
         if now.reloads != before.reloads:
             if now.failed:
-                raise ApplyError("HAProxy cannot load the new configuration: its log tells why")
+                raise ApplyError("HAProxy cannot load the new configuration: the log of HAProxy has the reason")
             break
         if time.monotonic() > deadline:
             raise ApplyError(f"HAProxy did not reload within {timeout:g} s")

@@ -26,13 +26,13 @@ def two(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("written", "means"), [("*:80", "0.0.0.0:80"), ("/run/web.sock", "/run/web.sock"), ("unix:/a", "/a")]
 )
-def test_an_address_is_written_as_haproxy_takes_it(written: str, means: str) -> None:
+def test_an_address_is_written_in_haproxys_form(written: str, means: str) -> None:
     (bind,) = HAProxyConfig.model_validate({"bind": written}).bind
     assert bind.address == bind_address(written) == means
 
 
 @pytest.mark.parametrize("written", ["/a b", "/" + "x" * 101, "unix:/a;b", "${HOME}:80", "127.0.0.1:80 ssl"])
-def test_an_address_that_would_be_more_than_a_word_is_refused(written: str) -> None:
+def test_an_address_of_several_words_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="write|path"):
         bind_address(written)
 
@@ -41,7 +41,7 @@ def test_an_address_that_would_be_more_than_a_word_is_refused(written: str) -> N
     ("written", "means"),
     [("500ms", "500ms"), ("60s", "1m"), (3, "3s"), (0.5, "500ms"), ("1.0004s", "1s"), ("1m30s", "90s"), ("24d", "24d")],
 )
-def test_a_time_is_written_as_haproxy_takes_it(written: object, means: str) -> None:
+def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> None:
     assert HAProxyConfig.model_validate({"hard_stop_after": written}).hard_stop_after == means
 
 
@@ -53,7 +53,7 @@ def test_a_time_is_written_as_haproxy_takes_it(written: object, means: str) -> N
         (web(bind=True), "a bind is an address such as 127.0.0.1:8080, or a table"),
         (web(bind=[3.5]), "a bind is an address such as 127.0.0.1:8080, or a table"),
         (web(bind="8080"), "'8080' is not HOST:PORT"),
-        (web(bind=[]), "there is no address"),
+        (web(bind=[]), "the list of addresses is empty"),
         (web(bind=["*:80", "0.0.0.0:80"]), "service 'web' names 0.0.0.0:80 twice"),
         (web(bind={"address": "*:443", "cert": "x"}), "cert"),
         (web(mode="https"), "'http' or 'tcp'"),
@@ -79,7 +79,7 @@ def test_a_time_is_written_as_haproxy_takes_it(written: object, means: str) -> N
         (web(frontend_lines=["ok", " "]), "the line is empty"),
         (web(server_options="ssl\rcheck"), "is more than one line"),
         (web(backend_lines="frontend x"), "would begin a new section"),
-        ({"global_lines": "description mine"}, "would take away what the plugin needs"),
+        ({"global_lines": "description mine"}, "conflicts with a line that the plugin writes"),
         ({"global_lines": "defaults"}, "would begin a new section"),
         ({"services": {"a b": {}}}, "the service name 'a b' is not 1-128 letters"),
         ({"nameservers": ["dns"]}, "is not HOST:PORT"),
@@ -100,34 +100,34 @@ def test_a_time_is_written_as_haproxy_takes_it(written: object, means: str) -> N
         (two({"hosts": "a", "bind": {"address": "*:80", "accept_proxy": True}}, {}), "name the networks"),
         (
             web(bind={"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "defer-accept name edge"}),
-            "'name' in 'options' would take away what 'accept_proxy' does",
+            "'name' in 'options' conflicts with 'accept_proxy'",
         ),
         (
             web(bind={"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "'na'me edge"}),
-            "'name' in 'options' would take away what 'accept_proxy' does",
+            "'name' in 'options' conflicts with 'accept_proxy'",
         ),
         (
             web(bind={"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "accept-proxy"}),
-            "'accept-proxy' in 'options' would take away what 'accept_proxy' does",
+            "'accept-proxy' in 'options' conflicts with 'accept_proxy'",
         ),
         ({"services": {"one": {}, "other": {}}}, "both take everything on 127.0.0.1:8080"),
         ({**web(bind="*:80"), "stats": "0.0.0.0:80"}, "service 'web' and 'stats' both bind 0.0.0.0:80"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named(config: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_configuration_is_refused(config: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError) as caught:
         HAProxyConfig.model_validate(config)
     assert complaint in "\n".join(f"{error['loc']} {error['msg']}" for error in caught.value.errors())
 
 
-def test_one_value_may_stand_for_a_list() -> None:
+def test_a_single_value_stands_for_a_list() -> None:
     lone = web(bind="*:80", hosts="a", path_prefix="/b", backend_lines="x y", check=True)
     several = web(bind=[{"address": "*:80"}], hosts=["a"], path_prefix=["/b"], backend_lines=["x y"], check={})
     assert HAProxyConfig.model_validate(lone) == HAProxyConfig.model_validate(several)
     assert HAProxyConfig.model_validate(web(check=False)).services["web"].check is None
 
 
-def test_a_bind_may_have_a_name_where_nobody_is_believed_by_it() -> None:
+def test_a_bind_without_accept_proxy_may_have_a_name() -> None:
     HAProxyConfig.model_validate(web(bind={"address": "*:80", "options": "name edge"}))
     kept = {"address": "*:80", "accept_proxy": "10.0.0.0/8", "options": "namespace blue # name"}
     HAProxyConfig.model_validate(web(bind=kept))
@@ -139,7 +139,7 @@ def test_services_share_an_address_when_they_differ_in_host_or_path() -> None:
     HAProxyConfig.model_validate(two({"hosts": "a", "path_prefix": "/x"}, {"hosts": "a"}))
 
 
-def test_it_has_a_schema_in_which_short_forms_stand_too() -> None:
+def test_the_json_schema_contains_the_short_forms() -> None:
     schema = HAProxyConfig.model_json_schema()
     bind = schema["$defs"]["ServiceConfig"]["properties"]["bind"]
     assert {"type": "string"} in bind["anyOf"] or any(

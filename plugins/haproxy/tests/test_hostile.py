@@ -237,7 +237,7 @@ unchecked = st.builds(
 
 @quick
 @given(backends=st.lists(unchecked, max_size=30))
-def test_backends_that_never_went_through_the_codec_are_left_out_with_the_reason(
+def test_invalid_backends_are_left_out_with_the_reason(
     template: Path | None, parse: Parse, backends: list[Backend]
 ) -> None:
     rendered = shown(configured(template), backends)
@@ -258,7 +258,7 @@ def shown_services() -> dict[str, Service]:
 @quick
 @example(values=list(NASTY))
 @given(values=st.lists(st.one_of(text, st.text(st.characters(codec="utf-8"))), min_size=30, max_size=60))
-def test_a_printed_text_reads_back_as_that_one_argument_wherever_it_stands(values: list[str]) -> None:
+def test_printed_text_is_parsed_as_one_equal_argument_anywhere(values: list[str]) -> None:
     lines, expected = [], []
     for value in values:
         exact, printed = argument(value), finalize(value)

@@ -53,7 +53,7 @@ def fickle() -> Iterator[int]:
         thread.join()
 
 
-def test_what_may_be_repeated_is_and_nothing_else(run: RunHAProxy, fickle: int) -> None:
+def test_only_requests_that_may_be_repeated_are_repeated(run: RunHAProxy, fickle: int) -> None:
     port = free_port()
     config = HAProxyConfig.model_validate({"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False}}})
     run(

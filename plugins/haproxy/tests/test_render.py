@@ -104,7 +104,9 @@ EVERYTHING: dict[str, Any] = {
 @pytest.mark.parametrize(
     "of", [snapshot(), TWO, snapshot(*TWO.backends(), backend("db"))], ids=["none", "two", "three"]
 )
-def test_haproxy_takes_it_without_a_warning(parse: Parse, tmp_path: Path, config: dict[str, Any], of: Snapshot) -> None:
+def test_haproxy_accepts_the_configuration_without_a_warning(
+    parse: Parse, tmp_path: Path, config: dict[str, Any], of: Snapshot
+) -> None:
     state = tmp_path / "a state"
     state.write_text("1\n")
     runtime = Runtime(tmp_path / "a socket", (2, 6), state)
@@ -130,7 +132,7 @@ def test_a_server_has_the_first_address_and_without_one_it_is_in_maintenance(par
 
 
 @pytest.mark.parametrize("asked", [{"resolve": "haproxy"}, {"nameservers": ["10.0.0.53:53"]}])
-def test_haproxy_looks_names_up_itself_if_that_is_asked_for(parse: Parse, asked: dict[str, Any]) -> None:
+def test_haproxy_looks_host_names_up_if_configured(parse: Parse, asked: dict[str, Any]) -> None:
     """Point 8: several backends of one name, and an outage of DNS, as well."""
     config = HAProxyConfig.model_validate(asked)
     text = render(config, TWO, Runtime(), {}, lambda _: ("10.0.0.9",)).text
@@ -142,13 +144,13 @@ def test_haproxy_looks_names_up_itself_if_that_is_asked_for(parse: Parse, asked:
     assert parse(text) == ""
 
 
-def test_a_machine_without_resolv_conf_is_served_too(parse: Parse) -> None:
+def test_haproxy_starts_without_resolv_conf(parse: Parse) -> None:
     text = rendered(runtime=Runtime(resolv_conf=False)).text
     assert "parse-resolv-conf" not in text  # HAProxy would end if there is none
     assert "has no nameservers configured" in parse(text)
 
 
-def test_certificates_with_odd_names_serve_a_bind_together(parse: Parse, tmp_path: Path) -> None:
+def test_certificates_with_special_characters_in_their_names_share_a_bind(parse: Parse, tmp_path: Path) -> None:
     certificates = []
     for name in ("a b.pem", "c#'\".pem"):
         certificates.append(tmp_path / name)
@@ -162,7 +164,7 @@ def test_certificates_with_odd_names_serve_a_bind_together(parse: Parse, tmp_pat
     assert set(result.files) == set(certificates)
 
 
-def test_what_haproxy_tries_first_is_the_most_specific() -> None:
+def test_the_most_specific_route_is_tried_first() -> None:
     config = {
         "services": {
             "any": {},
@@ -180,7 +182,7 @@ def test_what_haproxy_tries_first_is_the_most_specific() -> None:
     assert used == ["longer", "path", "exact", "deeper", "suffix", "prefix", "everywhere", "any"]
 
 
-def test_without_configuration_a_lone_service_takes_all_and_several_go_by_host_name() -> None:
+def test_without_configuration_a_single_service_gets_all_requests_and_several_go_by_host_name() -> None:
     assert "default_backend web" in rendered().text
     result = rendered(of=snapshot(backend("web"), backend("web.blue"), backend("WEB")))
     front = section(result.text, "frontend 127.0.0.1:8080")
@@ -193,13 +195,13 @@ def test_without_configuration_a_lone_service_takes_all_and_several_go_by_host_n
     assert result.problems == ("service 'web' has no route: its host name is that of 'WEB'",)
 
 
-def test_once_a_service_is_configured_only_it_is_offered() -> None:
+def test_a_configured_service_is_the_only_one_served() -> None:
     result = rendered({"services": {"web": {"bind": "*:80"}}}, snapshot(backend("web"), backend("other")))
     assert "other" not in result.text
     assert result.mappings == ("web  http 0.0.0.0:80 -> 1 backend",)
 
 
-def test_mappings_tell_every_way_in() -> None:
+def test_every_route_has_a_mapping() -> None:
     result = rendered(EVERYTHING)
     assert "web  http 127.0.0.1:8080 *.example.com/shop%20two -> 2 backends" in result.mappings
     assert "db  tcp /tmp/db.sock -> 0 backends" in result.mappings
@@ -208,7 +210,7 @@ def test_mappings_tell_every_way_in() -> None:
     )  # fmt: skip
 
 
-def test_a_shared_frontend_waits_as_long_as_its_most_patient_service() -> None:
+def test_a_shared_frontend_has_the_longest_timeouts_of_its_services() -> None:
     services = {
         "one": {"hosts": "a", "timeouts": {"client": "90s"}},
         "two": {"hosts": "b", "timeouts": {"client": "2m"}},
@@ -224,7 +226,7 @@ def test_draining_and_weightless_backends_get_weight_zero() -> None:
     assert [line.split()[-1] for line in servers] == ["0", "0", "256"]
 
 
-def test_ids_that_haproxy_would_not_take_get_names_that_no_other_id_can_have() -> None:
+def test_ids_that_haproxy_refuses_get_unique_names() -> None:
     odd = rendered(of=snapshot(backend(id="a@b"))).text
     name = section(odd, "backend web")[-1].split()[1]
     assert name.startswith("a_b-")
@@ -243,7 +245,7 @@ def test_a_cookie_does_not_tell_clients_an_address() -> None:
 
 
 @given(order=st.randoms(use_true_random=False))
-def test_it_does_not_depend_on_any_order(order: random.Random) -> None:
+def test_the_text_does_not_depend_on_any_order(order: random.Random) -> None:
     backends = [backend(service, port=port) for service in ("a", "b", "c") for port in (1, 2, 3)]
     services = list(EVERYTHING["services"].items())
     expected = rendered(EVERYTHING, Snapshot.of(1, backends)), rendered({}, Snapshot.of(1, backends))
@@ -254,7 +256,7 @@ def test_it_does_not_depend_on_any_order(order: random.Random) -> None:
     assert (rendered(shuffled, Snapshot.of(2, backends)), rendered({}, Snapshot.of(3, backends))) == expected
 
 
-def test_the_generation_tells_texts_and_files_apart(tmp_path: Path) -> None:
+def test_different_texts_and_files_have_different_generations(tmp_path: Path) -> None:
     config = HAProxyConfig.model_validate(own(tmp_path, "# nothing", files=["/etc/map"]))
     assert set(referenced_files(config)) == {tmp_path / "own.cfg.j2", Path("/etc/map")}
     generations = [
@@ -266,14 +268,14 @@ def test_the_generation_tells_texts_and_files_apart(tmp_path: Path) -> None:
     assert rendered().generation == rendered().generation != rendered(of=snapshot()).generation
 
 
-def test_no_template_can_forget_the_generation(parse: Parse, tmp_path: Path) -> None:
+def test_every_template_gets_the_generation(parse: Parse, tmp_path: Path) -> None:
     result = rendered(own(tmp_path, "global\n    maxconn 10\nfrontend x\n mode http\n timeout client 1s\nbind *:80"))
     parse(result.text)
     assert result.text.splitlines()[1:3] == ["global", f"    description {result.generation}"]
     assert result.binds == ("0.0.0.0:80",)
 
 
-def test_every_defaults_section_begins_with_what_bears_unresolvable_names(parse: Parse, tmp_path: Path) -> None:
+def test_every_defaults_section_begins_with_lines_for_unresolvable_host_names(parse: Parse, tmp_path: Path) -> None:
     template = """
 defaults one
     mode http
@@ -292,9 +294,7 @@ listen b from two
     parse(rendered(own(tmp_path, template)).text)
 
 
-def test_a_template_of_ones_own_sees_services_and_can_change_a_part_of_the_built_in_one(
-    parse: Parse, tmp_path: Path
-) -> None:
+def test_a_users_template_sees_services_and_can_extend_the_built_in_template(parse: Parse, tmp_path: Path) -> None:
     template = """
 {% extends "builtin/haproxy.cfg.j2" %}
 {% block service %}
@@ -325,7 +325,7 @@ def test_a_template_of_ones_own_sees_services_and_can_change_a_part_of_the_built
         (None, "/own.cfg.j2 cannot be read: there is no such file"),
     ],
 )
-def test_a_fault_in_a_template_is_told_in_a_line(tmp_path: Path, template: str | None, complaint: str) -> None:
+def test_an_error_in_a_template_is_one_line(tmp_path: Path, template: str | None, complaint: str) -> None:
     config = own(tmp_path, template or "")
     if template is None:
         Path(config["template"]).unlink()
@@ -335,7 +335,7 @@ def test_a_fault_in_a_template_is_told_in_a_line(tmp_path: Path, template: str |
     assert "\n" not in str(caught.value)
 
 
-def test_a_changed_template_is_read_again(tmp_path: Path) -> None:
+def test_a_changed_template_is_recompiled(tmp_path: Path) -> None:
     config = HAProxyConfig.model_validate(own(tmp_path, "# one"))
     path = config.template
     assert path is not None
@@ -355,7 +355,7 @@ def test_a_backend_that_cannot_be_rendered_is_left_out_with_the_reason() -> None
     )
 
 
-def test_the_example_of_a_template_works(parse: Parse) -> None:
+def test_the_example_template_is_valid(parse: Parse) -> None:
     template = Path(__file__).parents[3] / "examples" / "haproxy" / "zones.cfg.j2"
     of = snapshot(backend(port=1, labels={"zone": "eu-1"}), backend(port=2, labels={"zone": "us 1"}), backend(port=3))
     text = rendered({"template": str(template), "services": {"web": {"bind": "*:80"}}}, of).text
@@ -382,7 +382,7 @@ def test_the_example_of_a_template_works(parse: Parse) -> None:
         ),
     ],
 )
-def test_authorities_are_loaded_only_where_haproxy_makes_requests_of_its_own(
+def test_authorities_are_loaded_only_if_haproxy_sends_requests_itself(
     parse: Parse, tmp_path: Path, config: dict[str, Any], template: str | None, spared: bool
 ) -> None:
     if template is not None:

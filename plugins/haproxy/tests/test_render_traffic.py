@@ -48,7 +48,7 @@ def test_a_draining_backend_gets_no_new_clients_and_keeps_those_it_has(
     assert {fetch(url, Cookie=f"S={cookie}").body for _ in range(4)} == {"old"}
 
 
-def test_when_all_backends_drain_new_clients_are_told_503(
+def test_new_clients_get_503_if_all_backends_drain(
     run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:
     old = origin("old")
@@ -126,7 +126,7 @@ def test_without_configuration_two_services_answer_by_name(
 
 
 @pytest.mark.parametrize(("status", "answers"), [("200-299", 200), ("204", 503)])
-def test_an_http_check_asks_its_path_and_takes_its_status(
+def test_an_http_check_requests_the_path_and_accepts_the_status(
     run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str, status: str, answers: int
 ) -> None:
     only = origin("only")
@@ -153,7 +153,7 @@ def test_the_proxy_protocol_goes_through_two_hops(
 @pytest.mark.parametrize(
     ("trusted", "client"), [("127.0.0.0/8", "192.0.2.7"), (["10.0.0.0/8", "::1"], "127.0.0.1")], ids=["sent", "forged"]
 )
-def test_a_proxy_header_is_believed_from_its_networks_alone(
+def test_a_proxy_header_counts_only_from_the_configured_networks(
     run: RunHAProxy, port: int, url: str, mode: str, trusted: Any, client: str
 ) -> None:
     """Point 23. What HAProxy tells the backend shows whom it takes for the client."""
@@ -222,7 +222,7 @@ def test_a_certificate_makes_the_bind_tls(
         assert reply.read() == b"secret"
 
 
-def test_a_label_in_a_template_of_ones_own_reaches_the_client_as_it_is(
+def test_a_label_printed_by_a_users_template_reaches_the_client_unchanged(
     run: RunHAProxy, fetch: Fetch, tmp_path: Path, port: int, url: str
 ) -> None:
     labels = [
@@ -261,7 +261,7 @@ frontend echo
     assert [fetch(f"{url}s/{number}").body for number, _ in enumerate(labels, start=1)] == labels
 
 
-def test_the_statistics_page_and_metrics_are_there(run: RunHAProxy, fetch: Fetch, port: int, url: str) -> None:
+def test_the_statistics_page_and_metrics_are_served(run: RunHAProxy, fetch: Fetch, port: int, url: str) -> None:
     run(text({"stats": f"127.0.0.1:{port}", "bind": f"127.0.0.1:{free_port()}"}), url)
     assert "Statistics Report for HAProxy" in fetch(url).body
     assert "haproxy_process_" in fetch(f"{url}metrics").body

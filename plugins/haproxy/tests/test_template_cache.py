@@ -49,7 +49,7 @@ def test_built_in_templates_are_compiled_once(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in kept(tmp_path)} == {0o644}
 
 
-def test_what_another_compiler_made_is_not_used(tmp_path: Path) -> None:
+def test_a_template_of_another_compiler_is_recompiled(tmp_path: Path) -> None:
     by = tmp_path / "render.py"
     by.write_text("one")
     checksum = TemplateCache(tmp_path, str(by)).get_source_checksum("source")
@@ -58,12 +58,12 @@ def test_what_another_compiler_made_is_not_used(tmp_path: Path) -> None:
     assert TemplateCache(tmp_path, str(by)).get_source_checksum("source") != checksum
 
 
-def test_nothing_is_kept_where_the_compiler_has_no_file(tmp_path: Path) -> None:
+def test_no_template_is_cached_if_the_compiler_has_no_file(tmp_path: Path) -> None:
     """Point: a single executable with Python inside has no module files."""
     assert TemplateCache(tmp_path, str(tmp_path / "render.py")).get_cache_key("x", str(tmp_path / "x.j2")) == ""
 
 
-def test_what_is_damaged_or_of_another_template_is_compiled_again(tmp_path: Path) -> None:
+def test_a_damaged_or_mixed_up_cache_is_recompiled(tmp_path: Path) -> None:
     generation, *compiled = rendered(tmp_path)
     for damage in (b"", kept(tmp_path)[0].read_bytes()[:30], b"\0" * 1000):
         for path in kept(tmp_path):
@@ -74,7 +74,7 @@ def test_what_is_damaged_or_of_another_template_is_compiled_again(tmp_path: Path
     assert len(rendered(tmp_path)) == 2
 
 
-def test_nothing_is_kept_where_that_cannot_be_or_is_not_wanted_nor_of_templates_of_ones_own(tmp_path: Path) -> None:
+def test_no_template_is_cached_in_an_unwritable_or_disabled_cache_and_no_users_template_ever(tmp_path: Path) -> None:
     place, file = tmp_path / "place", tmp_path / "file"
     file.touch()
     assert len(rendered(file)) == 3

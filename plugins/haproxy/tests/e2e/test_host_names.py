@@ -41,7 +41,7 @@ def is_served_by(port: int, *names: str) -> None:
     eventually_sync(lambda: {answer(port) for _ in range(4)} == {(200, name) for name in names}, f"{names}", TIMEOUT)
 
 
-def test_haproxy_reaches_names_as_the_machine_does(
+def test_haproxy_reaches_host_names_as_the_machine_does(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: localhost of both families, the hosts file, search domains, one name with several ports."""
@@ -66,7 +66,7 @@ def test_haproxy_reaches_names_as_the_machine_does(
     assert daemon.get("/healthz")[0] == 200
 
 
-def test_a_name_without_an_address_keeps_its_server_in_maintenance(
+def test_a_host_name_without_an_address_keeps_its_server_in_maintenance(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: one backend stays one server, and no other one changes its place."""
@@ -92,7 +92,7 @@ def test_a_name_without_an_address_keeps_its_server_in_maintenance(
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
-def test_an_outage_longer_than_haproxys_hold_times_takes_no_living_server_away(
+def test_a_dns_outage_longer_than_haproxys_hold_times_removes_no_living_server(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: HAProxy's own resolver took living servers out after 33 s."""
@@ -123,7 +123,7 @@ def test_an_outage_longer_than_haproxys_hold_times_takes_no_living_server_away(
     assert len(daemon.get("/api/snapshot")[1]["unresolved"]) == 2
 
 
-def test_haproxys_own_resolver_remains_an_option(
+def test_haproxys_own_resolver_can_be_used(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, site: StartSite
 ) -> None:
     """Point 8: it is asked for, and then serves several backends of one name as well."""

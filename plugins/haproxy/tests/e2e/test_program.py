@@ -9,7 +9,9 @@ from discovery.testing import eventually_sync, free_port
 TIMEOUT = 60.0
 
 
-def test_why_a_haproxy_does_not_run_is_told(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> None:
+def test_the_reason_why_haproxy_does_not_run_is_reported(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
+) -> None:
     program = tmp_path / "haproxy"
     program.write_text(
         "#!/bin/sh\necho 'haproxy: error while loading shared libraries: libcrypt.so.9: no such file' >&2\nexit 127\n"

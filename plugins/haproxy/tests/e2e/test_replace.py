@@ -11,7 +11,7 @@ from discovery.testing import eventually_sync, free_port, require_program, withi
 __all__ = ["etcd", "listed"]
 
 
-def test_a_haproxy_stays_as_it_is(start_daemon: Starter, file_registry: RecordFiles, tmp_path: Path) -> None:
+def test_the_next_daemon_adopts_haproxy(start_daemon: Starter, file_registry: RecordFiles, tmp_path: Path) -> None:
     require_program("haproxy")
     registry, write = file_registry
     bind = f"127.0.0.1:{free_port()}"
@@ -30,7 +30,7 @@ def test_a_haproxy_stays_as_it_is(start_daemon: Starter, file_registry: RecordFi
     assert _masters(tmp_path) == set()
 
 
-def test_a_haproxy_that_the_successor_does_not_want_ends(
+def test_haproxy_ends_if_the_next_daemon_has_no_such_consumer(
     start_daemon: Starter, file_registry: RecordFiles, listed: Found, tmp_path: Path
 ) -> None:
     require_program("haproxy")

@@ -50,18 +50,18 @@ def test_show_proc() -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "Unknown command\n", "# workers\n"])
-def test_what_is_no_show_proc_is_refused(answer: str) -> None:
+def test_any_other_answer_than_that_of_show_proc_is_refused(answer: str) -> None:
     with pytest.raises(ControlError):
         parse_processes(answer)
 
 
-def test_only_the_states_of_servers_that_are_where_they_were_are_kept() -> None:
+def test_only_states_of_servers_with_an_unchanged_address_are_kept() -> None:
     rows = [line.split()[1:4:2] for line in keep_configured(STATES, CONFIGURATION).splitlines()[2:]]
     assert rows == [["web", "a"], ["web", "d"], ["db", "a"]]
     assert keep_configured(STATES, CONFIGURATION).startswith("1\n# be_id")
 
 
-def test_the_first_useful_alert_is_told_with_its_line() -> None:
+def test_the_first_informative_alert_has_its_line() -> None:
     output = (
         "[NOTICE]   (1) : haproxy version is 2.6.12\n"
         "[ALERT]    (1) : config : parsing [/dev/stdin:2] : unknown keyword 'bnid' in 'frontend' section\n"

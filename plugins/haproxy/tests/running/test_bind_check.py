@@ -30,21 +30,21 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}", "*:{}", ":{}", "localhost:{}"])
-def test_an_address_that_somebody_has_is_named_with_its_holder(port: int, bind: str) -> None:
+def test_an_address_in_use_is_reported_with_its_holder(port: int, bind: str) -> None:
     with pytest.raises(ApplyError, match=rf"is in use by \S+ \(process {os.getpid()}\)"):
         check_binds([bind.format(port)], lambda: nobody)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}"])
-def test_what_our_own_haproxy_has_is_no_obstacle(port: int, bind: str) -> None:
+def test_an_address_of_the_own_haproxy_is_free(port: int, bind: str) -> None:
     check_binds([bind.format(port)], lambda: {os.getpid()})
 
 
-def test_what_only_somebody_else_has_on_another_address_is_no_obstacle(port: int) -> None:
+def test_a_listener_on_another_address_does_not_matter(port: int) -> None:
     check_binds([f"127.0.0.2:{port}"], lambda: nobody)
 
 
-def test_our_own_is_no_obstacle_beside_a_stranger_on_another_address(port: int) -> None:
+def test_own_listeners_are_free_beside_another_program_on_another_address(port: int) -> None:
     script = f"import socket as s; _ = s.create_server(('127.0.0.2', {port})); print(flush=True); input()"
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
@@ -57,7 +57,7 @@ def test_our_own_is_no_obstacle_beside_a_stranger_on_another_address(port: int) 
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
-def test_ipv6_is_looked_at_too() -> None:
+def test_ipv6_addresses_are_checked() -> None:
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
@@ -70,18 +70,18 @@ def test_ipv6_is_looked_at_too() -> None:
     check_binds([f"[::]:{free_port()}"], lambda: nobody)
 
 
-def test_an_address_of_another_machine_is_told_apart() -> None:
+def test_an_address_of_another_machine_is_reported_as_such() -> None:
     with pytest.raises(ApplyError, match=r"bind 192.0.2.1:80 is not an address of this machine"):
         check_binds(["192.0.2.1:80"], lambda: nobody)
 
 
-def test_probing_leaves_no_listener_behind() -> None:
+def test_a_check_leaves_no_listener_behind() -> None:
     bind = f"127.0.0.1:{free_port()}"
     for _ in range(3):
         check_binds([bind], lambda: nobody)
 
 
-def test_a_port_that_only_lingers_from_closed_connections_is_free() -> None:
+def test_a_port_in_time_wait_is_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         client = socket.create_connection(address)
@@ -91,7 +91,7 @@ def test_a_port_that_only_lingers_from_closed_connections_is_free() -> None:
     check_binds([f"127.0.0.1:{address[1]}"], lambda: nobody)
 
 
-def test_a_socket_that_somebody_listens_on_is_named(tmp_path: Path) -> None:
+def test_a_socket_in_use_is_reported_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -109,5 +109,5 @@ def test_a_socket_needs_its_directory_and_a_short_path(tmp_path: Path) -> None:
         check_binds([f"/{'x' * 100}"], lambda: nobody)
 
 
-def test_forms_that_only_haproxy_knows_are_left_to_it() -> None:
+def test_address_forms_that_only_haproxy_knows_are_not_checked() -> None:
     check_binds(["127.0.0.1:8000-8010", "no-such-host.invalid:80"], lambda: nobody)

@@ -85,7 +85,7 @@ def way(request: pytest.FixtureRequest, theirs: Theirs, tmp_path: Path, monkeypa
     return {"systemd_unit": "haproxy.service", "stats_socket": theirs.stats_socket}
 
 
-async def test_it_follows_and_is_left_running(
+async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
     drive: Drive, fetch: Fetch, theirs: Theirs, way: Any, origins: tuple[Backend, ...]
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
@@ -127,7 +127,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_when_the_reload_fails_the_old_file_is_back(
+async def test_a_failed_reload_restores_the_old_file(
     drive: Drive, theirs: Theirs, origins: tuple[Backend, ...], failure: str
 ) -> None:
     way, reason = FAILURES[failure]
@@ -142,7 +142,7 @@ async def test_when_the_reload_fails_the_old_file_is_back(
     assert theirs.process.poll() is None
 
 
-async def test_what_their_haproxy_cannot_load_is_taken_back(
+async def test_a_configuration_that_an_external_haproxy_cannot_load_is_undone(
     drive: Drive, theirs: Theirs, origins: tuple[Backend, ...]
 ) -> None:
     before = theirs.config.read_text()

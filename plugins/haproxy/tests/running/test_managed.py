@@ -33,7 +33,7 @@ async def test_a_snapshot_is_served_and_the_next_follows(
     assert {path.name for path in driver.run_dir.iterdir()} == {"haproxy.cfg", "haproxy.cfg.last-good"}
 
 
-async def test_of_many_services_the_log_tells_a_few(drive: Drive, origins: Origins, bind: str) -> None:
+async def test_the_log_shows_a_limited_number_of_services(drive: Drive, origins: Origins, bind: str) -> None:
     def told(driver: ConsumerDriver) -> list[str]:
         return [entry["event"] for entry in driver.log.entries if bind in entry["event"] or "more of" in entry["event"]]
 
@@ -47,7 +47,7 @@ async def test_of_many_services_the_log_tells_a_few(drive: Drive, origins: Origi
         assert told(driver) == [f"s7  http {bind} s7{dots} -> 2 backends" for dots in ("", ".*")]
 
 
-async def test_the_same_again_reloads_nothing(drive: Drive, origins: Origins, bind: str) -> None:
+async def test_an_unchanged_snapshot_causes_no_reload(drive: Drive, origins: Origins, bind: str) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
         await driver.apply(origins[0])
         before = await driver.processes()
@@ -55,7 +55,7 @@ async def test_the_same_again_reloads_nothing(drive: Drive, origins: Origins, bi
         assert await driver.processes() == before
 
 
-async def test_a_draining_backend_gets_no_new_connections_and_is_not_remembered_so(
+async def test_a_backend_gets_no_connections_while_draining_and_gets_connections_afterwards(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str
 ) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
@@ -66,7 +66,7 @@ async def test_a_draining_backend_gets_no_new_connections_and_is_not_remembered_
             assert (str(first.port) in answers) == (state is State.ACTIVE)
 
 
-async def test_a_server_that_is_down_is_still_known_to_be_after_a_reload(
+async def test_a_server_that_is_down_stays_down_over_a_reload(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str
 ) -> None:
     async with drive(services={"web": {"bind": bind, "check": {"interval": "200ms"}}}) as driver:
@@ -82,7 +82,7 @@ async def test_a_server_that_is_down_is_still_known_to_be_after_a_reload(
         assert await found_out()
 
 
-async def test_a_new_configuration_is_taken_in_place(drive: Drive, fetch: Fetch, origins: Origins, bind: str) -> None:
+async def test_new_options_are_applied_by_a_reload(drive: Drive, fetch: Fetch, origins: Origins, bind: str) -> None:
     other = f"127.0.0.1:{free_port()}"
     async with drive(services={"web": {"bind": bind}}) as driver:
         await driver.apply(origins[0])
@@ -93,7 +93,7 @@ async def test_a_new_configuration_is_taken_in_place(drive: Drive, fetch: Fetch,
         assert driver.master == master
 
 
-async def test_a_configuration_is_checked_before_a_reload_and_by_the_first_start_itself(
+async def test_a_configuration_is_checked_before_a_reload_and_not_before_the_first_start(
     drive: Drive, haproxy: Path, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
@@ -108,7 +108,7 @@ async def test_a_configuration_is_checked_before_a_reload_and_by_the_first_start
         assert calls.read_text().split() == ["-v", "-W", "-c"]
 
 
-async def test_another_certificate_is_loaded(drive: Drive, origins: Origins, bind: str, tmp_path: Path) -> None:
+async def test_a_renewed_certificate_is_loaded(drive: Drive, origins: Origins, bind: str, tmp_path: Path) -> None:
     def issue() -> None:
         authority = trustme.CA()
         certificate = authority.issue_cert("localhost")
@@ -129,7 +129,7 @@ async def test_another_certificate_is_loaded(drive: Drive, origins: Origins, bin
         assert after.workers != before.workers
 
 
-def test_a_file_changed_in_place_within_the_same_second_is_seen(tmp_path: Path) -> None:
+def test_a_file_that_is_changed_in_place_within_a_second_has_a_new_digest(tmp_path: Path) -> None:
     file = tmp_path / "site.pem"
     digests = FileDigests()
     file.write_text("one")
@@ -152,7 +152,7 @@ async def test_a_preview_is_a_diff_and_writes_nothing(drive: Drive, run_dir: Pat
         assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
 
 
-async def test_what_haproxy_says_is_in_the_log(drive: Drive, bind: str) -> None:
+async def test_haproxys_log_is_forwarded(drive: Drive, bind: str) -> None:
     async with drive(services={"web": {"bind": bind, "check": {"interval": "100ms"}}}) as driver:
         await driver.apply(backend(id="dead", port=free_port()))
         await eventually(lambda: driver.has_logged("Server web/dead is DOWN"), "the log to tell")

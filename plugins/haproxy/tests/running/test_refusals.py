@@ -21,7 +21,7 @@ Origins = tuple[Backend, ...]
     ("address", "reason"),
     [("127.0.0.1:{busy}", r"bind 127.0.0.1:\d+ is in use by .*process \d+"), ("192.0.2.1:8080", "not an address of")],
 )
-async def test_an_address_that_cannot_be_had_is_named_and_disturbs_nobody(
+async def test_an_address_that_cannot_be_bound_is_reported_and_the_old_configuration_serves(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, address: str, reason: str
 ) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
@@ -35,7 +35,7 @@ async def test_an_address_that_cannot_be_had_is_named_and_disturbs_nobody(
         await wait_until_served(fetch, bind, origins[0])
 
 
-async def test_a_load_that_fails_leaves_the_old_configuration_serving(
+async def test_a_failed_reload_leaves_the_old_configuration_serving(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
     template = tmp_path / "mine.cfg.j2"
@@ -67,7 +67,7 @@ async def test_a_load_that_fails_leaves_the_old_configuration_serving(
         ("{% if %}", r"mine.cfg.j2.*line 1"),
     ],
 )
-async def test_a_wrong_template_is_reported_and_the_old_configuration_serves(
+async def test_an_invalid_template_is_reported_and_the_old_configuration_serves(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path, text: str, reason: str
 ) -> None:
     template = tmp_path / "mine.cfg.j2"
@@ -82,7 +82,7 @@ async def test_a_wrong_template_is_reported_and_the_old_configuration_serves(
         await wait_until_served(fetch, bind, origins[0])
 
 
-async def test_a_first_configuration_that_is_refused_is_reported_and_kept_beside(
+async def test_a_refused_first_configuration_is_reported_and_kept_as_new(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
     template = tmp_path / "mine.cfg.j2"
@@ -105,7 +105,7 @@ async def test_a_first_configuration_that_is_refused_is_reported_and_kept_beside
         assert "bnid" not in (driver.run_dir / "haproxy.cfg").read_text()
 
 
-async def test_a_directory_that_cannot_be_used_is_named(drive: Drive, run_dir: Path) -> None:
+async def test_an_unusable_run_directory_is_reported(drive: Drive, run_dir: Path) -> None:
     (run_dir / "log.pipe").mkdir()
     with pytest.raises(ApplyError, match=f"{run_dir}.* cannot be used"):
         async with drive():
@@ -135,7 +135,7 @@ def full(run_dir: Path) -> Iterator[Callable[[bool], None]]:
     subprocess.run(["umount", run_dir], check=True)
 
 
-async def test_a_full_disk_is_named_and_the_old_configuration_serves(
+async def test_a_full_disk_is_reported_and_the_old_configuration_serves(
     full: Callable[[bool], None], drive: Drive, fetch: Fetch, origins: Origins, bind: str
 ) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
@@ -149,24 +149,26 @@ async def test_a_full_disk_is_named_and_the_old_configuration_serves(
         await wait_until_served(fetch, bind, origins[1])
 
 
-async def test_something_in_the_way_of_the_file_is_named(drive: Drive, run_dir: Path, origins: Origins) -> None:
+async def test_a_directory_in_the_place_of_the_configuration_file_is_reported(
+    drive: Drive, run_dir: Path, origins: Origins
+) -> None:
     (run_dir / "haproxy.cfg").mkdir()
     async with drive() as driver:
         with pytest.raises(ApplyError, match=r"haproxy.cfg cannot be written: Is a directory"):
             await driver.apply(origins[0])
 
 
-async def test_a_missing_haproxy_is_reported_with_the_way_out(drive: Drive, tmp_path: Path) -> None:
+async def test_a_missing_haproxy_is_reported_with_the_remedy(drive: Drive, tmp_path: Path) -> None:
     with pytest.raises(ApplyError, match=r"haproxy.binary is .*/nothing, which is not a program"):
         async with drive(binary=tmp_path / "nothing"):
             pass
 
 
-async def test_a_haproxy_that_is_too_old_or_none_at_all_is_refused(drive: Drive, tmp_path: Path) -> None:
+async def test_an_old_haproxy_and_another_program_are_refused(drive: Drive, tmp_path: Path) -> None:
     program = tmp_path / "haproxy"
     for says, reason in (
         ("HAProxy version 2.2.9-2+deb11u6", "is HAProxy 2.2.9, older than 2.6"),
-        ("hi", "is it HA"),
+        ("hi", "does not print a version of HAProxy"),
     ):
         program.write_text(f"#!/bin/sh\necho '{says}'\n")
         program.chmod(0o755)

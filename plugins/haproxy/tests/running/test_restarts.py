@@ -19,7 +19,7 @@ Origins = tuple[Backend, ...]
 
 
 @pytest.mark.parametrize("victim", ["master", "worker"])
-async def test_a_haproxy_that_dies_is_started_again(
+async def test_haproxy_is_restarted_after_a_crash(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, victim: str
 ) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
@@ -52,7 +52,7 @@ async def test_another_binary_replaces_the_running_one(
         await wait_until_healthy(driver)
 
 
-async def test_one_that_cannot_be_told_to_reload_is_replaced(
+async def test_a_haproxy_without_a_master_socket_is_replaced(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
 ) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
@@ -66,7 +66,7 @@ async def test_one_that_cannot_be_told_to_reload_is_replaced(
         assert (await driver.consumer.health()).ok
 
 
-async def test_another_binary_is_put_in_place_even_if_nothing_else_changed(
+async def test_another_binary_replaces_haproxy_even_if_nothing_else_changed(
     drive: Drive, other_haproxy: Path, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
@@ -77,7 +77,7 @@ async def test_another_binary_is_put_in_place_even_if_nothing_else_changed(
         await eventually(lambda: {process.program for process in driver.all_processes()} == programs, "the other")
 
 
-async def test_a_binary_that_is_missing_stops_nobody(
+async def test_a_missing_binary_does_not_stop_the_running_haproxy(
     drive: Drive, haproxy: Path, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
     async with drive(services={"web": {"bind": bind}}) as driver:
@@ -93,7 +93,7 @@ async def test_a_binary_that_is_missing_stops_nobody(
         assert driver.master == master
 
 
-async def test_one_that_dies_while_it_loads_is_started_again_with_what_it_served(
+async def test_a_crash_during_a_reload_restarts_haproxy_with_the_old_configuration(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
 ) -> None:
     config = run_dir / "haproxy.cfg"

@@ -109,7 +109,7 @@ async def _refused(port: int) -> bool:
     return False
 
 
-async def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
+async def test_haproxy_survives_a_killed_daemon_and_is_adopted(
     run_dir: Path,
     haproxy: Path,
     drive: Drive,
@@ -140,7 +140,7 @@ async def test_a_haproxy_whose_daemon_was_killed_serves_on_and_is_taken_over(
     assert driver.all_processes() == []
 
 
-async def test_a_survivor_of_another_version_is_replaced(
+async def test_a_surviving_haproxy_of_another_version_is_replaced(
     run_dir: Path,
     haproxy: Path,
     other_haproxy: Path,
@@ -164,7 +164,7 @@ async def test_a_survivor_of_another_version_is_replaced(
         assert failed == 0
 
 
-async def test_a_survivor_that_hangs_is_replaced(
+async def test_a_surviving_haproxy_that_hangs_is_replaced(
     run_dir: Path,
     haproxy: Path,
     drive: Drive,
@@ -189,7 +189,7 @@ async def test_a_survivor_that_hangs_is_replaced(
     assert driver.all_processes() == []
 
 
-async def test_of_two_survivors_one_stays(
+async def test_only_one_of_two_surviving_haproxys_stays(
     run_dir: Path, haproxy: Path, drive: Drive, origins: tuple[Backend, ...]
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
@@ -220,7 +220,7 @@ async def test_of_two_survivors_one_stays(
     assert driver.all_processes() == []
 
 
-async def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
+async def test_a_replaced_haproxy_with_an_open_connection_ends_with_the_daemon(
     run_dir: Path,
     other_haproxy: Path,
     drive: Drive,
@@ -242,7 +242,7 @@ async def test_a_replaced_survivor_that_still_has_a_connection_ends_with_us(
     writer.close()
 
 
-async def test_a_survivor_that_was_not_replaced_yet_ends_with_us(
+async def test_a_surviving_haproxy_that_was_not_replaced_ends_with_the_daemon(
     run_dir: Path, other_haproxy: Path, drive: Drive, origins: tuple[Backend, ...]
 ) -> None:
     with _daemon(other_haproxy, run_dir, f"127.0.0.1:{free_port()}", str(origins[0].port)) as daemon:
@@ -254,7 +254,7 @@ async def test_a_survivor_that_was_not_replaced_yet_ends_with_us(
     assert driver.all_processes() == []
 
 
-async def test_a_survivor_that_dies_before_the_first_snapshot_is_started_again(
+async def test_an_adopted_haproxy_that_crashes_before_the_first_snapshot_is_restarted(
     run_dir: Path, haproxy: Path, drive: Drive, origins: tuple[Backend, ...], fetch: Fetch
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
@@ -321,7 +321,9 @@ async def test_stopping_does_not_wait_for_idle_clients(drive: Drive, origins: tu
 
 
 @ONE_VERSION
-async def test_what_does_not_end_in_time_is_cut_and_counted(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_that_do_not_end_in_time_are_cut_and_counted(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
     arrived = asyncio.Event()
 
