@@ -105,11 +105,11 @@ class WorkerChannel:
             if future.done():
                 return
             if sending.done() and (error := sending.exception()) is not None:
-                raise WorkerGoneError(f"it is gone: {describe(error)}") from None
+                raise WorkerGoneError(f"the worker has closed the connection: {describe(error)}") from None
 
     async def _send(self, frame: bytes, descriptors: Sequence[int]) -> None:
         if not self._open:
-            raise WorkerGoneError("it is gone")
+            raise WorkerGoneError("the worker has closed the connection")
         # The socket buffer is empty: the response is awaited before the next frame is sent.
         sent = socket.send_fds(self._socket, [frame], descriptors) if descriptors else 0
         await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
@@ -125,7 +125,7 @@ class WorkerChannel:
             self._end(describe(error))
         else:
             if not alive:
-                self._end("it is gone")
+                self._end("the worker has closed the connection")
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "event" in message:

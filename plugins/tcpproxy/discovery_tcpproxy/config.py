@@ -36,7 +36,7 @@ def _target(value: object) -> str:
 def _each_once(targets: tuple[str, ...]) -> tuple[str, ...]:
     for at, target in enumerate(targets):
         if target in targets[:at]:
-            raise ValueError(f"{target} is given twice")
+            raise ValueError(f"the target {target} is given twice")
     return targets
 
 
@@ -107,7 +107,7 @@ class ListenerConfig(PluginConfig):
     @model_validator(mode="after")
     def _one_or_the_other(self) -> "ListenerConfig":
         if self.targets and self.service is not None:
-            raise ValueError("'targets' stand in place of a 'service': leave one out")
+            raise ValueError("'targets' replace a 'service': leave one out")
         return self
 
     @property
@@ -173,12 +173,12 @@ def _no_conflicts(listen: dict[str, ListenerConfig]) -> None:
             if other == name and bind == before:
                 raise ValueError(f"listener {name!r} names {bind} twice")
             if bind == before:
-                raise ValueError(f"listeners {other!r} and {name!r} both listen on {bind}: give one another address")
+                raise ValueError(f"listeners {other!r} and {name!r} both listen on {bind}: change one address")
             wide, narrow = sorted((bind, before), key=lambda each: not _is_wildcard(each))
             raise ValueError(
-                f"listeners {other!r} and {name!r}: {wide} takes in {narrow}: give one another port"
+                f"listeners {other!r} and {name!r}: {wide} includes {narrow}: change the port of one listener"
                 if other != name
-                else f"listener {name!r}: {wide} takes in {narrow}: leave one out"
+                else f"listener {name!r}: {wide} includes {narrow}: leave out one address"
             )
         taken.append((name, bind))
 

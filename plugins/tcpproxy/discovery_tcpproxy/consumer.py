@@ -97,7 +97,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         if not self._sockets:
             raise ApplyError("; ".join(self._socket_errors.values()))
         for reason in self._socket_errors.values():
-            self.context.log.error("a listener is not open; it is tried again", reason=reason)
+            self.context.log.error("a listener is not open; the attempt is repeated", reason=reason)
         # A host name that cannot be looked up keeps the addresses that adopted workers use.
         self._names.remembered = self._last_names.open(self.context.run_dir / "names.json") or {}
         await self._resolve_names()
@@ -243,7 +243,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         except ApplyError as error:
             reason = describe(error)
             if reason != self._reconcile_error:
-                self.context.log.error("workers are not as configured; it is tried again", reason=reason)
+                self.context.log.error("workers are not as configured; the attempt is repeated", reason=reason)
             self._reconcile_error = reason
 
     def _update_targets(self) -> None:
@@ -300,7 +300,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
             opened = self._open_missing()
         for bind, reason in self._socket_errors.items():
             if before.get(bind) != reason:
-                self.context.log.error("a listener is not open; it is tried again", reason=reason)
+                self.context.log.error("a listener is not open; the attempt is repeated", reason=reason)
         for bind in before.keys() & self._sockets.keys():
             self.context.log.info("listening", address=bind)
         if opened:

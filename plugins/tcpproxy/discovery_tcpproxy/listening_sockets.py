@@ -1,4 +1,4 @@
-"""ListeningSocket sockets of the daemon, which are opened once and shared by all workers: opened, inherited, closed."""
+"""Listening sockets of the daemon, which are opened once and shared by all workers: opened, inherited, closed."""
 
 import errno
 import os

@@ -93,7 +93,7 @@ class WorkerProcess:
         """Exit code or signal of the process in words."""
         if isinstance(self._process, ChildProcess) and (outcome := self._process.outcome) is not None:
             return outcome
-        return "it has ended" if self.ended.is_set() else "it runs"
+        return "the process has ended" if self.ended.is_set() else "the process runs"
 
     async def identify(self, stderr: int | None) -> dict[str, Any]:
         """Send the first request to an adopted worker, and return its build, age, grace, state and number of sockets.
@@ -145,7 +145,7 @@ class WorkerProcess:
                 del self._targets[service]
 
     async def fetch_report(self, *, connections: bool = False) -> Mapping[str, Any]:
-        """Return a new report, with the list of connections if wanted_listeners for, and keep its counters in `report`.
+        """Return a new report, with the list of connections if asked for, and keep its counters in `report`.
 
         Raises WorkerError or CommandRefusedError.
         """
@@ -172,13 +172,13 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGKILL)
 
     async def close(self) -> None:
-        """Kill the process unless it has ended, wait for its end, and release its resources."""
+        """Kill the process unless already ended, wait for the end, and release all resources."""
         self._channel.close()
         self.kill()
         await self.ended.wait()
 
     async def stop_and_wait(self, timeout: float) -> None:
-        """Stop the worker with its own grace, wait for its end, and kill it after `timeout` seconds."""
+        """Stop the worker with its own grace, and kill a worker that has not ended after `timeout` seconds."""
         with suppress(WorkerError, CommandRefusedError):
             await self.stop(None, end_idle=True)
             await self.wait(timeout)

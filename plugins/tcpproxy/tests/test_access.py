@@ -81,7 +81,7 @@ def test_a_scope_does_not_hide_an_address() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "example.org", "", "10.0.0.0/8 ", "::/129"])
 def test_what_is_no_network_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(repr(text)) + " is no network") as raised:
+    with pytest.raises(ValueError, match=re.escape(repr(text)) + " is neither a network") as raised:
         Access([text])
     assert "\n" not in str(raised.value)
 

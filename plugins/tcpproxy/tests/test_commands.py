@@ -66,7 +66,7 @@ def _nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
         (["web", "80", "--listen", "127.0.0.1:80"], "--listen '127.0.0.1:80' is not an address"),
         (["web", "80", "--listen", "nowhere"], "(the port is 80 already)"),
         (["web", "80", "--listen", ""], "--listen ''"),
-        (["web", "80", "--listen", "127.0.0.1", "--listen", "0.0.0.0"], "0.0.0.0:80 takes in 127.0.0.1:80"),
+        (["web", "80", "--listen", "127.0.0.1", "--listen", "0.0.0.0"], "0.0.0.0:80 includes 127.0.0.1:80"),
         (["web", "80", "--listen", "::1", "--listen", "0::1"], "[::1]:80 twice"),
         (["web", "80", "--balance", "fair"], "--balance"),
         (["web", "80", "--hold", "-1"], "--hold"),

@@ -142,7 +142,7 @@ def _range(text: str) -> tuple[int, int]:
     try:
         network = ipaddress.ip_network(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no network, as 10.0.0.0/8 is, and no IP address") from None
+        raise ValueError(f"{text!r} is neither a network such as 10.0.0.0/8 nor an IP address") from None
     first, last = int(network.network_address), int(network.broadcast_address)
     if isinstance(network, ipaddress.IPv4Network):
         return _IPV4 + first, _IPV4 + last

@@ -93,7 +93,7 @@ class Worker:
         if self._control.connected:
             # The end of a daemon that has died is detected in a moment; the other daemon tries again until then.
             with channel:
-                wire.send(channel, {"re": wire.FIRST, "error": "it has a daemon", "stopping": self._stopping})
+                wire.send(channel, {"re": wire.FIRST, "error": "the worker has a daemon", "stopping": self._stopping})
             return
         if self._orphan is not None:
             self._orphan.end()
@@ -107,7 +107,7 @@ class Worker:
     def _state(self, run_dir: Path) -> str:
         if not self._stopping:
             return (
-                f"connections of {run_dir.name} are carried on, to the backends known last, until a new one takes over"
+                f"connections of {run_dir.name} continue, to the last known backends, until a new daemon takes over"
                 f" or `discovery stop --run-dir {run_dir.parent}` is run"
             )
         after = f" after {self._reason}" if self._reason else ""

@@ -49,7 +49,7 @@ def test_a_daemon_is_killed_and_the_next_one_takes_its_workers_over(
         load.goes_on(300)
         assert echoes(client)
         assert echoes(local)
-        assert "connections of tcpproxy are carried on" in daemon.log
+        assert "connections of tcpproxy continue" in daemon.log
         directory.put("web", other.port)
         following = proxy(start_daemon, directory.url, *sets, run_dir=daemon.run_dir)
         assert workers(following) == before
