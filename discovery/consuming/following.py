@@ -1,4 +1,4 @@
-"""Follows one registry for the daemon: the snapshot served, its age and doubts, held records, and the state on disk."""
+"""Follows a registry for the daemon: the snapshot served, its age and doubts, held records, and the state on disk."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ CANCEL_DEADLINE = 5.0
 
 
 class RegistryFeed:
-    """The latest snapshot, whichever registry it came from.
+    """The latest snapshot, from any registry.
 
     `publish` is called with each new one, `ended` should following end, which `raise_if_failed` then tells why.
     Instants are `time.monotonic()`.
@@ -32,7 +32,7 @@ class RegistryFeed:
     def __init__(
         self, log: FilteringBoundLogger, publish: Callable[[Snapshot], None], ended: Callable[[], None]
     ) -> None:
-        """Begin without a snapshot, which is not the same as an empty one."""
+        """Begin without a snapshot, which differs from an empty snapshot."""
         self._log = log
         self._publish = publish
         self._ended = ended
@@ -55,7 +55,7 @@ class RegistryFeed:
 
     @property
     def active(self) -> bool:
-        """Whether a registry is followed."""
+        """True if a registry is followed."""
         return self._task is not None
 
     @property
@@ -70,7 +70,7 @@ class RegistryFeed:
         return tuple(sorted(released))
 
     async def follow(self, registry: Registry, url: RegistryURL, state_dir: Path) -> None:
-        """Follow this registry, if it is not; the snapshot at hand stands until it has told its own."""
+        """Follow this registry, if not followed yet; the snapshot at hand stands until it has told its own."""
         if self._task is not None and registry is self._registry and state_dir == self._state_dir:
             return
         await self._cancel()
@@ -91,7 +91,7 @@ class RegistryFeed:
                 task.exception()  # logged already
 
     def raise_if_failed(self) -> None:
-        """Raise what ended it: it never ends by itself."""
+        """Raise the exception that ended the task: it never ends by itself."""
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()
 

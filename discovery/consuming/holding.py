@@ -75,7 +75,7 @@ class Decision(NamedTuple):
 
 
 class RemovalHolds:
-    """Decides which removals are held, from the events of one watch in their order. Instants are those of one clock.
+    """Decides which removals are held, from the events of a watch in their order. Instants are those of one clock.
 
     A registry that says nothing of leases is believed in everything.
     """
@@ -117,7 +117,7 @@ class RemovalHolds:
         return ended
 
     def take(self, event: RegistryEvent, known: Iterable[str], now: float) -> Decision:
-        """Take one event in. `known` are the keys of what is served; they are looked at for a Reset alone."""
+        """Take in an event. `known` are the keys of what is served; they are looked at for a Reset alone."""
         match event:
             case Stale():
                 self._gap = self._stale = True
@@ -138,7 +138,7 @@ class RemovalHolds:
         return ended
 
     def release(self, service: str | None) -> frozenset[str]:
-        """Give up the held records of one service, or of all, and return their keys."""
+        """Give up the held records of a service, or of all, and return their keys."""
         ended = frozenset(key for key in self._held if service is None or key.partition("/")[0] == service)
         self._drop(ended)
         self._ended = self._ended._replace(released=self._ended.released + len(ended))

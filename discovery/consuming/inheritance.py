@@ -1,4 +1,4 @@
-"""Listening sockets from a predecessor or from systemd, offered to consumers until they are set up."""
+"""Listening sockets from a predecessor or from systemd, offered to consumers until the consumers are set up."""
 
 import os
 import socket

@@ -58,7 +58,7 @@ class Remembered:
 
 
 class LastGood:
-    """Keeps the latest snapshot of one registry in a file, written a moment after a change and off the loop."""
+    """Keeps the latest snapshot of a registry in a file, written a moment after a change and off the loop."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class LastGood:
         log: FilteringBoundLogger,
         memory: Callable[[], RememberedHolds] = RememberedHolds,
     ) -> None:
-        """The file is named after the registry, so that one is never taken for another.
+        """Name the file after the registry, so that each registry has a file of its own.
 
         `memory` gives what is written beside the snapshot; instants in it are `time.monotonic()`.
         """
@@ -84,7 +84,7 @@ class LastGood:
         self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
 
     def observe(self, observation: Observation) -> None:
-        """Remember the snapshot, soon, unless it is one that the registry no longer vouches for."""
+        """Remember the snapshot, soon, unless the registry no longer vouches for the snapshot."""
         before, self._stale = self._stale, observation.stale is not None
         if self._stale:
             if not before and self._latest is not None:
@@ -163,14 +163,14 @@ class LastGood:
 
 
 class _Moment(NamedTuple):
-    """The state at one moment. `true_at` is the wall-clock time at which the snapshot was known to be true."""
+    """The state at a moment. `true_at` is the wall-clock time at which the snapshot was known to be true."""
 
     snapshot: Snapshot
     memory: RememberedHolds
     true_at: float
 
     def says_the_same_as(self, other: "_Moment") -> bool:
-        """Whether the document of both is the same."""
+        """Return True if both have the same document."""
         return self.snapshot is other.snapshot and self.memory == other.memory
 
     def document(self) -> bytes:

@@ -8,7 +8,10 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """What was offered last, by any thread, for one other that takes it. Instants are `time.monotonic()`."""
+    """The last object that any thread offered, for a single thread that takes the object.
+
+    Instants are `time.monotonic()`.
+    """
 
     def __init__(self) -> None:
         """Nothing is offered yet."""
@@ -19,7 +22,7 @@ class Latest(Generic[T]):
 
     @property
     def value(self) -> T | None:
-        """What was offered last, taken or not; None before the first offer."""
+        """The last object offered, taken or not; None before the first offer."""
         return self._offered
 
     @property
@@ -35,19 +38,19 @@ class Latest(Generic[T]):
             self._offered_since = self._offered_since or time.monotonic()
 
     def take(self) -> T | None:
-        """What was offered last. It is unsettled until `settle`, also if it is taken again."""
+        """Return the last object offered. It is unsettled until `settle`, also if it is taken again."""
         with self._lock:
             self._taken_since = self._taken_since or self._offered_since
             self._offered_since = None
             return self._offered
 
     def settle(self) -> None:
-        """What was taken last has been dealt with, and with it all that was offered before."""
+        """Note that the last object taken has been dealt with, and with it all that was offered before."""
         with self._lock:
             self._taken_since = None
 
     def reopen(self) -> None:
-        """What was offered has to be dealt with again, from now on."""
+        """Require that the last object is dealt with again, from now on."""
         with self._lock:
             self._taken_since = None
             self._offered_since = None if self._offered is None else time.monotonic()

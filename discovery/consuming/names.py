@@ -93,7 +93,7 @@ class Names:
         return self._problems
 
     def problem(self, endpoint: Endpoint) -> str | None:
-        """Return the reason, in one line, why the name of `endpoint` has no address or an old address; else None."""
+        """Return the reason, in a line, why the name of `endpoint` has no address or an old address; else None."""
         problem = self._problems.get(endpoint[0])
         if problem is None and endpoint in self._pending and endpoint not in self._known:
             problem = f"no address for {endpoint[0]!r} yet"
@@ -109,7 +109,7 @@ class Names:
         return host in self._names
 
     def add(self, endpoint: Endpoint) -> bool:
-        """Follow `endpoint` for one more backend. Return True if `endpoint` was not followed before."""
+        """Follow `endpoint` for a further backend. Return True if `endpoint` was not followed before."""
         host, port = endpoint
         name = self._names.get(host)
         if name is None:
@@ -126,7 +126,7 @@ class Names:
         return True
 
     def discard(self, endpoint: Endpoint) -> None:
-        """Follow `endpoint` for one backend less, and stop after the last backend.
+        """Follow `endpoint` for a backend less, and stop after the last backend.
 
         Raises KeyError if the name is not followed.
         """
@@ -237,7 +237,7 @@ class Names:
         return order
 
     def _is_local(self, host: str) -> bool:
-        """Whether the hosts file has this name, so that no name server will be asked."""
+        """Return True if the hosts file has this name, so that no name server will be asked."""
         with suppress(OSError, UnicodeDecodeError):
             changed = _HOSTS.stat().st_mtime_ns
             if changed != self._hosts[0]:

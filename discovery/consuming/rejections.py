@@ -9,7 +9,7 @@ MOST_OF_A_RECORD = 10
 
 
 class Rejections:
-    """The rejected records and fields of one registry, by key.
+    """The rejected records and fields of a registry, by key.
 
     Up to MOST_DETAILED are kept with their reasons; which ones these are when there are more depends on the order in
     which they came. Of each other record a number is kept that stands for its key, and how many rejections it has.

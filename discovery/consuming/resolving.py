@@ -60,7 +60,7 @@ class SnapshotResolver:
         return _problems(self._endpoints, self._names)
 
     def remember(self, file: Path) -> None:
-        """Keep what is found in this file, and serve what an earlier run kept there until it is looked up."""
+        """Keep found addresses in this file, and serve those of an earlier run until a name is looked up."""
         remembered = self._last.open(file)
         if remembered is not None:
             self._names.remembered = remembered

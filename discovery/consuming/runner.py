@@ -1,4 +1,4 @@
-"""Runs one consumer: a thread and loop of its own, latest wins, retry, health. Knows no registry."""
+"""Runs a consumer: a thread and loop of its own, latest wins, retry, health. Knows no registry."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ HAND_OVER_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStatus(PluginStatus):
-    """One consumer as the core measures it."""
+    """Measurements of a consumer."""
 
     offered_revision: int | None = None
     applied_revision: int | None = None
@@ -73,7 +73,7 @@ class _Desired(NamedTuple):
 
 
 class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
-    """One consumer, isolated. An apply in progress is given a moment when it is to stop, then cancelled."""
+    """A consumer, isolated. An apply in progress is given a moment when it is to stop, then cancelled."""
 
     KIND = "consumer"
 
@@ -112,7 +112,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         )
 
     def offer(self, snapshot: Snapshot, addresses: Addresses | None = None) -> None:
-        """Make `snapshot` the one to apply next, in place of any that still waits. Returns at once.
+        """Apply `snapshot` next, in place of any snapshot that still waits. Returns at once.
 
         `addresses` are those of its backends that are registered by host name, where they were looked up.
         """
@@ -120,7 +120,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._wake.set()
 
     def request_apply(self) -> None:
-        """Apply the latest snapshot even if it has not changed, without waiting out a retry. Returns at once."""
+        """Apply the latest snapshot even if unchanged, without waiting out a retry. Returns at once."""
         self._apply_requested = True
         self._wake.set()
 
@@ -134,7 +134,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
 
     @property
     def hands_over(self) -> bool:
-        """Whether the consumer may have sockets to hand over. If not, it ends before a successor begins."""
+        """True if the consumer may have sockets to hand over. If not, it ends before a successor begins."""
         return self._instance.consumer.hand_over is not Consumer.hand_over
 
     def hand_over(self) -> None:
@@ -165,7 +165,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         return metrics.result() if await wait_for_tasks({metrics}, timeout) else ()
 
     async def inspect(self, timeout: float) -> Mapping[str, Any]:
-        """What the consumer can tell of itself.
+        """Return the consumer's details of its state.
 
         Raises DiscoveryError while it is not set up, TimeoutError after `timeout` seconds, or what the plugin raises.
         """

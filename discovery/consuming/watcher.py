@@ -11,7 +11,7 @@ from discovery.registry import Delta, Registry, RegistryEvent, Reset, Stale
 
 
 class Observation(NamedTuple):
-    """What is known of the registry after one event.
+    """The known state of the registry after an event.
 
     `snapshot` is None until the first listing. `reset` tells that this event was a listing. `stale` is the reason why
     the registry cannot be followed now, None while it is.
@@ -117,7 +117,7 @@ def _with_versions(services: dict[str, Service], versions: dict[str, Service]) -
 
 
 async def observe(registry: Registry) -> AsyncGenerator[Observation, None]:
-    """Follow the registry for ever, one observation per event; close the iterator to stop."""
+    """Follow the registry for ever, with an observation for each event; close the iterator to stop."""
     builder = SnapshotBuilder()
     events = registry.watch()
     try:

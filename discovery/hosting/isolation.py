@@ -29,7 +29,7 @@ STOP_SECONDS = 10.0
 
 
 class Phase(StrEnum):
-    """What a consumer or provider is doing."""
+    """The present work of a consumer or provider."""
 
     STARTING = "starting"
     WAITING = "waiting"
@@ -41,7 +41,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """An instance of a plugin as the core sees it. Instants are `time.monotonic()`, durations seconds.
+    """The state of an instance of a plugin. Instants are `time.monotonic()`, durations seconds.
 
     `setup_tried` is whether a setup has ended, either way, and `set_up` whether one has succeeded.
     """
@@ -82,7 +82,7 @@ S = TypeVar("S", bound=PluginStatus)
 
 
 class Isolated(ABC, Generic[I, P, S]):
-    """One instance of a plugin, isolated: it may block, fail or be slow without delaying anybody.
+    """An instance of a plugin, isolated: it may block, fail or be slow without delaying anybody.
 
     `changed` is called, on the plugin's thread, once its setup has been tried and when it can never run again.
     """
@@ -145,7 +145,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to stop. Returns at once: see `join`."""
+        """Ask the instance to stop. Returns at once: see `join`."""
         self._stopping.set()
         loop = self._loop
         if loop is not None:
@@ -153,7 +153,10 @@ class Isolated(ABC, Generic[I, P, S]):
                 loop.call_soon_threadsafe(self._on_stop)
 
     async def join(self, timeout: float) -> bool:
-        """Wait until it has stopped. False if it has not within `timeout` seconds: its thread is then abandoned."""
+        """Wait until the instance has stopped.
+
+        False if it has not within `timeout` seconds: its thread is then abandoned.
+        """
         deadline = time.monotonic() + timeout
         while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread wakes no loop
             await asyncio.sleep(0.01)
@@ -161,7 +164,7 @@ class Isolated(ABC, Generic[I, P, S]):
 
     @property
     def stop_seconds(self) -> float:
-        """How long it may take to stop."""
+        """Seconds that the instance may take to stop."""
         return STOP_SECONDS
 
     def reconfigure(self, instance: I) -> None:
@@ -179,7 +182,7 @@ class Isolated(ABC, Generic[I, P, S]):
         return self._instance is instance and not self._is_stopping()
 
     def _is_stopping(self) -> bool:
-        """Whether it is to be nothing any more."""
+        """True if no instance is to run any more."""
         return self._stopping.is_set()
 
     def _grace(self) -> float:
@@ -187,7 +190,7 @@ class Isolated(ABC, Generic[I, P, S]):
         return 0.0
 
     def _is_final(self, error: BaseException) -> bool:
-        """Whether a setup that failed so is never tried again."""
+        """Return True if a setup that failed so is never tried again."""
         return isinstance(error, CannotStartError)
 
     def _on_stop(self) -> None:
@@ -248,7 +251,7 @@ class Isolated(ABC, Generic[I, P, S]):
             keeping.cancel()
 
     async def _run_instances(self) -> None:
-        """Be one instance after another, until stopped."""
+        """Run an instance after another, until stopped."""
         following: I | None = self._instance
         waits = delays()
         while following is not None and not self._is_stopping():
@@ -319,7 +322,7 @@ def lock_path(run_dir: Path, name: str) -> Path:
 
 
 class Wake:
-    """An event set from any thread and awaited on one loop."""
+    """An event that any thread sets, awaited on a single loop."""
 
     def __init__(self) -> None:
         """Closed: what is set before `open` wakes nobody."""
@@ -334,7 +337,7 @@ class Wake:
         self._loop = asyncio.get_running_loop()
 
     def set(self) -> None:
-        """Wake the one that waits, or that will wait next; from any thread."""
+        """Wake the task that waits, or that will wait next; from any thread."""
         # At most one call is under way, so that a plugin that blocks its loop does not collect them.
         with self._lock:
             if self._loop is not None and not self._under_way:
@@ -343,7 +346,7 @@ class Wake:
                     self._under_way = True
 
     async def wait(self, timeout: float) -> bool:
-        """Whether it was set within `timeout` seconds."""
+        """Return True if set within `timeout` seconds."""
         alarm = asyncio.get_running_loop().call_later(timeout, self._event.set)
         try:
             await self._event.wait()

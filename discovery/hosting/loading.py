@@ -53,7 +53,7 @@ def installed() -> dict[str, EntryPoint]:
 
 
 def load(name: str) -> Plugin:
-    """Import one plugin. Raises ConfigError if there is none of that name, PluginError if it is broken."""
+    """Import a plugin. Raises ConfigError if there is none of that name, PluginError if it is broken."""
     points = installed()
     if name not in points:
         near = get_close_matches(name, points, 1)
@@ -104,7 +104,7 @@ def roles(name: str) -> tuple[str, ...]:
 
 
 def open_registry(url: str | RegistryURL) -> Registry:
-    """Make the registry that `url` names, from the plugin named after its scheme unless it is built in.
+    """Return the registry that `url` names, from the plugin named after its scheme unless the scheme is built in.
 
     Raises ConfigError for an unknown scheme or a bad option, PluginError for a broken plugin.
     """

@@ -33,7 +33,7 @@ _DESCRIPTORS_PER_SLOT = 8  # a probe by command has three; the rest is for every
 
 @dataclass(frozen=True, slots=True)
 class CandidateStatus:
-    """One candidate: the backend as it is (or would be) registered; no verdict before the first outcome."""
+    """A candidate: the backend as it is (or would be) registered; no verdict before the first outcome."""
 
     backend: Backend
     verdict: Verdict | None = None
@@ -129,7 +129,7 @@ class Checker:
             entry.tasks[check] = tasks.create_task(self._follow(entry, check, place * between))
 
     def _make_room(self) -> None:
-        """Add slots until each check has one. Slots are never removed."""
+        """Add slots until each check has a slot. Slots are never removed."""
         checks = sum(len(entry.standings) for entry in self._entries.values())
         wanted = min(checks, descriptor_limit() // _DESCRIPTORS_PER_SLOT)
         if self._grows and wanted > self._concurrency:
@@ -140,7 +140,7 @@ class Checker:
                 self._slots_of_failing.release()
 
     async def _follow(self, entry: "_CheckedCandidate", check: Check, delay: float) -> None:
-        """Run one check of one candidate repeatedly, one run at a time."""
+        """Run a check of a candidate repeatedly, without overlaps."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
         probe = _prepared(check.probe, self._lookup)
@@ -182,7 +182,7 @@ class Checker:
 
 
 class _CheckedCandidate:
-    """One candidate at one address, and how its checks stand."""
+    """A candidate at an address, and the state of its checks."""
 
     def __init__(self, key: str, candidate: Candidate, log: FilteringBoundLogger) -> None:
         self.candidate = candidate

@@ -1,4 +1,4 @@
-"""One provider of the daemon: its runner, and a registrar of its own that keeps registered what the runner finds."""
+"""A provider of the daemon: its runner, and a registrar of its own that keeps registered what the runner finds."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -60,7 +60,7 @@ class RunningProviderStatus:
 
 
 class RunningProvider:
-    """Runs one provider and keeps registered what it finds. For the core's loop.
+    """Runs a provider and keeps registered what the provider finds. For the core's loop.
 
     `changed` is called, from any thread, once its setup has been tried and when it can never run again. Before the
     provider has told a first set nothing is registered, nor is anything withdrawn that an earlier run left.
@@ -99,7 +99,7 @@ class RunningProvider:
 
     @property
     def status(self) -> RunningProviderStatus:
-        """How it is now."""
+        """The present state."""
         registrar = self._registrar
         return RunningProviderStatus(
             runner=self._runner.status,
@@ -160,7 +160,7 @@ class RunningProvider:
 
     @property
     def stop_seconds(self) -> float:
-        """How long it may take to stop."""
+        """Seconds that the provider may take to stop."""
         return self._runner.stop_seconds
 
     @property
@@ -238,7 +238,7 @@ class RunningProvider:
         self._reported.set()
 
     def _settled(self) -> bool:
-        """Whether the registry has answered for every key that is wanted."""
+        """True if the registry has answered for every wanted key."""
         if self._registrar is None or self._wanted is None:
             return False
         status = self._registrar.status

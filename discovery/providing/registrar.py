@@ -49,7 +49,7 @@ class RegistrarStatus:
 
 
 class Registrar:
-    """Registers a set of backends for one owner, under one lease.
+    """Registers a set of backends for an owner, under a lease.
 
     `set` gives the backends. `run` registers them, and keeps them registered until it is cancelled. Before the first
     `set`, `run` writes and removes nothing. When all of the first set is registered, `run` removes the records of an
@@ -180,7 +180,7 @@ class Registrar:
             await self._pause(wait, leases[-1], refused)
 
     async def _pause(self, wait: float | None, lease: Lease, refused: Collection[str]) -> None:
-        """Wait until there is another set, one of the `refused` keys is free, or `wait` seconds have passed."""
+        """Wait until there is another set, a key of `refused` is free, or `wait` seconds have passed."""
         reasons = {asyncio.ensure_future(self._wake.wait())}
         if refused and isinstance(lease, TellsWhenFree):
             reasons.add(asyncio.ensure_future(self._until_free(lease, refused)))
@@ -261,7 +261,7 @@ class Registrar:
 
 
 class _Records:
-    """The records under one lease, and what it takes for them to be those that are wanted."""
+    """The records under a lease, and the work that makes these equal to the wanted records."""
 
     def __init__(self, lease: Lease, force: Callable[[str], bool], succeeds: Callable[[str], bool]) -> None:
         """Begin with none."""

@@ -1,4 +1,4 @@
-"""Runs one provider: a thread and loop of its own, its checks, retries, health. Knows no registry."""
+"""Runs a provider: a thread and loop of its own, its checks, retries, health. Knows no registry."""
 
 import asyncio
 import time
@@ -24,11 +24,10 @@ from discovery.validity import validate
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus(PluginStatus):
-    """One provider as the core measures it.
+    """Measurements of a provider.
 
-    `candidates` is how each one's checks stand, by key; `problems` is what is wrong with what was found, by what
-    its user knows it as; `skipped` is what was left out on purpose; `published` is whether a first set has been handed
-    on.
+    `candidates` is how each one's checks stand, by key; `problems` is what is wrong with what was found, by what its
+    user knows it as; `skipped` is what was left out on purpose; `published` is whether a first set has been handed on.
     """
 
     candidates: Mapping[str, CandidateStatus] = field(default_factory=lambda: MappingProxyType({}))
@@ -55,7 +54,7 @@ class ProviderInstance:
 
 
 class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
-    """One provider, isolated. `publish` is given, on its thread, the complete set of what is to be registered.
+    """A provider, isolated. `publish` is given, on its thread, the complete set of what is to be registered.
 
     The first time once everything found first has been checked, then at every difference. While the provider fails or
     is restarted, what it found last stands and is still checked.

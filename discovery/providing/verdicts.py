@@ -14,7 +14,7 @@ _SEVERITY = {verdict: place for place, verdict in enumerate(Verdict)}
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The result of the outcomes of one check so far. No verdict before the first outcome.
+    """The result of the outcomes of a check so far. No verdict before the first outcome.
 
     `proven` is whether one of them was no failure. The counts are of the latest outcomes, in a row: `failed`, `worked`
     (passing or draining) and `passed`. `smooth` is the weight that is followed, `weight` the one announced at
@@ -32,7 +32,7 @@ class Standing:
     weight_at: float = -math.inf
 
     def after(self, check: Check, outcome: Outcome, now: float) -> "Standing":
-        """With one more outcome, at `now` (seconds of any clock)."""
+        """Return the standing after a further outcome, at `now` (seconds of any clock)."""
         failing = outcome.verdict is Verdict.FAILING
         counted = replace(
             self,
