@@ -177,25 +177,23 @@ class TestServerThatComesAndGoes:
             etcd.stop()
 
     @pytest.mark.parametrize("compacted", [False, True])
-    def test_an_outage_without_a_change_ends_without_a_listing(self, every_etcd: EmbeddedEtcd, compacted: bool) -> None:
+    async def test_an_outage_without_a_change_ends_without_a_listing(
+        self, every_etcd: EmbeddedEtcd, compacted: bool
+    ) -> None:
         """Also where everything before the known revision is compacted, from which the watch goes on."""
-
-        async def check(etcd: EmbeddedEtcd) -> None:
-            async with EtcdWriter(etcd.url) as writer, opened(etcd.url) as registry:
-                await writer.change({"web/a": b"0", "web/b": b"0"})
-                revision = await writer.change({"web/a": b"1"}, "web/b")
-                async with following(registry) as follower:
-                    if compacted:
-                        await asyncio.to_thread(etcd.ctl, "compact", str(revision))
-                    await asyncio.to_thread(etcd.kill)
-                    await follower.until(lambda: follower.stale, "Stale")
-                    await asyncio.to_thread(etcd.start)
-                    await follower.until(lambda: follower.stale is None, "the end of it")
-                    assert [(delta.revision, delta.puts) for delta in follower.deltas] == [(revision, {})]
-                    await writer.change({"web/a": b"2"})
-                    await follower.sees("web/a", b"2")
-
-        asyncio.run(check(every_etcd))
+        async with EtcdWriter(every_etcd.url) as writer, opened(every_etcd.url) as registry:
+            await writer.change({"web/a": b"0", "web/b": b"0"})
+            revision = await writer.change({"web/a": b"1"}, "web/b")
+            async with following(registry) as follower:
+                if compacted:
+                    await asyncio.to_thread(every_etcd.ctl, "compact", str(revision))
+                await asyncio.to_thread(every_etcd.kill)
+                await follower.until(lambda: follower.stale, "Stale")
+                await asyncio.to_thread(every_etcd.start)
+                await follower.until(lambda: follower.stale is None, "the end of it")
+                assert [(delta.revision, delta.puts) for delta in follower.deltas] == [(revision, {})]
+                await writer.change({"web/a": b"2"})
+                await follower.sees("web/a", b"2")
 
     @pytest.mark.parametrize("writes", [0, 40], ids=["lower revisions", "higher revisions"])
     async def test_a_cluster_made_anew_is_listed_anew(self, writes: int) -> None:

@@ -137,11 +137,12 @@ async def test_a_new_reason_replaces_the_old_one() -> None:
             assert all(one != next_ for one, next_ in pairwise(stale)), stale
 
 
-def test_reasons_that_alternate_between_members_are_one_reason() -> None:
+async def test_reasons_that_alternate_between_members_are_one_reason() -> None:
     """Point 5. One member is down, and at the address of the other something else listens."""
-
-    async def check(port: int) -> None:
-        endpoints = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        serving = threading.Thread(target=other.serve_forever)
+        serving.start()
+        endpoints = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{other.server_port}"]
         registry = EtcdRegistry(EtcdSettings(tuple(endpoints)), QUICK)
         told: list[RegistryEvent] = []
 
@@ -159,11 +160,6 @@ def test_reasons_that_alternate_between_members_are_one_reason() -> None:
         assert all(endpoint in reason(told) for endpoint in endpoints)
         assert "is etcd running there?" in reason(told)
         assert "does not speak gRPC" in reason(told)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
-        serving = threading.Thread(target=other.serve_forever)
-        serving.start()
-        asyncio.run(check(other.server_port))
         other.shutdown()
         serving.join()
 

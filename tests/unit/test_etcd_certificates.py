@@ -1,6 +1,5 @@
 """When certificates expire."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def test_what_is_no_certificate_has_none(at: int, junk: bytes) -> None:
     assert expired(None) is None
 
 
-def test_the_alarm_of_an_expired_certificate_needs_no_answer_of_a_member(tmp_path: Path) -> None:
+async def test_the_alarm_of_an_expired_certificate_needs_no_answer_of_a_member(tmp_path: Path) -> None:
     """A member that is asked anew refuses the certificate, so that it tells of no alarm."""
     now = datetime.now(UTC)
     leaf = AUTHORITY.issue_cert("client.test", not_before=now - timedelta(days=2), not_after=now - timedelta(days=1))
@@ -45,12 +44,9 @@ def test_the_alarm_of_an_expired_certificate_needs_no_answer_of_a_member(tmp_pat
     leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
     files = f"ca={tmp_path}/ca.pem&cert={tmp_path}/client.pem&key={tmp_path}/key.pem"
 
-    async def alarms() -> tuple[str, ...]:
-        registry = EtcdRegistry.from_url(RegistryURL.parse(f"etcds://127.0.0.1:{free_port()}?{files}"))
-        try:
-            return await registry.alarms()
-        finally:
-            await registry.close()
-
-    [alarm] = asyncio.run(alarms())
+    registry = EtcdRegistry.from_url(RegistryURL.parse(f"etcds://127.0.0.1:{free_port()}?{files}"))
+    try:
+        [alarm] = await registry.alarms()
+    finally:
+        await registry.close()
     assert f"{tmp_path}/client.pem expired on" in alarm

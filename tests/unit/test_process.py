@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,55 +12,53 @@ import pytest
 from discovery.system.process import ProcessHandle
 from discovery.testing import within
 
+Child = subprocess.Popen[bytes]
 
-def test_a_child_is_signalled_awaited_and_reaped() -> None:
-    async def scenario(process: "subprocess.Popen[bytes]") -> None:
-        with ProcessHandle(process.pid, on_exit=process.wait) as handle:
-            assert handle.alive
-            assert not await handle.wait(0.01)
-            handle.send_signal(signal.SIGTERM)
-            assert await handle.wait(within(30))
-            assert process.returncode == -signal.SIGTERM
-            assert not handle.alive
-            handle.send_signal(signal.SIGTERM)  # does nothing
 
+@pytest.fixture
+def child() -> Iterator[Child]:
+    """A child process that runs until the end of the test."""
     with subprocess.Popen(["sleep", "600"]) as process:
-        asyncio.run(scenario(process))
-
-
-def test_a_closed_handle_leaves_the_process_as_it_is() -> None:
-    async def scenario(pid: int) -> None:
-        handle = ProcessHandle(pid, on_exit=lambda: pytest.fail("the process has not ended"))
-        waiting = asyncio.create_task(handle.wait())
-        await asyncio.sleep(0)
-        handle.close()
-        handle.close()
-        handle.send_signal(signal.SIGKILL)
-        assert await waiting
-
-    with subprocess.Popen(["sleep", "600"]) as process:
-        asyncio.run(scenario(process.pid))
-        assert process.poll() is None
+        yield process
         process.kill()
 
 
-def test_a_later_process_with_the_same_id_has_no_handle() -> None:
-    async def scenario(pid: int, started: int) -> None:
-        ProcessHandle(pid, started=started).close()
-        with pytest.raises(ProcessLookupError):
-            ProcessHandle(pid, started=started + 1)
+async def test_a_child_is_signalled_awaited_and_reaped(child: Child) -> None:
+    with ProcessHandle(child.pid, on_exit=child.wait) as handle:
+        assert handle.alive
+        assert not await handle.wait(0.01)
+        handle.send_signal(signal.SIGTERM)
+        assert await handle.wait(within(30))
+        assert child.returncode == -signal.SIGTERM
+        assert not handle.alive
+        handle.send_signal(signal.SIGTERM)  # does nothing
 
-    with subprocess.Popen(["sleep", "600"]) as process:
-        started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()[19])
-        descriptors = len(list(Path("/proc/self/fd").iterdir()))
-        asyncio.run(scenario(process.pid, started))
-        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
-        process.kill()
+
+async def test_a_closed_handle_leaves_the_process_as_it_is(child: Child) -> None:
+    handle = ProcessHandle(child.pid, on_exit=lambda: pytest.fail("the process has not ended"))
+    waiting = asyncio.create_task(handle.wait())
+    await asyncio.sleep(0)
+    handle.close()
+    handle.close()
+    handle.send_signal(signal.SIGKILL)
+    assert await waiting
+    assert child.poll() is None
+
+
+async def test_a_later_process_with_the_same_id_has_no_handle(child: Child) -> None:
+    started = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2].split()[19])
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    ProcessHandle(child.pid, started=started).close()
     with pytest.raises(ProcessLookupError):
-        asyncio.run(scenario(process.pid, started))
+        ProcessHandle(child.pid, started=started + 1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    child.kill()
+    child.wait()
+    with pytest.raises(ProcessLookupError):
+        ProcessHandle(child.pid, started=started)
 
 
-def test_the_wait_for_a_process_ends_in_time_while_its_task_is_cancelled() -> None:
+async def test_the_wait_for_a_process_ends_in_time_while_its_task_is_cancelled(child: Child) -> None:
     """Point 29. With the timeouts of Python 3.11.2 it raised CancelledError, so that a HAProxy was left behind."""
     outcomes: list[bool] = []
 
@@ -69,15 +68,10 @@ def test_the_wait_for_a_process_ends_in_time_while_its_task_is_cancelled() -> No
         finally:
             outcomes.append(await handle.wait(0.01))
 
-    async def scenario(pid: int) -> None:
-        with ProcessHandle(pid) as handle:
-            task = asyncio.create_task(clean_up(handle))
-            await asyncio.sleep(0)
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    with subprocess.Popen(["sleep", "600"]) as process:
-        asyncio.run(scenario(process.pid))
-        process.kill()
+    with ProcessHandle(child.pid) as handle:
+        task = asyncio.create_task(clean_up(handle))
+        await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
     assert outcomes == [False]

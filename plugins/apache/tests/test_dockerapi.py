@@ -93,51 +93,47 @@ def test_the_default_is_the_environments_else_the_local_socket(monkeypatch: pyte
         *("tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://[::1:2375"),
     ],
 )
-def test_what_cannot_be_used_is_refused(url: str) -> None:
-    assert asyncio.run(complaint(url)) == (f"{url} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT")
+async def test_what_cannot_be_used_is_refused(url: str) -> None:
+    assert await complaint(url) == (f"{url} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT")
 
 
-def test_a_password_is_not_shown() -> None:
-    said = asyncio.run(complaint("tcp://user:secret@127.0.0.1:2375"))
+async def test_a_password_is_not_shown() -> None:
+    said = await complaint("tcp://user:secret@127.0.0.1:2375")
     assert "holds a user" in said
     assert "secret" not in said
 
 
-def test_there_is_no_socket(directory: Path) -> None:
+async def test_there_is_no_socket(directory: Path) -> None:
     url = f"unix://{directory}/docker.sock"
-    assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start Docker, or set another URL"
+    assert await complaint(url) == f"there is no Docker engine at {url}: start Docker, or set another URL"
 
 
-def test_nobody_listens(directory: Path) -> None:
+async def test_nobody_listens(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(f"{directory}/docker.sock")
     for url in (f"unix://{directory}/docker.sock", f"tcp://127.0.0.1:{free_port()}"):
-        assert asyncio.run(complaint(url)) == f"there is no Docker engine at {url}: start Docker, or set another URL"
+        assert await complaint(url) == f"there is no Docker engine at {url}: start Docker, or set another URL"
 
 
-def test_no_permission(directory: Path) -> None:
+async def test_no_permission(directory: Path) -> None:
     path = directory / "docker.sock"
-
-    async def scenario() -> None:
-        async with answering("200 OK", VERSION, path=path):
-            path.chmod(0o000)
-            if os.geteuid() == 0:
-                os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
-            with as_nobody() as user:
-                said = await complaint(f"unix://{path}")
-            assert said == (
-                f"user {user} may not use the Docker engine at unix://{path}: add the user to the group {path.group()}"
-            )
-
-    asyncio.run(scenario())
+    async with answering("200 OK", VERSION, path=path):
+        path.chmod(0o000)
+        if os.geteuid() == 0:
+            os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
+        with as_nobody() as user:
+            said = await complaint(f"unix://{path}")
+        assert said == (
+            f"user {user} may not use the Docker engine at unix://{path}: add the user to the group {path.group()}"
+        )
 
 
-def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+async def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setattr("discovery_apache.engine._CONNECT_TIMEOUT", 0.2)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{directory}/docker.sock")
         silent.listen()
-        said = asyncio.run(complaint(f"unix://{directory}/docker.sock"))
+        said = await complaint(f"unix://{directory}/docker.sock")
     assert said == f"the Docker engine at unix://{directory}/docker.sock is not responding"
 
 
@@ -156,14 +152,11 @@ def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatc
         ),
     ],
 )
-def test_an_answer_that_is_no_use(status: str, body: bytes, says: str) -> None:
-    async def scenario() -> None:
-        async with answering(status, body) as address:
-            said = await complaint(f"tcp://{address}")
-        assert says.format(address=address) in said
-        assert "\n" not in said
-
-    asyncio.run(scenario())
+async def test_an_answer_that_is_no_use(status: str, body: bytes, says: str) -> None:
+    async with answering(status, body) as address:
+        said = await complaint(f"tcp://{address}")
+    assert says.format(address=address) in said
+    assert "\n" not in said
 
 
 class TestTLS:
@@ -202,7 +195,7 @@ class TestTLS:
         async with answering("200 OK", b'{"ApiVersion": "1.12"}', context) as address:
             return await complaint(f"tcp://{address}")
 
-    def test_with_the_right_certificates_it_is_reached(
+    async def test_with_the_right_certificates_it_is_reached(
         self,
         authority: trustme.CA,
         context: ssl.SSLContext,
@@ -211,9 +204,9 @@ class TestTLS:
     ) -> None:
         certificates(authority)
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-        assert "is too old" in asyncio.run(self.met(context))
+        assert "is too old" in await self.met(context)
 
-    def test_the_environments_other_certificates_do_not_count(
+    async def test_the_environments_other_certificates_do_not_count(
         self,
         authority: trustme.CA,
         context: ssl.SSLContext,
@@ -226,18 +219,18 @@ class TestTLS:
         trustme.CA().cert_pem.write_to_path(others)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(others))
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
-        assert "is too old" in asyncio.run(self.met(context))
+        assert "is too old" in await self.met(context)
 
-    def test_an_engine_that_another_authority_vouches_for(
+    async def test_an_engine_that_another_authority_vouches_for(
         self, context: ssl.SSLContext, certificates: Callable[[trustme.CA], Path]
     ) -> None:
         certificates(trustme.CA())
-        said = asyncio.run(self.met(context))
+        said = await self.met(context)
         assert "no TLS with the Docker engine at tcp://127.0.0.1:" in said
         assert said.endswith("; see DOCKER_CERT_PATH")
 
     @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-    def test_without_verification_only_if_asked_for(
+    async def test_without_verification_only_if_asked_for(
         self,
         context: ssl.SSLContext,
         certificates: Callable[[trustme.CA], Path],
@@ -245,18 +238,18 @@ class TestTLS:
     ) -> None:
         context.verify_mode = ssl.CERT_NONE
         certificates(trustme.CA())
-        assert "no TLS" in asyncio.run(self.met(context))
+        assert "no TLS" in await self.met(context)
         monkeypatch.setenv("DOCKER_TLS", "1")
-        assert "is too old" in asyncio.run(self.met(context))
+        assert "is too old" in await self.met(context)
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-        assert "no TLS" in asyncio.run(self.met(context))
+        assert "no TLS" in await self.met(context)
 
     @pytest.mark.parametrize("name", ["ca.pem", "key.pem", "cert.pem"])
-    def test_a_certificate_is_missing(
+    async def test_a_certificate_is_missing(
         self, authority: trustme.CA, certificates: Callable[[trustme.CA], Path], name: str
     ) -> None:
         missing = certificates(authority) / name
         missing.unlink()
-        assert asyncio.run(complaint("tcp://127.0.0.1:2376")) == (
+        assert await complaint("tcp://127.0.0.1:2376") == (
             f"no TLS with the Docker engine at tcp://127.0.0.1:2376: there is no {missing}; see DOCKER_CERT_PATH"
         )

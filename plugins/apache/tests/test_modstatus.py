@@ -151,16 +151,11 @@ def test_nobody_there_fails() -> None:
     assert look(free_port()) == Outcome(Verdict.FAILING, "connection refused")
 
 
-def test_what_talks_something_else_fails() -> None:
+async def test_a_server_of_another_protocol_fails() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        async def probe() -> Outcome:
-            looking = asyncio.create_task(
-                StatusProbe(HttpProbe("/"))(Backend("web", "a", "127.0.0.1", listening.getsockname()[1]))
-            )
-            connection, _ = await asyncio.to_thread(listening.accept)
-            with connection:
-                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-            return await looking
-
-        assert asyncio.run(probe()).verdict is Verdict.FAILING
+        probe = StatusProbe(HttpProbe("/"))
+        probing = asyncio.create_task(probe(Backend("web", "a", "127.0.0.1", listening.getsockname()[1])))
+        connection, _ = await asyncio.to_thread(listening.accept)
+        with connection:
+            connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+        assert (await probing).verdict is Verdict.FAILING

@@ -70,32 +70,28 @@ def register(registry: Path, origin: Any) -> None:
     draft.rename(registry / origin.name)
 
 
-def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
+async def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
     proxy: Callable[[], int], registry: Path, origins: Callable[[str], Any], clients: Callable[..., Any]
 ) -> None:
     victim, survivor = origins("victim"), origins("survivor")
     register(registry, victim)
     register(registry, survivor)
     port = proxy()
-
-    async def scenario() -> None:
-        async with clients(port, CLIENTS) as load:
-            await eventually(lambda: {each.by for each in load.done} == {"victim", "survivor"}, "both to be used")
-            await eventually(lambda: len(load.done) > 500)
-            killing = time.monotonic()
-            await asyncio.to_thread(victim.kill)
-            killed = time.monotonic()
-            await eventually(lambda: len(load.since(killed)) > 2_000, "connections after the kill", timeout=60)
-        failed = load.failed()
-        print(f"{len(load.done)} connections, {len(failed)} of them failed with the backend that was killed")
-        assert [each for each in failed if each.begun > killed or each.ended < killing] == []
-        assert [each for each in failed if each.by == "survivor"] == []
-
-    asyncio.run(scenario())
+    async with clients(port, CLIENTS) as load:
+        await eventually(lambda: {each.by for each in load.done} == {"victim", "survivor"}, "both to be used")
+        await eventually(lambda: len(load.done) > 500)
+        killing = time.monotonic()
+        await asyncio.to_thread(victim.kill)
+        killed = time.monotonic()
+        await eventually(lambda: len(load.since(killed)) > 2_000, "connections after the kill", timeout=60)
+    failed = load.failed()
+    print(f"{len(load.done)} connections, {len(failed)} of them failed with the backend that was killed")
+    assert [each for each in failed if each.begun > killed or each.ended < killing] == []
+    assert [each for each in failed if each.by == "survivor"] == []
 
 
 @pytest.mark.parametrize("end", ["withdrawn", "killed"])
-def test_while_there_is_no_backend_clients_wait_for_the_next(
+async def test_while_there_is_no_backend_clients_wait_for_the_next(
     proxy: Callable[[], int],
     registry: Path,
     origins: Callable[[str], Any],
@@ -105,39 +101,35 @@ def test_while_there_is_no_backend_clients_wait_for_the_next(
     last, following = origins("last"), origins("following")
     register(registry, last)
     port = proxy()
-
-    async def scenario() -> None:
-        async with clients(port, CLIENTS) as load:
-            await eventually(lambda: len(load.done) > 500)
-            going = time.monotonic()
-            if end == "killed":  # the registry does not know it yet
-                await asyncio.to_thread(last.kill)
-            else:
-                (registry / "last").unlink()
-            gone = time.monotonic()
-            await eventually(lambda: load.done[-1].ended < time.monotonic() - 0.5, "every client to wait")
-            assert len(load.waiting) == CLIENTS
-            await asyncio.sleep(3)  # nothing to wait for: this is how long it takes somebody to start another
-            waiting = dict(load.waiting)
-            (registry / "last").unlink(missing_ok=True)
-            await asyncio.to_thread(register, registry, following)
-            registered = time.monotonic()
-            await eventually(lambda: len(load.since(registered)) > 500, "connections to the next one", timeout=30)
-        held = [each for each in load.done if each.begun < registered < each.ended]
-        failed = load.failed()
-        slowest = max(load.done, key=lambda each: each.ended - each.begun)
-        print(f"{len(held)} held, the slowest {slowest.ended - slowest.begun:.2f} s; {len(failed)} failed")
-        cut = [each for each in failed if each.begun < gone and going < each.ended < gone + 0.5]
-        assert end == "killed" or not cut
-        assert [each for each in failed if each not in cut] == []
-        assert set(waiting.values()) <= {each.begun for each in load.done if each.by == "following"}
-        assert slowest in held
-
-    asyncio.run(scenario())
+    async with clients(port, CLIENTS) as load:
+        await eventually(lambda: len(load.done) > 500)
+        going = time.monotonic()
+        if end == "killed":  # the registry does not know it yet
+            await asyncio.to_thread(last.kill)
+        else:
+            (registry / "last").unlink()
+        gone = time.monotonic()
+        await eventually(lambda: load.done[-1].ended < time.monotonic() - 0.5, "every client to wait")
+        assert len(load.waiting) == CLIENTS
+        await asyncio.sleep(3)  # nothing to wait for: this is how long it takes somebody to start another
+        waiting = dict(load.waiting)
+        (registry / "last").unlink(missing_ok=True)
+        await asyncio.to_thread(register, registry, following)
+        registered = time.monotonic()
+        await eventually(lambda: len(load.since(registered)) > 500, "connections to the next one", timeout=30)
+    held = [each for each in load.done if each.begun < registered < each.ended]
+    failed = load.failed()
+    slowest = max(load.done, key=lambda each: each.ended - each.begun)
+    print(f"{len(held)} held, the slowest {slowest.ended - slowest.begun:.2f} s; {len(failed)} failed")
+    cut = [each for each in failed if each.begun < gone and going < each.ended < gone + 0.5]
+    assert end == "killed" or not cut
+    assert [each for each in failed if each not in cut] == []
+    assert set(waiting.values()) <= {each.begun for each in load.done if each.by == "following"}
+    assert slowest in held
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.faults)])
-def test_fifty_changes_a_second_fail_nobody(
+async def test_fifty_changes_a_second_fail_nobody(
     proxy: Callable[[], int],
     registry: Path,
     origins: Callable[[str], Any],
@@ -147,19 +139,15 @@ def test_fifty_changes_a_second_fail_nobody(
     backends = {name: origins(name) for name in ("stays", "comes", "goes")}
     register(registry, backends["stays"])
     port = proxy()
-
-    async def scenario() -> None:
-        async with clients(port, CLIENTS) as load:
-            ports = [str(backends[name].port) for name in ("comes", "goes")]
-            arguments = (f"file://{registry.parent}", str(seconds), str(RATE), *ports)
-            changer = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", _CHANGER, *arguments, stdout=asyncio.subprocess.PIPE
-            )
-            changes = int((await changer.communicate())[0])
-        answered = {name: sum(each.by == name for each in load.done) for name in backends}
-        print(f"{changes} changes in {seconds} s; answered: {answered}; {len(load.failed())} failed")
-        assert changes > seconds * RATE / 2
-        assert all(answered.values())
-        assert load.failed() == []
-
-    asyncio.run(scenario())
+    async with clients(port, CLIENTS) as load:
+        ports = [str(backends[name].port) for name in ("comes", "goes")]
+        arguments = (f"file://{registry.parent}", str(seconds), str(RATE), *ports)
+        changer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _CHANGER, *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        changes = int((await changer.communicate())[0])
+    answered = {name: sum(each.by == name for each in load.done) for name in backends}
+    print(f"{changes} changes in {seconds} s; answered: {answered}; {len(load.failed())} failed")
+    assert changes > seconds * RATE / 2
+    assert all(answered.values())
+    assert load.failed() == []

@@ -86,7 +86,7 @@ def test_a_unix_socket_with_curl(nginx: Callable[..., int], start_command: Start
     assert not path.exists()
 
 
-def test_http_is_upgraded_to_a_websocket(ambassador: Ambassador) -> None:
+async def test_http_is_upgraded_to_a_websocket(ambassador: Ambassador) -> None:
     async def echo(request: web.Request) -> web.WebSocketResponse:
         socket_ = web.WebSocketResponse(max_msg_size=0)
         await socket_.prepare(request)
@@ -96,28 +96,25 @@ def test_http_is_upgraded_to_a_websocket(ambassador: Ambassador) -> None:
             )
         return socket_
 
-    async def talk() -> None:
-        app = web.Application()
-        app.add_routes([web.get("/", echo)])
-        runner = web.AppRunner(app)
-        await runner.setup()
-        server = free_port()
-        await web.TCPSite(runner, "127.0.0.1", server).start()
-        try:
-            port = await asyncio.to_thread(ambassador, server)
-            async with (
-                ClientSession() as session,
-                session.ws_connect(f"http://127.0.0.1:{port}/", max_msg_size=0) as end,
-            ):
-                for size in (0, 1, 125, 126, 65536, 3 << 20):
-                    data = os.urandom(size)
-                    await end.send_bytes(data)
-                    assert await end.receive_bytes(timeout=within(TIMEOUT)) == data
-                    await end.send_str("and a word")
-                    assert await end.receive_str(timeout=within(TIMEOUT)) == "and a word"
-                await end.close()
-                assert end.close_code == 1000
-        finally:
-            await runner.cleanup()
-
-    asyncio.run(talk())
+    app = web.Application()
+    app.add_routes([web.get("/", echo)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    server = free_port()
+    await web.TCPSite(runner, "127.0.0.1", server).start()
+    try:
+        port = await asyncio.to_thread(ambassador, server)
+        async with (
+            ClientSession() as session,
+            session.ws_connect(f"http://127.0.0.1:{port}/", max_msg_size=0) as end,
+        ):
+            for size in (0, 1, 125, 126, 65536, 3 << 20):
+                data = os.urandom(size)
+                await end.send_bytes(data)
+                assert await end.receive_bytes(timeout=within(TIMEOUT)) == data
+                await end.send_str("and a word")
+                assert await end.receive_str(timeout=within(TIMEOUT)) == "and a word"
+            await end.close()
+            assert end.close_code == 1000
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,39 @@
+"""The rules for test files in CONTRIBUTING.md: their length, and the form of a coroutine test."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = [path for place in ("tests", "plugins/*/tests") for path in sorted(ROOT.glob(f"{place}/**/*.py"))]
+MOST_LINES = 400
+"""A longer file has several subjects; its first line may give the reason for an exception, "over 400 lines: ..."."""
+SYNCHRONOUS = {
+    "test_of_two_writes_at_once_the_later_one_stands": "the end of the loop awaits threads",
+    "test_a_put_that_was_given_up_writes_nothing_after_the_lease_was_closed": "the end of the loop awaits threads",
+    "test_signals_that_come_together_are_one_request_and_a_later_one_is_left_to_the_system": "signals around a loop",
+}
+"""Tests with an inner coroutine that cannot be `async def`, and the reasons."""
+
+
+def runs_an_inner_coroutine(test: ast.FunctionDef) -> bool:
+    inner = {node.name for node in ast.walk(test) if isinstance(node, ast.AsyncFunctionDef)}
+    return any(
+        isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "asyncio.run"
+        and isinstance(node.args[0], ast.Call)
+        and ast.unparse(node.args[0].func) in inner
+        for node in ast.walk(test)
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_short_and_its_coroutine_tests_are_async(path: Path) -> None:
+    text = path.read_text()
+    lines = text.splitlines()
+    assert len(lines) <= MOST_LINES or f"over {MOST_LINES} lines: " in lines[0]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and node.name not in SYNCHRONOUS:
+            is_property = any("given(" in ast.unparse(decorator) for decorator in node.decorator_list)
+            assert is_property or not runs_an_inner_coroutine(node), node.name
