@@ -16,8 +16,9 @@ from discovery.system.dispositions import reset_inherited
 
 __all__ = ["main"]
 
-_WHILE_LOADING, _AFTERWARDS = 100_000, 10_000
-"""How many objects are made between two collections of the youngest."""
+_WHILE_LOADING, _AFTERWARDS = 200_000, 10_000
+"""How many objects are made between two collections of the youngest. `run --plugin haproxy` loads 86,000 objects; with
+the Apache plugin they are more than 100,000."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
