@@ -252,5 +252,5 @@ def _label(name: str, value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    """A key or a field's name as people may be shown it: no control characters, and not without end."""
+    """Return a key or a field's name, as shown to people: no control characters, and not without end."""
     return text[:300] if text.isprintable() else ascii(text[:300])[1:-1]

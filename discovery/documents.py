@@ -7,7 +7,7 @@ from discovery.model import Addresses, Backend, Rejected, Snapshot, join_host_po
 
 
 def record(backend: Backend) -> dict[str, Any]:
-    """A backend as JSON has it: service, id, host, port, weight, state and labels."""
+    """Return a backend in its JSON form: service, id, host, port, weight, state and labels."""
     return {
         "service": backend.service,
         "id": backend.id,
@@ -20,7 +20,7 @@ def record(backend: Backend) -> dict[str, Any]:
 
 
 def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as JSON has it: revision, services by name, rejected records with their reasons.
+    """Return a snapshot in its JSON form: revision, services by name, rejected records with their reasons.
 
     `more_rejected`, there only if it is not 0, is how many rejections there are besides those listed.
     """

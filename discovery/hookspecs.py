@@ -29,7 +29,7 @@ def discovery_register_registries(register: Callable[[str, RegistryFactory], Non
 
 @hookspec
 def discovery_backends_changed(changes: Changes, snapshot: Snapshot) -> None:
-    """Called with every change and the snapshot after it, on a thread of the plugin's own.
+    """Called with every change and the snapshot after the change, on a thread of the plugin's own.
 
     Changes that arrive during a call are merged. After an exception the core calls the hook again.
     """

@@ -76,7 +76,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _is_an_interrupt(error: BaseException) -> bool:
-    """Whether a Ctrl-C is behind it: what is being loaded at that moment may make an error of its own of it."""
+    """Return True if a Ctrl-C is the cause: a module that is being loaded may turn a Ctrl-C into another error."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, KeyboardInterrupt) or "KeyboardInterrupt" in str(behind):
@@ -86,7 +86,7 @@ def _is_an_interrupt(error: BaseException) -> bool:
 
 
 def _reword(error: Any) -> None:
-    """Let it speak as a fault of the configuration does, where typer leaves the wording to pydantic."""
+    """Give an error the words of a fault of the configuration, where typer leaves the wording to pydantic."""
     if type(error.__cause__).__name__ == "ValidationError":
         from discovery.daemon.faults import in_words
 

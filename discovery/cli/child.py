@@ -42,12 +42,15 @@ class Signals:
     """The signals to be passed on, held from now until they are read. Made before any thread is started."""
 
     def __init__(self) -> None:
-        """Block the signals in this thread and those that it starts. A signal that is ignored (nohup) stays ignored."""
+        """Block the signals in this thread and in threads that this thread starts.
+
+        A signal that is ignored (nohup) stays ignored.
+        """
         self.held = {number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN}
         self.mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self.held)
 
     def release(self) -> None:
-        """Let them act as before."""
+        """Let the signals act as before."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask_before)
 
     def read(self, handle: Callable[[signal.Signals, bool], None]) -> None:

@@ -137,7 +137,7 @@ async def validate(
 async def _current(
     settings: "Settings", instances: "Instances", timeout: float | None
 ) -> tuple[list["Update"], tuple[str, ...]]:
-    """What consumers would be given now, and why that is not known. Raises ConfigError or PluginError."""
+    """Return the updates for consumers now, and the reason if unknown. Raises ConfigError or PluginError."""
     from discovery.consuming.resolving import resolve
     from discovery.daemon.once import current_snapshot, first_update
     from discovery.hosting import loading as plugins

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that they stand for.
+"""Options that several commands share, and the settings that the options stand for.
 
 Every command has its settings from one source: the command line, else the environment, else the configuration file,
 else the default.

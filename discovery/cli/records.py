@@ -14,7 +14,7 @@ HEADER = ("SERVICE", "ID", "ADDRESS", "WEIGHT", "STATE", "LABELS")
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """One line of `discovery watch`: the snapshot, the difference from the line before, and whether it is a listing."""
+    """A line of `discovery watch`: the snapshot, the difference from the line before, and whether it is a listing."""
 
     snapshot: Snapshot
     changes: Changes
@@ -32,7 +32,7 @@ def change_set(previous: Snapshot | None, observation: Observation) -> ChangeSet
 
 
 def change_set_json(told: ChangeSet) -> str:
-    """One line of JSON.
+    """Return a line of JSON.
 
     With `reset`, `added` is the complete listing, `updated` is empty, and `removed` has what is gone since the last
     line. This is correct for a reader that starts over at a reset, and for one that only applies `added` and `removed`.
@@ -51,7 +51,7 @@ def change_set_json(told: ChangeSet) -> str:
 
 
 def change_set_lines(told: ChangeSet) -> Iterator[tuple[str, str]]:
-    """One line for each change, with its mark apart: `=` a listing, `+` added, `~` updated, `-` removed."""
+    """Return a line for each change, with its mark apart: `=` a listing, `+` added, `~` updated, `-` removed."""
     if told.reset:
         count = sum(len(service.backends) for service in told.snapshot.services.values())
         yield "=", f"revision {told.snapshot.revision}: {count} {'backend' if count == 1 else 'backends'}"

@@ -73,7 +73,7 @@ class Registration:
 
     @property
     def may_stand(self) -> bool:
-        """Whether the record is, or may be, in the registry: a write counts before the registry has answered."""
+        """True if the record is, or may be, in the registry: a write counts before the registry has answered."""
         return self._wants_it and self.problem is None
 
     @property
@@ -89,7 +89,7 @@ class Registration:
         return status.detail if status is not None else ""
 
     async def run(self) -> None:
-        """Check and register until cancelled, then withdraw it."""
+        """Check and register the backend until cancelled, then withdraw the backend."""
         async with asyncio.TaskGroup() as both:
             both.create_task(self._checker.run())
             both.create_task(self._registrar.run())
@@ -114,7 +114,7 @@ async def silence_reason(registry: "Registry") -> str:
 
 
 def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
-    """The lock that `discovery register` of this key in this registry holds while it runs."""
+    """Return the path of the lock that `discovery register` of this key in this registry holds while running."""
     name = hashlib.sha256(os.fsencode(f"{registry}\0{key}")).hexdigest()[:16]
     return run_dir_path(run_dir) / f"register-{name}.lock"
 

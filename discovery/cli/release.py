@@ -48,7 +48,7 @@ def release(
 
 
 async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
-    """What each daemon of the run directory has released."""
+    """Return the keys that each daemon of the run directory has released."""
     from discovery.daemon.handover import release
     from discovery.errors import DiscoveryError
 

@@ -23,7 +23,7 @@ WITHDRAW_SECONDS = 2.0  # for the registry to answer, before the command is aske
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is run, how long it goes on after the withdrawal, and the signals that ask it to stop."""
+    """The command, its time in seconds after the withdrawal, and the signals that ask for its end."""
 
     argv: Sequence[str]
     drain: float
@@ -31,7 +31,10 @@ class Command:
 
 
 def supervise(command: Command, wanted: Wanted, settings: "Settings") -> int:
-    """Run the command, and keep it registered while it lives and passes its check. Returns its exit code."""
+    """Run the command, and keep the backend registered while the command lives and passes its check.
+
+    Returns its exit code.
+    """
     environment = child_environment()  # before a library is configured through ours
     signals = Signals()
     try:

@@ -178,7 +178,7 @@ def _unresolved(status: DaemonStatus) -> dict[str, str]:
 
 
 def _held(status: DaemonStatus) -> dict[str, Any]:
-    """The number of held records, and the first of them."""
+    """Return the number of held records, and the first few."""
     now = time.monotonic()
     records = {
         key: {

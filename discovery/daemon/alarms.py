@@ -12,7 +12,7 @@ EVERY = 5.0
 
 
 class Alarms:
-    """The alarms of one registry, if it tells any. On one event loop."""
+    """The alarms of a registry, if the registry reports any. On one event loop."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         """Follow no registry yet."""

@@ -8,7 +8,7 @@ from discovery.errors import ConfigError
 
 
 def assign(instances: dict[str, dict[str, Any]], assignment: str) -> None:
-    """Lay one `--set INSTANCE.KEY[.KEY...]=VALUE` over the tables of a kind and a name. Raises ConfigError."""
+    """Lay an assignment `--set INSTANCE.KEY[.KEY...]=VALUE` over the tables of instances. Raises ConfigError."""
     instance, *path, last, value = _split_assignment(assignment)
     kind = next((kind for kind, tables in instances.items() if instance in tables), None)
     if kind is None:
@@ -48,7 +48,7 @@ def _split_assignment(assignment: str) -> tuple[Any, ...]:
 
 
 def _value(text: str) -> Any:
-    """TOML if it is one value, else the text itself."""
+    """Return the value of TOML that the text is, else the text itself."""
     try:
         tree = tomllib.loads(f"value = {text}")
     except ValueError:  # not TOML, or a whole number of over 4,300 digits

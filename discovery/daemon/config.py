@@ -137,7 +137,7 @@ class FileSettings(PluginConfig):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """One consumer as asked for; `options` are for its plugin to validate, with `validate_options`."""
+    """The settings of a consumer; `options` are for its plugin to validate, with `validate_options`."""
 
     table: ClassVar[str] = "consumers"
     name: str
@@ -149,7 +149,7 @@ class ConsumerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """One provider as asked for; `options` are for its plugin to validate, `owner` is None for the default."""
+    """The settings of a provider; `options` are for its plugin to validate, `owner` is None for the default."""
 
     table: ClassVar[str] = "providers"
     name: str
@@ -207,7 +207,10 @@ def load_settings(
     instances: Mapping[str, Any] | None = None,
     faults: Faults | None = None,
 ) -> Settings:
-    """Read the file, if any, without the keys to `leave_out`, and lay the overrides over it. As `parse_settings`."""
+    """Read the file, if any, without the keys to `leave_out`, and lay the overrides over its tables.
+
+    As `parse_settings`.
+    """
     place = str(path) if path is not None else "command line"
     if path is not None and (overrides.assignments or overrides.admin is not None):
         place += " and command line"

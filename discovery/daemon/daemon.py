@@ -40,7 +40,9 @@ class Daemon:
         replace: bool = False,
         name: str = "daemon",
     ) -> None:
-        """`loaded` are the settings and what they run; `load` reads them again, at a reload, and `config` is its file.
+        """Keep `loaded`, the settings and the instances to run.
+
+        `load` reads them again, at a reload, and `config` is its file.
 
         With `replace` it takes over from the daemon of that `name` that runs on the same run directory.
         """
@@ -167,7 +169,7 @@ class Daemon:
         return [*consumers, *await self._fleet.run_providers(instances.providers, self._link.registry)]
 
     async def _reload(self) -> None:
-        """Read the configuration again, and run what it says. Raises ConfigError, and changes nothing, if invalid."""
+        """Read the configuration again, and run its instances. Raises ConfigError and changes nothing if invalid."""
         settings, instances = self._load()
         old, registry = self._settings, self._link.registry
         if settings.registry != old.registry:

@@ -1,4 +1,4 @@
-"""The admin endpoint as the settings want it: none, or a port that a reload replaces."""
+"""The admin endpoint according to the settings: none, or a port that a reload replaces."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -12,7 +12,7 @@ from discovery.errors import ConfigError
 
 
 class AdminEndpoint:
-    """At most one `AdminPort` at a time. For the core's loop."""
+    """Holds at most a single `AdminPort` at a time. For the core's loop."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class AdminEndpoint:
         self._port: AdminPort | None = None
 
     async def open(self, settings: Settings) -> None:
-        """Listen where `settings` say, and close the port before once the new one listens.
+        """Listen where `settings` say, and close the port before when the new port listens.
 
         Raises ConfigError, and leaves the port before as it is, if an address that was asked for cannot be had. The
         default address is given up with a warning.

@@ -62,14 +62,14 @@ _RULES = {
 
 
 class Faults:
-    """Gathers what is wrong in several places, so that a person is told everything in one run."""
+    """Gathers faults of several places, so that a single run reports all of them."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._lines: dict[str, None] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Return True if there is any fault."""
         return bool(self._lines)
 
     @property
@@ -86,7 +86,7 @@ class Faults:
             self._lines |= dict.fromkeys(str(error).splitlines())
 
     def raise_if_any(self) -> None:
-        """Raise one ConfigError with a line for each fault, in the order in which they were gathered."""
+        """Raise a ConfigError with a line for each fault, in the order of gathering."""
         if self._lines:
             raise ConfigError("\n".join(self._lines))
 
@@ -123,7 +123,7 @@ def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...], 
 
 
 def in_words(error: ValidationError) -> str:
-    """What is wrong with one argument of a command, which is text in any case."""
+    """Return the fault of an argument of a command, which is text in any case."""
     told = []
     for fault in error.errors(include_url=False):
         kind = _KINDS.get(fault["type"])
@@ -142,7 +142,7 @@ def _got(fault: Any, message: str) -> str:
 
 
 def _message(fault: Any) -> str:
-    """What is wrong, in our words."""
+    """Return the fault in words of this project."""
     if (kind := _KINDS.get(fault["type"])) is not None:
         return f"must be {kind}, not {_kind_of(fault.get('input'))}"
     if (rule := _RULES.get(fault["type"])) is not None:
@@ -152,7 +152,7 @@ def _message(fault: Any) -> str:
 
 
 def _written(value: object) -> str:
-    """As TOML has it."""
+    """Return the value as TOML."""
     return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, str) else str(value)
 
 
@@ -161,7 +161,7 @@ def _kind_of(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """A bound without a fraction as a person writes it, with every digit."""
+    """Return a bound without a fraction as a whole number, with every digit."""
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
 
 

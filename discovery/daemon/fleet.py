@@ -140,7 +140,7 @@ class Fleet:
         await self._stop(self.consumers, self.providers)
 
     async def _stop(self, consumers: Iterable[str], providers: Iterable[str]) -> None:
-        """Stop them at the same time; one that blocks is abandoned at the deadline, and named."""
+        """Stop the runners at the same time; one that blocks is abandoned at the deadline, and named."""
         stopping: dict[tuple[str, str], ConsumerRunner | RunningProvider] = {
             **{("consumer", name): self.consumers[name] for name in consumers},
             **{("provider", name): self.providers[name] for name in providers},

@@ -40,7 +40,7 @@ class HandoverRefusedError(DiscoveryError):
 
 
 class Successor(NamedTuple):
-    """The process that asks, and the plugin of each instance that it will run, by the instance's name."""
+    """The process that asks, and the plugin of each instance to be run, by the instance's name."""
 
     pid: int
     instances: Mapping[str, str]
@@ -234,7 +234,7 @@ class HandoverServer:
 
 
 async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoundLogger) -> tuple[socket.socket, ...]:
-    """Ask the daemon with the socket `path`, if there is one, to hand over; return its listening sockets.
+    """Ask the daemon with the socket `path`, if there is a daemon, to hand over; return its listening sockets.
 
     Raises CannotStartError if the daemon refuses, or neither hands over nor ends.
     """
@@ -266,7 +266,9 @@ async def _receive_sockets(
     predecessor: ProcessHandle | None,
     log: FilteringBoundLogger,
 ) -> str | None:
-    """Ask the predecessor, and add to `sockets` what it hands over. Return why that failed, or None.
+    """Ask the predecessor, and add to `sockets` the sockets that the predecessor hands over.
+
+    Return why that failed, or None.
 
     A predecessor that ends meanwhile is no failure: nothing is left that a successor could be in conflict with.
     """

@@ -42,7 +42,7 @@ def load(
     leave_out: Collection[str] = (),
     instances: Mapping[str, Any] | None = None,
 ) -> tuple[Settings, Instances]:
-    """Read the settings as `load_settings` does, and build what they ask for.
+    """Read the settings as `load_settings` does, and build the instances.
 
     Raises ConfigError with a line for each fault: of the file, of the options of every instance, of the registry.
     """

@@ -112,7 +112,7 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
 
 
 def _own_metrics(consumers: tuple[ConsumerStatus, ...], own: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:
-    """Figures of instances of one plugin are one metric, told apart by the label `consumer`."""
+    """Merge figures of a plugin's instances into a metric, told apart by the label `consumer`."""
     families: dict[str, Metric] = {}
     for consumer in consumers:
         prefix = re.sub(r"[^a-zA-Z0-9_]", "_", f"discovery_{consumer.plugin}")

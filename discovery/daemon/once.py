@@ -1,4 +1,4 @@
-"""One pass without a daemon: apply the current state, or show what would change or be registered."""
+"""A single pass without a daemon: apply the current state, or show what would change or be registered."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -49,7 +49,7 @@ async def current_snapshot(registry: Registry, timeout: float) -> Snapshot:
 
 
 def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -> None:
-    """Raise ConfigError for a provider, and for a consumer that would have to keep running after it has applied."""
+    """Raise ConfigError for a provider, and for a consumer that has to keep running after an apply."""
     for name in instances.providers:
         raise ConfigError(
             f"--once: what the provider {name!r} finds is registered for as long as it runs, and would be gone at the"
@@ -86,7 +86,7 @@ async def apply_once(
 async def preview(
     instances: Iterable[ConsumerInstance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
 ) -> dict[str, str | DiscoveryError]:
-    """What each consumer would change, as a diff, or why that is not known. Changes nothing."""
+    """Return each consumer's changes, as a diff, or the reason why the changes are not known. Changes nothing."""
     results: dict[str, str | DiscoveryError] = {}
     for instance in instances:
         context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
@@ -106,7 +106,10 @@ def first_update(resolved: Resolved) -> Update:
 async def survey(
     instances: Iterable[ProviderInstance], run_dir: Path, log: FilteringBoundLogger, timeout: float
 ) -> dict[str, Survey | DiscoveryError]:
-    """What each provider finds within `timeout` seconds, checked once, or why that is not known. Changes nothing."""
+    """Return each provider's findings within `timeout` seconds, checked a single time, or why these are not known.
+
+    Changes nothing.
+    """
     results: dict[str, Survey | DiscoveryError] = {}
     lookup = RememberedLookups()
     for instance in instances:

@@ -19,7 +19,10 @@ CLOSE_DEADLINE = 2.0
 
 
 class RegistryLink:
-    """One registry at a time, with its alarms, its snapshots and the addresses of host names. For the core's loop."""
+    """The registry that is followed now, with its alarms, its snapshots and the addresses of host names.
+
+    For the core's loop.
+    """
 
     registry: Registry
     """The registry in use; there is none before the first `use`."""

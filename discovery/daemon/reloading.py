@@ -22,7 +22,7 @@ STOP_DEADLINE = 2.0
 
 
 class Reloads:
-    """Asks for a reload, one at a time, and keeps why the last one failed. For the core's loop."""
+    """Asks for reloads without overlaps, and keeps the reason why the last reload failed. For the core's loop."""
 
     def __init__(self, config: Path | None, reload: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
         """Prepare; `listen` and `start` begin. `config` is the configuration file, which `reload` reads again.

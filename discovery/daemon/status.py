@@ -1,4 +1,4 @@
-"""How the daemon is, as frozen data: what the admin endpoint shows and the metrics count."""
+"""The state of the daemon as frozen data: what the admin endpoint shows and the metrics count."""
 
 import time
 from collections.abc import Mapping

@@ -17,14 +17,14 @@ from discovery.system.process import ProcessHandle
 
 
 class RunningDaemon(NamedTuple):
-    """A daemon that runs, and the instances whose directories it holds."""
+    """A running daemon, and the instances whose directories the daemon holds."""
 
     pid: int
     instances: tuple[str, ...]
 
 
 class Orphan(NamedTuple):
-    """A process that outlived its daemon, and of which instance it was; `what` is for a person."""
+    """A process that outlived its daemon, and the instance of that process; `what` is for a person."""
 
     pid: int
     instance: str
@@ -98,7 +98,7 @@ def _left_instances(run_dir: Path) -> list[str]:
 
 
 def _instances_of_processes(run_dir: Path) -> Iterator[str]:
-    """What the arguments of this user's processes name below `run_dir`."""
+    """Return the instances that the arguments of this user's processes name below `run_dir`."""
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             arguments = (place / "cmdline").read_bytes().split(b"\0") if place.stat().st_uid == os.geteuid() else ()
@@ -123,6 +123,6 @@ def _classes_that_end_orphans(log: FilteringBoundLogger) -> list[type[AnyConsume
 
 
 def _ends_orphans(consumer: type[AnyConsumer]) -> bool:
-    """Whether a consumer class has an `end_orphans` of its own."""
+    """Return True if a consumer class has an `end_orphans` of its own."""
     ours = consumer.__mro__[: consumer.__mro__.index(Consumer)]
     return any("end_orphans" in vars(each) for each in ours)

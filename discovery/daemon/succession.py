@@ -1,4 +1,4 @@
-"""The succession of daemons on one run directory: taking over from the one before, handing over to the one after."""
+"""The succession of daemons on a run directory: taking over from the one before, handing over to the one after."""
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,7 @@ RELEASE_SECONDS = 60.0
 
 
 class Succession:
-    """Brings a fleet the listening sockets of a predecessor, and gives them to a successor. For the core's loop."""
+    """Takes listening sockets from a predecessor, and gives a fleet's sockets to a successor. For the core's loop."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Finds what would keep instances from running, without running them. Changes nothing."""
+"""Finds faults that would keep instances from running, without running the instances. Changes nothing."""
 
 import os
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence

@@ -23,7 +23,7 @@ class Traffic:
 
     @property
     def total(self) -> int:
-        """How many requests have been made."""
+        """The number of requests made."""
         return len(self._outcomes)
 
     @property
@@ -62,7 +62,7 @@ class Traffic:
 
 
 def ask(connection: HTTPConnection) -> tuple[str, str]:
-    """One request: the backend that answered it and "", or "" and why it failed."""
+    """Send a request: the backend that answered it and "", or "" and why it failed."""
     try:
         connection.request("GET", "/")
         response = connection.getresponse()

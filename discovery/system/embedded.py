@@ -91,7 +91,7 @@ def _is_wheel_script(path: Path) -> bool:
 
 
 class EmbeddedEtcd:
-    """One etcd member on free loopback ports, with its data in a temporary directory. Not for production.
+    """An etcd member on free loopback ports, with its data in a temporary directory. Not for production.
 
     A context manager: enters started and ready, leaves no process and no file behind, even if we are killed. `options`
     are etcd's own command-line flags, which win over ours; they and the ports may be changed until `start`. Its data
@@ -154,7 +154,7 @@ class EmbeddedEtcd:
                 return
 
     def wait_ready(self, timeout: float = _READY_SECONDS) -> None:
-        """Wait until etcd reports that it is healthy.
+        """Wait until etcd reports good health.
 
         Raises CannotStartError if etcd ends, or after `timeout` seconds.
         """
@@ -190,11 +190,11 @@ class EmbeddedEtcd:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once by SIGKILL; its data stay."""
+        """End etcd at once by SIGKILL; its data stay."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it, by force if it takes more than a few seconds, and remove its data. Idempotent."""
+        """End etcd, by force if the end takes more than a few seconds, and remove its data. Idempotent."""
         self._end(signal.SIGTERM)
         shutil.rmtree(self.directory, ignore_errors=True)
 

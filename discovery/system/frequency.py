@@ -18,7 +18,7 @@ def kind(text: str) -> str:
 
 
 class Budget:
-    """So much at once, and from then on one for every so many seconds. Not thread-safe."""
+    """A burst at once, and from then on a further use every so many seconds. Not thread-safe."""
 
     def __init__(self, burst: int, every: float) -> None:
         """Begin with the whole `burst`; one more is granted every `every` seconds, up to the burst."""
@@ -59,7 +59,7 @@ class Failures:
         return self._count
 
     def add(self, reason: str) -> bool:
-        """Count one more; return whether it is worth a line.
+        """Count a further failure; return whether it is worth a line.
 
         A new reason is; the same again is after a minute, and then each time after twice as long, up to an hour.
         """

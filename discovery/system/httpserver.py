@@ -35,7 +35,7 @@ _log = structlog.get_logger("discovery.daemon.admin")
 
 
 class HttpServer:
-    """Serves an application on one address, for the hosts whose names `hosts` returns; on one event loop."""
+    """Serves an application on an address, for the hosts whose names `hosts` returns; on one event loop."""
 
     def __init__(self, application: web.Application, hosts: Callable[[], Collection[str]]) -> None:
         """Prepare. `hosts` is called for every request, beside IP addresses and localhost, which always pass."""
@@ -54,7 +54,7 @@ class HttpServer:
         self._most = max(1, min(MOST_CONNECTIONS, share))
 
     async def start(self, listening: list[socket.socket]) -> None:
-        """Serve who connects to these sockets, which are non-blocking and belong to it from now on."""
+        """Serve clients of these sockets, which are non-blocking and belong to the server from now on."""
         loop = asyncio.get_running_loop()
         self._listening = listening
         await self._runner.setup()
@@ -72,7 +72,7 @@ class HttpServer:
             connection.abort()
 
     def handler(self) -> asyncio.Protocol:
-        """What speaks HTTP on a new connection."""
+        """Return the protocol that speaks HTTP on a new connection."""
         return cast("web.Server", self._runner.server)()
 
     def forget(self, connection: "_Connection") -> None:
@@ -126,7 +126,7 @@ class HttpServer:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _report(self, what: str, reason: str) -> None:
-        """Log it, once a minute at most."""
+        """Log a refusal, at most every minute."""
         self._refused += 1
         now = asyncio.get_running_loop().time()
         if now - self._logged >= _LOG_EVERY:
@@ -148,7 +148,7 @@ class HttpServer:
 
 
 class _Connection(asyncio.Protocol):
-    """One client: passes what it sends to aiohttp, within limits."""
+    """A connection of a client: passes what it sends to aiohttp, within limits."""
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
@@ -166,7 +166,7 @@ class _Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(SERVE_SECONDS, self.abort)
 
     def abort(self) -> None:
-        """End it now."""
+        """End the connection now."""
         self._over = True
         self._timer.cancel()
         if self.transport is not None:

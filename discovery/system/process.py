@@ -17,7 +17,7 @@ _START_TIME = 19
 
 
 class ProcessHandle:
-    """A handle of one process, child or not. A later process with the same id is neither awaited nor signalled.
+    """A handle of a process, child or not. A later process with the same id is neither awaited nor signalled.
 
     A handle belongs to the event loop that runs when the handle is made: every method is called on the thread of that
     loop. The owner closes the handle; closing leaves the process as it is.

@@ -201,7 +201,7 @@ async def keep(
     look: Callable[[], bool] = lambda: False,
     changed: Callable[[str | None], None] = lambda _: None,
 ) -> None:
-    """Make a lock and the run directory above it again whenever a cleaner has removed them, until cancelled.
+    """Make a lock and the run directory above again whenever a cleaner has removed either, until cancelled.
 
     `look` does so for what else belongs there, and says whether it had gone; it may raise OSError. `changed` is called
     when anything had to be made again, with None, and when it cannot be, with the reason. Both are logged.
@@ -257,7 +257,7 @@ def _held(path: Path, purpose: str, way_out: str, pid: str) -> CannotStartError:
 
 
 def _take(descriptor: int) -> None:
-    """Lock it. Raises BlockingIOError if another process holds it, which is more than looking whether it is held."""
+    """Lock the file. Raises BlockingIOError if another process holds the lock, and not only looks at the lock."""
     until = time.monotonic() + _LOOKING
     while True:
         try:

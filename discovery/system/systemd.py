@@ -12,7 +12,7 @@ _FIRST = 3  # SD_LISTEN_FDS_START
 
 
 def notify(*states: str) -> None:
-    """Send assignments such as `READY=1` to the service manager, if there is one."""
+    """Send assignments such as `READY=1` to the service manager, if present."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

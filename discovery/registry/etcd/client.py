@@ -33,7 +33,7 @@ def rounds(most: float = _MOST_DELAY) -> Iterator[float]:
 
 
 class Client:
-    """One connection per member, made when first needed; the member that last answered is asked first."""
+    """A connection per member, made when first needed; the member that last answered is asked first."""
 
     def __init__(self, settings: EtcdSettings) -> None:
         """Keep the settings. No I/O yet."""

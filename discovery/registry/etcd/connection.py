@@ -1,4 +1,4 @@
-"""A channel to one member: calls, and the stream of a watch. Everything gRPC raises ends here."""
+"""A channel to a member: calls, and the stream of a watch. Everything gRPC raises ends here."""
 
 import asyncio
 import time

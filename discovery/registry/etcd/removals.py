@@ -1,4 +1,4 @@
-"""Waiting until one of some keys is removed: a watch on these keys alone, which skips every put."""
+"""Waiting until a key of several is removed: a watch on these keys alone, which skips every put."""
 
 import asyncio
 from collections.abc import Sequence

@@ -64,7 +64,7 @@ class _ResyncNeededError(Exception):
 
 
 class Watch:
-    """One watch of a prefix: what is known, and the member that tells it at present."""
+    """A watch of a prefix: what is known, and the member that tells it at present."""
 
     def __init__(self, client: Client, prefix: bytes, timing: Timing) -> None:
         """Prepare; `events` does the work."""
