@@ -4,7 +4,7 @@ import signal
 import socket
 import threading
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -194,7 +194,7 @@ def test_a_connection_that_takes_the_place_of_another_does_not_get_its_events(
 
 
 @pytest.mark.parametrize("kind", ["IPv6", "Unix"])
-def test_listeners_of_other_kinds(worker: Worker, backend: socket.socket, tmp_path: Any, kind: str) -> None:
+def test_listeners_of_other_kinds(worker: Worker, backend: socket.socket, tmp_path: Path, kind: str) -> None:
     if kind == "Unix":
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "s"))

@@ -5,14 +5,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
 from discovery.testing import eventually_sync, free_port, within
+
+from .load import Plane, StartOrigin, StartPlane
 
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -56,7 +56,7 @@ class Whimsical:
             thread.join(within(30))
 
 
-def visit(plane: Any, kind: int) -> None:
+def visit(plane: Plane, kind: int) -> None:
     """One connection, ended in one of several ways."""
     with suppress(ConnectionResetError, BrokenPipeError), plane.connect() as sock:
         match kind:
@@ -84,7 +84,7 @@ def visit(plane: Any, kind: int) -> None:
 
 
 @pytest.mark.parametrize("connections", [5_000, pytest.param(100_000, marks=pytest.mark.faults)])
-def test_no_descriptor_is_left(planes: Callable[..., Any], connections: int) -> None:
+def test_no_descriptor_is_left(planes: StartPlane, connections: int) -> None:
     plane, backend = planes(), Whimsical()
     try:
         plane.serve(backend.port, free_port())  # the other one refuses: every second connection is dialled again
@@ -100,9 +100,7 @@ def test_no_descriptor_is_left(planes: Callable[..., Any], connections: int) -> 
         backend.close()
 
 
-def test_out_of_descriptors_it_pauses_without_spinning_and_goes_on(
-    planes: Callable[..., Any], origins: Callable[[str], Any]
-) -> None:
+def test_out_of_descriptors_it_pauses_without_spinning_and_goes_on(planes: StartPlane, origins: StartOrigin) -> None:
     plane, origin = planes(), origins("a")
     plane.serve(origin.port)
     with plane.connect() as first:

@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from daemons import Starter
 
 from discovery.testing import eventually, eventually_sync, free_port
+
+from .load import KeepBusy, Origin, StartOrigin
 
 CLIENTS = 64
 RATE = 50.0
@@ -48,7 +50,7 @@ def registry(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def proxy(start_daemon: Callable[..., Any], registry: Path) -> Callable[[], int]:
+def proxy(start_daemon: Starter, registry: Path) -> Callable[[], int]:
     """Starts the daemon on that registry; returns the port for clients once it is ready."""
 
     def start() -> int:
@@ -63,7 +65,7 @@ def proxy(start_daemon: Callable[..., Any], registry: Path) -> Callable[[], int]
     return start
 
 
-def register(registry: Path, origin: Any) -> None:
+def register(registry: Path, origin: Origin) -> None:
     """Write its record, whole at once."""
     draft = registry.parent / f".{origin.name}"
     draft.write_text(json.dumps({"host": "127.0.0.1", "port": origin.port}))
@@ -71,7 +73,7 @@ def register(registry: Path, origin: Any) -> None:
 
 
 async def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
-    proxy: Callable[[], int], registry: Path, origins: Callable[[str], Any], clients: Callable[..., Any]
+    proxy: Callable[[], int], registry: Path, origins: StartOrigin, clients: KeepBusy
 ) -> None:
     victim, survivor = origins("victim"), origins("survivor")
     register(registry, victim)
@@ -94,8 +96,8 @@ async def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
 async def test_while_there_is_no_backend_clients_wait_for_the_next(
     proxy: Callable[[], int],
     registry: Path,
-    origins: Callable[[str], Any],
-    clients: Callable[..., Any],
+    origins: StartOrigin,
+    clients: KeepBusy,
     end: str,
 ) -> None:
     last, following = origins("last"), origins("following")
@@ -132,8 +134,8 @@ async def test_while_there_is_no_backend_clients_wait_for_the_next(
 async def test_fifty_changes_a_second_fail_nobody(
     proxy: Callable[[], int],
     registry: Path,
-    origins: Callable[[str], Any],
-    clients: Callable[..., Any],
+    origins: StartOrigin,
+    clients: KeepBusy,
     seconds: int,
 ) -> None:
     backends = {name: origins(name) for name in ("stays", "comes", "goes")}

@@ -4,11 +4,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
 
 import pytest
+from daemons import Starter
 
 from discovery.testing import eventually_sync, free_port, within
+
+from .load import StartOrigin, StartPlane
 
 IDLE = 5_000
 MANY = 10_000
@@ -26,7 +29,7 @@ def connected(connect: Callable[[], socket.socket], count: int, stack: ExitStack
         yield from batch
 
 
-def test_an_idle_connection_takes_4_kib_at_most(planes: Callable[..., Any], origins: Callable[[str], Any]) -> None:
+def test_an_idle_connection_takes_4_kib_at_most(planes: StartPlane, origins: StartOrigin) -> None:
     plane, origin = planes(), origins("a")
     plane.serve(origin.port)
     with ExitStack() as stack:
@@ -38,9 +41,7 @@ def test_an_idle_connection_takes_4_kib_at_most(planes: Callable[..., Any], orig
         assert each <= 4 * KIB
 
 
-def test_10_000_idle_connections_are_carried(
-    start_daemon: Callable[..., Any], origins: Callable[[str], Any], tmp_path: Any
-) -> None:
+def test_10_000_idle_connections_are_carried(start_daemon: Starter, origins: StartOrigin, tmp_path: Path) -> None:
     origin, port = origins("a"), free_port()
     record = tmp_path / "registry" / "web" / "a"
     record.parent.mkdir(parents=True)
@@ -64,7 +65,7 @@ def test_10_000_idle_connections_are_carried(
             assert sock.recv(10) == b"%d" % number
 
 
-def test_slow_readers_are_waited_for_in_bounded_memory(planes: Callable[..., Any]) -> None:
+def test_slow_readers_are_waited_for_in_bounded_memory(planes: StartPlane) -> None:
     plane, readers, flood = planes(), 10, 128 * MIB  # more than the kernel's buffers hold, of two connections
     sent = [0] * readers
 
@@ -104,7 +105,7 @@ def test_slow_readers_are_waited_for_in_bounded_memory(planes: Callable[..., Any
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_who_is_not_read_is_not_read_from(planes: Callable[..., Any], direction: str) -> None:
+def test_who_is_not_read_is_not_read_from(planes: StartPlane, direction: str) -> None:
     """Back-pressure reaches the sender: what is under way is bounded, and the other direction is not concerned."""
     plane = planes()
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -6,16 +6,17 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.testing import within
+
+from .load import Plane, StartPlane
 
 MIB = 1 << 20
 TRANSFERS = 24
@@ -26,7 +27,7 @@ NO_LINGER = struct.pack("ii", 1, 0)
 class Pairs:
     """Connections through a worker: the client's socket, and the backend's."""
 
-    def __init__(self, plane: Any) -> None:
+    def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(within(30))
@@ -45,7 +46,7 @@ class Pairs:
 
 
 @pytest.fixture(scope="module")
-def pairs(planes: Callable[..., Any]) -> Iterator[Pairs]:
+def pairs(planes: StartPlane) -> Iterator[Pairs]:
     opened = Pairs(planes())
     yield opened
     opened.close()
