@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -18,7 +19,7 @@ from discovery.testing import backend, eventually_sync, free_port, require_progr
 
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
-    """A run directory, of a path short enough for sockets; whatever HAProxy is left in it is ended."""
+    """Return a run directory with a path short enough for sockets. Kill remaining HAProxy processes afterwards."""
     with tempfile.TemporaryDirectory(prefix="hx-") as directory:
         yield Path(directory)
         for process in haproxy_processes(Path(directory)):
@@ -45,7 +46,7 @@ def drive(run_dir: Path, haproxy: Path) -> Drive:
 
 @pytest.fixture(scope="session")
 def origins() -> Iterator[tuple[Backend, ...]]:
-    """Four backends of the service `web`, each of which answers with its own port."""
+    """Return four backends of the service `web`. Each answers with its port."""
     binary = require_program("haproxy")
     ports = [free_port() for _ in range(4)]
     text = (
@@ -60,15 +61,22 @@ def origins() -> Iterator[tuple[Backend, ...]]:
         config.write_text(text)
         process = subprocess.Popen([binary, "-db", "-f", config], stderr=subprocess.DEVNULL)
         try:
+            # Before that HAProxy would refuse connections: requests fail, and health checks take the origins out.
+            eventually_sync(lambda: all(map(_accepts, ports)), "the origins to listen")
             yield tuple(backend(port=port) for port in ports)
         finally:
             process.kill()
             process.wait()
 
 
+def _accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def load(tmp_path: Path) -> Iterator[StartLoad]:
-    """Starts load on a URL."""
+    """Return a function that starts load on a URL."""
     started: list[Load] = []
 
     def start(url: str, **options: bool) -> Load:
