@@ -170,7 +170,7 @@ def _print(report: _Report) -> None:
 
 def _print_schema() -> None:
     from discovery.cli.console import note
-    from discovery.daemon.config import json_schema
+    from discovery.daemon.schema import json_schema
     from discovery.errors import PluginError
     from discovery.hosting import loading as plugins
 

@@ -288,28 +288,6 @@ def validate_options(settings: ConsumerSettings | ProviderSettings, model: type[
     return validate(model, dict(settings.options), settings.place, at, core.model_fields.keys())
 
 
-def json_schema(
-    consumers: Mapping[str, type[PluginConfig]],
-    providers: Mapping[str, type[PluginConfig]] = types.MappingProxyType({}),
-) -> dict[str, Any]:
-    """The JSON schema of the whole configuration file, given the plugins' own configuration types by plugin name."""
-    schema = FileSettings.model_json_schema()
-    definitions = schema.setdefault("$defs", {})
-    kinds = (("consumers", ConsumerTable, consumers), ("providers", ProviderTable, providers))
-    for table, core, configs in kinds:
-        variants = []
-        for name, config in sorted(configs.items()):
-            prefix = f"{table}.{name}"
-            options = config.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
-            definitions |= {f"{prefix}.{key}": value for key, value in options.pop("$defs", {}).items()}
-            ours = core.model_json_schema()["properties"]
-            options["properties"] = ours | {"plugin": {"const": name}} | options.get("properties", {})
-            options["required"] = ["plugin", *options.get("required", ())]
-            variants.append(options)
-        schema["properties"][table]["additionalProperties"] = {"oneOf": variants} if variants else True
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
 def _overridden(raw: Mapping[str, Any], overrides: Overrides) -> dict[str, str]:
     """The keys of the file in whose place a variable of the environment is used, each with that variable."""
     log = raw.get("log")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider
-from discovery.daemon.config import Overrides, ProviderSettings, json_schema, load_settings, validate_options
+from discovery.daemon.config import Overrides, ProviderSettings, load_settings, validate_options
 from discovery.daemon.instances import build, load
+from discovery.daemon.schema import json_schema
 from discovery.errors import PluginError
 from discovery.hosting import loading as plugins
 
