@@ -65,30 +65,30 @@ class Httpd:
         )
 
     def url(self, path: str = "/server-status?auto") -> str:
-        """Where a page of its is."""
+        """Return the URL of a page."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start Apache, and wait for its first answer."""
         with (self._directory / "output.log").open("ab") as log:
             command = [self._program, "-DFOREGROUND", "-f", self._config]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         eventually_sync(lambda: b" 200 " in self.ask().split(b"\r\n", 1)[0], "Apache to answer")
 
     def signal(self, what: str) -> None:
-        """`graceful` or `graceful-stop`."""
+        """Send Apache the control command `graceful` or `graceful-stop`."""
         subprocess.run(
             [self._program, "-f", self._config, "-k", what], check=True, capture_output=True, timeout=within(30)
         )
 
     def begin(self, request: str = "GET /server-status?auto HTTP/1.1") -> socket.socket:
-        """A request that waits for its end, an empty line, and keeps a worker busy until then."""
+        """Begin a request without its final empty line, which keeps a worker busy."""
         connection = self._held.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=within(10)))
         connection.sendall(f"{request}\r\nHost: x\r\nConnection: close\r\n".encode())
         return connection
 
     def ask(self, held: socket.socket | None = None) -> bytes:
-        """The whole answer to a request, or to one that was begun."""
+        """Complete a request, by default a new request, and return the answer."""
         with held or self.begin() as connection:
             connection.sendall(b"\r\n")
             answer = b""
@@ -97,16 +97,16 @@ class Httpd:
             return answer
 
     def release(self) -> None:
-        """Let go of every request that was begun."""
+        """Close the connections of all begun requests."""
         self._held.close()
 
     def wait_ended(self) -> None:
-        """Wait until it has ended."""
+        """Wait for the end of Apache."""
         assert self._process is not None
         assert self._process.wait(timeout=within(30)) == 0
 
     def kill(self) -> None:
-        """End it at once, with its children."""
+        """Terminate Apache and its children."""
         self.release()
         if self._process is not None and self._process.poll() is None:
             with suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ class Httpd:
 
 @pytest.fixture
 def httpd(tmp_path: Path) -> Iterator[Callable[..., Httpd]]:
-    """Makes an `Httpd`, that runs until the test ends."""
+    """Return a function that starts an Apache, which runs until the end of the test."""
     require_program("apache2", wheel=False)
     with ExitStack() as stack:
 

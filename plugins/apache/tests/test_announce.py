@@ -1,4 +1,4 @@
-"""Which address is announced, of all those that a container has."""
+"""The announced address of a container with several addresses."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def refusal(
 INSIDE = {"inside": Addresses("172.18.0.2", None), "v6": Addresses(None, "fd00::2"), "none": Addresses(None, None)}
 
 
-def test_the_order() -> None:
+def test_the_order_of_the_rules() -> None:
     everything = container(Binding("192.168.1.1", 8080), *ALL, networks=INSIDE)
     options: dict[str, Any] = {"networks": ["inside", "v6"], "address": "10.9.9.9", "docker": {"network": "v6"}}
     assert place(everything, "inside", **options) == ("172.18.0.2", 80)
@@ -53,7 +53,7 @@ def test_the_order() -> None:
     assert "does not publish port 80" in refusal(container(networks=INSIDE))
 
 
-def test_the_families_have_ports_of_their_own() -> None:
+def test_each_address_family_has_its_own_host_port() -> None:
     both = container(*ALL)
     assert place(both, address="10.9.9.9") == ("10.9.9.9", 32768)
     assert place(both, address="2001:db8::9") == ("2001:db8::9", 32769)
@@ -67,7 +67,7 @@ def test_the_families_have_ports_of_their_own() -> None:
     assert "set 'address'" in refusal(container(ALL[0]), machine=Machine("m", {6: "2001:db8:1::1"}))
 
 
-def test_an_address_of_its_own_is_not_replaced_by_the_configured_one() -> None:
+def test_a_bound_address_is_not_replaced_by_the_configured_address() -> None:
     assert place(container(Binding("192.168.1.1", 8080)), address="10.9.9.9") == ("192.168.1.1", 8080)
 
 
@@ -88,7 +88,7 @@ def test_loopback_only_if_asked_for() -> None:
     assert place(container(Binding("::1", 1)), loopback=True) == ("::1", 1)
 
 
-def test_a_network_that_may_not_be_chosen_is_told_and_ignored() -> None:
+def test_a_network_that_is_not_allowed_is_reported_and_ignored() -> None:
     config = ApacheConfig.model_validate({"networks": ["inside"]})
     found, problem = announce(container(*ALL, networks=INSIDE), 80, "v6", config, MACHINE)
     assert tuple(found) == ("10.0.0.1", 32768)
@@ -96,14 +96,14 @@ def test_a_network_that_may_not_be_chosen_is_told_and_ignored() -> None:
     assert "SERVICE_NETWORK is 'v6', which 'networks' does not allow" in problem
 
 
-def test_a_network_that_it_is_not_on_is_not_replaced_by_another() -> None:
+def test_a_network_without_the_container_is_not_replaced_by_another() -> None:
     told = refusal(container(*ALL, networks=INSIDE), "gone", networks=["*"])
     assert "the container is not on the network 'gone'; its networks: inside, none, v6" in told
     assert "has no address on the network 'none'" in refusal(container(*ALL, networks=INSIDE), "none", networks=["*"])
     assert "'gone'" in refusal(container(*ALL, networks=INSIDE), docker={"network": "gone"})
 
 
-def test_what_is_not_published_is_named_beside_what_is() -> None:
+def test_an_unpublished_port_is_named_with_the_published_ports() -> None:
     told = refusal(container(*ALL), port=8080)
     assert "does not publish port 8080, only 80/tcp: set 'docker.port' to one of these" in told
     assert "another container's network" in refusal(container(mode="container:abc"))
@@ -130,7 +130,7 @@ hosts = st.sampled_from(
     ),
     st.sampled_from([{}, {4: "10.0.0.1"}, {6: "fd00::1"}, {4: "10.0.0.1", 6: "fd00::1"}]),
 )
-def test_nothing_is_announced_where_nobody_can_connect(
+def test_only_reachable_addresses_are_announced(
     bindings: list[Binding],
     networks: dict[str, Addresses],
     mode: str,

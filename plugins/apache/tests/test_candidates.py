@@ -1,4 +1,4 @@
-"""What is registered of containers: which of them, their ports, as what, and how checked."""
+"""The candidates of containers: selection, ports, names and checks."""
 
 from typing import Any
 
@@ -69,13 +69,13 @@ def probes(which: Container, **options: Any) -> list[object]:
         ("", False),
     ],
 )
-def test_apaches_images_are_found_by_themselves(image: str, selected: bool) -> None:
+def test_apaches_images_are_selected_by_default(image: str, selected: bool) -> None:
     docker = ApacheConfig().docker
     assert docker is not None
     assert is_selected(container("c", image), docker) == selected
 
 
-def test_who_asks_for_a_name_is_found_if_it_has_apaches_port() -> None:
+def test_a_container_that_requests_a_name_is_selected_if_it_has_apaches_port() -> None:
     named = {"SERVICE_NAME": "shop"}
     assert backend(container("c", "shop", labels=named)).service == "shop"
     assert backend(container("c", "shop", env=named)).service == "shop"
@@ -117,13 +117,13 @@ def test_a_service_is_called_after_the_image(image: str, name: str) -> None:
     assert base_name(image) == name
 
 
-def test_by_default_one_is_registered_as_registrator_does() -> None:
+def test_the_default_registration_is_registrators() -> None:
     assert backend(container()) == Backend("httpd", "m:web:80", "10.0.0.1", 30080)
     labelled = container(labels={"SERVICE_80_NAME": "shop", "SERVICE_ID": "one", "SERVICE_TAGS": "a,b"})
     assert backend(labelled) == Backend("shop", "one", "10.0.0.1", 30080, labels={"tags": "a,b"})
 
 
-def test_the_configuration_wins_over_labels() -> None:
+def test_the_configuration_overrides_labels() -> None:
     labels = {"SERVICE_NAME": "theirs", "SERVICE_ID": "theirs", "SERVICE_ZONE": "theirs", "SERVICE_OTHER": "theirs"}
     docker = {"service": "ours", "id": "ours", "labels": {"zone": "ours"}}
     assert backend(container(labels=labels), docker=docker, services=["x"], weight=7) == Backend(
@@ -139,7 +139,7 @@ def ports(which: Container, **options: Any) -> set[str]:
     return {f"{each.backend.service} {each.backend.port}" for each in candidates.values()}
 
 
-def test_which_ports() -> None:
+def test_the_registered_ports() -> None:
     assert ports(container("c", "httpd", 80, 443)) == {"httpd 30080"}
     assert ports(container("c", "httpd", 8080)) == {"httpd 38080"}
     assert ports(container("c", "httpd", 80, 443), docker={"port": [80, 443]}) == {"httpd-80 30080", "httpd-443 30443"}
@@ -160,7 +160,7 @@ def test_a_port_that_is_not_published_is_named_with_the_container() -> None:
     assert "does not publish port 81" in told
 
 
-def test_only_allowed_services_are_claimed() -> None:
+def test_only_allowed_services_are_registered() -> None:
     evil = container(labels={"SERVICE_NAME": "database"})
     assert "the option 'services' does not allow the service 'database'" in problem(evil, services=["web-*"])
     assert "'httpd'" in problem(container(), services=["web-*"])
@@ -173,7 +173,7 @@ def test_a_nameless_image_needs_a_name() -> None:
     assert backend(container("c", "sha256:0", labels={"SERVICE_NAME": "x"}), docker={"names": "c"}).service == "x"
 
 
-def test_nobody_takes_anothers_place() -> None:
+def test_no_container_takes_another_containers_place() -> None:
     victim = container("a", started_at=2)
     thief = container("b", started_at=1, labels={"SERVICE_ID": "m:a:80"})
     candidates, problems = found(thief, victim)
@@ -184,7 +184,7 @@ def test_nobody_takes_anothers_place() -> None:
     assert found(younger, older)[1].keys() == {"container y"}
 
 
-def test_what_stops_is_withdrawn_or_drains() -> None:
+def test_a_stopping_container_is_withdrawn_or_drains() -> None:
     one, two = container("one"), container("two", labels={"SERVICE_NAME": "a b"})
     assert found(one, two, stopping="one")[0] == {}
     candidates, _ = found(one, two, stopping="one", docker={"on_stop": "drain"})
@@ -197,7 +197,7 @@ def test_what_stops_is_withdrawn_or_drains() -> None:
     assert problems == {}
 
 
-def test_what_does_not_serve_is_not_registered() -> None:
+def test_paused_and_stopped_containers_are_not_registered() -> None:
     assert found(container(paused=True)) == ({}, {})
     named = found(container(paused=True), docker={"names": "web"})
     assert named == ({}, {"container web": "the container is paused; it is registered once it is unpaused"})
@@ -206,7 +206,7 @@ def test_what_does_not_serve_is_not_registered() -> None:
     assert found(container(), docker=False, httpd={"main": {}}) == ({}, {})
 
 
-def test_how_it_is_checked() -> None:
+def test_the_checks_of_a_container() -> None:
     assert probes(container()) == [HttpProbe(status=((100, 499),))]
     assert probes(container(), check=False) == []
     asking = container(labels={"SERVICE_CHECK_HTTP": "/health"})
@@ -221,7 +221,7 @@ def test_how_it_is_checked() -> None:
     assert (check.interval, check.timeout, check.fall) == (15, 1, 3)
 
 
-def test_a_container_cannot_name_ports_without_end() -> None:
+def test_a_container_can_name_64_ports() -> None:
     ports = range(1000, 1200)
     greedy = container("web", "httpd", *ports, labels={f"SERVICE_{port}_NAME": "web" for port in ports})
     candidates, problems = found(greedy)
@@ -239,7 +239,7 @@ def test_a_configured_command_is_not_replaced() -> None:
     assert "ignored" in problems["container web"]
 
 
-def test_the_status_page_stands_for_the_default_check() -> None:
+def test_the_status_page_replaces_the_default_check() -> None:
     docker = {"status": "/server-status?auto"}
     page = HttpProbe("/server-status?auto")
     assert probes(container(), docker=docker) == [StatusProbe(page)]
@@ -271,7 +271,7 @@ claimed = st.dictionaries(
 
 
 @given(st.lists(claimed, min_size=1, max_size=3), claimed)
-def test_whatever_containers_claim_what_is_registered_is_allowed(
+def test_only_allowed_backends_are_registered_whatever_labels_say(
     labels: list[dict[str, str]], env: dict[str, str]
 ) -> None:
     containers = [container("abc"[place], "httpd", 80, 443, labels=each, env=env) for place, each in enumerate(labels)]

@@ -1,4 +1,4 @@
-"""What the configuration takes, and what it says to a mistake."""
+"""Valid and invalid options, and the errors of invalid options."""
 
 from typing import Any
 
@@ -45,11 +45,11 @@ def test_one_value_may_stand_for_a_list() -> None:
         ({"host": "10.0.0.1"}, AnnouncedAddress(host="10.0.0.1", port=80)),
     ],
 )
-def test_where_a_local_server_is(written: object, means: AnnouncedAddress) -> None:
+def test_the_forms_of_a_local_servers_address(written: object, means: AnnouncedAddress) -> None:
     assert configured(httpd={"main": {"address": written}}).httpd["main"].address == means
 
 
-def test_checks_are_by_http_unless_they_say_otherwise() -> None:
+def test_the_default_type_of_a_check_is_http() -> None:
     def probe(**options: Any) -> object:
         (check,) = checks_of(configured(**options).check)
         return check.probe
@@ -101,7 +101,7 @@ def test_numbers_may_be_labels() -> None:
         ({"check": {"path": "health"}}, "path"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named(options: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_option_is_named(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError) as caught:
         configured(**options)
     told = "\n".join(f"{error['loc']} {error['msg']}" for error in caught.value.errors())
@@ -111,14 +111,14 @@ def test_a_mistake_is_named(options: dict[str, Any], complaint: str) -> None:
 @pytest.mark.parametrize(
     "options", [{"httpd": {"a": {"status": "http://me:secret@h/s"}}}, {"docker": {"url": "tcp://me:secret@h:1"}}]
 )
-def test_a_mistake_is_told_without_a_password(options: dict[str, Any]) -> None:
+def test_an_error_does_not_show_a_password(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(ApacheConfig, options, "test.toml", ())
     assert "holds a user name" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_it_has_a_schema() -> None:
+def test_the_configuration_has_a_schema() -> None:
     schema = ApacheConfig.model_json_schema()
     assert "docker" in schema["properties"]
     assert {"type": "integer", "minimum": 0, "maximum": 256} in schema["properties"]["weight"]["anyOf"]

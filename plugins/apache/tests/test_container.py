@@ -1,4 +1,4 @@
-"""Reading what `docker inspect` prints, and what it might print."""
+"""Parsing the JSON of `docker inspect`, valid and malformed."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ anything = st.recursive(
 
 
 def changed(**sections: Mapping[str, object]) -> dict[str, Any]:
-    """The recorded document, with some values within its sections replaced."""
+    """Return the recorded document with some values replaced."""
     document = copy.deepcopy(RECORDED)
     for name, values in sections.items():
         document[name] |= values
@@ -32,7 +32,7 @@ def changed(**sections: Mapping[str, object]) -> dict[str, Any]:
 
 
 def places(document: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """Where in a document there is a value."""
+    """Return the paths of all values in a document."""
     entries: list[tuple[str | int, object]] = []
     if isinstance(document, dict):
         entries = list(document.items())
@@ -83,14 +83,14 @@ def test_the_order_of_bindings_is_no_difference() -> None:
         ({"Running": "yes"}, False),
     ],
 )
-def test_whether_it_runs(state: dict[str, object], runs: bool) -> None:
+def test_the_running_states(state: dict[str, object], runs: bool) -> None:
     container = parse(changed(State=state))
     assert container.running is runs
     assert container.paused is bool(state.get("Paused"))
 
 
 def test_host_networking_has_neither_ports_nor_addresses() -> None:
-    """As Docker tells it: the network is called host, and its addresses are empty."""
+    """In Docker's JSON the network is called host, and its addresses are empty."""
     network = {"Ports": {}, "Networks": {"host": {"IPAddress": "", "GlobalIPv6Address": ""}}}
     container = parse(changed(HostConfig={"NetworkMode": "host"}, NetworkSettings=network))
     assert (container.network_mode, container.ports, container.networks) == (
@@ -102,7 +102,7 @@ def test_host_networking_has_neither_ports_nor_addresses() -> None:
 
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "-1", "80 ", "8o", "٨٠", "9" * 5000, 80, None])
-def test_a_binding_with_an_odd_port_is_none(port: object) -> None:
+def test_a_binding_with_an_invalid_port_is_dropped(port: object) -> None:
     entries = [{"HostIp": "0.0.0.0", "HostPort": port}]
     assert parse(changed(NetworkSettings={"Ports": {"80/tcp": entries}})).ports == {}
 
@@ -135,7 +135,7 @@ def test_a_container_without_health_checks() -> None:
     assert parse(changed(State={"Health": None})).health is None
 
 
-def test_one_without_a_name_is_called_by_its_short_id() -> None:
+def test_a_container_without_a_name_has_its_short_id_as_name() -> None:
     assert parse({"Id": "0123456789abcdef"}).name == "0123456789ab"
 
 
@@ -171,7 +171,7 @@ def test_signals_as_docker_takes_them(name: str, number: int | None) -> None:
         (37, "SIGRTMIN+3", True),
     ],
 )
-def test_which_signals_stop_it(sent: int, configured: str, stops: bool) -> None:
+def test_the_signals_that_stop_a_container(sent: int, configured: str, stops: bool) -> None:
     assert parse(changed(Config={"StopSignal": configured})).is_stop_signal(sent) is stops
 
 
@@ -188,18 +188,18 @@ def test_which_signals_stop_it(sent: int, configured: str, stops: bool) -> None:
         (None, 0),
     ],
 )
-def test_instants(text: object, nanoseconds: int) -> None:
+def test_timestamps(text: object, nanoseconds: int) -> None:
     assert parse_timestamp(text) == nanoseconds
 
 
 @given(anything)
-def test_whatever_it_is_given_it_parses(document: object) -> None:
+def test_any_document_is_parsed(document: object) -> None:
     assert isinstance(parse(document), Container)
 
 
 @given(st.sampled_from(places(RECORDED)[1:]), anything | st.just(...))
-def test_one_odd_value_hurts_itself_alone(place: tuple[str | int, ...], value: object) -> None:
-    """Any value of the document replaced or removed: the other sections are read as before."""
+def test_an_invalid_value_affects_only_its_section(place: tuple[str | int, ...], value: object) -> None:
+    """The other sections are parsed as before if a value is replaced or removed."""
     document = copy.deepcopy(RECORDED)
     parent = document
     for key in place[:-1]:

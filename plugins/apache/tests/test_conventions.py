@@ -1,4 +1,4 @@
-"""Registrator's conventions, and that whatever labels say does no harm."""
+"""Registrator's conventions, also with hostile labels."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ def read(labels: dict[str, str], env: dict[str, str], port: int) -> PortRequest:
     return ServiceVariables.read(labels, env).request(port)
 
 
-def test_labels_win_over_the_environment_and_the_port_over_both() -> None:
+def test_labels_override_the_environment_and_port_entries_override_both() -> None:
     env = {"SERVICE_NAME": "env", "SERVICE_ID": "one", "SERVICE_8080_ID": "two", "PATH": "/bin"}
     labels = {"SERVICE_NAME": "label", "SERVICE_443_NAME": "tls", "SERVICE_ID": "three"}
     assert read(labels, env, 80).service == "label"
@@ -26,7 +26,7 @@ def test_labels_win_over_the_environment_and_the_port_over_both() -> None:
     assert read({}, {}, 80).service is None
 
 
-def test_the_rest_become_labels_in_lower_case() -> None:
+def test_other_entries_become_labels_in_lower_case() -> None:
     labels = {"SERVICE_TAGS": "www,master", "SERVICE_REGION": "us2", "SERVICE_80_SNI": "on", "SERVICE_443_SNI": "off"}
     request = read(labels, {"SERVICE_REGION": "eu", "SERVICE_EMPTY": ""}, 80)
     assert dict(request.labels) == {"tags": "www,master", "region": "us2", "sni": "on"}
@@ -74,7 +74,7 @@ def test_a_check_has_a_path_and_times() -> None:
         ("SERVICE_REGION", "\x1b[31m"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_line_and_has_no_effect(key: str, value: str) -> None:
+def test_a_refused_value_is_one_line_and_has_no_effect(key: str, value: str) -> None:
     request = read({key: value, "SERVICE_NAME": "web"}, {}, 80)
     (problem,) = request.problems
     assert problem.isprintable()
@@ -85,14 +85,14 @@ def test_what_is_wrong_is_told_in_a_line_and_has_no_effect(key: str, value: str)
 
 
 @pytest.mark.parametrize("name", ["no spaces", "a/b", "-x", "x" * 129, "..\n", "\u202e"])
-def test_a_port_that_wants_an_impossible_name_is_not_registered_under_another(name: str) -> None:
+def test_a_port_with_an_invalid_name_is_refused(name: str) -> None:
     request = read({"SERVICE_NAME": name}, {}, 80)
     assert request.service is None
     assert request.refusal is not None
     assert request.refusal.isprintable()
 
 
-def test_which_ports_and_containers_ask_for_a_name() -> None:
+def test_ports_and_containers_that_request_a_name() -> None:
     labels = {"SERVICE_80_NAME": "web", "SERVICE_443_TAGS": "x", "SERVICE_99999_NAME": "x", "SERVICE_81_NAME": ""}
     assert ServiceVariables.read(labels, {"SERVICE_8080_NAME": "y"}).named_ports == {80, 8080}
     assert ServiceVariables.read(labels, {}).requests_name
@@ -121,7 +121,7 @@ labels = st.dictionaries(keys, values, max_size=12)
 
 
 @given(labels, labels, st.sampled_from([80, 443, 0]))
-def test_whatever_labels_say_what_comes_of_it_is_valid(labels: dict[str, str], env: dict[str, str], port: int) -> None:
+def test_requests_are_valid_whatever_labels_say(labels: dict[str, str], env: dict[str, str], port: int) -> None:
     request = read(labels, env, port)
     validate(Backend(request.service or "s", request.id or "i", "h", 1, labels=request.labels))
     for problem in (*request.problems, *filter(None, [request.refusal])):

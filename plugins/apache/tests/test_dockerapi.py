@@ -1,4 +1,4 @@
-"""What is said of an engine that is not there, not allowed, not answering or not Docker. None of it needs Docker."""
+"""Errors of engines that are absent, forbidden, silent or not Docker. These tests do not need Docker."""
 
 import asyncio
 import grp
@@ -30,14 +30,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A short one, since the path of a socket is at most 107 bytes; open to every user."""
+    """Return a directory with a short path, since a socket's path has at most 107 bytes; open to every user."""
     with TemporaryDirectory(dir="/tmp") as place:
         Path(place).chmod(0o755)
         yield Path(place)
 
 
 async def complaint(url: str | None) -> str:
-    """What following the engine there raises."""
+    """Return the error of following the engine at `url`."""
     views = Engine(url, structlog.get_logger()).follow()
     async with asyncio.timeout(within(30)):
         with pytest.raises(EngineError) as raised:
@@ -49,7 +49,7 @@ async def complaint(url: str | None) -> str:
 async def answering(
     status: str, body: bytes, context: ssl.SSLContext | None = None, path: Path | None = None
 ) -> AsyncIterator[str]:
-    """A server that gives one answer to everything, on a port or at `path`. The value is its address."""
+    """Run a server with a constant answer, on a port or at `path`. The value is the server's address."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -68,7 +68,7 @@ async def answering(
 
 @contextmanager
 def as_nobody() -> Iterator[str]:
-    """Root may do anything: be another user for a while. The value is its name."""
+    """Run as the user nobody, since root may use every file. The value is the user's name."""
     if os.geteuid() != 0:
         yield pwd.getpwuid(os.geteuid()).pw_name
         return
@@ -93,7 +93,7 @@ def test_the_default_is_the_environments_else_the_local_socket(monkeypatch: pyte
         *("tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://[::1:2375"),
     ],
 )
-async def test_what_cannot_be_used_is_refused(url: str) -> None:
+async def test_an_unusable_url_is_refused(url: str) -> None:
     assert await complaint(url) == (f"{url} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT")
 
 
@@ -103,19 +103,19 @@ async def test_a_password_is_not_shown() -> None:
     assert "secret" not in said
 
 
-async def test_there_is_no_socket(directory: Path) -> None:
+async def test_a_missing_socket_is_named(directory: Path) -> None:
     url = f"unix://{directory}/docker.sock"
     assert await complaint(url) == f"there is no Docker engine at {url}: start Docker, or set another URL"
 
 
-async def test_nobody_listens(directory: Path) -> None:
+async def test_an_address_without_a_server_is_named(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(f"{directory}/docker.sock")
     for url in (f"unix://{directory}/docker.sock", f"tcp://127.0.0.1:{free_port()}"):
         assert await complaint(url) == f"there is no Docker engine at {url}: start Docker, or set another URL"
 
 
-async def test_no_permission(directory: Path) -> None:
+async def test_a_socket_without_permission_is_named_with_a_remedy(directory: Path) -> None:
     path = directory / "docker.sock"
     async with answering("200 OK", VERSION, path=path):
         path.chmod(0o000)
@@ -152,7 +152,7 @@ async def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.Monk
         ),
     ],
 )
-async def test_an_answer_that_is_no_use(status: str, body: bytes, says: str) -> None:
+async def test_an_invalid_answer_is_named(status: str, body: bytes, says: str) -> None:
     async with answering(status, body) as address:
         said = await complaint(f"tcp://{address}")
     assert says.format(address=address) in said
@@ -160,7 +160,7 @@ async def test_an_answer_that_is_no_use(status: str, body: bytes, says: str) -> 
 
 
 class TestTLS:
-    """The certificate of the engine, and ours."""
+    """The certificates of the engine and of the client."""
 
     @pytest.fixture
     def authority(self) -> trustme.CA:
@@ -168,7 +168,7 @@ class TestTLS:
 
     @pytest.fixture
     def context(self, authority: trustme.CA) -> ssl.SSLContext:
-        """What an engine is started with by --tlsverify."""
+        """Return the TLS context of an engine with --tlsverify."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         authority.configure_trust(context)
@@ -177,7 +177,7 @@ class TestTLS:
 
     @pytest.fixture
     def certificates(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[trustme.CA], Path]:
-        """Writes what DOCKER_CERT_PATH is to hold."""
+        """Return a function that writes the files of DOCKER_CERT_PATH."""
 
         def write(authority: trustme.CA) -> Path:
             own = authority.issue_cert("client@example.org")
@@ -191,11 +191,11 @@ class TestTLS:
 
     @staticmethod
     async def met(context: ssl.SSLContext) -> str:
-        """What is said of an engine with a version too old: so far, it was reached."""
+        """Return the error for an engine of an old version, which proves that the engine was reached."""
         async with answering("200 OK", b'{"ApiVersion": "1.12"}', context) as address:
             return await complaint(f"tcp://{address}")
 
-    async def test_with_the_right_certificates_it_is_reached(
+    async def test_the_right_certificates_reach_the_engine(
         self,
         authority: trustme.CA,
         context: ssl.SSLContext,
@@ -213,7 +213,7 @@ class TestTLS:
         certificates: Callable[[trustme.CA], Path],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Those that are meant for web sites, as companies set them on every machine."""
+        """Certificates for web sites, as companies configure on every machine."""
         place = certificates(authority)
         others = place / "others.pem"
         trustme.CA().cert_pem.write_to_path(others)
@@ -221,7 +221,7 @@ class TestTLS:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
         assert "is too old" in await self.met(context)
 
-    async def test_an_engine_that_another_authority_vouches_for(
+    async def test_an_engine_with_a_certificate_of_another_authority_is_refused(
         self, context: ssl.SSLContext, certificates: Callable[[trustme.CA], Path]
     ) -> None:
         certificates(trustme.CA())

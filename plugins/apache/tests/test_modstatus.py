@@ -1,4 +1,4 @@
-"""Reading the status page, on pages and on a real Apache."""
+"""The status page: parsing, and the probe of a real Apache."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ def look(port: int, path: str = "/server-status?auto", *, timeout: float = 5.0, 
         ("127.0.0.1\nServerVersion: Apache/2.4: x\nBusyWorkers: 2\nIdleWorkers:  0 \nStopping: lots", Status(0, 2)),
     ],
 )
-def test_pages(page: str, means: Status) -> None:
+def test_a_page_is_parsed(page: str, means: Status) -> None:
     assert parse_status(page) == means
 
 
@@ -48,7 +48,7 @@ def test_pages(page: str, means: Status) -> None:
         ("<!DOCTYPE html>\n<HTML><head>", "add ?auto"),
     ],
 )
-def test_what_is_no_page(page: str, complaint: str) -> None:
+def test_other_text_is_refused_with_the_reason(page: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=".") as caught:
         parse_status(page)
     assert complaint in str(caught.value)
@@ -66,7 +66,7 @@ def test_what_is_no_page(page: str, complaint: str) -> None:
         (Status(5, 0, 0, 0), Outcome(detail="5 workers are idle", weight=100)),
     ],
 )
-def test_what_a_page_means(status: Status, outcome: Outcome) -> None:
+def test_the_outcome_follows_the_workers(status: Status, outcome: Outcome) -> None:
     assert evaluate(status, load=True) == outcome
     assert evaluate(status).weight is None
 
@@ -77,7 +77,7 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(pieces | st.text(max_size=8)).map("".join))
-def test_any_page_is_read_or_refused(page: str) -> None:
+def test_any_text_is_parsed_or_refused(page: str) -> None:
     try:
         status = parse_status(page)
     except ValueError as error:
@@ -113,7 +113,7 @@ def test_a_server_without_an_idle_worker_drains(httpd: MakeHttpd) -> None:
     eventually_sync(lambda: look(server.port).verdict is Verdict.PASSING)
 
 
-def test_a_server_that_stops_gracefully_drains_and_then_is_gone(httpd: MakeHttpd) -> None:
+def test_a_server_that_stops_gracefully_drains_and_then_fails(httpd: MakeHttpd) -> None:
     server = httpd()
     asked = server.begin()
     eventually_sync(lambda: parse_status(server.ask().decode()).busy >= 2, "the request to be read")
@@ -141,13 +141,13 @@ def test_a_graceful_restart_drains_nothing(httpd: MakeHttpd) -> None:
         ("/server-status", "this is the page for people; add ?auto to the address"),
     ],
 )
-def test_what_is_no_status_page_fails_with_the_way_out(path: str, told: str, httpd: MakeHttpd) -> None:
+def test_a_page_without_a_status_fails_with_a_remedy(path: str, told: str, httpd: MakeHttpd) -> None:
     outcome = look(httpd().port, path)
     assert outcome.verdict is Verdict.FAILING
     assert told in outcome.detail
 
 
-def test_nobody_there_fails() -> None:
+def test_a_port_without_a_server_fails() -> None:
     assert look(free_port()) == Outcome(Verdict.FAILING, "connection refused")
 
 

@@ -1,4 +1,4 @@
-"""The provider as the core runs it, with local servers: real Apaches, and a Docker that is not there."""
+"""The provider in the core's runner, with real local Apaches and without Docker."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ QUICK = {"interval": 0.1, "timeout": 0.5}
 
 
 class Provided:
-    """What a running provider has had registered."""
+    """A running provider, and the backends that the provider had registered."""
 
     def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
         """Start it."""
@@ -40,7 +40,7 @@ class Provided:
 
     @property
     def now(self) -> dict[str, Backend]:
-        """By service; raises LookupError before the first."""
+        """The latest backends by service. Raises LookupError before the first."""
         return self.published[-1]
 
     def stop(self) -> None:
@@ -51,7 +51,7 @@ class Provided:
 
 @pytest.fixture
 def provide(tmp_path: Path) -> Iterator[Callable[..., Provided]]:
-    """Runs a provider, with options by name, until the test ends."""
+    """Return a function that runs a provider with options until the end of the test."""
     with ExitStack() as stack:
 
         def start(**config: Any) -> Provided:
@@ -105,7 +105,7 @@ def test_the_weight_follows_the_idle_workers(httpd: MakeHttpd, provide: Callable
     eventually_sync(lambda: provided.now["web"].weight >= 99)
 
 
-def test_another_check_counts_too(httpd: MakeHttpd, provide: Callable[..., Provided]) -> None:
+def test_an_additional_check_counts(httpd: MakeHttpd, provide: Callable[..., Provided]) -> None:
     server = httpd()
     wrong = {"path": "/not-there", "status": "200", **QUICK}
     provided = provide(httpd={"right": local(server), "wrong": local(server, check=wrong)})
@@ -132,14 +132,16 @@ def test_local_servers_do_not_wait_for_docker(
     assert str(socket) in problems["docker"]
 
 
-def test_nothing_seen_is_not_nothing(provide: Callable[..., Provided], tmp_path: Path) -> None:
+def test_an_unreachable_engine_is_an_error_and_not_an_empty_inventory(
+    provide: Callable[..., Provided], tmp_path: Path
+) -> None:
     provided = provide(docker={"url": f"unix://{tmp_path}/docker.sock"})
     error = eventually_sync(lambda: provided.runner.status.error)
     assert "docker.sock" in str(error)
     assert provided.published == []
 
 
-def test_two_servers_of_one_name_are_told(httpd: MakeHttpd, provide: Callable[..., Provided]) -> None:
+def test_two_servers_with_the_same_id_are_a_problem(httpd: MakeHttpd, provide: Callable[..., Provided]) -> None:
     server = httpd()
     same = {"service": "web", "id": "same"}
     provided = provide(httpd={"one": local(server, **same), "two": local(server, **same)})

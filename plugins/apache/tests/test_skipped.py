@@ -54,21 +54,21 @@ def test_a_container_is_named_with_the_rule(which: Container, options: dict[str,
     assert skipped(which, **options) == {"container web": rule}
 
 
-def test_one_that_is_being_stopped_is_skipped_unless_it_drains() -> None:
+def test_a_container_that_is_being_stopped_is_skipped_unless_it_drains() -> None:
     assert skipped(container(), stopping=True) == {
         "container web": "the container is being stopped, and 'docker.on_stop' is withdraw"
     }
     assert skipped(container(), stopping=True, docker={"on_stop": "drain"}) == {}
 
 
-def test_a_port_is_named_where_the_container_s_others_are_registered() -> None:
+def test_a_skipped_port_is_named_if_other_ports_are_registered() -> None:
     labels = {"SERVICE_443_NAME": "tls", "SERVICE_443_IGNORE": "yes"}
     assert skipped(container("web", "httpd", 80, 443, labels=labels)) == {
         "container web, port 443": "SERVICE_443_IGNORE is set"
     }
 
 
-def test_what_is_registered_or_cannot_be_is_not_skipped() -> None:
+def test_registered_and_faulty_containers_are_not_skipped() -> None:
     assert skipped(container()) == {}
     assert skipped(container(ports={})) == {}  # a problem, which is told as one
     assert skipped(container(image="redis"), docker=False, httpd={"site": {}}) == {}

@@ -1,4 +1,4 @@
-"""A Docker engine for each worker, empty for each test; with real etcd, and daemons as a person would start them."""
+"""A Docker engine for each test process, emptied after each test; with a real etcd, and daemons started by command."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _PROGRAMS = ("dockerd", "containerd", "apache2", "busybox", "ip", "iptables", "n
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses an engine is marked; what takes longest, as its timeout tells, begins first."""
+    """Mark every test that uses an engine, and start the tests with the longest timeouts first."""
     for item in items:
         if {"docker_engine", "live_restore_engine"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.docker)
@@ -36,7 +36,7 @@ def _patience(item: pytest.Item) -> float:
 
 @pytest.fixture(scope="session")
 def _requirements() -> None:
-    """Skip, or fail in CI, with the reason, where there can be no engine."""
+    """Skip the test, or fail in CI, if no engine can be started."""
     for program in _PROGRAMS:
         require_program(program, wheel=False)
     if os.geteuid() != 0:
@@ -58,14 +58,14 @@ def _live_restore_engine(_requirements: None) -> Iterator[DockerEngine]:
 
 @pytest.fixture
 def docker_engine(_engine: DockerEngine) -> Iterator[DockerEngine]:
-    """A running dockerd without containers, with the images `apache` and `busybox`."""
+    """Return a running dockerd with the images `apache` and `busybox` and without containers."""
     yield _engine
     _engine.restore()
 
 
 @pytest.fixture
 def live_restore_engine(_live_restore_engine: DockerEngine) -> Iterator[DockerEngine]:
-    """The same, whose containers outlive dockerd."""
+    """Return a running dockerd whose containers outlive a crash of dockerd."""
     yield _live_restore_engine
     _live_restore_engine.restore()
 
@@ -78,7 +78,7 @@ def _etcd() -> Iterator[EmbeddedEtcd]:
 
 @pytest.fixture
 def etcd(_etcd: EmbeddedEtcd) -> Iterator[EmbeddedEtcd]:
-    """A running etcd; `registry` has a prefix of its own there."""
+    """Return a running etcd; the fixture `registry` has a prefix of its own there."""
     yield _etcd
     if not _etcd.running:
         _etcd.start()
@@ -86,14 +86,14 @@ def etcd(_etcd: EmbeddedEtcd) -> Iterator[EmbeddedEtcd]:
 
 @pytest.fixture
 def registry(etcd: EmbeddedEtcd) -> Iterator[RegistryHistory]:
-    """An empty registry, and all that happens there."""
+    """Return the history of an empty registry."""
     with RegistryHistory(etcd) as history:
         yield history
 
 
 @pytest.fixture
 def events(docker_engine: DockerEngine) -> Iterator[EngineHistory]:
-    """All that happens to containers."""
+    """Return the history of the containers' events."""
     with EngineHistory(docker_engine.new_client()) as history:
         yield history
 
@@ -113,7 +113,7 @@ class Provide(Protocol):
 
 @pytest.fixture
 def provide(docker_engine: DockerEngine, registry: RegistryHistory, start_daemon: Starter) -> Provide:
-    """See `Provide`. A table's key is written with two underscores: `docker__on_stop`."""
+    """Return a function as in `Provide`. Two underscores separate the keys of a table: `docker__on_stop`."""
 
     def provide(
         *arguments: str,

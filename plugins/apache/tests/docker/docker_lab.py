@@ -1,4 +1,4 @@
-"""A Docker engine in a network namespace of its own, to do harm to, and images made of this machine's programs.
+"""A Docker engine for fault tests, in a network namespace of its own, with images of this machine's programs.
 
 Nothing is pulled, the host's own Docker is not touched, and several engines run side by side. Needs root.
 """
@@ -65,7 +65,7 @@ class DockerEngine:
     """
 
     def __init__(self, *, live_restore: bool = False) -> None:
-        """Prepare, without starting."""
+        """Create the directory; start nothing."""
         self.live_restore = live_restore
         self.directory, self._lock = _new_directory()
         self.socket = self.directory / "docker.sock"
@@ -76,13 +76,13 @@ class DockerEngine:
 
     @property
     def client(self) -> docker.DockerClient:
-        """A client of the SDK's."""
+        """A client of the Docker SDK."""
         if not self._clients:
             self.new_client()
         return self._clients[0]
 
     def new_client(self, timeout: float = 60) -> docker.DockerClient:
-        """Another one, closed with the engine: no two threads may share one."""
+        """Return another client, closed with the engine: threads must not share a client."""
         client = docker.DockerClient(self.url, version="auto", timeout=within(timeout), max_pool_size=64)
         self._clients.append(client)
         return client
@@ -106,18 +106,18 @@ class DockerEngine:
             self._process.wait()
 
     def suspend(self) -> None:
-        """Hang dockerd: it accepts connections and answers none."""
+        """Suspend dockerd, which then accepts connections and answers none."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume dockerd."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)  # to one that has ended: nothing
 
     @property
     def log_path(self) -> Path:
-        """What dockerd says."""
+        """The log of dockerd and containerd."""
         return self.directory / "log"
 
     def run(self, name: str, image: str = "apache", *, publish: str | None = "", **options: Any) -> Container:
@@ -132,21 +132,21 @@ class DockerEngine:
         self.client.networks.create(name, ipam=docker.types.IPAMConfig(pool_configs=[pool]))
 
     def port(self, name: str, port: int = 80) -> int:
-        """The port on `address` that stands for a container's port now. Raises LookupError if none does."""
+        """Return the current host port of a container's port. Raises LookupError if the port is not published."""
         bindings = self.client.api.inspect_container(name)["NetworkSettings"]["Ports"].get(f"{port}/tcp")
         if not bindings:
             raise LookupError(f"container {name} publishes no port {port}")
         return int(bindings[0]["HostPort"])
 
     def pid(self, name: str) -> int:
-        """The container's process on this machine. Raises LookupError if it does not run."""
+        """Return the process id of a container. Raises LookupError if the container does not run."""
         pid = int(self.client.api.inspect_container(name)["State"]["Pid"])
         if not pid:  # which to kill() would be our own process group
             raise LookupError(f"container {name} does not run")
         return pid
 
     def restore(self) -> None:
-        """Whatever was done to it: run, and have no container and no named network."""
+        """Start or resume dockerd as needed, and remove all containers and named networks."""
         assert self._process is not None
         self.resume()
         if self._process.poll() is not None:
@@ -158,11 +158,11 @@ class DockerEngine:
         client.networks.prune()
 
     def in_namespace(self, *command: str | Path) -> None:
-        """Run a command where dockerd is."""
+        """Run a command in the network namespace of dockerd."""
         _run("nsenter", f"--net=/run/netns/{self.name}", *command)
 
     def __enter__(self) -> Self:
-        """Make the namespace and start."""
+        """Create the namespace and start the engine."""
         sweep()
         try:
             self._make_network()
@@ -216,7 +216,7 @@ class DockerEngine:
             _run(*inside, "address", "add", f"{self.address6}/64", "dev", "eth0", "nodad")
 
     def _start_containerd(self) -> None:
-        """A containerd of its own, apart from dockerd as Debian's services are, so that it survives dockerd."""
+        """Start a separate containerd, as Debian's services do, which survives dockerd."""
         (self.directory / "daemon.json").write_text("{}")  # not the host's, nor is this
         config = self.directory / "containerd.toml"
         config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
@@ -250,7 +250,7 @@ class DockerEngine:
 
 
 def apache_image() -> bytes:
-    """A build context for Debian's Apache httpd: mod_status, and a page that names its container in X-Container."""
+    """Return a build context for Debian's Apache httpd with mod_status; the header X-Container names the container."""
     binary = find_program("apache2")
     modules = {name: _MODULES / f"mod_{name}.so" for name in _APACHE_MODULES}
     config = _APACHE_CONFIG.format(
@@ -276,7 +276,7 @@ def apache_image() -> bytes:
 
 
 def busybox_image() -> bytes:
-    """A build context for a web server that costs next to nothing, from Debian's busybox-static."""
+    """Return a build context for a small web server, from Debian's busybox-static."""
     files: dict[Path, bytes | Path] = {
         Path("/bin/busybox"): find_program("busybox"),
         Path("/srv/index.html"): b"hello from busybox\n",
@@ -289,7 +289,7 @@ def busybox_image() -> bytes:
 
 
 def sweep() -> None:
-    """Remove what is left of engines whose process was killed."""
+    """Remove the leftovers of engines whose test process was killed."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError), _locked(directory):
             _remove(directory)
@@ -313,7 +313,7 @@ def _locked(directory: Path) -> IO[str]:
 
 
 def _remove(directory: Path) -> None:
-    """Remove an engine, known by its directory alone."""
+    """Remove the engine of a directory."""
     eventually_sync(lambda: not _kill(_processes(directory)), f"the processes of {directory} to end")
     for place in reversed(_mounts(directory)):
         subprocess.run(["umount", "--lazy", place], check=False)
@@ -330,7 +330,7 @@ def _remove(directory: Path) -> None:
 
 
 def _processes(directory: Path) -> list[int]:
-    """Those with the directory on their command line, and those whose root is a container's."""
+    """Return the processes with the directory on their command line or a container as root."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -354,7 +354,7 @@ def _mounts(directory: Path) -> list[str]:
 
 
 def _libraries(programs: Iterable[Path]) -> Iterator[Path]:
-    """The programs, and every shared library that they need."""
+    """Return the programs and all shared libraries of the programs."""
     seen = set()
     for program in programs:
         seen |= {program, *map(Path, re.findall(r"(/\S+) \(0x", _output("ldd", program)))}

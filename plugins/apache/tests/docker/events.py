@@ -14,7 +14,7 @@ from discovery.testing import eventually_sync, within
 
 @dataclass(frozen=True)
 class Event:
-    """What Docker tells of a container; `at` is `time.time()` when it happened."""
+    """An event of a container; `at` is its time in seconds since the epoch."""
 
     at: float
     action: str
@@ -22,10 +22,10 @@ class Event:
 
 
 class EngineHistory:
-    """Every event of a Docker engine's containers, over its restarts, those while it was away excepted."""
+    """The events of a Docker engine's containers, also after restarts of the engine."""
 
     def __init__(self, client: docker.DockerClient) -> None:
-        """Follow with a client that nobody else uses."""
+        """Follow the engine with a client of its own."""
         self.events: list[Event] = []
         self._client = client
         self._ended = threading.Event()
@@ -34,7 +34,7 @@ class EngineHistory:
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def wait(self, action: str, name: str, after: int = 0) -> Event:
-        """The first such event, from the one numbered `after` on; wait for it."""
+        """Wait for such an event, from index `after` on, and return the first."""
         return eventually_sync(
             lambda: next(iter([e for e in self.events[after:] if (e.action, e.name) == (action, name)]), None),
             f"{action} of {name}",

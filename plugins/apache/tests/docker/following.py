@@ -17,7 +17,7 @@ from .docker_lab import DockerEngine
 
 
 class Seen:
-    """Every view of an engine so far, and what was raised; followed on a thread, as the core would."""
+    """The states and errors of an engine, followed on a thread."""
 
     def __init__(self, engine: Engine) -> None:
         self.states: list[EngineState] = []
@@ -31,7 +31,7 @@ class Seen:
         return self.states[-1]
 
     def get(self, name: str) -> Container:
-        """A container of the latest state. Raises LookupError if there is none."""
+        """Return a container of the latest state. Raises LookupError if the state has no such container."""
         return {container.name: container for container in self.latest.containers}[name]
 
     @property
@@ -74,7 +74,7 @@ class Seen:
 
 @contextmanager
 def following(url: str, **options: Any) -> Iterator[Seen]:
-    """Follow the engine at `url`; entered once its first view is there."""
+    """Follow the engine at `url`; enter after the first state."""
     with Seen(Engine(url, structlog.get_logger(), **options)) as seen:
         eventually_sync(lambda: seen.states, "the first state", timeout=30)
         yield seen

@@ -1,4 +1,4 @@
-"""Which address is announced, and that it is one where the container answers."""
+"""The announced address, at which the container answers."""
 
 import urllib.request
 
@@ -12,7 +12,7 @@ from .docker_lab import DockerEngine
 
 
 def answers(registry: RegistryHistory, name: str) -> bytes:
-    """What is served at the announced place, once there is one."""
+    """Wait for an announced address, and return the page there."""
     place = eventually_sync(lambda: registry.places.get(name), "an address", timeout=20)
     host, _, port = place.rpartition(":")
     with urllib.request.urlopen(
@@ -60,7 +60,7 @@ def test_its_own_address_on_a_named_network(
 
 
 def test_loopback_only_if_asked_for(docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide) -> None:
-    """Which machine the loopback address is on is the reader's business: no check could reach the laboratory's."""
+    """Without a check, since no check reaches the loopback address of the laboratory's namespace."""
     docker_engine.run("web-1", publish="127.0.0.1")
     provide(loopback=True, check=False)
     registry.lists("web-1")

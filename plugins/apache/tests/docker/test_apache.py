@@ -1,4 +1,4 @@
-"""Containers of Apache, as they start, stop and die, in the registry: through `discovery run --plugin apache`."""
+"""Starting, stopping and dying Apache containers in the registry, by `discovery run --plugin apache`."""
 
 import os
 import re
@@ -63,7 +63,7 @@ def test_a_killed_container_is_withdrawn_within_a_second(
 def test_stopping_gracefully_under_load_fails_no_request(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide, tmp_path: Path
 ) -> None:
-    """Both roles in one daemon: one container is stopped, comes back, and then the other."""
+    """Two containers are restarted in turn, by a daemon with both roles."""
     require_program("haproxy")
     load = Load(require_program("wrk", wheel=False), port := free_port())
     containers = {name: docker_engine.run(name, hostname=name) for name in ("web-1", "web-2")}
@@ -166,18 +166,18 @@ def test_after_a_minute_without_etcd_the_registry_is_right_within_two_seconds(
 
 
 def leases(registry: RegistryHistory) -> set[str]:
-    """Every lease that lives in etcd."""
+    """Return the ids of all leases in etcd."""
     return set(registry.etcd.ctl("lease", "list").splitlines()[1:])
 
 
 def answered_by(port: int) -> str:
-    """The container that answers on this machine's port."""
+    """Return the name of the container that answers at a port of this machine."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=within(5)) as answer:
         return str(answer.headers["X-Container"])
 
 
 class Load:
-    """wrk, on a page, in the background, until the end of the block."""
+    """Runs wrk in the background until the end of the block."""
 
     def __init__(self, wrk: Path, port: int) -> None:
         self._command = [str(wrk), "-t1", "-c8", "-d100s", "--timeout", "10s", f"http://127.0.0.1:{port}/"]

@@ -30,7 +30,7 @@ AWAY = (requests.RequestException, docker.errors.APIError)
 
 @dataclass
 class Churn:
-    """Starts and stops containers until told to end, and counts the starts that may have happened."""
+    """Starts and stops containers until the end, and counts the possible starts."""
 
     engine: DockerEngine
     chance: random.Random
@@ -41,7 +41,7 @@ class Churn:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def create(self) -> None:
-        """Make the containers, none of them running."""
+        """Create the containers without starting any."""
         with ThreadPoolExecutor(ACTORS) as pool:
             for made in [pool.submit(self._create, NAMES[at::ACTORS]) for at in range(ACTORS)]:
                 made.result()
@@ -120,12 +120,14 @@ def serving(engine: DockerEngine) -> dict[str, str]:
 
 
 def _said(log: str, names: set[str]) -> list[str]:
-    """The latest lines of a daemon's log about these containers."""
+    """Return the latest lines of a daemon's log about the containers."""
     return [line for line in log.splitlines() if any(f":{name}:" in line for name in names)][-20:]
 
 
 @pytest.mark.timeout(360)
-def test_the_registry_equals_what_runs(own_engine: DockerEngine, registry: RegistryHistory, provide: Provide) -> None:
+def test_the_registry_equals_the_running_containers(
+    own_engine: DockerEngine, registry: RegistryHistory, provide: Provide
+) -> None:
     seed = int(os.environ.get("CHURN_SEED", random.SystemRandom().randrange(2**32)))
     print("CHURN_SEED:", seed)
     churn = Churn(own_engine, random.Random(seed))

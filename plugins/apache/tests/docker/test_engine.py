@@ -15,7 +15,7 @@ from .docker_lab import DockerEngine
 from .following import following
 
 
-def test_a_container_comes_is_stopped_and_goes(docker_engine: DockerEngine) -> None:
+def test_a_container_is_started_stopped_and_gone(docker_engine: DockerEngine) -> None:
     with following(docker_engine.url) as seen:
         assert seen.states == [EngineState()]
         container = docker_engine.run("web-1")
@@ -29,7 +29,7 @@ def test_a_container_comes_is_stopped_and_goes(docker_engine: DockerEngine) -> N
     assert [(len(state.containers), len(state.stopping)) for state in seen.states] == [(0, 0), (1, 0), (1, 1), (0, 0)]
 
 
-def test_what_runs_already_is_in_the_first_state_by_name(docker_engine: DockerEngine) -> None:
+def test_the_first_state_has_the_running_containers_by_name(docker_engine: DockerEngine) -> None:
     for name in ("web-2", "web-1"):
         docker_engine.run(name, "busybox")
     docker_engine.client.containers.create("busybox", name="never-started")
@@ -37,7 +37,7 @@ def test_what_runs_already_is_in_the_first_state_by_name(docker_engine: DockerEn
         assert [container.name for container in seen.states[0].containers] == ["web-1", "web-2"]
 
 
-def test_only_what_matches_is_seen_also_under_another_name(docker_engine: DockerEngine) -> None:
+def test_only_matching_containers_count_also_after_a_rename(docker_engine: DockerEngine) -> None:
     def is_web(container: Container) -> bool:
         return container.name.startswith("web")
 
@@ -52,7 +52,7 @@ def test_only_what_matches_is_seen_also_under_another_name(docker_engine: Docker
 
 
 def test_signals_that_do_not_stop_do_not_count(docker_engine: DockerEngine) -> None:
-    """Apache's stop signal is WINCH; it reloads at HUP and USR1."""
+    """Apache stops at WINCH, and reloads at HUP and USR1."""
     with following(docker_engine.url) as seen:
         container = docker_engine.run("web-1")
         eventually_sync(lambda: seen.names == ["web-1"])
@@ -66,7 +66,7 @@ def test_signals_that_do_not_stop_do_not_count(docker_engine: DockerEngine) -> N
         assert any(state.stopping for state in seen.states)
 
 
-def test_one_that_survives_its_signal_is_not_being_stopped(
+def test_a_container_that_survives_its_stop_signal_is_not_being_stopped(
     docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_DEFAULT_STOP_TIMEOUT", "_STOP_GRACE"):
@@ -79,7 +79,7 @@ def test_one_that_survives_its_signal_is_not_being_stopped(
         assert seen.names == ["web-1"]
 
 
-def test_a_stop_that_began_before_us_is_known(docker_engine: DockerEngine) -> None:
+def test_a_stop_that_began_before_the_session_is_known(docker_engine: DockerEngine) -> None:
     container = docker_engine.run("web-1", "busybox", stop_signal="SIGTERM")  # which PID 1 ignores
     with ThreadPoolExecutor() as pool:
         client = docker_engine.new_client()
@@ -95,7 +95,7 @@ def test_a_stop_that_began_before_us_is_known(docker_engine: DockerEngine) -> No
             eventually_sync(lambda: seen.names == [])
 
 
-def test_one_stopped_and_started_again_is_not_being_stopped(docker_engine: DockerEngine) -> None:
+def test_a_restarted_container_is_not_being_stopped(docker_engine: DockerEngine) -> None:
     container = docker_engine.run("web-1", "busybox")
     for _ in range(3):
         container.restart()
@@ -123,7 +123,7 @@ def test_a_container_that_is_killed_or_ends_by_itself_is_gone(docker_engine: Doc
         assert any("ends" in [container.name for container in state.containers] for state in seen.states)
 
 
-def test_one_that_is_restarted_forever_is_seen_only_while_it_runs(docker_engine: DockerEngine) -> None:
+def test_a_container_in_a_restart_loop_counts_only_while_it_runs(docker_engine: DockerEngine) -> None:
     with following(docker_engine.url) as seen:
         policy = {"Name": "always"}
         docker_engine.run("web-1", "busybox", command=["/bin/busybox", "false"], restart_policy=policy)
@@ -137,7 +137,7 @@ def test_one_that_is_restarted_forever_is_seen_only_while_it_runs(docker_engine:
         eventually_sync(lambda: seen.get("web-2").ports[80, "tcp"][0].host_port == port)
 
 
-def test_a_paused_container_says_so(docker_engine: DockerEngine) -> None:
+def test_a_paused_container_is_marked(docker_engine: DockerEngine) -> None:
     container = docker_engine.run("web-1", "busybox")
     with following(docker_engine.url) as seen:
         container.pause()

@@ -24,7 +24,7 @@ def running(engine: DockerEngine) -> list[str]:
 
 
 def test_an_engine_that_is_killed_and_started_again(docker_engine: DockerEngine) -> None:
-    """Nothing is said to be gone while nobody can know; an engine that is soon back is no error."""
+    """No container disappears during the outage, and an engine that returns soon is not an error."""
     for name in ("web-1", "web-2"):
         docker_engine.run(name, "busybox")
     with following(docker_engine.url) as seen:
@@ -38,7 +38,7 @@ def test_an_engine_that_is_killed_and_started_again(docker_engine: DockerEngine)
         assert seen.get("web-2").ports[80, "tcp"][0].host_port == port
 
 
-def test_an_engine_that_stays_away_is_an_error_and_what_was_seen_stands(
+def test_an_engine_that_stays_unreachable_is_an_error_and_the_last_state_stands(
     docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("discovery_apache.engine._RECONNECT_GRACE", 0.5)
@@ -54,8 +54,8 @@ def test_an_engine_that_stays_away_is_an_error_and_what_was_seen_stands(
         assert len(seen.errors) == 1  # told once, though it was tried all the time
 
 
-def test_whatever_happened_while_it_was_away_is_found(docker_engine: DockerEngine) -> None:
-    """Also when more happened than the engine remembers events of, which are 256."""
+def test_all_changes_during_an_outage_are_found(docker_engine: DockerEngine) -> None:
+    """Also after more events than the engine keeps, which are 256."""
     docker_engine.run("stays", "busybox")
     docker_engine.run("goes", "busybox")
     moves = docker_engine.run("moves", "busybox")
@@ -73,7 +73,7 @@ def test_whatever_happened_while_it_was_away_is_found(docker_engine: DockerEngin
         assert not seen.stopping
 
 
-def test_what_no_event_told_is_found_by_looking_again(docker_engine: DockerEngine) -> None:
+def test_changes_without_an_event_are_found_by_the_next_listing(docker_engine: DockerEngine) -> None:
     docker_engine.run("goes", "busybox")
     with Relay(docker_engine) as relay, following(relay.url, reconcile=0.5) as seen:
         relay.mute = True
@@ -82,7 +82,7 @@ def test_what_no_event_told_is_found_by_looking_again(docker_engine: DockerEngin
         eventually_sync(lambda: seen.names == ["comes"])
 
 
-def test_with_live_restore_what_died_meanwhile_is_gone_and_the_rest_never_was(
+def test_with_live_restore_only_containers_that_ended_disappear(
     live_restore_engine: DockerEngine,
 ) -> None:
     dies = live_restore_engine.run("dies", "busybox")
@@ -116,9 +116,7 @@ def test_an_engine_that_hangs_is_noticed_and_followed_on(docker_engine: DockerEn
         eventually_sync(lambda: seen.names == ["web-1", "web-2"])
 
 
-def test_what_could_not_be_inspected_is_inspected_again(
-    docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_inspection_is_repeated(docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery_apache.dockerapi.CALL_TIMEOUT", 0.5)
     docker_engine.run("stays", "busybox")
     created = docker_engine.client.containers.create("busybox", name="comes")
@@ -133,7 +131,7 @@ def test_what_could_not_be_inspected_is_inspected_again(
 
 
 def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEngine, tmp_path: Path) -> None:
-    """Neither while it is followed, nor at the end, where executors wait for their threads."""
+    """Neither while the engine is followed, nor at the end, where executors wait for their threads."""
     program = tmp_path / "program.py"
     program.write_text(
         "import asyncio, sys, structlog\n"
@@ -158,7 +156,7 @@ def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEng
         assert process.returncode == 0
 
 
-def test_at_rest_it_is_right_whatever_happened_before(docker_engine: DockerEngine) -> None:
+def test_the_state_is_right_after_random_changes(docker_engine: DockerEngine) -> None:
     """Containers started, killed and paused at random, and the engine killed in the middle of it."""
     names = [f"web-{number}" for number in range(12)]
     for name in names:

@@ -1,4 +1,4 @@
-"""What can be wrong with Docker and with containers: said in a line that names it, while the rest goes on."""
+"""Faults of Docker and of containers: each is reported in a line, and other containers are not affected."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from .docker_lab import DockerEngine
 
 
 def lines(daemon: Daemon, *words: str) -> list[str]:
-    """The lines of the log with all the words."""
+    """Return the log lines that contain all the words."""
     return [line for line in daemon.log.splitlines() if all(word in line for word in words)]
 
 
-def test_an_engine_that_is_not_there_is_named_and_awaited(
+def test_an_absent_engine_is_named_and_awaited(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
     docker_engine.kill()
@@ -33,10 +33,10 @@ def test_an_engine_that_is_not_there_is_named_and_awaited(
     assert "Traceback" not in daemon.log
 
 
-def test_a_socket_without_permission_is_named_and_the_rest_goes_on(
+def test_a_socket_without_permission_is_named_and_the_daemon_runs(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
-    """The daemon has no more rights than a user: the socket is another's."""
+    """The daemon has the rights of an ordinary user, and another user owns the socket."""
     require_program("setpriv", wheel=False)
     docker_engine.run("web-1")
     os.chown(docker_engine.socket, 65534, 65534)
@@ -53,7 +53,7 @@ def test_a_socket_without_permission_is_named_and_the_rest_goes_on(
     assert "Traceback" not in daemon.log
 
 
-def test_odd_containers_are_named_once_and_the_rest_goes_on(
+def test_invalid_containers_are_named_once_and_others_are_registered(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
     docker_engine.run("bad-name", labels={"SERVICE_NAME": "no spaces\nallowed"})
@@ -100,7 +100,7 @@ def test_containers_end_with_dockerd_and_come_back(
     assert registry.places == {"web-2": f"{docker_engine.address}:{docker_engine.port('web-2')}"}
 
 
-def test_live_restore_keeps_what_lives_and_withdraws_what_died_unseen(
+def test_with_live_restore_only_containers_that_ended_are_withdrawn(
     live_restore_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
     containers = {name: live_restore_engine.run(name) for name in ("web-1", "web-2")}
@@ -117,7 +117,7 @@ def test_live_restore_keeps_what_lives_and_withdraws_what_died_unseen(
     assert daemon.process.poll() is None
 
 
-def test_a_hung_dockerd_is_told_and_withdraws_nothing(
+def test_a_hanging_dockerd_is_reported_and_withdraws_nothing(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
     names = ("web-1", "web-2")
@@ -139,7 +139,7 @@ def test_a_hung_dockerd_is_told_and_withdraws_nothing(
     assert [change.value is None for change in registry.of("web-2")] == [False]
 
 
-def test_a_paused_container_is_away_meanwhile(
+def test_a_paused_container_is_withdrawn_until_it_is_unpaused(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
     container = docker_engine.run("web-1")
@@ -152,7 +152,7 @@ def test_a_paused_container_is_away_meanwhile(
     registry.lists("web-1", "web-2")
 
 
-def test_a_container_cut_from_its_network_is_away_until_its_new_port(
+def test_a_disconnected_container_is_withdrawn_until_it_has_a_new_port(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
     docker_engine.run("web-1")
@@ -172,7 +172,7 @@ def test_a_container_cut_from_its_network_is_away_until_its_new_port(
     )
 
 
-def test_a_restarted_container_is_where_it_is_now(
+def test_a_restarted_container_is_registered_at_its_new_port(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
     container = docker_engine.run("web-1")
@@ -198,7 +198,7 @@ def test_draining_before_stopping(docker_engine: DockerEngine, registry: Registr
 def test_withdrawn_when_stopping_begins(
     docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide
 ) -> None:
-    """A container that takes its time to stop is not registered meanwhile."""
+    """A container that stops slowly is not registered during the stop."""
     container = docker_engine.run("web-1", stop_signal="SIGUSR2")  # which httpd does not heed
     provide()
     registry.lists("web-1")

@@ -1,4 +1,4 @@
-"""The laboratory itself: what the other tests here rely on."""
+"""The Docker laboratory on which the other tests rely."""
 
 import urllib.request
 
@@ -8,12 +8,12 @@ from .docker_lab import DockerEngine
 
 
 def fetch(engine: DockerEngine, name: str, path: str = "/") -> tuple[str, str]:
-    """The container that answered, and what."""
+    """Return the name of the container that answered, and the page."""
     with urllib.request.urlopen(f"http://{engine.address}:{engine.port(name)}{path}", timeout=within(5)) as answer:
         return answer.headers.get("X-Container", ""), answer.read().decode()
 
 
-def test_apache_answers_tells_its_status_and_stops_gracefully(docker_engine: DockerEngine) -> None:
+def test_apache_answers_reports_its_status_and_stops_gracefully(docker_engine: DockerEngine) -> None:
     container = docker_engine.run("web-1", hostname="one")
     assert eventually_sync(lambda: fetch(docker_engine, "web-1")) == ("one", "hello from apache\n")
     assert "\nIdleWorkers: " in fetch(docker_engine, "web-1", "/server-status?auto")[1]
@@ -22,7 +22,7 @@ def test_apache_answers_tells_its_status_and_stops_gracefully(docker_engine: Doc
     assert container.attrs["State"]["ExitCode"] == 0
 
 
-def test_containers_end_with_an_engine_that_is_killed(docker_engine: DockerEngine) -> None:
+def test_containers_end_with_a_killed_engine(docker_engine: DockerEngine) -> None:
     container = docker_engine.run("web-1", "busybox")
     docker_engine.kill()
     docker_engine.start()

@@ -1,4 +1,4 @@
-"""What every provider has to show, by the Apache plugin on a real engine."""
+"""The contract of providers, for the Apache plugin on a real engine."""
 
 import asyncio
 from contextlib import closing
@@ -39,7 +39,7 @@ class TestApache(ProviderContract):
                     there[name].remove(force=True)
 
     def test_what_cannot_be_seen_is_raised_and_never_less_is_found(self) -> None:
-        """Not raised, since the engine's return is awaited at a quick pace: told, while what was found last stands."""
+        """The outage is a problem and not an error, since the provider waits for the engine; the candidates stand."""
 
         async def check(provider: AnyProvider) -> None:
             async with self._watching(provider) as seen:

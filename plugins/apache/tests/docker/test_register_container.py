@@ -1,4 +1,4 @@
-"""`discovery register-container`, as polvi/docker-register was used: one container's port under its own name."""
+"""`discovery register-container`, with the arguments of polvi/docker-register."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ ABSENT = "the container does not run; it is registered once it runs"
 
 @dataclass
 class Registering:
-    """One running `discovery register-container`."""
+    """A running `discovery register-container`."""
 
     process: subprocess.Popen[bytes]
     log_path: Path
@@ -41,7 +41,7 @@ Start = Callable[..., Registering]
 
 @pytest.fixture
 def start(tmp_path: Path, docker_engine: DockerEngine) -> Iterator[Start]:
-    """Starts it on the engine, with variables; nothing outlives the test."""
+    """Return a function that starts the command with environment variables; the commands end with the test."""
     started: list[Registering] = []
 
     def start(*arguments: str, run_dir: Path | None = None, **variables: str) -> Registering:
@@ -75,7 +75,7 @@ def becomes(registry: RegistryHistory, key: str, **fields: Any) -> None:
     eventually_sync(stands, f"{key} to have {fields}", timeout=30)
 
 
-def test_its_key_and_value_are_docker_registers_and_follow_the_container(
+def test_the_key_and_value_are_docker_registers_and_follow_the_container(
     start: Start, docker_engine: DockerEngine, etcd: EmbeddedEtcd
 ) -> None:
     with RegistryHistory(etcd, "/services") as registry:
@@ -101,7 +101,7 @@ def test_its_key_and_value_are_docker_registers_and_follow_the_container(
         eventually_sync(lambda: registry.records == {}, timeout=30)
 
 
-def test_a_port_on_all_addresses_is_announced_at_a_usable_one_or_the_one_that_is_given(
+def test_a_port_on_all_addresses_is_announced_at_a_usable_or_the_given_address(
     start: Start, docker_engine: DockerEngine, registry: RegistryHistory
 ) -> None:
     docker_engine.run("web-1", publish=None, ports={"80/tcp": None})
@@ -117,7 +117,7 @@ def test_a_port_on_all_addresses_is_announced_at_a_usable_one_or_the_one_that_is
     assert not host.startswith(("0.", "127.", "::"))
 
 
-def test_a_port_that_is_not_published_is_told_of(
+def test_a_port_that_is_not_published_is_reported(
     start: Start, docker_engine: DockerEngine, registry: RegistryHistory
 ) -> None:
     docker_engine.run("web-1")
@@ -127,7 +127,7 @@ def test_a_port_that_is_not_published_is_told_of(
     assert run.process.poll() is None
 
 
-def test_a_second_one_of_the_same_container_is_refused(
+def test_a_second_command_for_the_same_container_is_refused(
     start: Start, docker_engine: DockerEngine, registry: RegistryHistory
 ) -> None:
     docker_engine.run("web-1")
