@@ -366,7 +366,7 @@ def network(value: object) -> str:
 
 
 def one_or_many(value: object) -> list[Any] | tuple[Any, ...]:
-    """Return lists and tuples as given, and any other value as a tuple of one."""
+    """Return lists and tuples as given, and any other value as a tuple of that value."""
     return value if isinstance(value, list | tuple) else (value,)
 
 

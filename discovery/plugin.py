@@ -108,7 +108,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The environment that the core gives to one instance of a plugin.
+    """The environment that the core gives to an instance of a plugin.
 
     `name` is the instance's name. `log` is the instance's logger (structlog), for any thread. `run_dir` is a directory
     for this instance alone. The directory exists and is locked from before `setup` until after `teardown`, but once
@@ -243,7 +243,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything that a provider finds at one moment. The core withdraws every backend that is missing.
+    """Everything that a provider finds at a moment. The core withdraws every backend that is missing.
 
     `candidates` has the backends, each with a key of its own. `problems` has the faults of what was found, registered
     or not: the reason in one line, by a name that the user knows (`container web-1`). The core logs each problem once

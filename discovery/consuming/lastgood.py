@@ -174,7 +174,7 @@ class _Moment(NamedTuple):
         return self.snapshot is other.snapshot and self.memory == other.memory
 
     def document(self) -> bytes:
-        """As the file has it."""
+        """Return the contents of the file."""
         # Not as registry records: what was read could be too long for one once it is written our way.
         backends = [record(each) for each in self.snapshot.backends()]
         document = {"revision": self.snapshot.revision, "backends": backends}
@@ -197,7 +197,7 @@ def _memory_document(memory: RememberedHolds) -> dict[str, Any]:
 
 
 def _memory(document: Mapping[str, Any]) -> RememberedHolds:
-    """Read it back; what an earlier version has not written is empty. Raises ValueError, KeyError or TypeError."""
+    """Read the memory; what an earlier version has not written is empty. Raises ValueError, KeyError or TypeError."""
     now, ahead = time.monotonic(), time.time() - time.monotonic()
     history = document.get("history")
     held = {}

@@ -36,7 +36,7 @@ class Rejections:
         return self._more
 
     def put(self, key: str, rejected: tuple[Rejected, ...]) -> None:
-        """Keep these of the record at `key`, in place of what was kept of it before; none: drop it."""
+        """Keep the rejections of the record at `key`, in place of those kept before; none: drop it."""
         if self._detailed.get(key) == rejected:
             return
         self.drop(key)

@@ -167,7 +167,7 @@ class SnapshotResolver:
 
 
 async def resolve(snapshot: Snapshot, timeout: float) -> tuple[Resolved, Mapping[Key, str]]:
-    """The addresses of this snapshot's names as far as they are known within `timeout` seconds, and the problems."""
+    """Return the addresses of this snapshot's names, as known within `timeout` seconds, and the problems."""
     names = Names(lambda: None)
     endpoints = {_key(each): (each.host, each.port) for each in snapshot.backends() if each.is_named}
     names.follow(endpoints.values())

@@ -45,7 +45,7 @@ class ConsumerStatus(PluginStatus):
 
     @property
     def problem(self) -> str | None:
-        """Why it is not well, in a line, or None."""
+        """The reason, in a line, why the consumer is not well, or None."""
         busy = time.monotonic() - self.phase_since
         if self.phase is Phase.APPLYING and busy > SLOW_APPLY:
             return f"an apply has been running for {busy:.0f} s"

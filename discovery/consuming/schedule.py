@@ -22,7 +22,7 @@ class ApplySchedule(NamedTuple):
         return changed or self.unconditional
 
     def is_due(self, now: float, *, changed: bool) -> bool:
-        """Return True if it is time to apply."""
+        """Return True when the time to apply has come."""
         return self.is_pending(changed=changed) and now >= self.not_before
 
     def next_look(self, at_latest: float, *, changed: bool) -> float:
@@ -42,5 +42,5 @@ class ApplySchedule(NamedTuple):
         return ApplySchedule(now + delay, unconditional=True)
 
     def succeeded(self) -> "ApplySchedule":
-        """Apply the next change as soon as there is one."""
+        """Apply the next change as soon as a change comes."""
         return ApplySchedule()

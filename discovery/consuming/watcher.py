@@ -32,7 +32,7 @@ class SnapshotBuilder:
         self._rejections = Rejections()
 
     def apply(self, event: RegistryEvent, keep: Iterable[Backend] = ()) -> Observation:
-        """Take one event in; after a Reset there are also the backends of `keep`, whose records it does not list.
+        """Take in an event; after a Reset there are also the backends of `keep`, whose records it does not list.
 
         Raises ValueError for a Delta before the first Reset, or one that goes back.
         """

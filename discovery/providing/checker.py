@@ -121,7 +121,7 @@ class Checker:
                 patience.cancel()
 
     def _start(self, tasks: asyncio.TaskGroup) -> None:
-        """Start what does not run yet, one after the other rather than all at once."""
+        """Start the checks that do not run yet, spread over time rather than all at once."""
         self._make_room()
         new = [(entry, check) for entry in self._entries.values() for check in entry.not_running()]
         between = min(_BETWEEN_STARTS, _ALL_STARTED / max(len(new), 1))
@@ -233,7 +233,7 @@ class _CheckedCandidate:
         return self.status != before
 
     def _tell(self, verdict: Verdict, detail: str, before: Verdict | None) -> None:
-        """Log a verdict that is new, and each new reason of one that stays."""
+        """Log a new verdict, and each new reason of a lasting verdict."""
         if verdict is not before:
             self._told.clear()
         elif verdict is Verdict.PASSING or detail in self._told or len(self._told) >= _MOST_REASONS:

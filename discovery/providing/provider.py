@@ -42,11 +42,14 @@ class RunningProviderStatus:
 
     @property
     def problem(self) -> str | None:
-        """Why it is not well, in a line, or None. A registry that is away is no fault of the provider's."""
+        """The reason, in a line, why the provider is not well, or None.
+
+        A registry that is away is no fault of the provider's.
+        """
         return self.runner.problem or self.fault
 
     def why_not(self, key: str) -> str | None:
-        """Why a candidate is not registered as it is wanted, in a line; None if it is."""
+        """Return the reason why a candidate is not registered as wanted, in a line; None without a reason."""
         candidate = self.runner.candidates[key]
         if key in self.registered:
             return None

@@ -163,7 +163,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
             self._report(Phase.WAITING, error=None)
 
     def _report_problems(self, problems: Mapping[str, str]) -> None:
-        """Log how the problems differ from those before, and keep them."""
+        """Log new and ended problems, and keep the present problems."""
         before = self._status.problems
         for what, reason in problems.items():
             if before.get(what) != reason:
@@ -173,7 +173,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         self._report(problems=problems)
 
     def _report_skipped(self, skipped: Mapping[str, str]) -> None:
-        """Log what is newly skipped, or by another rule, and keep it."""
+        """Log what is newly skipped, or by another rule, and keep the present rules."""
         before = self._status.skipped
         for what, rule in skipped.items():
             if before.get(what) != rule:
@@ -210,5 +210,5 @@ def valid_candidates(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mappi
 
 
 def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:
-    """What a provider tells by name, each name and each text on one line."""
+    """Return texts by name, each name and each text on a single line."""
     return MappingProxyType({printable(what): printable(text) for what, text in told.items()})

@@ -205,7 +205,7 @@ class Watch:
         return float(answer.grantedTTL)
 
     async def _oversee(self, stream: Stream) -> None:
-        """Ask a member that has been silent for a while for a sign of life, and give it up if there is none."""
+        """Ask a silent member for a sign of life, and give the member up if no sign comes."""
         while True:
             since = stream.waiting_since
             quiet = 0.0 if since is None else time.monotonic() - since
@@ -242,7 +242,7 @@ class Watch:
         return agrees
 
     async def _audit(self, connection: Connection) -> bool | None:
-        """Whether what is known is right; None if that cannot be told, being compacted and not the latest."""
+        """Return True if the known state is right; None if that cannot be told, being compacted and not the latest."""
         try:
             return await self._agrees(connection, self._known)
         except CompactedError:
