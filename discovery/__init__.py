@@ -1,4 +1,4 @@
-"""Dynamic service discovery for containers and servers: what plugin authors import.
+"""Dynamic service discovery for containers and servers: the public API for authors of plugins.
 
 Every name is loaded on first use: pydantic and structlog alone take longer to import than most commands take to run.
 """
@@ -123,5 +123,5 @@ __getattr__ = lazy_attributes(
     },
 )
 
-# Modules that were here before, as long as plugins may import them.
+# Former modules of this package, which plugins may still import until the next minor version.
 __path__.append(f"{__path__[0]}/deprecated")

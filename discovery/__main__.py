@@ -1,4 +1,4 @@
-"""`python -m discovery` is `discovery`."""
+"""Run the command `discovery` for `python -m discovery`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Addresses of this machine, and addresses that another machine may be told.
+"""Addresses of this machine, and rules for the addresses to which other machines may connect.
 
 Public API. No function keeps state: any thread may call any function.
 """
@@ -17,12 +17,13 @@ __all__ = ["Family", "announceable", "family_of", "is_loopback", "is_unspecified
 Family = Literal[4, 6]
 """The version of an IP address."""
 
-# For documentation (RFC 5737, RFC 3849): the way there is the way to everywhere. Nothing is sent.
+# Addresses reserved for documentation (RFC 5737, RFC 3849): the kernel routes them as any address elsewhere. No packet
+# is sent to them.
 _ELSEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
-_SIOCGIFADDR = 0x8915  # netdevice(7)
-_NOT_FOR_USE = 0x20 | 0x40 | 0x08  # deprecated, tentative, duplicate: linux/if_addr.h
+_SIOCGIFADDR = 0x8915  # the ioctl that returns an interface's IPv4 address: netdevice(7)
+_UNUSABLE_FLAGS = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFAILED: linux/if_addr.h
 
 
 def family_of(address: str) -> Family | None:
@@ -84,7 +85,7 @@ def primary_address(family: Family = 4, towards: str | None = None) -> str | Non
 
 
 def _source(family: Family, target: str) -> str | None:
-    """Where packets to `target` would come from. Connecting a UDP socket asks the routes, and sends nothing."""
+    """Return the source address of packets to `target`. Connecting a UDP socket finds the route and sends nothing."""
     with suppress(OSError), socket.socket(_FAMILIES[family], socket.SOCK_DGRAM) as probe:
         probe.connect((target, 9))
         return str(probe.getsockname()[0])
@@ -92,14 +93,14 @@ def _source(family: Family, target: str) -> str | None:
 
 
 def _interfaces(family: Family) -> Iterator[str]:
-    """The addresses of this machine's interfaces, in the order of the interfaces."""
+    """Return the addresses of this machine's interfaces, in the order of the interfaces."""
     return _interfaces4() if family == 4 else _interfaces6()
 
 
 def _interfaces4() -> Iterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, name in socket.if_nameindex():
-            with suppress(OSError):  # it has none
+            with suppress(OSError):  # the interface has no IPv4 address
                 reply = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
                 yield socket.inet_ntoa(reply[20:24])
 
@@ -108,12 +109,12 @@ def _interfaces6() -> Iterator[str]:
     with suppress(OSError):  # a kernel without IPv6
         rows = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
         for digits, _, _, _, flags, _ in sorted(rows, key=lambda row: int(row[1], 16)):
-            if not int(flags, 16) & _NOT_FOR_USE:
+            if not int(flags, 16) & _UNUSABLE_FLAGS:
                 yield str(ipaddress.IPv6Address(bytes.fromhex(digits)))
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An IP address; an IPv4 one that is dressed as IPv6 is told as what it is."""
+    """Return the IP address that `address` is, or None. An IPv4-mapped IPv6 address becomes the IPv4 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Health checks: a probe of one backend, how often the probe runs, and what follows from its outcome."""
+"""Health checks: a probe of a backend, the interval of the probe, and the consequence of its outcomes."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,10 +20,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a run of a probe.
+    """The outcome of a single run of a probe.
 
-    `verdict` is the result. `detail` is one line for a person. `weight`, 0-256, is the weight that the backend should
-    have now; None leaves the weight as it is.
+    `verdict` is the result. `detail` is a line for a person. `weight`, 0-256, is the weight that the backend should
+    have now; None leaves the weight unchanged.
     """
 
     verdict: Verdict = Verdict.PASSING
@@ -44,7 +44,7 @@ class Probe(Protocol):
 
 @runtime_checkable
 class NamedProbe(Probe, Protocol):
-    """A probe that looks up host names, or that contains such a probe.
+    """A probe that looks up host names, or contains a probe that does.
 
     Before the first run the core calls `with_lookup`, so that all probes of a daemon share one set of threads and the
     last answers. A probe on which `with_lookup` was not called looks names up by itself.
@@ -56,7 +56,7 @@ class NamedProbe(Probe, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A `probe`, how often the probe runs, and what follows from its outcomes. Times are in seconds.
+    """A `probe`, the interval of the probe, and the consequence of its outcomes. Times are in seconds.
 
     `interval` is the longest pause between two runs, and `timeout` the time after which a run has failed. The
     first outcome counts at once, as does the first success of a backend that has never passed. After that, `rise`

@@ -1,14 +1,15 @@
-"""The wire form of records: registry key and value to backend and back. `discovery.validity` has the rules for both.
+"""The wire form of records: converts a registry key and value to a backend, and a backend to both.
 
-Read, all in one prefix:
+`discovery.validity` has the rules that both must satisfy. Forms that `decode` reads, also mixed in one registry:
 
 - docker-register's flat JSON: `{"host": "10.0.0.1", "port": 49153, "extra": "value"}` (extras become labels);
 - a plain `host:port`, as registrator writes it;
 - nerve's JSON: `{"host", "port", "name", "weight", "labels", "haproxy_server_options"}` (the last is ignored: it is
   HAProxy syntax).
 
-Written: docker-register's JSON, labels beside `host` and `port` as its extras are, with our fields where they differ
-from what is assumed. A label named like a field goes into `labels`.
+The form that `encode` writes is docker-register's JSON. Labels stand beside `host` and `port`, as the extras of
+docker-register do; a label that is named like a field goes into `labels`. `weight` and `state` are written only if they
+differ from their defaults.
 """
 
 import json
@@ -37,7 +38,7 @@ from discovery.validity import (
     validate_weight,
 )
 
-__all__ = [  # noqa: RUF022 - first what is defined here; the rest was, and plugins may import it from here
+__all__ = [  # noqa: RUF022 - names defined here first; the others moved, and plugins may still import them from here
     "MAX_VALUE",
     "Record",
     "Unreadable",
@@ -55,12 +56,13 @@ __all__ = [  # noqa: RUF022 - first what is defined here; the rest was, and plug
 ]
 
 MAX_VALUE = 64 * 1024
-"""Bytes of a record: that many labels fit, and a listing of thousands of records fits into memory."""
+"""Bytes, the largest value of a record: every allowed label fits, and thousands of records fit into memory."""
 
-_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")  # what every reader of JSON gives back digit for digit
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")  # at most 15 digits: JSON readers that use floats keep every digit
 _STATED_TTL = re.compile(rb'(?<!\\)"ttl": ?([0-9]{1,8}(?:\.[0-9]{1,6})?)[,}]')
 
-_OURS = frozenset({"host", "port", "weight", "state", "labels", "owner", "ttl"})
+_FIELDS = frozenset({"host", "port", "weight", "state", "labels", "owner", "ttl"})
+"""The fields of a record's JSON object that are not labels."""
 _IGNORED = {
     "haproxy_server_options": "it is HAProxy syntax, which a registry record may not carry;"
     " set options for the service in the haproxy plugin's configuration",
@@ -83,7 +85,7 @@ class Unreadable(bytes):
     """The value of a record that a registry lists but cannot read: empty, with the reason."""
 
     def __new__(cls, reason: str) -> Self:
-        """An empty value; `reason` is shown to people."""
+        """Return an empty value; `reason` is text for a person."""
         return super().__new__(cls)
 
     def __init__(self, reason: str) -> None:
@@ -105,10 +107,10 @@ def decode(key: str, value: bytes) -> Record | Rejected:
 
 
 def encode(backend: Backend, owner: str | None = None, ttl: float | None = None) -> bytes:
-    """Return the value of the record of `backend`, in one line of JSON.
+    """Return the value of the record of `backend`: JSON on a single line.
 
-    `owner` is who registers the backend, and `ttl` the TTL in seconds of a leased record. Raises RecordError for what
-    `decode` would refuse.
+    `owner` is the name of the owner that registers the backend, and `ttl` the TTL in seconds of a leased record. Raises
+    RecordError for a record that `decode` would refuse.
     """
     backend = validate(backend)
     fields: dict[str, Any] = {"host": backend.host, "port": backend.port}
@@ -118,7 +120,7 @@ def encode(backend: Backend, owner: str | None = None, ttl: float | None = None)
         fields["state"] = backend.state.value
     named_like_fields = {}
     for name, text in sorted(backend.labels.items()):
-        if name in _OURS or name in _IGNORED:
+        if name in _FIELDS or name in _IGNORED:
             named_like_fields[name] = text
         else:
             fields[name] = int(text) if _WHOLE.fullmatch(text) else text
@@ -135,13 +137,13 @@ def encode(backend: Backend, owner: str | None = None, ttl: float | None = None)
 
 
 def stated_ttl(value: bytes) -> float | None:
-    """The TTL in seconds that a record written by `encode` states, without decoding the rest; None if it has none."""
+    """Return the TTL in seconds of a record that `encode` wrote, None without a TTL. Decodes nothing else."""
     found = _STATED_TTL.search(value, 0, MAX_VALUE)
     return float(found[1]) or None if found else None
 
 
 def key_of(backend: Backend) -> str:
-    """Return `backend.key`, which the core uses; this name is for plugins written before that."""
+    """Return `backend.key`. For older plugins: the core uses the property."""
     return backend.key
 
 
@@ -168,7 +170,7 @@ def _decode(key: str, value: bytes) -> Record:
 
 
 def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) -> Record:
-    if any(fields.get(name) is _TWICE for name in _OURS):
+    if any(fields.get(name) is _DUPLICATE for name in _FIELDS):
         raise RecordError("the value is not valid JSON: a field is given twice")
     for required in ("host", "port"):
         if required not in fields:
@@ -180,7 +182,7 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
         labels = {}
     extras: dict[str, Any] = {}
     for name, extra in fields.items():
-        if name in _OURS:
+        if name in _FIELDS:
             continue
         if name in _IGNORED:
             ignored.append(Rejected(key, _IGNORED[name], name))
@@ -208,24 +210,25 @@ def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) 
     )
 
 
-_TWICE = object()
-"""The value of a name that an object has twice: which of the two is meant nobody knows."""
+_DUPLICATE = object()
+"""The value of a name that stands more than once in a JSON object: no value is certain to be the intended value."""
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         counts = Counter(name for name, _ in pairs)
-        fields.update((name, _TWICE) for name, count in counts.items() if count > 1)
+        fields.update((name, _DUPLICATE) for name, count in counts.items() if count > 1)
     return fields
 
 
-# Not strict: a control character that is not escaped is found by the rules for texts, and costs its label alone.
+# strict=False accepts control characters inside strings. `validate_text` finds them, and refuses only that label; a
+# strict decoder would refuse the whole record.
 _JSON = json.JSONDecoder(object_pairs_hook=_without_duplicates, strict=False)
 
 
 def _usable_labels(key: str, labels: Mapping[str, object]) -> tuple[dict[str, str], list[Rejected]]:
-    """The valid labels, and why each of the others is ignored: a bad label says nothing about the address."""
+    """Return the valid labels, and a Rejected for each other label: an invalid label does not make a record invalid."""
     usable: dict[str, str] = {}
     ignored = []
     surplus = 0
@@ -246,11 +249,11 @@ def _usable_labels(key: str, labels: Mapping[str, object]) -> tuple[dict[str, st
 
 
 def _label(name: str, value: object) -> str:
-    if value is _TWICE:
+    if value is _DUPLICATE:
         raise RecordError(f"the label {validate_label_name(name)!r} is given twice")
     return validate_label(name, value)
 
 
 def _printable(text: str) -> str:
-    """Return a key or a field's name, as shown to people: no control characters, and not without end."""
+    """Return a key or a field's name for a message: printable, and shortened to 300 characters of `text`."""
     return text[:300] if text.isprintable() else ascii(text[:300])[1:-1]

@@ -1,4 +1,4 @@
-"""Docstrings of a class's fields, read from the source of the class: loaded only when a schema is asked for."""
+"""The docstrings of a class's fields, read from its source code. Loaded only if a JSON schema is requested."""
 
 import ast
 import inspect
@@ -7,14 +7,17 @@ from itertools import pairwise
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
-    """The docstring after each annotated field of the class, its bases' included; none where there is no source."""
+    """Return the docstring of each annotated field of `cls` and its bases, by name.
+
+    A class without available source code adds nothing.
+    """
     found: dict[str, str] = {}
     for each in reversed(cls.__mro__):
-        found |= _own(each)
+        found |= _own_field_docstrings(each)
     return found
 
 
-def _own(cls: type) -> dict[str, str]:
+def _own_field_docstrings(cls: type) -> dict[str, str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError, SyntaxError):

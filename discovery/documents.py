@@ -1,4 +1,4 @@
-"""The JSON form of backends and snapshots: one for the command line and the admin endpoint."""
+"""The JSON form of backends and snapshots, which the command line and the admin endpoint share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from discovery.model import Addresses, Backend, Rejected, Snapshot, join_host_po
 
 
 def record(backend: Backend) -> dict[str, Any]:
-    """Return a backend in its JSON form: service, id, host, port, weight, state and labels."""
+    """Return the JSON object of a backend: service, id, host, port, weight, state and labels."""
     return {
         "service": backend.service,
         "id": backend.id,
@@ -20,9 +20,9 @@ def record(backend: Backend) -> dict[str, Any]:
 
 
 def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
-    """Return a snapshot in its JSON form: revision, services by name, rejected records with their reasons.
+    """Return the JSON object of a snapshot: revision, services by name, rejected records with their reasons.
 
-    `more_rejected`, there only if it is not 0, is how many rejections there are besides those listed.
+    `more_rejected` is the number of rejections that are not listed. The object lacks `more_rejected` if that is 0.
     """
     document = {
         "revision": snapshot.revision,
@@ -33,12 +33,12 @@ def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def rejected_document(rejected: Rejected) -> dict[str, Any]:
-    """A rejected record: key, reason, and the one field that was ignored (null: all of it was)."""
+    """Return the JSON object of a rejection: key, reason, and the ignored field (null: the whole record is refused)."""
     return {"key": rejected.key, "reason": rejected.reason, "field": rejected.field}
 
 
 def names_document(addresses: Addresses, unresolved: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    """Host names as JSON: the addresses by `host:port`, and the backends with a problem."""
+    """Return the JSON object of host names: the addresses by `host:port`, and the backends with a problem."""
     return {
         "addresses": {join_host_port(*endpoint): list(found) for endpoint, found in sorted(addresses.items())},
         "unresolved": [

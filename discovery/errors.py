@@ -1,4 +1,4 @@
-"""The exceptions of the framework. Every message names what is wrong and, where there is one, the way out."""
+"""The exceptions of the framework. Every message names the fault and, if there is a remedy, the remedy."""
 
 from typing import Self
 
@@ -12,7 +12,7 @@ class ConfigError(DiscoveryError):
 
 
 class RecordError(DiscoveryError):
-    """A registry record, or a backend to be registered, is not valid."""
+    """A registry record is not valid, or a backend cannot be written as a record."""
 
 
 class PluginError(DiscoveryError):
@@ -60,6 +60,6 @@ class LeaseLostError(RegistryError):
 
 
 def describe(error: BaseException) -> str:
-    """Return `error` as a single line: the message of a DiscoveryError, type and message of any other exception."""
+    """Return `error` as a single line: the message of a DiscoveryError; type and message of any other exception."""
     text = " ".join(str(error).split())
     return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -60,16 +60,19 @@ UNIX_PREFIX = "unix:"
 """The beginning of a `Bind` that is a Unix socket: `unix:/PATH`."""
 
 _MOST_IN_A_ROW = 1000
-"""Outcomes of checks: more in a row delay every change of state so long that a check has no effect."""
+"""Outcomes of checks in a row: with a higher limit a change of state can come so late that a check has no effect."""
 _LONGEST_DURATION_TEXT = 100
-"""Characters. Labels of containers are durations, too, and anyone may write a label of any length."""
+"""Characters. Durations also come from container labels, which may have any length."""
 _LONGEST_SHOWN = 60
-"""Characters of a refused value in a message, which is one line on a terminal."""
+"""Characters of a refused value in a message, so that the message stays short on a terminal."""
 _NUMBER = r"(?:[0-9]{1,12}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})"
 _UNIT = "(ns|us|µs|μs|ms|s|m|h|d)"
 _DURATION = f"({_NUMBER}){_UNIT}"
 _PATTERN = rf"^[0-9]*\.?[0-9]+({_UNIT}([0-9]*\.?[0-9]+{_UNIT})*)?$"
-"""For JSON schemas, which cannot tell of the bounds: what `Duration` takes, but for a point at the end of a number."""
+"""The pattern of a duration in a JSON schema, which cannot express the bounds.
+
+`Duration` also accepts a number that ends with a point, which the pattern refuses.
+"""
 _UNITS: Mapping[str, float] = {
     **dict.fromkeys(("us", "µs", "μs"), 1e-6),
     "ns": 1e-9,
@@ -85,7 +88,7 @@ T = TypeVar("T")
 
 
 class _Parsed:
-    """Metadata of an `Annotated` type: pydantic takes what `parse` returns, and describes values by `json_schema`."""
+    """Metadata of an `Annotated` type: pydantic validates with `parse`, and describes values with `json_schema`."""
 
     __slots__ = ()
 
@@ -99,7 +102,7 @@ class _Parsed:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Return the schema by which pydantic validates."""
-        from pydantic_core import core_schema  # late: see the docstring of this module
+        from pydantic_core import core_schema  # imported on use: see the docstring of this module
 
         return core_schema.no_info_plain_validator_function(self.parse)
 
@@ -254,7 +257,7 @@ class BindAddress(_Parsed):
 
 
 class _OneOrMany:
-    """Metadata of an `Annotated` tuple: one value may stand for a list of one."""
+    """Metadata of an `Annotated` tuple: a value that is no list counts as a list with that value alone."""
 
     __slots__ = ()
 
@@ -262,7 +265,7 @@ class _OneOrMany:
         return one_or_many(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema  # late: see the docstring of this module
+        from pydantic_core import core_schema  # imported on use: see the docstring of this module
 
         return core_schema.no_info_before_validator_function(self.prepare, handler(source))
 
@@ -328,7 +331,7 @@ def duration_text(seconds: float) -> str:
 
 
 def service_name(value: object) -> str:
-    """Return the name of a service, as the registry takes it. Raises ValueError, one line with the value and the rule.
+    """Return the name of a service. Raises ValueError, with the value and the rule, if the registry refuses the name.
 
     A name has 1 to 128 letters, digits, `_`, `.` and `-`, and starts with a letter, a digit or `_`.
     """
@@ -366,14 +369,14 @@ def network(value: object) -> str:
 
 
 def one_or_many(value: object) -> list[Any] | tuple[Any, ...]:
-    """Return lists and tuples as given, and any other value as a tuple of that value."""
+    """Return lists and tuples as given, and any other value as a tuple with that value alone."""
     return value if isinstance(value, list | tuple) else (value,)
 
 
 def _seconds(value: object) -> float | None:
     """Return the duration in seconds, at least 0, or None if the value has no valid form."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if 0 <= value < 1e18 else None  # int() of more digits than a float takes is an error
+        return float(value) if 0 <= value < 1e18 else None  # float() of a larger int may raise OverflowError
     if not isinstance(value, str) or len(value) > _LONGEST_DURATION_TEXT:
         return None
     if re.fullmatch(_NUMBER, value):
@@ -385,7 +388,8 @@ def _seconds(value: object) -> float | None:
 
 def _socket_path(path: str) -> str:
     """Return the path of a Unix socket. Raises ValueError if no socket can have the path."""
-    from discovery.system.unixsocket import SOCKET_PATH_BYTES, is_too_long_for_a_socket  # late: few binds are sockets
+    # Imported on use: few binds are Unix sockets.
+    from discovery.system.unixsocket import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError(f"{_shown(UNIX_PREFIX + path)} is not the absolute path of a socket: write unix:/run/web.sock")
@@ -405,17 +409,20 @@ def _explicit(port: int) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a refused value as a message shows it: quoted, in one line, and not longer than a line."""
+    """Return a refused value for a message: quoted, without line breaks, and at most `_LONGEST_SHOWN` characters."""
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
 
 
 TTL = Duration(1, 3600)
-"""How long a record outlives its machine. Below 1 s a busy machine loses its lease; above 1 h dead backends stay."""
+"""The TTL of a record in seconds, after which the record of a dead machine expires.
+
+Below 1 s a busy machine loses its lease; above 1 h dead backends stay too long.
+"""
 CHECK_TIME = Duration(0.1, 3600)
-"""The interval and the timeout of a check. Below 100 ms the checks themselves are a load on the backend."""
+"""The interval or the timeout of a check in seconds. Below 100 ms the checks themselves are a load on the backend."""
 WEIGHT = WholeNumber(0, MAX_WEIGHT)
-"""The weight of a backend, as the registry takes it."""
+"""The weight of a backend in a registry record."""
 
 Bind = Annotated[str, BindAddress()]
 """An address to listen on, or a Unix socket: see `BindAddress`."""
@@ -428,10 +435,10 @@ Rise = Annotated[int, WholeNumber(1, _MOST_IN_A_ROW)]
 Fall = Annotated[int, WholeNumber(1, _MOST_IN_A_ROW)]
 """The number of failures in a row that begin a failure, 1-1000."""
 OneOrMany = Annotated[tuple[T, ...], _OneOrMany()]
-"""A list, for which one value may stand: `OneOrMany[int]` takes `80` and `[80, 443]`, and is a tuple."""
+"""A list of values, or a single value: `OneOrMany[int]` accepts `80` and `[80, 443]`. The value is a tuple."""
 Network = Annotated[str, _Network()]
 """An IP network: see `network`."""
 Networks = OneOrMany[Network]
-"""IP networks; one may stand for a list."""
+"""IP networks: a list of networks, or a single network."""
 Senders = Annotated[tuple[Annotated[str, _Sender()], ...], _Senders()]
 """The networks whose clients may send a PROXY protocol header, and `UNIX`. `false`: none."""

@@ -1,4 +1,4 @@
-"""The pluggy hooks that a plugin may implement; the entry-point group is `discovery`."""
+"""The pluggy hooks that a plugin may implement. The entry-point group is `discovery`."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def discovery_register_registries(register: Callable[[str, RegistryFactory], Non
 
 @hookspec
 def discovery_backends_changed(changes: Changes, snapshot: Snapshot) -> None:
-    """Called with every change and the snapshot after the change, on a thread of the plugin's own.
+    """Receive every change and the snapshot after the change, on a thread of the plugin's own.
 
     Changes that arrive during a call are merged. After an exception the core calls the hook again.
     """

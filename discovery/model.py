@@ -1,7 +1,7 @@
-"""The words of the system as frozen data: backends, services, snapshots and the changes between them.
+"""The data model, immutable: backends, services, snapshots and the changes between snapshots.
 
-Ground floor: the standard library alone. Nothing here does I/O or validates; `discovery.validity` has
-the rules for what comes from outside.
+This module imports the standard library alone. Nothing here does I/O or validates input: `discovery.validity` has the
+rules.
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,6 +17,10 @@ from zlib import crc32
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _BY_ID = attrgetter("id")
 _RUN_LENGTH = 64
+"""Backends, the average length of a run of a `Service`: a change copies one run and the tuple of all runs.
+
+For 10,000 backends both copies are short.
+"""
 
 T = TypeVar("T")
 
@@ -49,7 +53,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An address that serves a service.
+    """A backend: an address that serves a service.
 
     `service` is the service's name and `id` a name within the service: both together are the key in the registry.
     `host` is an IPv4 or IPv6 address (without brackets) or a host name; `port` is 1-65535; `weight` is 0-256, relative
@@ -67,7 +71,7 @@ class Backend:
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
 
     def __post_init__(self) -> None:
-        """Freeze the labels, so that a backend can be shared between threads and hashed."""
+        """Replace the labels by an immutable copy, so that threads can share the backend and it can be hashed."""
         if type(self.labels) is not MappingProxyType:
             frozen = MappingProxyType(dict(self.labels)) if self.labels else _NO_LABELS
             object.__setattr__(self, "labels", frozen)
@@ -131,7 +135,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A registry record, at `key`, that was refused for `reason`, or (with `field`) an ignored field of a record."""
+    """A registry record that was refused, or, with `field`, a field of a record that was ignored.
+
+    `key` is the key of the record, and `reason` is text for a person.
+    """
 
     key: str
     reason: str
@@ -140,7 +147,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every service at one `revision` of the registry: a pure function of the registry's contents there.
+    """Every service at the registry's revision `revision`: a pure function of the registry's contents.
 
     `services` is ordered by name and has no service without backends. `rejected` has the details of some rejected
     records; `more_rejected` is the number of the other rejections.
@@ -232,31 +239,35 @@ def _diff_runs(
 
 
 def _not_shared(was: tuple[T, ...], now: tuple[T, ...]) -> tuple[tuple[T, ...], tuple[T, ...]]:
-    """The objects of each that are not in the other; of two of one length, not at the same place in the other."""
+    """Return the objects of `was` that are not in `now`, and the objects of `now` that are not in `was`.
+
+    Objects are compared by identity. In tuples of equal length only objects at the same index are compared.
+    """
     if len(was) == len(now):
         differs = tuple(map(is_not, was, now))
         return tuple(compress(was, differs)), tuple(compress(now, differs))
-    # Both are ordered: where something came or went in one place, what is before and behind it is shared.
-    start = _common(was, now)
+    # Both tuples are ordered, so an insertion or a removal at one place leaves the objects before and behind shared.
+    start = _common_prefix_length(was, now)
     was, now = was[start:], now[start:]
-    end = _common(was[::-1], now[::-1])
+    end = _common_prefix_length(was[::-1], now[::-1])
     was, now = was[: len(was) - end], now[: len(now) - end]
     shared = set(map(id, was)) & set(map(id, now))
     return tuple(each for each in was if id(each) not in shared), tuple(each for each in now if id(each) not in shared)
 
 
-def _common(one: tuple[T, ...], other: tuple[T, ...]) -> int:
-    """The number of objects that both begin with."""
-    at = bytes(map(is_not, one, other)).find(1)
-    return min(len(one), len(other)) if at < 0 else at
+def _common_prefix_length(first: tuple[T, ...], second: tuple[T, ...]) -> int:
+    """Return the number of objects at the beginning of both tuples that are identical."""
+    at = bytes(map(is_not, first, second)).find(1)
+    return min(len(first), len(second)) if at < 0 else at
 
 
 def _ends_run(backend: Backend) -> bool:
+    """Return True if a run ends with `backend`: this depends on the id alone."""
     return crc32(backend.id.encode()) % _RUN_LENGTH == 0
 
 
 def _runs(backends: Sequence[Backend]) -> Iterator[tuple[Backend, ...]]:
-    """Ordered backends, cut after each that ends a run."""
+    """Yield the runs of `backends`, which are ordered by id: a run ends after each backend with `_ends_run`."""
     start = 0
     for end, backend in enumerate(backends, 1):
         if end == len(backends) or _ends_run(backend):
@@ -265,13 +276,16 @@ def _runs(backends: Sequence[Backend]) -> Iterator[tuple[Backend, ...]]:
 
 
 def _change(runs: list[tuple[Backend, ...]], id_: str, backend: Backend | None) -> None:
-    """Put `backend` in the place of `id_`, or (None) remove the id, and cut runs as `_runs` would."""
+    """Replace or insert the backend with the id `id_` by `backend`; with None, remove the backend.
+
+    Afterwards `runs` is equal to the result of `_runs` for the changed backends.
+    """
     at = max(0, bisect_right(runs, id_, key=lambda run: run[0].id) - 1)
     run = list(runs[at]) if runs else []
     place = bisect_left(run, id_, key=_BY_ID)
     there = place < len(run) and run[place].id == id_
     if backend is not None and there:
-        if run[place] != backend:  # written again without a change: what is there is kept, and the run shared
+        if run[place] != backend:  # an equal backend keeps the present object, so that versions share the run
             run[place] = backend
             runs[at] = tuple(run)
         return

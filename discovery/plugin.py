@@ -24,7 +24,7 @@ class PluginConfig(BaseModel):
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Describe the fields by their docstrings.
 
-        Here, and not by pydantic's `use_attribute_docstrings`, which reads the sources whenever a class is made.
+        Pydantic's `use_attribute_docstrings` does the same, but reads the source code whenever a class is created.
         """
         from discovery.descriptions import field_docstrings
 
@@ -55,7 +55,7 @@ class Update:
     addresses: Addresses | None = None
 
     def addresses_of(self, backend: Backend) -> tuple[str, ...]:
-        """Return the IP addresses of `backend`, of the snapshot, in the order of preference.
+        """Return the IP addresses of `backend`, a backend of the snapshot, in the order of connection attempts.
 
         Addresses that accept connections come first. Empty if the host name has no known address. If `addresses` is
         None, the only entry is `backend.host`, even if that is a host name.
@@ -131,7 +131,7 @@ class Context:
 
 
 class Consumer(ABC, Generic[C]):
-    """Makes something follow the registry.
+    """A consumer: makes a program or a file follow the registry.
 
     Each instance has a thread and an event loop of its own. Every method runs there, one at a time, except where the
     method says otherwise. A method may block: that delays no other instance, only the tasks that this consumer has
@@ -152,21 +152,24 @@ class Consumer(ABC, Generic[C]):
         return True
 
     async def setup(self) -> None:
-        """Acquire what is needed. After an exception the core tries again later; after CannotStartError never."""
+        """Acquire resources. After an exception the core calls `setup` again later; after CannotStartError never."""
 
     @abstractmethod
     async def apply(self, update: Update) -> None:
-        """Make reality equal `update.snapshot`. Idempotent. After an exception the core calls `apply` again later."""
+        """Establish the state that `update.snapshot` describes. Idempotent.
+
+        After an exception the core calls `apply` again later.
+        """
 
     async def preview(self, update: Update) -> str:
-        """Return what `apply` of `update` would change, as a unified diff; empty if nothing.
+        """Return the changes that `apply` of `update` would make, as a unified diff; empty text if none.
 
         Writes nothing. Called without `setup`. Raises NotImplementedError if the consumer has no preview.
         """
         raise NotImplementedError(f"{type(self).__name__} has no preview")
 
     async def validate(self, update: Update) -> Validation:
-        """Find what would keep `apply` of `update` from working. Changes nothing.
+        """Find faults that would keep `apply` of `update` from working. Changes nothing.
 
         `config check` and `run --dry-run` call `validate` without `setup`: with an empty snapshot, and with the current
         snapshot if the registry can be read. A DiscoveryError counts as a fault. The default finds nothing.
@@ -174,7 +177,7 @@ class Consumer(ABC, Generic[C]):
         return Validation()
 
     async def reconfigure(self, config: C) -> bool:
-        """Take the new configuration `config`, which the next `apply` uses. Return True if taken.
+        """Adopt the new configuration `config` for the next `apply`. Return True if the consumer has adopted `config`.
 
         After False, the default, the core restarts the instance.
         """
@@ -243,7 +246,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything that a provider finds at a moment. The core withdraws every backend that is missing.
+    """Everything that a provider finds at a given time. The core withdraws every backend that is missing.
 
     `candidates` has the backends, each with a key of its own. `problems` has the faults of what was found, registered
     or not: the reason in one line, by a name that the user knows (`container web-1`). The core logs each problem once
@@ -273,19 +276,19 @@ class Provider(ABC, Generic[C]):
         self.context = context
 
     async def setup(self) -> None:
-        """Acquire what is needed. After an exception the core tries again later; after CannotStartError never."""
+        """Acquire resources. After an exception the core calls `setup` again later; after CannotStartError never."""
 
     @abstractmethod
     def discover(self) -> AsyncGenerator[Inventory, None]:
         """Yield an Inventory at once, and another whenever something may have changed. Never ends by itself.
 
-        Each Inventory is complete. One that equals the one before costs nothing. If the provider cannot see what there
-        is, it raises, and never yields less: the last Inventory stands and is still checked, and the core calls
-        `discover` again later.
+        Each Inventory is complete. An Inventory that equals the Inventory before costs nothing. A provider that cannot
+        find all backends raises an exception instead of an incomplete Inventory: the last Inventory stays valid, its
+        backends are still checked, and the core calls `discover` again later.
         """
 
     async def validate(self) -> Validation:
-        """Find what would keep `discover` from working. Changes nothing. See `Consumer.validate`."""
+        """Find faults that would keep `discover` from working. Changes nothing. See `Consumer.validate`."""
         return Validation()
 
     async def health(self) -> Health:

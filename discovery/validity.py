@@ -1,8 +1,7 @@
 """The validity of a backend: the rules for every part of a record, whichever form the record has.
 
-Each rule stands here once. `discovery.codec` applies the rules to what it reads and writes; `validate` applies all
-rules to a backend that was made in any other way. Every function is pure and raises RecordError, whose message names
-the part at fault.
+`discovery.codec` applies the rules to each record that it reads or writes; `validate` applies all rules to a backend
+from any other source. Every function is pure and raises RecordError, whose message names the invalid part.
 """
 
 import ipaddress
@@ -13,11 +12,11 @@ from discovery.errors import RecordError
 from discovery.model import Backend, State
 
 MAX_LABELS = 64
-"""Labels of one backend: every consumer keeps all labels of all backends in memory."""
+"""The number of labels of a backend: every consumer keeps all labels of all backends in memory."""
 MAX_LABEL_VALUE = 1024
-"""Bytes of one label, or of an owner: every consumer keeps all labels of all backends in memory."""
+"""Bytes, the longest value of a label or owner: every consumer keeps all labels of all backends in memory."""
 MAX_WEIGHT = 256
-"""The largest weight of a backend, that of HAProxy."""
+"""The largest weight of a backend, which is also HAProxy's largest weight."""
 MAX_PORT = 65535
 """The largest TCP port: a port has 16 bits."""
 MAX_TTL = 86400.0 * 365
@@ -32,7 +31,7 @@ _ADDRESS = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1
 
 
 def validate(backend: Backend) -> Backend:
-    """Return `backend` with its host in canonical form. Raises RecordError, which names the field at fault."""
+    """Return `backend` with its host in canonical form. Raises RecordError, which names the invalid field."""
     service, id_ = split_key(backend.key)
     if len(backend.labels) > MAX_LABELS:
         raise RecordError(f"there are {len(backend.labels)} labels; the limit is {MAX_LABELS}")
@@ -51,7 +50,8 @@ def validate_service(service: str) -> str:
     """Return the name of a service. Raises RecordError if a record cannot have it."""
     if not _SERVICE.fullmatch(service):
         raise RecordError(
-            f"the service name {service[:200]!r} is not 1-128 letters, digits, '_', '.' and '-', the first no sign"
+            f"the service name {service[:200]!r} is not valid: a name has 1-128 letters, digits, '_', '.' and '-',"
+            " and must start with a letter, a digit or '_'"
         )
     return service
 
@@ -63,21 +63,23 @@ def split_key(key: str) -> tuple[str, str]:
         raise RecordError(f"the key {key[:200]!r} is not <service>/<id>")
     validate_service(service)
     if not _ID.fullmatch(id_):
-        raise RecordError(f"the id {id_[:200]!r} is not 1-255 letters, digits and _.:@[]-")
+        raise RecordError(
+            f"the id {id_[:200]!r} is not valid: an id has 1-255 letters, digits and _.:@[]-,"
+            " and must start with a letter, a digit, '_', ':' or '['"
+        )
     return service, id_
 
 
 def parse_address(text: str, *, quoted: bool = True) -> tuple[str, int]:
     """Split `HOST:PORT` or `[IPV6]:PORT` into a valid host and port. Raises RecordError.
 
-    With `quoted` the message quotes the text. Without, it does not: the text may be anything, a secret file included.
+    With `quoted` the message of the error quotes `text`. Without `quoted` the message has no part of `text`, which may
+    be any file's contents, a secret's included.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None:
         why = "is not HOST:PORT (an IPv6 address goes in brackets)"
-        raise RecordError(
-            f"{text[:200]!r} {why}" if quoted else "the value is not HOST:PORT, and no JSON object either"
-        )
+        raise RecordError(f"{text[:200]!r} {why}" if quoted else "the value is not HOST:PORT and not a JSON object")
     ip6 = match["ip6"]
     if ip6 is not None and ":" not in ip6:
         what = f"{ip6[:200]!r} in brackets" if quoted else "the text in brackets"
@@ -102,7 +104,7 @@ def validate_owner(owner: str) -> str:
 def validate_host(host: object) -> str:
     """Return an IP address or a host name in canonical form. Raises RecordError for any other value."""
     if not isinstance(host, str) or not host:
-        raise RecordError("the host is not a text" if host != "" else "the host is empty")
+        raise RecordError("the host is not text" if host != "" else "the host is empty")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         address = ipaddress.ip_address(bare)
@@ -114,17 +116,17 @@ def validate_host(host: object) -> str:
 
 
 def validate_port(value: object) -> int:
-    """Return a TCP port, a number or its digits. Raises RecordError."""
+    """Return the TCP port `value`, which is a number or text with its digits. Raises RecordError."""
     return _integer("port", value, 1, MAX_PORT)
 
 
 def validate_weight(value: object) -> int:
-    """Return a weight, a number or its digits. Raises RecordError."""
+    """Return the weight `value`, which is a number or text with its digits. Raises RecordError."""
     return _integer("weight", value, 0, MAX_WEIGHT)
 
 
 def validate_state(value: object) -> State:
-    """Return a state; None is active. Raises RecordError."""
+    """Return the state that `value` names; None means active. Raises RecordError."""
     try:
         return State.ACTIVE if value is None else State(str(value))
     except ValueError:
@@ -139,7 +141,7 @@ def validate_label_name(name: str) -> str:
 
 
 def validate_label(name: str, value: object) -> str:
-    """Return the value of a label as text; numbers and booleans as JSON has them. Raises RecordError."""
+    """Return the value of a label as text. A number or a boolean becomes its JSON text. Raises RecordError."""
     validate_label_name(name)
     if value is None:
         raise RecordError(f"the label {name!r} is null")
@@ -149,7 +151,7 @@ def validate_label(name: str, value: object) -> str:
 def validate_text(name: str, value: object) -> str:
     """Return printable text of at most MAX_LABEL_VALUE bytes. Raises RecordError, which calls the value `name`."""
     if not isinstance(value, str):
-        raise RecordError(f"the {name} is not a text")
+        raise RecordError(f"the {name} is not text")
     if len(value.encode(errors="replace")) > MAX_LABEL_VALUE:
         raise RecordError(f"the {name} is longer than {MAX_LABEL_VALUE} bytes")
     if not value.isprintable():
@@ -169,7 +171,7 @@ def validate_ttl(value: object) -> float | None:
 
 def _host_name(host: str) -> str:
     parts = host.split(".")
-    # A last part of digits would be read as an odd IPv4 address (127.1, 2130706433) by the C library.
+    # If the last part is digits or hexadecimal, the C library reads the name as an IPv4 address (127.1, 2130706433).
     if len(host) > 253 or not all(map(_HOST_LABEL.fullmatch, parts)) or re.fullmatch(r"0[xX].*|[0-9]+", parts[-1]):
         raise RecordError(f"the host {host[:200]!r} is neither an IP address nor a host name")
     return host.lower()

@@ -1,7 +1,7 @@
-"""Modules that plugins could import from here before: each name still works, with a warning that says where it is now.
+"""Former modules of `discovery`: each name still works, with a DeprecationWarning that names the present module.
 
-`discovery/__init__.py` adds this directory to the path of the package, so `files.py` here is `discovery.files`. What is
-here goes away with the next minor version.
+`discovery/__init__.py` adds this directory to the path of the package, so `files.py` here is `discovery.files`. The
+next minor version removes these modules.
 """
 
 import warnings
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = ("discovery", "discovery.toolkit", "discovery.fields", "discovery.registry")
-_NONE = object()
+_MISSING = object()
 
 
 def moved(module: str, home: str, *others: str, renamed: Mapping[str, str] | None = None) -> Callable[[str], Any]:
@@ -23,8 +23,8 @@ def moved(module: str, home: str, *others: str, renamed: Mapping[str, str] | Non
     def attribute(name: str) -> Any:
         present = (renamed or {}).get(name, name)
         for place in (home, *others) if not name.startswith("_") else ():
-            value = getattr(import_module(place), present, _NONE)
-            if value is not _NONE:
+            value = getattr(import_module(place), present, _MISSING)
+            if value is not _MISSING:
                 warnings.warn(f"{module}.{name} {_advice(present, value)}", DeprecationWarning, stacklevel=2)
                 return value
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

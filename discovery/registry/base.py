@@ -1,4 +1,4 @@
-"""The registry protocol: raw records at revisions, watched without ever inventing or losing a change.
+"""The registry protocol: raw records at revisions, and a watch that neither invents nor loses a change.
 
 Keys are relative to the registry's prefix: `<service>/<id>`. Values are bytes; `discovery.codec` reads and writes them.
 """
@@ -41,13 +41,14 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """All changes of a revision.
+    """All changes of a single revision.
 
     A Delta without puts and deletes says that nothing changed up to `revision`, which may be the revision of the event
     before, and ends a Stale.
 
     `leases` has the TTL in seconds of each leased record in `puts`; a record in `puts` that is missing from `leases`
-    has no lease. `leases` may also have the TTL of another record, if that became known only now. None means empty.
+    has no lease. `leases` may also have the TTL of another record, if that TTL became known after the record was put.
+    None means empty.
     """
 
     revision: int
@@ -91,7 +92,7 @@ class Lease(Protocol):
         """
 
     async def delete(self, backend: Backend) -> None:
-        """Remove the record of `backend` if it is under this lease. Otherwise do nothing. Raises as `put` does."""
+        """Remove the record of `backend` if this lease holds the record. Otherwise do nothing. Raises as `put` does."""
 
     async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
         """Remove the records of this owner under other leases, which an earlier run left, except the keys in `keep`.
@@ -102,10 +103,13 @@ class Lease(Protocol):
         """
 
     async def lost(self) -> str:
-        """Wait until the lease has ended, or a record under it was removed or replaced. Returns why, in one line."""
+        """Wait until the lease has ended, or a record of the lease was removed or replaced. Returns the reason.
+
+        The reason is a line for a person.
+        """
 
     async def close(self) -> None:
-        """Remove every record of the lease and end it. Idempotent. No error if the registry does not answer."""
+        """Remove every record of the lease, and end the lease. Idempotent. No error if the registry does not answer."""
 
 
 @runtime_checkable
@@ -116,7 +120,7 @@ class TellsWhenFree(Protocol):
     """
 
     async def until_free(self, keys: Collection[str]) -> None:
-        """Wait until the record of at least one of `keys` is absent or has expired, so that `put` may succeed.
+        """Wait until the record of any of `keys` is absent or has expired, so that `put` may succeed.
 
         Returns at once if one of the keys is free. May return although none is free, and may miss that a key becomes
         free: the registrar tries again after each TTL in any case. Raises as `put` does if the keys cannot be watched.
@@ -128,7 +132,7 @@ class TellsAlarms(Protocol):
     """An optional method of a `Registry`: report faults of a registry that can be followed nevertheless."""
 
     async def alarms(self) -> Sequence[str]:
-        """Return a line for each fault, with the way out; empty without faults. Raises RegistryError if unknown now."""
+        """Return a line for each fault, with the remedy; empty without faults. Raises RegistryError if unknown now."""
 
 
 class Registry(Protocol):

@@ -1,4 +1,4 @@
-"""A registry in this process's memory: for tests, and for trying plugins without a server."""
+"""A registry in this process's memory, for tests and for trials of plugins without a server."""
 
 import asyncio
 from collections import deque
@@ -19,19 +19,19 @@ class _Watch:
     pending: deque[Delta] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     losses: int | None = None
-    """How often the registry had lost its records at the last listing; None before the first listing."""
+    """The registry's number of losses at the watch's last listing; None before the first listing."""
 
 
 class MemoryRegistry:
-    """Keeps every promise of the protocol, and lets a test play the rest of the world.
+    """A registry that satisfies the whole protocol, with methods for tests that cause changes and faults.
 
-    `put_raw` and `delete_raw` write past every lease, as another client would; `set_stale` takes the registry away
-    and `set_fresh` brings it back; `lose` empties it and begins another history. They belong on the event loop, as
-    everything here does.
+    `put_raw` and `delete_raw` change records without a lease, as another client would. `set_stale` makes the registry
+    unreachable, and `set_fresh` makes the registry reachable again. `lose` removes all records and begins another
+    history. Every method runs on the event loop.
     """
 
     def __init__(self) -> None:
-        """Begin empty, at revision 1."""
+        """Create an empty registry at revision 1."""
         self.revision = 1
         self.records: dict[str, bytes] = {}
         self._holders: dict[str, MemoryLease] = {}
@@ -41,7 +41,7 @@ class MemoryRegistry:
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "MemoryRegistry":
-        """Use `memory://`, which is all there is to say. Raises ConfigError for more."""
+        """Return a new registry for the URL `memory://`. Raises ConfigError for any other URL."""
         if url != RegistryURL("memory"):
             raise ConfigError(f"registry {url}: a memory registry has no name and no options: write memory://")
         return cls()
@@ -50,26 +50,26 @@ class MemoryRegistry:
         """See `Registry.watch`."""
         watch = _Watch()
         self._watches.add(watch)
-        told = None
+        reported = None  # the reason of the Stale that was reported last, until the next other event
         try:
             while True:
                 watch.changed.clear()
                 if self._stale is not None:
-                    if self._stale != told:
-                        told = self._stale
-                        yield Stale(told)
+                    if self._stale != reported:
+                        reported = self._stale
+                        yield Stale(reported)
                 elif watch.losses != self._losses:
                     another = watch.losses is not None
-                    watch.losses, told = self._losses, None
+                    watch.losses, reported = self._losses, None
                     watch.pending.clear()
                     leases = {key: holder.ttl for key, holder in self._holders.items()}
                     yield Reset(self.revision, MappingProxyType(self.records.copy()), leases, another=another)
                 elif watch.pending:
-                    told = None
+                    reported = None
                     yield watch.pending.popleft()
                     continue
-                elif told is not None:
-                    told = None
+                elif reported is not None:
+                    reported = None
                     yield Delta(self.revision, {})
                 await watch.changed.wait()
         finally:
@@ -84,15 +84,15 @@ class MemoryRegistry:
         """See `Registry.close`."""
 
     def put_raw(self, key: str, value: bytes) -> None:
-        """Write a record that no lease holds."""
+        """Write a record without a lease."""
         self.change({key: value})
 
     def delete_raw(self, key: str) -> None:
-        """Remove a record under any lease."""
+        """Remove a record, whichever lease holds the record."""
         self.change({}, {key})
 
     def set_stale(self, reason: str) -> None:
-        """Become unreachable: watches say so, and leases cannot write."""
+        """Make the registry unreachable: watches yield a Stale with `reason`, and leases cannot write."""
         self._stale = reason
         self._wake()
 
@@ -102,7 +102,7 @@ class MemoryRegistry:
         self._wake()
 
     def lose(self) -> None:
-        """Lose every record and lease, as a server does whose data directory is removed; revisions begin again."""
+        """Lose every record and lease, as a server whose data directory is removed. Revisions begin at 1 again."""
         holders, self._holders = set(self._holders.values()), {}
         self.records, self.revision, self._losses = {}, 1, self._losses + 1
         for holder in holders:
@@ -110,22 +110,22 @@ class MemoryRegistry:
         self._wake()
 
     def check(self) -> None:
-        """Raise RegistryUnavailableError while unreachable."""
+        """Raise RegistryUnavailableError while the registry is unreachable."""
         if self._stale is not None:
             raise RegistryUnavailableError(f"the memory registry is unreachable: {self._stale}")
 
     def holder(self, key: str) -> "MemoryLease | None":
-        """The lease under which the record stands, if any."""
+        """Return the lease that holds the record at `key`, or None."""
         return self._holders.get(key)
 
     def held_by(self, lease: "MemoryLease") -> set[str]:
-        """The keys whose records stand under `lease`."""
+        """Return the keys of the records that `lease` holds."""
         return {key for key, holder in self._holders.items() if holder is lease}
 
     def change(
         self, puts: Mapping[str, bytes], deletes: Iterable[str] = (), holder: "MemoryLease | None" = None
     ) -> None:
-        """Write and remove records, in a single revision; what is written belongs to `holder`."""
+        """Write and remove records in a single revision. `holder`, if given, is the lease of the written records."""
         gone = self.records.keys() & deletes
         for key in gone | puts.keys():
             loser = self._holders.pop(key, None)
@@ -151,10 +151,10 @@ class MemoryRegistry:
 
 
 class MemoryLease:
-    """A lease in a `MemoryRegistry`: as long as its owner runs it is kept alive, so it expires only when told to."""
+    """A lease in a `MemoryRegistry`. The lease expires only after `freeze`: its owner is in the same process."""
 
     def __init__(self, registry: MemoryRegistry, owner: str, ttl: float) -> None:
-        """Open the lease; `MemoryRegistry.open_lease` does."""
+        """Open the lease. For `MemoryRegistry.open_lease` alone."""
         self.owner = owner
         self.ttl = ttl
         self._registry = registry
@@ -209,7 +209,7 @@ class MemoryLease:
         self._end()
 
     def freeze(self) -> None:
-        """Stop keeping the lease alive, as if its owner hung: the lease expires a TTL later, on the loop's clock."""
+        """Stop renewing the lease, as if its owner hung: the lease expires after its TTL, by the event loop's clock."""
         self._expiry = asyncio.get_running_loop().call_later(self.ttl, self._expire)
 
     def lose(self, reason: str) -> None:
@@ -220,7 +220,7 @@ class MemoryLease:
     def _expire(self) -> None:
         self._expired = True
         self._end()
-        self.lose(f"the lease of {self.owner} expired after {self.ttl:g} s without a sign of life")
+        self.lose(f"the lease of {self.owner} expired after {self.ttl:g} s without a renewal")
 
     def _end(self) -> None:
         if self._expiry is not None:

@@ -7,11 +7,11 @@ from discovery.errors import ConfigError
 from discovery.registry.base import Registry
 from discovery.registry.url import RegistryURL
 
-_LIKELY = {"http": "etcd", "https": "etcds"}
-"""The scheme of a registry URL, by the scheme of an address in the form of etcdctl."""
+_INTENDED_SCHEMES = {"http": "etcd", "https": "etcds"}
+"""The scheme of a registry URL, by the scheme of the same address as etcdctl writes addresses."""
 
 RegistryFactory = Callable[[RegistryURL], Registry]
-"""Makes a registry from its URL, without I/O. Raises ConfigError for an option or a part it cannot use."""
+"""Makes a registry from its URL, without I/O. Raises ConfigError for an option or a part that it cannot use."""
 
 
 def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] = MappingProxyType({})) -> Registry:
@@ -25,9 +25,9 @@ def open_registry(url: str | RegistryURL, extra: Mapping[str, RegistryFactory] =
     try:
         factory = factories[parsed.scheme]
     except KeyError:
-        if likely := _LIKELY.get(parsed.scheme):
-            meant = f"{likely}://{','.join(parsed.endpoints)}"
-            raise ConfigError(f"{parsed} is not a registry: for etcd, write {meant}") from None
+        if scheme := _INTENDED_SCHEMES.get(parsed.scheme):
+            intended = f"{scheme}://{','.join(parsed.endpoints)}"
+            raise ConfigError(f"{parsed} is not a registry: for etcd, write {intended}") from None
         known = ", ".join(sorted(factories))
         raise ConfigError(f"registry scheme {parsed.scheme!r} is not known; known are {known}") from None
     return factory(parsed)
@@ -55,4 +55,4 @@ def _memory(url: RegistryURL) -> Registry:
 BUILT_IN: Mapping[str, RegistryFactory] = MappingProxyType(
     {"etcd": _etcd, "etcds": _etcd, "file": _file, "memory": _memory}
 )
-"""The schemes that take no plugin."""
+"""The factories of the registries that need no plugin, by scheme."""

@@ -31,16 +31,17 @@ class RegistryURL:
     def parse(cls, url: str) -> "RegistryURL":
         """Return the parts of `url`. Raises ConfigError if `url` is not a URL, or names an option twice."""
         if "://" not in url:
-            shown = url.rpartition("@")[2]  # a password may stand before it
+            shown = url.rpartition("@")[2]  # a password may stand before the "@"
             raise ConfigError(f"registry {shown!r} is not a URL: write etcd://HOST:PORT or file:///DIRECTORY")
-        # Not by urlsplit: newer Pythons let it take one address in brackets alone.
+        # Not by urlsplit: in newer Pythons urlsplit refuses several IPv6 addresses in brackets.
         scheme, _, rest = url.partition("#")[0].strip().partition("://")
         rest, _, query = rest.partition("?")
         netloc, slash, path = rest.partition("/")
-        if not (scheme + rest).isprintable():  # it may be the password that is not
-            raise ConfigError("the registry URL cannot be read: write what is unusual in it as %XX")
+        if not (scheme + rest).isprintable():  # the message shows no part of the URL: the password may be that part
+            raise ConfigError("the registry URL has an unprintable character: write such characters as %XX")
         login, at, hosts = netloc.rpartition("@")
-        if not at and "@" in url and hosts:  # even behind HOST:PORT, which may be a user and digits of a password
+        # A "/", "?" or "#" in the password ends the host early. What looks like HOST:PORT may be USER:DIGITS then.
+        if not at and "@" in url and hosts:
             raise ConfigError("the registry URL has an '@' behind its host: write @ / ? # as %40 %2F %3F %23")
         username, _, password = login.partition(":")
         pairs = parse_qsl(query, keep_blank_values=True)

@@ -123,7 +123,7 @@ def test_a_member_that_stood_still_is_reported_although_its_stream_goes_on(every
         assert isinstance(follower.deltas[-1], Delta)
         assert len(follower.resets) == 1
         # The latter if a request was under way, too, for longer than that may take.
-        reasons = ("no sign of life", "no answer in time")
+        reasons = ("no response for", "no answer in time")
         assert any(words in reason for words in reasons for reason in follower.stales), follower.stales
 
     follow(lambda: EtcdRegistry(settings, timing), check)

@@ -61,7 +61,7 @@ class TestDialects:
             ("a", "\ud800", "control or unprintable"),
             ("a", "é" * MAX_LABEL_VALUE, "longer than 1024 bytes"),
             ("a", None, "the label 'a' is null"),
-            ("a", ["b"], "is not a text"),
+            ("a", ["b"], "is not text"),
         ],
     )
     def test_an_invalid_label_costs_that_label_alone(self, label: str, value: object, reason: str) -> None:
@@ -158,7 +158,7 @@ class TestRefusals:
             (record(weight="50%"), "the weight '50%'"),
             (record(state="up"), "the state 'up'"),
             (record(state=["active"]), "the state ['active']"),
-            (record(owner=7), "the owner is not a text"),
+            (record(owner=7), "the owner is not text"),
             (record(ttl=0), "the ttl 0"),
             (record(ttl="10"), "the ttl '10'"),
             (record(ttl=float("nan")), "the ttl nan"),

@@ -165,7 +165,7 @@ def test_networks_have_one_form() -> None:
         ({"accept": True}, "name the networks of the proxies in front"),
         ({"allow": "unix"}, "'unix' is not a network"),
         ({"allow": ["10.0.0.1/8"]}, "names an address within a network: write 10.0.0.0/8"),
-        ({"service": "a/b"}, "the service name 'a/b' is not 1-128 letters"),
+        ({"service": "a/b"}, "the service name 'a/b' is not valid: a name has 1-128 letters"),
         ({"service": 7}, "7 is not the name of a service"),
         ({"weight": 257}, "257 is not a whole number from 0 to 256"),
         ({"ports": ["x"]}, "valid integer"),

@@ -1,4 +1,4 @@
-"""Records as files, for one machine and for GitOps: `<directory>/<service>/<id>`, no server needed."""
+"""A registry of files, for one machine and for GitOps: `<directory>/<service>/<id>`, without a server."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ from discovery.system.asyncio_tools import wait_for_event
 
 
 class FileRegistry:
-    """The registry in a directory, which may be written by leases, by an editor, or by git.
+    """A registry in a directory, whose files leases, an editor or git may write.
 
     A record with a TTL expires that many seconds after the last modification of its file. The first process that
-    notices this and has the permission removes the file. A record without a TTL is static.
+    notices the expiry and has the permission removes the file. A record without a TTL is static.
     """
 
     def __init__(self, root: Path) -> None:
@@ -30,7 +30,7 @@ class FileRegistry:
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "FileRegistry":
-        """Use `file:///DIRECTORY`. Raises ConfigError for anything else, any option among it."""
+        """Return the registry for the URL `file:///DIRECTORY`. Raises ConfigError for any other URL or an option."""
         if url.endpoints or url.username is not None or not url.path.strip("/"):
             raise ConfigError(f"registry {url} names no directory: write file:///DIRECTORY, with three slashes")
         if "\0" in url.path:
@@ -40,7 +40,7 @@ class FileRegistry:
         return cls(Path(url.path))
 
     async def watch(self) -> AsyncGenerator[RegistryEvent, None]:
-        """See `Registry.watch`. Changes between two looks at the directory are told as one revision."""
+        """See `Registry.watch`. All changes between two scans of the directory have the same revision."""
         loop = asyncio.get_running_loop()
         hinted = asyncio.Event()
 

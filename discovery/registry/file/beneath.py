@@ -1,8 +1,9 @@
-"""Opens files and directories beneath a directory. Symbolic links are followed, but never out of it.
+"""Opens files and directories beneath a root directory. Symbolic links are followed only within the root directory.
 
-The walk goes from descriptor to descriptor and never follows a link by itself, so that nobody who changes a link or a
-directory meanwhile can lead it out. It gives what `openat2` with `RESOLVE_BENEATH` gives, on every kernel; in addition
-an absolute link that begins with the directory's own resolved path is followed.
+The walk opens each component relative to the descriptor of its parent directory, and reads symbolic links by itself
+instead of letting the kernel follow them. So a link or directory that changes during the walk cannot lead out of the
+root directory. The result is that of `openat2` with `RESOLVE_BENEATH`, on every kernel, except that an absolute link is
+followed if its target begins with the resolved path of the root directory.
 """
 
 import errno
@@ -11,10 +12,10 @@ import stat
 from pathlib import Path
 
 MOST_LINKS = 40
-"""Links in one walk, as in Linux."""
+"""Symbolic links in a single walk: the limit of Linux."""
 
-_TO_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TRAVERSE_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class UnsuitableError(OSError):
@@ -22,7 +23,7 @@ class UnsuitableError(OSError):
 
 
 def open_beneath(root: int, path: str) -> int:
-    """A readable descriptor of the regular file or directory at `path`, relative to the directory open as `root`.
+    """Return a readable descriptor of the regular file or directory at `path`, relative to the open directory `root`.
 
     Raises UnsuitableError, or any other OSError. A pipe or device is never opened.
     """
@@ -48,32 +49,32 @@ def open_beneath(root: int, path: str) -> int:
                     _close(passed)
                 parts += _parts(target)
             elif stat.S_ISDIR(mode):
-                passed.append(os.open(part, _TO_PASS, dir_fd=here))
+                passed.append(os.open(part, _TRAVERSE_FLAGS, dir_fd=here))
             elif parts:
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory")
             else:
                 return open_regular(here, part, mode)
-        return os.open(".", _TO_READ | os.O_DIRECTORY, dir_fd=passed[-1] if passed else root)
+        return os.open(".", _READ_FLAGS | os.O_DIRECTORY, dir_fd=passed[-1] if passed else root)
     finally:
         _close(passed)
 
 
 def open_regular(directory: int, name: str, mode: int) -> int:
-    """A readable descriptor of the regular file `name` in the open `directory`.
+    """Return a readable descriptor of the regular file `name` in the open `directory`.
 
-    `mode` is what was seen of it, so that a device is not opened. Raises as `open_beneath` does.
+    `mode` is the file's mode (`st_mode`), so that no pipe or device is opened. Raises as `open_beneath` does.
     """
     if not stat.S_ISREG(mode):
         raise UnsuitableError(errno.EINVAL, f"it is {_kind(mode)} and not a regular file")
-    descriptor = os.open(name, _TO_READ, dir_fd=directory)
-    if not stat.S_ISREG(now := os.fstat(descriptor).st_mode):  # another took its place
+    descriptor = os.open(name, _READ_FLAGS, dir_fd=directory)
+    if not stat.S_ISREG(now := os.fstat(descriptor).st_mode):  # another file has replaced the file since then
         os.close(descriptor)
         raise UnsuitableError(errno.EINVAL, f"it is {_kind(now)} and not a regular file")
     return descriptor
 
 
 def _parts(path: str) -> list[str]:
-    """The components of a path, the first last."""
+    """Return the components of a path in reverse order, so that `pop` returns the first component."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 

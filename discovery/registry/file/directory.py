@@ -1,4 +1,4 @@
-"""The directory itself: held by one process at a time, and the revision that is kept in it."""
+"""The root directory of a file registry: its lock, its clock, and the revision that is stored in it."""
 
 import fcntl
 import os
@@ -13,24 +13,27 @@ from discovery.errors import AccessDeniedError, RegistryError, RegistryUnavailab
 
 REVISION_FILE = ".revision"
 
-_PATIENCE = 5.0
+_LOCK_TIMEOUT = 5.0
+"""Seconds to wait for the lock of the directory, which other processes keep for the time of a scan or a write."""
+_LOCK_RETRY = 0.002
+"""Seconds between two attempts to lock the directory: short beside a scan, without keeping a processor busy."""
 _REVISION = re.compile(rb"([0-9]{20}) ([0-9a-f]{32})\n")
 
 
 def unavailable(doing: str, error: OSError) -> RegistryError:
-    """The registry error that says what could not be done and why."""
+    """Return the registry error for the failed operation `doing`, such as "read FILE", with the reason."""
     kind = AccessDeniedError if isinstance(error, PermissionError) else RegistryUnavailableError
     return kind(f"cannot {doing}: {(error.strerror or str(error)).lower()}")
 
 
 @contextmanager
 def held(root: Path) -> Iterator[int]:
-    """A descriptor of the directory, exclusively locked against everybody else who uses this module.
+    """Lock the directory for this call alone, and yield a descriptor of the directory.
 
-    The lock is on the directory, so that it needs no file and no permission to write. Raises
+    The lock is `flock` on the directory itself, which needs no file and no permission to write. Raises
     RegistryUnavailableError if the directory is missing or stays locked for 5 seconds, or AccessDeniedError.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
             descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -41,7 +44,7 @@ def held(root: Path) -> Iterator[int]:
         except OSError as error:
             raise unavailable(f"open the registry directory {root}", error) from None
         try:
-            if _locked(root, descriptor) and _is(root, descriptor):
+            if _try_lock(root, descriptor) and _is_current(root, descriptor):
                 yield descriptor
                 return
         finally:
@@ -50,10 +53,11 @@ def held(root: Path) -> Iterator[int]:
             raise RegistryUnavailableError(
                 f"the registry directory {root} stays locked by another process; `lslocks` shows which"
             )
-        time.sleep(0.002)
+        time.sleep(_LOCK_RETRY)
 
 
-def _locked(root: Path, descriptor: int) -> bool:
+def _try_lock(root: Path, descriptor: int) -> bool:
+    """Lock the open directory, and return True; return False if another process has the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -63,8 +67,8 @@ def _locked(root: Path, descriptor: int) -> bool:
     return True
 
 
-def _is(root: Path, descriptor: int) -> bool:
-    """Whether the directory that was opened is still the one of this name."""
+def _is_current(root: Path, descriptor: int) -> bool:
+    """Return True if the path `root` still leads to the open directory `descriptor`."""
     try:
         return os.path.samestat(root.stat(), os.fstat(descriptor))
     except OSError:
@@ -72,9 +76,9 @@ def _is(root: Path, descriptor: int) -> bool:
 
 
 def clock(directory: int) -> float:
-    """The time by the clock that stamps files in the open `directory`, which may be another machine's.
+    """Return the time of the clock that stamps files in the open `directory`: another machine's on a network share.
 
-    Where nothing may be written there it is this machine's time.
+    The result is this machine's time if this process may not write to the directory.
     """
     name = f".clock-{secrets.token_hex(8)}"
     try:
@@ -90,7 +94,7 @@ def clock(directory: int) -> float:
 
 
 def has_revision(directory: int) -> bool:
-    """Whether there is a revision file, whatever is in it."""
+    """Return True if the open `directory` has a revision file, valid or not."""
     try:
         os.stat(REVISION_FILE, dir_fd=directory)
     except OSError:
@@ -98,26 +102,26 @@ def has_revision(directory: int) -> bool:
     return True
 
 
-def counted(directory: int) -> int:
-    """The revision of the counter's file; 0 if there is none. Call it while the directory is held."""
+def stored_revision(directory: int) -> int:
+    """Return the revision in the revision file, or 0 without a valid file. Call only inside `held`."""
     return _read_revision(directory)[0]
 
 
 def settle_revision(directory: int, known: int, digest: str, *, changed: bool) -> int:
-    """The revision at which the contents are what `digest` stands for; call it while the directory is held.
+    """Return the revision of the contents with the digest `digest`. Call only inside `held`.
 
-    The counter's file has a digest of the contents, so that all watching processes give equal contents the same
-    revision. The first process that sees other contents (written by an editor, git or a lease) increments the counter.
-    A process that may not write the file counts by itself. `known` is the last revision that the caller has reported;
-    `changed` says whether the caller reports a change.
+    The revision file has the revision and a digest of the contents, so that all watching processes give equal contents
+    the same revision. The first process that finds other contents (written by an editor, git or a lease) increments the
+    revision. A process that may not write the file counts revisions by itself. `known` is the last revision that the
+    caller has reported; `changed` is true if the caller reports a change.
     """
-    counter, counted = _read_revision(directory)
-    # A change needs another revision than the one reported last, which may be this process's alone.
-    if counted == digest and counter >= known + changed:
-        return counter
+    stored, stored_digest = _read_revision(directory)
+    # A change needs a revision after the last reported revision, which may be a revision of this process alone.
+    if stored_digest == digest and stored >= known + changed:
+        return stored
     if not changed:
         return known
-    revision = max(counter, known) + 1
+    revision = max(stored, known) + 1
     with suppress(OSError):
         _write_revision(directory, revision, digest)
     return revision
@@ -138,7 +142,8 @@ def _read_revision(directory: int) -> tuple[int, str]:
 
 
 def _write_revision(directory: int, revision: int, digest: str) -> None:
-    # In place: always of one length and in one write, read only under the lock, and not worth an fsync.
+    # Written in place: the contents always have the same length, and readers have the lock. No fsync: a revision that a
+    # crash loses is counted again.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(REVISION_FILE, flags, 0o644, dir_fd=directory)
     try:

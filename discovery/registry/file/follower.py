@@ -1,4 +1,4 @@
-"""Looks at the directory, one after another, as registry events."""
+"""Repeated scans of the directory, reported as registry events."""
 
 import os
 import threading
@@ -13,20 +13,31 @@ import structlog
 from discovery.codec import stated_ttl
 from discovery.errors import RegistryError
 from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
-from discovery.registry.file.directory import REVISION_FILE, counted, has_revision, held, settle_revision, unavailable
+from discovery.registry.file.directory import (
+    REVISION_FILE,
+    has_revision,
+    held,
+    settle_revision,
+    stored_revision,
+    unavailable,
+)
 from discovery.registry.file.tree import Tree
 from discovery.system.filewatch import TreeWatch
 
 _INTERVAL = 1.0
+"""Seconds between two scans if the kernel reports no change, as on a network share: the delay of such a change."""
+_SCAN_SHARE = 25
+"""While the kernel reports no change, scans take at most this share, 1/25, of a processor."""
 
 _log = structlog.get_logger("discovery.registry.file")
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """The result of a look at the directory, and the seconds until the next one if the kernel reports no change.
+    """The events of a scan of the directory, and the time of the next scan.
 
-    A large directory under constant change must not eat the machine, so `rest`, in seconds, comes first in any case.
+    `again` is the time in seconds until the next scan if the kernel reports no change. `rest` is the shortest pause in
+    seconds before the next scan: scans of a large directory that changes all the time take half a processor at most.
     """
 
     events: tuple[RegistryEvent, ...]
@@ -35,10 +46,10 @@ class ScanResult:
 
 
 class DirectoryFollower:
-    """Follows a directory for a watch. Blocking; to be called from one thread at a time."""
+    """Follows a directory for a single watch. The methods block; call them from one thread at a time."""
 
     def __init__(self, root: Path, hint: Callable[[], None]) -> None:
-        """Follow `root`; `hint` is called, on another thread, when there is reason for another look."""
+        """Follow `root`. The follower calls `hint`, on another thread, when the kernel reports a change."""
         self._root = root
         self._hint = hint
         self._tree = Tree()
@@ -55,7 +66,7 @@ class DirectoryFollower:
         self._closed = False
 
     def scan(self) -> ScanResult:
-        """Look once: nothing that goes wrong is raised, it is told as Stale."""
+        """Scan the directory once. A failure is reported as a Stale event, never raised."""
         with self._closing:
             if self._closed:
                 return ScanResult(())
@@ -64,21 +75,21 @@ class DirectoryFollower:
                     self._follow(directory)
                     return self._scan(directory)
             except RegistryError as error:
-                return ScanResult(self._tell_stale(str(error)))
+                return ScanResult(self._report_stale(str(error)))
             except OSError as error:
                 return ScanResult(
-                    self._tell_stale(str(unavailable(f"read the registry directory {self._root}", error)))
+                    self._report_stale(str(unavailable(f"read the registry directory {self._root}", error)))
                 )
 
     def close(self) -> None:
-        """Stop; a look still under way ends first."""
+        """Stop following. Waits for a scan in progress; later scans report nothing."""
         with self._closing:
             self._closed = True
             if self._watch is not None:
                 self._watch.close()
 
     def _follow(self, directory: int) -> None:
-        """Watch this directory by its descriptor: the path may lead to another one since the last look."""
+        """Watch the directory that is open as `directory`: the path may lead to another directory than before."""
         status = os.fstat(directory)
         if self._identity == (status.st_dev, status.st_ino):
             return
@@ -91,7 +102,7 @@ class DirectoryFollower:
             self._watch = TreeWatch(self._root, self._hint)
         except OSError as error:
             _log.warning(
-                "changes are noticed by looking every second, because the kernel refuses to tell of them",
+                "the kernel refuses to watch the registry directory, so it is scanned every second",
                 directory=str(self._root),
                 error=error.strerror,
             )
@@ -101,23 +112,23 @@ class DirectoryFollower:
         listing = self._tree.scan(directory)
         spent = time.monotonic() - began
         if self._replaced and self._records and not listing.records and not has_revision(directory):
-            # What is left when a file system is not mounted any more.
+            # The directory of a mount point, after its file system was unmounted, looks the same.
             self._lost = True
             return ScanResult(
-                self._tell_stale(
-                    f"the registry directory {self._root} was replaced by a new and empty one;"
-                    f" if that is meant, `touch {self._root / REVISION_FILE}`"
+                self._report_stale(
+                    f"the registry directory {self._root} was replaced by a new and empty directory;"
+                    f" if that is intended, `touch {self._root / REVISION_FILE}`"
                 )
             )
         self._replaced = False
         another = False
-        if self._lost and listing.records and counted(directory) < self._revision:
-            # The directory began again without its records: nobody removed those that are not back.
+        if self._lost and listing.records and stored_revision(directory) < self._revision:
+            # The new directory began without the old records. The missing records were lost, not withdrawn.
             self._revision, another = 0, True
         self._lost = False
         changed = another or self._records is None or listing.digest != self._digest
         if self._records is None and not listing.records and not has_revision(directory):
-            # It may be a mount point without its file system. No counter is written into it, which would vouch for it.
+            # This may be a mount point without its file system. A revision file would declare the directory valid.
             revision, another = 0, True
         else:
             revision = settle_revision(directory, self._revision, listing.digest, changed=changed)
@@ -132,7 +143,7 @@ class DirectoryFollower:
         if listing.kept.keys() - self._kept.keys():
             name, reason = next(iter(listing.kept.items()))
             _log.warning(
-                "what was known of files that can no longer be read stands",
+                "files of the registry directory can no longer be read, so their last known records are kept",
                 directory=str(self._root),
                 count=len(listing.kept),
                 first=name,
@@ -141,11 +152,11 @@ class DirectoryFollower:
         self._kept = listing.kept
         self._revision, self._records, self._digest = revision, listing.records, listing.digest
         if listing.problem is not None:
-            events += self._tell_stale(listing.problem)
-        again = max(_INTERVAL, 25 * spent)
+            events += self._report_stale(listing.problem)
+        again = max(_INTERVAL, _SCAN_SHARE * spent)
         return ScanResult(tuple(events), again if listing.again is None else min(again, listing.again), rest=spent)
 
-    def _tell_stale(self, reason: str) -> tuple[RegistryEvent, ...]:
+    def _report_stale(self, reason: str) -> tuple[RegistryEvent, ...]:
         if reason == self._stale:
             return ()
         self._stale = reason

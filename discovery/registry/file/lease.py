@@ -1,4 +1,4 @@
-"""Registrations in the directory, kept fresh by touching their files."""
+"""A lease of a file registry: keeps its records alive by updating the modification times of their files."""
 
 import asyncio
 import errno
@@ -18,21 +18,24 @@ from discovery.registry.file.directory import clock, held, unavailable
 from discovery.system.files import write_within
 
 _TOUCHES_IN_TTL = 3
-"""Heartbeats in one TTL."""
-_LOOK_SECONDS = 0.1
-_LOOK_SHARE = 10  # looking at very many refused keys takes at most a tenth of a processor
-_CERTAINLY = 0.05  # seconds: what has expired here must have expired for the put that follows
+"""Renewals in a single TTL: two renewals may fail or be late before the lease expires."""
+_POLL_SECONDS = 0.1
+"""Seconds between two reads of refused keys: how late the owner of a free key may learn that the key is free."""
+_POLL_SHARE = 10
+"""Reads of very many refused keys take at most this fraction, 1/10, of a processor."""
+_EXPIRY_MARGIN = 0.05
+"""Seconds that a record must have been expired, so that the `put` which follows finds the record expired, too."""
 
 
 class FileLease:
-    """A lease whose records are files: each carries the TTL, and its modification time is the last sign of life."""
+    """A lease whose records are files. Each file has the TTL; its modification time is the time of the last renewal."""
 
     def __init__(self, root: Path, owner: str, ttl: float) -> None:
-        """Open the lease and keep the lease alive; `FileRegistry.open_lease` does."""
+        """Open the lease, and start its renewal. For `FileRegistry.open_lease` alone."""
         self.owner = owner
         self.ttl = ttl
         self._root = root
-        # Key to the inode and the contents that are ours. Used only while the directory is held.
+        # The inode and the contents of each record of this lease, by key. Used only inside `held`.
         self._ours: dict[str, tuple[int, bytes]] = {}
         self._turn = asyncio.Lock()
         self._touched_at = time.monotonic()
@@ -53,13 +56,13 @@ class FileLease:
         return await asyncio.to_thread(self._sweep, keep, among)
 
     async def until_free(self, keys: Collection[str]) -> None:
-        """See `TellsWhenFree.until_free`. Looks at the files again and again."""
+        """See `TellsWhenFree.until_free`. Polls the files."""
         ahead = await asyncio.to_thread(self._clock_ahead)
         while True:
             began = time.monotonic()
             if await asyncio.to_thread(self._any_free, keys, ahead):
                 return
-            await asyncio.sleep(max(_LOOK_SECONDS, _LOOK_SHARE * (time.monotonic() - began)))
+            await asyncio.sleep(max(_POLL_SECONDS, _POLL_SHARE * (time.monotonic() - began)))
 
     async def lost(self) -> str:
         """See `Lease.lost`."""
@@ -68,13 +71,13 @@ class FileLease:
     async def close(self) -> None:
         """See `Lease.close`."""
         self.abandon()
-        # A put that was given up goes on in its thread: it must not write after we have withdrawn.
+        # The thread of a cancelled `put` goes on. `_ended` keeps the thread from writing after the withdrawal.
         self._ended = self._ended or f"the lease of {self.owner} was closed"
         with suppress(RegistryError, OSError):
             await asyncio.to_thread(self._withdraw)
 
     async def _in_turn(self, work: Callable[..., None], *arguments: object) -> None:
-        """Run `work` in a thread, after the calls before it: a cancelled call's thread goes on, and must end first."""
+        """Run `work` in a thread, after the threads of all earlier calls have ended, cancelled calls included."""
         await self._turn.acquire()
         working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
         working.add_done_callback(self._end_turn)
@@ -85,10 +88,10 @@ class FileLease:
     def _end_turn(self, working: "asyncio.Future[None]") -> None:
         self._turn.release()
         if not working.cancelled():
-            working.exception()  # marked as seen: a cancelled caller does not ask
+            working.exception()  # retrieved, so that asyncio logs nothing if the caller was cancelled
 
     def abandon(self) -> None:
-        """Stop keeping the lease alive, without withdrawing anything."""
+        """Stop renewing the lease. The records stay until their TTL is over."""
         self._keep_alive_task.cancel()
 
     def _put(self, key: str, value: bytes, force: bool) -> None:
@@ -120,7 +123,7 @@ class FileLease:
 
     def _any_free(self, keys: Collection[str], ahead: float) -> bool:
         with held(self._root) as root:
-            now = time.monotonic() + ahead - _CERTAINLY
+            now = time.monotonic() + ahead - _EXPIRY_MARGIN
             return any(self._is_free(root, key, now) for key in keys)
 
     def _is_free(self, root: int, key: str, now: float) -> bool:
@@ -174,17 +177,17 @@ class FileLease:
             try:
                 why = await asyncio.to_thread(self._touch_records)
             except RegistryError as error:
-                # Unreachable is not lost: until the TTL has passed, the directory may come back with our files in it.
+                # The lease is not lost while its TTL has not passed: the directory may come back with its files.
                 why = f"the lease of {self.owner} expired: {error}" if self._overdue() else None
                 self._ended = why
             if why is not None and not self._lost.done():
                 self._lost.set_result(why)
 
     def _touch_records(self) -> str | None:
-        """Touch every file of this lease. Returns the reason if the lease is lost."""
+        """Renew every record of this lease. Return the reason if the lease is lost, else None."""
         with held(self._root) as root:
             if self._overdue():
-                self._ended = f"the lease of {self.owner} expired: it showed no sign of life for {self.ttl:g} s"
+                self._ended = f"the lease of {self.owner} expired: it was not renewed for {self.ttl:g} s"
                 return self._ended
             for key, ours in self._ours.items():
                 if not self._is_ours(root, key, ours):
@@ -201,12 +204,15 @@ class FileLease:
         return time.monotonic() - self._touched_at > self.ttl
 
     def _keys(self, root: int) -> Iterator[str]:
-        """Where records are, valid or not. What cannot be looked into is left out: its owner is another."""
+        """Yield the keys of all records that this process may read, valid or not.
+
+        Files that this process may not read are left out: they belong to another owner.
+        """
         for service in self._entries(root, "."):
             if not service.is_file():
                 for entry in self._entries(root, service.name):
                     key = f"{service.name}/{entry.name}"
-                    # A link is no lease's: a lease writes regular files.
+                    # A symbolic link belongs to no lease: a lease writes regular files.
                     if not entry.is_symlink() and os.access(self._root / key, os.R_OK):
                         yield key
 
@@ -224,14 +230,14 @@ class FileLease:
             raise unavailable(f"read the registry directory {self._root / place}", error) from None
 
     def _read(self, root: int, key: str) -> "_RecordFile | None":
-        """The contents at the key; None if there are none. Raises as `held` does."""
+        """Return the file at `key`, or None if there is no file. Raises as `held` does."""
         try:
             with _service(root, key) as (directory, name):
                 status = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 try:
                     descriptor = open_regular(directory, name, status.st_mode)
                 except UnsuitableError:
-                    # What is no regular file is no lease's, so it belongs to another.
+                    # Leases write regular files, so this entry belongs to another owner.
                     return _RecordFile(status.st_ino, b"", status.st_mtime)
                 with os.fdopen(descriptor, "rb") as file:
                     status = os.fstat(descriptor)
@@ -262,7 +268,10 @@ class _RecordFile:
 
 @contextmanager
 def _service(root: int, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """The open directory of the key's service, made if `make` says so, and the file's name. Raises OSError."""
+    """Open the directory of the service in `key`; yield the descriptor and the file's name. Raises OSError.
+
+    With `make` a missing directory is created.
+    """
     service, _, name = key.partition("/")
     if make:
         with suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""The records of the directory: read again only where it changed, without expired ones."""
+"""The records in the directory that have not expired. A scan reads only the files that have changed."""
 
 import errno
 import os
@@ -14,17 +14,22 @@ from discovery.registry.file.beneath import open_beneath, open_regular
 from discovery.registry.file.directory import clock
 
 _YOUNG = 0.1
-_OF_THE_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE})
-"""Errors that say nothing about the entry that was to be read."""
+"""Seconds after a change in which the same file may change again without another time stamp.
+
+Longer than the granularity of the time stamps of common file systems, a tick of the kernel's clock (10 ms at most).
+"""
+_MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE})
+"""Errors of the machine or the file system, not of the file or directory that was to be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryListing:
-    """The records now. `digest` stands for all of them.
+    """The records of the directory after a scan, and a `digest` of all records.
 
-    `problem` says why the directory as a whole could not be read; what was known stands. `kept` names the files and
-    directories that this process may no longer read, whose last known contents stand, each with the reason. Look again
-    after `again` seconds at the latest (None: no need), since something expires or settles then.
+    `problem`, if not None, is the reason why parts of the directory could not be read; their last known records are
+    kept. `kept` has the reason for each file and directory that this process may no longer read; their last known
+    records are kept, too. The next scan is due after `again` seconds at the latest, when a record expires or a recent
+    change is certain to be complete; None if no scan is due.
     """
 
     records: Mapping[str, bytes]
@@ -39,17 +44,17 @@ class _File:
     key: str
     value: bytes
     digest: int
-    signature: tuple[int, ...] | None = None  # None: read it again whatever it looks like
-    expires: float | None = None  # on the monotonic clock, as is `removable`
-    removable: float = 0.0
-    modified: int = 0
+    signature: tuple[int, ...] | None = None  # None: the next scan reads the file in any case
+    expires: float | None = None  # seconds on the monotonic clock; None: never
+    removable: float = 0.0  # seconds on the monotonic clock
+    modified: int = 0  # nanoseconds, st_mtime_ns
 
 
 class Tree:
-    """The files of a directory as last read. Not thread-safe."""
+    """The files of a registry directory at the last scan. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Begin without having seen anything."""
+        """Create an empty tree."""
         self._files: dict[str, _File] = {}
         self._services: set[str] = set()
         self._problem: str | None = None
@@ -58,7 +63,7 @@ class Tree:
         self._offset: float | None = None
 
     def scan(self, root: int) -> DirectoryListing:
-        """Read what changed in the directory open as `root`, and remove from it what expired. Raises OSError."""
+        """Read the changed files of the directory open as `root`, and remove expired files. Raises OSError."""
         self._problem, self._kept, self._unsettled, self._offset = None, {}, False, None
         files: dict[str, _File] = {}
         services: set[str] = set()
@@ -75,11 +80,11 @@ class Tree:
                     if isinstance(error, FileNotFoundError) and not entry.is_symlink():
                         continue
                     known = self._below(entry.name)
-                    if self._stands(f"{entry.name}/", error, entry, known=bool(known)):
+                    if self._keeps_known(f"{entry.name}/", error, entry, known=bool(known)):
                         files.update(known)
                     else:
                         files[entry.name] = _stray(entry.name, _reason(error))
-        # Of what happens in a new directory the kernel tells only from a moment later on.
+        # The kernel reports changes in a new directory only after the watch of that directory was added.
         self._unsettled |= not services <= self._services
         self._files, self._services = files, services
         now = time.monotonic()
@@ -88,7 +93,7 @@ class Tree:
         for name, file in files.items():
             if file.expires is not None:
                 if file.removable <= now:
-                    # Where this is not allowed it stays, and stays expired.
+                    # Without the permission the file stays, and stays expired.
                     with suppress(OSError):
                         _remove(root, name)
                     continue
@@ -134,12 +139,12 @@ class Tree:
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not entry.is_symlink():
                 return None
-            if self._stands(name, error, entry, known=before is not None):
+            if self._keeps_known(name, error, entry, known=before is not None):
                 return None if before is None else _as_known(before)
             return _stray(name, _reason(error))
 
     def _read_file(self, root: int, descriptor: int, name: str, before: _File | None) -> _File | None:
-        """Read and close the open file."""
+        """Read and close the file `name`, open as `descriptor`. `before` is the file at the last scan."""
         began = time.time()
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -150,13 +155,14 @@ class Tree:
                 return before
             value = file.read(MAX_VALUE + 1)
         now = time.time()
-        # Changed within the clock's granularity, it may change again and look the same: look again. Counted from before
-        # it was read, since that may have taken long; a time in the future is no reason.
+        # A file that changed within the granularity of time stamps may change again with an equal signature, so the
+        # next scan reads it again. The age counts from before the read, which may take long. A time stamp in the future
+        # does not make a file young.
         young = began - _YOUNG < status.st_ctime <= now
         key = _text(name)
         record = decode(key, value)
         if young and not isinstance(record, Record):
-            # Most likely an editor that has not finished: believe it once it has lasted.
+            # Most likely an editor has not finished writing. The contents count once the file is no longer young.
             self._unsettled = True
             return before
         read = _File(key, value, _digest(key, value), None if young else _signature(status))
@@ -166,31 +172,35 @@ class Tree:
         if before is not None and before.expires is not None and before.modified == status.st_mtime_ns:
             return replace(read, expires=before.expires, removable=before.removable, modified=before.modified)
         if before is None:
-            # Nothing is known of its owner yet, so the time of the last sign of life counts, by the clock that wrote
-            # it. From here on a sign of life is one that is seen here, and no clock but the monotonic one counts.
+            # No renewal was seen yet, so the record's age is that of its time stamp, by the clock that stamps files.
+            # From now on only renewals that a scan finds count, at the time of the monotonic clock.
             age = max(0.0, self._file_time(root) - status.st_mtime)
-        # The file is removed only if no sign of life was seen for a whole TTL: whatever the clocks say, its owner is
-        # then dead.
+        # The file is removed only if scans found no renewal for a whole TTL. Then the owner is dead, even if the clocks
+        # of both machines differ.
         expires, removable = seen + record.ttl - age, seen + record.ttl
         return replace(read, expires=expires, removable=removable, modified=status.st_mtime_ns)
 
     def _file_time(self, root: int) -> float:
-        """The time by the clock that stamps the files; it is asked once in a scan."""
+        """Return the time in seconds of the clock that stamps files. A scan reads that clock once."""
         if self._offset is None:
             self._offset = clock(root) - time.monotonic()
         return self._offset + time.monotonic()
 
     def _below(self, service: str) -> dict[str, _File]:
+        """Return the last known files of the directory `service`."""
         return {name: _as_known(file) for name, file in self._files.items() if name.startswith(f"{service}/")}
 
-    def _stands(self, name: str, error: OSError, entry: os.DirEntry[str], *, known: bool) -> bool:
-        """Return True if what was known of the entry stands although the entry cannot be read, which is then noted."""
+    def _keeps_known(self, name: str, error: OSError, entry: os.DirEntry[str], *, known: bool) -> bool:
+        """Return True if the last known records of an unreadable entry are kept, and note the reason for the listing.
+
+        `known` is true if the entry had records at the last scan.
+        """
         reason = _reason(error)
-        if error.errno in _OF_THE_MACHINE:
-            self._problem = self._problem or f"cannot read {_text(name)}, so what was known of it stands: {reason}"
+        if error.errno in _MACHINE_ERRORS:
+            self._problem = self._problem or f"cannot read {_text(name)}, so its last known record is kept: {reason}"
             return True
-        # A missing permission of the entry itself may be a mistake, so the record is kept. A link is rejected: its
-        # target was chosen when the link was made.
+        # A missing permission of the entry itself may be a mistake, so the record is kept. An unreadable target of a
+        # symbolic link is rejected: the author of the link chose the target.
         if known and not entry.is_symlink() and isinstance(error, PermissionError):
             self._kept[_text(name)] = reason
             return True
@@ -198,7 +208,10 @@ class Tree:
 
 
 def _as_known(file: _File) -> _File:
-    """The last contents of a file that cannot be read now. They do not expire: the owner may be alive."""
+    """Return the last known state of a file that cannot be read now. A record that is valid now does not expire.
+
+    Renewals cannot be seen, so the owner may be alive.
+    """
     expired = file.expires is not None and file.expires <= time.monotonic()
     return file if expired else replace(file, signature=None, expires=None)
 
@@ -213,7 +226,7 @@ def _remove(root: int, name: str) -> None:
 
 
 def _stray(name: str, reason: str = "") -> _File:
-    """A file that is no record. It is listed so that it appears among the rejected records, with the reason."""
+    """Return an entry for a file that is no record, so that the file is among the rejected records with the reason."""
     key = _text(name)
     return _File(key, Unreadable(reason) if reason else b"", _digest(key, reason.encode()))
 
@@ -231,5 +244,5 @@ def _digest(key: str, value: bytes) -> int:
 
 
 def _text(name: str) -> str:
-    """The name as text, bytes that are not UTF-8 escaped by a backslash, which no valid key has."""
+    """Return the file name as text. Bytes that are not UTF-8 are escaped with a backslash, which no valid key has."""
     return name if name.isascii() else os.fsencode(name).decode(errors="backslashreplace")

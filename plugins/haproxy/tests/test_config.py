@@ -81,7 +81,7 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         (web(backend_lines="frontend x"), "would begin a new section"),
         ({"global_lines": "description mine"}, "conflicts with a line that the plugin writes"),
         ({"global_lines": "defaults"}, "would begin a new section"),
-        ({"services": {"a b": {}}}, "the service name 'a b' is not 1-128 letters"),
+        ({"services": {"a b": {}}}, "the service name 'a b' is not valid: a name has 1-128 letters"),
         ({"nameservers": ["dns"]}, "is not HOST:PORT"),
         ({"hard_stop_after": "never"}, "'never' is not a duration from 1ms to 24d"),
         ({"external": {"path": "/x"}}, "exactly one of 'master_socket', 'systemd_unit' and 'command'"),

@@ -59,7 +59,7 @@ def test_an_address_may_stand_for_a_listener() -> None:
         ({"listen": {"web": "/s", "db": "unix:/s"}}, "listeners 'web' and 'db' both listen on unix:/s"),
         ({"listen": {"web": "127.0.0.1:1", "db": "*:1"}}, "listeners 'web' and 'db': 0.0.0.0:1 includes 127.0.0.1:1"),
         (web(holdd=3), "listen.web.holdd: unknown key; did you mean 'hold'?"),
-        (web(service="a/b"), "the service name 'a/b' is not 1-128 letters"),
+        (web(service="a/b"), "the service name 'a/b' is not valid: a name has 1-128 letters"),
         (web(balance="best"), "'roundrobin', 'leastconn', 'random', 'source'"),
         (web(connect_timeout=0), "0 is not a duration of more than 0"),
         (web(accept_proxy_timeout="0s"), "'0s' is not a duration of more than 0"),

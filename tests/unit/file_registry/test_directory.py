@@ -56,7 +56,7 @@ class TestTheDirectoryItself:
         async def check(watch: Follower) -> None:
             root.rename(tmp_path / "aside")
             root.mkdir()
-            await watch.until(lambda: "replaced by a new and empty one" in (watch.stale or ""))
+            await watch.until(lambda: "replaced by a new and empty directory" in (watch.stale or ""))
             await watch.lists("web/b1")
             (root / directory.REVISION_FILE).touch()
             await watch.lists()
@@ -91,7 +91,7 @@ class TestTheDirectoryItself:
             os.close(hung)
             await watch.until(lambda: watch.stale is None)
 
-        monkeypatch.setattr(directory, "_PATIENCE", 0.1)
+        monkeypatch.setattr(directory, "_LOCK_TIMEOUT", 0.1)
         follow(tmp_path, check)
 
     async def test_errors_name_it(self, tmp_path: Path) -> None:
