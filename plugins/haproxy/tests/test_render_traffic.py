@@ -154,7 +154,7 @@ def test_the_proxy_protocol_goes_through_two_hops(
     ("trusted", "client"), [("127.0.0.0/8", "192.0.2.7"), (["10.0.0.0/8", "::1"], "127.0.0.1")], ids=["sent", "forged"]
 )
 def test_a_proxy_header_counts_only_from_the_configured_networks(
-    run: RunHAProxy, port: int, url: str, mode: str, trusted: Any, client: str
+    run: RunHAProxy, port: int, url: str, mode: str, trusted: str | list[str], client: str
 ) -> None:
     """Point 23. What HAProxy tells the backend shows whom it takes for the client."""
     plain, proxied = free_port(), free_port()

@@ -21,12 +21,15 @@ from discovery.testing import eventually, eventually_sync, free_port, within
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.process import find_processes
 
+Options = dict[str, Any]
+"""Options of the table `external`."""
+
 EMPTY = "global\n    stats socket {stats} level admin\ndefaults\n    mode http\n    timeout client 5s\n"
 
 
 @dataclass
-class Theirs:
-    """A HAProxy in master-worker mode, started by somebody else."""
+class ExternalProcess:
+    """A HAProxy in master-worker mode that the plugin did not start."""
 
     directory: Path
     process: subprocess.Popen[bytes]
@@ -37,7 +40,7 @@ class Theirs:
 
     @property
     def master_socket(self) -> Path:
-        return self.directory / "theirs.sock"
+        return self.directory / "external.sock"
 
     @property
     def stats_socket(self) -> Path:
@@ -53,40 +56,42 @@ class Theirs:
 
 
 @pytest.fixture
-def theirs(haproxy: Path, run_dir: Path) -> Iterator[Theirs]:
-    config, socket = run_dir / "etc.cfg", f"{run_dir}/theirs.sock,mode,600"
+def external(haproxy: Path, run_dir: Path) -> Iterator[ExternalProcess]:
+    config, socket = run_dir / "etc.cfg", f"{run_dir}/external.sock,mode,600"
     config.write_text(EMPTY.format(stats=run_dir / "stats.sock"))
     config.chmod(0o640)
     with subprocess.Popen(
         [haproxy, "-W", "-S", socket, "-f", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        theirs = Theirs(run_dir, process)
+        external = ExternalProcess(run_dir, process)
         # What serves may be there before the master, which until then dies of a request to reload, or forgets it.
-        eventually_sync(theirs.answers, "their HAProxy to be ready")
-        yield theirs
+        eventually_sync(external.answers, "the external HAProxy to be ready")
+        yield external
         for each in find_processes(socket):
             os.kill(each.pid, signal.SIGKILL)
-    eventually_sync(lambda: not find_processes(socket), "their HAProxy to be gone")
+    eventually_sync(lambda: not find_processes(socket), "the external HAProxy to be gone")
 
 
 @pytest.fixture(params=["master socket", "command", "systemd"])
-def way(request: pytest.FixtureRequest, theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def way(
+    request: pytest.FixtureRequest, external: ExternalProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Options:
     """Return the options of each way to reload an external HAProxy."""
-    pid = str(theirs.process.pid)
+    pid = str(external.process.pid)
     if request.param == "master socket":
-        return {"master_socket": theirs.master_socket}
+        return {"master_socket": external.master_socket}
     if request.param == "command":
-        return {"command": ["kill", "-USR2", pid], "stats_socket": theirs.stats_socket}
+        return {"command": ["kill", "-USR2", pid], "stats_socket": external.stats_socket}
     # systemd, as far as we use it.
     systemctl = tmp_path / "systemctl"
     systemctl.write_text(f'#!/bin/sh\n[ "$*" = "reload haproxy.service" ] && kill -USR2 {pid}\n')
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    return {"systemd_unit": "haproxy.service", "stats_socket": theirs.stats_socket}
+    return {"systemd_unit": "haproxy.service", "stats_socket": external.stats_socket}
 
 
 async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
-    drive: Drive, fetch: Fetch, theirs: Theirs, way: Any, origins: tuple[Backend, ...]
+    drive: Drive, fetch: Fetch, external: ExternalProcess, way: Options, origins: tuple[Backend, ...]
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
 
@@ -97,24 +102,24 @@ async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
         await eventually(check, "the bind to be answered")
 
     async with drive(
-        services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
+        services={"web": {"bind": bind}}, external={"path": external.config, "timeout": within(10), **way}
     ) as driver:
         assert not driver.consumer.resident
         for origin in origins[:2]:
             await driver.apply(origin)
             await serves(origin)
         assert (await driver.consumer.health()).ok
-        reloads = await theirs.reloads()
+        reloads = await external.reloads()
         await driver.apply(origins[1])
-        assert await theirs.reloads() == reloads
+        assert await external.reloads() == reloads
     async with drive(
-        services={"web": {"bind": bind}}, external={"path": theirs.config, "timeout": within(10), **way}
+        services={"web": {"bind": bind}}, external={"path": external.config, "timeout": within(10), **way}
     ) as driver:
         await driver.apply(origins[1])
-        assert await theirs.reloads() == reloads
+        assert await external.reloads() == reloads
     await serves(origins[1])
-    assert stat.S_IMODE(theirs.config.stat().st_mode) == 0o640
-    assert theirs.process.poll() is None
+    assert stat.S_IMODE(external.config.stat().st_mode) == 0o640
+    assert external.process.poll() is None
 
 
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
@@ -128,33 +133,33 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_failed_reload_restores_the_old_file(
-    drive: Drive, theirs: Theirs, origins: tuple[Backend, ...], failure: str
+    drive: Drive, external: ExternalProcess, origins: tuple[Backend, ...], failure: str
 ) -> None:
     way, reason = FAILURES[failure]
-    way = {key: value.format(dir=theirs.directory) if isinstance(value, str) else value for key, value in way.items()}
-    before = theirs.config.read_text()
+    way = {key: value.format(dir=external.directory) if isinstance(value, str) else value for key, value in way.items()}
+    before = external.config.read_text()
     services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
-    async with drive(services=services, external={"path": theirs.config, "timeout": within(10), **way}) as driver:
+    async with drive(services=services, external={"path": external.config, "timeout": within(10), **way}) as driver:
         with pytest.raises(ApplyError, match=reason) as error:
             await driver.apply(origins[0])
         assert "\n" not in str(error.value)
-        assert theirs.config.read_text() == before
-    assert theirs.process.poll() is None
+        assert external.config.read_text() == before
+    assert external.process.poll() is None
 
 
 async def test_a_configuration_that_an_external_haproxy_cannot_load_is_undone(
-    drive: Drive, theirs: Theirs, origins: tuple[Backend, ...]
+    drive: Drive, external: ExternalProcess, origins: tuple[Backend, ...]
 ) -> None:
-    before = theirs.config.read_text()
+    before = external.config.read_text()
     config = {
         "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": ["bind 192.0.2.1:8000-8001"]}},
-        "external": {"path": theirs.config, "master_socket": theirs.master_socket},
+        "external": {"path": external.config, "master_socket": external.master_socket},
     }
     async with drive(**config) as driver:
         with pytest.raises(ApplyError, match="HAProxy cannot load the new configuration"):
             await driver.apply(origins[0])
-        assert theirs.config.read_text() == before
-        processes = await ControlSocket(theirs.master_socket).processes()
+        assert external.config.read_text() == before
+        processes = await ControlSocket(external.master_socket).processes()
         assert len(processes.workers) == 1
         good = driver.configured(services={"web": {"bind": f"127.0.0.1:{free_port()}"}})
         assert await driver.consumer.reconfigure(good)
