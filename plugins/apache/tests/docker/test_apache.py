@@ -214,7 +214,7 @@ def test_a_skipped_container_is_named_with_the_rule_that_skipped_it(
     other = docker_engine.run("other", "busybox")
     rules = {
         "container hidden": "SERVICE_IGNORE is set",
-        "container other": "its image 'busybox' is not one of Apache's, and it has no SERVICE_NAME",
+        "container other": "the image 'busybox' is not an Apache image, and the container has no SERVICE_NAME",
     }
     dry = provide("--dry-run")
     assert dry.process.wait(within(60)) == 0
