@@ -5,7 +5,6 @@ Public API. A drop-in command is a function, as typer takes a function, that an 
 its arguments, and `serve` runs the daemon with the configuration. Every function is for the main thread.
 """
 
-import asyncio
 import dataclasses
 import hashlib
 import os
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.cli.console import note, result
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
     ConfigOption,
     JsonOption,
@@ -182,4 +182,4 @@ def serve(
         log = structlog.get_logger()
         return await Daemon(loaded, again, path, log, replace=replace, name=name).run()
 
-    return asyncio.run(run())
+    return run_coroutine(run())

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from discovery.cli.console import abandon_stdout, note, prepare_streams
+from discovery.cli.interrupts import INTERRUPTED, interrupts_handled
 from discovery.errors import ConfigError, DiscoveryError, PluginError
 from discovery.system.dispositions import reset_inherited
 
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(_WHILE_LOADING, 10, 10)
     gc.callbacks.append(_collect_more_often)
     try:
-        code = _run(arguments)
+        with interrupts_handled():
+            code = _run(arguments)
         sys.stdout.flush()
     except (ConfigError, PluginError) as error:
         for fault in str(error).splitlines():
@@ -42,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         abandon_stdout()
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except OSError as error:
         return _system(error)
     except Exception as error:  # noqa: BLE001 - the last resort: a person gets a line, not a traceback
-        return 130 if _is_an_interrupt(error) else _unexpected(error)
+        return INTERRUPTED if _is_an_interrupt(error) else _unexpected(error)
     return code
 
 

@@ -1,6 +1,5 @@
 """`discovery config`: is a configuration right, and what may stand in it."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.cli.console import note, progress, result
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import JsonOption, RunDirOption, parsed_option
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
@@ -65,7 +65,7 @@ def check(
     path = file_in_use(config or option)
     if path is None:
         raise ConfigError("name the configuration file to check: discovery config check FILE")
-    report = asyncio.run(_examined(path, run_dir, None if offline else timeout))
+    report = run_coroutine(_examined(path, run_dir, None if offline else timeout))
     if as_json:
         result(json.dumps(report.document, indent=2))
     else:
@@ -142,6 +142,8 @@ async def _current(
     from discovery.daemon.once import current_snapshot, first_update
     from discovery.hosting import loading as plugins
 
+    if not settings.registry_is_known:
+        return [], ("with the records of the registry: it was not asked, since its configuration is at fault",)
     registry = plugins.open_registry(settings.registry)
     try:
         if not instances.consumers:

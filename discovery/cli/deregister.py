@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.cli.console import note, progress, result
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, registry_at, settings_of
 from discovery.codec import Record, decode
 from discovery.errors import ConfigError, DiscoveryError, OwnedByAnotherError, RecordError, RegistryUnavailableError
@@ -48,7 +49,7 @@ def deregister(
     except RecordError as error:
         raise ConfigError(str(error)) from None
     settings = settings_of(config, registry=registry, run_dir=run_dir)
-    asyncio.run(_deregister(backend, owner, settings, timeout, force=force))
+    run_coroutine(_deregister(backend, owner, settings, timeout, force=force))
 
 
 async def _deregister(named: Backend, owner: str | None, settings: "Settings", timeout: float, *, force: bool) -> None:

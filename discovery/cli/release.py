@@ -1,6 +1,5 @@
 """`discovery release`: give up records that a daemon serves although the registry has removed them."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import typer
 
 from discovery.cli.console import note, result
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of
 
 
@@ -32,7 +32,7 @@ def release(
 
     _check(service)
     directory = run_dir_path(settings_of(config, run_dir=run_dir).run_dir)
-    answers = asyncio.run(_ask(directory, service))
+    answers = run_coroutine(_ask(directory, service))
     if not answers:
         raise DiscoveryError(
             f"no daemon runs on the run directory {directory}; name the daemon's with --run-dir, or start it first"

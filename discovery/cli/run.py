@@ -1,6 +1,5 @@
 """`discovery run`: plugins that follow the registry, and plugins that register what runs here."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.cli.console import note, progress, result
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, overrides, start_logging
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError
@@ -112,14 +112,14 @@ def run(
     if dry_run:
         settings, instances, faults = examine(path, given, leave_out=leave_out)
         if faults:
-            return asyncio.run(_tell_faults(settings, instances, faults, timeout))
+            return run_coroutine(_tell_faults(settings, instances, faults, timeout))
         loaded = settings, instances
     else:
         loaded = load(path, given, leave_out=leave_out)
     start_logging(loaded[0])
     if once or dry_run:
-        return asyncio.run(_single_pass(*loaded, timeout, once=once))
-    return asyncio.run(_daemon(loaded, lambda: load(path, given, leave_out=leave_out), path, replace=replace))
+        return run_coroutine(_single_pass(*loaded, timeout, once=once))
+    return run_coroutine(_daemon(loaded, lambda: load(path, given, leave_out=leave_out), path, replace=replace))
 
 
 async def _daemon(

@@ -1,6 +1,5 @@
 """`discovery services`: what the registry holds now."""
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.cli.console import note, progress, result
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, TimeoutOption, registry_at, settings_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def services(
     from discovery.documents import snapshot_document
 
     url = settings_of(config, registry=registry).registry
-    snapshot = asyncio.run(_current(url, timeout))
+    snapshot = run_coroutine(_current(url, timeout))
     if service is not None:
         snapshot = _only(snapshot, service)
     if as_json:
@@ -54,7 +54,7 @@ def services(
     if any(each.is_named for each in backends):
         from discovery.consuming.resolving import resolve
 
-        _, unresolved = asyncio.run(resolve(snapshot, min(timeout, LOOKUP_SECONDS)))
+        _, unresolved = run_coroutine(resolve(snapshot, min(timeout, LOOKUP_SECONDS)))
         _print_unresolved(unresolved)
 
 

@@ -5,12 +5,13 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from discovery.cli.interrupts import run_coroutine
 from discovery.system.signals import on_stop
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
     """Run `work` until it ends, or until the first SIGINT or SIGTERM, which is returned; a later one forces the end."""
-    return asyncio.run(_supervise(work))
+    return run_coroutine(_supervise(work))
 
 
 async def _supervise(work: Coroutine[Any, Any, None]) -> signal.Signals | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from discovery.cli.console import note, result
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, parsed_option, settings_of, start_logging
 from discovery.fields import Duration
 
@@ -40,7 +41,7 @@ def stop(
     where = run_dir_path(settings.run_dir)
     if where.exists():
         check_run_dir(where)
-    ended, failed = asyncio.run(_stop(where, timeout))
+    ended, failed = run_coroutine(_stop(where, timeout))
     if as_json:
         result(json.dumps({"run_dir": str(where), "ended": ended, "failed": failed}, indent=2))
         return 1 if failed else 0

@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.cli.child import CannotRunError, Child, Signals
 from discovery.cli.console import note
+from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import registry_at, start_logging
 from discovery.cli.registration import Registration, Wanted, exclusive_registration
 from discovery.system.environment import child_environment
@@ -38,7 +39,7 @@ def supervise(command: Command, wanted: Wanted, settings: "Settings") -> int:
     environment = child_environment()  # before a library is configured through ours
     signals = Signals()
     try:
-        return asyncio.run(_supervise(command, environment, signals, wanted, settings))
+        return run_coroutine(_supervise(command, environment, signals, wanted, settings))
     except BaseException:
         signals.release()
         raise

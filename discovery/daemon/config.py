@@ -165,6 +165,8 @@ class Settings(NamedTuple):
     """Everything that `discovery run` needs to know. `admin` is (host, port), or None for off.
 
     `overridden` are the keys of the file in whose place an environment variable is used, each with the variable.
+    `registry_is_known` is False if the configuration of the registry is at fault: `registry` is the default one then,
+    and is not to be asked.
     """
 
     registry: RegistryURL
@@ -177,6 +179,7 @@ class Settings(NamedTuple):
     providers: Mapping[str, ProviderSettings]
     overridden: Mapping[str, str] = types.MappingProxyType({})
     admin_hosts: tuple[str, ...] = ()
+    registry_is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +254,11 @@ def parse_settings(
             validate(FileSettings, {key: value}, place)
             sound[key] = value
     parsed = FileSettings.model_validate(sound)
-    registry = RegistryURL.parse(DEFAULT_REGISTRY)
+    registry, registry_is_known = RegistryURL.parse(DEFAULT_REGISTRY), False
     with found.gathered():
         registry = _registry_url(parsed.registry)
+        # An unknown key may be a misspelt `registry`.
+        registry_is_known = not (raw.keys() - sound.keys()) & {"registry", *(raw.keys() - FileSettings.model_fields)}
         bare = registry.without_password()
         if overrides.password and overrides.registry is None and registry.username and bare != registry:
             registry, overridden["the registry's password"] = bare, PASSWORD_VARIABLE
@@ -278,6 +283,7 @@ def parse_settings(
         providers=providers,
         overridden=overridden,
         admin_hosts=parsed.admin_hosts,
+        registry_is_known=registry_is_known,
     )
 
 
@@ -290,10 +296,16 @@ def validate_options(settings: ConsumerSettings | ProviderSettings, model: type[
 
 def _overridden(raw: Mapping[str, Any], overrides: Overrides) -> dict[str, str]:
     """The keys of the file in whose place a variable of the environment is used, each with that variable."""
-    log = raw.get("log")
-    keys = {*raw, *(f"log.{key}" for key in log)} if isinstance(log, dict) else set(raw)
-    named = {VARIABLES[field][1]: variable for field, variable in overrides.variables.items()}
-    return {key: variable for key, variable in named.items() if key in keys}
+    log, registry = raw.get("log"), raw.get("registry")
+    values = dict(raw)
+    values |= {f"log.{key}": value for key, value in log.items()} if isinstance(log, dict) else {}
+    values |= {"registry": registry.get("url")} if isinstance(registry, dict) else {}
+    named = {VARIABLES[field][1]: (field, variable) for field, variable in overrides.variables.items()}
+    return {
+        key: variable
+        for key, (field, variable) in named.items()
+        if key in values and str(values[key]) != str(getattr(overrides, field))
+    }
 
 
 def _override(raw: dict[str, Any], overrides: Overrides) -> None:

@@ -58,8 +58,9 @@ def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -
     for instance in instances.consumers.values():
         if instance.consumer(instance.config, Context(instance.name, run_dir / instance.name, log)).resident:
             raise ConfigError(
-                f"--once: the consumer {instance.name!r} has to keep running for what it drives to run;"
-                " run it without --once, or configure it to drive a program that runs by itself"
+                f"--once: what the consumer {instance.name!r} drives ends with the daemon, as `resident` of its class"
+                " says; run it without --once, or configure it to drive a program that runs by itself"
+                " (the author of a plugin for such a program has `resident` return False)"
             )
 
 
@@ -93,6 +94,10 @@ async def preview(
         try:
             consumer = instance.consumer(instance.config, context)
             results[instance.name] = await consumer.preview(first_update(resolved))
+        except NotImplementedError:
+            results[instance.name] = DiscoveryError(
+                f"the plugin {instance.plugin!r} cannot show what it would change: it has no `preview`"
+            )
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             results[instance.name] = DiscoveryError(describe(error))
     return results

@@ -7,6 +7,7 @@ when all are taken, the one that has waited longest without a request makes room
 
 import asyncio
 import ipaddress
+import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Collection
@@ -14,6 +15,7 @@ from typing import cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 ASK_SECONDS = 5.0
 """Seconds that a client has to send its request."""
@@ -43,6 +45,7 @@ class HttpServer:
         application.middlewares.append(self._guard)
         application.on_response_prepare.append(_close_afterwards)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
         self._listening: list[socket.socket] = []
         self._connections: dict[_Connection, None] = {}  # the oldest first
         self._tasks: set[asyncio.Task[object]] = set()
@@ -217,5 +220,11 @@ def is_known(host: str, names: Collection[str]) -> bool:
     return True
 
 
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Keep a log record, unless its cause is a malformed request: the client alone learns of that, by status 400."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
 async def _close_afterwards(_: web.Request, response: web.StreamResponse) -> None:
     response.force_close()
+    response.headers.pop("Server", None)  # the versions of Python and aiohttp are nobody's business

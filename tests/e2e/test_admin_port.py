@@ -157,6 +157,16 @@ def test_a_request_without_end_is_cut_off_and_garbage_fills_no_log(daemon: Daemo
     assert daemon.log_path.stat().st_size - before < 20_000
 
 
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
+def test_a_malformed_request_is_answered_and_not_logged(daemon: Daemon, hosts: bytes) -> None:
+    answer = ask(daemon, b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
+    assert answer.startswith(b"HTTP/1.0 400 ")
+    fine = ask(daemon, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert fine.startswith(b"HTTP/1.1 200 ")
+    assert b"aiohttp" not in fine
+    assert "Traceback" not in daemon.log_path.read_text()
+
+
 def test_what_is_asked_by_a_foreign_name_is_not_answered(daemon: Daemon) -> None:
     host, _, port = daemon.admin.rpartition(":")
     statuses = {}

@@ -107,23 +107,23 @@ def stored_revision(directory: int) -> int:
     return _read_revision(directory)[0]
 
 
-def settle_revision(directory: int, known: int, digest: str, *, changed: bool) -> int:
+def settle_revision(directory: int, known: int, digest: str, *, changed: bool, write: bool) -> int:
     """Return the revision of the contents with the digest `digest`. Call only inside `held`.
 
     The revision file has the revision and a digest of the contents, so that all watching processes give equal contents
     the same revision. The first process that finds other contents (written by an editor, git or a lease) increments the
     revision. A process that may not write the file counts revisions by itself. `known` is the last revision that the
-    caller has reported; `changed` is true if the caller reports a change.
+    caller has reported; `changed` is true if the caller reports a change. With `write` False the file stays as it is:
+    a process that reads the directory once writes nothing, and a process that reads again writes then.
     """
     stored, stored_digest = _read_revision(directory)
     # A change needs a revision after the last reported revision, which may be a revision of this process alone.
     if stored_digest == digest and stored >= known + changed:
         return stored
-    if not changed:
-        return known
-    revision = max(stored, known) + 1
-    with suppress(OSError):
-        _write_revision(directory, revision, digest)
+    revision = max(stored, known) + 1 if changed else known
+    if write and revision > stored:
+        with suppress(OSError):
+            _write_revision(directory, revision, digest)
     return revision
 
 

@@ -109,6 +109,7 @@ class DirectoryFollower:
 
     def _scan(self, directory: int) -> ScanResult:
         began = time.monotonic()
+        first = self._records is None
         listing = self._tree.scan(directory)
         spent = time.monotonic() - began
         if self._replaced and self._records and not listing.records and not has_revision(directory):
@@ -126,12 +127,12 @@ class DirectoryFollower:
             # The new directory began without the old records. The missing records were lost, not withdrawn.
             self._revision, another = 0, True
         self._lost = False
-        changed = another or self._records is None or listing.digest != self._digest
-        if self._records is None and not listing.records and not has_revision(directory):
+        changed = another or first or listing.digest != self._digest
+        if first and not listing.records and not has_revision(directory):
             # This may be a mount point without its file system. A revision file would declare the directory valid.
             revision, another = 0, True
         else:
-            revision = settle_revision(directory, self._revision, listing.digest, changed=changed)
+            revision = settle_revision(directory, self._revision, listing.digest, changed=changed, write=not first)
         events: list[RegistryEvent] = []
         if another or self._records is None:
             records = MappingProxyType(listing.records)
@@ -153,7 +154,8 @@ class DirectoryFollower:
         self._revision, self._records, self._digest = revision, listing.records, listing.digest
         if listing.problem is not None:
             events += self._report_stale(listing.problem)
-        again = max(_INTERVAL, _SCAN_SHARE * spent)
+        # Only a process that goes on following writes the revision: at its second scan, which follows at once.
+        again = 0.0 if first else max(_INTERVAL, _SCAN_SHARE * spent)
         return ScanResult(tuple(events), again if listing.again is None else min(again, listing.again), rest=spent)
 
     def _report_stale(self, reason: str) -> tuple[RegistryEvent, ...]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,31 @@ from discovery.testing import eventually_sync
 sys.exit(main(["services"]))
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("arguments", [["services"], ["plugins"], ["register", "web", "127.0.0.1:1"]])
+@pytest.mark.parametrize("module", ["typer", "pydantic.main", "discovery.hosting.loading"])
+def test_ctrl_c_ends_also_what_swallows_it_while_it_loads(module: str, arguments: list[str], tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+
+class Swallows:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                pass
+
+sys.meta_path.insert(0, Swallows())
+from discovery.cli import main
+sys.exit(main({arguments!r}))
+"""
+    environment = {**os.environ, "DISCOVERY_REGISTRY": f"file://{tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, env=environment, timeout=within(60)
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -170,6 +196,23 @@ def test_a_fault_in_the_cores_options_hides_none_in_the_plugins(
     told = [line.split(": ")[2] for line in err.splitlines()]
     keys = ["consumers.edge.quiet_period", "providers.here.ttl", "providers.here.force", "consumers.edge.maxcon"]
     assert sorted(told) == sorted([*keys, "providers.here.zzz"])
+
+
+@pytest.mark.parametrize("command", [["config", "check"], ["run", "--dry-run", "--config"]])
+@pytest.mark.parametrize(
+    "registry", ['[registry]\nurl = "file:///r"\nusr = "a"', '[registry]\nurl = "x"', '[registri]\nurl = "file:///r"']
+)
+def test_in_place_of_a_registry_that_is_at_fault_no_other_one_is_asked(
+    registry: str, command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f'{registry}\n[consumers.edge]\nplugin = "haproxy"\nbind = "127.0.0.1:8080"\n')
+    began = time.monotonic()
+    assert main([*command, str(path)]) == 2
+    assert time.monotonic() - began < 2.5  # an etcd that is away is waited for 3 s
+    told = "".join(capfd.readouterr())
+    assert "etcd" not in told.replace("etcd://HOST", "")
+    assert "it was not asked, since its configuration is at fault" in told
 
 
 def test_a_number_of_too_many_digits_is_a_fault_of_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

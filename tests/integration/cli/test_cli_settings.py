@@ -111,9 +111,9 @@ def test_the_default_file_is_one_path_for_every_command(run: Run, config: Path, 
     assert services(run("services", "--json", under=under)) == ["file"]
     assert services(run("services", "--json", "--config", os.devnull, "-r", "memory://", under=under)) == []
     planned = run("run", "--dry-run", under=under)
-    assert "edge: NotImplementedError" in planned.stderr  # its instance is run, and has no preview
+    assert "edge: the plugin 'idle' cannot show" in planned.stderr  # its instance is run, and has no preview
     beside = run("run", "--plugin", "idle", "--dry-run", under=under)
-    assert "idle: NotImplementedError" in beside.stderr
+    assert "idle: the plugin 'idle' cannot show" in beside.stderr
     assert "edge" not in beside.stderr
     assert "valid; consumers: edge" in run("config", "check", under=under).stdout
 
@@ -168,7 +168,7 @@ def test_connections_asks_the_admin_endpoint_of_the_file(run: Run, tmp_path: Pat
 def test_a_plugin_on_the_command_line_has_the_instances_of_a_file_only_by_the_flag(run: Run, config: Path) -> None:
     def named(*arguments: str, **variables: str) -> set[str]:
         ran = run("run", "--dry-run", *arguments, **variables)
-        return {line.split(": ")[1] for line in ran.stderr.splitlines() if "NotImplementedError" in line}
+        return {line.split(": ")[1] for line in ran.stderr.splitlines() if "cannot show" in line}
 
     by_variable = {"DISCOVERY_CONFIG": str(config)}
     assert named("--plugin", "idle", **by_variable) == {"idle"}

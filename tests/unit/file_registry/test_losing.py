@@ -4,8 +4,10 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from discovery.daemon.once import current_snapshot
+from discovery.registry.file import FileRegistry
 from discovery.registry.file.directory import REVISION_FILE
-from discovery.testing import Follower
+from discovery.testing import Follower, eventually, following, within
 
 from .conftest import PLAIN, follow, write
 
@@ -18,6 +20,7 @@ def follow_what_is_lost(root: Path, check: Callable[[Follower], Awaitable[None]]
         write(root, f"web/{id_}")
 
     async def lose(watch: Follower) -> None:
+        await eventually((root / REVISION_FILE).exists)
         root.rename(root.with_name("away"))
         root.mkdir()
         await watch.until(lambda: watch.stale)
@@ -94,7 +97,18 @@ def test_a_first_listing_of_an_empty_directory_without_a_counter_vouches_for_not
 
     async def meant(watch: Follower) -> None:
         assert not watch.resets[0].another
+        await eventually((root / REVISION_FILE).exists)
 
     follow(root, meant)
     shutil.rmtree(root / "web")
     follow(root, meant)
+
+
+async def test_a_process_that_reads_once_writes_no_revision(tmp_path: Path) -> None:
+    write(tmp_path, "web/a")
+    first = await current_snapshot(FileRegistry(tmp_path), timeout=within(10))
+    assert list(first.services) == ["web"]
+    assert not (tmp_path / REVISION_FILE).exists()
+    async with following(FileRegistry(tmp_path)) as watch:
+        await eventually((tmp_path / REVISION_FILE).exists)
+        assert watch.revision == first.revision
