@@ -1,8 +1,8 @@
-"""The etcd registry, and the one place that knows etcd: a client of our own on grpcio and protobuf alone."""
+"""The etcd registry: an etcd client on grpcio and protobuf alone. No other package of the core depends on etcd."""
 
 import os
 
-# Its log goes to standard error in its own format; what matters of it is in the errors.
+# gRPC writes its log to standard error in its own format. The exceptions have the same information.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from discovery.registry.etcd.registry import EtcdRegistry

@@ -1,4 +1,4 @@
-"""Calls to the cluster: a member that does not answer in its share of the time is left for the next."""
+"""Calls to the cluster: if a member does not answer in time, the client calls the next member."""
 
 import asyncio
 import random
@@ -18,25 +18,31 @@ from discovery.system.backoff import delays
 from discovery.system.certificates import read_certificate
 
 CALL_SECONDS: Final = 8.0
+"""Seconds for a call in all: three attempts, less than the registrars' TTL of 10 s."""
 ATTEMPT_SECONDS: Final = 2.5
+"""Seconds for a member to answer: longer than an election of a leader usually takes (1 s, etcd's default timeout)."""
 _FIRST_DELAY: Final = 0.1
+"""Seconds of the first pause after all members have failed: a cluster that is back should be noticed soon."""
 _MOST_DELAY: Final = 1.0
-_MOST_CALL_DELAY: Final = 0.5  # a call is cheap, and a lease depends on it
+"""Seconds of the longest pause after all members have failed: an outage ends within about a second of its cause."""
+_MOST_CALL_DELAY: Final = 0.5
+"""Seconds of the longest pause within a call: shorter, because a lease depends on the call."""
 _GRACE_SECONDS = 5.0
+"""Seconds for the other calls on a connection that is being replaced: twice ATTEMPT_SECONDS, so all have ended."""
 
 _log = structlog.get_logger("discovery.registry.etcd")
 
 
 def rounds(most: float = _MOST_DELAY) -> Iterator[float]:
-    """Seconds to wait after all members have failed once, twice and so on."""
+    """Yield the seconds to wait after each round in which all members have failed; `most` is the longest wait."""
     return delays(_FIRST_DELAY, most)
 
 
 class Client:
-    """A connection per member, made when first needed; the member that last answered is asked first."""
+    """A client with a connection to each member, made on first use. Calls begin at the member that answered last."""
 
     def __init__(self, settings: EtcdSettings) -> None:
-        """Keep the settings. No I/O yet."""
+        """Keep the settings. No I/O."""
         self.settings = settings
         self.tokens = Tokens(settings.login)
         self._targets = Targets()
@@ -49,9 +55,10 @@ class Client:
     async def call(
         self, method: Method, request: Message, *, timeout: float = CALL_SECONDS, attempt: float = ATTEMPT_SECONDS
     ) -> Message:
-        """Ask until a member answers, `attempt` seconds each and `timeout` in all; so the call must be idempotent.
+        """Call members in turn until a member answers. The call must be idempotent: several members may execute it.
 
-        Raises RegistryUnavailableError if none does, and whatever `failures.explain` makes of a refusal.
+        A member has `attempt` seconds, and the whole call has `timeout` seconds. Raises RegistryUnavailableError if no
+        member answers, and the errors of `failures.explain` if a member refuses.
         """
         endpoints = self.settings.endpoints
         clock = asyncio.get_running_loop().time
@@ -80,14 +87,14 @@ class Client:
         return await self._connection(self.settings.endpoints[self._at]).open(method, ATTEMPT_SECONDS)
 
     def connect(self, endpoint: str) -> Connection:
-        """A new connection to a member, for its caller to close."""
+        """Return a new connection to the member at `endpoint`. The caller closes the connection."""
         tls = self.settings.tls
         if tls is not None:
             before = self._material
             try:
                 self._material = tls.read()
             except ConfigError:
-                # They were there at the start: someone is replacing them.
+                # The files were valid before, so somebody is replacing them now. The last valid certificates count.
                 if before is None:
                     raise
             if before is not None and self._material is not None:
@@ -97,14 +104,14 @@ class Client:
         return Connection(endpoint, self.tokens, self._material, tls.server_name if tls else None, self._targets)
 
     def none_answers(self, reasons: Mapping[str, str]) -> RegistryUnavailableError:
-        """The message for when no member serves: the last reason of each endpoint."""
+        """Return the error for a cluster of which no member serves, with the last reason of each endpoint."""
         if len(self.settings.endpoints) == 1:
             return RegistryUnavailableError(f"etcd {self.settings}: {reasons[self.settings.endpoints[0]]}")
-        told = [f"{endpoint}: {reasons[endpoint]}" for endpoint in self.settings.endpoints if endpoint in reasons]
-        return RegistryUnavailableError(f"etcd {self.settings}: no member can serve: {'; '.join(told)}")
+        known = [f"{endpoint}: {reasons[endpoint]}" for endpoint in self.settings.endpoints if endpoint in reasons]
+        return RegistryUnavailableError(f"etcd {self.settings}: no member can serve: {'; '.join(known)}")
 
     async def close(self) -> None:
-        """Close every connection of this client; those of `connect` are their callers'. Idempotent."""
+        """Close every connection of this client, except those that `connect` returned. Idempotent."""
         self._closed = True
         for task in self._retired:
             task.cancel()
@@ -120,7 +127,10 @@ class Client:
         return self._connections[endpoint]
 
     def _retire(self, connection: Connection) -> None:
-        """Open a new connection for the next call, with another lookup of the name and the present certificates."""
+        """Discard `connection`, so that the next call looks the name up again and reads the present certificates.
+
+        Other calls that use the connection have _GRACE_SECONDS to end.
+        """
         if self._connections.get(connection.endpoint) is connection:
             del self._connections[connection.endpoint]
             task = asyncio.ensure_future(connection.close(_GRACE_SECONDS))

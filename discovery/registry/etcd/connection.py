@@ -1,4 +1,4 @@
-"""A channel to a member: calls, and the stream of a watch. Everything gRPC raises ends here."""
+"""A channel to a member: calls, and the stream of a watch. No exception of gRPC leaves this module."""
 
 import asyncio
 import time
@@ -18,30 +18,30 @@ from discovery.system.asyncio_tools import is_being_cancelled
 from discovery.system.certificates import expired
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
-    # A hung process keeps its connection open: ping_timeout is what notices it, keepalive_timeout alone does not.
+    # Milliseconds. A hung process keeps its connection open: ping_timeout detects that, keepalive_timeout does not.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
     # etcd closes a connection that pings without calls.
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
-    # A cluster that is back has to be noticed within the second.
+    # Milliseconds. A cluster that is reachable again must be noticed within a second.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 600),
-    # The default of 4 MiB is less than a listing, or the catch-up of a watch.
+    # No limit: a listing, or the events that a watch catches up on, may exceed the default of 4 MiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
 )
-# A member that is cut off from the quorum then refuses instead of answering from what it remembers.
+# With this metadata a member without a leader refuses the call, instead of answering from its old state.
 _METADATA = (("hasleader", "true"),)
 
 
 class Connection:
-    """A member, reached by a channel of its own. Raises errors of `failures` and `discovery.errors` alone."""
+    """A connection to a single member. Raises only errors of `failures` and `discovery.errors`."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Connection:
         server_name: str | None = None,
         targets: Targets | None = None,
     ) -> None:
-        """Keep what the first use connects with: a member that has moved, or its certificates, want another connection.
+        """Keep the parameters; the first call connects. For another address or certificate make another connection.
 
-        `server_name` is the name to expect in the member's certificate, that of the endpoint unless it is given.
+        `server_name` is the name that the member's certificate must have; by default the host of `endpoint`.
         """
         self.endpoint = endpoint
         self._tls = tls
@@ -65,7 +65,7 @@ class Connection:
         self._closed = False
 
     async def call(self, method: Method, request: Message, timeout: float) -> Message:
-        """Ask once, and a second time after a new login if the token has expired. `timeout` is in seconds, for each."""
+        """Call `method`; if the token has expired, log in and call again. Each step has `timeout` seconds."""
         token = await self._tokens.current(self, timeout)
         try:
             return await self.ask(method, request, timeout, token)
@@ -76,7 +76,7 @@ class Connection:
             return await self.ask(method, request, timeout, token)
 
     async def ask(self, method: Method, request: Message, timeout: float, token: str | None) -> Message:
-        """Call `method` once, as the user of `token`. Returns the answer; of a streaming method, the first one."""
+        """Call `method` once, as the user of `token`. Return the answer; of a streaming method, the first answer."""
         channel = await self._connect(timeout)
         try:
             if method.streaming:
@@ -89,10 +89,10 @@ class Connection:
                 answer = await _unary(channel, method)(request, timeout=timeout, metadata=_metadata(token))
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
-        except grpc.aio.UsageError:  # while we waited for a login
+        except grpc.aio.UsageError:  # the connection was closed during the login
             raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
         except asyncio.CancelledError:
-            if is_being_cancelled():  # else gRPC has cancelled the call alone
+            if is_being_cancelled():  # otherwise gRPC has cancelled the call, not the caller's task
                 raise
             raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
         self._answered = True
@@ -101,7 +101,7 @@ class Connection:
         return answer
 
     async def open(self, method: Method, timeout: float) -> "Stream":
-        """Open a stream that lasts; `timeout` is for the lookup and for the login, if they are due."""
+        """Open a stream without a time limit. The name lookup and the login, if needed, have `timeout` seconds each."""
         token = await self._tokens.current(self, timeout)
         channel = await self._connect(timeout)
         try:
@@ -110,13 +110,13 @@ class Connection:
             raise MemberUnavailableError(f"etcd {self.endpoint}: the connection was closed") from None
 
     async def close(self, grace: float | None = None) -> None:
-        """Close the channel, after `grace` seconds for the calls in flight."""
+        """Close the channel. Calls in progress have `grace` seconds to end; None cancels them at once."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close(grace)
 
     async def _connect(self, timeout: float) -> grpc.aio.Channel:
-        """The channel, made at the first use. It connects by itself, and again after it was cut off."""
+        """Return the channel, made on first use. The channel connects, and connects again after a loss, by itself."""
         if self._channel is None:
             target = await self._targets.of(self.endpoint, timeout)
             if self._closed:
@@ -154,35 +154,35 @@ class Connection:
 
 
 class Stream:
-    """Requests and responses of a stream. A response is read only when asked for, so that nothing piles up here."""
+    """The requests and responses of a stream. Only `receive` reads a response, so no responses accumulate in memory."""
 
     def __init__(self, endpoint: str, call: Any) -> None:
-        """Take a stream just opened."""
+        """Use the open gRPC stream `call` to the member at `endpoint`."""
         self.endpoint = endpoint
         self.waiting_since: float | None = None
-        """Since when (time.monotonic) a response is waited for; None while none is."""
+        """The time (time.monotonic) at which the present `receive` began; None outside `receive`."""
         self._call = call
         self._given_up = "the connection was closed"
 
     async def send(self, request: Message) -> None:
-        """Send a request. If the stream has ended meanwhile, the next `receive` tells why."""
+        """Send a request. If the stream has ended, nothing is sent, and the next `receive` raises the reason."""
         try:
             await self._call.write(request)
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
             return
         except asyncio.CancelledError:
-            if is_being_cancelled():  # else gRPC has cancelled the call alone
+            if is_being_cancelled():  # otherwise gRPC has cancelled the call, not the caller's task
                 raise
 
     async def receive(self) -> Message:
-        """Return the next response, after any time. Raises when the stream has ended."""
+        """Return the next response, without a time limit. Raises RegistryError when the stream has ended."""
         self.waiting_since = time.monotonic()
         try:
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise failure(self.endpoint, error) from None
         except asyncio.CancelledError:
-            if is_being_cancelled():  # else gRPC has cancelled the call alone
+            if is_being_cancelled():  # otherwise gRPC has cancelled the call, not the caller's task
                 raise
             raise MemberUnavailableError(f"etcd {self.endpoint}: {self._given_up}") from None
         finally:
@@ -192,7 +192,7 @@ class Stream:
         return response
 
     def give_up(self, why: str) -> None:
-        """End the stream, whether or not the member listens; who waits for a response is told `why`."""
+        """End the stream, without waiting for the member. A `receive` in progress raises an error with `why`."""
         self._given_up = why
         self._call.cancel()
 

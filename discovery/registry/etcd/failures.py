@@ -1,4 +1,4 @@
-"""Errors of gRPC and etcd as discovery.errors: one line that names the member and the way out."""
+"""Converts errors of gRPC and etcd to `discovery.errors`: a single line that names the member and the remedy."""
 
 import re
 from collections.abc import Iterator
@@ -9,18 +9,19 @@ from discovery.errors import AccessDeniedError, LeaseLostError, RegistryError, R
 from discovery.registry.etcd.messages import Message
 from discovery.registry.url import PASSWORD_VARIABLE
 
-_ELSEWHERE = frozenset(
+_MEMBER_FAILURES = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNIMPLEMENTED,  # not an etcd at all
+        grpc.StatusCode.UNIMPLEMENTED,  # the server is not etcd
         grpc.StatusCode.UNKNOWN,
     }
 )
-# What gRPC and etcd say, and what it means to a person; the first that fits counts.
+"""Status codes of a failure of this member: another member may answer."""
+# Parts of the error texts of gRPC and etcd in lower case, with the explanation for a person. The first match counts.
 _MEANINGS = (
     ("no leader", "it has no leader: the cluster has lost its quorum, or this member is cut off from it"),
     ("not capable", "it is still starting"),
@@ -51,25 +52,25 @@ _MEANINGS = (
 _ALARM = re.compile(r"alarm:(\w+)")
 _NO_SPACE = "out of space: compact and defragment it, then disarm its alarm"
 _ALARMS = {
-    "NOSPACE": f"alarm NOSPACE: no record is written, those that stand are kept; it is {_NO_SPACE}",
+    "NOSPACE": f"alarm NOSPACE: no record can be written, present records are kept; etcd is {_NO_SPACE}",
     "CORRUPT": "alarm CORRUPT: members differ; restore the cluster from a backup, or replace the member that is wrong",
 }
 
 
 class MemberUnavailableError(RegistryUnavailableError):
-    """This member does not answer or cannot serve; another may."""
+    """A member does not answer or cannot serve. Another member may."""
 
 
 class TokenExpiredError(AccessDeniedError):
-    """The member does not know the token of this client, or asks for a token."""
+    """The member does not know the client's token, or requires a token."""
 
 
 class CompactedError(RegistryError):
-    """The revision asked for is compacted."""
+    """The requested revision is compacted."""
 
 
 class FutureRevisionError(RegistryError):
-    """The revision asked for has not happened here: this is another history."""
+    """The requested revision has not happened in this cluster, so the cluster has another history."""
 
 
 class LeaseExistsError(RegistryError):
@@ -77,16 +78,19 @@ class LeaseExistsError(RegistryError):
 
 
 class LoginNotNeededError(RegistryError):
-    """The cluster has authentication switched off."""
+    """Authentication is disabled in the cluster."""
 
 
 def failure(endpoint: str, error: grpc.aio.AioRpcError) -> RegistryError:
-    """The failure of a call to the member at `endpoint`."""
+    """Return the registry error for the gRPC error of a call to the member at `endpoint`."""
     return explain(endpoint, error.code(), error.details() or "")
 
 
 def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> RegistryError:
-    """The same from its parts; etcd cancels a watch by a text alone, without a code."""
+    """Return the registry error for a status code and an error text of the member at `endpoint`.
+
+    `code` is None for a watch that etcd cancels: etcd gives a text without a code.
+    """
     text = details.lower()
     where = f"etcd {endpoint}"
     if "has been compacted" in text:
@@ -111,18 +115,18 @@ def explain(endpoint: str, code: grpc.StatusCode | None, details: str) -> Regist
         return LeaseExistsError(f"{where}: the lease is already granted")
     if "space exceeded" in text:
         return RegistryError(f"{where} is {_NO_SPACE}")
-    if code is None or code in _ELSEWHERE or "too many requests" in text:
+    if code is None or code in _MEMBER_FAILURES or "too many requests" in text:
         return MemberUnavailableError(f"{where}: {_meaning(details)}")
     return RegistryError(f"{where} refused: {_one_line(details)}")
 
 
 def reason(endpoint: str, error: RegistryError) -> str:
-    """The reason in `error`, without the name of the member at `endpoint`."""
+    """Return the reason in `error`, without the name of the member at `endpoint`."""
     return str(error).removeprefix(f"etcd {endpoint}").removeprefix(":").strip()
 
 
 def alarms_of(status: Message) -> Iterator[str]:
-    """The alarms of the cluster, by a member's answer about its status."""
+    """Yield a line for each alarm of the cluster in `status`, a member's StatusResponse."""
     raised = {alarm for text in status.errors for alarm in _ALARM.findall(text)}
     yield from (_ALARMS.get(alarm, f"alarm {alarm}") for alarm in sorted(raised))
 

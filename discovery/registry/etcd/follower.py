@@ -1,7 +1,7 @@
-"""The known state of the keys under a prefix, and its changes by each response of a watch. No I/O.
+"""The known state of the keys under a prefix, and the changes in each response of a watch. No I/O.
 
-The rules keep a client of etcd correct through fragments, catch-up, compaction, failover and a rebuilt cluster. Each
-rule is named where the code obeys it.
+The comments state the rules that keep the known state correct when responses come in fragments, a watch catches up,
+revisions are compacted, members fail, or the cluster is rebuilt.
 """
 
 from collections.abc import Iterator
@@ -20,26 +20,27 @@ _REQUESTED_PROGRESS = -1
 
 @dataclass(frozen=True, slots=True)
 class ResyncNeeded:
-    """The known state may be wrong, or the watch cannot continue from it: list again."""
+    """The known state may be wrong, or the watch cannot continue from the known state. A new listing is needed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Canceled:
-    """The member has ended the watch, in its own words."""
+    """The member has ended the watch. `reason` is the member's text."""
 
     reason: str
 
 
 class WatchHistory:
-    """Folds listings and watch responses into a delta for each revision.
+    """Converts listings and watch responses to events: a Reset for a listing, a Delta for each revision.
 
-    `revision` is the last one up to which everything is known; None before the first listing and in doubt.
+    `revision` is the latest revision up to which every change is known; None before the first listing and after
+    `forget`.
     """
 
     def __init__(self, prefix: bytes) -> None:
-        """Know nothing."""
+        """Create the history of `prefix`, without a known state."""
         self.prefix = prefix
         self.ttls = TTLs()
         self.revision: int | None = None
@@ -50,7 +51,10 @@ class WatchHistory:
         self._fragments: list[Message] = []
 
     def reset(self, listing: PrefixListing, *, another: bool = False) -> Reset:
-        """Begin from a listing, whatever was known before; `another` means that it does not continue that."""
+        """Replace the known state by `listing`, and return the Reset.
+
+        `another` is true if the listing belongs to another history than the known state.
+        """
         self.revision = listing.revision
         self._marks = listing.marks
         self._cluster = listing.header.cluster_id
@@ -68,18 +72,18 @@ class WatchHistory:
         )
 
     def forget(self) -> None:
-        """ResyncNeeded the known state until the next listing."""
+        """Discard the known revision, so that the watch must list again."""
         self.revision = None
 
     def opened(self) -> None:
-        """A new stream begins. What the last one left half said is dropped."""
+        """Prepare for a new stream. Fragments of the last stream are discarded."""
         self.created = False
         self._fragments = []
 
     def agrees_with(self, listing: PrefixListing) -> bool:
-        """Return True if a linearizable listing at the known revision has the same history and records.
+        """Return True if `listing`, linearizable and at the known revision, has the known history and the known keys.
 
-        A cluster that was emptied can come back under the same id: then its revision or its term went back, or a key
+        A cluster that was emptied can come back with the same id. Then its revision or its term has decreased, or a key
         has another mark.
         """
         return (
@@ -90,27 +94,27 @@ class WatchHistory:
         )
 
     def receive(self, response: Message) -> tuple[Delta, ...] | ResyncNeeded | Canceled:
-        """Take in a response."""
+        """Return the deltas of a response, or the reason why the watch cannot continue."""
         if response.compact_revision:
-            # At creation or later. Never skip ahead: what was compacted is unknown.
+            # At creation or later. Continuing after the compacted revision would miss the compacted changes.
             return ResyncNeeded(f"revision {response.compact_revision} is compacted")
         if response.canceled:
-            # Even when `created` is set, as it is for a token that has expired.
+            # `canceled` takes precedence over `created`: for an expired token etcd sets both.
             return Canceled(response.cancel_reason or "the watch was canceled")
         if response.header.cluster_id != self._cluster:
             return ResyncNeeded("another cluster answers")
         if response.created:
-            # Its header shows the present revision while what happened before is still to come: never advance by it.
+            # The header has the present revision, while events before it are still to come: the known revision stays.
             self.created = True
             return ()
         if response.watch_id == _REQUESTED_PROGRESS:
-            # It may overtake events that are not delivered yet: a sign of life, nothing more.
+            # An answer to a progress request may overtake events, so it only shows that the member is alive.
             return ()
         if not response.events:
             self._progress(response.header.revision)
             return ()
         if response.fragment:
-            # It can split a revision; what has come so far is of no use alone.
+            # A fragment may end within a revision, so events count only when the last fragment is complete.
             self._fragments.extend(response.events)
             return ()
         events, self._fragments = [*self._fragments, *response.events], []
@@ -133,10 +137,10 @@ class WatchHistory:
 
     def _deltas(self, events: list[Message]) -> Iterator[Delta]:
         first = (self.revision or 0) + 1
-        # One response is not one transaction, nor one transaction one response: a revision is.
+        # A transaction may span responses, and a response may have several transactions: the revision separates them.
         for revision, changed in groupby(events, _REVISION):
             if revision < first:
-                continue  # delivered before
+                continue  # a repeated event
             puts: dict[str, bytes] = {}
             leases: dict[str, float] = {}
             deletes: set[str] = set()
@@ -157,5 +161,5 @@ class WatchHistory:
             yield Delta(revision, puts, frozenset(deletes), leases)
 
     def relative(self, key: bytes) -> str:
-        """A key without the prefix, as text; what is no UTF-8 becomes text that no record may have as its key."""
+        """Return a key without the prefix, as text. Bytes that are not UTF-8 become escapes that no valid key has."""
         return key[len(self.prefix) :].decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""A lease in etcd, kept alive by a task of its own."""
+"""A lease in etcd, which a task renews."""
 
 import asyncio
 import math
@@ -24,36 +24,40 @@ from discovery.registry.etcd.records import Records
 from discovery.system.asyncio_tools import cancel_and_wait
 
 _CLOSE_SECONDS = 3.0
+"""Seconds for the revocation of a lease: a stopping daemon does not wait longer for a cluster that does not answer."""
 
 
 def _now() -> float:
-    """Return seconds that also pass while the machine sleeps, as seconds pass for the members."""
+    """Return seconds of a clock that also runs while the machine is suspended, as the members' clocks do."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class EtcdLease:
-    """Registrations under a lease. Open with `EtcdLease.open`."""
+    """A lease and the records under the lease. `EtcdLease.open` opens a lease."""
 
     @classmethod
     async def open(cls, client: Client, prefix: bytes, owner: str, ttl: float) -> "EtcdLease":
-        """Ask for a lease, of whole seconds and at least the cluster's minimum. Raises as Client.call does."""
-        # A number of our own makes the request one that may be repeated.
+        """Open a lease of `ttl` seconds, rounded up to whole seconds and to the cluster's minimum.
+
+        Raises as Client.call does.
+        """
+        # The client chooses the lease's number, so that the request is idempotent.
         number = secrets.randbits(62) + 1
         request = LeaseGrantRequest(TTL=max(1, math.ceil(ttl)), ID=number)
         try:
             granted = float((await client.call(LEASE_GRANT, request)).TTL)
         except LeaseExistsError:
-            # An attempt was carried out, but its answer lost; the first keep-alive tells how long it is.
+            # An earlier attempt succeeded and its answer was lost. The first renewal returns the granted TTL.
             granted = float(request.TTL)
         return cls(client, prefix, owner, number, granted)
 
     def __init__(self, client: Client, prefix: bytes, owner: str, number: int, ttl: float) -> None:
-        """Begin to keep the lease alive."""
+        """Start to renew the lease `number`, which was granted for `ttl` seconds."""
         self._client = client
         self._owner = owner
         self._number = number
         self._ttl = ttl
-        self._expires = _now() + ttl  # at the latest; when within the call it was granted is not known
+        self._expires = _now() + ttl  # the latest possible time: the lease was granted at some time during the call
         self._records = Records(client, prefix, owner, number)
         self._keys: set[str] = set()
         self._deletions = 0
@@ -67,11 +71,11 @@ class EtcdLease:
 
     @property
     def ttl(self) -> float:
-        """Seconds granted, which may be more than were asked for."""
+        """The granted TTL in seconds, which may be longer than the requested TTL."""
         return self._ttl
 
     async def put(self, backend: Backend, *, force: bool = False) -> None:
-        """Write the record under this lease, unless an equal record stands."""
+        """See `Lease.put`."""
         key, value = backend.key, encode(backend, self._owner, self._ttl)
         self._raise_if_lost()
         try:
@@ -82,39 +86,39 @@ class EtcdLease:
         self._keys.add(key)
 
     async def delete(self, backend: Backend) -> None:
-        """Remove the record if the record is under this lease; otherwise do nothing."""
+        """See `Lease.delete`."""
         key = backend.key
         self._keys.discard(key)
         self._deletions += 1
         await self._records.delete(key)
 
     async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
-        """Remove what an earlier run of this owner left, but for the keys in `keep`."""
+        """See `Lease.sweep`."""
         self._raise_if_lost()
         return await self._records.sweep(keep, among)
 
     async def until_free(self, keys: Collection[str]) -> None:
-        """Wait until a key of `keys`, which was refused, is absent: one watch on these keys alone."""
+        """See `TellsWhenFree.until_free`. Watches these keys alone."""
         await self._records.until_free(keys)
 
     async def lost(self) -> str:
-        """Wait until the lease, or a record under it, is gone or taken over, and return why."""
+        """See `Lease.lost`."""
         return await asyncio.shield(self._lost)
 
     async def close(self) -> None:
-        """Withdraw every record by ending the lease. Idempotent; gives up quietly if no member answers in time."""
+        """See `Lease.close`. Revokes the lease; without an answer the records stay until the TTL is over."""
         await self.abandon()
         with suppress(RegistryError):
             request = LeaseRevokeRequest(ID=self._number)
             await self._client.call(LEASE_REVOKE, request, timeout=_CLOSE_SECONDS, attempt=_CLOSE_SECONDS / 2)
 
     async def abandon(self) -> None:
-        """Stop keeping the lease alive, so that its records stand until the TTL is over."""
+        """Stop renewing the lease. The records stay until the TTL is over."""
         self._lose("the lease was closed")
         await cancel_and_wait(self._keeper)
 
     async def _keep_alive(self) -> None:
-        wait = self._ttl / 3
+        wait = self._ttl / 3  # two renewals may fail before the lease expires
         while True:
             await asyncio.sleep(wait)
             try:
@@ -125,13 +129,13 @@ class EtcdLease:
                 self._lose(str(error))
                 return
             except RegistryError:
-                # Unreachable, or not allowed at the moment. The members count down, and so do we.
+                # No member answers, or access is denied for now. The TTL runs on, so the next attempt comes sooner.
                 wait = self._ttl / 12
 
     async def _renew(self) -> None:
         left = self._expires - _now()
         if left <= 0:
-            raise LeaseLostError(f"the lease has expired: no way was found to renew it within {self._ttl:g} s")
+            raise LeaseLostError(f"the lease has expired: it could not be renewed within {self._ttl:g} s")
         request = LeaseKeepAliveRequest(ID=self._number)
         answer = await self._client.call(LEASE_KEEP_ALIVE, request, timeout=left, attempt=self._ttl / 6)
         if answer.TTL <= 0:
@@ -140,20 +144,23 @@ class EtcdLease:
         self._expires = _now() + self._ttl
 
     async def _verify(self) -> None:
-        """Look at our records as well: members before 3.5.23 and 3.4.38 may renew a lease that is revoked."""
+        """Read the records of the lease: members before 3.5.23 and 3.4.38 may renew a lease that is revoked.
+
+        Raises LeaseLostError if the lease no longer holds a record.
+        """
+        # The next renewal must not wait for this, even with very many records or a slow cluster.
         limit = self._ttl / 6
-        # However many there are, however slow the cluster: the next keep-alive must not wait for it.
         with suppress(TimeoutError):
             deletions = self._deletions
             async with asyncio.timeout(limit):
                 lost = await self._records.first_lost(self._keys, timeout=limit)
-            # Not if it may be one that we ourselves have deleted meanwhile.
+            # A record that `delete` has removed during the check is not lost.
             if lost is not None and deletions == self._deletions:
                 raise LeaseLostError(lost)
 
     def _raise_if_lost(self) -> None:
         if self._lost.done():
-            raise LeaseLostError(f"{self._lost.result()}: open another and put everything again")
+            raise LeaseLostError(f"{self._lost.result()}: open another lease and put every record again")
 
     def _lose(self, why: str) -> None:
         if not self._lost.done():

@@ -1,4 +1,4 @@
-"""Every key under a prefix at a revision, read page by page and linearizable."""
+"""Lists every key under a prefix at the same revision, page by page. The reads are linearizable."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -8,10 +8,15 @@ from discovery.registry.etcd.failures import CompactedError
 from discovery.registry.etcd.messages import RANGE, Message, RangeRequest, range_end
 
 _PAGE_KEYS = 5_000
+"""Keys of the largest page: the event loop parses a page in a single step."""
 _PAGE_BYTES = 8 * 1024 * 1024
+"""Bytes of a page, approximately: the memory for a page, both in this process and in the member."""
 _FIRST_PAGE_KEYS = 500
+"""Keys of the first page, when the size of the values is not known: 32 MiB even with the largest records."""
 _ATTEMPTS = 10
+"""Listings that a compaction may interrupt: a compaction is rare, so more interruptions have another cause."""
 _PAGE_SECONDS = 15.0
+"""Seconds for each page after the first: the member has answered, and a slow network may need the time."""
 
 
 @dataclass(slots=True)
@@ -26,18 +31,19 @@ class PrefixListing:
 
 
 def mark(revision: int, value: bytes) -> int:
-    """Return a short value that identifies a write of a key.
+    """Return a short value that identifies a write of a key: a hash of the revision and the written value.
 
-    The value is part of it: a script that rebuilds a cluster may write the same keys at the same revisions.
+    The revision alone is not enough: a script that rebuilds a cluster may write the same keys at the same revisions.
     """
     return hash((revision, value))
 
 
 async def list_prefix(connection: Connection, prefix: bytes, *, revision: int = 0, timeout: float) -> PrefixListing:
-    """List at `revision`, or (0) at the present revision; then begin again when a compaction overtakes the listing.
+    """Return the listing of `prefix` at `revision`; 0 means the present revision.
 
-    Raises CompactedError or FutureRevisionError for a given revision that is not to be had, MemberUnavailableError and
-    AccessDeniedError. The first page has `timeout` seconds: a member that hangs is noticed there.
+    If the present revision is compacted during the listing, the listing starts again. Raises CompactedError or
+    FutureRevisionError if a given `revision` is not available, MemberUnavailableError or AccessDeniedError. The first
+    page has `timeout` seconds, so that a member that hangs is detected soon.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -69,7 +75,10 @@ async def _list(connection: Connection, prefix: bytes, revision: int, timeout: f
 async def pages(
     ask: Callable[[Message, float], Awaitable[Message]], prefix: bytes, revision: int, timeout: float
 ) -> AsyncIterator[Message]:
-    """The answers to `ask` for range after range, all at one revision; `timeout` is the first one's, in seconds."""
+    """Yield the pages of `prefix`, all at the same revision: the answers of `ask` to a request and a timeout.
+
+    `revision` 0 means the present revision. `timeout` is the timeout of the first page in seconds.
+    """
     key, end = prefix, range_end(prefix)
     limit = _FIRST_PAGE_KEYS
     while True:
@@ -80,6 +89,6 @@ async def pages(
             return
         revision = revision or page.header.revision
         key = page.kvs[-1].key + b"\0"
-        # Large values in pages of many keys would need much memory at once, here and there.
+        # Pages of many keys with large values would need much memory, both in this process and in the member.
         limit = max(1, min(_PAGE_KEYS, limit * _PAGE_BYTES // max(1, page.ByteSize())))
         timeout = _PAGE_SECONDS

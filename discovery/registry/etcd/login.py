@@ -1,4 +1,4 @@
-"""The token of a user: asked for when first needed, and again when a member no longer knows it."""
+"""The authentication token of a user: requested on first use, and again when a member has forgotten the token."""
 
 import asyncio
 from typing import Protocol
@@ -12,35 +12,35 @@ class Member(Protocol):
     """A member of the cluster, to which a user logs in."""
 
     async def ask(self, method: Method, request: Message, timeout: float, token: str | None) -> Message:
-        """Call `method` once, within `timeout` seconds, as the user of `token`. Returns the answer."""
+        """Call `method` once, within `timeout` seconds, as the user of `token`. Return the answer."""
 
 
 class Tokens:
-    """Holds the token of a client; each member forgets the token when the token is unused for a while."""
+    """Holds the token of a client. Each member forgets a token that was not used for a while."""
 
     def __init__(self, login: Login | None) -> None:
-        """Without a login, no token is ever asked for or sent."""
+        """Keep the login; with None, the client uses no token."""
         self._login = login
         self._token: str | None = None
         self._renewing = asyncio.Lock()
 
     @property
     def usable(self) -> bool:
-        """True if there is a user to log in."""
+        """True if the client has a user to log in."""
         return self._login is not None
 
     def forget(self) -> None:
-        """Log in again before the next call."""
+        """Discard the token, so that the next call logs in again."""
         self._token = None
 
     async def current(self, member: Member, timeout: float) -> str | None:
-        """The token to send; empty where the cluster asks for none. Raises as `renew` does."""
+        """Return the token to send: None without a user, empty if the cluster requires no token. Raises as `renew`."""
         if self._login is None or self._token is not None:
             return self._token
         return await self.renew(member, timeout, None)
 
     async def renew(self, member: Member, timeout: float, stale: str | None) -> str | None:
-        """A token other than `stale`, from the member at hand, in `timeout` seconds.
+        """Return a token other than `stale`. Logs in at `member`, within `timeout` seconds, if there is no such token.
 
         Raises AccessDeniedError for a wrong user or password, MemberUnavailableError if the member does not answer.
         """

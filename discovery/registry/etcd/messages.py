@@ -1,8 +1,9 @@
-"""The part of etcd's gRPC interface that is used, described in a private descriptor pool.
+"""The messages and methods of etcd's gRPC interface that the client uses, described in a private descriptor pool.
 
-Field numbers are those of etcd's `api/mvccpb/kv.proto` and `api/etcdserverpb/rpc.proto`. The package name is our own
-and nothing is generated, so that neither another etcd client in the process nor the version of protobuf matters. Enums
-are their numbers, which are the same bytes; proto2 keeps a zero that was set, which a comparison with zero needs.
+Field numbers are those of etcd's `api/mvccpb/kv.proto` and `api/etcdserverpb/rpc.proto`. The package name differs from
+etcd's and no code is generated, so another etcd client in the process and the version of protobuf do not matter. Enums
+are declared as int32, which is serialized to the same bytes. The messages are proto2, which serializes a zero that was
+set: a comparison with zero needs that.
 """
 
 import re
@@ -65,7 +66,7 @@ _OPTIONAL, _REPEATED = 1, 3
 _TYPE_MESSAGE = 11
 _TYPES = {"int64": 3, "uint64": 4, "int32": 5, "bool": 8, "string": 9, "bytes": 12}
 
-# What is described at run time has no static type.
+# Classes that are created at run time have no static type.
 Message = Any
 
 PUT: Final = 0
@@ -83,7 +84,7 @@ def _varint(number: int) -> bytes:
 
 
 def _part(number: int, value: str | bytes | int) -> bytes:
-    """A field of a serialized message, by its number there."""
+    """Return the serialized field `number` of a message, with the value `value`."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     data = value.encode() if isinstance(value, str) else value
@@ -91,7 +92,7 @@ def _part(number: int, value: str | bytes | int) -> bytes:
 
 
 def _described_field(repeated: str, kind: str, name: str, number: str) -> bytes:
-    """A FieldDescriptorProto."""
+    """Return a serialized FieldDescriptorProto."""
     described = _part(1, name) + _part(3, int(number)) + _part(4, _REPEATED if repeated else _OPTIONAL)
     if kind in _TYPES:
         return described + _part(5, _TYPES[kind])
@@ -99,7 +100,7 @@ def _described_field(repeated: str, kind: str, name: str, number: str) -> bytes:
 
 
 def _load() -> dict[str, Any]:
-    # Serialized here, as google/protobuf/descriptor.proto has it: descriptor_pb2 would take a MiB.
+    # A FileDescriptorProto (google/protobuf/descriptor.proto), serialized by hand: descriptor_pb2 takes 1 MiB.
     file = _part(1, "discovery/etcd.proto") + _part(2, _PACKAGE)
     messages = _MESSAGE.findall(_SCHEMA)
     for name, body in messages:
@@ -136,7 +137,7 @@ AuthenticateRequest = _classes["AuthenticateRequest"]
 
 
 class Method(NamedTuple):
-    """A call of etcd's interface. A `streaming` call takes and gives many messages."""
+    """A method of etcd's gRPC interface. A `streaming` method has many requests and many responses."""
 
     path: str
     request: Any
@@ -162,5 +163,5 @@ AUTHENTICATE: Final = _method("Auth", "Authenticate")
 
 
 def range_end(prefix: bytes) -> bytes:
-    """The first key after all that begin with `prefix`, which must not end in 0xFF."""
+    """Return the first key after all keys that begin with `prefix`. `prefix` must not end in 0xFF."""
     return prefix[:-1] + bytes([prefix[-1] + 1])

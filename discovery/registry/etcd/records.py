@@ -1,4 +1,4 @@
-"""Writing and withdrawing records under a lease, by transactions that may be repeated."""
+"""Writes and removes records under a lease, by idempotent transactions."""
 
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 
@@ -24,21 +24,26 @@ from discovery.registry.etcd.messages import (
 from discovery.registry.etcd.removals import until_removed
 
 _PUT_ATTEMPTS = 10
-_CHUNK = 100  # etcd takes 128 operations in one transaction unless told otherwise
+"""Transactions for a put: each fails only if another client has changed the record since the last."""
+_CHUNK = 100
+"""Operations in a transaction: etcd's default limit is 128."""
 
 
 class Records:
-    """The records of an owner under a lease."""
+    """The records of an owner under a single lease."""
 
     def __init__(self, client: Client, prefix: bytes, owner: str, lease: int) -> None:
-        """Keep the arguments."""
+        """Keep the arguments. `lease` is the lease's number."""
         self._client = client
         self._prefix = prefix
         self._owner = owner
         self._lease = lease
 
     async def put(self, key: str, value: bytes, *, force: bool) -> None:
-        """Write `value` unless an equal record stands already. Raises OwnedByAnotherError, or as Client.call does."""
+        """Write `value` at `key`, unless the lease already holds an equal record.
+
+        Raises OwnedByAnotherError (not with `force`), or as Client.call does.
+        """
         name = self._prefix + key.encode()
         existing: Message | None = None
         for _ in range(_PUT_ATTEMPTS):
@@ -60,13 +65,13 @@ class Records:
             )
             if answer.succeeded:
                 return
-            # Also where an attempt was carried out but its answer lost: then it stands, under our lease.
+            # This also finds the record of an earlier attempt whose answer was lost.
             found = answer.responses[0].response_range.kvs
             existing = found[0] if found else None
         raise RegistryUnavailableError(f"etcd: the record {key!r} changed {_PUT_ATTEMPTS} times while it was written")
 
     async def delete(self, key: str) -> None:
-        """Remove a record if the record is still under the lease."""
+        """Remove the record at `key` if the lease still holds the record."""
         name = self._prefix + key.encode()
         await self._client.call(
             TXN,
@@ -77,9 +82,9 @@ class Records:
         )
 
     async def sweep(self, keep: Collection[str], among: Collection[str] | None) -> frozenset[str]:
-        """Remove the owner's records that are under another lease, or none, but for `keep`; returns their keys.
+        """Remove the owner's records that this lease does not hold, except the keys in `keep`. Return the removed keys.
 
-        Of `among` alone, if given: the prefix is then not listed.
+        With `among`, only these keys are read; otherwise the whole prefix is listed.
         """
 
         def ask(request: Message, seconds: float) -> Awaitable[Message]:
@@ -107,7 +112,7 @@ class Records:
         return bool(answer.succeeded)
 
     async def first_lost(self, keys: Iterable[str], timeout: float) -> str | None:
-        """The first of `keys` that is no longer under the lease, in words; None if all are. Linearizable."""
+        """Return a line about the first of `keys` whose record the lease no longer holds, or None. Linearizable."""
         names = [self._prefix + key.encode() for key in keys]
         for start in range(0, len(names), _CHUNK):
             chunk = names[start : start + _CHUNK]
@@ -130,7 +135,7 @@ class Records:
         return None
 
     async def until_free(self, keys: Collection[str]) -> None:
-        """Wait until a key of `keys` is absent. Raises as Client.call does if the keys cannot be watched."""
+        """Wait until any of `keys` is absent. Raises as Client.call does if the keys cannot be watched."""
         await until_removed(self._client, [self._prefix + key.encode() for key in keys])
 
     def _under_lease(self, name: bytes) -> Message:

@@ -15,10 +15,10 @@ from discovery.registry.url import RegistryURL
 
 
 class EtcdRegistry:
-    """Implements `discovery.registry.Registry` on an etcd v3 cluster, 3.4 or later."""
+    """Implements `discovery.registry.Registry` with an etcd cluster, version 3.4 or later."""
 
     def __init__(self, settings: EtcdSettings, timing: Timing | None = None) -> None:
-        """Prepare. No I/O yet."""
+        """Create the registry of `settings`. No I/O."""
         self._settings = settings
         self._timing = timing or Timing()
         self._client = Client(settings)
@@ -27,31 +27,34 @@ class EtcdRegistry:
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "EtcdRegistry":
-        """Return the registry of an `etcd://` or `etcds://` URL, see `EtcdSettings.from_url`. Raises ConfigError."""
+        """Return the registry of an `etcd://` or `etcds://` URL: see `EtcdSettings.from_url`. Raises ConfigError."""
         return cls(EtcdSettings.from_url(url))
 
     def watch(self) -> AsyncGenerator[RegistryEvent, None]:
-        """Follow every record under the prefix, for ever."""
+        """See `Registry.watch`."""
         return Watch(self._client, self._settings.prefix, self._timing).events()
 
     async def open_lease(self, owner: str, ttl: float) -> EtcdLease:
-        """Open a lease of `ttl` seconds, in whole seconds and not less than the cluster's least."""
+        """See `Registry.open_lease`. The TTL is rounded up to whole seconds and to the cluster's minimum."""
         lease = await EtcdLease.open(self._client, self._settings.prefix, owner, ttl)
         self._leases.add(lease)
         return lease
 
     async def alarms(self) -> tuple[str, ...]:
-        """The cluster's alarms, as a member knew them last, and a client certificate of ours that has expired."""
+        """Return the cluster's alarms that a member reported last, and an alarm if the client certificate has expired.
+
+        The last known alarms stay while no member answers. See `TellsAlarms.alarms`.
+        """
         try:
             status = await self._client.call(STATUS, StatusRequest())
             self._alarms = tuple(f"etcd {self._settings}: {what}" for what in alarms_of(status))
         except RegistryError:
-            pass  # perhaps because the certificate has expired, which is known without an answer
+            pass  # perhaps the certificate has expired: `TLS.alarms` reports that without an answer
         tls = self._settings.tls
         return (*(() if tls is None else tls.alarms()), *self._alarms)
 
     async def close(self) -> None:
-        """Release connections. Idempotent; open leases are no longer kept alive, but not withdrawn either."""
+        """See `Registry.close`. Open leases are no longer renewed."""
         for lease in list(self._leases):
             await lease.abandon()
         await self._client.close()

@@ -1,4 +1,4 @@
-"""Waiting until a key of several is removed: a watch on these keys alone, which skips every put."""
+"""Waits until any of several keys is removed, by watches on these keys that report no puts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,13 +19,14 @@ from discovery.registry.etcd.messages import (
     WatchRequest,
 )
 
-_CHUNK = 100  # etcd takes 128 operations in one transaction unless told otherwise
+_CHUNK = 100
+"""Comparisons in a transaction: etcd's default limit is 128."""
 
 
 async def until_removed(client: Client, names: Sequence[bytes]) -> None:
-    """Wait until a name of `names` is absent. A member that fails is left for another.
+    """Wait until any of the keys `names` is absent. If a member fails, another member is used.
 
-    Raises what `Client.call` raises for a refusal.
+    Raises as `Client.call` does for a refusal.
     """
     retries = rounds()
     while True:
@@ -39,7 +40,7 @@ async def until_removed(client: Client, names: Sequence[bytes]) -> None:
 
 async def _watch(client: Client, names: Sequence[bytes]) -> None:
     stream = await client.open(WATCH)
-    # Beside reading: a member that cannot write its answers takes no more requests.
+    # Requests are sent while responses are read: a member that cannot send its responses reads no more requests.
     asking = asyncio.ensure_future(_ask(stream, names))
     try:
         created = 0
@@ -50,7 +51,7 @@ async def _watch(client: Client, names: Sequence[bytes]) -> None:
             if any(event.type == DELETE for event in response.events):
                 return
             created += response.created
-            # Once everything is watched: what was removed before no watch tells.
+            # When every key is watched, one read finds the keys that were removed before their watch began.
             if response.created and created == len(names) and not await _all_there(client, names):
                 return
     finally:

@@ -24,7 +24,7 @@ _ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/?#@]+)(?::(?P<po
 
 @dataclass(frozen=True, slots=True)
 class TLSMaterial:
-    """PEM texts, as the files have them now."""
+    """The contents of the PEM files at the time of reading."""
 
     ca: bytes | None = None
     cert: bytes | None = None
@@ -32,9 +32,11 @@ class TLSMaterial:
 
 
 class TLS(NamedTuple):
-    """Where the PEM files are: `ca` to trust (default: the system's), `cert` and `key` to show, if the server asks.
+    """The paths of the PEM files, and the name of the server.
 
-    `server_name` is the name to expect in the members' certificates where it is not the one they are reached by.
+    `ca` has the trusted authorities (default: the authorities that the system trusts). `cert` and `key` are the client
+    certificate, for servers that require a client certificate. `server_name` is the name that the members' certificates
+    must have; by default the host in each member's endpoint.
     """
 
     ca: Path | None = None
@@ -43,7 +45,7 @@ class TLS(NamedTuple):
     server_name: str | None = None
 
     def read(self) -> TLSMaterial:
-        """Read the files. Raises ConfigError naming the one that is missing or is no PEM."""
+        """Read the files. Raises ConfigError, which names the file that is missing or is not PEM."""
         return TLSMaterial(
             _pem("ca", self.ca or _system_authorities(), b"CERTIFICATE-----"),
             _pem("cert", self.cert, b"CERTIFICATE-----"),
@@ -51,7 +53,7 @@ class TLS(NamedTuple):
         )
 
     def alarms(self) -> tuple[str, ...]:
-        """That the client certificate has expired, if it has: connections that stand do not show it."""
+        """Return an alarm if the client certificate has expired: open connections keep working without an error."""
         with suppress(ConfigError):
             if when := expired(self.read().cert):
                 return (f"etcd: the certificate cert={self.cert} expired on {when}: replace it and its key",)
@@ -60,14 +62,14 @@ class TLS(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user and the place of the password, which each login reads again, so that the file may change."""
+    """A user, and the password `given` or the `file` with the password. Each login reads the file again."""
 
     user: str
     given: str | None = field(default=None, repr=False)
     file: Path | None = None
 
     def password(self) -> str:
-        """The password. Raises AccessDeniedError if its file cannot be read any more."""
+        """Return the password. Raises AccessDeniedError if the file cannot be read."""
         if self.file is None:
             return self.given or ""
         try:
@@ -77,7 +79,7 @@ class Login:
 
 
 class EtcdSettings(NamedTuple):
-    """Which cluster, which keys, and as whom."""
+    """The members of the cluster, the prefix of the keys, the TLS files and the user."""
 
     endpoints: tuple[str, ...]
     prefix: bytes = b"/services/"
@@ -86,10 +88,10 @@ class EtcdSettings(NamedTuple):
 
     @classmethod
     def from_url(cls, url: RegistryURL, environment: Mapping[str, str] = os.environ) -> "EtcdSettings":
-        """Read `etcd://[user[:password]@]host[:port],...[/prefix][?options]`; `etcds://` is the same over TLS.
+        """Return the settings of `etcd://[user[:password]@]host[:port],...[/prefix][?options]`; `etcds://` uses TLS.
 
-        Options: `ca`, `cert`, `key` and `password_file` (paths), `server_name`. Raises ConfigError for anything wrong,
-        a file that is missing included.
+        Options: `ca`, `cert`, `key` and `password_file` (paths), `server_name`. Raises ConfigError for an invalid part
+        or a file that cannot be read.
         """
         _check_options(url)
         if not url.endpoints:
@@ -105,7 +107,7 @@ class EtcdSettings(NamedTuple):
         )
 
     def __str__(self) -> str:
-        """The members, for messages."""
+        """Return the endpoints of the members, for messages."""
         return ", ".join(self.endpoints)
 
 
@@ -186,7 +188,10 @@ def _pem(option: str, path: Path | None, mark: bytes) -> bytes | None:
 
 
 def _system_authorities() -> Path | None:
-    """The machine's own list, which an administrator may have added to; gRPC would take the one that it brings."""
+    """Return the file of the authorities that the machine trusts. By default gRPC uses a list of its own.
+
+    An administrator may have added authorities to the machine's file.
+    """
     paths = ssl.get_default_verify_paths()
     directory = Path(paths.capath or paths.openssl_capath)
     candidates = (Path(paths.cafile or paths.openssl_cafile), directory / "ca-certificates.crt")

@@ -1,29 +1,30 @@
-"""The TTL of each leased record: taken from the record where it states one, else looked up by its lease. No I/O."""
+"""The TTL of each leased record: the TTL that the record states, or else the TTL of its lease. No I/O."""
 
 from typing import Final
 
 from discovery.codec import stated_ttl
 
 DEFAULT_TTL: Final = 30.0
-"""Seconds assumed while a lease's TTL is not known, or where the cluster does not tell it."""
+"""Seconds, the assumed TTL of a lease while its TTL is not known, or if the cluster does not return it."""
 _MOST_KNOWN: Final = 10_000
+"""Leases, the limit of known TTLs and of TTLs to look up: a bound on memory, above the usual number of backends."""
 
 
 class TTLs:
-    """The TTLs of leases by their numbers, and the leases whose TTL is to be looked up.
+    """The TTLs of leases by lease number, and the leases whose TTL is to be looked up.
 
-    Our own records state their TTL, so 10,000 of them cost no look-up. Members other than the leader forward each
-    look-up to it, so those that remain are few at a time, and each lease is asked for once.
+    Records that this project writes state their TTL, and need no lookup. For other records each lease is looked up
+    once, and few lookups run at a time: every lookup is a request to the cluster's leader.
     """
 
     def __init__(self) -> None:
-        """Know nothing."""
+        """Create the table. No TTL is known."""
         self._known: dict[int, float] = {}
         self._wanted: dict[int, set[str]] = {}
         self._learned: dict[str, float] = {}
 
     def of(self, lease: int, key: str, value: bytes) -> float:
-        """Return the TTL in seconds of the record `key` under `lease`, DEFAULT_TTL until known."""
+        """Return the TTL in seconds of the record `key` under `lease`; DEFAULT_TTL while that TTL is not known."""
         stated = stated_ttl(value)
         if stated is not None:
             return stated
@@ -34,11 +35,11 @@ class TTLs:
         return DEFAULT_TTL
 
     def wanted(self, count: int) -> list[int]:
-        """Up to `count` leases whose TTL is to be looked up."""
+        """Return up to `count` leases whose TTL is to be looked up."""
         return [lease for lease, _ in zip(self._wanted, range(count), strict=False)]
 
     def learn(self, lease: int, ttl: float) -> None:
-        """Take in what the cluster grants to `lease`; 0 or less: it is gone, or is not told."""
+        """Store the TTL in seconds that was granted to `lease`. 0 or less means that the TTL is not available."""
         keys = self._wanted.pop(lease, set())
         if ttl <= 0:
             return
@@ -48,6 +49,6 @@ class TTLs:
         self._learned.update(dict.fromkeys(keys, ttl))
 
     def learned(self) -> dict[str, float]:
-        """The TTLs of records that have become known since this was last asked."""
+        """Return the TTLs of records that have become known since the last call, by key."""
         learned, self._learned = self._learned, {}
         return learned

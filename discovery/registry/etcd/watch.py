@@ -1,4 +1,4 @@
-"""Following a prefix through whatever happens to the members: list, verify, watch, resume, list again."""
+"""The watch of a prefix: lists, verifies and follows the keys, and continues at another member after a failure."""
 
 import asyncio
 import random
@@ -34,20 +34,28 @@ from discovery.registry.etcd.ttls import TTLs
 
 _PROGRESS = WatchRequest(progress_request=WatchProgressRequest())
 _UNSURE_AUDITS = 3
+"""Audits in a row without a result, because of compactions, after which the watch lists again."""
 _SETTLED_SECONDS = 1.0
-_LOOK_UPS = 4
-_LOOK_UP_REST = 0.01  # thousands of leases of other programs must not keep the loop from what is urgent
+"""Seconds after which a stream counts as working, so that the failures before it are forgotten."""
+_LOOKUPS = 4
+"""TTLs that are looked up at the same time, so that thousands of leases do not load the cluster's leader."""
+_LOOKUP_PAUSE = 0.01
+"""Seconds between groups of lookups, so that thousands of leases do not delay other tasks of the event loop."""
 
 
 class Timing(NamedTuple):
     """The timeouts and intervals of a watch, in seconds.
 
-    `attempt`: for a member to answer a read or to take a watch. `idle`: without a response before the member is asked
-    for a sign of life. `answer`: for that sign. `pause`: of silence after which leases may have expired only because
-    the server stood still, so that Stale is reported even though the same stream goes on; less than two thirds of the
-    registrars' TTL of 10 s, which is what is left of a lease at least when a freeze begins. `outage`: of failing over
-    before it is reported, which is done at once when every member has failed. `audit`: between audits, which compare
-    what is known with a listing; `audit_again`: after one that could not tell.
+    `attempt` is the timeout of a read and of the creation of a watch. After `idle` without a response the watch sends a
+    progress request, and the member has `answer` for any response.
+
+    After a silence of `pause` the watch reports Stale even if the same stream continues: leases may have expired only
+    because the server was suspended. `pause` is less than two thirds of the registrars' TTL of 10 s: a lease has at
+    least that much time left when the suspension begins.
+
+    An outage is reported after `outage` of failed attempts, or as soon as every member has failed. `audit` is the time
+    between audits, which compare the known state with a listing, and `audit_again` the time after an audit without a
+    result.
     """
 
     attempt: float = 3.0
@@ -60,14 +68,14 @@ class Timing(NamedTuple):
 
 
 class _ResyncNeededError(Exception):
-    """The watch cannot continue from the known state: list again."""
+    """The watch cannot continue from the known state. A new listing is needed."""
 
 
 class Watch:
-    """A watch of a prefix: what is known, and the member that tells it at present."""
+    """A watch of a prefix: the known state, and the member that is followed at present."""
 
     def __init__(self, client: Client, prefix: bytes, timing: Timing) -> None:
-        """Prepare; `events` does the work."""
+        """Create the watch of `prefix`. No I/O before `events`."""
         self._client = client
         self._endpoints = client.settings.endpoints
         self._timing = timing
@@ -85,7 +93,7 @@ class Watch:
         self._looking_up: asyncio.Task[None] | None = None
 
     async def events(self) -> AsyncGenerator[RegistryEvent, None]:
-        """Every event, for ever."""
+        """Yield the events of the prefix. Never ends by itself."""
         try:
             async with aclosing(self._sessions()) as events:
                 async for event in events:
@@ -106,7 +114,7 @@ class Watch:
                         self._stale = event.reason if isinstance(event, Stale) else None
                         yield event
             except _ResyncNeededError:
-                # The member can serve, and is kept; but doubt upon doubt is slowed down.
+                # The member works, so the next session uses the same member. Repeated doubts are delayed.
                 wait = 0.0 if self._settle() else next(self._retries)
                 self._follower.forget()
             except RegistryError as error:
@@ -119,7 +127,10 @@ class Watch:
             await asyncio.sleep(wait)
 
     async def _session(self, connection: Connection) -> AsyncGenerator[RegistryEvent, None]:
-        """Follow by a member until the member fails (RegistryError) or the state is in doubt (_ResyncNeededError)."""
+        """Yield events from a single member. Raises RegistryError if the member fails, or _ResyncNeededError.
+
+        _ResyncNeededError means that the known state may be wrong.
+        """
         stale = self._stale is not None
         if not await self._may_resume(connection):
             listing = await self._list(connection)
@@ -130,7 +141,7 @@ class Watch:
             yield self._paused(silence)
             stale = True
         stream = await connection.open(WATCH, self._timing.attempt)
-        overseer = asyncio.create_task(self._oversee(stream), name=f"sign of life of etcd {connection.endpoint}")
+        overseer = asyncio.create_task(self._oversee(stream), name=f"heartbeat of etcd {connection.endpoint}")
         try:
             await self._open(connection, stream)
             if stale:
@@ -139,12 +150,12 @@ class Watch:
                 async for delta in deltas:
                     yield delta
         finally:
-            # A cancel, by whomever, leaves the stream open.
+            # The end of this generator alone does not end the stream.
             stream.close()
             overseer.cancel()
 
     async def _open(self, connection: Connection, stream: Stream) -> None:
-        """Ask for the watch, and wait until the member has created the watch."""
+        """Request the watch, and wait until the member confirms its creation."""
         self._follower.opened()
         try:
             async with asyncio.timeout(self._timing.attempt):
@@ -180,24 +191,24 @@ class Watch:
                 audit_at = time.monotonic() + (self._timing.audit_again if unsure else self._audit_pause())
 
     def _paused(self, silence: float) -> Stale:
-        return Stale(f"etcd {self._client.settings}: no sign of life for {silence:.0f} s")
+        return Stale(f"etcd {self._client.settings}: no response for {silence:.0f} s")
 
     def _learned(self) -> Mapping[str, float]:
-        """The TTLs that have become known. Looks the others up beside the watch, which does not wait for them."""
+        """Return the TTLs that have become known, and start the lookup of others in another task."""
         ttls = self._follower.ttls
         if ttls.wanted(1) and (self._looking_up is None or self._looking_up.done()):
             self._looking_up = asyncio.create_task(self._look_up(ttls), name="TTLs of etcd leases")
         return ttls.learned()
 
     async def _look_up(self, ttls: TTLs) -> None:
-        while leases := ttls.wanted(_LOOK_UPS):
+        while leases := ttls.wanted(_LOOKUPS):
             granted = await asyncio.gather(*map(self._granted, leases))
             for lease, ttl in zip(leases, granted, strict=True):
                 ttls.learn(lease, ttl)
-            await asyncio.sleep(_LOOK_UP_REST)
+            await asyncio.sleep(_LOOKUP_PAUSE)
 
     async def _granted(self, lease: int) -> float:
-        """The TTL that `lease` was granted; 0 if the cluster does not tell."""
+        """Return the TTL in seconds that `lease` was granted; 0 if the cluster refuses or does not answer."""
         try:
             answer = await self._client.call(LEASE_TIME_TO_LIVE, LeaseTimeToLiveRequest(ID=lease))
         except DiscoveryError:
@@ -205,7 +216,10 @@ class Watch:
         return float(answer.grantedTTL)
 
     async def _oversee(self, stream: Stream) -> None:
-        """Ask a silent member for a sign of life, and give the member up if no sign comes."""
+        """Send a progress request to a member that has been silent for `idle` seconds.
+
+        Without a response within `answer` seconds the stream is ended.
+        """
         while True:
             since = stream.waiting_since
             quiet = 0.0 if since is None else time.monotonic() - since
@@ -218,7 +232,7 @@ class Watch:
             finally:
                 asking.cancel()
             if stream.waiting_since == since:
-                stream.give_up(f"no sign of life for {self._timing.idle + self._timing.answer:g} s")
+                stream.give_up(f"no response for {self._timing.idle + self._timing.answer:g} s")
                 return
 
     def _take(self, connection: Connection, response: Message) -> tuple[Delta, ...]:
@@ -231,7 +245,10 @@ class Watch:
                 return deltas
 
     async def _may_resume(self, connection: Connection) -> bool:
-        """Return True if a member has the known history, and nothing of its sequel is compacted."""
+        """Return True if a watch at this member may continue from the known revision.
+
+        The member's keys at the known revision must equal the known keys, and that revision must not be compacted.
+        """
         try:
             if self._follower.revision is None:
                 return False
@@ -242,7 +259,10 @@ class Watch:
         return agrees
 
     async def _audit(self, connection: Connection) -> bool | None:
-        """Return True if the known state is right; None if that cannot be told, being compacted and not the latest."""
+        """Return True if the known state is right, False if wrong.
+
+        None if the known revision is compacted and the present state differs: newer events may be on their way.
+        """
         try:
             return await self._agrees(connection, self._known)
         except CompactedError:
@@ -259,14 +279,14 @@ class Watch:
 
     def _create(self) -> Message:
         prefix = self._follower.prefix
-        # Without the previous values, which would double every fragment.
+        # Previous values are not requested: they would double the size of the responses.
         return WatchRequest(
             create_request=WatchCreateRequest(
                 key=prefix,
                 range_end=range_end(prefix),
-                # Not the one after it: etcd 3.5.23 and later answer no request for progress before the store is there,
-                # and a deletion at a compacted revision may never come (etcd-io/etcd#19179). The follower drops the
-                # events that come again.
+                # Not the next revision: etcd 3.5.23 and later answer a progress request only when the store has reached
+                # the start revision, and a deletion at a compacted revision may never come (etcd-io/etcd#19179).
+                # `WatchHistory` drops the repeated events.
                 start_revision=self._known,
                 progress_notify=True,
                 fragment=True,
@@ -274,10 +294,10 @@ class Watch:
         )
 
     def _failed(self, error: RegistryError) -> tuple[float, str | None]:
-        """Turn to the next member. Returns how long to wait first, and what to report, if anything."""
+        """Select the next member. Return the seconds to wait, and the reason to report as Stale, or None."""
         self._settle()
         if isinstance(error, AccessDeniedError) and self._client.tokens.usable and not self._logged_in_again:
-            # Some members say "permission denied" of a watch when it is the token that they do not know.
+            # Some members answer "permission denied" to a watch when they do not know the token.
             self._client.tokens.forget()
             self._logged_in_again = True
             return 0.0, None
@@ -294,7 +314,7 @@ class Watch:
         return wait, str(error) if only or late or not isinstance(error, MemberUnavailableError) else None
 
     def _settle(self) -> bool:
-        """Forgive earlier failures if the stream that ended has lived for a while. Returns whether it has."""
+        """Forget earlier failures if the stream that ended had worked for _SETTLED_SECONDS. Return True if so."""
         settled = self._opened_at is not None and time.monotonic() - self._opened_at > _SETTLED_SECONDS
         if settled:
             self._failures = 0
