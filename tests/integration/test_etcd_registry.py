@@ -262,7 +262,7 @@ class TestLease:
             await lease.put(backend())
             time.sleep(lease.ttl + 1)  # noqa: ASYNC251 - as if the process had been stopped
             assert "expired" in await asyncio.wait_for(lease.lost(), 1)
-            with pytest.raises(LeaseLostError, match="put everything again"):
+            with pytest.raises(LeaseLostError, match="put every record again"):
                 await lease.put(backend())
 
     async def test_a_lease_that_was_long_in_coming_has_its_whole_time(self) -> None:

@@ -40,7 +40,7 @@ def test_members_and_prefix(url: str, endpoints: tuple[str, ...], prefix: bytes)
         ("etcd://::1", "brackets"),
         ("etcd://a b", "a b"),
         ("etcd://[::1", "'[::1' is not HOST"),
-        ("etcd://a\nb", "cannot be read"),
+        ("etcd://a\nb", "has an unprintable character"),
         ("etcd://a//x", "empty part"),
         ("etcd://a?casert=x", "did you mean"),
         ("etcds://a?pasword_file=x", "'password_file'"),
