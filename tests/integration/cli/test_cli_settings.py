@@ -232,7 +232,7 @@ def test_a_variable_that_overrides_the_file_is_logged_at_the_start(
 ) -> None:
     config.write_text(f'state_dir = "/nonexistent"\nadmin = "off"\n{config.read_text()}')
     variables = {"DISCOVERY_REGISTRY": registries["variable"], "DISCOVERY_STATE_DIR": str(tmp_path / "state")}
-    assert environment["DISCOVERY_RUN_DIR"] == f"{tmp_path}/run"  # as in the file, so that nothing is overridden
+    variables["DISCOVERY_RUN_DIR"] = f"{tmp_path}/run"  # as in the file, so that nothing is overridden
     run = start("run", "--config", str(config), **(environment | variables))
     eventually_sync(lambda: '"applied"' in run.stderr, timeout=60)
     assert run.stop() == 0
