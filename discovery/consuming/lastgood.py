@@ -31,7 +31,9 @@ DEBOUNCE = 0.1
 REST = 1.0
 """Seconds between two writes, at least."""
 CONFIRM_EVERY = 15.0
-MOST_OF_THE_TIME = 0.05
+"""Seconds between two writes of an unchanged snapshot. The file's age after a restart is wrong by this time at most."""
+WRITING_SHARE = 0.05
+"""The largest share of the time that is spent on writing: a large snapshot that changes all the time rests the disk."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class LastGood:
                 self._changed.clear()
                 begun = time.monotonic()
                 await asyncio.to_thread(self._write, self._now())
-                await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / MOST_OF_THE_TIME))
+                await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / WRITING_SHARE))
         finally:
             self._write(self._now())
 

@@ -31,6 +31,7 @@ MOST_HELD = 100
 ANSWER_SECONDS = 2.0
 """Seconds that a consumer has to answer; the response goes on without a late one."""
 _MOST_UNRESOLVED = 20
+"""Backends with an unknown host name that `/healthz` lists: a dead name server must not make the answer long."""
 
 
 _API = ("/api/snapshot", "/api/consumers", "/api/consumers/NAME", "/api/providers")

@@ -24,10 +24,14 @@ from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
 
 _BETWEEN_STARTS = 0.002
+"""Seconds between the first checks of two new candidates, so that many candidates do not begin at the same moment."""
 _ALL_STARTED = 1.0
+"""Seconds in which the first checks of all new candidates begin, however many the candidates are."""
 _LONGEST_DETAIL = 200
+"""Characters of a check's reason that are kept: a reason is one line of a log, and may quote what a backend sent."""
 _MOST_REASONS = 10  # that are logged of one candidate while its verdict stays: some texts have a time in them
 _LEAST_SLOTS = 64
+"""Checks that may run at the same time, before the slots grow with the number of candidates."""
 _DESCRIPTORS_PER_SLOT = 8  # a probe by command has three; the rest is for everything else
 
 

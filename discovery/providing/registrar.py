@@ -27,13 +27,16 @@ from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.backoff import delays
 
 _FIRST_DELAY = 0.2
+"""Seconds from the first failure of the registry to the next attempt; the delay doubles."""
 _MOST_DELAY = 10.0
+"""Seconds between two attempts at most: the default TTL."""
 _MOST_AWAY = 0.5  # a registry that cannot be reached: what is wanted has to stand soon after it is back
 
 _LEAST_REFUSED = 0.05
 """Seconds from a refusal to the next try of that key, at least, even if its lease says that the key is free."""
 
 _AT_ONCE = 16
+"""Keys that are written or deleted at the same time: enough to hide the round trip, and no flood for etcd."""
 _NOTHING_NOW = (RegistryUnavailableError, LeaseLostError)
 
 

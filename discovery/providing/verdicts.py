@@ -8,7 +8,9 @@ from discovery.checks import Check, Outcome, Verdict
 from discovery.model import Backend, State
 
 _FIRST_PAUSE = 0.1
+"""Seconds from the first failed check of a new candidate to the next check; the pause doubles up to the interval."""
 _LEAST_PAUSE = 0.01
+"""Seconds between two checks at least: an interval of 0 must not occupy a processor."""
 _SEVERITY = {verdict: place for place, verdict in enumerate(Verdict)}
 
 
