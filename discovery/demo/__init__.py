@@ -1,4 +1,4 @@
-"""The demo: etcd, HAProxy and three web servers on loopback, and what happens when a backend moves."""
+"""The demo: etcd, HAProxy and three web servers on loopback ports, and a backend that moves without failed requests."""
 
 from discovery.demo.steps import run_demo
 

@@ -1,4 +1,4 @@
-"""The demo's children: started in sessions of their own, stopped in order, and none left behind, nor their children."""
+"""The processes of the demo: each has a session of its own, and all end with the demo, their children included."""
 
 import ctypes
 import os
@@ -22,12 +22,12 @@ _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 T = TypeVar("T")
 
 
-class Interrupted(Exception):  # noqa: N818 - not a fault
-    """A person, or the system, has asked for the end."""
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """A signal has requested the end of the demo."""
 
 
 class StepFailedError(DiscoveryError):
-    """A step of the demo did not show what it was to show."""
+    """A step of the demo has failed."""
 
 
 class DemoProcess:
@@ -40,33 +40,33 @@ class DemoProcess:
 
     @property
     def output(self) -> str:
-        """What it has written so far."""
+        """The output of the process so far."""
         return self._output.read_text(errors="replace")
 
     def has_written(self, text: str) -> bool:
-        """Whether `text` is in its output."""
+        """Return True if the process has written `text`."""
         return text in self.output
 
 
 class Stage:
-    """A temporary directory and the processes in it; leaving the block ends all of them and removes it.
+    """A temporary directory and the processes that use it. The end of the block ends the processes and the directory.
 
-    Signals that ask for the end are noted, and raised as Interrupted by the next wait: so nothing is ever half started.
+    A signal that requests the end makes the next `wait` raise Interrupted, so no process stays half started.
     """
 
     def __init__(self) -> None:
-        """Nothing yet; entering the block begins."""
+        """Create the stage. Entering the block creates the directory."""
         self._ending = ExitStack()
         self._children: list[DemoProcess] = []
         self._asked = False
         self.directory = Path()
 
     def __enter__(self) -> Self:
-        """Take the signals over, adopt whatever our children leave behind, and make the directory."""
+        """Handle the signals, become the parent of orphaned descendants, and create the directory."""
         for number in _ENDING_SIGNALS:
             self._ending.callback(signal.signal, number, signal.signal(number, self._ask))
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        # The path of a Unix socket holds 107 bytes, and some are in here.
+        # The path of a Unix socket has at most 107 bytes, and this directory has Unix sockets.
         parent = "/tmp" if len(tempfile.gettempdir()) > 40 else None  # noqa: S108 - mkdtemp's names are unguessable
         self.directory = Path(tempfile.mkdtemp(prefix="discovery-demo-", dir=parent))
         self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
@@ -76,17 +76,17 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the children, then what was entered, then whatever they left; remove the directory."""
+        """Stop the processes, leave the entered resources, kill orphaned descendants, and remove the directory."""
         for child in self._children:
-            child.process.terminate()  # all at once; each is waited for below
+            child.process.terminate()  # all at once; `stop` waits for each below
         self._ending.close()
 
     def enter(self, resource: AbstractContextManager[T]) -> T:
-        """Enter `resource`; it is left in its turn, when the stage is."""
+        """Enter `resource`, and return its value. The end of the stage leaves `resource`."""
         return self._ending.enter_context(resource)
 
     def start_python(self, name: str, *arguments: str) -> DemoProcess:
-        """Start this Python with `arguments`, without this machine's own settings of discovery."""
+        """Start this Python with `arguments`, without this machine's configuration of discovery."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
         environment["DISCOVERY_CONFIG"] = os.devnull
         path = self.directory / f"{name}.log"
@@ -98,7 +98,7 @@ class Stage:
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
                 env=environment,
-                start_new_session=True,  # a Ctrl-C is for us, who then stop it in order
+                start_new_session=True,  # Ctrl-C reaches only the demo, which then stops the process in order
             )
         child = DemoProcess(name, process, path)
         self._children.append(child)
@@ -106,7 +106,7 @@ class Stage:
         return child
 
     def stop(self, child: DemoProcess, grace: float = 12.0) -> int:
-        """SIGTERM, and SIGKILL after `grace` seconds; returns the exit status."""
+        """Send SIGTERM to `child`, and SIGKILL after `grace` seconds. Return the exit status."""
         if child.process.poll() is None:
             child.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -118,7 +118,10 @@ class Stage:
         return child.process.wait()
 
     def wait(self, condition: Callable[[], bool], what: str, timeout: float | None = 15.0) -> None:
-        """Wait until `condition` holds. Raises Interrupted, or StepFailedError if a child ends or time is up."""
+        """Wait until `condition` returns True. Raises StepFailedError if a child ends or after `timeout` seconds.
+
+        `what` describes the condition in the message; None means no timeout. Raises Interrupted after a signal.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._asked:
@@ -142,8 +145,8 @@ def _last_line(text: str) -> str:
 
 
 def _kill_the_rest() -> None:
-    # Orphans of our children (a HAProxy whose daemon had to be killed) are ours now.
-    while pids := list(_children_of_ours()):
+    # This process is the parent of orphaned descendants, such as a HAProxy whose daemon was killed.
+    while pids := list(_own_children()):
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -151,7 +154,7 @@ def _kill_the_rest() -> None:
                 os.waitpid(pid, 0)
 
 
-def _children_of_ours() -> Iterable[int]:
+def _own_children() -> Iterable[int]:
     for path in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
             yield from map(int, path.read_text().split())

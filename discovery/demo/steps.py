@@ -1,4 +1,4 @@
-"""What the demo does and says, step by step."""
+"""The steps of the demo and the output of each step."""
 
 import json
 import shlex
@@ -21,14 +21,16 @@ from discovery.system.embedded import EmbeddedEtcd, find_program
 from discovery.system.terminal import shows_colours
 
 _SPREAD = 60
+"""Requests that show the distribution of requests among the backends."""
 _MEANWHILE = 300
+"""Requests after the move of a backend: more than a second of traffic."""
 
 
 def run_demo(*, leave: bool) -> int:
-    """Run the demo; unless `leave`, keep it running after the last step until a signal. Returns the exit code.
+    """Run the demo, and return the exit code. With `leave`, end after the last step, otherwise at a signal.
 
-    Raises ConfigError for a missing program or plugin, CannotStartError or StepFailedError when a step fails. Whatever
-    happens, no process, socket or file stays behind.
+    Raises ConfigError for a missing program or plugin, CannotStartError or StepFailedError when a step fails. No
+    process, socket or file stays behind in any case.
     """
     _require_parts()
     with Stage() as stage:
@@ -78,7 +80,7 @@ class _Demo:
         _step(1, "Start etcd, the registry where backends are recorded")
         self._etcd = self._stage.enter(EmbeddedEtcd())
         self._url = self._etcd.url
-        _fact(f"it answers at {self._url}")
+        _fact(f"etcd answers at {self._url}")
 
     def start_daemon(self) -> None:
         _step(2, "Start discovery with the haproxy plugin; it starts HAProxy and keeps it in step with etcd")
@@ -117,10 +119,10 @@ class _Demo:
             server, registration = self._backends.pop("blue")
             self._stage.stop(registration)
             self._wait_for_haproxy({"green", "red"})
-            _fact(f"blue is withdrawn; HAProxy is without it {_ms(began)} after `register` was told to stop")
+            _fact(f"blue is withdrawn; HAProxy is without it {_ms(began)} after SIGTERM to `register`")
             if status := self._stage.stop(server):
                 raise StepFailedError(f"the web server blue ended with status {status}")
-            _fact("blue's web server has been stopped, after the answers it still owed")
+            _fact("blue's web server has ended, after it answered its last requests")
             self._start_backends("yellow")
             registration = self._backends["yellow"][1]
             self._stage.wait(partial(registration.has_written, "registered"), "yellow is registered")
@@ -137,14 +139,14 @@ class _Demo:
 
     def invite(self) -> None:
         _say()
-        _say("It goes on running until Ctrl-C. Try:")
+        _say("The demo runs on until Ctrl-C. Try:")
         lines = [
             f"curl http://127.0.0.1:{self._web_port}/          (or in a browser; again and again)",
             f"curl http://127.0.0.1:{self._admin_port}/api/consumers      (also /api/snapshot, /metrics, /readyz)",
             f"{_discovery()} services --registry {self._url}",
             f"{_discovery()} watch --registry {self._url}",
         ]
-        with suppress(ConfigError):  # a package of its own in some systems
+        with suppress(ConfigError):  # some systems have etcdctl in a separate package
             etcdctl = f"ETCDCTL_API=3 {shlex.quote(str(find_program('etcdctl')))} --endpoints {self._etcd.endpoint}"
             lines += [
                 f"{etcdctl} get --prefix /services",
@@ -166,7 +168,7 @@ class _Demo:
             self._backends[name] = (server, registration)
 
     def _wait_for_haproxy(self, backends: set[str]) -> None:
-        """Wait until the haproxy plugin has put just these backends into service."""
+        """Wait until the haproxy plugin has applied a snapshot with exactly these backends."""
 
         def follows() -> bool:
             snapshot = self._admin("/api/snapshot")
@@ -206,7 +208,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _discovery() -> str:
-    """What to type for `discovery` here, as words of a shell."""
+    """Return the shell words that run this `discovery` on this machine."""
     script = sys.argv[0]
     if not script.endswith("/discovery"):
         return f"{shlex.quote(sys.executable)} -m discovery"

@@ -1,4 +1,4 @@
-"""Requests without a pause, each answer counted: by which backend, or why it failed."""
+"""A steady stream of HTTP requests, and the backend or the failure of each request."""
 
 import time
 from collections import Counter
@@ -8,16 +8,20 @@ from types import TracebackType
 from typing import Self
 
 _PAUSE = 0.003
+"""Seconds between two requests of a client: hundreds of requests a second without keeping a processor busy."""
 
 
 class Traffic:
-    """Two clients during the block: one opens a connection for each request, one keeps its connection."""
+    """Two clients that send requests during the block: the first opens a connection for each request.
+
+    The second keeps its connection open.
+    """
 
     def __init__(self, port: int) -> None:
-        """Against 127.0.0.1:`port`."""
+        """Send the requests to 127.0.0.1:`port`."""
         self._port = port
         self._stop = Event()
-        # (backend, failure) of each request, one of them empty; appending is atomic.
+        # The backend and the failure of each request, either of which is empty. Appending is atomic.
         self._outcomes: list[tuple[str, str]] = []
         self._threads = [Thread(target=self._ask, args=(keep,)) for keep in (False, True)]
 
@@ -28,16 +32,16 @@ class Traffic:
 
     @property
     def answers(self) -> Counter[str]:
-        """Answers by backend."""
+        """The number of answers of each backend."""
         return Counter(backend for backend, failure in tuple(self._outcomes) if not failure)
 
     @property
     def failures(self) -> list[str]:
-        """Why requests failed."""
+        """The reason of each failed request."""
         return [failure for _, failure in tuple(self._outcomes) if failure]
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start both clients."""
         for thread in self._threads:
             thread.start()
         return self
@@ -45,7 +49,7 @@ class Traffic:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End, after the answers that are still due."""
+        """Stop both clients, and wait for outstanding answers."""
         self._stop.set()
         for thread in self._threads:
             thread.join()

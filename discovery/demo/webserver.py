@@ -1,6 +1,7 @@
-"""The smallest web server that can be told apart from its copies: `python -m discovery.demo.webserver NAME`.
+"""A small web server whose answers have its name: `python -m discovery.demo.webserver NAME`.
 
-Listens on a free loopback port, prints it, and answers every GET with its name. SIGTERM lets it finish what it began.
+The server listens on a free loopback port, prints the port, and answers every GET with its name. After SIGTERM the
+server answers the requests in progress and ends.
 """
 
 import os
@@ -11,7 +12,7 @@ from threading import Thread
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = 5  # seconds that a silent connection may keep us from ending
+    timeout = 5  # seconds after which a silent connection is closed: open connections delay the server's end
 
     def do_GET(self) -> None:
         port = self.connection.getsockname()[1]
@@ -24,17 +25,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the demo counts on the other side."""
+        """Log nothing: the demo counts the answers at the client."""
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # closing waits for the answers that are due
+    daemon_threads = False  # `server_close` waits for requests in progress
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    # From another thread: `shutdown` waits for the loop that the signal has interrupted.
+    # In another thread: `shutdown` waits for the loop that the signal handler interrupts.
     signal.signal(signal.SIGTERM, lambda *_: Thread(target=server.shutdown).start())
     print(server.server_address[1], flush=True)
     server.serve_forever(poll_interval=0.05)

@@ -1,4 +1,4 @@
-"""Probes that come with the core, and the options with which a user asks for a check.
+"""The core's probes, and the options with which a user configures a check.
 
 Public API. A probe is immutable, and runs on the event loop of the provider whose backend the probe examines.
 """

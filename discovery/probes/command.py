@@ -48,7 +48,8 @@ class CommandProbe:
             finally:
                 os.close(writing)
             output = bytearray()
-            # Not until its end: what the program leaves behind may hold it open for good.
+            # Read while the program runs, not until end of file: a process that the program leaves behind may keep the
+            # pipe open for ever.
             loop.add_reader(reading, _read, reading, output, loop)
             try:
                 status = await process.wait()
@@ -76,7 +77,7 @@ def _environment(backend: Backend) -> dict[str, str]:
 
 
 def _read(descriptor: int, output: bytearray, loop: asyncio.AbstractEventLoop) -> None:
-    """Take what a program has printed, and keep its beginning."""
+    """Read the output that is available, and append it to `output` up to _MOST_OUTPUT bytes."""
     with suppress(BlockingIOError):
         if not (chunk := os.read(descriptor, 65536)):
             loop.remove_reader(descriptor)

@@ -14,7 +14,7 @@ from discovery.probes.tcp import Address, failing, reason
 from discovery.system.lookups import Lookup, Lookups
 
 if TYPE_CHECKING:
-    import aiohttp  # imported where it is needed: it takes longer than most commands
+    import aiohttp  # imported on use: the import takes longer than most commands
 
 _MOST_BODY = 64 * 1024
 """Bytes of a body that are read: enough for a page of status, and a bound on memory and on the regex's time."""
@@ -33,10 +33,10 @@ class HttpProbe:
     """Passes if the status is in one of the ranges `status`, and the body matches the regex `body`, if given.
 
     `status` has inclusive ranges. `path` may have a query. `method` is in capitals. `body` is a regex of RE2, which
-    takes time linear in the text. `host` is the Host header, and over TLS the expected name of the certificate. `tls`
-    asks over TLS; `verify` says whether the certificate must be valid, and `ca` is a PEM file with the authorities to
-    trust in place of the system's. `address` is the host and port to ask in place of the backend's. `lookup` looks host
-    names up.
+    takes time linear in the text. `host` is the Host header, and over TLS the expected name of the certificate. With
+    `tls` the request uses TLS; with `verify` the certificate must be valid, and `ca` is a PEM file with the authorities
+    to trust in place of the system's. `address` is the host and port to connect to in place of the backend's. `lookup`
+    looks host names up.
 
     Redirects are not followed, proxies are not used, and the connection is closed after the answer. Raises ValueError
     for an invalid path, method, Host header or regex.
@@ -54,7 +54,7 @@ class HttpProbe:
     lookup: Lookup = field(default_factory=lambda: Lookups(threads=1), repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse now what would fail at every run."""
+        """Validate the options that would otherwise fail at every run. Raises ValueError."""
         for check, value in (
             (valid_path, self.path),
             (valid_method, self.method),
@@ -83,9 +83,9 @@ class HttpProbe:
         return Outcome(detail=f"status {response.status}")
 
     async def fetch(self, backend: Backend) -> HttpResponse:
-        """Send the request to `backend`, and return the answer of whatever status.
+        """Send the request to `backend`, and return the response, whatever its status.
 
-        For probes that read more of an answer. Raises OSError or aiohttp.ClientError. Takes as long as the server does:
+        For probes that evaluate the response by themselves. Raises OSError or aiohttp.ClientError. There is no timeout:
         the caller limits the time.
         """
         import aiohttp
@@ -100,12 +100,12 @@ class HttpProbe:
         if self.host is not None:
             headers["Host"] = self.host
         resolver: Any = Resolver(self.lookup)
-        # A connector of its own for each run: nothing is kept alive that would delay a server's graceful end.
+        # A new connector for each run: an idle connection would delay a graceful stop of the server.
         async with (
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False, resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),  # the checker's alone counts
+                timeout=aiohttp.ClientTimeout(total=None),  # the core cancels the probe after the check's timeout
                 auto_decompress=False,
                 trust_env=False,
             ) as session,
@@ -122,35 +122,35 @@ class HttpProbe:
 
 
 def valid_path(path: str) -> str:
-    """Refuse what no request line can hold. ValueError."""
+    """Return `path` if an HTTP request line can have it. Raises ValueError otherwise."""
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path or "#" in path:
-        raise ValueError("is a path as HTTP has it: '/' first, ASCII, no spaces (%20) and no '#'")
+        raise ValueError("must be an HTTP path: it starts with '/', and has ASCII without spaces (write %20) and '#'")
     return path
 
 
 def valid_method(method: str) -> str:
-    """Refuse what is no method. ValueError."""
+    """Return `method` if it is an HTTP method. Raises ValueError otherwise."""
     if not (method.isascii() and method.isalpha() and method.isupper()):
-        raise ValueError("is a method such as GET or HEAD")
+        raise ValueError("must be an HTTP method in capitals, such as GET or HEAD")
     return method
 
 
 def valid_host(host: str) -> str:
-    """Refuse what no Host header can hold. ValueError."""
+    """Return `host` if an HTTP Host header can have it. Raises ValueError otherwise."""
     if not host or not host.isascii() or not host.isprintable() or set(host) & set(" ,/"):
-        raise ValueError("is a host name, as the Host header has it")
+        raise ValueError("must be a host name for the HTTP Host header")
     return host
 
 
 def valid_regex(pattern: str) -> str:
-    """Refuse what RE2 does not know. ValueError."""
+    """Return `pattern` if it is a regex of RE2. Raises ValueError otherwise."""
     _finder(pattern)
     return pattern
 
 
 @lru_cache(maxsize=256)
 def _finder(pattern: str) -> Callable[[bytes], bool]:
-    """A function that searches a body for an RE2 regex. With Python's own a body could take for ever."""
+    """Return a function that searches a body for an RE2 regex. Python's `re` could search without an end."""
     import re2  # type: ignore[import-untyped]
 
     options = re2.Options()
@@ -158,9 +158,9 @@ def _finder(pattern: str) -> Callable[[bytes], bool]:
     try:
         compiled = re2.compile(pattern, options)
     except re2.error as error:
-        told = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else error
-        raise ValueError(f"is no regex that RE2 knows: {told}") from None
-    # Decoded first: RE2 matches no byte that is not UTF-8, not even by a dot.
+        fault = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else error
+        raise ValueError(f"is not a regex of RE2: {fault}") from None
+    # The body is decoded first: in RE2 nothing matches a byte that is not UTF-8, not even a dot.
     return lambda body: compiled.search(body.decode(errors="replace")) is not None
 
 
@@ -170,12 +170,12 @@ def _context(ca: Path | None, _modified: int) -> ssl.SSLContext:
 
 
 def _tls(ca: Path | None) -> ssl.SSLContext:
-    """Made once: reading the authorities takes longer than most checks."""
+    """Return the TLS context, which is cached: reading the authorities takes longer than most checks."""
     return _context(ca, ca.stat().st_mtime_ns if ca is not None else 0)
 
 
 def _name(host: str | None) -> str | None:
-    """The name in a Host header, without its port."""
+    """Return the name in a Host header, without the port."""
     if host is None:
         return None
     name, colon, port = host.rpartition(":")

@@ -1,4 +1,4 @@
-"""Host name lookups in the form that aiohttp asks for."""
+"""The adapter by which aiohttp looks host names up with a `Lookup`."""
 
 import socket
 from typing import Any
@@ -14,7 +14,7 @@ class Resolver:
         self._lookup = lookup
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[dict[str, Any]]:
-        """Raises OSError."""
+        """Return the addresses of `host` in aiohttp's form. Raises OSError."""
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
             {"hostname": host, "host": address, "port": port, "family": each, "proto": 0, "flags": flags}
@@ -23,4 +23,4 @@ class Resolver:
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the resolver has no resources."""

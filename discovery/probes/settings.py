@@ -1,4 +1,4 @@
-"""The table with which a user asks for a check."""
+"""The `check` table of a configuration file."""
 
 import os
 from pathlib import Path
@@ -25,13 +25,13 @@ _TYPES_OF = {
 
 
 def _ranges(value: Any) -> str:
-    """Statuses as text ("200", "200-299,304"), from that, a number, or a list of such."""
+    """Return HTTP statuses as text ("200-299,304"), from such text, a number, or a list of both. Raises ValueError."""
     parts = value if isinstance(value, list | tuple) else [value]
     texts = [part.strip() for each in parts or ("",) for part in str(each).split(",")]
     for text in texts:
         least, dash, most = text.partition("-")
         if not all(len(n) == 3 and n.isascii() and n.isdigit() for n in ((least, most) if dash else (least,))):
-            raise ValueError('statuses are written as 200, "200-399", or a list of such')
+            raise ValueError('write statuses as 200, "200-399", or a list of both forms')
         if int(least) > int(most or least):
             raise ValueError(f"the range {text} is empty")
     return ",".join(texts)
@@ -44,9 +44,11 @@ def _parsed(ranges: str) -> tuple[tuple[int, int], ...]:
 
 def _argv(value: Any) -> Any:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(part, str) for part in value):
-        raise ValueError('is a list, the program and its arguments: ["/usr/bin/check", "-q"]; there is no shell')
+        raise ValueError(
+            'must be a list, the program and its arguments: ["/usr/bin/check", "-q"]; no shell runs the program'
+        )
     if not value[0] or any("\0" in part for part in value):
-        raise ValueError("begins with a program's name, and has no zero bytes")
+        raise ValueError("must begin with a program's name, and have no zero bytes")
     return value
 
 
@@ -61,13 +63,13 @@ def _host_and_port(text: str) -> str:
 class CheckSettings(PluginConfig):
     """A `check` table of a configuration; `checks` makes the checks of a Candidate."""
 
-    type: Literal["http", "tcp", "command", "none"] = Field("tcp", description="What is asked of a backend")
+    type: Literal["http", "tcp", "command", "none"] = Field("tcp", description="The kind of probe")
     interval: Annotated[float, CHECK_TIME] = Field(5.0, description="The time between two runs")
     timeout: Annotated[float, CHECK_TIME] = Field(2.0, description="The time after which a run has failed")
     rise: Rise = Field(2, description="Successes in a row that end a failure")
-    fall: Fall = Field(3, description="Failures in a row that begin one")
-    on_failure: Literal["withdraw", "drain"] = Field("withdraw", description="What becomes of a backend that fails")
-    path: Annotated[str, AfterValidator(valid_path)] = Field("/", description="http: what is asked for")
+    fall: Fall = Field(3, description="Failures in a row that begin a failure")
+    on_failure: Literal["withdraw", "drain"] = Field("withdraw", description="The action for a failing backend")
+    path: Annotated[str, AfterValidator(valid_path)] = Field("/", description="http: the path of the request")
     method: Annotated[str, AfterValidator(valid_method)] = Field("GET", description="http: the method")
     status: Annotated[str, BeforeValidator(_ranges), _STATUS_SCHEMA] = Field(
         "200-399", description="http: the statuses that pass"
@@ -76,8 +78,8 @@ class CheckSettings(PluginConfig):
         None, description="http: RE2 regex to find in the first 64 KiB of the body"
     )
     host: Annotated[str, AfterValidator(valid_host)] | None = Field(None, description="http: the Host header")
-    tls: bool = Field(False, description="http: over TLS")
-    verify: bool = Field(True, description="http: whether the certificate must be valid")
+    tls: bool = Field(False, description="http: send the request over TLS")
+    verify: bool = Field(True, description="http: require a valid certificate")
     ca: Path | None = Field(None, description="http: certificate authorities to trust in place of the system's")
     address: Annotated[str, AfterValidator(_host_and_port)] | None = Field(
         None, description="http, tcp: HOST:PORT to check in place of the backend's own"
@@ -85,14 +87,14 @@ class CheckSettings(PluginConfig):
     command: Annotated[tuple[str, ...], BeforeValidator(_argv)] | None = Field(
         None, description="command: the program and its arguments"
     )
-    draining_exit: int = Field(os.EX_TEMPFAIL, ge=1, le=255, description="command: the exit status that says draining")
+    draining_exit: int = Field(os.EX_TEMPFAIL, ge=1, le=255, description="command: the exit status that means draining")
 
     @model_validator(mode="after")
     def _keys_of_its_type(self) -> Self:
         for key in sorted(self.model_fields_set):
             if (types := _TYPES_OF.get(key)) and self.type not in types:
-                meant = " or ".join(f'"{name}"' for name in types)
-                raise ValueError(f'{key!r} is for type {meant}, and this one is "{self.type}"')
+                valid = " or ".join(f'"{name}"' for name in types)
+                raise ValueError(f'{key!r} is for type {valid}, and the type of this check is "{self.type}"')
         if self.type == "command" and self.command is None:
             raise ValueError("type \"command\" needs the key 'command'")
         return self

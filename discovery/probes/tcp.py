@@ -1,4 +1,4 @@
-"""A TCP connection, and what all probes tell of failures."""
+"""A probe that makes a TCP connection, and the words in which all probes describe failures."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ class TcpProbe:
         except OSError as error:
             return failing(reason(error))
         try:
-            # To a port of this machine from which the kernel serves connections, one may meet oneself.
+            # A connection to a free local port may get the same port as its source, and then connects to itself.
             if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
                 return failing("connection refused")
             return Outcome()
@@ -44,7 +44,7 @@ class TcpProbe:
 
 
 async def _connected(host: str, port: int, lookup: Lookup) -> asyncio.StreamWriter:
-    """Connected to the first of its addresses that takes the connection. Raises OSError, the last one's."""
+    """Connect to the first address of `host` that accepts a connection. Raises the OSError of the last address."""
     failure = OSError("it has no address")
     for _, address in await lookup(host):
         try:
@@ -61,7 +61,7 @@ def failing(why: str) -> Outcome:
 
 def reason(error: BaseException) -> str:
     """Return the reason for `error`, of a failed connection or request, in words: `connection refused`."""
-    if isinstance(inner := getattr(error, "os_error", None), OSError):  # aiohttp's, around the true one
+    if isinstance(inner := getattr(error, "os_error", None), OSError):  # aiohttp wraps the original OSError
         error = inner
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: {error.verify_message}"

@@ -1,4 +1,4 @@
-"""Backends and snapshots in few words, for tests."""
+"""Functions that make backends and snapshots for tests, with default values."""
 
 from collections.abc import Mapping
 

@@ -33,7 +33,7 @@ class ConsumerContract:
     """Two states of the registry, for which `world` returns different values."""
 
     def world(self, run_dir: Path) -> object:
-        """Return the consumer's effect, comparable by `==`. The default: the files in `run_dir` and below."""
+        """Return the consumer's effect, comparable by `==`. By default the files in and below `run_dir`, by path."""
         return {
             str(path.relative_to(run_dir)): path.read_bytes() for path in sorted(run_dir.rglob("*")) if path.is_file()
         }

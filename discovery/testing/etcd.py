@@ -1,4 +1,4 @@
-"""An etcd cluster whose members can be harmed, and a writer that knows exactly what was written."""
+"""An etcd cluster for tests of faults, and a writer that makes each change exactly once."""
 
 import asyncio
 import json
@@ -37,13 +37,13 @@ _MEMBERS = 3
 
 
 class EtcdWriter:
-    """Writes what it is told to under a registry URL's prefix, as any other client of etcd might, exactly once each.
+    """An etcd client that changes keys under a registry URL's prefix; each change happens exactly once.
 
     An asynchronous context manager.
     """
 
     def __init__(self, url: str) -> None:
-        """Prepare to write to the cluster and prefix of `url`."""
+        """Use the cluster and the prefix of `url`. No I/O."""
         settings = EtcdSettings.from_url(RegistryURL.parse(url))
         self.client = Client(settings)
         self._prefix = settings.prefix
@@ -53,8 +53,8 @@ class EtcdWriter:
     async def change(self, puts: Mapping[str, bytes], *deletes: str) -> int:
         """Put and delete in one transaction; returns its revision. Tries until it is known to have happened, once.
 
-        A transaction whose answer is lost may have happened, so each leaves a key of its own (under `<prefix>.log/`),
-        and none happens if that is there.
+        A transaction whose answer is lost may have happened. So each transaction also writes a key of its own (under
+        `<prefix>.log/`), and changes nothing if that key exists.
         """
         self._count += 1
         entry = self._log + str(self._count).encode()
@@ -76,11 +76,11 @@ class EtcdWriter:
             return int(answer.responses[0].response_range.kvs[0].mod_revision)
 
     async def close(self) -> None:
-        """Release its connections."""
+        """Close the connections."""
         await self.client.close()
 
     async def __aenter__(self) -> Self:
-        """Nothing is connected before the first change."""
+        """Return the writer. The first change connects."""
         return self
 
     async def __aexit__(
@@ -119,12 +119,12 @@ class EtcdCluster:
         return "etcd://" + ",".join(member.endpoint for member in self.members)
 
     def cut(self, at: int) -> None:
-        """Part a member from the others; its clients still reach it."""
+        """Cut the network between the member with the index `at` and the other members. Its clients still reach it."""
         self._cut.add(at)
         self._run(self._drop(at))
 
     def heal(self) -> None:
-        """Let all members talk to each other again."""
+        """Restore the network between all members."""
         self._cut.clear()
 
     def start_all(self) -> None:
@@ -180,7 +180,7 @@ class EtcdCluster:
         return int(server.sockets[0].getsockname()[1])
 
     async def _forward(self, target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on a connection to the peer port of `target`; its first request tells which member it is from."""
+        """Forward a connection to the peer port of `target`. The first request has the id of the sending member."""
         head = await reader.readuntil(b"\r\n\r\n")
         sender = _FROM.search(head)
         number = int(sender[1], 16) if sender else None
@@ -199,7 +199,7 @@ class EtcdCluster:
 
     async def _drop(self, at: int) -> None:
         for (source, target), writers in self._links.items():
-            # What began before the members' ids were known is from anyone.
+            # A connection that began before the members' ids were known may be from any member.
             if at in {source, target} or source is None:
                 for writer in list(writers):
                     writer.transport.abort()

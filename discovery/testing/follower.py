@@ -1,4 +1,4 @@
-"""Following a registry in a test, and holding its watch to the protocol meanwhile."""
+"""Follows a registry in a test, and checks that the watch obeys the protocol."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,7 +16,7 @@ class Follower:
     """
 
     def __init__(self, registry: Registry) -> None:
-        """Prepare to follow `registry`; `following` starts and stops a follower."""
+        """Create a follower of `registry`. `following` starts and stops the follower."""
         self.revision = 0
         self.records: dict[str, bytes] | None = None
         self.stale: str | None = None
@@ -78,7 +78,7 @@ class Follower:
                 self.leases = None if event.leases is None else dict(event.leases)
                 if not (self.leases or {}).keys() <= self.records.keys():
                     raise RuntimeError(
-                        f"leases of what is not listed: {(self.leases or {}).keys() - self.records.keys()}"
+                        f"leases of records that are not listed: {(self.leases or {}).keys() - self.records.keys()}"
                     )
                 self.resets.append(event)
             case Delta(revision, puts, deletes):
@@ -87,13 +87,16 @@ class Follower:
                 if revision < self.revision or (revision == self.revision and (puts or deletes)):
                     raise RuntimeError(f"revision {revision} came after {self.revision}")
                 if puts.keys() & deletes or not deletes <= self.records.keys():
-                    raise RuntimeError(f"deletes {deletes - self.records.keys()} of what was never there, or also put")
+                    raise RuntimeError(
+                        f"deletes of unknown keys {deletes - self.records.keys()},"
+                        f" or of keys that are also put {deletes & puts.keys()}"
+                    )
                 self.records = {k: v for k, v in self.records.items() if k not in deletes} | dict(puts)
                 self.deltas.append(event)
                 if self.leases is not None:
-                    told = event.leases or {}
+                    reported = event.leases or {}
                     kept = {key: ttl for key, ttl in self.leases.items() if key in self.records and key not in puts}
-                    self.leases = kept | {key: ttl for key, ttl in told.items() if key in puts or key in kept}
+                    self.leases = kept | {key: ttl for key, ttl in reported.items() if key in puts or key in kept}
         self.stale = None
         self.revision = revision
         self.states[revision] = self.records

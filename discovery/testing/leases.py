@@ -35,7 +35,7 @@ class LeaseContract(RegistryPlace):
             await self.write("db/b", PLAIN)
             async with following(registry) as follower:
                 if follower.leases is None:
-                    return  # it may say nothing of leases: removals are then believed at once
+                    return  # the registry reports no leases: consumers then apply every removal at once
                 async with self._lease(registry) as lease:
                     await lease.put(backend())
                     await follower.lists("db/b", KEY)
@@ -147,11 +147,11 @@ class LeaseContract(RegistryPlace):
                 for by_itself in (True, False):
                     await first.put(backend())
                     waiting = asyncio.ensure_future(second.until_free(keys))
-                    await other.put(backend(id="other", weight=2))  # what is written frees nothing
+                    await other.put(backend(id="other", weight=2))  # a write does not make a key free
                     assert not (await asyncio.wait({waiting}, timeout=0.5))[0]
                     await (first.delete(backend()) if by_itself else self.remove(KEY))
                     await asyncio.wait_for(waiting, within(15))
-                    await asyncio.wait_for(second.until_free(keys), within(15))  # it is free already
+                    await asyncio.wait_for(second.until_free(keys), within(15))  # the key is already free
                 async with self._lease(registry, "third") as third:
                     await third.put(backend(id="third"))
                     waiting = asyncio.ensure_future(second.until_free({"web/third"}))
@@ -226,7 +226,7 @@ class LeaseContract(RegistryPlace):
                 await earlier.put(backend(id=id_))
             await earlier.put(backend("db", "stale"))
             await other.put(backend(id="others"))
-            # An owner of one name that begins like another's.
+            # The name of an owner may begin with the name of another owner.
             async with self._lease(self._another(), "host-11") as longer, self._lease(self._another()) as lease:
                 await longer.put(backend(id="longer"))
                 await lease.put(backend(id="again"))

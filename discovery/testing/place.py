@@ -18,7 +18,7 @@ class RegistryPlace:
     """Seconds; the shortest TTL that the registry honours."""
 
     def open(self) -> Registry:
-        """Connect to the place of this test; each call is another connection, which the test closes."""
+        """Return a new connection to the registry of this test. The test closes the connection."""
         raise NotImplementedError
 
     async def write(self, key: str, value: bytes) -> None:
@@ -26,7 +26,7 @@ class RegistryPlace:
         raise NotImplementedError
 
     async def remove(self, key: str) -> None:
-        """Remove the record under `key`, whatever lease it has, by another client than the registry under test."""
+        """Remove the record under `key`, with any lease, by another client than the registry under test."""
         raise NotImplementedError
 
     async def expire(self, lease: Lease) -> None:

@@ -31,7 +31,7 @@ class ProviderContract:
     config: Mapping[str, Any] = {}
     """The provider's options, as in the configuration file."""
     patience: float = 10.0
-    """Seconds within which the provider finds what there is, and notices a change."""
+    """Seconds within which the provider finds the backends of a world, and notices a change."""
 
     def arrange(self, world: int) -> None:
         """Change what there is to find to world 0 or world 1, and return when that is done.
@@ -144,7 +144,7 @@ class ProviderContract:
                     await eventually(seen.task.done, "discover to raise", self.patience)
                     assert [each for each in seen.inventories if each != first] == []
                     async with asyncio.timeout(self.patience):
-                        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is, the core tries again
+                        with pytest.raises(Exception):  # noqa: B017, PT011 - after any exception the core tries again
                             await anext(provider.discover())
                 finally:
                     await asyncio.to_thread(blinded.__exit__, None, None, None)
@@ -248,7 +248,7 @@ class ProviderContract:
 
 
 class _Watcher:
-    """Follows a provider's discovery; what ends that fails whatever awaits it."""
+    """Follows a provider's `discover`. An end or an exception of `discover` is raised by the method that waits."""
 
     def __init__(self, provider: AnyProvider, patience: float) -> None:
         self.inventories: list[Inventory] = []
@@ -289,7 +289,7 @@ class _Watcher:
 
 
 async def _look(check: Check, backend: Backend) -> None:
-    """Run its probe once: it may fail, but answer nothing but an Outcome."""
+    """Run the probe of `check` once. The probe may fail, but must not return anything but an Outcome."""
     outcome = Outcome()
     with suppress(Exception):
         async with asyncio.timeout(check.timeout):
@@ -298,18 +298,18 @@ async def _look(check: Check, backend: Backend) -> None:
 
 
 def _descriptors() -> set[tuple[str, str]]:
-    """This process's descriptors: their numbers and what they are."""
+    """Return this process's file descriptors: their numbers and targets."""
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one with which the directory was read
+        with suppress(FileNotFoundError):  # the descriptor with which this loop reads the directory
             found.add((entry.name, str(entry.readlink())))
     return found
 
 
 def _children() -> set[str]:
-    """The ids of this process's children."""
+    """Return the process ids of this process's children."""
     found: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # a thread that has just ended
+        with suppress(OSError):  # the thread has ended
             found |= set((task / "children").read_text().split())
     return found

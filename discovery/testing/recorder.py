@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 
 class Recorder:
-    """Records what touches the world meanwhile, by Python's audit events. Modules may be imported.
+    """Records the files, sockets and processes that code touches, by Python's audit events. Imports are not recorded.
 
     An audit hook stays for ever, so there is one for all, which does nothing while no recorder is entered.
     """
@@ -17,11 +17,11 @@ class Recorder:
     _installed: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        """Record nothing before the recorder is entered."""
+        """Create a recorder, which records while it is entered."""
         self.events: list[str] = []
 
     def __enter__(self) -> Self:
-        """Record from now on, in place of any other."""
+        """Start to record. An entered recorder replaces the recorder before."""
         if not Recorder._installed:
             Recorder._installed = True
             sys.addaudithook(Recorder._hear)
@@ -29,7 +29,7 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Record no more."""
+        """Stop recording."""
         Recorder._current = None
 
     @staticmethod
@@ -56,7 +56,7 @@ _TOUCHES = frozenset({"socket.bind", "socket.connect", "socket.getaddrinfo", "su
 
 
 def touched_by(make: Callable[[Path], object]) -> list[str]:
-    """The events of a call of `make` with a directory that does not exist."""
+    """Return the recorded events of a call of `make` with a directory that does not exist."""
     with tempfile.TemporaryDirectory() as directory:
         with Recorder() as recorder:
             make(Path(directory) / "not there")

@@ -1,4 +1,4 @@
-"""Waiting for conditions, free ports, and programs that a machine may lack."""
+"""Helpers for tests: wait for a condition, find a free port, find a program or skip the test."""
 
 import asyncio
 import fcntl
@@ -19,10 +19,10 @@ from discovery.system.embedded import find_program, wheel_program
 T = TypeVar("T")
 
 _POLL = 0.02
-"""Seconds between two looks at a condition."""
+"""Seconds between two evaluations of a condition: short beside a test, long beside an evaluation."""
 _NOT_YET = (AssertionError, OSError, LookupError)
 _given: set[int] = set()
-_random = random.SystemRandom()  # hypothesis seeds the others, so that parallel tests would be given the same ports
+_random = random.SystemRandom()  # hypothesis seeds other generators, so parallel tests would get equal ports
 
 
 async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", timeout: float = 10) -> T:
@@ -66,7 +66,7 @@ def eventually_sync(condition: Callable[[], T], what: str = "", timeout: float =
 
 
 def within(seconds: float) -> float:
-    """Return the time limit, in seconds, for what takes less than `seconds` on an idle machine.
+    """Return the time limit, in seconds, for an operation that takes less than `seconds` on an idle machine.
 
     The environment variable DISCOVERY_TEST_PATIENCE multiplies the seconds. `eventually` multiplies by itself; every
     other wait that has a limit only because of faults takes the limit from here: `process.wait(within(20))`.
@@ -108,7 +108,7 @@ def _claim(port: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        return True  # nobody can lock it
+        return True  # the file system has no locks
     return True
 
 
@@ -128,7 +128,7 @@ def require_program(name: str, *, wheel: bool = True) -> Path:
         found = find_program(name)
         if wheel or found != wheel_program(name):
             return found
-        reason = f"the program {name!r} is not on PATH, and its wheel does not do here"
+        reason = f"the program {name!r} is not on PATH, and this test cannot use the program of an installed wheel"
     except ConfigError as error:
         reason = str(error)
     import pytest

@@ -60,7 +60,9 @@ def test_a_caller_may_replace_path_interval_and_timeout() -> None:
     assert settings(type="none").checks(path="/x") == (Check(HttpProbe("/x")),)
     assert settings(type="tcp").checks(path="/x") == (Check(HttpProbe("/x")),)
     for wrong in ({"path": "x"}, {"interval": 0.0}, {"interval": float("nan")}, {"timeout": 1e9}):
-        with pytest.raises(ValueError, match=r"^(is a path|(interval|timeout): .* is not a duration from 100ms to 1h)"):
+        with pytest.raises(
+            ValueError, match=r"^(must be an HTTP path|(interval|timeout): .* is not a duration from 100ms to 1h)"
+        ):
             configured.checks(**wrong)
 
 
@@ -69,21 +71,24 @@ def test_a_caller_may_replace_path_interval_and_timeout() -> None:
     [
         ({"type": "htp"}, ".type: must be 'http', 'tcp', 'command' or 'none' (got 'htp')"),
         ({"type": "http", "pth": "/"}, ".pth: unknown key; did you mean 'path'?"),
-        ({"type": "tcp", "path": "/"}, ": 'path' is for type \"http\", and this one is \"tcp\""),
-        ({"type": "none", "address": "a:1"}, ": 'address' is for type \"http\" or \"tcp\", and this one is \"none\""),
+        ({"type": "tcp", "path": "/"}, ": 'path' is for type \"http\", and the type of this check is \"tcp\""),
+        (
+            {"type": "none", "address": "a:1"},
+            ": 'address' is for type \"http\" or \"tcp\", and the type of this check is \"none\"",
+        ),
         ({"type": "command"}, ": type \"command\" needs the key 'command'"),
         (
             {"type": "command", "command": "a b"},
-            '.command: is a list, the program and its arguments: ["/usr/bin/check", "-q"]; there is no shell',
+            '.command: must be a list, the program and its arguments: ["/usr/bin/check", "-q"]; no shell runs',
         ),
-        ({"type": "command", "command": []}, ".command: is a list"),
-        ({"type": "command", "command": [""]}, ".command: begins with a program's name"),
-        ({"type": "http", "path": "up"}, ".path: is a path as HTTP has it: '/' first"),
-        ({"type": "http", "status": "2xx"}, ".status: statuses are written as 200, \"200-399\", or a list"),
+        ({"type": "command", "command": []}, ".command: must be a list"),
+        ({"type": "command", "command": [""]}, ".command: must begin with a program's name"),
+        ({"type": "http", "path": "up"}, ".path: must be an HTTP path: it starts with '/'"),
+        ({"type": "http", "status": "2xx"}, ".status: write statuses as 200, \"200-399\", or a list"),
         ({"type": "http", "status": "399-200"}, ".status: the range 399-200 is empty"),
-        ({"type": "http", "status": True}, ".status: statuses are written as"),
-        ({"type": "http", "status": []}, ".status: statuses are written as"),
-        ({"type": "http", "body": "("}, ".body: is no regex that RE2 knows: missing ): ( (got '(')"),
+        ({"type": "http", "status": True}, ".status: write statuses as"),
+        ({"type": "http", "status": []}, ".status: write statuses as"),
+        ({"type": "http", "body": "("}, ".body: is not a regex of RE2: missing ): ( (got '(')"),
         ({"address": "nonsense"}, ".address: "),
         ({"interval": 0}, ".interval: 0 is not a duration from 100ms to 1h: write a number of seconds"),
         ({"timeout": -1}, ".timeout: -1 is not a duration from 100ms to 1h"),
