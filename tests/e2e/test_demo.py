@@ -99,7 +99,7 @@ def test_it_shows_traffic_following_a_backend_that_moves(directory: Path) -> Non
 
 def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path) -> None:
     with demo(directory) as running:
-        running.read_until(lambda line: "goes on running" in line)
+        running.read_until(lambda line: "runs on until" in line)
         services = running.read_until(lambda line: " services --registry " in line)
         listed = subprocess.run([*shlex.split(services), "--json"], capture_output=True, check=True, timeout=within(20))
         assert [each["id"] for each in json.loads(listed.stdout)["services"]["web"]] == ["green", "red", "yellow"]
