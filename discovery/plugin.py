@@ -119,8 +119,9 @@ class Context:
     when an input of its own, such as a template or a certificate, has changed.
 
     `inherited` has listening sockets that a predecessor or systemd handed over. `setup` takes a socket whose address
-    (`getsockname`) the plugin wants by `socket.socket(fileno=each.detach())`. The core closes sockets that no consumer
-    takes. If `setup` fails, the core offers the same sockets to the next attempt.
+    (`getsockname`) the plugin wants by `socket.socket(fileno=each.detach())`. A predecessor that still accepts shares
+    the socket and its blocking mode. The core closes sockets that no consumer takes. If `setup` fails, the core offers
+    the same sockets to the next attempt.
     """
 
     name: str
@@ -202,14 +203,22 @@ class Consumer(ABC, Generic[C]):
         return {}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
-        """Stop accepting connections, and return the listening sockets for a successor in another process.
+        """Return the listening sockets for a successor in another process.
 
         Called at most once, after a `setup` that succeeded, if the successor has an instance of this name and plugin.
-        No `apply` follows. The core owns the returned sockets, and calls `teardown` next. If there are sockets, the
-        successor does not wait for `teardown`, which may therefore let connections end by themselves. If there are
-        none, as by default, the successor waits until `teardown` has ended.
+        No `apply` follows. The core owns the returned sockets, and calls `teardown` next, once the successor has them:
+        a consumer whose connections outlive this process may accept until then. If there are sockets, the successor
+        does not wait for `teardown`, which may therefore let connections end by themselves. If there are none, as by
+        default, the successor waits until `teardown` has ended.
         """
         return ()
+
+    async def end_drain(self) -> None:
+        """End the connections that `teardown` would let end by themselves, as a stop without a successor does.
+
+        Called at most once, during the `teardown` that follows `hand_over`, if the daemon is told to stop. The default
+        ends nothing: `teardown` goes on for at most `stop_seconds`.
+        """
 
     @classmethod
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:

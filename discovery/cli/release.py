@@ -49,7 +49,7 @@ def release(
 
 async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
     """Return the keys that each daemon of the run directory has released."""
-    from discovery.daemon.handover import release
+    from discovery.daemon.takeover import release
     from discovery.errors import DiscoveryError
 
     try:

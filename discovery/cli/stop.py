@@ -63,18 +63,21 @@ async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], li
 
     ended: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    running = find_daemons(run_dir)
-    outcomes = await asyncio.gather(*(_end(each, timeout) for each in running), return_exceptions=True)
     busy: set[str] = set()
-    for daemon, outcome in zip(running, outcomes, strict=True):
-        told = {"what": "daemon", "pid": daemon.pid, "instances": list(daemon.instances)}
-        if isinstance(outcome, DiscoveryError):
-            failed.append({**told, "reason": str(outcome)})
-            busy |= set(daemon.instances)
-        elif outcome is not None:
-            raise outcome
-        else:
-            ended.append(told)
+    found: set[int] = set()
+    # Again, as a daemon that was about to take over from one of these may have begun meanwhile.
+    while running := [each for each in find_daemons(run_dir) if each.pid not in found]:
+        outcomes = await asyncio.gather(*(_end(each, timeout) for each in running), return_exceptions=True)
+        for daemon, outcome in zip(running, outcomes, strict=True):
+            found.add(daemon.pid)
+            told = {"what": "daemon", "pid": daemon.pid, "instances": list(daemon.instances)}
+            if isinstance(outcome, DiscoveryError):
+                failed.append({**told, "reason": str(outcome)})
+                busy |= set(daemon.instances)
+            elif outcome is not None:
+                raise outcome
+            else:
+                ended.append(told)
     orphans, left = await end_orphans(run_dir, structlog.get_logger())
     ended += [_orphan(each) for each in orphans]
     failed += [{"instance": name, "reason": reason} for name, reason in left.items() if name not in busy]

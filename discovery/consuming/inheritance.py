@@ -29,7 +29,7 @@ class Inheritance:
     def offer(self) -> dict[Identity, socket.socket]:
         """Copies, for one setup; `settle` must follow."""
         with self._lock:
-            return {identity: each.dup() for identity, each in self._held.items()}
+            return {identity: _copy(each) for identity, each in self._held.items()}
 
     def settle(self, offered: Mapping[Identity, socket.socket], *, kept: bool) -> None:
         """Close what was not taken of it; if what was taken is `kept`, nobody is offered it any more."""
@@ -54,6 +54,11 @@ class Inheritance:
         for each in left:
             each.close()
         return addresses
+
+
+def _copy(each: socket.socket) -> socket.socket:
+    # Not `dup`, which makes the socket block: in the predecessor as well, whose workers may still accept.
+    return socket.socket(fileno=os.dup(each.fileno()))
 
 
 def address_of(listening: socket.socket) -> str:

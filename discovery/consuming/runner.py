@@ -99,6 +99,9 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._refused: dict[str, str] = {}
         self._retry_delays = delays()
         self._handing_over = False
+        self._may_end = False
+        self._told_to_end = asyncio.Event()
+        self._ending_drain: asyncio.Task[None] | None = None
         self._handed_over_sockets: tuple[socket.socket, ...] = ()
 
     @property
@@ -137,10 +140,36 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """True if the consumer may have sockets to hand over. If not, it ends before a successor begins."""
         return self._instance.consumer.hand_over is not Consumer.hand_over
 
+    @property
+    def settled(self) -> bool:
+        """True if the consumer has applied a snapshot, has failed, or has had its time to begin.
+
+        Clients that it accepts before wait for its first backends, and would be lost if it were replaced then.
+        """
+        status = self.status
+        if status.phase in (Phase.DEAD, Phase.STOPPED) or status.error is not None or self.has_had_time_to_begin:
+            return True
+        return status.phase is not Phase.STARTING and status.applied_revision is not None
+
+    def stop(self) -> None:
+        """Ask the consumer to stop, also one that has handed over its sockets. Returns at once: see `join`."""
+        self._may_end = True
+        super().stop()
+
     def hand_over(self) -> None:
-        """Ask the consumer to hand over its sockets and stop. Returns at once: see `handed_over`."""
+        """Ask the consumer to hand over its sockets. Returns at once: see `handed_over`.
+
+        A consumer that has sockets goes on with them until `stop`, so that none is lost if this process dies meanwhile.
+        A consumer that has none stops.
+        """
         self._handing_over = True
-        self.stop()
+        super().stop()
+
+    def end_drain(self) -> None:
+        """Tell a consumer that has handed over, and is stopping, to end its connections. Returns at once."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._end_drain)
 
     async def handed_over(self, timeout: float) -> tuple[socket.socket, ...]:
         """The sockets, once a successor may begin or `timeout` seconds have passed. The consumer may stop later."""
@@ -223,6 +252,21 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             self.unlock()
             self._handed_over_sockets = sockets
 
+    def _on_stop(self) -> None:
+        if self._may_end:
+            self._told_to_end.set()
+        super()._on_stop()
+
+    def _end_drain(self) -> None:
+        if self._created is not None and self._handed_over_sockets and self._ending_drain is None:
+            self._ending_drain = asyncio.create_task(self._ask_to_end_drain(self._created))
+
+    async def _ask_to_end_drain(self, consumer: AnyConsumer) -> None:
+        try:
+            await consumer.end_drain()
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            self._log.error("connections are left to end by themselves", reason=describe(error))
+
     def _begin(self) -> None:
         self._inheritance.settle(self._offers, kept=True)
         self._applied = None
@@ -235,6 +279,8 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             live, self._live = self._live, None
         if live is not None and self._handing_over:
             await self._collect_handed_over(live)
+            if self._handed_over_sockets:
+                await self._told_to_end.wait()
         self._inheritance.settle(self._offers, kept=False)
         await super()._release(plugin)
         self._created = None

@@ -52,6 +52,8 @@ class Daemon:
         self._settings, self._first = loaded
         self._run_dir = base_run_dir(self._settings.run_dir)
         self._exit_code = 0
+        self._told_to_stop = False
+        self._stopping_later: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._status_changed = asyncio.Event()
@@ -107,8 +109,14 @@ class Daemon:
         self._reloads.listen()
         if instances.providers:
             import discovery.providing.provider  # noqa: F401 - all is imported before a predecessor releases anything
-        await self._succession.inherit(self._settings, replace=self._replace)
-        await self._open_admin()
+        try:
+            if not await self._succession.inherit(self._settings, replace=self._replace):
+                self._succession.close()
+                return 0
+            await self._open_admin()
+        except BaseException:
+            self._succession.close()
+            raise
         self._succession.open()
         self._link.use(registry)
         self._reloads.start()
@@ -121,8 +129,13 @@ class Daemon:
         finally:
             systemd.notify("STOPPING=1")
             self._stop.set()  # also if an exception ends the daemon: no successor is accepted now
+            await self._succession.wait_until_handed_over()
+            if self._replace:  # what the predecessor left, and no consumer has found, would run on
+                await self._fleet.wait_until_set_up()
             await self._reloads.stop()
             self._link.alarms.stop()
+            if self._told_to_stop:
+                self._fleet.end_drain()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
             await asyncio.gather(self._fleet.stop(), self._link.stop_following())
             await self._link.close(self._link.registry)
@@ -144,6 +157,8 @@ class Daemon:
         ready = False
         while not self._stop.is_set():
             statuses = self._fleet.statuses
+            if self._fleet.has_locks:
+                self._succession.begun()
             if not ready and all(each.setup_tried for each in statuses):
                 ready = True
                 systemd.notify("READY=1", f"STATUS=running on {self._settings.registry}")
@@ -197,6 +212,7 @@ class Daemon:
     async def _release(self) -> None:
         """Release everything a successor needs, but the consumers' sockets. What is registered stays registered."""
         await self._reloads.suspend()
+        await self._fleet.wait_until_settled()  # what a reload has just begun
         self._link.alarms.stop()
         await asyncio.gather(self._fleet.stop_providers(), self._link.stop_following(), self._admin.close())
         await self._link.close(self._link.registry)
@@ -207,6 +223,16 @@ class Daemon:
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         self._log.info("stopping", signal=number.name)
+        self._told_to_stop = True
+        if self._succession.handing_over:  # a stop now would refuse clients that the successor is about to serve
+            self._stopping_later = asyncio.create_task(self._stop_once_handed_over())
+            return
+        if self._stop.is_set():
+            self._fleet.end_drain()
+        self._stop.set()
+
+    async def _stop_once_handed_over(self) -> None:
+        await self._succession.wait_until_handed_over()
         self._stop.set()
 
     def _wake(self) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from discovery.providing.provider import RunningProvider
     from discovery.providing.runner import ProviderInstance
 
+POLL_SECONDS = 0.02
+"""Seconds between two looks whether every instance has settled, during which a successor waits."""
+
 
 class Fleet:
     """Runs instances, each by its name. For the core's loop."""
@@ -52,6 +55,26 @@ class Fleet:
     def stop_seconds(self) -> float:
         """Seconds that the slowest instance may take to stop."""
         return max((each.stop_seconds for each in self._instances()), default=0.0)
+
+    @property
+    def has_locks(self) -> bool:
+        """True once every instance has its directory locked, or cannot lock it."""
+        return all(each.lock_tried for each in self.statuses)
+
+    @property
+    def settled(self) -> bool:
+        """True once every instance serves, or has failed to, or has had its time to begin."""
+        return all(each.settled for each in self._instances())
+
+    async def wait_until_settled(self) -> None:
+        """Wait until the instances are settled, which takes a bounded time."""
+        while not self.settled:  # noqa: ASYNC110 - threads wake no loop
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def wait_until_set_up(self) -> None:
+        """Wait until a setup of every instance has ended, which is waited for a bounded time."""
+        while not all(each.setup_tried for each in self.statuses) and not self.settled:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
 
     def offer(self, resolved: Resolved) -> None:
         """Hand a snapshot to every consumer."""
@@ -110,7 +133,8 @@ class Fleet:
     async def hand_over(self, successor: Mapping[str, str]) -> tuple[socket.socket, ...]:
         """Stop the consumers, and return the listening sockets of those that a successor runs, too.
 
-        `successor` has the plugin of each of its instances, by name. Every instance's directory is unlocked.
+        `successor` has the plugin of each of its instances, by name. Every instance's directory is unlocked. Consumers
+        that have handed over sockets go on until `stop`.
         """
         sockets = [*self.inheritance.take()]
         for hands_over in (False, True):  # these last: from then on what connects to them waits
@@ -134,6 +158,11 @@ class Fleet:
         for name in providers:
             del self.providers[name]
         return sorted(consumers | providers)
+
+    def end_drain(self) -> None:
+        """Tell the consumers that have handed over, and are stopping, to end their connections. Returns at once."""
+        for runner in self.consumers.values():
+            runner.end_drain()
 
     async def stop(self) -> None:
         """Stop everything."""

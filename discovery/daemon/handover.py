@@ -1,4 +1,4 @@
-"""Requests to a daemon over a Unix socket: a successor asks for the listening sockets, a command releases records.
+"""The daemon's side of requests over a Unix socket: a successor asks for the sockets, a command releases records.
 
 Each message is a JSON object in a packet of its own, and follows the one before within a limited number of seconds. The
 predecessor sends the sockets beside its messages:
@@ -14,8 +14,8 @@ predecessor sends the sockets beside its messages:
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,16 +23,18 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import CannotStartError, DiscoveryError
 from discovery.system import packets, rundir
-from discovery.system.process import ProcessHandle
-from discovery.system.systemd import is_listening
+from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.unixsocket import with_short_path
 
 ANSWER_SECONDS = 5.0
 """Seconds for one message: both sides run on one machine, and a busy one may take a few seconds."""
-MOST_SECONDS = 3600.0
-"""Seconds: the most that a predecessor may ask for. A larger number is a fault of the predecessor."""
 _MOST_KEYS = 50
 """Keys in one packet: a key has at most 384 bytes, and a packet has to fit into the buffer of a Unix socket."""
+
+
+def lock_path(path: Path) -> Path:
+    """The lock that the daemon with the socket `path` holds."""
+    return path.with_name(f"{path.name}.lock")
 
 
 class HandoverRefusedError(DiscoveryError):
@@ -64,13 +66,15 @@ class HandoverServer:
         hand_over: Callable[[Successor], Awaitable[Sequence[socket.socket]]],
         done: Callable[[bool], None],
         release: Callable[[str | None], Sequence[str]] = lambda _: (),
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare; `open` begins.
 
-        `accept` returns the deadline of `hand_over` in seconds, or raises HandoverRefusedError. `hand_over` releases
-        everything that a successor needs, closes this server, and returns the sockets. `done` is called with whether
-        the successor received the sockets. `release` gives up the held records of a service, or (None) of all services,
-        and returns the keys of these records.
+        `accept` returns the deadline of `ready` and `hand_over` in seconds, or raises HandoverRefusedError. `ready`
+        returns when the daemon can be replaced, and is cancelled if the successor leaves meanwhile. `hand_over`
+        releases everything that a successor needs, closes this server, and returns the sockets. `done` is called with
+        whether the successor received the sockets. `release` gives up the held records of a service, or (None) of all
+        services, and returns the keys of these records.
         """
         self.path = path
         self._log = log
@@ -78,6 +82,7 @@ class HandoverServer:
         self._hand_over = hand_over
         self._done = done
         self._release = release
+        self._ready = ready
         self._lock: rundir.Lock | None = None
         self._listening: socket.socket | None = None
         self._file: os.stat_result | None = None
@@ -85,6 +90,17 @@ class HandoverServer:
         self._keeping: asyncio.Task[None] | None = None
         self._conversations: set[asyncio.Task[None]] = set()
         self._successor: Successor | None = None
+        self._idle = asyncio.Event()  # no successor is being served
+        self._idle.set()
+
+    @property
+    def busy(self) -> bool:
+        """True while a successor that was accepted waits for the sockets."""
+        return not self._idle.is_set()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no successor waits for the sockets."""
+        await self._idle.wait()
 
     @property
     def holder(self) -> int | None:
@@ -93,7 +109,7 @@ class HandoverServer:
 
     @property
     def _lock_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.lock")
+        return lock_path(self.path)
 
     def open(self) -> None:
         """Listen. Raises CannotStartError if another daemon does at this path, or if that cannot be."""
@@ -181,11 +197,39 @@ class HandoverServer:
                         self._log.warning("a successor was refused", pid=successor.pid, reason=str(error))
                         await packets.send(channel, {"refused": str(error)})
                         return
-                    await packets.send(channel, {"within": within})
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 self._log.warning("somebody asked to take over who cannot", reason=str(error) or "no question came")
                 return
+            try:
+                await self._serve_successor(channel, successor, within)
+            finally:
+                self._idle.set()
+
+    async def _serve_successor(self, channel: socket.socket, successor: Successor, within: float) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await packets.send(channel, {"within": within})
+        except (OSError, TimeoutError) as error:
+            self._log.warning("somebody asked to take over who cannot", reason=str(error) or "it does not read")
+            self._successor = None  # another may come
+            return
+        if await self._is_there_until_ready(channel):
             await self._send_sockets(channel, successor)
+        else:
+            self._log.warning("the successor left before it was handed anything", successor=successor.pid)
+            self._successor = None
+
+    async def _is_there_until_ready(self, channel: socket.socket) -> bool:
+        """Wait until this daemon can be replaced. Return False as soon as the successor has gone."""
+        if self._ready is None:
+            return True
+        preparing = asyncio.ensure_future(self._ready())
+        leaving = asyncio.ensure_future(packets.readable(channel.fileno()))  # it has nothing more to say
+        try:
+            await asyncio.wait((preparing, leaving), return_when=asyncio.FIRST_COMPLETED)
+            return not leaving.done()
+        finally:
+            await cancel_and_wait(preparing, leaving)
 
     async def _read_request(self, channel: socket.socket) -> Successor | Release:
         """Raises ValueError for what is no question of ours, and OSError."""
@@ -212,13 +256,15 @@ class HandoverServer:
             raise HandoverRefusedError(f"process {self._successor.pid} is taking over already")
         within = self._accept(successor)
         self._successor = successor
+        self._idle.clear()
         return within
 
     async def _send_sockets(self, channel: socket.socket, successor: Successor) -> None:
         self._log.info("handing over", successor=successor.pid)
-        sockets = list(await self._hand_over(successor))
+        sockets: list[socket.socket] = []
         received = False
         try:
+            sockets += await self._hand_over(successor)
             async with asyncio.timeout(ANSWER_SECONDS):
                 for at in range(0, max(1, len(sockets)), packets.MOST_SOCKETS):
                     some = sockets[at : at + packets.MOST_SOCKETS]
@@ -231,109 +277,3 @@ class HandoverServer:
             for each in sockets:
                 each.close()
             self._done(received)
-
-
-async def take_over(path: Path, instances: Mapping[str, str], log: FilteringBoundLogger) -> tuple[socket.socket, ...]:
-    """Ask the daemon with the socket `path`, if there is a daemon, to hand over; return its listening sockets.
-
-    Raises CannotStartError if the daemon refuses, or neither hands over nor ends.
-    """
-    sockets: list[socket.socket] = []
-    with packets.new_channel() as channel:
-        try:
-            with_short_path(path, channel.connect)
-            pid = packets.peer(channel)
-        except (FileNotFoundError, ConnectionRefusedError):
-            log.info("there is no daemon to replace", socket=str(path))
-            return ()
-        except (OSError, ValueError) as error:
-            raise CannotStartError(f"the daemon at {path} cannot be asked: {error}; stop it first") from None
-        with _handle_of(pid) as predecessor:
-            fault = await _receive_sockets(channel, instances, sockets, predecessor, log.bind(predecessor=pid))
-    if fault is not None:
-        packets.close_all(sockets)
-        raise CannotStartError(f"process {pid}, the daemon at {path}, {fault}")
-    for each in [each for each in sockets if not is_listening(each)]:
-        sockets.remove(each)
-        each.close()
-    return tuple(sockets)
-
-
-async def _receive_sockets(
-    channel: socket.socket,
-    instances: Mapping[str, str],
-    sockets: list[socket.socket],
-    predecessor: ProcessHandle | None,
-    log: FilteringBoundLogger,
-) -> str | None:
-    """Ask the predecessor, and add to `sockets` the sockets that the predecessor hands over.
-
-    Return why that failed, or None.
-
-    A predecessor that ends meanwhile is no failure: nothing is left that a successor could be in conflict with.
-    """
-    within = ANSWER_SECONDS
-    try:
-        async with asyncio.timeout(within):
-            await packets.send(channel, {"take_over": {"instances": dict(instances)}})
-            answer, _ = await packets.receive(channel)
-        if "refused" in answer:
-            return f"does not let go: {answer['refused']}"
-        within = min(float(answer["within"]), MOST_SECONDS)
-        log.info("taking over")
-        while not answer.get("last"):
-            async with asyncio.timeout(within + ANSWER_SECONDS):
-                answer, received = await packets.receive(channel)
-            sockets += received
-            if (lost := answer.get("sockets", 0) - len(received)) > 0:
-                log.error("sockets were lost: the limit of open files (ulimit -n) is too low", count=lost)
-    except TimeoutError:
-        return f"has not answered within {within:g} s; stop it first"
-    except (OSError, EOFError) as error:
-        log.warning("the daemon went away while it handed over", reason=str(error))
-        has_ended = predecessor is None or await predecessor.wait(within)
-        return None if has_ended else "does not answer any more; stop it first"
-    except (ValueError, KeyError, TypeError) as error:
-        return f"answers what is no answer: {error!r}; stop it first"
-    return None
-
-
-async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
-    """Ask the daemon with the socket `path` to give up the held records of `service`, or (None) of all services.
-
-    Returns the keys of these records; None if there is no daemon. Raises DiscoveryError if it does not answer.
-    """
-    with packets.new_channel() as channel:
-        try:
-            with_short_path(path, channel.connect)
-            packets.peer(channel)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-        except (OSError, ValueError) as error:
-            raise DiscoveryError(f"the daemon at {path} cannot be asked: {error}; run this as its user") from None
-        keys: list[str] = []
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await packets.send(channel, {"release": {"service": service}})
-                last = False
-                while not last:
-                    answer, _ = await packets.receive(channel)
-                    keys += map(str, answer["released"])
-                    last = bool(answer["last"])
-        except (OSError, EOFError, TimeoutError, ValueError, KeyError, TypeError):
-            raise DiscoveryError(
-                f"the daemon at {path} does not answer, or is of another version; try again, or restart it"
-            ) from None
-    return tuple(keys)
-
-
-@contextmanager
-def _handle_of(pid: int) -> Iterator[ProcessHandle | None]:
-    """Open a handle for a block; None if the process has ended."""
-    try:
-        handle = ProcessHandle(pid)
-    except ProcessLookupError:
-        yield None
-    else:
-        with handle:
-            yield handle

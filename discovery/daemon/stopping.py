@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.daemon.turn import DAEMON_LOCKS, DRAINING_LOCKS
 from discovery.errors import CannotStartError, DiscoveryError, PluginError, describe
 from discovery.hosting import loading as plugins
 from discovery.plugin import AnyConsumer, Consumer, Context
@@ -32,11 +33,14 @@ class Orphan(NamedTuple):
 
 
 def find_daemons(run_dir: Path) -> list[RunningDaemon]:
-    """Those that run on `run_dir`."""
+    """The daemons that run on `run_dir`, also those that start, and those that were replaced and have not ended."""
     held: dict[int, list[str]] = {}
-    for path in sorted(run_dir.glob("*.sock.lock")):
-        if (pid := rundir.holder(path)) is not None:
-            held.setdefault(pid, [])
+    for pattern in DAEMON_LOCKS:
+        for path in sorted(run_dir.glob(pattern)):
+            if (pid := rundir.holder(path)) is not None:
+                held.setdefault(pid, [])
+            elif path.match(DRAINING_LOCKS):  # of a process that was killed
+                path.unlink(missing_ok=True)
     for path in sorted(run_dir.glob("*/lock")):
         if (pid := rundir.holder(path)) is not None:
             held.setdefault(pid, []).append(path.parent.name)

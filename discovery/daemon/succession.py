@@ -1,7 +1,9 @@
 """The succession of daemons on a run directory: taking over from the one before, handing over to the one after."""
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -9,9 +11,12 @@ from structlog.typing import FilteringBoundLogger
 from discovery.consuming.inheritance import Inheritance
 from discovery.daemon.config import Settings
 from discovery.daemon.fleet import Fleet
-from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor, take_over
+from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor
+from discovery.daemon.takeover import take_over
+from discovery.daemon.turn import StartTurn
 from discovery.errors import CannotStartError
-from discovery.system import systemd
+from discovery.hosting.isolation import BEGIN_SECONDS
+from discovery.system import rundir, systemd
 
 RELEASE_SECONDS = 60.0
 """Seconds to release everything for a successor, beyond what consumers take to stop; the successor gives up then."""
@@ -42,8 +47,16 @@ class Succession:
         self._fleet = fleet
         self._stopping = stopping
         self._release = release
+        self._turn = StartTurn(path, log)
+        self._draining: rundir.Lock | None = None
         self._server = HandoverServer(
-            path, log, self._accept, self._hand_over, lambda received: leave(int(not received)), release_records
+            path,
+            log,
+            self._accept,
+            self._hand_over,
+            lambda received: leave(int(not received)),
+            release_records,
+            fleet.wait_until_settled,
         )
 
     @property
@@ -51,11 +64,24 @@ class Succession:
         """The process id of the daemon from which `--replace` would take over; None if there is none."""
         return self._server.holder
 
-    async def inherit(self, settings: Settings, *, replace: bool) -> None:
-        """Give the fleet the listening sockets of systemd and, with `replace`, those of the predecessor.
+    @property
+    def handing_over(self) -> bool:
+        """True while a successor that was accepted waits for the sockets."""
+        return self._server.busy
 
-        Raises CannotStartError if the predecessor does not hand over.
+    async def wait_until_handed_over(self) -> None:
+        """Wait until no successor waits for the sockets."""
+        await self._server.wait_until_idle()
+
+    async def inherit(self, settings: Settings, *, replace: bool) -> bool:
+        """Wait for the turn to start; give the fleet the sockets of systemd and, with `replace`, of the predecessor.
+
+        No other daemon starts on the run directory until `begun`. Returns False if this daemon is told to stop before.
+        Raises CannotStartError if the predecessor does not hand over, or if another process takes over from it.
         """
+        await self._turn.take(replace=replace, stopping=self._stopping)
+        if self._stopping():
+            return False
         sockets, faults = systemd.listen_fds()
         for fault in faults:
             self._log.warning("systemd passed what cannot be used", reason=fault)
@@ -64,6 +90,7 @@ class Succession:
             plugins |= {each.name: each.plugin for each in settings.providers.values()}
             sockets += await take_over(self._server.path, plugins, self._log)
         self._fleet.inheritance = Inheritance(sockets)
+        return True
 
     def open(self) -> None:
         """Listen for a successor. A daemon that cannot listen runs all the same, and says so in the log."""
@@ -72,9 +99,16 @@ class Succession:
         except CannotStartError as error:
             self._log.info("no other daemon can take over from this one", reason=str(error))
 
+    def begun(self) -> None:
+        """Let other daemons start: the instances hold their own locks. Idempotent."""
+        self._turn.release()
+
     def close(self) -> None:
-        """Listen no more. Idempotent."""
+        """Listen no more, and leave the run directory. Idempotent."""
+        self._turn.release()
         self._server.close()
+        if self._draining is not None:
+            self._draining.release()
 
     def _accept(self, successor: Successor) -> float:
         """Return the seconds in which the sockets are handed over. Raises HandoverRefusedError."""
@@ -83,10 +117,13 @@ class Succession:
         if successor.instances.keys().isdisjoint(names := self._fleet.names):
             what = f"it runs {', '.join(names)} and none of yours"
             raise HandoverRefusedError(f"{what}; stop it, or choose another --run-dir")
-        return RELEASE_SECONDS + self._fleet.stop_seconds
+        return RELEASE_SECONDS + BEGIN_SECONDS + self._fleet.stop_seconds
 
     async def _hand_over(self, successor: Successor) -> tuple[socket.socket, ...]:
         """Release everything the successor needs; return the listening sockets. Registry records stay for it."""
+        with suppress(CannotStartError):  # `discovery stop` finds by it what has no other lock any more
+            path = self._server.path.with_name(f"{self._server.path.stem}.{os.getpid()}.draining.lock")
+            self._draining = rundir.lock(path, "a daemon that was replaced")
         await self._release()
         sockets = await self._fleet.hand_over(successor.instances)
         self._server.close()

@@ -26,6 +26,8 @@ HEALTH_TIMEOUT = 10.0
 """Seconds that a health check may take: one that takes longer is a fault of the plugin."""
 STOP_SECONDS = 10.0
 """Seconds that a plugin may take to stop, as long as service managers usually wait before they kill."""
+BEGIN_SECONDS = 10.0
+"""Seconds from the start of an instance in which a successor waits for it: the first snapshot takes 3 s at most."""
 
 
 class Phase(StrEnum):
@@ -43,13 +45,15 @@ class Phase(StrEnum):
 class PluginStatus:
     """The state of an instance of a plugin. Instants are `time.monotonic()`, durations seconds.
 
-    `setup_tried` is whether a setup has ended, either way, and `set_up` whether one has succeeded.
+    `lock_tried` is whether the attempt to lock the run directory has ended, either way; `setup_tried` whether a setup
+    has, and `set_up` whether one has succeeded.
     """
 
     name: str
     plugin: str
     phase: Phase = Phase.STARTING
     phase_since: float = field(default_factory=time.monotonic)
+    lock_tried: bool = False
     setup_tried: bool = False
     set_up: bool = False
     failures: int = 0
@@ -84,7 +88,8 @@ S = TypeVar("S", bound=PluginStatus)
 class Isolated(ABC, Generic[I, P, S]):
     """An instance of a plugin, isolated: it may block, fail or be slow without delaying anybody.
 
-    `changed` is called, on the plugin's thread, once its setup has been tried and when it can never run again.
+    `changed` is called, on the plugin's thread, once its lock and its setup have been tried, and when it can never run
+    again.
     """
 
     KIND = "plugin"
@@ -102,6 +107,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._status = status
         self._failures = Failures()
         self._phase = (Phase.STARTING, time.monotonic())
+        self._begun = time.monotonic()
         self._wake = Wake()
         self._stopping = threading.Event()
         self._releasing = False
@@ -167,8 +173,14 @@ class Isolated(ABC, Generic[I, P, S]):
         """Seconds that the instance may take to stop."""
         return STOP_SECONDS
 
+    @property
+    def has_had_time_to_begin(self) -> bool:
+        """True once a successor of the daemon need not wait any longer for the first work of the instance."""
+        return time.monotonic() - self._begun > BEGIN_SECONDS
+
     def reconfigure(self, instance: I) -> None:
         """Go on as `instance`. Returns at once."""
+        self._begun = time.monotonic()
         self._instance = instance
         self._wake.set()
 
@@ -234,7 +246,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._enter_phase(Phase.STOPPED)
 
     def _report_dead(self, reason: str) -> None:
-        self._report(Phase.DEAD, error=reason, setup_tried=True)
+        self._report(Phase.DEAD, error=reason, lock_tried=True, setup_tried=True)
         self._changed()
 
     async def _main(self) -> None:
@@ -242,6 +254,8 @@ class Isolated(ABC, Generic[I, P, S]):
         self._wake.open()
         way_out = "stop it first, take over from it with --replace, or choose another --run-dir"
         with rundir.lock(self._lock_path, f"{self.KIND} {self._instance.name!r}", way_out) as self._lock:
+            self._report(lock_tried=True)
+            self._changed()
             keeping = asyncio.create_task(
                 rundir.keep(self._lock, self._base, self._log, changed=self._run_dir_changed), name="run directory"
             )

@@ -115,6 +115,14 @@ class RunningProvider:
             ready=self._ready,
         )
 
+    @property
+    def settled(self) -> bool:
+        """True if the registry has had the first set, or the provider has failed, or has had its time to begin.
+
+        Until then only the leases of a predecessor keep the records.
+        """
+        return self._ready or self.status.problem is not None or self._runner.has_had_time_to_begin
+
     def start(self) -> None:
         """Begin to look for backends."""
         self._runner.start()

@@ -12,7 +12,8 @@ import pytest
 import structlog
 
 from discovery import CannotStartError
-from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor, take_over
+from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor
+from discovery.daemon.takeover import take_over
 from discovery.testing import eventually
 
 LOG = structlog.get_logger()
@@ -78,7 +79,7 @@ async def test_any_number_of_sockets_is_handed_over_in_order(tmp_path: Path, cou
 
 FEW_FILES = """
 import asyncio, pathlib, resource, structlog, sys
-from discovery.daemon.handover import take_over
+from discovery.daemon.takeover import take_over
 resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
 print(len(asyncio.run(take_over(pathlib.Path(sys.argv[1]), {}, structlog.get_logger()))))
 """

@@ -71,6 +71,15 @@ def end(runner: ConsumerRunner) -> None:
     assert asyncio.run(runner.join(within(5)))
 
 
+def test_an_offer_leaves_the_blocking_mode_which_a_predecessor_shares(listening: Callable[[], socket.socket]) -> None:
+    theirs = listening()
+    inheritance = Inheritance([socket.socket(fileno=os.dup(theirs.fileno()))])
+    theirs.setblocking(False)
+    inheritance.settle(inheritance.offer(), kept=False)
+    assert not os.get_blocking(theirs.fileno())
+    assert inheritance.close() != []
+
+
 def test_what_a_consumer_takes_is_its_own(tmp_path: Path, listening: Callable[[], socket.socket]) -> None:
     address = (first := listening()).getsockname()
     inheritance = Inheritance([first])

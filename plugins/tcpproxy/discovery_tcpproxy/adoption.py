@@ -40,17 +40,21 @@ async def adopt(
     log: FilteringBoundLogger,
     timeout: float = ANSWER_TIMEOUT,
     on_killed: Callable[[int], None] = lambda _: None,
+    on_refused: Callable[[int], None] = lambda _: None,
     stderr: int | None = 2,
 ) -> list[AdoptedWorker]:
     """Adopt the workers in `run_dir`, whose lock the caller holds. Return the workers, the oldest first.
 
-    A worker that hangs is killed, and `on_killed` is called with its process id. A worker of another build
+    A worker that hangs is killed, and `on_killed` is called with its process id. A worker that has a daemon stays as it
+    is, and `on_refused` is called with its process id. A worker of another build
     (`is_other_build`) obeys no command but to stop. Workers will log to the descriptor `stderr` if the caller dies;
     with None they keep logging to the descriptor of their last daemon. `timeout` is the seconds for an answer.
     """
     paths = sorted(run_dir.glob("worker-*.sock"))
     own_build = build() if paths else ""
-    found = await asyncio.gather(*(_adopt(path, own_build, log, timeout, on_killed, stderr) for path in paths))
+    found = await asyncio.gather(
+        *(_adopt(path, own_build, log, timeout, on_killed, on_refused, stderr) for path in paths)
+    )
     return sorted((each for each in found if each is not None), key=lambda each: each.worker.started)
 
 
@@ -60,6 +64,7 @@ async def _adopt(
     log: FilteringBoundLogger,
     timeout: float,
     on_killed: Callable[[int], None],
+    on_refused: Callable[[int], None],
     stderr: int | None,
 ) -> AdoptedWorker | None:
     until = time.monotonic() + _DETECTION_TIMEOUT
@@ -71,7 +76,7 @@ async def _adopt(
         except CommandRefusedError as error:
             worker.release()
             if error.answer.get("stopping") or time.monotonic() >= until:
-                log.info("a worker is left as it is", pid=worker.pid, reason=describe(error))
+                on_refused(worker.pid)
                 return None
             await asyncio.sleep(_RETRY_DELAY)
         except WorkerGoneError:

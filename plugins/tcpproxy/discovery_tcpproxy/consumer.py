@@ -12,6 +12,7 @@ from discovery import (
     ApplyError,
     Consumer,
     Context,
+    DiscoveryError,
     Health,
     PluginConfig,
     Sample,
@@ -162,23 +163,35 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         return document(self._status(), [(worker.pid, report) for worker, report in reports])
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
-        """Stop accepting, and return the listening sockets; new clients wait in the kernel for the successor."""
+        """Return the listening sockets. The workers accept until `teardown`.
+
+        If this daemon dies before the successor has the sockets, the successor finds the sockets at the workers.
+        """
         await self._stop_ticking()
         async with self._lock:
-            await self._workers.stop(self.config.grace)
             self._handed_over = True
             sockets, self._sockets = self._sockets, {}
         return tuple(each.sock for each in sockets.values())
+
+    async def end_drain(self) -> None:
+        """Close idle connections; the others keep what is left of their grace."""
+        await self._workers.stop(self.config.grace, end_idle=True)
 
     @classmethod
     async def end_orphans(cls, context: Context) -> dict[int, str]:
         """Stop workers that have outlived their daemon, with the grace that the daemon gave them."""
         killed: list[int] = []
+        refused: list[int] = []
         # The workers may outlive this process and must not keep its standard error open.
-        found = await adopt(context.run_dir, context.log, on_killed=killed.append, stderr=None)
+        found = await adopt(
+            context.run_dir, context.log, on_killed=killed.append, on_refused=refused.append, stderr=None
+        )
         for bind, sock in [each for one in found for each in one.sockets.items()]:
             from_other_process(bind, sock).close()
         await asyncio.gather(*(one.worker.stop_and_wait(one.grace + _EXIT_TIMEOUT) for one in found))
+        if refused:
+            pids = ", ".join(map(str, refused))
+            raise DiscoveryError(f"workers of the TCP proxy have a daemon that still runs, and go on: process {pids}")
         return dict.fromkeys([*killed, *(one.worker.pid for one in found)], "a worker of the TCP proxy")
 
     async def teardown(self) -> None:
@@ -194,7 +207,10 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         await self._workers.close(self.config.grace + _EXIT_TIMEOUT)
 
     async def _adopt(self) -> None:
-        found = await adopt(self.context.run_dir, self.context.log)
+        log = self.context.log
+        found = await adopt(
+            self.context.run_dir, log, on_refused=lambda pid: log.info("a worker stays with its daemon", pid=pid)
+        )
         modes = _modes(self.config)
         for bind, sock in [each for one in found for each in one.sockets.items()]:
             # All workers have the socket, and systemd may pass it as well.

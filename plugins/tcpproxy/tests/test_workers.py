@@ -153,8 +153,11 @@ async def test_a_successor_takes_the_sockets_and_no_client_is_refused() -> None:
             client = await Client.to(binds[0])
             assert await client.greeting() == "a"
             sockets = await old.consumer.hand_over()
-            waiting = [await Client.to(bind) for bind in binds]
+            assert [await reached(bind) for bind in binds] == ["a", "a"]  # until the successor has the sockets
             end = asyncio.create_task(old.consumer.teardown())
+            await eventually(lambda: all(each.stopped for each in old.consumer._workers.running))
+            assert await old.consumer._workers.reports(connections=False)  # the workers have taken the stop before
+            waiting = [await Client.to(bind) for bind in binds]
             async with driving(inherited=sockets, listen={"web": binds}) as new:
                 await new.apply(b.backend())
                 assert [await each.greeting() for each in waiting] == ["b", "b"]

@@ -1,0 +1,274 @@
+"""Daemons that replace each other under load: no client is refused or reset, and one daemon runs everything."""
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from ambassadors import TIMEOUT, Directory, connect
+from daemons import DISCOVERY, Daemon, Starter, processes
+from proxies import Load, Serve
+
+from discovery.testing import eventually_sync, free_port, within
+
+from .serving import echoes, have_ended
+
+pytestmark = pytest.mark.warm
+
+INSTANCES = ("edge", "tcp")
+
+
+class Line:
+    """Daemons of one configuration with two proxies, one run directory and one admin port, in the order of starts."""
+
+    def __init__(self, start: Starter, directory: Directory) -> None:
+        self.ports = [free_port() for _ in INSTANCES]
+        self.run_dir = start.directory / "run"
+        self.daemons: list[Daemon] = []
+        self.registry = directory.root
+        self._start = start
+        self._admin = f"127.0.0.1:{free_port()}"
+        self._config = start.directory / "disc.toml"
+        text = f'registry.url = "{directory.url}"\n'
+        for name, port in zip(INSTANCES, self.ports, strict=True):
+            text += f'[consumers.{name}]\nplugin = "tcpproxy"\nworkers = 2\nlisten.web = "127.0.0.1:{port}"\n'
+        self._config.write_text(text)
+
+    def begin(self, *arguments: str) -> Daemon:
+        """Start one more daemon."""
+        daemon = self._start("--config", str(self._config), *arguments, admin=self._admin, run_dir=self.run_dir)
+        self.daemons.append(daemon)
+        return daemon
+
+    @property
+    def alive(self) -> list[Daemon]:
+        """The daemons that run."""
+        return [each for each in self.daemons if each.process.poll() is None]
+
+    def is_led_by_one(self) -> bool:
+        """Return True if one daemon is left, and runs everything."""
+        if len(self.alive) != 1:
+            return False
+        (daemon,) = self.alive
+        pid = daemon.process.pid
+        locks = [self.run_dir / "daemon.sock.lock", *(self.run_dir / name / "lock" for name in INSTANCES)]
+        return all(each.exists() and each.read_text() == f"{pid}\n" for each in locks) and daemon.is_ready()
+
+    def stop(self, *arguments: str) -> tuple[int, str, str]:
+        """`discovery stop`: its exit code, stdout and stderr."""
+        command = [*DISCOVERY, "stop", "--run-dir", str(self.run_dir), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def line(directory: Directory, start_daemon: Starter, named: Serve) -> Line:
+    """A line of daemons whose proxies have one living backend."""
+    directory.put("web", named("one").port)
+    return Line(start_daemon, directory)
+
+
+def under_load(line: Line, act: Callable[[], None]) -> list[str]:
+    """Do something while clients connect to every port; return what failed."""
+    loads = [Load(port, 2) for port in line.ports]
+    with ExitStack() as stack:
+        for load in loads:
+            stack.enter_context(load.running())
+        act()
+    return [failure for load in loads for failure in load.failed]
+
+
+def started(line: Line) -> Daemon:
+    """Start the first daemon of the line, and wait until it is ready."""
+    first = line.begin()
+    eventually_sync(first.is_ready, "the daemon to be ready", TIMEOUT)
+    return first
+
+
+@pytest.mark.parametrize("pause", [0.1, 0.2, 0.4])
+def test_a_daemon_that_is_replaced_while_it_starts_loses_no_connection(line: Line, pause: float) -> None:
+    started(line)
+
+    def act() -> None:
+        for _ in range(4):
+            line.begin("--replace")
+            time.sleep(pause)  # how far a daemon has come is the case, not a condition
+        eventually_sync(line.is_led_by_one, "one daemon to run everything", TIMEOUT)
+
+    assert under_load(line, act) == []
+
+
+def test_of_successors_at_once_one_wins_and_the_others_are_told(line: Line) -> None:
+    first = started(line)
+
+    def act() -> None:
+        for _ in range(3):
+            line.begin("--replace")
+        eventually_sync(line.is_led_by_one, "one daemon to run everything", TIMEOUT)
+
+    assert under_load(line, act) == []
+    assert first.process.wait(within(TIMEOUT)) == 0
+    for each in line.daemons[1:]:
+        assert "nobody listens on an inherited socket" not in each.log
+        assert "there is no daemon to replace" not in each.log
+        assert "cannot listen" not in each.log
+        assert "cannot start" not in each.log
+        if each.process.poll() == 1:
+            assert "is taking over already" in each.log
+
+
+def test_stop_ends_a_predecessor_that_has_connections_left(line: Line) -> None:
+    first = started(line)
+    with connect(line.ports[0]) as client:
+        assert client.recv(4) == b"one\n"
+        left = {each["pid"] for each in first.get("/api/consumers/edge")[1]["workers"]}
+        second = line.begin("--replace")
+        eventually_sync(lambda: "listening" in second.log and second.is_ready(), "the successor", TIMEOUT)
+        assert first.process.poll() is None
+        assert echoes(client)
+        code, out, error = line.stop()
+        assert code == 0, error
+        assert all(each.startswith("discovery: ") for each in error.splitlines()), error
+        assert f"process {first.process.pid}" in out
+        assert f"stopped daemon, process {second.process.pid} (edge, tcp)" in out
+        assert first.process.wait(within(TIMEOUT)) == 0
+        assert have_ended(left)
+        assert client.recv(1) == b""
+    assert line.stop() == (0, "", f"discovery: nothing runs on {line.run_dir}\n")
+    assert processes(line.run_dir) == {}
+
+
+def test_a_signal_during_a_hand_over_stops_the_predecessor_once_the_successor_serves(line: Line) -> None:
+    """A supervisor that stops the old process must not take the address from the new one."""
+    first = started(line)
+
+    def act() -> None:
+        second = line.begin("--replace")
+        eventually_sync(lambda: "taking over" in second.log, "the hand-over to begin", TIMEOUT)
+        first.process.send_signal(signal.SIGTERM)
+        eventually_sync(line.is_led_by_one, "one daemon to run everything", TIMEOUT)
+
+    assert under_load(line, act) == []
+    assert first.process.wait(within(TIMEOUT)) == 0
+
+
+def test_a_predecessor_that_is_killed_during_a_hand_over_leaves_its_clients_to_the_successor(line: Line) -> None:
+    first = started(line)
+
+    def act() -> None:
+        second = line.begin("--replace")
+        eventually_sync(lambda: "taking over" in second.log, "the hand-over to begin", TIMEOUT)
+        first.process.send_signal(signal.SIGKILL)
+        eventually_sync(line.is_led_by_one, "one daemon to run everything", TIMEOUT)
+
+    assert under_load(line, act) == []
+
+
+def test_a_successor_that_leaves_while_it_waits_changes_nothing(line: Line) -> None:
+    """The daemon starts without a registry, so that it holds its successor off."""
+    away = line.registry.rename(line.registry.with_name("away"))
+    first = line.begin()
+    eventually_sync(lambda: first.log.count(" listening ") == len(INSTANCES), "the daemon to listen", TIMEOUT)
+    second = line.begin("--replace")
+    eventually_sync(lambda: "taking over" in second.log, "the successor to ask", TIMEOUT)
+    second.process.send_signal(signal.SIGKILL)
+    eventually_sync(lambda: "left before it was handed anything" in first.log, timeout=TIMEOUT)
+    away.rename(line.registry)
+    eventually_sync(line.is_led_by_one, "one daemon to run everything", TIMEOUT)
+    assert line.alive == [first]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2, 0.4])
+def test_stop_during_a_hand_over_leaves_nothing(line: Line, pause: float) -> None:
+    started(line)
+    second = line.begin("--replace")
+    eventually_sync(lambda: "taking over" in second.log, "the hand-over to begin", TIMEOUT)
+    time.sleep(pause)  # how far the hand-over has come is the case, not a condition
+    code, out, error = line.stop()
+    assert code == 0, error
+    assert "stopped daemon" in out
+    assert all(each.startswith("discovery: ") for each in error.splitlines()), error
+    assert line.alive == []
+    assert processes(line.run_dir) == {}
+
+
+class Chance:
+    """Steps by chance, each with the daemons that a person or a supervisor might start, signal or kill."""
+
+    def __init__(self, line: Line, seed: int) -> None:
+        self._line = line
+        self._chance = random.Random(seed)
+        self._steps = (
+            self._replace,
+            self._replace_at_once,
+            self._kill_successor,
+            self._kill_predecessor,
+            self._terminate_predecessor,
+            self._reload_and_replace,
+        )
+
+    def step(self) -> str:
+        """Do one step, and return its name."""
+        step = self._chance.choice(self._steps)
+        step()
+        return step.__name__
+
+    def _pause(self, most: float = 0.8) -> None:
+        time.sleep(self._chance.uniform(0, most))
+
+    def _replace(self) -> None:
+        for _ in range(self._chance.randint(1, 4)):
+            self._line.begin("--replace")
+            self._pause()
+
+    def _replace_at_once(self) -> None:
+        for _ in range(self._chance.randint(2, 4)):
+            self._line.begin("--replace")
+
+    def _kill_successor(self) -> None:
+        successor = self._line.begin("--replace")
+        self._pause()
+        successor.process.send_signal(signal.SIGKILL)
+
+    def _kill_predecessor(self) -> None:
+        predecessor = self._line.alive[-1]
+        successor = self._line.begin("--replace")
+        eventually_sync(lambda: "taking over" in successor.log, "the hand-over to begin", TIMEOUT)
+        self._pause(0.2)
+        predecessor.process.send_signal(signal.SIGKILL)
+
+    def _terminate_predecessor(self) -> None:
+        predecessor = self._line.alive[-1]
+        successor = self._line.begin("--replace")
+        eventually_sync(lambda: "taking over" in successor.log, "the hand-over to begin", TIMEOUT)
+        self._pause(0.2)
+        predecessor.process.send_signal(signal.SIGTERM)
+
+    def _reload_and_replace(self) -> None:
+        self._line.alive[-1].process.send_signal(signal.SIGHUP)
+        self._pause(0.2)
+        self._line.begin("--replace")
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps"), [(1, 3), *(pytest.param(seed, 8, marks=pytest.mark.exhaustive) for seed in range(2, 12))]
+)
+def test_whatever_happens_one_daemon_or_none_is_left_and_no_client_is_lost(line: Line, seed: int, steps: int) -> None:
+    started(line)
+    chance = Chance(line, seed)
+    for _ in range(steps):
+        done: list[str] = []
+
+        def act(done: list[str] = done) -> None:
+            done.append(chance.step())
+            eventually_sync(lambda: not line.alive or line.is_led_by_one(), "one daemon or none", TIMEOUT)
+
+        failed = under_load(line, act)
+        assert failed == [] or not line.alive, done
+        if not line.alive:
+            started(line)
+    assert line.stop()[0] == 0
+    assert processes(line.run_dir) == {}
