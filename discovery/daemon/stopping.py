@@ -39,8 +39,8 @@ def find_daemons(run_dir: Path) -> list[RunningDaemon]:
         for path in sorted(run_dir.glob(pattern)):
             if (pid := rundir.holder(path)) is not None:
                 held.setdefault(pid, [])
-            elif path.match(DRAINING_LOCKS):  # of a process that was killed
-                path.unlink(missing_ok=True)
+            elif path.match(DRAINING_LOCKS) and not Path("/proc", path.name.split(".")[-3]).exists():
+                path.unlink(missing_ok=True)  # left by a process that was killed
     for path in sorted(run_dir.glob("*/lock")):
         if (pid := rundir.holder(path)) is not None:
             held.setdefault(pid, []).append(path.parent.name)

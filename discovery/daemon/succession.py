@@ -1,5 +1,6 @@
 """The succession of daemons on a run directory: taking over from the one before, handing over to the one after."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -49,6 +50,7 @@ class Succession:
         self._release = release
         self._turn = StartTurn(path, log)
         self._draining: rundir.Lock | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._server = HandoverServer(
             path,
             log,
@@ -107,7 +109,8 @@ class Succession:
         """Listen no more, and leave the run directory. Idempotent."""
         self._turn.release()
         self._server.close()
-        if self._draining is not None:
+        if self._draining is not None and self._keeping is not None:
+            self._keeping.cancel()
             self._draining.release()
 
     def _accept(self, successor: Successor) -> float:
@@ -124,6 +127,7 @@ class Succession:
         with suppress(CannotStartError):  # `discovery stop` finds by it what has no other lock any more
             path = self._server.path.with_name(f"{self._server.path.stem}.{os.getpid()}.draining.lock")
             self._draining = rundir.lock(path, "a daemon that was replaced")
+            self._keeping = asyncio.create_task(rundir.keep(self._draining, path.parent, self._log))
         await self._release()
         sockets = await self._fleet.hand_over(successor.instances)
         self._server.close()
