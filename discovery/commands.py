@@ -73,7 +73,7 @@ RegistryOption = Annotated[
         " [registry], else etcd://127.0.0.1:2379.",
     ),
 ]
-TtlOption = Annotated[float, parsed_option(TTL, "How long it stays registered after this machine died.")]
+TtlOption = Annotated[float, parsed_option(TTL, "Time that the record stays after this machine has failed.")]
 StateDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -81,11 +81,11 @@ StateDirOption = Annotated[
     ),
 ]
 ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Take over from the same command that runs already, if it does.")
+    bool, typer.Option("--replace", help="Take over from the same command, if the command already runs.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")]
 OwnerOption = Annotated[
-    str | None, typer.Option(help="Who registers it. Default: this machine, user, run directory and key.")
+    str | None, typer.Option(help="The record's owner. Default: this machine, user, run directory and key.")
 ]
 
 
@@ -176,7 +176,7 @@ def serve(
     start_logging(loaded[0])
 
     async def run() -> int:
-        # A name of its own, of a length that a socket may have: several such commands share one run directory.
+        # Each set of instances has its own name, short enough for a socket's path: commands may share a run directory.
         instances = "+".join(sorted({**tables["consumers"], **tables["providers"]}))
         name = f"daemon-{hashlib.sha256(instances.encode()).hexdigest()[:16]}"
         log = structlog.get_logger()

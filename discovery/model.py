@@ -71,7 +71,7 @@ class Backend:
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
 
     def __post_init__(self) -> None:
-        """Replace the labels by an immutable copy, so that threads can share the backend and it can be hashed."""
+        """Replace the labels by an immutable copy, so that threads can share the backend."""
         if type(self.labels) is not MappingProxyType:
             frozen = MappingProxyType(dict(self.labels)) if self.labels else _NO_LABELS
             object.__setattr__(self, "labels", frozen)

@@ -1,6 +1,6 @@
-"""The command `discovery`: one app, one place where exceptions become exit codes and lines on stderr.
+"""The command `discovery`: runs the typer app, and turns exceptions into exit codes and lines on stderr.
 
-Exit codes: 0 done, 2 usage or configuration, 1 anything else, 130 interrupted where nothing handled it.
+Exit codes: 0 success, 2 wrong usage or configuration, 1 any other failure, 130 interrupted by Ctrl-C.
 """
 
 import errno
@@ -23,10 +23,10 @@ the Apache plugin they are more than 100,000."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, `sys.argv` by default, and return the exit code. Never raises for what a user can do."""
+    """Run the command line `arguments`, by default `sys.argv`, and return the exit code. Raises no Exception."""
     prepare_streams()
     reset_inherited()
-    # To load is to make very many objects and hardly any garbage: to look for it costs a tenth of the time to start.
+    # Imports make very many objects and hardly any garbage: the garbage collector would take a tenth of the start.
     gc.set_threshold(_WHILE_LOADING, 10, 10)
     gc.callbacks.append(_collect_more_often)
     try:
@@ -53,17 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _collect_more_often(_: str, __: object) -> None:
-    """At the first collection everything is loaded."""
+    """Restore the usual threshold at the first garbage collection, when the imports are complete."""
     gc.callbacks.remove(_collect_more_often)
     gc.set_threshold(_AFTERWARDS, 10, 10)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    import typer  # here, so that a Ctrl-C while it loads is one that `main` handles
+    import typer  # imported here, so that `main` handles a Ctrl-C during the import
 
     from discovery.cli.app import app
 
-    # typer has carried click within itself since 0.16 or so; this is the class in either.
+    # Recent versions of typer contain a copy of click. This is the class UsageError of the click that typer uses.
     usage_error: type[Any] = typer.BadParameter.__mro__[1]
     try:
         code = app(arguments, prog_name="discovery", standalone_mode=False)

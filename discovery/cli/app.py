@@ -1,4 +1,4 @@
-"""The typer app: global options and the table of commands."""
+"""The typer app: the global options and the table of commands."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ app = typer.Typer(
     help="Dynamic service discovery: programs that use backends follow the registry.",
     epilog="Exit codes: 0 done, 2 usage or configuration, 1 anything else.",
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help and errors: short, and brackets in them stay brackets
+    rich_markup_mode=None,  # plain help and errors: rich would take brackets in a text for markup
     context_settings=SETTINGS,
 )
 app.command("version")(show)
@@ -47,7 +47,7 @@ def discovery(
     context: typer.Context,
     log_level: Annotated[
         LogLevel | None,
-        typer.Option(envvar="DISCOVERY_LOG_LEVEL", help="The least level of what is logged, to stderr. Default: info."),
+        typer.Option(envvar="DISCOVERY_LOG_LEVEL", help="The lowest level of log lines on stderr. Default: info."),
     ] = None,
     log_format: Annotated[
         LogFormat | None,
@@ -67,13 +67,16 @@ def discovery(
         typer.echo(context.get_help())
         raise typer.Exit
     _load_structlog_without_rich()
-    # Through the environment: children are to speak as we do.
+    # The environment passes the options on, so that child processes log in the same way.
     given = {"LOG_LEVEL": log_level, "LOG_FORMAT": log_format, "DEBUG": "1" if debug else None}
     os.environ.update({f"DISCOVERY_{name}": value for name, value in given.items() if value is not None})
 
 
 def _load_structlog_without_rich() -> None:
-    """It would import rich at once, for tracebacks that are never shown so. That takes time, and 5 MiB."""
+    """Import structlog without rich, which structlog imports to format tracebacks if rich is installed.
+
+    The project does not use that format, and rich takes time to import and 5 MiB of memory.
+    """
     modules: dict[str, Any] = sys.modules
     if "rich" not in modules:
         modules["rich"] = None

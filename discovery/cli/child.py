@@ -1,8 +1,9 @@
-"""A command that we run beside ourselves: started without a shell, sent signals, waited for. Knows no registry.
+"""The child process of `discovery register -- COMMAND`: started without a shell, and sent signals.
 
-With a controlling terminal it shares our process group: it may read the terminal, Ctrl-Z stops us together, and what
-the terminal sends (Ctrl-C) it gets as we do, so that we must not pass it on. Without one it has a group of its own, and
-a signal to our group reaches it through us alone, in our order.
+With a controlling terminal the child is in the process group of this process: the child may read the terminal, Ctrl-Z
+stops both processes, and both receive the terminal's signals (Ctrl-C), so this process must not forward such a signal.
+Without a controlling terminal the child has a process group of its own, and receives only the signals that this process
+sends.
 """
 
 import asyncio
@@ -25,21 +26,23 @@ PASSED_ON = (
     signal.SIGWINCH,
 )
 
-_SI_KERNEL = 0x80  # bits/siginfo-consts.h: sent by the kernel; of our signals, on behalf of the terminal
+# The `si_code` of a signal that the kernel sends (bits/siginfo-consts.h). Among the forwarded signals, the kernel sends
+# those of the terminal.
+_SI_KERNEL = 0x80
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class CannotRunError(DiscoveryError):
-    """The command cannot be run; `code` is what a shell would exit with."""
+    """The command cannot be run. `code` is the exit code with which a shell reports the same failure."""
 
     def __init__(self, message: str, code: int) -> None:
-        """Keep both."""
+        """Keep the message and the exit code."""
         super().__init__(message)
         self.code = code
 
 
 class Signals:
-    """The signals to be passed on, held from now until they are read. Made before any thread is started."""
+    """Blocks the signals to forward until `read` handles each. Create the object before any thread starts."""
 
     def __init__(self) -> None:
         """Block the signals in this thread and in threads that this thread starts.
@@ -54,7 +57,7 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask_before)
 
     def read(self, handle: Callable[[signal.Signals, bool], None]) -> None:
-        """Call `handle` on the running loop with each, and whether the terminal sent it."""
+        """Call `handle` on the running loop for each signal: the number, and True if the terminal sent the signal."""
         loop = asyncio.get_running_loop()
 
         def wait() -> NoReturn:
@@ -71,7 +74,7 @@ class Child:
     """A running command."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], mask: Iterable[int]) -> None:
-        """Start it with our streams, and `mask` for its signals. Raises CannotRunError."""
+        """Start `command` with this process's standard streams and the signal mask `mask`. Raises CannotRunError."""
         self.shares_our_group = _has_terminal()
         try:
             self.pid = os.posix_spawnp(
@@ -91,19 +94,19 @@ class Child:
         threading.Thread(target=self._wait, args=(loop,), name="child", daemon=True).start()
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send a signal to the command, unless the command has ended."""
         if not self.exit_code.done():
             os.kill(self.pid, number)
 
     def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for its end, and bury whatever else is left to us: for process 1 of a container, every orphan."""
+        """Wait for the end of the command, and reap other children: process 1 of a container adopts every orphan."""
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) is not None and ended.si_pid != self.pid:
             os.waitpid(ended.si_pid, 0)
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._bury)
+            loop.call_soon_threadsafe(self._reap)
 
-    def _bury(self) -> None:
-        # Here, where `send` is called, so that a signal can never go to another process of the same number.
+    def _reap(self) -> None:
+        # On the thread of `send`: after the reaping, another process may get the same process id.
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.exit_code.set_result(code if code >= 0 else 128 - code)
 

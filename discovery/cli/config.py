@@ -1,4 +1,4 @@
-"""`discovery config`: is a configuration right, and what may stand in it."""
+"""`discovery config`: checks a configuration file, or prints the JSON schema of the file."""
 
 import json
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ def check(
         typer.Argument(
             metavar="[FILE]",
             readable=False,
-            help="The configuration to check. Default: the one in use.",
+            help="The configuration to check. Default: the configuration file in use.",
             show_default=False,
         ),
     ] = None,
     option: Annotated[
-        Path | None, typer.Option("--config", "-c", metavar="FILE", readable=False, help="The same.")
+        Path | None, typer.Option("--config", "-c", metavar="FILE", readable=False, help="The same as FILE.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no registry.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="1 if anything could not be checked.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not read the registry.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything could not be checked.")] = False,
     timeout: Annotated[
         float, parsed_option(Duration(zero="do not wait"), "How long to wait for the registry's records.")
     ] = 3.0,
@@ -49,11 +49,11 @@ def check(
         bool, typer.Option("--json-schema", help="Print the JSON schema of the configuration instead.")
     ] = False,
 ) -> int:
-    """Check a configuration file as the daemon would read it, and touch nothing.
+    """Check a configuration file as the daemon would, without changing anything.
 
-    Every fault is named, and makes the exit code 2: of the file, of the options of its plugins, and of what a plugin
-    makes of them (HAProxy checks its configuration with no records and with those of the registry). What cannot be
-    checked on this machine is listed as unchecked.
+    Prints every fault: of the file, of plugins' options, and of the configuration that a plugin generates (HAProxy
+    checks its configuration without records and with the records of the registry). A fault makes the exit code 2. What
+    cannot be checked on this machine is listed as unchecked.
 
     \b
     discovery config check
@@ -94,7 +94,7 @@ class _Report:
 
 
 async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> _Report:
-    """Check the file. With `timeout` None the registry is not read."""
+    """Return the report for the file. With `timeout` None the registry is not read."""
     from discovery.daemon.config import Overrides
     from discovery.daemon.instances import examine
     from discovery.system.logs import configure_logging
@@ -112,9 +112,9 @@ async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> 
 async def validate(
     settings: "Settings", instances: "Instances", faults: "Faults", timeout: float | None
 ) -> "Validation":
-    """All faults of what `examine` returned: of the file, of options, and of what the plugins make of them.
+    """Return all faults of the result of `examine`: of the file, of options, and of what plugins generate.
 
-    The registry's records are waited for `timeout` seconds; None asks no registry.
+    `timeout` is the time in seconds for reading the registry; with None the registry is not read.
     """
     import structlog
 

@@ -11,16 +11,16 @@ from discovery.system.terminal import printable
 
 
 def prepare_streams() -> None:
-    """Make stdin, stdout and stderr usable, however we were started.
+    """Make stdin, stdout and stderr usable, whichever of the three the parent process left open.
 
-    One that is closed becomes /dev/null, so that no file or socket gets its number and our words, and our children's,
-    with it. What its encoding cannot express is escaped.
+    A closed stream becomes /dev/null. Otherwise a file or socket would get the stream's descriptor number, and receive
+    the output of this process and its children. Characters that the encoding cannot express are escaped.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `descriptor`
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -33,17 +33,17 @@ def note(text: str) -> None:
         print(f"discovery: {printable(text)}", file=sys.stderr, flush=True)
 
 
-PATIENCE = 2.0
-"""Seconds after which a person is told what is waited for."""
+PROGRESS_SECONDS = 2.0
+"""Seconds of waiting before a note: shorter waits need no explanation."""
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[], None]]:
-    """Write to stderr what the command waits for, once, if the block lasts longer than PATIENCE.
+    """Write "waiting for WHAT" to stderr once, if the block lasts longer than PROGRESS_SECONDS.
 
-    The block may call what it is given as soon as there is no more waiting.
+    Yields a function that the block may call when the wait is over before the block is.
     """
-    timer = threading.Timer(PATIENCE, note, (f"waiting for {what}",))
+    timer = threading.Timer(PROGRESS_SECONDS, note, (f"waiting for {what}",))
     timer.daemon = True
     timer.start()
     try:
@@ -53,10 +53,10 @@ def progress(what: str) -> Iterator[Callable[[], None]]:
 
 
 def result(text: str) -> None:
-    """Write `text`, a line of the result, to stdout at once. Raises BrokenPipeError if the reader has gone."""
+    """Write `text`, a line of the result, to stdout without delay. Raises BrokenPipeError if the reader has gone."""
     print(text, flush=True)
 
 
 def abandon_stdout() -> None:
-    """Replace a stdout whose reader has gone, so that the interpreter does not complain at its end."""
+    """Replace stdout by /dev/null after its reader has gone, so that the interpreter reports no error at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,4 +1,4 @@
-"""`discovery demo`: the whole thing in a quarter of a minute."""
+"""`discovery demo`: shows discovery with etcd, HAProxy and web servers, in a quarter of a minute."""
 
 from typing import Annotated
 
@@ -6,9 +6,11 @@ import typer
 
 
 def demo(
-    leave: Annotated[bool, typer.Option("--exit", help="End after the last step; 1 if one failed.")] = False,
+    leave: Annotated[
+        bool, typer.Option("--exit", help="End after the last step; exit with 1 if a step failed.")
+    ] = False,
 ) -> int:
-    """Show it at work, here and now.
+    """Show discovery at work on this machine.
 
     Starts a real etcd, a real HAProxy and three small web servers on loopback ports, and leaves nothing behind.
     """

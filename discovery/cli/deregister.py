@@ -1,4 +1,4 @@
-"""`discovery deregister`: one record removed, if it may be."""
+"""`discovery deregister`: removes a record, if the caller may remove it."""
 
 import asyncio
 from contextlib import aclosing, nullcontext
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from discovery.system.owners import DefaultOwner
 
 _TTL = 10.0
+"""Seconds, the TTL of the lease under which the record is removed: the removal takes less time."""
 
 
 def deregister(
     service: Annotated[str, typer.Argument(help="The service that the backend serves.")],
-    id_: Annotated[str, typer.Argument(metavar="ID", help="Its name within the service.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The backend's name within the service.")],
     force: Annotated[bool, typer.Option("--force", help="Remove the record of another owner, too.")] = False,
     owner: Annotated[
-        str | None, typer.Option(help="Who registered it. Default: `register` on this machine, as this user.")
+        str | None, typer.Option(help="The record's owner. Default: `register` on this machine, as this user.")
     ] = None,
     timeout: TimeoutOption = 10.0,
     registry: RegistryOption = None,
@@ -37,8 +38,8 @@ def deregister(
 ) -> None:
     """Remove a record that was left in the registry.
 
-    What a crashed `register` or provider of this machine has left is removed at once, before its ttl. A record of
-    another owner is removed only with --force; an owner that still lives registers it again.
+    Removes a record of a crashed `register` or provider of this machine before its ttl is over. Removes a record of
+    another owner only with --force; an owner that still runs registers the backend again.
 
     \b
     discovery deregister web 10.0.0.5:8080
@@ -68,7 +69,7 @@ async def _deregister(named: Backend, owner: str | None, settings: "Settings", t
         theirs = record.owner if isinstance(record, Record) else None
         ours = owner or DefaultOwner(f"register/{key}", path)
         base_run_dir(settings.run_dir)
-        # One of ours that runs would register it again at once.
+        # A running `discovery register` of this key would register the backend again at once.
         running = (
             nullcontext()
             if force or owner
@@ -84,7 +85,7 @@ async def _deregister(named: Backend, owner: str | None, settings: "Settings", t
                 raise OwnedByAnotherError(f"the record {key!r} {whose}")
             backend = record.backend if isinstance(record, Record) else named
             if not await _remove(registry, backend, theirs):
-                raise DiscoveryError(f"the record {key!r} has changed meanwhile: try again")
+                raise DiscoveryError(f"the record {key!r} was changed during the removal: try again")
     finally:
         await registry.close()
     result(f"deregistered {key}")
@@ -99,7 +100,7 @@ def _may_remove(ours: "str | DefaultOwner", theirs: str | None) -> bool:
 
 
 async def _value(registry: "Registry", key: str, timeout: float) -> bytes | None:
-    """The record at the key now. Raises RegistryUnavailableError, with the reason, after `timeout` seconds."""
+    """Return the present record at `key`. Raises RegistryUnavailableError, with the reason, after `timeout` seconds."""
     from discovery.registry import Reset, Stale
 
     reason = "it does not answer"
@@ -116,7 +117,10 @@ async def _value(registry: "Registry", key: str, timeout: float) -> bytes | None
 
 
 async def _remove(registry: "Registry", backend: Backend, owner: str | None) -> bool:
-    """Remove the record if it is still that of `owner`; one without an owner is taken over first."""
+    """Remove the record unless its owner is no longer `owner`. Return True if removed.
+
+    With `owner` None any record at the key is removed.
+    """
     lease = await registry.open_lease(owner or "deregister", _TTL)
     try:
         if owner is not None:

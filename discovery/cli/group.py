@@ -1,13 +1,14 @@
-"""The table of commands, our own and those of other distributions.
+"""The table of commands: the core's commands, and drop-in commands of other distributions.
 
-Our own are modules beside this one, each imported when its command is invoked or described.
+The core's commands are modules of this package. A module is imported when its command is invoked or described.
 
-A distribution brings commands by entry points of the group `discovery.commands`: the entry point's name is the
-command's, its value a function as typer takes it. The names come from the metadata; a function is imported when its
-command is invoked, or asked for its help. Our own commands win. An entry point of the same name and value in the group
-`discovery.commands.help` has the table show the first line of its docstring, which is read without an import.
+A distribution adds drop-in commands by entry points of the group `discovery.commands`: the entry point's name is the
+command's name, and its value a function as typer takes a function. The names come from the metadata; a function is
+imported when its command is invoked or its help is requested. A command of the core takes precedence. With an entry
+point of the same name and value in the group `discovery.commands.help` the table shows the first line of the function's
+docstring, which is read without an import.
 
-The options of the log stand before or after a command, and so does `--json`.
+The log options and `--json` may stand before or after a command.
 """
 
 import ast
@@ -29,22 +30,26 @@ from discovery.errors import ConfigError, PluginError
 GROUP = "discovery.commands"
 HELP_GROUP = f"{GROUP}.help"
 OWN = ("run", "stop", "services", "watch", "register", "release", "deregister", "plugins", "config", "demo")
-"""The modules. Each has a typer app, `app`, for a group, or a function of its name, of the class `COMMAND` if given."""
+"""The modules of the core's commands.
+
+A module has a typer app `app` for a group of commands, or else a function with the module's name, and may have the
+command's class, `COMMAND`.
+"""
 EVERYWHERE = ("log_level", "log_format", "debug")
-"""The options of the group that every command has, too; each stands for an environment variable."""
+"""The options of the group that are also options of every command. Each sets an environment variable."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class CommandGroup(TyperGroup):
-    """Our own commands, and below them those that other distributions bring."""
+    """The group `discovery`: the core's commands, followed by the drop-in commands of other distributions."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Every command's name; nothing is imported."""
-        ours = dict.fromkeys([*OWN, *self.commands])
-        return [*ours, *sorted(installed().keys() - ours.keys())]
+        """Return every command's name. Imports nothing."""
+        own = dict.fromkeys([*OWN, *self.commands])
+        return [*own, *sorted(installed().keys() - own.keys())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command, or None. One from elsewhere is not imported: what stands here for it tells whose it is."""
+        """Return the command, or None. For a drop-in command, which is not imported, return a stand-in with help."""
         if cmd_name in OWN and cmd_name not in self.commands:
             self.commands[cmd_name] = _own_command(cmd_name)
         if cmd_name in self.commands:
@@ -53,22 +58,25 @@ class CommandGroup(TyperGroup):
         return _ExternalCommand(name=cmd_name, help=_sentence(cmd_name, points)) if points else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the table of commands, each with its whole sentence."""
+        """Write the table of commands, each with the first line of its help."""
         commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
         with formatter.section("Commands"):
             formatter.write_dl([(name, _first(str(command.help))) for name, command in commands.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command to invoke. Raises ConfigError if two distributions claim it, PluginError if it is broken."""
+        """Return the command to invoke. Raises PluginError if a drop-in command cannot be loaded.
+
+        Raises ConfigError if several distributions have a command of that name.
+        """
         if self.get_command(ctx, args[0]) is None:
-            for each in OWN:  # what is meant may be one of these
+            for each in OWN:  # loaded, so that typer can suggest a similar name
                 self.get_command(ctx, each)
         name, command, rest = super().resolve_command(ctx, args)
         if isinstance(command, _ExternalCommand):
             try:
                 command = load(str(name))
             except (ConfigError, PluginError):
-                if not ctx.resilient_parsing:  # completing: the shell is no place to tell
+                if not ctx.resilient_parsing:  # shell completion shows no errors
                     raise
         if command is not None and not ctx.resilient_parsing:  # completion offers a command's own options
             self._have_everywhere(command)
@@ -77,7 +85,7 @@ class CommandGroup(TyperGroup):
         return name, command, rest
 
     def _have_everywhere(self, command: Any) -> None:
-        """Have the command take the group's options that stand anywhere."""
+        """Add the options in EVERYWHERE to `command`, or to each command of a group."""
         if isinstance(command, TyperGroup):
             for each in command.commands.values():
                 self._have_everywhere(each)
@@ -91,13 +99,13 @@ class CommandGroup(TyperGroup):
 
 
 def help_of(context: Any, names: Iterable[str]) -> str:
-    """The help of the command that `names` lead to from the group of `context`. Raises as invoking it would."""
+    """Return the help of the command at the path `names` below the group of `context`. Raises as `resolve_command`."""
     for name in names:
         group = context.command
         if not isinstance(group, TyperGroup):
             raise ConfigError(f"`{context.command_path}` has no command {name!r}")
         _, command, _ = group.resolve_command(context, [name])
-        if command is not None:  # else it is a usage error, raised above
+        if command is not None:  # an unknown command is a usage error, which `resolve_command` raises
             context = typer.Context(command, info_name=name, parent=context)
     return str(context.get_help())
 
@@ -117,7 +125,7 @@ class _ExternalCommand(TyperCommand):
 
 
 def _set_log_options(_: Any, option: Any, value: Any) -> None:
-    """Through the environment, as the group's own options: children are to log alike."""
+    """Set the option's environment variable, as the group's own options do: child processes log in the same way."""
     if value:
         os.environ[f"DISCOVERY_{option.name.upper()}"] = "1" if value is True else str(value)
 
@@ -127,17 +135,17 @@ def _prints_json(command: Any) -> bool:
 
 
 def _sentence(name: str, points: tuple[EntryPoint, ...]) -> str:
-    """What the command does, if its distribution says so apart from it, else whose it is."""
+    """Return the description of a drop-in command: the first line of its help, or else its distribution."""
     if len(points) == 1:
         for point in entry_points(group=HELP_GROUP, name=name):
             if _distribution(point) == _distribution(points[0]):
-                with suppress(Exception):  # what is wrong is reported when the command is invoked
+                with suppress(Exception):  # the fault is reported when the command is invoked
                     return _first_line(point)
     return f"From {_claimants(points)}."
 
 
 def _first_line(point: EntryPoint) -> str:
-    """The first line of the docstring of the function that the entry point names; nothing is imported."""
+    """Return the first line of the docstring of the entry point's function. Imports nothing."""
     path: Any = None
     spec = None
     parts = point.module.split(".")
@@ -156,16 +164,16 @@ def _first(text: str) -> str:
 
 
 def installed() -> dict[str, tuple[EntryPoint, ...]]:
-    """The commands that distributions claim, by name; nothing is imported."""
+    """Return the entry points of drop-in commands by name. Imports nothing."""
     found: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        # By distribution, since one that is installed twice (editable, and by a path) is found twice.
+        # By distribution: a distribution that is on the path twice (editable, and by its directory) is found twice.
         found.setdefault(point.name, {}).setdefault(_distribution(point), point)
     return {name: tuple(points[key] for key in sorted(points)) for name, points in found.items()}
 
 
 def load(name: str) -> Any:
-    """Import a command from elsewhere. Raises as `resolve_command` does."""
+    """Import and return the drop-in command `name`. Raises as `resolve_command` does."""
     points = installed()[name]
     if len(points) > 1:
         raise ConfigError(

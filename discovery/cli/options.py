@@ -1,7 +1,6 @@
 """Options that several commands share, and the settings that the options stand for.
 
-Every command has its settings from one source: the command line, else the environment, else the configuration file,
-else the default.
+Each setting comes from the command line, or else from the environment, the configuration file, or the default.
 """
 
 import os
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LogLevel(StrEnum):
-    """The least level of what is logged."""
+    """The lowest level of log lines."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -42,8 +41,8 @@ ConfigOption = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        readable=False,  # not for typer to judge: what we say names the way out
-        help=f"Configuration, TOML. Default: what {FILE_VARIABLE} names, else {DEFAULT_FILE} if it exists.",
+        readable=False,  # no check by typer: the core's message names the remedy
+        help=f"Configuration, TOML. Default: the file in {FILE_VARIABLE}, else {DEFAULT_FILE} if it exists.",
     ),
 ]
 RegistryOption = Annotated[
@@ -108,16 +107,16 @@ def overrides(
     assignments: Collection[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> "Overrides":
-    """The settings of the command line, else of the environment."""
+    """Return the settings of the command line, and of the environment for settings that the command line lacks."""
     from discovery.daemon.config import VARIABLES, Overrides
     from discovery.registry.url import PASSWORD_VARIABLE
 
     given = {"registry": registry, "admin": admin, "run_dir": run_dir, "state_dir": state_dir}
-    told = {name: str(value) for name, value in given.items() if value is not None}
+    options = {name: str(value) for name, value in given.items() if value is not None}
     set_ = {name: value for name, (variable, _) in VARIABLES.items() if (value := environment.get(variable))}
-    # The command line reads most of these variables by itself: a value that is equal comes from there.
-    variables = {name: VARIABLES[name][0] for name, value in set_.items() if told.get(name, value) == value}
-    every = {**set_, **told}
+    # typer also reads most of these variables: an option that equals its variable comes from the variable.
+    variables = {name: VARIABLES[name][0] for name, value in set_.items() if options.get(name, value) == value}
+    every = {**set_, **options}
     return Overrides(
         registry=every.get("registry"),
         plugins=tuple(plugins),
@@ -139,9 +138,9 @@ def settings_of(
     admin: str | None = None,
     run_dir: Path | None = None,
 ) -> "Settings":
-    """The settings of a command that runs no plugin; what it is given by options goes before the file in use.
+    """Return the settings of a command that runs no plugin. Options take precedence over the file in use.
 
-    Raises ConfigError, also for a file that is in use and cannot be read.
+    Raises ConfigError, also if the file in use cannot be read.
     """
     from discovery.daemon.config import INSTANCES, load_settings
 
@@ -150,7 +149,7 @@ def settings_of(
 
 
 def start_logging(settings: "Settings") -> None:
-    """Log to stderr from now on, and begin with the keys of the file that the environment overrides."""
+    """Configure logging to stderr, and log a warning for each key of the file that the environment overrides."""
     import structlog
 
     from discovery.system.logs import configure_logging
@@ -161,7 +160,7 @@ def start_logging(settings: "Settings") -> None:
 
 
 def registry_at(url: "RegistryURL") -> "Registry":
-    """The registry that `url` names, a plugin's among them. Raises ConfigError or PluginError."""
+    """Return the registry that `url` names, of the core or a plugin. Raises ConfigError or PluginError."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is loaded
     from discovery.hosting.loading import open_registry
 

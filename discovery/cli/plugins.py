@@ -1,4 +1,4 @@
-"""`discovery plugins`: what is installed, and whether it loads."""
+"""`discovery plugins`: lists the installed plugins, and the plugins that cannot be loaded."""
 
 import json
 from typing import Any
@@ -8,7 +8,10 @@ from discovery.cli.options import JsonOption
 
 
 def plugins(as_json: JsonOption = False) -> int:
-    """List the installed plugins, what they provide, and why one cannot be loaded. 1 if any cannot."""
+    """List the installed plugins with what each provides, or the reason if a plugin cannot be loaded.
+
+    The exit code is 1 if a plugin cannot be loaded.
+    """
     from discovery.errors import PluginError
     from discovery.hosting import loading as registered
 

@@ -1,4 +1,4 @@
-"""Snapshots and changes as text for people and as JSON for programs. Pure."""
+"""Converts snapshots and changes to text for people, and to JSON for programs. All functions are pure."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ HEADER = ("SERVICE", "ID", "ADDRESS", "WEIGHT", "STATE", "LABELS")
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """A line of `discovery watch`: the snapshot, the difference from the line before, and whether it is a listing."""
+    """A line of `discovery watch`: the snapshot and its changes since the line before. `reset`: this is a listing."""
 
     snapshot: Snapshot
     changes: Changes
@@ -22,7 +22,7 @@ class ChangeSet:
 
 
 def change_set(previous: Snapshot | None, observation: Observation) -> ChangeSet | None:
-    """The change set after `previous`; None if nothing changed. A listing is always one, even if it is empty."""
+    """Return the change set after `previous`, or None if nothing changed. A listing always has a change set."""
     if observation.snapshot is None or observation.stale is not None:
         return None
     changes = diff(previous, observation.snapshot)
@@ -31,49 +31,50 @@ def change_set(previous: Snapshot | None, observation: Observation) -> ChangeSet
     return ChangeSet(observation.snapshot, changes, observation.reset)
 
 
-def change_set_json(told: ChangeSet) -> str:
+def change_set_json(change: ChangeSet) -> str:
     """Return a line of JSON.
 
     With `reset`, `added` is the complete listing, `updated` is empty, and `removed` has what is gone since the last
-    line. This is correct for a reader that starts over at a reset, and for one that only applies `added` and `removed`.
+    line. So the line is right for a reader that starts over at a reset, and for a reader that only applies `added` and
+    `removed`.
     """
-    added: Sequence[Backend] = tuple(told.snapshot.backends()) if told.reset else told.changes.added
-    updated = () if told.reset else told.changes.updated
+    added: Sequence[Backend] = tuple(change.snapshot.backends()) if change.reset else change.changes.added
+    updated = () if change.reset else change.changes.updated
     return json.dumps(
         {
-            "revision": told.snapshot.revision,
-            "reset": told.reset,
+            "revision": change.snapshot.revision,
+            "reset": change.reset,
             "added": [record(backend) for backend in added],
             "updated": [record(backend) for backend in updated],
-            "removed": [record(backend) for backend in told.changes.removed],
+            "removed": [record(backend) for backend in change.changes.removed],
         }
     )
 
 
-def change_set_lines(told: ChangeSet) -> Iterator[tuple[str, str]]:
+def change_set_lines(change: ChangeSet) -> Iterator[tuple[str, str]]:
     """Return a line for each change, with its mark apart: `=` a listing, `+` added, `~` updated, `-` removed."""
-    if told.reset:
-        count = sum(len(service.backends) for service in told.snapshot.services.values())
-        yield "=", f"revision {told.snapshot.revision}: {count} {'backend' if count == 1 else 'backends'}"
-    for mark, backends in (("+", told.changes.added), ("~", told.changes.updated), ("-", told.changes.removed)):
+    if change.reset:
+        count = sum(len(service.backends) for service in change.snapshot.services.values())
+        yield "=", f"revision {change.snapshot.revision}: {count} {'backend' if count == 1 else 'backends'}"
+    for mark, backends in (("+", change.changes.added), ("~", change.changes.updated), ("-", change.changes.removed)):
         for backend in backends:
             yield mark, backend_line(backend)
 
 
 def row(backend: Backend) -> tuple[str, ...]:
-    """The cells of a table row, under HEADER."""
+    """Return the cells of a backend's table row, in the order of HEADER."""
     labels = " ".join(f"{name}={value}" for name, value in sorted(backend.labels.items()))
     return (backend.service, backend.id, backend.address, str(backend.weight), backend.state.value, labels)
 
 
 def rejected_line(rejected: Rejected) -> str:
-    """A rejected record and why, fit for a terminal."""
+    """Return a rejected record and the reason as a line without control characters."""
     what = f"{rejected.key}: {rejected.field} ignored" if rejected.field else rejected.key
     return printable(f"{what}: {rejected.reason}")
 
 
 def backend_line(backend: Backend) -> str:
-    """A backend in a line: key, address, and what is not as it usually is."""
+    """Return a line about a backend: its key, its address, and each value that is not the default."""
     service, id_, address, weight, state, labels = row(backend)
     extras = [f"weight={weight}"] if backend.weight != 1 else []
     extras += [state] if state != "active" else []

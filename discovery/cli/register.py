@@ -1,4 +1,4 @@
-"""`discovery register`: one backend, registered for as long as the command runs."""
+"""`discovery register`: registers a backend for as long as the command runs."""
 
 import asyncio
 import signal
@@ -45,15 +45,15 @@ class CheckType(StrEnum):
 
 
 class TakesCommand(TyperCommand):
-    """What follows `--` is a command to run, none of whose options are ours."""
+    """A typer command whose arguments after `--` are another command, with options of its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command aside."""
-        ours, ctx.meta[_COMMAND] = _split(args)
-        return super().parse_args(ctx, ours)
+        """Parse the arguments before `--`. Store the command after `--` in the context."""
+        own, ctx.meta[_COMMAND] = _split(args)
+        return super().parse_args(ctx, own)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Tell of it in the usage line."""
+        """Add the command to the usage line."""
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
 
 
@@ -63,37 +63,46 @@ COMMAND = TakesCommand
 def register(
     context: typer.Context,
     service: Annotated[str, typer.Argument(help="The service that the backend serves.")],
-    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where it serves; an IPv6 host in brackets.")],
-    id_: Annotated[str | None, typer.Option("--id", help="Its name within the service. Default: HOST:PORT.")] = None,
-    weight: Annotated[int, parsed_option(WEIGHT, "Relative to its neighbours; 0: no new connections.")] = 1,
+    address: Annotated[
+        str, typer.Argument(metavar="HOST:PORT", help="The backend's address; an IPv6 host in brackets.")
+    ],
+    id_: Annotated[
+        str | None, typer.Option("--id", help="The backend's name within the service. Default: HOST:PORT.")
+    ] = None,
+    weight: Annotated[
+        int, parsed_option(WEIGHT, "Weight relative to the service's other backends; 0: no new connections.")
+    ] = 1,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
-    ttl: Annotated[float, parsed_option(TTL, "How long it stays registered after this machine died.")] = 10.0,
+    ttl: Annotated[float, parsed_option(TTL, "Time that the record stays after this machine has failed.")] = 10.0,
     state: Annotated[State, typer.Option(help="draining: no new connections.")] = State.ACTIVE,
     check: Annotated[
         CheckType | None,
-        typer.Option(help="Register it only while this passes.", show_default="tcp with a COMMAND, else none"),
+        typer.Option(
+            help="Register the backend only while this check passes.", show_default="tcp with a COMMAND, else none"
+        ),
     ] = None,
-    check_path: Annotated[str | None, typer.Option(metavar="PATH", help="What an http check asks for.")] = None,
+    check_path: Annotated[str | None, typer.Option(metavar="PATH", help="The path of an http check's request.")] = None,
     check_address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Whom the check asks, if not the backend's own address.")
+        str | None, typer.Option(metavar="HOST:PORT", help="The address to check. Default: the backend's address.")
     ] = None,
-    check_interval: Annotated[float, parsed_option(CHECK_TIME, "How often.")] = 5.0,
-    check_timeout: Annotated[float, parsed_option(CHECK_TIME, "How long an answer may take.")] = 2.0,
+    check_interval: Annotated[float, parsed_option(CHECK_TIME, "Time between two runs of the check.")] = 5.0,
+    check_timeout: Annotated[float, parsed_option(CHECK_TIME, "Time after which a run has failed.")] = 2.0,
     drain: Annotated[
         float,
         parsed_option(
-            Duration(zero="at once"), "How long the COMMAND goes on after its withdrawal before it is stopped."
+            Duration(zero="at once"), "Time from the backend's withdrawal to the signal that stops the COMMAND."
         ),
     ] = 0.5,
     stop_signal: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SIGNAL", help="Withdraw before this one is passed on, too, as for TERM and INT; may be repeated."
+            metavar="SIGNAL",
+            help="A signal, beside TERM and INT, before which the backend is withdrawn; may be repeated.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")] = False,
     owner: Annotated[
-        str | None, typer.Option(help="Who registers it. Default: this machine, user, run directory and key.")
+        str | None, typer.Option(help="The record's owner. Default: this machine, user, run directory and key.")
     ] = None,
     timeout: TimeoutOption = 10.0,
     registry: RegistryOption = None,
@@ -102,8 +111,9 @@ def register(
 ) -> int:
     """Register a backend until stopped.
 
-    Ctrl-C or SIGTERM withdraws it. With a COMMAND: runs it, registers it while it lives and listens, withdraws it
-    before it is stopped, passes signals on, and exits with its status.
+    Ctrl-C or SIGTERM withdraws the backend. With a COMMAND: runs the command, registers the backend while the command
+    runs and its check passes, withdraws the backend before the command is stopped, forwards signals to the command, and
+    exits with the command's status.
 
     \b
     discovery register web 10.0.0.5:8080
@@ -138,15 +148,15 @@ def register(
 
 
 def _until_stopped(wanted: "Wanted", timeout: float, settings: "Settings") -> int:
-    """0 once it was registered; a signal that comes before is no success."""
-    stood = False
+    """Register until a signal, and return the exit code: 0 if the backend was registered before the signal."""
+    was_registered = False
 
     def registered() -> None:
-        nonlocal stood
-        stood = True
+        nonlocal was_registered
+        was_registered = True
 
     number = run_until_signal(_register(wanted, timeout, settings, registered))
-    return 0 if stood or number is None else 128 + number
+    return 0 if was_registered or number is None else 128 + number
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
@@ -216,7 +226,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
         elif isinstance(error := status.failing.get(key), OwnedByAnotherError | RecordError):
             first.set_exception(error)
 
-    configure_logging("error")  # what keeps it from being registered at all is told once, at the end
+    configure_logging("error")  # a fault that prevents the registration is reported once, by the exception
     registry = registry_at(wanted.registry)
     log = structlog.get_logger()
     registration = Registration(wanted, registry, log, changed)

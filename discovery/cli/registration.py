@@ -1,4 +1,4 @@
-"""One backend as `discovery register` keeps it: checked, registered while it passes, withdrawn at the end."""
+"""The backend of `discovery register`: checked, registered while its checks pass, and withdrawn at the end."""
 
 import asyncio
 import hashlib
@@ -39,7 +39,7 @@ class Wanted:
 
 
 class Registration:
-    """Keeps it so, on one loop."""
+    """Checks a backend and keeps the backend registered. For a single event loop."""
 
     def __init__(
         self,
@@ -48,7 +48,10 @@ class Registration:
         log: FilteringBoundLogger,
         changed: Callable[["RegistrarStatus"], None] = lambda status: None,
     ) -> None:
-        """`changed` is told how the registry stands; `passing` is set once the checks have passed."""
+        """Prepare the registration of `wanted`. The registrar calls `changed` with each change of its status.
+
+        The event `passing` is set when all checks pass, and `failing` when a check fails.
+        """
         from discovery.plugin import Candidate
         from discovery.providing.checker import Checker
         from discovery.providing.registrar import Registrar
@@ -78,7 +81,7 @@ class Registration:
 
     @property
     def problem(self) -> str | None:
-        """Why it does not, if the registry told."""
+        """The reason why the record is not in the registry, or None."""
         error = self._registrar.status.failing.get(self._key)
         return None if error is None else str(error)
 
@@ -101,7 +104,7 @@ class Registration:
 
 
 async def silence_reason(registry: "Registry") -> str:
-    """Why the registry does not answer. A watch reports the reason sooner than the opening of a lease fails."""
+    """Return the reason why the registry does not answer. A watch reports the reason sooner than a lease does."""
     from discovery.registry import Stale
 
     with suppress(TimeoutError):

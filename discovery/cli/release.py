@@ -17,11 +17,12 @@ def release(
     run_dir: RunDirOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Give up records that are held: a daemon serves them although the registry has removed them.
+    """Give up held records: a daemon serves a held record although the registry has removed the record.
 
-    After a gap (the registry stood still, or came back without its data) a daemon does not believe removals at once.
-    What was registered under a lease is given up by itself if it does not return; other records after a reset are not.
-    /healthz of the daemon shows what is held. This asks every daemon of the run directory, as its user.
+    After a gap (the registry was suspended, or came back without its data) a daemon does not apply removals at once. A
+    held record of a lease is given up after a while if it does not return; other records after a reset are not.
+    /healthz of the daemon shows the held records. This command asks every daemon of the run directory, and must run as
+    the daemons' user.
 
     \b
     discovery release
@@ -35,7 +36,7 @@ def release(
     answers = run_coroutine(_ask(directory, service))
     if not answers:
         raise DiscoveryError(
-            f"no daemon runs on the run directory {directory}; name the daemon's with --run-dir, or start it first"
+            f"no daemon runs on the run directory {directory}; start a daemon, or name its run directory with --run-dir"
         )
     released = sorted({key for keys in answers for key in keys})
     if as_json:
@@ -67,7 +68,7 @@ async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
 
 
 def _check(service: str | None) -> None:
-    """Raise ConfigError for what is no service's name."""
+    """Raise ConfigError if `service` is not a valid name of a service."""
     from discovery.errors import ConfigError, RecordError
     from discovery.validity import split_key
 

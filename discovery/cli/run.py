@@ -1,4 +1,4 @@
-"""`discovery run`: plugins that follow the registry, and plugins that register what runs here."""
+"""`discovery run`: runs consumers, which follow the registry, and providers, which register backends."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def _plugin_names() -> list[str]:
 
 
 _OF_ANOTHER_DAEMON = ("consumers", "providers", "admin")
-"""What the file in use says of the daemon that is started by it alone: `run --plugin` runs beside that one."""
+"""Tables of the file in use that `run --plugin` ignores: they are for the daemon that the file alone configures."""
 
 PluginOption = Annotated[
     list[str] | None,
@@ -52,11 +52,11 @@ def run(
     registry: RegistryOption = None,
     plugin: PluginOption = None,
     set_: SetOption = None,
-    once: Annotated[bool, typer.Option("--once", help="Apply the current state and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Apply the current state once, and end.")] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show what each consumer would change and each provider register; touch nothing."
+            "--dry-run", help="Show what each consumer would change and each provider register; change nothing."
         ),
     ] = False,
     admin: Annotated[
@@ -64,7 +64,7 @@ def run(
         typer.Option(
             metavar="HOST:PORT|off",
             envvar="DISCOVERY_ADMIN",
-            help="Health, metrics and state. Default: 127.0.0.1:9901.",
+            help="The address of the admin endpoint: health, metrics and state. Default: 127.0.0.1:9901.",
         ),
     ] = None,
     run_dir: RunDirOption = None,
@@ -137,7 +137,7 @@ async def _daemon(
 
 
 async def _tell_faults(settings: "Settings", instances: "Instances", faults: "Faults", timeout: float) -> int:
-    """The faults that `config check` would report, for a configuration that cannot be previewed."""
+    """Print the faults that `config check` reports, for a configuration without a preview. Return the exit code."""
     from discovery.cli.config import validate
     from discovery.system.logs import configure_logging
 
@@ -176,7 +176,7 @@ async def _single_pass(settings: "Settings", instances: "Instances", timeout: fl
 async def _dry_run(
     settings: "Settings", instances: "Instances", run_dir: Path, timeout: float
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Print what would happen; return what cannot be told, by name, with the reason, and the faults of plugins."""
+    """Print what the instances would do. Return the reason of each failed preview by instance, and plugins' faults."""
     import structlog
 
     from discovery.daemon.once import first_update, preview, survey
@@ -197,15 +197,15 @@ async def _dry_run(
     validated = await validate_instances(instances, updates, run_dir, log)
     for line in validated.unchecked:
         note(f"unchecked: {line}")
-    configure_logging("error", settings.log.format)  # how the checks stand is told below
+    configure_logging("error", settings.log.format)  # the results of checks are printed below
     for name, surveyed in (await survey(instances.providers.values(), run_dir, log, timeout)).items():
         if isinstance(surveyed, Exception):
             failures[name] = str(surveyed)
         else:
             _print_survey(name, surveyed)
-    # What a preview has met is most often a fault, too, and reported as one.
-    met = {name for name, reason in failures.items() if any(reason in fault for fault in validated.faults)}
-    return {name: failures[name] for name in failures if name not in met}, validated.faults
+    # The reason of a failed preview is often among the faults, too, and is reported once.
+    known = {name for name, reason in failures.items() if any(reason in fault for fault in validated.faults)}
+    return {name: failures[name] for name in failures if name not in known}, validated.faults
 
 
 async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
@@ -228,7 +228,11 @@ async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
 
 
 def _print_survey(name: str, surveyed: "Survey") -> None:
-    """A line for each candidate, `+` if it would be registered and `-` if not, `!` for each problem, `~` if skipped."""
+    """Print a line for each candidate, problem and skipped item of a provider.
+
+    A line begins with `+` for a candidate that would be registered, `-` for any other candidate, `!` for a problem, and
+    `~` for a skipped item.
+    """
     from discovery.cli.records import backend_line
     from discovery.system.terminal import printable
 

@@ -1,4 +1,4 @@
-"""`discovery services`: what the registry holds now."""
+"""`discovery services`: lists the present contents of the registry."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from discovery.registry import RegistryURL
 
 LOOKUP_SECONDS = 2.0
-"""How long the host names of backends may take to be looked up."""
+"""Seconds for the lookup of the backends' host names, after the list is printed: a person waits for the end."""
 
 
 def services(

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a command in order: what it runs is cancelled, cleans up, and that is a success."""
+"""Ends a command in order at SIGINT or SIGTERM: its coroutine is cancelled and cleans up."""
 
 import asyncio
 import signal
@@ -10,7 +10,10 @@ from discovery.system.signals import on_stop
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
-    """Run `work` until it ends, or until the first SIGINT or SIGTERM, which is returned; a later one forces the end."""
+    """Run `work` until its end, or cancel `work` at the first SIGINT or SIGTERM, and return that signal.
+
+    A later signal forces the end.
+    """
     return run_coroutine(_supervise(work))
 
 

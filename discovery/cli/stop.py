@@ -1,4 +1,4 @@
-"""`discovery stop`: end the daemons of a run directory, and what has outlived one."""
+"""`discovery stop`: ends the daemons of a run directory, and processes that have outlived a daemon."""
 
 import asyncio
 import json
@@ -13,22 +13,23 @@ from discovery.fields import Duration
 if TYPE_CHECKING:
     from discovery.daemon.stopping import Orphan, RunningDaemon
 
-_PATIENCE = 2.0
+_NOTE_SECONDS = 2.0
+"""Seconds of waiting for a daemon before a note: shorter waits need no explanation."""
 
 
 def stop(
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
     timeout: Annotated[
-        float, parsed_option(Duration(zero="do not wait"), "How long each daemon may take to stop in order.")
+        float, parsed_option(Duration(zero="do not wait"), "Time for each daemon to stop in order.")
     ] = 90.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Stop every daemon that runs on a run directory, and what has outlived one that was killed.
+    """Stop every daemon of a run directory, and the processes that have outlived a killed daemon.
 
-    A daemon is told by SIGTERM, and waited for. The workers of the TCP proxy and a HAProxy go on when their daemon is
-    killed, for the next one to take over: without one, this ends them in order. Prints what was ended. 1 if something
-    could not be ended; 0 also if nothing runs.
+    Sends SIGTERM to each daemon, and waits for its end. The workers of the TCP proxy and a HAProxy survive a killed
+    daemon, so that the next daemon can take over; this command ends them in order. Prints what was ended. The exit code
+    is 1 if something could not be ended, and 0 also if nothing runs.
 
     \b
     discovery stop
@@ -48,8 +49,8 @@ def stop(
     for each in ended:
         of = f" of {each['instance']}" if "instance" in each else f" ({', '.join(each['instances'])})"
         result(f"stopped {each['what']}, process {each['pid']}{of if of != ' ()' else ''}")
-    for one in failed:
-        note(one["reason"])
+    for failure in failed:
+        note(failure["reason"])
     if not ended and not failed:
         note(f"nothing runs on {where}")
     return 1 if failed else 0
@@ -65,19 +66,19 @@ async def _stop(run_dir: Path, timeout: float) -> tuple[list[dict[str, Any]], li
     failed: list[dict[str, Any]] = []
     busy: set[str] = set()
     found: set[int] = set()
-    # Again, as a daemon that was about to take over from one of these may have begun meanwhile.
+    # Repeated: a daemon that was about to take over from one of these may have started since then.
     while running := [each for each in find_daemons(run_dir) if each.pid not in found]:
         outcomes = await asyncio.gather(*(_end(each, timeout) for each in running), return_exceptions=True)
         for daemon, outcome in zip(running, outcomes, strict=True):
             found.add(daemon.pid)
-            told = {"what": "daemon", "pid": daemon.pid, "instances": list(daemon.instances)}
+            described = {"what": "daemon", "pid": daemon.pid, "instances": list(daemon.instances)}
             if isinstance(outcome, DiscoveryError):
-                failed.append({**told, "reason": str(outcome)})
+                failed.append({**described, "reason": str(outcome)})
                 busy |= set(daemon.instances)
             elif outcome is not None:
                 raise outcome
             else:
-                ended.append(told)
+                ended.append(described)
     orphans, left = await end_orphans(run_dir, structlog.get_logger())
     ended += [_orphan(each) for each in orphans]
     failed += [{"instance": name, "reason": reason} for name, reason in left.items() if name not in busy]
@@ -89,7 +90,7 @@ async def _end(daemon: "RunningDaemon", timeout: float) -> None:
     from discovery.system.asyncio_tools import wait_for_tasks
 
     ending = asyncio.ensure_future(stop_daemon(daemon, timeout))
-    if not await wait_for_tasks({ending}, _PATIENCE):
+    if not await wait_for_tasks({ending}, _NOTE_SECONDS):
         note(f"process {daemon.pid} is stopping; its connections may finish")
     await ending
 

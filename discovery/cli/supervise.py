@@ -1,4 +1,7 @@
-"""`discovery register ... -- COMMAND`: the command runs whatever becomes of the registration, never the other way."""
+"""`discovery register ... -- COMMAND`: runs the command, and registers its backend while the command runs.
+
+The command runs on if the registration fails. The registration ends with the command.
+"""
 
 import asyncio
 import signal
@@ -36,7 +39,7 @@ def supervise(command: Command, wanted: Wanted, settings: "Settings") -> int:
 
     Returns its exit code.
     """
-    environment = child_environment()  # before a library is configured through ours
+    environment = child_environment()  # before this process sets variables that configure libraries
     signals = Signals()
     try:
         return run_coroutine(_supervise(command, environment, signals, wanted, settings))
@@ -69,10 +72,10 @@ async def _supervise(
 
 
 class Supervisor:
-    """Decides what a signal does: to the command, and to its registration."""
+    """Decides the effect of a signal on the command and on its registration."""
 
     def __init__(self, command: Command, child: Child, registration: Registration, log: FilteringBoundLogger) -> None:
-        """Begin to register the running `child`."""
+        """Start the registration of the running `child`."""
         self._command = command
         self._child = child
         self._registration = registration
@@ -83,7 +86,7 @@ class Supervisor:
         self._asked_at = 0.0
 
     def handle(self, number: signal.Signals, from_terminal: bool) -> None:
-        """Pass a signal on; the first that asks it to stop, once it is withdrawn."""
+        """Forward a signal to the command. The first stop signal is forwarded after the backend is withdrawn."""
         has_it = from_terminal and self._child.shares_our_group
         if number in self._command.stop_signals:
             now = asyncio.get_running_loop().time()
@@ -99,20 +102,20 @@ class Supervisor:
             self._child.send(number)
 
     async def withdraw(self) -> None:
-        """Withdraw it for good; a registry that does not answer is left to the ttl."""
+        """Withdraw the backend finally. If the registry does not answer, the record expires after its TTL."""
         self._keeping.cancel()
         await asyncio.wait({self._keeping}, timeout=WITHDRAW_SECONDS)
 
     async def _stop(self, number: signal.Signals, has_it: bool) -> None:
-        stood = self._registration.may_stand
+        was_registered = self._registration.may_stand
         self._log.info("withdrawing, then stopping the command", signal=number.name)
         await self.withdraw()
         if has_it:
             return
-        if stood:
+        if was_registered:
             await asyncio.sleep(self._command.drain)
         self._child.send(number)
 
     def _kept(self, keeping: asyncio.Task[None]) -> None:
         if not keeping.cancelled() and (error := keeping.exception()) is not None:
-            self._log.error("it is no longer registered; the command goes on", exc_info=error)
+            self._log.error("the backend is no longer registered; the command runs on", exc_info=error)

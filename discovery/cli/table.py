@@ -1,4 +1,4 @@
-"""Tables: aligned lines; on a terminal with a bold header, and folded where it is too narrow for a line."""
+"""Tables with aligned columns; on a terminal with a bold header, and wrapped to the width of the terminal."""
 
 import shutil
 import sys
@@ -10,7 +10,7 @@ from discovery.system.terminal import shows_colours
 
 _GAP = "  "
 _LAST_COLUMN = 20
-"""The last column is folded within a line if it has as much room as this; else every row becomes a block of lines."""
+"""Characters. With at least this width the last column is wrapped; else every row becomes a block of lines."""
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], dim: Sequence[bool] = ()) -> None:
@@ -27,7 +27,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], dim: Seque
 def _lines(
     header: Sequence[str], rows: Sequence[Sequence[str]], dim: Sequence[bool], width: int | None
 ) -> Iterator[tuple[str, str]]:
-    """Each line, and how it looks: an SGR code, or none."""
+    """Yield each line with its SGR code; the code is empty for plain text."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     left = sum(widths[:-1]) + len(_GAP) * len(widths[:-1])
     room = None if width is None or left + widths[-1] <= width else width - left
@@ -46,7 +46,7 @@ def _lines(
 def _blocks(
     header: Sequence[str], rows: Sequence[Sequence[str]], looks: Sequence[str], width: int
 ) -> Iterator[tuple[str, str]]:
-    """A block for each row, of a line for each cell that is not empty: name and value."""
+    """Yield a block of lines for each row, with a line for each cell that is not empty: name and value."""
     names = max(map(len, header)) + len(_GAP)
     for number, (cells, look) in enumerate(zip(rows, looks, strict=True)):
         if number:

@@ -1,4 +1,4 @@
-"""`discovery watch`: every change as it happens."""
+"""`discovery watch`: prints every change of the registry as it happens."""
 
 import asyncio
 import os
@@ -23,13 +23,13 @@ _COLOURS = {"=": "\x1b[36m", "+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
 
 
 def watch(as_json: JsonOption = False, registry: RegistryOption = None, config: ConfigOption = None) -> None:
-    """Follow every change as it happens.
+    """Print every change of the registry at once.
 
-    Never ends by itself; Ctrl-C or SIGTERM ends it.
+    Ends only at Ctrl-C or SIGTERM.
 
-    With --json there is one line for each change set: revision, reset, added, updated, removed. In a line with
+    With --json there is a line for each change set: revision, reset, added, updated, removed. In a line with
     "reset": true (the first, and whenever the registry had to be listed again) "added" is the complete listing and
-    "removed" what has gone since the line before.
+    "removed" has the backends that have gone since the line before.
 
     \b
     discovery watch
@@ -61,7 +61,7 @@ async def _tell(
 ) -> None:
     from discovery.cli.records import change_set, rejected_line
 
-    told = None
+    previous = None
     rejected: tuple[Rejected, ...] = ()
     stale = False
     async for observation in observations:
@@ -73,15 +73,15 @@ async def _tell(
         stale = observation.stale is not None
         if observation.snapshot is None or stale:
             continue
-        if changes := change_set(told, observation):
+        if changes := change_set(previous, observation):
             tell(changes)
-        told = observation.snapshot
-        if told.rejected is not rejected:
+        previous = observation.snapshot
+        if previous.rejected is not rejected:
             known = frozenset(rejected)
-            for each in told.rejected:
+            for each in previous.rejected:
                 if each not in known:
                     note(f"rejected {rejected_line(each)}")
-            rejected = told.rejected
+            rejected = previous.rejected
 
 
 def _print_json(changes: "ChangeSet") -> None:
@@ -96,12 +96,12 @@ def _print_text(url: "RegistryURL", changes: "ChangeSet") -> None:
     coloured = shows_colours(sys.stdout)
     for mark, line in change_set_lines(changes):
         if mark == "=" and not any(changes.snapshot.backends()):
-            line = f"{line} in {url}"  # noqa: PLW2901 - who was asked counts where the answer is empty
+            line = f"{line} in {url}"  # noqa: PLW2901 - an empty listing may be of the wrong registry
         result(f"{_COLOURS[mark]}{mark}\x1b[0m {line}" if coloured else f"{mark} {line}")
 
 
 def _cancel_when_nobody_reads() -> None:
-    # A pipe's writing end becomes readable only when its reader has gone; otherwise that shows at the next change.
+    # The write end of a pipe becomes readable only when the reader has gone. Other outputs fail at the next change.
     task = asyncio.current_task()
     if task is not None and stat.S_ISFIFO(os.fstat(1).st_mode):
         asyncio.get_running_loop().add_reader(1, task.cancel)

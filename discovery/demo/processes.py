@@ -49,7 +49,7 @@ class DemoProcess:
 
 
 class Stage:
-    """A temporary directory and the processes that use it. The end of the block ends the processes and the directory.
+    """A temporary directory and the demo's processes. The end of the block ends the processes, then the directory.
 
     A signal that requests the end makes the next `wait` raise Interrupted, so no process stays half started.
     """

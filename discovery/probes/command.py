@@ -77,7 +77,7 @@ def _environment(backend: Backend) -> dict[str, str]:
 
 
 def _read(descriptor: int, output: bytearray, loop: asyncio.AbstractEventLoop) -> None:
-    """Read the output that is available, and append it to `output` up to _MOST_OUTPUT bytes."""
+    """Append the available output to `output`, which keeps at most _MOST_OUTPUT bytes."""
     with suppress(BlockingIOError):
         if not (chunk := os.read(descriptor, 65536)):
             loop.remove_reader(descriptor)

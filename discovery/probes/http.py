@@ -30,7 +30,7 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class HttpProbe:
-    """Passes if the status is in one of the ranges `status`, and the body matches the regex `body`, if given.
+    """Passes if the status is in any of the ranges `status`, and the body matches the regex `body`, if given.
 
     `status` has inclusive ranges. `path` may have a query. `method` is in capitals. `body` is a regex of RE2, which
     takes time linear in the text. `host` is the Host header, and over TLS the expected name of the certificate. With
@@ -122,28 +122,28 @@ class HttpProbe:
 
 
 def valid_path(path: str) -> str:
-    """Return `path` if an HTTP request line can have it. Raises ValueError otherwise."""
+    """Return `path` if valid in an HTTP request line. Raises ValueError otherwise."""
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path or "#" in path:
         raise ValueError("must be an HTTP path: it starts with '/', and has ASCII without spaces (write %20) and '#'")
     return path
 
 
 def valid_method(method: str) -> str:
-    """Return `method` if it is an HTTP method. Raises ValueError otherwise."""
+    """Return `method` if valid as an HTTP method. Raises ValueError otherwise."""
     if not (method.isascii() and method.isalpha() and method.isupper()):
         raise ValueError("must be an HTTP method in capitals, such as GET or HEAD")
     return method
 
 
 def valid_host(host: str) -> str:
-    """Return `host` if an HTTP Host header can have it. Raises ValueError otherwise."""
+    """Return `host` if valid in an HTTP Host header. Raises ValueError otherwise."""
     if not host or not host.isascii() or not host.isprintable() or set(host) & set(" ,/"):
         raise ValueError("must be a host name for the HTTP Host header")
     return host
 
 
 def valid_regex(pattern: str) -> str:
-    """Return `pattern` if it is a regex of RE2. Raises ValueError otherwise."""
+    """Return `pattern` if valid as a regex of RE2. Raises ValueError otherwise."""
     _finder(pattern)
     return pattern
 

@@ -51,7 +51,7 @@ class EtcdWriter:
         self._count = 0
 
     async def change(self, puts: Mapping[str, bytes], *deletes: str) -> int:
-        """Put and delete in one transaction; returns its revision. Tries until it is known to have happened, once.
+        """Put and delete in a single transaction, and return its revision. Retries until the transaction has happened.
 
         A transaction whose answer is lost may have happened. So each transaction also writes a key of its own (under
         `<prefix>.log/`), and changes nothing if that key exists.

@@ -17,7 +17,7 @@ class Recorder:
     _installed: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        """Create a recorder, which records while it is entered."""
+        """Create a recorder, which records nothing before `__enter__`."""
         self.events: list[str] = []
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A registry of files, for one machine and for GitOps: `<directory>/<service>/<id>`, without a server."""
+"""A registry of files, for a single machine and for GitOps: `<directory>/<service>/<id>`, without a server."""
 
 import asyncio
 import os
