@@ -142,10 +142,10 @@ async def _current(
     from discovery.daemon.once import current_snapshot, first_update
     from discovery.hosting import loading as plugins
 
-    if not settings.registry_is_known:
-        return [], ("with the records of the registry: it was not asked, since its configuration is at fault",)
     registry = plugins.open_registry(settings.registry)
     try:
+        if not settings.registry_is_known:
+            return [], ("with the records of the registry: it was not asked, since its configuration is at fault",)
         if not instances.consumers:
             return [], ()
         if timeout is None:

@@ -47,7 +47,7 @@ def load(
     Raises ConfigError with a line for each fault: of the file, of the options of every instance, of the registry.
     """
     settings, built, faults = examine(path, overrides, leave_out=leave_out, instances=instances)
-    if faults and settings.registry_is_known:
+    if faults:
         with suppress(PluginError), faults.gathered():
             plugins.open_registry(settings.registry)
     faults.raise_if_any()

@@ -230,7 +230,7 @@ def test_once_applies_and_ends(tmp_path: Path, start_daemon: Starter, file_regis
         "copies.label=resident",
     )
     assert daemon.process.wait(within(20)) == 2
-    assert "--once: the consumer 'copies' has to keep running" in daemon.log
+    assert "--once: what the consumer 'copies' drives ends with the daemon" in daemon.log
     daemon = start_daemon(
         "--registry", url, "--plugin", "copies", "--once", "--set", f"copies.path={out}", "--set", "copies.label=fail"
     )

@@ -156,7 +156,7 @@ def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Starter, fi
         (("--plugin", "haproxy", "--set", "haproxy.services.web.bnd=0.0.0.0:80"), 2, "did you mean 'bind'?"),
         (("--plugin", "haproxy", "--set", "haproxy.services.web.bind=127.0.0.1:http"), 2, "127.0.0.1:http"),
         (("--plugin", "haproxy", "--set", "haproxy.maxconn=many"), 2, "haproxy.maxconn"),
-        (("--plugin", "haproxy", "--once"), 2, "has to keep running"),
+        (("--plugin", "haproxy", "--once"), 2, "drives ends with the daemon"),
         (("--plugin", "haproxy", "--nonsense"), 2, "--nonsense"),
         (("--plugin", "haproxy", "--config", "no-such-file.toml"), 2, "no-such-file.toml"),
         ((), 2, "nothing to run"),

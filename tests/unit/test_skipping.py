@@ -33,7 +33,18 @@ def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
     (tmp_path / "test_passing.py").write_text("def test_other(): pass\n")
     (tmp_path / "test_skipping.py").write_text(skipping)
-    options = ["-n", workers, "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    options = [
+        "-n",
+        workers,
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(tmp_path),
+        "--confcutdir",
+        str(tmp_path),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         env={**os.environ, "CI": ci},

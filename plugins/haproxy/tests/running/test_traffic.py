@@ -351,5 +351,5 @@ async def test_connections_that_do_not_end_in_time_are_cut_and_counted(
 def _daemon(*arguments: object) -> subprocess.Popen[bytes]:
     daemon = subprocess.Popen([sys.executable, "-c", DAEMON, *map(str, arguments)], stdout=subprocess.PIPE)
     assert daemon.stdout is not None
-    eventually_sync(lambda: b"serving" in daemon.stdout.readline(), "the daemon to serve")  # type: ignore[union-attr]
+    eventually_sync(lambda: b"serving" in daemon.stdout.readline(), "the daemon to serve", timeout=60)  # type: ignore[union-attr]
     return daemon
