@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from ambassadors import TIMEOUT, Directory, connect
@@ -31,15 +32,20 @@ class Line:
         self.registry = directory.root
         self._start = start
         self._admin = f"127.0.0.1:{free_port()}"
-        self._config = start.directory / "disc.toml"
-        text = f'registry.url = "{directory.url}"\n'
-        for name, port in zip(INSTANCES, self.ports, strict=True):
-            text += f'[consumers.{name}]\nplugin = "tcpproxy"\nworkers = 2\nlisten.web = "127.0.0.1:{port}"\n'
-        self._config.write_text(text)
+        for workers in (1, 2):
+            text = f'registry.url = "{directory.url}"\n'
+            for name, port in zip(INSTANCES, self.ports, strict=True):
+                text += f'[consumers.{name}]\nplugin = "tcpproxy"\n'
+                text += f'workers = {workers}\nlisten.web = "127.0.0.1:{port}"\n'
+            self._config(workers).write_text(text)
 
-    def begin(self, *arguments: str) -> Daemon:
-        """Start one more daemon."""
-        daemon = self._start("--config", str(self._config), *arguments, admin=self._admin, run_dir=self.run_dir)
+    def _config(self, workers: int) -> Path:
+        return self._start.directory / f"{workers}.toml"
+
+    def begin(self, *arguments: str, workers: int = 2) -> Daemon:
+        """Start one more daemon, with the configuration of so many workers, 1 or 2."""
+        config = ("--config", str(self._config(workers)))
+        daemon = self._start(*config, *arguments, admin=self._admin, run_dir=self.run_dir)
         self.daemons.append(daemon)
         return daemon
 
@@ -141,6 +147,25 @@ def test_stop_ends_a_predecessor_that_has_connections_left(line: Line) -> None:
     assert processes(line.run_dir) == {}
 
 
+def test_stop_names_a_predecessor_that_does_not_end(line: Line) -> None:
+    first = started(line)
+    with connect(line.ports[0]) as client:
+        assert client.recv(4) == b"one\n"
+        second = line.begin("--replace")
+        eventually_sync(lambda: "listening" in second.log and second.is_ready(), "the successor", TIMEOUT)
+        first.process.send_signal(signal.SIGSTOP)
+        try:
+            code, out, error = line.stop("--timeout", "5")
+            again = line.stop("--timeout", "0.2")
+        finally:
+            first.process.send_signal(signal.SIGCONT)
+        assert (code, out) == (1, f"stopped daemon, process {second.process.pid} (edge, tcp)\n")
+        assert f"discovery: process {first.process.pid} has not ended within 5 s" in error
+        assert "discovery: workers of the TCP proxy have a daemon that still runs, and go on: process" in error
+        assert again[0] == 1
+        assert f"process {first.process.pid} has not ended" in again[2]
+
+
 def test_a_signal_during_a_hand_over_stops_the_predecessor_once_the_successor_serves(line: Line) -> None:
     """A supervisor that stops the old process must not take the address from the new one."""
     first = started(line)
@@ -227,7 +252,7 @@ class Chance:
 
     def _replace_at_once(self) -> None:
         for _ in range(self._chance.randint(2, 4)):
-            self._line.begin("--replace")
+            self._line.begin("--replace", workers=self._chance.choice((1, 2)))
 
     def _kill_successor(self) -> None:
         successor = self._line.begin("--replace")
