@@ -158,7 +158,7 @@ def _decode(key: str, value: bytes) -> Record:
     if not text.startswith("{"):
         host, port = parse_address(text, quoted=False)
         if id_.endswith(":udp"):  # as registrator marks them
-            raise RecordError("it is a UDP port, and backends are reached by TCP")
+            raise RecordError("the record is for a UDP port, and backends are reached by TCP")
         return Record(Backend(service, id_, host, port))
     try:
         fields = _JSON.decode(text)

@@ -155,7 +155,7 @@ def validate_text(name: str, value: object) -> str:
     if len(value.encode(errors="replace")) > MAX_LABEL_VALUE:
         raise RecordError(f"the {name} is longer than {MAX_LABEL_VALUE} bytes")
     if not value.isprintable():
-        raise RecordError(f"the {name} has a control or unprintable character in it")
+        raise RecordError(f"the {name} has a control or unprintable character")
     return value
 
 

@@ -66,8 +66,8 @@ async def _deregister(named: Backend, owner: str | None, settings: "Settings", t
         if value is None:
             raise DiscoveryError(f"there is no record {key!r} in {settings.registry}")
         record = decode(key, value)
-        theirs = record.owner if isinstance(record, Record) else None
-        ours = owner or DefaultOwner(f"register/{key}", path)
+        recorded = record.owner if isinstance(record, Record) else None
+        caller = owner or DefaultOwner(f"register/{key}", path)
         base_run_dir(settings.run_dir)
         # A running `discovery register` of this key would register the backend again at once.
         running = (
@@ -76,27 +76,27 @@ async def _deregister(named: Backend, owner: str | None, settings: "Settings", t
             else lock(path, f"discovery register {key}", "stop it, which withdraws the record")
         )
         with running:
-            if not force and not _may_remove(ours, theirs):
+            if not force and not _may_remove(caller, recorded):
                 whose = (
-                    f"belongs to {theirs!r}: stop that, or add --force"
-                    if theirs
+                    f"belongs to {recorded!r}: stop that, or add --force"
+                    if recorded
                     else "has no owner (written by hand?): add --force to remove it"
                 )
                 raise OwnedByAnotherError(f"the record {key!r} {whose}")
             backend = record.backend if isinstance(record, Record) else named
-            if not await _remove(registry, backend, theirs):
+            if not await _remove(registry, backend, recorded):
                 raise DiscoveryError(f"the record {key!r} was changed during the removal: try again")
     finally:
         await registry.close()
     result(f"deregistered {key}")
-    if force and theirs is not None:
-        note(f"{theirs!r} registers it again if it still runs")
+    if force and recorded is not None:
+        note(f"{recorded!r} registers it again if it still runs")
 
 
-def _may_remove(ours: "str | DefaultOwner", theirs: str | None) -> bool:
-    if theirs is None:
+def _may_remove(caller: "str | DefaultOwner", recorded: str | None) -> bool:
+    if recorded is None:
         return False
-    return str(ours) == theirs or (not isinstance(ours, str) and ours.succeeds(theirs))
+    return str(caller) == recorded or (not isinstance(caller, str) and caller.succeeds(recorded))
 
 
 async def _value(registry: "Registry", key: str, timeout: float) -> bytes | None:

@@ -22,7 +22,8 @@ from discovery.system.signals import ONE_REQUEST
 if TYPE_CHECKING:
     from discovery.daemon.config import Settings
 
-WITHDRAW_SECONDS = 2.0  # for the registry to answer, before the command is asked to stop all the same
+WITHDRAW_SECONDS = 2.0
+"""Seconds for the withdrawal, before the command is stopped in any case: a stop should not wait for an outage."""
 
 
 @dataclass(frozen=True, slots=True)

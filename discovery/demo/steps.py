@@ -135,7 +135,7 @@ class _Demo:
         answers, failures = traffic.answers, traffic.failures
         if failures:
             raise StepFailedError(f"{len(failures)} of {traffic.total} requests failed, the first: {failures[0]}")
-        _fact(f"{traffic.total} requests meanwhile, 0 failed: {_counted(answers)}")
+        _fact(f"{traffic.total} requests during the move, 0 failed: {_counted(answers)}")
 
     def invite(self) -> None:
         _say()

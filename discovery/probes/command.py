@@ -72,8 +72,8 @@ class CommandProbe:
 
 
 def _environment(backend: Backend) -> dict[str, str]:
-    ours = {"SERVICE": backend.service, "ID": backend.id, "HOST": backend.host, "PORT": str(backend.port)}
-    return child_environment() | {f"DISCOVERY_{key}": value for key, value in ours.items()}
+    variables = {"SERVICE": backend.service, "ID": backend.id, "HOST": backend.host, "PORT": str(backend.port)}
+    return child_environment() | {f"DISCOVERY_{key}": value for key, value in variables.items()}
 
 
 def _read(descriptor: int, output: bytearray, loop: asyncio.AbstractEventLoop) -> None:

@@ -45,7 +45,7 @@ class TcpProbe:
 
 async def _connected(host: str, port: int, lookup: Lookup) -> asyncio.StreamWriter:
     """Connect to the first address of `host` that accepts a connection. Raises the OSError of the last address."""
-    failure = OSError("it has no address")
+    failure = OSError("the host name has no address")
     for _, address in await lookup(host):
         try:
             return (await asyncio.open_connection(address, port))[1]

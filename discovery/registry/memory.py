@@ -167,13 +167,13 @@ class MemoryLease:
         key, value = backend.key, encode(backend, self.owner, self.ttl)
         self._check()
         there = self._registry.records.get(key)
-        ours = self._registry.holder(key) is self
-        if there is not None and not ours and not force:
+        own = self._registry.holder(key) is self
+        if there is not None and not own and not force:
             record = decode(key, there)
             owner = record.owner if isinstance(record, Record) else None
             if owner != self.owner:
                 raise OwnedByAnotherError.of(key, repr(owner) if owner else "an unnamed owner", owner)
-        if there != value or not ours:
+        if there != value or not own:
             self._registry.change({key: value}, holder=self)
 
     async def delete(self, backend: Backend) -> None:
@@ -188,8 +188,8 @@ class MemoryLease:
         self._check()
         held = self._registry.held_by(self)
         records = {key: decode(key, value) for key, value in self._registry.records.items() if key not in held}
-        ours = {key for key, record in records.items() if isinstance(record, Record) and record.owner == self.owner}
-        stale = ours.difference(keep) if among is None else ours.intersection(among).difference(keep)
+        own = {key for key, record in records.items() if isinstance(record, Record) and record.owner == self.owner}
+        stale = own.difference(keep) if among is None else own.intersection(among).difference(keep)
         self._registry.change({}, stale)
         return frozenset(stale)
 

@@ -183,7 +183,7 @@ class ProviderContract:
                 await self._arrange(1)
                 await seen.another_than(first)
 
-        self._run(check)  # what is made once for the whole process is made here
+        self._run(check)  # creates the objects that exist once in a process
         threads, descriptors, children = set(threading.enumerate()), _descriptors(), _children()
         self._run(check)
 
@@ -240,7 +240,7 @@ class ProviderContract:
             if not watcher.task.done():
                 watcher.task.cancel()
                 await asyncio.wait([watcher.task])
-                # An end by itself was for the test to see; one while it was closed nobody has seen.
+                # The test has seen an error before the cancellation. An error during the cancellation is raised here.
                 if not watcher.task.cancelled():
                     watcher.task.result()
             elif not watcher.task.cancelled():

@@ -46,7 +46,7 @@ class RegistryContract(LeaseContract):
     def test_values_pass_through_as_they_are(self) -> None:
         async def check(registry: Registry) -> None:
             async with following(registry) as follower:
-                # The last is the shortest that is too long to be valid.
+                # The last value is the shortest value that is too long for a valid record.
                 for value in (b"\xff\x00\n\"'#${}", b"{", "ключ".encode(), b"x" * (MAX_VALUE + 1)):
                     await self.write("web/odd", value)
                     await follower.sees("web/odd", value)

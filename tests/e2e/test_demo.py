@@ -94,7 +94,7 @@ def test_it_shows_traffic_following_a_backend_that_moves(directory: Path) -> Non
     told = "\n".join(running.lines)
     assert "answers 503" in told
     assert "60 requests through HAProxy were answered: blue 20, green 20, red 20" in told
-    assert " requests meanwhile, 0 failed: blue " in told
+    assert " requests during the move, 0 failed: blue " in told
 
 
 def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path) -> None:

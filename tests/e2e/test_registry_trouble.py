@@ -264,7 +264,7 @@ def test_certificates_expire_and_are_replaced(
     assert site.registry["stale"] is None
     etcd.kill()
     etcd.start()
-    site.is_stale(f"it refuses our certificate, which expired on {end:%Y-%m-%d %H:%M:%S} UTC")
+    site.is_stale(f"it refuses the client certificate, which expired on {end:%Y-%m-%d %H:%M:%S} UTC")
     authority.issue("client", 86_400)
     eventually_sync(lambda: site.registry["stale"] is None, "the end of the outage", timeout=60)
     site.alarms()

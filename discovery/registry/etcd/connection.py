@@ -140,17 +140,17 @@ class Connection:
 
     def _failure(self, error: grpc.aio.AioRpcError) -> RegistryError:
         reported = failure(self.endpoint, error)
-        refused = "our certificate" in str(reported) or "closed the connection" in str(reported)
+        refused = "the client certificate" in str(reported) or "closed the connection" in str(reported)
         if refused and self._tls is not None and (when := expired(self._tls.cert)):
             return MemberUnavailableError(
-                f"etcd {self.endpoint}: it refuses our certificate, which expired on {when}: replace the files of"
-                " ?cert=FILE&key=FILE"
+                f"etcd {self.endpoint}: it refuses the client certificate, which expired on {when}:"
+                " replace the files of ?cert=FILE&key=FILE"
             )
         if self._answered or "closed the connection" not in str(reported):
             return reported
         if self._tls is None:
             return MemberUnavailableError(f"{reported}: if it speaks TLS, write etcds://")
-        return MemberUnavailableError(f"{reported}: if it asks for a certificate, see ?cert=FILE&key=FILE")
+        return MemberUnavailableError(f"{reported}: if it requires a client certificate, see ?cert=FILE&key=FILE")
 
 
 class Stream:

@@ -45,7 +45,7 @@ class FileRegistry:
         hinted = asyncio.Event()
 
         def hint() -> None:
-            with suppress(RuntimeError):  # the loop was closed meanwhile
+            with suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(hinted.set)
 
         follower = DirectoryFollower(self._root, hint)

@@ -154,7 +154,7 @@ class DirectoryFollower:
         self._revision, self._records, self._digest = revision, listing.records, listing.digest
         if listing.problem is not None:
             events += self._report_stale(listing.problem)
-        # Only a process that goes on following writes the revision: at its second scan, which follows at once.
+        # Only a process that continues to follow writes the revision: at its second scan, which follows at once.
         again = 0.0 if first else max(_INTERVAL, _SCAN_SHARE * spent)
         return ScanResult(tuple(events), again if listing.again is None else min(again, listing.again), rest=spent)
 

@@ -36,7 +36,7 @@ class FileLease:
         self.ttl = ttl
         self._root = root
         # The inode and the contents of each record of this lease, by key. Used only inside `held`.
-        self._ours: dict[str, tuple[int, bytes]] = {}
+        self._written: dict[str, tuple[int, bytes]] = {}
         self._turn = asyncio.Lock()
         self._touched_at = time.monotonic()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -98,7 +98,7 @@ class FileLease:
         with held(self._root) as root:
             self._check()
             found = self._read(root, key)
-            if found is not None and found.identity == self._ours.get(key):
+            if found is not None and found.identity == self._written.get(key):
                 if found.value == value:
                     return
             elif found is not None and not force:
@@ -106,7 +106,7 @@ class FileLease:
             try:
                 with _service(root, key, make=True) as (directory, name):
                     write_within(directory, name, value)
-                    self._ours[key] = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino, value
+                    self._written[key] = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino, value
             except OSError as error:
                 raise unavailable(f"write {self._root / key}", error) from None
 
@@ -136,8 +136,8 @@ class FileLease:
     def _delete(self, key: str) -> None:
         with held(self._root) as root:
             self._check()
-            ours = self._ours.pop(key, None)
-            if ours is not None and self._is_ours(root, key, ours):
+            written = self._written.pop(key, None)
+            if written is not None and self._is_unchanged(root, key, written):
                 self._unlink(root, key)
 
     def _sweep(self, keep: Collection[str], among: Collection[str] | None) -> frozenset[str]:
@@ -151,21 +151,21 @@ class FileLease:
 
     def _left_behind(self, root: int, key: str) -> bool:
         found = self._read(root, key)
-        if found is None or found.identity == self._ours.get(key):
+        if found is None or found.identity == self._written.get(key):
             return False
         record = decode(key, found.value)
         return isinstance(record, Record) and record.owner == self.owner
 
     def _withdraw(self) -> None:
         with held(self._root) as root:
-            for key, ours in self._ours.items():
-                if self._is_ours(root, key, ours):
+            for key, written in self._written.items():
+                if self._is_unchanged(root, key, written):
                     self._unlink(root, key)
-            self._ours.clear()
+            self._written.clear()
 
-    def _is_ours(self, root: int, key: str, ours: tuple[int, bytes]) -> bool:
+    def _is_unchanged(self, root: int, key: str, written: tuple[int, bytes]) -> bool:
         found = self._read(root, key)
-        return found is not None and found.identity == ours
+        return found is not None and found.identity == written
 
     def _check(self) -> None:
         if self._ended is not None:
@@ -189,8 +189,8 @@ class FileLease:
             if self._overdue():
                 self._ended = f"the lease of {self.owner} expired: it was not renewed for {self.ttl:g} s"
                 return self._ended
-            for key, ours in self._ours.items():
-                if not self._is_ours(root, key, ours):
+            for key, written in self._written.items():
+                if not self._is_unchanged(root, key, written):
                     return f"the record {key} was removed or replaced by somebody else"
                 try:
                     with _service(root, key) as (directory, name):
