@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.cli.console import note, result
-from discovery.cli.interrupts import run_coroutine
+from discovery.cli.interrupts import interrupts_handled, run_coroutine
 from discovery.cli.options import (
     ConfigOption,
     JsonOption,
@@ -138,6 +138,7 @@ def linked_registry(environment: Mapping[str, str] = os.environ) -> str | None:
     return f"etcd://{address}"
 
 
+@interrupts_handled()
 def serve(
     *,
     registry: str | None = None,

@@ -25,6 +25,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from discovery.cli.interrupts import restore_interrupts
 from discovery.errors import ConfigError, PluginError
 
 GROUP = "discovery.commands"
@@ -75,6 +76,7 @@ class CommandGroup(TyperGroup):
         if isinstance(command, _ExternalCommand):
             try:
                 command = load(str(name))
+                restore_interrupts()  # the command may call asyncio.run
             except (ConfigError, PluginError):
                 if not ctx.resilient_parsing:  # shell completion shows no errors
                     raise

@@ -29,18 +29,19 @@ def interrupts_handled() -> Iterator[None]:
     try:
         yield
     finally:
-        _restore()
+        restore_interrupts()
 
 
 def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` on a new event loop and return its result. SIGINT cancels `work` and raises KeyboardInterrupt."""
     import asyncio  # here: many commands need no event loop
 
-    _restore()  # asyncio handles SIGINT only in place of Python's own handler
+    restore_interrupts()
     return asyncio.run(work)
 
 
-def _restore() -> None:
+def restore_interrupts() -> None:
+    """Have SIGINT raise KeyboardInterrupt at any time: `asyncio.run` handles SIGINT only in place of that handler."""
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

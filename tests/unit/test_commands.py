@@ -54,6 +54,23 @@ def command(port: str, registry: RegistryOption = None, run_dir: RunDirOption = 
     return serve(registry=drop_in_registry(registry), providers={"fixed": table}, run_dir=run_dir)
 """
 
+INTERRUPTED = """
+import asyncio
+import os
+import signal
+
+async def work():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        print("cancelled")
+        raise
+
+def command() -> None:
+    asyncio.run(work())
+"""
+
 Install = Callable[..., None]
 Discovery = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -100,6 +117,14 @@ def test_a_command_from_elsewhere_is_like_one_of_ours(install: Install, discover
     wrong = discovery("greet")
     assert wrong.returncode == 2
     assert wrong.stderr == "discovery: Missing argument 'name'; see `discovery greet --help`\n"
+
+
+def test_sigint_cancels_the_coroutine_of_a_drop_in_command(install: Install, environment: dict[str, str]) -> None:
+    install("third-party", INTERRUPTED, "interrupted=command")
+    ran = subprocess.run(
+        (*DISCOVERY, "interrupted"), env=environment, capture_output=True, text=True, timeout=within(60), check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "cancelled\n", "")
 
 
 def test_a_list_of_commands_imports_none_of_them(install: Install, discovery: Discovery, tmp_path: Path) -> None:
