@@ -42,7 +42,7 @@ class Remembered:
 
     revision: int
     records: Mapping[str, Mapping[str, Any]]
-    """By key, as JSON has them: validated only when they are used, which delays no start that does not need them."""
+    """The records by key, as objects of JSON. They are validated when they are used, so that a start without need is fast."""
     age: float
     memory: RememberedHolds = field(default_factory=RememberedHolds)
 

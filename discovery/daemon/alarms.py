@@ -20,10 +20,10 @@ class Alarms:
         self._registry: Registry | None = None
         self._task: asyncio.Task[None] | None = None
         self.raised: tuple[str, ...] = ()
-        """Those of now, or of when the registry was last reached; a line each."""
+        """The alarms as of the last answer of the registry, a line for each."""
 
     def follow(self, registry: Registry) -> None:
-        """Follow this registry in place of another. Idempotent."""
+        """Follow the alarms of `registry`, and no longer those of the registry before. Idempotent."""
         if registry is self._registry:
             return
         self.stop()
@@ -32,7 +32,7 @@ class Alarms:
             self._task = asyncio.create_task(self._follow(registry), name="alarms of the registry")
 
     def stop(self) -> None:
-        """Follow none, and know of no alarm. Idempotent."""
+        """Stop following the registry, and forget its alarms. Idempotent."""
         if self._task is not None:
             self._task.cancel()
         self._registry, self._task, self.raised = None, None, ()

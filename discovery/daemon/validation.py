@@ -22,9 +22,10 @@ NOTHING = Update(_EMPTY, None, diff(None, _EMPTY))
 async def validate_instances(
     instances: Instances, updates: Sequence[Update], run_dir: Path, log: FilteringBoundLogger
 ) -> Validation:
-    """Have every plugin validate its options; consumers with each of `updates`, until one shows a fault.
+    """Have every instance validate its options and return what all of them found.
 
-    Every line of the result begins with the instance's table, but for those of the run directory.
+    A consumer is validated with each of `updates`, up to the first with which it has a fault. A line of the result begins
+    with the table of the instance, for example `consumers.haproxy`; a line about the run directory has no table.
     """
     found = [_run_dir(run_dir)]
     listens: dict[str, tuple[str, ...]] = {}

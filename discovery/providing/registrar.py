@@ -183,7 +183,7 @@ class Registrar:
             await self._pause(wait, leases[-1], refused)
 
     async def _pause(self, wait: float | None, lease: Lease, refused: Collection[str]) -> None:
-        """Wait until there is another set, a key of `refused` is free, or `wait` seconds have passed."""
+        """Wait for another set of backends or until a key in `refused` is free, for at most `wait` seconds."""
         reasons = {asyncio.ensure_future(self._wake.wait())}
         if refused and isinstance(lease, TellsWhenFree):
             reasons.add(asyncio.ensure_future(self._until_free(lease, refused)))
