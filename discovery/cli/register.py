@@ -205,7 +205,7 @@ def _signal(name: str) -> signal.Signals:
     try:
         return known[name.upper().removeprefix("SIG")]
     except KeyError:
-        raise ConfigError(f"--stop-signal {name!r} is not a signal that is passed on; these are: {', '.join(known)}") from None
+        raise ConfigError(f"--stop-signal {name!r} is not one of {', '.join(known)}") from None
 
 
 async def _register(wanted: "Wanted", timeout: float, settings: "Settings", registered: Callable[[], None]) -> None:

@@ -42,7 +42,7 @@ class Remembered:
 
     revision: int
     records: Mapping[str, Mapping[str, Any]]
-    """The records by key, as objects of JSON. They are validated when they are used, so that a start without need is fast."""
+    """The records by key, as JSON objects. Each is validated on use: a start that uses none is not delayed."""
     age: float
     memory: RememberedHolds = field(default_factory=RememberedHolds)
 

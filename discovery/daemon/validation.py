@@ -24,8 +24,8 @@ async def validate_instances(
 ) -> Validation:
     """Have every instance validate its options and return what all of them found.
 
-    A consumer is validated with each of `updates`, up to the first with which it has a fault. A line of the result begins
-    with the table of the instance, for example `consumers.haproxy`; a line about the run directory has no table.
+    A consumer validates with each of `updates`, up to the first that shows a fault. A line of the result begins with
+    the table of the instance, for example `consumers.haproxy`; a line about the run directory has no table.
     """
     found = [_run_dir(run_dir)]
     listens: dict[str, tuple[str, ...]] = {}

@@ -229,7 +229,7 @@ def test_without_a_command_a_check_holds_it_back(tmp_path: Path) -> None:
         (["--check", "tcp", "--check-path", "/x", "--", "true"], "--check-path is for --check http"),
         (["--check-path", "x", "--", "true"], "--check-path 'x'"),
         (["--check", "http", "--check-address", "x", "--", "true"], "'x' is not HOST:PORT"),
-        (["--stop-signal", "KILL", "--", "true"], "--stop-signal 'KILL' is not a signal that is passed on; these are: TERM, INT"),
+        (["--stop-signal", "KILL", "--", "true"], "--stop-signal 'KILL' is not one of TERM, INT"),
         (["--registry", "nonsense", "--", "true"], "'nonsense' is not a URL"),
         (["--registry", "nonsense://x", "--", "true"], "'nonsense' is not known"),
         (["true"], "(true)"),
