@@ -24,7 +24,7 @@ class Raw(str):
 
 
 def argument(value: object) -> Raw:
-    """Return the text as a single argument. ControlSocket characters, which no argument needs, become '?'.
+    """Return the text as a single argument. Control characters, which no argument needs, become '?'.
 
     HAProxy has no empty argument, and takes an empty argument for the end of the line: "_" stands for empty text.
     """

@@ -47,7 +47,7 @@ class WorkerProcess:
         self.report: Mapping[str, Any] = {}
         self.ended = process.ended
         self.stopped = False
-        """True if the worker has been listeners to stop accepting."""
+        """True if the worker was told to stop accepting, which cannot be undone."""
         self.is_other_build = False
         """True if the worker runs other code than this daemon: the only command that it gets is to stop."""
         self._process = process

@@ -21,7 +21,7 @@ def record(id_: str, host: str = "10.0.0.1", weight: int = 1, *, draining: bool 
 
 
 def having(*records: dict[str, Any], balance: str = "roundrobin") -> UpstreamPool:
-    """UpstreamPool without chance."""
+    """Return a pool whose delays have no random deviation."""
     backends = UpstreamPool(balance, random=lambda: 0.5)
     backends.update(records)
     return backends

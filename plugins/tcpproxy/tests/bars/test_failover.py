@@ -1,4 +1,4 @@
-"""UpstreamPool that die and come: a pause, not an error; and a registry that changes all the time is not noticed."""
+"""Backends that die and come: a pause, not an error; and a registry that changes all the time is not noticed."""
 
 import asyncio
 import json
