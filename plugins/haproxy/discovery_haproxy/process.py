@@ -89,10 +89,11 @@ def pids_of_program(name: str) -> set[int]:
     return found
 
 
-def open_handles(processes: Iterable[Process]) -> list[ProcessHandle]:
-    """Return a handle of each process that still runs. The caller closes the handles."""
-    handles = []
+def open_handles(processes: Iterable[Process]) -> Iterator[ProcessHandle]:
+    """Yield a handle of each process that still runs. The caller closes the handles.
+
+    A handle is opened when it is asked for, so that a caller that closes each before the next needs one descriptor.
+    """
     for process in processes:
         with suppress(ProcessLookupError):
-            handles.append(ProcessHandle(process.pid, started=process.started))
-    return handles
+            yield ProcessHandle(process.pid, started=process.started)

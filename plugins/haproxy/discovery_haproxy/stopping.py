@@ -44,7 +44,7 @@ async def stop_all(files: RunFiles, log: FilteringBoundLogger) -> None:
     """
     started = time.monotonic()
     control = ControlSocket(files.master_socket)
-    handles = process.open_handles(process.masters(process.find_processes(files.master_socket_argument)))
+    handles = list(process.open_handles(process.masters(process.find_processes(files.master_socket_argument))))
     for handle in handles:
         # SIGTERM would cut the requests in flight.
         process.send_signal(handle, signal.SIGUSR1)

@@ -3,7 +3,11 @@
 import asyncio
 import dataclasses
 import os
+import resource
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -130,3 +134,35 @@ async def test_an_orphan_is_found_by_another_path_to_its_run_directory(
         context = dataclasses.replace(driver.consumer.context, run_dir=other)
         assert await HAProxyConsumer.end_orphans(context) == {master: "HAProxy"}
     assert driver.all_processes() == []
+
+
+async def test_many_processes_of_earlier_daemons_are_replaced_with_few_free_descriptors(
+    drive: Drive, origins: Origins, bind: str, run_dir: Path
+) -> None:
+    argument = f"{run_dir}/master.sock,mode,600"
+    others = [subprocess.Popen(["tail", "-f", "/dev/null", argument], stderr=subprocess.DEVNULL) for _ in range(20)]
+    try:
+        async with drive(services={"web": {"bind": bind}}, maxconn=10) as driver:
+            with free_descriptors(12):
+                await driver.apply(origins[0])
+            for other in others:
+                assert await asyncio.to_thread(other.wait, within(5)) == -signal.SIGUSR1
+            await wait_until_healthy(driver)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+@contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    """Let this process open at most `count` more descriptors."""
+    descriptors = [os.dup(0) for _ in range(count)]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors) + 1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
