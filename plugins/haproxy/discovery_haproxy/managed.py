@@ -159,7 +159,9 @@ class ManagedHAProxy:
 
     async def _start(self, generation: str) -> None:
         binary = self._binary
-        self._watch(await self._launcher.start(binary, generation), binary)
+        handle = await self._launcher.start(binary, generation)
+        self._watch(handle, binary)
+        self._launcher.retire_others(handle.pid)
 
     def _watch(self, handle: ProcessHandle, binary: Binary) -> None:
         self._running_binary = binary

@@ -77,8 +77,8 @@ class Launcher:
     async def start(self, binary: Binary, generation: str) -> ProcessHandle:
         """Start HAProxy and return the master's handle when the worker serves `generation`.
 
-        Every other HAProxy of the run directory then stops gracefully. Raises ApplyError with HAProxy's reason; the
-        other processes go on serving.
+        Raises ApplyError with HAProxy's reason. Other processes of the run directory go on serving until
+        `retire_others`.
         """
         if not self._pipe.is_there():
             self._pipe.close()
@@ -94,9 +94,14 @@ class Launcher:
             handle.close()
             raise
         self._log.info("HAProxy started", pid=handle.pid, version=".".join(map(str, binary.version)))
-        # Only now, since a search of /proc before the start would delay the first snapshot.
-        self._retire(_others(process.find_processes(self._files.master_socket_argument), handle.pid))
         return handle
+
+    def retire_others(self, master: int) -> None:
+        """Tell every HAProxy of the run directory but that of this master to finish its connections and to end.
+
+        Called after a start, since a search of /proc before the start would delay the first snapshot.
+        """
+        self._retire(_others(process.find_processes(self._files.master_socket_argument), master))
 
     def _command(self, binary: Binary) -> list[str]:
         return [str(binary.path), "-W", "-S", self._files.master_socket_argument, "-f", str(self._files.config)]
@@ -156,5 +161,14 @@ class Launcher:
 
 
 def _others(processes: list[process.Process], master: int) -> list[process.Process]:
-    """Return the processes that are neither the master with this pid nor its workers."""
-    return [each for each in processes if master not in (each.pid, each.parent)]
+    """Return the processes that are neither the master with this pid nor below it.
+
+    Below the master are its workers, and what workers have forked for external checks: until such a process runs the
+    command of its check, the process has the command line of HAProxy.
+    """
+    parents = {each.pid: each.parent for each in processes}
+
+    def is_own(pid: int) -> bool:
+        return pid == master or (pid in parents and is_own(parents[pid]))
+
+    return [each for each in processes if not is_own(each.pid)]

@@ -166,3 +166,25 @@ def free_descriptors(count: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_external_checks_are_not_taken_for_an_earlier_haproxy(drive: Drive, origins: Origins, bind: str) -> None:
+    # A check is a process that HAProxy's worker forks: until it runs its command it has the command line of HAProxy.
+    options = {
+        "services": {
+            "web": {
+                "bind": bind,
+                "check": {"interval": "10ms"},
+                "backend_lines": ["option external-check", "external-check command /bin/true"],
+            }
+        },
+        "global_lines": ["external-check", "insecure-fork-wanted"],
+    }
+    async with drive(**options) as driver:
+        await driver.apply(*(backend("web", f"web-{number}", port=origins[0].port) for number in range(60)))
+        for _ in range(15):
+            await driver.consumer.hand_over()
+            driver.consumer = HAProxyConsumer(driver.consumer.config, driver.consumer.context)
+            await driver.consumer.setup()
+        assert driver.has_logged("took over the HAProxy")
+        assert not driver.has_logged("replaced the HAProxy")
