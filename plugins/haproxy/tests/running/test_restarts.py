@@ -140,7 +140,8 @@ async def test_many_processes_of_earlier_daemons_are_replaced_with_few_free_desc
     drive: Drive, origins: Origins, bind: str, run_dir: Path
 ) -> None:
     argument = f"{run_dir}/master.sock,mode,600"
-    others = [subprocess.Popen(["tail", "-f", "/dev/null", argument], stderr=subprocess.DEVNULL) for _ in range(20)]
+    command = ["tail", "-f", "/dev/null", argument]
+    others = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(20)]  # noqa: ASYNC220 - it takes a ms
     try:
         async with drive(services={"web": {"bind": bind}}, maxconn=10) as driver:
             with free_descriptors(12):
