@@ -82,6 +82,8 @@ _UNITS: Mapping[str, float] = {
     "h": 3600.0,
     "d": 86400.0,
 }
+_ZONE = re.compile(r"[A-Za-z0-9_.@:-]{0,15}")
+"""The zone of an IPv6 address, the name of a network interface: without what other programs' files would misread."""
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 T = TypeVar("T")
@@ -238,6 +240,8 @@ class BindAddress(_Parsed):
         in_brackets = host.startswith("[") and host.endswith("]")
         try:
             address = ipaddress.ip_address(host[1:-1] if in_brackets else host)
+            if not _ZONE.fullmatch(getattr(address, "scope_id", None) or ""):
+                raise ValueError("ipaddress accepts any text as the zone")
         except ValueError:
             if self.names and re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host):
                 return host

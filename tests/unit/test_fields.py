@@ -96,6 +96,7 @@ def test_a_duration_written_is_the_duration_read(milliseconds: int) -> None:
         ("0.0.0.0:080", "0.0.0.0:80"),
         ("[::]:80", "[::]:80"),
         ("[0:0::1]:80", "[::1]:80"),
+        ("[fe80:0::1%br-1.2@x]:80", "[fe80::1%br-1.2@x]:80"),
         ("unix:/run/web.sock", "unix:/run/web.sock"),
         ("/run/web.sock", "unix:/run/web.sock"),
     ],
@@ -116,6 +117,7 @@ def test_a_bare_port_is_refused_with_the_explicit_forms(bare: object) -> None:
         "", ":", "80", "host", "host:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:80x",
         "127.1:80", "::1:80", "[127.0.0.1:80", "[127.0.0.1]:80", "127.0.0.1:80\n", "127.0.0.1:80-90", "unix:web.sock",
         "unix:", "unix:/run/", "unix:/" + "x" * 107, "unix:/a\nb", "[::1%eth0]:٣", 80, True, None, 1.5, [],
+        "[fe80::1%a b]:80", "[fe80::1%\n  user root]:80", "[fe80::1%#]:80", "[fe80::1%" + "x" * 16 + "]:80",
     ],
 )  # fmt: skip
 def test_what_is_no_address_to_listen_on_is_refused_with_the_way_out(written: object) -> None:
