@@ -53,7 +53,7 @@ class Signals:
         self.mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self.held)
 
     def release(self) -> None:
-        """Let the signals act as before."""
+        """Restore the signal mask from before the object was created."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask_before)
 
     def read(self, handle: Callable[[signal.Signals, bool], None]) -> None:

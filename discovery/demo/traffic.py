@@ -66,7 +66,7 @@ class Traffic:
 
 
 def ask(connection: HTTPConnection) -> tuple[str, str]:
-    """Send a request: the backend that answered it and "", or "" and why it failed."""
+    """Send a request. Return the answering backend and an empty text, or an empty text and the failure's reason."""
     try:
         connection.request("GET", "/")
         response = connection.getresponse()

@@ -26,10 +26,10 @@ class Reset:
     """Every record at `revision`: the first listing, or another listing after changes may have been missed.
 
     `leases` has the TTL in seconds of each record that expires unless its owner renews it. None: the registry does not
-    know which records are leased; every removal is then believed at once. `history` identifies the history of the
-    store, so that a reader which was restarted recognises a store that was emptied or restored. None: the registry does
-    not know. `another` is true if this listing belongs to another history than the events before; of a first listing,
-    if the registry does not know whether records were lost.
+    know which records are leased; consumers then apply every removal at once. `history` identifies the history of the
+    store, so that a restarted reader recognises a store that was emptied or restored. None: the history is not known.
+    `another` is true if this listing belongs to another history than the earlier events; of a first listing, if the
+    registry does not know whether records were lost.
     """
 
     revision: int
@@ -61,7 +61,8 @@ class Delta:
 class Stale:
     """The registry cannot be followed now, for `reason`.
 
-    The records of the events before stand. The next Reset or Delta ends this state; another Stale replaces the reason.
+    The records of earlier events remain valid. The next Reset or Delta ends this state; another Stale replaces the
+    reason.
     """
 
     reason: str

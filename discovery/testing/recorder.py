@@ -10,7 +10,8 @@ from typing import ClassVar, Self
 class Recorder:
     """Records the files, sockets and processes that code touches, by Python's audit events. Imports are not recorded.
 
-    An audit hook stays for ever, so there is one for all, which does nothing while no recorder is entered.
+    Python cannot remove an audit hook, so all recorders share a single hook, which does nothing while no recorder is
+    entered.
     """
 
     _current: ClassVar["Recorder | None"] = None
