@@ -4,6 +4,7 @@ import ast
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,20 @@ def test_every_part_has_its_floor() -> None:
 def test_imports_point_down(path: Path) -> None:
     (floor,) = (number for number, row in enumerate(FLOORS) if part_of(path) in row)
     assert parts_imported(path) <= set().union(*FLOORS[:floor])
+
+
+@pytest.mark.parametrize("package", [CORE, *sorted(ROOT.glob("plugins/*/discovery_*"))], ids=lambda path: path.name)
+def test_modules_import_each_other_in_no_circle(package: Path) -> None:
+    """Within a room and a plugin, too, and also by imports inside functions. A CycleError names the circle."""
+    modules = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in package.rglob("*.py")
+    }
+    graph = {
+        module: {name if name in modules else name.rpartition(".")[0] for name in imports(path)}
+        for module, path in modules.items()
+    }
+    TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("module", sorted(NEVER))
