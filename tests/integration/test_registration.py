@@ -166,4 +166,5 @@ async def test_an_etcd_that_was_away_while_the_set_changed_has_it_right_soon_aft
         else:
             etcd.send_signal(signal.SIGCONT)
         await becomes(etcd.url, *web(*range(9, 29)), timeout=RETURN_SECONDS)
-        assert registrar.status.registered == {each.key for each in web(*range(9, 29))}
+        # On a busy machine the lease may expire once more meanwhile; what it kept is registered again.
+        await eventually(lambda: registrar.status.registered == {each.key for each in web(*range(9, 29))})

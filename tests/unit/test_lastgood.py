@@ -169,7 +169,7 @@ async def test_doubt_is_written_and_does_not_make_the_snapshot_younger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Point 3. A run that is killed while the registry stands still has to be known as such."""
-    monkeypatch.setattr(lastgood, "MOST_OF_THE_TIME", 1.0)  # a disk that is slow now makes the test no slower
+    monkeypatch.setattr(lastgood, "WRITING_SHARE", 1.0)  # a disk that is slow now makes the test no slower
     doubted = False
     kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: RememberedHolds(42, doubted=doubted))
     kept.observe(Observation(WHOLE))

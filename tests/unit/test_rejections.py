@@ -6,6 +6,7 @@ from discovery.consuming.rejections import MOST_DETAILED, MOST_OF_A_RECORD, Reje
 from discovery.consuming.watcher import SnapshotBuilder
 from discovery.model import Rejected
 from discovery.registry import Delta, Reset
+from discovery.testing import within
 
 JUNK = 30_000
 
@@ -18,7 +19,7 @@ def test_thirty_thousand_rejected_keys_one_by_one_cost_linear_time_and_a_bounded
     for number in range(JUNK):
         builder.apply(Delta(2 + number, {f"junk/b{number}": b"nonsense"}))
     observation = builder.apply(Delta(2 + JUNK, {"web/good": b"10.0.0.2:80"}))
-    assert time.monotonic() - begun < 30  # measured: 0.5 s; before: minutes
+    assert time.monotonic() - begun < within(30)  # measured: 0.5 s; before: minutes
     snapshot = observation.snapshot
     assert snapshot is not None
     assert [backend.host for backend in snapshot.backends()] == ["10.0.0.2"]

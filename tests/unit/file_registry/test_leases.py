@@ -37,10 +37,10 @@ class TestExpiry:
 
     async def test_a_reader_whose_clock_is_ahead_lists_and_keeps_living_records(self, tmp_path: Path) -> None:
         """Point 25."""
-        owner = await FileRegistry(tmp_path).open_lease("host-1", 1)
+        owner = await FileRegistry(tmp_path).open_lease("host-1", within(1))
         await owner.put(backend(id="b1"))
         reader = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", AHEAD, str(tmp_path), stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", AHEAD, str(tmp_path), str(within(2.5)), stdout=asyncio.subprocess.PIPE
         )
         told, _ = await asyncio.wait_for(reader.communicate(), within(60))
         assert told.decode().splitlines() == ["['web/b1']"] * 3
@@ -101,7 +101,7 @@ async def main():
     print(sorted(await contents(registry)))
     async with following(registry) as watch:
         print(sorted(watch.records))
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(float(sys.argv[2]))
         print(sorted(watch.records))
 
 asyncio.run(main())
@@ -112,10 +112,10 @@ import asyncio, sys
 from pathlib import Path
 from discovery.errors import OwnedByAnotherError
 from discovery.registry.file import FileRegistry
-from discovery.testing import backend
+from discovery.testing import backend, within
 
 async def main(root, owner, count):
-    lease = await FileRegistry(Path(root)).open_lease(owner, 1)
+    lease = await FileRegistry(Path(root)).open_lease(owner, within(1))
     for n in range(int(count)):
         await lease.put(backend(id=f"{owner}-{n}"))
     try:
