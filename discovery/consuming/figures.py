@@ -1,4 +1,4 @@
-"""Consumers' own figures: which of them can be shown. What is wrong with one costs that one alone."""
+"""The samples of a consumer's own metrics that Prometheus can read. An invalid sample is left out alone."""
 
 import re
 from collections.abc import Iterable
@@ -8,12 +8,13 @@ from discovery.plugin import Sample
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)  # https://prometheus.io/docs/concepts/data_model/
 _KINDS = ("counter", "gauge")
+_LABEL_RULE = "only ASCII letters, digits and underscores, no digit first, not beginning with __, and not `consumer`"
 
 
 def valid_samples(samples: Iterable[object]) -> tuple[tuple[Sample, ...], dict[str, str]]:
-    """The samples that can be shown, and what is wrong with the others, by name.
+    """Return the valid samples, and the reason for each name with an invalid sample.
 
-    Of two with one name and equal labels the first is shown, and of two kinds under one name the first kind.
+    Of samples with the same name and labels, and of samples with the same name and different kinds, the first is valid.
     """
     admitted: dict[tuple[str, frozenset[tuple[str, str]]], Sample] = {}
     kinds: dict[str, str] = {}
@@ -24,9 +25,9 @@ def valid_samples(samples: Iterable[object]) -> tuple[tuple[Sample, ...], dict[s
             valid = _validated(sample)
             key = valid.name, frozenset(valid.labels.items())
             if kinds.setdefault(valid.name, valid.kind) != valid.kind:
-                raise ValueError(f"it is a {kinds[valid.name]} as well as a {valid.kind}")
+                raise ValueError(f"the sample is a {valid.kind}, and an earlier sample of this name is a {kinds[valid.name]}")
             if key in admitted:
-                raise ValueError(f"it is there twice with the labels {dict(valid.labels)}")
+                raise ValueError(f"there are two samples with the labels {dict(valid.labels)}")
             admitted[key] = valid
         except Exception as error:  # noqa: BLE001 - a plugin may put anything there
             problems.setdefault(name, describe(error))
@@ -34,20 +35,20 @@ def valid_samples(samples: Iterable[object]) -> tuple[tuple[Sample, ...], dict[s
 
 
 def _validated(sample: object) -> Sample:
-    """Raises ValueError, TypeError or OverflowError for what Prometheus would not read."""
+    """Return the sample as exported. Raises ValueError, TypeError or OverflowError if Prometheus could not read it."""
     if not isinstance(sample, Sample):
-        raise TypeError(f"{sample!r} is no Sample")
+        raise TypeError(f"{sample!r} is not a Sample")
     if sample.kind not in _KINDS:
-        raise ValueError(f"its kind {sample.kind!r} is none of {', '.join(_KINDS)}")
+        raise ValueError(f"the kind {sample.kind!r} is not one of {', '.join(_KINDS)}")
     name = sample.name.removesuffix("_total") if sample.kind == "counter" else sample.name
     if not _NAME.fullmatch(name):
-        raise ValueError("its name may have ASCII letters, digits and underscores only")
+        raise ValueError("the name of a sample has only ASCII letters, digits and underscores, and no digit first")
     labels = dict(sample.labels)
     for label, value in labels.items():
         if not _NAME.fullmatch(label) or label.startswith("__") or label == "consumer":
-            raise ValueError(f"its label {label!r} cannot be one")
+            raise ValueError(f"the label {label!r} is not valid: {_LABEL_RULE}")
         if not isinstance(value, str):
-            raise TypeError(f"its label {label!r} is {value!r}, no text")
-        value.encode()  # a name of a file, say, may hold what cannot be
+            raise TypeError(f"the value {value!r} of the label {label!r} is not text")
+        value.encode()  # surrogates, as in the name of a file, cannot be encoded
     sample.help.encode()
     return Sample(name, float(sample.value), labels, sample.kind, sample.help)
