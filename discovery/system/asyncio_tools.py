@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def wait_for_event(event: asyncio.Event, timeout: float | None) -> bool:
-    """Wait until `event` is set, for at most `timeout` seconds; None waits without a limit. Return True if it is set.
+    """Wait until `event` is set, for at most `timeout` seconds; None waits without a limit. Return True if it was set.
 
     The timeout also holds in a task that is being cancelled, where `asyncio.timeout` of Python 3.11.2 raises no
     TimeoutError; and a cancellation that arrives together with the event is not lost, as `asyncio.wait_for` loses it.
@@ -16,7 +16,8 @@ async def wait_for_event(event: asyncio.Event, timeout: float | None) -> bool:
         await asyncio.wait({waiting}, timeout=timeout)
     finally:
         waiting.cancel()
-    return event.is_set()
+    # The event may be cleared again before this task runs.
+    return event.is_set() or (waiting.done() and not waiting.cancelled())
 
 
 async def wait_for_tasks(tasks: "Collection[asyncio.Future[Any]]", timeout: float | None = None) -> bool:

@@ -41,6 +41,14 @@ class TestWaitForEvent:
         assert await wait_for_event(event, 30)
         assert await wait_for_event(event, 0)
 
+    async def test_an_event_that_is_set_and_cleared_at_once(self) -> None:
+        event = asyncio.Event()
+        waiting = asyncio.create_task(wait_for_event(event, 30))
+        await asyncio.sleep(0.01)
+        event.set()
+        event.clear()
+        assert await waiting
+
     async def test_a_timeout_returns_false_and_leaves_no_task(self) -> None:
         assert not await wait_for_event(asyncio.Event(), 0.01)
         await asyncio.sleep(0)
