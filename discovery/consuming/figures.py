@@ -25,7 +25,7 @@ def valid_samples(samples: Iterable[object]) -> tuple[tuple[Sample, ...], dict[s
             valid = _validated(sample)
             key = valid.name, frozenset(valid.labels.items())
             if kinds.setdefault(valid.name, valid.kind) != valid.kind:
-                raise ValueError(f"the sample is a {valid.kind}, and an earlier sample of this name is a {kinds[valid.name]}")
+                raise ValueError(f"it is a {valid.kind}, and an earlier sample of this name is a {kinds[valid.name]}")
             if key in admitted:
                 raise ValueError(f"there are two samples with the labels {dict(valid.labels)}")
             admitted[key] = valid
