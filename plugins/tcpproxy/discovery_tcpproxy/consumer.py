@@ -305,7 +305,8 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
                     await self._retry_listeners()
                     not_before = time.monotonic() + next(waits)
                 is_lost = any(each.is_lost() for each in self._sockets.values())
-                if is_lost or self._has_new_addresses or self._reconcile_error is not None:
+                is_refused = self._reconcile_error is not None or self._workers.has_refused
+                if is_lost or self._has_new_addresses or is_refused:
                     await self._try_to_reconcile()
             except Exception as error:
                 self.context.log.error("the periodic work of the proxy failed", reason=describe(error), exc_info=error)

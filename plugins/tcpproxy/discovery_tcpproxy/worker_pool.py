@@ -48,7 +48,12 @@ class WorkerPool:
     @property
     def problems(self) -> tuple[str, ...]:
         """Faults of the workers, one line each."""
-        return tuple(slot.problem for slot in self._slots if slot.problem is not None)
+        return tuple(problem for slot in self._slots for problem in (slot.problem, slot.refusal) if problem is not None)
+
+    @property
+    def has_refused(self) -> bool:
+        """True while a running worker does not have the desired state because it has refused the state."""
+        return any(slot.refusal is not None and slot.running is not None for slot in self._slots)
 
     @property
     def replaced(self) -> int:

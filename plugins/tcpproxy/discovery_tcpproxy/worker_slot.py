@@ -69,6 +69,8 @@ class WorkerSlot:
         self.worker = worker
         self.problem: str | None = None
         """Fault of the slot in one line, None if there is none."""
+        self.refusal: str | None = None
+        """Why the worker does not have the desired state, in one line; None unless the worker has refused the state."""
         self.retired = retired
         self.sending: asyncio.Task[bool] | None = None
         """Task that sends the desired state to the worker, the last that was started."""
@@ -91,7 +93,7 @@ class WorkerSlot:
         would end the worker.
         """
         self.sending = asyncio.create_task(self._send(), name=f"configure worker {self.number}")
-        self.sending.add_done_callback(self._log_refusal)
+        self.sending.add_done_callback(self._record_refusal)
         return self.sending
 
     async def stop(self, grace: float, *, end_idle: bool = False) -> None:
@@ -128,11 +130,15 @@ class WorkerSlot:
             sent = desired
             listeners = settings(desired.config, worker.number)
             await worker.configure(listeners, desired.sockets, desired.targets, desired.config.grace)
+        self.refusal = None
 
-    def _log_refusal(self, sending: "asyncio.Task[bool]") -> None:
+    def _record_refusal(self, sending: "asyncio.Task[bool]") -> None:
         error = None if sending.cancelled() else sending.exception()
         if error is not None:
-            self._context.log.error("a worker refuses its configuration", reason=describe(error))
+            before = self.refusal
+            self.refusal = f"worker {self.number + 1} refuses its configuration: {describe(error)}"
+            if self.refusal != before:  # the attempt is repeated every second
+                self._context.log.error("a worker refuses its configuration", reason=describe(error))
 
     def _is_over(self) -> bool:
         return self.retired or self._context.is_stopping()
@@ -177,6 +183,7 @@ class WorkerSlot:
                 with suppress(OSError):  # a worker that was killed has left its socket
                     socket_path(context.run_dir, worker.pid).unlink()
                 context.on_ended(self)
+            self.refusal = None
         if not self._is_over():
             self._failures += 1
             context.on_failed()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 
 import pytest
@@ -67,3 +68,33 @@ async def test_who_is_held_by_a_worker_too_many_is_served_when_a_backend_comes()
         for each in clients:
             each.close()
         await eventually(lambda: driven.has_workers(1))
+
+
+async def test_a_late_refusal_is_a_problem_and_the_attempt_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", 0.1)
+    web, db = address(), address()
+    async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
+        await driven.apply(a.backend())
+        late, other = driven.consumer._workers.running
+        before = resource.prlimit(late.pid, resource.RLIMIT_NOFILE)
+        os.kill(late.pid, signal.SIGSTOP)
+        try:
+            resource.prlimit(late.pid, resource.RLIMIT_NOFILE, (3, before[1]))  # too few to receive another socket
+            await driven.reconfigure(listen={"web": web, "db": {"bind": db, "service": "web"}}, workers=2)
+            assert db in other._sockets
+        finally:
+            os.kill(late.pid, signal.SIGCONT)
+
+        async def has_problem() -> bool:
+            health = await driven.consumer.health()
+            return not health.ok and "worker 1 refuses" in health.detail
+
+        await eventually(has_problem)
+        resource.prlimit(late.pid, resource.RLIMIT_NOFILE, before)
+        await eventually(lambda: db in late._sockets)  # without another change
+
+        async def is_healthy() -> bool:
+            return (await driven.consumer.health()).ok
+
+        await eventually(is_healthy)
+        assert driven.consumer._workers.replaced == 0
