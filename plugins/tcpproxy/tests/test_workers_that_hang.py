@@ -75,6 +75,8 @@ async def test_a_late_refusal_is_a_problem_and_the_attempt_is_repeated(monkeypat
     web, db = address(), address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
+        await eventually(lambda: all(web in each._sockets for each in driven.consumer._workers.running))
+        await eventually(lambda: driven.has_workers(2))
         late, other = driven.consumer._workers.running
         before = resource.prlimit(late.pid, resource.RLIMIT_NOFILE)
         os.kill(late.pid, signal.SIGSTOP)
