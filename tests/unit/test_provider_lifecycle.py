@@ -36,7 +36,7 @@ def test_cannot_start_is_final(tmp_path: Path) -> None:
 
     with running(instance(finder(found(80), setup=setup)), tmp_path) as it:
         it.in_phase(Phase.DEAD)
-        eventually_sync(lambda: it.changes == [Phase.DEAD])
+        eventually_sync(lambda: it.changes == [Phase.STARTING, Phase.DEAD])
         assert it.runner.status.problem == "no such thing here"
         assert it.runner.status.setup_tried
         assert it.published == []

@@ -32,7 +32,7 @@ def test_what_is_found_is_handed_on_and_what_is_no_longer_found_is_not(tmp_path:
         it.publishes()
     assert it.runner.status.phase is Phase.STOPPED
     assert provider.world.events == ["setup", "closed", "teardown"]
-    assert it.changes == [Phase.WAITING]
+    assert it.changes == [Phase.STARTING, Phase.WAITING]  # its lock and its setup have been tried
 
 
 def test_an_equal_inventory_makes_no_difference(tmp_path: Path) -> None:
