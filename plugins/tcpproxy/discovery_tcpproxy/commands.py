@@ -152,8 +152,11 @@ def connections(
         admin = configured_admin(config)
     try:
         host, port = split_host_port(_ADMIN.parse(admin))
-    except ValueError as error:
-        raise ConfigError(f"--admin {error}") from None
+    except ValueError:
+        raise ConfigError(
+            f"--admin {admin!r} is not the address of an admin endpoint:"
+            " write HOST:PORT, with a port from 1 to 65535, such as 127.0.0.1:9901"
+        ) from None
     found = fetch_connections(_CLIENT_ADDRESS.get(host, host), port, consumer)
     if as_json:
         result(json.dumps({"connections": found.connections, "more": found.more}, indent=2))

@@ -126,10 +126,10 @@ def test_instances_differ_where_addresses_do_and_can_be_names_of_directories() -
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--admin", "off"], "--admin 'off' is not HOST:PORT"),
+        (["--admin", "off"], "--admin 'off' is not the address of an admin endpoint: write HOST:PORT"),
         (["--admin", "nowhere"], "--admin 'nowhere'"),
         (["--admin", "127.0.0.1:0"], "a port from 1 to 65535"),
-        (["--admin", ":9901"], "write 127.0.0.1:9901 for this machine alone"),
+        (["--admin", ":9901"], "write HOST:PORT, with a port from 1 to 65535, such as 127.0.0.1:9901"),
         (["web"], "unexpected extra argument"),
     ],
 )
