@@ -20,6 +20,8 @@ _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
 _NEW_FILE_MODE = 0o644
 """Mode of a new configuration file: HAProxy may run as another user."""
+_ATTEMPTS = 3
+"""Requests to reload by a command in `timeout`: HAProxy forgets a request while the reload before still ends."""
 _COMMAND_CHARACTERS = 100
 """Characters of a reload command in an error message."""
 _REASON_CHARACTERS = 300
@@ -100,11 +102,25 @@ class ExternalHAProxy:
                     f"the master socket {error}: is HAProxy running with -W -S {config.master_socket}?"
                 ) from None
             return
+        if self._control is None:
+            await self._request_reload()
+            return
+        # The master forgets a signal that arrives between the start of the new worker and the end of the last reload.
+        for attempt in reversed(range(_ATTEMPTS)):
+            await self._request_reload()
+            try:
+                await wait_until_live(self._control, generation, config.timeout / _ATTEMPTS)
+            except ApplyError:
+                if attempt == 0:
+                    raise
+            else:
+                return
+
+    async def _request_reload(self) -> None:
+        config = self._config
         command = list(config.command or ("systemctl", "reload", str(config.systemd_unit)))
         status, output = await run(command, config.timeout)
         if status != 0:
             lines = [line.strip() for line in output.splitlines() if line.strip()]
             reason = lines[-1][:_REASON_CHARACTERS] if lines else "it printed nothing"
             raise ApplyError(f"`{' '.join(command)[:_COMMAND_CHARACTERS]}` failed with exit {status}: {reason}")
-        if self._control is not None:
-            await wait_until_live(self._control, generation, config.timeout)

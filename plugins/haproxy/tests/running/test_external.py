@@ -122,6 +122,20 @@ async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
     assert external.process.poll() is None
 
 
+async def test_a_reload_that_haproxy_forgets_is_requested_again(
+    drive: Drive, fetch: Fetch, external: ExternalProcess, origins: tuple[Backend, ...], tmp_path: Path
+) -> None:
+    forgets = tmp_path / "reload"
+    forgets.write_text(f"#!/bin/sh\nmkdir {tmp_path}/asked 2>/dev/null || kill -USR2 {external.process.pid}\n")
+    forgets.chmod(0o755)
+    bind = f"127.0.0.1:{free_port()}"
+    way = {"command": [str(forgets)], "stats_socket": external.stats_socket, "timeout": within(6)}
+    async with drive(services={"web": {"bind": bind}}, external={"path": external.config, **way}) as driver:
+        await driver.apply(origins[0])
+        assert (await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origins[0].port)
+        assert await external.reloads() == 1
+
+
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no master": ({"master_socket": "{dir}/nobody.sock", "timeout": 0.5}, "nobody.sock.*is HAProxy running with -W -S"),
     "exit status": ({"command": [sys.executable, "-c", "print('one\\ntwo'); exit(3)"]}, "failed with exit 3: two"),
