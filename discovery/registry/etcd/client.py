@@ -94,7 +94,7 @@ class Client:
             try:
                 self._material = tls.read()
             except ConfigError:
-                # The files were valid before, so somebody is replacing them now. The last valid certificates count.
+                # The files were valid before: a renewal is replacing the files now. Keep the last valid certificates.
                 if before is None:
                     raise
             if before is not None and self._material is not None:

@@ -16,7 +16,7 @@ _FIRST_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
 _LATER_DELAY = 10.0
 """Seconds before every later restart: clients wait no longer, and a broken HAProxy does not load the machine."""
 _STABLE_SECONDS = 60.0
-"""Seconds of uptime after which the delays begin anew."""
+"""Seconds of uptime after which a crash counts as the first crash again, and the restart has no delay."""
 
 
 class Supervisor:

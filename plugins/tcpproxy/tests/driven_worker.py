@@ -13,6 +13,8 @@ from typing import Any
 from discovery.testing import eventually_sync, within
 from discovery_tcpproxy import wire
 
+from .sockets import is_reset
+
 SETTINGS: dict[str, Any] = {
     "service": "web",
     "balance": "roundrobin",
@@ -135,3 +137,11 @@ class Worker:
         free = (number for number in itertools.count() if number not in taken)
         limit = next(itertools.islice(free, count, None))
         resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+
+
+def is_refused(worker: Worker) -> bool:
+    """Return True if the worker resets a new client, which may happen while the client connects."""
+    try:
+        return is_reset(worker.connect())
+    except ConnectionResetError:
+        return True

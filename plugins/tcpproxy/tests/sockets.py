@@ -4,7 +4,7 @@ import socket
 
 
 def fill(sock: socket.socket) -> int:
-    """Send until every buffer up to the reader, who does not read, is full: how many bytes. Blocks no longer, after."""
+    """Fill every buffer up to a peer that does not read; return the number of bytes. The socket no longer blocks."""
     sock.setblocking(False)
     sent = 0
     while True:
@@ -12,3 +12,12 @@ def fill(sock: socket.socket) -> int:
             sent += sock.send(bytes(1 << 16))
         except BlockingIOError:
             return sent
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Return True if the worker resets the connection, False if the worker sends a byte or ends the connection."""
+    try:
+        sock.recv(1)
+    except ConnectionResetError:
+        return True
+    return False

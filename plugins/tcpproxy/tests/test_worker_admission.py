@@ -7,22 +7,8 @@ import pytest
 from discovery.testing import eventually_sync, within
 from discovery_tcpproxy.worker import proxyproto
 
-from .driven_worker import Meet, Worker
-
-
-def is_reset(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1) is None
-    except ConnectionResetError:
-        return True
-
-
-def is_refused(worker: Worker) -> bool:
-    """Whether a client is reset; that may be told as soon as it connects."""
-    try:
-        return is_reset(worker.connect())
-    except ConnectionResetError:
-        return True
+from .driven_worker import Meet, Worker, is_refused
+from .sockets import is_reset
 
 
 def test_limits_and_lists_are_asked_first(meet: Meet, worker: Worker, backend: socket.socket) -> None:

@@ -9,7 +9,8 @@ import pytest
 from discovery.testing import eventually_sync, free_port, within
 from discovery_tcpproxy.worker import proxyproto
 
-from .driven_worker import Reset, Worker
+from .driven_worker import Reset, Worker, is_refused
+from .sockets import is_reset
 
 
 def silent(stack: ExitStack) -> socket.socket:
@@ -18,21 +19,6 @@ def silent(stack: ExitStack) -> socket.socket:
     server.settimeout(within(20))
     stack.enter_context(socket.create_connection(server.getsockname()))
     return server
-
-
-def is_reset(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1) is None
-    except ConnectionResetError:
-        return True
-
-
-def is_refused(worker: Worker) -> bool:
-    """Whether a client is reset; that may be told as soon as it connects."""
-    try:
-        return is_reset(worker.connect())
-    except ConnectionResetError:
-        return True
 
 
 def test_who_is_held_is_connected_in_order_when_a_backend_comes(worker: Worker, backend: socket.socket) -> None:

@@ -11,14 +11,7 @@ from discovery.testing import eventually_sync, within
 from discovery_tcpproxy import wire
 
 from .driven_worker import Meet, Worker
-from .sockets import fill
-
-
-def is_reset(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1) is None
-    except ConnectionResetError:
-        return True
+from .sockets import fill, is_reset
 
 
 def test_who_is_idle_is_closed(meet: Meet, worker: Worker, backend: socket.socket) -> None:

@@ -106,7 +106,7 @@ def test_out_of_descriptors_it_pauses_without_spinning_and_goes_on(planes: Start
     with plane.connect() as first:
         assert first.recv(1) == b"a"
         plane.limit(more=20)
-        waiting = [plane.connect() for _ in range(60)]  # the kernel takes them, whoever accepts them
+        waiting = [plane.connect() for _ in range(60)]  # the kernel completes the connections, accepted or not
         try:
             served: list[socket.socket] = []
 
@@ -121,7 +121,7 @@ def test_out_of_descriptors_it_pauses_without_spinning_and_goes_on(planes: Start
 
             eventually_sync(lambda: len(serve()) >= 5, "some to be served")
             used = plane.cpu()
-            time.sleep(1.0)  # the time in which it could spin
+            time.sleep(1.0)  # measures the worker's CPU in this second; no event to await
             assert plane.cpu() - used < 0.5
             first.sendall(b"still here")
             assert first.recv(100) == b"still here"

@@ -113,7 +113,7 @@ async def test_while_there_is_no_backend_clients_wait_for_the_next(
         gone = time.monotonic()
         await eventually(lambda: load.done[-1].ended < time.monotonic() - 0.5, "every client to wait")
         assert len(load.waiting) == CLIENTS
-        await asyncio.sleep(3)  # nothing to wait for: this is how long it takes somebody to start another
+        await asyncio.sleep(3)  # the bar: an operator starts another backend after 3 s; no event to await
         waiting = dict(load.waiting)
         (registry / "last").unlink(missing_ok=True)
         await asyncio.to_thread(register, registry, following)

@@ -1,4 +1,4 @@
-"""What a connection takes while it waits, however many there are, and however slowly somebody reads."""
+"""Memory of a waiting connection, with many connections and with clients that read slowly."""
 
 import socket
 import threading

@@ -17,7 +17,7 @@ from discovery.testing import eventually_sync, free_port, require_program, withi
 
 
 def up_to_its_end(stream: BinaryIO) -> bytes:
-    """What is still to come on a connection that somebody else ends, one way or the other."""
+    """Return the remaining data of a connection that the peer closes or resets."""
     try:
         return stream.read()
     except ConnectionResetError:

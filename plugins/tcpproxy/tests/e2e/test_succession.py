@@ -166,30 +166,28 @@ def test_stop_names_a_predecessor_that_does_not_end(line: Line) -> None:
         assert f"process {first.process.pid} has not ended" in again[2]
 
 
-def test_a_signal_during_a_hand_over_stops_the_predecessor_once_the_successor_serves(line: Line) -> None:
-    """A supervisor that stops the old process must not take the address from the new one."""
+def signalled_during_a_hand_over(line: Line, number: signal.Signals) -> Daemon:
+    """Return the predecessor, signalled while a successor takes over; no connection of the load has failed."""
     first = started(line)
 
     def act() -> None:
         second = line.begin("--replace")
         eventually_sync(lambda: "taking over" in second.log, "the hand-over to begin", TIMEOUT)
-        first.process.send_signal(signal.SIGTERM)
+        first.process.send_signal(number)
         eventually_sync(line.is_led_by_one, "one daemon to run everything", TIMEOUT)
 
     assert under_load(line, act) == []
+    return first
+
+
+def test_a_signal_during_a_hand_over_stops_the_predecessor_once_the_successor_serves(line: Line) -> None:
+    """A supervisor that stops the old process must not take the address from the new one."""
+    first = signalled_during_a_hand_over(line, signal.SIGTERM)
     assert first.process.wait(within(TIMEOUT)) == 0
 
 
 def test_a_predecessor_that_is_killed_during_a_hand_over_leaves_its_clients_to_the_successor(line: Line) -> None:
-    first = started(line)
-
-    def act() -> None:
-        second = line.begin("--replace")
-        eventually_sync(lambda: "taking over" in second.log, "the hand-over to begin", TIMEOUT)
-        first.process.send_signal(signal.SIGKILL)
-        eventually_sync(line.is_led_by_one, "one daemon to run everything", TIMEOUT)
-
-    assert under_load(line, act) == []
+    signalled_during_a_hand_over(line, signal.SIGKILL)
 
 
 def test_a_successor_that_leaves_while_it_waits_changes_nothing(line: Line) -> None:
