@@ -54,8 +54,8 @@ def echoes(client: socket.socket, text: bytes = b"still here") -> bool:
     return client.recv(len(text), socket.MSG_WAITALL) == text
 
 
-def is_refused(port: int) -> bool:
-    """Return True if 127.0.0.1 refuses connections to the port."""
-    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=within(TIMEOUT)):
+def is_refused(port: int, host: str = "127.0.0.1") -> bool:
+    """Return True if the host refuses connections to the port."""
+    with suppress(ConnectionRefusedError), socket.create_connection((host, port), timeout=within(TIMEOUT)):
         return False
     return True
