@@ -10,16 +10,18 @@ from discovery_tcpproxy.worker.stream import Connection
 class Admission:
     """Decision whether a client may use a listener, and the count of connections towards the limits.
 
-    Read `restricted`, `limited` and `senders` before a call: most listeners restrict nothing, and an attribute costs
-    less than a call.
+    Read `open`, `restricted`, `limited` and `senders` before a call: most listeners restrict nothing, and an attribute
+    costs less than a call.
     """
 
-    __slots__ = ("_access", "_limits", "limited", "restricted", "senders")
+    __slots__ = ("_access", "_limits", "limited", "open", "restricted", "senders")
 
     def __init__(self) -> None:
         """Admit every client until `configure` is called."""
         self._access = Access()
         self._limits = Limits()
+        self.open = True
+        """True if every client is admitted by its own address, and none is counted."""
         self.senders = Senders()
         """Proxies in front, whose clients are admitted by the address in the header."""
         self.limited = False
@@ -34,6 +36,7 @@ class Admission:
         self.limited = self._limits.limited
         self.restricted = self.limited or not self._access.open
         self.senders = Senders(settings["accept_proxy"])
+        self.open = not (self.restricted or self.senders.any)
 
     def refusal(self, client: str) -> str:
         """Return why a client at this IP address is refused (`denied`, `limit`), or an empty string.

@@ -13,6 +13,8 @@ from discovery_tcpproxy.worker.loop import Deadlines
 from discovery_tcpproxy.worker.pool import UpstreamPool
 from discovery_tcpproxy.worker.stream import Connection
 
+_Socket, _AF_INET, _AF_INET6 = socket.SocketType, socket.AF_INET, socket.AF_INET6
+_IPPROTO_TCP, _TCP_NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
 _SOCKET_TYPE = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _LOCAL_ERRORS = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
 """Errors of connect that no backend causes: this machine has no free descriptor or no free port."""
@@ -24,14 +26,16 @@ _LOCAL_DELAY = 0.25
 class Dialler:
     """Connects the clients of a listener to backends; a connection without a usable backend is held."""
 
-    __slots__ = ("_context", "_counters", "_pool", "_settings", "attempts", "queue")
+    __slots__ = ("_context", "_counters", "_last_resort", "_loop", "_pool", "_retries", "attempts", "queue")
 
     def __init__(self, context: WorkerContext, pool: UpstreamPool, counters: ListenerCounters) -> None:
         """Create the dialler of a listener."""
         self._context = context
+        self._loop = context.loop
         self._pool = pool
         self._counters = counters
-        self._settings: Mapping[str, Any] = {}
+        self._retries = 0
+        self._last_resort = True
         self.attempts = Deadlines[Connection](context.loop, 0.0, self._time_out)
         """Deadlines of the attempts that have not been answered."""
         self.queue = HoldQueue(context.loop, pool, counters, self.dial)
@@ -39,32 +43,34 @@ class Dialler:
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Take the settings of the listener; attempts that are under way keep their deadline."""
-        self._settings = settings
+        self._retries = settings["retries"]
+        self._last_resort = not settings["hold"]
         self.attempts.seconds = settings["connect_timeout"]
         self.queue.configure(settings)
 
     def dial(self, connection: Connection) -> None:
         """Start a connection attempt to the next address, or to the next backend, or hold the client."""
-        settings, loop = self._settings, self._context.loop
-        client = connection.client_address[0]
-        while connection.upstream is not None or len(connection.tried) <= settings["retries"]:
-            upstream = connection.upstream
+        now = self._loop.now
+        while (upstream := connection.upstream) is not None or len(connection.tried) <= self._retries:
             if upstream is None:
-                upstream = self._pool.select(client, connection.tried, loop.now, last_resort=not settings["hold"])
+                upstream = self._pool.select(
+                    connection.client_address[0], connection.tried, now, last_resort=self._last_resort
+                )
                 if upstream is None:
                     break
-                connection.upstream, connection.other_addresses = upstream, upstream.other_addresses
+                connection.upstream = upstream
+                connection.other_addresses = upstream.other_addresses
                 connection.server_address = address = upstream.address
             else:  # an address of this backend has failed
                 connection.server_address, *others = connection.other_addresses
                 connection.other_addresses, address = tuple(others), connection.server_address
-            connection.dialled_at = loop.now
+            connection.dialled_at = now
             try:
-                sock = socket.SocketType(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, _SOCKET_TYPE)
+                sock = _Socket(_AF_INET6 if ":" in address[0] else _AF_INET, _SOCKET_TYPE)
             except OSError:
                 self._give_back(connection)
                 break
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
             try:
                 code = sock.connect_ex(address)
             except OSError:  # the scope of an IPv6 address names an interface that this machine does not have
@@ -94,7 +100,7 @@ class Dialler:
         connection.upstream = None
         connection.tried += (upstream,)
         self._counters.connect_failures += 1
-        self._pool.failed(upstream, self._context.loop.now)
+        self._pool.failed(upstream, self._loop.now)
         self.queue.schedule()
 
     def dial_another(self, connection: Connection) -> None:

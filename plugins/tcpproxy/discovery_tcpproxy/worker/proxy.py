@@ -37,6 +37,8 @@ class ListenerProxy:
         self.service = ""
         self._context = context
         self._loop = context.loop
+        self._buffer = context.buffer
+        self._descriptors = context.descriptors
         self._settings: Mapping[str, Any] = {}
         self._admission = Admission()
         self._dialler = Dialler(context, self.pool, self.counters)
@@ -44,6 +46,7 @@ class ListenerProxy:
         self._queue = self._dialler.queue
         self._headers = Deadlines[Connection](context.loop, 0.0, self._header_timed_out)
         self._upkeep = Upkeep(context.loop, self.connections)
+        self._unacknowledged = self._upkeep.unacknowledged
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Take the settings that `targets.settings` makes; existing connections go on under the new settings."""
@@ -86,20 +89,22 @@ class ListenerProxy:
     def accepted(self, fd: int, address: tuple[str, int]) -> None:
         """Serve a client that was accepted, at a `plain` IP address and port (`("", 0)` for a Unix socket)."""
         admission = self._admission
-        proxied = admission.senders.any and admission.senders.include(address[0])
-        if admission.restricted and not proxied and (refusal := admission.refusal(address[0])):
-            self.counters.rejected[refusal] += 1
-            no_linger(fd)
-            os.close(fd)  # epoll does not know the descriptor, so that no event of this batch can refer to it
-            return
+        proxied = counted = False
+        if not admission.open:
+            proxied = admission.senders.any and admission.senders.include(address[0])
+            if admission.restricted and not proxied and (refusal := admission.refusal(address[0])):
+                self.counters.rejected[refusal] += 1
+                no_linger(fd)
+                os.close(fd)  # epoll does not know the descriptor, so that no event of this batch can refer to it
+                return
+            counted = admission.limited and not proxied
         self.counters.total += 1
-        loop, context = self._loop, self._context
-        connection = Connection(self, loop, context.buffer, fd, address)
-        connection.counted = admission.limited and not proxied
+        loop = self._loop
+        connection = Connection(self, loop, self._buffer, fd, address, counted=counted)
         self.connections.add(connection)
-        if not self._upkeep.unacknowledged.watching:
-            self._upkeep.unacknowledged.watch()
-        context.descriptors.taken += 1
+        if not self._unacknowledged.watching:
+            self._unacknowledged.watch()
+        self._descriptors.taken += 1
         handler = connection.client if address[0] else UnixClient(connection.client)
         try:
             if proxied:
@@ -138,16 +143,16 @@ class ListenerProxy:
         server, upstream, counters = connection.server, connection.upstream, self.counters
         if server is None or upstream is None:
             return
-        is_other_address = connection.server_address is not upstream.address
-        doubtful = is_other_address or upstream.failures or not upstream.connected
-        if (events & _FAILED and not server.has_received_data()) or (doubtful and is_connected_to_itself(server.fd)):
-            self._dialler.failed(connection)
-            self._dialler.dial(connection)
-            return
+        address = connection.server_address
+        if events & _FAILED or upstream.failures or not upstream.connected or address is not upstream.address:
+            if (events & _FAILED and not server.has_received_data()) or is_connected_to_itself(server.fd):
+                self._dialler.failed(connection)
+                self._dialler.dial(connection)
+                return
+            if address is not None:
+                upstream.prefer(address)
         self._attempts.discard(connection)
         seconds = self._loop.now - connection.dialled_at
-        if is_other_address and connection.server_address is not None:
-            upstream.prefer(connection.server_address)
         upstream.connect_seconds += seconds
         counters.connected += 1
         counters.connect_seconds += seconds

@@ -26,7 +26,7 @@ _ERROR = select.EPOLLERR
 _URGENT = select.EPOLLPRI
 _END = select.EPOLLRDHUP | select.EPOLLHUP
 _MORE = _ERROR | _URGENT
-_read, _write = os.readv, os.write
+_read, _write, _close = os.readv, os.write, os.close
 """Calls on descriptors cost the interpreter a quarter less than the methods of a socket object."""
 
 
@@ -267,7 +267,14 @@ class Connection:
     )
 
     def __init__(
-        self, owner: ConnectionOwner, loop: Loop, buffer: ReadBuffer, fd: int, address: tuple[str, int]
+        self,
+        owner: ConnectionOwner,
+        loop: Loop,
+        buffer: ReadBuffer,
+        fd: int,
+        address: tuple[str, int],
+        *,
+        counted: bool = False,
     ) -> None:
         """Create the connection of a client that was accepted; `address` is `("", 0)` for a Unix socket."""
         self.owner = owner
@@ -284,14 +291,13 @@ class Connection:
         self.server_address: tuple[str, int] | None = None  # dialled, or connected
         self.other_addresses: tuple[tuple[str, int], ...] = ()  # of the same backend, to dial after a failure
         self.tried: tuple[Upstream, ...] = ()
-        self.counted = False  # towards the limits of the listener
+        self.counted = counted  # towards the limits of the listener
         self.original_destination: tuple[str, int] | None = None  # from a PROXY protocol header
         self.accepted_at = loop.now
         self.dialled_at = 0.0
         self.hold_until: float | None = None  # end of the time for which the client waits for a backend
-        self.idle_mark = -1  # bytes forwarded at the last idle check
+        self.idle_mark = self.probe_mark = -1  # bytes at the last check: forwarded, and received
         self.idle_since = 0.0
-        self.probe_mark = -1  # bytes received at the last check for acknowledgements
 
     def attach_server(self, fd: int) -> None:
         """Use a connecting socket as the backend side of the connection."""
@@ -355,11 +361,15 @@ class Connection:
     def finish(self) -> None:
         """Close the sockets at the end of the batch."""
         client, server = self.client, self.server
-        for end in (client,) if server is None else (client, server):
-            if self.reset:
-                no_linger(end.fd)
-            os.close(end.fd)
-        client.peer, self.client, self.server = _NO_PEER, _NO_PEER, None  # leaves no reference cycle
+        if self.reset:
+            no_linger(client.fd)
+            if server is not None:
+                no_linger(server.fd)
+        _close(client.fd)
+        if server is not None:
+            _close(server.fd)
+            self.server = None
+        client.peer = self.client = _NO_PEER  # leaves no reference cycle
 
 
 class DeferredClose:
