@@ -1,4 +1,4 @@
-"""The rules for test files in CONTRIBUTING.md: their length, and the form of a coroutine test."""
+"""The rules for test files in CONTRIBUTING.md: length, the form of a coroutine test, and typed parameters."""
 
 import ast
 from pathlib import Path
@@ -37,3 +37,13 @@ def test_a_file_is_short_and_its_coroutine_tests_are_async(path: Path) -> None:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and node.name not in SYNCHRONOUS:
             is_property = any("given(" in ast.unparse(decorator) for decorator in node.decorator_list)
             assert is_property or not runs_an_inner_coroutine(node), node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_parameter_in_a_file_has_a_type(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            untyped = [each.arg for each in parameters if each and not each.annotation]
+            assert set(untyped) <= {"self", "cls"}, f"line {node.lineno}, {node.name}: {untyped}"

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -123,7 +124,9 @@ def test_what_comes_back_after_long_is_not_flooded(weights: list[int], data: st.
 
 
 @given(weights, st.lists(st.booleans(), max_size=200), st.randoms())
-def test_least_connections_chooses_who_has_fewest_for_its_weight(weights: list[int], opens: list[bool], rng) -> None:  # type: ignore[no-untyped-def]
+def test_least_connections_chooses_who_has_fewest_for_its_weight(
+    weights: list[int], opens: list[bool], rng: Random
+) -> None:
     known = backends(weights)
     least = chooser("leastconn", known)
     for opening in opens:
