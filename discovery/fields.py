@@ -1,5 +1,8 @@
 """Types of options that the core and plugins share: durations, addresses to listen on, weights, and more.
 
+The file has more than 400 lines: the file is the whole vocabulary of options, which an author of a plugin reads on one
+page, and every type shares the form of the error messages.
+
 Public API, for the fields of a `PluginConfig`:
 
     class Config(PluginConfig):
@@ -46,6 +49,7 @@ __all__ = [
     "Weight",
     "WholeNumber",
     "duration_text",
+    "format_value",
     "is_service_name",
     "network",
     "one_or_many",
@@ -63,7 +67,7 @@ _MOST_IN_A_ROW = 1000
 """Outcomes of checks in a row: with a higher limit a change of state can come so late that a check has no effect."""
 _LONGEST_DURATION_TEXT = 100
 """Characters. Durations also come from container labels, which may have any length."""
-_LONGEST_SHOWN = 60
+_LONGEST_FORMATTED = 60
 """Characters of a refused value in a message, so that the message stays short on a terminal."""
 _NUMBER = r"(?:[0-9]{1,12}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})"
 _UNIT = "(ns|us|µs|μs|ms|s|m|h|d)"
@@ -133,7 +137,7 @@ class Duration(_Parsed):
         seconds = _seconds(value)
         if seconds is None or not (self.least <= seconds <= self.most if seconds else self.zero):
             raise ValueError(
-                f"{_shown(value)} is not a duration {self.bounds}:"
+                f"{format_value(value)} is not a duration {self.bounds}:"
                 " write a number of seconds, or a time such as 500ms, 10s, 5m or 2h"
             )
         return seconds
@@ -185,7 +189,7 @@ class WholeNumber(_Parsed):
             case str() if re.fullmatch(r"[0-9]{1,15}", value):
                 number = int(value)
         if number is None or not self.least <= number <= self.most:
-            raise ValueError(f"{_shown(value)} is not a whole number {self.bounds}")
+            raise ValueError(f"{format_value(value)} is not a whole number {self.bounds}")
         return number
 
     def json_schema(self) -> dict[str, Any]:
@@ -214,16 +218,16 @@ class BindAddress(_Parsed):
         Raises ValueError, one line that names the valid forms.
         """
         if isinstance(value, int) and not isinstance(value, bool):
-            raise ValueError(f"{_shown(value)} is a port alone: {_explicit(value)}")
+            raise ValueError(f"{format_value(value)} is a port alone: {_explicit(value)}")
         if not isinstance(value, str):
-            raise ValueError(f"{_shown(value)} is not an address to listen on: {self._forms()}")
+            raise ValueError(f"{format_value(value)} is not an address to listen on: {self._forms()}")
         if self.sockets and value.startswith((UNIX_PREFIX, "/")):
             return UNIX_PREFIX + _socket_path(value.removeprefix(UNIX_PREFIX))
         host, colon, port = value.rpartition(":")
         if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-            raise ValueError(f"{_shown(value)} is not HOST:PORT with a port from 1 to 65535: {self._forms()}")
+            raise ValueError(f"{format_value(value)} is not HOST:PORT with a port from 1 to 65535: {self._forms()}")
         if not host:
-            raise ValueError(f"{_shown(value)} does not say on which address to listen: {_explicit(int(port))}")
+            raise ValueError(f"{format_value(value)} does not say on which address to listen: {_explicit(int(port))}")
         return join_host_port(self._host(host, value, port), int(port))
 
     def json_schema(self) -> dict[str, Any]:
@@ -246,13 +250,13 @@ class BindAddress(_Parsed):
             if self.names and re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host):
                 return host
             raise ValueError(
-                f"{_shown(value)} does not begin with an IP address:"
+                f"{format_value(value)} does not begin with an IP address:"
                 f" write 127.0.0.1:{port}, [::1]:{port} or 0.0.0.0:{port}"
             ) from None
         if address.version == 6 and not in_brackets:
-            raise ValueError(f"{_shown(value)}: write an IPv6 address in brackets: [{host}]:{port}")
+            raise ValueError(f"{format_value(value)}: write an IPv6 address in brackets: [{host}]:{port}")
         if address.version == 4 and in_brackets:
-            raise ValueError(f"{_shown(value)}: write an IPv4 address without brackets: {address}:{port}")
+            raise ValueError(f"{format_value(value)}: write an IPv4 address without brackets: {address}:{port}")
         return str(address)
 
     def _forms(self) -> str:
@@ -334,13 +338,22 @@ def duration_text(seconds: float) -> str:
     return next(f"{milliseconds // size}{unit}" for unit, size in _MILLISECONDS.items() if milliseconds % size == 0)
 
 
+def format_value(value: object) -> str:
+    """Return a value of a configuration file as an error message shows the value: in one line, at most 60 characters.
+
+    Text is quoted; a date or a time is named as such (`the date 2020-01-01`); a table is `a table`.
+    """
+    text = _toml_text(value)
+    return text if len(text) <= _LONGEST_FORMATTED else f"{text[: _LONGEST_FORMATTED - 3]}..."
+
+
 def service_name(value: object) -> str:
     """Return the name of a service. Raises ValueError, with the value and the rule, if the registry refuses the name.
 
     A name has 1 to 128 letters, digits, `_`, `.` and `-`, and starts with a letter, a digit or `_`.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{_shown(value)} is not the name of a service, which is text")
+        raise ValueError(f"{format_value(value)} is not the name of a service, which is text")
     try:
         return validate_service(value)
     except RecordError as error:
@@ -362,13 +375,16 @@ def network(value: object) -> str:
     An address without a prefix length is the network of that address alone. Raises ValueError, one line with the value
     and the valid forms.
     """
-    text = value if isinstance(value, str) else repr(value)
     try:
-        parsed = ipaddress.ip_network(text, strict=False)
+        if not isinstance(value, str):
+            raise ValueError("ipaddress accepts numbers")
+        parsed = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is not a network: write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32") from None
-    if str(parsed.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
-        raise ValueError(f"{text!r} names an address within a network: write {parsed}")
+        raise ValueError(
+            f"{format_value(value)} is not a network: write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
+        ) from None
+    if str(parsed.network_address) != str(ipaddress.ip_address(value.partition("/")[0])):
+        raise ValueError(f"{value!r} names an address within a network: write {parsed}")
     return str(parsed)
 
 
@@ -396,13 +412,35 @@ def _socket_path(path: str) -> str:
     from discovery.system.unixsocket import SOCKET_PATH_BYTES, is_too_long_for_a_socket
 
     if not path.startswith("/") or path.endswith("/"):
-        raise ValueError(f"{_shown(UNIX_PREFIX + path)} is not the absolute path of a socket: write unix:/run/web.sock")
+        raise ValueError(
+            f"{format_value(UNIX_PREFIX + path)} is not the absolute path of a socket: write unix:/run/web.sock"
+        )
     if is_too_long_for_a_socket(Path(path)) or not path.isprintable():
         raise ValueError(
-            f"{_shown(UNIX_PREFIX + path)} is not a valid path of a socket:"
+            f"{format_value(UNIX_PREFIX + path)} is not a valid path of a socket:"
             f" it may have {SOCKET_PATH_BYTES} bytes, and printable characters alone"
         )
     return path
+
+
+def _toml_text(value: object) -> str:
+    """Return a value in words of TOML, of any length."""
+    import datetime as dt  # imported on use: only error messages need dates
+
+    match value:
+        case bool():
+            return str(value).lower()
+        case dt.datetime():  # before dt.date, the base class of dt.datetime
+            return f"the date and time {value}"
+        case dt.date():
+            return f"the date {value}"
+        case dt.time():
+            return f"the time of day {value}"
+        case list() | tuple():
+            return f"[{', '.join(map(_toml_text, value))}]"
+        case Mapping():
+            return "a table"
+    return repr(value)
 
 
 def _explicit(port: int) -> str:
@@ -410,12 +448,6 @@ def _explicit(port: int) -> str:
         f"write 127.0.0.1:{port} for this machine alone, 0.0.0.0:{port} for every IPv4 address,"
         f" or [::]:{port} for every IPv6 address"
     )
-
-
-def _shown(value: object) -> str:
-    """Return a refused value for a message: quoted, without line breaks, and at most `_LONGEST_SHOWN` characters."""
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
 
 
 TTL = Duration(1, 3600)

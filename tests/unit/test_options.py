@@ -1,5 +1,6 @@
 """One vocabulary: every duration, bind, rise, fall and weight of the core and the plugins takes the same forms."""
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -124,23 +125,8 @@ GOOD_DURATIONS = {
     "1s500ms": 1.5,
 }
 BAD_DURATIONS = (
-    "soon",
-    "",
-    "2 s",
-    " 2",
-    "2s\n",
-    "-2s",
-    -2,
-    True,
-    [],
-    {},
-    "1s1",
-    "2e0",
-    "٢s",
-    "1w",
-    float("nan"),
-    "9" * 30,
-)
+    "soon", "", "2 s", " 2", "2s\n", "-2s", -2, True, [], {}, "1s1", "2e0", "٢s", "1w", float("nan"), "9" * 30,
+)  # fmt: skip
 GOOD_ROWS = {1: 1, 3: 3, "3": 3, 1000: 1000}
 BAD_ROWS = (0, -1, 1001, 1.5, True, "", "many", [], "1s")
 GOOD_WEIGHTS = {0: 0, 1: 1, "3": 3, 256: 256}
@@ -153,6 +139,21 @@ BAD_BINDS = (
     ":8080", 8080, "8080", "", True, 1.5, "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:80x", "::1:80",
     "[127.0.0.1]:80", "[::1:80", "127.0.0.1:80\n", "unix:web.sock", "a b:80",
 )  # fmt: skip
+DATES: dict[object, str] = {
+    dt.date(2020, 1, 1): "the date 2020-01-01",
+    dt.time(1, 2): "the time of day 01:02:00",
+    dt.datetime(2020, 1, 1, tzinfo=dt.UTC): "the date and time 2020-01-01 00:00:00+00:00",
+}
+"""Values that TOML has besides text, numbers, booleans, lists and tables, and how a message names each."""
+OTHERS: dict[str, Option] = {
+    "check.status": (CheckSettings, {"status": V}),
+    "haproxy.check.status": (HAProxyConfig, {"services": {"web": {"check": {"path": "/", "status": V}}}}),
+    "tcpproxy.listen.allow": (TcpProxyConfig, {"listen": {"web": {**WEB, "allow": [V]}}}),
+    "tcpproxy.listen.accept_proxy": (TcpProxyConfig, {"listen": {"web": {**WEB, "accept_proxy": [V]}}}),
+    "tcpproxy.listen.service": (TcpProxyConfig, {"listen": {"web": {**WEB, "service": V}}}),
+    "tcpproxy.listen.targets": (TcpProxyConfig, {"listen": {"web": {**WEB, "targets": [V]}}}),
+    "tcpproxy.listen.mode": (TcpProxyConfig, {"listen": {"web": {**WEB, "mode": V}}}),
+}
 FORMS = "write a number of seconds, or a time such as 500ms, 10s, 5m or 2h"
 
 
@@ -270,6 +271,17 @@ def test_every_bind_takes_the_same_forms(name: str) -> None:
         assert {value for each in sockets for value in taken(BINDS[name], each)} <= sockets
     else:
         assert all("write" in refused(BINDS[name], each) for each in sockets)
+
+
+@pytest.mark.parametrize("name", DURATIONS | ROWS | WEIGHTS | BINDS | OTHERS)
+def test_a_date_is_refused_in_the_words_of_toml(name: str) -> None:
+    option = (DURATIONS | ROWS | WEIGHTS | BINDS | OTHERS)[name]
+    for value, words in DATES.items():
+        for written in (value, [value], {"x": value}):
+            assert "datetime" not in refused(option, written)
+        told = refused(option, value)
+        assert words in told or f"(got {value})" in told
+        assert told.count(str(value)) == 1
 
 
 @pytest.mark.parametrize("name", BINDS)

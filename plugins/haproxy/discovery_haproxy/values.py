@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text
+from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text, format_value
 
 TIME = Duration(0.001, 24 * 86400)
 """Type of a duration from 1 ms to 24 days: HAProxy's timers are 31 bits of milliseconds."""
@@ -92,7 +92,7 @@ def _balance(value: str) -> str:
 def _status(value: object) -> object:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     if not _STATUS.fullmatch(text):
-        raise ValueError(f"{value!r} is not an HTTP status: write 200, 200-399 or a list of these")
+        raise ValueError(f"{format_value(value)} is not an HTTP status: write 200, 200-399 or a list of these")
     return text
 
 

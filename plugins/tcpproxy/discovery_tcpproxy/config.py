@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig, RecordError, join_host_port, parse_address
-from discovery.fields import UNIX_PREFIX, Bind, Duration, Networks, OneOrMany, Senders, ServiceName, service_name
+from discovery.fields import (
+    UNIX_PREFIX,
+    Bind,
+    Duration,
+    Networks,
+    OneOrMany,
+    Senders,
+    ServiceName,
+    format_value,
+    service_name,
+)
 from discovery.toolkit import binds_conflict
 
 UNIX = UNIX_PREFIX
@@ -26,8 +36,10 @@ def _not_empty(binds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _target(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{format_value(value)} is not HOST:PORT (an IPv6 address goes in brackets)")
     try:
-        host, port = parse_address(value if isinstance(value, str) else repr(value))
+        host, port = parse_address(value)
     except RecordError as error:
         raise ValueError(str(error)) from None
     return join_host_port(host, port)
@@ -43,7 +55,7 @@ def _each_once(targets: tuple[str, ...]) -> tuple[str, ...]:
 def _mode(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3}", value):
         return int(value, 8)
-    raise ValueError(f'{value!r} is not a file mode: write "600", "660" or "666", in quotes')
+    raise ValueError(f'{format_value(value)} is not a file mode: write "600", "660" or "666", in quotes')
 
 
 Binds = Annotated[OneOrMany[Bind], AfterValidator(_not_empty)]

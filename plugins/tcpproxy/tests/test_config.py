@@ -70,7 +70,7 @@ def test_an_address_may_stand_for_a_listener() -> None:
         (web(send_proxy="v3"), "'v1' or 'v2'"),
         (web(allow="10.0.0.1/8"), "'10.0.0.1/8' names an address within a network: write 10.0.0.0/8"),
         (web(deny=["example.com"]), "'example.com' is not a network: write 10.0.0.0/8"),
-        (web(allow=[7]), "'7' is not a network"),
+        (web(allow=[7]), "listen.web.allow.0: 7 is not a network"),
         (web(mode=600), "600 is not a file mode"),
         (web(mode="999"), "'999' is not a file mode"),
         ({"workers": 0, **web()}, "workers: must be at least 1"),
