@@ -29,6 +29,12 @@ def stop(run_dir: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def is_pending(number: signal.Signals, pid: int) -> bool:
+    """Return True if the kernel has not yet delivered a signal that was sent to the process."""
+    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["ShdPnd"], 16) >> (number - 1) & 1)
+
+
 def test_a_daemon_is_killed_and_the_next_one_takes_its_workers_over(
     directory: Directory, start_daemon: Starter, named: Serve, tmp_path: Path
 ) -> None:
@@ -178,7 +184,8 @@ def test_a_supervisor_that_signals_all_ends_all(serve_web: ServeWeb) -> None:
     pids = workers(daemon)
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
-    time.sleep(0.2)
+    eventually_sync(lambda: not any(is_pending(signal.SIGTERM, pid) for pid in pids), "the signals to arrive", TIMEOUT)
+    assert workers(daemon) == pids  # each worker answers after it has handled the signal
     assert name_at(port) == "one"
     kill(daemon)
     eventually_sync(lambda: have_ended(pids), "the workers to end", TIMEOUT)
