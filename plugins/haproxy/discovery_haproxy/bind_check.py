@@ -14,6 +14,7 @@ from discovery.toolkit import (
     SOCKET_PATH_BYTES,
     format_holders,
     is_too_long_for_a_socket,
+    peer_credentials,
     processes_with_sockets,
     tcp_sockets_listening_at,
     unix_sockets_at,
@@ -104,11 +105,22 @@ def _check_path(bind: str, own_pids: Callable[[], Collection[int]]) -> None:
         client.settimeout(_CONNECT_SECONDS)
         try:
             client.connect(bind)
+            listener = peer_credentials(client).pid
         except OSError:
             return  # no process listens, or the file of a dead process is left: HAProxy replaces the file
-    holders = processes_with_sockets(unix_sockets_at(bind))
+    if listener == 0:
+        return  # a process of another pid namespace, which may be HAProxy: nothing more can be known
+    holders = {listener} if read_process(listener) else _heirs(bind, listener)
     if not holders & set(own_pids()):
         raise ApplyError(_error_message(bind, OSError(errno.EADDRINUSE, ""), holders))
+
+
+def _heirs(bind: str, listener: int) -> set[int]:
+    """Return the processes that have the socket of the process `listener`, which has ended.
+
+    HAProxy binds a temporary name and renames the file, so that the kernel goes on listing the temporary name.
+    """
+    return processes_with_sockets({*unix_sockets_at(bind), *unix_sockets_at(f"{bind}.{listener}.tmp")})
 
 
 def _are_hidden(own_pids: Iterable[int], users: set[str]) -> bool:

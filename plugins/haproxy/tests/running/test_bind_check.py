@@ -1,6 +1,7 @@
 """Which addresses can be listened on, asked of the kernel."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -100,6 +101,26 @@ def test_a_socket_in_use_is_reported_with_its_holder(tmp_path: Path) -> None:
         with pytest.raises(ApplyError, match=f"s is in use by .*process {os.getpid()}"):
             check_binds([str(path)], lambda: nobody)
         check_binds([str(path)], lambda: {os.getpid()})
+
+
+def test_a_socket_that_outlives_the_process_which_bound_it_belongs_to_its_heirs(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    # As HAProxy without a master does in a reload: the old process binds and listens, the new process gets the socket.
+    script = (
+        "import os, socket, time; s = socket.socket(socket.AF_UNIX); pid = os.getpid();"
+        f"name = f'{path}.{{pid}}.tmp'; s.bind(name); s.listen(); os.rename(name, '{path}');"
+        "child = os.fork(); child and (print(child, flush=True), os._exit(0)); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        heir = int(process.stdout.readline())
+        process.wait()
+        try:
+            check_binds([str(path)], lambda: {heir})
+            with pytest.raises(ApplyError, match=f"s is in use by .*process {heir}"):
+                check_binds([str(path)], lambda: nobody)
+        finally:
+            os.kill(heir, signal.SIGKILL)
 
 
 def test_a_socket_needs_its_directory_and_a_short_path(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from haproxy_driver import Drive
+from haproxy_driver import Drive, wait_until_socket_served
 from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
 from discovery.testing import eventually, eventually_sync, free_port, within
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.process import find_processes
+from discovery_haproxy.reloading import reload_through_master
 
 Options = dict[str, Any]
 """Options of the table `external`."""
@@ -120,6 +121,21 @@ async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
     await serves(origins[1])
     assert stat.S_IMODE(external.config.stat().st_mode) == 0o640
     assert external.process.poll() is None
+
+
+async def test_a_socket_follows_the_registry(
+    drive: Drive, external: ExternalProcess, way: Options, origins: tuple[Backend, ...]
+) -> None:
+    path = external.directory / "web"
+    text = EMPTY.format(stats=external.stats_socket)
+    external.config.write_text(f"{text}frontend web\n    bind {path}\n    http-request return status 200\n")
+    await reload_through_master(ControlSocket(external.master_socket), None)
+    async with drive(
+        services={"web": {"bind": str(path)}}, external={"path": external.config, "timeout": within(10), **way}
+    ) as driver:
+        for origin in origins:
+            await driver.apply(origin)
+            await wait_until_socket_served(path, origin)
 
 
 async def test_a_reload_that_haproxy_forgets_is_requested_again(

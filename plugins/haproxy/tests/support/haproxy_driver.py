@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -141,6 +142,24 @@ async def wait_until_served(fetch: Fetch, bind: str, origin: Backend) -> None:
         return (await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origin.port)
 
     await eventually(is_served, f"{bind} to be answered by {origin.address}")
+
+
+async def wait_until_socket_served(path: Path, origin: Backend) -> None:
+    """Wait until a request through the Unix socket is answered by this origin."""
+
+    async def is_served() -> bool:
+        return await asyncio.to_thread(_body, path) == str(origin.port)
+
+    await eventually(is_served, f"{path} to be answered by {origin.address}")
+
+
+def _body(path: Path) -> str:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(within(5))
+        client.connect(str(path))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with client.makefile() as answer:
+            return answer.read().rpartition("\n")[2]
 
 
 async def wait_until_healthy(driver: ConsumerDriver) -> None:

@@ -1,0 +1,60 @@
+"""A bind that is a Unix socket: HAProxy binds a temporary name, and renames the file."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from haproxy_driver import Drive, wait_until_socket_served
+
+from discovery import ApplyError, Backend
+
+Origins = tuple[Backend, ...]
+
+
+@pytest.fixture
+def path(run_dir: Path) -> Path:
+    """Return the path of a socket for HAProxy."""
+    return run_dir / "web"
+
+
+async def test_a_socket_follows_the_registry_after_an_adoption(drive: Drive, origins: Origins, path: Path) -> None:
+    async with drive(services={"web": {"bind": str(path)}}) as before:
+        await before.apply(origins[0])
+        master = before.master
+        await before.consumer.hand_over()
+        async with drive(services={"web": {"bind": str(path)}}) as driver:
+            for origin in origins:
+                await driver.apply(origin)
+                await wait_until_socket_served(path, origin)
+            assert driver.master == master
+
+
+async def test_a_socket_follows_the_registry_after_a_failed_reload(drive: Drive, origins: Origins, path: Path) -> None:
+    good, refused = {"bind": str(path)}, {"bind": str(path), "frontend_lines": "bind 192.0.2.1:8000-8001"}
+    async with drive(services={"web": good}) as driver:
+        await driver.apply(origins[0])
+        assert await driver.consumer.reconfigure(driver.configured(services={"web": refused}))
+        with pytest.raises(ApplyError, match=r"192\.0\.2\.1:8000"):
+            await driver.apply(origins[1])
+        await wait_until_socket_served(path, origins[0])
+        assert await driver.consumer.reconfigure(driver.configured(services={"web": good}))
+        for origin in origins:
+            await driver.apply(origin)
+            await wait_until_socket_served(path, origin)
+
+
+async def test_a_socket_that_another_program_took_from_haproxy_is_reported(
+    drive: Drive, origins: Origins, path: Path
+) -> None:
+    services = {"web": {"bind": str(path)}}
+    async with drive(services=services) as before:
+        await before.apply(origins[0])
+        await before.consumer.hand_over()
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.bind(str(path))
+            stranger.listen()
+            async with drive(services=services) as driver:
+                # HAProxy still has the socket of the removed file, by its temporary name.
+                with pytest.raises(ApplyError, match=r"web is in use by \S+ \(process \d+\)"):
+                    await driver.apply(origins[1])
