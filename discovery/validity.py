@@ -32,7 +32,8 @@ _ADDRESS = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1
 
 def validate(backend: Backend) -> Backend:
     """Return `backend` with its host in canonical form. Raises RecordError, which names the invalid field."""
-    service, id_ = split_key(backend.key)
+    # A plugin without type checks may give a number.
+    service, id_ = validate_service(str(backend.service)), validate_id(str(backend.id))
     if len(backend.labels) > MAX_LABELS:
         raise RecordError(f"there are {len(backend.labels)} labels; the limit is {MAX_LABELS}")
     return Backend(
@@ -56,18 +57,22 @@ def validate_service(service: str) -> str:
     return service
 
 
-def split_key(key: str) -> tuple[str, str]:
-    """Split the key `<service>/<id>` of a record into the service and the id. Raises RecordError for any other key."""
-    service, slash, id_ = key.partition("/")
-    if not slash or "/" in id_:
-        raise RecordError(f"the key {key[:200]!r} is not <service>/<id>")
-    validate_service(service)
+def validate_id(id_: str) -> str:
+    """Return the id of a backend. Raises RecordError if a record cannot have it."""
     if not _ID.fullmatch(id_):
         raise RecordError(
             f"the id {id_[:200]!r} is not valid: an id has 1-255 letters, digits and _.:@[]-,"
             " and must start with a letter, a digit, '_', ':' or '['"
         )
-    return service, id_
+    return id_
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Split the key `<service>/<id>` of a record into the service and the id. Raises RecordError for any other key."""
+    service, slash, id_ = key.partition("/")
+    if not slash or "/" in id_:
+        raise RecordError(f"the key {key[:200]!r} is not <service>/<id>")
+    return validate_service(service), validate_id(id_)
 
 
 def parse_address(text: str, *, quoted: bool = True) -> tuple[str, int]:

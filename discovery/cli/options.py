@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.daemon.configfile import DEFAULT_FILE, FILE_VARIABLE, file_in_use
-from discovery.fields import Duration, WholeNumber
+from discovery.fields import Duration, WholeNumber, service_name
 
 if TYPE_CHECKING:
     from discovery.daemon.config import Overrides, Settings
@@ -95,6 +95,17 @@ def _or_before_the_command(context: typer.Context, value: bool) -> bool:
 
 
 JsonOption = Annotated[bool, typer.Option("--json", callback=_or_before_the_command, help="JSON instead of text.")]
+
+
+def check_service(name: str | None) -> None:
+    """Raise ConfigError, with the rule, if `name` is not a valid name of a service; None stands for all services."""
+    from discovery.errors import ConfigError
+
+    try:
+        if name is not None:
+            service_name(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def overrides(

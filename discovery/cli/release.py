@@ -8,7 +8,7 @@ import typer
 
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of
+from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, check_service, settings_of
 
 
 def release(
@@ -31,7 +31,7 @@ def release(
     from discovery.errors import DiscoveryError
     from discovery.system.rundir import run_dir_path
 
-    _check(service)
+    check_service(service)
     directory = run_dir_path(settings_of(config, run_dir=run_dir).run_dir)
     answers = run_coroutine(_ask(directory, service))
     if not answers:
@@ -65,15 +65,3 @@ async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
         ) from None
     answers = [await release(path, service) for path in sockets]
     return [keys for keys in answers if keys is not None]
-
-
-def _check(service: str | None) -> None:
-    """Raise ConfigError if `service` is not a valid name of a service."""
-    from discovery.errors import ConfigError, RecordError
-    from discovery.validity import split_key
-
-    if service is not None:
-        try:
-            split_key(f"{service}/any")
-        except RecordError as error:
-            raise ConfigError(str(error)) from None

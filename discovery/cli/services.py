@@ -8,7 +8,15 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, TimeoutOption, registry_at, settings_of
+from discovery.cli.options import (
+    ConfigOption,
+    JsonOption,
+    RegistryOption,
+    TimeoutOption,
+    check_service,
+    registry_at,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from discovery.model import Rejected, Snapshot
@@ -33,6 +41,7 @@ def services(
     """
     from discovery.documents import snapshot_document
 
+    check_service(service)
     url = settings_of(config, registry=registry).registry
     snapshot = run_coroutine(_current(url, timeout))
     if service is not None:

@@ -11,6 +11,8 @@ from discovery.cli.group import OWN
 from discovery.errors import ConfigError, DiscoveryError, PluginError, RegistryUnavailableError
 from discovery.testing import within
 
+RULE = "a name has 1-128 letters, digits, '_', '.' and '-', and must start with a letter, a digit or '_'"
+
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
@@ -39,6 +41,28 @@ def test_usage_errors(
     assert "Value error" not in err
     assert err.count("\n") == 1
     assert reason in err
+
+
+@pytest.mark.parametrize("service", ["we/b", "", ".web", "we b", "w" * 129])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["services", "SERVICE"],
+        ["release", "SERVICE"],
+        ["deregister", "SERVICE", "b1"],
+        ["register", "SERVICE", "127.0.0.1:1"],
+        ["ambassador", "SERVICE", "80"],
+        ["register-container", "b1", "80", "SERVICE"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_is_no_name_of_a_service_is_refused_with_the_rule(
+    arguments: list[str], service: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [service if word == "SERVICE" else word for word in arguments]
+    options = ["--run-dir", str(tmp_path)] if "release" in words else ["--registry", f"file://{tmp_path}"]
+    assert main([*words, *options]) == 2
+    assert capfd.readouterr() == ("", f"discovery: the service name {service!r} is not valid: {RULE}\n")
 
 
 def _raised_from_a_ctrl_c() -> RuntimeError:

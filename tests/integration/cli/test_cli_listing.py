@@ -69,6 +69,14 @@ def test_services_of_one_name(start: Start, file_world: World) -> None:
     assert stderr == f"discovery: no backends of 'nope' in {file_world.url}\n"
 
 
+def test_records_below_what_is_no_name_of_a_service_are_listed(start: Start, etcd_world: World) -> None:
+    etcd_world.put("we/b/x", "10.0.0.1:80")
+    etcd_world.put("we b/x", "10.0.0.1:80")
+    code, lines, _ = listing(start, "--json", "--registry", etcd_world.url)
+    assert code == 0
+    assert [each["key"] for each in json.loads("\n".join(lines))["rejected"]] == ["we b/x", "we/b/x"]
+
+
 def test_a_hostile_key_cannot_drive_the_terminal(start: Start, etcd_world: World) -> None:
     etcd_world.put("web/\x1b[31m\nweb  b9", "10.0.0.1:80")
     _, lines, _ = listing(start, "--registry", etcd_world.url)
