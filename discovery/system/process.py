@@ -31,7 +31,7 @@ class ProcessHandle:
         before `ended` is set; for a child, `on_exit` is the place to wait for the child, which then returns at once.
 
         Raises ProcessLookupError if there is no such process, or if the process started at another time, and OSError
-        if no descriptor can be opened.
+        if no descriptor can be opened or the start time cannot be read.
         """
         self.pid = pid
         """The process id."""
@@ -40,9 +40,12 @@ class ProcessHandle:
         self._on_exit = on_exit
         self._descriptor = pidfd_open(pid)
         # After the descriptor is open, /proc/PID is this process's, or says that the process has ended.
-        if started is not None and _start_time(pid) != started:
+        try:
+            if started is not None and _start_time(pid) != started:
+                raise ProcessLookupError(f"process {pid} has ended")
+        except OSError:
             os.close(self._descriptor)
-            raise ProcessLookupError(f"process {pid} has ended")
+            raise
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._descriptor, self._end)
 
@@ -94,8 +97,12 @@ class ProcessHandle:
 
 
 def _start_time(pid: int) -> int | None:
+    """Return the time at which the process `pid` started, in clock ticks; None if the process has ended.
+
+    Raises OSError if the time cannot be read, as without a free descriptor.
+    """
     try:
         # The program's name, in parentheses, may hold anything; the fields after the name do not.
         return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()[_START_TIME])
-    except (OSError, IndexError):
+    except (FileNotFoundError, ProcessLookupError):
         return None

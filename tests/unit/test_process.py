@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,27 @@ import pytest
 
 from discovery.system.process import ProcessHandle
 from discovery.testing import within
+
+WITH_ONE_DESCRIPTOR_LEFT = """
+import asyncio, errno, os, resource, sys
+from discovery.system.process import ProcessHandle
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    held = []
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        os.close(held.pop())
+    try:
+        ProcessHandle(os.getppid(), started=int(sys.argv[1]))
+    except OSError as error:
+        os.close(os.dup(0))  # a handle that was not made keeps no descriptor
+        print(errno.errorcode[error.errno])
+
+asyncio.run(main())
+"""
 
 Child = subprocess.Popen[bytes]
 
@@ -56,6 +78,14 @@ async def test_a_later_process_with_the_same_id_has_no_handle(child: Child) -> N
     child.wait()
     with pytest.raises(ProcessLookupError):
         ProcessHandle(child.pid, started=started)
+
+
+def test_a_shortage_of_descriptors_is_not_the_end_of_a_process() -> None:
+    started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_ONE_DESCRIPTOR_LEFT, started], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "EMFILE\n"
 
 
 async def test_the_wait_for_a_process_ends_in_time_while_its_task_is_cancelled(child: Child) -> None:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from discovery.toolkit import ProcessHandle
 
 _PROC = Path("/proc")
+_NOT_VISIBLE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""Exceptions for a process that has ended or is hidden from this user. Any other OSError, such as EMFILE, fails the
+search: an incomplete search would say that no HAProxy runs."""
 
 
 class Process(NamedTuple):
@@ -29,6 +32,7 @@ def find_processes(argument: str) -> list[Process]:
     """Return this user's processes with `argument` on the command line, and their children of any user.
 
     `argument` begins with a path. A path through other symbolic links to the same place, such as /var/run, is equal.
+    Raises OSError if /proc cannot be read.
     """
     name, place = Path(argument).name, os.path.realpath(argument)
     found = map(read_process, _pids_with_words(os.fsencode(name)))
@@ -43,10 +47,15 @@ def find_processes(argument: str) -> list[Process]:
 
 def _pids_with_words(words: bytes) -> Iterator[int]:
     """Yield the pids whose command lines contain these bytes. Only the command line of each process is read."""
-    for directory in _PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            if words in (directory / "cmdline").read_bytes():
-                yield int(directory.name)
+    for pid in _pids():
+        with suppress(*_NOT_VISIBLE):
+            if words in (_PROC / pid / "cmdline").read_bytes():
+                yield int(pid)
+
+
+def _pids() -> list[str]:
+    # Path.glob ignores errors in some versions of Python.
+    return [name for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208
 
 
 def masters(processes: list[Process]) -> list[Process]:
@@ -56,14 +65,17 @@ def masters(processes: list[Process]) -> list[Process]:
 
 
 def read_process(pid: int) -> Process | None:
-    """Return the process `pid`; None if there is no such process, or if the process is a zombie."""
+    """Return the process `pid`; None if there is no such process, or if the process is a zombie.
+
+    Raises OSError if the process cannot be read, as without a free descriptor.
+    """
     place = _PROC / str(pid)
     try:
         argv = tuple((place / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0"))[:-1]
         # The program's name, in parentheses, may hold anything; the fields after the name do not.
         fields = (place / "stat").read_text(errors="replace").rpartition(") ")[2].split()
         owner = place.stat().st_uid
-    except OSError:
+    except _NOT_VISIBLE:
         return None
     if fields[0] in "ZX":
         return None
@@ -82,10 +94,10 @@ def send_signal(handle: ProcessHandle, number: signal.Signals) -> None:
 def pids_of_program(name: str) -> set[int]:
     """Return the pids of the processes whose program has this name."""
     found = set()
-    for place in _PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            if (place / "comm").read_text().strip() == name:
-                found.add(int(place.name))
+    for pid in _pids():
+        with suppress(*_NOT_VISIBLE):
+            if (_PROC / pid / "comm").read_text().strip() == name:
+                found.add(int(pid))
     return found
 
 

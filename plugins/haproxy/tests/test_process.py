@@ -1,0 +1,55 @@
+"""The search for processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from discovery_haproxy.process import read_process
+
+WITHOUT_DESCRIPTORS = """
+import errno, os, resource, sys
+from discovery_haproxy import process
+
+searches = [
+    lambda: process.read_process(os.getpid()),
+    lambda: process.find_processes(sys.argv[1]),
+    lambda: process.pids_of_program("python3"),
+]
+for left in (0, 1):
+    for search in searches:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = []
+        try:
+            while True:
+                held.append(os.dup(0))
+        except OSError:
+            pass
+        for _ in range(left):
+            os.close(held.pop())
+        try:
+            found = search()
+        except OSError as error:
+            found = errno.errorcode[error.errno]
+        for each in held:
+            os.close(each)
+        print(bool(found) and (found if isinstance(found, str) else "found"))
+"""
+
+
+def test_a_shortage_of_descriptors_does_not_hide_processes(tmp_path: Path) -> None:
+    """A search that fails must not say that no HAProxy runs: the plugin would start a second HAProxy."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, str(tmp_path / "argument")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    without, with_one = done.stdout.split()[:3], done.stdout.split()[3:]
+    assert without == ["EMFILE"] * 3
+    assert with_one[:2] == ["found", "found"]
+
+
+def test_a_process_that_has_ended_is_not_found() -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert read_process(process.pid) is None
