@@ -1,6 +1,8 @@
-"""A daemon that ends at whatever moment leaves no HAProxy behind, nor does the next one in its place."""
+"""The end of a daemon: no HAProxy remains, whenever the end comes, and `discovery stop` ends no foreign process."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import RecordFiles, Starter, processes
+from daemons import RecordFiles, Starter, processes, run_stop
 from sampling import sampled
 
 from discovery.testing import eventually_sync, free_port, require_program
@@ -60,7 +62,7 @@ def changes(path: Path) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("moments", sampled(MOMENTS))
-def test_it_leaves_no_haproxy_whenever_it_is_stopped_or_killed_and_replaced(
+def test_no_haproxy_remains_whenever_a_daemon_is_stopped_or_is_killed_and_replaced(
     tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, moments: Iterable[int]
 ) -> None:
     require_program("haproxy")
@@ -90,3 +92,15 @@ def test_it_leaves_no_haproxy_whenever_it_is_stopped_or_killed_and_replaced(
 
     with changing(write), ThreadPoolExecutor(3) as pool:
         list(pool.map(check, moments))
+
+
+def test_stop_spares_a_process_whose_number_is_in_a_lock_that_no_process_holds(tmp_path: Path) -> None:
+    """Point 14. The lock of a killed daemon keeps a number that the kernel may give to another process."""
+    run_dir = tmp_path / "run"
+    (run_dir / "edge").mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (run_dir / "edge" / "lock").write_text(f"{other.pid}\n")
+        (run_dir / "daemon.sock.lock").write_text(f"{other.pid}\n")
+        assert run_stop(run_dir)[0] == 0
+        assert other.poll() is None
+        other.kill()

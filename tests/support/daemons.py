@@ -62,6 +62,13 @@ class Daemon:
         return self.process.wait(within(timeout))
 
 
+def run_stop(run_dir: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run `discovery stop` for a run directory; return the exit code, stdout and stderr."""
+    command = [*DISCOVERY, "stop", "--run-dir", str(run_dir), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 RecordFiles = tuple[str, Callable[[str, str], None]]
 """The URL of a file registry, and a function that writes a record: its key, its value."""
 

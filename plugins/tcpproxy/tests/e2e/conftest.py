@@ -2,14 +2,14 @@
 
 import pytest
 from ambassadors import Directory, directory, named, short_path, start_command
-from daemons import Starter, start_daemon, tmp_path
+from daemons import Starter, file_registry, start_daemon, tmp_path
 from proxies import Serve, proxy
 
 from discovery.testing import free_port
 
 from .serving import Served, ServeWeb
 
-__all__ = ["directory", "named", "short_path", "start_command", "start_daemon", "tmp_path"]
+__all__ = ["directory", "file_registry", "named", "short_path", "start_command", "start_daemon", "tmp_path"]
 
 
 @pytest.fixture

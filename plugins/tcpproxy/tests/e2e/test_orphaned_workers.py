@@ -4,14 +4,13 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ambassadors import TIMEOUT, Directory, StartCommand, connect, descendants, name_at
-from daemons import DISCOVERY, Starter, processes
+from daemons import Starter, processes, run_stop
 from proxies import Load, Serve, answers, proxy
 
 import discovery_tcpproxy
@@ -20,13 +19,6 @@ from discovery.testing import eventually_sync, free_port, within
 from .serving import ServeWeb, echoes, have_ended, is_refused, kill, workers
 
 pytestmark = pytest.mark.warm
-
-
-def stop(run_dir: Path, *arguments: str) -> tuple[int, str, str]:
-    """`discovery stop`: its exit code, stdout and stderr."""
-    command = [*DISCOVERY, "stop", "--run-dir", str(run_dir), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def is_pending(number: signal.Signals, pid: int) -> bool:
@@ -199,7 +191,7 @@ def test_workers_that_were_never_told_to_listen_end(directory: Directory, start_
     found = eventually_sync(lambda: descendants(daemon.process.pid), "a worker", TIMEOUT)
     kill(daemon)
     if not have_ended(found):
-        stop(daemon.run_dir)
+        run_stop(daemon.run_dir)
     eventually_sync(lambda: have_ended(found), timeout=TIMEOUT)
 
 

@@ -3,14 +3,12 @@
 import json
 import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ambassadors import TIMEOUT, Directory, connect, name_at
-from daemons import DISCOVERY, Starter, processes
+from daemons import DISCOVERY, Starter, processes, run_stop
 from proxies import Serve, answers, proxy
 
 from discovery.testing import eventually_sync, free_port, require_program, within
@@ -18,13 +16,6 @@ from discovery.testing import eventually_sync, free_port, require_program, withi
 from .serving import ServeWeb, echoes, have_ended, is_refused, kill, workers
 
 pytestmark = pytest.mark.warm
-
-
-def stop(run_dir: Path, *arguments: str) -> tuple[int, str, str]:
-    """`discovery stop`: its exit code, stdout and stderr."""
-    command = [*DISCOVERY, "stop", "--run-dir", str(run_dir), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_stop_ends_what_a_killed_daemon_left(directory: Directory, start_daemon: Starter, named: Serve) -> None:
@@ -60,7 +51,7 @@ def test_stop_ends_what_a_killed_daemon_left(directory: Directory, start_daemon:
     assert {each["pid"] for each in told["ended"]} >= pids
     assert processes(daemon.run_dir) == {}
     assert is_refused(web)
-    code, out, error = stop(daemon.run_dir)
+    code, out, error = run_stop(daemon.run_dir)
     assert (code, out, error) == (0, "", f"discovery: nothing runs on {daemon.run_dir}\n")
 
 
@@ -103,7 +94,7 @@ def test_a_daemon_names_what_a_killed_one_left_that_it_does_not_take_over(
     assert f"discovery stop --run-dir {daemon.run_dir}" in line
     assert "instances=haproxy" in line
     answers(web, "one")
-    code, out, _ = stop(daemon.run_dir)
+    code, out, _ = run_stop(daemon.run_dir)
     assert (code, "of haproxy" in out) == (0, True)
     assert is_refused(web)
 
@@ -112,7 +103,7 @@ def test_stop_ends_a_running_daemon_in_order(serve_web: ServeWeb) -> None:
     """Point 14."""
     _, daemon = serve_web()
     pids = workers(daemon)
-    code, out, _ = stop(daemon.run_dir)
+    code, out, _ = run_stop(daemon.run_dir)
     assert (code, out) == (0, f"stopped daemon, process {daemon.process.pid} (tcpproxy)\n")
     assert daemon.process.wait(within(TIMEOUT)) == 0
     assert have_ended(pids)
@@ -123,20 +114,8 @@ def test_stop_names_a_daemon_that_does_not_end(serve_web: ServeWeb) -> None:
     _, daemon = serve_web()
     daemon.process.send_signal(signal.SIGSTOP)
     try:
-        code, out, error = stop(daemon.run_dir, "--timeout", "0.5")
+        code, out, error = run_stop(daemon.run_dir, "--timeout", "0.5")
     finally:
         daemon.process.send_signal(signal.SIGCONT)
     assert (code, out) == (1, "")
     assert f"process {daemon.process.pid} has not ended within 0.5 s" in error
-
-
-def test_a_lock_names_only_a_process_that_holds_it(tmp_path: Path, start_daemon: Starter) -> None:
-    """Point 14. The number in a lock that a killed daemon left may be another process's by now."""
-    run_dir = tmp_path / "run"
-    (run_dir / "edge").mkdir(parents=True)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as innocent:
-        (run_dir / "edge" / "lock").write_text(f"{innocent.pid}\n")
-        (run_dir / "daemon.sock.lock").write_text(f"{innocent.pid}\n")
-        assert stop(run_dir)[0] == 0
-        assert innocent.poll() is None
-        innocent.kill()

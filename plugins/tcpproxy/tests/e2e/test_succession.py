@@ -2,7 +2,6 @@
 
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ambassadors import TIMEOUT, Directory, connect
-from daemons import DISCOVERY, Daemon, Starter, processes
+from daemons import Daemon, Starter, processes, run_stop
 from proxies import Load, Serve
 
 from discovery.testing import eventually_sync, free_port, within
@@ -64,10 +63,8 @@ class Line:
         return all(each.exists() and each.read_text() == f"{pid}\n" for each in locks) and daemon.is_ready()
 
     def stop(self, *arguments: str) -> tuple[int, str, str]:
-        """`discovery stop`: its exit code, stdout and stderr."""
-        command = [*DISCOVERY, "stop", "--run-dir", str(self.run_dir), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
-        return done.returncode, done.stdout, done.stderr
+        """Run `discovery stop` for the run directory; return the exit code, stdout and stderr."""
+        return run_stop(self.run_dir, *arguments)
 
 
 @pytest.fixture

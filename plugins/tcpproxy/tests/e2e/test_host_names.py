@@ -8,16 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ambassadors import Named, StartCommand, connect, name_at
-from daemons import Daemon, Starter
+from daemons import Daemon, RecordFiles, Starter
 from naming import Machine, machine
-from sites import site
 
 from discovery.testing import eventually_sync, free_port, within
 
-__all__ = ["machine", "site"]
+__all__ = ["machine"]
 
 TIMEOUT = 60.0
-Registry = tuple[str, Callable[[str, str], None]]
 
 
 def tcpproxy(start: Starter, machine: Machine, url: str, port: int, *sets: str) -> Daemon:
@@ -31,8 +29,8 @@ def is_carried_to(port: int, *names: str) -> None:
     eventually_sync(lambda: {name_at(port) for _ in range(2 * len(names))} == set(names), f"{names}", TIMEOUT)
 
 
-def test_the_tcp_proxy_reaches_names_as_the_machine_does(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, named: Callable[..., Named]
+def test_the_tcp_proxy_resolves_host_names_as_the_machine_does(
+    start_daemon: Starter, file_registry: RecordFiles, machine: Machine, named: Callable[..., Named]
 ) -> None:
     """Point 8: localhost of both families, the hosts file, search domains, one name with several ports."""
     url, write = file_registry
@@ -72,7 +70,7 @@ def is_ended(client: socket.socket) -> bool:
 
 
 def test_the_addresses_of_one_backend_are_tried_in_turn(
-    start_daemon: Starter, file_registry: Registry, machine: Machine, named: Callable[..., Named]
+    start_daemon: Starter, file_registry: RecordFiles, machine: Machine, named: Callable[..., Named]
 ) -> None:
     """Point 8: no client is refused while the address that took connections so far takes none any more."""
     url, write = file_registry
@@ -90,7 +88,7 @@ def test_the_addresses_of_one_backend_are_tried_in_turn(
     assert [name_at(port) for _ in range(4)] == [second] * 4
 
 
-def test_forward_follows_the_same_rule(
+def test_forward_resolves_host_names_as_the_machine_does(
     start_command: StartCommand, machine: Machine, named: Callable[..., Named]
 ) -> None:
     """Point 8: localhost of both families, the hosts file and search domains, without a registry."""
@@ -113,7 +111,7 @@ def test_forward_follows_the_same_rule(
         assert held.recv(5) == b"four\n"
 
 
-def test_forward_keeps_the_last_answer_over_a_restart_while_no_name_server_answers(
+def test_forward_keeps_the_last_addresses_over_a_restart_while_the_name_server_is_silent(
     start_command: StartCommand, machine: Machine, named: Callable[..., Named], short_path: Path
 ) -> None:
     """Points 8 and 14: after a crash, when it is told to workers that were taken over, and after a stop."""
