@@ -205,6 +205,20 @@ def test_haproxies_that_are_external_may_have_the_same_address(
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.parametrize("command", [("config", "check"), ("run", "--dry-run", "--config")], ids=" ".join)
+def test_a_file_that_would_not_be_overwritten_is_a_fault(
+    check: Check, config: Callable[[str], Path], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    file = tmp_path / "haproxy.cfg"
+    file.write_text("global\n")
+    table = f'external = {{ path = "{file}", command = ["true"] }}\n'
+    path = config(f'[consumers.edge]\nplugin = "haproxy"\nbinary = "/nonexistent/haproxy"\n{table}')
+    checked = check(*command, str(path))
+    assert checked.returncode == 2
+    assert f"{file} was not written by discovery" in checked.stderr
+    assert "external.adopt = true" in checked.stderr
+
+
 def test_haproxy_judges_the_records_of_the_registry_too(
     check: Check, config: Callable[[str], Path], file_registry: RecordFiles, tmp_path: Path
 ) -> None:

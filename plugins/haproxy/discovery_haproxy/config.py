@@ -181,6 +181,8 @@ class ExternalConfig(PluginConfig):
     """An external HAProxy: the plugin writes `path` and reloads HAProxy in exactly one of three ways."""
 
     path: AbsolutePath
+    adopt: bool = False
+    """Replace the file although discovery did not write the file. The original is kept as `PATH.before-discovery`."""
     master_socket: AbsolutePath | None = None
     systemd_unit: Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.:-]+$")] | None = None
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None

@@ -15,7 +15,7 @@ from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.bind_check import check_binds, missing_directory_error, path_length_error
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import FileDigests, files_at
-from discovery_haproxy.external import ExternalHAProxy
+from discovery_haproxy.external import ExternalHAProxy, file_fault
 from discovery_haproxy.managed import ManagedHAProxy
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 from discovery_haproxy.run_files import RunFiles
@@ -118,10 +118,16 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if external is None and (reason := files.path_length_error):
             faults.append(reason)
             reported.append(str(files.stats_socket))
+        unchecked: list[str] = []
+        if external is not None:
+            try:
+                faults += filter(None, [file_fault(external)])
+            except ApplyError as error:  # this user may have fewer rights than the daemon
+                unchecked.append(f"whether {external.path} may be replaced: {error}")
         try:
             binary = await locate(self.config.binary)
         except NotInstalledError as error:
-            return await self._validate_elsewhere(update, faults, str(error))
+            return await self._validate_elsewhere(update, faults, unchecked, str(error))
         rendered = await self._render(update, binary)
         reported += filter(path_length_error, rendered.binds)
         refused = await binary.faults(rendered.text)
@@ -134,12 +140,14 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         )
         if external is not None and not external.path.parent.is_dir():
             faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
-        return Validation(tuple(faults), listens=self._listens(rendered))
+        return Validation(tuple(faults), tuple(unchecked), self._listens(rendered))
 
-    async def _validate_elsewhere(self, update: Update, faults: Sequence[str], reason: str) -> Validation:
+    async def _validate_elsewhere(
+        self, update: Update, faults: Sequence[str], unchecked: Sequence[str], reason: str
+    ) -> Validation:
         """Validate without HAProxy. Missing files are no fault then: the configuration may be for another machine."""
         missing = [path for path in referenced_files(self.config) if not path.exists()]
-        unchecked = [f"the configuration as HAProxy reads it: {reason}"]
+        unchecked = [*unchecked, f"the configuration as HAProxy reads it: {reason}"]
         unchecked += [f"{path}: it does not exist on this machine, which has no HAProxy" for path in missing]
         listens: tuple[str, ...] = ()
         if self.config.template not in missing:

@@ -11,6 +11,7 @@ from discovery_haproxy.binary import Binary, run
 from discovery_haproxy.config import ExternalConfig
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.install import install, stage
+from discovery_haproxy.ownership import is_foreign, keep_original, read, refusal
 from discovery_haproxy.process import pids_of_program
 from discovery_haproxy.reloading import reload_through_master, wait_until_live
 
@@ -26,6 +27,12 @@ _COMMAND_CHARACTERS = 100
 """Characters of a reload command in an error message."""
 _REASON_CHARACTERS = 300
 """Characters of a reload command's output in an error message, which is one line."""
+
+
+def file_fault(config: ExternalConfig) -> str | None:
+    """Return the error message if the configuration file must not be replaced; else None. Raises ApplyError."""
+    path = config.path.resolve()
+    return refusal(path) if is_foreign(read(path)) and not config.adopt else None
 
 
 class ExternalHAProxy:
@@ -56,7 +63,12 @@ class ExternalHAProxy:
                 self.live_generation = await self._control.live_generation(_OPEN_SECONDS)
 
     async def prepare(self, text: str) -> None:
-        """Write `text` beside the configuration file, with that file's mode and owner. Raises ApplyError."""
+        """Write `text` beside the configuration file, with that file's mode and owner.
+
+        Raises ApplyError, also for a configuration file that a person wrote and that may not be adopted.
+        """
+        if fault := file_fault(self._config):
+            raise ApplyError(fault)
         try:
             state = self.path.stat()
             mode, owner = stat.S_IMODE(state.st_mode), (state.st_uid, state.st_gid)
@@ -69,6 +81,7 @@ class ExternalHAProxy:
     async def deploy(self, generation: str, _binary: Binary, _unchecked: str | None) -> None:
         """Make the prepared configuration live by a reload. Raises ApplyError; the previous file is then put back."""
         self.live_generation = None
+        await asyncio.to_thread(self._claim_file)
         await install(self.path, lambda: self._reload(generation))
         self.live_generation = generation
 
@@ -91,6 +104,12 @@ class ExternalHAProxy:
 
     async def close(self) -> None:
         """Leave HAProxy running."""
+
+    def _claim_file(self) -> None:
+        """Keep the file if a person wrote the file. Raises ApplyError if the file must not be replaced."""
+        if fault := file_fault(self._config):
+            raise ApplyError(fault)
+        keep_original(self.path)
 
     async def _reload(self, generation: str) -> None:
         config = self._config

@@ -103,7 +103,8 @@ async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
         await eventually(check, "the bind to be answered")
 
     async with drive(
-        services={"web": {"bind": bind}}, external={"path": external.config, "timeout": within(10), **way}
+        services={"web": {"bind": bind}},
+        external={"path": external.config, "adopt": True, "timeout": within(10), **way},
     ) as driver:
         assert not driver.consumer.resident
         for origin in origins[:2]:
@@ -114,7 +115,8 @@ async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
         await driver.apply(origins[1])
         assert await external.reloads() == reloads
     async with drive(
-        services={"web": {"bind": bind}}, external={"path": external.config, "timeout": within(10), **way}
+        services={"web": {"bind": bind}},
+        external={"path": external.config, "adopt": True, "timeout": within(10), **way},
     ) as driver:
         await driver.apply(origins[1])
         assert await external.reloads() == reloads
@@ -131,7 +133,8 @@ async def test_a_socket_follows_the_registry(
     external.config.write_text(f"{text}frontend web\n    bind {path}\n    http-request return status 200\n")
     await reload_through_master(ControlSocket(external.master_socket), None)
     async with drive(
-        services={"web": {"bind": str(path)}}, external={"path": external.config, "timeout": within(10), **way}
+        services={"web": {"bind": str(path)}},
+        external={"path": external.config, "adopt": True, "timeout": within(10), **way},
     ) as driver:
         for origin in origins:
             await driver.apply(origin)
@@ -146,7 +149,9 @@ async def test_a_reload_that_haproxy_forgets_is_requested_again(
     forgets.chmod(0o755)
     bind = f"127.0.0.1:{free_port()}"
     way = {"command": [str(forgets)], "stats_socket": external.stats_socket, "timeout": within(6)}
-    async with drive(services={"web": {"bind": bind}}, external={"path": external.config, **way}) as driver:
+    async with drive(
+        services={"web": {"bind": bind}}, external={"path": external.config, "adopt": True, **way}
+    ) as driver:
         await driver.apply(origins[0])
         assert (await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origins[0].port)
         assert await external.reloads() == 1
@@ -169,7 +174,9 @@ async def test_a_failed_reload_restores_the_old_file(
     way = {key: value.format(dir=external.directory) if isinstance(value, str) else value for key, value in way.items()}
     before = external.config.read_text()
     services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
-    async with drive(services=services, external={"path": external.config, "timeout": within(10), **way}) as driver:
+    async with drive(
+        services=services, external={"path": external.config, "adopt": True, "timeout": within(10), **way}
+    ) as driver:
         with pytest.raises(ApplyError, match=reason) as error:
             await driver.apply(origins[0])
         assert "\n" not in str(error.value)
@@ -183,7 +190,7 @@ async def test_a_configuration_that_an_external_haproxy_cannot_load_is_undone(
     before = external.config.read_text()
     config = {
         "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": ["bind 192.0.2.1:8000-8001"]}},
-        "external": {"path": external.config, "master_socket": external.master_socket},
+        "external": {"path": external.config, "adopt": True, "master_socket": external.master_socket},
     }
     async with drive(**config) as driver:
         with pytest.raises(ApplyError, match="HAProxy cannot load the new configuration"):
