@@ -38,6 +38,7 @@ class PluginConfig(BaseModel):
 
 
 C = TypeVar("C", bound=PluginConfig)
+_UNSET = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,10 @@ class Context:
     `hand_over` has returned sockets, a successor may use the directory, too. In a dry run the directory need not exist,
     and the plugin writes nothing there.
 
+    `state_dir` is a directory for this instance alone whose contents survive a reboot. The plugin creates the directory
+    when it has something to keep, with mode 700; the directory may be lost at any time. The default, for contexts that
+    a test makes, is `state` in `run_dir`. In a dry run the plugin may read there, and writes nothing.
+
     `request_apply` asks for another `apply` of the latest snapshot. A consumer calls `request_apply`, from any thread,
     when an input of its own, such as a template or a certificate, has changed.
 
@@ -129,6 +134,12 @@ class Context:
     log: FilteringBoundLogger
     request_apply: Callable[[], None] = lambda: None
     inherited: tuple[socket.socket, ...] = ()
+    state_dir: Path = _UNSET
+
+    def __post_init__(self) -> None:
+        """Set the default of `state_dir`."""
+        if self.state_dir is _UNSET:
+            object.__setattr__(self, "state_dir", self.run_dir / "state")
 
 
 class Consumer(ABC, Generic[C]):

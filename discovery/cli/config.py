@@ -119,8 +119,10 @@ async def validate(
     import structlog
 
     from discovery.daemon.validation import NOTHING, validate_instances
+    from discovery.hosting.directories import Directories
     from discovery.plugin import Validation
     from discovery.system.rundir import run_dir_path
+    from discovery.system.statedir import state_dir
 
     updates: list[Update] = [NOTHING]
     unread: tuple[str, ...] = ()
@@ -130,7 +132,8 @@ async def validate(
             updates += current
     except PluginError as error:
         instances.broken["registry"] = str(error)
-    validated = await validate_instances(instances, updates, run_dir_path(settings.run_dir), structlog.get_logger())
+    directories = Directories(run_dir_path(settings.run_dir), state_dir(settings.state_dir))
+    validated = await validate_instances(instances, updates, directories, structlog.get_logger())
     return Validation((*faults.lines, *instances.broken.values(), *validated.faults), (*unread, *validated.unchecked))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from discovery.daemon.faults import Faults
     from discovery.daemon.instances import Instances
     from discovery.daemon.once import Survey
+    from discovery.hosting.directories import Directories
 
 
 def _plugin_names() -> list[str]:
@@ -154,17 +155,20 @@ async def _single_pass(settings: "Settings", instances: "Instances", timeout: fl
     import structlog
 
     from discovery.daemon.once import apply_once, check_once
+    from discovery.hosting.directories import Directories
     from discovery.system.rundir import base_run_dir, run_dir_path
+    from discovery.system.statedir import state_dir
 
     log = structlog.get_logger()
     run_dir = base_run_dir(settings.run_dir) if once else run_dir_path(settings.run_dir)
+    directories = Directories(run_dir, state_dir(settings.state_dir))
     if once:
-        check_once(instances, run_dir, log)
+        check_once(instances, directories, log)
         resolved = await _resolved(settings, timeout)
-        failures = await apply_once(instances.consumers.values(), resolved, run_dir, log)
+        failures = await apply_once(instances.consumers.values(), resolved, directories, log)
         faults: tuple[str, ...] = ()
     else:
-        failures, faults = await _dry_run(settings, instances, run_dir, timeout)
+        failures, faults = await _dry_run(settings, instances, directories, timeout)
     failures |= instances.broken
     for name, reason in failures.items():
         note(f"{name}: {reason}")
@@ -174,7 +178,7 @@ async def _single_pass(settings: "Settings", instances: "Instances", timeout: fl
 
 
 async def _dry_run(
-    settings: "Settings", instances: "Instances", run_dir: Path, timeout: float
+    settings: "Settings", instances: "Instances", directories: "Directories", timeout: float
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Print what the instances would do. Return the reason of each failed preview by instance, and plugins' faults."""
     import structlog
@@ -188,17 +192,17 @@ async def _dry_run(
     updates = [NOTHING]
     if instances.consumers:
         resolved = await _resolved(settings, timeout)
-        for name, previewed in (await preview(instances.consumers.values(), resolved, run_dir, log)).items():
+        for name, previewed in (await preview(instances.consumers.values(), resolved, directories, log)).items():
             if isinstance(previewed, str):
                 result(previewed.rstrip("\n") if previewed else f"# {name}: nothing would change")
             else:
                 failures[name] = str(previewed)
         updates.append(first_update(resolved))
-    validated = await validate_instances(instances, updates, run_dir, log)
+    validated = await validate_instances(instances, updates, directories, log)
     for line in validated.unchecked:
         note(f"unchecked: {line}")
     configure_logging("error", settings.log.format)  # the results of checks are printed below
-    for name, surveyed in (await survey(instances.providers.values(), run_dir, log, timeout)).items():
+    for name, surveyed in (await survey(instances.providers.values(), directories, log, timeout)).items():
         if isinstance(surveyed, Exception):
             failures[name] = str(surveyed)
         else:

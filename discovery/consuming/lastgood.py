@@ -23,7 +23,6 @@ from discovery.model import Backend, Snapshot, State
 from discovery.registry import History, RegistryURL
 from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.files import write_atomically
-from discovery.system.rundir import base_run_dir, user_state_dir
 from discovery.validity import validate
 
 DEBOUNCE = 0.1
@@ -221,14 +220,3 @@ def state_file(state_dir: Path, what: str, registry: RegistryURL) -> Path:
     """Where `what` is kept of this registry: daemons of other registries may share the directory."""
     name = hashlib.sha256(os.fsencode(str(registry))).hexdigest()[:16]
     return state_dir / f"{what}-{name}.json"
-
-
-def state_dir(override: Path | None = None) -> Path:
-    """Where state outlives a reboot: `override`, else systemd's, else /var/lib/discovery for root, else the user's."""
-    if override is not None:
-        return override
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return Path(given.partition(":")[0])
-    if os.geteuid() == 0:
-        return Path("/var/lib/discovery")
-    return user_state_dir() or base_run_dir() / "state"

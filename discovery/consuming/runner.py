@@ -84,13 +84,18 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         log: FilteringBoundLogger,
         changed: Callable[[], None] = lambda: None,
         inheritance: Inheritance | None = None,
+        state_dir: Path | None = None,
     ) -> None:
-        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
+        """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
+
+        `state_dir` is the instance's own state directory, by default one in its run directory.
+        """
         super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed)
         self._latest: Latest[_Desired] = Latest()
         self._applied: _Desired | None = None
         self._apply_requested = False
         self._inheritance = inheritance or Inheritance()
+        self._state_dir = state_dir or self._run_dir / "state"
         self._offers: Mapping[Identity, socket.socket] = {}
         self._created: AnyConsumer | None = None  # from before its setup until after its teardown
         self._live: AnyConsumer | None = None  # from after its setup until before its teardown
@@ -230,7 +235,8 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         inherited = tuple(self._offers.values())
         try:
             self._created = instance.consumer(
-                instance.config, Context(instance.name, self._run_dir, self._log, self.request_apply, inherited)
+                instance.config,
+                Context(instance.name, self._run_dir, self._log, self.request_apply, inherited, self._state_dir),
             )
         except BaseException:
             self._inheritance.settle(self._offers, kept=False)

@@ -19,12 +19,14 @@ from discovery.daemon.stopping import warn_of_orphans
 from discovery.daemon.succession import Succession
 from discovery.errors import ConfigError
 from discovery.hosting import loading as plugins
+from discovery.hosting.directories import Directories
 from discovery.hosting.isolation import Phase
 from discovery.system import systemd
 from discovery.system.limits import raise_descriptor_limit
 from discovery.system.logs import configure_logging
 from discovery.system.rundir import base_run_dir
 from discovery.system.signals import on_stop
+from discovery.system.statedir import state_dir
 
 
 class Daemon:
@@ -57,7 +59,8 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._status_changed = asyncio.Event()
-        self._fleet = Fleet(self._run_dir, log, self._wake)
+        directories = Directories(self._run_dir, state_dir(self._settings.state_dir))
+        self._fleet = Fleet(directories, log, self._wake)
         self._link = RegistryLink(log, self._fleet.offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
         self._admin = AdminEndpoint(

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
@@ -12,6 +11,7 @@ from discovery.consuming.inheritance import Inheritance
 from discovery.consuming.resolving import Resolved
 from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.daemon.instances import Instances
+from discovery.hosting.directories import Directories
 from discovery.hosting.isolation import Phase, PluginStatus
 from discovery.registry import Registry
 from discovery.system.lookups import RememberedLookups
@@ -27,13 +27,13 @@ POLL_SECONDS = 0.02
 class Fleet:
     """Runs instances, each by its name. For the core's loop."""
 
-    def __init__(self, run_dir: Path, log: FilteringBoundLogger, changed: Callable[[], None]) -> None:
+    def __init__(self, directories: Directories, log: FilteringBoundLogger, changed: Callable[[], None]) -> None:
         """Run nothing yet. `changed` is called, from any thread, when the status of an instance may have changed."""
         self.consumers: dict[str, ConsumerRunner] = {}
         self.providers: dict[str, RunningProvider] = {}
         self.inheritance = Inheritance()
         """The listening sockets that consumers are offered at their setup."""
-        self._run_dir = run_dir
+        self._directories = directories
         self._log = log
         self._changed = changed
         self._lookup = RememberedLookups()  # shared by the checks of all providers
@@ -89,7 +89,12 @@ class Fleet:
         runner = self.consumers.get(name)
         if runner is None or runner.status.phase in (Phase.DEAD, Phase.STOPPED):
             runner = self.consumers[name] = ConsumerRunner(
-                instance, self._run_dir, self._log, self._changed, self.inheritance
+                instance,
+                self._directories.run_dir,
+                self._log,
+                self._changed,
+                self.inheritance,
+                self._directories.state_dir_of(name),
             )
             if latest is not None:
                 runner.offer(latest.snapshot, latest.addresses)
@@ -113,7 +118,16 @@ class Fleet:
             RunningProvider,  # here: it imports the checks, which few consumers' daemons need
         )
 
-        provider = RunningProvider(instance, registry, self._run_dir, self._log, self._lookup, self._changed)
+        directories = self._directories
+        provider = RunningProvider(
+            instance,
+            registry,
+            directories.run_dir,
+            self._log,
+            self._lookup,
+            self._changed,
+            directories.state_dir_of(instance.name),
+        )
         self.providers[instance.name] = provider
         provider.start()
         return True

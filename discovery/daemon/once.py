@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -14,8 +13,9 @@ from discovery.consuming.runner import ConsumerInstance
 from discovery.consuming.watcher import observe
 from discovery.daemon.instances import Instances
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
+from discovery.hosting.directories import Directories
 from discovery.model import Snapshot, diff
-from discovery.plugin import Candidate, Context, Inventory, Update
+from discovery.plugin import Candidate, Inventory, Update
 from discovery.providing.checker import CandidateStatus, Checker
 from discovery.providing.runner import ProviderInstance, printable_lines, valid_candidates
 from discovery.registry import Registry
@@ -48,7 +48,7 @@ async def current_snapshot(registry: Registry, timeout: float) -> Snapshot:
     raise RegistryUnavailableError(f"the registry could not be read within {timeout:g} s: {reason}")
 
 
-def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -> None:
+def check_once(instances: Instances, directories: Directories, log: FilteringBoundLogger) -> None:
     """Raise ConfigError for a provider, and for a consumer that has to keep running after an apply."""
     for name in instances.providers:
         raise ConfigError(
@@ -56,7 +56,7 @@ def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -
             " end; run it without --once, or see with --dry-run what it would register"
         )
     for instance in instances.consumers.values():
-        if instance.consumer(instance.config, Context(instance.name, run_dir / instance.name, log)).resident:
+        if instance.consumer(instance.config, directories.context(instance.name, log)).resident:
             raise ConfigError(
                 f"--once: what the consumer {instance.name!r} drives ends with the daemon, as `resident` of its class"
                 " says; run it without --once, or configure it to drive a program that runs by itself"
@@ -65,12 +65,12 @@ def check_once(instances: Instances, run_dir: Path, log: FilteringBoundLogger) -
 
 
 async def apply_once(
-    instances: Iterable[ConsumerInstance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
+    instances: Iterable[ConsumerInstance], resolved: Resolved, directories: Directories, log: FilteringBoundLogger
 ) -> dict[str, str]:
     """Apply a snapshot to each consumer; what failed, by name, with the reason."""
     failed = {}
     for instance in instances:
-        context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
+        context = directories.context(instance.name, log.bind(consumer=instance.name))
         try:
             with rundir.lock(context.run_dir / "lock", f"consumer {instance.name!r}"):
                 consumer = instance.consumer(instance.config, context)
@@ -85,12 +85,12 @@ async def apply_once(
 
 
 async def preview(
-    instances: Iterable[ConsumerInstance], resolved: Resolved, run_dir: Path, log: FilteringBoundLogger
+    instances: Iterable[ConsumerInstance], resolved: Resolved, directories: Directories, log: FilteringBoundLogger
 ) -> dict[str, str | DiscoveryError]:
     """Return each consumer's changes, as a diff, or the reason why the changes are not known. Changes nothing."""
     results: dict[str, str | DiscoveryError] = {}
     for instance in instances:
-        context = Context(instance.name, run_dir / instance.name, log.bind(consumer=instance.name))
+        context = directories.context(instance.name, log.bind(consumer=instance.name))
         try:
             consumer = instance.consumer(instance.config, context)
             results[instance.name] = await consumer.preview(first_update(resolved))
@@ -109,7 +109,7 @@ def first_update(resolved: Resolved) -> Update:
 
 
 async def survey(
-    instances: Iterable[ProviderInstance], run_dir: Path, log: FilteringBoundLogger, timeout: float
+    instances: Iterable[ProviderInstance], directories: Directories, log: FilteringBoundLogger, timeout: float
 ) -> dict[str, Survey | DiscoveryError]:
     """Return each provider's findings within `timeout` seconds, checked a single time, or why these are not known.
 
@@ -120,7 +120,7 @@ async def survey(
     for instance in instances:
         try:
             async with asyncio.timeout(timeout):
-                inventory = await _first_inventory(instance, run_dir, log)
+                inventory = await _first_inventory(instance, directories, log)
             candidates, problems = valid_candidates(inventory)
             checked = await _checked_once(candidates, log, lookup, timeout)
             results[instance.name] = Survey(checked, problems, printable_lines(inventory.skipped))
@@ -131,8 +131,10 @@ async def survey(
     return results
 
 
-async def _first_inventory(instance: ProviderInstance, run_dir: Path, log: FilteringBoundLogger) -> Inventory:
-    context = Context(instance.name, run_dir / instance.name, log.bind(provider=instance.name))
+async def _first_inventory(
+    instance: ProviderInstance, directories: Directories, log: FilteringBoundLogger
+) -> Inventory:
+    context = directories.context(instance.name, log.bind(provider=instance.name))
     provider = instance.provider(instance.config, context)
     try:
         await provider.setup()

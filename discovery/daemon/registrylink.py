@@ -7,12 +7,13 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.following import RegistryFeed
-from discovery.consuming.lastgood import state_dir, state_file
+from discovery.consuming.lastgood import state_file
 from discovery.consuming.resolving import Resolved, SnapshotResolver
 from discovery.daemon.alarms import Alarms
 from discovery.errors import describe
 from discovery.registry import Registry, RegistryURL
 from discovery.system.asyncio_tools import wait_for_tasks
+from discovery.system.statedir import state_dir
 
 CLOSE_DEADLINE = 2.0
 """Seconds in which a registry closes its connections. One that hangs is left to the end of the process."""

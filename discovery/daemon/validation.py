@@ -9,8 +9,9 @@ from structlog.typing import FilteringBoundLogger
 from discovery.daemon.faults import dotted
 from discovery.daemon.instances import Instances
 from discovery.errors import CannotStartError, DiscoveryError, describe
+from discovery.hosting.directories import Directories
 from discovery.model import Snapshot, diff
-from discovery.plugin import Context, Update, Validation
+from discovery.plugin import Update, Validation
 from discovery.system.listening import binds_conflict
 from discovery.system.rundir import check_run_dir
 
@@ -20,17 +21,17 @@ NOTHING = Update(_EMPTY, None, diff(None, _EMPTY))
 
 
 async def validate_instances(
-    instances: Instances, updates: Sequence[Update], run_dir: Path, log: FilteringBoundLogger
+    instances: Instances, updates: Sequence[Update], directories: Directories, log: FilteringBoundLogger
 ) -> Validation:
     """Have every instance validate its options and return what all of them found.
 
     A consumer validates with each of `updates`, up to the first that shows a fault. A line of the result begins with
     the table of the instance, for example `consumers.haproxy`; a line about the run directory has no table.
     """
-    found = [_run_dir(run_dir)]
+    found = [_run_dir(directories.run_dir)]
     listens: dict[str, tuple[str, ...]] = {}
     for name, consumer in instances.consumers.items():
-        context = Context(name, run_dir / name, log.bind(consumer=name))
+        context = directories.context(name, log.bind(consumer=name))
         for update in updates:
             validated = await _validated(consumer.consumer(consumer.config, context).validate(update))
             found.append(_placed(("consumers", name), validated))
@@ -38,7 +39,7 @@ async def validate_instances(
             if validated.faults:
                 break  # with other records the same faults would have other line numbers
     for name, provider in instances.providers.items():
-        context = Context(name, run_dir / name, log.bind(provider=name))
+        context = directories.context(name, log.bind(provider=name))
         validated = await _validated(provider.provider(provider.config, context).validate())
         found.append(_placed(("providers", name), validated))
     found.append(Validation(tuple(_shared_addresses(listens))))

@@ -77,11 +77,16 @@ class RunningProvider:
         log: FilteringBoundLogger,
         lookup: Lookup,
         changed: Callable[[], None],
+        state_dir: Path | None = None,
     ) -> None:
-        """Prepare; `start` begins. `lookup` is what the checks look up host names by."""
+        """Prepare; `start` begins. `lookup` is what the checks look up host names by.
+
+        `state_dir` is the instance's own state directory, by default one in its run directory.
+        """
         self._instance = instance
         self._registry = registry
         self._run_dir = run_dir
+        self._state_dir = state_dir
         self._log = log
         self._lookup = lookup
         self._changed = changed
@@ -179,7 +184,9 @@ class RunningProvider:
         return DefaultOwner(self.name, lock_path(self._run_dir, self.name))
 
     def _new_runner(self) -> ProviderRunner:
-        return ProviderRunner(self._instance, self._run_dir, self._log, self._publish, self._lookup, self._changed)
+        return ProviderRunner(
+            self._instance, self._run_dir, self._log, self._publish, self._lookup, self._changed, self._state_dir
+        )
 
     # On the provider's thread
 

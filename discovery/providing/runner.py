@@ -70,13 +70,16 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         publish: Callable[[tuple[Backend, ...]], None],
         lookup: Lookup,
         changed: Callable[[], None] = lambda: None,
+        state_dir: Path | None = None,
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
 
-        `lookup` is what the checks look up host names by.
+        `lookup` is what the checks look up host names by. `state_dir` is the instance's own state directory, by default
+        one in its run directory.
         """
         super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed)
         self._publish = publish
+        self._state_dir = state_dir or self._run_dir / "state"
         self._checker = Checker(self._publish_backends, self._log, lookup)
         self._checking: asyncio.Task[None] | None = None
         self._inventory: Inventory | None = None
@@ -87,7 +90,8 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         return replace(super().status, candidates=self._checker.status)
 
     def _make(self, instance: ProviderInstance) -> AnyProvider:
-        return instance.provider(instance.config, Context(instance.name, self._run_dir, self._log))
+        context = Context(instance.name, self._run_dir, self._log, state_dir=self._state_dir)
+        return instance.provider(instance.config, context)
 
     def _remains(self, instance: ProviderInstance) -> bool:
         # What else differs matters to the registry alone.

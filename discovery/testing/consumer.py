@@ -132,9 +132,10 @@ class ConsumerContract:
         with tempfile.TemporaryDirectory() as directory:
             asyncio.run(check(Path(directory) / "not there"))
 
-    def _make(self, run_dir: Path) -> AnyConsumer:
+    def _make(self, run_dir: Path, state_dir: Path | None = None) -> AnyConsumer:
         config = self.consumer.Config.model_validate(self.config)
-        return self.consumer(config, Context("contract", run_dir, structlog.get_logger("contract")))
+        log = structlog.get_logger("contract")
+        return self.consumer(config, Context("contract", run_dir, log, state_dir=state_dir or run_dir / "state"))
 
     def _run(self, check: Callable[[AnyConsumer, Path], Coroutine[Any, Any, None]]) -> None:
         async def run() -> None:
@@ -145,8 +146,8 @@ class ConsumerContract:
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[tuple[AnyConsumer, Path]]:
-        with tempfile.TemporaryDirectory() as directory:
-            consumer = self._make(Path(directory))
+        with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryDirectory() as state:
+            consumer = self._make(Path(directory), Path(state, "contract"))
             try:
                 await consumer.setup()
                 yield consumer, Path(directory)
