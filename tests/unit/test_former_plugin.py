@@ -5,16 +5,13 @@ Nothing here is brought up to date: it is what an author outside has.
 
 import asyncio
 import json
+import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from discovery.backoff import delays
-from discovery.files import FileWatch, write_atomically
-from discovery.listening import by, listening, owners
-from discovery.terminal import printable
 from pydantic import Field
 
 from discovery import Consumer, Context, Health, PluginConfig, Provider, Update, hookimpl
@@ -26,6 +23,13 @@ from discovery.model import Backend, Snapshot, State
 from discovery.plugin import AnyConsumer, AnyProvider, Candidate, Inventory
 from discovery.probes import CheckSettings
 from discovery.testing import ConsumerContract, ProviderContract, backend, eventually_sync, free_port, snapshot
+
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    from discovery.backoff import delays
+    from discovery.files import FileWatch, write_atomically
+    from discovery.listening import by, listening, owners
+    from discovery.terminal import printable
 
 
 class FileConfig(PluginConfig):
@@ -144,6 +148,19 @@ class TestDirectoryProvider(ProviderContract):
         self.directory.rename(elsewhere)
         yield
         elsewhere.rename(self.directory)
+
+
+def test_each_import_from_a_former_module_warns_once() -> None:
+    assert sorted(str(each.message).split()[0] for each in warned) == [
+        "discovery.backoff.delays",
+        "discovery.files.FileWatch",
+        "discovery.files.write_atomically",
+        "discovery.listening.by",
+        "discovery.listening.listening",
+        "discovery.listening.owners",
+        "discovery.terminal.printable",
+    ]
+    assert {(each.category, each.filename) for each in warned} == {(DeprecationWarning, __file__)}
 
 
 def test_its_other_imports_work() -> None:
