@@ -63,6 +63,38 @@ async def serving(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def after(event: asyncio.Event, answer: bytes = OK) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
+    """An answer for `serving` that waits for the event; the server then closes the connection."""
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        await event.wait()
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    return write
+
+
+async def get(port: int) -> bytes:
+    """The reply to a request whose connection the client leaves open, until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+async def refuses(port: int) -> bool:
+    """True if nothing on this machine listens on the port."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
 async def ask(probe: Probe, port: int = 80, host: str = "127.0.0.1", timeout: float = 20) -> Outcome:
     async with asyncio.timeout(within(timeout)):
         return await probe(backend(host=host, port=port))

@@ -12,6 +12,7 @@ import pytest
 from haproxy_driver import Drive, StartLoad, haproxy_processes
 from haproxy_web import Fetch
 from sampling import sampled
+from web import after, get, refuses, serving
 
 from discovery import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
@@ -64,49 +65,20 @@ async def test_fifty_changes_under_load_lose_no_request(
 
 
 async def test_stopping_lets_requests_in_flight_end(drive: Drive) -> None:
-    bind_port = free_port()
-    arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        arrived.release()
-        await go_on.wait()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
-        await writer.drain()
-        writer.close()
-
-    async def ask() -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", bind_port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-        # Kept alive: HAProxy is to say goodbye itself.
-        reply = await reader.read()
-        writer.close()
-        return reply
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        origin = backend(port=server.sockets[0].getsockname()[1])
-        async with drive(services={"web": {"bind": f"127.0.0.1:{bind_port}", "check": False}}) as driver:
-            await driver.apply(origin)
-            asks = [asyncio.create_task(ask()) for _ in range(5)]
-            for _ in asks:
-                await arrived.acquire()
-            stopping = asyncio.create_task(driver.consumer.teardown())
-            await eventually(lambda: _refused(bind_port), "new connections to be refused")
-            go_on.set()
-            replies = await asyncio.gather(*asks)
-            await stopping
-            assert all(reply.endswith(b"\r\n\r\ndone") for reply in replies)
-            assert driver.all_processes() == []
-            assert not driver.has_logged("were cut")
-
-
-async def _refused(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
-        return True
-    writer.close()
-    return False
+    bind_port, go_on = free_port(), asyncio.Event()
+    services = {"web": {"bind": f"127.0.0.1:{bind_port}", "check": False}}
+    async with serving(after(go_on)) as origin, drive(services=services) as driver:
+        await driver.apply(backend(port=origin.port))
+        replies = [asyncio.create_task(get(bind_port)) for _ in range(5)]
+        await eventually(lambda: len(origin.requests) == 5)
+        stopping = asyncio.create_task(driver.consumer.teardown())
+        await eventually(lambda: refuses(bind_port), "new connections to be refused")
+        go_on.set()
+        # HAProxy itself closes the connections, which the clients keep alive.
+        assert all(reply.endswith(b"\r\n\r\nIt works!") for reply in await asyncio.gather(*replies))
+        await stopping
+        assert driver.all_processes() == []
+        assert not driver.has_logged("were cut")
 
 
 async def test_haproxy_survives_a_killed_daemon_and_is_adopted(
