@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import warm
+from daemons import write_record
 
 from discovery.model import join_host_port
 from discovery.testing import eventually_sync, free_port, within
@@ -34,11 +35,7 @@ class Directory:
 
     def put(self, service: str, port: int, host: str = "127.0.0.1", id_: str = "b1") -> None:
         """Register a backend; without a word about whoever was registered by that id."""
-        path = self.root / service / id_
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{id_}.new")
-        temporary.write_text(join_host_port(host, port))
-        temporary.replace(path)
+        write_record(self.root, f"{service}/{id_}", join_host_port(host, port))
 
     def remove(self, service: str, id_: str = "b1") -> None:
         """Withdraw a backend."""

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,18 +156,19 @@ def processes(directory: Path) -> dict[int, str]:
 
 @pytest.fixture
 def file_registry(tmp_path: Path) -> RecordFiles:
-    """Return the URL of a file registry, and a function that writes a record as an editor or git would."""
+    """Return the URL of a file registry, and a function that writes a record: its key, its value."""
     root = tmp_path / "registry"
     root.mkdir()
+    return f"file://{root}", partial(write_record, root)
 
-    def write(key: str, value: str) -> None:
-        path = root / key
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(value)
-        temporary.replace(path)
 
-    return f"file://{root}", write
+def write_record(root: Path, key: str, value: str) -> None:
+    """Write a record of a file registry as an editor or git would."""
+    path = root / key
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(value)
+    temporary.replace(path)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import warm
+from daemons import write_record
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, require_program, within
@@ -127,12 +128,8 @@ def file_world(tmp_path: Path) -> World:
     root.mkdir()
 
     def put(key: str, value: str) -> None:
-        path = root / key
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text(value)
-        temporary.rename(path)
+        write_record(root, key, value)
         # A command that starts at once would not believe a bad record yet, which may be an editor's, half written.
-        eventually_sync(lambda: time.time() - path.stat().st_ctime > SETTLED, "the record to have lasted")
+        eventually_sync(lambda: time.time() - (root / key).stat().st_ctime > SETTLED, "the record to have lasted")
 
     return World(f"file://{root}", put, lambda key: (root / key).unlink())
