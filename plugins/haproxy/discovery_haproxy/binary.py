@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,18 +38,37 @@ class Binary(NamedTuple):
     path: Path
     version: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """Name of the program, for error messages."""
+        return "haproxy"
+
     async def check(self, text: str) -> None:
         """Let HAProxy parse `text` without binding. Raises ApplyError with HAProxy's first alert, in one line."""
-        if faults := await self.faults(text):
-            raise ApplyError(f"haproxy refuses the new configuration: {_first(faults)}")
+        raise_first(self.name, await self.faults(text))
 
     async def faults(self, text: str) -> tuple[str, ...]:
         """Let HAProxy parse `text` without binding, and return the alerts. Raises ApplyError if HAProxy cannot run."""
-        with os.fdopen(memfd_create("haproxy.cfg"), "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            status, output = await run([str(self.path), "-c", "-f", "/dev/stdin"], _CHECK_SECONDS, stdin=file.fileno())
-        return () if status == 0 else alerts(output, text) or (_describe_exit(status, output),)
+        return await faults_of((str(self.path), "-c", "-f", "/dev/stdin"), text)
+
+
+async def faults_of(command: Sequence[str], text: str) -> tuple[str, ...]:
+    """Let a program check `text`, which is on its standard input, a file that the program can also open by its path.
+
+    Return HAProxy's alerts, or the exit status and the first line of the output if there is no alert; nothing if the
+    exit status is 0. Raises ApplyError if the program cannot run.
+    """
+    with os.fdopen(memfd_create("haproxy.cfg"), "w+b") as file:
+        file.write(text.encode())
+        file.seek(0)
+        status, output = await run(command, _CHECK_SECONDS, stdin=file.fileno())
+    return () if status == 0 else alerts(output, text) or (_describe_exit(status, output),)
+
+
+def raise_first(name: str, faults: tuple[str, ...]) -> None:
+    """Raise ApplyError for the first of `faults` that the program `name` has found; do nothing without a fault."""
+    if faults:
+        raise ApplyError(f"{name} refuses the new configuration: {_first(faults)}")
 
 
 class NotInstalledError(ApplyError):
@@ -135,7 +155,7 @@ def _with_line(alert: str, text: str) -> str:
     return alert[:_MESSAGE_CHARACTERS]
 
 
-async def run(command: list[str], timeout: float, stdin: int = asyncio.subprocess.DEVNULL) -> tuple[int, str]:
+async def run(command: Sequence[str], timeout: float, stdin: int = asyncio.subprocess.DEVNULL) -> tuple[int, str]:
     """Run a program without a shell. Return the exit status and the text of standard output and standard error.
 
     Raises ApplyError if the program cannot be started, or still runs after `timeout` seconds; then the program's

@@ -177,6 +177,16 @@ class ServiceConfig(PluginConfig):
         return self
 
 
+def _check_of_text(value: object) -> object:
+    if value in ("local", "none"):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'{value!r} is not a check: write "local", "none", or a program as a list')
+    if not value:
+        raise ValueError("the list is empty: write a program with its arguments")
+    return value
+
+
 class ExternalConfig(PluginConfig):
     """An external HAProxy: the plugin writes `path` and reloads HAProxy in exactly one of three ways."""
 
@@ -187,6 +197,11 @@ class ExternalConfig(PluginConfig):
     systemd_unit: Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.:-]+$")] | None = None
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """A program and its arguments; no shell."""
+    validation: Annotated[Literal["local", "none"] | tuple[str, ...], BeforeValidator(_check_of_text)] = Field(
+        default="local", alias="validate"
+    )
+    """Check of each new configuration before the reload: by HAProxy on this machine, none, or by a program with its
+    arguments, which reads the configuration from standard input; exit status 0 accepts."""
     timeout: Annotated[float, Duration(most=600)] = 10.0
     """Timeout of the reload."""
     stats_socket: AbsolutePath | None = None

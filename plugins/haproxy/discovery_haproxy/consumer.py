@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
-from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
+from discovery_haproxy.binary import OLDEST, NotInstalledError, locate
 from discovery_haproxy.bind_check import check_binds, missing_directory_error, path_length_error
+from discovery_haproxy.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import FileDigests, files_at
 from discovery_haproxy.external import ExternalHAProxy, file_fault
@@ -38,7 +39,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Store the arguments; `setup` finds HAProxy."""
         super().__init__(config, context)
         self._target: Target | None = None
-        self._binary: Binary | None = None
+        self._checker: Checker | None = None
         self._digests = FileDigests()
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
@@ -55,11 +56,12 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     async def setup(self) -> None:
         """Find HAProxy, and adopt a HAProxy that outlived an earlier daemon. Raises ApplyError or OSError."""
-        self._binary = await locate(self.config.binary)
         if self.config.external is not None:
+            self._checker = await find_checker(self.config)
             self._target = ExternalHAProxy(self.config.external, self.context.log)
         else:
-            self._target = ManagedHAProxy(self.context.run_dir, self.context.log, self._binary)
+            self._checker = binary = await locate(self.config.binary)
+            self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary)
         await self._target.open()
         self._watch_files()
 
@@ -71,46 +73,46 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         target = self._target
         if target is None:
             raise ApplyError("HAProxy was not set up")
-        binary = self._binary or await locate(self.config.binary)
-        rendered = await self._render(update, binary)
+        checker = self._checker or await find_checker(self.config)
+        rendered = await self._render(update, checker)
         self._log_problems(rendered)
-        same = target.live_generation == rendered.generation and binary is self._binary
+        same = target.live_generation == rendered.generation and checker is self._checker
         if same and self._is_intact() and _contains(target.path, rendered.text):
             self._log_mappings(rendered)  # of an adopted HAProxy
             return
         # Without a running HAProxy a separate check is unnecessary: HAProxy checks the configuration when it starts.
         unchecked = None if target.running else rendered.text
         # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
-        checks = [] if unchecked else [binary.check(rendered.text)]
+        checks = [] if unchecked else [checker.check(rendered.text)]
         for failure in await asyncio.gather(*checks, target.prepare(rendered.text), return_exceptions=True):
             if failure is not None:
                 raise failure
         check_binds(sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids)
         try:
-            await target.deploy(rendered.generation, binary, unchecked)
+            await target.deploy(rendered.generation, checker, unchecked)
         except ApplyError:
             self._binds = frozenset()
             if unchecked:
-                await binary.check(unchecked)  # the check gives a better reason than a HAProxy that does not start
+                await checker.check(unchecked)  # the check gives a better reason than a HAProxy that does not start
             raise
-        self._binary, self._binds = binary, frozenset(rendered.binds)
+        self._checker, self._binds = checker, frozenset(rendered.binds)
         self._log_mappings(rendered)
         self._log_certificates()
 
     async def preview(self, update: Update) -> str:
         """Return the change of the configuration file as a unified diff."""
         path = self.config.external.path if self.config.external else RunFiles(self.context.run_dir).config
-        binary = None
+        checker = None
         with suppress(ApplyError):
-            binary = await locate(self.config.binary)
-        text = (await self._render(update, binary)).text
+            checker = await find_checker(self.config)
+        text = (await self._render(update, checker)).text
         old = path.read_text(errors="replace") if path.exists() else ""
         return "".join(
             difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), str(path))
         )
 
     async def validate(self, update: Update) -> Validation:
-        """Check the configuration with `haproxy -c`, and the paths of sockets."""
+        """Check the configuration as `apply` does, and the paths of sockets."""
         external = self.config.external
         faults: list[str] = []
         reported: list[str] = []  # sockets with too long a path, about which HAProxy has an alert as well
@@ -125,14 +127,18 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             except ApplyError as error:  # this user may have fewer rights than the daemon
                 unchecked.append(f"whether {external.path} may be replaced: {error}")
         try:
-            binary = await locate(self.config.binary)
+            checker = await find_checker(self.config)
         except NotInstalledError as error:
             return await self._validate_elsewhere(update, faults, unchecked, str(error))
-        rendered = await self._render(update, binary)
+        if isinstance(checker, NoChecker):
+            return await self._validate_elsewhere(update, faults, unchecked, NO_CHECK_REASON)
+        rendered = await self._render(update, checker)
         reported += filter(path_length_error, rendered.binds)
-        refused = await binary.faults(rendered.text)
+        refused = await checker.faults(rendered.text)
         faults += [
-            f"haproxy refuses {each}" for each in refused if not any(f"'{path}' too long" in each for path in reported)
+            f"{checker.name} refuses {each}"
+            for each in refused
+            if not any(f"'{path}' too long" in each for path in reported)
         ]
         made = self.context.run_dir, self.context.run_dir.parent
         faults += filter(
@@ -145,10 +151,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     async def _validate_elsewhere(
         self, update: Update, faults: Sequence[str], unchecked: Sequence[str], reason: str
     ) -> Validation:
-        """Validate without HAProxy. Missing files are no fault then: the configuration may be for another machine."""
+        """Validate without a check. Missing files are no fault then: the configuration may be for another machine."""
         missing = [path for path in referenced_files(self.config) if not path.exists()]
         unchecked = [*unchecked, f"the configuration as HAProxy reads it: {reason}"]
-        unchecked += [f"{path}: it does not exist on this machine, which has no HAProxy" for path in missing]
+        unchecked += [f"{path}: it does not exist on this machine, where no HAProxy checks" for path in missing]
         listens: tuple[str, ...] = ()
         if self.config.template not in missing:
             listens = self._listens(await self._render(update, None))
@@ -159,7 +165,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if config.external != self.config.external:
             return False
         if config.binary != self.config.binary:
-            self._binary = None  # located by the next apply: a missing program must not end the running HAProxy
+            self._checker = None  # located by the next apply: a missing program must not end the running HAProxy
         self.config = config
         self._watch_files()
         return True
@@ -203,12 +209,12 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         target = self._target
         return target is not None and target.running and target.reachable
 
-    async def _render(self, update: Update, binary: Binary | None) -> Rendered:
+    async def _render(self, update: Update, checker: Checker | None) -> Rendered:
         external = self.config.external
         files = RunFiles(self.context.run_dir)
         runtime = Runtime(
             stats_socket=external.stats_socket if external else files.stats_socket,
-            version=binary.version if binary else OLDEST,
+            version=checker.version if checker else OLDEST,
             state_file=None if external else files.server_states,
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
             alone=external is None,

@@ -7,7 +7,8 @@ from contextlib import suppress
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Health
-from discovery_haproxy.binary import Binary, run
+from discovery_haproxy.binary import run
+from discovery_haproxy.checking import Checker
 from discovery_haproxy.config import ExternalConfig
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.install import install, stage
@@ -78,7 +79,7 @@ class ExternalHAProxy:
             raise ApplyError(f"{self.path} cannot be inspected: {error.strerror}") from None
         await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
 
-    async def deploy(self, generation: str, _binary: Binary, _unchecked: str | None) -> None:
+    async def deploy(self, generation: str, _checker: Checker, _unchecked: str | None) -> None:
         """Make the prepared configuration live by a reload. Raises ApplyError; the previous file is then put back."""
         self.live_generation = None
         await asyncio.to_thread(self._claim_file)
@@ -137,7 +138,7 @@ class ExternalHAProxy:
 
     async def _request_reload(self) -> None:
         config = self._config
-        command = list(config.command or ("systemctl", "reload", str(config.systemd_unit)))
+        command = config.command or ("systemctl", "reload", str(config.systemd_unit))
         status, output = await run(command, config.timeout)
         if status != 0:
             lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -14,6 +14,7 @@ from discovery import ApplyError, Health
 from discovery.toolkit import ProcessHandle
 from discovery_haproxy import process
 from discovery_haproxy.binary import Binary, first_alert
+from discovery_haproxy.checking import Checker
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.install import install, stage
 from discovery_haproxy.logpipe import LogPipe
@@ -84,16 +85,17 @@ class ManagedHAProxy:
         """Write `text` beside the configuration file, and save the servers' states. Raises ApplyError or OSError."""
         await asyncio.gather(asyncio.to_thread(stage, self.path, text.encode(), 0o600), self._save_states(text))
 
-    async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
+    async def deploy(self, generation: str, checker: Checker, unchecked: str | None) -> None:
         """Make the prepared configuration live, by a reload or by a new HAProxy.
 
         A new HAProxy is the check of an `unchecked` text. Raises ApplyError with HAProxy's reason; the previous
         configuration then goes on serving.
         """
+        assert isinstance(checker, Binary)  # noqa: S101 - another check is for an external HAProxy
         async with self._lock:
-            self._binary = binary
+            self._binary = checker
             if unchecked is not None and self.running:
-                await binary.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
+                await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
             await install(self.path, lambda: self._activate(generation))
 
     def pids(self) -> set[int]:

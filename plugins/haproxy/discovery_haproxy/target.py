@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from discovery import Health
-from discovery_haproxy.binary import Binary
+from discovery_haproxy.checking import Checker
 
 
 class Target(Protocol):
@@ -35,10 +35,10 @@ class Target(Protocol):
     async def prepare(self, text: str) -> None:
         """Write `text` beside the configuration file, unchecked by HAProxy. Raises ApplyError or OSError."""
 
-    async def deploy(self, generation: str, binary: Binary, unchecked: str | None) -> None:
+    async def deploy(self, generation: str, checker: Checker, unchecked: str | None) -> None:
         """Make the prepared configuration live, and return when HAProxy serves `generation`.
 
-        `unchecked` is the configuration's text if `binary` has not checked it, else None. Raises ApplyError with
+        `unchecked` is the configuration's text if `checker` has not checked it, else None. Raises ApplyError with
         HAProxy's reason; the previous configuration then goes on serving.
         """
 

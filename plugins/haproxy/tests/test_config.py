@@ -18,6 +18,11 @@ def web(**options: object) -> dict[str, Any]:
     return {"services": {"web": options}}
 
 
+def external(**options: object) -> dict[str, Any]:
+    """Return a configuration for an external HAProxy."""
+    return {"external": {"path": "/x", "systemd_unit": "haproxy", **options}}
+
+
 def two(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with two services on the same address."""
     return {"services": {"one": {"bind": "*:80", **one}, "other": {"bind": "*:80", **other}}}
@@ -88,6 +93,9 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         ({"external": {"path": "/x", "systemd_unit": "a", "command": ["b"]}}, "exactly one of"),
         ({"external": {"path": "/x", "systemd_unit": "a; reboot"}}, "pattern"),
         ({"external": {"path": "/x", "command": "reload"}}, "valid tuple"),
+        (external(validate="remote"), "'remote' is not a check: write \"local\", \"none\", or a program as a list"),
+        (external(validate=[]), "the list is empty: write a program with its arguments"),
+        (external(validate=["haproxy", 1]), "valid string"),
         (two({}, {}), "services 'one' and 'other' both take everything on 0.0.0.0:80"),
         (two({"hosts": "A.b"}, {"hosts": ["c", "a.B"]}), "'one' and 'other' both take host 'a.b', path '/'"),
         (two({"path_prefix": "/a"}, {"path_prefix": "/a/"}), "'one' and 'other' both take host '*', path '/a'"),
