@@ -27,7 +27,9 @@ lists = st.lists(networks(), max_size=6)
 
 
 @given(lists, lists, ipv4 | ipv6)
-def test_deny_wins_and_an_allow_list_means_only_those(allow: list[str], deny: list[str], client: str) -> None:
+def test_deny_overrides_allow_and_an_allow_list_excludes_other_clients(
+    allow: list[str], deny: list[str], client: str
+) -> None:
     address = ipaddress.ip_address(plain(client))
 
     def among(texts: list[str]) -> bool:
@@ -49,38 +51,38 @@ def plain_network(text: str) -> str:
 
 
 @given(lists, lists, ipv4)
-def test_an_ipv4_client_is_the_same_through_ipv6(allow: list[str], deny: list[str], client: str) -> None:
+def test_an_ipv4_client_matches_the_same_networks_through_ipv6(allow: list[str], deny: list[str], client: str) -> None:
     access = Access(allow, deny)
     assert access.permits(f"::ffff:{client}") is access.permits(client)
 
 
-def test_networks_of_mapped_addresses_are_those_of_ipv4() -> None:
+def test_networks_of_mapped_addresses_equal_ipv4_networks() -> None:
     access = Access(["::ffff:10.0.0.0/104"])
     assert access.permits("10.255.0.1")
     assert access.permits("::ffff:10.0.0.1")
     assert not access.permits("11.0.0.0")
 
 
-def test_all_of_ipv6_is_not_ipv4() -> None:
+def test_the_network_of_all_ipv6_addresses_excludes_ipv4() -> None:
     assert not Access(["::/0"]).permits("::ffff:192.0.2.1")
     assert Access([], ["::/0"]).permits("192.0.2.1")
     assert not Access([], ["::/0"]).permits("2001:db8::1")
 
 
 @pytest.mark.parametrize("client", ["", "unix:", "10.0.0.1\n", "010.0.0.1", "10.1", "localhost", "::1::", "\0", "é"])
-def test_what_is_no_address_is_in_no_network(client: str) -> None:
+def test_an_invalid_address_is_in_no_network(client: str) -> None:
     everywhere = ["0.0.0.0/0", "::/0"]
     assert Access().permits(client)
     assert not Access(everywhere).permits(client)
     assert Access([], everywhere).permits(client)
 
 
-def test_a_scope_does_not_hide_an_address() -> None:
+def test_an_address_with_a_scope_matches_its_network() -> None:
     assert not Access([], ["fe80::/10"]).permits("fe80::1%eth0")
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "example.org", "", "10.0.0.0/8 ", "::/129"])
-def test_what_is_no_network_is_refused_by_name(text: str) -> None:
+def test_the_error_names_an_invalid_network(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(text)) + " is neither a network") as raised:
         Access([text])
     assert "\n" not in str(raised.value)
@@ -91,7 +93,9 @@ def test_what_is_no_network_is_refused_by_name(text: str) -> None:
     st.none() | st.integers(1, 3),
     st.lists(st.tuples(st.booleans(), st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1", ""]))),
 )
-def test_limits(total: int | None, per_client: int | None, steps: list[tuple[bool, str]]) -> None:
+def test_limits_in_total_and_per_client(
+    total: int | None, per_client: int | None, steps: list[tuple[bool, str]]
+) -> None:
     limits = Limits(total, per_client)
     taken: Counter[str] = Counter()
     for taking, client in steps:
@@ -110,7 +114,7 @@ def test_limits(total: int | None, per_client: int | None, steps: list[tuple[boo
     assert not limits._counts
 
 
-def test_clients_without_an_address_are_limited_in_all_alone() -> None:
+def test_clients_without_an_address_count_only_for_the_total_limit() -> None:
     limits = Limits(3, 1)
     assert [limits.take("") for _ in range(4)] == [True, True, True, False]
     assert not limits.take("10.0.0.1")
@@ -118,7 +122,7 @@ def test_clients_without_an_address_are_limited_in_all_alone() -> None:
     assert limits.take("10.0.0.1")
 
 
-def test_limits_that_are_changed_count_what_is_there() -> None:
+def test_changed_limits_count_open_connections() -> None:
     limits = Limits()
     assert limits.take("10.0.0.1")
     assert limits.take("10.0.0.1")

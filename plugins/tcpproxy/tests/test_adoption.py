@@ -66,7 +66,7 @@ async def left() -> AsyncIterator[Left]:
             os.close(each.descriptor)
 
 
-async def test_one_that_is_broken_off_leaves_the_worker_to_the_next() -> None:
+async def test_a_cancelled_adoption_leaves_the_worker_to_the_next_daemon() -> None:
     """Point 14. The worker obeys one daemon at a time: a connection that nobody uses must not be left open."""
     async with left() as worker:
         broken_off = asyncio.create_task(adopt(worker.run_dir, structlog.get_logger()))
@@ -84,7 +84,7 @@ async def test_one_that_is_broken_off_leaves_the_worker_to_the_next() -> None:
                 await each.worker.close()
 
 
-async def test_a_daemon_that_is_stopped_while_it_takes_over_ends_the_worker() -> None:
+async def test_a_daemon_that_is_stopped_during_adoption_ends_the_worker() -> None:
     """Point 14. The stop cancels the setup; teardown ends the worker as it does one that was taken over."""
     async with left() as worker:
         consumer = worker.consumer()
@@ -98,14 +98,14 @@ async def test_a_daemon_that_is_stopped_while_it_takes_over_ends_the_worker() ->
         await eventually(worker.has_ended, timeout=60)
 
 
-async def test_a_worker_that_hangs_is_among_those_that_were_ended() -> None:
+async def test_end_orphans_reports_a_hanging_worker() -> None:
     """Point 14. `discovery stop` lists what it ends, by force too."""
     async with left() as worker:
         assert await TcpProxyConsumer.end_orphans(worker.context) == {worker.pid: "a worker of the TCP proxy"}
         assert worker.has_ended()
 
 
-async def test_one_that_loses_its_second_daemon_says_so_on_that_one_s_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_orphaned_worker_logs_to_the_stderr_of_the_last_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Point 14. The first one's may be a pipe that nobody reads any more."""
     monkeypatch.setattr("discovery_tcpproxy.worker_process.log_format", lambda: "json")
     async with left() as worker:

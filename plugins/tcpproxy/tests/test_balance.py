@@ -38,15 +38,13 @@ def chosen(chooser: Balancer, client: str = "192.0.2.9", tried: tuple[Upstream, 
 
 
 @pytest.mark.parametrize("kind", ALGORITHMS)
-def test_without_backends_nobody_is_chosen(kind: str) -> None:
+def test_select_without_backends_returns_none(kind: str) -> None:
     assert make_balancer(kind).select("192.0.2.9") is None
 
 
 @pytest.mark.parametrize("kind", ALGORITHMS)
 @given(weights=weights, data=st.data())
-def test_only_those_that_may_be_are_chosen_and_somebody_if_there_is_one(
-    kind: str, weights: list[int], data: st.DataObject
-) -> None:
+def test_select_returns_an_available_backend_if_any_exists(kind: str, weights: list[int], data: st.DataObject) -> None:
     known = backends(weights)
     tested = make_balancer(kind)
     may: set[Upstream] = set()
@@ -71,7 +69,7 @@ def test_only_those_that_may_be_are_chosen_and_somebody_if_there_is_one(
 
 
 @given(weights)
-def test_round_robin_gives_each_its_share(weights: list[int]) -> None:
+def test_round_robin_selects_each_backend_in_proportion_to_the_weight(weights: list[int]) -> None:
     known = backends(weights)
     robin = chooser("roundrobin", known)
     for _ in range(3):
@@ -80,7 +78,7 @@ def test_round_robin_gives_each_its_share(weights: list[int]) -> None:
 
 
 @given(st.integers(1, 50))
-def test_round_robin_among_equals_is_a_rotation(number: int) -> None:
+def test_round_robin_among_equal_weights_is_a_rotation(number: int) -> None:
     robin = chooser("roundrobin", backends([3] * number))
     turns = [chosen(robin).id for _ in range(3 * number)]
     assert turns == turns[:number] * 3
@@ -111,7 +109,7 @@ def longest_run(turns: list[Upstream], backend: Upstream) -> int:
 
 
 @given(few_weights, st.data())
-def test_what_comes_back_after_long_is_not_flooded(weights: list[int], data: st.DataObject) -> None:
+def test_round_robin_does_not_favour_a_backend_that_returns(weights: list[int], data: st.DataObject) -> None:
     known = backends(weights)
     robin = chooser("roundrobin", known)
     away = data.draw(st.sampled_from(known))
@@ -124,7 +122,7 @@ def test_what_comes_back_after_long_is_not_flooded(weights: list[int], data: st.
 
 
 @given(weights, st.lists(st.booleans(), max_size=200), st.randoms())
-def test_least_connections_chooses_who_has_fewest_for_its_weight(
+def test_least_connections_selects_the_fewest_connections_per_weight(
     weights: list[int], opens: list[bool], rng: Random
 ) -> None:
     known = backends(weights)
@@ -142,7 +140,7 @@ def test_least_connections_chooses_who_has_fewest_for_its_weight(
 
 
 @given(few_weights)
-def test_least_connections_takes_turns_among_the_idle(weights: list[int]) -> None:
+def test_least_connections_takes_turns_among_idle_backends(weights: list[int]) -> None:
     known = backends(weights)
     least = chooser("leastconn", known)
     turns = []
@@ -156,7 +154,7 @@ def test_least_connections_takes_turns_among_the_idle(weights: list[int]) -> Non
     assert all(abs(counts[backend] - backend.weight) <= 1 for backend in known)
 
 
-def test_least_connections_keeps_nothing_of_what_is_over() -> None:
+def test_least_connections_bounds_outdated_heap_entries() -> None:
     known = backends([1, 1])
     known[1].open = 10**6
     least = chooser("leastconn", known)
@@ -169,7 +167,7 @@ def test_least_connections_keeps_nothing_of_what_is_over() -> None:
     assert len(least._heap) < 200  # type: ignore[attr-defined]
 
 
-def test_random_of_two_goes_to_the_less_loaded_of_two() -> None:
+def test_random_of_two_selects_the_less_loaded_backend() -> None:
     one, other = backends([1, 1])
     both = chooser("random", [one, other])
     one.open = 5
@@ -189,7 +187,7 @@ def test_random_of_two_draws_by_weight() -> None:
 
 
 @given(weights, st.data())
-def test_source_moves_only_who_has_to_move(weights: list[int], data: st.DataObject) -> None:
+def test_source_moves_only_the_clients_of_a_removed_backend(weights: list[int], data: st.DataObject) -> None:
     known = backends(weights)
     source = chooser("source", known)
     clients = CLIENTS[:200]
@@ -207,7 +205,7 @@ def test_source_moves_only_who_has_to_move(weights: list[int], data: st.DataObje
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=30), st.integers(0, 10**6))
-def test_source_moves_as_many_as_the_share_of_what_changes(weights: list[int], salt: int) -> None:
+def test_source_moves_the_share_of_clients_that_a_removed_backend_had(weights: list[int], salt: int) -> None:
     known = [Upstream(f"{salt}-{n}", "192.0.2.1", 80, weight) for n, weight in enumerate(weights)]
     source = chooser("source", known)
     before = [chosen(source, client) for client in CLIENTS]
@@ -219,7 +217,7 @@ def test_source_moves_as_many_as_the_share_of_what_changes(weights: list[int], s
 
 
 @pytest.mark.parametrize("number", [2, 5, 20])
-def test_source_moves_about_one_in_n(number: int) -> None:
+def test_source_moves_about_one_client_in_n(number: int) -> None:
     known = backends([1] * number)
     source = chooser("source", known)
     before = [chosen(source, client) for client in CLIENTS]
@@ -237,7 +235,9 @@ def test_source_moves_about_one_in_n(number: int) -> None:
 
 
 @given(weights, st.data())
-def test_source_moves_towards_more_weight_alone(weights: list[int], data: st.DataObject) -> None:
+def test_source_moves_clients_only_to_the_backend_whose_weight_increases(
+    weights: list[int], data: st.DataObject
+) -> None:
     known = backends(weights)
     source = chooser("source", known)
     clients = CLIENTS[:200]
@@ -250,20 +250,20 @@ def test_source_moves_towards_more_weight_alone(weights: list[int], data: st.Dat
 
 
 @given(st.permutations(range(8)))
-def test_source_does_not_depend_on_the_order(order: list[int]) -> None:
+def test_source_does_not_depend_on_the_order_of_backends(order: list[int]) -> None:
     known = backends([1, 2, 3, 4, 5, 6, 7, 8])
     source = chooser("source", known)
     other = chooser("source", [known[n] for n in order])
     assert [source.select(client) for client in CLIENTS[:100]] == [other.select(client) for client in CLIENTS[:100]]
 
 
-def test_source_is_the_same_on_every_machine() -> None:
+def test_source_selects_the_same_backends_on_every_machine() -> None:
     source = chooser("source", backends([1, 2, 3, 4, 5]))
     clients = [*CLIENTS[:12], "2001:db8::1", "2001:db8::2", ""]
     assert "".join(chosen(source, client).id[1] for client in clients) == "231421314333400"
 
 
-def test_source_knows_an_ipv4_client_that_comes_through_ipv6() -> None:
+def test_source_selects_the_same_backend_for_an_ipv4_client_through_ipv6() -> None:
     source = chooser("source", backends([1] * 50))
     assert all(source.select(f"::ffff:{client}") is source.select(client) for client in CLIENTS[:100])
 
@@ -275,13 +275,13 @@ def test_source_remembers_a_bounded_number_of_clients() -> None:
     assert len(source._remembered) <= 8192  # type: ignore[attr-defined]
 
 
-def test_an_unknown_kind_is_none() -> None:
+def test_an_unknown_algorithm_raises_key_error() -> None:
     with pytest.raises(KeyError):
         make_balancer("fastest")
 
 
 @pytest.mark.parametrize("kind", ["roundrobin", "leastconn", "source"])
-def test_a_weight_is_taken_anew(kind: str) -> None:
+def test_add_updates_the_weight_of_a_backend(kind: str) -> None:
     one, other = backends([1, 1])
     tested = chooser(kind, [one, other])
     one.weight = 200

@@ -43,7 +43,7 @@ def answering(*answers: bytes) -> Iterator[int]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     for name in ("DISCOVERY_REGISTRY", "DISCOVERY_ADMIN", "ETCD_PORT_10000_TCP_ADDR", "ETCD_PORT_10000_TCP_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISCOVERY_RUN_DIR", f"{tmp_path}/run")
@@ -80,11 +80,15 @@ def _nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
         (["web", "80", "--admin", "off"], "--admin"),
     ],
 )
-def test_a_wrong_argument_of_ambassador(arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ambassador_refuses_an_invalid_argument(
+    arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert reason in refused(["ambassador", *arguments], capfd)
 
 
-def test_half_a_link_is_told(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ambassador_refuses_an_incomplete_link(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ETCD_PORT_10000_TCP_ADDR", "172.17.0.2")
     assert "ETCD_PORT_10000_TCP_PORT is not" in refused(["ambassador", "web", "80"], capfd)
 
@@ -111,11 +115,13 @@ def test_half_a_link_is_told(capfd: pytest.CaptureFixture[str], monkeypatch: pyt
         (["db1:1", "--registry", "memory://"], "--registry"),
     ],
 )
-def test_a_wrong_argument_of_forward(arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_forward_refuses_an_invalid_argument(
+    arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert reason in refused(["forward", *arguments], capfd)
 
 
-def test_instances_differ_where_addresses_do_and_can_be_names_of_directories() -> None:
+def test_instance_names_differ_by_address_and_are_valid_directory_names() -> None:
     binds = ["0.0.0.0:80", "0.0.0.0:8080", "[::]:80", "unix:/run/a/b.sock", "unix:/run/a-b.sock", f"unix:/{'x' * 106}"]
     names = [_instance(command, [bind]) for command in ("ambassador", "forward") for bind in binds]
     assert len(set(names)) == 2 * len(binds)
@@ -133,12 +139,14 @@ def test_instances_differ_where_addresses_do_and_can_be_names_of_directories() -
         (["web"], "unexpected extra argument"),
     ],
 )
-def test_a_wrong_argument_of_connections(arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_connections_refuses_an_invalid_argument(
+    arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert reason in refused(["connections", *arguments], capfd)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "0.0.0.0:{}", "[::]:{}", "localhost:{}"])
-def test_where_no_daemon_answers_that_is_told(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_connections_reports_that_no_daemon_answers(address: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["connections", "--admin", address.format(free_port())]) == 1
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
@@ -171,7 +179,7 @@ CONSUMERS = b'{"consumers": [{"name": "edge", "plugin": "tcpproxy"}, {"name": "l
         ),
     ],
 )
-def test_what_answers_otherwise_is_told(
+def test_connections_reports_an_unexpected_answer(
     answers: list[bytes], arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with answering(*answers) as port:
@@ -182,7 +190,7 @@ def test_what_answers_otherwise_is_told(
     assert "\x1b" not in err
 
 
-def test_a_table_and_json(capfd: pytest.CaptureFixture[str]) -> None:
+def test_connections_prints_a_table_and_json(capfd: pytest.CaptureFixture[str]) -> None:
     held = {"listener": "web", "client": ["fd00::1", 5000], "backend": None, "address": None, "age": 0.25}
     told = [
         held | {"received": 17, "sent": 0, "state": "held"},
@@ -213,12 +221,12 @@ def test_a_table_and_json(capfd: pytest.CaptureFixture[str]) -> None:
     ("seconds", "text"),
     [(0, "0.0s"), (59.94, "59.9s"), (60, "1m00s"), (3599, "59m59s"), (3600, "1h00m"), (90000, "1d01h")],
 )
-def test_times(seconds: float, text: str) -> None:
+def test_format_of_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0B"), (1023, "1023B"), (1024, "1.0KiB"), (1 << 20, "1.0MiB"), (5 << 40, "5120.0GiB")]
 )
-def test_sizes(number: int, text: str) -> None:
+def test_format_of_sizes(number: int, text: str) -> None:
     assert size(number) == text

@@ -28,7 +28,7 @@ def complaint(options: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_an_address_may_stand_for_a_listener() -> None:
+def test_an_address_is_a_short_form_of_a_listener() -> None:
     config = configured(
         listen={
             "web": "127.0.0.1:1",
@@ -79,14 +79,14 @@ def test_an_address_may_stand_for_a_listener() -> None:
         ({"workers": 3, **web(hold_connections=2)}, "hold_connections is 2"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_a_line(options: dict[str, Any], said: str) -> None:
+def test_a_configuration_error_is_a_single_line(options: dict[str, Any], said: str) -> None:
     told = complaint(options)
     assert said in told
     assert "\n" not in told
     assert told.startswith("discovery.toml: consumers.tcp")
 
 
-def test_addresses_of_different_families_or_ports_do_not_meet() -> None:
+def test_addresses_of_different_families_or_ports_do_not_conflict() -> None:
     listen = {"a": "0.0.0.0:1", "b": "[::]:1", "c": "0.0.0.0:2", "d": "unix:/1", "e": "127.0.0.2:3", "f": "127.0.0.3:3"}
     assert len(configured(listen=listen).listen) == 6
 
@@ -102,7 +102,9 @@ def test_addresses_of_different_families_or_ports_do_not_meet() -> None:
         ({"drain": 0}, 0.0),
     ],
 )
-def test_when_a_backend_leaves_its_connections_have(options: dict[str, Any], seconds: float | None) -> None:
+def test_on_leave_and_drain_set_the_time_of_connections_to_a_removed_backend(
+    options: dict[str, Any], seconds: float | None
+) -> None:
     config = configured(**web(**options))
     assert config.listen["web"].closes_after == seconds
     assert settings(config, 0)["web"]["drain"] == seconds
@@ -120,20 +122,20 @@ def test_networks_have_one_form() -> None:
     assert (listener.allow, listener.deny) == (("192.0.2.7/32",), ("2001:db8::/32", "10.0.0.0/8"))
 
 
-def test_the_schema_names_what_it_describes() -> None:
+def test_the_schema_contains_options_and_descriptions() -> None:
     schema = TcpProxyConfig.model_json_schema()
     text = repr(schema)
     for word in ("hold", "drain", "max_connections_per_client", "Number of clients that may wait"):
         assert re.search(word, text)
 
 
-def test_a_client_is_held_for_longer_than_a_dead_machine_stays_registered() -> None:
+def test_the_default_hold_exceeds_the_lease_of_a_dead_machine() -> None:
     """Point 12. A fail-over is a pause: twice the registrar's default ttl is the most that a lease and a retry take."""
     ttl = ProviderTable.model_fields["ttl"].default
     assert configured(**web()).listen["web"].hold > 2 * ttl + 5
 
 
-def test_a_dead_machine_is_noticed_unless_that_is_switched_off() -> None:
+def test_a_timeout_detects_a_dead_machine_unless_the_option_is_0() -> None:
     """Point 11."""
     assert configured().listen["web"].unacknowledged_timeout == 15
     told = [

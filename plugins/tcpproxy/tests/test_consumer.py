@@ -42,7 +42,7 @@ async def test_every_kind_of_address_is_listened_on(tmp_path: Path) -> None:
         assert not Path(directory, "web.sock").exists()
 
 
-async def test_listeners_of_one_daemon_are_for_services_of_their_own() -> None:
+async def test_each_listener_serves_its_own_service() -> None:
     web, db = address(), address()
     listen = {"web": web, "other": {"bind": db, "service": "db"}}
     async with origins("a", "b") as (a, b), driving(listen=listen) as driven:
@@ -50,7 +50,7 @@ async def test_listeners_of_one_daemon_are_for_services_of_their_own() -> None:
         assert (await reached(web), await reached(db)) == ("a", "b")
 
 
-async def test_names_that_cannot_be_kept_are_told_with_the_option_that_chooses_their_directory(tmp_path: Path) -> None:
+async def test_the_log_names_the_option_of_a_directory_where_host_names_cannot_be_saved(tmp_path: Path) -> None:
     driven = Driven(tmp_path, listen={"web": {"bind": address(), "targets": "localhost:1"}})
     (tmp_path / "names.json").mkdir()
     try:
@@ -62,7 +62,7 @@ async def test_names_that_cannot_be_kept_are_told_with_the_option_that_chooses_t
         await driven.consumer.teardown()
 
 
-async def test_before_the_first_snapshot_clients_wait() -> None:
+async def test_clients_wait_for_the_first_snapshot() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
         client = await Client.to(web)
@@ -73,7 +73,7 @@ async def test_before_the_first_snapshot_clients_wait() -> None:
         client.close()
 
 
-async def test_a_service_without_backends_lets_clients_wait_until_one_comes() -> None:
+async def test_clients_of_an_empty_service_wait_for_a_backend() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
         await driven.apply()
@@ -85,7 +85,7 @@ async def test_a_service_without_backends_lets_clients_wait_until_one_comes() ->
         client.close()
 
 
-async def test_draining_backends_keep_what_they_have_and_get_nothing_new() -> None:
+async def test_draining_backends_keep_connections_and_receive_no_new_clients() -> None:
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}) as driven:
         await driven.apply(a.backend())
@@ -101,7 +101,7 @@ async def test_draining_backends_keep_what_they_have_and_get_nothing_new() -> No
     ("options", "goes_on"),
     [({}, True), ({"on_leave": "close"}, False), ({"drain": 0.1}, False), ({"drain": 300}, True)],
 )
-async def test_a_backend_leaves(options: dict[str, Any], goes_on: bool) -> None:
+async def test_options_decide_about_connections_to_a_removed_backend(options: dict[str, Any], goes_on: bool) -> None:
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": {"bind": web, **options}}) as driven:
         await driven.apply(a.backend())
@@ -138,7 +138,7 @@ async def test_listeners_are_added_moved_and_removed_and_other_connections_go_on
             each.close()
 
 
-async def test_an_address_may_change_hands_within_one_reload() -> None:
+async def test_an_address_moves_to_another_listener_within_one_reload() -> None:
     one, other = address(), address()
     wide = f"0.0.0.0:{one.rpartition(':')[2]}"
     async with origins("a", "b") as (a, b), driving(listen={"web": one, "db": other}) as driven:
@@ -165,7 +165,7 @@ async def test_settings_change_in_place() -> None:
         client.close()
 
 
-async def test_there_may_be_more_and_fewer_workers_and_connections_go_on() -> None:
+async def test_the_number_of_workers_changes_and_connections_continue() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=3) as driven:
         await driven.apply(a.backend())
@@ -183,7 +183,7 @@ async def test_there_may_be_more_and_fewer_workers_and_connections_go_on() -> No
         assert driven.figure("connections") == 31
 
 
-async def test_one_listener_that_cannot_be_opened_hurts_no_other_and_is_opened_later() -> None:
+async def test_a_listener_that_cannot_be_opened_affects_no_other_and_is_opened_later() -> None:
     web, busy = address(), address()
     host, _, port = busy.rpartition(":")
     with socket.create_server((host, int(port))) as holder:
@@ -204,7 +204,7 @@ async def test_one_listener_that_cannot_be_opened_hurts_no_other_and_is_opened_l
             assert await reached(busy) == "a"
 
 
-async def test_if_none_can_be_opened_the_setup_fails_with_the_reason() -> None:
+async def test_setup_fails_with_the_reason_if_no_listener_can_be_opened() -> None:
     busy = address()
     host, _, port = busy.rpartition(":")
     told = f"listener web cannot listen on {busy}: address already in use"
@@ -213,7 +213,7 @@ async def test_if_none_can_be_opened_the_setup_fails_with_the_reason() -> None:
             pass
 
 
-async def test_a_socket_s_file_that_somebody_removed_is_made_again() -> None:
+async def test_a_removed_socket_file_is_created_again() -> None:
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
         path = Path(directory, "web.sock")
         async with origins("a") as (a,), driving(listen={"web": f"unix:{path}"}) as driven:

@@ -20,7 +20,7 @@ def everything(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("proxied", [False, True], ids=["at once", "after a header"])
-def test_what_follows_descriptors_on_a_unix_socket_is_read(
+def test_data_after_descriptors_on_a_unix_socket_is_read(
     worker: Worker, backend: socket.socket, tmp_path: Path, proxied: bool
 ) -> None:
     """A read stops behind descriptors that ride along, however much follows."""
@@ -50,7 +50,7 @@ def test_what_follows_descriptors_on_a_unix_socket_is_read(
         assert everything(server) == b"withthe end"
 
 
-def test_connections_have_all_their_time_after_the_last_leaving_of_a_backend_that_was_back(
+def test_the_drain_time_restarts_when_a_backend_that_returned_is_removed_again(
     worker: Worker, backend: socket.socket, meet: Meet
 ) -> None:
     worker.listen(drain=1.0)
@@ -82,7 +82,7 @@ def mute(stack: ExitStack) -> socket.socket:
 
 
 @pytest.mark.parametrize("drain", [0, 0.2])
-def test_a_connection_that_is_being_dialled_when_its_backend_leaves_goes_to_another(
+def test_a_dial_to_a_removed_backend_moves_to_another_backend(
     worker: Worker, backend: socket.socket, mute: socket.socket, drain: float
 ) -> None:
     worker.listen(drain=drain, connect_timeout=600.0)
@@ -95,7 +95,7 @@ def test_a_connection_that_is_being_dialled_when_its_backend_leaves_goes_to_anot
     assert worker.report()["backends"][f"b{backend.getsockname()[1]}"]["connected"] == 1
 
 
-def test_a_stream_that_is_cut_off_for_idleness_is_reset(worker: Worker, backend: socket.socket, meet: Meet) -> None:
+def test_idle_timeout_resets_an_incomplete_stream(worker: Worker, backend: socket.socket, meet: Meet) -> None:
     """A FIN would say that it is complete."""
     worker.listen(idle_timeout=0.3)
     worker.serve(backend)
@@ -108,7 +108,7 @@ def test_a_stream_that_is_cut_off_for_idleness_is_reset(worker: Worker, backend:
         everything(client)
 
 
-def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_gone(worker: Worker) -> None:
+def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_removed(worker: Worker) -> None:
     worker.listen(idle_timeout=0.2)
     assert worker.ask("listen", listeners={}).keys() == {"re"}
 
@@ -124,7 +124,9 @@ def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_gone(worker
     eventually_sync(asleep)
 
 
-def test_sigterm_is_the_control_planes_business(worker: Worker, backend: socket.socket, meet: Meet) -> None:
+def test_a_worker_with_a_control_plane_continues_after_sigterm(
+    worker: Worker, backend: socket.socket, meet: Meet
+) -> None:
     """A supervisor sends it to every process of a unit: connections finish all the same."""
     worker.listen()
     worker.serve(backend)
@@ -142,9 +144,7 @@ def test_sigterm_is_the_control_planes_business(worker: Worker, backend: socket.
 
 
 @pytest.mark.parametrize("host", ["fe80::1%nowhere", "fe80::1"])
-def test_a_backend_that_cannot_be_dialled_at_all_is_one_that_refuses(
-    worker: Worker, backend: socket.socket, host: str
-) -> None:
+def test_a_backend_that_cannot_be_dialled_counts_as_refusing(worker: Worker, backend: socket.socket, host: str) -> None:
     worker.listen(retries=1)
     records = [
         {"id": "a", "host": host, "port": 9, "weight": 100, "draining": False},
@@ -157,7 +157,7 @@ def test_a_backend_that_cannot_be_dialled_at_all_is_one_that_refuses(
     eventually_sync(lambda: worker.report()["open"] == 0)
 
 
-def test_a_port_of_this_machine_that_nobody_listens_on_is_not_answered_by_the_dialling_socket(
+def test_a_dial_to_a_local_port_without_a_listener_does_not_connect_to_itself(
     backend: socket.socket,
 ) -> None:
     """The kernel may give it that very port, and then it is connected to itself."""
@@ -172,7 +172,7 @@ def test_a_port_of_this_machine_that_nobody_listens_on_is_not_answered_by_the_di
         assert not is_connected_to_itself(sock.fileno())
 
 
-def test_a_socket_that_cannot_be_accepted_from_is_told_of_and_nothing_spins(worker: Worker) -> None:
+def test_a_failing_accept_is_reported_without_spinning(worker: Worker) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     with listener.dup() as same:
         worker.listen(listener)

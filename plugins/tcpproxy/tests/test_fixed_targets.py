@@ -18,7 +18,7 @@ def config(**listeners: Any) -> TcpProxyConfig:
     return TcpProxyConfig.model_validate({"listen": listeners})
 
 
-def test_they_are_backends_in_the_order_given_whatever_the_registry_holds() -> None:
+def test_fixed_targets_are_backends_in_the_given_order_without_the_registry() -> None:
     both = config(
         web={"bind": "127.0.0.1:8080", "targets": ["z.example:2", "10.0.0.9:1", "[FD00::0:1]:3"], "balance": "first"},
         other={"bind": "127.0.0.1:8081", "service": "web"},
@@ -40,7 +40,7 @@ def test_they_are_backends_in_the_order_given_whatever_the_registry_holds() -> N
     assert told["other"]["service"] == "web"
 
 
-def test_one_whose_name_has_no_address_is_left_out_and_told() -> None:
+def test_a_fixed_target_without_addresses_is_left_out_and_is_a_problem() -> None:
     found, problems = targets(
         config(web={"bind": "127.0.0.1:1", "targets": ["no.example:1", "10.0.0.9:1"]}), snapshot(), {}
     )
@@ -49,7 +49,7 @@ def test_one_whose_name_has_no_address_is_left_out_and_told() -> None:
     assert "no.example" in problem
 
 
-def test_one_may_be_given_alone() -> None:
+def test_a_single_fixed_target_needs_no_list() -> None:
     found, _ = targets(config(web={"bind": "127.0.0.1:1", "targets": "10.0.0.9:1"}), snapshot(), {})
     assert [each.id for each in found[FIXED]] == ["10.0.0.9:1"]
 
@@ -65,6 +65,6 @@ def test_one_may_be_given_alone() -> None:
         ({"targets": ["a:1"], "service": "web"}, "leave one out"),
     ],
 )
-def test_a_mistake_is_told(options: dict[str, Any], reason: str) -> None:
+def test_an_invalid_fixed_target_is_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         config(web={"bind": "127.0.0.1:1", **options})

@@ -57,7 +57,7 @@ def connects(bind: str) -> bool:
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "0.0.0.0:{}", "[::1]:{}", "[::]:{}"])
-def test_what_listens_has_its_address_and_is_as_workers_need_it(
+def test_a_listening_socket_has_the_address_and_options_that_workers_need(
     form: str, listening: Callable[..., ListeningSocket]
 ) -> None:
     bind = form.format(free_port())
@@ -71,7 +71,7 @@ def test_what_listens_has_its_address_and_is_as_workers_need_it(
     assert connects(bind.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
 
 
-def test_the_queue_is_long(listening: Callable[..., ListeningSocket]) -> None:
+def test_the_accept_queue_has_the_length_of_the_backlog(listening: Callable[..., ListeningSocket]) -> None:
     port = free_port()
     listening(f"127.0.0.1:{port}")
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
@@ -79,7 +79,7 @@ def test_the_queue_is_long(listening: Callable[..., ListeningSocket]) -> None:
     assert shown.split()[2] == str(min(BACKLOG, most))
 
 
-def test_ipv6_leaves_ipv4_to_others(listening: Callable[..., ListeningSocket]) -> None:
+def test_an_ipv6_socket_does_not_accept_ipv4(listening: Callable[..., ListeningSocket]) -> None:
     port = free_port()
     listening(f"[::]:{port}")
     assert not connects(f"127.0.0.1:{port}")
@@ -87,7 +87,7 @@ def test_ipv6_leaves_ipv4_to_others(listening: Callable[..., ListeningSocket]) -
     assert connects(f"127.0.0.1:{port}")
 
 
-def test_an_address_in_use_is_told_with_who_has_it(listening: Callable[..., ListeningSocket]) -> None:
+def test_the_error_for_an_address_in_use_names_the_process(listening: Callable[..., ListeningSocket]) -> None:
     bind = f"127.0.0.1:{free_port()}"
     listening(bind)
     with pytest.raises(CannotListenError) as caught:
@@ -99,12 +99,12 @@ def test_an_address_in_use_is_told_with_who_has_it(listening: Callable[..., List
     )
 
 
-def test_an_address_of_another_machine_is_told() -> None:
+def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(CannotListenError, match=r"cannot listen on 192\.0\.2\.1:80\d\d: this machine does not have"):
         open_listening_socket("web", "192.0.2.1:8080", 0o600)
 
 
-def test_a_privileged_port_is_told_with_the_way_out() -> None:
+def test_the_error_for_a_privileged_port_names_the_remedy() -> None:
     script = (
         "import os, socket\n"
         "from discovery_tcpproxy.listening_sockets import open_listening_socket, CannotListenError\n"
@@ -123,7 +123,7 @@ def test_a_privileged_port_is_told_with_the_way_out() -> None:
     )
 
 
-def test_a_unix_socket_has_its_mode_and_goes_when_it_is_closed(directory: Path) -> None:
+def test_a_unix_socket_has_its_mode_and_close_removes_the_file(directory: Path) -> None:
     path = directory / "web.sock"
     opened = open_listening_socket("web", f"unix:{path}", 0o660)
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -134,7 +134,7 @@ def test_a_unix_socket_has_its_mode_and_goes_when_it_is_closed(directory: Path) 
     assert not path.exists()
 
 
-def test_the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_is_not(
+def test_the_unix_socket_of_a_dead_process_is_replaced_and_a_live_socket_is_kept(
     directory: Path, listening: Callable[..., ListeningSocket]
 ) -> None:
     path = directory / "web.sock"
@@ -149,7 +149,7 @@ def test_the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_is_not(
     assert live.has_file()
 
 
-def test_what_is_no_socket_is_left_alone(directory: Path) -> None:
+def test_a_file_that_is_no_socket_is_kept(directory: Path) -> None:
     path = directory / "web.sock"
     path.write_text("precious")
     with pytest.raises(CannotListenError, match="there is a file that is no socket"):
@@ -157,12 +157,12 @@ def test_what_is_no_socket_is_left_alone(directory: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_directory_that_is_not_there_is_told(directory: Path) -> None:
+def test_the_error_names_a_missing_directory(directory: Path) -> None:
     with pytest.raises(CannotListenError, match=f"there is no directory {directory}/no"):
         open_listening_socket("web", f"unix:{directory}/no/web.sock", 0o600)
 
 
-def test_the_file_of_another_who_came_since_is_left(directory: Path, listening: Callable[..., ListeningSocket]) -> None:
+def test_close_keeps_the_file_of_a_later_socket(directory: Path, listening: Callable[..., ListeningSocket]) -> None:
     path = directory / "web.sock"
     ours = open_listening_socket("web", f"unix:{path}", 0o600)
     path.rename(directory / "aside")  # keeps the inode taken
@@ -192,7 +192,7 @@ def test_an_inherited_socket_is_taken_by_its_address(
     plain.close()
 
 
-def test_what_does_not_listen_is_nobody_s() -> None:
+def test_a_socket_that_does_not_listen_has_no_address() -> None:
     with socket.socket() as plain, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         plain.bind(("127.0.0.1", 0))
         assert address_of(plain) is None

@@ -44,7 +44,9 @@ def run_for(loop: Loop, seconds: float) -> None:
     loop.run()
 
 
-def test_it_says_so_at_once_and_every_minute(monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:
+def test_an_orphaned_worker_logs_at_once_and_every_minute(
+    monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]
+) -> None:
     """Point 14."""
     assert LOG_INTERVAL == 60
     monkeypatch.setattr("discovery_tcpproxy.worker.orphan.LOG_INTERVAL", 0.05)
@@ -60,7 +62,9 @@ def test_it_says_so_at_once_and_every_minute(monkeypatch: pytest.MonkeyPatch, pi
     assert float(said[-1].partition("seconds=")[2].partition(" ")[0]) <= 1
 
 
-def test_it_logs_as_the_daemon_does(monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:
+def test_an_orphaned_worker_logs_in_the_format_of_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]
+) -> None:
     """Point 14."""
     monkeypatch.setenv("DISCOVERY_LOG_FORMAT", "json")
     orphan(Loop(fail), pipe[1]).begin()
@@ -68,7 +72,7 @@ def test_it_logs_as_the_daemon_does(monkeypatch: pytest.MonkeyPatch, pipe: tuple
     assert (line["event"], line["level"], line["pid"]) == ("the daemon has gone; it goes on", "warning", os.getpid())
 
 
-def test_a_log_that_nobody_reads_holds_it_up_no_more_than_one_that_is_gone() -> None:
+def test_a_full_or_closed_log_pipe_does_not_block_an_orphaned_worker() -> None:
     """Point 14. The reader of the daemon's standard error may have stopped, or ended with it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -83,7 +87,7 @@ def test_a_log_that_nobody_reads_holds_it_up_no_more_than_one_that_is_gone() -> 
     orphan(Loop(fail), writer).begin()
 
 
-def test_a_sigterm_counts_if_the_daemon_goes_soon_after(pipe: tuple[int, int]) -> None:
+def test_a_sigterm_ends_the_worker_if_the_daemon_ends_soon_after(pipe: tuple[int, int]) -> None:
     """Point 14."""
     loop, stopped = Loop(fail), []
     alone = orphan(loop, pipe[1], stopped)

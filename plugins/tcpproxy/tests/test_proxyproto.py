@@ -68,20 +68,20 @@ def arriving(data: bytes) -> Header | None:
 
 
 @given(st.sampled_from(VERSIONS), endpoints, endpoints, blobs)
-def test_what_is_written_is_read(version: str, source: Endpoint, destination: Endpoint, after: bytes) -> None:
+def test_parse_reads_a_written_header(version: str, source: Endpoint, destination: Endpoint, after: bytes) -> None:
     header = write(version, source, destination)
     assert arriving(header + after) == Header(len(header), normal(source), normal(destination))
     assert len(header) <= MAX_V1
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_unix_socket_has_no_ends(version: str) -> None:
+def test_the_header_of_a_unix_socket_has_no_addresses(version: str) -> None:
     header = write(version, None, None)
     assert arriving(header + b"GET") == Header(len(header))
     assert write(version, ("192.0.2.1", 5), None) == header
 
 
-def test_what_is_written_is_as_the_specification_has_it() -> None:
+def test_write_follows_the_specification() -> None:
     ends = ("192.168.0.1", 56324), ("192.168.0.11", 443)
     assert write("v1", *ends) == b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
     assert write("v1", None, None) == b"PROXY UNKNOWN\r\n"
@@ -100,7 +100,7 @@ def test_what_is_written_is_as_the_specification_has_it() -> None:
         b"PROXY UNKNOWN" + 2 * b" ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" + b" 65535 65535\r\n",
     ],
 )
-def test_unknown_is_accepted_without_ends(line: bytes) -> None:
+def test_unknown_is_accepted_without_addresses(line: bytes) -> None:
     assert arriving(line + b"after") == Header(len(line))
 
 
@@ -143,7 +143,7 @@ def test_unknown_is_accepted_without_ends(line: bytes) -> None:
         b"PROXY UNKNOWN " + b"x" * (MAX_V1 - 15) + b"\r\n",
     ],
 )
-def test_what_is_no_line_is_refused(line: bytes) -> None:
+def test_an_invalid_header_of_version_1_is_refused(line: bytes) -> None:
     if line == b"PROXY":
         assert arriving(line) is None
     else:
@@ -151,7 +151,7 @@ def test_what_is_no_line_is_refused(line: bytes) -> None:
             arriving(line + b"x")
 
 
-def test_a_line_without_an_end_is_refused_at_its_limit() -> None:
+def test_a_line_without_an_end_is_refused_at_the_maximum_length() -> None:
     line = b"PROXY UNKNOWN " + b"x" * MAX_V1
     assert parse(line[: MAX_V1 - 1]) is None
     with pytest.raises(ProxyProtocolError):
@@ -159,19 +159,19 @@ def test_a_line_without_an_end_is_refused_at_its_limit() -> None:
 
 
 @pytest.mark.parametrize("kind", [0x00, 0x01, 0x02, 0x10, 0x12, 0x22, 0x31, 0x32, 0x20, 0x30])
-def test_what_is_valid_but_no_tcp_is_accepted_without_ends(kind: int) -> None:
+def test_a_valid_header_for_another_protocol_is_accepted_without_addresses(kind: int) -> None:
     data = v2(0x21, kind, bytes(216))
     assert arriving(data + b"after") == Header(len(data))
 
 
 @given(kind=st.integers(0, 255), body=blobs)
-def test_of_local_nothing_but_its_length_counts(kind: int, body: bytes) -> None:
+def test_a_local_header_is_skipped_by_its_length(kind: int, body: bytes) -> None:
     data = v2(0x20, kind, body)
     assert arriving(data + b"after") == Header(len(data))
 
 
 @given(st.sampled_from([0x11, 0x21]), st.lists(st.tuples(st.integers(0, 255), blobs), max_size=4), blobs)
-def test_what_follows_the_addresses_is_skipped(kind: int, tlvs: list[tuple[int, bytes]], after: bytes) -> None:
+def test_extensions_after_the_addresses_are_skipped(kind: int, tlvs: list[tuple[int, bytes]], after: bytes) -> None:
     ends = struct.pack("!4s4sHH", b"\xc0\0\2\1", b"\xc0\0\2\2", 1, 2)
     if kind == 0x21:
         ends = struct.pack("!16s16sHH", bytes(15) + b"\1", bytes(15) + b"\2", 1, 2)
@@ -196,7 +196,7 @@ def test_what_follows_the_addresses_is_skipped(kind: int, tlvs: list[tuple[int, 
         (v2(0x20, 0x00, bytes(65535)), f"more than {MAX_V2}"),
     ],
 )
-def test_what_is_no_header_of_version_2_is_refused(data: bytes, says: str) -> None:
+def test_an_invalid_header_of_version_2_is_refused(data: bytes, says: str) -> None:
     with pytest.raises(ProxyProtocolError, match=says):
         arriving(data)
     # And that by its first 16 bytes, before what it promises has arrived.
@@ -212,7 +212,7 @@ def test_what_is_no_header_of_version_2_is_refused(data: bytes, says: str) -> No
     .map(b"".join)
 )  # fmt: skip
 @example(b"")
-def test_whatever_comes_is_a_header_none_yet_or_refused(data: bytes) -> None:
+def test_arbitrary_data_is_a_header_or_incomplete_or_refused(data: bytes) -> None:
     try:
         header = arriving(data)
     except ProxyProtocolError:
@@ -290,7 +290,7 @@ class Haproxy:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "unix"])
-def test_what_haproxy_sends_is_understood(haproxy: Haproxy, version: str, host: str) -> None:
+def test_parse_reads_headers_of_haproxy(haproxy: Haproxy, version: str, host: str) -> None:
     where = haproxy.forwarding[version, host]
     with (
         socket.socket(socket.AF_UNIX)
@@ -325,9 +325,7 @@ def test_what_haproxy_sends_is_understood(haproxy: Haproxy, version: str, host: 
         None,
     ],
 )
-def test_haproxy_understands_what_is_sent(
-    haproxy: Haproxy, version: str, ends: tuple[Endpoint, Endpoint] | None
-) -> None:
+def test_haproxy_reads_written_headers(haproxy: Haproxy, version: str, ends: tuple[Endpoint, Endpoint] | None) -> None:
     with socket.create_connection(("127.0.0.1", haproxy.telling), 20) as client:
         expected = ends or (client.getsockname(), client.getpeername())
         client.sendall(write(version, *(ends or (None, None))) + b"GET / HTTP/1.0\r\n\r\n")

@@ -17,14 +17,14 @@ def test_the_order_of_workers_does_not_matter(one: Any, two: Any, three: Any) ->
     assert add(one, {}) == add({}, one) == one
 
 
-def test_numbers_are_added_at_every_depth_and_what_is_none_is_the_latter_s() -> None:
+def test_numbers_are_added_at_every_depth_and_text_comes_from_the_second_report() -> None:
     one = {"a": {"x": 1, "state": "usable", "more": {"y": 2.5}}}
     two = {"a": {"x": 2, "state": "set aside", "z": 1}, "b": 3}
     assert add(one, two) == {"a": {"x": 3, "state": "set aside", "z": 1, "more": {"y": 2.5}}, "b": 3}
     assert one == {"a": {"x": 1, "state": "usable", "more": {"y": 2.5}}}
 
 
-def test_what_is_left_is_what_counts_up_whatever_things_are_called() -> None:
+def test_counters_of_keeps_only_counters_for_all_names() -> None:
     backend = {"open": 2, "connected": 5, "state": "usable"}
     listener = {
         "open": 2,

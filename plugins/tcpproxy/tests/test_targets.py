@@ -18,7 +18,7 @@ def config(**options: Any) -> TcpProxyConfig:
     )
 
 
-def test_only_the_services_that_listeners_are_for_are_told_each_once() -> None:
+def test_targets_contain_each_service_of_a_listener_once() -> None:
     state = snapshot(backend(id="a"), backend(id="b", port=81, weight=3), backend("db", id="c"))
     found, problems = targets(config(), state, {})
     assert services(config()) == ("web",)
@@ -30,17 +30,17 @@ def test_only_the_services_that_listeners_are_for_are_told_each_once() -> None:
     assert problems == ()
 
 
-def test_a_service_without_backends_is_told_as_such_and_one_of_which_nothing_is_known_is_not() -> None:
+def test_targets_contain_an_empty_service_but_no_unknown_service() -> None:
     assert targets(config(), snapshot(), {}) == ({"web": ()}, ())
     assert targets(config(), None, {}) == ({}, ())
 
 
-def test_draining_backends_and_those_of_weight_0_take_nothing_new() -> None:
+def test_draining_backends_and_backends_of_weight_0_are_draining_targets() -> None:
     state = snapshot(backend(id="a", state=State.DRAINING), backend(id="b", weight=0))
     assert [each.draining for each in targets(config(), state, {})[0]["web"]] == [True, True]
 
 
-def test_host_names_have_addresses_and_what_has_none_is_left_out_and_told() -> None:
+def test_host_names_have_addresses_and_a_host_name_without_addresses_is_a_problem() -> None:
     """Point 8."""
     state = snapshot(
         backend(id="a", host="a.example"),
@@ -60,7 +60,7 @@ def test_host_names_have_addresses_and_what_has_none_is_left_out_and_told() -> N
     assert problems == ("backend b of web is left out: no address for 'b.example'",)
 
 
-def test_what_has_not_changed_is_not_told_again() -> None:
+def test_changed_omits_services_with_the_same_targets() -> None:
     before, _ = targets(config(), snapshot(backend(id="a")), {})
     same, _ = targets(config(), snapshot(backend(id="a", labels={"x": "y"})), {})
     other, _ = targets(config(), snapshot(backend(id="a", weight=2)), {})
@@ -71,13 +71,13 @@ def test_what_has_not_changed_is_not_told_again() -> None:
 
 
 @given(total=st.integers(1, 10**7), workers=st.integers(1, 256))
-def test_the_shares_of_a_limit_add_up_to_it(total: int, workers: int) -> None:
+def test_the_shares_of_a_limit_add_up_to_the_limit(total: int, workers: int) -> None:
     shares = [share(total, workers, worker) or 0 for worker in range(workers)]
     assert sum(shares) == total
     assert max(shares) - min(shares) <= 1
 
 
-def test_settings_are_a_workers_own_part() -> None:
+def test_settings_contain_the_share_of_a_worker() -> None:
     both = config(
         workers=2,
         access_log=True,
@@ -93,7 +93,7 @@ def test_settings_are_a_workers_own_part() -> None:
 
 
 @pytest.mark.parametrize("state", [State.ACTIVE, State.DRAINING])
-def test_a_preview_shows_who_would_be_reached(state: State) -> None:
+def test_a_preview_shows_listeners_and_backends(state: State) -> None:
     state_of = snapshot(backend(id="a", host="a.example", state=state), backend(id="b", host="::1"))
     shown = preview(config(), state_of, {("a.example", 8080): ("10.0.0.1",)})
     drains = " (draining)" if state is State.DRAINING else ""

@@ -138,7 +138,7 @@ def end_of(worker: Worker) -> str:
 
 @pytest.mark.parametrize("how", ["cable", "silence"])
 @pytest.mark.parametrize("dying", ["client", "backend"])
-def test_bytes_to_a_dead_machine_end_the_connection(
+def test_unacknowledged_data_to_a_dead_machine_ends_the_connection(
     wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str, how: str
 ) -> None:
     """Point 11."""
@@ -152,7 +152,7 @@ def test_bytes_to_a_dead_machine_end_the_connection(
 
 
 @pytest.mark.parametrize("dying", ["client", "backend"])
-def test_a_machine_that_does_not_read_and_then_dies_ends_the_connection(
+def test_a_machine_that_dies_with_a_zero_window_ends_the_connection(
     wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str
 ) -> None:
     """Point 11. Its window is zero, so that nothing but probes is sent."""
@@ -168,7 +168,7 @@ def test_a_machine_that_does_not_read_and_then_dies_ends_the_connection(
 
 
 @pytest.mark.parametrize("lazy", ["client", "backend"])
-def test_a_peer_that_lives_and_does_not_read_survives_ten_times_that_time(
+def test_a_live_peer_that_does_not_read_keeps_the_connection_for_ten_timeouts(
     meet: Meet, worker: Worker, backend: socket.socket, lazy: str
 ) -> None:
     """Point 11. TCP_USER_TIMEOUT would end it."""
@@ -187,7 +187,7 @@ def test_a_peer_that_lives_and_does_not_read_survives_ten_times_that_time(
     assert got == sent
 
 
-def test_a_peer_that_is_silent_with_nothing_to_acknowledge_is_left_alone(
+def test_a_silent_peer_without_unacknowledged_data_keeps_the_connection(
     wire: Wire, start_worker: StartWorker, stack: ExitStack
 ) -> None:
     """Point 11. That is what keep-alive is for; the machine may be back before anything is sent."""

@@ -63,7 +63,7 @@ def test_a_reset_after_the_end_is_a_reset_on_the_other_side(meet: Meet, reset: R
         pass
 
 
-def test_a_reset_reaches_who_does_not_read(meet: Meet, worker: Worker, reset: Reset) -> None:
+def test_a_reset_reaches_a_peer_that_does_not_read(meet: Meet, worker: Worker, reset: Reset) -> None:
     client, server = meet()
     server.settimeout(0.5)
     with pytest.raises(TimeoutError):
@@ -74,7 +74,7 @@ def test_a_reset_reaches_who_does_not_read(meet: Meet, worker: Worker, reset: Re
         everything(client)
 
 
-def test_what_was_said_before_a_reset_arrives(meet: Meet, reset: Reset) -> None:
+def test_data_before_a_reset_arrives(meet: Meet, reset: Reset) -> None:
     client, server = meet()
     server.sendall(b"413 too much")
     server.sendall(b"")
@@ -95,7 +95,7 @@ def test_urgent_data_does_not_stop_the_stream(meet: Meet) -> None:
 
 
 @pytest.mark.parametrize("size", [262_143, 262_144, 262_145, 524_288, 3_000_000])
-def test_an_end_right_after_a_full_buffer_is_seen(meet: Meet, size: int) -> None:
+def test_an_end_directly_after_a_full_buffer_is_seen(meet: Meet, size: int) -> None:
     client, server = meet()
     sender = threading.Thread(target=lambda: (client.sendall(bytes(size)), client.shutdown(socket.SHUT_WR)))
     sender.start()
@@ -103,7 +103,7 @@ def test_an_end_right_after_a_full_buffer_is_seen(meet: Meet, size: int) -> None
     sender.join(within(20))
 
 
-def test_a_backend_that_speaks_and_resets_at_once_is_heard(worker: Worker, backend: socket.socket) -> None:
+def test_data_of_a_backend_that_resets_at_once_arrives(worker: Worker, backend: socket.socket) -> None:
     """It was connected: it is not tried again, nor set aside."""
 
     def speak() -> None:
@@ -144,7 +144,7 @@ def test_a_busy_connection_does_not_starve_others(meet: Meet) -> None:
         thread.join(within(20))
 
 
-def test_no_descriptor_is_left_in_any_path(meet: Meet, worker: Worker, backend: socket.socket, reset: Reset) -> None:
+def test_no_path_leaks_a_descriptor(meet: Meet, worker: Worker, backend: socket.socket, reset: Reset) -> None:
     before = worker.descriptors()
     for number in range(200):
         client, server = meet()
@@ -170,7 +170,7 @@ def test_no_descriptor_is_left_in_any_path(meet: Meet, worker: Worker, backend: 
     assert all(each["open"] == 0 for each in figures["backends"].values())
 
 
-def test_a_connection_that_takes_the_place_of_another_does_not_get_its_events(
+def test_a_new_connection_receives_no_events_of_a_closed_connection(
     meet: Meet, worker: Worker, backend: socket.socket
 ) -> None:
     """Many end and begin in one batch of events, where descriptors' numbers could be given again at once."""
@@ -194,7 +194,7 @@ def test_a_connection_that_takes_the_place_of_another_does_not_get_its_events(
 
 
 @pytest.mark.parametrize("kind", ["IPv6", "Unix"])
-def test_listeners_of_other_kinds(worker: Worker, backend: socket.socket, tmp_path: Path, kind: str) -> None:
+def test_ipv6_and_unix_listeners(worker: Worker, backend: socket.socket, tmp_path: Path, kind: str) -> None:
     if kind == "Unix":
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "s"))

@@ -11,7 +11,7 @@ from .driven_worker import Meet, Worker, is_refused
 from .sockets import is_reset
 
 
-def test_limits_and_lists_are_asked_first(meet: Meet, worker: Worker, backend: socket.socket) -> None:
+def test_limits_and_network_lists_apply_first(meet: Meet, worker: Worker, backend: socket.socket) -> None:
     worker.listen(max_connections=3, max_connections_per_client=2)
     worker.serve(backend)
     pairs = [meet() for _ in range(2)]
@@ -32,7 +32,7 @@ def test_limits_and_lists_are_asked_first(meet: Meet, worker: Worker, backend: s
     assert worker.report()["rejected"] == {"limit": 2, "denied": 2}
 
 
-def test_a_limit_that_comes_later_counts_who_is_there(meet: Meet, worker: Worker, backend: socket.socket) -> None:
+def test_a_later_limit_counts_open_connections(meet: Meet, worker: Worker, backend: socket.socket) -> None:
     worker.listen()
     worker.serve(backend)
     pairs = [meet() for _ in range(3)]
@@ -49,7 +49,9 @@ def test_a_limit_that_comes_later_counts_who_is_there(meet: Meet, worker: Worker
     assert worker.report()["rejected"] == {"limit": 2}
 
 
-def test_a_header_is_read_first_and_no_more_than_it(worker: Worker, backend: socket.socket) -> None:
+def test_a_worker_reads_the_header_first_and_passes_on_the_data_after_the_header(
+    worker: Worker, backend: socket.socket
+) -> None:
     worker.listen(
         accept_proxy=["127.0.0.0/8"], accept_proxy_timeout=20.0, send_proxy="v2", max_connections_per_client=2
     )
@@ -70,7 +72,7 @@ def test_a_header_is_read_first_and_no_more_than_it(worker: Worker, backend: soc
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 1.2.3", b""])
-def test_who_sends_no_header_is_not_served(worker: Worker, backend: socket.socket, sent: bytes) -> None:
+def test_a_client_without_a_header_is_not_served(worker: Worker, backend: socket.socket, sent: bytes) -> None:
     worker.listen(accept_proxy=["127.0.0.0/8"], accept_proxy_timeout=0.3)
     worker.serve(backend)
     client = worker.connect()
@@ -81,7 +83,7 @@ def test_who_sends_no_header_is_not_served(worker: Worker, backend: socket.socke
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("trusted", [["10.0.0.0/8", "::/0"], ["unix"]], ids=["elsewhere", "local"])
-def test_a_forged_header_is_not_believed(
+def test_a_header_from_an_untrusted_sender_is_data(
     worker: Worker, backend: socket.socket, version: str, trusted: list[str]
 ) -> None:
     """Point 23. `allow` and the limit count the client's own address, and the header is data as any other."""
@@ -102,7 +104,7 @@ def test_a_forged_header_is_not_believed(
     assert worker.report()["rejected"] == {"limit": 1, "denied": 1}
 
 
-def test_a_header_counts_where_its_sender_may_send_it(worker: Worker, backend: socket.socket) -> None:
+def test_a_header_from_a_trusted_sender_names_the_client(worker: Worker, backend: socket.socket) -> None:
     """Point 23. The client that it names is the one that `allow` and the limit are for, and not the sender."""
     worker.listen(accept_proxy=["127.0.0.0/8"], allow=["192.0.2.0/24"], max_connections_per_client=1)
     worker.serve(backend)
@@ -124,7 +126,7 @@ def test_a_header_counts_where_its_sender_may_send_it(worker: Worker, backend: s
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_header_is_sent_first(worker: Worker, backend: socket.socket, version: str) -> None:
+def test_send_proxy_sends_the_header_first(worker: Worker, backend: socket.socket, version: str) -> None:
     worker.listen(send_proxy=version)
     worker.serve(backend)
     client = worker.connect()

@@ -14,7 +14,7 @@ from discovery_tcpproxy.worker import kernel
 from .driven_worker import Meet, StartWorker, Worker
 
 
-def test_without_a_control_plane_nothing_is_accepted_and_what_is_open_goes_on(
+def test_a_worker_without_a_control_plane_accepts_no_client_and_open_connections_continue(
     meet: Meet, worker: Worker, backend: socket.socket
 ) -> None:
     worker.listen()
@@ -34,7 +34,7 @@ def test_without_a_control_plane_nothing_is_accepted_and_what_is_open_goes_on(
     assert worker.process.wait(within(20)) == 0
 
 
-def test_signals_of_the_terminal_are_not_its_business(meet: Meet, worker: Worker, backend: socket.socket) -> None:
+def test_a_worker_ignores_signals_of_the_terminal(meet: Meet, worker: Worker, backend: socket.socket) -> None:
     worker.listen()
     worker.serve(backend)
     worker.process.send_signal(signal.SIGINT)
@@ -42,7 +42,9 @@ def test_signals_of_the_terminal_are_not_its_business(meet: Meet, worker: Worker
     meet()
 
 
-def test_out_of_descriptors_nobody_fails_and_nothing_spins(start_worker: StartWorker, backend: socket.socket) -> None:
+def test_a_worker_without_free_descriptors_fails_no_client_and_does_not_spin(
+    start_worker: StartWorker, backend: socket.socket
+) -> None:
     worker = start_worker(64)
     worker.listen()
     worker.serve(backend)
@@ -58,7 +60,7 @@ def test_out_of_descriptors_nobody_fails_and_nothing_spins(start_worker: StartWo
     eventually_sync(lambda: worker.report()["open"] == 0)
 
 
-def test_a_limit_that_is_lowered_below_what_is_open_is_a_pause(
+def test_a_client_is_held_while_no_descriptor_is_free_for_its_backend(
     worker: Worker, backend: socket.socket, meet: Meet
 ) -> None:
     worker.listen()
@@ -77,14 +79,14 @@ def test_a_limit_that_is_lowered_below_what_is_open_is_a_pause(
     assert client.recv(10) == b"hello"
 
 
-def test_commands_that_are_wrong_are_answered(worker: Worker) -> None:
+def test_invalid_commands_are_answered(worker: Worker) -> None:
     assert "error" in worker.ask("dance")
     assert "error" in worker.ask("listen", listeners={"web": {}})
     worker.listen()
     assert worker.ask("report")["listeners"]["web"]["open"] == 0
 
 
-def test_a_listener_that_is_removed_keeps_its_connections_and_is_forgotten_after_them(
+def test_a_removed_listener_keeps_its_connections_and_ends_with_the_last(
     meet: Meet, worker: Worker, backend: socket.socket
 ) -> None:
     worker.listen(idle_timeout=50.0)
@@ -101,7 +103,9 @@ def test_a_listener_that_is_removed_keeps_its_connections_and_is_forgotten_after
     eventually_sync(lambda: worker.ask("report")["listeners"] == {})
 
 
-def test_a_control_plane_that_does_not_read_holds_nobody_up(meet: Meet, worker: Worker, backend: socket.socket) -> None:
+def test_a_control_plane_that_does_not_read_delays_no_client(
+    meet: Meet, worker: Worker, backend: socket.socket
+) -> None:
     worker.listen(access_log=True)
     worker.serve(backend)
     worker.channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -113,7 +117,7 @@ def test_a_control_plane_that_does_not_read_holds_nobody_up(meet: Meet, worker: 
     assert {event["end"] for event in worker.events} == {"done"}
 
 
-def test_a_daemon_that_does_not_keep_up_is_answered_all_the_same(worker: Worker) -> None:
+def test_a_daemon_that_reads_slowly_still_receives_answers(worker: Worker) -> None:
     """Point 14. One that takes a worker over and lags behind its access log is refused the sockets, and asks again."""
     worker.listen(access_log=True, hold=0.0)
     for _ in range(2000):

@@ -12,7 +12,7 @@ from discovery_tcpproxy.worker.stream import Connection
 from discovery_tcpproxy.worker.worker import serve
 
 
-def test_nothing_is_left_for_the_garbage_collector(
+def test_a_worker_leaves_no_reference_cycles(
     stack: ExitStack, backend: socket.socket, listener_settings: dict[str, Any]
 ) -> None:
     """It does not run in a worker, so that it cannot hold up anybody."""

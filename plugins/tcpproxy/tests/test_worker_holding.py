@@ -21,7 +21,7 @@ def silent(stack: ExitStack) -> socket.socket:
     return server
 
 
-def test_who_is_held_is_connected_in_order_when_a_backend_comes(worker: Worker, backend: socket.socket) -> None:
+def test_held_clients_are_connected_in_order_when_a_backend_comes(worker: Worker, backend: socket.socket) -> None:
     worker.listen()
     clients = []
     for number in range(20):
@@ -35,7 +35,7 @@ def test_who_is_held_is_connected_in_order_when_a_backend_comes(worker: Worker, 
     assert worker.report()["held"] == 20
 
 
-def test_when_none_comes_the_client_is_told_by_a_reset(worker: Worker) -> None:
+def test_a_held_client_is_reset_when_no_backend_comes(worker: Worker) -> None:
     worker.listen(hold=0.2)
     client = worker.connect()
     client.sendall(b"hello")
@@ -47,7 +47,7 @@ def test_when_none_comes_the_client_is_told_by_a_reset(worker: Worker) -> None:
     assert worker.report()["rejected"] == {"unserved": 3}
 
 
-def test_no_more_are_held_than_may_be(worker: Worker) -> None:
+def test_hold_connections_limits_the_held_clients(worker: Worker) -> None:
     worker.listen(hold_connections=2)
     held = [worker.connect() for _ in range(2)]
     eventually_sync(lambda: worker.report()["holding"] == 2)
@@ -56,7 +56,7 @@ def test_no_more_are_held_than_may_be(worker: Worker) -> None:
     assert len(held) == worker.report()["open"]
 
 
-def test_who_goes_away_while_held_is_let_go(worker: Worker, reset: Reset) -> None:
+def test_a_held_client_that_resets_is_released(worker: Worker, reset: Reset) -> None:
     worker.listen(hold=1000.0)
     before = worker.descriptors()
     clients = [worker.connect() for _ in range(10)]
@@ -68,7 +68,7 @@ def test_who_goes_away_while_held_is_let_go(worker: Worker, reset: Reset) -> Non
 
 @pytest.mark.parametrize("leave", ["shutdown", "close"])
 @pytest.mark.parametrize("when", ["held", "before"])
-def test_a_client_that_left_while_it_was_held_is_never_served(
+def test_a_client_that_leaves_while_held_is_never_served(
     worker: Worker, backend: socket.socket, stack: ExitStack, leave: str, when: str
 ) -> None:
     """Point 10. A retry would be executed a second time; `before`: the FIN comes while a connection is tried."""
@@ -91,7 +91,7 @@ def test_a_client_that_left_while_it_was_held_is_never_served(
 
 
 @pytest.mark.parametrize("family", ["ip", "unix", "header"])
-def test_a_client_that_left_is_noticed_whatever_way_it_came(worker: Worker, tmp_path: Path, family: str) -> None:
+def test_a_client_that_leaves_is_noticed_on_every_kind_of_listener(worker: Worker, tmp_path: Path, family: str) -> None:
     """Point 10."""
     listener = None
     if family == "unix":
@@ -110,7 +110,7 @@ def test_a_client_that_left_is_noticed_whatever_way_it_came(worker: Worker, tmp_
         eventually_sync(lambda n=times: worker.report()["rejected"] == {"gone": n + 1}, timeout=20)
 
 
-def test_a_half_close_while_the_backend_is_connected_to_is_carried(worker: Worker, stack: ExitStack) -> None:
+def test_a_half_close_during_the_connect_is_passed_on(worker: Worker, stack: ExitStack) -> None:
     """Point 10. As `nc -N` does it."""
     slow = silent(stack)
     worker.listen(connect_timeout=20.0, hold=1000.0)
@@ -127,7 +127,7 @@ def test_a_half_close_while_the_backend_is_connected_to_is_carried(worker: Worke
     assert b"".join(iter(lambda: client.recv(100), b"")) == b"answer"
 
 
-def test_a_backend_that_refuses_is_passed_over(worker: Worker, backend: socket.socket) -> None:
+def test_a_backend_that_refuses_is_skipped(worker: Worker, backend: socket.socket) -> None:
     worker.listen()
     worker.serve(free_port(), backend, free_port())
     for _ in range(20):
@@ -140,9 +140,7 @@ def test_a_backend_that_refuses_is_passed_over(worker: Worker, backend: socket.s
     assert figures["connected"] == 20
 
 
-def test_a_backend_that_does_not_answer_is_passed_over(
-    worker: Worker, backend: socket.socket, stack: ExitStack
-) -> None:
+def test_a_backend_that_does_not_answer_is_skipped(worker: Worker, backend: socket.socket, stack: ExitStack) -> None:
     worker.listen(connect_timeout=0.3)
     worker.serve(silent(stack), backend)
     for _ in range(3):
@@ -153,7 +151,7 @@ def test_a_backend_that_does_not_answer_is_passed_over(
     assert worker.report()["connect_failures"] >= 1
 
 
-def test_a_backend_that_recovers_is_used_by_those_who_are_held(worker: Worker) -> None:
+def test_held_clients_use_a_backend_that_recovers(worker: Worker) -> None:
     worker.listen()
     port = free_port()
     worker.serve(port)

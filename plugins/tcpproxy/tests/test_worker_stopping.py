@@ -14,7 +14,7 @@ from .driven_worker import Meet, Worker
 from .sockets import fill, is_reset
 
 
-def test_who_is_idle_is_closed(meet: Meet, worker: Worker, backend: socket.socket) -> None:
+def test_idle_timeout_closes_an_idle_connection(meet: Meet, worker: Worker, backend: socket.socket) -> None:
     worker.listen(idle_timeout=0.4)
     worker.serve(backend)
     idle, _ = meet()
@@ -33,7 +33,7 @@ def test_who_is_idle_is_closed(meet: Meet, worker: Worker, backend: socket.socke
     assert other.recv(1) == b"y"
 
 
-def test_when_a_backend_leaves(meet: Meet, worker: Worker, backend: socket.socket) -> None:
+def test_drain_limits_connections_to_a_removed_backend(meet: Meet, worker: Worker, backend: socket.socket) -> None:
     worker.listen()
     worker.serve(backend)
     client, server = meet()
@@ -71,7 +71,7 @@ def test_a_stop_lets_connections_finish(meet: Meet, worker: Worker, backend: soc
     assert worker.process.wait(within(20)) == 0
 
 
-def test_a_stop_closes_idle_connections_in_order_and_lets_busy_ones_finish(
+def test_a_stop_closes_idle_connections_in_order_and_lets_busy_connections_finish(
     meet: Meet, worker: Worker, backend: socket.socket
 ) -> None:
     """Point 13. Idle: nothing is on its way, and for three seconds nothing has moved."""
@@ -119,7 +119,7 @@ def test_a_stop_waits_longer_for_an_answer_than_for_a_question(
     assert worker.process.wait(within(60)) == 0
 
 
-def test_a_stop_lets_nobody_wait_for_a_backend(worker: Worker) -> None:
+def test_a_stop_resets_held_clients(worker: Worker) -> None:
     """Point 13. Of a worker that is stopped nobody is told of a new backend."""
     worker.listen(hold=1000.0)
     client = worker.connect()
@@ -130,7 +130,7 @@ def test_a_stop_lets_nobody_wait_for_a_backend(worker: Worker) -> None:
     assert worker.process.wait(within(60)) == 0
 
 
-def test_a_stop_has_an_end(meet: Meet, worker: Worker, backend: socket.socket) -> None:
+def test_a_stop_resets_connections_after_the_grace(meet: Meet, worker: Worker, backend: socket.socket) -> None:
     worker.listen()
     worker.serve(backend)
     client, server = meet()

@@ -55,7 +55,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_serve
             each.close()
 
 
-async def test_the_only_worker_is_replaced_and_clients_wait_in_the_kernel_s_queue() -> None:
+async def test_clients_wait_in_the_accept_queue_while_the_only_worker_is_replaced() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
         await driven.apply(a.backend())
@@ -80,7 +80,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.Mo
         assert not is_running(old.pid)
 
 
-async def test_a_daemon_that_was_stopped_for_a_while_does_not_blame_its_workers() -> None:
+async def test_a_daemon_that_was_suspended_keeps_its_workers() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
         await driven.apply(a.backend())
@@ -98,7 +98,7 @@ def descriptors() -> set[str]:
     return {place.name for place in Path("/proc/self/fd").iterdir()}
 
 
-async def test_nothing_is_left_at_the_end() -> None:
+async def test_teardown_leaves_no_process_listener_or_descriptor() -> None:
     web = address()
     before = descriptors()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
@@ -111,7 +111,7 @@ async def test_nothing_is_left_at_the_end() -> None:
     await eventually(lambda: descriptors() == before)
 
 
-async def test_connections_may_finish_at_the_end_while_new_ones_are_refused() -> None:
+async def test_teardown_lets_connections_finish_and_refuses_new_clients() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, grace=60) as driven:
         await driven.apply(a.backend())
@@ -134,7 +134,7 @@ async def _refused(address: str) -> bool:
     return False
 
 
-async def test_connections_are_cut_when_their_time_is_over() -> None:
+async def test_teardown_closes_connections_after_the_grace() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, grace=0.2) as driven:
         await driven.apply(a.backend())
@@ -170,7 +170,7 @@ async def test_a_successor_takes_the_sockets_and_no_client_is_refused() -> None:
                     each.close()
 
 
-async def test_a_setup_that_fails_leaves_what_it_inherited_for_the_next() -> None:
+async def test_a_failed_setup_leaves_inherited_sockets_to_the_next_setup() -> None:
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
         path = Path(directory, "web.sock")
         with socket.socket(socket.AF_UNIX) as held:
@@ -184,7 +184,7 @@ async def test_a_setup_that_fails_leaves_what_it_inherited_for_the_next() -> Non
             client.close()
 
 
-async def test_names_are_looked_up_and_one_without_an_address_is_left_out_and_told() -> None:
+async def test_host_names_are_looked_up_and_a_host_name_without_addresses_is_reported() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}) as driven:
         await driven.apply(
@@ -198,7 +198,7 @@ async def test_names_are_looked_up_and_one_without_an_address_is_left_out_and_to
         assert (await driven.inspect())["left_out"] == [health.detail]
 
 
-async def test_figures_and_connections_are_told() -> None:
+async def test_figures_and_connections_are_reported() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
@@ -225,7 +225,7 @@ async def test_figures_and_connections_are_told() -> None:
         assert driven.figure("connections") == 5
 
 
-async def test_ended_connections_are_logged_if_asked_for() -> None:
+async def test_the_access_log_contains_ended_connections() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, access_log=True) as driven:
         await driven.apply(a.backend())
@@ -248,7 +248,7 @@ async def test_limits_are_totals_over_all_workers() -> None:
             each.close()
 
 
-async def test_workers_that_cannot_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_setup_fails_if_no_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):  # it is a matter of who notices first
         with tempfile.TemporaryDirectory(prefix="tp-") as directory:
             driven = Driven(Path(directory), listen={"web": address()})

@@ -23,7 +23,7 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-class Whimsical:
+class ClosingBackend:
     """A backend that ends connections in every way: after what it was sent says so, at once, by FIN or by RST."""
 
     def __init__(self) -> None:
@@ -84,8 +84,8 @@ def visit(plane: Plane, kind: int) -> None:
 
 
 @pytest.mark.parametrize("connections", [5_000, pytest.param(100_000, marks=pytest.mark.faults)])
-def test_no_descriptor_is_left(planes: StartPlane, connections: int) -> None:
-    plane, backend = planes(), Whimsical()
+def test_closed_connections_leave_no_descriptor(planes: StartPlane, connections: int) -> None:
+    plane, backend = planes(), ClosingBackend()
     try:
         plane.serve(backend.port, free_port())  # the other one refuses: every second connection is dialled again
         visit(plane, 2)
@@ -100,7 +100,9 @@ def test_no_descriptor_is_left(planes: StartPlane, connections: int) -> None:
         backend.close()
 
 
-def test_out_of_descriptors_it_pauses_without_spinning_and_goes_on(planes: StartPlane, origins: StartOrigin) -> None:
+def test_a_worker_without_free_descriptors_pauses_without_spinning_and_resumes(
+    planes: StartPlane, origins: StartOrigin
+) -> None:
     plane, origin = planes(), origins("a")
     plane.serve(origin.port)
     with plane.connect() as first:

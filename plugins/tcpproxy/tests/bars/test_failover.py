@@ -72,7 +72,7 @@ def register(registry: Path, origin: Origin) -> None:
     draft.rename(registry / origin.name)
 
 
-async def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
+async def test_a_killed_backend_fails_only_its_own_connections(
     proxy: Callable[[], int], registry: Path, origins: StartOrigin, clients: KeepBusy
 ) -> None:
     victim, survivor = origins("victim"), origins("survivor")
@@ -93,7 +93,7 @@ async def test_a_backend_that_is_killed_costs_no_more_than_its_own_connections(
 
 
 @pytest.mark.parametrize("end", ["withdrawn", "killed"])
-async def test_while_there_is_no_backend_clients_wait_for_the_next(
+async def test_clients_of_an_empty_service_wait_for_the_next_backend(
     proxy: Callable[[], int],
     registry: Path,
     origins: StartOrigin,
@@ -131,7 +131,7 @@ async def test_while_there_is_no_backend_clients_wait_for_the_next(
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.faults)])
-async def test_fifty_changes_a_second_fail_nobody(
+async def test_fifty_changes_per_second_fail_no_client(
     proxy: Callable[[], int],
     registry: Path,
     origins: StartOrigin,

@@ -65,7 +65,7 @@ def test_10_000_idle_connections_are_carried(start_daemon: Starter, origins: Sta
             assert sock.recv(10) == b"%d" % number
 
 
-def test_slow_readers_are_waited_for_in_bounded_memory(planes: StartPlane) -> None:
+def test_slow_readers_take_bounded_memory(planes: StartPlane) -> None:
     plane, readers, flood = planes(), 10, 128 * MIB  # more than the kernel's buffers hold, of two connections
     sent = [0] * readers
 
@@ -105,7 +105,7 @@ def test_slow_readers_are_waited_for_in_bounded_memory(planes: StartPlane) -> No
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_who_is_not_read_is_not_read_from(planes: StartPlane, direction: str) -> None:
+def test_back_pressure_reaches_the_sender(planes: StartPlane, direction: str) -> None:
     """Back-pressure reaches the sender: what is under way is bounded, and the other direction is not concerned."""
     plane = planes()
     with socket.create_server(("127.0.0.1", 0)) as listener:

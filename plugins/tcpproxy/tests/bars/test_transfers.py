@@ -182,7 +182,7 @@ SIZES = st.lists(st.sampled_from((0, 1, 7, 1460, 16_384, 65_536, 262_143, 262_14
 
 @settings(max_examples=60)
 @given(up=SIZES, down=SIZES, order=st.sampled_from(("together", "client first", "server first")), seed=st.integers())
-def test_whatever_is_sent_in_whatever_order_arrives(
+def test_random_data_arrives_in_both_directions(
     pairs: Pairs, up: list[int], down: list[int], order: str, seed: int
 ) -> None:
     data = random.Random(seed)

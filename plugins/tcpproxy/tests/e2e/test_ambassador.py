@@ -24,7 +24,7 @@ def up_to_its_end(stream: BinaryIO) -> bytes:
         return b""
 
 
-def test_it_carries_to_whatever_the_linked_registry_names_now(start_command: StartCommand, named: Serve) -> None:
+def test_ambassador_follows_the_linked_registry(start_command: StartCommand, named: Serve) -> None:
     require_program("etcd")
     etcd = EmbeddedEtcd()
     etcd.start()
@@ -53,7 +53,7 @@ def test_it_carries_to_whatever_the_linked_registry_names_now(start_command: Sta
         etcd.stop()
 
 
-def test_a_machine_that_dies_is_a_pause_and_not_an_error(start_command: StartCommand, named: Serve) -> None:
+def test_a_dead_machine_delays_a_client_without_an_error(start_command: StartCommand, named: Serve) -> None:
     """Point 12. With the defaults: the dead machine's lease runs out, then a standby serves and is registered."""
     require_program("etcd")
     with EmbeddedEtcd() as etcd:
@@ -78,7 +78,7 @@ def test_a_machine_that_dies_is_a_pause_and_not_an_error(start_command: StartCom
             assert answer.read(11) == b"second\nping"
 
 
-def test_it_listens_where_it_is_told_and_everywhere_unless_told(
+def test_ambassador_listens_on_the_given_addresses_or_on_every_address(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:
     directory.put("web", named("it", host="::1").port, "::1")
@@ -94,7 +94,9 @@ def test_it_listens_where_it_is_told_and_everywhere_unless_told(
     assert [name_at(everywhere, host) for host in ("127.0.0.1", "127.0.0.2")] == ["it", "it"]
 
 
-def test_the_client_is_told_of_to_the_backend(start_command: StartCommand, directory: Directory) -> None:
+def test_send_proxy_sends_the_address_of_the_client_to_the_backend(
+    start_command: StartCommand, directory: Directory
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as backend:
         backend.settimeout(within(TIMEOUT))
         directory.put("web", backend.getsockname()[1])
@@ -110,7 +112,7 @@ def test_the_client_is_told_of_to_the_backend(start_command: StartCommand, direc
 
 
 @pytest.mark.parametrize(("network", "believed"), [("127.0.0.0/8", True), ("10.0.0.0/8", False)])
-def test_who_the_client_is_may_be_told_from_named_networks_alone(
+def test_accept_proxy_accepts_headers_only_from_the_named_networks(
     start_command: StartCommand, directory: Directory, network: str, believed: bool
 ) -> None:
     """Point 23."""
@@ -132,7 +134,7 @@ def test_who_the_client_is_may_be_told_from_named_networks_alone(
                     assert lines.readline() == (b"hello\n" if believed else header)
 
 
-def test_a_client_stays_with_its_backend_if_that_is_asked_for(
+def test_balance_source_keeps_a_client_at_its_backend(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:
     for name in ("a", "b", "c"):
@@ -147,7 +149,7 @@ def test_a_client_stays_with_its_backend_if_that_is_asked_for(
     eventually_sync(lambda: run.log.count(f"backend={name} ") == 12, "every one to be logged", TIMEOUT)
 
 
-def test_nobody_waits_without_hold_and_idle_connections_end(
+def test_hold_0_refuses_clients_and_idle_timeout_ends_idle_connections(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:
     port = free_port()
@@ -172,7 +174,7 @@ def taken(*hosts: str) -> Iterator[int]:
         yield port
 
 
-def test_a_port_in_use_is_told_with_who_has_it_and_taken_when_it_is_free(
+def test_the_log_names_the_process_that_has_a_port_and_the_port_is_opened_later(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:
     directory.put("web", named("it").port)
@@ -184,7 +186,7 @@ def test_a_port_in_use_is_told_with_who_has_it_and_taken_when_it_is_free(
     assert run.stop() == 0
 
 
-def test_a_privileged_port_is_told_with_the_way_out(start_command: StartCommand, directory: Directory) -> None:
+def test_the_log_names_the_remedy_for_a_privileged_port(start_command: StartCommand, directory: Directory) -> None:
     least = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     port = next((port for port in range(least - 1, 0, -1) if _is_free(port)), 0)
     if not port:
@@ -208,7 +210,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def test_a_second_one_at_the_same_address_is_refused_and_others_are_not(
+def test_a_second_ambassador_at_the_same_address_is_refused(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:
     directory.put("web", named("it").port)
@@ -223,7 +225,7 @@ def test_a_second_one_at_the_same_address_is_refused_and_others_are_not(
     assert name_at(port) == "it"
 
 
-def test_when_it_is_stopped_idle_connections_end_at_once_and_busy_ones_have_time(
+def test_a_stop_ends_idle_connections_at_once_and_busy_connections_have_time(
     start_command: StartCommand, directory: Directory, named: Serve
 ) -> None:
     """Point 13. Docker kills what has not ended ten seconds after it was told to stop."""
@@ -261,7 +263,7 @@ def test_when_it_is_stopped_idle_connections_end_at_once_and_busy_ones_have_time
 @pytest.mark.parametrize(
     "options", [["--on-leave", "close"], ["--drain", "0.2"], ["--on-leave", "close", "--drain", "0.2"]]
 )
-def test_connections_to_a_backend_that_leaves_end_if_that_is_asked_for(
+def test_on_leave_and_drain_end_connections_to_a_removed_backend(
     start_command: StartCommand, directory: Directory, named: Serve, options: list[str]
 ) -> None:
     """Point 11."""
@@ -276,7 +278,7 @@ def test_connections_to_a_backend_that_leaves_end_if_that_is_asked_for(
 
 
 @pytest.mark.parametrize("command", ["ambassador", "forward"])
-def test_drain_bounds_what_busy_connections_have_when_it_is_stopped(
+def test_drain_limits_busy_connections_during_a_stop(
     start_command: StartCommand, directory: Directory, named: Serve, command: str
 ) -> None:
     """Point 11."""

@@ -10,7 +10,9 @@ from proxies import Serve
 from discovery.testing import eventually_sync, free_port, within
 
 
-def test_what_a_daemon_carries_is_listed(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+def test_connections_lists_the_connections_of_a_daemon(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
     server = named("it")
     directory.put("web", server.port)
     port = free_port()

@@ -21,7 +21,9 @@ from .serving import ServeWeb, is_refused
 pytestmark = pytest.mark.warm
 
 
-def test_one_command_serves_a_service_and_follows_it(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+def test_a_single_command_serves_and_follows_a_service(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
     port = free_port()
     one, other = named("one"), named("other")
     directory.put("web", one.port)
@@ -55,7 +57,7 @@ def test_one_command_serves_a_service_and_follows_it(directory: Directory, start
         ),
     ],
 )
-def test_a_mistake_is_one_line(directory: Directory, arguments: list[str], said: str) -> None:
+def test_a_configuration_error_is_a_single_line(directory: Directory, arguments: list[str], said: str) -> None:
     command = [*DISCOVERY, "run", "--registry", directory.url, "--plugin", "tcpproxy", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
     assert done.returncode == 2
@@ -63,7 +65,7 @@ def test_a_mistake_is_one_line(directory: Directory, arguments: list[str], said:
     assert "Traceback" not in done.stderr
 
 
-def test_a_listener_named_twice_is_told(tmp_path: Path) -> None:
+def test_a_duplicate_listener_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "discovery.toml"
     path.write_text('[consumers.tcp]\nplugin = "tcpproxy"\nlisten.web = "127.0.0.1:81"\nlisten.web = "127.0.0.1:82"\n')
     command = [*DISCOVERY, "run", "--config", str(path)]
@@ -107,7 +109,7 @@ def test_listeners_of_every_kind_change_on_reload_and_other_connections_go_on(
     assert daemon.stop() == 0
 
 
-def test_a_port_in_use_is_told_and_hurts_no_other_listener(
+def test_a_port_in_use_is_reported_and_affects_no_other_listener(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:
     port = free_port()
@@ -129,7 +131,7 @@ def test_a_port_in_use_is_told_and_hurts_no_other_listener(
     eventually_sync(lambda: daemon.get("/healthz")[0] == 200, timeout=TIMEOUT)
 
 
-def test_a_worker_that_is_killed_under_load_costs_only_what_it_carried(serve_web: ServeWeb) -> None:
+def test_a_worker_killed_under_load_fails_only_its_own_connections(serve_web: ServeWeb) -> None:
     port, daemon = serve_web("workers=2")
     clients, kills = 4, 3
     with Load(port, clients).running() as load:
@@ -144,9 +146,7 @@ def test_a_worker_that_is_killed_under_load_costs_only_what_it_carried(serve_web
     eventually_sync(lambda: daemon.get("/healthz")[0] == 200, timeout=TIMEOUT)
 
 
-def test_the_registry_goes_away_and_nothing_changes_for_clients(
-    start_daemon: Starter, named: Serve, tmp_path: Path
-) -> None:
+def test_an_outage_of_the_registry_does_not_affect_clients(start_daemon: Starter, named: Serve, tmp_path: Path) -> None:
     require_program("etcd")
     port = free_port()
     one, other = named("one"), named("other")
@@ -172,7 +172,9 @@ def test_the_registry_goes_away_and_nothing_changes_for_clients(
         answers(port, "other")
 
 
-def test_clients_of_an_unknown_service_wait_for_it(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+def test_clients_of_an_unknown_service_wait_for_the_service(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
     port = free_port()
     daemon = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}")
     with connect(port) as client:
@@ -183,7 +185,7 @@ def test_clients_of_an_unknown_service_wait_for_it(directory: Directory, start_d
         assert client.recv(5, socket.MSG_WAITALL) == b"hello"
 
 
-def test_while_there_is_no_backend_clients_wait_and_none_fails(
+def test_clients_of_an_empty_service_wait_without_failures(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:
     port = free_port()
@@ -198,7 +200,7 @@ def test_while_there_is_no_backend_clients_wait_and_none_fails(
 
 
 @pytest.mark.parametrize("options", [["on_leave=close"], ["drain=0.2"]])
-def test_connections_to_a_backend_that_has_left_are_closed_if_so_configured(
+def test_on_leave_close_closes_connections_to_a_removed_backend(
     directory: Directory, start_daemon: Starter, named: Serve, options: list[str]
 ) -> None:
     port = free_port()
@@ -237,7 +239,7 @@ def test_connections_have_time_to_finish_when_the_daemon_stops(serve_web: ServeW
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(600)])])
-def test_upgrades_refuse_nobody(
+def test_upgrades_refuse_no_client(
     directory: Directory, start_daemon: Starter, named: Serve, tmp_path: Path, count: int
 ) -> None:
     port = free_port()

@@ -25,9 +25,7 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
-def test_the_first_target_that_can_be_reached_is_used_and_no_registry_asked(
-    start_command: StartCommand, named: Serve
-) -> None:
+def test_forward_uses_the_first_reachable_target_and_no_registry(start_command: StartCommand, named: Serve) -> None:
     port, first_port = free_port(), free_port()
     registry = named("registry")
     second, third = named("second"), named("third")
@@ -50,7 +48,7 @@ def test_the_first_target_that_can_be_reached_is_used_and_no_registry_asked(
     assert registry.connections == 0
 
 
-def test_without_a_target_that_can_be_reached_a_client_waits_for_one(
+def test_a_client_waits_while_no_target_is_reachable(
     start_command: StartCommand, named: Serve, short_path: Path
 ) -> None:
     path, target = short_path / "it.sock", free_port()
@@ -65,7 +63,7 @@ def test_without_a_target_that_can_be_reached_a_client_waits_for_one(
         assert client.recv(5, socket.MSG_WAITALL) == b"hello"
 
 
-def test_it_listens_on_port_10000_of_every_address_unless_told(start_command: StartCommand, named: Serve) -> None:
+def test_forward_listens_on_port_10000_of_every_address_by_default(start_command: StartCommand, named: Serve) -> None:
     with (Path(tempfile.gettempdir()) / "discovery-tests-port-10000.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         start_command("forward", f"127.0.0.1:{named('it').port}")
@@ -74,7 +72,7 @@ def test_it_listens_on_port_10000_of_every_address_unless_told(start_command: St
         start_command.started[-1].stop()
 
 
-def test_a_name_that_leads_elsewhere_later_is_followed(
+def test_forward_follows_a_host_name_to_another_address(
     start_command: StartCommand, named: Serve, short_path: Path
 ) -> None:
     """The names that the C library knows cannot be changed for a test: what asks it is."""

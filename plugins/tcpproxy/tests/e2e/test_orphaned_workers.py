@@ -27,7 +27,7 @@ def is_pending(number: signal.Signals, pid: int) -> bool:
     return bool(int(status["ShdPnd"], 16) >> (number - 1) & 1)
 
 
-def test_a_daemon_is_killed_and_the_next_one_takes_its_workers_over(
+def test_the_next_daemon_adopts_the_workers_of_a_killed_daemon(
     directory: Directory, start_daemon: Starter, named: Serve, tmp_path: Path
 ) -> None:
     """Point 14. Nobody is refused, no connection breaks, and what the registry says next is followed."""
@@ -67,7 +67,7 @@ def test_a_daemon_is_killed_and_the_next_one_takes_its_workers_over(
 
 
 @pytest.mark.timeout(600)
-def test_daemons_in_a_crash_loop_cost_nobody_a_connection(
+def test_daemons_in_a_crash_loop_break_no_connection(
     serve_web: ServeWeb, directory: Directory, start_daemon: Starter
 ) -> None:
     """Point 14. Also those that die before, while and after they have taken over."""
@@ -94,7 +94,9 @@ def test_daemons_in_a_crash_loop_cost_nobody_a_connection(
     assert have_ended(before)
 
 
-def test_the_next_daemon_has_another_configuration(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+def test_the_next_daemon_applies_another_configuration_to_adopted_workers(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
     """Point 14. Listeners that were added and removed meanwhile, and more and fewer workers."""
     kept, removed, added = free_port(), free_port(), free_port()
     directory.put("web", named("one").port)
@@ -155,7 +157,7 @@ def test_workers_of_other_code_hand_over_their_sockets_and_end(
     assert processes(daemon.run_dir) == {}
 
 
-def test_sigterm_ends_workers_without_a_daemon_in_order(serve_web: ServeWeb) -> None:
+def test_sigterm_ends_an_orphaned_worker_after_its_connections(serve_web: ServeWeb) -> None:
     """Point 14. As systemd's stop does; with a daemon it is the daemon's to say."""
     port, daemon = serve_web("workers=2")
     pids = workers(daemon)
@@ -170,7 +172,7 @@ def test_sigterm_ends_workers_without_a_daemon_in_order(serve_web: ServeWeb) -> 
     eventually_sync(lambda: have_ended(pids), "the workers to end", TIMEOUT)
 
 
-def test_a_supervisor_that_signals_all_ends_all(serve_web: ServeWeb) -> None:
+def test_sigterm_to_all_workers_ends_the_workers_once_the_daemon_is_killed(serve_web: ServeWeb) -> None:
     """Point 14. Workers that were sent SIGTERM do not go on if the daemon is killed before it could stop them."""
     port, daemon = serve_web("workers=2", "grace=1")
     pids = workers(daemon)
@@ -183,7 +185,7 @@ def test_a_supervisor_that_signals_all_ends_all(serve_web: ServeWeb) -> None:
     eventually_sync(lambda: have_ended(pids), "the workers to end", TIMEOUT)
 
 
-def test_workers_that_were_never_told_to_listen_end(directory: Directory, start_daemon: Starter) -> None:
+def test_orphaned_workers_without_a_listener_end(directory: Directory, start_daemon: Starter) -> None:
     """Point 14. They serve nobody, and nobody would find them of use."""
     daemon = start_daemon(
         "--registry", directory.url, "--plugin", "tcpproxy", "--set", f"tcpproxy.listen.web=127.0.0.1:{free_port()}"
@@ -196,7 +198,7 @@ def test_workers_that_were_never_told_to_listen_end(directory: Directory, start_
 
 
 @pytest.mark.parametrize("command", ["forward", "ambassador"])
-def test_drop_in_commands_are_taken_over_by_the_same_command(
+def test_a_drop_in_command_adopts_the_worker_of_the_same_command(
     directory: Directory, start_command: StartCommand, named: Serve, command: str
 ) -> None:
     """Point 14. The consumer without a registry, too."""
@@ -222,7 +224,7 @@ def test_drop_in_commands_are_taken_over_by_the_same_command(
     eventually_sync(lambda: have_ended([worker]), timeout=TIMEOUT)
 
 
-def test_workers_are_found_although_a_cleaner_removed_the_run_directory(
+def test_workers_are_found_after_the_removal_of_the_run_directory(
     serve_web: ServeWeb, directory: Directory, start_daemon: Starter
 ) -> None:
     """Point 14."""

@@ -18,7 +18,9 @@ from .serving import ServeWeb, echoes, have_ended, is_refused, kill, workers
 pytestmark = pytest.mark.warm
 
 
-def test_stop_ends_what_a_killed_daemon_left(directory: Directory, start_daemon: Starter, named: Serve) -> None:
+def test_stop_ends_the_processes_that_a_killed_daemon_left(
+    directory: Directory, start_daemon: Starter, named: Serve
+) -> None:
     """Point 14. In order: connections have their time; and a HAProxy, too."""
     require_program("haproxy")
     port, web = free_port(), free_port()
@@ -55,7 +57,7 @@ def test_stop_ends_what_a_killed_daemon_left(directory: Directory, start_daemon:
     assert (code, out, error) == (0, "", f"discovery: nothing runs on {daemon.run_dir}\n")
 
 
-def test_workers_do_not_keep_the_stderr_of_a_stop_that_is_broken_off(serve_web: ServeWeb) -> None:
+def test_workers_do_not_keep_the_stderr_of_a_killed_stop_command(serve_web: ServeWeb) -> None:
     """Point 14. A shell that reads it would wait for their last connection."""
     port, daemon = serve_web("grace=600")
     pids = workers(daemon)
@@ -75,7 +77,7 @@ def test_workers_do_not_keep_the_stderr_of_a_stop_that_is_broken_off(serve_web: 
     eventually_sync(lambda: have_ended(pids), "the worker to end", TIMEOUT)
 
 
-def test_a_daemon_names_what_a_killed_one_left_that_it_does_not_take_over(
+def test_a_daemon_names_orphaned_processes_of_instances_that_it_does_not_have(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:
     """Point 14. An instance was removed from the configuration meanwhile: its HAProxy still holds its addresses."""

@@ -104,7 +104,7 @@ def test_a_daemon_that_is_replaced_while_it_starts_loses_no_connection(line: Lin
     assert under_load(line, act) == []
 
 
-def test_of_successors_at_once_one_wins_and_the_others_are_told(line: Line) -> None:
+def test_a_single_successor_wins_and_the_other_successors_report_the_reason(line: Line) -> None:
     first = started(line)
 
     def act() -> None:
@@ -187,7 +187,7 @@ def test_a_predecessor_that_is_killed_during_a_hand_over_leaves_its_clients_to_t
     signalled_during_a_hand_over(line, signal.SIGKILL)
 
 
-def test_a_successor_that_leaves_while_it_waits_changes_nothing(line: Line) -> None:
+def test_a_successor_that_ends_while_waiting_changes_nothing(line: Line) -> None:
     """The daemon starts without a registry, so that it holds its successor off."""
     away = line.registry.rename(line.registry.with_name("away"))
     first = line.begin()
@@ -202,7 +202,7 @@ def test_a_successor_that_leaves_while_it_waits_changes_nothing(line: Line) -> N
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.2, 0.4])
-def test_stop_during_a_hand_over_leaves_nothing(line: Line, pause: float) -> None:
+def test_stop_during_a_hand_over_leaves_no_process(line: Line, pause: float) -> None:
     started(line)
     second = line.begin("--replace")
     eventually_sync(lambda: "taking over" in second.log, "the hand-over to begin", TIMEOUT)
@@ -282,7 +282,7 @@ class Chance:
 @pytest.mark.parametrize(
     ("seed", "steps"), [(1, 3), *(pytest.param(seed, 8, marks=pytest.mark.exhaustive) for seed in range(2, 12))]
 )
-def test_whatever_happens_one_daemon_or_none_is_left_and_no_client_is_lost(line: Line, seed: int, steps: int) -> None:
+def test_random_starts_and_ends_leave_at_most_one_daemon_and_lose_no_client(line: Line, seed: int, steps: int) -> None:
     started(line)
     chance = Chance(line, seed)
     for _ in range(steps):

@@ -32,7 +32,7 @@ def redis(spawn: Spawn, short_path: Path) -> int:
     ],
     ids=["plain", "pipelined", "large", "reconnecting"],
 )
-def test_redis_with_its_own_benchmark(
+def test_redis_benchmark_completes_without_errors(
     redis: int, ambassador: Ambassador, workers: str, tests: str, options: tuple[str, ...]
 ) -> None:
     port = ambassador(redis, "--workers", workers)
@@ -44,7 +44,7 @@ def test_redis_with_its_own_benchmark(
     assert b"rror" not in said
 
 
-def test_redis_tells_subscribers_and_who_waits(redis: int, ambassador: Ambassador) -> None:
+def test_redis_reaches_subscribers_and_blocked_clients(redis: int, ambassador: Ambassador) -> None:
     port = ambassador(redis)
     client = (require_program("redis-cli", wheel=False), "-h", "127.0.0.1", "-p", str(port))
     with (
@@ -64,7 +64,7 @@ def test_redis_tells_subscribers_and_who_waits(redis: int, ambassador: Ambassado
             waiting.kill()
 
 
-def test_redis_clients_that_reconnect_notice_no_upgrade(
+def test_an_upgrade_fails_no_redis_client_that_reconnects(
     redis: int, ambassador: Ambassador, start_command: StartCommand, directory: Directory, short_path: Path
 ) -> None:
     port = ambassador(redis)

@@ -45,7 +45,7 @@ def ssh(spawn: Spawn, short_path: Path) -> tuple[int, Callable[[int], list[str |
     return port, command
 
 
-def test_an_ssh_session_goes_on_whatever_becomes_of_its_backend_in_the_registry(
+def test_an_ssh_session_continues_while_the_record_of_its_backend_changes(
     ssh: tuple[int, Callable[[int], list[str | Path]]], ambassador: Ambassador, directory: Directory
 ) -> None:
     server, client = ssh
@@ -87,7 +87,7 @@ def _arrives(port: int, elsewhere: socket.socket) -> bool:
     return True
 
 
-def test_much_goes_through_ssh_both_ways_unharmed(
+def test_ssh_carries_large_data_unchanged_in_both_directions(
     ssh: tuple[int, Callable[[int], list[str | Path]]], ambassador: Ambassador
 ) -> None:
     server, client = ssh
@@ -106,7 +106,7 @@ def is_answered(port: int) -> bool:
     return False
 
 
-def test_nc_ends_its_request_and_still_gets_its_answer(spawn: Spawn, ambassador: Ambassador) -> None:
+def test_nc_receives_the_answer_after_a_half_close(spawn: Spawn, ambassador: Ambassador) -> None:
     server = free_port()
     # sha256sum answers once it has seen the end of what it is sent.
     spawn(
@@ -122,7 +122,7 @@ def test_nc_ends_its_request_and_still_gets_its_answer(spawn: Spawn, ambassador:
         assert answer.split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 
-def test_nc_is_told_the_end_and_goes_on_sending(start_command: StartCommand, directory: Directory) -> None:
+def test_nc_continues_to_send_after_the_server_half_closes(start_command: StartCommand, directory: Directory) -> None:
     """The other way round: the server has said all that it will, and still listens."""
     server, port, sent = free_port(), free_port(), b"but not for us" * 1000
     directory.put("service", server)

@@ -43,7 +43,7 @@ def failing(backends: UpstreamPool, now: float) -> Upstream:
     return backend
 
 
-def test_without_backends_there_is_nothing_to_wait_for_but_one_that_comes() -> None:
+def test_an_empty_pool_has_no_next_attempt() -> None:
     backends = having()
     assert backends.select(CLIENT, (), 0.0) is None
     assert backends.select(CLIENT, (), 0.0, last_resort=True) is None
@@ -53,7 +53,7 @@ def test_without_backends_there_is_nothing_to_wait_for_but_one_that_comes() -> N
     assert taken(backends, 5.0).id == "a"
 
 
-def test_what_is_known_stays_while_id_and_address_do() -> None:
+def test_update_keeps_a_backend_with_the_same_id_and_address() -> None:
     backends = having(record("a"), record("b"))
     one, other = sorted(backends, key=lambda backend: backend.id)
     one.received = 7
@@ -65,7 +65,7 @@ def test_what_is_known_stays_while_id_and_address_do() -> None:
     assert other not in list(backends)
 
 
-def test_who_comes_back_while_connections_are_open_is_the_same() -> None:
+def test_a_backend_that_returns_while_connections_are_open_is_the_same_object() -> None:
     backends = having(record("a"))
     one = taken(backends)
     backends.connected(one)
@@ -80,14 +80,14 @@ def test_who_comes_back_while_connections_are_open_is_the_same() -> None:
     assert list(backends) != [one]
 
 
-def test_a_backend_that_is_named_twice_is_one() -> None:
+def test_duplicate_records_are_a_single_backend() -> None:
     backends = having(record("a"), record("a", weight=0))
     assert len(backends) == 1
     assert backends.select(CLIENT, (), 0.0) is None
 
 
 @pytest.mark.parametrize("told", [{"weight": 0}, {"draining": True}])
-def test_who_takes_no_new_connections_gets_none(told: dict[str, Any]) -> None:
+def test_a_draining_backend_and_a_backend_of_weight_0_are_not_selected(told: dict[str, Any]) -> None:
     backends = having(record("a"))
     one = taken(backends)
     backends.connected(one)
@@ -101,7 +101,7 @@ def test_who_takes_no_new_connections_gets_none(told: dict[str, Any]) -> None:
     assert one.open == 2
 
 
-def test_who_fails_is_set_aside_and_then_probed_by_one() -> None:
+def test_a_failed_backend_is_set_aside_and_then_probed_by_one_connection() -> None:
     backends = having(record("a"), record("b"))
     bad = failing(backends, 0.0)
     for _ in range(10):
@@ -112,7 +112,7 @@ def test_who_fails_is_set_aside_and_then_probed_by_one() -> None:
     assert [taken(backends, 1.0) for _ in range(10)].count(bad) == 5
 
 
-def test_a_probe_that_is_abandoned_leaves_it_to_another() -> None:
+def test_another_connection_probes_after_an_abandoned_probe() -> None:
     backends = having(record("a"), record("b"))
     bad = failing(backends, 0.0)
     assert bad in [taken(backends, 1.0) for _ in range(10)]
@@ -160,7 +160,7 @@ def test_the_delay_is_jittered_and_never_over_the_limit(drawn: float, failures: 
     assert 0.8 * FIRST_DELAY <= one.until <= MOST_DELAY
 
 
-def test_many_that_fail_together_count_once() -> None:
+def test_simultaneous_failures_of_a_backend_count_once() -> None:
     backends = having(record("a"))
     for _ in range(50):
         taken(backends)
@@ -170,7 +170,7 @@ def test_many_that_fail_together_count_once() -> None:
     assert (one.failures, one.connect_failures, one.open, one.dialling) == (1, 50, 0, 0)
 
 
-def test_when_all_are_set_aside_who_failed_first_is_tried_again_soon_by_one() -> None:
+def test_if_all_backends_are_set_aside_one_connection_retries_the_first_that_failed() -> None:
     backends = having(record("a"), record("b"))
     first = failing(backends, 0.0)
     second = failing(backends, 0.1)
@@ -186,7 +186,7 @@ def test_when_all_are_set_aside_who_failed_first_is_tried_again_soon_by_one() ->
     assert backends.next_attempt_at(0.4) == 0.4
 
 
-def test_who_cannot_be_held_is_given_the_last_resort() -> None:
+def test_last_resort_selects_a_backend_that_is_set_aside() -> None:
     backends = having(record("a"), record("b"))
     first = failing(backends, 0.0)
     second = failing(backends, 0.0)
@@ -198,7 +198,7 @@ def test_who_cannot_be_held_is_given_the_last_resort() -> None:
     assert backends.select(CLIENT, (), 0.0) is None
 
 
-def test_nobody_who_was_tried_is_tried_again() -> None:
+def test_select_omits_backends_that_were_tried() -> None:
     backends = having(record("a"), record("b"), record("c"))
     tried: list[Upstream] = []
     for _ in range(3):
@@ -207,14 +207,14 @@ def test_nobody_who_was_tried_is_tried_again() -> None:
     assert backends.select(CLIENT, tried, 0.0) is None
 
 
-def test_the_way_of_choosing_changes_in_place() -> None:
+def test_set_algorithm_changes_the_algorithm_of_a_pool_in_use() -> None:
     backends = having(record("a"), record("b"), balance="source")
     assert len({taken(backends) for _ in range(10)}) == 1
     backends.set_algorithm("roundrobin")
     assert len({taken(backends) for _ in range(10)}) == 2
 
 
-class ProcessHandle(RuleBasedStateMachine):
+class PoolMachine(RuleBasedStateMachine):
     """Anything that may happen, in any order, against what has to hold."""
 
     def __init__(self) -> None:
@@ -317,15 +317,15 @@ class ProcessHandle(RuleBasedStateMachine):
             assert backend.open == dialled.count(backend) + self.connections.count(backend)
 
 
-ProcessHandle.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestLife = ProcessHandle.TestCase
+PoolMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPool = PoolMachine.TestCase
 
 
 def named(*addresses: str, id_: str = "a") -> dict[str, Any]:
     return record(id_, "a.test") | {"addresses": addresses}
 
 
-def test_the_addresses_of_a_name_are_one_backend_and_the_one_that_answers_is_kept() -> None:
+def test_a_host_name_is_a_single_backend_that_keeps_the_preferred_address() -> None:
     """Point 8."""
     backends = having(named("::1", "127.0.0.1"))
     (one,) = backends
@@ -342,7 +342,7 @@ def test_the_addresses_of_a_name_are_one_backend_and_the_one_that_answers_is_kep
     assert one.address == ("10.0.0.1", 80)
 
 
-def test_a_name_that_leads_elsewhere_is_another_backend() -> None:
+def test_a_host_name_with_other_addresses_is_another_backend() -> None:
     """Point 8."""
     backends = having(named("10.0.0.1"))
     one = taken(backends)

@@ -76,7 +76,7 @@ class Alone:
         assert condition()
 
 
-def test_a_probe_whose_client_leaves_passes_to_one_who_is_held(silent: tuple[str, int]) -> None:
+def test_a_held_client_takes_over_the_probe_of_a_client_that_leaves(silent: tuple[str, int]) -> None:
     alone = Alone(silent)
     proxy = alone.proxy
     backend = proxy.pool.select("", (), alone.loop.now)
@@ -94,7 +94,7 @@ def test_a_probe_whose_client_leaves_passes_to_one_who_is_held(silent: tuple[str
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_both_ends_that_a_proxy_in_front_tells_are_passed_on(version: str) -> None:
+def test_both_addresses_of_a_received_proxy_header_are_passed_on(version: str) -> None:
     ends = ("192.0.2.1", 4000), ("2001:db8::1", 443)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(within(10))

@@ -13,7 +13,7 @@ from .driving import Client, address, driving, origins, reached
 
 
 @pytest.mark.parametrize("late", [0.0, 0.1])
-async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
+async def test_a_hanging_worker_does_not_delay_other_workers(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_process._START_TIMEOUT", 600.0)
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}, workers=2) as driven:
@@ -36,7 +36,7 @@ async def test_a_worker_that_hangs_keeps_the_others_from_nothing(monkeypatch: py
         assert driven.consumer._workers.replaced == 0
 
 
-async def test_a_hanging_worker_too_many_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_surplus_worker_does_not_delay_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", 0.1)
     web = address()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
@@ -51,7 +51,7 @@ async def test_a_hanging_worker_too_many_holds_nobody_up(monkeypatch: pytest.Mon
         await eventually(lambda: driven.has_workers(1))
 
 
-async def test_who_is_held_by_a_worker_too_many_is_served_when_a_backend_comes() -> None:
+async def test_clients_held_by_a_surplus_worker_are_served_when_a_backend_comes() -> None:
     web = address()
     async with origins("a") as (a,), driving(listen={"web": {"bind": web, "hold": 60}}, workers=2) as driven:
         await driven.apply()

@@ -26,7 +26,7 @@ def connected(backends: UpstreamPool, now: float, down: str = "") -> str:
     return ""
 
 
-def test_a_stand_in_is_used_while_the_first_is_away_and_no_longer() -> None:
+def test_first_selects_a_stand_in_only_while_the_first_backend_is_down() -> None:
     backends = UpstreamPool("first")
     backends.update(records("b", "a", "c"))
     assert connected(backends, 0) == "b"
@@ -37,7 +37,7 @@ def test_a_stand_in_is_used_while_the_first_is_away_and_no_longer() -> None:
     assert connected(backends, 100, down="b") == "a"
 
 
-def test_the_order_is_the_lists_own_as_it_is_now() -> None:
+def test_first_follows_the_present_order_of_the_list() -> None:
     backends = UpstreamPool("first")
     backends.update(records("a", "b"))
     assert connected(backends, 0) == "a"
@@ -52,7 +52,7 @@ def test_the_order_is_the_lists_own_as_it_is_now() -> None:
 @given(
     order=st.permutations("abcde"), down=st.sets(st.sampled_from("abcde")), steps=st.integers(min_value=1, max_value=5)
 )
-def test_it_is_always_the_first_that_is_not_down(order: list[str], down: set[str], steps: int) -> None:
+def test_first_selects_the_first_backend_that_is_not_down(order: list[str], down: set[str], steps: int) -> None:
     backends = UpstreamPool("first")
     backends.set_algorithm("roundrobin")
     backends.set_algorithm("first")
