@@ -238,8 +238,8 @@ class TestTcpProxyConsumer(ConsumerContract):
     )
     driven: ClassVar[list[TcpProxyConsumer]] = []
 
-    def _make(self, run_dir: Path) -> Any:
-        made = super()._make(run_dir)
+    def _make(self, run_dir: Path, state_dir: Path | None = None) -> Any:
+        made = super()._make(run_dir, state_dir)
         self.driven.append(made)
         return made
 

@@ -60,7 +60,7 @@ def test_a_single_fixed_target_needs_no_list() -> None:
         ({"targets": ["10.0.0.9"]}, "'10.0.0.9' is not HOST:PORT"),
         ({"targets": ["10.0.0.9:0"]}, "port 0"),
         ({"targets": ["0.0.0.0:80"]}, "'0.0.0.0' is not an address that one can connect to"),
-        ({"targets": [80]}, "'80' is not HOST:PORT"),
+        ({"targets": [80]}, "Value error, 80 is not HOST:PORT"),
         ({"targets": ["a:1", "A:1"]}, "a:1 is given twice"),
         ({"targets": ["a:1"], "service": "web"}, "leave one out"),
     ],
