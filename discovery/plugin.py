@@ -48,12 +48,16 @@ class Update:
     `previous` is the snapshot of the last `apply` of this consumer that succeeded; None if there is none. `addresses`
     has the IP addresses of backends that are registered by host name; None if the core has looked nothing up. When an
     address changes, the core calls `apply` again with the same snapshot and empty `changes`.
+
+    `operator_request` is True if an operator has asked for this apply by a reload of the daemon's configuration. A
+    consumer then tries again what it has given up; at the core's own retries it need not.
     """
 
     snapshot: Snapshot
     previous: Snapshot | None
     changes: Changes
     addresses: Addresses | None = None
+    operator_request: bool = False
 
     def addresses_of(self, backend: Backend) -> tuple[str, ...]:
         """Return the IP addresses of `backend`, a backend of the snapshot, in the order of connection attempts.

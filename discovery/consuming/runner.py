@@ -94,6 +94,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._latest: Latest[_Desired] = Latest()
         self._applied: _Desired | None = None
         self._apply_requested = False
+        self._operator_request = False
         self._inheritance = inheritance or Inheritance()
         self._state_dir = state_dir or self._run_dir / "state"
         self._offers: Mapping[Identity, socket.socket] = {}
@@ -131,6 +132,11 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """Apply the latest snapshot even if unchanged, without waiting out a retry. Returns at once."""
         self._apply_requested = True
         self._wake.set()
+
+    def reload(self) -> None:
+        """Apply the latest snapshot as `request_apply` does, and tell the consumer that an operator asks for it."""
+        self._operator_request = True
+        self.request_apply()
 
     @property
     def stop_seconds(self) -> float:
@@ -308,7 +314,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
                     taken = await consumer.reconfigure(latest.config)
                 if not taken:
                     return latest
-                instance, schedule = latest, schedule.requested()
+                instance, schedule, self._operator_request = latest, schedule.requested(), True
             if self._apply_requested:
                 self._apply_requested, schedule = False, schedule.requested()
             desired = self._latest.value
@@ -349,9 +355,10 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             return True
         begun = time.monotonic()
         self._enter_phase(Phase.APPLYING)
+        operator_request, self._operator_request = self._operator_request, False
         try:
             async with self._turn:
-                await consumer.apply(Update(snapshot, previous, changes, desired.addresses))
+                await consumer.apply(Update(snapshot, previous, changes, desired.addresses, operator_request))
         except BaseException as error:
             if self._is_own_cancellation(error):
                 raise

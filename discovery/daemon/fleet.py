@@ -102,7 +102,7 @@ class Fleet:
         elif runner.instance != instance:
             runner.reconfigure(instance)
         else:
-            runner.request_apply()  # a reload also means: look at your templates and certificates again
+            runner.reload()  # a reload also means: look at your templates and certificates again
             return False
         return True
 

@@ -125,6 +125,25 @@ def test_request_apply_applies_again_without_a_change_and_at_once(tmp_path: Path
     assert not consumer.updates[1].changes
 
 
+def test_an_apply_that_an_operator_asks_for_is_told_from_a_retry(tmp_path: Path) -> None:
+    attempts: list[Update] = []
+
+    async def apply(self: Recorder, update: Update) -> None:
+        attempts.append(update)
+        if len(attempts) < 3:
+            raise RuntimeError("no such luck")
+
+    with running(instance(recorder(apply=apply)), tmp_path) as runner:
+        runner.offer(at(1, 80))
+        eventually_sync(lambda: runner.status.applied_revision == 1)
+        assert [attempt.operator_request for attempt in attempts] == [False, False, False]
+        runner.reload()
+        eventually_sync(lambda: len(attempts) == 4)
+        runner.request_apply()
+        eventually_sync(lambda: len(attempts) == 5)
+    assert [attempt.operator_request for attempt in attempts[3:]] == [True, False]
+
+
 def test_health_is_asked_on_its_schedule_and_the_lag_is_right_under_steady_change(tmp_path: Path) -> None:
     """Point 27. There is always another change to apply; each waits for no longer than two applies."""
     asked: list[float] = []

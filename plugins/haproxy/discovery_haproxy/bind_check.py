@@ -8,8 +8,8 @@ import os
 import socket
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
-from discovery import ApplyError
 from discovery.toolkit import (
     SOCKET_PATH_BYTES,
     format_holders,
@@ -47,42 +47,60 @@ def missing_directory_error(bind: str, future_directories: Collection[Path]) -> 
     return f"bind {bind} cannot be made: {directory} is not a directory"
 
 
-def check_binds(binds: Iterable[str], own_pids: Callable[[], Collection[int]]) -> None:
-    """Raise ApplyError for the first of `binds` that HAProxy cannot listen on.
+def bind_faults(binds: Iterable[str], own_pids: Callable[[], Collection[int]]) -> dict[str, str]:
+    """Return those of `binds` that HAProxy cannot listen on, each with an error message of one line.
 
     An address on which one of the processes `own_pids` listens is free: HAProxy passes the socket on in a reload.
     """
-    for bind in binds:
-        if "/" in bind:
-            _check_path(bind, own_pids)
-        else:
-            _check_address(bind, own_pids)
+    found = ((bind, _path_fault(bind, own_pids) if "/" in bind else _address_fault(bind, own_pids)) for bind in binds)
+    return {bind: fault for bind, fault in found if fault is not None}
 
 
-def _check_address(bind: str, own_pids: Callable[[], Collection[int]]) -> None:
+def is_free(bind: str) -> bool:
+    """Report whether any process could listen on the address now. Takes microseconds."""
+    if "/" in bind:
+        return _path_error(bind) is None and _listener(bind) is None
+    address = _socket_address(bind)
+    return address is None or _bind_error(*address) is None
+
+
+def _address_fault(bind: str, own_pids: Callable[[], Collection[int]]) -> str | None:
+    address = _socket_address(bind)
+    if address is None or (error := _bind_error(*address)) is None:
+        return None
+    host, port = address[1][:2]
+    sockets = tcp_sockets_listening_at(str(host), int(port)) if error.errno == errno.EADDRINUSE else {}
+    holders = processes_with_sockets(sockets)
+    if holders and holders <= set(own_pids()):
+        return None
+    if sockets and not holders and _are_hidden(own_pids(), set(sockets.values())):
+        return None
+    return _error_message(bind, error, holders)
+
+
+def _socket_address(bind: str) -> tuple[socket.AddressFamily, tuple[Any, ...]] | None:
+    """Return the family and the address of a TCP socket; None for a form that is left to HAProxy."""
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
     if not port.isdigit():
-        return  # a form that only a user's own template contains, left to HAProxy
+        return None  # a form that only a user's own template contains
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         found = socket.getaddrinfo(None if host in _ANY else host, port, family, flags=socket.AI_PASSIVE)
     except socket.gaierror:
-        return
-    address = found[0][4]
+        return None
+    return family, found[0][4]
+
+
+def _bind_error(family: socket.AddressFamily, address: tuple[Any, ...]) -> OSError | None:
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         # Not SO_REUSEPORT: with that option the address could be shared with the process that has the address.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
         except OSError as error:
-            sockets = tcp_sockets_listening_at(str(address[0]), int(port)) if error.errno == errno.EADDRINUSE else {}
-            holders = processes_with_sockets(sockets)
-            if holders and holders <= set(own_pids()):
-                return
-            if sockets and not holders and _are_hidden(own_pids(), set(sockets.values())):
-                return
-            raise ApplyError(_error_message(bind, error, holders)) from None
+            return error
+    return None
 
 
 def _error_message(bind: str, error: OSError, holders: Collection[int]) -> str:
@@ -95,24 +113,39 @@ def _error_message(bind: str, error: OSError, holders: Collection[int]) -> str:
     return f"bind {bind} cannot be used: {error.strerror}"
 
 
-def _check_path(bind: str, own_pids: Callable[[], Collection[int]]) -> None:
-    path = Path(bind)
+def _path_fault(bind: str, own_pids: Callable[[], Collection[int]]) -> str | None:
+    if error := _path_error(bind):
+        return error
+    listener = _listener(bind)
+    if not listener:
+        return None  # if the listener is in another pid namespace, it may be HAProxy: nothing more can be known
+    holders = {listener} if read_process(listener) else _heirs(bind, listener)
+    if holders & set(own_pids()):
+        return None
+    return _error_message(bind, OSError(errno.EADDRINUSE, ""), holders)
+
+
+def _path_error(bind: str) -> str | None:
     if message := path_length_error(bind):
-        raise ApplyError(message)
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ApplyError(f"bind {bind} cannot be made: {path.parent} is not a directory that can be written to")
+        return message
+    directory = Path(bind).parent
+    if directory.is_dir() and os.access(directory, os.W_OK):
+        return None
+    return f"bind {bind} cannot be made: {directory} is not a directory that can be written to"
+
+
+def _listener(path: str) -> int | None:
+    """Return the pid of the process that began to listen on the socket, 0 for a pid of another namespace; else None.
+
+    None also for the file of a dead process, which HAProxy replaces.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_CONNECT_SECONDS)
         try:
-            client.connect(bind)
-            listener = peer_credentials(client).pid
+            client.connect(path)
+            return peer_credentials(client).pid
         except OSError:
-            return  # no process listens, or the file of a dead process is left: HAProxy replaces the file
-    if listener == 0:
-        return  # a process of another pid namespace, which may be HAProxy: nothing more can be known
-    holders = {listener} if read_process(listener) else _heirs(bind, listener)
-    if not holders & set(own_pids()):
-        raise ApplyError(_error_message(bind, OSError(errno.EADDRINUSE, ""), holders))
+            return None
 
 
 def _heirs(bind: str, listener: int) -> set[int]:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, ClassVar
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
 from discovery_haproxy.binary import OLDEST, NotInstalledError, locate
-from discovery_haproxy.bind_check import check_binds, missing_directory_error, path_length_error
+from discovery_haproxy.bind_check import bind_faults, is_free, missing_directory_error, path_length_error
 from discovery_haproxy.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.digests import FileDigests, files_at
 from discovery_haproxy.external import ExternalHAProxy, file_fault
 from discovery_haproxy.managed import ManagedHAProxy
+from discovery_haproxy.refusals import Attempt, Refusals
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 from discovery_haproxy.run_files import RunFiles
 from discovery_haproxy.stopping import stop_orphans
-from discovery_haproxy.target import Target
+from discovery_haproxy.target import RefusedError, Target
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch
@@ -44,6 +45,9 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
         self._binds: frozenset[str] = frozenset()
+        self._refusals = Refusals()
+        self._missed_binds: frozenset[str] = frozenset()
+        """The addresses that the last apply could not listen on."""
         self._problems: frozenset[str] = frozenset()
         self._mappings: frozenset[str] = frozenset()
         self._served: dict[Path, str] = {}
@@ -80,6 +84,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if same and self._is_intact() and _contains(target.path, rendered.text):
             self._log_mappings(rendered)  # of an adopted HAProxy
             return
+        self._missed_binds = frozenset()
+        self._check_refusals(rendered, checker, target, operator_request=update.operator_request)
         # Without a running HAProxy a separate check is unnecessary: HAProxy checks the configuration when it starts.
         unchecked = None if target.running else rendered.text
         # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
@@ -87,17 +93,43 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         for failure in await asyncio.gather(*checks, target.prepare(rendered.text), return_exceptions=True):
             if failure is not None:
                 raise failure
-        check_binds(sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids)
-        try:
-            await target.deploy(rendered.generation, checker, unchecked)
-        except ApplyError:
-            self._binds = frozenset()
-            if unchecked:
-                await checker.check(unchecked)  # the check gives a better reason than a HAProxy that does not start
-            raise
+        faults = bind_faults(
+            sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids
+        )
+        self._missed_binds = frozenset(faults)
+        for fault in faults.values():
+            raise ApplyError(fault)
+        await self._deploy(rendered, checker, unchecked, target)
         self._checker, self._binds = checker, frozenset(rendered.binds)
         self._log_mappings(rendered)
         self._log_certificates()
+
+    def _check_refusals(self, rendered: Rendered, checker: Checker, target: Target, *, operator_request: bool) -> None:
+        """Raise ApplyError if HAProxy has refused the same before, and nothing that matters has changed since."""
+        if operator_request:
+            self._refusals.clear()
+        if self._refusals:
+            attempt = self._attempt(rendered, checker, target)
+            self._missed_binds = attempt.missed_binds
+            self._refusals.check(attempt)
+
+    async def _deploy(self, rendered: Rendered, checker: Checker, unchecked: str | None, target: Target) -> None:
+        was_running = target.running
+        try:
+            await target.deploy(rendered.generation, checker, unchecked)
+        except ApplyError as error:
+            self._binds = frozenset()
+            if unchecked:
+                await checker.check(unchecked)  # the check gives a better reason than a HAProxy that does not start
+            if isinstance(error, RefusedError) and was_running:  # otherwise an attempt harms nobody
+                attempt = self._attempt(rendered, checker, target)
+                self._missed_binds = attempt.missed_binds
+                raise self._refusals.add(attempt, str(error)) from None
+            raise
+
+    def _attempt(self, rendered: Rendered, checker: Checker, target: Target) -> Attempt:
+        faults = bind_faults(rendered.binds, target.pids)
+        return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)
 
     async def preview(self, update: Update) -> str:
         """Return the change of the configuration file as a unified diff."""
@@ -177,6 +209,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self.context.request_apply()
         if self._target is not None and self._target.running and not self._is_intact():
             self.context.request_apply()  # a socket or the log pipe was removed from the run directory
+        if any(map(is_free, self._missed_binds)):
+            self.context.request_apply()
         return Health() if self._target is None else await self._target.health()
 
     async def hand_over(self) -> tuple[socket.socket, ...]:

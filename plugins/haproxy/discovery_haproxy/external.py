@@ -15,6 +15,7 @@ from discovery_haproxy.install import install, stage
 from discovery_haproxy.ownership import is_foreign, keep_original, read, refusal
 from discovery_haproxy.process import pids_of_program
 from discovery_haproxy.reloading import reload_through_master, wait_until_live
+from discovery_haproxy.target import RefusedError
 
 _OPEN_SECONDS = 1.0
 """Timeout in seconds for the generation at the start; without an answer the first apply reloads."""
@@ -95,7 +96,7 @@ class ExternalHAProxy:
         if self._control is None:
             return Health()
         try:
-            await self._control.live_generation(_HEALTH_SECONDS)
+            self.live_generation = await self._control.live_generation(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         return Health()
@@ -130,9 +131,10 @@ class ExternalHAProxy:
             await self._request_reload()
             try:
                 await wait_until_live(self._control, generation, config.timeout / _ATTEMPTS)
-            except ApplyError:
+            except ApplyError as error:
                 if attempt == 0:
-                    raise
+                    # A HAProxy that answers has tried, and failed, to load the configuration.
+                    raise (RefusedError if (await self.health()).ok else ApplyError)(str(error)) from None
             else:
                 return
 

@@ -182,10 +182,10 @@ class ManagedHAProxy:
         self._pipe.tail.clear()
         try:
             await self._while_running(reload_through_master(self._control, generation))
-        except ApplyError:
+        except ApplyError as error:
             self._pipe.drain()
             if reason := first_alert("\n".join(self._pipe.tail)):
-                raise ApplyError(f"HAProxy cannot load the new configuration: {reason}") from None
+                raise type(error)(f"HAProxy cannot load the new configuration: {reason}") from None
             raise
 
     async def _while_running(self, work: Coroutine[None, None, None]) -> None:

@@ -6,6 +6,7 @@ import time
 from discovery import ApplyError
 from discovery_haproxy.binary import first_alert
 from discovery_haproxy.control_socket import ControlError, ControlSocket
+from discovery_haproxy.target import RefusedError
 
 RELOAD_SECONDS = 60.0
 """Seconds that HAProxy may take to load a configuration: a hundred times what 10,000 backends take."""
@@ -27,8 +28,8 @@ async def reload_through_master(
 ) -> None:
     """Reload HAProxy, and return when the worker of `generation` takes new connections. None means any new worker.
 
-    Raises ApplyError if HAProxy reports a failure (the old worker then goes on serving) or if the proof is missing
-    after `timeout` seconds, and ControlError if HAProxy cannot be reached.
+    Raises RefusedError if HAProxy reports a failure (the old worker then goes on serving), ApplyError if the proof is
+    missing after `timeout` seconds, and ControlError if HAProxy cannot be reached.
     """
     deadline = time.monotonic() + timeout
     before = await control.processes(min(timeout, _ANSWER_SECONDS))
@@ -36,7 +37,7 @@ async def reload_through_master(
     answer = await control.send_once("reload", timeout)
     if answer.startswith("Success=0"):
         reason = first_alert(answer) or "the log of HAProxy has the reason"
-        raise ApplyError(f"HAProxy cannot load the new configuration: {reason}")
+        raise RefusedError(f"HAProxy cannot load the new configuration: {reason}")
     while not answer.startswith("Success=1"):
         try:
             now = await control.processes(max(deadline - time.monotonic(), _MINIMUM_SECONDS))
@@ -44,7 +45,7 @@ async def reload_through_master(
             raise ApplyError(f"HAProxy did not come back from the reload within {timeout:g} s") from None
         if now.reloads != before.reloads:
             if now.failed:
-                raise ApplyError("HAProxy cannot load the new configuration: the log of HAProxy has the reason")
+                raise RefusedError("HAProxy cannot load the new configuration: the log of HAProxy has the reason")
             break
         if time.monotonic() > deadline:
             raise ApplyError(f"HAProxy did not reload within {timeout:g} s")

@@ -18,6 +18,7 @@ from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.install import last_good, restore
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.run_files import RunFiles
+from discovery_haproxy.target import RefusedError
 
 _START_SECONDS = 30.0
 """Seconds until HAProxy must serve after its start; 10,000 backends need about one."""
@@ -77,8 +78,8 @@ class Launcher:
     async def start(self, binary: Binary, generation: str) -> ProcessHandle:
         """Start HAProxy and return the master's handle when the worker serves `generation`.
 
-        Raises ApplyError with HAProxy's reason. Other processes of the run directory go on serving until
-        `retire_others`.
+        Raises ApplyError with HAProxy's reason, RefusedError if HAProxy itself ended. Other processes of the run
+        directory go on serving until `retire_others`.
         """
         if not self._pipe.is_there():
             self._pipe.close()
@@ -128,7 +129,7 @@ class Launcher:
                 self._pipe.drain()
                 output = "\n".join(self._pipe.tail)
                 reason = first_alert(output) or first_line(output) or "it gave no reason"
-                raise ApplyError(f"HAProxy does not start: {reason}")
+                raise RefusedError(f"HAProxy does not start: {reason}")
             if await self._is_serving(handle, generation):
                 return
             await asyncio.sleep(_POLL_SECONDS)

@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Protocol
 
-from discovery import Health
+from discovery import ApplyError, Health
 from discovery_haproxy.checking import Checker
+
+
+class RefusedError(ApplyError):
+    """HAProxy has tried and failed to load a configuration, which has disturbed its listeners."""
 
 
 class Target(Protocol):
@@ -39,7 +43,8 @@ class Target(Protocol):
         """Make the prepared configuration live, and return when HAProxy serves `generation`.
 
         `unchecked` is the configuration's text if `checker` has not checked it, else None. Raises ApplyError with
-        HAProxy's reason; the previous configuration then goes on serving.
+        HAProxy's reason, RefusedError if HAProxy tried and failed to load the configuration; the previous configuration
+        then goes on serving.
         """
 
     def pids(self) -> set[int]:

@@ -1,21 +1,26 @@
 """Which addresses can be listened on, asked of the kernel."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from discovery import ApplyError
 from discovery.testing import free_port
-from discovery_haproxy.bind_check import check_binds
+from discovery_haproxy.bind_check import bind_faults
 
-nobody: set[int] = set()
+nobody: frozenset[int] = frozenset()
+
+
+def fault(bind: str, own_pids: Collection[int] = nobody) -> str:
+    """Return the reason why HAProxy cannot listen on the address; '' if there is none."""
+    return bind_faults([bind], lambda: own_pids).get(bind, "")
 
 
 @pytest.fixture
@@ -32,17 +37,16 @@ def port() -> Iterator[int]:
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}", "*:{}", ":{}", "localhost:{}"])
 def test_an_address_in_use_is_reported_with_its_holder(port: int, bind: str) -> None:
-    with pytest.raises(ApplyError, match=rf"is in use by \S+ \(process {os.getpid()}\)"):
-        check_binds([bind.format(port)], lambda: nobody)
+    assert re.search(rf"is in use by \S+ \(process {os.getpid()}\)", fault(bind.format(port)))
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:{}", "0.0.0.0:{}"])
 def test_an_address_of_the_own_haproxy_is_free(port: int, bind: str) -> None:
-    check_binds([bind.format(port)], lambda: {os.getpid()})
+    assert not fault(bind.format(port), {os.getpid()})
 
 
 def test_a_listener_on_another_address_does_not_matter(port: int) -> None:
-    check_binds([f"127.0.0.2:{port}"], lambda: nobody)
+    assert not fault(f"127.0.0.2:{port}")
 
 
 def test_own_listeners_are_free_beside_another_program_on_another_address(port: int) -> None:
@@ -51,9 +55,8 @@ def test_own_listeners_are_free_beside_another_program_on_another_address(port: 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         assert stranger.stdout is not None
         stranger.stdout.readline()
-        check_binds([f"127.0.0.1:{port}"], lambda: {os.getpid()})
-        with pytest.raises(ApplyError, match=f"in use by .*process {stranger.pid}"):
-            check_binds([f"127.0.0.2:{port}"], lambda: {os.getpid()})
+        assert not fault(f"127.0.0.1:{port}", {os.getpid()})
+        assert re.search(f"in use by .*process {stranger.pid}", fault(f"127.0.0.2:{port}", {os.getpid()}))
         stranger.communicate(b"\n")
 
 
@@ -65,21 +68,19 @@ def test_ipv6_addresses_are_checked() -> None:
         pytest.skip("there is no IPv6 here")
     with listener:
         port = listener.getsockname()[1]
-        with pytest.raises(ApplyError, match=r"bind \[::1\]:\d+ is in use by .*process"):
-            check_binds([f"[::1]:{port}"], lambda: nobody)
-        check_binds([f"[::1]:{port}"], lambda: {os.getpid()})
-    check_binds([f"[::]:{free_port()}"], lambda: nobody)
+        assert re.search(r"bind \[::1\]:\d+ is in use by .*process", fault(f"[::1]:{port}"))
+        assert not fault(f"[::1]:{port}", {os.getpid()})
+    assert not fault(f"[::]:{free_port()}")
 
 
 def test_an_address_of_another_machine_is_reported_as_such() -> None:
-    with pytest.raises(ApplyError, match=r"bind 192.0.2.1:80 is not an address of this machine"):
-        check_binds(["192.0.2.1:80"], lambda: nobody)
+    assert re.search(r"bind 192.0.2.1:80 is not an address of this machine", fault("192.0.2.1:80"))
 
 
 def test_a_check_leaves_no_listener_behind() -> None:
     bind = f"127.0.0.1:{free_port()}"
     for _ in range(3):
-        check_binds([bind], lambda: nobody)
+        assert not fault(bind)
 
 
 def test_a_port_in_time_wait_is_free() -> None:
@@ -89,18 +90,17 @@ def test_a_port_in_time_wait_is_free() -> None:
         accepted, _ = server.accept()
         accepted.close()  # we close first, so that the port lingers in TIME_WAIT
         client.close()
-    check_binds([f"127.0.0.1:{address[1]}"], lambda: nobody)
+    assert not fault(f"127.0.0.1:{address[1]}")
 
 
 def test_a_socket_in_use_is_reported_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-        check_binds([str(path)], lambda: nobody)  # left behind, as far as one can tell
+        assert not fault(str(path))  # left behind, as far as one can tell
         listener.listen()
-        with pytest.raises(ApplyError, match=f"s is in use by .*process {os.getpid()}"):
-            check_binds([str(path)], lambda: nobody)
-        check_binds([str(path)], lambda: {os.getpid()})
+        assert re.search(f"s is in use by .*process {os.getpid()}", fault(str(path)))
+        assert not fault(str(path), {os.getpid()})
 
 
 def test_a_socket_that_outlives_the_process_which_bound_it_belongs_to_its_heirs(tmp_path: Path) -> None:
@@ -116,19 +116,16 @@ def test_a_socket_that_outlives_the_process_which_bound_it_belongs_to_its_heirs(
         heir = int(process.stdout.readline())
         process.wait()
         try:
-            check_binds([str(path)], lambda: {heir})
-            with pytest.raises(ApplyError, match=f"s is in use by .*process {heir}"):
-                check_binds([str(path)], lambda: nobody)
+            assert not fault(str(path), {heir})
+            assert re.search(f"s is in use by .*process {heir}", fault(str(path)))
         finally:
             os.kill(heir, signal.SIGKILL)
 
 
 def test_a_socket_needs_its_directory_and_a_short_path(tmp_path: Path) -> None:
-    with pytest.raises(ApplyError, match="cannot be made: .*/no is not a directory"):
-        check_binds([str(tmp_path / "no" / "s")], lambda: nobody)
-    with pytest.raises(ApplyError, match="more than 97 bytes"):
-        check_binds([f"/{'x' * 100}"], lambda: nobody)
+    assert re.search("cannot be made: .*/no is not a directory", fault(str(tmp_path / "no" / "s")))
+    assert re.search("more than 97 bytes", fault(f"/{'x' * 100}"))
 
 
 def test_address_forms_that_only_haproxy_knows_are_not_checked() -> None:
-    check_binds(["127.0.0.1:8000-8010", "no-such-host.invalid:80"], lambda: nobody)
+    assert not fault("127.0.0.1:8000-8010", "no-such-host.invalid:80")

@@ -2,17 +2,19 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from haproxy_driver import Drive, wait_until_served
 from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
-from discovery.testing import within
+from discovery.testing import free_port, within
 
 Origins = tuple[Backend, ...]
 
@@ -54,6 +56,68 @@ async def test_a_failed_reload_leaves_the_old_configuration_serving(
         await driver.apply(origins[1])
         await wait_until_served(fetch, bind, origins[1])
         assert (await driver.processes()).failed == 0
+
+
+async def test_an_address_that_becomes_free_is_asked_for_at_the_next_health_check(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        more = f"127.0.0.1:{busy.getsockname()[1]}"
+        async with drive(services={"web": {"bind": bind}}) as driver:
+            await driver.apply(origins[0])
+            assert await driver.consumer.reconfigure(driver.configured(services={"web": {"bind": [bind, more]}}))
+            with pytest.raises(ApplyError, match="in use"):
+                await driver.apply_again()
+            await driver.consumer.health()
+            assert not await driver.is_apply_requested()
+            busy.close()
+            await driver.consumer.health()
+            assert await driver.is_apply_requested()
+            await driver.apply_again()
+            await wait_until_served(fetch, more, origins[0])
+            driver.apply_requested.clear()
+            await driver.consumer.health()
+            assert not await driver.is_apply_requested()
+
+
+async def test_a_refused_reload_is_not_repeated_until_something_that_matters_changes(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        services = {
+            "web": {"bind": bind},
+            "more": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": 'bind "127.0.0.1:${P}"'},
+        }
+        named = tmp_path / "named"
+        named.write_text("1")
+        async with drive(services={"web": {"bind": bind}}, files=[named], global_lines=[f"setenv P {port}"]) as driver:
+            await driver.apply(origins[0])
+            assert await driver.consumer.reconfigure(driver.configured(services=services))
+
+            async def failed_reloads(**options: Any) -> int:
+                """Apply, which fails, and return the number of failed reloads since the last good reload."""
+                with pytest.raises(ApplyError, match="the same is not tried again before"):
+                    await driver.apply(*origins[:2], **options)
+                return (await driver.processes()).failed
+
+            assert await failed_reloads() == 1
+            assert await failed_reloads() == 1
+            # A change of a backend makes a refused address no better.
+            with pytest.raises(ApplyError, match="not tried again"):
+                await driver.apply(origins[2])
+            assert (await driver.processes()).failed == 1
+            assert await failed_reloads(operator_request=True) == 2
+            assert await failed_reloads() == 2
+            named.write_text("2")
+            assert await failed_reloads() == 3
+            assert await driver.consumer.reconfigure(driver.configured(services=services, retries=1))
+            assert await failed_reloads() == 4
+            assert await failed_reloads() == 4
+            await wait_until_served(fetch, bind, origins[0])
+            busy.close()
+            await driver.apply(origins[2], operator_request=True)
+            await wait_until_served(fetch, bind, origins[2])
 
 
 @pytest.mark.parametrize(

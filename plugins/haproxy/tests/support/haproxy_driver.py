@@ -44,17 +44,23 @@ class ConsumerDriver:
         self._applied: Snapshot | None = None
         self._revision = 0
 
-    async def apply(self, *backends: Backend) -> None:
+    async def apply(self, *backends: Backend, operator_request: bool = False) -> None:
         """Apply a snapshot of these backends."""
         self._revision += 1
         snapshot = Snapshot.of(self._revision, backends)
-        await self.consumer.apply(Update(snapshot, self._applied, diff(self._applied, snapshot)))
+        changes = diff(self._applied, snapshot)
+        await self.consumer.apply(Update(snapshot, self._applied, changes, operator_request=operator_request))
         self._applied = snapshot
 
     async def apply_again(self) -> None:
         """Apply the last snapshot once more."""
         assert self._applied is not None
         await self.apply(*self._applied.backends())
+
+    async def is_apply_requested(self) -> bool:
+        """Report whether the consumer has requested an apply by now."""
+        await asyncio.sleep(0)  # the request comes as if from another thread
+        return self.apply_requested.is_set()
 
     async def preview(self, *backends: Backend) -> str:
         """Return the preview of another instance, which was never set up, for a snapshot of these backends."""

@@ -1,0 +1,65 @@
+"""Memory of a configuration that HAProxy refused to load, so that the same configuration is not loaded again.
+
+A reload that HAProxy refuses stops all listeners for about 2 s, each time.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from discovery import ApplyError
+from discovery_haproxy.binary import Binary
+from discovery_haproxy.checking import Checker
+
+_NOT_AGAIN = "the same is not tried again before a file, an address or the program changes, or the daemon is reloaded"
+_VARIABLE_LINES = re.compile(r"^[ \t]*(?:server|description)[ \t].*\n", re.MULTILINE)
+"""Lines without a part in a refusal: HAProxy has checked them before, and they bind no address."""
+_PEERS = re.compile(r"^[ \t]*peers[ \t]", re.MULTILINE)
+"""A section in which HAProxy binds the address of a `server` line."""
+
+
+class Attempt(NamedTuple):
+    """The facts on which it depends whether HAProxy loads a configuration that `haproxy -c` accepts."""
+
+    lines: str
+    """The configuration without the `server` lines, whose changes would make a refused address no better."""
+    files: tuple[tuple[Path, str], ...]
+    checker: Checker
+    missed_binds: frozenset[str]
+    """The addresses that cannot be bound, as far as a probe tells."""
+
+    @classmethod
+    def of(cls, text: str, files: Mapping[Path, str], checker: Checker, missed_binds: Iterable[str]) -> "Attempt":
+        """Return the attempt to load `text`, which names `files`, here with their digests."""
+        is_checked = isinstance(checker, Binary)
+        lines = text if not is_checked or _PEERS.search(text) else _VARIABLE_LINES.sub("", text)
+        return cls(lines, tuple(sorted(files.items())), checker, frozenset(missed_binds))
+
+
+class Refusals:
+    """The last attempt that HAProxy refused."""
+
+    def __init__(self) -> None:
+        """Start without a refusal."""
+        self._refused: Attempt | None = None
+        self._error = ApplyError("")
+
+    def __bool__(self) -> bool:
+        """Report whether there is a refusal."""
+        return self._refused is not None
+
+    def add(self, attempt: Attempt, reason: str) -> ApplyError:
+        """Remember a refusal instead of the one before, and return the error to raise."""
+        self._refused, self._error = attempt, ApplyError(f"{reason}; {_NOT_AGAIN}")
+        return self._error
+
+    def check(self, attempt: Attempt) -> None:
+        """Raise the error of the refusal if HAProxy refused this very attempt. Forget any other refusal."""
+        if self._refused == attempt:
+            raise self._error
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the refusal."""
+        self._refused = None
