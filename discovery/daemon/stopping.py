@@ -14,6 +14,8 @@ from discovery.errors import CannotStartError, DiscoveryError, PluginError, desc
 from discovery.hosting import loading as plugins
 from discovery.plugin import AnyConsumer, Consumer, Context
 from discovery.system import rundir
+from discovery.system.files import ABSENT
+from discovery.system.listening import process_ids
 from discovery.system.process import ProcessHandle
 
 
@@ -33,7 +35,10 @@ class Orphan(NamedTuple):
 
 
 def find_daemons(run_dir: Path) -> list[RunningDaemon]:
-    """The daemons that run on `run_dir`, also those that start, and those that were replaced and have not ended."""
+    """Return the daemons that run on `run_dir`, also those that start, and those that were replaced and drain.
+
+    Raises OSError if /proc cannot be read, as without a free descriptor.
+    """
     held: dict[int, list[str]] = {}
     for pattern in DAEMON_LOCKS:
         for path in sorted(run_dir.glob(pattern)):
@@ -103,8 +108,8 @@ def _left_instances(run_dir: Path) -> list[str]:
 
 def _instances_of_processes(run_dir: Path) -> Iterator[str]:
     """Return the instances that the arguments of this user's processes name below `run_dir`."""
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
+    for place in (Path(f"/proc/{pid}") for pid in process_ids()):
+        with suppress(*ABSENT):
             arguments = (place / "cmdline").read_bytes().split(b"\0") if place.stat().st_uid == os.geteuid() else ()
             for path in map(Path, map(os.fsdecode, arguments)):
                 if run_dir in path.parents:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ProcessLookupError, PermissionError)
+"""Exceptions that say that there is no such file, or none that this user may read. Any other OSError, such as EMFILE,
+says nothing about the file."""
+
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace the file `path` by a file that contains `data`: whole, and durably.

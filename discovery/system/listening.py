@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from discovery.system.files import ABSENT
+
 _LISTENING = "0A"
 
 
@@ -27,7 +29,8 @@ def tcp_sockets_listening_at(host: str, port: int, *, v6only: bool = False) -> M
     """Return the TCP sockets that keep another socket from listening at `host:port`: inodes, with user ids.
 
     `host` is an IP address. With `v6only`, the other socket of an IPv6 address leaves IPv4 alone. See proc_net_tcp(5).
-    Only sockets of this network namespace are found; empty if /proc cannot be read. From any thread.
+    Only sockets of this network namespace are found; none without /proc. Raises OSError if /proc cannot be read, as
+    without a free descriptor. From any thread.
     """
     wanted = ipaddress.ip_address(host)
     return {
@@ -39,7 +42,10 @@ def tcp_sockets_listening_at(host: str, port: int, *, v6only: bool = False) -> M
 
 
 def unix_sockets_at(path: str) -> Collection[str]:
-    """Return the inodes of the Unix sockets that are bound to the path `path`, as bound. From any thread."""
+    """Return the inodes of the Unix sockets that are bound to the path `path`, as bound.
+
+    Raises OSError if /proc cannot be read, as without a free descriptor. From any thread.
+    """
     return {words[6] for words in _table("unix") if len(words) > 7 and words[7] == path}
 
 
@@ -47,18 +53,24 @@ def processes_with_sockets(inodes: Collection[str]) -> set[int]:
     """Return the ids of the processes that have a socket of `inodes` open.
 
     Only root sees processes of other users. Reads the descriptors of every process: tens of milliseconds on a busy
-    machine. From any thread.
+    machine. Raises OSError if /proc cannot be read, as without a free descriptor. From any thread.
     """
     sought = {f"socket:[{inode}]" for inode in inodes}
     found = set()
-    for process in Path("/proc").glob("[0-9]*") if sought else ():
-        with suppress(OSError):
-            for descriptor in os.scandir(process / "fd"):
-                with suppress(OSError):
+    for pid in process_ids() if sought else ():
+        with suppress(*ABSENT), os.scandir(f"/proc/{pid}/fd") as descriptors:
+            for descriptor in descriptors:
+                with suppress(*ABSENT):
                     if os.readlink(descriptor.path) in sought:  # noqa: PTH115 - it is no path
-                        found.add(int(process.name))
+                        found.add(pid)
                         break
     return found
+
+
+def process_ids() -> list[int]:
+    """Return the ids of the processes that this process sees. Raises OSError if /proc cannot be read."""
+    # Path.glob ignores errors in some versions of Python.
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
 
 
 def format_holders(pids: Iterable[int]) -> str:
@@ -83,7 +95,7 @@ def _overlaps(local: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address,
 def _table(name: str) -> Iterable[list[str]]:
     try:
         return [line.split() for line in Path("/proc/net", name).read_text().splitlines()[1:]]
-    except OSError:
+    except ABSENT:
         return []
 
 

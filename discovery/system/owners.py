@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from discovery.system.files import ABSENT
 from discovery.system.rundir import is_free
 
 _MOST_PATH = 400  # bytes; an owner may have 1,024
@@ -60,7 +61,7 @@ def machine_id() -> str:
     name = socket.gethostname()
     if container := _container():
         name = f"{name}-{container[:12]}"
-    with suppress(OSError):
+    with suppress(*ABSENT):
         if id_ := Path("/etc/machine-id").read_bytes().strip():
             return hmac.digest(id_, b"discovery-framework\0" + os.fsencode(name), "sha256").hex()[:16]
     return name
@@ -71,7 +72,7 @@ def _container() -> str:
 
     Docker, Podman and containerd mount the files of a container's network from a directory with its id as its name.
     """
-    with suppress(OSError):
+    with suppress(*ABSENT):
         for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
             root, mounted_at = line.split(" ", 5)[3:5]
             if mounted_at == "/etc/hostname" and (match := _CONTAINER.search(root)) is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from discovery.errors import CannotStartError, describe
 from discovery.system.claims import PathClaim, PathClaimedError, claim
+from discovery.system.files import ABSENT
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger  # loaded by those commands alone that log
@@ -279,11 +280,14 @@ def is_free(descriptor: int) -> bool:
 
 
 def holder(path: Path) -> int | None:
-    """The process that holds the lock `path`; None if none does, or none that can be seen from here."""
+    """Return the process that holds the lock `path`; None if none does, or none that can be seen from here.
+
+    Raises OSError if that cannot be found out, as without a free descriptor.
+    """
     try:
         pid = int(path.read_bytes()[:20])
         descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
-    except (OSError, ValueError):
+    except (*ABSENT, ValueError):
         return None
     # What is written there may be of one that has died, and the number another's by now.
     return pid if any(_is_same(path, each) for each in descriptors) else None

@@ -1,5 +1,6 @@
 """The root directory of a file registry: its lock, its clock, and the revision that is stored in it."""
 
+import errno
 import fcntl
 import os
 import re
@@ -17,6 +18,7 @@ _LOCK_TIMEOUT = 5.0
 """Seconds to wait for the lock of the directory, which other processes keep for the time of a scan or a write."""
 _LOCK_RETRY = 0.002
 """Seconds between two attempts to lock the directory: short beside a scan, without keeping a processor busy."""
+_SHORTAGE = (errno.EMFILE, errno.ENFILE)
 _REVISION = re.compile(rb"([0-9]{20}) ([0-9a-f]{32})\n")
 
 
@@ -78,12 +80,15 @@ def _is_current(root: Path, descriptor: int) -> bool:
 def clock(directory: int) -> float:
     """Return the time of the clock that stamps files in the open `directory`: another machine's on a network share.
 
-    The result is this machine's time if this process may not write to the directory.
+    The result is this machine's time if this process cannot write to the directory. Raises RegistryUnavailableError
+    without a free descriptor.
     """
     name = f".clock-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORTAGE:
+            raise unavailable("read the clock of the registry directory", error) from None
         return time.time()
     try:
         return os.fstat(descriptor).st_mtime
@@ -103,7 +108,10 @@ def has_revision(directory: int) -> bool:
 
 
 def stored_revision(directory: int) -> int:
-    """Return the revision in the revision file, or 0 without a valid file. Call only inside `held`."""
+    """Return the revision in the revision file, or 0 without a valid file. Call only inside `held`.
+
+    Raises RegistryUnavailableError without a free descriptor.
+    """
     return _read_revision(directory)[0]
 
 
@@ -136,7 +144,9 @@ def _read_revision(directory: int) -> tuple[int, str]:
             match = _REVISION.fullmatch(os.read(descriptor, 100))
         finally:
             os.close(descriptor)
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORTAGE:
+            raise unavailable("read the revision of the registry directory", error) from None
         return 0, ""
     return (int(match[1]), match[2].decode()) if match else (0, "")
 

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _MISSING = "missing"
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""Exceptions for a file that is missing or hidden from this user. Any other OSError, such as EMFILE, is raised: a
+digest without the contents would reload HAProxy."""
 _Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, time of change, size and inode number of each file."""
 
@@ -17,7 +20,10 @@ class FileDigests:
         self._known: dict[Path, tuple[_Stamp, str]] = {}
 
     def read(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """Return the digest of each path: of a file's contents, or of the contents of every file in a directory."""
+        """Return the digest of each path: of a file's contents, or of the contents of every file in a directory.
+
+        Raises OSError if a file cannot be read although this user may read the file, as without a free descriptor.
+        """
         digests = {}
         for path in paths:
             stamp = _stamp(path)
@@ -35,15 +41,19 @@ class FileDigests:
 def files_at(path: Path) -> list[Path]:
     """Return the file at `path`, or the files of the directory `path`; nothing if the directory cannot be read."""
     try:
-        return sorted(path.iterdir()) if path.is_dir() else [path]
+        return _files_at(path)
     except OSError:
         return []
 
 
+def _files_at(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
 def _stamp(path: Path) -> _Stamp:
     try:
-        states = [(file.name, file.stat()) for file in files_at(path) if path is file or file.is_file()]
-    except OSError:
+        states = [(file.name, file.stat()) for file in _files_at(path) if path is file or file.is_file()]
+    except _ABSENT:
         return ()
     # Not the time of modification, which programs such as `cp -p` set.
     return tuple((name, state.st_ctime_ns, state.st_size, state.st_ino) for name, state in states)
@@ -55,6 +65,6 @@ def _digest(path: Path, stamp: _Stamp) -> str:
         for name, *_ in stamp:
             contents = (path / name if path.is_dir() else path).read_bytes()
             digest.update(f"{name}\0{len(contents)}\0".encode() + contents)
-    except OSError:
+    except _ABSENT:
         return _MISSING
     return digest.hexdigest() if stamp else _MISSING

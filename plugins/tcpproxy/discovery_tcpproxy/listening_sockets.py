@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,8 +200,8 @@ def _reason(bind: str, error: OSError) -> str:
         return _unix_reason(_path(bind), error)
     host, port = split_host_port(bind)
     if error.errno == errno.EADDRINUSE:
-        who = processes_with_sockets(tcp_sockets_listening_at(host, port, v6only=True))
-        return f"address already in use{format_holders(who)}; stop that process, or choose another address"
+        who = _holders(lambda: tcp_sockets_listening_at(host, port, v6only=True))
+        return f"address already in use{who}; stop that process, or choose another address"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
             "permission denied; ports below 1024 require CAP_NET_BIND_SERVICE"
@@ -215,12 +215,20 @@ def _reason(bind: str, error: OSError) -> str:
     return f"{error.strerror or error}"
 
 
+def _holders(find_sockets: Callable[[], Collection[str]]) -> str:
+    """Return the processes that have the sockets, for an error message; empty if /proc cannot be read."""
+    try:
+        return format_holders(processes_with_sockets(find_sockets()))
+    except OSError:  # no descriptor is free: the message is true without the processes
+        return ""
+
+
 def _unix_reason(path: Path, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         if not path.is_socket():
             return "there is a file that is no socket; remove the file, or choose another path"
-        who = processes_with_sockets(unix_sockets_at(str(path)))
-        return f"socket already in use{format_holders(who)}; stop that process, or choose another path"
+        who = _holders(lambda: unix_sockets_at(str(path)))
+        return f"socket already in use{who}; stop that process, or choose another path"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"there is no directory {path.parent}; create it, or choose another path"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
