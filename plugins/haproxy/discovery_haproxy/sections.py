@@ -17,7 +17,8 @@ from discovery.registry import validate
 from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
 from discovery_haproxy.quoting import Raw, argument
 from discovery_haproxy.routing import EVERYTHING, ROOT, AddressClaim, Route, group_by_address, routes
-from discovery_haproxy.values import TIME
+from discovery_haproxy.server_ids import ids_by_name, ids_by_position
+from discovery_haproxy.values import TIME, words
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LOOKS_HASHED = re.compile(r".*-[0-9a-f]{16}")
@@ -53,11 +54,13 @@ class Labels(dict[str, str]):
 class Server:
     """A `server` line: a backend of the registry, with an `id` that is unique in its section and valid for HAProxy.
 
-    `weight` is 0 while the backend drains. `host` is the address to connect to, or a host name. `usable` is False if
-    no address of the backend is known.
+    `numeric_id` is the argument of HAProxy's keyword `id`, unique in the section, too. `weight` is 0 while the backend
+    drains. `host` is the address to connect to, or a host name. `usable` is False if no address of the backend is
+    known.
     """
 
     id: str
+    numeric_id: int
     host: str
     port: int
     weight: int
@@ -177,8 +180,12 @@ def _backend_section(
     name: str, config: ServiceConfig, service: Service | None, addresses_of: AddressesOf, problems: list[str]
 ) -> BackendSection:
     backends = _valid_backends(service.backends if service else (), problems)
-    ids = _section_names(backend.id for backend in backends)
-    servers = tuple(_server(ids[backend.id], backend, addresses_of(backend)) for backend in backends)
+    names = _section_names(backend.id for backend in backends)
+    numbers = ids_by_position(list(names.values())) if _fills_in_order(config) else ids_by_name(names.values())
+    servers = tuple(
+        _server(name, numbers[name], backend, addresses_of(backend))
+        for backend, name in zip(backends, names.values(), strict=True)
+    )
     return BackendSection(name, config.mode, servers, config, _timeout_lines(config.timeouts, _BACKEND_TIMEOUTS))
 
 
@@ -193,7 +200,13 @@ def _valid_backends(backends: Iterable[Backend], problems: list[str]) -> list[Ba
     return valid
 
 
-def _server(id_: str, backend: Backend, addresses: Sequence[str]) -> Server:
+def _fills_in_order(config: ServiceConfig) -> bool:
+    """Report whether HAProxy fills the servers in the order of their ids: with `balance first`, also in a line."""
+    own = [line[1:2] for line in map(words, config.backend_lines) if line[:1] == ["balance"]]
+    return (own[-1] if own else [config.balance]) == ["first"]
+
+
+def _server(id_: str, numeric_id: int, backend: Backend, addresses: Sequence[str]) -> Server:
     draining = backend.state is State.DRAINING
     # Clients see the cookie, and need not learn an address.
     cookie = _hash(backend.id)
@@ -201,7 +214,9 @@ def _server(id_: str, backend: Backend, addresses: Sequence[str]) -> Server:
     # A backend without a known address keeps its server line, so that the other servers keep their positions.
     host = addresses[0] if addresses else backend.host
     labels = Labels(backend.labels)
-    return Server(id_, host, backend.port, weight, draining, cookie, labels, backend, usable=bool(addresses))
+    return Server(
+        id_, numeric_id, host, backend.port, weight, draining, cookie, labels, backend, usable=bool(addresses)
+    )
 
 
 def _claims_by_name(config: HAProxyConfig, names: Mapping[str, str], problems: list[str]) -> tuple[AddressClaim, ...]:

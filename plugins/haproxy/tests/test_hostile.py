@@ -199,7 +199,8 @@ def test_a_record_adds_one_server_line_to_its_own_service_and_changes_nothing_el
             servers = [line for line in added if line.startswith("server ")]
             assert len(servers) == count == len(added) / (1 if template is None else 6)
             for line in servers:
-                assert re.fullmatch(r"server [\w.:-]+ \S+:[0-9]+ weight [0-9]+( cookie [0-9a-f]{16})?", line), line
+                words = r"server [\w.:-]+ \S+:[0-9]+( id [0-9]+)? weight [0-9]+( cookie [0-9a-f]{16})?"
+                assert re.fullmatch(words, line), line
         else:
             assert lines == before[section]
 

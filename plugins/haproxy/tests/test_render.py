@@ -1,6 +1,7 @@
 """Configuration and snapshot to text: what it says, that it is deterministic, and that real HAProxy takes it."""
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,8 @@ def test_a_service_becomes_a_frontend_and_a_backend_with_checks_on() -> None:
         "http-request disable-l7-retry unless METH_GET",
         "balance roundrobin",
         "default-server inter 2s fall 3 rise 2 check",
-        "server 127.0.0.1:8001 127.0.0.1:8001 weight 1",
-        "server web.invalid:8002 web.invalid:8002 weight 1",
+        "server 127.0.0.1:8001 127.0.0.1:8001 id 544299 weight 1",
+        "server web.invalid:8002 web.invalid:8002 id 755393 weight 1",
     ]
     assert "option redispatch 1" in section(text, "defaults")
     assert "default-server init-addr last,none resolvers discovery" in section(text, "defaults")
@@ -114,7 +115,9 @@ def test_haproxy_accepts_the_configuration_without_a_warning(
 
 
 def servers(text: str) -> list[str]:
-    return [line for line in section(text, "backend web") if line.startswith("server ")]
+    """Return the server lines of the backend section `web`, without their ids."""
+    lines = [line for line in section(text, "backend web") if line.startswith("server ")]
+    return [re.sub(r" id \d+", "", line) for line in lines]
 
 
 def test_a_server_has_the_first_address_and_without_one_it_is_in_maintenance(parse: Parse) -> None:
@@ -222,8 +225,8 @@ def test_a_shared_frontend_has_the_longest_timeouts_of_its_services() -> None:
 
 def test_draining_and_weightless_backends_get_weight_zero() -> None:
     backends = [backend(port=1, state=State.DRAINING, weight=9), backend(port=2, weight=0), backend(port=3, weight=256)]
-    servers = section(rendered(of=snapshot(*backends)).text, "backend web")[-3:]
-    assert [line.split()[-1] for line in servers] == ["0", "0", "256"]
+    lines = section(rendered(of=snapshot(*backends)).text, "backend web")[-3:]
+    assert [line.split()[-1] for line in lines] == ["0", "0", "256"]
 
 
 def test_ids_that_haproxy_refuses_get_unique_names() -> None:
@@ -309,7 +312,7 @@ def test_a_users_template_sees_services_and_can_extend_the_built_in_template(par
     parse(text)
     assert "# web in x\\x20y nowhere" in text
     assert "    http-request set-header X-Zones a\\x20b\n" in text
-    assert "    server 127.0.0.1:2 127.0.0.1:2 weight 1\n" in text
+    assert re.search(r"^    server 127.0.0.1:2 127.0.0.1:2 id \d+ weight 1$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -347,9 +350,7 @@ def test_a_changed_template_is_recompiled(tmp_path: Path) -> None:
 def test_a_backend_that_cannot_be_rendered_is_left_out_with_the_reason() -> None:
     broken = Backend("web", "bad", "a b", 80)
     result = rendered(of=snapshot(broken, backend()))
-    assert [line for line in section(result.text, "backend web") if line.startswith("server")] == [
-        "server 127.0.0.1:8080 127.0.0.1:8080 weight 1"
-    ]
+    assert servers(result.text) == ["server 127.0.0.1:8080 127.0.0.1:8080 weight 1"]
     assert result.problems == (
         "backend 'bad' of 'web' is left out: the host 'a b' is neither an IP address nor a host name",
     )

@@ -42,7 +42,7 @@ def test_a_draining_backend_gets_no_new_clients_and_keeps_those_it_has(
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "cookie": "S", "check": False}}}
     draining = backend(port=old.port, state=State.DRAINING)
     # Its cookie, as a client would have got it while the backend was active.
-    cookie = text(config, [draining]).split(f":{old.port} weight 0 cookie ")[1].split()[0]
+    cookie = text(config, [draining]).split(" weight 0 cookie ")[1].split()[0]
     run(text(config, [draining, backend(port=new.port)]), url)
     assert {fetch(url).body for _ in range(8)} == {"new"}
     assert {fetch(url, Cookie=f"S={cookie}").body for _ in range(4)} == {"old"}
@@ -68,6 +68,36 @@ def test_a_cookie_keeps_a_client_with_its_backend(
     assert first.cookie.startswith("S=")
     assert {fetch(url, Cookie=first.cookie).body for _ in range(6)} == {first.body}
     assert {fetch(url).body for _ in range(6)} == {"one", "two"}
+
+
+def test_an_additional_backend_moves_few_keys_of_a_consistent_hash(
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch
+) -> None:
+    """Issue 10, A4: without ids 197 of 200 keys moved."""
+    backends = [backend(id=f"web-{number:02}", port=origin(f"web-{number:02}").port) for number in range(11)]
+
+    def answers(*of: Backend) -> list[str]:
+        port = free_port()
+        config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "balance": "uri", "check": False}}}
+        run(text(config, of), f"http://127.0.0.1:{port}/")
+        return [fetch(f"http://127.0.0.1:{port}/{key}").body for key in range(300)]
+
+    additional = backends[4]
+    before = answers(*backends[:4], *backends[5:])
+    after = answers(*backends)
+    moved = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert set(moved) == {additional.id}  # no key moves between the others
+    assert 10 <= len(moved) < 60  # 27 is ideal
+    assert answers(*backends) == after
+
+
+def test_balance_first_fills_the_servers_in_their_order(
+    run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
+) -> None:
+    backends = [backend(id=name, port=origin(name).port) for name in ("a", "b", "c")]
+    config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "balance": "first", "check": False}}}
+    run(text(config, backends), url)
+    assert {fetch(url).body for _ in range(5)} == {"a"}
 
 
 def test_backends_learn_the_address_of_the_client(

@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
 import trustme
 from haproxy_driver import ConsumerDriver, Drive, wait_until_served
 from haproxy_web import Fetch
@@ -80,6 +81,59 @@ async def test_a_server_that_is_down_stays_down_over_a_reload(
         await eventually(found_out, "the dead server to be found out")
         await driver.apply(*origins[:2], dead)
         assert await found_out()
+
+
+WITHOUT_IDS = """{% extends "builtin/haproxy.cfg.j2" %}
+{% block service %}
+backend {{ service.name }}
+    default-server inter 200ms check
+{% for backend in service.backends %}
+    server {{ backend.id }} {{ backend.address }} weight {{ backend.weight }}
+{% endfor %}
+
+{% endblock %}
+"""
+"""The server lines that the plugin wrote before it gave servers ids."""
+
+
+@pytest.mark.parametrize("balance", ["roundrobin", "first"])
+async def test_servers_that_get_ids_keep_their_states(
+    drive: Drive, origins: Origins, bind: str, tmp_path: Path, balance: str
+) -> None:
+    """Issue 10, A4: an upgrade under a running HAProxy, whose rows have other ids."""
+    service = {"bind": bind, "check": {"interval": "200ms"}, "balance": balance}
+    template = tmp_path / "without-ids.cfg.j2"
+    template.write_text(WITHOUT_IDS)
+    ports = [each.port for each in origins]
+    halved, maintained, up = (
+        backend(id=name, port=port, weight=10)
+        for name, port in zip(("halved", "maintained", "up"), ports[:3], strict=True)
+    )
+    dead = backend(id="dead", port=free_port())
+
+    async def states(driver: ConsumerDriver) -> dict[str, list[str]]:
+        """Return the operational state, the administrative state and the weight of each server."""
+        rows = [line.split() for line in (await driver.control.server_states()).splitlines()]
+        return {row[3]: row[5:8] for row in rows if len(row) > 8 and row[1] == "web"}
+
+    async with drive(services={"web": service}, template=str(template)) as driver:
+        await driver.apply(halved, maintained, up, dead)
+        for command in ("web/halved weight 5", "web/maintained state maint"):
+            await driver.control.send_once(f"@1 set server {command}", within(5))
+
+        async def dead_is_down() -> bool:
+            return (await states(driver))["dead"] == ["0", "0", "1"]
+
+        await eventually(dead_is_down, "the dead server to be found out")
+        before = await states(driver)
+        await driver.consumer.hand_over()
+    async with drive(services={"web": service}) as driver:
+        assert driver.has_logged("took over")
+        await driver.apply(halved, maintained, up, dead, backend(id="additional", port=ports[3]))
+        after = await states(driver)
+        assert after.pop("additional")[1:] == ["0", "1"]
+        assert after == before
+        assert (after["halved"][2], after["maintained"][1]) == ("5", "1")
 
 
 async def test_new_options_are_applied_by_a_reload(drive: Drive, fetch: Fetch, origins: Origins, bind: str) -> None:
