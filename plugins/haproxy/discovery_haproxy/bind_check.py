@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from discovery.toolkit import (
     unix_sockets_at,
 )
 from discovery_haproxy.process import read_process
+from discovery_haproxy.vantage import Vantage
 
 SOCKET_SUFFIX_BYTES = 10
 """Bytes that HAProxy reserves in the path of a socket, for the suffix of a temporary name during the bind."""
@@ -47,33 +49,38 @@ def missing_directory_error(bind: str, future_directories: Collection[Path]) -> 
     return f"bind {bind} cannot be made: {directory} is not a directory"
 
 
-def bind_faults(binds: Iterable[str], own_pids: Callable[[], Collection[int]]) -> dict[str, str]:
-    """Return those of `binds` that HAProxy cannot listen on, each with an error message of one line.
+def bind_faults(binds: Iterable[str], vantage: Callable[[], Vantage]) -> dict[str, str]:
+    """Return those of `binds` that HAProxy certainly cannot listen on, each with an error message of one line.
 
-    An address on which one of the processes `own_pids` listens is free: HAProxy passes the socket on in a reload.
+    `vantage` is called if a probe fails. An address on which one of HAProxy's processes listens is free: HAProxy passes
+    the socket on in a reload. What the vantage does not show is left to the reload.
     """
-    found = ((bind, _path_fault(bind, own_pids) if "/" in bind else _address_fault(bind, own_pids)) for bind in binds)
+    once = cache(vantage)
+    found = ((bind, _path_fault(bind, once) if "/" in bind else _address_fault(bind, once)) for bind in binds)
     return {bind: fault for bind, fault in found if fault is not None}
 
 
 def is_free(bind: str) -> bool:
     """Report whether any process could listen on the address now. Takes microseconds."""
     if "/" in bind:
-        return _path_error(bind) is None and _listener(bind) is None
+        return path_length_error(bind) is None and _directory_error(bind) is None and _listener(bind) is None
     address = _socket_address(bind)
     return address is None or _bind_error(*address) is None
 
 
-def _address_fault(bind: str, own_pids: Callable[[], Collection[int]]) -> str | None:
+def _address_fault(bind: str, vantage: Callable[[], Vantage]) -> str | None:
     address = _socket_address(bind)
     if address is None or (error := _bind_error(*address)) is None:
+        return None
+    seen = vantage()
+    if not seen.network or (error.errno == errno.EACCES and not seen.rights):
         return None
     host, port = address[1][:2]
     sockets = tcp_sockets_listening_at(str(host), int(port)) if error.errno == errno.EADDRINUSE else {}
     holders = processes_with_sockets(sockets)
-    if holders and holders <= set(own_pids()):
+    if holders and holders <= seen.pids:
         return None
-    if sockets and not holders and _are_hidden(own_pids(), set(sockets.values())):
+    if sockets and not holders and (not seen.rights or _are_hidden(seen.pids, set(sockets.values()))):
         return None
     return _error_message(bind, error, holders)
 
@@ -113,21 +120,24 @@ def _error_message(bind: str, error: OSError, holders: Collection[int]) -> str:
     return f"bind {bind} cannot be used: {error.strerror}"
 
 
-def _path_fault(bind: str, own_pids: Callable[[], Collection[int]]) -> str | None:
-    if error := _path_error(bind):
+def _path_fault(bind: str, vantage: Callable[[], Vantage]) -> str | None:
+    if error := path_length_error(bind):
         return error
+    if error := _directory_error(bind):
+        seen = vantage()
+        is_certain = seen.files and (seen.rights or not Path(bind).parent.is_dir())
+        return error if is_certain else None
     listener = _listener(bind)
     if not listener:
         return None  # if the listener is in another pid namespace, it may be HAProxy: nothing more can be known
     holders = {listener} if read_process(listener) else _heirs(bind, listener)
-    if holders & set(own_pids()):
+    seen = vantage()
+    if not seen.files or holders & seen.pids:
         return None
     return _error_message(bind, OSError(errno.EADDRINUSE, ""), holders)
 
 
-def _path_error(bind: str) -> str | None:
-    if message := path_length_error(bind):
-        return message
+def _directory_error(bind: str) -> str | None:
     directory = Path(bind).parent
     if directory.is_dir() and os.access(directory, os.W_OK):
         return None

@@ -94,7 +94,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             if failure is not None:
                 raise failure
         faults = bind_faults(
-            sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.pids
+            sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.vantage
         )
         self._missed_binds = frozenset(faults)
         for fault in faults.values():
@@ -128,7 +128,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             raise
 
     def _attempt(self, rendered: Rendered, checker: Checker, target: Target) -> Attempt:
-        faults = bind_faults(rendered.binds, target.pids)
+        faults = bind_faults(rendered.binds, target.vantage)
         return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)
 
     async def preview(self, update: Update) -> str:
@@ -173,9 +173,12 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             if not any(f"'{path}' too long" in each for path in reported)
         ]
         made = self.context.run_dir, self.context.run_dir.parent
-        faults += filter(
-            None, (path_length_error(each) or missing_directory_error(each, made) for each in rendered.binds)
-        )
+        faults += filter(None, map(path_length_error, rendered.binds))
+        missing = [each for bind in rendered.binds if (each := missing_directory_error(bind, made))]
+        if external is None:
+            faults += missing
+        else:  # HAProxy may have other directories
+            unchecked += missing
         if external is not None and not external.path.parent.is_dir():
             faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
         return Validation(tuple(faults), tuple(unchecked), self._listens(rendered))

@@ -16,6 +16,7 @@ from discovery_haproxy.ownership import is_foreign, keep_original, read, refusal
 from discovery_haproxy.process import pids_of_program
 from discovery_haproxy.reloading import reload_through_master, wait_until_live
 from discovery_haproxy.target import RefusedError
+from discovery_haproxy.vantage import Vantage, external_vantage
 
 _OPEN_SECONDS = 1.0
 """Timeout in seconds for the generation at the start; without an answer the first apply reloads."""
@@ -87,9 +88,16 @@ class ExternalHAProxy:
         await install(self.path, lambda: self._reload(generation))
         self.live_generation = generation
 
-    def pids(self) -> set[int]:
-        """Return the pids of all HAProxy processes of the machine: any of them may have the addresses already."""
-        return pids_of_program("haproxy")
+    def vantage(self) -> Vantage:
+        """Return the processes behind the socket, and how far this process sees what HAProxy sees.
+
+        Without an answer of a socket, a unit of systemd is any HAProxy of this machine, and a command may reload a
+        HAProxy of another machine.
+        """
+        listener = self._control.listener_pid() if self._control else None
+        if listener is not None:
+            return external_vantage({listener})
+        return external_vantage(pids_of_program("haproxy") if self._config.systemd_unit else ())
 
     async def health(self) -> Health:
         """Report whether HAProxy answers; healthy if HAProxy has no socket to ask."""

@@ -24,6 +24,7 @@ from discovery_haproxy.server_states import EMPTY_STATES, keep_configured
 from discovery_haproxy.starting import Launcher
 from discovery_haproxy.stopping import stop_all
 from discovery_haproxy.supervising import Supervisor
+from discovery_haproxy.vantage import Vantage
 
 _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
@@ -101,6 +102,10 @@ class ManagedHAProxy:
     def pids(self) -> set[int]:
         """Return the pids of all HAProxy processes of this run directory."""
         return {each.pid for each in process.find_processes(self._files.master_socket_argument)}
+
+    def vantage(self) -> Vantage:
+        """Return HAProxy's processes; this process sees all that HAProxy sees."""
+        return Vantage(frozenset(self.pids()), network=True, files=True, rights=True)
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers."""

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +56,23 @@ def _pids_with_words(words: bytes) -> Iterator[int]:
 def _pids() -> list[str]:
     # Path.glob ignores errors in some versions of Python.
     return [name for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208
+
+
+def find_family(pids: Collection[int]) -> frozenset[int]:
+    """Return those of `pids` that run, their parents that are the same program, and the descendants of all of these.
+
+    Of HAProxy that is the master with its workers, whichever of them `pids` names.
+    """
+    running = {int(pid): process for pid in _pids() if (process := read_process(int(pid))) is not None} if pids else {}
+    family = {pid for pid in pids if pid in running}
+    for pid in tuple(family):
+        process = running[pid]
+        while (parent := running.get(process.parent)) is not None and parent.argv[:1] == process.argv[:1]:
+            family.add(parent.pid)
+            process = parent
+    while more := {pid for pid, process in running.items() if process.parent in family} - family:
+        family |= more
+    return frozenset(family)
 
 
 def masters(processes: list[Process]) -> list[Process]:

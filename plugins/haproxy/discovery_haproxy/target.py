@@ -5,6 +5,7 @@ from typing import Protocol
 
 from discovery import ApplyError, Health
 from discovery_haproxy.checking import Checker
+from discovery_haproxy.vantage import Vantage
 
 
 class RefusedError(ApplyError):
@@ -47,8 +48,8 @@ class Target(Protocol):
         then goes on serving.
         """
 
-    def pids(self) -> set[int]:
-        """Return the pids of the processes whose listening sockets HAProxy takes over in a reload."""
+    def vantage(self) -> Vantage:
+        """Return HAProxy's processes, and how far this process sees what HAProxy sees."""
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers."""

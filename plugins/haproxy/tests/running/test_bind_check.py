@@ -14,13 +14,16 @@ import pytest
 
 from discovery.testing import free_port
 from discovery_haproxy.bind_check import bind_faults
+from discovery_haproxy.vantage import Vantage
 
 nobody: frozenset[int] = frozenset()
 
 
 def fault(bind: str, own_pids: Collection[int] = nobody) -> str:
     """Return the reason why HAProxy cannot listen on the address; '' if there is none."""
-    return bind_faults([bind], lambda: own_pids).get(bind, "")
+    return bind_faults([bind], lambda: Vantage(frozenset(own_pids), network=True, files=True, rights=True)).get(
+        bind, ""
+    )
 
 
 @pytest.fixture
