@@ -69,8 +69,7 @@ def _beside(path: Path, suffix: str) -> Path:
 def _link(source: Path, target: Path) -> bool:
     """Make `target` another name of the file `source`; return False if `source` does not exist."""
     temporary = target.with_name(f".{target.name}.link")
-    with suppress(FileNotFoundError):
-        temporary.unlink()
+    temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except FileNotFoundError:
@@ -78,5 +77,9 @@ def _link(source: Path, target: Path) -> bool:
     except OSError:
         write_atomically(target, source.read_bytes(), source.stat().st_mode & 0o777)
         return True
-    temporary.replace(target)
+    try:
+        temporary.replace(target)
+    finally:
+        # A rename to another link of the same file does nothing: both links stay.
+        temporary.unlink(missing_ok=True)
     return True
