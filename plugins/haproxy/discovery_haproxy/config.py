@@ -8,6 +8,7 @@ from discovery import PluginConfig
 from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, one_or_many, service_name
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
+    TIME,
     AbsolutePath,
     Address,
     Balance,
@@ -23,11 +24,23 @@ from discovery_haproxy.values import (
     Prefixes,
     RequestTarget,
     Status,
+    haproxy_time,
     words,
 )
 
 _RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
+_CHECK_SHARE = 1 / 2
+"""Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
+`fall` intervals, if `fall` is 3 or more: one interval, `fall` checks without an answer, and the times between them."""
+_FAST_SHARE = 1 / 4
+"""Share of a check's interval from a failed check to the next check."""
+_CHECK_MOST_SECONDS = 5.0
+"""Longest time in seconds for the answer to a check, however long the interval: nothing healthy takes longer."""
+_CHECK_LEAST_SECONDS = 0.1
+"""Shortest time in seconds for the answer to a check: less is lost to a machine's load alone."""
+_SHORTEST_SECONDS = 0.001
+"""HAProxy's resolution of time in seconds."""
 _QUOTED_CHARACTERS = 60
 """Characters of a line in an error message, which is one line itself."""
 
@@ -80,6 +93,20 @@ class CheckConfig(PluginConfig):
     rise: Rise = 2
     port: int | None = Field(default=None, ge=1, le=65535)
 
+    @property
+    def timeout(self) -> str:
+        """Time in which a backend must answer a check, unless `timeouts.check` is set."""
+        return haproxy_time(max(_CHECK_LEAST_SECONDS, min(_CHECK_MOST_SECONDS, self._interval * _CHECK_SHARE)))
+
+    @property
+    def fast_interval(self) -> str:
+        """Time from a failed check to the next check, and from the first good check of a backend that was down."""
+        return haproxy_time(max(_SHORTEST_SECONDS, self._interval * _FAST_SHARE))
+
+    @property
+    def _interval(self) -> float:
+        return TIME.parse(self.interval)
+
     @model_validator(mode="after")
     def _check_http_options(self) -> "CheckConfig":
         for name in ("method", "host", "status"):
@@ -113,6 +140,7 @@ class Timeouts(PluginConfig):
     queue: HAProxyTime | None = None
     tunnel: HAProxyTime | None = None
     check: HAProxyTime | None = None
+    """Time in which a backend must answer a check. Default: half of the check's interval, at most 5 s."""
     http_request: HAProxyTime | None = None
     http_keep_alive: HAProxyTime | None = None
     client_fin: HAProxyTime | None = None

@@ -148,7 +148,11 @@ def build_sections(config: HAProxyConfig, snapshot: Snapshot, addresses_of: Addr
     names = _section_names(configs)
     services = {
         service: _backend_section(
-            names[service], configs[service], snapshot.services.get(service), addresses_of, problems
+            names[service],
+            configs[service],
+            _backend_timeouts(configs[service], config),
+            _valid_backends(snapshot.services.get(service), problems),
+            addresses_of,
         )
         for service in sorted(configs)
     }
@@ -177,26 +181,37 @@ def _valid_services(snapshot: Snapshot, problems: list[str]) -> list[str]:
 
 
 def _backend_section(
-    name: str, config: ServiceConfig, service: Service | None, addresses_of: AddressesOf, problems: list[str]
+    name: str,
+    config: ServiceConfig,
+    timeouts: TimeoutLines,
+    backends: Sequence[Backend],
+    addresses_of: AddressesOf,
 ) -> BackendSection:
-    backends = _valid_backends(service.backends if service else (), problems)
     names = _section_names(backend.id for backend in backends)
     numbers = ids_by_position(list(names.values())) if _fills_in_order(config) else ids_by_name(names.values())
     servers = tuple(
         _server(name, numbers[name], backend, addresses_of(backend))
         for backend, name in zip(backends, names.values(), strict=True)
     )
-    return BackendSection(name, config.mode, servers, config, _timeout_lines(config.timeouts, _BACKEND_TIMEOUTS))
+    return BackendSection(name, config.mode, servers, config, timeouts)
 
 
-def _valid_backends(backends: Iterable[Backend], problems: list[str]) -> list[Backend]:
+def _backend_timeouts(service: ServiceConfig, config: HAProxyConfig) -> TimeoutLines:
+    """Return the timeouts of a service. If no option sets the timeout of checks, it follows from their interval."""
+    timeouts = _timeout_lines(service.timeouts, _BACKEND_TIMEOUTS)
+    if service.check is None or service.timeouts.check is not None or "check" in config.timeouts.model_fields_set:
+        return timeouts
+    return (*timeouts, ("check", service.check.timeout))
+
+
+def _valid_backends(service: Service | None, problems: list[str]) -> list[Backend]:
     valid = []
-    for backend in backends:
+    for backend in service.backends if service else ():
         try:
             valid.append(validate(backend))
         except RecordError as error:
-            id_, service = backend.id[:_QUOTED_CHARACTERS], backend.service[:_QUOTED_CHARACTERS]
-            problems.append(f"backend {id_!r} of {service!r} is left out: {error}")
+            id_, name = backend.id[:_QUOTED_CHARACTERS], backend.service[:_QUOTED_CHARACTERS]
+            problems.append(f"backend {id_!r} of {name!r} is left out: {error}")
     return valid
 
 

@@ -47,7 +47,7 @@ def _without_prefix(bind: str) -> str:
     return path
 
 
-def _haproxy_time(seconds: float) -> str:
+def haproxy_time(seconds: float) -> str:
     """Return a duration in HAProxy's form, rounded to milliseconds."""
     return duration_text(round(seconds * 1000) / 1000)
 
@@ -113,7 +113,7 @@ def _matching(pattern: str, meaning: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-HAProxyTime = Annotated[str, TIME, AfterValidator(_haproxy_time)]
+HAProxyTime = Annotated[str, TIME, AfterValidator(haproxy_time)]
 Address = Annotated[str, _BIND, AfterValidator(_without_prefix)]
 Line = Annotated[str, AfterValidator(_line)]
 Lines = OneOrMany[Line]

@@ -51,7 +51,8 @@ def test_a_service_becomes_a_frontend_and_a_backend_with_checks_on() -> None:
         "retry-on conn-failure empty-response",
         "http-request disable-l7-retry unless METH_GET",
         "balance roundrobin",
-        "default-server inter 2s fall 3 rise 2 check",
+        "timeout check 1s",
+        "default-server inter 2s fastinter 500ms fall 3 rise 2 check",
         "server 127.0.0.1:8001 127.0.0.1:8001 id 544299 weight 1",
         "server web.invalid:8002 web.invalid:8002 id 755393 weight 1",
     ]
