@@ -320,5 +320,5 @@ def address_claims(config: HAProxyConfig) -> tuple[AddressClaim, ...]:
             maxconn=service.maxconn,
         )
         for name, service in sorted(config.services.items())
-        for bind in service.bind or config.bind
+        for bind in (config.bind if service.bind is None else service.bind)
     )

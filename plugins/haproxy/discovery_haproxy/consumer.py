@@ -4,25 +4,31 @@ import asyncio
 import difflib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Update, Validation
+from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
 from discovery_haproxy.binary import OLDEST, NotInstalledError, locate
-from discovery_haproxy.bind_check import bind_faults, is_free, missing_directory_error, path_length_error
+from discovery_haproxy.bind_check import is_free, missing_directory_error, path_length_error
 from discovery_haproxy.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
 from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.deploying import Deployer
 from discovery_haproxy.digests import FileDigests, files_at
 from discovery_haproxy.external import ExternalHAProxy, file_fault
+from discovery_haproxy.fallback.blaming import Layout
+from discovery_haproxy.fallback.composing import Composed, Wanted
+from discovery_haproxy.fallback.containment import Containment, Inputs
+from discovery_haproxy.fallback.parts import SETTINGS, Fault, Refusal
+from discovery_haproxy.fallback.search import Deployment
 from discovery_haproxy.managed import ManagedHAProxy
-from discovery_haproxy.refusals import Attempt, Refusals
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 from discovery_haproxy.run_files import RunFiles
+from discovery_haproxy.sections import Sections
 from discovery_haproxy.stopping import stop_orphans
-from discovery_haproxy.target import RefusedError, Target
+from discovery_haproxy.target import Target
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch
@@ -44,10 +50,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._digests = FileDigests()
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
-        self._binds: frozenset[str] = frozenset()
-        self._refusals = Refusals()
-        self._missed_binds: frozenset[str] = frozenset()
-        """The addresses that the last apply could not listen on."""
+        self._deployer: Deployer | None = None
+        self._containment = Containment(context.state_dir, context.log)
         self._problems: frozenset[str] = frozenset()
         self._mappings: frozenset[str] = frozenset()
         self._served: dict[Path, str] = {}
@@ -67,6 +71,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._checker = binary = await locate(self.config.binary)
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary)
         await self._target.open()
+        self._deployer = Deployer(self._target, self._digests)
         self._watch_files()
 
     async def apply(self, update: Update) -> None:
@@ -74,62 +79,53 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
         Raises ApplyError; the previous configuration then goes on serving.
         """
-        target = self._target
-        if target is None:
+        target, deployer = self._target, self._deployer
+        if target is None or deployer is None:
             raise ApplyError("HAProxy was not set up")
         checker = self._checker or await find_checker(self.config)
-        rendered = await self._render(update, checker)
-        self._log_problems(rendered)
-        same = target.live_generation == rendered.generation and checker is self._checker
-        if same and self._is_intact() and _contains(target.path, rendered.text):
-            self._log_mappings(rendered)  # of an adopted HAProxy
-            return
-        self._missed_binds = frozenset()
-        self._check_refusals(rendered, checker, target, operator_request=update.operator_request)
-        # Without a running HAProxy a separate check is unnecessary: HAProxy checks the configuration when it starts.
-        unchecked = None if target.running else rendered.text
-        # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
-        checks = [] if unchecked else [checker.check(rendered.text)]
-        for failure in await asyncio.gather(*checks, target.prepare(rendered.text), return_exceptions=True):
-            if failure is not None:
-                raise failure
-        faults = bind_faults(
-            sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.vantage
+        if update.operator_request:
+            deployer.forget_refusals()
+            self._containment.forget()
+        inputs = Inputs(
+            Wanted(self.config, update.snapshot), self._digests.read(referenced_files(self.config)), checker
         )
-        self._missed_binds = frozenset(faults)
-        for fault in faults.values():
-            raise ApplyError(fault)
-        await self._deploy(rendered, checker, unchecked, target)
-        self._checker, self._binds = checker, frozenset(rendered.binds)
-        self._log_mappings(rendered)
-        self._log_certificates()
+        await self._containment.deploy(inputs, self._deployment(update, checker, target, deployer))
+        self._checker = checker
 
-    def _check_refusals(self, rendered: Rendered, checker: Checker, target: Target, *, operator_request: bool) -> None:
-        """Raise ApplyError if HAProxy has refused the same before, and nothing that matters has changed since."""
-        if operator_request:
-            self._refusals.clear()
-        if self._refusals:
-            attempt = self._attempt(rendered, checker, target)
-            self._missed_binds = attempt.missed_binds
-            self._refusals.check(attempt)
+    def _deployment(self, update: Update, checker: Checker, target: Target, deployer: Deployer) -> Deployment:
+        async def attempt(composed: Composed) -> Refusal | None:
+            rendered = self._render_or_refuse(composed, update, checker)
+            if isinstance(rendered, Refusal):
+                return rendered
+            self._log_problems(rendered)
+            same = target.live_generation == rendered.generation and checker is self._checker
+            if not (same and self._is_intact() and _contains(target.path, rendered.text)):
+                refusal = await deployer.deploy(rendered, checker)
+                if refusal is not None:
+                    return refusal
+                self._log_certificates()
+            self._log_mappings(rendered)  # also of an adopted HAProxy
+            return None
 
-    async def _deploy(self, rendered: Rendered, checker: Checker, unchecked: str | None, target: Target) -> None:
-        was_running = target.running
+        async def check(composed: Composed) -> Refusal | None:
+            rendered = self._render_or_refuse(composed, update, checker)
+            if isinstance(rendered, Refusal):
+                return rendered
+            return Refusal.of_alerts(checker.name, await checker.faults(rendered.text))
+
+        def layout(composed: Composed) -> Layout:
+            rendered = self._render_or_refuse(composed, update, checker)
+            if isinstance(rendered, Refusal):
+                return Layout("", Sections((), (), (), ()), composed.config)
+            return Layout(rendered.text, rendered.sections, composed.config)
+
+        return Deployment(attempt, check, layout, is_free)
+
+    def _render_or_refuse(self, composed: Composed, update: Update, checker: Checker) -> Rendered | Refusal:
         try:
-            await target.deploy(rendered.generation, checker, unchecked)
-        except ApplyError as error:
-            self._binds = frozenset()
-            if unchecked:
-                await checker.check(unchecked)  # the check gives a better reason than a HAProxy that does not start
-            if isinstance(error, RefusedError) and was_running:  # otherwise an attempt harms nobody
-                attempt = self._attempt(rendered, checker, target)
-                self._missed_binds = attempt.missed_binds
-                raise self._refusals.add(attempt, str(error)) from None
-            raise
-
-    def _attempt(self, rendered: Rendered, checker: Checker, target: Target) -> Attempt:
-        faults = bind_faults(rendered.binds, target.vantage)
-        return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)
+            return self._render(composed, update, checker)
+        except ApplyError as error:  # of the user's template
+            return Refusal(str(error), (Fault(str(error), part=SETTINGS),))
 
     async def preview(self, update: Update) -> str:
         """Return the change of the configuration file as a unified diff."""
@@ -137,7 +133,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         checker = None
         with suppress(ApplyError):
             checker = await find_checker(self.config)
-        text = (await self._render(update, checker)).text
+        text = self._render(self._composed(update), update, checker).text
         old = path.read_text(errors="replace") if path.exists() else ""
         return "".join(
             difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), str(path))
@@ -164,7 +160,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             return await self._validate_elsewhere(update, faults, unchecked, str(error))
         if isinstance(checker, NoChecker):
             return await self._validate_elsewhere(update, faults, unchecked, NO_CHECK_REASON)
-        rendered = await self._render(update, checker)
+        rendered = self._render(self._composed(update), update, checker)
         reported += filter(path_length_error, rendered.binds)
         refused = await checker.faults(rendered.text)
         faults += [
@@ -192,7 +188,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         unchecked += [f"{path}: it does not exist on this machine, where no HAProxy checks" for path in missing]
         listens: tuple[str, ...] = ()
         if self.config.template not in missing:
-            listens = self._listens(await self._render(update, None))
+            listens = self._listens(self._render(self._composed(update), update, None))
         return Validation(tuple(faults), tuple(unchecked), listens)
 
     async def reconfigure(self, config: HAProxyConfig) -> bool:
@@ -212,9 +208,22 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self.context.request_apply()
         if self._target is not None and self._target.running and not self._is_intact():
             self.context.request_apply()  # a socket or the log pipe was removed from the run directory
-        if any(map(is_free, self._missed_binds)):
+        missed = self._deployer.missed_binds if self._deployer is not None else frozenset()
+        if any(map(is_free, missed | self._containment.addresses)):
             self.context.request_apply()
-        return Health() if self._target is None else await self._target.health()
+        health = Health() if self._target is None else await self._target.health()
+        if health.ok and (refused := self._containment.summary):
+            return Health(ok=False, detail=refused)
+        return health
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return the number of parts that serve in an earlier form."""
+        help_ = "Services, binds and settings that HAProxy refuses, and for which an earlier form serves, or nothing."
+        return (Sample("refused_parts", self._containment.count, kind="gauge", help=help_),)
+
+    async def inspect(self) -> Mapping[str, Any]:
+        """Return what is refused, and what serves instead."""
+        return {"refused": self._containment.reports()}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Leave HAProxy serving. The next daemon adopts a managed HAProxy."""
@@ -246,7 +255,11 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         target = self._target
         return target is not None and target.running and target.reachable
 
-    async def _render(self, update: Update, checker: Checker | None) -> Rendered:
+    def _composed(self, update: Update) -> Composed:
+        """Return the configuration with each part in its present form."""
+        return Composed(self.config, update.snapshot)
+
+    def _render(self, composed: Composed, update: Update, checker: Checker | None) -> Rendered:
         external = self.config.external
         files = RunFiles(self.context.run_dir)
         runtime = Runtime(
@@ -256,8 +269,15 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
             alone=external is None,
         )
-        digests = self._digests.read(referenced_files(self.config))
-        return render(self.config, update.snapshot, runtime, digests, update.addresses_of)
+        return render(
+            composed.config,
+            composed.snapshot,
+            runtime,
+            self._digests.read(referenced_files(composed.config)),
+            update.addresses_of,
+            former=composed.former,
+            template_directory=composed.template_directory,
+        )
 
     def _watch_files(self) -> None:
         files = frozenset(referenced_files(self.config))

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-_MISSING = "missing"
+MISSING = "missing"
+"""Digest of a path that cannot be read."""
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 """Exceptions for a file that is missing or hidden from this user. Any other OSError, such as EMFILE, is raised: a
 digest without the contents would reload HAProxy."""
@@ -66,5 +67,5 @@ def _digest(path: Path, stamp: _Stamp) -> str:
             contents = (path / name if path.is_dir() else path).read_bytes()
             digest.update(f"{name}\0{len(contents)}\0".encode() + contents)
     except _ABSENT:
-        return _MISSING
-    return digest.hexdigest() if stamp else _MISSING
+        return MISSING
+    return digest.hexdigest() if stamp else MISSING

@@ -4,6 +4,7 @@ import hashlib
 import re
 import traceback
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import jinja2
 from discovery import ApplyError, Snapshot
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize, raw
-from discovery_haproxy.sections import AddressesOf, build_sections, registered_host
+from discovery_haproxy.sections import AddressesOf, Sections, build_sections, registered_host
 from discovery_haproxy.template_cache import TemplateCache
 from discovery_haproxy.values import bind_address
 
@@ -53,6 +54,7 @@ class Rendered(NamedTuple):
     """One line for each route, for people: `web  http 127.0.0.1:8080 -> 2 backends`."""
     problems: tuple[str, ...]
     """One line for each omission, with the reason."""
+    sections: Sections
 
 
 def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
@@ -70,15 +72,20 @@ def render(
     runtime: Runtime,
     file_digests: Mapping[Path, str] | None = None,
     addresses_of: AddressesOf = registered_host,
+    *,
+    former: AbstractSet[tuple[str, str]] = frozenset(),
+    template_directory: Path | None = None,
 ) -> Rendered:
     """Render the configuration. Equal arguments give equal text.
 
     `file_digests` are the digests of `referenced_files`. `addresses_of` returns a backend's addresses as the core
-    knows them; the function is not used if HAProxy itself looks host names up. Raises ApplyError, with file and line,
-    for a template that cannot be read or that fails.
+    knows them; the function is not used if HAProxy itself looks host names up. `former` are backends, by service and
+    id, that have no address now. `template_directory` is where the template includes others from, besides its own.
+    Raises ApplyError, with file and line, for a template that cannot be read or that fails.
     """
     digests = tuple(sorted((file_digests or {}).items()))
-    sections = build_sections(config, snapshot, registered_host if config.resolve == "haproxy" else addresses_of)
+    known = registered_host if config.resolve == "haproxy" else addresses_of
+    sections = build_sections(config, snapshot, _except(known, former) if former else known)
     context = {
         "config": config,
         "snapshot": snapshot,
@@ -87,7 +94,7 @@ def render(
         "runtime": runtime,
         "generation": _PLACEHOLDER,
     }
-    templates = _templates(config.template, digests)
+    templates = _templates(config.template, template_directory, digests)
     own = config.template
     body = (
         _run(templates, own.name, context, own.parent)
@@ -99,15 +106,23 @@ def render(
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
     generation = f"cfg-{hashlib.sha256(repr((text, digests)).encode()).hexdigest()[:_HASH_CHARACTERS]}"
     text = text.replace(_PLACEHOLDER, generation, 1)
-    return Rendered(text, generation, _binds(text), referenced_files(config), sections.mappings, sections.problems)
+    return Rendered(
+        text, generation, _binds(text), referenced_files(config), sections.mappings, sections.problems, sections
+    )
+
+
+def _except(addresses_of: AddressesOf, former: AbstractSet[tuple[str, str]]) -> AddressesOf:
+    return lambda backend: () if (backend.service, backend.id) in former else addresses_of(backend)
 
 
 @lru_cache(maxsize=4)
-def _templates(template: Path | None, digests: tuple[tuple[Path, str], ...]) -> jinja2.Environment:
+def _templates(
+    template: Path | None, directory: Path | None, digests: tuple[tuple[Path, str], ...]
+) -> jinja2.Environment:
     """Return the template environment; a changed digest recompiles the templates."""
     loaders: list[jinja2.BaseLoader] = [jinja2.PrefixLoader({"builtin": jinja2.FileSystemLoader(_BUILT_IN)})]
     if template is not None:
-        loaders.append(jinja2.FileSystemLoader(template.parent))
+        loaders.append(jinja2.FileSystemLoader([template.parent, *filter(None, [directory])]))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         bytecode_cache=TemplateCache(_BUILT_IN, module_file=__file__),

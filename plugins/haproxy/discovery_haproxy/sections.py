@@ -77,13 +77,14 @@ class Server:
 
 
 class BackendSection(NamedTuple):
-    """A `backend` section, which serves a service. `timeouts` are the service's own."""
+    """A `backend` section, which serves `service`. `timeouts` are the service's own."""
 
     name: str
     mode: str
     backends: tuple[Server, ...]
     config: ServiceConfig
     timeouts: TimeoutLines = ()
+    service: str = ""
 
 
 class UseBackend(NamedTuple):
@@ -153,7 +154,7 @@ def build_sections(config: HAProxyConfig, snapshot: Snapshot, addresses_of: Addr
             _backend_timeouts(configs[service], config),
             _valid_backends(snapshot.services.get(service), problems),
             addresses_of,
-        )
+        )._replace(service=service)
         for service in sorted(configs)
     }
     claims = address_claims(config) if config.services else _claims_by_name(config, names, problems)
@@ -282,7 +283,7 @@ def _frontend_section(
 
 def _bind(config: HAProxyConfig, configs: Mapping[str, ServiceConfig], members: Sequence[str], address: str) -> Bind:
     """Merge the options that the services sharing an address set for their bind."""
-    binds = [bind for member in members for bind in configs[member].bind or config.bind] or list(config.bind)
+    binds = [bind for member in members for bind in _binds_of(config, configs[member])] or list(config.bind)
     on_address: list[BindConfig] = [bind for bind in binds if bind.address == address]
     senders = dict.fromkeys(sender for bind in on_address for sender in bind.accept_proxy)
     return Bind(
@@ -292,6 +293,10 @@ def _bind(config: HAProxyConfig, configs: Mapping[str, ServiceConfig], members: 
         tuple(sender for sender in senders if sender != UNIX and not address.startswith("/")),
         tuple(dict.fromkeys(bind.options for bind in on_address if bind.options)),
     )
+
+
+def _binds_of(config: HAProxyConfig, service: ServiceConfig) -> tuple[BindConfig, ...]:
+    return config.bind if service.bind is None else service.bind
 
 
 def _condition(route: Route) -> Raw:

@@ -21,10 +21,11 @@ _QUOTED_CHARACTERS = 60
 """Characters of a line in an error message, which is one line itself."""
 _BIND = BindAddress()
 _SOCKET = re.compile(r"/[\w./@+-]{1,100}")
-_SECTIONS = re.compile(
+SECTIONS = re.compile(
     r"global|defaults|frontend|backend|listen|resolvers|peers|userlist|mailers|program|ring|cache"
     r"|http-errors|log-forward|fcgi-app|crt-list|crt-store|acme|traces"
 )
+"""The words that begin a section."""
 _BALANCE = re.compile(
     r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([\w-]+\))?"
     r"|uri( whole| path-only| len [0-9]+| depth [0-9]+)*|url_param [\w.-]+( check_post)?|hdr\([\w-]+\)"
@@ -58,7 +59,7 @@ def _line(value: str) -> str:
     words = value.split(maxsplit=1)
     if not words:
         raise ValueError("the line is empty")
-    if _SECTIONS.fullmatch(words[0]):
+    if SECTIONS.fullmatch(words[0]):
         raise ValueError(
             f"{value[:_QUOTED_CHARACTERS]!r} would begin a new section: use a template of your own for that"
         )

@@ -29,12 +29,12 @@ def run_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def drive(run_dir: Path, haproxy: Path) -> Drive:
+def drive(run_dir: Path, haproxy: Path, tmp_path: Path) -> Drive:
     """Return a function that sets a consumer up for a block; the function takes the configuration."""
 
     @asynccontextmanager
     async def drive(**config: Any) -> AsyncIterator[ConsumerDriver]:
-        driver = ConsumerDriver(run_dir, **{"binary": haproxy, **config})
+        driver = ConsumerDriver(run_dir, tmp_path / "state", **{"binary": haproxy, **config})
         try:
             await driver.consumer.setup()
             yield driver

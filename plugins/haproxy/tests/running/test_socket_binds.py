@@ -1,5 +1,6 @@
 """A bind that is a Unix socket: HAProxy binds a temporary name, and renames the file."""
 
+import re
 import socket
 from pathlib import Path
 
@@ -56,5 +57,7 @@ async def test_a_socket_that_another_program_took_from_haproxy_is_reported(
             stranger.listen()
             async with drive(services=services) as driver:
                 # HAProxy still has the socket of the removed file, by its temporary name.
-                with pytest.raises(ApplyError, match=r"web is in use by \S+ \(process \d+\)"):
-                    await driver.apply(origins[1])
+                await driver.apply(origins[1])
+                health = await driver.consumer.health()
+                assert re.search(r"web is in use by \S+ \(process \d+\)", health.detail)
+                assert not health.ok

@@ -26,8 +26,9 @@ from discovery_haproxy.process import Process, find_processes, masters
 class ConsumerDriver:
     """Calls the methods of a consumer as the core does, and collects the consumer's log."""
 
-    def __init__(self, run_dir: Path, **config: Any) -> None:
+    def __init__(self, run_dir: Path, state_dir: Path, **config: Any) -> None:
         self.run_dir = run_dir
+        self.state_dir = state_dir
         self.log = LogCapture()
         self.apply_requested = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -38,7 +39,7 @@ class ConsumerDriver:
         def request_apply() -> None:
             loop.call_soon_threadsafe(self.apply_requested.set)
 
-        context = Context("edge", run_dir, log, request_apply)
+        context = Context("edge", run_dir, log, request_apply, state_dir=state_dir)
         self._config = config
         self.consumer = HAProxyConsumer(self.configured(), context)
         self._applied: Snapshot | None = None

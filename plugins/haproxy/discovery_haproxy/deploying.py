@@ -1,0 +1,100 @@
+"""Deployment of a rendered configuration to a target: the check, the probe of the binds, and the reload."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+from discovery import ApplyError
+from discovery_haproxy.bind_check import bind_faults
+from discovery_haproxy.checking import Checker
+from discovery_haproxy.digests import FileDigests
+from discovery_haproxy.fallback.parts import Fault, Refusal
+from discovery_haproxy.refusals import Attempt, Refusals
+from discovery_haproxy.render import Rendered
+from discovery_haproxy.target import RefusedError, Target
+
+_CANNOT_BIND = re.compile(r"cannot bind .* for \[([^\]]+(?:\]:\d+)?)\]")
+"""HAProxy's alert for an address that cannot be bound, as `[127.0.0.1:80]` or `[[::1]:80]`."""
+
+
+class Deployer:
+    """Deploys configurations to one HAProxy, and remembers what HAProxy has refused to load."""
+
+    def __init__(self, target: Target, digests: FileDigests) -> None:
+        """Store the arguments."""
+        self._target = target
+        self._digests = digests
+        self._binds: frozenset[str] = frozenset()
+        self._refusals = Refusals()
+        self.missed_binds: frozenset[str] = frozenset()
+        """The addresses that the last attempt could not listen on."""
+
+    def forget_refusals(self) -> None:
+        """Try again what HAProxy has refused before."""
+        self._refusals.clear()
+
+    async def deploy(self, rendered: Rendered, checker: Checker) -> Refusal | None:
+        """Make the configuration live. Return the refusal, or None if HAProxy serves the configuration.
+
+        Raises ApplyError if the reason is no fault of the configuration, and after a refusal that is remembered or that
+        names no part. The previous configuration goes on serving unless the deployment succeeds.
+        """
+        target = self._target
+        self.missed_binds = frozenset()
+        if self._refusals:
+            attempt = self._attempt(rendered, checker)
+            self.missed_binds = attempt.missed_binds
+            self._refusals.check(attempt)
+        # Without a running HAProxy a separate check is unnecessary: HAProxy checks the configuration when it starts.
+        unchecked = None if target.running else rendered.text
+        # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
+        checks = [] if unchecked else [checker.faults(rendered.text)]
+        prepared, *checked = await asyncio.gather(target.prepare(rendered.text), *checks, return_exceptions=True)
+        for result in (prepared, *checked):
+            if isinstance(result, BaseException):
+                raise result
+        alerts: Sequence[str] = checked[0] if checked else ()  # type: ignore[assignment]
+        if refusal := Refusal.of_alerts(checker.name, alerts):
+            return refusal
+        faults = bind_faults(
+            sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.vantage
+        )
+        if faults:
+            self.missed_binds = frozenset(faults)
+            return Refusal(
+                next(iter(faults.values())), tuple(Fault(text, address=bind) for bind, text in faults.items())
+            )
+        return await self._activate(rendered, checker, unchecked)
+
+    async def _activate(self, rendered: Rendered, checker: Checker, unchecked: str | None) -> Refusal | None:
+        was_running = self._target.running
+        try:
+            await self._target.deploy(rendered.generation, checker, unchecked)
+        except ApplyError as error:
+            self._binds = frozenset()
+            if unchecked and (refusal := Refusal.of_alerts(checker.name, await checker.faults(unchecked))):
+                return refusal  # the check gives a better reason than a HAProxy that does not start
+            if isinstance(error, RefusedError) and was_running:  # otherwise an attempt harms nobody
+                attempt = self._attempt(rendered, checker)
+                self.missed_binds = attempt.missed_binds
+                remembered = self._refusals.add(attempt, str(error))
+                if refusal := _bind_refusal(str(error), rendered):
+                    return refusal
+                raise remembered from None
+            if refusal := _bind_refusal(str(error), rendered):
+                return refusal
+            raise
+        self._binds = frozenset(rendered.binds)
+        return None
+
+    def _attempt(self, rendered: Rendered, checker: Checker) -> Attempt:
+        faults = bind_faults(rendered.binds, self._target.vantage)
+        return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)
+
+
+def _bind_refusal(message: str, rendered: Rendered) -> Refusal | None:
+    """Return the refusal of a bind that HAProxy could not listen on; None if the message names no bind."""
+    found = _CANNOT_BIND.search(message)
+    if found is None or found[1] not in rendered.binds:
+        return None
+    return Refusal(message, (Fault(message, address=found[1]),))

@@ -1,0 +1,125 @@
+"""The parts of a configuration that are accepted and refused singly, and their forms."""
+
+import re
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+_LINE = re.compile(r"^line (\d+) \(|\[/dev/stdin:(\d+)\]")
+
+
+class Kind(StrEnum):
+    """The kinds of parts."""
+
+    SETTINGS = "settings"
+    """The instance's own options with the template: everything that is no service and no bind."""
+    SERVICE = "service"
+    """The options of a service, but for its binds."""
+    BIND = "bind"
+    """An address of a service, with its options and certificates."""
+    STATS = "stats"
+    """The address of the statistics page."""
+
+
+class Part(NamedTuple):
+    """A part. `service` is empty for a bind that all services share by host name, `address` is for binds."""
+
+    kind: Kind
+    service: str = ""
+    address: str = ""
+
+    def __str__(self) -> str:
+        """Name the part for a person."""
+        if self.kind is Kind.SERVICE:
+            return f"service {self.service!r}"
+        if self.kind is Kind.BIND:
+            return f"bind {self.address} of {self.service!r}" if self.service else f"bind {self.address}"
+        return "the global settings" if self.kind is Kind.SETTINGS else "the address of 'stats'"
+
+
+SETTINGS = Part(Kind.SETTINGS)
+STATS = Part(Kind.STATS)
+
+# Forms of a service.
+PRESENT = 0
+"""Form of each part: as configured now."""
+WITH_FORMER_SERVERS = 1
+"""The present options, and servers that have left but are named in the user's own lines, in maintenance."""
+ACCEPTED = 2
+"""The last accepted options, with the present backends."""
+ACCEPTED_WITH_FORMER_SERVERS = 3
+"""The last accepted options, and in maintenance the servers that have left."""
+LEFT_OUT = 4
+"""No options and no backends: requests are answered 503 (http), connections are closed (tcp)."""
+
+# Forms of a bind and of the statistics page; the settings have the first two forms.
+EARLIER = 1
+"""The last accepted form."""
+CLOSED = 2
+"""Not opened."""
+
+LAST_FORM = {Kind.SETTINGS: EARLIER, Kind.SERVICE: LEFT_OUT, Kind.BIND: CLOSED, Kind.STATS: CLOSED}
+Choice = Mapping[Part, int]
+"""The form of each part that is not in its present form."""
+
+_STATES = {
+    (Kind.SETTINGS, EARLIER): "kept in their last accepted form",
+    (
+        Kind.SERVICE,
+        WITH_FORMER_SERVERS,
+    ): "served with the servers that its lines name and that have left, in maintenance",
+    (Kind.SERVICE, ACCEPTED): "served with its last accepted options",
+    (Kind.SERVICE, ACCEPTED_WITH_FORMER_SERVERS): "served with its last accepted options and servers",
+    (Kind.SERVICE, LEFT_OUT): "left out",
+    (Kind.BIND, EARLIER): "kept in its last accepted form",
+    (Kind.BIND, CLOSED): "closed",
+    (Kind.STATS, EARLIER): "kept in its last accepted form",
+    (Kind.STATS, CLOSED): "closed",
+}
+
+
+def describe_form(part: Part, form: int) -> str:
+    """Return what has become of a refused part, for a person."""
+    return _STATES[part.kind, form]
+
+
+class Fault(NamedTuple):
+    """A reason why a configuration is refused.
+
+    `line` is the number of the refused line of the text, `address` the address that cannot be bound, `part` the part if
+    the part is known; each is None if unknown.
+    """
+
+    text: str
+    line: int | None = None
+    address: str | None = None
+    part: Part | None = None
+
+    @classmethod
+    def of_alert(cls, text: str) -> "Fault":
+        """Return the fault that an alert of HAProxy is about, which may name a line."""
+        found = _LINE.search(text)
+        return cls(text, line=int(found[1] or found[2]) if found else None)
+
+
+class Reason(NamedTuple):
+    """The reason why a part is refused. `held` is True if another process has the address."""
+
+    text: str
+    held: bool = False
+
+
+class Refusal(NamedTuple):
+    """The refusal of a configuration: a message for people, and every fault."""
+
+    message: str
+    faults: tuple[Fault, ...]
+
+    @classmethod
+    def of_alerts(cls, program: str, alerts: Iterable[str]) -> "Refusal | None":
+        """Return the refusal by a program that has checked the configuration; None without an alert."""
+        faults = tuple(map(Fault.of_alert, alerts))
+        if not faults:
+            return None
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return cls(f"{program} refuses the new configuration: {faults[0].text}{more}", faults)
