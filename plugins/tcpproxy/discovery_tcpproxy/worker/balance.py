@@ -57,7 +57,8 @@ class _RoundRobin:
     """Weighted round robin by stride scheduling (Waldspurger and Weihl, 1995), on a heap.
 
     In each W selections, W being the sum of the weights, each backend is selected as often as its weight says. The
-    first turns are far apart, so that the order is as smooth as that of nginx, which takes O(n) for each selection.
+    first turns are far apart, so that the order is nearly as smooth as that of nginx, which takes O(n) for each
+    selection: a backend is selected at most ceil(w / v) + 1 times in a row, where v is the greatest other weight.
     """
 
     def __init__(self) -> None:
