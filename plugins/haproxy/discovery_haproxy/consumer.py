@@ -217,9 +217,11 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return health
 
     def metrics(self) -> Iterable[Sample]:
-        """Return the number of parts that serve in an earlier form."""
+        """Return the number of parts that serve in an earlier form, and the metrics of a managed HAProxy."""
+        target = self._target
         help_ = "Services, binds and settings that HAProxy refuses, and for which an earlier form serves, or nothing."
-        return (Sample("refused_parts", self._containment.count, kind="gauge", help=help_),)
+        refused = Sample("refused_parts", self._containment.count, kind="gauge", help=help_)
+        return (refused, *(() if target is None else target.metrics()))
 
     async def inspect(self) -> Mapping[str, Any]:
         """Return what is refused, and what serves instead."""

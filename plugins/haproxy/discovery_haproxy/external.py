@@ -2,11 +2,12 @@
 
 import asyncio
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery import ApplyError, Health
+from discovery import ApplyError, Health, Sample
 from discovery_haproxy.binary import run
 from discovery_haproxy.checking import Checker
 from discovery_haproxy.config import ExternalConfig
@@ -98,6 +99,10 @@ class ExternalHAProxy:
         if listener is not None:
             return external_vantage({listener})
         return external_vantage(pids_of_program("haproxy") if self._config.systemd_unit else ())
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return no metrics: every change is a reload."""
+        return ()
 
     async def health(self) -> Health:
         """Report whether HAProxy answers; healthy if HAProxy has no socket to ask."""

@@ -4,22 +4,28 @@
 """
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery import ApplyError, Health
+from discovery import ApplyError, Health, Sample
 from discovery.toolkit import ProcessHandle
 from discovery_haproxy import process
 from discovery_haproxy.binary import Binary, first_alert
 from discovery_haproxy.checking import Checker
 from discovery_haproxy.control_socket import ControlError, ControlSocket
-from discovery_haproxy.install import install, stage
+from discovery_haproxy.generation import generation_of, reload_part
+from discovery_haproxy.install import install, last_good, restore, stage
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.reloading import reload_through_master
 from discovery_haproxy.run_files import RunFiles
+from discovery_haproxy.runtime_api.configuration import Configuration, parse
+from discovery_haproxy.runtime_api.connection import RuntimeApiError
+from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
+from discovery_haproxy.runtime_api.planner import Reload
 from discovery_haproxy.server_states import EMPTY_STATES, keep_configured
 from discovery_haproxy.starting import Launcher
 from discovery_haproxy.stopping import stop_all
@@ -48,6 +54,9 @@ class ManagedHAProxy:
         self._lock = asyncio.Lock()
         """Held during a deployment and during a restart."""
         self._supervisor = Supervisor(self._restart, self._last_log_line, self._lock, log)
+        self._servers = LiveServers(self._files.stats_socket, self._lock, log)
+        self._changes = {"runtime": 0, "reload": 0}
+        self._prepared = ""
 
     @property
     def path(self) -> Path:
@@ -79,17 +88,19 @@ class ManagedHAProxy:
             raise ApplyError(f"{self.path.parent} cannot be used for HAProxy: {error.strerror}") from None
         if adopted := await self._launcher.adopt(self._binary):
             self._watch(adopted.handle, self._binary)
-            self._live_generation = adopted.generation
+            self._live_generation = await self._adopt_servers(adopted.generation)
         self._supervisor.start()
 
     async def prepare(self, text: str) -> None:
-        """Write `text` beside the configuration file, and save the servers' states. Raises ApplyError or OSError."""
-        await asyncio.gather(asyncio.to_thread(stage, self.path, text.encode(), 0o600), self._save_states(text))
+        """Write `text` beside the configuration file. Raises ApplyError or OSError."""
+        self._prepared = text
+        await asyncio.to_thread(stage, self.path, text.encode(), 0o600)
 
     async def deploy(self, generation: str, checker: Checker, unchecked: str | None) -> None:
-        """Make the prepared configuration live, by a reload or by a new HAProxy.
+        """Make the prepared configuration live, through the runtime API, by a reload or by a new HAProxy.
 
-        A new HAProxy is the check of an `unchecked` text. Raises ApplyError with HAProxy's reason; the previous
+        The file is replaced first, so that a reload by another program at any moment leads to the same state. A new
+        HAProxy is the check of an `unchecked` text. Raises ApplyError with HAProxy's reason; the previous
         configuration then goes on serving.
         """
         assert isinstance(checker, Binary)  # noqa: S101 - another check is for an external HAProxy
@@ -97,7 +108,9 @@ class ManagedHAProxy:
             self._binary = checker
             if unchecked is not None and self.running:
                 await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
-            await install(self.path, lambda: self._activate(generation))
+            wanted = parse(self._prepared)
+            changes = await self._plan(wanted) if self._reloadable() else None
+            await install(self.path, lambda: self._activate(generation, wanted, changes))
 
     def pids(self) -> set[int]:
         """Return the pids of all HAProxy processes of this run directory."""
@@ -125,14 +138,27 @@ class ManagedHAProxy:
             )
         return Health()
 
+    def metrics(self) -> Iterable[Sample]:
+        """Return the number of changes by the way that they took, and the number of servers to be deleted."""
+        for way, count in self._changes.items():
+            yield Sample("changes", count, {"way": way}, help="Configurations made live, by the way they took")
+        yield Sample(
+            "servers_waiting_for_deletion",
+            len(self._servers.waiting),
+            kind="gauge",
+            help="Removed servers that still have connections",
+        )
+
     async def hand_over(self) -> None:
         """Release HAProxy to the next daemon. HAProxy goes on serving."""
+        await self._servers.stop()
         await self._supervisor.stop()
         self._supervisor.close()
         self._pipe.close()
 
     async def close(self) -> None:
         """Stop HAProxy gracefully, with every HAProxy of an earlier daemon, which no other daemon would stop."""
+        await self._servers.stop()
         await self._supervisor.stop()
         if self.pids():
             await stop_all(self._files, self._log)
@@ -141,21 +167,95 @@ class ManagedHAProxy:
         if not self.pids():
             self._files.remove_runtime_files()
 
-    async def _activate(self, generation: str) -> None:
+    async def _plan(self, wanted: Configuration) -> Changes | Reload:
+        if self._live_generation is None:
+            return Reload("the configuration of the running HAProxy is unknown")
+        return await self._servers.prepare(wanted, self._live_generation)
+
+    async def _activate(self, generation: str, wanted: Configuration, changes: Changes | Reload | None) -> None:
+        """Make the installed file live. None instead of `changes` stands for a start."""
+        started = time.monotonic()
         try:
-            if self._reloadable():
-                await self._reload(generation)
-            else:
-                await self._start(generation)
+            way, reason = await self._make_live(generation, wanted, changes)
         except (ApplyError, ControlError) as error:
             if self.running:
-                self._live_generation = None
-                with suppress(ControlError):
-                    self._live_generation = await self._control.live_generation()
+                await self._find_live_generation()
             if isinstance(error, ControlError):
                 raise ApplyError(f"HAProxy does not answer: {error}") from None
             raise
         self._live_generation = generation
+        if way in self._changes:
+            self._changes[way] += 1
+            seconds = round(time.monotonic() - started, 4)
+            self._log.info("the configuration was changed", way=way, reason=reason, seconds=seconds)
+
+    async def _make_live(
+        self, generation: str, wanted: Configuration, changes: Changes | Reload | None
+    ) -> tuple[str, str]:
+        """Return the way that the change has taken, and the reason."""
+        if changes is None or not self._reloadable():
+            await self._save_states(self._prepared)
+            await self._start(generation)
+            self._servers.started(wanted)
+            return "start", ""
+        reason = changes.reason if isinstance(changes, Reload) else changes.plan.reason
+        if isinstance(changes, Changes):
+            try:
+                await self._servers.execute(changes)
+                await self._expect_worker(changes.worker.pid)
+            except RuntimeApiError as error:
+                reason = f"{reason}: {error}"
+            else:
+                return "runtime", reason
+        await self._save_states(self._prepared)
+        await self._reload(generation)
+        self._servers.started(wanted)
+        return "reload", reason
+
+    async def _expect_worker(self, pid: int) -> None:
+        """Raise RuntimeApiError if the master has another worker than this.
+
+        During a reload by another program, which may have read the file before this change, the answer comes after the
+        reload.
+        """
+        if (workers := (await self._control.processes()).workers) != (pid,):
+            raise RuntimeApiError(f"HAProxy was reloaded by another program: {workers} instead of {pid}")
+
+    async def _find_live_generation(self) -> None:
+        """Find the generation that serves after a failed change: that before, unless servers were changed already."""
+        before, self._live_generation = self._live_generation, None
+        with suppress(ControlError):
+            self._live_generation = await self._control.live_generation()
+        if self._live_generation is None or self._servers.configuration is None:
+            self._live_generation = None
+            self._servers.forget()
+        elif before is not None and reload_part(self._live_generation) == reload_part(before):
+            self._live_generation = before
+        else:
+            self._servers.forget()
+
+    async def _adopt_servers(self, generation: str) -> str | None:
+        """Return the generation of the file that an adopted HAProxy serves: of the configuration file or the last good.
+
+        None if the servers are those of neither, as when the earlier daemon died amid a change: a reload follows.
+        """
+        texts: dict[Path, str] = {}
+        for path in (self.path, last_good(self.path)):
+            with suppress(OSError, UnicodeDecodeError):
+                text = path.read_text()
+                if reload_part(generation_of(text) or "") == reload_part(generation):
+                    texts[path] = text
+        parsed = {path: parse(text) for path, text in texts.items()}
+        earlier = parsed.get(last_good(self.path))
+        candidates = {
+            str(path): (each, None if path == last_good(self.path) else earlier) for path, each in parsed.items()
+        }
+        served = await self._servers.adopt(candidates)
+        if served is None:
+            return None
+        if served == str(last_good(self.path)):
+            restore(self.path)
+        return generation_of(texts[Path(served)])
 
     def _reloadable(self) -> bool:
         """Report whether a reload suffices: HAProxy runs, its program is the wanted one, its sockets exist."""
@@ -181,6 +281,7 @@ class ManagedHAProxy:
         # The servers' states at the last reload may be long outdated.
         await self._save_states("")
         await self._start(self._live_generation)
+        self._servers.started(parse(self.path.read_text()))
         return True
 
     async def _reload(self, generation: str) -> None:
@@ -213,7 +314,10 @@ class ManagedHAProxy:
         try:
             # A socket that was removed would only be waited for.
             reachable = self.running and self._files.master_socket.exists()
-            states = keep_configured(await self._control.server_states(), text) if reachable else EMPTY_STATES
+            states = EMPTY_STATES
+            if reachable:
+                known = self._servers.configuration
+                states = keep_configured(await self._control.server_states(), text, known, self._servers.undecided)
             # Written without fsync: after a crash of the machine the states are worthless.
             temporary = self._files.server_states.with_suffix(".new")
             temporary.touch(0o600)

@@ -14,6 +14,7 @@ import jinja2
 from discovery import ApplyError, Snapshot
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.quoting import argument, finalize, raw
+from discovery_haproxy.runtime_api.configuration import parse
 from discovery_haproxy.sections import AddressesOf, Sections, build_sections, registered_host
 from discovery_haproxy.template_cache import TemplateCache
 from discovery_haproxy.values import bind_address
@@ -46,7 +47,7 @@ class Rendered(NamedTuple):
 
     text: str
     generation: str
-    """`cfg-<hash>` of the text and of the files that the text names; the description in `show info`."""
+    """Hash of the text and of the files that the text names, in the form that the module `generation` describes."""
     binds: tuple[str, ...]
     """All addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
     files: tuple[Path, ...]
@@ -104,7 +105,7 @@ def render(
     requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines)))
     head = _run(templates, "builtin/head.cfg.j2", {**context, "requests": requests}, _BUILT_IN)
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
-    generation = f"cfg-{hashlib.sha256(repr((text, digests)).encode()).hexdigest()[:_HASH_CHARACTERS]}"
+    generation = f"cfg-{_hash(parse(text).fixed, digests)}-{_hash(text, digests)}"
     text = text.replace(_PLACEHOLDER, generation, 1)
     return Rendered(
         text, generation, _binds(text), referenced_files(config), sections.mappings, sections.problems, sections
@@ -156,6 +157,10 @@ def _with_defaults(text: str, runtime: Runtime) -> str:
     if runtime.state_file is not None:
         lines += "\n    load-server-state-from-file global"
     return _DEFAULTS.sub(lambda match: f"{match[0]}\n{lines}", text)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:_HASH_CHARACTERS]
 
 
 def _binds(text: str) -> tuple[str, ...]:

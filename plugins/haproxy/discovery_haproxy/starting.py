@@ -15,6 +15,7 @@ from discovery.toolkit import ProcessHandle, child_environment
 from discovery_haproxy import process
 from discovery_haproxy.binary import Binary, first_alert, first_line
 from discovery_haproxy.control_socket import ControlError, ControlSocket
+from discovery_haproxy.generation import generation_of, reload_part
 from discovery_haproxy.install import last_good, restore
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.run_files import RunFiles
@@ -33,7 +34,7 @@ _TERMINATE_SECONDS = 1.0
 
 
 class Adopted(NamedTuple):
-    """An adopted HAProxy: the handle of its master process, and the generation of the configuration that it serves."""
+    """An adopted HAProxy: the handle of its master process, and the generation with which its worker started."""
 
     handle: ProcessHandle
     generation: str
@@ -143,11 +144,11 @@ class Launcher:
         return False
 
     def _restore_served_file(self, generation: str) -> None:
-        """Put back the last good file if the earlier daemon died during a change and `generation` is in that file."""
+        """Put back the last good file if the earlier daemon died during a reload and HAProxy serves that file."""
         config = self._files.config
         with suppress(OSError):
-            description = f" {generation}\n"
-            if description not in config.read_text() and description in last_good(config).read_text():
+            part = reload_part(generation)
+            if not _is_of(part, config.read_text()) and _is_of(part, last_good(config).read_text()):
                 restore(config)
 
     def _retire(self, others: list[process.Process]) -> None:
@@ -159,6 +160,11 @@ class Launcher:
         if others:
             pids = [master.pid for master in process.masters(others)]
             self._log.info("replaced the HAProxy of an earlier daemon", pids=pids)
+
+
+def _is_of(part: str, text: str) -> bool:
+    generation = generation_of(text)
+    return generation is not None and reload_part(generation) == part
 
 
 def _others(processes: list[process.Process], master: int) -> list[process.Process]:

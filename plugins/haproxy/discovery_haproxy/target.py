@@ -1,9 +1,10 @@
 """The protocol between the consumer and the HAProxy that serves its configuration."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from discovery import ApplyError, Health
+from discovery import ApplyError, Health, Sample
 from discovery_haproxy.checking import Checker
 from discovery_haproxy.vantage import Vantage
 
@@ -50,6 +51,9 @@ class Target(Protocol):
 
     def vantage(self) -> Vantage:
         """Return HAProxy's processes, and how far this process sees what HAProxy sees."""
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return the metrics of HAProxy's changes. Called from any thread."""
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers."""

@@ -127,7 +127,7 @@ def parsed(text: str) -> Sections:
     assert fine, done.stderr.decode(errors="replace")
     sections: Sections = {}
     # A newline that had made its way into an argument would show as a line of its own.
-    for line in re.sub(r"description cfg-\w+", "", dump).split("\n"):
+    for line in re.sub(r"description cfg-[\w-]+", "", dump).split("\n"):
         if line and not line.startswith(("\t", "#")):
             assert line not in sections, line
             sections[line.strip()] = lines = []

@@ -52,7 +52,7 @@ async def test_a_failed_reload_leaves_the_old_configuration_serving(
             await driver.apply(origins[1])
         await wait_until_served(fetch, bind, origins[0])
         assert "192.0.2.1" not in (driver.run_dir / "haproxy.cfg").read_text()
-        template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n")
+        template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n    option tcpka\n")
         await driver.apply(origins[1])
         await wait_until_served(fetch, bind, origins[1])
         assert (await driver.processes()).failed == 0

@@ -47,7 +47,7 @@ ONE_VERSION = pytest.mark.parametrize("haproxy", sampled(["on-path", "wheel"]), 
 
 
 @ONE_VERSION
-async def test_fifty_changes_under_load_lose_no_request(
+async def test_fifty_reloads_under_load_lose_no_request(
     drive: Drive, origins: tuple[Backend, ...], load: StartLoad
 ) -> None:
     bind = f"127.0.0.1:{free_port()}"
@@ -55,6 +55,9 @@ async def test_fifty_changes_under_load_lose_no_request(
         await driver.apply(*origins)
         kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
         for change in range(50):
+            # Another option than the servers makes each change a reload.
+            options = {"web": {"bind": bind, "maxconn": 1000 + change}}
+            assert await driver.consumer.reconfigure(driver.configured(services=options))
             await driver.apply(*(origins[:2] if change % 2 else origins[1:]))
         counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
         assert (await driver.processes()).reloads == 50

@@ -21,6 +21,9 @@ from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.control_socket import ControlSocket, Processes
 from discovery_haproxy.process import Process, find_processes, masters
+from discovery_haproxy.runtime_api.configuration import parse
+from discovery_haproxy.runtime_api.planner import ServerKey
+from discovery_haproxy.runtime_api.read_back import LiveServer, difference, parse_states
 
 
 class ConsumerDriver:
@@ -95,6 +98,25 @@ class ConsumerDriver:
     def has_logged(self, text: str) -> bool:
         """Report whether a log entry contains the text."""
         return any(text in repr(entry) for entry in self.log.entries)
+
+
+async def live_servers(driver: ConsumerDriver) -> dict[ServerKey, LiveServer]:
+    """Return the servers of the running HAProxy by the names of section and server."""
+    return parse_states(await driver.control.server_states())
+
+
+async def assert_true(driver: ConsumerDriver) -> None:
+    """Assert that the servers of the running HAProxy are those of the file, with all weights."""
+    servers = await live_servers(driver)
+    removed = {key for key, row in servers.items() if row.removed}
+    for section in parse((driver.run_dir / "haproxy.cfg").read_text()).backends.values():
+        assert difference(section, servers, removed) == ""
+        assert not {name for of, name in removed if of == section.name} & section.servers.keys()
+
+
+def ways(driver: ConsumerDriver) -> dict[str, float]:
+    """Return the number of changes by the way that they took."""
+    return {each.labels["way"]: each.value for each in driver.consumer.metrics() if each.name == "changes"}
 
 
 def haproxy_processes(run_dir: Path) -> list[Process]:

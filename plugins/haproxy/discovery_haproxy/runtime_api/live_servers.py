@@ -1,0 +1,246 @@
+"""The servers of the running HAProxy: planned, changed and read back through the stats socket of HAProxy's worker."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery.toolkit import cancel_and_wait
+from discovery_haproxy.generation import reload_part
+from discovery_haproxy.runtime_api.commands import commands, delete
+from discovery_haproxy.runtime_api.configuration import Configuration
+from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect
+from discovery_haproxy.runtime_api.planner import (
+    Add,
+    Connect,
+    HAProxyCheck,
+    Move,
+    Plan,
+    Reload,
+    Remove,
+    Revive,
+    ServerKey,
+    make_plan,
+)
+from discovery_haproxy.runtime_api.reachability import reachable
+from discovery_haproxy.runtime_api.read_back import LiveServer, configuration_difference, difference, parse_states
+from discovery_haproxy.runtime_api.server_line import Server
+
+_MOST_WAITING = 1000
+"""Removed servers with open connections above which a reload, after which an old worker has them, is better."""
+_FIRST_DELAY = 0.1
+"""Seconds until the first attempt to delete removed servers: short, since most have no connection."""
+_LAST_DELAY = 5.0
+"""Seconds between later attempts. The delay doubles from the first to this."""
+
+
+class Changes(NamedTuple):
+    """A plan for this worker. `up` are the new or moved servers that may get traffic at once."""
+
+    plan: Plan
+    worker: Worker
+    up: frozenset[ServerKey]
+
+
+class LiveServers:
+    """The servers of the worker that listens on the stats socket. Belongs to one event loop."""
+
+    def __init__(self, stats_socket: Path, lock: asyncio.Lock, log: FilteringBoundLogger) -> None:
+        """Store the arguments. `lock` is held during a deployment, and for each attempt to delete servers."""
+        self._stats_socket = stats_socket
+        self._lock = lock
+        self._log = log
+        self._configuration: Configuration | None = None
+        self._waiting: dict[ServerKey, Server | None] = {}
+        self._undecided: set[ServerKey] = set()
+        self._deleting: asyncio.Task[None] | None = None
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """Configuration that the worker serves; None if that is unknown."""
+        return self._configuration
+
+    @property
+    def waiting(self) -> tuple[ServerKey, ...]:
+        """Removed servers that HAProxy has not deleted yet, since they have connections."""
+        return tuple(self._waiting)
+
+    @property
+    def undecided(self) -> frozenset[ServerKey]:
+        """Servers that were added or moved as down, for HAProxy's check to decide."""
+        return frozenset(self._undecided)
+
+    def started(self, configuration: Configuration) -> None:
+        """Note that the worker has been started, or replaced by a reload, with this configuration."""
+        self._configuration = configuration
+        self._waiting.clear()
+        self._undecided.clear()
+
+    def forget(self) -> None:
+        """Note that the servers of the worker are unknown, so that the next change is a reload."""
+        self._configuration = None
+
+    async def adopt(self, candidates: Mapping[str, tuple[Configuration, Configuration | None]]) -> str | None:
+        """Find the configuration that the worker serves, and return its name among the candidates; None for none.
+
+        Each candidate is a configuration and the configuration before.
+        """
+        try:
+            async with connect(self._stats_socket) as connection:
+                await connection.worker()
+                live = await _states(connection)
+        except RuntimeApiError:
+            return None
+        for name, (configuration, earlier) in candidates.items():
+            found = configuration_difference(configuration, earlier, live)
+            if not found:
+                self.started(configuration)
+                self._waiting = _removed_servers(configuration, earlier, live)
+                self._delete_later()
+                return name
+            self._log.debug("the servers are not those of a configuration", configuration=name, difference=found)
+        return None
+
+    async def prepare(self, wanted: Configuration, live_generation: str) -> Changes | Reload:
+        """Plan the change to `wanted`, and connect to the targets of new and moved servers.
+
+        `live_generation` is the generation that the worker serves.
+        """
+        running = self._configuration
+        if running is None:
+            return Reload("the servers of the running HAProxy are unknown")
+        try:
+            async with connect(self._stats_socket) as connection:
+                worker = await connection.worker()
+                if reload_part(worker.description) != reload_part(live_generation):
+                    return Reload("HAProxy was reloaded by another program")
+                plan = make_plan(running, wanted, worker.version, self._waiting)
+                if isinstance(plan, Reload):
+                    return plan
+                live = {key: row for name in plan.sections for key, row in (await _states(connection, name)).items()}
+        except RuntimeApiError as error:
+            return Reload(str(error))
+        removals = sum(isinstance(step, Remove) for step in plan.steps)
+        if len(self._waiting) + removals > _MOST_WAITING:
+            return Reload(f"more than {_MOST_WAITING} removed servers have connections")
+        for name in plan.sections:
+            if found := difference(running.backends[name], live, self._waiting, ()):
+                return Reload(f"the running HAProxy was changed by another program: {found}")
+        return await self._with_tests(plan, worker, live)
+
+    async def execute(self, changes: Changes) -> None:
+        """Execute the plan, and read the servers back. Raises RuntimeApiError if the outcome is not the wanted one."""
+        plan = changes.plan
+        if not plan.steps:
+            self._configuration = plan.wanted
+            return
+        self._configuration = None  # unknown until the servers are read back
+        groups = [commands(step, changes.worker.version, up=step.key in changes.up) for step in plan.steps]
+        async with connect(self._stats_socket) as connection:
+            await _expect(connection, changes.worker)
+            await connection.execute(groups)
+        # A new connection reaches the worker that serves now, if a reload by another program came in between.
+        async with connect(self._stats_socket) as connection:
+            await _expect(connection, changes.worker)
+            live = {key: row for name in plan.sections for key, row in (await _states(connection, name)).items()}
+        self._note(changes)
+        weighed = {step.key for step in plan.steps if not isinstance(step, Remove | Move)}
+        for name in plan.sections:
+            names = {key[1] for key in weighed if key[0] == name}
+            if found := difference(plan.wanted.backends[name], live, self._waiting, names):
+                raise RuntimeApiError(f"the servers are not as wanted: {found}")
+        for step in plan.steps:
+            if isinstance(step, Remove) and (row := live.get(step.key)) is not None and not row.removed:
+                raise RuntimeApiError(f"{'/'.join(step.key)} is not in maintenance")
+        self._configuration = plan.wanted
+        self._delete_later()
+
+    async def stop(self) -> None:
+        """End the deletion of removed servers. HAProxy keeps the servers that are left."""
+        if self._deleting is not None:
+            await cancel_and_wait(self._deleting)
+
+    def _note(self, changes: Changes) -> None:
+        for step in changes.plan.steps:
+            if isinstance(step, Remove):
+                self._waiting[step.key] = step.server
+                self._undecided.discard(step.key)
+                continue
+            self._waiting.pop(step.key, None)
+            if isinstance(step, Add | Move | Revive) and isinstance(step.check, HAProxyCheck):
+                self._undecided.add(step.key)
+
+    async def _with_tests(self, plan: Plan, worker: Worker, live: Mapping[ServerKey, LiveServer]) -> Changes | Reload:
+        """Decide which new and moved servers are up. Reload if a section would have to wait for HAProxy's check."""
+        arriving = {step.key: step.check for step in plan.steps if isinstance(step, Add | Move | Revive)}
+        open_ = await reachable(check for check in arriving.values() if isinstance(check, Connect))
+        up = frozenset(key for key, check in arriving.items() if check is None or check in open_)
+        for name in plan.sections:
+            untested = [key for key, check in arriving.items() if key[0] == name and isinstance(check, HAProxyCheck)]
+            if untested and not any(_serving(plan.wanted, name, live, arriving.keys() - up)):
+                return Reload(f"no other server of {name} serves until HAProxy has checked {untested[0][1]}")
+        return Changes(plan, worker, up)
+
+    def _delete_later(self) -> None:
+        """Begin to delete the removed servers, or begin anew with short delays."""
+        if self._deleting is not None:
+            self._deleting.cancel()
+            self._deleting = None
+        if self._waiting:
+            self._deleting = asyncio.create_task(self._delete())
+
+    async def _delete(self) -> None:
+        delay = _FIRST_DELAY
+        while self._waiting:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LAST_DELAY)
+            async with self._lock:
+                # A worker that does not answer is asked again.
+                with suppress(RuntimeApiError):
+                    async with connect(self._stats_socket) as connection:
+                        await connection.worker()
+                        for key in list(self._waiting):
+                            answer = await connection.ask(delete(key))
+                            if "Server deleted" in answer or "No such server" in answer:
+                                self._waiting.pop(key, None)
+
+
+def _removed_servers(
+    configuration: Configuration, earlier: Configuration | None, live: Iterable[ServerKey]
+) -> dict[ServerKey, Server | None]:
+    """Return the live servers that are not configured. Their options are those of the earlier configuration."""
+    now, before = configuration.backends, earlier.backends if earlier else {}
+    removed: dict[ServerKey, Server | None] = {}
+    for section, name in live:
+        if section in now and now[section].split and name not in now[section].servers:
+            old = before.get(section)
+            removed[section, name] = old.server(name) if old is not None and name in old.servers else None
+    return removed
+
+
+def _serving(
+    wanted: Configuration, section: str, live: Mapping[ServerKey, LiveServer], down: set[ServerKey]
+) -> Iterator[ServerKey]:
+    """Yield the servers of the section that get traffic: up, and not draining."""
+    for name in wanted.backends[section].servers:
+        key, server, row = (section, name), wanted.backends[section].server(name), live.get((section, name))
+        is_up = row is None or (row.up and not row.removed)
+        if key not in down and is_up and (server is None or server.weight > 0):
+            yield key
+
+
+async def _expect(connection: Connection, worker: Worker) -> None:
+    """Raise RuntimeApiError if another worker answers."""
+    if (found := await connection.worker()) != worker:
+        raise RuntimeApiError(f"the worker {worker.pid} was replaced by {found.pid}")
+
+
+async def _states(connection: Connection, section: str = "") -> dict[ServerKey, LiveServer]:
+    answer = await connection.ask(f"show servers state {section}".rstrip())
+    try:
+        return parse_states(answer)
+    except ValueError as error:
+        raise RuntimeApiError(str(error)) from None

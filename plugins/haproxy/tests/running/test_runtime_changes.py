@@ -1,0 +1,241 @@
+"""Changes of servers through the runtime API: in the same worker, without a lost request, and true to the file."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trustme
+from haproxy_driver import ConsumerDriver, Drive, StartLoad, assert_true, live_servers, wait_until_served, ways
+from haproxy_web import Fetch, StartOrigin
+
+from discovery import Backend, State
+from discovery.testing import backend, eventually, free_port
+
+Origins = tuple[Backend, ...]
+SECTION = "backend {{ service.name }}\n    default-server inter 200ms fall 2 rise 2 check\n"
+OWN_TEMPLATE = f"""\
+{{% extends "builtin/haproxy.cfg.j2" %}}
+{{% block service %}}
+{SECTION}
+{{% for backend in service.backends %}}
+    server {{{{ backend.id }}}} {{{{ backend.address }}}} weight {{{{ backend.weight }}}}
+{{%- if backend.labels.ca %}} ssl verify required ca-file {{{{ backend.labels.ca }}}}{{% endif +%}}
+{{% endfor %}}
+{{% endblock %}}
+"""
+
+
+@asynccontextmanager
+async def same_worker(driver: ConsumerDriver) -> AsyncIterator[None]:
+    """Assert that the block leaves the worker in place."""
+    before = await driver.processes()
+    yield
+    assert await driver.processes() == before
+
+
+async def test_changes_of_servers_under_load_keep_the_worker_and_lose_no_request(
+    drive: Drive, origins: Origins, load: StartLoad, fetch: Fetch, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        first, second, third, fourth = origins
+        await driver.apply(first, second)
+        kept, closed = load(f"http://{bind}/"), load(f"http://{bind}/", keep_alive=False)
+        moved = backend(id=first.id, port=fourth.port)
+        snapshots = [
+            (first, second, third),
+            (first, backend(port=second.port, state=State.DRAINING), third),
+            (first, backend(port=second.port, weight=7), third),
+            (first, third),
+            (moved, third),
+            (moved,),
+            (first, second),
+        ]
+        async with same_worker(driver):
+            for _ in range(5):
+                for snapshot in snapshots:
+                    await driver.apply(*snapshot)
+                    await assert_true(driver)
+                    expected = {str(each.port) for each in snapshot if each.state is State.ACTIVE}
+                    assert {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(12)} <= expected
+        counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]
+        assert [failed for _, failed in counts] == [0, 0]
+        assert all(requests > 300 for requests, _ in counts)
+        assert ways(driver) == {"runtime": 35, "reload": 0}
+        assert driver.has_logged("'way': 'runtime'")
+        assert driver.has_logged("web: 1 server added")
+
+
+async def test_an_own_template_is_changed_at_run_time(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str, tmp_path: Path
+) -> None:
+    template = tmp_path / "mine.cfg.j2"
+    template.write_text(OWN_TEMPLATE)
+    async with drive(services={"web": {"bind": bind}}, template=template) as driver:
+        await driver.apply(origins[0])
+        async with same_worker(driver):
+            for number in (1, 2, 3, 0):
+                await driver.apply(origins[number])
+                await assert_true(driver)
+                await wait_until_served(fetch, bind, origins[number])
+        template.write_text(OWN_TEMPLATE.replace("fall 2", "fall 3"))
+        await driver.apply(origins[1])
+        await assert_true(driver)
+        assert ways(driver) == {"runtime": 4, "reload": 1}
+        assert driver.has_logged("lines other than servers changed in backend web")
+
+
+async def test_a_refused_command_is_followed_by_a_reload(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str, tmp_path: Path
+) -> None:
+    template, authority = tmp_path / "mine.cfg.j2", tmp_path / "ca.pem"
+    template.write_text(OWN_TEMPLATE)
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    async with drive(services={"web": {"bind": bind}}, template=template) as driver:
+        await driver.apply(*origins[:2])
+        # A running HAProxy reads no file of certificate authorities.
+        await driver.apply(*origins[1:3], backend(id="tls", port=origins[3].port, labels={"ca": str(authority)}))
+        assert ways(driver) == {"runtime": 0, "reload": 1}
+        assert driver.has_logged("HAProxy refuses add server web/tls")
+        await assert_true(driver)
+        assert {name for _, name in await live_servers(driver)} == {origins[1].id, origins[2].id, "tls"}
+        await driver.apply(*origins[1:3])
+        await assert_true(driver)
+        assert ways(driver) == {"runtime": 1, "reload": 1}
+
+
+async def test_weights_and_removals_at_run_time_survive_a_reload(
+    drive: Drive, origins: Origins, bind: str, tmp_path: Path
+) -> None:
+    def weighed(weight: int) -> Backend:
+        return backend(port=origins[0].port, weight=weight)
+
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(weighed(1), origins[1])
+        for weights in ((0, 1), (5, 0), (5, 5)):
+            for weight in weights[:-1]:
+                await driver.apply(weighed(weight), origins[1])
+            # Another option makes this change a reload.
+            options = {"bind": bind, "maxconn": 1000 + sum(weights)}
+            assert await driver.consumer.reconfigure(driver.configured(services={"web": options}))
+            await driver.apply(weighed(weights[-1]), origins[1])
+            await assert_true(driver)
+        await driver.apply(weighed(1))
+        assert await driver.consumer.reconfigure(driver.configured(services={"web": {"bind": bind}}))
+        await driver.apply(weighed(1), origins[1])
+        await assert_true(driver)
+
+
+async def test_a_weight_that_an_operator_has_set_survives_changes_and_reloads(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(backend(port=origins[0].port, weight=3))
+        await driver.apply(backend(port=origins[0].port, weight=4))
+        await driver.control.send_once(f"@1 set server web/{origins[0].id} weight 9", 5)
+        async with same_worker(driver):
+            await driver.apply(backend(port=origins[0].port, weight=4), origins[1])
+        assert (await live_servers(driver))["web", origins[0].id].weight == 9
+        assert await driver.consumer.reconfigure(driver.configured(services={"web": {"bind": bind, "maxconn": 1000}}))
+        await driver.apply_again()
+        assert (await live_servers(driver))["web", origins[0].id].weight == 9
+
+
+async def test_a_new_server_that_is_dead_gets_no_request(
+    drive: Drive, origins: Origins, fetch: Fetch, origin: StartOrigin, bind: str
+) -> None:
+    port = free_port()
+    async with drive(services={"web": {"bind": bind, "check": {"interval": "100ms"}}}) as driver:
+        await driver.apply(origins[0])
+        await driver.apply(origins[0], backend(id="dead", port=port))
+        assert not (await live_servers(driver))["web", "dead"].up
+        alive = origin("alive")
+        await driver.apply(origins[0], backend(id="dead", port=alive.port))
+        assert (await live_servers(driver))["web", "dead"].up
+        answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(10)}
+        assert answers == {str(origins[0].port), "alive"}
+        assert ways(driver) == {"runtime": 2, "reload": 0}
+
+
+async def test_the_check_of_haproxy_decides_where_it_is_more_than_a_connection(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    check = {"path": "/", "interval": "100ms"}
+    async with drive(services={"web": {"bind": bind, "check": check}}) as driver:
+        await driver.apply()
+        # Nothing else serves: HAProxy serves a new server after a reload until a check fails.
+        await driver.apply(origins[0])
+        assert ways(driver) == {"runtime": 0, "reload": 1}
+        await driver.apply(*origins[:2])
+        assert ways(driver) == {"runtime": 1, "reload": 1}
+
+        async def is_up() -> bool:
+            return (await live_servers(driver))["web", origins[1].id].up
+
+        await eventually(is_up, "HAProxy's check to pass")
+        await driver.apply(origins[1])
+        assert ways(driver) == {"runtime": 2, "reload": 1}
+
+
+async def test_a_removed_server_keeps_its_request_and_returns_at_another_address(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str
+) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1000):
+            arrived.set()
+            await go_on.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
+        writer.close()
+
+    def waiting(driver: ConsumerDriver) -> float:
+        [count] = [each.value for each in driver.consumer.metrics() if each.name == "servers_waiting_for_deletion"]
+        return count
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        slow = backend(id="slow", port=server.sockets[0].getsockname()[1])
+        async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
+            await driver.apply(slow)
+            async with same_worker(driver):
+                request = asyncio.create_task(asyncio.to_thread(fetch, f"http://{bind}/"))
+                await arrived.wait()
+                await driver.apply(origins[0])
+                await wait_until_served(fetch, bind, origins[0])
+                assert waiting(driver) == 1
+                await driver.apply(backend(id="slow", port=origins[1].port))
+                await wait_until_served(fetch, bind, origins[1])
+                await assert_true(driver)
+                go_on.set()
+                assert (await request).body == "slow"
+                await eventually(lambda: waiting(driver) == 0, "the removed server to be deleted")
+            assert set(await live_servers(driver)) == {("web", "slow")}
+
+
+async def test_servers_that_another_program_changed_are_put_right_by_a_reload(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        await driver.control.send(f"@1 set server web/{origins[0].id} addr 127.0.0.1 port {origins[3].port}")
+        await driver.apply(*origins[:2])
+        await assert_true(driver)
+        assert driver.has_logged("changed by another program")
+        assert ways(driver) == {"runtime": 0, "reload": 1}
+
+
+async def test_a_reload_by_another_program_at_any_moment_leads_to_the_same_servers(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    # So many servers take HAProxy a while to load.
+    many = [backend(id=f"s{number}", port=origins[0].port) for number in range(800)]
+    async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
+        await driver.apply(*many)
+        for moment in range(8):
+            reload = asyncio.create_task(driver.control.send_once("reload", 30))
+            await asyncio.sleep(0.01 * moment)
+            await driver.apply(*many, *origins[: moment % 3])
+            await reload
+            await assert_true(driver)
+            expected = {*(each.id for each in many), *(each.id for each in origins[: moment % 3])}
+            assert {name for (_, name), row in (await live_servers(driver)).items() if not row.removed} == expected
