@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,24 @@ def sampled(cases: Sequence[Any], count: int = 1) -> list[Any]:
     """
     chosen = random.Random(f"{SEED} {len(cases)} {count}").sample(range(len(cases)), count)
     return [case if number in chosen else _exhaustive(case) for number, case in enumerate(cases)]
+
+
+def sample_parameter(items: Iterable[pytest.Item], parameter: str) -> None:
+    """Mark `exhaustive` the cases with a value of `parameter` that the seed does not choose: each test keeps one value.
+
+    Cases of a test that differ in other parameters have the same value, so that the fixture is set up once.
+    """
+    tests: dict[str, dict[str, list[pytest.Function]]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and parameter in item.callspec.params:
+            values = tests.setdefault(f"{item.path} {item.originalname}", {})
+            values.setdefault(str(item.callspec.params[parameter]), []).append(item)
+    for test, values in tests.items():
+        chosen = random.Random(f"{SEED} {test.rpartition('/')[2]}").choice(sorted(values))
+        for value, cases in values.items():
+            if value != chosen:
+                for case in cases:
+                    case.add_marker(pytest.mark.exhaustive)
 
 
 def _exhaustive(case: Any) -> Any:

@@ -1,11 +1,10 @@
-"""Point 1: which etcd the tests run on, and which of many like cases."""
+"""Programs of etcd that the tests run on."""
 
 from pathlib import Path
 
 import pytest
 from etcd_build import BUILT, build
 from etcd_versions import ANOTHER, VERSIONS, find_etcd
-from sampling import sampled
 
 from discovery.errors import ConfigError
 
@@ -42,14 +41,3 @@ def test_another_is_used_in_its_place(tmp_path: Path, monkeypatch: pytest.Monkey
         find_etcd(VERSIONS[0])
     other = program(tmp_path / "etcd")
     assert find_etcd(VERSIONS[0]) == other
-
-
-def test_a_short_run_has_so_many_of_the_cases_and_a_long_one_all() -> None:
-    cases = ["a", pytest.param("b", marks=pytest.mark.faults, id="bee"), "c"]
-    parameters = sampled(cases, 2)
-    assert [getattr(each, "values", (each,)) for each in parameters] == [("a",), ("b",), ("c",)]
-    marks = [[mark.name for mark in getattr(each, "marks", ())] for each in parameters]
-    assert sum("exhaustive" in each for each in marks) == 1
-    assert "faults" in marks[1]
-    assert parameters[1].id == "bee"
-    assert [str(each) for each in sampled(cases, 2)] == [str(each) for each in parameters]

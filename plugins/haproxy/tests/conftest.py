@@ -10,6 +10,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from haproxy_web import Answer, Fetch, Origin, Parse, RunHAProxy, StartOrigin, serve_origin
+from sampling import sample_parameter
 
 from discovery.testing import eventually_sync, require_program, within
 from discovery.toolkit import wheel_program
@@ -17,9 +18,14 @@ from discovery.toolkit import wheel_program
 _open = build_opener(ProxyHandler({})).open
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one version of HAProxy, which the seed chooses for each test, to short runs."""
+    sample_parameter(items, "haproxy")
+
+
 @pytest.fixture(scope="session", params=["on-path", "wheel"])
 def haproxy(request: pytest.FixtureRequest) -> Path:
-    """Return the path of HAProxy. Each test runs with Debian's HAProxy (2.6) and the wheel's HAProxy (2.8)."""
+    """Return the path of HAProxy: Debian's HAProxy (2.6), and the wheel's HAProxy (2.8)."""
     if request.param == "on-path":
         return require_program("haproxy", wheel=False)
     found = wheel_program("haproxy")
