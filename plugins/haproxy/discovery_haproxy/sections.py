@@ -22,6 +22,9 @@ from discovery_haproxy.values import TIME, words
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LOOKS_HASHED = re.compile(r".*-[0-9a-f]{16}")
+_FRONTEND_PREFIX = "frontend:"
+"""Beginning of a frontend's name, which no backend's name has: a service's name has no colon. HAProxy has one stick
+table for each name."""
 _FRONTEND_TIMEOUTS = ("client", "http_request", "http_keep_alive", "client_fin")
 _BACKEND_TIMEOUTS = ("connect", "server", "queue", "tunnel", "check", "server_fin")
 _HASH_CHARACTERS = 16
@@ -138,7 +141,7 @@ class _SharedAddresses(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Name of the frontend: the only service, or the first address of several services."""
+        """Text in the frontend's name: the only service, or the first address of several services."""
         return self.services[0] if len(self.services) == 1 else self.addresses[0]
 
 
@@ -269,7 +272,7 @@ def _frontend_section(
     members = group.services
     conditional = tuple(route for route in group.routes if not route.is_default)
     return FrontendSection(
-        name=_section_name(group.label),
+        name=f"{_FRONTEND_PREFIX}{_section_name(group.label)}",
         mode=configs[members[0]].mode if members else "http",
         binds=tuple(_bind(config, configs, members, address) for address in group.addresses),
         routes=tuple(UseBackend(names[route.service], _condition(route)) for route in conditional),

@@ -220,8 +220,8 @@ def test_without_configuration_any_service_name_gets_a_section_of_its_own(
     for section, lines in before.items():
         if section.removeprefix("backend ") not in attacked and not section.startswith("frontend "):
             assert after[section] == lines
-    front = before["frontend 127.0.0.1:8080"]
-    assert [line for line in after["frontend 127.0.0.1:8080"] if line in front] == front
+    front = before["frontend frontend:127.0.0.1:8080"]
+    assert [line for line in after["frontend frontend:127.0.0.1:8080"] if line in front] == front
 
 
 loose = st.one_of(text, st.integers(), st.none())

@@ -40,7 +40,7 @@ def own(tmp_path: Path, template: str, **config: object) -> dict[str, Any]:
 
 def test_a_service_becomes_a_frontend_and_a_backend_with_checks_on() -> None:
     text = rendered({"services": {"web": {"bind": "*:80"}}}).text
-    assert section(text, "frontend web") == [
+    assert section(text, "frontend frontend:web") == [
         "mode http",
         "option idle-close-on-response",
         "bind 0.0.0.0:80",
@@ -181,7 +181,7 @@ def test_the_most_specific_route_is_tried_first() -> None:
             "everywhere": {"path_prefix": "/p"},
         }
     }
-    front = section(rendered(config, snapshot()).text, "frontend 127.0.0.1:8080")
+    front = section(rendered(config, snapshot()).text, "frontend frontend:127.0.0.1:8080")
     used = [line.split()[1] for line in front if line.startswith(("use_backend", "default_backend"))]
     assert used == ["longer", "path", "exact", "deeper", "suffix", "prefix", "everywhere", "any"]
 
@@ -189,7 +189,7 @@ def test_the_most_specific_route_is_tried_first() -> None:
 def test_without_configuration_a_single_service_gets_all_requests_and_several_go_by_host_name() -> None:
     assert "default_backend web" in rendered().text
     result = rendered(of=snapshot(backend("web"), backend("web.blue"), backend("WEB")))
-    front = section(result.text, "frontend 127.0.0.1:8080")
+    front = section(result.text, "frontend frontend:127.0.0.1:8080")
     assert [line for line in front if "backend" in line] == [
         "use_backend web.blue if { var(txn.host) -m str -- web.blue }",
         "use_backend WEB if { var(txn.host) -m str -- web }",
@@ -220,7 +220,7 @@ def test_a_shared_frontend_has_the_longest_timeouts_of_its_services() -> None:
         "two": {"hosts": "b", "timeouts": {"client": "2m"}},
         "three": {},
     }
-    front = section(rendered({"services": services}).text, "frontend 127.0.0.1:8080")
+    front = section(rendered({"services": services}).text, "frontend frontend:127.0.0.1:8080")
     assert [line for line in front if "timeout" in line] == ["timeout client 2m"]
 
 

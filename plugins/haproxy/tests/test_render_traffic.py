@@ -100,6 +100,28 @@ def test_balance_first_fills_the_servers_in_their_order(
     assert {fetch(url).body for _ in range(5)} == {"a"}
 
 
+def test_a_frontend_and_a_backend_of_one_service_have_stick_tables_of_their_own(
+    run: RunHAProxy, fetch: Fetch, port: int, url: str
+) -> None:
+    """Issue 10, A8: a frontend had the name of its backend, and HAProxy refuses two tables of one name."""
+    table = "stick-table type ip size 1k expire 1m store http_req_cnt"
+    counters = "%[sc_http_req_cnt(0)] in front, %[sc_http_req_cnt(1)] behind"
+    service = {
+        "bind": f"127.0.0.1:{port}",
+        "check": False,
+        "frontend_lines": [table, "http-request track-sc0 src"],
+        "backend_lines": [
+            table,
+            "http-request track-sc1 src if { path /behind }",
+            f'http-request return status 200 content-type text/plain lf-string "{counters}" if {{ path /behind }}',
+        ],
+    }
+    run(text({"services": {"web": service}}), f"{url}behind")
+    before = int(fetch(f"{url}behind").body.split()[0])
+    fetch(url)
+    assert fetch(f"{url}behind").body == f"{before + 2} in front, {before + 1} behind"
+
+
 def test_backends_learn_the_address_of_the_client(
     run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:
