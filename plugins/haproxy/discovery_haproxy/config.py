@@ -29,6 +29,7 @@ from discovery_haproxy.values import (
 )
 
 _RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
+_RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
 _CHECK_SHARE = 1 / 2
 """Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
@@ -284,7 +285,7 @@ class HAProxyConfig(PluginConfig):
     @classmethod
     def _check_global_lines(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
         for line in lines:
-            if line.split()[0] in ("description", "daemon", "master-worker"):
+            if not _RESERVED_BY_THE_PLUGIN.isdisjoint(words(line)[:1]):
                 raise ValueError(
                     f"{line[:_QUOTED_CHARACTERS]!r} conflicts with a line that the plugin writes to run HAProxy"
                 )

@@ -4,19 +4,18 @@ Format: HAProxy's management guide, "show servers state". A saved row overrides 
 configuration, so only rows whose address and port are unchanged are kept.
 """
 
-import re
 from collections.abc import Collection
 
 from discovery_haproxy.runtime_api.configuration import Configuration, parse
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.runtime_api.read_back import FORCED_MAINTENANCE
+from discovery_haproxy.values import SECTIONS, words
 
 EMPTY_STATES = "1\n"
 """A server-state file without rows: HAProxy complains of a missing file."""
 
-_BACKEND = re.compile(r"^(?:backend|listen)[ \t]+(\S+)")
-_SECTION = re.compile(r"^\w")
-_SERVER = re.compile(r"^[ \t]+server[ \t]+(\S+)[ \t]+(\S+)")
+_SERVER_WORDS = 3
+"""Least number of words of a server's line: the keyword, the name and the address."""
 _BACKEND_NAME, _SERVER_NAME, _ADDRESS, _ADMINISTRATIVE, _WEIGHT, _INITIAL_WEIGHT = 1, 3, 4, 6, 7, 8
 _RESULT, _FQDN, _PORT = 11, 17, 18
 """Column numbers of a row."""
@@ -39,25 +38,25 @@ def keep_configured(
     before = (running or parse(text)).backends
     kept = []
     for line in states.splitlines():
-        words = line.split()
-        if len(words) <= _PORT or words[0].startswith("#"):
-            if words:
+        row = line.split()
+        if len(row) <= _PORT or row[0].startswith("#"):
+            if row:
                 kept.append(line)  # the version and the column names
             continue
-        key = words[_BACKEND_NAME], words[_SERVER_NAME]
+        key = row[_BACKEND_NAME], row[_SERVER_NAME]
         section = before.get(key[0])
         if section is not None and section.split:
-            if key[1] not in section.servers or (key in undecided and words[_RESULT] != _FAILED):
+            if key[1] not in section.servers or (key in undecided and row[_RESULT] != _FAILED):
                 continue
-            if running is None and int(words[_ADMINISTRATIVE]) & FORCED_MAINTENANCE:
+            if running is None and int(row[_ADMINISTRATIVE]) & FORCED_MAINTENANCE:
                 continue
             if (server := section.server(key[1])) is not None:
-                words[_INITIAL_WEIGHT] = str(server.weight)
+                row[_INITIAL_WEIGHT] = str(server.weight)
                 if running is None:
-                    words[_WEIGHT] = words[_INITIAL_WEIGHT]
-                line = " ".join(words)  # noqa: PLW2901
-        host = words[_ADDRESS] if words[_FQDN] == "-" else words[_FQDN]
-        if configured.get(key) == (host, words[_PORT]):
+                    row[_WEIGHT] = row[_INITIAL_WEIGHT]
+                line = " ".join(row)  # noqa: PLW2901
+        host = row[_ADDRESS] if row[_FQDN] == "-" else row[_FQDN]
+        if configured.get(key) == (host, row[_PORT]):
             kept.append(line)
     return "".join(f"{line}\n" for line in kept)
 
@@ -65,13 +64,12 @@ def keep_configured(
 def _servers(text: str) -> dict[tuple[str, str], tuple[str, str]]:
     """Return host and port of each server, by the names of its section and server."""
     servers = {}
-    section = None
-    for line in text.splitlines():
-        if match := _BACKEND.match(line):
-            section = match[1]
-        elif _SECTION.match(line):
-            section = None
-        elif section is not None and (match := _SERVER.match(line)):
-            host, _, port = match[2].rpartition(":")
-            servers[section, match[1]] = (host.strip("[]"), port)
+    section: str | None = None
+    for line in text.split("\n"):
+        found = words(line)
+        if found and SECTIONS.fullmatch(found[0]):
+            section = found[1] if found[0] in ("backend", "listen") and len(found) > 1 else None
+        elif section is not None and len(found) >= _SERVER_WORDS and found[0] == "server":
+            host, _, port = found[2].rpartition(":")
+            servers[section, found[1]] = (host.strip("[]"), port)
     return servers

@@ -23,9 +23,10 @@ _BIND = BindAddress()
 _SOCKET = re.compile(r"/[\w./@+-]{1,100}")
 SECTIONS = re.compile(
     r"global|defaults|frontend|backend|listen|resolvers|peers|userlist|mailers|program|ring|cache"
-    r"|http-errors|log-forward|fcgi-app|crt-list|crt-store|acme|traces"
+    r"|http-errors|log-forward|log-profile|fcgi-app|crt-list|crt-store|acme|traces"
 )
-"""The words that begin a section."""
+"""The words that begin a section, wherever in the line they stand first."""
+_QUOTING = re.compile(r"""["'\\#]""")
 _BALANCE = re.compile(
     r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([\w-]+\))?"
     r"|uri( whole| path-only| len [0-9]+| depth [0-9]+)*|url_param [\w.-]+( check_post)?|hdr\([\w-]+\)"
@@ -56,10 +57,9 @@ def haproxy_time(seconds: float) -> str:
 def _line(value: str) -> str:
     if any(character < " " or character == "\x7f" for character in value.replace("\t", " ")):
         raise ValueError(f"{value[:_QUOTED_CHARACTERS]!r} is more than one line, or has a control character in it")
-    words = value.split(maxsplit=1)
-    if not words:
+    if not value.strip():
         raise ValueError("the line is empty")
-    if SECTIONS.fullmatch(words[0]):
+    if any(map(SECTIONS.fullmatch, words(value)[:1])):
         raise ValueError(
             f"{value[:_QUOTED_CHARACTERS]!r} would begin a new section: use a template of your own for that"
         )
@@ -98,7 +98,9 @@ def _status(value: object) -> object:
 
 
 def words(line: str) -> list[str]:
-    """Split a line into words as HAProxy does. HAProxy's quotes and backslashes are those of a shell."""
+    """Split a line into words as HAProxy does. HAProxy's quotes, backslashes and comments are those of a shell."""
+    if not _QUOTING.search(line):
+        return line.split()  # a hundred times faster
     try:
         return shlex.split(line, comments=True)
     except ValueError:  # an unclosed quote, which HAProxy refuses

@@ -84,6 +84,7 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         (web(frontend_lines=["ok", " "]), "the line is empty"),
         (web(server_options="ssl\rcheck"), "is more than one line"),
         (web(backend_lines="frontend x"), "would begin a new section"),
+        (web(backend_lines="'frontend' x"), "would begin a new section"),
         ({"global_lines": "description mine"}, "conflicts with a line that the plugin writes"),
         ({"global_lines": "defaults"}, "would begin a new section"),
         ({"services": {"a b": {}}}, "the service name 'a b' is not valid: a name has 1-128 letters"),

@@ -61,6 +61,22 @@ def test_only_states_of_servers_with_an_unchanged_address_are_kept() -> None:
     assert keep_configured(STATES, CONFIGURATION).startswith("1\n# be_id")
 
 
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        "backend web\nserver a 10.0.0.1:80\n",
+        "  backend web\n\tserver\ta\t10.0.0.1:80\n",
+        "listen web from base # another\n\n#backend db\nserver a 10.0.0.1:80#\n  # server a 10.0.0.9:80\n",
+        "\"backend\" 'web'\r\n  server a 10.0.0.1:80 weight 1\r\n",
+        'frontend web\n    server a 10.0.0.9:80\n  backend web\n \'server\' "a" "10.0.0.1:80"\nserver x\nfrontend db',
+    ],
+)
+def test_a_configuration_is_read_as_haproxy_reads_it(configuration: str) -> None:
+    """Issue 10, A8: a section begins with a keyword, and indentation means nothing."""
+    assert [line.split()[3] for line in keep_configured(STATES, configuration).splitlines()[2:]] == ["a"]
+    assert keep_configured(STATES, f"{configuration}\nuserlist db\nserver a 2001:db8::1:5432").count(" db ") == 0
+
+
 def test_the_first_informative_alert_has_its_line() -> None:
     output = (
         "[NOTICE]   (1) : haproxy version is 2.6.12\n"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -67,10 +68,29 @@ async def test_a_backend_gets_no_connections_while_draining_and_gets_connections
             assert (str(first.port) in answers) == (state is State.ACTIVE)
 
 
+UNINDENTED = """\
+{% extends "builtin/haproxy.cfg.j2" %}
+{% block service %}
+    backend {{ service.name }} # "the servers"
+default-server inter 200ms check
+{% for backend in service.backends %}
+server {{ backend.id }} {{ backend.address }} weight {{ backend.weight }}
+{% endfor %}
+
+{% endblock %}
+"""
+"""A section in the form in which many operators write: HAProxy ignores indentation."""
+
+
+@pytest.mark.parametrize("template", [None, UNINDENTED], ids=["built-in", "unindented"])
 async def test_a_server_that_is_down_stays_down_over_a_reload(
-    drive: Drive, fetch: Fetch, origins: Origins, bind: str
+    drive: Drive, origins: Origins, bind: str, tmp_path: Path, template: str | None
 ) -> None:
-    async with drive(services={"web": {"bind": bind, "check": {"interval": "200ms"}}}) as driver:
+    config: dict[str, Any] = {"services": {"web": {"bind": bind, "check": {"interval": "200ms"}}}}
+    if template is not None:
+        config["template"] = str(tmp_path / "own.cfg.j2")
+        Path(config["template"]).write_text(template)
+    async with drive(**config) as driver:
         dead = backend(id="dead", port=free_port())
         await driver.apply(origins[0], dead)
 
