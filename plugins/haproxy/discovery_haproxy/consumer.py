@@ -26,6 +26,7 @@ from discovery_haproxy.fallback.search import Deployment
 from discovery_haproxy.managed import ManagedHAProxy
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
 from discovery_haproxy.run_files import RunFiles
+from discovery_haproxy.seal import seal, unseal
 from discovery_haproxy.sections import Sections
 from discovery_haproxy.stopping import stop_orphans
 from discovery_haproxy.target import Target
@@ -66,7 +67,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Find HAProxy, and adopt a HAProxy that outlived an earlier daemon. Raises ApplyError or OSError."""
         if self.config.external is not None:
             self._checker = await find_checker(self.config)
-            self._target = ExternalHAProxy(self.config.external, self.context.log)
+            self._target = ExternalHAProxy(self.config.external, self.context.state_dir, self.context.log)
         else:
             self._checker = binary = await locate(self.config.binary)
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary)
@@ -134,7 +135,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         with suppress(ApplyError):
             checker = await find_checker(self.config)
         text = self._render(self._composed(update), update, checker).text
-        old = path.read_text(errors="replace") if path.exists() else ""
+        old = unseal(path.read_text(errors="replace")) if path.exists() else ""
         return "".join(
             difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), str(path))
         )
@@ -330,7 +331,9 @@ def _log_lines(lines: Sequence[str], log: Callable[[str], object]) -> None:
 
 
 def _contains(path: Path, text: str) -> bool:
+    """Report whether `path` is a file with exactly this text, sealed or not."""
     try:
-        return path.read_text() == text
+        found = path.read_text()
+        return found == text or found == seal(text)
     except (OSError, UnicodeDecodeError):
         return False

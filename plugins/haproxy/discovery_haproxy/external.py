@@ -4,6 +4,7 @@ import asyncio
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
@@ -12,10 +13,12 @@ from discovery_haproxy.binary import run
 from discovery_haproxy.checking import Checker
 from discovery_haproxy.config import ExternalConfig
 from discovery_haproxy.control_socket import ControlError, ControlSocket
+from discovery_haproxy.external_file import ExternalFile
 from discovery_haproxy.install import install, stage
-from discovery_haproxy.ownership import is_foreign, keep_original, read, refusal
+from discovery_haproxy.ownership import is_foreign, read, refusal
 from discovery_haproxy.process import pids_of_program
 from discovery_haproxy.reloading import reload_through_master, wait_until_live
+from discovery_haproxy.seal import seal
 from discovery_haproxy.target import RefusedError
 from discovery_haproxy.vantage import Vantage, external_vantage
 
@@ -47,9 +50,11 @@ class ExternalHAProxy:
     reachable = True
     """The sockets of an external HAProxy are its administrator's concern."""
 
-    def __init__(self, config: ExternalConfig, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: ExternalConfig, state_dir: Path, log: FilteringBoundLogger) -> None:
         """Store the arguments; `open` asks HAProxy for its generation."""
         self.path = config.path.resolve()
+        self._file = ExternalFile(self.path, state_dir, log)
+        self._new_text = ""
         self.live_generation: str | None = None
         self._config = config
         self._log = log
@@ -80,7 +85,8 @@ class ExternalHAProxy:
             mode, owner = _NEW_FILE_MODE, None
         except OSError as error:
             raise ApplyError(f"{self.path} cannot be inspected: {error.strerror}") from None
-        await asyncio.to_thread(stage, self.path, text.encode(), mode, owner)
+        self._new_text = text
+        await asyncio.to_thread(stage, self.path, seal(text).encode(), mode, owner)
 
     async def deploy(self, generation: str, _checker: Checker, _unchecked: str | None) -> None:
         """Make the prepared configuration live by a reload. Raises ApplyError; the previous file is then put back."""
@@ -88,6 +94,7 @@ class ExternalHAProxy:
         await asyncio.to_thread(self._claim_file)
         await install(self.path, lambda: self._reload(generation))
         self.live_generation = generation
+        await asyncio.to_thread(self._file.remember)
 
     def vantage(self) -> Vantage:
         """Return the processes behind the socket, and how far this process sees what HAProxy sees.
@@ -105,14 +112,15 @@ class ExternalHAProxy:
         return ()
 
     async def health(self) -> Health:
-        """Report whether HAProxy answers; healthy if HAProxy has no socket to ask."""
+        """Report whether HAProxy answers, healthy if HAProxy has no socket to ask, and whether the file was edited."""
+        edit = await asyncio.to_thread(self._file.edit) or ""
         if self._control is None:
-            return Health()
+            return Health(detail=edit)
         try:
             self.live_generation = await self._control.live_generation(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
-        return Health()
+        return Health(detail=edit)
 
     async def hand_over(self) -> None:
         """Leave HAProxy running."""
@@ -121,10 +129,10 @@ class ExternalHAProxy:
         """Leave HAProxy running."""
 
     def _claim_file(self) -> None:
-        """Keep the file if a person wrote the file. Raises ApplyError if the file must not be replaced."""
+        """Keep what a person wrote or edited. Raises ApplyError if the file must not be replaced."""
         if fault := file_fault(self._config):
             raise ApplyError(fault)
-        keep_original(self.path)
+        self._file.keep_edits(self._new_text)
 
     async def _reload(self, generation: str) -> None:
         config = self._config

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from discovery import ApplyError
-from discovery.toolkit import write_atomically
+from discovery.toolkit import sync_directory, write_atomically
 
 MARK = "# Written by discovery"
 """Begin of the first line of each configuration file that the plugin writes (`templates/head.cfg.j2`)."""
@@ -74,7 +74,15 @@ def keep(path: Path, content: bytes, copy: Path) -> None:
             os.chown(temporary, state.st_uid, state.st_gid)
         shutil.copystat(path, temporary)
         with suppress(FileExistsError):
-            os.link(temporary, copy)
-        temporary.unlink()
+            try:
+                os.link(temporary, copy)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                temporary.replace(copy)
+        sync_directory(copy.parent)
     except OSError as error:
         raise ApplyError(f"{path} cannot be kept as {copy}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -35,7 +35,7 @@ async def main():
     directory, *binds = sys.argv[1:]
     services = {f"s{number}": {"bind": bind} for number, bind in enumerate(binds)}
     table = {"path": f"{directory}/haproxy.cfg", "command": ["/bin/true"], "validate": "none"}
-    driver = ConsumerDriver(Path(directory), services={}, external=table)
+    driver = ConsumerDriver(Path(directory), Path(directory, "state"), services={}, external=table)
     await driver.consumer.setup()
     await driver.apply()
     driver.consumer.config = driver.configured(services={"warm": {"bind": "198.51.100.1:80"}})
