@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from discovery.system.filewatch import FileWatch
     from discovery.system.kernel import memfd_create
     from discovery.system.listening import (
+        SocketTable,
         binds_conflict,
         format_holders,
         processes_with_sockets,
@@ -46,6 +47,7 @@ __all__ = [
     "Names",
     "PeerCredentials",
     "ProcessHandle",
+    "SocketTable",
     "binds_conflict",
     "cancel_and_wait",
     "child_environment",
@@ -88,6 +90,7 @@ __getattr__ = lazy_attributes(
         "discovery.system.filewatch": ("FileWatch",),
         "discovery.system.kernel": ("memfd_create",),
         "discovery.system.listening": (
+            "SocketTable",
             "binds_conflict",
             "format_holders",
             "processes_with_sockets",

@@ -3,13 +3,18 @@
 import ipaddress
 import os
 import struct
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from discovery.system.files import ABSENT
 
 _LISTENING = "0A"
+_UNCONNECTED = "07"
+_IPV4_DIGITS = 8
+"""Hexadecimal digits of an IPv4 address in /proc/net; an IPv6 address has 32."""
 
 
 def binds_conflict(one: str, other: str) -> bool:
@@ -32,13 +37,37 @@ def tcp_sockets_listening_at(host: str, port: int, *, v6only: bool = False) -> M
     Only sockets of this network namespace are found; none without /proc. Raises OSError if /proc cannot be read, as
     without a free descriptor. From any thread.
     """
-    wanted = ipaddress.ip_address(host)
-    return {
-        words[9]: words[7]
-        for table in (("tcp6",) if v6only and wanted.version == 6 else ("tcp", "tcp6"))
-        for words in _table(table)
-        if len(words) > 9 and words[3] == _LISTENING and _overlaps(words[1], wanted, port)
-    }
+    return SocketTable("tcp").sockets_at(host, port, v6only=v6only)
+
+
+class SocketTable:
+    """The listening TCP sockets, or the unconnected UDP sockets, of this network namespace when the table was read.
+
+    For many questions, each of which `tcp_sockets_listening_at` would answer by reading /proc again. From any thread.
+    """
+
+    def __init__(self, protocol: Literal["tcp", "udp"]) -> None:
+        """Read the table of the `protocol`, "tcp" or "udp". The table is empty if /proc/net cannot be read."""
+        state = {"tcp": _LISTENING, "udp": _UNCONNECTED}[protocol]
+        self._sockets: defaultdict[int, list[tuple[str, str, str]]] = defaultdict(list)
+        for name in (protocol, f"{protocol}6"):
+            for words in _table(name):
+                if len(words) > 9 and words[3] == state:
+                    address, _, port = words[1].partition(":")
+                    self._sockets[int(port, 16)].append((address, words[9], words[7]))
+
+    def sockets_at(self, host: str, port: int, *, v6only: bool = False) -> Mapping[str, str]:
+        """Return the sockets that keep another socket from `host:port`: inodes, with user ids.
+
+        `host` is an IP address. With `v6only`, the other socket of an IPv6 address leaves IPv4 alone.
+        """
+        wanted = ipaddress.ip_address(host)
+        ipv4 = not (v6only and wanted.version == 6)
+        return {
+            inode: user
+            for address, inode, user in self._sockets.get(port, ())
+            if (ipv4 or len(address) > _IPV4_DIGITS) and _overlaps(address, wanted)
+        }
 
 
 def unix_sockets_at(path: str) -> Collection[str]:
@@ -82,10 +111,7 @@ def format_holders(pids: Iterable[int]) -> str:
     return f" by {names}" if names else ""
 
 
-def _overlaps(local: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
-    address, _, number = local.partition(":")
-    if int(number, 16) != port:
-        return False
+def _overlaps(address: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     # The kernel prints 32-bit words in the machine's own byte order.
     words = struct.unpack(f">{len(address) // 8}I", bytes.fromhex(address))
     held = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))

@@ -1,34 +1,41 @@
 """A check that HAProxy can listen on addresses, before a reload.
 
-`haproxy -c` does not bind, and a reload that cannot bind stops HAProxy for a moment.
+`haproxy -c` does not bind, and a reload that cannot bind stops HAProxy for a moment. Addresses have the form of
+`listeners.listeners_in`. An address in a form that cannot be judged passes the check.
 """
 
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from discovery.toolkit import (
     SOCKET_PATH_BYTES,
+    SocketTable,
     format_holders,
     is_too_long_for_a_socket,
     peer_credentials,
     processes_with_sockets,
-    tcp_sockets_listening_at,
     unix_sockets_at,
 )
-from discovery_haproxy.process import read_process
+from discovery_haproxy.listeners import Kind, Listener, parse_listener
+from discovery_haproxy.process import read_process, socket_inodes
 from discovery_haproxy.vantage import Vantage
 
 SOCKET_SUFFIX_BYTES = 10
 """Bytes that HAProxy reserves in the path of a socket, for the suffix of a temporary name during the bind."""
 
-_ANY = ("", "*")
+_IP_FREEBIND = 15
+"""Option of a socket to bind an address that is not of this machine. See ip(7); Python has no name for it."""
 _CONNECT_SECONDS = 1.0
 """Timeout in seconds for a connection to a Unix socket; the kernel accepts at once unless the queue is full."""
+_ABSTRACT_NAME_BYTES = 107
+"""Bytes to which HAProxy fills up an abstract name with zeros: all of `sun_path` but the zero before the name."""
+
+_Address = tuple[socket.AddressFamily, Any]
 
 
 def path_length_error(bind: str) -> str | None:
@@ -55,56 +62,120 @@ def bind_faults(binds: Iterable[str], vantage: Callable[[], Vantage]) -> dict[st
     `vantage` is called if a probe fails. An address on which one of HAProxy's processes listens is free: HAProxy passes
     the socket on in a reload. What the vantage does not show is left to the reload.
     """
-    once = cache(vantage)
-    found = ((bind, _path_fault(bind, once) if "/" in bind else _address_fault(bind, once)) for bind in binds)
+    moment = _Moment(vantage)
+    found = ((bind, _fault(listener, moment)) for bind in binds if (listener := parse_listener(bind)) is not None)
     return {bind: fault for bind, fault in found if fault is not None}
 
 
 def is_free(bind: str) -> bool:
-    """Report whether any process could listen on the address now. Takes microseconds."""
-    if "/" in bind:
-        return path_length_error(bind) is None and _directory_error(bind) is None and _listener(bind) is None
-    address = _socket_address(bind)
-    return address is None or _bind_error(*address) is None
+    """Report whether any process could listen on the address now. Takes microseconds, for each port of a range."""
+    listener = parse_listener(bind)
+    if listener is None:
+        return True
+    if listener.kind is Kind.PATH:
+        path = listener.name
+        return path_length_error(path) is None and _directory_error(path) is None and _listening_pid(path) is None
+    if listener.kind is Kind.ABSTRACT:
+        return _bind_error(listener, _abstract_address(listener.name)) is None
+    return all(
+        _bind_error(listener, address) is None
+        for port in listener.ports
+        if (address := _resolve(listener, port)) is not None
+    )
 
 
-def _address_fault(bind: str, vantage: Callable[[], Vantage]) -> str | None:
-    address = _socket_address(bind)
-    if address is None or (error := _bind_error(*address)) is None:
+class _Moment:
+    """The sockets of this machine and HAProxy's processes at one moment, read when they are first asked for."""
+
+    def __init__(self, vantage: Callable[[], Vantage]) -> None:
+        self._vantage = vantage
+        self._tables: dict[Kind, SocketTable] = {}
+
+    @cached_property
+    def seen(self) -> Vantage:
+        return self._vantage()
+
+    @cached_property
+    def own_inodes(self) -> set[str]:
+        return socket_inodes(self.seen.pids)
+
+    def sockets_at(self, listener: Listener, host: str, port: int) -> Mapping[str, str]:
+        """Return the sockets that keep `listener` from this address: inodes, with user ids."""
+        if (table := self._tables.get(listener.kind)) is None:
+            table = self._tables[listener.kind] = SocketTable("udp" if listener.kind is Kind.UDP else "tcp")
+        return table.sockets_at(host, port, v6only=listener.ipv6_only is True)
+
+
+def _fault(listener: Listener, moment: _Moment) -> str | None:
+    if listener.kind is Kind.PATH:
+        return _path_fault(listener.name, moment)
+    if listener.kind is Kind.ABSTRACT:
+        return _abstract_fault(listener, moment)
+    faults = (_port_fault(listener, port, moment) for port in listener.ports)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _port_fault(listener: Listener, port: int, moment: _Moment) -> str | None:
+    address = _resolve(listener, port)
+    if address is None or (error := _bind_error(listener, address)) is None:
         return None
-    seen = vantage()
-    if not seen.network or (error.errno == errno.EACCES and not seen.rights):
+    if not moment.seen.network or (error.errno == errno.EACCES and not moment.seen.rights):
         return None
-    host, port = address[1][:2]
-    sockets = tcp_sockets_listening_at(str(host), int(port)) if error.errno == errno.EADDRINUSE else {}
+    if error.errno == errno.ENODEV:
+        return f"bind {_place(listener, port)} cannot be used: there is no network interface {listener.interface}"
+    if error.errno != errno.EADDRINUSE:
+        return _error_message(_place(listener, port), error, ())
+    sockets = moment.sockets_at(listener, str(address[1][0]).partition("%")[0], port)
+    if sockets and sockets.keys() <= moment.own_inodes:
+        return None
     holders = processes_with_sockets(sockets)
+    seen = moment.seen
     if holders and holders <= seen.pids:
         return None
     if sockets and not holders and (not seen.rights or _are_hidden(seen.pids, set(sockets.values()))):
         return None
-    return _error_message(bind, error, holders)
+    return _error_message(_place(listener, port), error, holders)
 
 
-def _socket_address(bind: str) -> tuple[socket.AddressFamily, tuple[Any, ...]] | None:
-    """Return the family and the address of a TCP socket; None for a form that is left to HAProxy."""
-    host, _, port = bind.rpartition(":")
-    host = host.strip("[]")
-    if not port.isdigit():
-        return None  # a form that only a user's own template contains
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _place(listener: Listener, port: int) -> str:
+    host = listener.name or ("::" if listener.ipv6 else "*")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _resolve(listener: Listener, port: int) -> _Address | None:
+    """Return the family and the address of an IP socket; None for a host name that has no address."""
+    family = socket.AF_INET6 if listener.ipv6 else socket.AF_INET
     try:
-        found = socket.getaddrinfo(None if host in _ANY else host, port, family, flags=socket.AI_PASSIVE)
-    except socket.gaierror:
+        found = socket.getaddrinfo(listener.name or None, port, family, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
         return None
     return family, found[0][4]
 
 
-def _bind_error(family: socket.AddressFamily, address: tuple[Any, ...]) -> OSError | None:
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        # Not SO_REUSEPORT: with that option the address could be shared with the process that has the address.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _abstract_address(name: str) -> _Address:
+    return socket.AF_UNIX, b"\0" + os.fsencode(name).ljust(_ABSTRACT_NAME_BYTES, b"\0")
+
+
+def _bind_error(listener: Listener, address: _Address) -> OSError | None:
+    """Bind a socket as HAProxy does, and return the error; None also if this user may not set the socket's options."""
+    family, place = address
+    kind = socket.SOCK_DGRAM if listener.kind is Kind.UDP else socket.SOCK_STREAM
+    with socket.socket(family, kind) as probe:
+        if listener.kind is Kind.TCP:
+            # Not SO_REUSEPORT: with that option the address could be shared with the process that has the address.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.transparent:
+            probe.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        if listener.ipv6 and listener.ipv6_only is not None:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, listener.ipv6_only)
         try:
-            listener.bind(address)
+            if listener.interface:
+                interface = os.fsencode(listener.interface) + b"\0"
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
+        except OSError as error:
+            return error if error.errno == errno.ENODEV else None
+        try:
+            probe.bind(place)
         except OSError as error:
             return error
     return None
@@ -120,31 +191,43 @@ def _error_message(bind: str, error: OSError, holders: Collection[int]) -> str:
     return f"bind {bind} cannot be used: {error.strerror}"
 
 
-def _path_fault(bind: str, vantage: Callable[[], Vantage]) -> str | None:
-    if error := path_length_error(bind):
-        return error
-    if error := _directory_error(bind):
-        seen = vantage()
-        is_certain = seen.files and (seen.rights or not Path(bind).parent.is_dir())
-        return error if is_certain else None
-    listener = _listener(bind)
-    if not listener:
-        return None  # if the listener is in another pid namespace, it may be HAProxy: nothing more can be known
-    holders = {listener} if read_process(listener) else _heirs(bind, listener)
-    seen = vantage()
-    if not seen.files or holders & seen.pids:
+def _abstract_fault(listener: Listener, moment: _Moment) -> str | None:
+    address = _abstract_address(listener.name)
+    if (error := _bind_error(listener, address)) is None or not moment.seen.network:
         return None
-    return _error_message(bind, OSError(errno.EADDRINUSE, ""), holders)
+    pid = _listening_pid(address[1])
+    if pid == 0:
+        return None
+    listed = os.fsdecode(address[1]).replace("\0", "@")
+    holders = {pid} if pid and read_process(pid) else processes_with_sockets(unix_sockets_at(listed))
+    return None if holders & moment.seen.pids else _error_message(f"abns@{listener.name}", error, holders)
 
 
-def _directory_error(bind: str) -> str | None:
-    directory = Path(bind).parent
+def _path_fault(path: str, moment: _Moment) -> str | None:
+    if error := path_length_error(path):
+        return error
+    if error := _directory_error(path):
+        is_certain = moment.seen.files and (moment.seen.rights or not Path(path).parent.is_dir())
+        return error if is_certain else None
+    pid = _listening_pid(path)
+    if not pid:
+        return None  # a listener in another pid namespace, of which nothing more can be known, may be HAProxy
+    # HAProxy binds a temporary name and renames the file, so that the kernel goes on listing the temporary name.
+    inodes = {*unix_sockets_at(path), *unix_sockets_at(f"{path}.{pid}.tmp")}
+    holders = {pid} if read_process(pid) else processes_with_sockets(inodes)
+    if not moment.seen.files or holders & moment.seen.pids:
+        return None
+    return _error_message(path, OSError(errno.EADDRINUSE, ""), holders)
+
+
+def _directory_error(path: str) -> str | None:
+    directory = Path(path).parent
     if directory.is_dir() and os.access(directory, os.W_OK):
         return None
-    return f"bind {bind} cannot be made: {directory} is not a directory that can be written to"
+    return f"bind {path} cannot be made: {directory} is not a directory that can be written to"
 
 
-def _listener(path: str) -> int | None:
+def _listening_pid(address: str | bytes) -> int | None:
     """Return the pid of the process that began to listen on the socket, 0 for a pid of another namespace; else None.
 
     None also for the file of a dead process, which HAProxy replaces.
@@ -152,18 +235,10 @@ def _listener(path: str) -> int | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_CONNECT_SECONDS)
         try:
-            client.connect(path)
+            client.connect(address)
             return peer_credentials(client).pid
         except OSError:
             return None
-
-
-def _heirs(bind: str, listener: int) -> set[int]:
-    """Return the processes that have the socket of the process `listener`, which has ended.
-
-    HAProxy binds a temporary name and renames the file, so that the kernel goes on listing the temporary name.
-    """
-    return processes_with_sockets({*unix_sockets_at(bind), *unix_sockets_at(f"{bind}.{listener}.tmp")})
 
 
 def _are_hidden(own_pids: Iterable[int], users: set[str]) -> bool:

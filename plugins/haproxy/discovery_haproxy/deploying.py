@@ -57,7 +57,7 @@ class Deployer:
         if refusal := Refusal.of_alerts(checker.name, alerts):
             return refusal
         faults = bind_faults(
-            sorted(set(rendered.binds) - self._binds) if target.running else rendered.binds, target.vantage
+            sorted(set(rendered.listeners) - self._binds) if target.running else rendered.listeners, target.vantage
         )
         if faults:
             self.missed_binds = frozenset(faults)
@@ -84,11 +84,11 @@ class Deployer:
             if refusal := _bind_refusal(str(error), rendered):
                 return refusal
             raise
-        self._binds = frozenset(rendered.binds)
+        self._binds = frozenset(rendered.listeners)
         return None
 
     def _attempt(self, rendered: Rendered, checker: Checker) -> Attempt:
-        faults = bind_faults(rendered.binds, self._target.vantage)
+        faults = bind_faults(rendered.listeners, self._target.vantage)
         return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)
 
 

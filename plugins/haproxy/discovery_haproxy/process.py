@@ -102,6 +102,19 @@ def read_process(pid: int) -> Process | None:
     return Process(pid, int(fields[1]), int(fields[19]), owner, argv, program)
 
 
+def socket_inodes(pids: Iterable[int]) -> set[str]:
+    """Return the inodes of the sockets that the processes have open, as far as this user may read them."""
+    found = set()
+    for pid in pids:
+        with suppress(OSError):
+            for descriptor in os.scandir(_PROC / str(pid) / "fd"):
+                with suppress(OSError):
+                    kind, _, inode = os.readlink(descriptor.path).partition(":")  # noqa: PTH115 - it is no path
+                    if kind == "socket":
+                        found.add(inode.strip("[]"))
+    return found
+
+
 def send_signal(handle: ProcessHandle, number: signal.Signals) -> None:
     """Send a signal to the process. A process of another user gets no signal."""
     with suppress(PermissionError):

@@ -13,6 +13,7 @@ import jinja2
 
 from discovery import ApplyError, Snapshot
 from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.listeners import listeners_in
 from discovery_haproxy.quoting import argument, finalize, raw
 from discovery_haproxy.runtime_api.configuration import parse
 from discovery_haproxy.sections import AddressesOf, Sections, build_sections, registered_host
@@ -50,6 +51,8 @@ class Rendered(NamedTuple):
     """Hash of the text and of the files that the text names, in the form that the module `generation` describes."""
     binds: tuple[str, ...]
     """All addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
+    listeners: tuple[str, ...]
+    """All addresses to listen on in HAProxy's syntax, see `listeners_in`, also those that have another form."""
     files: tuple[Path, ...]
     mappings: tuple[str, ...]
     """One line for each route, for people: `web  http 127.0.0.1:8080 -> 2 backends`."""
@@ -108,7 +111,14 @@ def render(
     generation = f"cfg-{_hash(parse(text).fixed, digests)}-{_hash(text, digests)}"
     text = text.replace(_PLACEHOLDER, generation, 1)
     return Rendered(
-        text, generation, _binds(text), referenced_files(config), sections.mappings, sections.problems, sections
+        text,
+        generation,
+        _binds(text),
+        listeners_in(text),
+        referenced_files(config),
+        sections.mappings,
+        sections.problems,
+        sections,
     )
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from discovery_haproxy.config import BindConfig, HAProxyConfig
 from discovery_haproxy.fallback.parts import SETTINGS, STATS, Fault, Kind, Part, Reason
+from discovery_haproxy.listeners import listeners_in
 from discovery_haproxy.sections import BackendSection, FrontendSection, Sections
 from discovery_haproxy.values import SECTIONS
 
@@ -31,7 +32,7 @@ def blamed(faults: Iterable[Fault], layout: Layout) -> dict[Part, Reason]:
     found: dict[Part, Reason] = {}
     for fault in faults:
         for part in blame.parts(fault):
-            found.setdefault(part, Reason(fault.text, held=fault.address is not None))
+            found.setdefault(part, Reason(fault.text, fault.address))
     return found
 
 
@@ -47,7 +48,8 @@ class _Blame:
         if fault.part is not None:
             yield fault.part
         elif fault.address is not None:
-            yield from self._claimers(fault.address)
+            address = fault.address.partition(" ")[0]  # the rest are options
+            yield from list(self._claimers(address)) or self._of_own_bind(address)
         elif fault.line is not None and 0 < fault.line <= len(self._lines):
             yield from self._of_line(fault.line - 1, fault.text)
         else:
@@ -106,10 +108,17 @@ class _Blame:
 
     def _of_bind(self, frontend: FrontendSection, line: str, text: str) -> Iterator[Part]:
         for bind in frontend.binds:
-            if bind.address in line:
+            if bind.address in _addresses(line):
                 yield from self._claimers(bind.address, text)
                 return
         yield from self._members(frontend)
+
+    def _of_own_bind(self, address: str) -> Iterator[Part]:
+        """Yield what the first `bind` line with the address belongs to, a line of the user's own."""
+        for index, line in enumerate(self._lines):
+            if address in _addresses(line):
+                yield from self._of_line(index, "")
+                return
 
     def _claimers(self, address: str, text: str = "") -> Iterator[Part]:
         """Yield the binds of the address: those that the text is about, if the text says so."""
@@ -127,6 +136,10 @@ class _Blame:
         quoted = set(_QUOTED.findall(text))
         about = [part for part, bind in claims.items() if _mentions(bind, text, quoted)]
         yield from about or claims
+
+
+def _addresses(line: str) -> set[str]:
+    return {each.partition(" ")[0] for each in listeners_in(line)}
 
 
 def _mentions(bind: BindConfig, text: str, quoted: set[str]) -> bool:

@@ -70,10 +70,8 @@ class Containment:
 
     @property
     def addresses(self) -> frozenset[str]:
-        """The addresses of binds that other processes hold."""
-        return frozenset(
-            part.address for part, refused in self._refused.items() if refused.reason.held and part.address
-        )
+        """The addresses that could not be bound."""
+        return frozenset(refused.reason.address for refused in self._refused.values() if refused.reason.address)
 
     @property
     def count(self) -> int:
@@ -114,7 +112,7 @@ class Containment:
             part: refused
             for part, refused in self._refused.items()
             if refused.inputs == _present(part, inputs)
-            and not (refused.reason.held and deployment.is_free(_address(part, inputs)))
+            and not (refused.reason.address and deployment.is_free(refused.reason.address))
         }
         return Found(
             {part: refused.form for part, refused in still.items()},
@@ -179,7 +177,3 @@ def _present(part: Part, inputs: Inputs) -> object:
     if part.kind is Kind.SERVICE and part.service in snapshot.services:
         ids = tuple(backend.id for backend in snapshot.services[part.service].backends)
     return inputs.checker, inputs.digests, service, ids, config.model_copy(update={"services": {}})
-
-
-def _address(part: Part, inputs: Inputs) -> str:
-    return part.address or inputs.wanted.config.stats or ""

@@ -86,8 +86,8 @@ def describe_form(part: Part, form: int) -> str:
 class Fault(NamedTuple):
     """A reason why a configuration is refused.
 
-    `line` is the number of the refused line of the text, `address` the address that cannot be bound, `part` the part if
-    the part is known; each is None if unknown.
+    `line` is the number of the refused line of the text, `address` the address that cannot be bound, in the form of
+    `listeners_in`, `part` the part if the part is known; each is None if unknown.
     """
 
     text: str
@@ -103,10 +103,10 @@ class Fault(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """The reason why a part is refused. `held` is True if another process has the address."""
+    """The reason why a part is refused. `address` is the address that cannot be bound; None for another reason."""
 
     text: str
-    held: bool = False
+    address: str | None = None
 
 
 class Refusal(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from discovery.testing import free_port
-from discovery_haproxy.bind_check import bind_faults
+from discovery_haproxy.bind_check import bind_faults, is_free
 from discovery_haproxy.vantage import Vantage
 
 nobody: frozenset[int] = frozenset()
@@ -130,5 +130,68 @@ def test_a_socket_needs_its_directory_and_a_short_path(tmp_path: Path) -> None:
     assert re.search("more than 97 bytes", fault(f"/{'x' * 100}"))
 
 
-def test_address_forms_that_only_haproxy_knows_are_not_checked() -> None:
-    assert not fault("127.0.0.1:8000-8010", "no-such-host.invalid:80")
+@pytest.mark.parametrize("bind", ["fd@3", "no-such-host.invalid:80", "127.0.0.1:{port} namespace blue", "127.0.0.1:$P"])
+def test_what_cannot_be_judged_passes(port: int, bind: str) -> None:
+    assert not fault(bind.format(port=port))
+    assert is_free(bind.format(port=port))
+
+
+def test_each_port_of_a_range_is_checked(port: int) -> None:
+    assert re.search(rf"bind 127.0.0.1:{port} is in use by", fault(f"127.0.0.1:{port - 1}-{port}"))
+    assert not fault(f"127.0.0.1:{port}-{port}", {os.getpid()})
+    assert not is_free(f"127.0.0.1:{port - 1}-{port}")
+
+
+@pytest.mark.parametrize("form", ["ipv4@127.0.0.1:{}", "tcp@127.0.0.1:{}", "127.0.0.1:{} transparent", "*:{} v4v6"])
+def test_prefixes_and_options_do_not_hide_an_address_in_use(port: int, form: str) -> None:
+    assert re.search(rf"in use by .*process {os.getpid()}", fault(form.format(port)))
+    assert not fault(form.format(port), {os.getpid()})
+
+
+def test_an_address_of_another_machine_can_be_bound_transparently() -> None:
+    assert not fault(f"192.0.2.1:{free_port()} transparent")
+    assert not fault(f"[2001:db8::1]:{free_port()} transparent") or not socket.has_ipv6
+
+
+def test_an_ipv6_address_leaves_ipv4_alone_on_request(port: int) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    for shared in ("[::]:{} v4v6", "ipv6@:{} v4v6"):
+        assert re.search("in use", fault(shared.format(port)))
+    for alone in ("[::]:{} v6only", "ipv6@*:{} v6only"):
+        assert not fault(alone.format(port))
+
+
+def test_a_missing_network_interface_is_reported(port: int) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    reason = f"bind {address} cannot be used: there is no network interface nope0"
+    assert fault(f"{address} interface nope0") in (reason, "")  # as an ordinary user an old kernel does not tell
+    assert not fault(f"{address} interface lo")
+    assert re.search("in use", fault(f"127.0.0.1:{port} interface lo"))
+
+
+def test_a_udp_address_in_use_is_reported_with_its_holder() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        for form in (f"quic4@127.0.0.1:{port}", f"udp@127.0.0.1:{port}", f"quic4@:{port}"):
+            assert re.search(rf"in use by .*process {os.getpid()}", fault(form))
+            assert not fault(form, {os.getpid()})
+            assert not is_free(form)
+        assert not fault(f"quic4@127.0.0.2:{port}")
+    assert is_free(f"quic4@127.0.0.1:{port}")
+
+
+def test_an_abstract_socket_in_use_is_reported_with_its_holder() -> None:
+    name = f"discovery-{os.getpid()}-{free_port()}"
+    assert not fault(f"abns@{name}")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(b"\0" + name.encode().ljust(107, b"\0"))
+        assert re.search(rf"abns@{name} is in use by .*process {os.getpid()}", fault(f"abns@{name}"))
+        listener.listen()
+        assert re.search(rf"abns@{name} is in use by .*process {os.getpid()}", fault(f"abns@{name}"))
+        assert not fault(f"abns@{name}", {os.getpid()})
+        assert not is_free(f"abns@{name}")
+    assert is_free(f"abns@{name}")

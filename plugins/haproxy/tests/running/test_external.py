@@ -189,7 +189,8 @@ async def test_a_configuration_that_an_external_haproxy_cannot_load_is_undone(
 ) -> None:
     before = external.config.read_text()
     config = {
-        "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": ["bind 192.0.2.1:8000-8001"]}},
+        "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": 'bind "192.0.2.1:${P}"'}},
+        "global_lines": "setenv P 8000",
         "external": {"path": external.config, "adopt": True, "master_socket": external.master_socket},
     }
     async with drive(**config) as driver:

@@ -42,11 +42,11 @@ async def test_a_failed_reload_leaves_the_old_configuration_serving(
 ) -> None:
     template = tmp_path / "mine.cfg.j2"
     template.write_text("{% include 'builtin/haproxy.cfg.j2' %}\n")
-    async with drive(services={"web": {"bind": bind}}, template=template) as driver:
+    async with drive(services={"web": {"bind": bind}}, template=template, global_lines="setenv PORT 8000") as driver:
         await driver.apply(origins[0])
-        # A range of ports is nothing that we probe, so that HAProxy itself finds that it cannot have them.
+        # An address with a variable is not probed, so that HAProxy itself finds that it cannot listen there.
         template.write_text(
-            template.read_text() + "frontend more\n    bind 192.0.2.1:8000-8001\n    default_backend web\n"
+            template.read_text() + 'frontend more\n    bind "192.0.2.1:${PORT}"\n    default_backend web\n'
         )
         with pytest.raises(ApplyError, match=r"cannot bind socket .* for \[192.0.2.1:8000\]"):
             await driver.apply(origins[1])
@@ -238,3 +238,46 @@ async def test_an_old_haproxy_and_another_program_are_refused(drive: Drive, tmp_
         with pytest.raises(ApplyError, match=reason):
             async with drive(binary=program):
                 pass
+
+
+FORMS = [
+    "127.0.0.1:{port}-{port}",
+    "ipv4@127.0.0.1:{port}",
+    "127.0.0.2:{free},127.0.0.1:{port}",
+    "127.0.0.1:{port} interface lo",
+    "127.0.0.1:{port} transparent",
+    "abns@{name}",
+    "unix@{path}",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_each_form_of_a_bind_is_probed_and_recognised_as_own(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path, form: str
+) -> None:
+    """Neither is HAProxy asked to load what cannot be bound, nor is HAProxy's own socket taken for that of another."""
+    path, name = run_dir / "more", f"discovery-{bind}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as busy,
+        socket.socket(socket.AF_UNIX) as with_path,
+        socket.socket(socket.AF_UNIX) as abstract,
+    ):
+        with_path.bind(str(path))
+        with_path.listen()
+        abstract.bind(b"\0" + name.encode().ljust(107, b"\0"))
+        line = form.format(port=busy.getsockname()[1], free=free_port(), path=path, name=name)
+        services = {"web": {"bind": bind, "frontend_lines": f"bind {line}"}}
+        async with drive(services={"web": {"bind": bind}}) as driver:
+            await driver.apply(origins[0])
+            assert await driver.consumer.reconfigure(driver.configured(services=services))
+            await driver.apply(origins[1])
+            assert "is in use by" in (await driver.consumer.health()).detail
+            assert (await driver.processes()).failed == 0
+            await wait_until_served(fetch, bind, origins[1])  # with the options that were accepted before
+            await driver.consumer.hand_over()
+    async with drive(services=services) as driver:
+        await driver.apply(origins[1])
+        await driver.consumer.hand_over()
+    async with drive(services=services) as driver:
+        await driver.apply(origins[2])
+        await wait_until_served(fetch, bind, origins[2])

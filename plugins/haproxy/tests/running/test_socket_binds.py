@@ -31,8 +31,8 @@ async def test_a_socket_follows_the_registry_after_an_adoption(drive: Drive, ori
 
 
 async def test_a_socket_follows_the_registry_after_a_failed_reload(drive: Drive, origins: Origins, path: Path) -> None:
-    good, refused = {"bind": str(path)}, {"bind": str(path), "frontend_lines": "bind 192.0.2.1:8000-8001"}
-    async with drive(services={"web": good}) as driver:
+    good, refused = {"bind": str(path)}, {"bind": str(path), "frontend_lines": 'bind "192.0.2.1:${PORT}"'}
+    async with drive(services={"web": good}, global_lines="setenv PORT 8000") as driver:
         await driver.apply(origins[0])
         assert await driver.consumer.reconfigure(driver.configured(services={"web": refused}))
         with pytest.raises(ApplyError, match=r"192\.0\.2\.1:8000"):
