@@ -31,7 +31,11 @@ from discovery_haproxy.config import HAProxyConfig
 import structlog
 
 async def main(binary, run_dir, bind, *ports):
-    config = HAProxyConfig.model_validate({"services": {"web": {"bind": bind}}, "binary": binary, "access_log": True})
+    # A test, not HAProxy, ends a connection that its client keeps open.
+    timeouts = {"http_keep_alive": "10m"}
+    config = HAProxyConfig.model_validate(
+        {"services": {"web": {"bind": bind}}, "binary": binary, "access_log": True, "timeouts": timeouts}
+    )
     consumer = HAProxyConsumer(config, Context("edge", Path(run_dir), structlog.get_logger()))
     await consumer.setup()
     snapshot = Snapshot.of(1, [backend(port=int(port)) for port in ports])
