@@ -104,7 +104,7 @@ async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
 
     async with drive(
         services={"web": {"bind": bind}},
-        external={"path": external.config, "adopt": True, "timeout": within(10), **way},
+        external={"path": external.config, "adopt": True, **way},
     ) as driver:
         assert not driver.consumer.resident
         for origin in origins[:2]:
@@ -116,7 +116,7 @@ async def test_an_external_haproxy_follows_the_registry_and_is_left_running(
         assert await external.reloads() == reloads
     async with drive(
         services={"web": {"bind": bind}},
-        external={"path": external.config, "adopt": True, "timeout": within(10), **way},
+        external={"path": external.config, "adopt": True, **way},
     ) as driver:
         await driver.apply(origins[1])
         assert await external.reloads() == reloads
@@ -134,7 +134,7 @@ async def test_a_socket_follows_the_registry(
     await reload_through_master(ControlSocket(external.master_socket), None)
     async with drive(
         services={"web": {"bind": str(path)}},
-        external={"path": external.config, "adopt": True, "timeout": within(10), **way},
+        external={"path": external.config, "adopt": True, **way},
     ) as driver:
         for origin in origins:
             await driver.apply(origin)
@@ -174,9 +174,7 @@ async def test_a_failed_reload_restores_the_old_file(
     way = {key: value.format(dir=external.directory) if isinstance(value, str) else value for key, value in way.items()}
     before = external.config.read_text()
     services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
-    async with drive(
-        services=services, external={"path": external.config, "adopt": True, "timeout": within(10), **way}
-    ) as driver:
+    async with drive(services=services, external={"path": external.config, "adopt": True, **way}) as driver:
         with pytest.raises(ApplyError, match=reason) as error:
             await driver.apply(origins[0])
         assert "\n" not in str(error.value)

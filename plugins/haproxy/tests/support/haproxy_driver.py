@@ -73,8 +73,11 @@ class ConsumerDriver:
         return await another.preview(Update(snapshot, None, diff(None, snapshot)))
 
     def configured(self, **config: Any) -> HAProxyConfig:
-        """The configuration, with changes."""
-        return HAProxyConfig.model_validate({**self._config, **config})
+        """The configuration, with changes. A reload of an external HAProxy has the patience of the tests."""
+        merged = {**self._config, **config}
+        if merged.get("external"):
+            merged["external"] = {"timeout": within(10), **merged["external"]}
+        return HAProxyConfig.model_validate(merged)
 
     @property
     def control(self) -> ControlSocket:
