@@ -148,6 +148,7 @@ DATES: dict[object, str] = {
 OTHERS: dict[str, Option] = {
     "check.status": (CheckSettings, {"status": V}),
     "haproxy.check.status": (HAProxyConfig, {"services": {"web": {"check": {"path": "/", "status": V}}}}),
+    "haproxy.access_log": (HAProxyConfig, {"access_log": V}),
     "tcpproxy.listen.allow": (TcpProxyConfig, {"listen": {"web": {**WEB, "allow": [V]}}}),
     "tcpproxy.listen.accept_proxy": (TcpProxyConfig, {"listen": {"web": {**WEB, "accept_proxy": [V]}}}),
     "tcpproxy.listen.service": (TcpProxyConfig, {"listen": {"web": {**WEB, "service": V}}}),

@@ -10,6 +10,7 @@ from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
     TIME,
     AbsolutePath,
+    AccessLog,
     Address,
     Balance,
     Connections,
@@ -19,6 +20,7 @@ from discovery_haproxy.values import (
     Hosts,
     Line,
     Lines,
+    LogFormat,
     Method,
     Paths,
     Prefixes,
@@ -190,6 +192,8 @@ class ServiceConfig(PluginConfig):
     """Tell backends the client's address in the request header `X-Forwarded-For`."""
     send_proxy: Literal["v1", "v2"] | None = None
     """Version of the PROXY protocol header that HAProxy sends to the backends."""
+    log_format: LogFormat | None = None
+    """Format of the access log. Default: the instance's in http mode, `option tcplog` in tcp mode."""
     frontend_lines: Lines = ()
     backend_lines: Lines = ()
     server_options: Line | None = None
@@ -261,8 +265,11 @@ class HAProxyConfig(PluginConfig):
     maxconn: Connections | None = None
     """Limit of concurrent connections of the whole process. Default: as the limit of open files allows."""
     retries: int = Field(default=3, ge=0, le=100)
-    access_log: bool = False
-    """Log every request and connection, not only changes of state."""
+    access_log: AccessLog = False
+    """Log every request and connection: `true` to the log of the daemon (of an external HAProxy to stderr), or to a
+    syslog server at `IP:PORT` (UDP) or at a Unix socket such as `/dev/log`, to which HAProxy writes itself."""
+    log_format: LogFormat | None = None
+    """Format of the access log of http services, as in HAProxy's `log-format`. Default: `option httplog`."""
     stats: Address | None = None
     """Address of HAProxy's statistics page, with Prometheus metrics at /metrics."""
     resolve: Literal["core", "haproxy"] = "core"
@@ -299,6 +306,12 @@ class HAProxyConfig(PluginConfig):
         return values
 
     @model_validator(mode="after")
+    def _check_log_format(self) -> "HAProxyConfig":
+        if not self.access_log and (self.log_format or any(each.log_format for each in self.services.values())):
+            raise ValueError("'log_format' is for the access log: set 'access_log', too")
+        return self
+
+    @model_validator(mode="after")
     def _check_addresses(self) -> "HAProxyConfig":
         claims = address_claims(self)
         check_conflicts(claims)
@@ -319,6 +332,7 @@ def address_claims(config: HAProxyConfig) -> tuple[AddressClaim, ...]:
             prefixes=service.path_prefix,
             accept_proxy=bind.accept_proxy,
             maxconn=service.maxconn,
+            log_format=service.log_format,
         )
         for name, service in sorted(config.services.items())
         for bind in (config.bind if service.bind is None else service.bind)

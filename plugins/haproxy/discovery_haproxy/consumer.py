@@ -212,7 +212,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         missed = self._deployer.missed_binds if self._deployer is not None else frozenset()
         if any(map(is_free, missed | self._containment.addresses)):
             self.context.request_apply()
-        health = Health() if self._target is None else await self._target.health()
+        health = Health()
+        if self._target is not None:
+            health = await self._target.health()
+            self._target.log_drops.report(_way_out_of_drops(self.config))
         if health.ok and (refused := self._containment.summary):
             return Health(ok=False, detail=refused)
         return health
@@ -222,7 +225,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         target = self._target
         help_ = "Services, binds and settings that HAProxy refuses, and for which an earlier form serves, or nothing."
         refused = Sample("refused_parts", self._containment.count, kind="gauge", help=help_)
-        return (refused, *(() if target is None else target.metrics()))
+        if target is None:
+            return (refused,)
+        drops = Sample("log_lines_dropped", target.log_drops.total, help="Lines of its log that HAProxy has dropped.")
+        return (refused, drops, *target.metrics())
 
     async def inspect(self) -> Mapping[str, Any]:
         """Return what is refused, and what serves instead."""
@@ -328,6 +334,16 @@ def _log_lines(lines: Sequence[str], log: Callable[[str], object]) -> None:
         log(line)
     if len(lines) > _LOGGED_LINES:
         log(f"and {len(lines) - _LOGGED_LINES} more of these")
+
+
+def _way_out_of_drops(config: HAProxyConfig) -> str:
+    if isinstance(config.access_log, str):
+        return (
+            f"the program at {config.access_log} reads too slowly. A longer queue helps a Unix socket"
+            " (`sysctl net.unix.max_dgram_qlen`), and UDP has the buffer that its receiver asks for"
+        )
+    reader = "HAProxy's stderr is read" if config.external else "the daemon reads them"
+    return f'{reader} too slowly. With access_log = "127.0.0.1:514" or "/dev/log" HAProxy writes to syslog itself'
 
 
 def _contains(path: Path, text: str) -> bool:

@@ -16,7 +16,7 @@ _RETRY_SECONDS = 0.005
 _ANSWER_SECONDS = 5.0
 """Timeout in seconds for an answer, unless the caller has another: a worker that loads 10,000 backends needs one."""
 _COUNT_SECONDS = 1.0
-"""Timeout in seconds for a worker's list of connections; a worker that hangs must not delay a stop."""
+"""Timeout in seconds for counts of workers; a worker that hangs must not delay a stop or a health check."""
 _PEER_SECONDS = 1.0
 """Timeout in seconds for a connection to the socket; the kernel accepts at once unless the queue is full."""
 _BUFFER_BYTES = 1 << 20
@@ -92,11 +92,7 @@ class ControlSocket:
 
         The generation is the description of the configuration. Raises ControlError.
         """
-        info = dict(
-            line.lower().split(": ", 1)
-            for line in (await self.send(self._to_worker("show info"), timeout)).splitlines()
-            if ": " in line
-        )
+        info = _fields(await self.send(self._to_worker("show info"), timeout))
         return info.get("description") if info.get("stopping") == "0" else None
 
     async def processes(self, timeout: float = _ANSWER_SECONDS) -> Processes:
@@ -111,6 +107,22 @@ class ControlSocket:
         """Return the number of a worker's connections and requests. The worker may be old. Raises ControlError."""
         answer = await self.send(f"@!{worker} show sess", _COUNT_SECONDS)
         return sum(" fe=" in line and " fe=GLOBAL " not in line for line in answer.splitlines())
+
+    async def dropped_log_lines(self) -> dict[int, int]:
+        """Return the number of log lines that each worker has dropped, by pid; a stats socket knows one worker.
+
+        Raises ControlError, also if the answers take longer than a second together.
+        """
+        try:
+            async with asyncio.timeout(_COUNT_SECONDS):
+                commands = ["show info"]
+                if self.master:
+                    processes = await self.processes()
+                    commands = [f"@!{worker} show info" for worker in (*processes.workers, *processes.old)]
+                answers = [_fields(await self.send(command)) for command in commands]
+        except TimeoutError:
+            raise ControlError(f"{self.path}: no answer") from None
+        return {int(each["pid"]): int(each["droppedlogs"]) for each in answers if each.keys() >= {"pid", "droppedlogs"}}
 
     def listener_pid(self) -> int | None:
         """Return the pid of the process that listens on the socket; None if no process does."""
@@ -141,6 +153,11 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         return (await reader.read()).decode(errors="replace")
     finally:
         writer.close()
+
+
+def _fields(answer: str) -> dict[str, str]:
+    """Return the fields of an answer to `show info`, names and values in lower case."""
+    return dict(line.lower().split(": ", 1) for line in answer.splitlines() if ": " in line)
 
 
 def parse_processes(answer: str) -> Processes:

@@ -15,6 +15,7 @@ from discovery_haproxy.config import ExternalConfig
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.external_file import ExternalFile
 from discovery_haproxy.install import install, stage
+from discovery_haproxy.log_drops import LogDrops
 from discovery_haproxy.ownership import is_foreign, read, refusal
 from discovery_haproxy.process import pids_of_program
 from discovery_haproxy.reloading import reload_through_master, wait_until_live
@@ -56,6 +57,7 @@ class ExternalHAProxy:
         self._file = ExternalFile(self.path, state_dir, log)
         self._new_text = ""
         self.live_generation: str | None = None
+        self.log_drops = LogDrops(log)
         self._config = config
         self._log = log
         if config.master_socket is not None:
@@ -120,6 +122,7 @@ class ExternalHAProxy:
             self.live_generation = await self._control.live_generation(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
+        await self.log_drops.count(self._control)
         return Health(detail=edit)
 
     async def hand_over(self) -> None:

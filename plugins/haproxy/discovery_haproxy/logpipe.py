@@ -17,6 +17,8 @@ from structlog.typing import FilteringBoundLogger
 _BRACKETED = re.compile(r"\[(ALERT|WARNING|NOTICE)\] ")
 _OLD_WORKER = re.compile(r"Proxy \S+ stopped ")
 _PROBLEM = re.compile(r" is DOWN\b| has no server available")
+_LOST_TARGET = re.compile(r"\[ALERT\] .*failed in logger")
+"""Told once by each worker that cannot reach a log target; the lines of that target are lost, and not counted."""
 _REQUEST = re.compile(r" \[\d\d/[A-Z][a-z]{2}/\d{4}:[\d:.]+\] ")
 _READ_BYTES = 1 << 16
 """Bytes of one read, and of the longest line: the capacity of a pipe."""
@@ -79,7 +81,9 @@ class LogPipe:
         if not line:
             return
         self.tail.append(line)
-        if _BRACKETED.match(line) or _OLD_WORKER.match(line):
+        if _LOST_TARGET.match(line):
+            self._log.warning("haproxy", line=line)
+        elif _BRACKETED.match(line) or _OLD_WORKER.match(line):
             # HAProxy repeats these lines through its log, or they are about a reload, which the plugin logs itself.
             self._log.debug("haproxy", line=line)
         elif _PROBLEM.search(line):

@@ -19,6 +19,7 @@ from discovery_haproxy.checking import Checker
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.generation import generation_of, reload_part
 from discovery_haproxy.install import install, last_good, restore, stage
+from discovery_haproxy.log_drops import LogDrops
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.reloading import reload_through_master
 from discovery_haproxy.run_files import RunFiles
@@ -49,6 +50,7 @@ class ManagedHAProxy:
         self._live_generation: str | None = None
         self._control = ControlSocket(self._files.master_socket)
         self._log = log
+        self.log_drops = LogDrops(log)
         self._pipe = LogPipe(self._files.log, log)
         self._launcher = Launcher(self._files, self._control, self._pipe, log)
         self._lock = asyncio.Lock()
@@ -132,6 +134,7 @@ class ManagedHAProxy:
             processes = await self._control.processes(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
+        await self.log_drops.count(self._control)
         if len(processes.old) > _MANY_WORKERS:
             return Health(
                 detail=f"{len(processes.old)} old workers still serve connections; a shorter hard_stop_after ends them"
@@ -207,7 +210,7 @@ class ManagedHAProxy:
                 reason = f"{reason}: {error}"
             else:
                 return "runtime", reason
-        await self._save_states(self._prepared)
+        await asyncio.gather(self._save_states(self._prepared), self._count_log_drops())
         await self._reload(generation)
         self._servers.started(wanted)
         return "reload", reason
@@ -327,6 +330,11 @@ class ManagedHAProxy:
             # No reason to fail the apply: the health checks find the states again.
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self._log.warning("the servers' states are not carried over this reload", reason=reason)
+
+    async def _count_log_drops(self) -> None:
+        """Count before a reload, after which an idle worker ends with its count."""
+        if self.running and self.reachable:
+            await self.log_drops.count(self._control)
 
     def _last_log_line(self) -> str:
         self._pipe.drain()

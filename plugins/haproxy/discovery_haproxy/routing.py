@@ -23,6 +23,7 @@ class AddressClaim(NamedTuple):
     prefixes: tuple[str, ...] = ()
     accept_proxy: tuple[str, ...] = ()
     maxconn: int | None = None
+    log_format: str | None = None
 
 
 class Route(NamedTuple):
@@ -85,6 +86,8 @@ def _check_pair(address: str, first: AddressClaim, second: AddressClaim) -> None
             raise ValueError(
                 f"{both}, and {claim.service!r} sets 'maxconn', which limits a whole frontend: use 'server_maxconn'"
             )
+    if first.log_format != second.log_format:
+        raise ValueError(f"{both}, but not the same 'log_format': give both the same, or set the instance's alone")
     if set(first.accept_proxy) != set(second.accept_proxy):
         raise ValueError(f"{both}, but not the same 'accept_proxy': give both the same networks")
 

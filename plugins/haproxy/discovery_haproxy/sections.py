@@ -121,6 +121,8 @@ class FrontendSection(NamedTuple):
     maxconn: int | None
     timeouts: TimeoutLines
     lines: tuple[str, ...]
+    log_format: str | None = None
+    """Format of the access log; None for HAProxy's own format of the mode."""
 
 
 class Sections(NamedTuple):
@@ -281,7 +283,15 @@ def _frontend_section(
         maxconn=configs[members[0]].maxconn if len(members) == 1 else None,
         timeouts=_longest_timeouts(config.timeouts, [configs[member].timeouts for member in members]),
         lines=tuple(line for member in members for line in configs[member].frontend_lines),
+        log_format=_log_format(config, [configs[member] for member in members]),
     )
+
+
+def _log_format(config: HAProxyConfig, members: Sequence[ServiceConfig]) -> str | None:
+    """Return the format of the access log, which is equal for all services of a frontend."""
+    own = next((member.log_format for member in members if member.log_format), None)
+    is_http = not members or members[0].mode == "http"
+    return own or (config.log_format if is_http else None)
 
 
 def _bind(config: HAProxyConfig, configs: Mapping[str, ServiceConfig], members: Sequence[str], address: str) -> Bind:

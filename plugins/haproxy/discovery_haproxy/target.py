@@ -6,6 +6,7 @@ from typing import Protocol
 
 from discovery import ApplyError, Health, Sample
 from discovery_haproxy.checking import Checker
+from discovery_haproxy.log_drops import LogDrops
 from discovery_haproxy.vantage import Vantage
 
 
@@ -54,6 +55,10 @@ class Target(Protocol):
 
     def metrics(self) -> Iterable[Sample]:
         """Return the metrics of HAProxy's changes. Called from any thread."""
+
+    @property
+    def log_drops(self) -> LogDrops:
+        """Lines of HAProxy's log that HAProxy has dropped, as of the last health check or reload."""
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers."""

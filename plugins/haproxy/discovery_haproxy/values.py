@@ -19,7 +19,10 @@ _MAX_HOST_CHARACTERS = 253
 """Characters of a domain name (RFC 1035, without the final dot)."""
 _QUOTED_CHARACTERS = 60
 """Characters of a line in an error message, which is one line itself."""
+_LOG_FORMAT_CHARACTERS = 4096
+"""Characters of a log format: far more than a readable one has, and less than HAProxy's limit of a line."""
 _BIND = BindAddress()
+_DESCRIPTOR = re.compile(r"stdout|stderr|fd@[0-9]+")
 _SOCKET = re.compile(r"/[\w./@+-]{1,100}")
 SECTIONS = re.compile(
     r"global|defaults|frontend|backend|listen|resolvers|peers|userlist|mailers|program|ring|cache"
@@ -81,6 +84,35 @@ def _path(value: str) -> str:
     return value.rstrip("/") or "/"
 
 
+def _access_log(value: object) -> object:
+    """Return True, False, or the address of a syslog server in HAProxy's form. Raises ValueError."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _DESCRIPTOR.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is a stream of the daemon, which HAProxy outlives: write true for the daemon's log,"
+            " or the address of a syslog server such as 127.0.0.1:514 or /dev/log"
+        )
+    try:
+        target = bind_address(value)
+    except ValueError:
+        target = ""
+    if not target or target.startswith(("0.0.0.0:", "[::]:")):
+        raise ValueError(
+            f"{format_value(value)} is not true, false or the address of a syslog server:"
+            " write 127.0.0.1:514 (UDP), or the path of a Unix socket such as /dev/log"
+        )
+    return target
+
+
+def _log_format(value: str) -> str:
+    if not value or not value.isprintable() or len(value) > _LOG_FORMAT_CHARACTERS:
+        raise ValueError(
+            f"{format_value(value)} is not a log format: one line of 1 to {_LOG_FORMAT_CHARACTERS} printable characters"
+        )
+    return value
+
+
 def _balance(value: str) -> str:
     if not _BALANCE.fullmatch(value):
         raise ValueError(
@@ -120,6 +152,9 @@ HAProxyTime = Annotated[str, TIME, AfterValidator(haproxy_time)]
 Address = Annotated[str, _BIND, AfterValidator(_without_prefix)]
 Line = Annotated[str, AfterValidator(_line)]
 Lines = OneOrMany[Line]
+AccessLog = Annotated[bool | str, BeforeValidator(_access_log)]
+"""True, False, or the address of a syslog server: `IP:PORT` or the path of a Unix socket."""
+LogFormat = Annotated[str, AfterValidator(_log_format)]
 Hosts = OneOrMany[Annotated[str, AfterValidator(_host)]]
 Prefixes = OneOrMany[Annotated[str, AfterValidator(_path)]]
 Balance = Annotated[str, AfterValidator(_balance)]
