@@ -2,5 +2,5 @@
 
 `configuration` splits a text into servers and the rest, `server_line` reads a `server` line, `planner` compares two
 texts, `commands` words the steps of a plan, `connection` sends commands, `read_back` compares the servers of the
-process with a text, `reachability` connects to targets, and `live_servers` joins them.
+process with a text, `checks` are the checks of servers, `reachability` makes them, and `live_servers` joins them.
 """

@@ -1,6 +1,7 @@
 """The servers of the running HAProxy: planned, changed and read back through the stats socket of HAProxy's worker."""
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,13 +11,12 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.generation import reload_part
+from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request
 from discovery_haproxy.runtime_api.commands import commands, delete
 from discovery_haproxy.runtime_api.configuration import Configuration
 from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect
 from discovery_haproxy.runtime_api.planner import (
     Add,
-    Connect,
-    HAProxyCheck,
     Move,
     Plan,
     Reload,
@@ -35,6 +35,10 @@ _FIRST_DELAY = 0.1
 """Seconds until the first attempt to delete removed servers: short, since most have no connection."""
 _LAST_DELAY = 5.0
 """Seconds between later attempts. The delay doubles from the first to this."""
+
+
+_REFERENCE = re.compile(r"use-server|track|srv_")
+"""Words of lines that may name a server: rules, servers that follow another's checks, and samples."""
 
 
 class Changes(NamedTuple):
@@ -103,6 +107,19 @@ class LiveServers:
                 return name
             self._log.debug("the servers are not those of a configuration", configuration=name, difference=found)
         return None
+
+    def suffice_for(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
+        """Report whether commands suffice for the change to `wanted`, and HAProxy's answers to them as its check.
+
+        A removed server may be named in other lines, where HAProxy checks the name only when it reads the file.
+        """
+        if self._configuration is None:
+            return False
+        plan = make_plan(self._configuration, wanted, version, self._waiting)
+        if isinstance(plan, Reload):
+            return False
+        removes = any(isinstance(step, Remove) for step in plan.steps)
+        return not (removes and any(_REFERENCE.search(line) for lines in wanted.fixed for line in lines))
 
     async def prepare(self, wanted: Configuration, live_generation: str) -> Changes | Reload:
         """Plan the change to `wanted`, and connect to the targets of new and moved servers.
@@ -176,8 +193,8 @@ class LiveServers:
     async def _with_tests(self, plan: Plan, worker: Worker, live: Mapping[ServerKey, LiveServer]) -> Changes | Reload:
         """Decide which new and moved servers are up. Reload if a section would have to wait for HAProxy's check."""
         arriving = {step.key: step.check for step in plan.steps if isinstance(step, Add | Move | Revive)}
-        open_ = await reachable(check for check in arriving.values() if isinstance(check, Connect))
-        up = frozenset(key for key, check in arriving.items() if check is None or check in open_)
+        passing = await reachable(check for check in arriving.values() if isinstance(check, Connect | Request))
+        up = frozenset(key for key, check in arriving.items() if check is None or check in passing)
         for name in plan.sections:
             untested = [key for key, check in arriving.items() if key[0] == name and isinstance(check, HAProxyCheck)]
             if untested and not any(_serving(plan.wanted, name, live, arriving.keys() - up)):

@@ -7,9 +7,9 @@ difference, the plan is a list of steps. Otherwise the plan is a reload, with th
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from discovery_haproxy.runtime_api.checks import Check, check_of
 from discovery_haproxy.runtime_api.configuration import Configuration, Section
 from discovery_haproxy.runtime_api.server_line import Server
 
@@ -19,11 +19,6 @@ _BY_POSITION = ("roundrobin", "leastconn")
 """Algorithms for which a server's id has no meaning, so that servers without an `id` can be added and removed."""
 _DYNAMIC = (*_BY_POSITION, "first", "random")
 """Algorithms with which HAProxy accepts servers and weights at run time, as every hash of type `consistent`."""
-_OTHER_CHECKS = frozenset(["httpchk", "ssl-hello-chk", "smtpchk", "tcp-check"])
-_OTHER_CHECK_SUFFIX = "-check"
-"""Options that make a check more than a connection: those above, and `mysql-check`, `redis-check` and so on."""
-_CHECK_WORDS = frozenset(["ssl", "check-ssl", "check-send-proxy", "check-sni", "check-alpn", "check-proto", "source"])
-"""Words of a server that make its check more than a connection."""
 _MOST_WORDS = 60
 """Words of a command: HAProxy ignores words after the 64th."""
 _MOST_SECONDS = 0.5
@@ -34,21 +29,6 @@ _ADD_SECONDS_PER_SERVER = 1e-7
 
 ServerKey = tuple[str, str]
 """Names of a section and of a server in that section."""
-
-
-class Connect(NamedTuple):
-    """A check that is a TCP connection to this address and port."""
-
-    address: IPv4Address | IPv6Address | str
-    port: int
-
-
-class HAProxyCheck(NamedTuple):
-    """A check that HAProxy alone can perform, such as an HTTP request."""
-
-
-Check = Connect | HAProxyCheck | None
-"""The health check of a server; None if the server is not checked."""
 
 
 class SetWeight(NamedTuple):
@@ -137,18 +117,6 @@ def make_plan(
     except _NeedsReloadError as error:
         return Reload(str(error))
     return Plan(wanted, tuple(sorted(steps, key=_takes_traffic_away)), _summary(steps))
-
-
-def check_of(section: Section, server: Server) -> Check:
-    """Return the health check of a server."""
-    if "check" not in server.options:
-        return None
-    options = [words[1] for words in section.settings("option") if len(words) > 1]
-    if any(each in _OTHER_CHECKS or each.endswith(_OTHER_CHECK_SUFFIX) for each in options):
-        return HAProxyCheck()
-    if not _CHECK_WORDS.isdisjoint(server.options):
-        return HAProxyCheck()
-    return Connect(server.options.get("addr", server.address), int(server.options.get("port", server.port)))
 
 
 def _takes_traffic_away(step: Step) -> bool:

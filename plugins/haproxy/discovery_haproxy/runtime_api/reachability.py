@@ -1,30 +1,43 @@
-"""Connections to targets, as HAProxy's TCP check makes them, before a server gets traffic."""
+"""Tests of targets, as HAProxy's check makes them, before a server gets traffic."""
 
 import asyncio
+import re
 from collections.abc import Iterable
 
-from discovery_haproxy.runtime_api.planner import Connect
+from discovery_haproxy.runtime_api.checks import Connect, Request
 
-_CONNECT_SECONDS = 0.25
-"""Seconds for a connection. A target that needs longer is left to HAProxy's check; the change waits no longer."""
+_SECONDS = 0.25
+"""Seconds for a test. A target that needs longer is left to HAProxy's check; the change waits no longer."""
 _CONCURRENT = 64
-"""Connections at the same time: enough for a large change, and few of the process's descriptors."""
+"""Tests at the same time: enough for a large change, and few of the process's descriptors."""
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")
 
 
-async def reachable(targets: Iterable[Connect]) -> frozenset[Connect]:
-    """Return the targets that accept a TCP connection."""
+async def reachable(targets: Iterable[Connect | Request]) -> frozenset[Connect | Request]:
+    """Return the targets that accept a TCP connection, or that answer the request as expected."""
     slots = asyncio.Semaphore(_CONCURRENT)
 
-    async def accepts(target: Connect) -> bool:
+    async def passes(target: Connect | Request) -> bool:
         async with slots:
             try:
-                async with asyncio.timeout(_CONNECT_SECONDS):
-                    _, writer = await asyncio.open_connection(str(target.address), target.port)
-            except (OSError, TimeoutError):
+                async with asyncio.timeout(_SECONDS):
+                    return await _passes(target)
+            except (OSError, EOFError, ValueError, TimeoutError):
                 return False
-            writer.transport.abort()
-            return True
 
     wanted = list(dict.fromkeys(targets))
-    answers = await asyncio.gather(*map(accepts, wanted))
+    answers = await asyncio.gather(*map(passes, wanted))
     return frozenset(target for target, answer in zip(wanted, answers, strict=True) if answer)
+
+
+async def _passes(target: Connect | Request) -> bool:
+    reader, writer = await asyncio.open_connection(str(target.address), target.port)
+    try:
+        if isinstance(target, Connect):
+            return True
+        request = f"{target.method} {target.uri} HTTP/1.1\r\nHost: {target.host}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        found = _STATUS_LINE.match(await reader.readuntil(b"\n"))
+        return found is not None and any(least <= int(found[1]) <= most for least, most in target.status)
+    finally:
+        writer.transport.abort()

@@ -2,9 +2,10 @@
 
 import pytest
 
+from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request, check_of
 from discovery_haproxy.runtime_api.commands import commands
 from discovery_haproxy.runtime_api.configuration import parse
-from discovery_haproxy.runtime_api.planner import Add, Connect, HAProxyCheck, Plan, Reload, Step, check_of, make_plan
+from discovery_haproxy.runtime_api.planner import Add, Plan, Reload, Step, make_plan
 from discovery_haproxy.runtime_api.server_line import Server
 
 HEAD = """\
@@ -23,6 +24,9 @@ backend web
 """
 A = "    server a 10.0.0.1:80 weight 1 id 11"
 B = "    server b 10.0.0.2:80 weight 2 id 12"
+HTTP = """option httpchk
+    http-check send meth GET uri /health ver HTTP/1.1 hdr Host localhost
+    http-check expect status 200-299,304"""
 UP = "set server web/a health up"
 VERSION = (2, 8, 25)
 
@@ -190,6 +194,11 @@ def test_many_additions_are_a_reload() -> None:
         ("", " addr 10.0.0.5", Connect("10.0.0.5", 80)),
         ("option httpchk", "", HAProxyCheck()),
         ('option "httpchk"', "", HAProxyCheck()),
+        (HTTP, "", Request("10.0.0.2", 80, "GET", "/health", "localhost", ((200, 299), (304, 304)))),
+        (HTTP, " ssl verify none", HAProxyCheck()),
+        (HTTP.replace("/health", '"/a b"'), "", HAProxyCheck()),
+        (HTTP + "\n    http-check expect string ok", "", HAProxyCheck()),
+        (HTTP.replace("option httpchk", "option httpchk GET /other"), "", HAProxyCheck()),
         ("option redis-check", "", HAProxyCheck()),
         ("", " ssl verify none", HAProxyCheck()),
         ("", " check-send-proxy send-proxy", HAProxyCheck()),
@@ -200,8 +209,8 @@ def test_the_check_of_a_server(line: str, words: str, check: object) -> None:
     server = section.server("b")
     assert server is not None
     found = check_of(section, server)
-    if isinstance(found, Connect):
-        found = Connect(str(found.address), found.port)
+    if isinstance(found, Connect | Request):
+        found = found._replace(address=str(found.address))
     assert found == check
 
 
