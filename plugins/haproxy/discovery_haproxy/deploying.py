@@ -45,8 +45,9 @@ class Deployer:
             attempt = self._attempt(rendered, checker)
             self.missed_binds = attempt.missed_binds
             self._refusals.check(attempt)
-        # Without a running HAProxy a separate check is unnecessary: HAProxy checks the configuration when it starts.
-        unchecked = None if target.running else rendered.text
+        # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
+        checked_by_haproxy = not target.running or not target.needs_check(rendered.text)
+        unchecked = rendered.text if checked_by_haproxy else None
         # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
         checks = [] if unchecked else [checker.faults(rendered.text)]
         prepared, *checked = await asyncio.gather(target.prepare(rendered.text), *checks, return_exceptions=True)

@@ -90,6 +90,10 @@ class ExternalHAProxy:
         self._new_text = text
         await asyncio.to_thread(stage, self.path, seal(text).encode(), mode, owner)
 
+    def needs_check(self, _text: str) -> bool:
+        """Report that a reload follows."""
+        return True
+
     async def deploy(self, generation: str, _checker: Checker, _unchecked: str | None) -> None:
         """Make the prepared configuration live by a reload. Raises ApplyError; the previous file is then put back."""
         self.live_generation = None

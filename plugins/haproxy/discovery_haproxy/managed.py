@@ -98,6 +98,11 @@ class ManagedHAProxy:
         self._prepared = text
         await asyncio.to_thread(stage, self.path, text.encode(), 0o600)
 
+    def needs_check(self, text: str) -> bool:
+        """Report whether a reload or a start follows. HAProxy checks the commands of the runtime API itself."""
+        binary = self._running_binary
+        return binary is None or not self.running or not self._servers.suffice_for(parse(text), binary.version)
+
     async def deploy(self, generation: str, checker: Checker, unchecked: str | None) -> None:
         """Make the prepared configuration live, through the runtime API, by a reload or by a new HAProxy.
 
@@ -108,10 +113,10 @@ class ManagedHAProxy:
         assert isinstance(checker, Binary)  # noqa: S101 - another check is for an external HAProxy
         async with self._lock:
             self._binary = checker
-            if unchecked is not None and self.running:
-                await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
             wanted = parse(self._prepared)
             changes = await self._plan(wanted) if self._reloadable() else None
+            if unchecked is not None and self.running and not isinstance(changes, Changes):
+                await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
             await install(self.path, lambda: self._activate(generation, wanted, changes))
 
     def pids(self) -> set[int]:
@@ -208,6 +213,7 @@ class ManagedHAProxy:
                 await self._expect_worker(changes.worker.pid)
             except RuntimeApiError as error:
                 reason = f"{reason}: {error}"
+                await self._binary.check(self._prepared)
             else:
                 return "runtime", reason
         await asyncio.gather(self._save_states(self._prepared), self._count_log_drops())

@@ -42,6 +42,9 @@ class Target(Protocol):
     async def prepare(self, text: str) -> None:
         """Write `text` beside the configuration file, unchecked by HAProxy. Raises ApplyError or OSError."""
 
+    def needs_check(self, text: str) -> bool:
+        """Report whether `text` has to be checked before `deploy`, unless HAProxy's start is the check."""
+
     async def deploy(self, generation: str, checker: Checker, unchecked: str | None) -> None:
         """Make the prepared configuration live, and return when HAProxy serves `generation`.
 

@@ -178,6 +178,10 @@ async def test_a_configuration_is_checked_before_a_reload_and_not_before_the_fir
     async with drive(services={"web": {"bind": bind}}, binary=wrapper) as driver:
         await driver.apply(origins[0])
         assert calls.read_text().split() == ["-v", "-W"]
+        # HAProxy checks the commands for servers itself.
+        await driver.apply(origins[1])
+        assert calls.read_text().split() == ["-v", "-W"]
+        assert await driver.consumer.reconfigure(driver.configured(services={"web": {"bind": bind, "maxconn": 1000}}))
         await driver.apply(origins[1])
         assert calls.read_text().split() == ["-v", "-W", "-c"]
 

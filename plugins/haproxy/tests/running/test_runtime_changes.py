@@ -160,8 +160,8 @@ async def test_a_new_server_that_is_dead_gets_no_request(
 async def test_the_check_of_haproxy_decides_where_it_is_more_than_a_connection(
     drive: Drive, origins: Origins, bind: str
 ) -> None:
-    check = {"path": "/", "interval": "100ms"}
-    async with drive(services={"web": {"bind": bind, "check": check}}) as driver:
+    web = {"bind": bind, "check": {"interval": "100ms"}, "backend_lines": ["option tcp-check"]}
+    async with drive(services={"web": web}) as driver:
         await driver.apply()
         # Nothing else serves: HAProxy serves a new server after a reload until a check fails.
         await driver.apply(origins[0])
@@ -175,6 +175,29 @@ async def test_the_check_of_haproxy_decides_where_it_is_more_than_a_connection(
         await eventually(is_up, "HAProxy's check to pass")
         await driver.apply(origins[1])
         assert ways(driver) == {"runtime": 2, "reload": 1}
+
+
+async def test_the_plugin_makes_the_http_check_of_a_new_server(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str
+) -> None:
+    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with (
+        await asyncio.start_server(fail, "127.0.0.1", 0) as server,
+        drive(services={"web": {"bind": bind, "check": {"path": "/health?x=1", "interval": "100ms"}}}) as driver,
+    ):
+        failing = backend(id="failing", port=server.sockets[0].getsockname()[1])
+        await driver.apply()
+        async with same_worker(driver):
+            await driver.apply(origins[0])
+            await wait_until_served(fetch, bind, origins[0])
+            await driver.apply(origins[0], failing)
+            assert not (await live_servers(driver))["web", "failing"].up
+            await driver.apply(origins[1], failing)
+            assert (await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origins[1].port)
 
 
 async def test_a_removed_server_keeps_its_request_and_returns_at_another_address(
@@ -239,3 +262,17 @@ async def test_a_reload_by_another_program_at_any_moment_leads_to_the_same_serve
             await assert_true(driver)
             expected = {*(each.id for each in many), *(each.id for each in origins[: moment % 3])}
             assert {name for (_, name), row in (await live_servers(driver)).items() if not row.removed} == expected
+
+
+async def test_a_removed_server_that_another_line_names_is_found_by_the_check(
+    drive: Drive, origins: Origins, bind: str, haproxy: Path
+) -> None:
+    named = backend(id="named", port=origins[0].port)
+    options = {"web": {"bind": bind, "backend_lines": ["use-server named if { path /named }"]}}
+    async with drive(services=options) as driver:
+        await driver.apply(named, origins[1])
+        await driver.apply(origins[1])
+        check = await asyncio.create_subprocess_exec(haproxy, "-c", "-f", driver.run_dir / "haproxy.cfg")
+        assert await check.wait() == 0
+        await driver.apply(origins[1], origins[2])
+        assert ("web", origins[2].id) in await live_servers(driver)
