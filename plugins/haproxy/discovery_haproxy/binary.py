@@ -32,11 +32,30 @@ _COMMAND_CHARACTERS = 200
 """Characters of a command in an error message."""
 
 
+Stamp = tuple[int, int, int, int]
+"""Device, inode number, size and time of modification of a file. A link or a new mode makes no other program."""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the stamp of the file; None if there is no file."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
 class Binary(NamedTuple):
-    """A HAProxy program of a supported version."""
+    """A HAProxy program of a supported version. Another file at the same path is another program."""
 
     path: Path
     version: tuple[int, ...]
+    stamp: Stamp | None
+
+    @property
+    def is_current(self) -> bool:
+        """Report whether the file at the path is still this program."""
+        return stamp_of(self.path) == self.stamp
 
     @property
     def name(self) -> str:
@@ -82,6 +101,7 @@ async def locate(configured: Path | None) -> Binary:
     HAProxy may be installed at any time.
     """
     path = _find(configured)
+    stamp = stamp_of(path)
     status, output = await run([str(path), "-v"], _VERSION_SECONDS)
     match = _VERSION.search(output)
     if status != 0:
@@ -93,7 +113,7 @@ async def locate(configured: Path | None) -> Binary:
     if version < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise ApplyError(f"{path} is HAProxy {match[1]}, older than {oldest}: set haproxy.binary to a newer one")
-    return Binary(path, version)
+    return Binary(path, version, stamp)
 
 
 def _find(configured: Path | None) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
-from discovery_haproxy.binary import OLDEST, NotInstalledError, locate
+from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.bind_check import is_free, missing_directory_error, path_length_error
 from discovery_haproxy.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
 from discovery_haproxy.config import HAProxyConfig
@@ -30,6 +30,7 @@ from discovery_haproxy.seal import seal, unseal
 from discovery_haproxy.sections import Sections
 from discovery_haproxy.stopping import stop_orphans
 from discovery_haproxy.target import Target
+from discovery_haproxy.upgrades import Upgrades
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch
@@ -48,6 +49,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         super().__init__(config, context)
         self._target: Target | None = None
         self._checker: Checker | None = None
+        self._upgrades = Upgrades(context.log)
         self._digests = FileDigests()
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
@@ -83,7 +85,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         target, deployer = self._target, self._deployer
         if target is None or deployer is None:
             raise ApplyError("HAProxy was not set up")
-        checker = self._checker or await find_checker(self.config)
+        checker = await self._find_checker()
         if update.operator_request:
             deployer.forget_refusals()
             self._containment.forget()
@@ -92,6 +94,11 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         )
         await self._containment.deploy(inputs, self._deployment(update, checker, target, deployer))
         self._checker = checker
+
+    async def _find_checker(self) -> Checker:
+        if isinstance(self._checker, Binary):
+            return await self._upgrades.current(self._checker, self.config.binary)
+        return self._checker or await find_checker(self.config)
 
     def _deployment(self, update: Update, checker: Checker, target: Target, deployer: Deployer) -> Deployment:
         async def attempt(composed: Composed) -> Refusal | None:
@@ -209,6 +216,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self.context.request_apply()
         if self._target is not None and self._target.running and not self._is_intact():
             self.context.request_apply()  # a socket or the log pipe was removed from the run directory
+        if isinstance(self._checker, Binary) and self._upgrades.is_replaced(self._checker):
+            self.context.request_apply()
         missed = self._deployer.missed_binds if self._deployer is not None else frozenset()
         if any(map(is_free, missed | self._containment.addresses)):
             self.context.request_apply()
