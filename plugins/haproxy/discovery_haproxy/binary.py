@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from discovery import ApplyError
 from discovery.toolkit import child_environment, memfd_create
+from discovery_haproxy.render import Rendered
 
 OLDEST = (2, 6)
 """Oldest supported version: the first whose `show proc` reports failed reloads."""
@@ -62,25 +64,32 @@ class Binary(NamedTuple):
         """Name of the program, for error messages."""
         return "haproxy"
 
-    async def check(self, text: str) -> None:
-        """Let HAProxy parse `text` without binding. Raises ApplyError with HAProxy's first alert, in one line."""
-        raise_first(self.name, await self.faults(text))
+    async def check(self, rendered: Rendered) -> None:
+        """Let HAProxy parse the configuration without binding.
 
-    async def faults(self, text: str) -> tuple[str, ...]:
-        """Let HAProxy parse `text` without binding, and return the alerts. Raises ApplyError if HAProxy cannot run."""
-        return await faults_of((str(self.path), "-c", "-f", "/dev/stdin"), text)
+        The map files need not be on the disk yet. Raises ApplyError with HAProxy's first alert, in one line.
+        """
+        raise_first(self.name, await self.faults(rendered))
+
+    async def faults(self, rendered: Rendered) -> tuple[str, ...]:
+        """Let HAProxy parse the configuration without binding, and return the alerts.
+
+        Raises ApplyError if HAProxy cannot run.
+        """
+        with ExitStack() as files:
+            maps = {path: files.enter_context(_file_in_memory(contents)) for path, contents in rendered.maps.items()}
+            text = rendered.with_maps_at({path: f"/dev/fd/{descriptor}" for path, descriptor in maps.items()})
+            return await faults_of((str(self.path), "-c", "-f", "/dev/stdin"), text, tuple(maps.values()))
 
 
-async def faults_of(command: Sequence[str], text: str) -> tuple[str, ...]:
+async def faults_of(command: Sequence[str], text: str, inherited: Sequence[int] = ()) -> tuple[str, ...]:
     """Let a program check `text`, which is on its standard input, a file that the program can also open by its path.
 
-    Return HAProxy's alerts, or the exit status and the first line of the output if there is no alert; nothing if the
-    exit status is 0. Raises ApplyError if the program cannot run.
+    The program inherits the descriptors `inherited`. Return HAProxy's alerts, or the exit status and the first line of
+    the output if there is no alert; nothing if the exit status is 0. Raises ApplyError if the program cannot run.
     """
-    with os.fdopen(memfd_create("haproxy.cfg"), "w+b") as file:
-        file.write(text.encode())
-        file.seek(0)
-        status, output = await run(command, _CHECK_SECONDS, stdin=file.fileno())
+    with _file_in_memory(text) as file:
+        status, output = await run(command, _CHECK_SECONDS, stdin=file, inherited=inherited)
     return () if status == 0 else alerts(output, text) or (_describe_exit(status, output),)
 
 
@@ -175,8 +184,22 @@ def _with_line(alert: str, text: str) -> str:
     return alert[:_MESSAGE_CHARACTERS]
 
 
-async def run(command: Sequence[str], timeout: float, stdin: int = asyncio.subprocess.DEVNULL) -> tuple[int, str]:
+@contextmanager
+def _file_in_memory(contents: str) -> Iterator[int]:
+    """Provide the descriptor of a file with these contents."""
+    with os.fdopen(memfd_create("haproxy"), "wb") as file:
+        file.write(contents.encode())
+        file.flush()
+        file.seek(0)
+        yield file.fileno()
+
+
+async def run(
+    command: Sequence[str], timeout: float, stdin: int = asyncio.subprocess.DEVNULL, inherited: Sequence[int] = ()
+) -> tuple[int, str]:
     """Run a program without a shell. Return the exit status and the text of standard output and standard error.
+
+    The program inherits the descriptors `inherited`, under the same numbers.
 
     Raises ApplyError if the program cannot be started, or still runs after `timeout` seconds; then the program's
     process group is killed.
@@ -189,6 +212,7 @@ async def run(command: Sequence[str], timeout: float, stdin: int = asyncio.subpr
             stderr=asyncio.subprocess.STDOUT,
             env=child_environment(),
             start_new_session=True,
+            pass_fds=tuple(inherited),
         )
     except OSError as error:
         raise ApplyError(f"{command[0]} cannot be run: {error.strerror}") from None

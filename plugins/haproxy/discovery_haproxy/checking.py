@@ -1,10 +1,12 @@
 """Checks of a configuration before its deployment: by a HAProxy on this machine, by a user's command, or none."""
 
+import os
 import shutil
 from typing import NamedTuple, Protocol
 
 from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, faults_of, locate, raise_first
 from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.render import Rendered
 
 NO_CHECK_REASON = 'external.validate is "none"'
 
@@ -20,11 +22,11 @@ class Checker(Protocol):
     def version(self) -> tuple[int, ...]:
         """Version of HAProxy; the oldest supported version if the version is unknown."""
 
-    async def check(self, text: str) -> None:
-        """Check `text`. Raises ApplyError with the first fault, in one line."""
+    async def check(self, rendered: Rendered) -> None:
+        """Check the configuration. Raises ApplyError with the first fault, in one line."""
 
-    async def faults(self, text: str) -> tuple[str, ...]:
-        """Check `text` and return the faults. Raises ApplyError if the check cannot be run."""
+    async def faults(self, rendered: Rendered) -> tuple[str, ...]:
+        """Check the configuration and return the faults. Raises ApplyError if the check cannot be run."""
 
 
 class NoChecker(NamedTuple):
@@ -33,10 +35,10 @@ class NoChecker(NamedTuple):
     name: str = "haproxy"
     version: tuple[int, ...] = OLDEST
 
-    async def check(self, text: str) -> None:
-        """Accept `text`."""
+    async def check(self, rendered: Rendered) -> None:
+        """Accept the configuration."""
 
-    async def faults(self, text: str) -> tuple[str, ...]:
+    async def faults(self, rendered: Rendered) -> tuple[str, ...]:
         """Return no fault."""
         return ()
 
@@ -52,13 +54,17 @@ class CommandChecker(NamedTuple):
         """Path of the program."""
         return self.command[0]
 
-    async def check(self, text: str) -> None:
-        """Let the program check `text`. Raises ApplyError with the first fault, in one line."""
-        raise_first(self.name, await self.faults(text))
+    async def check(self, rendered: Rendered) -> None:
+        """Let the program check the configuration. Raises ApplyError with the first fault, in one line."""
+        raise_first(self.name, await self.faults(rendered))
 
-    async def faults(self, text: str) -> tuple[str, ...]:
-        """Let the program check `text`, and return HAProxy's alerts, or else the exit status and the first line."""
-        return await faults_of(self.command, text)
+    async def faults(self, rendered: Rendered) -> tuple[str, ...]:
+        """Let the program check the configuration, with /dev/null in place of each map file.
+
+        The program may run where it cannot read a file of this machine. Return HAProxy's alerts, or else the exit
+        status and the first line.
+        """
+        return await faults_of(self.command, rendered.with_maps_at(dict.fromkeys(rendered.maps, os.devnull)))
 
 
 async def find_checker(config: HAProxyConfig) -> Binary | CommandChecker | NoChecker:

@@ -23,8 +23,10 @@ from discovery_haproxy.fallback.composing import Composed, Wanted
 from discovery_haproxy.fallback.containment import Containment, Inputs
 from discovery_haproxy.fallback.parts import SETTINGS, Fault, Refusal
 from discovery_haproxy.fallback.search import Deployment
+from discovery_haproxy.install import has_contents
 from discovery_haproxy.managed import ManagedHAProxy
 from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
+from discovery_haproxy.route_map import route_map_path
 from discovery_haproxy.run_files import RunFiles
 from discovery_haproxy.seal import seal, unseal
 from discovery_haproxy.sections import Sections
@@ -107,7 +109,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                 return rendered
             self._log_problems(rendered)
             same = target.live_generation == rendered.generation and checker is self._checker
-            if not (same and self._is_intact() and _contains(target.path, rendered.text)):
+            if not (same and self._is_intact() and _is_on_disk(target.path, rendered)):
                 refusal = await deployer.deploy(rendered, checker)
                 if refusal is not None:
                     return refusal
@@ -119,7 +121,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             rendered = self._render_or_refuse(composed, update, checker)
             if isinstance(rendered, Refusal):
                 return rendered
-            return Refusal.of_alerts(checker.name, await checker.faults(rendered.text))
+            return Refusal.of_alerts(checker.name, await checker.faults(rendered))
 
         def layout(composed: Composed) -> Layout:
             rendered = self._render_or_refuse(composed, update, checker)
@@ -136,16 +138,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             return Refusal(str(error), (Fault(str(error), part=SETTINGS),))
 
     async def preview(self, update: Update) -> str:
-        """Return the change of the configuration file as a unified diff."""
+        """Return the changes of the configuration file and of its map files as unified diffs."""
         path = self.config.external.path if self.config.external else RunFiles(self.context.run_dir).config
         checker = None
         with suppress(ApplyError):
             checker = await find_checker(self.config)
-        text = self._render(self._composed(update), update, checker).text
-        old = unseal(path.read_text(errors="replace")) if path.exists() else ""
-        return "".join(
-            difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), str(path))
-        )
+        rendered = self._render(self._composed(update), update, checker)
+        return "".join(_diff(each, contents) for each, contents in ((path, rendered.text), *rendered.maps.items()))
 
     async def validate(self, update: Update) -> Validation:
         """Check the configuration as `apply` does, and the paths of sockets."""
@@ -170,7 +169,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             return await self._validate_elsewhere(update, faults, unchecked, NO_CHECK_REASON)
         rendered = self._render(self._composed(update), update, checker)
         reported += filter(path_length_error, rendered.binds)
-        refused = await checker.faults(rendered.text)
+        refused = await checker.faults(rendered)
         faults += [
             f"{checker.name} refuses {each}"
             for each in refused
@@ -280,12 +279,14 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def _render(self, composed: Composed, update: Update, checker: Checker | None) -> Rendered:
         external = self.config.external
         files = RunFiles(self.context.run_dir)
+        path = external.path.resolve() if external else files.config
         runtime = Runtime(
             stats_socket=external.stats_socket if external else files.stats_socket,
             version=checker.version if checker else OLDEST,
             state_file=None if external else files.server_states,
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
             alone=external is None,
+            route_map=route_map_path(path),
         )
         return render(
             composed.config,
@@ -355,10 +356,14 @@ def _way_out_of_drops(config: HAProxyConfig) -> str:
     return f'{reader} too slowly. With access_log = "127.0.0.1:514" or "/dev/log" HAProxy writes to syslog itself'
 
 
-def _contains(path: Path, text: str) -> bool:
-    """Report whether `path` is a file with exactly this text, sealed or not."""
-    try:
-        found = path.read_text()
-        return found == text or found == seal(text)
-    except (OSError, UnicodeDecodeError):
-        return False
+def _is_on_disk(path: Path, rendered: Rendered) -> bool:
+    """Report whether the configuration file `path`, sealed or not, and its map files have the rendered contents."""
+    text = has_contents(path, rendered.text) or has_contents(path, seal(rendered.text))
+    return text and all(has_contents(each, contents) for each, contents in rendered.maps.items())
+
+
+def _diff(path: Path, contents: str) -> str:
+    old = unseal(path.read_text(errors="replace")) if path.exists() else ""
+    return "".join(
+        difflib.unified_diff(old.splitlines(keepends=True), contents.splitlines(keepends=True), str(path), str(path))
+    )

@@ -47,10 +47,10 @@ class Deployer:
             self._refusals.check(attempt)
         # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
         checked_by_haproxy = not target.running or not target.needs_check(rendered.text)
-        unchecked = rendered.text if checked_by_haproxy else None
+        unchecked = rendered if checked_by_haproxy else None
         # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
-        checks = [] if unchecked else [checker.faults(rendered.text)]
-        prepared, *checked = await asyncio.gather(target.prepare(rendered.text), *checks, return_exceptions=True)
+        checks = [] if unchecked else [checker.faults(rendered)]
+        prepared, *checked = await asyncio.gather(target.prepare(rendered), *checks, return_exceptions=True)
         for result in (prepared, *checked):
             if isinstance(result, BaseException):
                 raise result
@@ -67,7 +67,7 @@ class Deployer:
             )
         return await self._activate(rendered, checker, unchecked)
 
-    async def _activate(self, rendered: Rendered, checker: Checker, unchecked: str | None) -> Refusal | None:
+    async def _activate(self, rendered: Rendered, checker: Checker, unchecked: Rendered | None) -> Refusal | None:
         was_running = self._target.running
         try:
             await self._target.deploy(rendered.generation, checker, unchecked)

@@ -14,11 +14,13 @@ from discovery_haproxy.checking import Checker
 from discovery_haproxy.config import ExternalConfig
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.external_file import ExternalFile
-from discovery_haproxy.install import install, stage
+from discovery_haproxy.install import install, stage_all
 from discovery_haproxy.log_drops import LogDrops
-from discovery_haproxy.ownership import is_foreign, read, refusal
+from discovery_haproxy.ownership import is_foreign, keep_original, read, refusal
 from discovery_haproxy.process import pids_of_program
 from discovery_haproxy.reloading import reload_through_master, wait_until_live
+from discovery_haproxy.render import Rendered
+from discovery_haproxy.route_map import route_map_path
 from discovery_haproxy.seal import seal
 from discovery_haproxy.target import RefusedError
 from discovery_haproxy.vantage import Vantage, external_vantage
@@ -38,9 +40,13 @@ _REASON_CHARACTERS = 300
 
 
 def file_fault(config: ExternalConfig) -> str | None:
-    """Return the error message if the configuration file must not be replaced; else None. Raises ApplyError."""
+    """Return the error message if the configuration file or its map of routes must not be replaced; else None.
+
+    Raises ApplyError.
+    """
     path = config.path.resolve()
-    return refusal(path) if is_foreign(read(path)) and not config.adopt else None
+    foreign = (each for each in (path, route_map_path(path)) if is_foreign(read(each)))
+    return None if config.adopt else next(map(refusal, foreign), None)
 
 
 class ExternalHAProxy:
@@ -60,6 +66,8 @@ class ExternalHAProxy:
         self.log_drops = LogDrops(log)
         self._config = config
         self._log = log
+        self._maps: tuple[Path, ...] = ()
+        """Map files that the prepared configuration replaces."""
         if config.master_socket is not None:
             self._control: ControlSocket | None = ControlSocket(config.master_socket)
         elif config.stats_socket is not None:
@@ -73,10 +81,10 @@ class ExternalHAProxy:
             with suppress(ControlError):
                 self.live_generation = await self._control.live_generation(_OPEN_SECONDS)
 
-    async def prepare(self, text: str) -> None:
-        """Write `text` beside the configuration file, with that file's mode and owner.
+    async def prepare(self, rendered: Rendered) -> None:
+        """Write the configuration and its map files beside the present files, with that file's mode and owner.
 
-        Raises ApplyError, also for a configuration file that a person wrote and that may not be adopted.
+        Raises ApplyError, also for a file that a person wrote and that may not be adopted.
         """
         if fault := file_fault(self._config):
             raise ApplyError(fault)
@@ -87,18 +95,18 @@ class ExternalHAProxy:
             mode, owner = _NEW_FILE_MODE, None
         except OSError as error:
             raise ApplyError(f"{self.path} cannot be inspected: {error.strerror}") from None
-        self._new_text = text
-        await asyncio.to_thread(stage, self.path, seal(text).encode(), mode, owner)
+        self._new_text = rendered.text
+        self._maps = await asyncio.to_thread(stage_all, self.path, seal(rendered.text), rendered.maps, mode, owner)
 
     def needs_check(self, _text: str) -> bool:
         """Report that a reload follows."""
         return True
 
-    async def deploy(self, generation: str, _checker: Checker, _unchecked: str | None) -> None:
+    async def deploy(self, generation: str, _checker: Checker, _unchecked: Rendered | None) -> None:
         """Make the prepared configuration live by a reload. Raises ApplyError; the previous file is then put back."""
         self.live_generation = None
-        await asyncio.to_thread(self._claim_file)
-        await install(self.path, lambda: self._reload(generation))
+        await asyncio.to_thread(self._claim_files)
+        await install(self.path, self._maps, lambda: self._reload(generation))
         self.live_generation = generation
         await asyncio.to_thread(self._file.remember)
 
@@ -135,11 +143,13 @@ class ExternalHAProxy:
     async def close(self) -> None:
         """Leave HAProxy running."""
 
-    def _claim_file(self) -> None:
-        """Keep what a person wrote or edited. Raises ApplyError if the file must not be replaced."""
+    def _claim_files(self) -> None:
+        """Keep what a person wrote or edited. Raises ApplyError if a file must not be replaced."""
         if fault := file_fault(self._config):
             raise ApplyError(fault)
         self._file.keep_edits(self._new_text)
+        for path in self._maps:
+            keep_original(path)
 
     async def _reload(self, generation: str) -> None:
         config = self._config

@@ -1,7 +1,7 @@
-"""Replacement of a configuration file, undone if the activation of the new file fails."""
+"""Replacement of a configuration file and of its map files, undone if the activation of the new files fails."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +10,28 @@ from discovery.toolkit import sync_directory, write_atomically
 
 _LAST_GOOD = ".last-good"
 _STAGED = ".new"
+
+
+def stage_all(
+    path: Path, text: str, maps: Mapping[Path, str], mode: int, owner: tuple[int, int] | None = None
+) -> tuple[Path, ...]:
+    """Stage the next contents of the configuration file `path` and of its map files. Return the maps for `install`.
+
+    A map that has its next contents already is left alone. Raises ApplyError if a file cannot be written.
+    """
+    changed = tuple(each for each, contents in maps.items() if not has_contents(each, contents))
+    for each in changed:
+        stage(each, maps[each].encode(), mode, owner)
+    stage(path, text.encode(), mode, owner)
+    return changed
+
+
+def has_contents(path: Path, contents: str) -> bool:
+    """Report whether `path` is a file with exactly these contents."""
+    try:
+        return path.read_text() == contents
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
@@ -30,26 +52,44 @@ def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = No
         raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
 
 
-async def install(path: Path, activate: Callable[[], Awaitable[None]]) -> None:
-    """Replace `path` by the staged file and call `activate`. If `activate` raises, undo the replacement and re-raise.
+async def install(path: Path, maps: Sequence[Path], activate: Callable[[], Awaitable[None]]) -> None:
+    """Replace `maps`, then `path`, by the staged files and call `activate`. If `activate` raises, undo and re-raise.
 
-    The previous file is kept beside `path` as `*.last-good`. Raises ApplyError if `path` cannot be replaced.
+    The previous files are kept beside the new files as `*.last-good`. Raises ApplyError if a file cannot be replaced.
+    At every moment HAProxy can start: a map is there, durably, before a configuration names that map, and is removed
+    after that configuration.
     """
+    replaced: list[tuple[Path, bool]] = []
+    try:
+        for each in (*maps, path):
+            if each is path and maps:
+                sync_directory(path.parent)
+            replaced.append((each, _replace(each)))
+        await activate()
+    except BaseException:
+        for each, kept in reversed(replaced):
+            _undo(each, kept)
+        raise
+    sync_directory(path.parent)
+
+
+def _replace(path: Path) -> bool:
+    """Replace `path` by the staged file. Return True if there was a file, which is kept. Raises ApplyError."""
     try:
         kept = _link(path, last_good(path))
         _beside(path, _STAGED).replace(path)
     except OSError as error:
         raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        await activate()
-    except BaseException:
-        # By links, not copies: links need no space on the disk.
-        with suppress(OSError):
-            _link(path, _beside(path, _STAGED))
-        with suppress(OSError):
-            restore(path) if kept else path.unlink()
-        raise
-    sync_directory(path.parent)
+    return kept
+
+
+def _undo(path: Path, kept: bool) -> None:
+    """Make `path` the staged file again, and put back the previous file, if there was one."""
+    # By links, not copies: links need no space on the disk.
+    with suppress(OSError):
+        _link(path, _beside(path, _STAGED))
+    with suppress(OSError):
+        restore(path) if kept else path.unlink()
 
 
 def last_good(path: Path) -> Path:

@@ -18,10 +18,11 @@ from discovery_haproxy.binary import Binary, first_alert
 from discovery_haproxy.checking import Checker
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.generation import generation_of, reload_part
-from discovery_haproxy.install import install, last_good, restore, stage
+from discovery_haproxy.install import install, last_good, restore, stage_all
 from discovery_haproxy.log_drops import LogDrops
 from discovery_haproxy.logpipe import LogPipe
 from discovery_haproxy.reloading import reload_through_master
+from discovery_haproxy.render import Rendered
 from discovery_haproxy.run_files import RunFiles
 from discovery_haproxy.runtime_api.configuration import Configuration, parse
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
@@ -48,6 +49,8 @@ class ManagedHAProxy:
         self._running_binary: Binary | None = None
         self._files = RunFiles(run_dir)
         self._live_generation: str | None = None
+        self._maps: tuple[Path, ...] = ()
+        """Map files that the prepared configuration replaces."""
         self._control = ControlSocket(self._files.master_socket)
         self._log = log
         self.log_drops = LogDrops(log)
@@ -58,7 +61,7 @@ class ManagedHAProxy:
         self._supervisor = Supervisor(self._restart, self._last_log_line, self._lock, log)
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
         self._changes = {"runtime": 0, "reload": 0}
-        self._prepared = ""
+        self._prepared: Rendered | None = None
 
     @property
     def path(self) -> Path:
@@ -93,31 +96,32 @@ class ManagedHAProxy:
             self._live_generation = await self._adopt_servers(adopted.generation)
         self._supervisor.start()
 
-    async def prepare(self, text: str) -> None:
-        """Write `text` beside the configuration file. Raises ApplyError or OSError."""
-        self._prepared = text
-        await asyncio.to_thread(stage, self.path, text.encode(), 0o600)
+    async def prepare(self, rendered: Rendered) -> None:
+        """Write the configuration and its map files beside the present files. Raises ApplyError or OSError."""
+        self._prepared = rendered
+        self._maps = await asyncio.to_thread(stage_all, self.path, rendered.text, rendered.maps, 0o600)
 
     def needs_check(self, text: str) -> bool:
         """Report whether a reload or a start follows. HAProxy checks the commands of the runtime API itself."""
         binary = self._running_binary
         return binary is None or not self.running or not self._servers.suffice_for(parse(text), binary.version)
 
-    async def deploy(self, generation: str, checker: Checker, unchecked: str | None) -> None:
+    async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
         """Make the prepared configuration live, through the runtime API, by a reload or by a new HAProxy.
 
-        The file is replaced first, so that a reload by another program at any moment leads to the same state. A new
-        HAProxy is the check of an `unchecked` text. Raises ApplyError with HAProxy's reason; the previous
+        The files are replaced first, so that a reload by another program at any moment leads to the same state. A new
+        HAProxy is the check of an `unchecked` configuration. Raises ApplyError with HAProxy's reason; the previous
         configuration then goes on serving.
         """
         assert isinstance(checker, Binary)  # noqa: S101 - another check is for an external HAProxy
         async with self._lock:
             self._binary = checker
-            wanted = parse(self._prepared)
+            assert self._prepared is not None  # noqa: S101 - `prepare` comes first
+            wanted = parse(self._prepared.text)
             changes = await self._plan(wanted) if self._reloadable() else None
             if unchecked is not None and self.running and not isinstance(changes, Changes):
                 await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
-            await install(self.path, lambda: self._activate(generation, wanted, changes))
+            await install(self.path, self._maps, lambda: self._activate(generation, wanted, changes))
 
     def pids(self) -> set[int]:
         """Return the pids of all HAProxy processes of this run directory."""
@@ -201,8 +205,10 @@ class ManagedHAProxy:
         self, generation: str, wanted: Configuration, changes: Changes | Reload | None
     ) -> tuple[str, str]:
         """Return the way that the change has taken, and the reason."""
+        prepared = self._prepared
+        assert prepared is not None  # noqa: S101 - `prepare` comes first
         if changes is None or not self._reloadable():
-            await self._save_states(self._prepared)
+            await self._save_states(prepared.text)
             await self._start(generation)
             self._servers.started(wanted)
             return "start", ""
@@ -213,10 +219,10 @@ class ManagedHAProxy:
                 await self._expect_worker(changes.worker.pid)
             except RuntimeApiError as error:
                 reason = f"{reason}: {error}"
-                await self._binary.check(self._prepared)
+                await self._binary.check(prepared)
             else:
                 return "runtime", reason
-        await asyncio.gather(self._save_states(self._prepared), self._count_log_drops())
+        await asyncio.gather(self._save_states(prepared.text), self._count_log_drops())
         await self._reload(generation)
         self._servers.started(wanted)
         return "reload", reason

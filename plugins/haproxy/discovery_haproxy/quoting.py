@@ -12,6 +12,7 @@ from jinja2 import Undefined
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@,=+*\[\]()?!&;|~^<>-]+")
 _SPECIAL = re.compile(rb"[^A-Za-z0-9_.:/@,=+*\[\]()?!&;|~^<>-]")
+_PLAIN_IN_EXPRESSION = re.compile(r"[A-Za-z0-9_.:/@=+-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]")
 
 _BRACES = ("{", "}")
@@ -33,6 +34,18 @@ def argument(value: object) -> Raw:
         return Raw(text)
     clean = _CONTROL.sub("?", text).encode()
     return Raw(_SPECIAL.sub(lambda match: b"\\x%02x" % ord(match[0]), clean).decode())
+
+
+def expression_argument(value: object) -> Raw:
+    """Return the text as an argument between the parentheses of a sample expression, such as a file's path.
+
+    HAProxy splits such arguments at commas and parentheses, and reads quotes and backslashes, a second time.
+    """
+    text = str(value)
+    if _PLAIN_IN_EXPRESSION.fullmatch(text):
+        return Raw(text)
+    escaped = re.sub(r'(["\\])', r"\\\1", text)
+    return argument(f'"{escaped}"')
 
 
 def finalize(value: object) -> str:

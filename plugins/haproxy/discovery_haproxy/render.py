@@ -14,7 +14,8 @@ import jinja2
 from discovery import ApplyError, Snapshot
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.listeners import listeners_in
-from discovery_haproxy.quoting import argument, finalize, raw
+from discovery_haproxy.quoting import Raw, argument, expression_argument, finalize, raw
+from discovery_haproxy.route_map import digest_comment, route_map
 from discovery_haproxy.runtime_api.configuration import parse
 from discovery_haproxy.sections import AddressesOf, Sections, build_sections, registered_host
 from discovery_haproxy.template_cache import TemplateCache
@@ -34,6 +35,7 @@ class Runtime(NamedTuple):
     """Facts about the HAProxy that will read the configuration: sockets, files, version and environment.
 
     `resolv_conf` is True if /etc/resolv.conf can be read, `alone` if HAProxy reads no other configuration file.
+    `route_map` is the path of the map of routes.
     """
 
     stats_socket: Path | None = None
@@ -41,6 +43,7 @@ class Runtime(NamedTuple):
     state_file: Path | None = None
     resolv_conf: bool = True
     alone: bool = False
+    route_map: Path = Path("/run/discovery/haproxy.routes.map")
 
 
 class Rendered(NamedTuple):
@@ -49,6 +52,8 @@ class Rendered(NamedTuple):
     text: str
     generation: str
     """Hash of the text and of the files that the text names, in the form that the module `generation` describes."""
+    maps: Mapping[Path, str]
+    """Contents of the map files that the text names, by path: installed together with the text."""
     binds: tuple[str, ...]
     """All addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
     listeners: tuple[str, ...]
@@ -59,6 +64,13 @@ class Rendered(NamedTuple):
     problems: tuple[str, ...]
     """One line for each omission, with the reason."""
     sections: Sections
+
+    def with_maps_at(self, places: Mapping[Path, str]) -> str:
+        """Return the text with other places of map files."""
+        text = self.text
+        for path, place in places.items():
+            text = text.replace(expression_argument(path), expression_argument(place))
+        return text
 
 
 def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
@@ -97,6 +109,7 @@ def render(
         "frontends": sections.frontends,
         "runtime": runtime,
         "generation": _PLACEHOLDER,
+        "route_map": expression_argument(runtime.route_map),
     }
     templates = _templates(config.template, template_directory, digests)
     own = config.template
@@ -106,13 +119,17 @@ def render(
         else _run(templates, "builtin/haproxy.cfg.j2", context, _BUILT_IN)
     )
     requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines)))
-    head = _run(templates, "builtin/head.cfg.j2", {**context, "requests": requests}, _BUILT_IN)
+    named = expression_argument(runtime.route_map) in body
+    maps = {runtime.route_map: route_map(sections.route_entries())} if named else {}
+    digest = Raw("".join(map(digest_comment, maps.values())))
+    head = _run(templates, "builtin/head.cfg.j2", {**context, "requests": requests, "map_digest": digest}, _BUILT_IN)
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
-    generation = f"cfg-{_hash(parse(text).fixed, digests)}-{_hash(text, digests)}"
+    generation = f"cfg-{_hash(parse(text).fixed, digests, str(digest))}-{_hash(text, digests)}"
     text = text.replace(_PLACEHOLDER, generation, 1)
     return Rendered(
         text,
         generation,
+        maps,
         _binds(text),
         listeners_in(text),
         referenced_files(config),

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from typing import NamedTuple
 
 EVERYTHING = "*"
@@ -26,6 +27,19 @@ class AddressClaim(NamedTuple):
     log_format: str | None = None
 
 
+class HostKind(IntEnum):
+    """Kinds of host patterns, the most specific first."""
+
+    EXACT = 0
+    """A host name."""
+    SUFFIX = 1
+    """`*.name`: every host name that ends with `.name`."""
+    PREFIX = 2
+    """`name.*`: every host name that begins with `name.`."""
+    ANY = 3
+    """`*`: every host."""
+
+
 class Route(NamedTuple):
     """Requests for `host` (a name, `*.name`, `name.*` or `*`) below `path` go to `service`."""
 
@@ -37,6 +51,34 @@ class Route(NamedTuple):
     def is_default(self) -> bool:
         """Report whether the route matches every request."""
         return (self.host, self.path) == (EVERYTHING, ROOT)
+
+    @property
+    def kind(self) -> HostKind:
+        """Kind of the host pattern."""
+        if self.host == EVERYTHING:
+            return HostKind.ANY
+        if self.host.startswith("*."):
+            return HostKind.SUFFIX
+        return HostKind.PREFIX if self.host.endswith(".*") else HostKind.EXACT
+
+    @property
+    def key(self) -> str:
+        """Key of the route in a map: the host pattern and the path, which ends with `/`.
+
+        The keys of the routes that match a request are prefixes of the request's own key. The longest prefix is the
+        route with the longest path.
+        """
+        return f"{self.host}{self.path.rstrip('/')}/"
+
+
+class Lookup(NamedTuple):
+    """A lookup in the map of routes: one for each kind of host pattern and number of labels in the pattern's name.
+
+    `labels` is 0 for the kinds `EXACT` and `ANY`, whose lookup does not depend on the number.
+    """
+
+    kind: HostKind
+    labels: int = 0
 
 
 def group_by_address(claims: Iterable[AddressClaim]) -> Mapping[str, tuple[AddressClaim, ...]]:
@@ -56,6 +98,16 @@ def routes(claims: Iterable[AddressClaim]) -> tuple[Route, ...]:
         for path in claim.prefixes or (ROOT,)
     }
     return tuple(sorted(unordered, key=_most_specific_first))
+
+
+def lookups(routes: Iterable[Route]) -> tuple[Lookup, ...]:
+    """Return the lookups that find the most specific of the routes: the first lookup with a result decides.
+
+    Of two suffixes (or prefixes) that match a host name, the longer one has more labels. So lookups with more labels
+    come first.
+    """
+    found = {Lookup(route.kind, _labels(route)) for route in routes}
+    return tuple(sorted(found, key=lambda lookup: (lookup.kind, -lookup.labels)))
 
 
 def check_conflicts(claims: Iterable[AddressClaim]) -> None:
@@ -92,7 +144,10 @@ def _check_pair(address: str, first: AddressClaim, second: AddressClaim) -> None
         raise ValueError(f"{both}, but not the same 'accept_proxy': give both the same networks")
 
 
-def _most_specific_first(route: Route) -> tuple[int, int, str, int, str, str]:
-    host = route.host
-    kind = 3 if host == EVERYTHING else 1 if host.startswith("*.") else 2 if host.endswith(".*") else 0
-    return kind, -len(host), host, -len(route.path), route.path, route.service
+def _labels(route: Route) -> int:
+    """Return the number of labels in the name of the suffix or prefix."""
+    return route.host.count(".") if route.kind in (HostKind.SUFFIX, HostKind.PREFIX) else 0
+
+
+def _most_specific_first(route: Route) -> tuple[HostKind, int, str, int, str, str]:
+    return route.kind, -len(route.host), route.host, -len(route.path), route.path, route.service

@@ -6,7 +6,7 @@ A backend that HAProxy would refuse is left out, with the reason, so that the ot
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,17 @@ from discovery.fields import UNIX, is_service_name
 from discovery.registry import validate
 from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
 from discovery_haproxy.quoting import Raw, argument
-from discovery_haproxy.routing import EVERYTHING, ROOT, AddressClaim, Route, group_by_address, routes
+from discovery_haproxy.routing import (
+    EVERYTHING,
+    ROOT,
+    AddressClaim,
+    HostKind,
+    Lookup,
+    Route,
+    group_by_address,
+    lookups,
+    routes,
+)
 from discovery_haproxy.server_ids import ids_by_name, ids_by_position
 from discovery_haproxy.values import TIME, words
 
@@ -91,10 +101,15 @@ class BackendSection(NamedTuple):
 
 
 class UseBackend(NamedTuple):
-    """A `use_backend` rule. `service` names a `BackendSection`; `condition` is HAProxy syntax, empty for always."""
+    """Requests for `route` go to `service`, the name of a `BackendSection`."""
 
     service: str
-    condition: Raw
+    route: Route
+
+    @property
+    def condition(self) -> Raw:
+        """Condition of a `use_backend` line, in HAProxy's syntax. The condition reads the variable `txn.host`."""
+        return _condition(self.route)
 
 
 class Bind(NamedTuple):
@@ -110,12 +125,16 @@ class Bind(NamedTuple):
 
 
 class FrontendSection(NamedTuple):
-    """A `frontend` section. `routes` are tried in order; the other requests go to the section `default`, if given."""
+    """A `frontend` section. The first route that matches decides; other requests go to the section `default`, if given.
+
+    `lookups` find the same route in the map of routes.
+    """
 
     name: str
     mode: str
     binds: tuple[Bind, ...]
     routes: tuple[UseBackend, ...]
+    lookups: tuple[Lookup, ...]
     default: str | None
     by_host: bool
     maxconn: int | None
@@ -132,6 +151,12 @@ class Sections(NamedTuple):
     services: tuple[BackendSection, ...]
     mappings: tuple[str, ...]
     problems: tuple[str, ...]
+
+    def route_entries(self) -> Iterator[tuple[str, str]]:
+        """Yield the entries of the map of routes: a frontend's name with a route's key, and a backend section."""
+        for frontend in self.frontends:
+            for service, route in frontend.routes:
+                yield f"{frontend.name}/{route.key}", service
 
 
 class _SharedAddresses(NamedTuple):
@@ -277,7 +302,8 @@ def _frontend_section(
         name=f"{_FRONTEND_PREFIX}{_section_name(group.label)}",
         mode=configs[members[0]].mode if members else "http",
         binds=tuple(_bind(config, configs, members, address) for address in group.addresses),
-        routes=tuple(UseBackend(names[route.service], _condition(route)) for route in conditional),
+        routes=tuple(UseBackend(names[route.service], route) for route in conditional),
+        lookups=lookups(conditional),
         default=next((names[route.service] for route in group.routes if route.is_default), None),
         by_host=any(route.host != EVERYTHING for route in conditional),
         maxconn=configs[members[0]].maxconn if len(members) == 1 else None,
@@ -315,12 +341,13 @@ def _binds_of(config: HAProxyConfig, service: ServiceConfig) -> tuple[BindConfig
 def _condition(route: Route) -> Raw:
     """Return HAProxy's condition for the route. A path prefix matches itself and everything below."""
     host = ""
-    if route.host.startswith("*."):
-        host = f"{{ var(txn.host) -m end -- {argument(route.host[1:])} }}"
-    elif route.host.endswith(".*"):
-        host = f"{{ var(txn.host) -m beg -- {argument(route.host[:-1])} }}"
-    elif route.host != EVERYTHING:
-        host = f"{{ var(txn.host) -m str -- {argument(route.host)} }}"
+    match route.kind:
+        case HostKind.SUFFIX:
+            host = f"{{ var(txn.host) -m end -- {argument(route.host[1:])} }}"
+        case HostKind.PREFIX:
+            host = f"{{ var(txn.host) -m beg -- {argument(route.host[:-1])} }}"
+        case HostKind.EXACT:
+            host = f"{{ var(txn.host) -m str -- {argument(route.host)} }}"
     if route.path == ROOT:
         return Raw(f"if {host}")
     path, below = argument(route.path), argument(f"{route.path}/")

@@ -18,6 +18,7 @@ from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.generation import generation_of, reload_part
 from discovery_haproxy.install import last_good, restore
 from discovery_haproxy.logpipe import LogPipe
+from discovery_haproxy.route_map import belongs_to, route_map_path
 from discovery_haproxy.run_files import RunFiles
 from discovery_haproxy.target import RefusedError
 
@@ -69,7 +70,7 @@ class Launcher:
                 if generation is None:
                     continue
                 adopted = Adopted(ProcessHandle(master.pid, started=master.started), generation)
-                self._restore_served_file(generation)
+                self._restore_served_files(generation)
                 self._log.info("took over the HAProxy of an earlier daemon", pid=master.pid, generation=generation)
                 # The earlier daemon may have died between starting this HAProxy and stopping the one before.
                 self._retire(_others(processes, master.pid))
@@ -143,13 +144,20 @@ class Launcher:
             return await self._control.live_generation(_ANSWER_SECONDS) == generation
         return False
 
-    def _restore_served_file(self, generation: str) -> None:
-        """Put back the last good file if the earlier daemon died during a reload and HAProxy serves that file."""
-        config = self._files.config
+    def _restore_served_files(self, generation: str) -> None:
+        """Put back the last good files if the earlier daemon died during a reload and HAProxy serves these files.
+
+        The map of routes is put back as well if only the last good map belongs to the configuration.
+        """
+        config, routes = self._files.config, route_map_path(self._files.config)
         with suppress(OSError):
             part = reload_part(generation)
             if not _is_of(part, config.read_text()) and _is_of(part, last_good(config).read_text()):
                 restore(config)
+            text = config.read_text()
+            is_there = routes.exists() and belongs_to(routes.read_text(), text)
+            if not is_there and belongs_to(last_good(routes).read_text(), text):
+                restore(routes)
 
     def _retire(self, others: list[process.Process]) -> None:
         """Tell processes of an earlier daemon to finish their connections, now that another HAProxy listens."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from discovery import ApplyError, Health, Sample
 from discovery_haproxy.checking import Checker
 from discovery_haproxy.log_drops import LogDrops
+from discovery_haproxy.render import Rendered
 from discovery_haproxy.vantage import Vantage
 
 
@@ -39,16 +40,19 @@ class Target(Protocol):
     async def open(self) -> None:
         """Connect to a HAProxy that runs already. Do nothing if none runs. Raises ApplyError or OSError."""
 
-    async def prepare(self, text: str) -> None:
-        """Write `text` beside the configuration file, unchecked by HAProxy. Raises ApplyError or OSError."""
+    async def prepare(self, rendered: Rendered) -> None:
+        """Write the configuration and its map files beside the present files, unchecked by HAProxy.
+
+        Raises ApplyError or OSError.
+        """
 
     def needs_check(self, text: str) -> bool:
         """Report whether `text` has to be checked before `deploy`, unless HAProxy's start is the check."""
 
-    async def deploy(self, generation: str, checker: Checker, unchecked: str | None) -> None:
+    async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
         """Make the prepared configuration live, and return when HAProxy serves `generation`.
 
-        `unchecked` is the configuration's text if `checker` has not checked it, else None. Raises ApplyError with
+        `unchecked` is the configuration if `checker` has not checked it, else None. Raises ApplyError with
         HAProxy's reason, RefusedError if HAProxy tried and failed to load the configuration; the previous configuration
         then goes on serving.
         """

@@ -9,11 +9,12 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
-from haproxy_web import Answer, Fetch, Origin, Parse, RunHAProxy, StartOrigin, serve_origin
+from haproxy_web import Answer, Fetch, Origin, Parse, RunHAProxy, StartOrigin, serve_origin, with_maps_in
 from sampling import sample_parameter
 
 from discovery.testing import eventually_sync, require_program, within
 from discovery.toolkit import wheel_program
+from discovery_haproxy.render import Rendered
 
 _open = build_opener(ProxyHandler({})).open
 
@@ -43,10 +44,13 @@ def other_haproxy(haproxy: Path) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def parse(haproxy: Path) -> Parse:
+def parse(haproxy: Path, tmp_path_factory: pytest.TempPathFactory) -> Parse:
     """Let HAProxy parse a configuration: what it warns about, or AssertionError with what it refuses."""
 
-    def parse(text: str) -> str:
+    maps = tmp_path_factory.mktemp("maps")
+
+    def parse(config: Rendered | str) -> str:
+        text = with_maps_in(maps, config)
         command: list[str | Path] = [haproxy, "-c", "-f", "/dev/stdin"]
         done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=within(60), check=False)
         said = done.stderr.decode(errors="replace")
@@ -84,11 +88,11 @@ def run(haproxy: Path, tmp_path: Path, fetch: Fetch) -> Iterator[RunHAProxy]:
     """Run HAProxy with the text until the test ends; returns once it answers at the URL."""
     with ExitStack() as stack:
 
-        def run(text: str, url: str) -> None:
-            config = tmp_path / "haproxy.cfg"
-            config.write_text(text)
+        def run(config: Rendered | str, url: str) -> None:
+            path = tmp_path / "haproxy.cfg"
+            path.write_text(with_maps_in(tmp_path, config))
             log = stack.enter_context((tmp_path / "haproxy.log").open("wb"))
-            process = stack.enter_context(subprocess.Popen([haproxy, "-db", "-f", config], stderr=log, stdout=log))
+            process = stack.enter_context(subprocess.Popen([haproxy, "-db", "-f", path], stderr=log, stdout=log))
             stack.callback(process.wait)
             stack.callback(process.kill)
 

@@ -57,7 +57,7 @@ def test_only_requests_that_may_be_repeated_are_repeated(run: RunHAProxy, fickle
     port = free_port()
     config = HAProxyConfig.model_validate({"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False}}})
     run(
-        render(config, Snapshot.of(1, [backend(port=fickle)]), Runtime(), {}).text,
+        render(config, Snapshot.of(1, [backend(port=fickle)]), Runtime(), {}),
         f"http://127.0.0.1:{port}/",
     )
     client = HTTPConnection("127.0.0.1", port, timeout=within(10))

@@ -15,12 +15,12 @@ from haproxy_web import Fetch, RunHAProxy, StartOrigin
 from discovery import Backend, Snapshot, State
 from discovery.testing import backend, eventually_sync, free_port, within
 from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Runtime, render
+from discovery_haproxy.render import Rendered, Runtime, render
 
 
-def text(config: dict[str, Any], backends: Iterable[Backend] = ()) -> str:
+def rendered(config: dict[str, Any], backends: Iterable[Backend] = ()) -> Rendered:
     """The configuration for these backends."""
-    return render(HAProxyConfig.model_validate(config), Snapshot.of(1, backends), Runtime(), {}).text
+    return render(HAProxyConfig.model_validate(config), Snapshot.of(1, backends), Runtime(), {})
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def test_a_draining_backend_gets_no_new_clients_and_keeps_those_it_has(
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "cookie": "S", "check": False}}}
     draining = backend(port=old.port, state=State.DRAINING)
     # Its cookie, as a client would have got it while the backend was active.
-    cookie = text(config, [draining]).split(" weight 0 cookie ")[1].split()[0]
-    run(text(config, [draining, backend(port=new.port)]), url)
+    cookie = rendered(config, [draining]).text.split(" weight 0 cookie ")[1].split()[0]
+    run(rendered(config, [draining, backend(port=new.port)]), url)
     assert {fetch(url).body for _ in range(8)} == {"new"}
     assert {fetch(url, Cookie=f"S={cookie}").body for _ in range(4)} == {"old"}
 
@@ -53,7 +53,7 @@ def test_new_clients_get_503_if_all_backends_drain(
 ) -> None:
     old = origin("old")
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False}}}
-    run(text(config, [backend(port=old.port, state=State.DRAINING)]), url)
+    run(rendered(config, [backend(port=old.port, state=State.DRAINING)]), url)
     assert fetch(url).status == 503
     assert old.seen == []
 
@@ -63,7 +63,7 @@ def test_a_cookie_keeps_a_client_with_its_backend(
 ) -> None:
     backends = [backend(port=origin(name).port) for name in ("one", "two")]
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "cookie": "S", "check": False}}}
-    run(text(config, backends), url)
+    run(rendered(config, backends), url)
     first = fetch(url)
     assert first.cookie.startswith("S=")
     assert {fetch(url, Cookie=first.cookie).body for _ in range(6)} == {first.body}
@@ -79,7 +79,7 @@ def test_an_additional_backend_moves_few_keys_of_a_consistent_hash(
     def answers(*of: Backend) -> list[str]:
         port = free_port()
         config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "balance": "uri", "check": False}}}
-        run(text(config, of), f"http://127.0.0.1:{port}/")
+        run(rendered(config, of), f"http://127.0.0.1:{port}/")
         return [fetch(f"http://127.0.0.1:{port}/{key}").body for key in range(300)]
 
     additional = backends[4]
@@ -96,7 +96,7 @@ def test_balance_first_fills_the_servers_in_their_order(
 ) -> None:
     backends = [backend(id=name, port=origin(name).port) for name in ("a", "b", "c")]
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "balance": "first", "check": False}}}
-    run(text(config, backends), url)
+    run(rendered(config, backends), url)
     assert {fetch(url).body for _ in range(5)} == {"a"}
 
 
@@ -116,7 +116,7 @@ def test_a_frontend_and_a_backend_of_one_service_have_stick_tables_of_their_own(
             f'http-request return status 200 content-type text/plain lf-string "{counters}" if {{ path /behind }}',
         ],
     }
-    run(text({"services": {"web": service}}), f"{url}behind")
+    run(rendered({"services": {"web": service}}), f"{url}behind")
     before = int(fetch(f"{url}behind").body.split()[0])
     fetch(url)
     assert fetch(f"{url}behind").body == f"{before + 2} in front, {before + 1} behind"
@@ -127,7 +127,7 @@ def test_backends_learn_the_address_of_the_client(
 ) -> None:
     web = origin("web")
     config = {"services": {"web": {"bind": f"127.0.0.1:{port}", "check": False, "forward_for": True}}}
-    run(text(config, [backend(port=web.port)]), url)
+    run(rendered(config, [backend(port=web.port)]), url)
     fetch(url, **{"X-Forwarded-For": "192.0.2.1"})
     assert web.headers.get_all("X-Forwarded-For") == ["192.0.2.1", "127.0.0.1"]
 
@@ -145,7 +145,7 @@ def test_requests_go_by_host_and_the_longest_prefix(
         "apiv2": {**shared, "path_prefix": "/api/v2"},
         "wild": {**shared, "hosts": "*.wild.example"},
     }
-    run(text({"services": services}, backends), url)
+    run(rendered({"services": services}, backends), url)
     for host, path, name in [
         ("x", "", "rest"),
         ("x", "apis", "rest"),
@@ -169,7 +169,7 @@ def test_without_configuration_two_services_answer_by_name(
     run: RunHAProxy, origin: StartOrigin, fetch: Fetch, port: int, url: str
 ) -> None:
     backends = [backend(name, port=origin(name).port) for name in ("web", "web.blue")]
-    run(text({"bind": f"127.0.0.1:{port}"}, backends), url)
+    run(rendered({"bind": f"127.0.0.1:{port}"}, backends), url)
     assert fetch(url, Host="web").body == "web"
     assert fetch(url, Host="web.green.example:80").body == "web"
     assert fetch(url, Host="Web.Blue").body == "web.blue"
@@ -183,7 +183,7 @@ def test_an_http_check_requests_the_path_and_accepts_the_status(
 ) -> None:
     only = origin("only")
     check = {"path": "/health?deep=1", "status": status, "interval": "50ms", "fall": 1}
-    run(text({"services": {"web": {"bind": f"127.0.0.1:{port}", "check": check}}}, [backend(port=only.port)]), url)
+    run(rendered({"services": {"web": {"bind": f"127.0.0.1:{port}", "check": check}}}, [backend(port=only.port)]), url)
     eventually_sync(lambda: only.seen.count("/health?deep=1") > 1, "health checks")
     eventually_sync(lambda: fetch(url).status == answers, f"the answer {answers}")
 
@@ -197,7 +197,7 @@ def test_the_proxy_protocol_goes_through_two_hops(
         "outer": {"bind": f"127.0.0.1:{port}", "send_proxy": version, "check": {"interval": "50ms", "fall": 1}},
         "inner": {"bind": {"address": f"127.0.0.1:{inner}", "accept_proxy": "127.0.0.1"}, "check": False},
     }
-    run(text({"services": services}, [backend("outer", port=inner), backend("inner", port=origin("x").port)]), url)
+    run(rendered({"services": services}, [backend("outer", port=inner), backend("inner", port=origin("x").port)]), url)
     eventually_sync(lambda: fetch(url).body == "x", "an answer through both")
 
 
@@ -217,7 +217,7 @@ def test_a_proxy_header_counts_only_from_the_configured_networks(
     }
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(within(20))
-        run(text({"services": services}, [backend(port=server.getsockname()[1])]), url)
+        run(rendered({"services": services}, [backend(port=server.getsockname()[1])]), url)
         request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
         with socket.create_connection(("127.0.0.1", proxied), timeout=within(20)) as sock:
@@ -251,7 +251,7 @@ def test_a_tcp_service_passes_bytes_and_without_backends_closes(
         "empty": {"mode": "tcp", "bind": f"127.0.0.1:{empty}"},
         "web": {"bind": f"127.0.0.1:{port}"},
     }
-    run(text({"services": services}, [backend("full", port=origin("bytes").port)]), url)
+    run(rendered({"services": services}, [backend("full", port=origin("bytes").port)]), url)
     assert fetch(url).status == 503
     assert fetch(f"http://127.0.0.1:{full}/").body == "bytes"
     with socket.create_connection(("127.0.0.1", empty), timeout=within(5)) as client, suppress(ConnectionResetError):
@@ -267,7 +267,7 @@ def test_a_certificate_makes_the_bind_tls(
     secure = free_port()
     bind = [f"127.0.0.1:{port}", {"address": f"127.0.0.1:{secure}", "certificate": str(pem)}]
     config = {"services": {"web": {"bind": bind, "check": False}}}
-    run(text(config, [backend(port=origin("secret").port)]), url)
+    run(rendered(config, [backend(port=origin("secret").port)]), url)
     context = ssl.create_default_context()
     authority.configure_trust(context)
     with build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open(f"https://localhost:{secure}/") as reply:
@@ -307,13 +307,13 @@ frontend echo
     http-request return status 200
 """)
     backends = [backend(port=number, labels={"x": label}) for number, label in enumerate(labels, start=1)]
-    run(text({"template": str(template), "bind": f"127.0.0.1:{port}"}, backends), url)
+    run(rendered({"template": str(template), "bind": f"127.0.0.1:{port}"}, backends), url)
     assert [fetch(f"{url}{number}").body for number, _ in enumerate(labels, start=1)] == labels
     assert [fetch(f"{url}q/{number}").body for number, _ in enumerate(labels, start=1)] == [f"<{x}>" for x in labels]
     assert [fetch(f"{url}s/{number}").body for number, _ in enumerate(labels, start=1)] == labels
 
 
 def test_the_statistics_page_and_metrics_are_served(run: RunHAProxy, fetch: Fetch, port: int, url: str) -> None:
-    run(text({"stats": f"127.0.0.1:{port}", "bind": f"127.0.0.1:{free_port()}"}), url)
+    run(rendered({"stats": f"127.0.0.1:{port}", "bind": f"127.0.0.1:{free_port()}"}), url)
     assert "Statistics Report for HAProxy" in fetch(url).body
     assert "haproxy_process_" in fetch(f"{url}metrics").body

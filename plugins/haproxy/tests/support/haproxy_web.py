@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Protocol
+
+from discovery_haproxy.render import Rendered
 
 
 @dataclass
@@ -63,9 +66,18 @@ class Fetch(Protocol):
         """GET the URL with these headers. An error status is an answer, too."""
 
 
+def with_maps_in(directory: Path, config: Rendered | str) -> str:
+    """Write the map files of a configuration to the directory. Return the configuration, which names these files."""
+    if isinstance(config, str):
+        return config
+    for path, contents in config.maps.items():
+        (directory / path.name).write_text(contents)
+    return config.with_maps_at({path: str(directory / path.name) for path in config.maps})
+
+
 StartOrigin = Callable[[str], Origin]
 """Type of the fixture `origin`: takes the origin's name."""
-RunHAProxy = Callable[[str, str], None]
+RunHAProxy = Callable[[Rendered | str, str], None]
 """Type of the fixture `run`: takes the configuration, and a URL that HAProxy then answers."""
-Parse = Callable[[str], str]
+Parse = Callable[[Rendered | str], str]
 """Type of the fixture `parse`: takes a configuration and returns HAProxy's warnings."""
