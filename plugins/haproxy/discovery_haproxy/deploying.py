@@ -13,8 +13,8 @@ from discovery_haproxy.refusals import Attempt, Refusals
 from discovery_haproxy.render import Rendered
 from discovery_haproxy.target import RefusedError, Target
 
-_CANNOT_BIND = re.compile(r"cannot bind .* for \[([^\]]+(?:\]:\d+)?)\]")
-"""HAProxy's alert for an address that cannot be bound, as `[127.0.0.1:80]` or `[[::1]:80]`."""
+_CANNOT_BIND = re.compile(r"Binding \[\S*:(\d+)\] for .* for \[(\S+)\]")
+"""HAProxy's alert for an address that it cannot bind: the line of the file, and the address."""
 
 
 class Deployer:
@@ -36,15 +36,17 @@ class Deployer:
     async def deploy(self, rendered: Rendered, checker: Checker) -> Refusal | None:
         """Make the configuration live. Return the refusal, or None if HAProxy serves the configuration.
 
-        Raises ApplyError if the reason is no fault of the configuration, and after a refusal that is remembered or that
-        names no part. The previous configuration goes on serving unless the deployment succeeds.
+        Raises ApplyError if the reason is no fault of the configuration. The previous configuration goes on serving
+        unless the deployment succeeds.
         """
         target = self._target
         self.missed_binds = frozenset()
         if self._refusals:
             attempt = self._attempt(rendered, checker)
-            self.missed_binds = attempt.missed_binds
-            self._refusals.check(attempt)
+            try:
+                self._refusals.check(attempt)
+            except RefusedError as error:
+                return self._refused(error, attempt)
         # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
         checked_by_haproxy = not target.running or not target.needs_check(rendered.text)
         unchecked = rendered if checked_by_haproxy else None
@@ -75,27 +77,26 @@ class Deployer:
             self._binds = frozenset()
             if unchecked and (refusal := Refusal.of_alerts(checker.name, await checker.faults(unchecked))):
                 return refusal  # the check gives a better reason than a HAProxy that does not start
-            if isinstance(error, RefusedError) and was_running:  # otherwise an attempt harms nobody
-                attempt = self._attempt(rendered, checker)
-                self.missed_binds = attempt.missed_binds
-                remembered = self._refusals.add(attempt, str(error))
-                if refusal := _bind_refusal(str(error), rendered):
-                    return refusal
-                raise remembered from None
-            if refusal := _bind_refusal(str(error), rendered):
-                return refusal
-            raise
+            if not isinstance(error, RefusedError):
+                raise
+            attempt = self._attempt(rendered, checker)
+            # Without a HAProxy that ran before, another attempt harms nobody.
+            return self._refused(self._refusals.add(attempt, error) if was_running else error, attempt)
         self._binds = frozenset(rendered.listeners)
         return None
+
+    def _refused(self, error: RefusedError, attempt: Attempt) -> Refusal:
+        """Return the refusal by a reload or a start. An address that the probe finds to be held may become free."""
+        self.missed_binds = attempt.missed_binds
+        faults = []
+        for alert in error.alerts:
+            found = _CANNOT_BIND.search(alert)
+            held = found is not None and found[2] in attempt.missed_binds
+            faults.append(
+                Fault(alert, int(found[1]) if found and not held else None, found[2] if found and held else None)
+            )
+        return Refusal(str(error), tuple(faults) or (Fault(str(error)),), by_load=True)
 
     def _attempt(self, rendered: Rendered, checker: Checker) -> Attempt:
         faults = bind_faults(rendered.listeners, self._target.vantage)
         return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)
-
-
-def _bind_refusal(message: str, rendered: Rendered) -> Refusal | None:
-    """Return the refusal of a bind that HAProxy could not listen on; None if the message names no bind."""
-    found = _CANNOT_BIND.search(message)
-    if found is None or found[1] not in rendered.binds:
-        return None
-    return Refusal(message, (Fault(message, address=found[1]),))

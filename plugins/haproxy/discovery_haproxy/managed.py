@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery import ApplyError, Health, Sample
 from discovery.toolkit import ProcessHandle
 from discovery_haproxy import process
-from discovery_haproxy.binary import Binary, first_alert
+from discovery_haproxy.binary import Binary, alerts, first_alert
 from discovery_haproxy.checking import Checker
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.generation import generation_of, reload_part
@@ -32,6 +32,7 @@ from discovery_haproxy.server_states import EMPTY_STATES, keep_configured
 from discovery_haproxy.starting import Launcher
 from discovery_haproxy.stopping import stop_all
 from discovery_haproxy.supervising import Supervisor
+from discovery_haproxy.target import RefusedError
 from discovery_haproxy.vantage import Vantage
 
 _HEALTH_SECONDS = 2.0
@@ -305,8 +306,12 @@ class ManagedHAProxy:
             await self._while_running(reload_through_master(self._control, generation))
         except ApplyError as error:
             self._pipe.drain()
-            if reason := first_alert("\n".join(self._pipe.tail)):
-                raise type(error)(f"HAProxy cannot load the new configuration: {reason}") from None
+            output = "\n".join(self._pipe.tail)
+            if reason := first_alert(output):
+                failure = type(error)(f"HAProxy cannot load the new configuration: {reason}")
+                if isinstance(failure, RefusedError):
+                    failure.alerts = alerts(output)
+                raise failure from None
             raise
 
     async def _while_running(self, work: Coroutine[None, None, None]) -> None:

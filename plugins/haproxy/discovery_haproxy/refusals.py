@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from discovery import ApplyError
 from discovery_haproxy.binary import Binary
 from discovery_haproxy.checking import Checker
+from discovery_haproxy.target import RefusedError
 
 _NOT_AGAIN = "the same is not tried again before a file, an address or the program changes, or the daemon is reloaded"
 _VARIABLE_LINES = re.compile(r"^[ \t]*(?:server|description)[ \t].*\n", re.MULTILINE)
@@ -43,22 +43,22 @@ class Refusals:
     def __init__(self) -> None:
         """Start without a refusal."""
         self._refused: Attempt | None = None
-        self._error = ApplyError("")
+        self._error = RefusedError("")
 
     def __bool__(self) -> bool:
         """Report whether there is a refusal."""
         return self._refused is not None
 
-    def add(self, attempt: Attempt, reason: str) -> ApplyError:
+    def add(self, attempt: Attempt, error: RefusedError) -> RefusedError:
         """Remember a refusal instead of the one before, and return the error to raise."""
-        self._refused, self._error = attempt, ApplyError(f"{reason}; {_NOT_AGAIN}")
+        self._refused, self._error = attempt, RefusedError(f"{error}; {_NOT_AGAIN}")
+        self._error.alerts = error.alerts
         return self._error
 
     def check(self, attempt: Attempt) -> None:
-        """Raise the error of the refusal if HAProxy refused this very attempt. Forget any other refusal."""
+        """Raise the error of the refusal if HAProxy refused this very attempt."""
         if self._refused == attempt:
             raise self._error
-        self.clear()
 
     def clear(self) -> None:
         """Forget the refusal."""

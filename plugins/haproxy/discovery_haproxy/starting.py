@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery import ApplyError
 from discovery.toolkit import ProcessHandle, child_environment
 from discovery_haproxy import process
-from discovery_haproxy.binary import Binary, first_alert, first_line
+from discovery_haproxy.binary import Binary, alerts, first_alert, first_line
 from discovery_haproxy.control_socket import ControlError, ControlSocket
 from discovery_haproxy.generation import generation_of, reload_part
 from discovery_haproxy.install import last_good, restore
@@ -131,7 +131,9 @@ class Launcher:
                 self._pipe.drain()
                 output = "\n".join(self._pipe.tail)
                 reason = first_alert(output) or first_line(output) or "it gave no reason"
-                raise RefusedError(f"HAProxy does not start: {reason}")
+                failure = RefusedError(f"HAProxy does not start: {reason}")
+                failure.alerts = alerts(output)
+                raise failure
             if await self._is_serving(handle, generation):
                 return
             await asyncio.sleep(_POLL_SECONDS)

@@ -12,7 +12,12 @@ from discovery_haproxy.vantage import Vantage
 
 
 class RefusedError(ApplyError):
-    """HAProxy has tried and failed to load a configuration, which has disturbed its listeners."""
+    """HAProxy has tried and failed to load a configuration, which has disturbed its listeners.
+
+    `alerts` are HAProxy's, as far as HAProxy's output is known.
+    """
+
+    alerts: tuple[str, ...] = ()
 
 
 class Target(Protocol):

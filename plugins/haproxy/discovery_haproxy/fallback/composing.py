@@ -73,6 +73,11 @@ def named_servers(service: ServiceConfig, backends: tuple[Backend, ...]) -> tupl
     return tuple(backend for backend in backends if backend.id in words)
 
 
+def form_of(wanted: Wanted, accepted: Accepted | None, choice: Choice, part: Part) -> object:
+    """Return what a part contributes to the configuration in its chosen form, comparable."""
+    return _Composition(wanted, accepted, choice).form(part)
+
+
 def compose(wanted: Wanted, accepted: Accepted | None, choice: Choice) -> Composed:
     """Return the configuration in which each part has its chosen form.
 
@@ -132,7 +137,7 @@ class _Composition:
     def __init__(self, wanted: Wanted, accepted: Accepted | None, choice: Choice) -> None:
         self._wanted = wanted
         self._accepted = accepted
-        self._choice = choice
+        self._choice = {part: form for part, form in choice.items() if form != PRESENT}
         self._copies: Mapping[Path, Path] = accepted.copies if accepted is not None else {}
 
     def composed(self) -> Composed:
@@ -141,15 +146,12 @@ class _Composition:
         backends: dict[str, tuple[Backend, ...]] = {}
         former: set[tuple[str, str]] = set()
         for name in sorted({part.service for part in choice if part.service}):
-            form = self._form_of_service(name)
             if name in wanted.services:
-                services[name] = self._service(name, form)
-            present = self._backends(name)
-            if form == LEFT_OUT:
+                services[name] = self._service(name)
+            if self._form_of_service(name) == LEFT_OUT:
                 backends[name] = ()
-            elif form in (WITH_FORMER_SERVERS, ACCEPTED_WITH_FORMER_SERVERS):
-                left = self._former_servers(name)
-                backends[name] = (*present, *left)
+            elif left := self._former_servers(name):
+                backends[name] = (*self._backends(name), *left)
                 former |= {(name, backend.id) for backend in left}
         config = self._settings().model_copy(
             update={"services": services, "bind": self._open_binds("", wanted.bind), "stats": self._stats()}
@@ -163,6 +165,17 @@ class _Composition:
         if SETTINGS in choice and self._accepted is not None and self._accepted.config.template is not None:
             template = self._accepted.config.template.parent
         return Composed(config, snapshot, frozenset(former), template)
+
+    def form(self, part: Part) -> object:
+        """Return what a part contributes, comparable."""
+        if part == SETTINGS:
+            return self._settings()
+        if part == STATS:
+            return self._stats()
+        service = self._service(part.service) if part.service in self._wanted.config.services else None
+        if part.kind is Kind.BIND:
+            return self._open_binds("", self._wanted.config.bind) if service is None else service.bind
+        return service, self._form_of_service(part.service) == LEFT_OUT, self._former_servers(part.service)
 
     def _settings(self) -> HAProxyConfig:
         wanted, accepted = self._wanted.config, self._accepted
@@ -189,7 +202,8 @@ class _Composition:
         accepted = self._accepted is not None and name in self._accepted.config.services
         return LEFT_OUT if form >= ACCEPTED and not accepted else form
 
-    def _service(self, name: str, form: int) -> ServiceConfig:
+    def _service(self, name: str) -> ServiceConfig:
+        form = self._form_of_service(name)
         wanted = self._wanted.config.services[name]
         earlier = self._accepted.config.services.get(name) if self._accepted is not None else None
         if form == LEFT_OUT:
@@ -258,6 +272,9 @@ class _Composition:
         return service.backends if service is not None else ()
 
     def _former_servers(self, name: str) -> tuple[Backend, ...]:
+        """Return the servers that have left and that the form of the service keeps."""
+        if self._form_of_service(name) not in (WITH_FORMER_SERVERS, ACCEPTED_WITH_FORMER_SERVERS):
+            return ()
         present = {backend.id for backend in self._backends(name)}
         servers = self._accepted.servers.get(name, ()) if self._accepted is not None else ()
         return tuple(backend for backend in servers if backend.id not in present)

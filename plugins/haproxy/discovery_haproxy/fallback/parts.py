@@ -110,10 +110,14 @@ class Reason(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """The refusal of a configuration: a message for people, and every fault."""
+    """The refusal of a configuration: a message for people, and every fault.
+
+    `by_load` is True if the check accepted the configuration and a reload or a start failed.
+    """
 
     message: str
     faults: tuple[Fault, ...]
+    by_load: bool = False
 
     @classmethod
     def of_alerts(cls, program: str, alerts: Iterable[str]) -> "Refusal | None":

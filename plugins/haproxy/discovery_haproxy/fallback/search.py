@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from discovery import ApplyError
 from discovery_haproxy.fallback.blaming import Layout, blamed
-from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, binds_of, compose
+from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, binds_of, compose, form_of
 from discovery_haproxy.fallback.parts import LAST_FORM, PRESENT, SETTINGS, Choice, Kind, Part, Reason, Refusal
 
 _MOST_ATTEMPTS = 40
@@ -87,14 +87,15 @@ class Search:
             return self._lower(choice, reasons, blamed(held, self._deployment.layout(composed)))
         found = blamed(refusal.faults, self._deployment.layout(composed))
         if not found:
-            return await self._halve(choice, reasons, refusal)
+            if not refusal.by_load:
+                return await self._halve(choice, reasons, refusal)
+            # Each further attempt could disturb the listeners.
+            changed = dict.fromkeys(self._changed_parts(), Reason(refusal.faults[0].text))
+            return self._lower(choice, reasons, changed)
         named = {part: reason for part, reason in found.items() if part != SETTINGS}
         changed = {part: reason for part, reason in named.items() if self._is_changed(part, choice)}
-        if (
-            SETTINGS not in choice
-            and self._next_form(SETTINGS, choice) is not None
-            and (SETTINGS in found or not changed)
-        ):
+        has_earlier_settings = SETTINGS not in choice and self._next_form(SETTINGS, choice) is not None
+        if has_earlier_settings and (SETTINGS in found or not changed):
             reasons[SETTINGS] = found.get(SETTINGS) or next(iter(found.values()))
             # Parts that were blamed for the settings are tried again.
             kept = choice if changed else {part: form for part, form in choice.items() if part.kind is Kind.BIND}
@@ -126,10 +127,10 @@ class Search:
         """Report whether the form of a part in `choice` was never accepted."""
         if part.kind is Kind.SERVICE and part.service not in self._wanted.config.services:
             return False  # a service by its host name has no options
+        if not self._was_accepted(part):
+            return part != SETTINGS and choice.get(part, PRESENT) < LAST_FORM[part.kind]
         form = self._next_form(part, choice)
-        if part == SETTINGS:
-            return form is not None
-        return form is not None and (form < LAST_FORM[part.kind] or not self._was_accepted(part))
+        return form is not None and (form < LAST_FORM[part.kind] or part == SETTINGS)
 
     def _was_accepted(self, part: Part) -> bool:
         """Report whether there is an accepted form of the part."""
@@ -144,20 +145,7 @@ class Search:
     def _form(self, part: Part, form: int, choice: Choice) -> object:
         """Return what a part contributes to the configuration in the given form, comparable."""
         others = {each: chosen for each, chosen in choice.items() if each.service == part.service and each != part}
-        if part == SETTINGS:
-            others = {}
-        try:
-            composed = compose(self._wanted, self._accepted, {**others, part: form})
-        except ValueError:
-            return None
-        config = composed.config
-        if part.kind in (Kind.SETTINGS, Kind.STATS):
-            return config
-        service = config.services.get(part.service)
-        if part.kind is Kind.BIND:
-            return config.bind if service is None else service.bind
-        backends = composed.snapshot.services.get(part.service)
-        return service, backends, composed.former
+        return form_of(self._wanted, self._accepted, {**others, part: form}, part)
 
     async def _halve(
         self, choice: dict[Part, int], reasons: dict[Part, Reason], refusal: Refusal
@@ -188,9 +176,13 @@ class Search:
 
     def _earlier(self, part: Part) -> int:
         form = LAST_FORM[part.kind]
-        return form - 1 if part.kind is Kind.SERVICE and self._was_accepted(part) else form
+        return form - 1 if part != SETTINGS and self._was_accepted(part) else form
 
     def _changed_parts(self) -> list[Part]:
         """Return the parts whose present form was never accepted, the settings first."""
-        services = [Part(Kind.SERVICE, name) for name in sorted(self._wanted.config.services)]
-        return [part for part in (SETTINGS, *services) if self._is_changed(part, {})]
+        config = self._wanted.config
+        parts = [SETTINGS, *(Part(Kind.SERVICE, name) for name in sorted(config.services))]
+        parts += [
+            Part(Kind.BIND, name, bind.address) for name in sorted(config.services) for bind in binds_of(config, name)
+        ]
+        return [part for part in parts if self._is_changed(part, {})]
