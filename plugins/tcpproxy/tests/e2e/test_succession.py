@@ -20,7 +20,7 @@ pytestmark = pytest.mark.warm
 
 INSTANCES = ("edge", "tcp")
 GRACE = 600
-"""Seconds that open connections have when a daemon is replaced: so many that a test, not the time, ends each of them."""
+"""Seconds that open connections have when a daemon is replaced: a test, not the time, ends each connection."""
 
 
 class Line:
