@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import warm
 from daemons import RecordFiles
+from third_party import install
 
 from discovery.testing import free_port, require_program, within
 
@@ -114,11 +115,7 @@ def discovery_register_providers(register):
 @pytest.fixture
 def check(tmp_path: Path) -> Check:
     """Runs `discovery` where the plugin `judge` is installed; nothing may be made in the run directory."""
-    info = tmp_path / "site/judge-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: judge\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[discovery]\njudge = judge\n")
-    (tmp_path / "site/judge.py").write_text(PLUGINS)
+    install(tmp_path / "site", "judge", PLUGINS)
     ours = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
     run_dir = tmp_path / "run"
 

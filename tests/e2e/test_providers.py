@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from daemons import RecordFiles, Starter
 from listed import COPIES, LISTED, Found, addresses, etcd, listed, registered, url, write
+from third_party import HANGS
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, within
@@ -17,27 +18,6 @@ from discovery.testing import eventually_sync, within
 pytestmark = pytest.mark.warm
 
 __all__ = ["etcd", "listed", "url"]
-
-HANGS = """
-import asyncio
-from discovery import hookimpl
-from discovery.registry.memory import MemoryLease, MemoryRegistry
-
-class Lease(MemoryLease):
-    async def close(self):
-        await asyncio.Event().wait()
-
-class Hanging(MemoryRegistry):
-    async def open_lease(self, owner, ttl):
-        return Lease(self, owner, ttl)
-
-    async def close(self):
-        await asyncio.Event().wait()
-
-@hookimpl
-def discovery_register_registries(register):
-    register("hangs", lambda url: Hanging())
-"""
 
 
 def test_what_is_found_is_registered_followed_and_withdrawn(url: str, start_daemon: Starter, listed: Found) -> None:

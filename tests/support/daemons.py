@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import third_party
 import warm
 
 from discovery.testing import free_port, within
@@ -154,6 +155,12 @@ def processes(directory: Path) -> dict[int, str]:
     return found
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Return True if the process has a handler of its own for the signal. Raises OSError if there is no process."""
+    (caught,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
 @pytest.fixture
 def file_registry(tmp_path: Path) -> RecordFiles:
     """Return the URL of a file registry, and a function that writes a record: its key, its value."""
@@ -177,13 +184,7 @@ def install_plugin(tmp_path: Path, start_daemon: Starter) -> Callable[..., None]
     site = tmp_path / "site"
 
     def install(name: str, source: str, distribution: str = "") -> None:
-        distribution = distribution or f"third-party-{name}"
-        module = distribution.replace("-", "_")
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[discovery]\n{name} = {module}\n")
-        (site / f"{module}.py").write_text(source)
+        third_party.install(site, name, source, distribution or f"third-party-{name}")
         start_daemon.environment["PYTHONPATH"] = str(site)
 
     return install

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import warm
+from third_party import install
 
 from discovery.testing import eventually_sync, free_port, within
 
@@ -37,11 +38,7 @@ def discovery_register_consumers(register):
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """One without settings, in which the plugin `idle` is installed."""
-    info = tmp_path / "site/idle-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: idle\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[discovery]\nidle = idle\n")
-    (tmp_path / "site/idle.py").write_text(FIXED)
+    install(tmp_path / "site", "idle", FIXED)
     ours = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
     return ours | {"PYTHONPATH": str(tmp_path / "site"), "DISCOVERY_STATE_DIR": str(tmp_path / "state")}
 
