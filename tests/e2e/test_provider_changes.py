@@ -24,7 +24,8 @@ async def test_killed_and_started_again_at_once_it_never_leaves_the_registry(
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
     # The TTL is long enough for a daemon to start on a busy machine.
-    arguments = ("--registry", etcd.url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=8")
+    arguments = ("--registry", etcd.url, "--plugin", "listed", "--set", listed.option)
+    arguments += ("--set", f"listed.ttl={within(8):g}")
     registry = open_registry(etcd.url)
     async with following(registry) as follower:
         first = start_daemon(*arguments, run_dir=tmp_path / "run")
@@ -50,6 +51,7 @@ async def test_a_reload_adds_changes_and_removes_providers_without_a_gap(
     listed(("a", 80, ""))
     other(("b", 81, ""))
     path = tmp_path / "discovery.toml"
+    long, short = within(10), within(5)  # no lease expires on a busy machine
 
     def configure(*tables: str) -> None:
         write(path, "\n".join((f'[registry]\nurl = "{etcd.url}"', *tables)))
@@ -60,25 +62,25 @@ async def test_a_reload_adds_changes_and_removes_providers_without_a_gap(
         def value(key: str, field: str) -> Any:
             return json.loads((follower.records or {})[key]).get(field)  # labels stand among the fields
 
-        configure(listed.table("one"))
+        configure(listed.table("one", ttl=long))
         daemon = start_daemon("--config", str(path))
-        await follower.until(lambda: value("web/a", "ttl") == 10, timeout=20)
+        await follower.until(lambda: value("web/a", "ttl") == long, timeout=20)
         since = follower.revision
-        configure(listed.table("one"), other.table("two"))
+        configure(listed.table("one", ttl=long), other.table("two", ttl=long))
         await follower.lists("web/a", "web/b")
-        configure(listed.table("one", label="new"), other.table("two"))
+        configure(listed.table("one", label="new", ttl=long), other.table("two", ttl=long))
         await follower.until(lambda: value("web/a", "label") == "new")
-        configure(listed.table("one", label="new", ttl=5), other.table("two"))
-        await follower.until(lambda: value("web/a", "ttl") == 5)
+        configure(listed.table("one", label="new", ttl=short), other.table("two", ttl=long))
+        await follower.until(lambda: value("web/a", "ttl") == short)
         # Nobody looks after the lease before any more, and what it held is not its own.
         await eventually(lambda: etcd.ctl("lease", "list").startswith("found 2 leases"))
-        configure(listed.table("one", label="newer", ttl=5, owne="me"), other.table("two"))
+        configure(listed.table("one", label="newer", ttl=short, owne="me"), other.table("two", ttl=long))
         await eventually(lambda: "did you mean 'owner'?" in (daemon.get("/healthz")[1]["config_error"] or ""))
-        configure(listed.table("one", label="new", ttl=5))
+        configure(listed.table("one", label="new", ttl=short))
         await follower.lists("web/a")
         states = [records for revision, records in follower.states.items() if revision >= since]
         assert all("web/a" in records for records in states)
-        configure(listed.table("one", label="new", ttl=5, owner="me"))
+        configure(listed.table("one", label="new", ttl=short, owner="me"))
         await follower.until(lambda: value("web/a", "owner") == "me")
         assert daemon.get("/healthz")[1]["config_error"] is None
         assert "registering again" not in daemon.log
@@ -117,6 +119,7 @@ def test_a_second_daemon_on_one_run_directory_is_refused_by_name_and_disturbs_no
 ) -> None:
     listed(("a", 80, ""))
     arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option)
+    arguments += ("--set", f"listed.ttl={within(10):g}")
     first = start_daemon(*arguments, run_dir=tmp_path / "run")
     eventually_sync(first.is_ready, timeout=20)
     second = start_daemon(*arguments, run_dir=tmp_path / "run")
@@ -130,7 +133,8 @@ def test_of_two_owners_of_one_key_the_second_waits_for_the_first(
     url: str, start_daemon: Starter, listed: Found
 ) -> None:
     listed(("a", 80, ""), ("mine", 81, ""))
-    arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=1")
+    arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option)
+    arguments += ("--set", f"listed.ttl={within(10):g}")  # the first daemon stays alive on a busy machine
     first = start_daemon(*arguments, "--set", "listed.owner=first")
     eventually_sync(first.is_ready, timeout=20)
     listed(("a", 80, ""))

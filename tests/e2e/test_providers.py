@@ -22,11 +22,11 @@ __all__ = ["etcd", "listed", "url"]
 
 def test_what_is_found_is_registered_followed_and_withdrawn(url: str, start_daemon: Starter, listed: Found) -> None:
     listed(("a", 80, ""), ("b", 81, "passing"), ("c", 82, "failing"))
-    daemon = start_daemon("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=7")
+    daemon = start_daemon("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=600")
     eventually_sync(daemon.is_ready, timeout=20)
     assert addresses(url) == {"web/a": "10.0.0.1:80", "web/b": "10.0.0.1:81"}
     record = registered(url)["web/a"]
-    assert record["ttl"] == 7
+    assert record["ttl"] == 600
     assert "/listed@" in record["owner"]
     listed(("b", 91, "passing"), ("c", 82, "passing"), ("d", 83, "draining"))
     eventually_sync(lambda: addresses(url) == {"web/b": "10.0.0.1:91", "web/c": "10.0.0.1:82", "web/d": "10.0.0.1:83"})

@@ -17,7 +17,7 @@ from sampling import sampled
 
 from discovery.errors import DiscoveryError
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, require_program
+from discovery.testing import eventually_sync, require_program, within
 
 __all__ = ["etcd_program", "listed"]
 
@@ -30,6 +30,9 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.warm]
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
+
+
+TTL = within(3)
 
 
 class Site:
@@ -81,12 +84,12 @@ def start_site(
 ) -> Callable[..., Site]:
     """Starts a daemon on a registry, with the first backend `a`, whose lease lasts so many seconds."""
 
-    def start(url: str, ttl: int = 3) -> Site:
+    def start(url: str, ttl: float = TTL) -> Site:
         install_plugin("copies", COPIES)
         listed(("a", 80, ""))
         copy = tmp_path / "copy"
         daemon = start_daemon(
-            *("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", f"listed.ttl={ttl}"),
+            *("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", f"listed.ttl={ttl:g}"),
             *("--plugin", "copies", "--set", f"copies.path={copy}"),
         )
         site = Site(daemon, listed, copy)

@@ -19,7 +19,8 @@ async def test_no_record_is_absent_for_a_moment(
     url: str, start_daemon: Starter, listed: Found, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, ""), ("gone", 82, ""))
-    arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=3")
+    arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option)
+    arguments += ("--set", f"listed.ttl={within(3):g}")
     registry = open_registry(url)
     async with following(registry) as follower:
         daemon = start_daemon(*arguments, run_dir=tmp_path / "run")
@@ -28,7 +29,7 @@ async def test_no_record_is_absent_for_a_moment(
         listed(("a", 80, "passing"), ("b", 81, ""))
         for _ in range(2):
             before, daemon = daemon, start_daemon(*arguments, "--replace", run_dir=tmp_path / "run")
-            assert await asyncio.to_thread(before.process.wait, 20) == 0
+            assert await asyncio.to_thread(before.process.wait, within(20)) == 0
             await eventually(daemon.is_ready, timeout=20)
         if url.startswith("etcd"):  # until the leases are over that were left to themselves
             server = request.getfixturevalue("etcd")

@@ -129,7 +129,7 @@ class TestOwnership:
     async def test_the_refusal_names_the_owner_or_says_that_there_is_none(self, url: str) -> None:
         async with EtcdWriter(url) as writer, opened(url) as registry:
             await writer.change({"web/hand": b"10.0.0.1:80"})
-            first, second = await registry.open_lease("host-1", 2), await registry.open_lease("host-2", 2)
+            first, second = [await registry.open_lease(owner, within(2)) for owner in ("host-1", "host-2")]
             await first.put(backend())
             with pytest.raises(OwnedByAnotherError, match="belongs to 'host-1'"):
                 await second.put(backend())
@@ -142,7 +142,7 @@ class TestOwnership:
 
     async def test_many_racing_for_one_key_agree_on_one_owner(self, url: str) -> None:
         async with opened(url) as registry:
-            leases = [await registry.open_lease(f"host-{n}", 5) for n in range(8)]
+            leases = [await registry.open_lease(f"host-{n}", within(5)) for n in range(8)]
             outcomes = await asyncio.gather(*(lease.put(backend()) for lease in leases), return_exceptions=True)
             assert sum(outcome is None for outcome in outcomes) == 1
             assert all(outcome is None or isinstance(outcome, OwnedByAnotherError) for outcome in outcomes)
@@ -150,7 +150,7 @@ class TestOwnership:
 
     async def test_more_records_than_one_transaction_takes_are_looked_after(self, url: str) -> None:
         async with EtcdWriter(url) as writer, opened(url) as registry:
-            lease = await registry.open_lease("host-1", 2)
+            lease = await registry.open_lease("host-1", within(2))
             for n in range(150):
                 await lease.put(backend(id=str(n)))
             lost = asyncio.ensure_future(lease.lost())
@@ -258,10 +258,10 @@ class TestServerThatComesAndGoes:
 class TestLease:
     async def test_an_owner_that_was_suspended_learns_at_once_that_its_time_is_over(self, url: str) -> None:
         async with opened(url) as registry:
-            lease = await registry.open_lease("host-1", 2)
+            lease = await registry.open_lease("host-1", within(2))
             await lease.put(backend())
             time.sleep(lease.ttl + 1)  # noqa: ASYNC251 - as if the process had been stopped
-            assert "expired" in await asyncio.wait_for(lease.lost(), 1)
+            assert "expired" in await asyncio.wait_for(lease.lost(), within(1))
             with pytest.raises(LeaseLostError, match="put every record again"):
                 await lease.put(backend())
 
@@ -269,8 +269,8 @@ class TestLease:
         with EmbeddedEtcd() as etcd:
             async with opened(etcd.url) as registry:
                 await asyncio.to_thread(etcd.kill)
-                opening = asyncio.ensure_future(registry.open_lease("host-1", 2))
-                await asyncio.sleep(2.5)
+                opening = asyncio.ensure_future(registry.open_lease("host-1", within(2)))
+                await asyncio.sleep(within(2.5))
                 await asyncio.to_thread(etcd.start)
                 lease = await opening
                 lost = asyncio.ensure_future(lease.lost())
@@ -281,7 +281,7 @@ class TestLease:
     async def test_an_unreachable_server_costs_the_lease_only_after_its_time(self) -> None:
         with EmbeddedEtcd() as etcd:
             async with opened(etcd.url) as registry, following(registry) as follower:
-                lease = await registry.open_lease("host-1", 3)
+                lease = await registry.open_lease("host-1", within(3))
                 await lease.put(backend())
                 await follower.lists(KEY)
                 lost = asyncio.ensure_future(lease.lost())
@@ -337,11 +337,11 @@ async def test_a_lease_of_many_records_is_kept_alive_by_a_slow_cluster(
     async def slowly(self: Client, method: Method, request: Message, **limits: float) -> Message:
         asked.append(method)
         if method is TXN:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(within(0.25))
         return await call(self, method, request, **limits)
 
     async with opened(url) as registry:
-        lease = await registry.open_lease("host-1", 2)
+        lease = await registry.open_lease("host-1", within(2))
         for port in range(1, 11):
             await lease.put(backend(port=port))
         monkeypatch.setattr(records, "_CHUNK", 1)

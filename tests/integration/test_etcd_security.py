@@ -15,7 +15,7 @@ from discovery.registry.etcd import EtcdSettings, Timing
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.watch import Watch
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import backend, contents, following, require_program
+from discovery.testing import backend, contents, following, require_program, within
 from discovery.testing.etcd import EtcdWriter
 
 __all__ = ["etcd"]
@@ -154,7 +154,7 @@ class TestTLS:
         async with EtcdWriter(url) as writer, opened(url) as registry, following(registry) as follower:
             await writer.change({"web/a": b"1"})
             await follower.sees("web/a", b"1")
-            lease = await registry.open_lease("host-1", 2)
+            lease = await registry.open_lease("host-1", within(2))
             await lease.put(backend())
             await follower.lists("web/a", KEY)
             await lease.close()

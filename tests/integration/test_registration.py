@@ -92,7 +92,7 @@ async def test_the_revision_grows_by_one_for_each_difference_and_each_record_reg
         assert revision(etcd) - at == by
         at += by
 
-    async with registering(etcd.url, 5, *web(1, 2, 3)) as registrar:
+    async with registering(etcd.url, within(5), *web(1, 2, 3)) as registrar:
         await eventually(lambda: registrar.status.registered)
         await grew(3 + 2, *web(1, 2, 3))  # two were left that nobody wants
         for by, wanted in [

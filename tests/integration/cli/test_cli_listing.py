@@ -138,7 +138,8 @@ def test_watch_finds_the_member_that_lives(start: Start, etcd: EmbeddedEtcd) -> 
 
 def test_watch_outlives_the_registry_and_tells_what_came_of_it(start: Start) -> None:
     with EmbeddedEtcd() as etcd:
-        registered = start("register", "web", "10.0.0.1:80", "--id", "b1", "--ttl", "2", "--registry", etcd.url)
+        ttl = f"{within(2):g}"
+        registered = start("register", "web", "10.0.0.1:80", "--id", "b1", "--ttl", ttl, "--registry", etcd.url)
         assert registered.line().startswith("registered web/b1")
         watch = start("watch", "--json", "--registry", etcd.url)
         assert watch.json()["added"] == [B1]

@@ -10,7 +10,7 @@ from third_party import HANGS, install
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.system.owners import machine_id
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 from .conftest import END, Command, Start, World
 
@@ -50,7 +50,7 @@ def test_after_a_crash_it_takes_its_own_key_over_without_a_gap(start: Start, wor
     changes = [[each["labels"] for each in updated[kind]] for kind in ("added", "updated", "removed")]
     assert changes == [[], [{"n": "2"}], []]
     # One that does not come back is gone after its TTL.
-    other = start("register", "web", "127.0.0.1:2", "--ttl", "2", "--registry", world.url)
+    other = start("register", "web", "127.0.0.1:2", "--ttl", f"{within(2):g}", "--registry", world.url)
     other.line()
     other.stop(signal.SIGKILL)
     assert [each["port"] for each in watch.json()["added"]] == [2]
@@ -148,7 +148,7 @@ def test_a_refused_key_is_registered_the_moment_it_is_free(
     watch = start("watch", "--json", "--registry", world.url)
     watch.line()
     arguments = ["--id", "x", "--registry", world.url, "--check", "none"]
-    first = start("register", "web", "127.0.0.1:1", "--owner", "first", "--ttl", "2", *arguments)
+    first = start("register", "web", "127.0.0.1:1", "--owner", "first", "--ttl", f"{within(2):g}", *arguments)
     assert first.line()
     assert watch.json()["added"]
     arguments += ["--run-dir", str(tmp_path / "other"), "--", "sleep", "600"]
