@@ -183,10 +183,14 @@ def test_a_missing_haproxy_and_a_busy_port_are_retried_and_named(
     taken = start_daemon(
         "--registry", url, "--plugin", "haproxy", "--set", f"haproxy.services.web.bind=127.0.0.1:{busy}"
     )
-    for daemon, named in ((missing, str(tmp_path / "haproxy")), (taken, f"127.0.0.1:{busy} is in use")):
+    # HAProxy serves all but the busy port, so that this daemon is ready; the health names the port.
+    for daemon, named, ready in (
+        (missing, str(tmp_path / "haproxy"), 503),
+        (taken, f"127.0.0.1:{busy} is in use", 200),
+    ):
         eventually_sync(lambda d=daemon, n=named: n in (d.consumer("haproxy")["problem"] or ""), timeout=20)
         assert daemon.get("/healthz")[0] == 503
-        assert daemon.get("/readyz")[0] == 503
+        eventually_sync(lambda d=daemon, code=ready: d.get("/readyz")[0] == code, timeout=20)
         assert "Traceback" not in daemon.log
     holder.server_close()
     (tmp_path / "haproxy").symlink_to(require_program("haproxy"))
