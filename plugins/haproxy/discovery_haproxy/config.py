@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, one_or_many, service_name
+from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
     TIME,
@@ -18,6 +18,7 @@ from discovery_haproxy.values import (
     HAProxyTime,
     HostHeader,
     Hosts,
+    Labels,
     Line,
     Lines,
     LogFormat,
@@ -167,8 +168,12 @@ class DefaultTimeouts(Timeouts):
 
 
 class ServiceConfig(PluginConfig):
-    """Options of a service of the registry."""
+    """Options of a service. `service` and `labels` select the backends."""
 
+    service: ServiceName | None = None
+    """Service of the registry that has the backends. Default: the service of the same name."""
+    labels: Labels = Field(default_factory=dict)
+    """Labels that a backend must have to be a server: a value, or a list of values of which any will do."""
     bind: Binds | None = None
     """Addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, `*:PORT`, a socket's path, a table, or a list of these.
     Default: the instance's `bind`."""

@@ -138,13 +138,15 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             return Refusal(str(error), (Fault(str(error), part=SETTINGS),))
 
     async def preview(self, update: Update) -> str:
-        """Return the changes of the configuration file and of its map files as unified diffs."""
+        """Return the problems as comments, and the changes of the configuration and its map files as unified diffs."""
         path = self.config.external.path if self.config.external else RunFiles(self.context.run_dir).config
         checker = None
         with suppress(ApplyError):
             checker = await find_checker(self.config)
         rendered = self._render(self._composed(update), update, checker)
-        return "".join(_diff(each, contents) for each, contents in ((path, rendered.text), *rendered.maps.items()))
+        problems = "".join(f"# {problem}\n" for problem in rendered.problems)
+        files = ((path, rendered.text), *rendered.maps.items())
+        return problems + "".join(_diff(each, contents) for each, contents in files)
 
     async def validate(self, update: Update) -> Validation:
         """Check the configuration as `apply` does, and the paths of sockets."""
@@ -294,6 +296,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             runtime,
             self._digests.read(referenced_files(composed.config)),
             update.addresses_of,
+            replaced=composed.replaced,
             former=composed.former,
             template_directory=composed.template_directory,
         )

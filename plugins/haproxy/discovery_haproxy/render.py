@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from discovery import ApplyError, Snapshot
+from discovery import ApplyError, Backend, Snapshot
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.listeners import listeners_in
 from discovery_haproxy.quoting import Raw, argument, expression_argument, finalize, raw
@@ -89,19 +89,20 @@ def render(
     file_digests: Mapping[Path, str] | None = None,
     addresses_of: AddressesOf = registered_host,
     *,
+    replaced: Mapping[str, tuple[Backend, ...]] | None = None,
     former: AbstractSet[tuple[str, str]] = frozenset(),
     template_directory: Path | None = None,
 ) -> Rendered:
     """Render the configuration. Equal arguments give equal text.
 
     `file_digests` are the digests of `referenced_files`. `addresses_of` returns a backend's addresses as the core
-    knows them; the function is not used if HAProxy itself looks host names up. `former` are backends, by service and
-    id, that have no address now. `template_directory` is where the template includes others from, besides its own.
+    knows them; the function is not used if HAProxy itself looks host names up. `replaced` and `former` are those of
+    `build_sections`. `template_directory` is where the template includes others from, besides its own.
     Raises ApplyError, with file and line, for a template that cannot be read or that fails.
     """
     digests = tuple(sorted((file_digests or {}).items()))
     known = registered_host if config.resolve == "haproxy" else addresses_of
-    sections = build_sections(config, snapshot, _except(known, former) if former else known)
+    sections = build_sections(config, snapshot, known, replaced, former)
     context = {
         "config": config,
         "snapshot": snapshot,
@@ -137,10 +138,6 @@ def render(
         sections.problems,
         sections,
     )
-
-
-def _except(addresses_of: AddressesOf, former: AbstractSet[tuple[str, str]]) -> AddressesOf:
-    return lambda backend: () if (backend.service, backend.id) in former else addresses_of(backend)
 
 
 @lru_cache(maxsize=4)

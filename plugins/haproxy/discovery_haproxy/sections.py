@@ -7,11 +7,12 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from discovery import Backend, RecordError, Service, Snapshot, State, join_host_port
+from discovery import Backend, RecordError, Snapshot, State, join_host_port
 from discovery.fields import UNIX, is_service_name
 from discovery.registry import validate
 from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
@@ -27,6 +28,7 @@ from discovery_haproxy.routing import (
     lookups,
     routes,
 )
+from discovery_haproxy.selection import describe, registered_name, selected, why_empty
 from discovery_haproxy.server_ids import ids_by_name, ids_by_position
 from discovery_haproxy.values import TIME, words
 
@@ -172,8 +174,19 @@ class _SharedAddresses(NamedTuple):
         return self.services[0] if len(self.services) == 1 else self.addresses[0]
 
 
-def build_sections(config: HAProxyConfig, snapshot: Snapshot, addresses_of: AddressesOf = registered_host) -> Sections:
-    """Compute the sections for a snapshot. `addresses_of` returns the addresses to use for a backend."""
+def build_sections(
+    config: HAProxyConfig,
+    snapshot: Snapshot,
+    addresses_of: AddressesOf = registered_host,
+    replaced: Mapping[str, tuple[Backend, ...]] | None = None,
+    former: AbstractSet[tuple[str, str]] = frozenset(),
+) -> Sections:
+    """Compute the sections for a snapshot.
+
+    `addresses_of` returns the addresses to use for a backend. `replaced` has the backends of the services for which
+    the snapshot does not count, and `former` the backends, by service and id, that have no address now. The services
+    are those of the configuration.
+    """
     problems: list[str] = []
     configs = config.services or dict.fromkeys(_valid_services(snapshot, problems), ServiceConfig())
     names = _section_names(configs)
@@ -182,11 +195,17 @@ def build_sections(config: HAProxyConfig, snapshot: Snapshot, addresses_of: Addr
             names[service],
             configs[service],
             _backend_timeouts(configs[service], config),
-            _valid_backends(snapshot.services.get(service), problems),
-            addresses_of,
+            _valid_backends(
+                (replaced or {}).get(service, selected(service, configs[service], snapshot)),
+                problems,
+            ),
+            _except(addresses_of, {id_ for of, id_ in former if of == service}),
         )._replace(service=service)
         for service in sorted(configs)
     }
+    for name, section in services.items():
+        if not section.backends and (reason := why_empty(name, section.config, snapshot)):
+            problems.append(f"service {name!r} has no backends: {reason}")
     claims = address_claims(config) if config.services else _claims_by_name(config, names, problems)
     groups = _group_by_services(claims)
     if not config.services and not groups:  # no service is configured or registered: HAProxy answers 503
@@ -235,9 +254,13 @@ def _backend_timeouts(service: ServiceConfig, config: HAProxyConfig) -> TimeoutL
     return (*timeouts, ("check", service.check.timeout))
 
 
-def _valid_backends(service: Service | None, problems: list[str]) -> list[Backend]:
+def _except(addresses_of: AddressesOf, former: AbstractSet[str]) -> AddressesOf:
+    return (lambda backend: () if backend.id in former else addresses_of(backend)) if former else addresses_of
+
+
+def _valid_backends(backends: Sequence[Backend], problems: list[str]) -> list[Backend]:
     valid = []
-    for backend in service.backends if service else ():
+    for backend in backends:
         try:
             valid.append(validate(backend))
         except RecordError as error:
@@ -391,6 +414,13 @@ def _hash(text: str) -> str:
 def _mapping(mode: str, address: str, route: Route, section: BackendSection) -> str:
     count = len(section.backends)
     what = "" if route.is_default else f" {route.host}{'' if route.path == ROOT else route.path}"
+    selection = _selection(section.service, section.config)
     unknown = sum(not server.usable for server in section.backends)
     but = f", {unknown} without an address" if unknown else ""
-    return f"{route.service}  {mode} {address}{what} -> {count} backend{'' if count == 1 else 's'}{but}"
+    return f"{route.service}  {mode} {address}{what} -> {count} backend{'' if count == 1 else 's'}{selection}{but}"
+
+
+def _selection(name: str, config: ServiceConfig) -> str:
+    """Return the service and the labels that the backends are selected by; empty if no option selects."""
+    registered = f" of {registered_name(name, config)}" if config.service is not None or config.labels else ""
+    return f"{registered} with {describe(config.labels)}" if config.labels else registered

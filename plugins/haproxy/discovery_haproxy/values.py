@@ -4,6 +4,7 @@ HAProxy accepts faulty values (a missing port, `:80x`, `127.1`, a `#` that ends 
 value.
 """
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text, format_value
+from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text, format_value, one_or_many
 
 TIME = Duration(0.001, 24 * 86400)
 """Type of a duration from 1 ms to 24 days: HAProxy's timers are 31 bits of milliseconds."""
@@ -129,6 +130,14 @@ def _status(value: object) -> object:
     return text
 
 
+def _label_values(value: object) -> object:
+    """Return the values of a label as texts. Numbers and booleans are JSON texts, as in a record."""
+    values = one_or_many(value)
+    if not values:
+        raise ValueError("the list of values is empty, which no backend has: write the values that a backend may have")
+    return tuple(json.dumps(each) if isinstance(each, int | float) else each for each in values)
+
+
 def words(line: str) -> list[str]:
     """Split a line into words as HAProxy does. HAProxy's quotes, backslashes and comments are those of a shell."""
     if not _QUOTING.search(line):
@@ -165,5 +174,13 @@ Method = Annotated[str, _matching(r"[A-Z]{1,16}", "an HTTP method")]
 RequestTarget = Annotated[str, _matching(r"/[!-~]*", "a path that begins with '/'")]
 HostHeader = Annotated[str, _matching(r"[A-Za-z0-9_.:\[\]-]{1,255}", "a Host header")]
 CookieName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "a cookie's name of letters, digits, _ and -")]
+LabelName = Annotated[str, _matching(r"[A-Za-z0-9_.-]{1,63}", "a label's name of 1-63 letters, digits, _ . and -")]
+LabelValues = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_label_values, json_schema_input_type=str | int | float | bool | list[str | int | float | bool]),
+]
+"""Values of a label, any of which a backend may have."""
+Labels = dict[LabelName, LabelValues]
+"""Labels that a backend must have."""
 Connections = Annotated[int, Field(ge=1, le=10_000_000)]
 """A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from discovery import Backend, Service, Snapshot
+from discovery import Backend, Snapshot
 from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, address_claims
 from discovery_haproxy.fallback.parts import (
     ACCEPTED,
@@ -22,9 +22,12 @@ from discovery_haproxy.fallback.parts import (
     Part,
 )
 from discovery_haproxy.routing import check_conflicts
+from discovery_haproxy.selection import selected
 
 _ROUTING = ("bind", "hosts", "path_prefix", "maxconn")
 """Options of a service that concern other services of a shared address: always the present ones."""
+_SELECTION = ("service", "labels")
+"""Options of a service that select the backends, which are always the present ones."""
 _NOT_SETTINGS = ("services", "bind", "binary", "external")
 """Options of the instance that are parts of their own, or that say which HAProxy to drive."""
 _SEPARATORS = re.compile(r"[^A-Za-z0-9_.:-]+")
@@ -50,13 +53,16 @@ class Accepted(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A configuration and a snapshot to render. `former` are the backends to render in maintenance, by service and id.
+    """A configuration and a snapshot to render.
 
-    `template_directory` is the directory of the user's template, where the template includes others from.
+    `replaced` has the backends of the services for which the snapshot does not count. `former` are the backends to
+    render in maintenance, by service and id. The services are those of the configuration. `template_directory` is the
+    directory of the user's template, where the template includes others from.
     """
 
     config: HAProxyConfig
     snapshot: Snapshot
+    replaced: Mapping[str, tuple[Backend, ...]] = MappingProxyType({})
     former: frozenset[tuple[str, str]] = frozenset()
     template_directory: Path | None = None
 
@@ -151,20 +157,16 @@ class _Composition:
             if self._form_of_service(name) == LEFT_OUT:
                 backends[name] = ()
             elif left := self._former_servers(name):
-                backends[name] = (*self._backends(name), *left)
+                backends[name] = tuple(sorted((*self._backends(name), *left), key=lambda backend: backend.id))
                 former |= {(name, backend.id) for backend in left}
         config = self._settings().model_copy(
             update={"services": services, "bind": self._open_binds("", wanted.bind), "stats": self._stats()}
         )
         check_conflicts(address_claims(config))
-        snapshot = self._wanted.snapshot
-        if backends:
-            changed = {name: Service.of(name, each) for name, each in backends.items()}
-            snapshot = replace(snapshot, services={**snapshot.services, **changed})
         template = None
         if SETTINGS in choice and self._accepted is not None and self._accepted.config.template is not None:
             template = self._accepted.config.template.parent
-        return Composed(config, snapshot, frozenset(former), template)
+        return Composed(config, self._wanted.snapshot, backends, frozenset(former), template)
 
     def form(self, part: Part) -> object:
         """Return what a part contributes, comparable."""
@@ -208,7 +210,7 @@ class _Composition:
         earlier = self._accepted.config.services.get(name) if self._accepted is not None else None
         if form == LEFT_OUT:
             service = ServiceConfig(mode=wanted.mode, check=None).model_copy(
-                update={option: getattr(wanted, option) for option in _ROUTING}
+                update={option: getattr(wanted, option) for option in (*_ROUTING, *_SELECTION)}
             )
         elif form >= ACCEPTED and earlier is not None:
             service = earlier.model_copy(
@@ -218,6 +220,7 @@ class _Composition:
                     "server_options": self._line(earlier.server_options) if earlier.server_options else None,
                 }
             )
+            service = service.model_copy(update={option: getattr(wanted, option) for option in _SELECTION})
             if earlier.mode == wanted.mode:  # otherwise hosts or paths may not fit the mode
                 service = service.model_copy(update={option: getattr(wanted, option) for option in _ROUTING})
         else:
@@ -268,8 +271,7 @@ class _Composition:
         return "".join(paths.get(word, word) for word in words)
 
     def _backends(self, name: str) -> tuple[Backend, ...]:
-        service = self._wanted.snapshot.services.get(name)
-        return service.backends if service is not None else ()
+        return selected(name, self._wanted.config.services.get(name), self._wanted.snapshot)
 
     def _former_servers(self, name: str) -> tuple[Backend, ...]:
         """Return the servers that have left and that the form of the service keeps."""

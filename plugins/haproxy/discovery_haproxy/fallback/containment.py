@@ -28,6 +28,7 @@ from discovery_haproxy.fallback.parts import (
 from discovery_haproxy.fallback.records import Records
 from discovery_haproxy.fallback.search import Deployment, Found, Search
 from discovery_haproxy.render import referenced_files
+from discovery_haproxy.selection import registered_name, selected
 
 _MOST_REPORTED = 3
 """Offenders in the line of the health; `inspect` has all of them."""
@@ -152,12 +153,12 @@ class Containment:
         """Return the backends that their services' own lines name. An unchanged service is not looked at again."""
         before, self._named = self._named, {}
         for name, config in self._services_with_lines(wanted.config):
-            service = wanted.snapshot.services.get(name)
+            service = wanted.snapshot.services.get(registered_name(name, config))
             if service is None:
                 continue
             known = before.get(name)
             if known is None or known[0] is not service or known[1] is not config:
-                known = service, config, named_servers(config, service.backends)
+                known = service, config, named_servers(config, selected(name, config, wanted.snapshot))
             self._named[name] = known
         return {name: named for name, (_, _, named) in self._named.items()}
 
@@ -174,6 +175,6 @@ def _present(part: Part, inputs: Inputs) -> object:
     if part.kind is Kind.BIND:
         return inputs.checker, inputs.digests, config.bind, service and service.bind, config.template
     ids: tuple[str, ...] = ()
-    if part.kind is Kind.SERVICE and part.service in snapshot.services:
-        ids = tuple(backend.id for backend in snapshot.services[part.service].backends)
+    if part.kind is Kind.SERVICE:
+        ids = tuple(backend.id for backend in selected(part.service, service, snapshot))
     return inputs.checker, inputs.digests, service, ids, config.model_copy(update={"services": {}})
