@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
+from discovery_haproxy.label_options import BackupConfig, FromLabel
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
     TIME,
@@ -95,7 +96,8 @@ class CheckConfig(PluginConfig):
     interval: HAProxyTime = "2s"
     fall: Fall = 3
     rise: Rise = 2
-    port: int | None = Field(default=None, ge=1, le=65535)
+    port: Annotated[int, Field(ge=1, le=65535)] | FromLabel | None = None
+    """Port to check, or the label that has it. Default: the backend's own port."""
 
     @property
     def timeout(self) -> str:
@@ -185,6 +187,10 @@ class ServiceConfig(PluginConfig):
     check: Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)] = (
         CheckConfig()
     )
+    backup: BackupConfig | None = None
+    """Which backends are backups, which get traffic if no other backend is up."""
+    weight_factor: FromLabel | None = None
+    """Label with the number by which the weight of a backend is multiplied."""
     timeouts: Timeouts = Timeouts()
     maxconn: Connections | None = None
     """Limit of concurrent connections from clients to the service."""

@@ -17,7 +17,8 @@ from discovery_haproxy.listeners import listeners_in
 from discovery_haproxy.quoting import Raw, argument, expression_argument, finalize, raw
 from discovery_haproxy.route_map import digest_comment, route_map
 from discovery_haproxy.runtime_api.configuration import parse
-from discovery_haproxy.sections import AddressesOf, Sections, build_sections, registered_host
+from discovery_haproxy.sections import Sections, build_sections
+from discovery_haproxy.servers import AddressesOf, registered_host
 from discovery_haproxy.template_cache import TemplateCache
 from discovery_haproxy.values import bind_address
 

@@ -3,19 +3,17 @@
 A backend that HAProxy would refuse is left out, with the reason, so that the other backends are served.
 """
 
-import hashlib
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from discovery import Backend, RecordError, Snapshot, State, join_host_port
+from discovery import Backend, RecordError, Snapshot
 from discovery.fields import UNIX, is_service_name
 from discovery.registry import validate
 from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
+from discovery_haproxy.names import accepted_name, accepted_names
 from discovery_haproxy.quoting import Raw, argument
 from discovery_haproxy.routing import (
     EVERYTHING,
@@ -29,66 +27,19 @@ from discovery_haproxy.routing import (
     routes,
 )
 from discovery_haproxy.selection import describe, registered_name, selected, why_empty
-from discovery_haproxy.server_ids import ids_by_name, ids_by_position
-from discovery_haproxy.values import TIME, words
+from discovery_haproxy.servers import AddressesOf, Server, registered_host, servers_of
+from discovery_haproxy.values import TIME
 
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_LOOKS_HASHED = re.compile(r".*-[0-9a-f]{16}")
 _FRONTEND_PREFIX = "frontend:"
 """Beginning of a frontend's name, which no backend's name has: a service's name has no colon. HAProxy has one stick
 table for each name."""
 _FRONTEND_TIMEOUTS = ("client", "http_request", "http_keep_alive", "client_fin")
 _BACKEND_TIMEOUTS = ("connect", "server", "queue", "tunnel", "check", "server_fin")
-_HASH_CHARACTERS = 16
-"""Hexadecimal characters of a hash in a name or cookie: 64 bits, so that no two names of one registry collide."""
-_READABLE_CHARACTERS = 64
-"""Characters of the original text in a hashed name."""
 _QUOTED_CHARACTERS = 200
 """Characters of a name from the registry in a message, which is one line."""
 
 TimeoutLines = tuple[tuple[str, str], ...]
 """Pairs of a timeout's HAProxy keyword and its duration, such as `("http-request", "10s")`."""
-AddressesOf = Callable[[Backend], Sequence[str]]
-"""Return a backend's known addresses, best first. A host name instead of an address leaves the lookup to HAProxy."""
-
-
-def registered_host(backend: Backend) -> tuple[str, ...]:
-    """Return the host as registered, an address or a host name."""
-    return (backend.host,)
-
-
-class Labels(dict[str, str]):
-    """The labels of a backend. A missing label is the empty string, so that no record can break a template."""
-
-    def __missing__(self, key: str) -> str:
-        """Return the empty string."""
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A `server` line: a backend of the registry, with an `id` that is unique in its section and valid for HAProxy.
-
-    `numeric_id` is the argument of HAProxy's keyword `id`, unique in the section, too. `weight` is 0 while the backend
-    drains. `host` is the address to connect to, or a host name. `usable` is False if no address of the backend is
-    known.
-    """
-
-    id: str
-    numeric_id: int
-    host: str
-    port: int
-    weight: int
-    draining: bool
-    cookie: str
-    labels: Labels = field(hash=False)
-    record: Backend
-    usable: bool = True
-
-    @property
-    def address(self) -> str:
-        """Host and port as `host:port`, an IPv6 address in brackets."""
-        return join_host_port(self.host, self.port)
 
 
 class BackendSection(NamedTuple):
@@ -189,7 +140,7 @@ def build_sections(
     """
     problems: list[str] = []
     configs = config.services or dict.fromkeys(_valid_services(snapshot, problems), ServiceConfig())
-    names = _section_names(configs)
+    names = accepted_names(configs)
     services = {
         service: _backend_section(
             names[service],
@@ -199,6 +150,7 @@ def build_sections(
                 (replaced or {}).get(service, selected(service, configs[service], snapshot)),
                 problems,
             ),
+            problems,
             _except(addresses_of, {id_ for of, id_ in former if of == service}),
         )._replace(service=service)
         for service in sorted(configs)
@@ -235,14 +187,10 @@ def _backend_section(
     config: ServiceConfig,
     timeouts: TimeoutLines,
     backends: Sequence[Backend],
+    problems: list[str],
     addresses_of: AddressesOf,
 ) -> BackendSection:
-    names = _section_names(backend.id for backend in backends)
-    numbers = ids_by_position(list(names.values())) if _fills_in_order(config) else ids_by_name(names.values())
-    servers = tuple(
-        _server(name, numbers[name], backend, addresses_of(backend))
-        for backend, name in zip(backends, names.values(), strict=True)
-    )
+    servers = servers_of(backends, config, addresses_of, problems)
     return BackendSection(name, config.mode, servers, config, timeouts)
 
 
@@ -267,25 +215,6 @@ def _valid_backends(backends: Sequence[Backend], problems: list[str]) -> list[Ba
             id_, name = backend.id[:_QUOTED_CHARACTERS], backend.service[:_QUOTED_CHARACTERS]
             problems.append(f"backend {id_!r} of {name!r} is left out: {error}")
     return valid
-
-
-def _fills_in_order(config: ServiceConfig) -> bool:
-    """Report whether HAProxy fills the servers in the order of their ids: with `balance first`, also in a line."""
-    own = [line[1:2] for line in map(words, config.backend_lines) if line[:1] == ["balance"]]
-    return (own[-1] if own else [config.balance]) == ["first"]
-
-
-def _server(id_: str, numeric_id: int, backend: Backend, addresses: Sequence[str]) -> Server:
-    draining = backend.state is State.DRAINING
-    # Clients see the cookie, and need not learn an address.
-    cookie = _hash(backend.id)
-    weight = 0 if draining else backend.weight
-    # A backend without a known address keeps its server line, so that the other servers keep their positions.
-    host = addresses[0] if addresses else backend.host
-    labels = Labels(backend.labels)
-    return Server(
-        id_, numeric_id, host, backend.port, weight, draining, cookie, labels, backend, usable=bool(addresses)
-    )
 
 
 def _claims_by_name(config: HAProxyConfig, names: Mapping[str, str], problems: list[str]) -> tuple[AddressClaim, ...]:
@@ -322,7 +251,7 @@ def _frontend_section(
     members = group.services
     conditional = tuple(route for route in group.routes if not route.is_default)
     return FrontendSection(
-        name=f"{_FRONTEND_PREFIX}{_section_name(group.label)}",
+        name=f"{_FRONTEND_PREFIX}{accepted_name(group.label)}",
         mode=configs[members[0]].mode if members else "http",
         binds=tuple(_bind(config, configs, members, address) for address in group.addresses),
         routes=tuple(UseBackend(names[route.service], route) for route in conditional),
@@ -394,29 +323,14 @@ def _longest_timeouts(defaults: Timeouts, of_services: Sequence[Timeouts]) -> Ti
     return tuple(lines)
 
 
-def _section_names(texts: Iterable[str]) -> dict[str, str]:
-    """Return a name for each text that HAProxy accepts, unique and independent of the other texts."""
-    return {text: _section_name(text) for text in texts}
-
-
-def _section_name(text: str) -> str:
-    # A text that looks like a hashed name is hashed as well, so that no text can get the name of another.
-    if _NAME.fullmatch(text) and not _LOOKS_HASHED.fullmatch(text):
-        return text
-    readable = re.sub(r"[^A-Za-z0-9_.:-]", "_", text[:_READABLE_CHARACTERS])
-    return f"{readable}-{_hash(text)}"
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_HASH_CHARACTERS]
-
-
 def _mapping(mode: str, address: str, route: Route, section: BackendSection) -> str:
     count = len(section.backends)
     what = "" if route.is_default else f" {route.host}{'' if route.path == ROOT else route.path}"
     selection = _selection(section.service, section.config)
     unknown = sum(not server.usable for server in section.backends)
     but = f", {unknown} without an address" if unknown else ""
+    backups = sum(server.backup for server in section.backends)
+    but += f", {backups} backup{'' if backups == 1 else 's'}" if backups else ""
     return f"{route.service}  {mode} {address}{what} -> {count} backend{'' if count == 1 else 's'}{selection}{but}"
 
 

@@ -98,7 +98,7 @@ class Records:
         kept = {path: digest for path, digest in self._files.items() if self._keep(path, digest)}
         document = {
             "version": _VERSION,
-            "config": self._config.model_dump(mode="json", exclude_unset=True),
+            "config": self._config.model_dump(mode="json", exclude_unset=True, by_alias=True),
             "files": {str(path): digest for path, digest in kept.items()},
         }
         _write_changed(self._directory / "accepted.json", document)

@@ -79,3 +79,34 @@ async def test_a_typing_error_in_a_selection_is_seen(drive: Drive, origins: Orig
 async def answers(fetch: Fetch, bind: str) -> set[str]:
     """Return the bodies of some requests."""
     return {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(8)}
+
+
+async def test_backups_and_weights_of_labels_change_at_run_time(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str
+) -> None:
+    def zoned(origin: Backend, zone: str, **labels: str) -> Backend:
+        return replace(origin, weight=10, labels={"zone": zone, **labels})
+
+    first, second, third, _ = origins
+    web = {
+        "bind": bind,
+        "backup": {"label": "zone", "not": "eu-1"},
+        "weight_factor": {"label": "capacity"},
+        "check": {"port": {"label": "check_port"}},
+    }
+    async with drive(services={"web": web}) as driver:
+        await driver.apply(zoned(first, "eu-1"))
+        before = await driver.processes()
+        await driver.apply(zoned(first, "eu-1"), zoned(second, "eu-2", check_port=str(third.port)))
+        await assert_true(driver)
+        assert await answers(fetch, bind) == {str(first.port)}
+        await driver.apply(zoned(first, "eu-1", capacity="2"), zoned(second, "eu-2", check_port=str(third.port)))
+        assert (await live_servers(driver))["web", first.id].weight == 20
+        await driver.apply(zoned(second, "eu-2", check_port=str(third.port)))
+        await assert_true(driver)
+        assert await answers(fetch, bind) == {str(second.port)}
+        assert await driver.processes() == before
+        # Only a reload changes whether a server is a backup.
+        await driver.apply(zoned(second, "eu-1", check_port=str(third.port)), zoned(third, "eu-2"))
+        assert ways(driver) == {"runtime": 3, "reload": 1}
+        assert await answers(fetch, bind) == {str(second.port)}

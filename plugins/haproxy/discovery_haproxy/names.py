@@ -1,0 +1,31 @@
+"""Names of sections and servers that HAProxy accepts, and hashes that stand for texts."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_LOOKS_HASHED = re.compile(r".*-[0-9a-f]{16}")
+_HASH_CHARACTERS = 16
+"""Hexadecimal characters of a hash in a name or cookie: 64 bits, so that no two names of one registry collide."""
+_READABLE_CHARACTERS = 64
+"""Characters of the original text in a hashed name."""
+
+
+def accepted_names(texts: Iterable[str]) -> dict[str, str]:
+    """Return a name for each text that HAProxy accepts, unique and independent of the other texts."""
+    return {text: accepted_name(text) for text in texts}
+
+
+def accepted_name(text: str) -> str:
+    """Return the text if HAProxy accepts the text as a name, and otherwise a readable form with a hash."""
+    # A text that looks like a hashed name is hashed as well, so that no text can get the name of another.
+    if _NAME.fullmatch(text) and not _LOOKS_HASHED.fullmatch(text):
+        return text
+    readable = re.sub(r"[^A-Za-z0-9_.:-]", "_", text[:_READABLE_CHARACTERS])
+    return f"{readable}-{text_hash(text)}"
+
+
+def text_hash(text: str) -> str:
+    """Return a hash of the text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_HASH_CHARACTERS]
