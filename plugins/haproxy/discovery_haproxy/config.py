@@ -181,7 +181,8 @@ class ServiceConfig(PluginConfig):
     Default: the instance's `bind`."""
     mode: Literal["http", "tcp"] = "http"
     hosts: Hosts = ()
-    """Host names of the service on a shared bind: `example.com`, `*.example.com`, `example.*`, `*`."""
+    """Host names of the service on a shared bind: `example.com`, `*.example.com`, `example.*`, `*`. In tcp mode those
+    that clients name in the TLS handshake (SNI)."""
     path_prefix: Prefixes = ()
     balance: Balance = "roundrobin"
     check: Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)] = (
@@ -213,7 +214,7 @@ class ServiceConfig(PluginConfig):
     @model_validator(mode="after")
     def _check_mode(self) -> "ServiceConfig":
         if self.mode == "tcp":
-            for name in ("hosts", "path_prefix", "cookie", "forward_for"):
+            for name in ("path_prefix", "cookie", "forward_for"):
                 if getattr(self, name):
                     raise ValueError(f'{name!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
             if self.balance.startswith(_HTTP_ONLY_BALANCE):

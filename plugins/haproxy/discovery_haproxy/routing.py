@@ -120,10 +120,13 @@ def check_conflicts(claims: Iterable[AddressClaim]) -> None:
         for route in routes(group):
             taken_by = owner.setdefault((route.host, route.path), route.service)
             if taken_by != route.service:
-                what = "everything" if route.is_default else f"host {route.host!r}, path {route.path!r}"
+                tcp = first.mode == "tcp"
+                what = "everything" if route.is_default else f"host {route.host!r}"
+                path = "" if route.is_default or tcp else f", path {route.path!r}"
+                options = "'hosts'" if tcp else "'hosts' or 'path_prefix'"
                 raise ValueError(
-                    f"services {taken_by!r} and {route.service!r} both take {what} on {address}:"
-                    " give them different 'hosts' or 'path_prefix', or a 'bind' of their own"
+                    f"services {taken_by!r} and {route.service!r} both take {what}{path} on {address}:"
+                    f" give them different {options}, or a 'bind' of their own"
                 )
 
 
@@ -131,9 +134,10 @@ def _check_pair(address: str, first: AddressClaim, second: AddressClaim) -> None
     both = f"services {first.service!r} and {second.service!r} share {address}"
     if first.service == second.service:
         raise ValueError(f"service {first.service!r} names {address} twice")
+    if first.mode != second.mode:
+        tcp = first if first.mode == "tcp" else second
+        raise ValueError(f"{both}, but only {tcp.service!r} is in tcp mode: give each a 'bind' of its own")
     for claim in (first, second):
-        if claim.mode == "tcp":
-            raise ValueError(f"{both}, but {claim.service!r} is in tcp mode: only http services can share an address")
         if claim.maxconn is not None:
             raise ValueError(
                 f"{both}, and {claim.service!r} sets 'maxconn', which limits a whole frontend: use 'server_maxconn'"

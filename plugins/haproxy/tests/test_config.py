@@ -64,7 +64,6 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         (web(mode="https"), "'http' or 'tcp'"),
         (web(balance="fastest"), "'fastest' is not a balance algorithm"),
         (web(balance="uri", mode="tcp"), "'uri' needs mode = \"http\""),
-        (web(mode="tcp", hosts="a"), "'hosts' needs mode = \"http\""),
         (web(mode="tcp", path_prefix="/a"), "'path_prefix' needs mode = \"http\""),
         (web(mode="tcp", cookie="S"), "'cookie' needs mode = \"http\""),
         (web(mode="tcp", forward_for=True), "'forward_for' needs mode = \"http\""),
@@ -114,7 +113,9 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         (two({}, {}), "services 'one' and 'other' both take everything on 0.0.0.0:80"),
         (two({"hosts": "A.b"}, {"hosts": ["c", "a.B"]}), "'one' and 'other' both take host 'a.b', path '/'"),
         (two({"path_prefix": "/a"}, {"path_prefix": "/a/"}), "'one' and 'other' both take host '*', path '/a'"),
-        (two({"hosts": "a"}, {"mode": "tcp"}), "'other' is in tcp mode: only http services can share"),
+        (two({"hosts": "a"}, {"mode": "tcp"}), "but only 'other' is in tcp mode: give each a 'bind' of its own"),
+        (two({"mode": "tcp"}, {"mode": "tcp"}), "both take everything on 0.0.0.0:80: give them different 'hosts', or"),
+        (two({"mode": "tcp", "hosts": "a"}, {"mode": "tcp", "hosts": ["A", "b"]}), "both take host 'a' on 0.0.0.0:80"),
         (two({"hosts": "a"}, {"maxconn": 5}), "'other' sets 'maxconn', which limits a whole frontend"),
         (
             two({"hosts": "a", "bind": {"address": "*:80", "accept_proxy": "10.0.0.0/8"}}, {}),
