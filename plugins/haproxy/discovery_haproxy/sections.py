@@ -156,7 +156,11 @@ def build_sections(
         for service in sorted(configs)
     }
     for name, section in services.items():
-        if not section.backends and (reason := why_empty(name, section.config, snapshot)):
+        if (
+            not section.backends
+            and name not in (replaced or ())
+            and (reason := why_empty(name, section.config, snapshot))
+        ):
             problems.append(f"service {name!r} has no backends: {reason}")
     claims = address_claims(config) if config.services else _claims_by_name(config, names, problems)
     groups = _group_by_services(claims)

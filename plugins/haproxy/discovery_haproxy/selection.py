@@ -22,8 +22,8 @@ def selected(name: str, config: ServiceConfig | None, snapshot: Snapshot) -> tup
 
 
 def why_empty(name: str, config: ServiceConfig, snapshot: Snapshot) -> str | None:
-    """Return why a section that selects its backends has none, for a person; None if the section does not select."""
-    if config.service is None and not config.labels:
+    """Return why the selection of a section selects nothing, for a person; None if there is none or it does."""
+    if (config.service is None and not config.labels) or selected(name, config, snapshot):
         return None
     registered = registered_name(name, config)
     if registered not in snapshot.services:

@@ -77,6 +77,14 @@ def test_a_service_without_a_selection_may_have_no_backends() -> None:
     assert rendered({"web": {"bind": "127.0.0.1:1"}}).problems == ()
 
 
+def test_a_selection_is_no_problem_if_its_backends_are_left_out_for_another_reason() -> None:
+    config = HAProxyConfig.model_validate({"services": {"rw": PRIMARY}})
+    left_out = render(config, Snapshot.of(1, [pg("a", "primary")]), Runtime(), {}, replaced={"rw": ()})
+    assert left_out.problems == ()
+    (problem,) = rendered({"rw": PRIMARY}, backend("pg", id="a", port=70000, labels={"role": "primary"})).problems
+    assert problem.startswith("backend 'a' of 'pg' is left out")
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
