@@ -87,7 +87,7 @@ def test_a_socket_of_systemd_that_nobody_wants_is_closed_and_named(start_echo: C
 
 
 def test_a_consumer_may_take_longer_to_stop_than_others(start_echo: Callable[..., Any]) -> None:
-    daemon = start_echo("--set", f"echo.port={(port := free_port())}")
+    daemon = start_echo("--set", f"echo.port={(port := free_port())}", "--set", "echo.stop=600")
     eventually_sync(daemon.is_ready)
     talk = Talk(port)
     assert talk.ask() == daemon.process.pid
@@ -101,7 +101,7 @@ def test_a_consumer_may_take_longer_to_stop_than_others(start_echo: Callable[...
 
 
 def test_a_second_signal_ends_it_at_once_all_the_same(start_echo: Callable[..., Any]) -> None:
-    daemon = start_echo("--set", f"echo.port={(port := free_port())}")
+    daemon = start_echo("--set", f"echo.port={(port := free_port())}", "--set", "echo.stop=600")
     eventually_sync(daemon.is_ready)
     talk = Talk(port)
     talk.ask()

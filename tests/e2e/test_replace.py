@@ -75,7 +75,7 @@ def test_no_connection_is_refused_over_many_hand_overs(start_echo: Callable[...,
 
 
 def test_connections_that_stand_come_to_their_end_with_the_predecessor(start_echo: Callable[..., Any]) -> None:
-    first = start_echo(port := free_port())
+    first = start_echo(port := free_port(), "--set", "echo.stop=600")
     eventually_sync(lambda: is_up(first, port))
     talk = Talk(port)
     assert talk.ask() == first.process.pid

@@ -14,12 +14,16 @@ from discovery.plugin import Sample
 class Options(PluginConfig):
     port: int
     slow: float = 0
+    stop: float = 30
     broken: str = ""
 
 
 class Echo(Consumer[Options]):
     Config = Options
-    stop_seconds = 30.0
+
+    @property
+    def stop_seconds(self):
+        return self.config.stop
 
     async def setup(self):
         self.answered, self.open, self.listening = 0, set(), None
