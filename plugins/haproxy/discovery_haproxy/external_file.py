@@ -7,7 +7,6 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError
-from discovery.toolkit import write_atomically
 from discovery_haproxy.edits import edit_lines
 from discovery_haproxy.ownership import is_foreign, keep, original, read
 from discovery_haproxy.seal import is_sealed, unseal
@@ -55,9 +54,13 @@ class ExternalFile:
 
     def remember(self) -> None:
         """Copy the file, which discovery has just written, for the difference to a later edit."""
+        temporary = self._copy.with_suffix(".new")
         try:
             self._copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._copy, read(self._path), 0o600)
+            temporary.touch(0o600)
+            # Without fsync, which would delay the next change: `_before` recognises a copy that is not whole.
+            temporary.write_bytes(read(self._path))
+            temporary.replace(self._copy)
         except (OSError, ApplyError) as error:
             # An edit will be noticed all the same.
             self._log.debug("no copy of the configuration was made", reason=str(error))
@@ -94,7 +97,7 @@ class ExternalFile:
         """Return the text that discovery wrote and that was edited; None if there is no copy of that text."""
         with suppress(ApplyError):
             copy = read(self._copy)
-            if copy and copy.partition(b"\n")[0] in content.split(b"\n"):
+            if is_sealed(_text(copy)) and copy.partition(b"\n")[0] in content.split(b"\n"):
                 return copy
         return None
 
