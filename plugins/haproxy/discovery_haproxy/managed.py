@@ -33,7 +33,7 @@ from discovery_haproxy.starting import Launcher
 from discovery_haproxy.stopping import stop_all
 from discovery_haproxy.supervising import Supervisor
 from discovery_haproxy.target import RefusedError
-from discovery_haproxy.vantage import Vantage
+from discovery_haproxy.vantage import Vantage, managed_vantage
 
 _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
@@ -129,8 +129,8 @@ class ManagedHAProxy:
         return {each.pid for each in process.find_processes(self._files.master_socket_argument)}
 
     def vantage(self) -> Vantage:
-        """Return HAProxy's processes; this process sees all that HAProxy sees."""
-        return Vantage(frozenset(self.pids()), network=True, files=True, rights=True)
+        """Return HAProxy's processes, and whether HAProxy may do more than this process."""
+        return managed_vantage(self.pids(), self._binary.path)
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers."""

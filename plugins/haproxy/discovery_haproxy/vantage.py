@@ -1,5 +1,7 @@
 """What this process can know of the addresses and files that HAProxy sees."""
 
+import os
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,11 @@ class Vantage(NamedTuple):
     """True if HAProxy may do no more than this process may."""
 
 
+def managed_vantage(pids: Collection[int], program: Path) -> Vantage:
+    """Return the vantage on a HAProxy that this process starts from `program`, and that runs as `pids`."""
+    return Vantage(frozenset(pids), network=True, files=True, rights=not _grants_rights(program))
+
+
 def external_vantage(pids: Collection[int]) -> Vantage:
     """Return the vantage on a HAProxy that another program runs as the processes `pids`; empty if none is known.
 
@@ -28,6 +35,17 @@ def external_vantage(pids: Collection[int]) -> Vantage:
     """
     family = find_family(pids)
     return Vantage(family, _all_share(family, "net"), _all_share(family, "mnt"), rights=False)
+
+
+def _grants_rights(program: Path) -> bool:
+    """Report whether the file gives capabilities or another user to a process that executes the file."""
+    try:
+        if program.stat().st_mode & stat.S_ISUID:
+            return True
+        os.getxattr(program, "security.capability")
+    except OSError:
+        return False
+    return True
 
 
 def _all_share(pids: Collection[int], kind: str) -> bool:
