@@ -18,6 +18,7 @@ import asyncio, errno, os, resource, sys
 from discovery.system.process import ProcessHandle
 
 async def main():
+    ProcessHandle(os.getppid()).close()  # loads the modules that the handle needs with some builds of Python
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     held = []
     try:
