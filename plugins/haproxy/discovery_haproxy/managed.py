@@ -35,6 +35,8 @@ from discovery_haproxy.supervising import Supervisor
 from discovery_haproxy.target import RefusedError
 from discovery_haproxy.vantage import Vantage, managed_vantage
 
+_ANSWER_SECONDS = 5.0
+"""Timeout in seconds for the answer after a change of servers; a master that loads 10,000 backends needs one."""
 _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
 _MANY_WORKERS = 5
@@ -50,6 +52,8 @@ class ManagedHAProxy:
         self._running_binary: Binary | None = None
         self._files = RunFiles(run_dir)
         self._live_generation: str | None = None
+        self._started_generation: str | None = None
+        """The generation with which the worker started. The runtime API may have changed servers since."""
         self._maps: tuple[Path, ...] = ()
         """Map files that the prepared configuration replaces."""
         self._control = ControlSocket(self._files.master_socket)
@@ -63,6 +67,7 @@ class ManagedHAProxy:
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
         self._changes = {"runtime": 0, "reload": 0}
         self._prepared: Rendered | None = None
+        self._parsed = "", parse("")
 
     @property
     def path(self) -> Path:
@@ -94,6 +99,7 @@ class ManagedHAProxy:
             raise ApplyError(f"{self.path.parent} cannot be used for HAProxy: {error.strerror}") from None
         if adopted := await self._launcher.adopt(self._binary):
             self._watch(adopted.handle, self._binary)
+            self._started_generation = adopted.generation
             self._live_generation = await self._adopt_servers(adopted.generation)
         self._supervisor.start()
 
@@ -105,7 +111,7 @@ class ManagedHAProxy:
     def needs_check(self, text: str) -> bool:
         """Report whether a reload or a start follows. HAProxy checks the commands of the runtime API itself."""
         binary = self._running_binary
-        return binary is None or not self.running or not self._servers.suffice_for(parse(text), binary.version)
+        return binary is None or not self.running or not self._servers.suffice_for(self._parse(text), binary.version)
 
     async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
         """Make the prepared configuration live, through the runtime API, by a reload or by a new HAProxy.
@@ -118,7 +124,7 @@ class ManagedHAProxy:
         async with self._lock:
             self._binary = checker
             assert self._prepared is not None  # noqa: S101 - `prepare` comes first
-            wanted = parse(self._prepared.text)
+            wanted = self._parse(self._prepared.text)
             changes = await self._plan(wanted) if self._reloadable() else None
             if unchecked is not None and self.running and not isinstance(changes, Changes):
                 await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
@@ -180,6 +186,12 @@ class ManagedHAProxy:
         if not self.pids():
             self._files.remove_runtime_files()
 
+    def _parse(self, text: str) -> Configuration:
+        """Parse the text, once for the steps of a deployment."""
+        if text != self._parsed[0]:
+            self._parsed = text, parse(text)
+        return self._parsed[1]
+
     async def _plan(self, wanted: Configuration) -> Changes | Reload:
         if self._live_generation is None:
             return Reload("the configuration of the running HAProxy is unknown")
@@ -188,11 +200,12 @@ class ManagedHAProxy:
     async def _activate(self, generation: str, wanted: Configuration, changes: Changes | Reload | None) -> None:
         """Make the installed file live. None instead of `changes` stands for a start."""
         started = time.monotonic()
+        # Unknown until the end, also if this task is cancelled.
+        before, self._live_generation = self._live_generation, None
         try:
             way, reason = await self._make_live(generation, wanted, changes)
         except (ApplyError, ControlError) as error:
-            if self.running:
-                await self._find_live_generation()
+            self._live_generation = await self._find_live_generation(before) if self.running else before
             if isinstance(error, ControlError):
                 raise ApplyError(f"HAProxy does not answer: {error}") from None
             raise
@@ -211,22 +224,27 @@ class ManagedHAProxy:
         if changes is None or not self._reloadable():
             await self._save_states(prepared.text)
             await self._start(generation)
-            self._servers.started(wanted)
+            self._note_start(generation, wanted)
             return "start", ""
         reason = changes.reason if isinstance(changes, Reload) else changes.plan.reason
         if isinstance(changes, Changes):
             try:
                 await self._servers.execute(changes)
                 await self._expect_worker(changes.worker.pid)
-            except RuntimeApiError as error:
+            except (RuntimeApiError, ControlError) as error:
+                self._servers.forget()
                 reason = f"{reason}: {error}"
                 await self._binary.check(prepared)
             else:
                 return "runtime", reason
         await asyncio.gather(self._save_states(prepared.text), self._count_log_drops())
         await self._reload(generation)
-        self._servers.started(wanted)
+        self._note_start(generation, wanted)
         return "reload", reason
+
+    def _note_start(self, generation: str, configuration: Configuration) -> None:
+        self._started_generation = generation
+        self._servers.started(configuration)
 
     async def _expect_worker(self, pid: int) -> None:
         """Raise RuntimeApiError if the master has another worker than this.
@@ -234,21 +252,22 @@ class ManagedHAProxy:
         During a reload by another program, which may have read the file before this change, the answer comes after the
         reload.
         """
-        if (workers := (await self._control.processes()).workers) != (pid,):
+        if (workers := (await self._control.processes(_ANSWER_SECONDS)).workers) != (pid,):
             raise RuntimeApiError(f"HAProxy was reloaded by another program: {workers} instead of {pid}")
 
-    async def _find_live_generation(self) -> None:
-        """Find the generation that serves after a failed change: that before, unless servers were changed already."""
-        before, self._live_generation = self._live_generation, None
+    async def _find_live_generation(self, before: str | None) -> str | None:
+        """Return the generation that serves after a failed change.
+
+        That is the generation before, unless servers were changed already; then the next change is a reload.
+        """
+        found: str | None = None
         with suppress(ControlError):
-            self._live_generation = await self._control.live_generation()
-        if self._live_generation is None or self._servers.configuration is None:
-            self._live_generation = None
-            self._servers.forget()
-        elif before is not None and reload_part(self._live_generation) == reload_part(before):
-            self._live_generation = before
-        else:
-            self._servers.forget()
+            found = await self._control.live_generation()
+        unchanged = self._servers.configuration is not None
+        if unchanged and before is not None and found == self._started_generation:
+            return before
+        self._servers.forget()
+        return found if unchanged else None
 
     async def _adopt_servers(self, generation: str) -> str | None:
         """Return the generation of the file that an adopted HAProxy serves: of the configuration file or the last good.
@@ -297,7 +316,7 @@ class ManagedHAProxy:
         # The servers' states at the last reload may be long outdated.
         await self._save_states("")
         await self._start(self._live_generation)
-        self._servers.started(parse(self.path.read_text()))
+        self._note_start(self._live_generation, parse(self.path.read_text()))
         return True
 
     async def _reload(self, generation: str) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.server_line import Server, parse_server
@@ -73,9 +72,8 @@ class Configuration:
         return tuple(section.lines for section in self.sections)
 
 
-@lru_cache(maxsize=2)
 def parse(text: str) -> Configuration:
-    """Split a configuration into sections and servers. The last results are kept, for the steps of one deployment."""
+    """Split a configuration into sections and servers."""
     sections: list[Section] = []
     inherited: tuple[str, ...] = ()
     for header, lines in _split(text):

@@ -1,16 +1,20 @@
 """Changes of servers through the runtime API: in the same worker, without a lost request, and true to the file."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
 import trustme
 from haproxy_driver import ConsumerDriver, Drive, StartLoad, assert_true, live_servers, wait_until_served, ways
 from haproxy_web import Fetch, StartOrigin
 
-from discovery import Backend, State
+from discovery import ApplyError, Backend, State
 from discovery.testing import backend, eventually, free_port
+from discovery_haproxy import managed, reloading
 
 Origins = tuple[Backend, ...]
 SECTION = "backend {{ service.name }}\n    default-server inter 200ms fall 2 rise 2 check\n"
@@ -276,3 +280,37 @@ async def test_a_removed_server_that_another_line_names_is_found_by_the_check(
         assert await check.wait() == 0
         await driver.apply(origins[1], origins[2])
         assert ("web", origins[2].id) in await live_servers(driver)
+
+
+async def test_a_change_that_cannot_be_proven_is_undone_by_the_next(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managed, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(reloading, "_ANSWER_SECONDS", 0.3)
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        # The worker changes the servers, and the master does not tell in time whether the worker is still in service.
+        master = driver.master
+        os.kill(master, signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(1.5, os.kill, master, signal.SIGCONT)
+        with suppress(ApplyError):
+            await driver.apply(origins[1])
+        await driver.apply(origins[0])
+        await assert_true(driver)
+        assert {name for (_, name), row in (await live_servers(driver)).items() if not row.removed} == {origins[0].id}
+
+
+async def test_a_sticky_client_stays_with_a_server_that_was_added(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind, "cookie": "S"}}) as driver:
+        await driver.apply(origins[0])
+        await driver.apply(*origins[:2])
+        answers = [await asyncio.to_thread(fetch, f"http://{bind}/") for _ in range(4)]
+        cookies = {answer.body: answer.cookie for answer in answers}
+        assert set(cookies) == {str(each.port) for each in origins[:2]}
+        for body, cookie in cookies.items():
+            assert cookie is not None
+            assert {(await asyncio.to_thread(fetch, f"http://{bind}/", Cookie=cookie)).body for _ in range(4)} == {body}
+        # HAProxy 2.6 adds no server with a cookie at run time.
+        assert sum(ways(driver).values()) == 1
