@@ -1,6 +1,7 @@
 """Sections that select the backends of one service by labels: traffic follows the labels."""
 
 import asyncio
+import random
 from dataclasses import replace
 
 import pytest
@@ -110,3 +111,36 @@ async def test_backups_and_weights_of_labels_change_at_run_time(
         await driver.apply(zoned(second, "eu-1", check_port=str(third.port)), zoned(third, "eu-2"))
         assert ways(driver) == {"runtime": 3, "reload": 1}
         assert await answers(fetch, bind) == {str(second.port)}
+
+
+async def test_a_random_history_of_labels(drive: Drive, origins: Origins, fetch: Fetch, bind: str) -> None:
+    """After each change the sections have the servers and weights that the labels say, without a reload."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    binds = {"primary": bind, "replica": f"127.0.0.1:{free_port()}"}
+    table = services(*binds.values(), weight_factor={"label": "capacity"}, check={"interval": "200ms"})
+    members = dict.fromkeys(origins, ("", ""))
+    async with drive(services=table) as driver:
+        await driver.apply(member(origins[0], "none"))
+        for step in range(40):
+            changed = dice.choice(origins)
+            members[changed] = dice.choice(("primary", "replica", "")), dice.choice(("", "2", "0.5", "x"))
+            backends = {
+                replace(origin, service="pg", weight=10, labels={"role": role, "capacity": capacity}): role
+                for origin, (role, capacity) in members.items()
+            }
+            await driver.apply(*backends)
+            weights = {"2": 20, "0.5": 5}
+            expected = {
+                (f"pg-{role}{'s' if role == 'replica' else ''}", each.id): weights.get(each.labels["capacity"], 10)
+                for each, role in backends.items()
+                if role
+            }
+            live = {key: row.weight for key, row in (await live_servers(driver)).items() if not row.removed}
+            assert live == expected, (seed, step)
+            for role, address in binds.items():
+                ports = {str(each.port) for each in backends if each.labels["role"] == role}
+                if ports:
+                    assert await answers(fetch, address) <= ports, (seed, step, role)
+        assert ways(driver)["reload"] == 0, seed
