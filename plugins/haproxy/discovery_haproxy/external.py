@@ -147,7 +147,7 @@ class ExternalHAProxy:
         """Keep what a person wrote or edited. Raises ApplyError if a file must not be replaced."""
         if fault := file_fault(self._config):
             raise ApplyError(fault)
-        self._file.keep_edits(self._new_text)
+        self._file.keep_edits(self._new_text, self._maps)
         for path in self._maps:
             keep_original(path)
 

@@ -1,6 +1,7 @@
 """Edits of the configuration file of an external HAProxy: reported, and kept before discovery replaces the file."""
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError
 from discovery_haproxy.edits import edit_lines
-from discovery_haproxy.ownership import is_foreign, keep, original, read
+from discovery_haproxy.ownership import is_foreign, keep, keep_original, original, read
+from discovery_haproxy.route_map import belongs_to
 from discovery_haproxy.seal import is_sealed, unseal
 
 _DIGEST_CHARACTERS = 8
@@ -39,8 +41,8 @@ class ExternalFile:
             self._looked_at = self._detail = None
         return self._detail
 
-    def keep_edits(self, new_text: str) -> None:
-        """Keep what a person has written into the file, which is about to be replaced.
+    def keep_edits(self, new_text: str, maps: Iterable[Path]) -> None:
+        """Keep what a person has written into the file and its `maps`, which are about to be replaced.
 
         `new_text` is the text that replaces the file. Raises ApplyError if an edited file cannot be kept.
         """
@@ -51,6 +53,11 @@ class ExternalFile:
         elif is_edited(content) and not (is_foreign(content) and read(original(self._path)) == content):
             self._tell(content, new_text)
             self._keep_edited(self._path, content)
+        for path in maps:
+            keep_original(path)
+            entries = read(path)
+            if entries.strip() and not is_foreign(entries) and not belongs_to(_text(entries), _text(content)):
+                self._keep_edited(path, entries)
 
     def remember(self) -> None:
         """Copy the file, which discovery has just written, for the difference to a later edit."""

@@ -142,3 +142,21 @@ async def test_bytes_that_are_no_text_are_kept_too(
         await driver.consumer.health()
         await driver.apply(origins[1])
     assert [copy.read_bytes() for copy in kept(path)] == [content]
+
+
+async def test_the_map_of_routes_is_kept_too(
+    drive: Drive, config: dict[str, Any], path: Path, origins: Origins
+) -> None:
+    bind = config["services"]["web"]["bind"]
+    shared = {"web": {"bind": bind, "hosts": "a.example"}, "other": {"bind": bind, "hosts": "b.example"}}
+    routes = path.with_name("haproxy.routes.map")
+    routes.write_text("a person's\n")
+    config["external"]["adopt"] = True
+    async with drive(**{**config, "services": shared}) as driver:
+        await driver.apply(origins[0])
+        text = routes.read_text() + "# edited\n"
+        routes.write_text(text)
+        assert await driver.consumer.reconfigure(driver.configured(services={"web": shared["web"]}))
+        await driver.apply(origins[1])
+    assert path.with_name("haproxy.routes.map.before-discovery").read_text() == "a person's\n"
+    assert [copy.read_text() for copy in path.parent.glob("haproxy.routes.map.edited-*")] == [text]
