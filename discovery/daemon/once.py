@@ -77,6 +77,9 @@ async def apply_once(
                 try:
                     await consumer.setup()
                     await consumer.apply(first_update(resolved))
+                    # A consumer that leaves out what cannot be applied reports that by its health.
+                    if not (health := await consumer.health()).ok:
+                        failed[instance.name] = health.detail or "unhealthy"
                 finally:
                     await asyncio.create_task(consumer.teardown())  # as in isolation.py
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything

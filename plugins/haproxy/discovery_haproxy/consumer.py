@@ -298,7 +298,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             update.addresses_of,
             replaced=composed.replaced,
             former=composed.former,
-            template_directory=composed.template_directory,
+            template_directories=composed.template_directories,
         )
 
     def _watch_files(self) -> None:

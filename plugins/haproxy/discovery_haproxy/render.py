@@ -92,13 +92,14 @@ def render(
     *,
     replaced: Mapping[str, tuple[Backend, ...]] | None = None,
     former: AbstractSet[tuple[str, str]] = frozenset(),
-    template_directory: Path | None = None,
+    template_directories: tuple[Path, ...] = (),
 ) -> Rendered:
     """Render the configuration. Equal arguments give equal text.
 
     `file_digests` are the digests of `referenced_files`. `addresses_of` returns a backend's addresses as the core
     knows them; the function is not used if HAProxy itself looks host names up. `replaced` and `former` are those of
-    `build_sections`. `template_directory` is where the template includes others from, besides its own.
+    `build_sections`. `template_directories` are where the template includes others from, after its
+    own directory.
     Raises ApplyError, with file and line, for a template that cannot be read or that fails.
     """
     digests = tuple(sorted((file_digests or {}).items()))
@@ -113,7 +114,7 @@ def render(
         "generation": _PLACEHOLDER,
         "route_map": expression_argument(runtime.route_map),
     }
-    templates = _templates(config.template, template_directory, digests)
+    templates = _templates(config.template, template_directories, digests)
     own = config.template
     body = (
         _run(templates, own.name, context, own.parent)
@@ -143,12 +144,12 @@ def render(
 
 @lru_cache(maxsize=4)
 def _templates(
-    template: Path | None, directory: Path | None, digests: tuple[tuple[Path, str], ...]
+    template: Path | None, directories: tuple[Path, ...], digests: tuple[tuple[Path, str], ...]
 ) -> jinja2.Environment:
     """Return the template environment; a changed digest recompiles the templates."""
     loaders: list[jinja2.BaseLoader] = [jinja2.PrefixLoader({"builtin": jinja2.FileSystemLoader(_BUILT_IN)})]
     if template is not None:
-        loaders.append(jinja2.FileSystemLoader([template.parent, *filter(None, [directory])]))
+        loaders.append(jinja2.FileSystemLoader([template.parent, *directories]))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         bytecode_cache=TemplateCache(_BUILT_IN, module_file=__file__),

@@ -11,6 +11,8 @@ from discovery_haproxy.sections import BackendSection, FrontendSection, Sections
 from discovery_haproxy.values import SECTIONS
 
 _PROXY = re.compile(r"\b(?:[Pp]roxy|backend|frontend|server) '([^'/]+)")
+_PREFIX = re.compile(r"^line \d+ \(.*?\): ")
+"""The line that an alert is about, before the alert's own words."""
 _QUOTED = re.compile(r"'([^']+)'")
 
 
@@ -133,6 +135,7 @@ class _Blame:
                     claims[Part(Kind.BIND, name, address)] = bind
         if not config.services:
             claims = {Part(Kind.BIND, "", address): bind for bind in config.bind if bind.address == address}
+        text = _PREFIX.sub("", text)
         quoted = set(_QUOTED.findall(text))
         about = [part for part, bind in claims.items() if _mentions(bind, text, quoted)]
         yield from about or claims

@@ -56,15 +56,15 @@ class Composed(NamedTuple):
     """A configuration and a snapshot to render.
 
     `replaced` has the backends of the services for which the snapshot does not count. `former` are the backends to
-    render in maintenance, by service and id. The services are those of the configuration. `template_directory` is the
-    directory of the user's template, where the template includes others from.
+    render in maintenance, by service and id. The services are those of the configuration. `template_directories` are
+    where a copy of the user's template includes others from.
     """
 
     config: HAProxyConfig
     snapshot: Snapshot
     replaced: Mapping[str, tuple[Backend, ...]] = MappingProxyType({})
     former: frozenset[tuple[str, str]] = frozenset()
-    template_directory: Path | None = None
+    template_directories: tuple[Path, ...] = ()
 
 
 def own_lines(service: ServiceConfig) -> tuple[str, ...]:
@@ -163,10 +163,15 @@ class _Composition:
             update={"services": services, "bind": self._open_binds("", wanted.bind), "stats": self._stats()}
         )
         check_conflicts(address_claims(config))
-        template = None
-        if SETTINGS in choice and self._accepted is not None and self._accepted.config.template is not None:
-            template = self._accepted.config.template.parent
-        return Composed(config, self._wanted.snapshot, backends, frozenset(former), template)
+        return Composed(config, self._wanted.snapshot, backends, frozenset(former), self._template_directories())
+
+    def _template_directories(self) -> tuple[Path, ...]:
+        accepted = self._accepted
+        if SETTINGS not in self._choice or accepted is None or accepted.config.template is None:
+            return ()
+        directory = accepted.config.template.parent
+        included = [copy.parent for path, copy in accepted.copies.items() if path.parent == directory]
+        return (*included, directory)
 
     def form(self, part: Part) -> object:
         """Return what a part contributes, comparable."""

@@ -110,7 +110,8 @@ class Search:
             form = self._next_form(part, choice)
             if form is not None:
                 lowered[part] = form
-                reasons.setdefault(part, reason)
+                if part not in reasons or reason.address is not None:  # what is held may become free
+                    reasons[part] = reason
         return lowered if lowered != choice else None
 
     def _next_form(self, part: Part, choice: Choice) -> int | None:

@@ -14,7 +14,7 @@ from daemons import RecordFiles, Starter
 from discovery.testing import eventually_sync, free_port
 
 TIMEOUT = 60.0
-REFUSED = "HAProxy cannot load the new configuration"
+REFUSED = "service 'web' refused, served with its last accepted options"
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Edge:
 def test_a_refused_configuration_is_loaded_again_only_when_an_operator_asks(
     tmp_path: Path, haproxy: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
-    url, _ = file_registry
+    url, write = file_registry
     with socket.create_server(("127.0.0.1", 0)) as busy:
         edge = Edge(tmp_path / "discovery.toml", haproxy, free_port(), busy.getsockname()[1])
         edge.configure()
@@ -84,15 +84,15 @@ def test_a_refused_configuration_is_loaded_again_only_when_an_operator_asks(
         edge.configure('frontend_lines = "bind \\"127.0.0.1:${BUSY}\\""')
         eventually_sync(lambda: REFUSED in daemon.log, "the reload to be refused", timeout=TIMEOUT)
         eventually_sync(lambda: accepts(edge.port), "HAProxy to listen again", timeout=TIMEOUT)
-
-        def failures() -> int:
-            return int(daemon.consumer("edge")["failures"])
-
         with connecting(edge.port) as clients:
-            before = failures()
-            eventually_sync(lambda: failures() >= before + 3, "three retries of the core", timeout=TIMEOUT)
-        assert clients.accepted > 100
+            for number in (1, 2, 3):
+                write(f"web/{number}", f"127.0.0.1:{free_port()}")
+                mapping = f"-> {number} backend"
+                eventually_sync(lambda line=mapping: line in daemon.log, "the registry to be followed", timeout=TIMEOUT)
+            eventually_sync(lambda: clients.accepted > 100, "a hundred connections", timeout=TIMEOUT)
         assert clients.refused == 0
-        assert "is not tried again before" in str(daemon.get("/healthz")[1]["problems"])
+        eventually_sync(lambda: "cannot bind" in str(daemon.get("/healthz")[1]), "the reason", timeout=TIMEOUT)
+        refused = daemon.get("/api/consumers/edge")[1]["refused"]
+        assert [each["part"] for each in refused] == ["service 'web'"]
     daemon.process.send_signal(signal.SIGHUP)
     eventually_sync(lambda: accepts(edge.busy_port), "the reload to succeed", timeout=TIMEOUT)

@@ -73,18 +73,20 @@ async def test_a_broken_template_is_replaced_by_the_accepted_template_also_after
 ) -> None:
     web, api = binds()
     services = {"web": {"bind": web, "check": False}, "api": {"bind": api, "check": False}}
-    (tmp_path / "part.cfg.j2").write_text("# included\n")
+    part = tmp_path / "part.cfg.j2"
+    part.write_text("# included\n")
     template = tmp_path / "mine.cfg.j2"
     template.write_text(BUILT_IN + "{% include 'part.cfg.j2' %}\n# mine\n")
-    async with drive(services=services, template=template) as driver:
+    async with drive(services=services, template=template, files=[part]) as driver:
         await driver.apply(of("web", origins[0]), of("api", origins[0]))
         template.write_text(broken)
+        part.write_text("{{ broken as well }}\n")
         await driver.apply(of("web", origins[1]), of("api", origins[1]))
         await wait_until_served(fetch, web, origins[1])
         await wait_until_served(fetch, api, origins[1])
         refused = (await driver.consumer.inspect())["refused"]
         assert [each["part"] for each in refused] == ["the global settings"]
-    async with drive(services=services, template=template) as driver:
+    async with drive(services=services, template=template, files=[part]) as driver:
         await driver.apply(of("web", origins[2]), of("api", origins[2]))
         await wait_until_served(fetch, web, origins[2])
         await wait_until_served(fetch, api, origins[2])
