@@ -17,10 +17,10 @@ _WITHOUT_QUOTES = str.maketrans("", "", "\"'\\")
 
 
 class ServerLine(NamedTuple):
-    """A `server` line without its indentation, and the number of `default-server` lines before it in its section."""
+    """A `server` line without its indentation, and the words of the `default-server` lines that apply to the line."""
 
     text: str
-    defaults: int
+    defaults: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,7 @@ class Section:
     def server(self, name: str) -> Server | None:
         """Return the server `name` as configured; None if the runtime API does not offer all that its line says."""
         line = self.servers[name]
-        own = [words[1:] for words in _settings(self.lines, "default-server")][: line.defaults]
-        inherited = [words[1:] for words in _settings(self.inherited, "default-server")]
-        return parse_server(line.text, tuple(word for words in (*inherited, *own) for word in words))
+        return parse_server(line.text, line.defaults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,8 @@ def _split(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) -> Section:
     servers: dict[str, ServerLine] = {}
     rest: list[str] = []
-    defaults = count = 0
+    defaults = tuple(word for words in _settings(inherited, "default-server") for word in words[1:])
+    count = 0
     if any(line.startswith(_QUOTING) for line in inherited):
         return Section(header, lines, inherited)
     for line in lines:
@@ -113,7 +112,8 @@ def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) ->
             servers[words[1]] = ServerLine(line, defaults)
             count += 1
             continue
-        defaults += words[:1] == ["default-server"]
+        if words[:1] == ["default-server"]:
+            defaults = (*defaults, *line.split()[1:])
         rest.append(line)
     if not all(map(_NAME.fullmatch, servers)):
         return Section(header, lines, inherited)

@@ -4,7 +4,7 @@ Format: HAProxy's management guide, "show servers state".
 """
 
 from collections.abc import Collection, Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.configuration import Configuration, Section
@@ -20,10 +20,10 @@ _COLUMNS = 19
 
 
 class LiveServer(NamedTuple):
-    """A server of the running HAProxy. `address` is None if the server has no address."""
+    """A server of the running HAProxy. `address` is an IP address, or "-"."""
 
     id: str
-    address: IPv4Address | IPv6Address | None
+    address: str
     port: int
     weight: int
     up: bool
@@ -46,7 +46,7 @@ def parse_states(answer: str) -> dict[ServerKey, LiveServer]:
         removed = bool(int(administrative) & FORCED_MAINTENANCE)
         servers[section, name] = LiveServer(
             id_,
-            None if address == "-" else ip_address(address),
+            address,
             int(row[18]),
             int(weight),
             up=operational != "0",
@@ -67,12 +67,15 @@ def difference(
     `removed` may still exist. Weights are compared for the servers `weighed` alone, of which None means all: an
     operator may change other weights.
     """
-    for name in section.servers:
+    for name, line in section.servers.items():
         path, row = f"{section.name}/{name}", live.get((section.name, name))
         if row is None:
             return f"{path} is missing"
+        compares_weight = weighed is None or name in weighed
+        if not compares_weight and _is_at(line.text, row):
+            continue  # as nearly always, without parsing
         server = section.server(name)
-        if server is not None and (found := _server_difference(server, row, weighed is None or name in weighed)):
+        if server is not None and (found := _server_difference(server, row, compares_weight)):
             return f"{path} {found}"
     names = {name for of, name in live if of == section.name}
     for name in names - section.servers.keys():
@@ -106,20 +109,33 @@ def _section_difference(
 ) -> str:
     if found := difference(section, live, removed, ()):
         return found
-    for name in section.servers:
-        row, server, old = live[section.name, name], section.server(name), None
-        known = earlier is not None and name in earlier.servers
-        if earlier is not None and known:
-            old = earlier.server(name)
-        if row.removed and earlier is not None and not known:
+    if earlier is None:
+        return ""
+    for name, line in section.servers.items():
+        row, before = live[section.name, name], earlier.servers.get(name)
+        if row.removed and before is None:
             return f"{section.name}/{name} is in maintenance"
+        if before is None or before == line:
+            continue
+        server, old = section.server(name), earlier.server(name)
         if server and old and row.weight == old.weight != server.weight:
             return f"{section.name}/{name} has the weight {row.weight}"
     return ""
 
 
+def _is_at(line: str, row: LiveServer) -> bool:
+    """Report whether the line says the address, port and id of the live server, in the form in which HAProxy says them.
+
+    False means that only parsing can tell.
+    """
+    words = line.split()
+    host, _, port = words[2].rpartition(":") if len(words) > 2 else ("", "", "")
+    named = words[words.index("id") + 1 :] if "id" in words else [row.id]
+    return host.strip("[]") == row.address and port == str(row.port) and named[:1] == [row.id]
+
+
 def _server_difference(server: Server, row: LiveServer, weighed: bool) -> str:
-    if (row.address, row.port) != server.place:
+    if row.address == "-" or (ip_address(row.address), row.port) != server.place:
         return f"is at {row.address} port {row.port}"
     if server.options.get("id", row.id) != row.id:
         return f"has the id {row.id}"
