@@ -98,6 +98,7 @@ BINDS: dict[str, Option] = {
     "haproxy.services.bind": (HAProxyConfig, {"services": {"web": {"bind": V}}}),
     "haproxy.services.bind.address": (HAProxyConfig, {"services": {"web": {"bind": [{"address": V}]}}}),
     "haproxy.stats": (HAProxyConfig, {"stats": V}),
+    "haproxy.stats.address": (HAProxyConfig, {"stats": {"address": V}}),
     "haproxy.nameservers": (HAProxyConfig, {"nameservers": [V]}),
     "tcpproxy.listen": (TcpProxyConfig, {"listen": {"web": V}}),
     "tcpproxy.listen.bind": (TcpProxyConfig, {"listen": {"web": {"bind": V}}}),

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
+from discovery_haproxy.http_options import BasicAuth, Stats
 from discovery_haproxy.label_options import BackupConfig, FromLabel
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
@@ -200,6 +201,8 @@ class ServiceConfig(PluginConfig):
     cookie: Annotated[
         CookieConfig | None, BeforeValidator(_cookie, json_schema_input_type=str | CookieConfig | None)
     ] = None
+    basic_auth: BasicAuth | None = None
+    """Let only clients with a name and a password of a file through: the path of the file, or a table."""
     forward_for: bool = False
     """Tell backends the client's address in the request header `X-Forwarded-For`."""
     send_proxy: Literal["v1", "v2"] | None = None
@@ -214,7 +217,7 @@ class ServiceConfig(PluginConfig):
     @model_validator(mode="after")
     def _check_mode(self) -> "ServiceConfig":
         if self.mode == "tcp":
-            for name in ("path_prefix", "cookie", "forward_for"):
+            for name in ("path_prefix", "cookie", "basic_auth", "forward_for"):
                 if getattr(self, name):
                     raise ValueError(f'{name!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
             if self.balance.startswith(_HTTP_ONLY_BALANCE):
@@ -282,8 +285,8 @@ class HAProxyConfig(PluginConfig):
     syslog server at `IP:PORT` (UDP) or at a Unix socket such as `/dev/log`, to which HAProxy writes itself."""
     log_format: LogFormat | None = None
     """Format of the access log of http services, as in HAProxy's `log-format`. Default: `option httplog`."""
-    stats: Address | None = None
-    """Address of HAProxy's statistics page, with Prometheus metrics at /metrics."""
+    stats: Stats = None
+    """Address of HAProxy's statistics page, with Prometheus metrics at /metrics, or a table."""
     resolve: Literal["core", "haproxy"] = "core"
     """`core` looks the host names of backends up as the machine does; `haproxy` asks name servers."""
     nameservers: OneOrMany[Address] = ()
@@ -328,8 +331,8 @@ class HAProxyConfig(PluginConfig):
         claims = address_claims(self)
         check_conflicts(claims)
         for claim in claims:
-            if claim.address == self.stats:
-                raise ValueError(f"service {claim.service!r} and 'stats' both bind {self.stats}")
+            if self.stats and claim.address == self.stats.address:
+                raise ValueError(f"service {claim.service!r} and 'stats' both bind {claim.address}")
         return self
 
 

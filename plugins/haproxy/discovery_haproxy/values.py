@@ -182,5 +182,6 @@ LabelValues = Annotated[
 """Values of a label, any of which a backend may have."""
 Labels = dict[LabelName, LabelValues]
 """Labels that a backend must have."""
+Realm = Annotated[str, _matching(r"[ !#-\[\]-~]{1,100}", "a realm of 1 to 100 ASCII characters without quotes")]
 Connections = Annotated[int, Field(ge=1, le=10_000_000)]
 """A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""

@@ -71,6 +71,8 @@ class _Blame:
                 yield from self._of_bind(self._frontends[name], self._lines[index], text)
             else:
                 yield from self._of_frontend_line(self._frontends[name], words)
+        elif (keyword, name) == ("frontend", "discovery:stats"):
+            yield STATS
         else:
             yield SETTINGS
 
@@ -125,7 +127,7 @@ class _Blame:
     def _claimers(self, address: str, text: str = "") -> Iterator[Part]:
         """Yield the binds of the address: those that the text is about, if the text says so."""
         config = self._layout.config
-        if address == config.stats:
+        if config.stats and address == config.stats.address:
             yield STATS
         claims: dict[Part, BindConfig] = {}
         for name in config.services:

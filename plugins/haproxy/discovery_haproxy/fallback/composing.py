@@ -21,6 +21,7 @@ from discovery_haproxy.fallback.parts import (
     Kind,
     Part,
 )
+from discovery_haproxy.http_options import StatsConfig
 from discovery_haproxy.routing import check_conflicts
 from discovery_haproxy.selection import selected
 
@@ -197,7 +198,7 @@ class _Composition:
             update["template"] = self._copies.get(earlier.template, earlier.template)
         return earlier.model_copy(update=update)
 
-    def _stats(self) -> str | None:
+    def _stats(self) -> StatsConfig | None:
         form = self._choice.get(STATS, PRESENT)
         if form == PRESENT:
             return self._settings().stats

@@ -111,3 +111,21 @@ async def test_accepted_options_serve_after_a_restart_with_rejected_options(
         await wait_until_served(fetch, web, origins[1])
         await wait_until_served(fetch, api, origins[1])
         assert "balance first" in (run_dir / "haproxy.cfg").read_text()
+
+
+async def test_a_missing_file_of_users_closes_the_statistics_alone(
+    drive: Drive, fetch: Fetch, origins: Origins, tmp_path: Path
+) -> None:
+    web, api, stats = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    users = {"address": stats, "users_file": str(tmp_path / "missing")}
+    async with drive(services=two(web, api), stats=users) as driver:
+        await driver.apply(of("web", origins[0]), of("api", origins[0]))
+        await wait_until_served(fetch, web, origins[0])
+        await driver.apply(of("web", origins[1]), of("api", origins[0]))
+        await wait_until_served(fetch, web, origins[1])
+        details = await driver.consumer.inspect()
+        assert [each["part"] for each in details["refused"]] == ["the address of 'stats'"]
+        (tmp_path / "missing").write_text("alice:secret\n")
+        await driver.apply_again()
+        assert (await driver.consumer.health()).ok
+        assert fetch(f"http://{stats}/").status == 401
