@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
-from discovery_haproxy.http_options import BasicAuth, Stats
+from discovery_haproxy.http_options import HTTPS_PORT, BasicAuth, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.label_options import BackupConfig, FromLabel
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
@@ -35,6 +35,9 @@ from discovery_haproxy.values import (
 
 _RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
 _RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
+_HTTP_ONLY = (
+    "path_prefix", "cookie", "basic_auth", "redirect_https", "hsts", "response_headers", "forward_for"
+)  # fmt: skip
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
 _CHECK_SHARE = 1 / 2
 """Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
@@ -62,6 +65,11 @@ class BindConfig(PluginConfig):
     A header from another client is ordinary data."""
     options: Line | None = None
     """Further words for the `bind` line."""
+
+    @property
+    def is_tls(self) -> bool:
+        """Report whether clients speak TLS."""
+        return bool(self.certificate) or "ssl" in words(self.options or "")
 
     @model_validator(mode="after")
     def _check_reserved_words(self) -> "BindConfig":
@@ -203,6 +211,12 @@ class ServiceConfig(PluginConfig):
     ] = None
     basic_auth: BasicAuth | None = None
     """Let only clients with a name and a password of a file through: the path of the file, or a table."""
+    redirect_https: HttpsPort = None
+    """Redirect requests without TLS to https: `true` for port 443, or another port."""
+    hsts: Hsts = None
+    """Tell browsers to use https alone: `true` for a year, a duration, or a table."""
+    response_headers: ResponseHeaders = Field(default_factory=dict)
+    """Headers of every answer, also of HAProxy's own; `false` removes a header."""
     forward_for: bool = False
     """Tell backends the client's address in the request header `X-Forwarded-For`."""
     send_proxy: Literal["v1", "v2"] | None = None
@@ -217,7 +231,7 @@ class ServiceConfig(PluginConfig):
     @model_validator(mode="after")
     def _check_mode(self) -> "ServiceConfig":
         if self.mode == "tcp":
-            for name in ("path_prefix", "cookie", "basic_auth", "forward_for"):
+            for name in _HTTP_ONLY:
                 if getattr(self, name):
                     raise ValueError(f'{name!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
             if self.balance.startswith(_HTTP_ONLY_BALANCE):
@@ -324,6 +338,20 @@ class HAProxyConfig(PluginConfig):
     def _check_log_format(self) -> "HAProxyConfig":
         if not self.access_log and (self.log_format or any(each.log_format for each in self.services.values())):
             raise ValueError("'log_format' is for the access log: set 'access_log', too")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "HAProxyConfig":
+        for name, service in self.services.items():
+            if any(bind.is_tls for bind in service.bind or self.bind):
+                continue
+            if service.redirect_https == HTTPS_PORT:
+                raise ValueError(
+                    f"service {name!r} redirects to https, but has no bind with a 'certificate': add one,"
+                    " or write the port on which another program serves https: redirect_https = 8443"
+                )
+            if service.hsts:
+                raise ValueError(f"'hsts' of service {name!r} has no effect without a bind with a 'certificate'")
         return self
 
     @model_validator(mode="after")

@@ -1,11 +1,19 @@
-"""Options of http services that change requests and answers: basic authentication, and the login of the statistics."""
+"""Options of http services that change requests and answers: authentication, redirects to https and headers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from discovery import PluginConfig
-from discovery_haproxy.values import AbsolutePath, Address, Realm
+from discovery.fields import Duration, format_value
+from discovery_haproxy.values import AbsolutePath, Address, HeaderName, HeaderValue, Realm
+
+HTTPS_PORT = 443
+"""The port of a https address that names none."""
+_YEAR = 365 * 86400
+"""Seconds of a year, the least `max-age` of a site on the preload lists of browsers (hstspreload.org)."""
+_FRAMING = frozenset({"connection", "content-length", "set-cookie", "transfer-encoding"})
+"""Headers that delimit an answer, or of which an answer has several."""
 
 
 class BasicAuthConfig(PluginConfig):
@@ -15,6 +23,29 @@ class BasicAuthConfig(PluginConfig):
     """Lines `NAME:PASSWORD`; every line is a user. HAProxy reads the file when HAProxy loads the configuration."""
     realm: Realm = "restricted"
     """Name of the protected area, which browsers show."""
+
+
+class HstsConfig(PluginConfig):
+    """HTTP Strict Transport Security (RFC 6797): browsers use https alone, for `max_age`."""
+
+    max_age: Annotated[float, Duration(0, 10 * _YEAR, zero="forget")] = _YEAR
+    include_subdomains: bool = False
+    preload: bool = False
+    """Consent to the lists of sites in browsers."""
+
+    @model_validator(mode="after")
+    def _check_preload(self) -> "HstsConfig":
+        if self.preload and not (self.include_subdomains and self.max_age >= _YEAR):
+            raise ValueError("'preload' needs include_subdomains = true and a 'max_age' of at least 365d")
+        return self
+
+    @property
+    def header(self) -> str:
+        """Value of the header `Strict-Transport-Security`."""
+        words = [f"max-age={int(self.max_age)}"]
+        words += ["includeSubDomains"] if self.include_subdomains else []
+        words += ["preload"] if self.preload else []
+        return "; ".join(words)
 
 
 class StatsConfig(PluginConfig):
@@ -33,5 +64,44 @@ def _stats(value: object) -> object:
     return value if value is None or isinstance(value, dict | StatsConfig) else {"address": value}
 
 
+def _redirect_port(value: object) -> object:
+    return HTTPS_PORT if value is True else None if value is False else value
+
+
+def _hsts(value: object) -> object:
+    if isinstance(value, bool):
+        return {} if value else None
+    return value if value is None or isinstance(value, dict | HstsConfig) else {"max_age": value}
+
+
+def _header_value(value: object) -> object:
+    if value is True or not isinstance(value, bool | str):
+        raise ValueError(f"{format_value(value)} is not the value of a header: write text, or false to remove it")
+    return value
+
+
+def _response_headers(headers: dict[str, object]) -> dict[str, object]:
+    for name in headers:
+        if name.lower() in _FRAMING:
+            raise ValueError(f"{name!r} cannot be set: HAProxy needs the header as it is")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("a header is named twice")
+    return headers
+
+
 BasicAuth = Annotated[BasicAuthConfig, BeforeValidator(_basic_auth, json_schema_input_type=str | BasicAuthConfig)]
 Stats = Annotated[StatsConfig | None, BeforeValidator(_stats, json_schema_input_type=str | StatsConfig | None)]
+HttpsPort = Annotated[
+    int | None,
+    BeforeValidator(_redirect_port, json_schema_input_type=bool | int | None),
+    Field(ge=1, le=65535),
+]
+"""The port of the https address to which plain requests are redirected."""
+Hsts = Annotated[
+    HstsConfig | None, BeforeValidator(_hsts, json_schema_input_type=bool | str | float | HstsConfig | None)
+]
+ResponseHeaders = Annotated[
+    dict[HeaderName, Annotated[HeaderValue | Literal[False], BeforeValidator(_header_value)]],
+    AfterValidator(_response_headers),
+]
+"""Headers to set in answers; `false` removes a header."""

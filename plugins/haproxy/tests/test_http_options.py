@@ -5,10 +5,11 @@ from collections.abc import Callable
 from email.message import Message
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from ssl import SSLContext
+from ssl import SSLContext, create_default_context
 from typing import Any, NamedTuple
 
 import pytest
+import trustme
 from haproxy_web import RunHAProxy, StartOrigin
 
 from discovery import Snapshot
@@ -51,13 +52,14 @@ def site(run: RunHAProxy, origin: StartOrigin) -> StartSite:
     """Start HAProxy with the service `web`, whose backend answers `web`."""
 
     def start(instance: dict[str, Any] | None = None, **options: Any) -> Site:
-        port = free_port()
+        port, ready = free_port(), free_port()  # `fetch`, which waits for HAProxy, follows redirects
         binds = [f"127.0.0.1:{port}", *options.pop("binds", ())]
         services = {"web": {"bind": binds, "check": False, **options}, **(instance or {}).pop("services", {})}
+        services["ready"] = {"bind": f"127.0.0.1:{ready}"}
         backends = [backend(name, port=origin(name).port) for name in services]
         config = HAProxyConfig.model_validate({**(instance or {}), "services": services})
         text = render(config, Snapshot.of(1, backends), Runtime(), {}).text
-        run(text, f"http://127.0.0.1:{port}/")
+        run(text, f"http://127.0.0.1:{ready}/")
         return Site(port, text)
 
     return start
@@ -132,3 +134,67 @@ def test_an_empty_file_lets_nobody_through(site: StartSite, tmp_path: Path) -> N
 def test_files_of_users_are_followed(users_file: Path) -> None:
     named = {"stats": {"address": "127.0.0.1:1", "users_file": "/a"}, "services": {"web": {"basic_auth": "/b"}}}
     assert set(referenced_files(HAProxyConfig.model_validate(named))) == {Path("/a"), Path("/b")}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, SSLContext]:
+    """A certificate for localhost, and the context of a client that trusts the certificate."""
+    authority, path = trustme.CA(), tmp_path / "site.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path))
+    context = create_default_context()
+    authority.configure_trust(context)
+    return path, context
+
+
+def test_plain_requests_are_redirected_and_https_requests_are_served(
+    site: StartSite, certificate: tuple[Path, SSLContext], users_file: Path
+) -> None:
+    path, context = certificate
+    secure = free_port()
+    bind = {"address": f"127.0.0.1:{secure}", "certificate": str(path)}
+    running = site(binds=[bind], redirect_https=True, basic_auth=str(users_file))
+    reply = running.get("/a/b?c=d&e", Host="example.com:8080")
+    assert reply.status == 308  # without a question for the password
+    assert reply.headers["Location"] == "https://example.com/a/b?c=d&e"
+    login = basic("alice", "secret")
+    assert running.get("/a", context, secure, Authorization=login).body == "web"
+
+
+def test_plain_requests_are_redirected_to_another_port(site: StartSite) -> None:
+    running = site(redirect_https=8443)
+    assert running.get("/x", Host="[::1]:80").headers["Location"] == "https://[::1]:8443/x"
+
+
+def test_hsts_is_told_over_tls_alone(site: StartSite, certificate: tuple[Path, SSLContext]) -> None:
+    path, context = certificate
+    secure = free_port()
+    bind = {"address": f"127.0.0.1:{secure}", "certificate": str(path)}
+    running = site(binds=[bind], hsts={"max_age": "400d", "include_subdomains": True, "preload": True})
+    expected = "max-age=34560000; includeSubDomains; preload"
+    assert running.get("/", context, secure).headers["Strict-Transport-Security"] == expected
+    assert "Strict-Transport-Security" not in running.get().headers
+
+
+@pytest.mark.parametrize(
+    ("hsts", "header"), [(True, "max-age=31536000"), ("1h", "max-age=3600"), (0, "max-age=0"), (False, None)]
+)
+def test_hsts_has_short_forms(hsts: object, header: str | None) -> None:
+    bind = {"address": "*:443", "options": "ssl crt /x"}
+    service = HAProxyConfig.model_validate({"services": {"web": {"bind": bind, "hsts": hsts}}}).services["web"]
+    assert (service.hsts and service.hsts.header) == header
+
+
+def test_response_headers_are_set_and_removed_in_every_answer(site: StartSite) -> None:
+    hostile = "50% %[env(HOME)] \"q\" 'a' #b \\x41 ${HOME} {} if { always_true }"
+    headers = {"X-Frame-Options": "DENY", "Server": False, "Expires": "-1", "X-Hostile": hostile}
+    running = site(response_headers=headers)
+    reply = running.get()
+    assert reply.body == "web"
+    for name, value in headers.items():
+        assert reply.headers.get_all(name) == ([value] if value else None)
+
+
+def test_response_headers_are_set_in_haproxys_own_answers(site: StartSite, users_file: Path) -> None:
+    refused = site(response_headers={"X-Frame-Options": "DENY"}, basic_auth=str(users_file)).get()
+    assert refused.status == 401
+    assert refused.headers["X-Frame-Options"] == "DENY"
