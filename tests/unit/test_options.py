@@ -39,8 +39,7 @@ TLS: dict[str, Any] = {"bind": {"address": "127.0.0.1:1", "certificate": "/x"}}
 EXTERNAL: dict[str, Any] = {"path": "/x", "systemd_unit": "haproxy"}
 HAPROXY_TIMEOUTS = (
     "connect", "client", "server", "queue", "tunnel", "check", "http_request", "http_keep_alive", "client_fin",
-    "server_fin",
-)  # fmt: skip
+    "server_fin")  # fmt: skip
 TCPPROXY_TIMES = (
     "hold", "connect_timeout", "idle_timeout", "unacknowledged_timeout", "drain", "accept_proxy_timeout"
 )  # fmt: skip
@@ -55,6 +54,7 @@ DURATIONS: dict[str, Option] = {
     "check.timeout": (CheckSettings, {"timeout": V}),
     "haproxy.check.interval": (HAProxyConfig, {"services": {"web": {"check": {"interval": V}}}}),
     "haproxy.services.hsts.max_age": (HAProxyConfig, {"services": {"web": {**TLS, "hsts": {"max_age": V}}}}),
+    "haproxy.services.cookie.max_age": (HAProxyConfig, {"services": {"web": {"cookie": {"max_age": V}}}}),
     "haproxy.external.timeout": (HAProxyConfig, {"external": {**EXTERNAL, "timeout": V}}),
     "haproxy.hard_stop_after": (HAProxyConfig, {"hard_stop_after": V}),
     **{f"haproxy.timeouts.{name}": (HAProxyConfig, {"timeouts": {name: V}}) for name in HAPROXY_TIMEOUTS},

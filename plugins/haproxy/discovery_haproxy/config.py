@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
-from discovery_haproxy.http_options import HTTPS_PORT, BasicAuth, Hsts, HttpsPort, ResponseHeaders, Stats
+from discovery_haproxy.http_options import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.label_options import BackupConfig, FromLabel
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
@@ -16,7 +16,6 @@ from discovery_haproxy.values import (
     Address,
     Balance,
     Connections,
-    CookieName,
     HAProxyTime,
     HostHeader,
     Hosts,
@@ -36,8 +35,14 @@ from discovery_haproxy.values import (
 _RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
 _RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
 _HTTP_ONLY = (
-    "path_prefix", "cookie", "basic_auth", "redirect_https", "hsts", "response_headers", "forward_for"
+    "path_prefix", "cookie", "basic_auth", "redirect_https", "hsts", "response_headers", "sorry_page",
+    "forward_for",
 )  # fmt: skip
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".htm": "text/html; charset=utf-8",
+    ".json": "application/json",
+}
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
 _CHECK_SHARE = 1 / 2
 """Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
@@ -134,18 +139,6 @@ def _check(value: object) -> object:
     return {} if value is True else None if value is False else value
 
 
-class CookieConfig(PluginConfig):
-    """A cookie that HAProxy sets, so that the client stays with the same backend."""
-
-    name: CookieName = "SERVERID"
-    secure: bool = False
-    """True if browsers send the cookie over TLS only."""
-
-
-def _cookie(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
 class Timeouts(PluginConfig):
     """HAProxy's timeouts of a service. A missing timeout is that of the instance."""
 
@@ -206,9 +199,7 @@ class ServiceConfig(PluginConfig):
     """Limit of concurrent connections from clients to the service."""
     server_maxconn: Connections | None = None
     """Limit of concurrent connections to each backend; further connections wait in the queue."""
-    cookie: Annotated[
-        CookieConfig | None, BeforeValidator(_cookie, json_schema_input_type=str | CookieConfig | None)
-    ] = None
+    cookie: Cookie = None
     basic_auth: BasicAuth | None = None
     """Let only clients with a name and a password of a file through: the path of the file, or a table."""
     redirect_https: HttpsPort = None
@@ -217,6 +208,8 @@ class ServiceConfig(PluginConfig):
     """Tell browsers to use https alone: `true` for a year, a duration, or a table."""
     response_headers: ResponseHeaders = Field(default_factory=dict)
     """Headers of every answer, also of HAProxy's own; `false` removes a header."""
+    sorry_page: AbsolutePath | None = None
+    """File whose contents are the answer 503 while no backend is available."""
     forward_for: bool = False
     """Tell backends the client's address in the request header `X-Forwarded-For`."""
     send_proxy: Literal["v1", "v2"] | None = None
@@ -227,6 +220,11 @@ class ServiceConfig(PluginConfig):
     backend_lines: Lines = ()
     server_options: Line | None = None
     """Further words for every `server` line."""
+
+    @property
+    def sorry_type(self) -> str:
+        """Media type of the sorry page, by its suffix."""
+        return _MEDIA_TYPES.get(self.sorry_page.suffix.lower() if self.sorry_page else "", "text/plain; charset=utf-8")
 
     @model_validator(mode="after")
     def _check_mode(self) -> "ServiceConfig":

@@ -6,12 +6,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, format_value
-from discovery_haproxy.values import AbsolutePath, Address, HeaderName, HeaderValue, Realm
+from discovery_haproxy.values import AbsolutePath, Address, CookieDomain, CookieName, HeaderName, HeaderValue, Realm
 
 HTTPS_PORT = 443
 """The port of a https address that names none."""
 _YEAR = 365 * 86400
 """Seconds of a year, the least `max-age` of a site on the preload lists of browsers (hstspreload.org)."""
+_COOKIE_SECONDS = 400 * 86400
+"""Seconds for which browsers keep a cookie at most (RFC 6265bis)."""
 _FRAMING = frozenset({"connection", "content-length", "set-cookie", "transfer-encoding"})
 """Headers that delimit an answer, or of which an answer has several."""
 
@@ -48,12 +50,42 @@ class HstsConfig(PluginConfig):
         return "; ".join(words)
 
 
+class CookieConfig(PluginConfig):
+    """A cookie that HAProxy sets, so that the client stays with the same backend."""
+
+    name: CookieName = "SERVERID"
+    secure: bool = False
+    """True if browsers send the cookie over TLS only."""
+    same_site: Literal["strict", "lax", "none"] | None = None
+    """Whether browsers send the cookie with requests from other sites. Default: as the browser decides."""
+    domain: CookieDomain | None = None
+    """Domain whose hosts all get the cookie. Default: the host that was asked."""
+    max_age: Annotated[float | None, Duration(1, _COOKIE_SECONDS)] = None
+    """Time after which browsers forget the cookie. Default: when the browser ends."""
+
+    @model_validator(mode="after")
+    def _check_secure(self) -> "CookieConfig":
+        if self.same_site == "none" and not self.secure:
+            raise ValueError('same_site = "none" needs secure = true: browsers refuse the cookie otherwise')
+        return self
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Attributes that HAProxy has no keyword for."""
+        same_site = (f"SameSite={self.same_site.capitalize()}",) if self.same_site else ()
+        return (*same_site, *((f"Max-Age={int(self.max_age)}",) if self.max_age else ()))
+
+
 class StatsConfig(PluginConfig):
     """The statistics page, with Prometheus metrics at /metrics."""
 
     address: Address
     users_file: AbsolutePath | None = None
     """Lines `NAME:PASSWORD` of the users who may see the page and the metrics. Default: everyone."""
+
+
+def _cookie(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _basic_auth(value: object) -> object:
@@ -91,6 +123,7 @@ def _response_headers(headers: dict[str, object]) -> dict[str, object]:
 
 BasicAuth = Annotated[BasicAuthConfig, BeforeValidator(_basic_auth, json_schema_input_type=str | BasicAuthConfig)]
 Stats = Annotated[StatsConfig | None, BeforeValidator(_stats, json_schema_input_type=str | StatsConfig | None)]
+Cookie = Annotated[CookieConfig | None, BeforeValidator(_cookie, json_schema_input_type=str | CookieConfig | None)]
 HttpsPort = Annotated[
     int | None,
     BeforeValidator(_redirect_port, json_schema_input_type=bool | int | None),

@@ -78,6 +78,7 @@ def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
     """Return the files that the configuration names: certificates, the template and the option `files`."""
     binds = [bind for service in config.services.values() for bind in service.bind or ()]
     named = {path for bind in (*config.bind, *binds) for path in bind.certificate} | set(config.files)
+    named |= {service.sorry_page for service in config.services.values() if service.sorry_page}
     named |= {service.basic_auth.users_file for service in config.services.values() if service.basic_auth}
     named |= {path for path in (config.template, config.stats and config.stats.users_file) if path}
     return tuple(sorted(named))

@@ -186,6 +186,9 @@ HeaderName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,100}", "a header's name 
 HeaderValue = Annotated[
     str, _matching(r"[!-~]([ -~]{0,3998}[!-~])?", "a header's value in ASCII, without spaces around")
 ]
+CookieDomain = Annotated[
+    str, _matching(r"(?=.{1,253}$)\.?[a-z0-9-]+(\.[a-z0-9-]+)+", "the domain of a cookie, such as example.com")
+]
 Realm = Annotated[str, _matching(r"[ !#-\[\]-~]{1,100}", "a realm of 1 to 100 ASCII characters without quotes")]
 Connections = Annotated[int, Field(ge=1, le=10_000_000)]
 """A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""

@@ -53,10 +53,11 @@ def site(run: RunHAProxy, origin: StartOrigin) -> StartSite:
 
     def start(instance: dict[str, Any] | None = None, **options: Any) -> Site:
         port, ready = free_port(), free_port()  # `fetch`, which waits for HAProxy, follows redirects
+        without = (instance or {}).pop("without", ())
         binds = [f"127.0.0.1:{port}", *options.pop("binds", ())]
         services = {"web": {"bind": binds, "check": False, **options}, **(instance or {}).pop("services", {})}
         services["ready"] = {"bind": f"127.0.0.1:{ready}"}
-        backends = [backend(name, port=origin(name).port) for name in services]
+        backends = [backend(name, port=origin(name).port) for name in services if name not in without]
         config = HAProxyConfig.model_validate({**(instance or {}), "services": services})
         text = render(config, Snapshot.of(1, backends), Runtime(), {}).text
         run(text, f"http://127.0.0.1:{ready}/")
@@ -132,8 +133,12 @@ def test_an_empty_file_lets_nobody_through(site: StartSite, tmp_path: Path) -> N
 
 
 def test_files_of_users_are_followed(users_file: Path) -> None:
-    named = {"stats": {"address": "127.0.0.1:1", "users_file": "/a"}, "services": {"web": {"basic_auth": "/b"}}}
-    assert set(referenced_files(HAProxyConfig.model_validate(named))) == {Path("/a"), Path("/b")}
+    named: dict[str, Any] = {
+        "stats": {"address": "127.0.0.1:1", "users_file": "/a"},
+        "services": {"web": {"basic_auth": "/b"}},
+    }
+    named["services"]["web"]["sorry_page"] = "/c"
+    assert set(referenced_files(HAProxyConfig.model_validate(named))) == {Path("/a"), Path("/b"), Path("/c")}
 
 
 @pytest.fixture
@@ -198,3 +203,31 @@ def test_response_headers_are_set_in_haproxys_own_answers(site: StartSite, users
     refused = site(response_headers={"X-Frame-Options": "DENY"}, basic_auth=str(users_file)).get()
     assert refused.status == 401
     assert refused.headers["X-Frame-Options"] == "DENY"
+
+
+def test_the_sticky_cookie_has_attributes(site: StartSite) -> None:
+    cookie = {"name": "S", "secure": True, "same_site": "none", "domain": "example.com", "max_age": "1h"}
+    (header,) = site(cookie=cookie).get().headers.get_all("Set-Cookie") or ()
+    name, *attributes = header.split("; ")
+    assert name.startswith("S=")
+    assert {each.lower() for each in attributes} == {
+        "path=/", "httponly", "secure", "samesite=none", "domain=example.com", "max-age=3600",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("suffix", "media_type"),
+    [(".html", "text/html; charset=utf-8"), (".json", "application/json"), (".txt", "text/plain; charset=utf-8")],
+)
+def test_a_sorry_page_is_the_answer_while_no_backend_is_up(
+    site: StartSite, tmp_path: Path, suffix: str, media_type: str
+) -> None:
+    page = tmp_path / f"a page{suffix}"
+    page.write_text("Sorry, %[env(HOME)] é\n")
+    dead = {"bind": f"127.0.0.1:{free_port()}", "sorry_page": str(page), "balance": "first"}
+    running = site({"services": {"gone": dead}, "without": ["gone"]})
+    reply = running.get(port=int(dead["bind"].rpartition(":")[2]))
+    assert (reply.status, reply.body) == (503, "Sorry, %[env(HOME)] é\n")
+    assert reply.headers["Content-Type"] == media_type
+    assert reply.headers["Cache-Control"] == "no-store"
+    assert running.get().body == "web"
