@@ -59,9 +59,9 @@ def site(run: RunHAProxy, origin: StartOrigin) -> StartSite:
         services["ready"] = {"bind": f"127.0.0.1:{ready}"}
         backends = [backend(name, port=origin(name).port) for name in services if name not in without]
         config = HAProxyConfig.model_validate({**(instance or {}), "services": services})
-        text = render(config, Snapshot.of(1, backends), Runtime(), {}).text
-        run(text, f"http://127.0.0.1:{ready}/")
-        return Site(port, text)
+        rendered = render(config, Snapshot.of(1, backends), Runtime(), {})
+        run(rendered, f"http://127.0.0.1:{ready}/")
+        return Site(port, rendered.text)
 
     return start
 
