@@ -79,9 +79,17 @@ def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
     binds = [bind for service in config.services.values() for bind in service.bind or ()]
     named = {path for bind in (*config.bind, *binds) for path in bind.certificate} | set(config.files)
     named |= {service.sorry_page for service in config.services.values() if service.sorry_page}
-    named |= {service.basic_auth.users_file for service in config.services.values() if service.basic_auth}
-    named |= {path for path in (config.template, config.stats and config.stats.users_file) if path}
+    if config.template is not None:
+        named.add(config.template)
+    named |= password_files(config)
     return tuple(sorted(named))
+
+
+def password_files(config: HAProxyConfig) -> frozenset[Path]:
+    """Return the files of names and passwords that the configuration names. No copy of these is kept."""
+    of_services = {service.basic_auth.users_file for service in config.services.values() if service.basic_auth}
+    of_stats = {config.stats.users_file} if config.stats and config.stats.users_file else set()
+    return frozenset(of_services | of_stats)
 
 
 def render(

@@ -27,7 +27,7 @@ from discovery_haproxy.fallback.parts import (
 )
 from discovery_haproxy.fallback.records import Records
 from discovery_haproxy.fallback.search import Deployment, Found, Search
-from discovery_haproxy.render import referenced_files
+from discovery_haproxy.render import password_files, referenced_files
 from discovery_haproxy.selection import registered_name, selected
 
 _MOST_REPORTED = 3
@@ -147,6 +147,7 @@ class Containment:
         files = inputs.digests
         if found.choice:
             files = {path: files[path] for path in referenced_files(config) if path in files}
+        files = {path: digest for path, digest in files.items() if path not in password_files(config)}
         await self._records.record(config, files, kept, {name: named for name, named in servers.items() if named})
 
     def _named_servers(self, wanted: Wanted) -> dict[str, tuple[Backend, ...]]:

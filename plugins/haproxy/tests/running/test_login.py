@@ -31,7 +31,8 @@ async def test_a_changed_file_of_users_is_followed_and_no_password_is_told(
         diff = await driver.preview(*origins)
         await driver.apply_again()
         assert [await status("first-secret"), await status("second-secret")] == [401, 200]
-        files = [path for path in driver.run_dir.rglob("*") if path.is_file()]
+        places = driver.run_dir, driver.state_dir
+        files = [path for place in places for path in place.rglob("*") if path.is_file()]
         texts = [diff, *(path.read_text(errors="replace") for path in files), *map(repr, driver.log.entries)]
         texts += [" ".join(process.argv) for process in driver.all_processes()]
         assert driver.run_dir / "haproxy.cfg" in files
