@@ -217,7 +217,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self.context.request_apply()
         if self._target is not None and self._target.running and not self._is_intact():
             self.context.request_apply()  # a socket or the log pipe was removed from the run directory
-        if isinstance(self._checker, Binary) and self._upgrades.is_replaced(self._checker):
+        if isinstance(self._checker, Binary) and await self._upgrades.is_due(self._checker, self.config.binary):
             self.context.request_apply()
         missed = self._deployer.missed_binds if self._deployer is not None else frozenset()
         if any(map(is_free, missed | self._containment.addresses)):
@@ -226,8 +226,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._target is not None:
             health = await self._target.health()
             self._target.log_drops.report(_way_out_of_drops(self.config))
-        if health.ok and (refused := self._containment.summary):
-            return Health(ok=False, detail=refused)
+        if health.ok and (problem := self._upgrades.fault or self._containment.summary):
+            return Health(ok=False, detail=problem)
         return health
 
     def metrics(self) -> Iterable[Sample]:

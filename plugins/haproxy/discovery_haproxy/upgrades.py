@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -24,14 +25,21 @@ class Upgrades:
         self._seen: Stamp | None = None
         self._reported: Stamp | None = None
         self._replacement: Binary | None = None
+        self.fault: str | None = None
+        """The reason why the file that replaces the program cannot be used; None if it can, or if there is none."""
 
-    def is_replaced(self, known: Binary) -> bool:
-        """Report, once for each replacement, whether the file is another than that of `known`.
+    async def is_due(self, known: Binary, configured: Path | None) -> bool:
+        """Report, once for each replacement, whether the file is another than that of `known`, and complete.
 
-        A file that the previous call did not see counts as incomplete.
+        A file that the previous call did not see counts as incomplete. A replacement that could not be used is due
+        when it can.
         """
         stamp = stamp_of(known.path)
         seen, self._seen = self._seen, stamp
+        if self.fault is not None:
+            with suppress(ApplyError):
+                await locate(configured)
+                return True
         if stamp is None or stamp != seen or stamp in (known.stamp, self._reported):
             return False
         self._reported = stamp
@@ -40,21 +48,28 @@ class Upgrades:
     async def current(self, known: Binary, configured: Path | None) -> Binary:
         """Return the present program: `known`, or what replaces the file of `known`, as soon as that is complete.
 
-        Raises ApplyError as `locate` does, after `_COMPLETE_SECONDS`.
+        If the replacement cannot be used, return `known`, whose HAProxy may go on; `fault` has the reason.
         """
         for binary in (known, self._replacement):
             if binary is not None and binary.is_current:
+                self.fault = None
                 return binary
-        self._replacement = replacement = await _locate_complete(known.path, configured)
-        versions = [".".join(map(str, binary.version)) for binary in (known, replacement)]
-        self._log.info(
-            "the HAProxy program was replaced", path=str(replacement.path), version=versions[1], before=versions[0]
-        )
+        try:
+            replacement = await _locate_complete(known.path, configured, _COMPLETE_SECONDS if not self.fault else 0)
+        except ApplyError as error:
+            fault = f"the HAProxy program was replaced, and cannot be used: {error}"
+            if self.fault != fault:
+                self.fault = fault
+                self._log.warning(fault)
+            return known
+        self._replacement, self.fault = replacement, None
+        before, version = (".".join(map(str, binary.version)) for binary in (known, replacement))
+        self._log.info("the HAProxy program was replaced", path=str(replacement.path), version=version, before=before)
         return replacement
 
 
-async def _locate_complete(path: Path, configured: Path | None) -> Binary:
-    deadline = time.monotonic() + _COMPLETE_SECONDS
+async def _locate_complete(path: Path, configured: Path | None, timeout: float) -> Binary:
+    deadline = time.monotonic() + timeout
     while True:
         before = stamp_of(path)
         await asyncio.sleep(_UNCHANGED_SECONDS)

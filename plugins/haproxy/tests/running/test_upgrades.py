@@ -41,7 +41,7 @@ async def notice(driver: ConsumerDriver) -> None:
     """Ask for the health, as the core does every 2 s, until the consumer asks for an apply."""
 
     async def is_noticed() -> bool:
-        assert (await driver.consumer.health()).ok
+        await driver.consumer.health()
         return await driver.is_apply_requested()
 
     await eventually(is_noticed, "the replacement to be noticed")
@@ -111,6 +111,49 @@ async def test_a_file_that_is_replaced_in_two_steps_causes_no_error(
         await wait_until_served(fetch, bind, origins[1])
         await wait_until_healthy(driver)
         assert not [entry for entry in driver.log.entries if entry["log_level"] == "error"]
+
+
+async def test_a_replacement_that_does_not_run_keeps_no_server_from_following_the_registry(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, program: Path, install: Install, other_haproxy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("discovery_haproxy.upgrades._COMPLETE_SECONDS", 0.5)
+    async with drive(services={"web": {"bind": bind}}, binary=program) as driver:
+        await driver.apply(origins[0])
+        master = driver.master
+        broken = program.with_name("broken")
+        broken.write_text("#!/bin/sh\necho 'libcrypt.so.9: no such file' >&2\nexit 127\n")
+        broken.chmod(0o755)
+        broken.replace(program)
+        await notice(driver)
+        await driver.apply(origins[1])
+        await wait_until_served(fetch, bind, origins[1])
+        assert driver.master == master
+        health = await driver.consumer.health()
+        assert not health.ok
+        assert "was replaced, and cannot be used" in health.detail
+        assert "libcrypt.so.9" in health.detail
+        assert not await driver.is_apply_requested()
+        install(other_haproxy).replace(program)
+        await notice(driver)
+        await driver.apply(origins[2])
+        await wait_until_served(fetch, bind, origins[2])
+        await eventually(lambda: driver.master != master, "the old HAProxy to be gone")
+        await wait_until_healthy(driver)
+
+
+async def test_an_upgrade_while_no_daemon_runs_replaces_the_running_haproxy(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, program: Path, install: Install, other_haproxy: Path
+) -> None:
+    async with drive(services={"web": {"bind": bind}}, binary=program) as before:
+        await before.apply(origins[0])
+        master = before.master
+        await before.consumer.hand_over()
+        install(other_haproxy).replace(program)
+        async with drive(services={"web": {"bind": bind}}, binary=program) as driver:
+            await driver.apply(origins[1])
+            await wait_until_served(fetch, bind, origins[1])
+            await eventually(lambda: driver.master != master, "the old HAProxy to be gone")
 
 
 async def test_a_file_that_only_gets_another_name_or_mode_is_no_other_program(
