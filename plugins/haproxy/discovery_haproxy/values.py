@@ -35,7 +35,7 @@ _BALANCE = re.compile(
     r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([\w-]+\))?"
     r"|uri( whole| path-only| len [0-9]+| depth [0-9]+)*|url_param [\w.-]+( check_post)?|hdr\([\w-]+\)"
 )
-_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?(\.\*)?")
+_HOST = re.compile(r"\*|(\*\.)?{name}|{name}\.\*".format(name="[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?"))
 _PATH = re.compile(r"/[A-Za-z0-9_.~!$&'()*+,;=:@%/-]*")
 _STATUS = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*")
 

@@ -94,6 +94,7 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         (web(mode="tcp", sorry_page="/x"), "'sorry_page' needs mode = \"http\""),
         (web(hosts="a b"), "'a b' is not a host pattern"),
         (web(hosts="a:80"), "(without a port)"),
+        (web(hosts="*.a.*"), "'*.a.*' is not a host pattern"),
         (web(path_prefix="api"), "'api' is not a path that begins with '/'"),
         (web(check={"status": 200}), "'status' is for an HTTP check: give it a 'path'"),
         (web(check={"path": "/", "status": "2xx"}), "'2xx' is not an HTTP status"),

@@ -76,6 +76,25 @@ async def test_a_map_that_was_changed_or_removed_is_written_again(
         assert is_served(fetch, bind, "other.example", origins[1])
 
 
+async def test_the_routes_of_a_refused_service_follow_the_configuration(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
+) -> None:
+    services: dict[str, Any] = {**sharing(bind), "third": {"bind": bind, "hosts": "third.example"}}
+    async with drive(services=services) as driver:
+        await driver.apply(origins[0], other(origins[1]))
+        services = {**sharing(bind, "another.example"), "third": {"bind": bind, "hosts": "new.example"}}
+        services["third"]["backend_lines"] = "no-such-keyword"
+        assert await driver.consumer.reconfigure(driver.configured(services=services))
+        await driver.apply_again()
+        assert entries(run_dir) == [
+            f"frontend:{bind}/another.example/ other",
+            f"frontend:{bind}/new.example/ third",
+        ]
+        assert is_served(fetch, bind, "another.example", origins[1])
+        assert is_served(fetch, bind, "other.example", origins[0])
+        assert fetch(f"http://{bind}/", Host="new.example").status == 503
+
+
 async def test_the_map_of_the_served_configuration_is_put_back_after_a_crash(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path
 ) -> None:
