@@ -89,10 +89,14 @@ def test_a_refused_configuration_is_loaded_again_only_when_an_operator_asks(
                 write(f"web/{number}", f"127.0.0.1:{free_port()}")
                 mapping = f"-> {number} backend"
                 eventually_sync(lambda line=mapping: line in daemon.log, "the registry to be followed", timeout=TIMEOUT)
-            eventually_sync(lambda: clients.accepted > 100, "a hundred connections", timeout=TIMEOUT)
+            eventually_sync(lambda: clients.accepted > 1000, "connections for seconds", timeout=TIMEOUT)
         assert clients.refused == 0
+        assert daemon.log.count("Paused frontend") == 1
         eventually_sync(lambda: "cannot bind" in str(daemon.get("/healthz")[1]), "the reason", timeout=TIMEOUT)
         refused = daemon.get("/api/consumers/edge")[1]["refused"]
         assert [each["part"] for each in refused] == ["service 'web'"]
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually_sync(lambda: daemon.log.count("Paused frontend") == 2, "another attempt", timeout=TIMEOUT)
+        eventually_sync(lambda: accepts(edge.port), "HAProxy to listen again", timeout=TIMEOUT)
     daemon.process.send_signal(signal.SIGHUP)
     eventually_sync(lambda: accepts(edge.busy_port), "the reload to succeed", timeout=TIMEOUT)
