@@ -103,8 +103,16 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return self._checker or await find_checker(self.config)
 
     def _deployment(self, update: Update, checker: Checker, target: Target, deployer: Deployer) -> Deployment:
+        last: tuple[Composed, Rendered | Refusal] | None = None
+
+        def render_or_refuse(composed: Composed) -> Rendered | Refusal:
+            nonlocal last
+            if last is None or last[0] is not composed:
+                last = composed, self._render_or_refuse(composed, update, checker)
+            return last[1]
+
         async def attempt(composed: Composed) -> Refusal | None:
-            rendered = self._render_or_refuse(composed, update, checker)
+            rendered = render_or_refuse(composed)
             if isinstance(rendered, Refusal):
                 return rendered
             self._log_problems(rendered)
@@ -118,13 +126,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             return None
 
         async def check(composed: Composed) -> Refusal | None:
-            rendered = self._render_or_refuse(composed, update, checker)
+            rendered = render_or_refuse(composed)
             if isinstance(rendered, Refusal):
                 return rendered
             return Refusal.of_alerts(checker.name, await checker.faults(rendered))
 
         def layout(composed: Composed) -> Layout:
-            rendered = self._render_or_refuse(composed, update, checker)
+            rendered = render_or_refuse(composed)
             if isinstance(rendered, Refusal):
                 return Layout("", Sections((), (), (), ()), composed.config)
             return Layout(rendered.text, rendered.sections, composed.config)
@@ -234,11 +242,14 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Return the number of parts that serve in an earlier form, and the metrics of a managed HAProxy."""
         target = self._target
         help_ = "Services, binds and settings that HAProxy refuses, and for which an earlier form serves, or nothing."
-        refused = Sample("refused_parts", self._containment.count, kind="gauge", help=help_)
+        refused = [
+            Sample("refused_parts", count, {"kind": kind}, kind="gauge", help=help_)
+            for kind, count in self._containment.counts.items()
+        ]
         if target is None:
-            return (refused,)
+            return refused
         drops = Sample("log_lines_dropped", target.log_drops.total, help="Lines of its log that HAProxy has dropped.")
-        return (refused, drops, *target.metrics())
+        return (*refused, drops, *target.metrics())
 
     async def inspect(self) -> Mapping[str, Any]:
         """Return what is refused, and what serves instead."""

@@ -30,7 +30,7 @@ from discovery_haproxy.fallback.search import Deployment, Found, Search
 from discovery_haproxy.render import password_files, referenced_files
 from discovery_haproxy.selection import registered_name, selected
 
-_MOST_REPORTED = 3
+_MOST_REPORTED = 10
 """Offenders in the line of the health; `inspect` has all of them."""
 _REASON_CHARACTERS = 160
 """Characters of an offender's reason in the line of the health."""
@@ -75,9 +75,10 @@ class Containment:
         return frozenset(refused.reason.address for refused in self._refused.values() if refused.reason.address)
 
     @property
-    def count(self) -> int:
-        """Number of parts that are not in their present form."""
-        return len(self._refused)
+    def counts(self) -> Mapping[str, int]:
+        """Number of parts that are not in their present form, by kind."""
+        kinds = [part.kind for part in tuple(self._refused)]  # a copy: another thread may ask
+        return {kind.value: kinds.count(kind) for kind in Kind}
 
     @property
     def summary(self) -> str:

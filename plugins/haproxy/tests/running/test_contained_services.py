@@ -42,7 +42,8 @@ async def test_a_rejected_option_leaves_its_service_at_the_accepted_options_and_
         assert "\n" not in health.detail
         details = await driver.consumer.inspect()
         assert [each["part"] for each in details["refused"]] == ["service 'web'"]
-        assert [sample.value for sample in driver.consumer.metrics() if sample.name == "refused_parts"] == [1]
+        counts = {s.labels["kind"]: s.value for s in driver.consumer.metrics() if s.name == "refused_parts"}
+        assert counts == {"service": 1, "bind": 0, "settings": 0, "stats": 0}
         assert driver.has_logged("service 'web' refused")
         assert await driver.consumer.reconfigure(driver.configured(services=two(web, api, balance="leastconn")))
         await driver.apply(of("web", origins[2]), of("api", origins[2]))
@@ -80,6 +81,21 @@ async def test_a_server_that_own_lines_name_may_leave(drive: Drive, fetch: Fetch
         await wait_until_served(fetch, web, origins[2])
         assert fetch(f"http://{web}/two").body == str(origins[3].port)
         assert (await driver.consumer.health()).ok
+
+
+async def test_a_server_that_own_lines_name_may_have_left_before_a_start(
+    drive: Drive, fetch: Fetch, origins: Origins
+) -> None:
+    web, api = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    services = two(web, api, backend_lines=["use-server b2 if { path /two }"])
+    async with drive(services=services) as driver:
+        await driver.apply(of("web", origins[0], "b1"), of("web", origins[1], "b2"), of("api", origins[0]))
+    async with drive(services=services) as driver:
+        await driver.apply(of("web", origins[2], "b1"), of("api", origins[1]))
+        await wait_until_served(fetch, web, origins[2])
+        await wait_until_served(fetch, api, origins[1])
+        assert fetch(f"http://{web}/two").body == str(origins[2].port)
+        assert "unable to find server 'b2'" in (await driver.consumer.health()).detail
 
 
 async def test_two_offenders_at_once_are_both_found(drive: Drive, fetch: Fetch, origins: Origins) -> None:
