@@ -252,8 +252,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return (*refused, drops, *target.metrics())
 
     async def inspect(self) -> Mapping[str, Any]:
-        """Return what is refused, and what serves instead."""
-        return {"refused": self._containment.reports()}
+        """Return what is refused, and what serves instead, and how a managed HAProxy was changed last."""
+        return {"refused": self._containment.reports(), **(self._target.inspect() if self._target else {})}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Leave HAProxy serving. The next daemon adopts a managed HAProxy."""

@@ -2,9 +2,10 @@
 
 import asyncio
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -124,6 +125,10 @@ class ExternalHAProxy:
     def metrics(self) -> Iterable[Sample]:
         """Return no metrics: every change is a reload."""
         return ()
+
+    def inspect(self) -> Mapping[str, Any]:
+        """Return no details: every change is a reload."""
+        return {}
 
     async def health(self) -> Health:
         """Report whether HAProxy answers, healthy if HAProxy has no socket to ask, and whether the file was edited."""

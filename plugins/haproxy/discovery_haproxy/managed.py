@@ -5,9 +5,10 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -66,6 +67,7 @@ class ManagedHAProxy:
         self._supervisor = Supervisor(self._restart, self._last_log_line, self._lock, log)
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
         self._changes = {"runtime": 0, "reload": 0}
+        self._last_change: dict[str, Any] | None = None
         self._prepared: Rendered | None = None
         self._parsed = "", parse("")
 
@@ -157,6 +159,11 @@ class ManagedHAProxy:
             )
         return Health()
 
+    def inspect(self) -> Mapping[str, Any]:
+        """Return the way and the reason of the last change, and the servers that wait for their deletion."""
+        waiting = ["/".join(key) for key in self._servers.waiting]
+        return {"last_change": self._last_change, "servers_waiting_for_deletion": waiting}
+
     def metrics(self) -> Iterable[Sample]:
         """Return the number of changes by the way that they took, and the number of servers to be deleted."""
         for way, count in self._changes.items():
@@ -213,7 +220,8 @@ class ManagedHAProxy:
         if way in self._changes:
             self._changes[way] += 1
             seconds = round(time.monotonic() - started, 4)
-            self._log.info("the configuration was changed", way=way, reason=reason, seconds=seconds)
+            self._last_change = {"way": way, "reason": reason, "seconds": seconds}
+            self._log.info("the configuration was changed", **self._last_change)
 
     async def _make_live(
         self, generation: str, wanted: Configuration, changes: Changes | Reload | None

@@ -1,8 +1,8 @@
 """The protocol between the consumer and the HAProxy that serves its configuration."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from discovery import ApplyError, Health, Sample
 from discovery_haproxy.checking import Checker
@@ -67,6 +67,9 @@ class Target(Protocol):
 
     def metrics(self) -> Iterable[Sample]:
         """Return the metrics of HAProxy's changes. Called from any thread."""
+
+    def inspect(self) -> Mapping[str, Any]:
+        """Return details for `/api/consumers/NAME`: the last change, and what is left of earlier changes."""
 
     @property
     def log_drops(self) -> LogDrops:

@@ -116,7 +116,8 @@ def make_plan(
                 steps += _section_steps(old, new, version, waiting)
     except _NeedsReloadError as error:
         return Reload(str(error))
-    return Plan(wanted, tuple(sorted(steps, key=_takes_traffic_away)), _summary(steps))
+    steps.sort(key=_takes_traffic_away)
+    return Plan(wanted, tuple(steps), _summary(steps))
 
 
 def _takes_traffic_away(step: Step) -> bool:
@@ -152,8 +153,9 @@ def _section_steps(
     if not same_members:
         _check_membership(old, new, dynamic)
     seconds = 0.0
-    for server_name in old.servers.keys() - new.servers.keys():
-        yield _remove(old, server_name)
+    for server_name in old.servers:
+        if server_name not in new.servers:
+            yield _remove(old, server_name)
     for server_name, line in new.servers.items():
         before = old.servers.get(server_name)
         if before == line:

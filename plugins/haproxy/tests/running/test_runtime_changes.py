@@ -230,6 +230,10 @@ async def test_a_removed_server_keeps_its_request_and_returns_at_another_address
                 await driver.apply(origins[0])
                 await wait_until_served(fetch, bind, origins[0])
                 assert waiting(driver) == 1
+                details = await driver.consumer.inspect()
+                assert details["servers_waiting_for_deletion"] == ["web/slow"]
+                assert details["last_change"]["way"] == "runtime"
+                assert details["last_change"]["reason"] == "web: 1 server added, web: 1 server removed"
                 await driver.apply(backend(id="slow", port=origins[1].port))
                 await wait_until_served(fetch, bind, origins[1])
                 await assert_true(driver)
