@@ -86,6 +86,25 @@ async def test_a_broken_renewal_leaves_the_accepted_certificate_and_registry_cha
         assert len(list(driver.state_dir.rglob("web.pem"))) == 1
 
 
+async def test_a_broken_file_in_a_directory_of_certificates_leaves_the_accepted_directory(
+    drive: Drive, fetch: Fetch, origins: Origins, tmp_path: Path, write_certificate: WriteCertificate
+) -> None:
+    web, api = binds()
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+    write_certificate(directory / "a.pem", "first.example")
+    async with drive(services=services(web, api, directory)) as driver:
+        await driver.apply(of("web", origins[0]), of("api", origins[0]))
+        (directory / "b.pem").write_text("not a certificate\n")
+        await driver.apply(of("web", origins[1]), of("api", origins[1]))
+        await wait_until_served(fetch, api, origins[1])
+        assert served_name(web) == "first.example"
+        assert f"bind {web} of 'web' refused, kept in its last accepted form" in (await driver.consumer.health()).detail
+        (directory / "b.pem").unlink()
+        await driver.apply(of("web", origins[1]), of("api", origins[1]))
+        assert (await driver.consumer.health()).ok
+
+
 async def test_a_start_with_a_broken_certificate_opens_every_port(
     drive: Drive, fetch: Fetch, origins: Origins, run_dir: Path, certificate: Path, write_certificate: WriteCertificate
 ) -> None:
