@@ -58,7 +58,7 @@ def test_a_short_run_has_one_value_of_a_parameter_for_each_test(tmp_path: Path) 
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = exhaustive")
-    runs = [collected(tmp_path, str(seed)) for seed in range(6)]
+    runs = [collected(tmp_path, seed) for seed in ("0", "4")]  # which choose another value each
     for tests in runs:
         assert "test_alone" in tests
         assert sum(each.startswith("test_version") for each in tests) == 1

@@ -24,24 +24,24 @@ async def test_no_temporary_link_is_left_if_the_file_is_the_last_good_one(tmp_pa
     path = tmp_path / "haproxy.cfg"
     for text in ("one", "two"):
         stage(path, text.encode(), 0o600)
-        await install(path, _activate)
+        await install(path, (), _activate)
     restore(path)
     stage(path, b"three", 0o600)
-    await install(path, _activate)
+    await install(path, (), _activate)
     assert _contents(tmp_path) == {path.name: "three", last_good(path).name: "one"}
 
 
 async def test_a_refused_file_leaves_the_previous_one_and_no_temporary_link(tmp_path: Path) -> None:
     path = tmp_path / "haproxy.cfg"
     stage(path, b"one", 0o600)
-    await install(path, _activate)
+    await install(path, (), _activate)
     for text in ("two", "three"):
         stage(path, text.encode(), 0o600)
         with pytest.raises(RuntimeError):
-            await install(path, _refuse)
+            await install(path, (), _refuse)
     assert _contents(tmp_path) == {path.name: "one", last_good(path).name: "one", f"{path.name}.new": "three"}
     stage(path, b"four", 0o600)
-    await install(path, _activate)
+    await install(path, (), _activate)
     assert _contents(tmp_path) == {path.name: "four", last_good(path).name: "one"}
 
 
