@@ -8,11 +8,13 @@ from pathlib import Path
 from discovery_haproxy.template_cache import TemplateCache
 
 PROGRAM = """
+import sys
 from jinja2 import Environment
 from discovery.model import Snapshot
 from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.render import Runtime, render
 
+sys.pycache_prefix = sys.argv[1]  # from now on: the modules above have byte code elsewhere
 compiled = []
 compile_ = Environment.compile
 Environment.compile = lambda self, source, name, filename: (
@@ -28,8 +30,8 @@ def rendered(place: Path, template: Path | None = None, **environment: str) -> l
     program = PROGRAM.replace("TEMPLATE", repr(template and str(template)))
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**inherited, "PYTHONPYCACHEPREFIX": str(place), **environment},
+        [sys.executable, "-c", program, str(place)],
+        env={**inherited, **environment},
         capture_output=True,
         text=True,
         check=True,
