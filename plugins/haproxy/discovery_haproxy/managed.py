@@ -31,6 +31,7 @@ from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
 from discovery_haproxy.runtime_api.planner import Reload
 from discovery_haproxy.server_states import EMPTY_STATES, keep_configured
 from discovery_haproxy.starting import Launcher
+from discovery_haproxy.state_file import StateFile
 from discovery_haproxy.stopping import stop_all
 from discovery_haproxy.supervising import Supervisor
 from discovery_haproxy.target import RefusedError
@@ -66,6 +67,7 @@ class ManagedHAProxy:
         """Held during a deployment and during a restart."""
         self._supervisor = Supervisor(self._restart, self._last_log_line, self._lock, log)
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
+        self._states = StateFile(self._files.server_states)
         self._changes = {"runtime": 0, "reload": 0}
         self._last_change: dict[str, Any] | None = None
         self._prepared: Rendered | None = None
@@ -236,6 +238,8 @@ class ManagedHAProxy:
             return "start", ""
         reason = changes.reason if isinstance(changes, Reload) else changes.plan.reason
         if isinstance(changes, Changes):
+            # A reload by another program reads the states of the last reload.
+            self._states.forget({step.key for step in changes.plan.steps})
             try:
                 await self._servers.execute(changes)
                 await self._expect_worker(changes.worker.pid)
@@ -365,12 +369,9 @@ class ManagedHAProxy:
             if reachable:
                 known = self._servers.configuration
                 states = keep_configured(await self._control.server_states(), text, known, self._servers.undecided)
-            # Written without fsync: after a crash of the machine the states are worthless.
-            temporary = self._files.server_states.with_suffix(".new")
-            temporary.touch(0o600)
-            temporary.write_text(states)
-            temporary.replace(self._files.server_states)
+            self._states.write(states)
         except (ControlError, OSError) as error:
+            self._states.clear()
             # No reason to fail the apply: the health checks find the states again.
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self._log.warning("the servers' states are not carried over this reload", reason=reason)

@@ -61,6 +61,16 @@ def keep_configured(
     return "".join(f"{line}\n" for line in kept)
 
 
+def without(states: str, servers: Collection[ServerKey]) -> str:
+    """Return the states without the rows of `servers`."""
+
+    def stays(line: str) -> bool:
+        row = line.split(maxsplit=_SERVER_NAME + 1)
+        return len(row) <= _SERVER_NAME or (row[_BACKEND_NAME], row[_SERVER_NAME]) not in servers
+
+    return "".join(line for line in states.splitlines(keepends=True) if stays(line))
+
+
 def _servers(text: str) -> dict[tuple[str, str], tuple[str, str]]:
     """Return host and port of each server, by the names of its section and server."""
     servers = {}

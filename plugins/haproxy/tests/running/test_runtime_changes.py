@@ -13,8 +13,9 @@ from haproxy_driver import ConsumerDriver, Drive, StartLoad, assert_true, live_s
 from haproxy_web import Fetch, StartOrigin
 
 from discovery import ApplyError, Backend, State
-from discovery.testing import backend, eventually, free_port
+from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy import managed, reloading
+from discovery_haproxy.runtime_api import connection
 
 Origins = tuple[Backend, ...]
 SECTION = "backend {{ service.name }}\n    default-server inter 200ms fall 2 rise 2 check\n"
@@ -270,6 +271,53 @@ async def test_a_reload_by_another_program_at_any_moment_leads_to_the_same_serve
             await assert_true(driver)
             expected = {*(each.id for each in many), *(each.id for each in origins[: moment % 3])}
             assert {name for (_, name), row in (await live_servers(driver)).items() if not row.removed} == expected
+
+
+async def test_a_reload_by_another_program_reads_no_state_of_before_a_change(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
+        moved = [backend(id="moved", port=each.port) for each in origins]
+        await driver.apply(moved[0], backend(id="back", port=origins[0].port))
+        await driver.control.send_once("@1 set server web/back state maint", within(5))
+        await save_states_by_a_reload(driver, bind)
+        await driver.apply(moved[1])
+        await driver.apply(moved[1], backend(id="back", port=origins[0].port))
+        assert ways(driver) == {"runtime": 2, "reload": 1}
+        before = (await driver.processes()).workers
+        await driver.control.send_once("reload", within(10))
+
+        async def is_reloaded() -> bool:
+            workers = (await driver.processes()).workers
+            return bool(workers) and workers != before
+
+        await eventually(is_reloaded, "another worker")
+        await assert_true(driver)
+
+
+async def test_a_worker_that_hangs_leaves_no_outdated_states_to_its_successor(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_ANSWER_SECONDS", 0.3)
+    async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
+        await driver.apply(backend(id="moved", port=origins[0].port))
+        await save_states_by_a_reload(driver, bind)
+        [worker] = (await driver.processes()).workers
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            await driver.apply(backend(id="moved", port=origins[1].port))
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert driver.has_logged("the servers' states are not carried over")
+        await assert_true(driver)
+
+
+async def save_states_by_a_reload(driver: ConsumerDriver, bind: str) -> None:
+    """Change an option of the service `web` that only a reload can change."""
+    options = {"bind": bind, "check": False, "maxconn": 1000}
+    assert await driver.consumer.reconfigure(driver.configured(services={"web": options}))
+    await driver.apply_again()
+    assert ways(driver)["reload"] == 1
 
 
 async def test_a_removed_server_that_another_line_names_is_found_by_the_check(
