@@ -74,7 +74,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._target = ExternalHAProxy(self.config.external, self.context.state_dir, self.context.log)
         else:
             self._checker = binary = await locate(self.config.binary)
-            self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary)
+            self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
         await self._target.open()
         self._deployer = Deployer(self._target, self._digests)
         self._watch_files()

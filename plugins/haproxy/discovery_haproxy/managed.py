@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,10 @@ _MANY_WORKERS = 5
 class ManagedHAProxy:
     """The HAProxy of a run directory, in master-worker mode. Implements `Target`."""
 
-    def __init__(self, run_dir: Path, log: FilteringBoundLogger, binary: Binary) -> None:
-        """Store the arguments; `open` creates files and processes."""
+    def __init__(
+        self, run_dir: Path, log: FilteringBoundLogger, binary: Binary, request_apply: Callable[[], None]
+    ) -> None:
+        """Store the arguments; `open` creates files and processes. `request_apply` asks the core for a deployment."""
         self._binary = binary
         self._running_binary: Binary | None = None
         self._files = RunFiles(run_dir)
@@ -65,7 +67,7 @@ class ManagedHAProxy:
         self._launcher = Launcher(self._files, self._control, self._pipe, log)
         self._lock = asyncio.Lock()
         """Held during a deployment and during a restart."""
-        self._supervisor = Supervisor(self._restart, self._last_log_line, self._lock, log)
+        self._supervisor = Supervisor(self._restart, self._last_log_line, request_apply, self._lock, log)
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
         self._states = StateFile(self._files.server_states)
         self._changes = {"runtime": 0, "reload": 0}
@@ -325,10 +327,13 @@ class ManagedHAProxy:
         """Start HAProxy with the configuration that served last; return False if none is proven."""
         if self._live_generation is None:
             return False
+        text = self.path.read_text(errors="replace")
+        if generation_of(text) != self._live_generation:
+            raise ApplyError(f"{self.path} was changed by another program")
         # The servers' states at the last reload may be long outdated.
         await self._save_states("")
         await self._start(self._live_generation)
-        self._note_start(self._live_generation, parse(self.path.read_text()))
+        self._note_start(self._live_generation, parse(text))
         return True
 
     async def _reload(self, generation: str) -> None:

@@ -26,16 +26,20 @@ class Supervisor:
         self,
         restart: Callable[[], Awaitable[bool]],
         last_log_line: Callable[[], str],
+        request_apply: Callable[[], None],
         lock: asyncio.Lock,
         log: FilteringBoundLogger,
     ) -> None:
         """Store the arguments; `start` begins the supervision.
 
         `restart` starts HAProxy and calls `watch`; `restart` returns False if there is no proven configuration to start
-        HAProxy with. `lock` excludes restarts during a deployment, and the reverse.
+        HAProxy with. `request_apply` asks for a deployment, which may succeed where a restart fails: a deployment
+        renders the configuration anew, and leaves out an address that another process has taken. `lock` excludes
+        restarts during a deployment, and the reverse.
         """
         self._restart = restart
         self._last_log_line = last_log_line
+        self._request_apply = request_apply
         self._lock = lock
         self._log = log
         self._handle: ProcessHandle | None = None
@@ -108,10 +112,12 @@ class Supervisor:
         try:
             if not await self._restart():
                 self._handle_set.clear()  # the next deployment starts HAProxy
+                self._request_apply()
         except (ApplyError, ControlError, OSError) as error:
             failure = f"HAProxy has ended and cannot be restarted: {error}"
             if failure != self._failure:
                 self._log.error(failure)
+                self._request_apply()
             self._failure = failure
 
 

@@ -5,9 +5,10 @@ import dataclasses
 import os
 import resource
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,55 @@ async def test_haproxy_is_restarted_after_a_crash(
         assert driver.has_logged("ended unexpectedly")
         await driver.apply(origins[1])
         await wait_until_served(fetch, bind, origins[1])
+
+
+async def test_a_restart_that_fails_is_followed_by_a_deployment_without_the_address_that_was_taken(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str
+) -> None:
+    taken = free_port()
+    services = {"web": {"bind": bind}, "more": {"bind": f"127.0.0.1:{taken}"}}
+    async with drive(services=services) as driver:
+        await driver.apply(origins[0])
+        # After two ends in a row the restart has a delay, in which another process takes the address.
+        master = driver.master
+        os.kill(master, signal.SIGKILL)
+        await eventually(lambda: driver.master != master, "another master")
+        await wait_until_healthy(driver)
+        for each in driver.all_processes():
+            os.kill(each.pid, signal.SIGKILL)
+        with await eventually_bound(taken):
+            await asyncio.wait_for(driver.apply_requested.wait(), within(20))
+            await driver.apply_again()
+            await wait_until_served(fetch, bind, origins[0])
+            assert "is in use" in (await driver.consumer.health()).detail
+
+
+async def eventually_bound(port: int) -> socket.socket:
+    """Return a socket that listens on the port as soon as no other socket does."""
+    sockets: list[socket.socket] = []
+
+    def is_bound() -> bool:
+        with suppress(OSError):
+            sockets.append(socket.create_server(("127.0.0.1", port)))
+        return bool(sockets)
+
+    await eventually(is_bound, f"port {port} to be free")
+    return sockets[0]
+
+
+@pytest.mark.parametrize("contents", [b"nonsense\n", b"# \xff\n"])
+async def test_a_restart_with_a_file_that_another_program_broke_is_followed_by_a_deployment(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, contents: bytes
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        config = driver.run_dir / "haproxy.cfg"
+        config.write_bytes(contents)
+        os.kill(driver.master, signal.SIGKILL)
+        await asyncio.wait_for(driver.apply_requested.wait(), within(20))
+        await driver.apply_again()
+        await wait_until_served(fetch, bind, origins[0])
+        await wait_until_healthy(driver)
 
 
 async def test_another_binary_replaces_the_running_one(
