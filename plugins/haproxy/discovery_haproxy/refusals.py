@@ -1,8 +1,9 @@
-"""Memory of a configuration that HAProxy refused to load, so that the same configuration is not loaded again.
+"""Memory of the configurations that HAProxy refused to load, so that none of them is loaded again.
 
 A reload that HAProxy refuses stops all listeners for about 2 s, each time.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,13 +18,15 @@ _VARIABLE_LINES = re.compile(r"^[ \t]*(?:server|description)[ \t].*\n", re.MULTI
 """Lines without a part in a refusal: HAProxy has checked them before, and they bind no address."""
 _PEERS = re.compile(r"^[ \t]*peers[ \t]", re.MULTILINE)
 """A section in which HAProxy binds the address of a `server` line."""
+_MOST_REFUSALS = 100
+"""Number of refusals that are remembered: a search for a form that HAProxy accepts makes 40 attempts at most."""
 
 
 class Attempt(NamedTuple):
     """The facts on which it depends whether HAProxy loads a configuration that `haproxy -c` accepts."""
 
     lines: str
-    """The configuration without the `server` lines, whose changes would make a refused address no better."""
+    """Digest of the configuration without the `server` lines, whose changes would make a refused address no better."""
     files: tuple[tuple[Path, str], ...]
     checker: Checker
     missed_binds: frozenset[str]
@@ -34,32 +37,35 @@ class Attempt(NamedTuple):
         """Return the attempt to load `text`, which names `files`, here with their digests."""
         is_checked = isinstance(checker, Binary)
         lines = text if not is_checked or _PEERS.search(text) else _VARIABLE_LINES.sub("", text)
-        return cls(lines, tuple(sorted(files.items())), checker, frozenset(missed_binds))
+        digest = hashlib.sha256(lines.encode()).hexdigest()
+        return cls(digest, tuple(sorted(files.items())), checker, frozenset(missed_binds))
 
 
 class Refusals:
-    """The last attempt that HAProxy refused."""
+    """The attempts that HAProxy refused last, with the errors."""
 
     def __init__(self) -> None:
         """Start without a refusal."""
-        self._refused: Attempt | None = None
-        self._error = RefusedError("")
+        self._refused: dict[Attempt, RefusedError] = {}
 
     def __bool__(self) -> bool:
         """Report whether there is a refusal."""
-        return self._refused is not None
+        return bool(self._refused)
 
     def add(self, attempt: Attempt, error: RefusedError) -> RefusedError:
-        """Remember a refusal instead of the one before, and return the error to raise."""
-        self._refused, self._error = attempt, RefusedError(f"{error}; {_NOT_AGAIN}")
-        self._error.alerts = error.alerts
-        return self._error
+        """Remember a refusal, and return the error to raise."""
+        known = RefusedError(f"{error}; {_NOT_AGAIN}")
+        known.alerts = error.alerts
+        self._refused[attempt] = known
+        if len(self._refused) > _MOST_REFUSALS:
+            del self._refused[next(iter(self._refused))]
+        return known
 
     def check(self, attempt: Attempt) -> None:
         """Raise the error of the refusal if HAProxy refused this very attempt."""
-        if self._refused == attempt:
-            raise self._error
+        if (error := self._refused.get(attempt)) is not None:
+            raise error.with_traceback(None)  # each `raise` would make the traceback longer
 
     def clear(self) -> None:
-        """Forget the refusal."""
-        self._refused = None
+        """Forget the refusals."""
+        self._refused = {}

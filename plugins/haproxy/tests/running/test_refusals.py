@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -118,6 +119,28 @@ async def test_a_refused_reload_is_not_repeated_until_something_that_matters_cha
             await driver.apply(origins[3], operator_request=True)
             await wait_until_served(fetch, bind, origins[3])
             assert (await driver.consumer.health()).ok
+
+
+async def test_no_form_of_a_configuration_is_tried_again_if_haproxy_can_load_none(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    services = {"web": {"bind": bind, "check": False}}
+    more = {"bind": f"127.0.0.1:{free_port()}", "check": False}
+    async with drive(services=services, maxconn=3000) as driver:
+        await driver.apply(origins[0])
+        # A new worker has too few descriptors, whatever the configuration says of services.
+        resource.prlimit(driver.master, resource.RLIMIT_NOFILE, (300, 300))
+        assert await driver.consumer.reconfigure(driver.configured(services={**services, "more": more}))
+
+        async def reloads(**options: bool) -> int:
+            before = (await driver.processes()).reloads
+            with pytest.raises(ApplyError, match="Cannot raise FD limit"):
+                await driver.apply(origins[0], **options)
+            return (await driver.processes()).reloads - before
+
+        assert await reloads() == 2
+        assert [await reloads() for _ in range(3)] == [0, 0, 0]
+        assert await reloads(operator_request=True) == 2
 
 
 def of_more(origin: Backend) -> Backend:
