@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,12 @@ _PROC = Path("/proc")
 _NOT_VISIBLE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """Exceptions for a process that has ended or is hidden from this user. Any other OSError, such as EMFILE, fails the
 search: an incomplete search would say that no HAProxy runs."""
+_NO_PROGRAM = 0x00000004 | 0x00200000
+"""Flags of a task that exits, and of a thread of the kernel (PF_EXITING and PF_KTHREAD in Linux's sched.h)."""
+_EXECUTE_SECONDS = 0.1
+"""Seconds that execve(2) may take after it has released the former program's memory; it takes less than one ms."""
+_POLL_SECONDS = 0.0005
+"""Seconds between two looks at a process that executes a program."""
 
 
 class Process(NamedTuple):
@@ -49,8 +56,28 @@ def _pids_with_words(words: bytes) -> Iterator[int]:
     """Yield the pids whose command lines contain these bytes. Only the command line of each process is read."""
     for pid in _pids():
         with suppress(*_NOT_VISIBLE):
-            if words in (_PROC / pid / "cmdline").read_bytes():
+            if words in _command_line(_PROC / pid):
                 yield int(pid)
+
+
+def _command_line(place: Path) -> bytes:
+    """Return the command line of a process; empty for a thread of the kernel and for a process that ends.
+
+    A process that executes a program has no command line for a moment: HAProxy's master executes itself at each start
+    and reload.
+    """
+    deadline = time.monotonic() + _EXECUTE_SECONDS
+    while not (line := (place / "cmdline").read_bytes()):
+        fields = _stat_fields(place)
+        if fields[0] in "ZX" or int(fields[6]) & _NO_PROGRAM or time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    return line
+
+
+def _stat_fields(place: Path) -> list[str]:
+    """Return the fields of `/proc/PID/stat` from the state on: the name before, in parentheses, may hold anything."""
+    return (place / "stat").read_text(errors="replace").rpartition(") ")[2].split()
 
 
 def _pids() -> list[str]:
@@ -88,9 +115,8 @@ def read_process(pid: int) -> Process | None:
     """
     place = _PROC / str(pid)
     try:
-        argv = tuple((place / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0"))[:-1]
-        # The program's name, in parentheses, may hold anything; the fields after the name do not.
-        fields = (place / "stat").read_text(errors="replace").rpartition(") ")[2].split()
+        argv = tuple(_command_line(place).decode(errors="surrogateescape").split("\0"))[:-1]
+        fields = _stat_fields(place)
         owner = place.stat().st_uid
     except _NOT_VISIBLE:
         return None

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from discovery_haproxy.process import read_process
+from discovery_haproxy.process import find_processes, read_process
 
 WITHOUT_DESCRIPTORS = """
 import errno, os, resource, sys
@@ -53,3 +53,15 @@ def test_a_process_that_has_ended_is_not_found() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     assert read_process(process.pid) is None
+
+
+def test_a_process_that_executes_a_program_is_found(tmp_path: Path) -> None:
+    """HAProxy's master executes itself at each start and reload, and has no command line meanwhile."""
+    argument = str(tmp_path / "master.sock")
+    process = subprocess.Popen(["sh", "-c", 'exec sh -c "$0" "$0" "$1"', 'exec sh -c "$0" "$0" "$1"', argument])
+    try:
+        found = [[each.pid for each in find_processes(argument)] for _ in range(200)]
+    finally:
+        process.kill()
+        process.wait()
+    assert [each for each in found if each != [process.pid]] == []
