@@ -104,6 +104,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     def _deployment(self, update: Update, checker: Checker, target: Target, deployer: Deployer) -> Deployment:
         last: tuple[Composed, Rendered | Refusal] | None = None
+        before, tried = self._problems, set[str]()
 
         def render_or_refuse(composed: Composed) -> Rendered | Refusal:
             nonlocal last
@@ -115,7 +116,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             rendered = render_or_refuse(composed)
             if isinstance(rendered, Refusal):
                 return rendered
-            self._log_problems(rendered)
+            self._log_problems(rendered, before, tried)
             same = target.live_generation == rendered.generation and checker is self._checker
             if not (same and self._is_intact() and _is_on_disk(target.path, rendered)):
                 refusal = await deployer.deploy(rendered, checker)
@@ -330,9 +331,12 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                     "files cannot be watched, and are compared at every health check instead", reason=str(error)
                 )
 
-    def _log_problems(self, rendered: Rendered) -> None:
-        before, self._problems = self._problems, frozenset(rendered.problems)
-        _log_lines([each for each in rendered.problems if each not in before], self.context.log.warning)
+    def _log_problems(self, rendered: Rendered, before: frozenset[str], tried: set[str]) -> None:
+        """Log the problems that are neither of the apply `before` nor of the forms that this apply has `tried`."""
+        new = [each for each in rendered.problems if each not in before and each not in tried]
+        tried.update(rendered.problems)
+        self._problems = frozenset(tried)
+        _log_lines(new, self.context.log.warning)
 
     def _log_certificates(self) -> None:
         """Log the certificates that replace a certificate of the previous configuration."""

@@ -125,7 +125,7 @@ async def test_no_form_of_a_configuration_is_tried_again_if_haproxy_can_load_non
     drive: Drive, origins: Origins, bind: str
 ) -> None:
     services = {"web": {"bind": bind, "check": False}}
-    more = {"bind": f"127.0.0.1:{free_port()}", "check": False}
+    more = {"bind": f"127.0.0.1:{free_port()}", "check": False, "service": "gone"}
     async with drive(services=services, maxconn=3000) as driver:
         await driver.apply(origins[0])
         # A new worker has too few descriptors, whatever the configuration says of services.
@@ -139,7 +139,10 @@ async def test_no_form_of_a_configuration_is_tried_again_if_haproxy_can_load_non
             return (await driver.processes()).reloads - before
 
         assert await reloads() == 2
+        warnings = [entry["event"] for entry in driver.log.entries if entry["log_level"] == "warning"]
+        assert "service 'more' has no backends: no service 'gone' is registered" in warnings
         assert [await reloads() for _ in range(3)] == [0, 0, 0]
+        assert [entry["event"] for entry in driver.log.entries if entry["log_level"] == "warning"] == warnings
         assert await reloads(operator_request=True) == 2
 
 
