@@ -60,11 +60,12 @@ def bind_faults(binds: Iterable[str], vantage: Callable[[], Vantage]) -> dict[st
     """Return those of `binds` that HAProxy certainly cannot listen on, each with an error message of one line.
 
     `vantage` is called if a probe fails. An address on which one of HAProxy's processes listens is free: HAProxy passes
-    the socket on in a reload. What the vantage does not show is left to the reload.
+    the socket on in a reload. What the vantage does not show is left to the reload. So is an address whose holder has
+    ended meanwhile, as a HAProxy that was killed.
     """
     moment = _Moment(vantage)
     found = ((bind, _fault(listener, moment)) for bind in binds if (listener := parse_listener(bind)) is not None)
-    return {bind: fault for bind, fault in found if fault is not None}
+    return {bind: fault for bind, fault in found if fault is not None and not is_free(bind)}
 
 
 def is_free(bind: str) -> bool:

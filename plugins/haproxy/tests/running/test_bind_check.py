@@ -125,6 +125,29 @@ def test_a_socket_that_outlives_the_process_which_bound_it_belongs_to_its_heirs(
             os.kill(heir, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kind", ["tcp", "path", "abstract"])
+def test_an_address_whose_holder_ends_during_the_check_is_free(tmp_path: Path, kind: str) -> None:
+    port = free_port()
+    bind, place = {
+        "tcp": (f"127.0.0.1:{port}", f"('127.0.0.1', {port})"),
+        "path": (f"{tmp_path}/web.sock", f"'{tmp_path}/web.sock'"),
+        "abstract": (f"abns@web{port}", f"b'\\0web{port}'.ljust(108, b'\\0')"),
+    }[kind]
+    family = "AF_INET" if kind == "tcp" else "AF_UNIX"
+    script = f"import socket as s; a = s.socket(s.{family}); a.bind({place}); a.listen(); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert f"process {holder.pid}" in fault(bind)
+
+        def vantage() -> Vantage:
+            holder.kill()
+            holder.wait()
+            return Vantage(nobody, network=True, files=True, rights=True)
+
+        assert bind_faults([bind], vantage) == {}
+
+
 def test_a_socket_needs_its_directory_and_a_short_path(tmp_path: Path) -> None:
     assert re.search("cannot be made: .*/no is not a directory", fault(str(tmp_path / "no" / "s")))
     assert re.search("more than 97 bytes", fault(f"/{'x' * 100}"))
