@@ -25,7 +25,7 @@ from discovery_haproxy.runtime_api.planner import (
     ServerKey,
     make_plan,
 )
-from discovery_haproxy.runtime_api.reachability import reachable
+from discovery_haproxy.runtime_api.reachability import try_targets
 from discovery_haproxy.runtime_api.read_back import LiveServer, configuration_difference, difference, parse_states
 from discovery_haproxy.runtime_api.server_line import Server
 
@@ -193,10 +193,14 @@ class LiveServers:
     async def _with_tests(self, plan: Plan, worker: Worker, live: Mapping[ServerKey, LiveServer]) -> Changes | Reload:
         """Decide which new and moved servers are up. Reload if a section would have to wait for HAProxy's check."""
         arriving = {step.key: step.check for step in plan.steps if isinstance(step, Add | Move | Revive)}
-        passing = await reachable(check for check in arriving.values() if isinstance(check, Connect | Request))
-        up = frozenset(key for key, check in arriving.items() if check is None or check in passing)
+        passed, late = await try_targets(check for check in arriving.values() if isinstance(check, Connect | Request))
+        up = frozenset(key for key, check in arriving.items() if check is None or check in passed)
         for name in plan.sections:
-            untested = [key for key, check in arriving.items() if key[0] == name and isinstance(check, HAProxyCheck)]
+            untested = [
+                key
+                for key, check in arriving.items()
+                if key[0] == name and (isinstance(check, HAProxyCheck) or check in late)
+            ]
             if untested and not any(_serving(plan.wanted, name, live, arriving.keys() - up)):
                 return Reload(f"no other server of {name} serves until HAProxy has checked {untested[0][1]}")
         return Changes(plan, worker, up)

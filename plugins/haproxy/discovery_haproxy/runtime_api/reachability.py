@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.checks import Connect, Request
 
@@ -13,21 +14,31 @@ _CONCURRENT = 64
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")
 
 
-async def reachable(targets: Iterable[Connect | Request]) -> frozenset[Connect | Request]:
-    """Return the targets that accept a TCP connection, or that answer the request as expected."""
+class Tested(NamedTuple):
+    """Results of tests: the targets that passed, and those that did not answer in time. The others failed."""
+
+    passed: frozenset[Connect | Request]
+    late: frozenset[Connect | Request]
+
+
+async def try_targets(targets: Iterable[Connect | Request]) -> Tested:
+    """Find out which targets accept a TCP connection, or answer the request as expected."""
     slots = asyncio.Semaphore(_CONCURRENT)
 
-    async def passes(target: Connect | Request) -> bool:
+    async def passes(target: Connect | Request) -> bool | None:
         async with slots:
             try:
                 async with asyncio.timeout(_SECONDS):
                     return await _passes(target)
-            except (OSError, EOFError, ValueError, TimeoutError):
+            except TimeoutError:
+                return None
+            except (OSError, EOFError, ValueError):
                 return False
 
     wanted = list(dict.fromkeys(targets))
-    answers = await asyncio.gather(*map(passes, wanted))
-    return frozenset(target for target, answer in zip(wanted, answers, strict=True) if answer)
+    answers = dict(zip(wanted, await asyncio.gather(*map(passes, wanted)), strict=True))
+    passed = frozenset(target for target, answer in answers.items() if answer)
+    return Tested(passed, frozenset(target for target, answer in answers.items() if answer is None))
 
 
 async def _passes(target: Connect | Request) -> bool:

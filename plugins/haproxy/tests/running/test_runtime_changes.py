@@ -205,6 +205,26 @@ async def test_the_plugin_makes_the_http_check_of_a_new_server(
             assert (await asyncio.to_thread(fetch, f"http://{bind}/")).body == str(origins[1].port)
 
 
+async def test_a_new_server_whose_check_takes_long_serves_at_once_if_no_other_does(
+    drive: Drive, fetch: Fetch, bind: str
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/health" in await reader.read(1000):
+            await asyncio.sleep(0.4)
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nslow")
+        writer.close()
+
+    services = {"web": {"bind": bind, "check": {"path": "/health"}, "timeouts": {"check": "1s"}}}
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, drive(services=services) as driver:
+        port = server.sockets[0].getsockname()[1]
+        await driver.apply(backend(id="one", port=port))
+        for id_ in ("two", "three"):
+            await driver.apply(backend(id=id_, port=port))
+            assert (await asyncio.to_thread(fetch, f"http://{bind}/")).body == "slow"
+        await driver.apply(backend(id="three", port=port), backend(id="four", port=port))
+        assert ways(driver) == {"runtime": 1, "reload": 2}
+
+
 async def test_a_removed_server_keeps_its_request_and_returns_at_another_address(
     drive: Drive, origins: Origins, fetch: Fetch, bind: str
 ) -> None:
