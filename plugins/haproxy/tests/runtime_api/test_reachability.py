@@ -1,0 +1,31 @@
+"""Tests of targets: how long a change waits for them."""
+
+import socket
+import time
+from contextlib import ExitStack
+
+from discovery.testing import within
+from discovery_haproxy.runtime_api.checks import Connect
+from discovery_haproxy.runtime_api.reachability import Results, try_targets
+
+
+async def test_a_change_waits_for_a_second_however_many_targets_do_not_answer() -> None:
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.socket())
+        silent.bind(("0.0.0.0", 0))
+        silent.listen(0)
+        port = silent.getsockname()[1]
+        for _ in range(3):  # the kernel answers no further client
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        open_ = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        answering = Connect("127.0.0.1", open_.getsockname()[1])
+        targets = [answering, Connect("127.0.0.1", port)]
+        assert await try_targets(targets) == Results(frozenset({answering}), frozenset(targets[1:]))
+        many = [answering, *(Connect(f"127.0.{number // 250}.{number % 250 + 1}", port) for number in range(1000))]
+        started = time.monotonic()
+        passed, late = await try_targets(many)
+        assert time.monotonic() - started < within(3)
+        assert passed == {answering}
+        assert late == set(many[1:])
