@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from discovery import PluginConfig
 from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
 from discovery_haproxy.http_options import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
-from discovery_haproxy.label_options import BackupConfig, FromLabel
+from discovery_haproxy.label_options import BackupConfig, CheckPort, FromLabel
 from discovery_haproxy.routing import AddressClaim, check_conflicts
 from discovery_haproxy.values import (
     TIME,
@@ -29,6 +29,7 @@ from discovery_haproxy.values import (
     RequestTarget,
     Status,
     haproxy_time,
+    no_boolean,
     words,
 )
 
@@ -110,7 +111,7 @@ class CheckConfig(PluginConfig):
     interval: HAProxyTime = "2s"
     fall: Fall = 3
     rise: Rise = 2
-    port: Annotated[int, Field(ge=1, le=65535)] | FromLabel | None = None
+    port: CheckPort = None
     """Port to check, or the label that has it. Default: the backend's own port."""
 
     @property
@@ -291,7 +292,7 @@ class HAProxyConfig(PluginConfig):
     """Time for which an old worker may serve its connections after a reload."""
     maxconn: Connections | None = None
     """Limit of concurrent connections of the whole process. Default: as the limit of open files allows."""
-    retries: int = Field(default=3, ge=0, le=100)
+    retries: Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int)] = Field(default=3, ge=0, le=100)
     access_log: AccessLog = False
     """Log every request and connection: `true` to the log of the daemon (of an external HAProxy to stderr), or to a
     syslog server at `IP:PORT` (UDP) or at a Unix socket such as `/dev/log`, to which HAProxy writes itself."""

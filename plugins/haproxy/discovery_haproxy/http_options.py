@@ -1,12 +1,13 @@
 """Options of http services that change requests and answers: authentication, redirects to https and headers."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, format_value
-from discovery_haproxy.values import AbsolutePath, Address, CookieDomain, CookieName, HeaderName, HeaderValue, Realm
+from discovery_haproxy.values import AbsolutePath, Address, CookieDomain, CookieName, HeaderName, Realm
 
 HTTPS_PORT = 443
 """The port of a https address that names none."""
@@ -14,6 +15,7 @@ _YEAR = 365 * 86400
 """Seconds of a year, the least `max-age` of a site on the preload lists of browsers (hstspreload.org)."""
 _COOKIE_SECONDS = 400 * 86400
 """Seconds for which browsers keep a cookie at most (RFC 6265bis)."""
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]{0,3998}[!-~])?")
 _FRAMING = frozenset({"connection", "content-length", "set-cookie", "transfer-encoding"})
 """Headers that delimit an answer, or of which an answer has several."""
 
@@ -109,6 +111,8 @@ def _hsts(value: object) -> object:
 def _header_value(value: object) -> object:
     if value is True or not isinstance(value, bool | str):
         raise ValueError(f"{format_value(value)} is not the value of a header: write text, or false to remove it")
+    if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
+        raise ValueError(f"{value!r} is not a header's value in ASCII, without spaces around")
     return value
 
 
@@ -134,7 +138,7 @@ Hsts = Annotated[
     HstsConfig | None, BeforeValidator(_hsts, json_schema_input_type=bool | str | float | HstsConfig | None)
 ]
 ResponseHeaders = Annotated[
-    dict[HeaderName, Annotated[HeaderValue | Literal[False], BeforeValidator(_header_value)]],
+    dict[HeaderName, Annotated[str | Literal[False], BeforeValidator(_header_value)]],
     AfterValidator(_response_headers),
 ]
 """Headers to set in answers; `false` removes a header."""

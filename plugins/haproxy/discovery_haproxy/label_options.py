@@ -4,11 +4,12 @@ Labels are data from the registry: a bad value leaves that option out, with a pr
 """
 
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from discovery import Backend, PluginConfig
+from discovery.fields import format_value
 from discovery_haproxy.values import LabelName, LabelValues
 
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -25,6 +26,31 @@ class FromLabel(PluginConfig):
     """An option of each server whose value is that of a label of its backend."""
 
     label: LabelName
+
+
+def _check_port(value: object) -> object:
+    """Return a port or a `FromLabel`. A mistake has one message, and not one for each type. Raises ValueError."""
+    if value is None or isinstance(value, FromLabel):
+        return value
+    if isinstance(value, dict):
+        try:
+            return FromLabel.model_validate(value)
+        except ValidationError as error:
+            for fault in error.errors():
+                if fault["type"] == "value_error":  # of the label's name
+                    raise ValueError(str(fault["ctx"]["error"])) from None
+    elif _PORT.fullmatch(str(value)) and 0 < int(str(value)) <= _MOST_PORT:
+        return int(str(value))
+    raise ValueError(
+        f"{format_value(value)} is not a port to check: write a number from 1 to {_MOST_PORT},"
+        ' or the label that has it, such as { label = "check_port" }'
+    )
+
+
+CheckPort = Annotated[
+    int | FromLabel | None, BeforeValidator(_check_port, json_schema_input_type=int | FromLabel | None)
+]
+"""The port of a check, or the label that has it; None for the backend's own port."""
 
 
 class BackupConfig(FromLabel):

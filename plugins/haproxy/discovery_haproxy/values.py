@@ -138,6 +138,13 @@ def _label_values(value: object) -> object:
     return tuple(json.dumps(each) if isinstance(each, int | float) else each for each in values)
 
 
+def no_boolean(value: object) -> object:
+    """Return the value of a number. `true` would be 1, which nobody means. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"{format_value(value)} is not a whole number")
+    return value
+
+
 def words(line: str) -> list[str]:
     """Split a line into words as HAProxy does. HAProxy's quotes, backslashes and comments are those of a shell."""
     if not _QUOTING.search(line):
@@ -183,12 +190,9 @@ LabelValues = Annotated[
 Labels = dict[LabelName, LabelValues]
 """Labels that a backend must have."""
 HeaderName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,100}", "a header's name of letters, digits, _ and -")]
-HeaderValue = Annotated[
-    str, _matching(r"[!-~]([ -~]{0,3998}[!-~])?", "a header's value in ASCII, without spaces around")
-]
 CookieDomain = Annotated[
     str, _matching(r"(?=.{1,253}$)\.?[a-z0-9-]+(\.[a-z0-9-]+)+", "the domain of a cookie, such as example.com")
 ]
 Realm = Annotated[str, _matching(r"[ !#-\[\]-~]{1,100}", "a realm of 1 to 100 ASCII characters without quotes")]
-Connections = Annotated[int, Field(ge=1, le=10_000_000)]
+Connections = Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int), Field(ge=1, le=10_000_000)]
 """A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""

@@ -204,3 +204,26 @@ def test_the_examples_are_valid(example: Path) -> None:
     assert consumers
     for consumer in consumers:
         HAProxyConfig.model_validate(consumer)
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "message"),
+    [
+        (web(check={"port": True}), "port", "true is not a port to check"),
+        (web(check={"port": 0}), "port", "0 is not a port to check"),
+        (web(check={"port": 65536}), "port", "65536 is not a port to check"),
+        (web(check={"port": {"lable": "x"}}), "port", "or the label that has it"),
+        (web(response_headers={"X": ""}), "X", "is not a header's value in ASCII, without spaces around"),
+        (web(response_headers={"X": "a\nb"}), "X", "is not a header's value in ASCII, without spaces around"),
+        (web(maxconn=True), "maxconn", "true is not a whole number"),
+        (web(server_maxconn=True), "server_maxconn", "true is not a whole number"),
+        ({"retries": True}, "retries", "true is not a whole number"),
+    ],
+)
+def test_wrong_value_is_one_fault_at_its_own_key(options: dict[str, Any], place: str, message: str) -> None:
+    """An option with several types has no fault for each type, and `true` is not the number 1."""
+    with pytest.raises(ValidationError) as caught:
+        HAProxyConfig(**options)
+    (fault,) = caught.value.errors()
+    assert fault["loc"][-1] == place
+    assert message in fault["msg"]

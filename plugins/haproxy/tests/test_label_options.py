@@ -137,7 +137,7 @@ def _factor(value: str) -> float | None:
         ({"backup": True}, "valid dictionary"),
         ({"weight_factor": {"label": "a b"}}, "'a b' is not a label's name"),
         ({"weight_factor": 2}, "valid dictionary"),
-        ({"check": {"port": 0}}, "greater than or equal to 1"),
+        ({"check": {"port": 0}}, "0 is not a port to check: write a number from 1 to 65535"),
         ({"check": {"port": {"label": ""}}}, "'' is not a label's name"),
     ],
 )
