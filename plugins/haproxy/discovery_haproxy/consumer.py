@@ -167,7 +167,9 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             faults.append(reason)
             reported.append(str(files.stats_socket))
         unchecked: list[str] = []
-        if external is not None:
+        if external is not None and external.path.is_dir():
+            faults.append(f"{external.path} is a directory: set external.path to a file in it")
+        elif external is not None:
             try:
                 faults += filter(None, [file_fault(external)])
             except ApplyError as error:  # this user may have fewer rights than the daemon

@@ -125,3 +125,9 @@ async def test_a_file_that_cannot_be_read_is_not_overwritten(drive: Drive, path:
     async with drive(**options(path, adopt=True)) as driver:
         with pytest.raises(ApplyError, match=f"{path} cannot be read: Is a directory"):
             await driver.apply(origins[0])
+
+
+async def test_a_directory_in_place_of_the_file_is_a_fault(drive: Drive, path: Path) -> None:
+    path.mkdir()
+    async with drive(**options(path)) as driver:
+        assert await faults(driver) == (f"{path} is a directory: set external.path to a file in it",)
