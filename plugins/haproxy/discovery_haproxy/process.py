@@ -16,8 +16,14 @@ _NOT_VISIBLE = (FileNotFoundError, ProcessLookupError, PermissionError)
 search: an incomplete search would say that no HAProxy runs."""
 _NO_PROGRAM = 0x00000004 | 0x00200000
 """Flags of a task that exits, and of a thread of the kernel (PF_EXITING and PF_KTHREAD in Linux's sched.h)."""
-_EXECUTE_SECONDS = 0.1
-"""Seconds that execve(2) may take after it has released the former program's memory; it takes less than one ms."""
+_ENVIRONMENT_END = 48
+"""Index of env_end among the fields of /proc/PID/stat from the state on: 0 while a program is executed; see
+proc_pid_stat(5)."""
+_EXECUTE_SECONDS = 1.0
+"""Seconds that execve(2) may take after it has released the former program's memory. It takes less than one ms of
+processor time, for which a process waits on a busy machine."""
+_LOOKS = 5
+"""Looks after which a process that executes nothing has no arguments: a process may execute several programs."""
 _POLL_SECONDS = 0.0005
 """Seconds between two looks at a process that executes a program."""
 
@@ -67,9 +73,17 @@ def _command_line(place: Path) -> bytes:
     and reload.
     """
     deadline = time.monotonic() + _EXECUTE_SECONDS
+    looks_without_arguments = 0
     while not (line := (place / "cmdline").read_bytes()):
         fields = _stat_fields(place)
-        if fields[0] in "ZX" or int(fields[6]) & _NO_PROGRAM or time.monotonic() > deadline:
+        if fields[_ENVIRONMENT_END] != "0":  # the process has no arguments, or has executed the program since the read
+            looks_without_arguments += 1
+        if (
+            fields[0] in "ZX"
+            or int(fields[6]) & _NO_PROGRAM
+            or looks_without_arguments == _LOOKS
+            or time.monotonic() > deadline
+        ):
             break
         time.sleep(_POLL_SECONDS)
     return line
