@@ -199,6 +199,7 @@ def test_serve_runs_a_configuration_with_our_exit_codes(
     ):
         record = registry / "web" / "b1"
         eventually_sync(lambda: json.loads(record.read_text())["port"] == 80, timeout=30)
+        eventually_sync(lambda: "registered" in log_path.read_text(), timeout=30)  # logged after the record is there
         run.terminate()
         assert run.wait(within(30)) == 0
         assert not record.exists()
