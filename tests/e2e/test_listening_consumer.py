@@ -44,8 +44,9 @@ def test_figures_and_what_it_tells_are_shown(start_echo: Callable[..., Any]) -> 
     daemon = start_echo("--set", f"echo.port={(port := free_port())}")
     eventually_sync(daemon.is_ready)
     assert ask(port) == daemon.process.pid
+    counted = f'discovery_echo_answers_total{{consumer="echo",port="{port}"}} 1.0'
+    eventually_sync(lambda: counted in daemon.get("/metrics")[1])  # counted after the answer
     _, metrics = daemon.get("/metrics")
-    assert f'discovery_echo_answers_total{{consumer="echo",port="{port}"}} 1.0' in metrics
     assert 'discovery_echo_open{consumer="echo"} ' in metrics
     assert 'discovery_consumer_healthy{consumer="echo"} 1.0' in metrics
     assert "figure=not-a-name" in daemon.log
