@@ -1,4 +1,4 @@
-"""The file with the states of HAProxy's servers, which HAProxy reads at each start and reload, whoever asks for it."""
+"""The file with the states of HAProxy's servers, which HAProxy reads at each start and at each reload."""
 
 from collections.abc import Collection
 from contextlib import suppress

@@ -31,7 +31,7 @@ def chooser(kind: str, among: list[Upstream]) -> Balancer:
 
 
 def chosen(chooser: Balancer, client: str = "192.0.2.9", tried: tuple[Upstream, ...] = ()) -> Upstream:
-    """Whom it chooses; there has to be somebody."""
+    """Return the backend that the balancer selects. There has to be a backend."""
     backend = chooser.select(client, tried)
     assert backend is not None
     return backend

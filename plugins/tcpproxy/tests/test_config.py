@@ -20,7 +20,7 @@ def web(**options: Any) -> dict[str, Any]:
 
 
 def complaint(options: dict[str, Any]) -> str:
-    """What a person is told of a wrong configuration."""
+    """Return the error message for a wrong configuration."""
     from discovery.daemon.faults import validate
 
     with pytest.raises(ConfigError) as caught:

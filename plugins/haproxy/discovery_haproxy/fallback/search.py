@@ -10,8 +10,8 @@ from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, bin
 from discovery_haproxy.fallback.parts import LAST_FORM, PRESENT, SETTINGS, Choice, Kind, Part, Reason, Refusal
 
 _MOST_ATTEMPTS = 40
-"""Configurations that one search gives to HAProxy, which needs 0.6 s for each at 10,000 backends. An offender that
-HAProxy names takes one to four, another offender as many as the halvings of the number of changed parts."""
+"""Configurations that one search gives to HAProxy. With 10,000 backends HAProxy needs 0.6 s for each configuration. A
+refused part that HAProxy names takes one to four attempts, any other part log2 of the number of changed parts."""
 
 Answer = Callable[[Composed], Awaitable[Refusal | None]]
 """Return why a configuration is refused; None if the configuration is accepted."""

@@ -206,7 +206,7 @@ class LiveServers:
         return Changes(plan, worker, up)
 
     def _delete_later(self) -> None:
-        """Begin to delete the removed servers, or begin anew with short delays."""
+        """Start the task that deletes the removed servers; replace a running task, whose delays have grown."""
         if self._deleting is not None:
             self._deleting.cancel()
             self._deleting = None
