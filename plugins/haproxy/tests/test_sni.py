@@ -40,7 +40,10 @@ def hello(name: bytes | None) -> bytes:
 
 @contextmanager
 def named_server(name: str, *, greets: bool = False) -> Iterator[int]:
-    """Serve the name on a free port, as plain text, to each client that sends a byte, or with `greets` to each client at once."""
+    """Serve the name on a free port, as plain text, to each client that sends a byte.
+
+    With `greets` each client gets the name at once.
+    """
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
