@@ -231,7 +231,9 @@ def test_workers_are_found_after_the_removal_of_the_run_directory(
     port, daemon = serve_web()
     pids = workers(daemon)
     kill(daemon)
-    shutil.rmtree(daemon.run_dir)
+    # In one step: while the files are removed one by one, the worker already makes its own again.
+    daemon.run_dir.rename(daemon.run_dir.with_name("removed"))
+    shutil.rmtree(daemon.run_dir.with_name("removed"))
     there: Callable[[], list[Path]] = lambda: list(daemon.run_dir.glob("tcpproxy/worker-*.sock"))  # noqa: E731
     eventually_sync(there, "the worker to be there again", TIMEOUT)
     following = proxy(start_daemon, directory.url, f"listen.web=127.0.0.1:{port}", run_dir=daemon.run_dir)
