@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
-from discovery_haproxy.binary import OLDEST, Binary, NotInstalledError, locate
-from discovery_haproxy.bind_check import is_free, missing_directory_error, path_length_error
-from discovery_haproxy.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.deploying import Deployer
-from discovery_haproxy.digests import FileDigests, files_at
-from discovery_haproxy.external import ExternalHAProxy, file_fault
+from discovery_haproxy.deployment.bind_check import is_free, missing_directory_error, path_length_error
+from discovery_haproxy.deployment.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
+from discovery_haproxy.deployment.deploying import Deployer
+from discovery_haproxy.deployment.digests import FileDigests, files_at
+from discovery_haproxy.deployment.install import has_contents
+from discovery_haproxy.deployment.target import Target
+from discovery_haproxy.external.target import ExternalHAProxy, file_fault
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Composed, Wanted
 from discovery_haproxy.fallback.containment import Containment, Inputs
 from discovery_haproxy.fallback.parts import SETTINGS, Fault, Refusal
 from discovery_haproxy.fallback.search import Deployment
-from discovery_haproxy.install import has_contents
-from discovery_haproxy.managed import ManagedHAProxy
-from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
-from discovery_haproxy.route_map import route_map_path
-from discovery_haproxy.run_files import RunFiles
-from discovery_haproxy.seal import seal, unseal
-from discovery_haproxy.sections import Sections
-from discovery_haproxy.stopping import stop_orphans
-from discovery_haproxy.target import Target
-from discovery_haproxy.upgrades import Upgrades
+from discovery_haproxy.managed.run_files import RunFiles
+from discovery_haproxy.managed.stopping import stop_orphans
+from discovery_haproxy.managed.target import ManagedHAProxy
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.program.binary import OLDEST, Binary, NotInstalledError, locate
+from discovery_haproxy.program.upgrades import Upgrades
+from discovery_haproxy.rendering.render import Rendered, Runtime, referenced_files, render
+from discovery_haproxy.rendering.route_map import route_map_path
+from discovery_haproxy.rendering.sections import Sections
+from discovery_haproxy.text.seal import seal, unseal
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch

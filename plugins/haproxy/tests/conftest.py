@@ -14,7 +14,7 @@ from sampling import sample_parameter
 
 from discovery.testing import eventually_sync, require_program, within
 from discovery.toolkit import wheel_program
-from discovery_haproxy.render import Rendered
+from discovery_haproxy.rendering.render import Rendered
 
 _open = build_opener(ProxyHandler({})).open
 

@@ -11,8 +11,8 @@ import pytest
 from haproxy_web import Fetch, RunHAProxy
 
 from discovery.testing import backend, eventually_sync, free_port, snapshot, within
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Runtime, render
 
 SLACK_SECONDS = 1.5
 """Time in seconds from a check's failure until the test knows of it on a busy machine."""

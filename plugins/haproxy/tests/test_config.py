@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.values import bind_address
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.options.values import bind_address
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "haproxy"
 

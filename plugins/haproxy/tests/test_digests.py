@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery_haproxy.digests import FileDigests, files_at
+from discovery_haproxy.deployment.digests import FileDigests, files_at
 
 
 @contextmanager

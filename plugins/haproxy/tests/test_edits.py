@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery_haproxy.edits import edit_lines
-from discovery_haproxy.seal import is_sealed, seal, unseal
+from discovery_haproxy.text.edits import edit_lines
+from discovery_haproxy.text.seal import is_sealed, seal, unseal
 
 LINES = [f"    server s{number} 10.0.0.1:{number}" for number in range(1, 101)]
 

@@ -15,9 +15,9 @@ from discovery import Backend, Service, Snapshot
 from discovery.registry import Record, decode
 from discovery.testing import backend, within
 from discovery.toolkit import wheel_program
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.quoting import argument, finalize
-from discovery_haproxy.render import Rendered, Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.quoting import argument, finalize
+from discovery_haproxy.rendering.render import Rendered, Runtime, render
 
 STEADY = (
     backend("steady", "one", "10.0.0.1", 80),

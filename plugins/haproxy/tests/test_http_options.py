@@ -14,8 +14,8 @@ from haproxy_web import RunHAProxy, StartOrigin
 
 from discovery import Snapshot
 from discovery.testing import backend, free_port, within
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Runtime, referenced_files, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Runtime, referenced_files, render
 
 
 class Reply(NamedTuple):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery_haproxy.install import install, last_good, restore, stage
+from discovery_haproxy.deployment.install import install, last_good, restore, stage
 
 
 async def _activate() -> None:

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from discovery import Backend, Snapshot
 from discovery.testing import backend, eventually_sync, free_port
-from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.fallback.records import Records
-from discovery_haproxy.render import Rendered, Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Rendered, Runtime, render
 
 ZONES = {"backup": {"label": "zone", "not": "eu-1"}}
 CHECKS = {"check": {"port": {"label": "check_port"}, "interval": "200ms"}}

@@ -3,7 +3,7 @@
 import pytest
 from haproxy_web import Parse
 
-from discovery_haproxy.listeners import Kind, Listener, listeners_in, parse_listener
+from discovery_haproxy.text.listeners import Kind, Listener, listeners_in, parse_listener
 
 UNJUDGED = [
     "fd@3",

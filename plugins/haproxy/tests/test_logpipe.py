@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from discovery_haproxy.logpipe import LogPipe
+from discovery_haproxy.managed.logpipe import LogPipe
 
 
 async def test_a_pipe_that_could_not_be_created_has_no_lines(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from haproxy_web import RunHAProxy
 
 from discovery import Snapshot
 from discovery.testing import backend, free_port, within
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Runtime, render
 
 METHODS: list[str] = []
 

@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from discovery_haproxy.process import find_processes, read_process
+from discovery_haproxy.program.process import find_processes, read_process
 
 WITHOUT_DESCRIPTORS = """
 import errno, os, resource, sys
-from discovery_haproxy import process
+from discovery_haproxy.program import process
 
 searches = [
     lambda: process.read_process(os.getpid()),

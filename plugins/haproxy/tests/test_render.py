@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from discovery import ApplyError, Backend, Snapshot, State
 from discovery.testing import backend, snapshot
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Rendered, Runtime, referenced_files, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Rendered, Runtime, referenced_files, render
 
 TWO = snapshot(backend(port=8001), backend(port=8002, host="web.invalid"))
 

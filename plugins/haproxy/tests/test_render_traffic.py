@@ -14,8 +14,8 @@ from haproxy_web import Fetch, RunHAProxy, StartOrigin
 
 from discovery import Backend, Snapshot, State
 from discovery.testing import backend, eventually_sync, free_port, within
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Rendered, Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Rendered, Runtime, render
 
 
 def rendered(config: dict[str, Any], backends: Iterable[Backend] = ()) -> Rendered:

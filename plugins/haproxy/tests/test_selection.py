@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from discovery import Backend, Snapshot
 from discovery.testing import backend
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Rendered, Runtime, render
-from discovery_haproxy.selection import selected
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Rendered, Runtime, render
+from discovery_haproxy.rendering.selection import selected
 
 PRIMARY = {"service": "pg", "labels": {"role": "primary"}, "mode": "tcp", "bind": "127.0.0.1:5432"}
 REPLICAS = {"service": "pg", "labels": {"role": ["replica", "sync"]}, "mode": "tcp", "bind": "127.0.0.1:5433"}

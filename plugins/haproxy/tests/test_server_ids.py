@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.testing import backend, snapshot
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.sections import build_sections
-from discovery_haproxy.server_ids import ids_by_name, ids_by_position
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.sections import build_sections
+from discovery_haproxy.rendering.server_ids import ids_by_name, ids_by_position
 
 # Two names with one hash, found by trying.
 FIRST, SECOND = "web-701", "web-2589"

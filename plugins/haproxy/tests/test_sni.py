@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from discovery import Backend, Snapshot
 from discovery.testing import backend, eventually_sync, free_port, within
-from discovery_haproxy.config import HAProxyConfig, address_claims
-from discovery_haproxy.render import Runtime, render
-from discovery_haproxy.routing import HostKind, Route, routes
+from discovery_haproxy.options.config import HAProxyConfig, address_claims
+from discovery_haproxy.options.routing import HostKind, Route, routes
+from discovery_haproxy.rendering.render import Runtime, render
 
 SHARED: dict[str, Any] = {"mode": "tcp", "check": False}
 _INSPECTED_SECONDS = 5.0

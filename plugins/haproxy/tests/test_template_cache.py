@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from discovery_haproxy.template_cache import TemplateCache
+from discovery_haproxy.rendering.template_cache import TemplateCache
 
 PROGRAM = """
 import sys
 from jinja2 import Environment
 from discovery.model import Snapshot
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Runtime, render
 
 sys.pycache_prefix = sys.argv[1]  # from now on: the modules above have byte code elsewhere
 compiled = []

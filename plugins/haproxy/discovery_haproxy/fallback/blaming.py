@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from discovery_haproxy.config import BindConfig, HAProxyConfig
 from discovery_haproxy.fallback.parts import SETTINGS, STATS, Fault, Kind, Part, Reason
-from discovery_haproxy.listeners import listeners_in
-from discovery_haproxy.sections import BackendSection, FrontendSection, Sections
-from discovery_haproxy.values import SECTIONS
+from discovery_haproxy.options.config import BindConfig, HAProxyConfig
+from discovery_haproxy.rendering.sections import BackendSection, FrontendSection, Sections
+from discovery_haproxy.text.listeners import listeners_in
+from discovery_haproxy.text.words import SECTIONS
 
 _PROXY = re.compile(r"\b(?:[Pp]roxy|backend|frontend|server) '([^'/]+)")
 _PREFIX = re.compile(r"^line \d+ \(.*?\): ")

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from discovery import Backend, Snapshot
-from discovery_haproxy.config import BindConfig, HAProxyConfig, ServiceConfig, address_claims
 from discovery_haproxy.fallback.parts import (
     ACCEPTED,
     ACCEPTED_WITH_FORMER_SERVERS,
@@ -21,9 +20,10 @@ from discovery_haproxy.fallback.parts import (
     Kind,
     Part,
 )
-from discovery_haproxy.http_options import StatsConfig
-from discovery_haproxy.routing import check_conflicts
-from discovery_haproxy.selection import selected
+from discovery_haproxy.options.config import BindConfig, HAProxyConfig, ServiceConfig, address_claims
+from discovery_haproxy.options.http import StatsConfig
+from discovery_haproxy.options.routing import check_conflicts
+from discovery_haproxy.rendering.selection import selected
 
 _ROUTING = ("bind", "hosts", "path_prefix", "maxconn")
 """Options of a service that concern other services of a shared address: always the present ones."""

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Backend, Service
-from discovery_haproxy.checking import Checker
-from discovery_haproxy.config import HAProxyConfig, ServiceConfig
+from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.fallback.composing import (
     Wanted,
     accepted_config,
@@ -27,8 +26,9 @@ from discovery_haproxy.fallback.parts import (
 )
 from discovery_haproxy.fallback.records import Records
 from discovery_haproxy.fallback.search import Deployment, Found, Search
-from discovery_haproxy.render import password_files, referenced_files
-from discovery_haproxy.selection import registered_name, selected
+from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig
+from discovery_haproxy.rendering.render import password_files, referenced_files
+from discovery_haproxy.rendering.selection import registered_name, selected
 
 _MOST_REPORTED = 10
 """Offenders in the line of the health; `inspect` has all of them."""

@@ -20,9 +20,9 @@ from structlog.typing import FilteringBoundLogger
 from discovery import Backend, RecordError, State
 from discovery.registry import validate
 from discovery.toolkit import write_atomically
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.digests import MISSING, FileDigests, files_at
+from discovery_haproxy.deployment.digests import MISSING, FileDigests, files_at
 from discovery_haproxy.fallback.composing import Accepted
+from discovery_haproxy.options.config import HAProxyConfig
 
 _VERSION = 1
 _MOST_BYTES = 16 * 1024 * 1024

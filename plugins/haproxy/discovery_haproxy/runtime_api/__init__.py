@@ -1,6 +1,6 @@
 """Changes of servers through HAProxy's runtime API, in the same process, without a reload.
 
-`configuration` splits a text into servers and the rest, `server_line` reads a `server` line, `planner` compares two
-texts, `commands` words the steps of a plan, `connection` sends commands, `read_back` compares the servers of the
-process with a text, `checks` are the checks of servers, `reachability` makes them, and `live_servers` joins them.
+`planner` compares two texts, `commands` words the steps of a plan, `connection` sends commands, `read_back` compares
+the servers of the process with a text, `checks` are the checks of servers, `reachability` makes them, and
+`live_servers` joins them.
 """

@@ -4,8 +4,8 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from discovery_haproxy.runtime_api.configuration import Section
-from discovery_haproxy.runtime_api.server_line import Server
+from discovery_haproxy.text.configuration import Section
+from discovery_haproxy.text.server_line import Server
 
 _OTHER_CHECKS = frozenset(["httpchk", "ssl-hello-chk", "smtpchk", "tcp-check"])
 _OTHER_CHECK_SUFFIX = "-check"

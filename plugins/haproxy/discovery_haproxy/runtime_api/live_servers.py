@@ -10,10 +10,8 @@ from typing import NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait
-from discovery_haproxy.generation import reload_part
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request
 from discovery_haproxy.runtime_api.commands import commands, delete
-from discovery_haproxy.runtime_api.configuration import Configuration
 from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect
 from discovery_haproxy.runtime_api.planner import (
     Add,
@@ -27,7 +25,9 @@ from discovery_haproxy.runtime_api.planner import (
 )
 from discovery_haproxy.runtime_api.reachability import try_targets
 from discovery_haproxy.runtime_api.read_back import LiveServer, configuration_difference, difference, parse_states
-from discovery_haproxy.runtime_api.server_line import Server
+from discovery_haproxy.text.configuration import Configuration
+from discovery_haproxy.text.generation import reload_part
+from discovery_haproxy.text.server_line import Server
 
 _MOST_WAITING = 1000
 """Removed servers with open connections above which a reload, after which an old worker has them, is better."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.checks import Check, check_of
-from discovery_haproxy.runtime_api.configuration import Configuration, Section
-from discovery_haproxy.runtime_api.server_line import Server
+from discovery_haproxy.text.configuration import Configuration, Section
+from discovery_haproxy.text.server_line import Server
 
 _COOKIE_VERSION = (2, 8)
 """HAProxy's version from which `add server` accepts `cookie`."""

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from discovery_haproxy.runtime_api.configuration import Configuration, Section
 from discovery_haproxy.runtime_api.planner import ServerKey
-from discovery_haproxy.runtime_api.server_line import Server
+from discovery_haproxy.text.configuration import Configuration, Section
+from discovery_haproxy.text.server_line import Server
 
 FORCED_MAINTENANCE = 1
 """Bit of the administrative state that `set server ... state maint` sets."""

@@ -14,7 +14,7 @@ from syslog_receiver import SyslogReceiver
 
 from discovery import Backend
 from discovery.testing import eventually, free_port, require_program, within
-from discovery_haproxy.log_drops import LogDrops
+from discovery_haproxy.program.log_drops import LogDrops
 
 MARKER = "/marked"
 

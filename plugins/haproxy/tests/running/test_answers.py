@@ -2,9 +2,9 @@
 
 import pytest
 
-from discovery_haproxy.binary import first_alert
-from discovery_haproxy.control_socket import ControlError, Processes, parse_processes
-from discovery_haproxy.server_states import keep_configured
+from discovery_haproxy.managed.server_states import keep_configured
+from discovery_haproxy.program.binary import first_alert
+from discovery_haproxy.program.control_socket import ControlError, Processes, parse_processes
 
 SHOW_PROC = """\
 #<PID>          <type>          <reloads>       <uptime>        <version>      

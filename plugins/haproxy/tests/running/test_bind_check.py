@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from discovery.testing import free_port
-from discovery_haproxy.bind_check import bind_faults, is_free
-from discovery_haproxy.vantage import Vantage
+from discovery_haproxy.deployment.bind_check import bind_faults, is_free
+from discovery_haproxy.deployment.vantage import Vantage
 
 nobody: frozenset[int] = frozenset()
 

@@ -18,9 +18,9 @@ from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
 from discovery.testing import eventually, eventually_sync, free_port, within
-from discovery_haproxy.control_socket import ControlError, ControlSocket
-from discovery_haproxy.process import find_processes
-from discovery_haproxy.reloading import reload_through_master
+from discovery_haproxy.deployment.reloading import reload_through_master
+from discovery_haproxy.program.control_socket import ControlError, ControlSocket
+from discovery_haproxy.program.process import find_processes
 
 Options = dict[str, Any]
 """Options of the table `external`."""

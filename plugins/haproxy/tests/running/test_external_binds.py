@@ -17,8 +17,8 @@ from haproxy_driver import Drive
 
 from discovery import ApplyError, Backend, Snapshot, Update, diff
 from discovery.testing import eventually_sync, free_port, within
-from discovery_haproxy.control_socket import ControlError, ControlSocket
-from discovery_haproxy.process import find_processes
+from discovery_haproxy.program.control_socket import ControlError, ControlSocket
+from discovery_haproxy.program.process import find_processes
 
 Origins = tuple[Backend, ...]
 StartHAProxy = Callable[..., Path]

@@ -12,7 +12,7 @@ from haproxy_web import Fetch
 
 from discovery import Backend, State
 from discovery.testing import backend, eventually, free_port, within
-from discovery_haproxy.digests import FileDigests
+from discovery_haproxy.deployment.digests import FileDigests
 
 Origins = tuple[Backend, ...]
 

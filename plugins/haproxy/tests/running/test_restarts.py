@@ -18,7 +18,7 @@ from haproxy_web import Fetch
 from discovery import ApplyError, Backend
 from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.consumer import HAProxyConsumer
-from discovery_haproxy.process import masters
+from discovery_haproxy.program.process import masters
 
 Origins = tuple[Backend, ...]
 

@@ -12,9 +12,9 @@ from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend, Snapshot
 from discovery.testing import backend, free_port, within
-from discovery_haproxy.binary import locate
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Rendered, Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.program.binary import locate
+from discovery_haproxy.rendering.render import Rendered, Runtime, render
 
 Origins = tuple[Backend, ...]
 MAP = "haproxy.routes.map"
@@ -122,7 +122,7 @@ async def test_the_map_of_the_served_configuration_is_put_back_after_a_crash(
 CRASHES = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from discovery_haproxy.install import install, stage_all
+from discovery_haproxy.deployment.install import install, stage_all
 
 def crash_at(number):
     left = number

@@ -10,7 +10,7 @@ from haproxy_driver import Drive, assert_true, haproxy_processes, live_servers, 
 
 from discovery import Backend, State
 from discovery.testing import backend, within
-from discovery_haproxy.control_socket import ControlSocket
+from discovery_haproxy.program.control_socket import ControlSocket
 
 Origins = tuple[Backend, ...]
 
@@ -21,7 +21,7 @@ from discovery.model import Snapshot, State, diff
 from discovery.plugin import Context, Update
 from discovery.testing import backend
 from discovery_haproxy import HAProxyConsumer
-from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.runtime_api.connection import Connection
 from discovery_haproxy.runtime_api.live_servers import LiveServers
 import structlog

@@ -12,7 +12,7 @@ from haproxy_driver import ConsumerDriver, Drive, live_servers, ways
 
 from discovery import Backend, State
 from discovery.testing import backend, free_port
-from discovery_haproxy.control_socket import ControlSocket
+from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
 
 STEPS = 60

@@ -16,9 +16,9 @@ from web import after, get, refuses, serving
 
 from discovery import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
-from discovery_haproxy import starting, stopping
-from discovery_haproxy.control_socket import ControlError, ControlSocket
-from discovery_haproxy.process import masters
+from discovery_haproxy.managed.target import starting, stopping
+from discovery_haproxy.program.control_socket import ControlError, ControlSocket
+from discovery_haproxy.program.process import masters
 
 DAEMON = """
 import asyncio, sys
@@ -27,7 +27,7 @@ from discovery.model import Snapshot, diff
 from discovery.plugin import Context, Update
 from discovery.testing import backend
 from discovery_haproxy import HAProxyConsumer
-from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.options.config import HAProxyConfig
 import structlog
 
 async def main(binary, run_dir, bind, *ports):

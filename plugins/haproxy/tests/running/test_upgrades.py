@@ -12,7 +12,7 @@ from haproxy_web import Fetch
 
 from discovery import Backend
 from discovery.testing import eventually
-from discovery_haproxy.process import read_process
+from discovery_haproxy.program.process import read_process
 
 Origins = tuple[Backend, ...]
 Install = Callable[[Path], Path]
@@ -117,7 +117,7 @@ async def test_a_replacement_that_does_not_run_keeps_no_server_from_following_th
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, program: Path, install: Install, other_haproxy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("discovery_haproxy.upgrades._COMPLETE_SECONDS", 0.5)
+    monkeypatch.setattr("discovery_haproxy.program.upgrades._COMPLETE_SECONDS", 0.5)
     async with drive(services={"web": {"bind": bind}}, binary=program) as driver:
         await driver.apply(origins[0])
         master = driver.master

@@ -4,9 +4,9 @@ import pytest
 
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request, check_of
 from discovery_haproxy.runtime_api.commands import commands
-from discovery_haproxy.runtime_api.configuration import parse
 from discovery_haproxy.runtime_api.planner import Add, Plan, Reload, Step, make_plan
-from discovery_haproxy.runtime_api.server_line import Server
+from discovery_haproxy.text.configuration import parse
+from discovery_haproxy.text.server_line import Server
 
 HEAD = """\
 global

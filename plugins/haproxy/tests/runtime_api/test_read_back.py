@@ -2,8 +2,8 @@
 
 import pytest
 
-from discovery_haproxy.runtime_api.configuration import Configuration, parse
 from discovery_haproxy.runtime_api.read_back import configuration_difference, difference, parse_states
+from discovery_haproxy.text.configuration import Configuration, parse
 
 STATES = """\
 1

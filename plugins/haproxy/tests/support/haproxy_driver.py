@@ -17,13 +17,13 @@ from structlog.testing import LogCapture
 
 from discovery import Backend, Context, Snapshot, Update, diff
 from discovery.testing import eventually, require_program, within
-from discovery_haproxy.config import HAProxyConfig
 from discovery_haproxy.consumer import HAProxyConsumer
-from discovery_haproxy.control_socket import ControlSocket, Processes
-from discovery_haproxy.process import Process, find_processes, masters
-from discovery_haproxy.runtime_api.configuration import parse
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.program.control_socket import ControlSocket, Processes
+from discovery_haproxy.program.process import Process, find_processes, masters
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.runtime_api.read_back import LiveServer, difference, parse_states
+from discovery_haproxy.text.configuration import parse
 
 
 class ConsumerDriver:

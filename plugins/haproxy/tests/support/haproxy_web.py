@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Protocol
 
-from discovery_haproxy.render import Rendered
+from discovery_haproxy.rendering.render import Rendered
 
 
 @dataclass

@@ -1,0 +1,6 @@
+"""Deployment of a configuration to a HAProxy: check, probe of the binds, replacement of the files, reload.
+
+`target` is the protocol of a HAProxy that can be deployed to (`managed` and `external` implement it). `deploying` joins
+the steps: `checking` checks a text, `bind_check` probes addresses as far as `vantage` sees them, `install` replaces
+files, `digests` tells whether files changed, `reloading` reloads, and `refusals` remembers what was refused.
+"""

@@ -1,0 +1,102 @@
+"""Deployment of a rendered configuration to a target: the check, the probe of the binds, and the reload."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+from discovery import ApplyError
+from discovery_haproxy.deployment.bind_check import bind_faults
+from discovery_haproxy.deployment.checking import Checker
+from discovery_haproxy.deployment.digests import FileDigests
+from discovery_haproxy.deployment.refusals import Attempt, Refusals
+from discovery_haproxy.deployment.target import RefusedError, Target
+from discovery_haproxy.fallback.parts import Fault, Refusal
+from discovery_haproxy.rendering.render import Rendered
+
+_CANNOT_BIND = re.compile(r"Binding \[\S*:(\d+)\] for .* for \[(\S+)\]")
+"""HAProxy's alert for an address that it cannot bind: the line of the file, and the address."""
+
+
+class Deployer:
+    """Deploys configurations to one HAProxy, and remembers what HAProxy has refused to load."""
+
+    def __init__(self, target: Target, digests: FileDigests) -> None:
+        """Store the arguments."""
+        self._target = target
+        self._digests = digests
+        self._binds: frozenset[str] = frozenset()
+        self._refusals = Refusals()
+        self.missed_binds: frozenset[str] = frozenset()
+        """The addresses that the last attempt could not listen on."""
+
+    def forget_refusals(self) -> None:
+        """Try again what HAProxy has refused before."""
+        self._refusals.clear()
+
+    async def deploy(self, rendered: Rendered, checker: Checker) -> Refusal | None:
+        """Make the configuration live. Return the refusal, or None if HAProxy serves the configuration.
+
+        Raises ApplyError if the reason is no fault of the configuration. The previous configuration goes on serving
+        unless the deployment succeeds.
+        """
+        target = self._target
+        self.missed_binds = frozenset()
+        if self._refusals:
+            attempt = self._attempt(rendered, checker)
+            try:
+                self._refusals.check(attempt)
+            except RefusedError as error:
+                return self._refused(error, attempt)
+        # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
+        checked_by_haproxy = not target.running or not target.needs_check(rendered.text)
+        unchecked = rendered if checked_by_haproxy else None
+        # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
+        checks = [] if unchecked else [checker.faults(rendered)]
+        prepared, *checked = await asyncio.gather(target.prepare(rendered), *checks, return_exceptions=True)
+        for result in (prepared, *checked):
+            if isinstance(result, BaseException):
+                raise result
+        alerts: Sequence[str] = checked[0] if checked else ()  # type: ignore[assignment]
+        if refusal := Refusal.of_alerts(checker.name, alerts):
+            return refusal
+        faults = bind_faults(
+            sorted(set(rendered.listeners) - self._binds) if target.running else rendered.listeners, target.vantage
+        )
+        if faults:
+            self.missed_binds = frozenset(faults)
+            return Refusal(
+                next(iter(faults.values())), tuple(Fault(text, address=bind) for bind, text in faults.items())
+            )
+        return await self._activate(rendered, checker, unchecked)
+
+    async def _activate(self, rendered: Rendered, checker: Checker, unchecked: Rendered | None) -> Refusal | None:
+        was_running = self._target.running
+        try:
+            await self._target.deploy(rendered.generation, checker, unchecked)
+        except ApplyError as error:
+            self._binds = frozenset()
+            if unchecked and (refusal := Refusal.of_alerts(checker.name, await checker.faults(unchecked))):
+                return refusal  # the check gives a better reason than a HAProxy that does not start
+            if not isinstance(error, RefusedError):
+                raise
+            attempt = self._attempt(rendered, checker)
+            # Without a HAProxy that ran before, another attempt harms nobody.
+            return self._refused(self._refusals.add(attempt, error) if was_running else error, attempt)
+        self._binds = frozenset(rendered.listeners)
+        return None
+
+    def _refused(self, error: RefusedError, attempt: Attempt) -> Refusal:
+        """Return the refusal by a reload or a start. An address that the probe finds to be held may become free."""
+        self.missed_binds = attempt.missed_binds
+        faults = []
+        for alert in error.alerts:
+            found = _CANNOT_BIND.search(alert)
+            held = found is not None and found[2] in attempt.missed_binds
+            faults.append(
+                Fault(alert, int(found[1]) if found and not held else None, found[2] if found and held else None)
+            )
+        return Refusal(str(error), tuple(faults) or (Fault(str(error)),), by_load=True)
+
+    def _attempt(self, rendered: Rendered, checker: Checker) -> Attempt:
+        faults = bind_faults(rendered.listeners, self._target.vantage)
+        return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)

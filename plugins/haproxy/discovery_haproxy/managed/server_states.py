@@ -1,0 +1,85 @@
+"""States of HAProxy's servers, carried over a reload, so that a server that is down gets no requests afterwards.
+
+Format: HAProxy's management guide, "show servers state". A saved row overrides the address and port of the new
+configuration, so only rows whose address and port are unchanged are kept.
+"""
+
+from collections.abc import Collection
+
+from discovery_haproxy.runtime_api.planner import ServerKey
+from discovery_haproxy.runtime_api.read_back import FORCED_MAINTENANCE
+from discovery_haproxy.text.configuration import Configuration, parse
+from discovery_haproxy.text.words import SECTIONS, words
+
+EMPTY_STATES = "1\n"
+"""A server-state file without rows: HAProxy complains of a missing file."""
+
+_SERVER_WORDS = 3
+"""Least number of words of a server's line: the keyword, the name and the address."""
+_BACKEND_NAME, _SERVER_NAME, _ADDRESS, _ADMINISTRATIVE, _WEIGHT, _INITIAL_WEIGHT = 1, 3, 4, 6, 7, 8
+_RESULT, _FQDN, _PORT = 11, 17, 18
+"""Column numbers of a row."""
+_FAILED = "2"
+"""Result of a check that has failed."""
+
+
+def keep_configured(
+    states: str, text: str, running: Configuration | None = None, undecided: Collection[ServerKey] = ()
+) -> str:
+    """Return those rows of `show servers state` that match a server of the configuration `text`.
+
+    `running` is the configuration that HAProxy serves. The runtime API may have changed servers since HAProxy's start,
+    and HAProxy restores a weight if the initial weight of the row is that of the new configuration. So the initial
+    weight is that of `running`, and a row of a removed server, which the runtime API has put into maintenance, is left
+    out. If `running` is None, the weights are those of the text, and servers in maintenance are left out. Servers
+    `undecided` are left out until HAProxy has checked them: a server is up after a reload until a check fails.
+    """
+    configured = _servers(text)
+    before = (running or parse(text)).backends
+    kept = []
+    for line in states.splitlines():
+        row = line.split()
+        if len(row) <= _PORT or row[0].startswith("#"):
+            if row:
+                kept.append(line)  # the version and the column names
+            continue
+        key = row[_BACKEND_NAME], row[_SERVER_NAME]
+        section = before.get(key[0])
+        if section is not None and section.split:
+            if key[1] not in section.servers or (key in undecided and row[_RESULT] != _FAILED):
+                continue
+            if running is None and int(row[_ADMINISTRATIVE]) & FORCED_MAINTENANCE:
+                continue
+            if (server := section.server(key[1])) is not None:
+                row[_INITIAL_WEIGHT] = str(server.weight)
+                if running is None:
+                    row[_WEIGHT] = row[_INITIAL_WEIGHT]
+                line = " ".join(row)  # noqa: PLW2901
+        host = row[_ADDRESS] if row[_FQDN] == "-" else row[_FQDN]
+        if configured.get(key) == (host, row[_PORT]):
+            kept.append(line)
+    return "".join(f"{line}\n" for line in kept)
+
+
+def without(states: str, servers: Collection[ServerKey]) -> str:
+    """Return the states without the rows of `servers`."""
+
+    def stays(line: str) -> bool:
+        row = line.split(maxsplit=_SERVER_NAME + 1)
+        return len(row) <= _SERVER_NAME or (row[_BACKEND_NAME], row[_SERVER_NAME]) not in servers
+
+    return "".join(line for line in states.splitlines(keepends=True) if stays(line))
+
+
+def _servers(text: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return host and port of each server, by the names of its section and server."""
+    servers = {}
+    section: str | None = None
+    for line in text.split("\n"):
+        found = words(line)
+        if found and SECTIONS.fullmatch(found[0]):
+            section = found[1] if found[0] in ("backend", "listen") and len(found) > 1 else None
+        elif section is not None and len(found) >= _SERVER_WORDS and found[0] == "server":
+            host, _, port = found[2].rpartition(":")
+            servers[section, found[1]] = (host.strip("[]"), port)
+    return servers

@@ -1,0 +1,381 @@
+"""Options of the consumer `haproxy`: types, defaults, and combinations that are refused."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from discovery import PluginConfig
+from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
+from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
+from discovery_haproxy.options.labels import BackupConfig, CheckPort, FromLabel
+from discovery_haproxy.options.routing import AddressClaim, check_conflicts
+from discovery_haproxy.options.values import (
+    TIME,
+    AbsolutePath,
+    AccessLog,
+    Address,
+    Balance,
+    Connections,
+    HAProxyTime,
+    HostHeader,
+    Hosts,
+    Labels,
+    Line,
+    Lines,
+    LogFormat,
+    Method,
+    Paths,
+    Prefixes,
+    RequestTarget,
+    Status,
+    haproxy_time,
+    no_boolean,
+)
+from discovery_haproxy.text.words import words
+
+_RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
+_RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
+_HTTP_ONLY = (
+    "path_prefix", "cookie", "basic_auth", "redirect_https", "hsts", "response_headers", "sorry_page",
+    "forward_for",
+)  # fmt: skip
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".htm": "text/html; charset=utf-8",
+    ".json": "application/json",
+}
+_HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
+_CHECK_SHARE = 1 / 2
+"""Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
+`fall` intervals, if `fall` is 3 or more: one interval, `fall` checks without an answer, and the times between them."""
+_FAST_SHARE = 1 / 4
+"""Share of a check's interval from a failed check to the next check."""
+_CHECK_MOST_SECONDS = 5.0
+"""Longest time in seconds for the answer to a check, however long the interval: nothing healthy takes longer."""
+_CHECK_LEAST_SECONDS = 0.1
+"""Shortest time in seconds for the answer to a check: less is lost to a machine's load alone."""
+_SHORTEST_SECONDS = 0.001
+"""HAProxy's resolution of time in seconds."""
+_QUOTED_CHARACTERS = 60
+"""Characters of a line in an error message, which is one line itself."""
+
+
+class BindConfig(PluginConfig):
+    """An address to listen on, and how HAProxy listens."""
+
+    address: Address
+    certificate: Paths = ()
+    """PEM files (chain and key), or directories of PEM files. Makes the bind TLS."""
+    accept_proxy: Senders = ()
+    """Networks of load balancers that send a PROXY protocol header; `unix` stands for all clients of a Unix socket.
+    A header from another client is ordinary data."""
+    options: Line | None = None
+    """Further words for the `bind` line."""
+
+    @property
+    def is_tls(self) -> bool:
+        """Report whether clients speak TLS."""
+        return bool(self.certificate) or "ssl" in words(self.options or "")
+
+    @model_validator(mode="after")
+    def _check_reserved_words(self) -> "BindConfig":
+        if self.accept_proxy and self.options:
+            for word in sorted(_RESERVED_BY_ACCEPT_PROXY & set(words(self.options))):
+                raise ValueError(f"{word!r} in 'options' conflicts with 'accept_proxy': remove either")
+        return self
+
+
+def _binds(value: object) -> object:
+    binds = one_or_many(value)
+    if not binds:
+        raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")
+    for bind in binds:
+        if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
+            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table with an address")
+    return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
+
+
+Binds = Annotated[
+    tuple[BindConfig, ...],
+    BeforeValidator(_binds, json_schema_input_type=str | BindConfig | list[str | BindConfig]),
+]
+
+
+class CheckConfig(PluginConfig):
+    """A health check of a backend: a TCP connection, or with `path` an HTTP request."""
+
+    path: RequestTarget | None = None
+    method: Method = "GET"
+    host: HostHeader = "localhost"
+    status: Status = "200-399"
+    interval: HAProxyTime = "2s"
+    fall: Fall = 3
+    rise: Rise = 2
+    port: CheckPort = None
+    """Port to check, or the label that has it. Default: the backend's own port."""
+
+    @property
+    def timeout(self) -> str:
+        """Time in which a backend must answer a check, unless `timeouts.check` is set."""
+        return haproxy_time(max(_CHECK_LEAST_SECONDS, min(_CHECK_MOST_SECONDS, self._interval * _CHECK_SHARE)))
+
+    @property
+    def fast_interval(self) -> str:
+        """Time from a failed check to the next check, and from the first good check of a backend that was down."""
+        return haproxy_time(max(_SHORTEST_SECONDS, self._interval * _FAST_SHARE))
+
+    @property
+    def _interval(self) -> float:
+        return TIME.parse(self.interval)
+
+    @model_validator(mode="after")
+    def _check_http_options(self) -> "CheckConfig":
+        for name in ("method", "host", "status"):
+            if self.path is None and name in self.model_fields_set:
+                raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
+        return self
+
+
+def _check(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
+class Timeouts(PluginConfig):
+    """HAProxy's timeouts of a service. A missing timeout is that of the instance."""
+
+    connect: HAProxyTime | None = None
+    client: HAProxyTime | None = None
+    server: HAProxyTime | None = None
+    queue: HAProxyTime | None = None
+    tunnel: HAProxyTime | None = None
+    check: HAProxyTime | None = None
+    """Time in which a backend must answer a check. Default: half of the check's interval, at most 5 s."""
+    http_request: HAProxyTime | None = None
+    http_keep_alive: HAProxyTime | None = None
+    client_fin: HAProxyTime | None = None
+    server_fin: HAProxyTime | None = None
+
+
+class DefaultTimeouts(Timeouts):
+    """HAProxy's timeouts of the instance, for every service that does not set a timeout itself."""
+
+    connect: HAProxyTime = "5s"
+    client: HAProxyTime = "1m"
+    server: HAProxyTime = "1m"
+    queue: HAProxyTime = "10s"
+    tunnel: HAProxyTime = "1h"
+    check: HAProxyTime = "5s"
+    http_request: HAProxyTime = "10s"
+    # Also limits how long an old worker waits for idle clients after a reload.
+    http_keep_alive: HAProxyTime = "10s"
+    client_fin: HAProxyTime = "30s"
+    server_fin: HAProxyTime = "30s"
+
+
+class ServiceConfig(PluginConfig):
+    """Options of a service. `service` and `labels` select the backends."""
+
+    service: ServiceName | None = None
+    """Service of the registry that has the backends. Default: the service of the same name."""
+    labels: Labels = Field(default_factory=dict)
+    """Labels that a backend must have to be a server: a value, or a list of values of which any will do."""
+    bind: Binds | None = None
+    """Addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, `*:PORT`, a socket's path, a table, or a list of these.
+    Default: the instance's `bind`."""
+    mode: Literal["http", "tcp"] = "http"
+    hosts: Hosts = ()
+    """Host names of the service on a shared bind: `example.com`, `*.example.com`, `example.*`, `*`. In tcp mode those
+    that clients name in the TLS handshake (SNI)."""
+    path_prefix: Prefixes = ()
+    balance: Balance = "roundrobin"
+    check: Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)] = (
+        CheckConfig()
+    )
+    backup: BackupConfig | None = None
+    """Which backends are backups, which get traffic if no other backend is up."""
+    weight_factor: FromLabel | None = None
+    """Label with the number by which the weight of a backend is multiplied."""
+    timeouts: Timeouts = Timeouts()
+    maxconn: Connections | None = None
+    """Limit of concurrent connections from clients to the service."""
+    server_maxconn: Connections | None = None
+    """Limit of concurrent connections to each backend; further connections wait in the queue."""
+    cookie: Cookie = None
+    basic_auth: BasicAuth | None = None
+    """Let only clients with a name and a password of a file through: the path of the file, or a table."""
+    redirect_https: HttpsPort = None
+    """Redirect requests without TLS to https: `true` for port 443, or another port."""
+    hsts: Hsts = None
+    """Tell browsers to use https alone: `true` for a year, a duration, or a table."""
+    response_headers: ResponseHeaders = Field(default_factory=dict)
+    """Headers of every answer, also of HAProxy's own; `false` removes a header."""
+    sorry_page: AbsolutePath | None = None
+    """File whose contents are the answer 503 while no backend is available."""
+    forward_for: bool = False
+    """Tell backends the client's address in the request header `X-Forwarded-For`."""
+    send_proxy: Literal["v1", "v2"] | None = None
+    """Version of the PROXY protocol header that HAProxy sends to the backends."""
+    log_format: LogFormat | None = None
+    """Format of the access log. Default: the instance's in http mode, `option tcplog` in tcp mode."""
+    frontend_lines: Lines = ()
+    backend_lines: Lines = ()
+    server_options: Line | None = None
+    """Further words for every `server` line."""
+
+    @property
+    def sorry_type(self) -> str:
+        """Media type of the sorry page, by its suffix."""
+        return _MEDIA_TYPES.get(self.sorry_page.suffix.lower() if self.sorry_page else "", "text/plain; charset=utf-8")
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> "ServiceConfig":
+        if self.mode == "tcp":
+            for name in _HTTP_ONLY:
+                if getattr(self, name):
+                    raise ValueError(f'{name!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
+            if self.balance.startswith(_HTTP_ONLY_BALANCE):
+                raise ValueError(f'balance {self.balance!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
+        return self
+
+
+def _check_of_text(value: object) -> object:
+    if value in ("local", "none"):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'{value!r} is not a check: write "local", "none", or a program as a list')
+    if not value:
+        raise ValueError("the list is empty: write a program with its arguments")
+    return value
+
+
+class ExternalConfig(PluginConfig):
+    """An external HAProxy: the plugin writes `path` and reloads HAProxy in exactly one of three ways."""
+
+    path: AbsolutePath
+    adopt: bool = False
+    """Replace the file although discovery did not write the file. The original is kept as `PATH.before-discovery`."""
+    master_socket: AbsolutePath | None = None
+    systemd_unit: Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.:-]+$")] | None = None
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments; no shell."""
+    validation: Annotated[Literal["local", "none"] | tuple[str, ...], BeforeValidator(_check_of_text)] = Field(
+        default="local", alias="validate"
+    )
+    """Check of each new configuration before the reload: by HAProxy on this machine, none, or by a program with its
+    arguments, which reads the configuration from standard input; exit status 0 accepts."""
+    timeout: Annotated[float, Duration(most=600)] = 10.0
+    """Timeout of the reload."""
+    stats_socket: AbsolutePath | None = None
+    """Path of the stats socket, through which each reload is proved. The socket is added to the configuration."""
+
+    @model_validator(mode="after")
+    def _check_reload_options(self) -> "ExternalConfig":
+        ways = [self.master_socket, self.systemd_unit, self.command]
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give exactly one of 'master_socket', 'systemd_unit' and 'command'")
+        return self
+
+
+class HAProxyConfig(PluginConfig):
+    """Options of an instance of the consumer `haproxy`."""
+
+    services: dict[str, ServiceConfig] = Field(default_factory=dict)
+    """Services to serve. Default: every service of the registry, by host name, on `bind`."""
+    bind: Binds = (BindConfig(address="127.0.0.1:8080"),)
+    """Addresses for services that do not set `bind`."""
+    template: AbsolutePath | None = None
+    """Jinja2 template that replaces the built-in template."""
+    binary: AbsolutePath | None = None
+    external: ExternalConfig | None = None
+    timeouts: DefaultTimeouts = DefaultTimeouts()
+    hard_stop_after: HAProxyTime = "30m"
+    """Time for which an old worker may serve its connections after a reload."""
+    maxconn: Connections | None = None
+    """Limit of concurrent connections of the whole process. Default: as the limit of open files allows."""
+    retries: Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int)] = Field(default=3, ge=0, le=100)
+    access_log: AccessLog = False
+    """Log every request and connection: `true` to the log of the daemon (of an external HAProxy to stderr), or to a
+    syslog server at `IP:PORT` (UDP) or at a Unix socket such as `/dev/log`, to which HAProxy writes itself."""
+    log_format: LogFormat | None = None
+    """Format of the access log of http services, as in HAProxy's `log-format`. Default: `option httplog`."""
+    stats: Stats = None
+    """Address of HAProxy's statistics page, with Prometheus metrics at /metrics, or a table."""
+    resolve: Literal["core", "haproxy"] = "core"
+    """`core` looks the host names of backends up as the machine does; `haproxy` asks name servers."""
+    nameservers: OneOrMany[Address] = ()
+    """Name servers that HAProxy asks, which sets `resolve` to "haproxy". Default: those of /etc/resolv.conf."""
+    files: Paths = ()
+    """Files that the user's lines or template name. A change of a file reloads HAProxy."""
+    global_lines: Lines = ()
+    defaults_lines: Lines = ()
+
+    @field_validator("services")
+    @classmethod
+    def _check_service_names(cls, services: dict[str, ServiceConfig]) -> dict[str, ServiceConfig]:
+        for name in services:
+            service_name(name)
+        return services
+
+    @field_validator("global_lines")
+    @classmethod
+    def _check_global_lines(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        for line in lines:
+            if not _RESERVED_BY_THE_PLUGIN.isdisjoint(words(line)[:1]):
+                raise ValueError(
+                    f"{line[:_QUOTED_CHARACTERS]!r} conflicts with a line that the plugin writes to run HAProxy"
+                )
+        return lines
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_by_name_servers(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("nameservers") and "resolve" not in values:
+            return {**values, "resolve": "haproxy"}
+        return values
+
+    @model_validator(mode="after")
+    def _check_log_format(self) -> "HAProxyConfig":
+        if not self.access_log and (self.log_format or any(each.log_format for each in self.services.values())):
+            raise ValueError("'log_format' is for the access log: set 'access_log', too")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "HAProxyConfig":
+        for name, service in self.services.items():
+            if any(bind.is_tls for bind in service.bind or self.bind):
+                continue
+            if service.redirect_https == HTTPS_PORT:
+                raise ValueError(
+                    f"service {name!r} redirects to https, but has no bind with a 'certificate': add one,"
+                    " or write the port on which another program serves https: redirect_https = 8443"
+                )
+            if service.hsts:
+                raise ValueError(f"'hsts' of service {name!r} has no effect without a bind with a 'certificate'")
+        return self
+
+    @model_validator(mode="after")
+    def _check_addresses(self) -> "HAProxyConfig":
+        claims = address_claims(self)
+        check_conflicts(claims)
+        for claim in claims:
+            if self.stats and claim.address == self.stats.address:
+                raise ValueError(f"service {claim.service!r} and 'stats' both bind {claim.address}")
+        return self
+
+
+def address_claims(config: HAProxyConfig) -> tuple[AddressClaim, ...]:
+    """Return the claims of the configured services to their addresses."""
+    return tuple(
+        AddressClaim(
+            service=name,
+            address=bind.address,
+            mode=service.mode,
+            hosts=service.hosts,
+            prefixes=service.path_prefix,
+            accept_proxy=bind.accept_proxy,
+            maxconn=service.maxconn,
+            log_format=service.log_format,
+        )
+        for name, service in sorted(config.services.items())
+        for bind in (config.bind if service.bind is None else service.bind)
+    )

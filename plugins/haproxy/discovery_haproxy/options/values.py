@@ -1,0 +1,182 @@
+"""Types of the options' values: durations, lines, addresses to listen on, host patterns and path prefixes.
+
+HAProxy accepts faulty values (a missing port, `:80x`, `127.1`, a `#` that ends the line), so these types check every
+value.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text, format_value, one_or_many
+from discovery_haproxy.text.words import SECTIONS, words
+
+TIME = Duration(0.001, 24 * 86400)
+"""Type of a duration from 1 ms to 24 days: HAProxy's timers are 31 bits of milliseconds."""
+_MAX_HOST_CHARACTERS = 253
+"""Characters of a domain name (RFC 1035, without the final dot)."""
+_QUOTED_CHARACTERS = 60
+"""Characters of a line in an error message, which is one line itself."""
+_LOG_FORMAT_CHARACTERS = 4096
+"""Characters of a log format: far more than a readable one has, and less than HAProxy's limit of a line."""
+_BIND = BindAddress()
+_DESCRIPTOR = re.compile(r"stdout|stderr|fd@[0-9]+")
+_SOCKET = re.compile(r"/[\w./@+-]{1,100}")
+_BALANCE = re.compile(
+    r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([\w-]+\))?"
+    r"|uri( whole| path-only| len [0-9]+| depth [0-9]+)*|url_param [\w.-]+( check_post)?|hdr\([\w-]+\)"
+)
+_HOST = re.compile(r"\*|(\*\.)?{name}|{name}\.\*".format(name="[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?"))
+_PATH = re.compile(r"/[A-Za-z0-9_.~!$&'()*+,;=:@%/-]*")
+_STATUS = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*")
+
+
+def bind_address(value: object) -> str:
+    """Return `IP:PORT`, `[IPV6]:PORT` or the absolute path of a socket, in canonical form. Raises ValueError."""
+    return _without_prefix(_BIND.parse(value))
+
+
+def _without_prefix(bind: str) -> str:
+    """Return a bind in HAProxy's form, in which the path of a Unix socket has no prefix. Raises ValueError."""
+    path = bind.removeprefix(UNIX_PREFIX)
+    if path.startswith("/") and not _SOCKET.fullmatch(path):
+        raise ValueError(f"{path!r} is not a socket's path of at most 100 letters, digits and _./@+-")
+    return path
+
+
+def haproxy_time(seconds: float) -> str:
+    """Return a duration in HAProxy's form, rounded to milliseconds."""
+    return duration_text(round(seconds * 1000) / 1000)
+
+
+def _line(value: str) -> str:
+    if any(character < " " or character == "\x7f" for character in value.replace("\t", " ")):
+        raise ValueError(f"{value[:_QUOTED_CHARACTERS]!r} is more than one line, or has a control character in it")
+    if not value.strip():
+        raise ValueError("the line is empty")
+    if any(map(SECTIONS.fullmatch, words(value)[:1])):
+        raise ValueError(
+            f"{value[:_QUOTED_CHARACTERS]!r} would begin a new section: use a template of your own for that"
+        )
+    return value.strip()
+
+
+def _host(value: str) -> str:
+    pattern = value.lower()
+    if len(pattern) > _MAX_HOST_CHARACTERS or not _HOST.fullmatch(pattern):
+        raise ValueError(
+            f"{value!r} is not a host pattern: write example.com, *.example.com, example.* or * (without a port)"
+        )
+    return pattern
+
+
+def _path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        raise ValueError(f"{value!r} is not a path that begins with '/'")
+    return value.rstrip("/") or "/"
+
+
+def _access_log(value: object) -> object:
+    """Return True, False, or the address of a syslog server in HAProxy's form. Raises ValueError."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _DESCRIPTOR.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is a stream of the daemon, which HAProxy outlives: write true for the daemon's log,"
+            " or the address of a syslog server such as 127.0.0.1:514 or /dev/log"
+        )
+    try:
+        target = bind_address(value)
+    except ValueError:
+        target = ""
+    if not target or target.startswith(("0.0.0.0:", "[::]:")):
+        raise ValueError(
+            f"{format_value(value)} is not true, false or the address of a syslog server:"
+            " write 127.0.0.1:514 (UDP), or the path of a Unix socket such as /dev/log"
+        )
+    return target
+
+
+def _log_format(value: str) -> str:
+    if not value or not value.isprintable() or len(value) > _LOG_FORMAT_CHARACTERS:
+        raise ValueError(
+            f"{format_value(value)} is not a log format: one line of 1 to {_LOG_FORMAT_CHARACTERS} printable characters"
+        )
+    return value
+
+
+def _balance(value: str) -> str:
+    if not _BALANCE.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a balance algorithm: roundrobin, leastconn, random, first, source, static-rr, uri,"
+            " url_param NAME, hdr(NAME) or rdp-cookie"
+        )
+    return value
+
+
+def _status(value: object) -> object:
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if not _STATUS.fullmatch(text):
+        raise ValueError(f"{format_value(value)} is not an HTTP status: write 200, 200-399 or a list of these")
+    return text
+
+
+def _label_values(value: object) -> object:
+    """Return the values of a label as texts. Numbers and booleans are JSON texts, as in a record."""
+    values = one_or_many(value)
+    if not values:
+        raise ValueError("the list of values is empty, which no backend has: write the values that a backend may have")
+    return tuple(json.dumps(each) if isinstance(each, int | float) else each for each in values)
+
+
+def no_boolean(value: object) -> object:
+    """Return the value of a number. `true` would be 1, which nobody means. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"{format_value(value)} is not a whole number")
+    return value
+
+
+def _matching(pattern: str, meaning: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is not {meaning}")
+        return value
+
+    return AfterValidator(check)
+
+
+HAProxyTime = Annotated[str, TIME, AfterValidator(haproxy_time)]
+Address = Annotated[str, _BIND, AfterValidator(_without_prefix)]
+Line = Annotated[str, AfterValidator(_line)]
+Lines = OneOrMany[Line]
+AccessLog = Annotated[bool | str, BeforeValidator(_access_log)]
+"""True, False, or the address of a syslog server: `IP:PORT` or the path of a Unix socket."""
+LogFormat = Annotated[str, AfterValidator(_log_format)]
+Hosts = OneOrMany[Annotated[str, AfterValidator(_host)]]
+Prefixes = OneOrMany[Annotated[str, AfterValidator(_path)]]
+Balance = Annotated[str, AfterValidator(_balance)]
+Status = Annotated[str, BeforeValidator(_status, json_schema_input_type=int | str | list[int | str])]
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+Paths = OneOrMany[AbsolutePath]
+Method = Annotated[str, _matching(r"[A-Z]{1,16}", "an HTTP method")]
+RequestTarget = Annotated[str, _matching(r"/[!-~]*", "a path that begins with '/'")]
+HostHeader = Annotated[str, _matching(r"[A-Za-z0-9_.:\[\]-]{1,255}", "a Host header")]
+CookieName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "a cookie's name of letters, digits, _ and -")]
+LabelName = Annotated[str, _matching(r"[A-Za-z0-9_.-]{1,63}", "a label's name of 1-63 letters, digits, _ . and -")]
+LabelValues = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_label_values, json_schema_input_type=str | int | float | bool | list[str | int | float | bool]),
+]
+"""Values of a label, any of which a backend may have."""
+Labels = dict[LabelName, LabelValues]
+"""Labels that a backend must have."""
+HeaderName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,100}", "a header's name of letters, digits, _ and -")]
+CookieDomain = Annotated[
+    str, _matching(r"(?=.{1,253}$)\.?[a-z0-9-]+(\.[a-z0-9-]+)+", "the domain of a cookie, such as example.com")
+]
+Realm = Annotated[str, _matching(r"[ !#-\[\]-~]{1,100}", "a realm of 1 to 100 ASCII characters without quotes")]
+Connections = Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int), Field(ge=1, le=10_000_000)]
+"""A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""

@@ -1,0 +1,5 @@
+"""The HAProxy program and its processes, wherever they come from.
+
+`binary` runs the program (version, check), `upgrades` notices a new one, `process` finds processes, `control_socket`
+sends commands to a process, and `log_drops` counts the lines of the log that a process dropped.
+"""

@@ -1,0 +1,41 @@
+"""Selection of the backends of a section: a service of the registry, and the labels that its backends must have."""
+
+from collections.abc import Mapping
+
+from discovery import Backend, Snapshot
+from discovery_haproxy.options.config import ServiceConfig
+
+
+def registered_name(name: str, config: ServiceConfig | None) -> str:
+    """Return the name in the registry of the service that feeds the section `name`."""
+    return (config.service if config else None) or name
+
+
+def selected(name: str, config: ServiceConfig | None, snapshot: Snapshot) -> tuple[Backend, ...]:
+    """Return the backends of the section `name`, ordered by id. None for `config` selects the service of that name."""
+    service = snapshot.services.get(registered_name(name, config))
+    if service is None:
+        return ()
+    if config is None or not config.labels:
+        return service.backends
+    return tuple(backend for backend in service.backends if _has(backend.labels, config.labels))
+
+
+def why_empty(name: str, config: ServiceConfig, snapshot: Snapshot) -> str | None:
+    """Return why the selection of a section selects nothing, for a person; None if there is none or it does."""
+    if (config.service is None and not config.labels) or selected(name, config, snapshot):
+        return None
+    registered = registered_name(name, config)
+    if registered not in snapshot.services:
+        return f"no service {registered!r} is registered"
+    return f"no backend of {registered!r} has {describe(config.labels)}"
+
+
+def describe(labels: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the labels that a backend must have, such as `role=primary, zone=a|b`."""
+    return ", ".join(f"{label}={'|'.join(values) or repr('')}" for label, values in labels.items())
+
+
+def _has(labels: Mapping[str, str], wanted: Mapping[str, tuple[str, ...]]) -> bool:
+    """Report whether a backend's labels have the wanted values. A missing label is the empty value, as in templates."""
+    return all(labels.get(label, "") in values for label, values in wanted.items())

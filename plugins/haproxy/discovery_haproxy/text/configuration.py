@@ -1,0 +1,130 @@
+"""A configuration text, split into the servers, which the runtime API can change, and the rest."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from discovery_haproxy.text.server_line import Server, parse_server
+from discovery_haproxy.text.words import SECTIONS
+
+_DESCRIPTION = re.compile(r"\b(cfg-[0-9a-f]+)-[0-9a-f]+\b")
+"""A generation. Its second part is the hash of the servers, which the runtime API can change."""
+_NAME = re.compile(r"[A-Za-z0-9_.:-]+")
+_QUOTING = ('"', "'", "\\")
+"""Characters with which HAProxy quotes words: a keyword that begins with one is not recognised here."""
+_WITHOUT_QUOTES = str.maketrans("", "", "\"'\\")
+
+
+class ServerLine(NamedTuple):
+    """A `server` line without its indentation, and the words of the `default-server` lines that apply to the line."""
+
+    text: str
+    defaults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section. `lines` are all lines but those of `servers`, which only a `backend` section has, and but comments.
+
+    `inherited` are the lines of the preceding `defaults` section.
+    """
+
+    header: str
+    lines: tuple[str, ...]
+    inherited: tuple[str, ...] = ()
+    split: bool = False
+    """True if the servers of the section are all in `servers`."""
+    servers: Mapping[str, ServerLine] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the section; empty if the section has none."""
+        words = self.header.split()
+        return words[1] if len(words) > 1 else ""
+
+    def settings(self, keyword: str) -> Iterator[list[str]]:
+        """Return the words of each line that begins with `keyword`: first the inherited lines, then the own lines."""
+        return _settings((line.translate(_WITHOUT_QUOTES) for line in (*self.inherited, *self.lines)), keyword)
+
+    def server(self, name: str) -> Server | None:
+        """Return the server `name` as configured; None if the runtime API does not offer all that its line says."""
+        line = self.servers[name]
+        return parse_server(line.text, line.defaults)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The sections of a configuration in their order."""
+
+    sections: tuple[Section, ...]
+
+    @property
+    def backends(self) -> Mapping[str, Section]:
+        """Sections of kind `backend` by name."""
+        return {section.name: section for section in self.sections if _kind(section.header) == "backend"}
+
+    @property
+    def fixed(self) -> tuple[tuple[str, ...], ...]:
+        """All lines that only a reload can change, by section."""
+        return tuple(section.lines for section in self.sections)
+
+
+def parse(text: str) -> Configuration:
+    """Split a configuration into sections and servers."""
+    sections: list[Section] = []
+    inherited: tuple[str, ...] = ()
+    for header, lines in _split(text):
+        kind = _kind(header)
+        if kind == "defaults":
+            inherited = lines[1:]
+        sections.append(_backend(header, lines, inherited) if kind == "backend" else Section(header, lines))
+    return Configuration(tuple(sections))
+
+
+def _split(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    header, lines = "", list[str]()
+    for line in text.splitlines():
+        stripped = line.strip()
+        words = stripped.split(maxsplit=1)
+        if words and SECTIONS.fullmatch(words[0]):
+            if lines:
+                yield header, tuple(lines)
+            header, lines = stripped, []
+        if not words or stripped.startswith("#"):
+            continue
+        lines.append(_DESCRIPTION.sub(r"\1", stripped) if words[0] == "description" else stripped)
+    yield header, tuple(lines)
+
+
+def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) -> Section:
+    servers: dict[str, ServerLine] = {}
+    rest: list[str] = []
+    defaults = tuple(word for words in _settings(inherited, "default-server") for word in words[1:])
+    count = 0
+    if any(line.startswith(_QUOTING) for line in inherited):
+        return Section(header, lines, inherited)
+    for line in lines:
+        words = line.split(maxsplit=2)
+        if line.startswith((".", *_QUOTING)) or words[:1] == ["server-template"]:
+            return Section(header, lines, inherited)  # HAProxy alone knows the servers
+        if len(words) > 1 and words[0] == "server":
+            servers[words[1]] = ServerLine(line, defaults)
+            count += 1
+            continue
+        if words[:1] == ["default-server"]:
+            defaults = (*defaults, *line.split()[1:])
+        rest.append(line)
+    if not all(map(_NAME.fullmatch, servers)):
+        return Section(header, lines, inherited)
+    if count != len(servers) or len(header.split()) != 2:
+        return Section(header, lines, inherited)
+    return Section(header, tuple(rest), inherited, True, servers)
+
+
+def _settings(lines: Iterable[str], keyword: str) -> Iterator[list[str]]:
+    return (words for line in lines if (words := line.split()) and words[0] == keyword)
+
+
+def _kind(header: str) -> str:
+    return header.split(maxsplit=1)[0] if header else ""
