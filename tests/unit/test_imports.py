@@ -27,6 +27,18 @@ FLOORS = (
     {"cli"},
     {"commands", "toolkit", "deprecated", "__main__"},
 )
+# The same for the plugin with the most rooms.
+HAPROXY = ROOT / "plugins/haproxy/discovery_haproxy"
+HAPROXY_FLOORS = (
+    {"text"},
+    {"options"},
+    {"rendering"},
+    {"program", "runtime_api"},
+    {"deployment"},
+    {"managed", "external", "fallback"},
+    {"consumer"},
+    {"__init__"},
+)
 # Within a room: what a module never imports, though its room may.
 NEVER = {
     "hosting/isolation.py": {"registry"},
@@ -88,6 +100,14 @@ def test_every_part_has_its_floor() -> None:
 def test_imports_point_down(path: Path) -> None:
     (floor,) = (number for number, row in enumerate(FLOORS) if part_of(path) in row)
     assert parts_imported(path) <= set().union(*FLOORS[:floor])
+
+
+@pytest.mark.parametrize("path", sorted(HAPROXY.rglob("*.py")), ids=lambda path: path.relative_to(HAPROXY).as_posix())
+def test_imports_of_the_haproxy_plugin_point_down(path: Path) -> None:
+    room = path.relative_to(HAPROXY).parts[0].removesuffix(".py")
+    (floor,) = (number for number, row in enumerate(HAPROXY_FLOORS) if room in row)
+    imported = {name.split(".")[1] for name in imports(path) if name.startswith("discovery_haproxy.")}
+    assert imported - {room} <= set().union(*HAPROXY_FLOORS[:floor])
 
 
 @pytest.mark.parametrize("package", [CORE, *sorted(ROOT.glob("plugins/*/discovery_*"))], ids=lambda path: path.name)

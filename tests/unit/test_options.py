@@ -20,7 +20,7 @@ from discovery.fields import BindAddress, Duration, WholeNumber
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
 from discovery_apache.conventions import ServiceVariables
-from discovery_haproxy.config import HAProxyConfig
+from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 
 MODELS: dict[str, type[BaseModel]] = {

@@ -15,13 +15,13 @@ from discovery_haproxy.deployment.bind_check import is_free, missing_directory_e
 from discovery_haproxy.deployment.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
 from discovery_haproxy.deployment.deploying import Deployer
 from discovery_haproxy.deployment.digests import FileDigests, files_at
+from discovery_haproxy.deployment.faults import SETTINGS, Fault, Refusal
 from discovery_haproxy.deployment.install import has_contents
 from discovery_haproxy.deployment.target import Target
 from discovery_haproxy.external.target import ExternalHAProxy, file_fault
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Composed, Wanted
 from discovery_haproxy.fallback.containment import Containment, Inputs
-from discovery_haproxy.fallback.parts import SETTINGS, Fault, Refusal
 from discovery_haproxy.fallback.search import Deployment
 from discovery_haproxy.managed.run_files import RunFiles
 from discovery_haproxy.managed.stopping import stop_orphans

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery import Snapshot
+from discovery_haproxy.deployment.faults import SETTINGS, Fault, Kind, Part, Refusal
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, accepted_config, compose
-from discovery_haproxy.fallback.parts import ACCEPTED, LEFT_OUT, SETTINGS, Fault, Kind, Part, Refusal
+from discovery_haproxy.fallback.forms import ACCEPTED, LEFT_OUT
 from discovery_haproxy.fallback.search import Deployment, Found, Search
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.rendering.sections import Sections

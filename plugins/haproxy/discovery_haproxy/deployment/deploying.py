@@ -8,9 +8,9 @@ from discovery import ApplyError
 from discovery_haproxy.deployment.bind_check import bind_faults
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.digests import FileDigests
+from discovery_haproxy.deployment.faults import Fault, Refusal
 from discovery_haproxy.deployment.refusals import Attempt, Refusals
 from discovery_haproxy.deployment.target import RefusedError, Target
-from discovery_haproxy.fallback.parts import Fault, Refusal
 from discovery_haproxy.rendering.render import Rendered
 
 _CANNOT_BIND = re.compile(r"Binding \[\S*:(\d+)\] for .* for \[(\S+)\]")

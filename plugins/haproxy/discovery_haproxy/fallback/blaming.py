@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from discovery_haproxy.fallback.parts import SETTINGS, STATS, Fault, Kind, Part, Reason
+from discovery_haproxy.deployment.faults import SETTINGS, STATS, Fault, Kind, Part
+from discovery_haproxy.fallback.forms import Reason
 from discovery_haproxy.options.config import BindConfig, HAProxyConfig
 from discovery_haproxy.rendering.sections import BackendSection, FrontendSection, Sections
 from discovery_haproxy.text.listeners import listeners_in

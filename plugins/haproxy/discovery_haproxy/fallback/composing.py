@@ -7,18 +7,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from discovery import Backend, Snapshot
-from discovery_haproxy.fallback.parts import (
+from discovery_haproxy.deployment.faults import SETTINGS, STATS, Kind, Part
+from discovery_haproxy.fallback.forms import (
     ACCEPTED,
     ACCEPTED_WITH_FORMER_SERVERS,
     EARLIER,
     LEFT_OUT,
     PRESENT,
-    SETTINGS,
-    STATS,
     WITH_FORMER_SERVERS,
     Choice,
-    Kind,
-    Part,
 )
 from discovery_haproxy.options.config import BindConfig, HAProxyConfig, ServiceConfig, address_claims
 from discovery_haproxy.options.http import StatsConfig

@@ -8,6 +8,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Backend, Service
 from discovery_haproxy.deployment.checking import Checker
+from discovery_haproxy.deployment.faults import Kind, Part
 from discovery_haproxy.fallback.composing import (
     Wanted,
     accepted_config,
@@ -15,12 +16,10 @@ from discovery_haproxy.fallback.composing import (
     named_servers,
     own_lines,
 )
-from discovery_haproxy.fallback.parts import (
+from discovery_haproxy.fallback.forms import (
     ACCEPTED_WITH_FORMER_SERVERS,
     LEFT_OUT,
     WITH_FORMER_SERVERS,
-    Kind,
-    Part,
     Reason,
     describe_form,
 )

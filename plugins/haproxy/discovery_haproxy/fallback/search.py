@@ -5,9 +5,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from discovery import ApplyError
+from discovery_haproxy.deployment.faults import SETTINGS, Kind, Part, Refusal
 from discovery_haproxy.fallback.blaming import Layout, blamed
 from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, binds_of, compose, form_of
-from discovery_haproxy.fallback.parts import LAST_FORM, PRESENT, SETTINGS, Choice, Kind, Part, Reason, Refusal
+from discovery_haproxy.fallback.forms import LAST_FORM, PRESENT, Choice, Reason
 
 _MOST_ATTEMPTS = 40
 """Configurations that one search gives to HAProxy. With 10,000 backends HAProxy needs 0.6 s for each configuration. A
