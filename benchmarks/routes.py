@@ -24,8 +24,8 @@ from discovery import Snapshot
 from discovery.system.embedded import find_program
 from discovery.testing import free_port
 from discovery.toolkit import wheel_program
-from discovery_haproxy.config import HAProxyConfig
-from discovery_haproxy.render import Runtime, render
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Runtime, render
 
 TARGET_MICROSECONDS = 50.0
 BATCH = 50
