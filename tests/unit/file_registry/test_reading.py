@@ -72,17 +72,16 @@ class TestReading:
             assert scan(some, tmp_path).records == {"web/b1": b"10.0.0.1:81"}
 
     def test_a_file_that_is_being_written_keeps_its_old_contents(self, tmp_path: Path) -> None:
-        path, some = write(tmp_path, "web/b1"), Tree()
-        assert scan(some, tmp_path).records == {"web/b1": PLAIN}
-
-        def seen_at_once() -> DirectoryListing | None:
+        def seen_at_once() -> tuple[Tree, DirectoryListing] | None:
+            path, some = write(tmp_path, "web/b1"), Tree()
+            assert scan(some, tmp_path).records == {"web/b1": PLAIN}
             began = time.monotonic()
             path.write_bytes(b"")
             listing = scan(some, tmp_path)
             # On a machine that was busy for this long it may count as written.
-            return listing if time.monotonic() - began < tree._YOUNG else None
+            return (some, listing) if time.monotonic() - began < tree._YOUNG else None
 
-        listing = eventually_sync(seen_at_once)
+        some, listing = eventually_sync(seen_at_once)
         assert listing.records == {"web/b1": PLAIN}
         assert listing.again is not None
         eventually_sync(lambda: scan(some, tmp_path).records == {"web/b1": b""}, "what lasts to be believed")
