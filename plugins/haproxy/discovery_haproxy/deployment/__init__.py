@@ -2,6 +2,6 @@
 
 `target` is the protocol of a HAProxy that can be deployed to (`managed` and `external` implement it). `deploying` joins
 the steps: `checking` checks a text, `bind_check` probes addresses as far as `vantage` sees them, `install` replaces
-files, `digests` tells whether files changed, `reloading` reloads, `refusals` remembers what was refused,
-and `faults` are the reasons.
+files, `activation` makes the files live by commands or by a reload, `digests` tells whether files changed, `reloading`
+reloads, `refusals` remembers what was refused, and `faults` are the reasons.
 """

@@ -4,9 +4,7 @@
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Health, Sample
 from discovery.toolkit import ProcessHandle
+from discovery_haproxy.deployment.activation import Activation
 from discovery_haproxy.deployment.checking import Checker
-from discovery_haproxy.deployment.install import install, last_good, restore, stage_all
+from discovery_haproxy.deployment.install import install, stage_all
 from discovery_haproxy.deployment.reloading import reload_through_master
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, managed_vantage
@@ -33,9 +32,9 @@ from discovery_haproxy.program.log_drops import LogDrops
 from discovery_haproxy.rendering.render import Rendered
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
-from discovery_haproxy.runtime_api.planner import Reload
-from discovery_haproxy.text.configuration import Configuration, parse
-from discovery_haproxy.text.generation import generation_of, reload_part
+from discovery_haproxy.runtime_api.planner import ServerKey
+from discovery_haproxy.text.configuration import parse
+from discovery_haproxy.text.generation import generation_of
 
 _ANSWER_SECONDS = 5.0
 """Timeout in seconds for the answer after a change of servers; a master that loads 10,000 backends needs one."""
@@ -55,9 +54,6 @@ class ManagedHAProxy:
         self._binary = binary
         self._running_binary: Binary | None = None
         self._files = RunFiles(run_dir)
-        self._live_generation: str | None = None
-        self._started_generation: str | None = None
-        """The generation with which the worker started. The runtime API may have changed servers since."""
         self._maps: tuple[Path, ...] = ()
         """Map files that the prepared configuration replaces."""
         self._control = ControlSocket(self._files.master_socket)
@@ -70,10 +66,8 @@ class ManagedHAProxy:
         self._supervisor = Supervisor(self._restart, self._last_log_line, request_apply, self._lock, log)
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
         self._states = StateFile(self._files.server_states)
-        self._changes = {"runtime": 0, "reload": 0}
-        self._last_change: dict[str, Any] | None = None
+        self._activation = Activation(self._servers, self, log)
         self._prepared: Rendered | None = None
-        self._parsed = "", parse("")
 
     @property
     def path(self) -> Path:
@@ -83,7 +77,7 @@ class ManagedHAProxy:
     @property
     def live_generation(self) -> str | None:
         """Generation that was last proven to serve."""
-        return self._live_generation
+        return self._activation.live_generation
 
     @property
     def running(self) -> bool:
@@ -105,8 +99,7 @@ class ManagedHAProxy:
             raise ApplyError(f"{self.path.parent} cannot be used for HAProxy: {error.strerror}") from None
         if adopted := await self._launcher.adopt(self._binary):
             self._watch(adopted.handle, self._binary)
-            self._started_generation = adopted.generation
-            self._live_generation = await self._adopt_servers(adopted.generation)
+            await self._activation.adopt(adopted.generation, self.path)
         self._supervisor.start()
 
     async def prepare(self, rendered: Rendered) -> None:
@@ -117,7 +110,7 @@ class ManagedHAProxy:
     def needs_check(self, text: str) -> bool:
         """Report whether a reload or a start follows. HAProxy checks the commands of the runtime API itself."""
         binary = self._running_binary
-        return binary is None or not self.running or not self._servers.suffice_for(self._parse(text), binary.version)
+        return binary is None or not self.running or self._activation.needs_check(text, binary.version)
 
     async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
         """Make the prepared configuration live, through the runtime API, by a reload or by a new HAProxy.
@@ -130,11 +123,44 @@ class ManagedHAProxy:
         async with self._lock:
             self._binary = checker
             assert self._prepared is not None  # noqa: S101 - `prepare` comes first
-            wanted = self._parse(self._prepared.text)
-            changes = await self._plan(wanted) if self._reloadable() else None
+            wanted = self._activation.parse(self._prepared.text)
+            changes = await self._activation.plan(wanted) if self._reloadable() else None
             if unchecked is not None and self.running and not isinstance(changes, Changes):
                 await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
-            await install(self.path, self._maps, lambda: self._activate(generation, wanted, changes))
+            await install(self.path, self._maps, lambda: self._activation.activate(generation, wanted, changes))
+
+    async def check(self) -> None:
+        """Check the prepared configuration. Raises ApplyError."""
+        assert self._prepared is not None  # noqa: S101 - `prepare` comes first
+        await self._binary.check(self._prepared)
+
+    async def load(self, generation: str) -> str:
+        """Reload HAProxy, or start a new HAProxy, with the installed configuration. Return the way.
+
+        Raises ApplyError or ControlError.
+        """
+        assert self._prepared is not None  # noqa: S101 - `prepare` comes first
+        way = "reload" if self._reloadable() else "start"
+        await asyncio.gather(self._save_states(self._prepared.text), self._count_log_drops())
+        await (self._reload(generation) if way == "reload" else self._start(generation))
+        return way
+
+    def expect_changes(self, servers: Collection[ServerKey]) -> None:
+        """Forget the states of these servers: a reload by another program reads the states of the last reload."""
+        self._states.forget(servers)
+
+    async def confirm_worker(self, pid: int) -> None:
+        """Raise RuntimeApiError if the master has another worker than this.
+
+        During a reload by another program, which may have read the file before a change, the answer comes after the
+        reload.
+        """
+        if (workers := (await self._control.processes(_ANSWER_SECONDS)).workers) != (pid,):
+            raise RuntimeApiError(f"HAProxy was reloaded by another program: {workers} instead of {pid}")
+
+    async def reported_generation(self) -> str | None:
+        """Return the generation with which the worker started. Raises ControlError."""
+        return await self._control.live_generation()
 
     def pids(self) -> set[int]:
         """Return the pids of all HAProxy processes of this run directory."""
@@ -165,30 +191,22 @@ class ManagedHAProxy:
 
     def inspect(self) -> Mapping[str, Any]:
         """Return the way and the reason of the last change, and the servers that wait for their deletion."""
-        waiting = ["/".join(key) for key in self._servers.waiting]
-        return {"last_change": self._last_change, "servers_waiting_for_deletion": waiting}
+        return self._activation.inspect()
 
     def metrics(self) -> Iterable[Sample]:
         """Return the number of changes by the way that they took, and the number of servers to be deleted."""
-        for way, count in self._changes.items():
-            yield Sample("changes", count, {"way": way}, help="Configurations made live, by the way they took")
-        yield Sample(
-            "servers_waiting_for_deletion",
-            len(self._servers.waiting),
-            kind="gauge",
-            help="Removed servers that still have connections",
-        )
+        return self._activation.metrics()
 
     async def hand_over(self) -> None:
         """Release HAProxy to the next daemon. HAProxy goes on serving."""
-        await self._servers.stop()
+        await self._activation.stop()
         await self._supervisor.stop()
         self._supervisor.close()
         self._pipe.close()
 
     async def close(self) -> None:
         """Stop HAProxy gracefully, with every HAProxy of an earlier daemon, which no other daemon would stop."""
-        await self._servers.stop()
+        await self._activation.stop()
         await self._supervisor.stop()
         if self.pids():
             await stop_all(self._files, self._log)
@@ -196,115 +214,6 @@ class ManagedHAProxy:
         self._pipe.close()
         if not self.pids():
             self._files.remove_runtime_files()
-
-    def _parse(self, text: str) -> Configuration:
-        """Parse the text, once for the steps of a deployment."""
-        if text != self._parsed[0]:
-            self._parsed = text, parse(text)
-        return self._parsed[1]
-
-    async def _plan(self, wanted: Configuration) -> Changes | Reload:
-        if self._live_generation is None:
-            return Reload("the configuration of the running HAProxy is unknown")
-        return await self._servers.prepare(wanted, self._live_generation)
-
-    async def _activate(self, generation: str, wanted: Configuration, changes: Changes | Reload | None) -> None:
-        """Make the installed file live. None instead of `changes` stands for a start."""
-        started = time.monotonic()
-        # Unknown until the end, also if this task is cancelled.
-        before, self._live_generation = self._live_generation, None
-        try:
-            way, reason = await self._make_live(generation, wanted, changes)
-        except (ApplyError, ControlError) as error:
-            self._live_generation = await self._find_live_generation(before) if self.running else before
-            if isinstance(error, ControlError):
-                raise ApplyError(f"HAProxy does not answer: {error}") from None
-            raise
-        self._live_generation = generation
-        if way in self._changes:
-            self._changes[way] += 1
-            seconds = round(time.monotonic() - started, 4)
-            self._last_change = {"way": way, "reason": reason, "seconds": seconds}
-            self._log.info("the configuration was changed", **self._last_change)
-
-    async def _make_live(
-        self, generation: str, wanted: Configuration, changes: Changes | Reload | None
-    ) -> tuple[str, str]:
-        """Return the way that the change has taken, and the reason."""
-        prepared = self._prepared
-        assert prepared is not None  # noqa: S101 - `prepare` comes first
-        if changes is None or not self._reloadable():
-            await self._save_states(prepared.text)
-            await self._start(generation)
-            self._note_start(generation, wanted)
-            return "start", ""
-        reason = changes.reason if isinstance(changes, Reload) else changes.plan.reason
-        if isinstance(changes, Changes):
-            # A reload by another program reads the states of the last reload.
-            self._states.forget({step.key for step in changes.plan.steps})
-            try:
-                await self._servers.execute(changes)
-                await self._expect_worker(changes.worker.pid)
-            except (RuntimeApiError, ControlError) as error:
-                self._servers.forget()
-                reason = f"{reason}: {error}"
-                await self._binary.check(prepared)
-            else:
-                return "runtime", reason
-        await asyncio.gather(self._save_states(prepared.text), self._count_log_drops())
-        await self._reload(generation)
-        self._note_start(generation, wanted)
-        return "reload", reason
-
-    def _note_start(self, generation: str, configuration: Configuration) -> None:
-        self._started_generation = generation
-        self._servers.started(configuration)
-
-    async def _expect_worker(self, pid: int) -> None:
-        """Raise RuntimeApiError if the master has another worker than this.
-
-        During a reload by another program, which may have read the file before this change, the answer comes after the
-        reload.
-        """
-        if (workers := (await self._control.processes(_ANSWER_SECONDS)).workers) != (pid,):
-            raise RuntimeApiError(f"HAProxy was reloaded by another program: {workers} instead of {pid}")
-
-    async def _find_live_generation(self, before: str | None) -> str | None:
-        """Return the generation that serves after a failed change.
-
-        That is the generation before, unless servers were changed already; then the next change is a reload.
-        """
-        found: str | None = None
-        with suppress(ControlError):
-            found = await self._control.live_generation()
-        unchanged = self._servers.configuration is not None
-        if unchanged and before is not None and found == self._started_generation:
-            return before
-        self._servers.forget()
-        return found if unchanged else None
-
-    async def _adopt_servers(self, generation: str) -> str | None:
-        """Return the generation of the file that an adopted HAProxy serves: of the configuration file or the last good.
-
-        None if the servers are those of neither, as when the earlier daemon died amid a change: a reload follows.
-        """
-        texts: dict[Path, str] = {}
-        for path in (self.path, last_good(self.path)):
-            with suppress(OSError, UnicodeDecodeError):
-                text = path.read_text()
-                if reload_part(generation_of(text) or "") == reload_part(generation):
-                    texts[path] = text
-        parsed = {path: parse(text) for path, text in texts.items()}
-        earlier = parsed.get(last_good(self.path))
-        candidates = {
-            str(path): (each, None if path == last_good(self.path) else earlier) for path, each in parsed.items()
-        }
-        served = await self._servers.adopt(candidates)
-        if served is None:
-            return None
-        if served == str(last_good(self.path)):
-            restore(self.path)
-        return generation_of(texts[Path(served)])
 
     def _reloadable(self) -> bool:
         """Report whether a reload suffices: HAProxy runs, its program is the wanted one, its sockets exist."""
@@ -325,15 +234,16 @@ class ManagedHAProxy:
 
     async def _restart(self) -> bool:
         """Start HAProxy with the configuration that served last; return False if none is proven."""
-        if self._live_generation is None:
+        generation = self.live_generation
+        if generation is None:
             return False
         text = self.path.read_text(errors="replace")
-        if generation_of(text) != self._live_generation:
+        if generation_of(text) != generation:
             raise ApplyError(f"{self.path} was changed by another program")
         # The servers' states at the last reload may be long outdated.
         await self._save_states("")
-        await self._start(self._live_generation)
-        self._note_start(self._live_generation, parse(text))
+        await self._start(generation)
+        self._activation.loaded(generation, parse(text))
         return True
 
     async def _reload(self, generation: str) -> None:

@@ -15,7 +15,7 @@ from haproxy_web import Fetch, StartOrigin
 from discovery import ApplyError, Backend, State
 from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.deployment import reloading
-from discovery_haproxy.managed.target import target as managed
+from discovery_haproxy.managed import target as managed
 from discovery_haproxy.runtime_api import connection
 
 Origins = tuple[Backend, ...]

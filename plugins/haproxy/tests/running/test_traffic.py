@@ -16,7 +16,7 @@ from web import after, get, refuses, serving
 
 from discovery import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
-from discovery_haproxy.managed.target import starting, stopping
+from discovery_haproxy.managed import starting, stopping
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.process import masters
 
