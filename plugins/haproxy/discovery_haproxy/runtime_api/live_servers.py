@@ -1,7 +1,6 @@
 """The servers of the running HAProxy: planned, changed and read back through the stats socket of HAProxy's worker."""
 
 import asyncio
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,10 +34,6 @@ _FIRST_DELAY = 0.1
 """Seconds until the first attempt to delete removed servers: short, since most have no connection."""
 _LAST_DELAY = 5.0
 """Seconds between later attempts. The delay doubles from the first to this."""
-
-
-_REFERENCE = re.compile(r"use-server|track|srv_")
-"""Words of lines that may name a server: rules, servers that follow another's checks, and samples."""
 
 
 class Changes(NamedTuple):
@@ -119,7 +114,7 @@ class LiveServers:
         if isinstance(plan, Reload):
             return False
         removes = any(isinstance(step, Remove) for step in plan.steps)
-        return not (removes and any(_REFERENCE.search(line) for lines in wanted.fixed for line in lines))
+        return not (removes and any(section.refers_to_servers for section in wanted.sections))
 
     async def prepare(self, wanted: Configuration, live_generation: str) -> Changes | Reload:
         """Plan the change to `wanted`, and connect to the targets of new and moved servers.

@@ -112,7 +112,7 @@ def make_plan(
     steps: list[Step] = []
     try:
         for old, new in zip(running.sections, wanted.sections, strict=True):
-            if old.servers != new.servers or list(old.servers) != list(new.servers):
+            if old is not new and (old.servers != new.servers or list(old.servers) != list(new.servers)):
                 steps += _section_steps(old, new, version, waiting)
     except _NeedsReloadError as error:
         return Reload(str(error))

@@ -1,8 +1,14 @@
-"""A configuration text, split into the servers, which the runtime API can change, and the rest."""
+"""A configuration text, split into the servers, which the runtime API can change, and the rest.
 
+A configuration is parsed from chunks, each of which parses itself once. So a section of an unchanged chunk is the same
+object in every configuration, and comparing two configurations costs little more than what differs.
+"""
+
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from discovery_haproxy.text.server_line import Server, parse_server
@@ -10,9 +16,12 @@ from discovery_haproxy.text.words import SECTIONS
 
 _DESCRIPTION = re.compile(r"\b(cfg-[0-9a-f]+)-[0-9a-f]+\b")
 """A generation. Its second part is the hash of the servers, which the runtime API can change."""
+_HEADER = re.compile(rf"^[ \t]*(?:{SECTIONS.pattern})(?=\s|\Z)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 _QUOTING = ('"', "'", "\\")
 """Characters with which HAProxy quotes words: a keyword that begins with one is not recognised here."""
+_REFERENCE = re.compile(r"use-server|track|srv_")
+"""Words of lines that may name a server: rules, servers that follow another's checks, and samples."""
 _WITHOUT_QUOTES = str.maketrans("", "", "\"'\\")
 
 
@@ -23,7 +32,7 @@ class ServerLine(NamedTuple):
     defaults: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Section:
     """A section. `lines` are all lines but those of `servers`, which only a `backend` section has, and but comments.
 
@@ -37,11 +46,26 @@ class Section:
     """True if the servers of the section are all in `servers`."""
     servers: Mapping[str, ServerLine] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name of the section; empty if the section has none."""
         words = self.header.split()
         return words[1] if len(words) > 1 else ""
+
+    @cached_property
+    def kind(self) -> str:
+        """Word that begins the section, such as `backend`; empty if there is none."""
+        return _kind(self.header)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Digest of all lines that only a reload can change."""
+        return hashlib.sha256("\n".join(self.lines).encode(errors="surrogateescape")).digest()
+
+    @cached_property
+    def refers_to_servers(self) -> bool:
+        """Report whether a line may name a server, of this section or of another."""
+        return any(map(_REFERENCE.search, self.lines))
 
     def settings(self, keyword: str) -> Iterator[list[str]]:
         """Return the words of each line that begins with `keyword`: first the inherited lines, then the own lines."""
@@ -53,39 +77,93 @@ class Section:
         return parse_server(line.text, line.defaults)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Configuration:
     """The sections of a configuration in their order."""
 
     sections: tuple[Section, ...]
 
-    @property
+    @cached_property
     def backends(self) -> Mapping[str, Section]:
         """Sections of kind `backend` by name."""
-        return {section.name: section for section in self.sections if _kind(section.header) == "backend"}
+        return {section.name: section for section in self.sections if section.kind == "backend"}
 
-    @property
+    @cached_property
     def fixed(self) -> tuple[tuple[str, ...], ...]:
         """All lines that only a reload can change, by section."""
         return tuple(section.lines for section in self.sections)
 
 
-def parse(text: str) -> Configuration:
-    """Split a configuration into sections and servers."""
+class Chunk:
+    """A part of a text that begins with a line, and what follows from this part alone, computed once."""
+
+    def __init__(self, text: str) -> None:
+        """Store the text."""
+        self.text = text
+        self._parsed: tuple[tuple[str, ...], tuple[Section, ...], tuple[str, ...]] | None = None
+
+    @cached_property
+    def data(self) -> bytes:
+        """The text as it is written to a file."""
+        return self.text.encode(errors="surrogateescape")
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Digest of the text."""
+        return hashlib.sha256(self.data).digest()
+
+    def parse(self, inherited: tuple[str, ...]) -> tuple[tuple[Section, ...], tuple[str, ...]]:
+        """Return the sections, and the lines of the last `defaults` section, which the next chunk inherits.
+
+        `inherited` are these lines of the chunk before.
+        """
+        if self._parsed is None or self._parsed[0] != inherited:
+            self._parsed = inherited, *_parse(self.text, inherited)
+        return self._parsed[1:]
+
+
+def split(text: str, known: Mapping[str, Chunk] | None = None) -> tuple[Chunk, ...]:
+    """Split a text into chunks, which begin with the header of a section each, but for the first.
+
+    The chunks among `known`, by their texts, are used again.
+    """
+    starts = [match.start() for match in _HEADER.finditer(text) if match.start()]
+    parts = (text[start:end] for start, end in zip([0, *starts], [*starts, len(text)], strict=True))
+    return tuple((known or {}).get(part) or Chunk(part) for part in parts)
+
+
+def configuration_of(chunks: Iterable[Chunk]) -> Configuration:
+    """Return the configuration whose text the chunks are."""
     sections: list[Section] = []
     inherited: tuple[str, ...] = ()
+    for chunk in chunks:
+        found, inherited = chunk.parse(inherited)
+        sections += found
+    return Configuration(tuple(sections))
+
+
+def parse(text: str) -> Configuration:
+    """Split a configuration into sections and servers."""
+    return configuration_of((Chunk(text),))
+
+
+def _parse(text: str, inherited: tuple[str, ...]) -> tuple[tuple[Section, ...], tuple[str, ...]]:
+    sections: list[Section] = []
     for header, lines in _split(text):
         kind = _kind(header)
         if kind == "defaults":
             inherited = lines[1:]
         sections.append(_backend(header, lines, inherited) if kind == "backend" else Section(header, lines))
-    return Configuration(tuple(sections))
+    return tuple(sections), inherited
 
 
 def _split(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     header, lines = "", list[str]()
     for line in text.splitlines():
         stripped = line.strip()
+        if stripped.startswith("server "):  # as nearly all lines of a large configuration
+            lines.append(stripped)
+            continue
         words = stripped.split(maxsplit=1)
         if words and SECTIONS.fullmatch(words[0]):
             if lines:
@@ -94,7 +172,8 @@ def _split(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         if not words or stripped.startswith("#"):
             continue
         lines.append(_DESCRIPTION.sub(r"\1", stripped) if words[0] == "description" else stripped)
-    yield header, tuple(lines)
+    if lines:
+        yield header, tuple(lines)
 
 
 def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) -> Section:
@@ -106,12 +185,12 @@ def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) ->
         return Section(header, lines, inherited)
     for line in lines:
         words = line.split(maxsplit=2)
-        if line.startswith((".", *_QUOTING)) or words[:1] == ["server-template"]:
-            return Section(header, lines, inherited)  # HAProxy alone knows the servers
         if len(words) > 1 and words[0] == "server":
             servers[words[1]] = ServerLine(line, defaults)
             count += 1
             continue
+        if line.startswith((".", *_QUOTING)) or words[:1] == ["server-template"]:
+            return Section(header, lines, inherited)  # HAProxy alone knows the servers
         if words[:1] == ["default-server"]:
             defaults = (*defaults, *line.split()[1:])
         rest.append(line)
