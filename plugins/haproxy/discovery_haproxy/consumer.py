@@ -29,6 +29,7 @@ from discovery_haproxy.managed.target import ManagedHAProxy
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.program.upgrades import Upgrades
+from discovery_haproxy.rendering.held_files import certificate_paths
 from discovery_haproxy.rendering.render import Rendered, Runtime, referenced_files, render
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
@@ -310,6 +311,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             runtime,
             self._digests.read(referenced_files(composed.config)),
             update.addresses_of,
+            certificates=self._digests.read_certificates(certificate_paths(composed.config)),
             replaced=composed.replaced,
             former=composed.former,
             template_directories=composed.template_directories,

@@ -45,3 +45,34 @@ def test_a_file_that_cannot_be_read_for_lack_of_descriptors_is_not_missing(tmp_p
         pytest.fail("a digest without the contents")
     assert digests.read([path]) == FileDigests().read([path])
     assert FileDigests().read([tmp_path / "b.pem"]) == {tmp_path / "b.pem": "missing"}
+
+
+def test_the_digest_of_a_certificate_covers_the_files_that_haproxy_loads_with_it(tmp_path: Path) -> None:
+    site, digests, seen = tmp_path / "site.pem", FileDigests(), set[str]()
+    site.write_text("certificate")
+    for suffix in (".key", ".ocsp", ".issuer", ".sctl"):
+        seen |= set(digests.read([site]).values())
+        (tmp_path / f"site.pem{suffix}").write_text("beside")
+        assert digests.changed([site])
+    seen |= set(digests.read([site]).values())
+    assert len(seen) == 5
+    (tmp_path / "site.pem.other").write_text("unrelated")
+    assert not digests.changed([site])
+    site.unlink()
+    assert digests.read([site]) == {site: "missing"}
+    (tmp_path / "site.pem.rsa").write_text("one of a bundle")
+    assert digests.changed([site])
+    assert digests.read([site]) != {site: "missing"}
+
+
+def test_each_certificate_of_a_directory_has_a_digest(tmp_path: Path) -> None:
+    digests, single = FileDigests(), tmp_path / "single.pem"
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+    for path in (single, directory / "a.pem", directory / "b.pem", directory / "b.pem.key"):
+        path.write_text(path.name)
+    before = digests.read_certificates([directory, single, tmp_path / "missing.pem"])
+    assert set(before) == {single, directory / "a.pem", directory / "b.pem"}
+    (directory / "b.pem.key").write_text("another")
+    after = digests.read_certificates([directory, single])
+    assert {path for path in before if before[path] != after[path]} == {directory / "b.pem"}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Sample
-from discovery_haproxy.deployment.install import last_good, restore
+from discovery_haproxy.deployment.install import last_good, restore, restore_routes
 from discovery_haproxy.program.control_socket import ControlError
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
@@ -124,8 +124,12 @@ class Activation:
         }
         served = await self._servers.adopt(candidates)
         if served == str(last_good(path)):
-            restore(path)
-        self.live_generation = None if served is None else generation_of(texts[Path(served)])
+            with suppress(OSError):
+                restore(path)
+                restore_routes(path)
+        found = None if served is None else generation_of(texts[Path(served)])
+        # Without its second part the generation is none that is wanted: the next deployment sets the contents.
+        self.live_generation = reload_part(found) if found and self._servers.has_unknown_contents else found
 
     async def stop(self) -> None:
         """End what goes on in the background. HAProxy goes on serving."""

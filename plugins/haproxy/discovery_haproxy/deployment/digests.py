@@ -1,8 +1,17 @@
-"""Digests of the files that a configuration names. A file is read again only when its inode data have changed."""
+"""Digests of the files that a configuration names. A file is read again only when its inode data have changed.
+
+HAProxy loads a certificate with the files beside it, such as `site.pem.key`: the digest of a file covers these, too.
+"""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
+
+BESIDE_A_CERTIFICATE = (".key", ".ocsp", ".issuer", ".sctl")
+"""Suffixes of the files that HAProxy loads by themselves with a certificate of the same name."""
+BUNDLED = (".rsa", ".ecdsa", ".dsa")
+"""Suffixes of the files that HAProxy loads in place of a certificate that does not exist."""
 
 MISSING = "missing"
 """Digest of a path that cannot be read."""
@@ -19,6 +28,7 @@ class FileDigests:
     def __init__(self) -> None:
         """Start with an empty cache."""
         self._known: dict[Path, tuple[_Stamp, str]] = {}
+        self._directories: dict[Path, tuple[_Stamp, dict[Path, str]]] = {}
 
     def read(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Return the digest of each path: of a file's contents, or of the contents of every file in a directory.
@@ -34,6 +44,24 @@ class FileDigests:
             digests[path] = known[1]
         return digests
 
+    def read_certificates(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Return the digest of each certificate file at one of the paths, or in a directory at one of the paths.
+
+        Raises OSError as `read`.
+        """
+        digests: dict[Path, str] = {}
+        for path in paths:
+            stamp = _stamp(path)
+            if not path.is_dir():
+                digests |= self.read([path]) if stamp and stamp[0][0] == path.name else {}
+                continue
+            known = self._directories.get(path)
+            if known is None or known[0] != stamp:
+                names = [name for name, *_ in stamp if not name.endswith(BESIDE_A_CERTIFICATE)]
+                known = self._directories[path] = (stamp, self.read(path / name for name in names))
+            digests |= known[1]
+        return digests
+
     def changed(self, paths: Iterable[Path]) -> bool:
         """Report whether any of the paths has changed since the path was last read."""
         return any(path in self._known and self._known[path][0] != _stamp(path) for path in paths)
@@ -42,30 +70,63 @@ class FileDigests:
 def files_at(path: Path) -> list[Path]:
     """Return the file at `path`, or the files of the directory `path`; nothing if the directory cannot be read."""
     try:
-        return _files_at(path)
+        return sorted(path.iterdir()) if path.is_dir() else [path]
     except OSError:
         return []
 
 
-def _files_at(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.is_dir() else [path]
+def beside(path: Path) -> list[Path]:
+    """Return where HAProxy looks for files that belong to the certificate at `path`."""
+    return [path.with_name(path.name + suffix) for suffix in (*BESIDE_A_CERTIFICATE, *BUNDLED)]
 
 
 def _stamp(path: Path) -> _Stamp:
     try:
-        states = [(file.name, file.stat()) for file in _files_at(path) if path is file or file.is_file()]
+        if path.is_dir():
+            states = [(file.name, file.stat()) for file in sorted(path.iterdir()) if file.is_file()]
+        else:
+            states = _states_of_file(path)
     except _ABSENT:
         return ()
     # Not the time of modification, which programs such as `cp -p` set.
     return tuple((name, state.st_ctime_ns, state.st_size, state.st_ino) for name, state in states)
 
 
+def _states_of_file(path: Path) -> list[tuple[str, os.stat_result]]:
+    """Return the states of a file and of the files beside the file, or of the files of a bundle in its place."""
+    name = str(path)  # quicker than paths, which matters with hundreds of certificates
+    own = _state(name)
+    bundle = () if own else [suffix for suffix in BUNDLED if _state(name + suffix)]
+    parts = [suffix + each for suffix in bundle or [""] for each in ("", *BESIDE_A_CERTIFICATE)]
+    states = [(path.name + part, state) for part in parts if (state := _state(name + part))]
+    return states if own or bundle else []
+
+
+def _state(name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name)  # noqa: PTH116 - see above
+    except _ABSENT:
+        return None
+
+
 def _digest(path: Path, stamp: _Stamp) -> str:
     digest = hashlib.sha256()
+    directory = path if path.is_dir() else path.parent
     try:
-        for name, *_ in stamp:
-            contents = (path / name if path.is_dir() else path).read_bytes()
+        for name, *state in stamp:
+            is_beside = directory is not path and name != path.name
+            contents = _contents(directory / name, repr(state) if is_beside else None)
             digest.update(f"{name}\0{len(contents)}\0".encode() + contents)
     except _ABSENT:
         return MISSING
     return digest.hexdigest() if stamp else MISSING
+
+
+def _contents(file: Path, instead: str | None) -> bytes:
+    """Return the contents of a file, or else the text `instead` if HAProxy alone may read the file."""
+    try:
+        return file.read_bytes()
+    except PermissionError:
+        if instead is None:
+            raise
+        return instead.encode()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from discovery import ApplyError
 from discovery.toolkit import sync_directory, write_atomically
+from discovery_haproxy.rendering.route_map import belongs_to, route_map_path
 
 _LAST_GOOD = ".last-good"
 _STAGED = ".new"
@@ -100,6 +101,14 @@ def last_good(path: Path) -> Path:
 def restore(path: Path) -> None:
     """Replace `path` by the last good file. Raises OSError."""
     _link(last_good(path), path)
+
+
+def restore_routes(config: Path) -> None:
+    """Put back the last good map of routes if that map alone belongs to the configuration file. Raises OSError."""
+    text, routes = config.read_text(), route_map_path(config)
+    is_there = routes.exists() and belongs_to(routes, routes.read_text(), text)
+    if not is_there and belongs_to(routes, last_good(routes).read_text(), text):
+        restore(routes)
 
 
 def _beside(path: Path, suffix: str) -> Path:

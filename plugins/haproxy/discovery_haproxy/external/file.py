@@ -56,7 +56,7 @@ class ExternalFile:
         for path in maps:
             keep_original(path)
             entries = read(path)
-            if entries.strip() and not is_foreign(entries) and not belongs_to(_text(entries), _text(content)):
+            if entries.strip() and not is_foreign(entries) and not belongs_to(path, _text(entries), _text(content)):
                 self._keep_edited(path, entries)
 
     def remember(self) -> None:

@@ -20,15 +20,13 @@ from structlog.typing import FilteringBoundLogger
 from discovery import Backend, RecordError, State
 from discovery.registry import validate
 from discovery.toolkit import write_atomically
-from discovery_haproxy.deployment.digests import MISSING, FileDigests, files_at
+from discovery_haproxy.deployment.digests import MISSING, FileDigests, beside, files_at
 from discovery_haproxy.fallback.composing import Accepted
 from discovery_haproxy.options.config import HAProxyConfig
 
 _VERSION = 1
 _MOST_BYTES = 16 * 1024 * 1024
 """Largest file or directory of which a copy is kept; certificates take some kilobytes each."""
-_BESIDE_A_CERTIFICATE = (".key", ".ocsp", ".sctl", ".issuer", ".rsa", ".ecdsa", ".dsa")
-"""Suffixes of the files that HAProxy loads by themselves with a certificate of the same name."""
 
 
 class Records:
@@ -126,8 +124,7 @@ class Records:
             shutil.rmtree(copy.parent, ignore_errors=True)
             directory = copy if path.is_dir() else copy.parent
             _make_private(directory)
-            beside = [] if path.is_dir() else [path.with_name(path.name + each) for each in _BESIDE_A_CERTIFICATE]
-            for source in (*sources, *beside):
+            for source in (*sources, *([] if path.is_dir() else beside(path))):
                 if source.is_file():
                     write_atomically(directory / source.name, source.read_bytes(), 0o600)
         return self._digest(copy) == digest

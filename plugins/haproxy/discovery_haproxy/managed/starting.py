@@ -12,14 +12,13 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError
 from discovery.toolkit import ProcessHandle, child_environment
-from discovery_haproxy.deployment.install import last_good, restore
+from discovery_haproxy.deployment.install import last_good, restore, restore_routes
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.managed.logpipe import LogPipe
 from discovery_haproxy.managed.run_files import RunFiles
 from discovery_haproxy.program import process
 from discovery_haproxy.program.binary import Binary, alerts, first_alert, first_line
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
-from discovery_haproxy.rendering.route_map import belongs_to, route_map_path
 from discovery_haproxy.text.generation import generation_of, reload_part
 
 _START_SECONDS = 30.0
@@ -151,15 +150,12 @@ class Launcher:
 
         The map of routes is put back as well if only the last good map belongs to the configuration.
         """
-        config, routes = self._files.config, route_map_path(self._files.config)
+        config = self._files.config
         with suppress(OSError):
             part = reload_part(generation)
             if not _is_of(part, config.read_text()) and _is_of(part, last_good(config).read_text()):
                 restore(config)
-            text = config.read_text()
-            is_there = routes.exists() and belongs_to(routes.read_text(), text)
-            if not is_there and belongs_to(last_good(routes).read_text(), text):
-                restore(routes)
+            restore_routes(config)
 
     def _retire(self, others: list[process.Process]) -> None:
         """Tell processes of an earlier daemon to finish their connections, now that another HAProxy listens."""

@@ -34,7 +34,7 @@ from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.text.configuration import parse
-from discovery_haproxy.text.generation import generation_of
+from discovery_haproxy.text.generation import generation_of, reload_part
 
 _ANSWER_SECONDS = 5.0
 """Timeout in seconds for the answer after a change of servers; a master that loads 10,000 backends needs one."""
@@ -234,11 +234,12 @@ class ManagedHAProxy:
 
     async def _restart(self) -> bool:
         """Start HAProxy with the configuration that served last; return False if none is proven."""
-        generation = self.live_generation
-        if generation is None:
+        if self.live_generation is None:
             return False
         text = self.path.read_text(errors="replace")
-        if generation_of(text) != generation:
+        generation = generation_of(text)
+        # An adopted HAProxy may have had older contents of certificates or maps than a new HAProxy loads.
+        if generation is None or self.live_generation not in (generation, reload_part(generation)):
             raise ApplyError(f"{self.path} was changed by another program")
         # The servers' states at the last reload may be long outdated.
         await self._save_states("")

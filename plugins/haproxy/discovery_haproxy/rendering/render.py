@@ -14,8 +14,9 @@ import jinja2
 from discovery import ApplyError, Backend, Snapshot
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.options.values import bind_address
+from discovery_haproxy.rendering.held_files import hold
 from discovery_haproxy.rendering.quoting import Raw, argument, expression_argument, finalize, raw
-from discovery_haproxy.rendering.route_map import digest_comment, route_map
+from discovery_haproxy.rendering.route_map import route_map
 from discovery_haproxy.rendering.sections import Sections, build_sections
 from discovery_haproxy.rendering.servers import AddressesOf, registered_host
 from discovery_haproxy.rendering.template_cache import TemplateCache
@@ -99,13 +100,15 @@ def render(
     file_digests: Mapping[Path, str] | None = None,
     addresses_of: AddressesOf = registered_host,
     *,
+    certificates: Mapping[Path, str] | None = None,
     replaced: Mapping[str, tuple[Backend, ...]] | None = None,
     former: AbstractSet[tuple[str, str]] = frozenset(),
     template_directories: tuple[Path, ...] = (),
 ) -> Rendered:
     """Render the configuration. Equal arguments give equal text.
 
-    `file_digests` are the digests of `referenced_files`. `addresses_of` returns a backend's addresses as the core
+    `file_digests` are the digests of `referenced_files`, `certificates` those of each certificate file among
+    them and in directories among them. `addresses_of` returns a backend's addresses as the core
     knows them; the function is not used if HAProxy itself looks host names up. `replaced` and `former` are those of
     `build_sections`. `template_directories` are where the template includes others from, after its
     own directory.
@@ -133,10 +136,11 @@ def render(
     requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines)))
     named = expression_argument(runtime.route_map) in body
     maps = {runtime.route_map: route_map(sections.route_entries())} if named else {}
-    digest = Raw("".join(map(digest_comment, maps.values())))
-    head = _run(templates, "builtin/head.cfg.j2", {**context, "requests": requests, "map_digest": digest}, _BUILT_IN)
+    held = hold(config, body if own else None, dict(digests), certificates or {}, maps)
+    head_context = {**context, "requests": requests, "comments": Raw(held.comments)}
+    head = _run(templates, "builtin/head.cfg.j2", head_context, _BUILT_IN)
     text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
-    generation = f"cfg-{_hash(parse(text).fixed, digests, str(digest))}-{_hash(text, digests)}"
+    generation = f"cfg-{_hash(parse(text).fixed, held.reload_digests)}-{_hash(text, digests)}"
     text = text.replace(_PLACEHOLDER, generation, 1)
     return Rendered(
         text,

@@ -1,21 +1,18 @@
 """The map of routes: a file that HAProxy loads with the configuration, and looks a request's host and path up in.
 
 An entry is a frontend's name with the key of a route, and the name of a `backend` section:
-`frontend:127.0.0.1:8080/*.example.com/api/ shop`. The file has a fixed name, so that entries can also be changed while
+`frontend:127.0.0.1:8080/*.example.com/api/ shop`. The file has a fixed name, so that entries are also changed while
 HAProxy runs. The configuration contains the digest of the file's contents, which tells which file belongs to which
 configuration.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from discovery_haproxy.rendering.quoting import argument
+from discovery_haproxy.text.contents import map_comment
 from discovery_haproxy.text.seal import MARK
-
-_DIGEST = re.compile(r"^# Map of routes: ([0-9a-f]+)$", re.MULTILINE)
-_DIGEST_CHARACTERS = 16
-"""Hexadecimal characters of a digest: 64 bits, so that no two maps of one machine are equal by chance."""
 
 
 def route_map_path(config: Path) -> Path:
@@ -28,16 +25,11 @@ def route_map(entries: Iterable[tuple[str, str]]) -> str:
     return "".join((f"{MARK}: changes made here are lost.\n", *(f"{key} {section}\n" for key, section in entries)))
 
 
-def digest_comment(contents: str) -> str:
+def digest_comment(path: Path, contents: str) -> str:
     """Return the line of a configuration that names the digest of the map's contents."""
-    return f"# Map of routes: {_digest(contents)}"
+    return map_comment(argument(path), hashlib.sha256(contents.encode()).hexdigest())
 
 
-def belongs_to(contents: str, config: str) -> bool:
-    """Report whether the text of a configuration was rendered together with these contents of the map."""
-    found = _DIGEST.search(config)
-    return found is not None and found[1] == _digest(contents)
-
-
-def _digest(contents: str) -> str:
-    return hashlib.sha256(contents.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+def belongs_to(path: Path, contents: str, config: str) -> bool:
+    """Report whether the text of a configuration was rendered together with these contents of the map at `path`."""
+    return f"\n{digest_comment(path, contents)}" in config

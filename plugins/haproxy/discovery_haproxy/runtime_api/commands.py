@@ -4,7 +4,7 @@ HAProxy's management guide, "9.3. Unix Socket commands".
 """
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from discovery_haproxy.runtime_api.planner import Add, Move, Remove, Revive, ServerKey, SetWeight, Step
 
@@ -18,11 +18,21 @@ _POOL_OPTIONS = {"pool-purge-delay": "5s", "pool-max-conn": "-1"}
 opens a connection for every request."""
 
 
-class Command(NamedTuple):
-    """A command, and the pattern of the whole answer if HAProxy obeys."""
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command, and the pattern of the whole answer if HAProxy obeys.
+
+    `payload` are the lines that follow a command that ends in `<<`. A payload can be a private key, and is never shown.
+    """
 
     text: str
     success: re.Pattern[str]
+    payload: str = field(default="", repr=False)
+
+    @property
+    def lines(self) -> str:
+        """The command as it is sent, but for the last line break, which after a payload makes an empty line."""
+        return f"{self.text}\n{self.payload}" if self.payload else self.text
 
 
 def commands(step: Step, version: tuple[int, ...], *, up: bool) -> tuple[Command, ...]:

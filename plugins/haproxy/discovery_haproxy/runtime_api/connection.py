@@ -5,6 +5,7 @@ lasts would keep an old worker alive, so each plan has a connection of its own.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from typing import NamedTuple
 from discovery_haproxy.runtime_api.commands import Command
 
 _PROMPT = b"\n> "
+_WAITING = re.compile(r"^(?:\+ )+")
+"""HAProxy's prompts for the lines of a payload, before the answer."""
 _ANSWER_SECONDS = 5.0
 """Seconds for an answer: a worker that loads 10,000 backends needs one."""
 _BUFFER_BYTES = 1 << 26
@@ -79,15 +82,20 @@ class Connection:
             while rest and (not batch or len(batch) + len(rest[-1]) <= size):
                 batch += rest.pop()
             started = time.monotonic()
-            answers = await self._ask([command.text for command in batch])
+            answers = await self._ask([command.lines for command in batch])
             seconds = time.monotonic() - started
             for command, answer in zip(batch, answers, strict=True):
-                if not command.success.fullmatch(answer):
-                    raise RuntimeApiError(f"HAProxy refuses {_quoted(command.text)}: {_quoted(answer)}")
+                _check(command, answer)
             if seconds > _SLOW_SECONDS:
                 size = max(size // 2, 1)
             elif seconds < _FAST_SECONDS:
                 size = min(size * 2, _MOST_BATCH)
+
+    async def obey(self, command: Command) -> str:
+        """Execute a command and return the answer. Raises RuntimeApiError for an unexpected answer."""
+        answer = await self.ask(command.lines)
+        _check(command, answer)
+        return answer
 
     async def _ask(self, commands: Sequence[str]) -> list[str]:
         try:
@@ -115,6 +123,11 @@ async def connect(stats_socket: Path) -> AsyncIterator[Connection]:
     finally:
         # HAProxy ends its side at once when this side has ended.
         writer.close()
+
+
+def _check(command: Command, answer: str) -> None:
+    if not command.success.fullmatch(answer):
+        raise RuntimeApiError(f"HAProxy refuses {_quoted(command.text)}: {_quoted(_WAITING.sub('', answer))}")
 
 
 def _quoted(text: str) -> str:

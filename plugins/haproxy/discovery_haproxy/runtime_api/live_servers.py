@@ -1,17 +1,28 @@
-"""The servers of the running HAProxy: planned, changed and read back through the stats socket of HAProxy's worker."""
+"""The servers, certificates and maps of the running HAProxy: planned, changed and read back.
+
+All commands go through the stats socket of HAProxy's worker.
+"""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait
+from discovery_haproxy.runtime_api.certificates import NewCertificate, UnfitError
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request
 from discovery_haproxy.runtime_api.commands import commands, delete
 from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect
+from discovery_haproxy.runtime_api.live_files import (
+    known_contents,
+    read_certificate_files,
+    replace_map,
+    set_certificates,
+)
 from discovery_haproxy.runtime_api.planner import (
     Add,
     Move,
@@ -42,6 +53,7 @@ class Changes(NamedTuple):
     plan: Plan
     worker: Worker
     up: frozenset[ServerKey]
+    certificates: tuple[NewCertificate, ...] = ()
 
 
 class LiveServers:
@@ -53,6 +65,7 @@ class LiveServers:
         self._lock = lock
         self._log = log
         self._configuration: Configuration | None = None
+        self._has_unknown_contents = False
         self._waiting: dict[ServerKey, Server | None] = {}
         self._undecided: set[ServerKey] = set()
         self._deleting: asyncio.Task[None] | None = None
@@ -68,6 +81,11 @@ class LiveServers:
         return tuple(self._waiting)
 
     @property
+    def has_unknown_contents(self) -> bool:
+        """Report whether HAProxy may have other contents of certificates or maps than the file that it serves."""
+        return self._has_unknown_contents
+
+    @property
     def undecided(self) -> frozenset[ServerKey]:
         """Servers that were added or moved as down, for HAProxy's check to decide."""
         return frozenset(self._undecided)
@@ -75,6 +93,7 @@ class LiveServers:
     def started(self, configuration: Configuration) -> None:
         """Note that the worker has been started, or replaced by a reload, with this configuration."""
         self._configuration = configuration
+        self._has_unknown_contents = False
         self._waiting.clear()
         self._undecided.clear()
 
@@ -91,12 +110,21 @@ class LiveServers:
             async with connect(self._stats_socket) as connection:
                 await connection.worker()
                 live = await _states(connection)
+                contents = {
+                    name: await known_contents(
+                        connection,
+                        configuration.contents,
+                        [other.contents for of, (other, _) in candidates.items() if of != name],
+                    )
+                    for name, (configuration, _) in candidates.items()
+                }
         except RuntimeApiError:
             return None
         for name, (configuration, earlier) in candidates.items():
             found = configuration_difference(configuration, earlier, live)
             if not found:
-                self.started(configuration)
+                self.started(replace(configuration, contents=contents[name]))
+                self._has_unknown_contents = contents[name] != configuration.contents
                 self._waiting = _removed_servers(configuration, earlier, live)
                 self._delete_later()
                 return name
@@ -141,19 +169,31 @@ class LiveServers:
         for name in plan.sections:
             if found := difference(running.backends[name], live, self._waiting, ()):
                 return Reload(f"the running HAProxy was changed by another program: {found}")
-        return await self._with_tests(plan, worker, live)
+        try:
+            certificates = [await asyncio.to_thread(read_certificate_files, path) for path in plan.certificates]
+        except UnfitError as error:
+            return Reload(f"a new certificate: {error}")
+        changes = await self._with_tests(plan, worker, live)
+        return changes._replace(certificates=tuple(certificates)) if isinstance(changes, Changes) else changes
 
     async def execute(self, changes: Changes) -> None:
-        """Execute the plan, and read the servers back. Raises RuntimeApiError if the outcome is not the wanted one."""
+        """Execute the plan, and read everything back. Raises RuntimeApiError if the outcome is not the wanted one."""
         plan = changes.plan
-        if not plan.steps:
+        if plan.is_empty:
             self._configuration = plan.wanted
             return
-        self._configuration = None  # unknown until the servers are read back
-        groups = [commands(step, changes.worker.version, up=step.key in changes.up) for step in plan.steps]
+        self._configuration = None  # unknown until everything is read back
+        early, late = (
+            [commands(step, changes.worker.version, up=step.key in changes.up) for step in phase]
+            for phase in plan.phases
+        )
         async with connect(self._stats_socket) as connection:
             await _expect(connection, changes.worker)
-            await connection.execute(groups)
+            await connection.execute(early)
+            await set_certificates(connection, changes.certificates)
+            for path in plan.maps:
+                await replace_map(connection, path)
+            await connection.execute(late)
         # A new connection reaches the worker that serves now, if a reload by another program came in between.
         async with connect(self._stats_socket) as connection:
             await _expect(connection, changes.worker)
@@ -168,6 +208,7 @@ class LiveServers:
             if isinstance(step, Remove) and (row := live.get(step.key)) is not None and not row.removed:
                 raise RuntimeApiError(f"{'/'.join(step.key)} is not in maintenance")
         self._configuration = plan.wanted
+        self._has_unknown_contents = False
         self._delete_later()
 
     async def stop(self) -> None:

@@ -1,11 +1,12 @@
 """The planner: how a running HAProxy gets from one configuration to another. A pure function of the texts.
 
-If the configurations differ in `server` lines of `backend` sections alone, and the runtime API can express every
-difference, the plan is a list of steps. Otherwise the plan is a reload, with the reason.
+If the configurations differ in `server` lines of `backend` sections and in the contents of certificates and maps alone,
+and the runtime API can express every difference, the plan is a list of steps. Otherwise the plan is a reload, with the
+reason.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,11 +75,27 @@ Step = SetWeight | Move | Add | Revive | Remove
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps from a configuration to another. `wanted` is the other configuration, `reason` one line for a person."""
+    """Steps from a configuration to another. `wanted` is the other configuration, `reason` one line for a person.
+
+    `certificates` and `maps` are the files whose contents HAProxy has to get.
+    """
 
     wanted: Configuration
     steps: tuple[Step, ...]
     reason: str
+    certificates: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Report whether the running HAProxy needs no change."""
+        return not (self.steps or self.certificates or self.maps)
+
+    @property
+    def phases(self) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+        """The steps before and after the contents of maps: those that take traffic away come last."""
+        late = [step for step in self.steps if _takes_traffic_away(step)]
+        return tuple(step for step in self.steps if not _takes_traffic_away(step)), tuple(late)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -109,6 +126,10 @@ def make_plan(
     """
     if running.fixed != wanted.fixed:
         return Reload(_fixed_difference(running, wanted))
+    certificates = _changed(running.contents.certificates, wanted.contents.certificates)
+    maps = _changed(running.contents.maps, wanted.contents.maps)
+    if certificates and any(map(_loads_other_files, wanted.sections)):
+        return Reload(f"`ssl-load-extra` decides which files belong to {certificates[0]}")
     steps: list[Step] = []
     try:
         for old, new in zip(running.sections, wanted.sections, strict=True):
@@ -117,7 +138,16 @@ def make_plan(
     except _NeedsReloadError as error:
         return Reload(str(error))
     steps.sort(key=_takes_traffic_away)
-    return Plan(wanted, tuple(steps), _summary(steps))
+    return Plan(wanted, tuple(steps), _summary(steps, certificates, maps), certificates, maps)
+
+
+def _changed(running: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the files with other contents. The files are the same: their names are a part of the generation."""
+    return tuple(path for path, digest in wanted.items() if running.get(path) != digest)
+
+
+def _loads_other_files(section: Section) -> bool:
+    return section.header == "global" and any(line.startswith("ssl-load-extra") for line in section.lines)
 
 
 def _takes_traffic_away(step: Step) -> bool:
@@ -242,10 +272,11 @@ def _is_dynamic(section: Section) -> bool:
     return hashes and bool(types) and "consistent" in types[-1]
 
 
-def _summary(steps: list[Step]) -> str:
+def _summary(steps: Iterable[Step], certificates: Sequence[str], maps: Sequence[str]) -> str:
     kinds = {Add: "added", Revive: "added", Remove: "removed", Move: "moved", SetWeight: "weighted anew"}
     counts = Counter((step.key[0], kinds[type(step)]) for step in steps)
     told = [f"{section}: {count} server{'' if count == 1 else 's'} {what}" for (section, what), count in counts.items()]
+    told += [f"new contents of {path}" for path in (*certificates, *maps)]
     return _some(told) or "no server changed"
 
 

@@ -1,6 +1,6 @@
 """The text of a configuration file: words, servers, listeners, and the marks in its first lines. Pure functions.
 
 `words` splits a line, `server_line` reads a `server` line, `configuration` splits a text into servers and the rest,
-`listeners` finds the addresses that HAProxy listens on, `generation` and `seal` identify a text, and `edits` compares
-two texts.
+`contents` finds the digests of certificates and maps, `listeners` finds the addresses that HAProxy listens on,
+`generation` and `seal` identify a text, and `edits` compares two texts.
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from discovery_haproxy.text.contents import NO_CONTENTS, Contents, contents_in
 from discovery_haproxy.text.server_line import Server, parse_server
 from discovery_haproxy.text.words import SECTIONS
 
@@ -79,9 +80,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The sections of a configuration in their order."""
+    """The sections of a configuration in their order, and the contents of files that HAProxy is to hold."""
 
     sections: tuple[Section, ...]
+    contents: Contents = NO_CONTENTS
 
     @cached_property
     def backends(self) -> Mapping[str, Section]:
@@ -112,6 +114,11 @@ class Chunk:
         """Digest of the text."""
         return hashlib.sha256(self.data).digest()
 
+    @cached_property
+    def contents(self) -> Contents:
+        """Digests that the comments at the beginning name."""
+        return contents_in(self.text)
+
     def parse(self, inherited: tuple[str, ...]) -> tuple[tuple[Section, ...], tuple[str, ...]]:
         """Return the sections, and the lines of the last `defaults` section, which the next chunk inherits.
 
@@ -136,10 +143,12 @@ def configuration_of(chunks: Iterable[Chunk]) -> Configuration:
     """Return the configuration whose text the chunks are."""
     sections: list[Section] = []
     inherited: tuple[str, ...] = ()
+    contents: Contents | None = None
     for chunk in chunks:
+        contents = contents or chunk.contents
         found, inherited = chunk.parse(inherited)
         sections += found
-    return Configuration(tuple(sections))
+    return Configuration(tuple(sections), contents or NO_CONTENTS)
 
 
 def parse(text: str) -> Configuration:

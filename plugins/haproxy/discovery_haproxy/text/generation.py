@@ -1,8 +1,9 @@
 """Generations: what identifies a configuration, in `show info` and in the configuration file.
 
 A generation is `cfg-RELOAD-SERVERS`. RELOAD is the hash of what only a reload changes: every line but the servers, and
-the files that the text names. SERVERS is the hash of the whole text. The description of a running HAProxy is the
-generation with which the worker started; the runtime API has changed servers since.
+the files that the text names, but for certificates and maps, of which the names alone count. SERVERS is the hash of the
+whole text with all of these files. The description of a running HAProxy is the generation with which the worker
+started; the runtime API has changed servers, certificates and maps since.
 """
 
 import re

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from haproxy_driver import ConsumerDriver, Drive, wait_until_served
 from haproxy_web import Fetch
 
@@ -184,27 +183,6 @@ async def test_a_configuration_is_checked_before_a_reload_and_not_before_the_fir
         assert await driver.consumer.reconfigure(driver.configured(services={"web": {"bind": bind, "maxconn": 1000}}))
         await driver.apply(origins[1])
         assert calls.read_text().split() == ["-v", "-W", "-c"]
-
-
-async def test_a_renewed_certificate_is_loaded(drive: Drive, origins: Origins, bind: str, tmp_path: Path) -> None:
-    def issue() -> None:
-        authority = trustme.CA()
-        certificate = authority.issue_cert("localhost")
-        parts = [certificate.private_key_pem, *certificate.cert_chain_pems]
-        (tmp_path / "new.pem").write_bytes(b"".join(part.bytes() for part in parts))
-        (tmp_path / "new.pem").replace(tmp_path / "site.pem")
-
-    issue()
-    services = {"web": {"bind": {"address": bind, "certificate": str(tmp_path / "site.pem")}}}
-    async with drive(services=services) as driver:
-        await driver.apply(origins[0])
-        before = await driver.processes()
-        issue()
-        await asyncio.wait_for(driver.apply_requested.wait(), within(10))
-        await driver.apply_again()
-        after = await driver.processes()
-        assert after.reloads == before.reloads + 1
-        assert after.workers != before.workers
 
 
 def test_a_file_that_is_changed_in_place_within_a_second_has_a_new_digest(tmp_path: Path) -> None:

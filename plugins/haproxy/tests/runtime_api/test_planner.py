@@ -229,3 +229,20 @@ def test_the_steps_name_what_they_change() -> None:
     [step] = plan.steps
     assert isinstance(step, Add)
     assert isinstance(step, Step)
+
+
+def test_new_contents_of_files_need_no_reload() -> None:
+    def named(certificate: str, routes: str, line: str = "") -> str:
+        comments = f"# Written by discovery\n# Certificate /a.pem: {certificate}\n# Certificate /b.pem: 0b\n"
+        return f"{comments}# Map /routes.map: {routes}\n" + text(A).replace("defaults", f"{line}\ndefaults", 1)
+
+    plan = planned(named("01", "02"), named("0a", "02"))
+    assert isinstance(plan, Plan)
+    assert (plan.certificates, plan.maps, plan.is_empty) == (("/a.pem",), (), False)
+    assert plan.reason == "new contents of /a.pem"
+    plan = planned(named("01", "02"), named("01", "03"))
+    assert isinstance(plan, Plan)
+    assert (plan.certificates, plan.maps) == ((), ("/routes.map",))
+    extra = "    ssl-load-extra-files none"
+    assert isinstance(planned(named("01", "02", extra), named("0a", "02", extra)), Reload)
+    assert isinstance(planned(named("01", "02", extra), named("01", "03", extra)), Plan)
