@@ -304,6 +304,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
             alone=external is None,
             route_map=route_map_path(path),
+            peers_socket=files.peers_socket if composed.config.keep_stick_tables else None,
         )
         return render(
             composed.config,

@@ -91,6 +91,7 @@ EVERYTHING: dict[str, Any] = {
         "mail": {"mode": "tcp", "bind": "*:25", "send_proxy": "v1", "check": {"path": "/"}},
     },
     "stats": "127.0.0.1:8404",
+    "max_old_workers": 3,
     "access_log": True,
     "maxconn": 1000,
     "nameservers": ["10.0.0.53:53", "[::1]:53"],
@@ -111,7 +112,7 @@ def test_haproxy_accepts_the_configuration_without_a_warning(
 ) -> None:
     state = tmp_path / "a state"
     state.write_text("1\n")
-    runtime = Runtime(tmp_path / "a socket", (2, 6), state)
+    runtime = Runtime(tmp_path / "a socket", (2, 6), state, peers_socket=tmp_path / "another socket")
     assert parse(rendered(config, of, runtime)) == ""
 
 

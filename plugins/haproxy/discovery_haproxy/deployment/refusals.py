@@ -16,8 +16,8 @@ from discovery_haproxy.program.binary import Binary
 _NOT_AGAIN = "the same is not tried again before a file, an address or the program changes, or the daemon is reloaded"
 _VARIABLE_LINES = re.compile(r"^[ \t]*(?:server|description)[ \t].*\n", re.MULTILINE)
 """Lines without a part in a refusal: HAProxy has checked them before, and they bind no address."""
-_PEERS = re.compile(r"^[ \t]*peers[ \t]", re.MULTILINE)
-"""A section in which HAProxy binds the address of a `server` line."""
+_PEERS = re.compile(r"^[ \t]*peers[ \t](?!discovery$)", re.MULTILINE)
+"""A section in which HAProxy binds the address of a `server` line, but for that of `keep_stick_tables`."""
 _MOST_REFUSALS = 100
 """Number of refusals that are remembered: a search for a form that HAProxy accepts makes 40 attempts at most."""
 

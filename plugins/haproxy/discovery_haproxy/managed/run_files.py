@@ -18,6 +18,7 @@ class RunFiles:
         self.server_states = run_dir / "servers.state"
         self.master_socket = run_dir / "master.sock"
         self.log = run_dir / "log.pipe"
+        self.peers_socket = run_dir / "peers.sock"
         self.master_socket_argument = f"{self.master_socket},mode,600"
         """Argument of HAProxy's option `-S`; identifies every HAProxy process of this run directory."""
 
@@ -34,6 +35,6 @@ class RunFiles:
 
     def remove_runtime_files(self) -> None:
         """Remove the files that are useful only while HAProxy runs. The configuration file stays."""
-        for path in (self.stats_socket, self.server_states, self.master_socket, self.log):
+        for path in (self.stats_socket, self.server_states, self.master_socket, self.log, self.peers_socket):
             with suppress(OSError):
                 path.unlink()

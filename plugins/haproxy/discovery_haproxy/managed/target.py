@@ -29,6 +29,7 @@ from discovery_haproxy.program import process
 from discovery_haproxy.program.binary import Binary, alerts, first_alert
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.log_drops import LogDrops
+from discovery_haproxy.program.old_workers import OldWorkers
 from discovery_haproxy.rendering.render import Rendered
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
@@ -40,8 +41,6 @@ _ANSWER_SECONDS = 5.0
 """Timeout in seconds for the answer after a change of servers; a master that loads 10,000 backends needs one."""
 _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
-_MANY_WORKERS = 5
-"""Number of old workers above which `health` mentions them: each keeps memory and connections."""
 
 
 class ManagedHAProxy:
@@ -59,6 +58,7 @@ class ManagedHAProxy:
         self._control = ControlSocket(self._files.master_socket)
         self._log = log
         self.log_drops = LogDrops(log)
+        self._old_workers = OldWorkers(log)
         self._pipe = LogPipe(self._files.log, log)
         self._launcher = Launcher(self._files, self._control, self._pipe, log)
         self._lock = asyncio.Lock()
@@ -183,19 +183,16 @@ class ManagedHAProxy:
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         await self.log_drops.count(self._control)
-        if len(processes.old) > _MANY_WORKERS:
-            return Health(
-                detail=f"{len(processes.old)} old workers still serve connections; a shorter hard_stop_after ends them"
-            )
-        return Health()
+        self._old_workers.update(processes)
+        return Health(detail=self._old_workers.detail)
 
     def inspect(self) -> Mapping[str, Any]:
         """Return the way and the reason of the last change, and the servers that wait for their deletion."""
         return self._activation.inspect()
 
     def metrics(self) -> Iterable[Sample]:
-        """Return the number of changes by the way that they took, and the number of servers to be deleted."""
-        return self._activation.metrics()
+        """Return the metrics of the changes, and the number of old workers."""
+        return (*self._activation.metrics(), self._old_workers.sample)
 
     async def hand_over(self) -> None:
         """Release HAProxy to the next daemon. HAProxy goes on serving."""

@@ -290,6 +290,12 @@ class HAProxyConfig(PluginConfig):
     timeouts: DefaultTimeouts = DefaultTimeouts()
     hard_stop_after: HAProxyTime = "30m"
     """Time for which an old worker may serve its connections after a reload."""
+    max_old_workers: Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int)] | None = Field(
+        default=None, ge=1, le=1000
+    )
+    """Reloads after which an old worker is ended, with its connections: at most so many old workers run."""
+    keep_stick_tables: bool = False
+    """Carry the stick tables with `peers discovery` over a reload."""
     maxconn: Connections | None = None
     """Limit of concurrent connections of the whole process. Default: as the limit of open files allows."""
     retries: Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int)] = Field(default=3, ge=0, le=100)
@@ -332,6 +338,12 @@ class HAProxyConfig(PluginConfig):
         if isinstance(values, dict) and values.get("nameservers") and "resolve" not in values:
             return {**values, "resolve": "haproxy"}
         return values
+
+    @model_validator(mode="after")
+    def _check_stick_tables(self) -> "HAProxyConfig":
+        if self.keep_stick_tables and self.external:
+            raise ValueError("'keep_stick_tables' is for a managed HAProxy; give an external HAProxy a 'peers' section")
+        return self
 
     @model_validator(mode="after")
     def _check_log_format(self) -> "HAProxyConfig":

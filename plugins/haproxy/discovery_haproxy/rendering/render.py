@@ -37,7 +37,8 @@ class Runtime(NamedTuple):
     """Facts about the HAProxy that will read the configuration: sockets, files, version and environment.
 
     `resolv_conf` is True if /etc/resolv.conf can be read, `alone` if HAProxy reads no other configuration file.
-    `route_map` is the path of the map of routes.
+    `route_map` is the path of the map of routes, `peers_socket` that of the socket through which a worker passes its
+    stick tables on; None if it does not.
     """
 
     stats_socket: Path | None = None
@@ -46,6 +47,7 @@ class Runtime(NamedTuple):
     resolv_conf: bool = True
     alone: bool = False
     route_map: Path = Path("/run/discovery/haproxy.routes.map")
+    peers_socket: Path | None = None
 
 
 class Rendered(NamedTuple):
