@@ -57,7 +57,7 @@ def test_a_service_becomes_a_frontend_and_a_backend_with_checks_on() -> None:
         "server web.invalid:8002 web.invalid:8002 id 755393 weight 1",
     ]
     assert "option redispatch 1" in section(text, "defaults")
-    assert "default-server init-addr last,none resolvers discovery" in section(text, "defaults")
+    assert "default-server init-addr last,none" in section(text, "defaults")
 
 
 EVERYTHING: dict[str, Any] = {
@@ -136,6 +136,25 @@ def test_a_server_has_the_first_address_and_without_one_it_is_in_maintenance(par
     assert parse(result) == ""
 
 
+@pytest.mark.parametrize(
+    ("address", "resolved"),
+    [
+        ("10.0.0.1:80", False),
+        ("[fd00::1]:80", False),
+        ("a.test:80", True),
+        ("10.test:80", True),
+        ("unix@/run/a.sock", True),
+    ],
+)
+def test_servers_of_a_template_have_resolvers_only_if_one_has_a_host_name(
+    tmp_path: Path, address: str, resolved: bool
+) -> None:
+    template = tmp_path / "mine.cfg.j2"
+    template.write_text(f"defaults\nbackend b\n server s {address} check\n")
+    text = render(HAProxyConfig.model_validate({"template": template}), TWO, Runtime()).text
+    assert ("init-addr last,none resolvers discovery" in text) == resolved
+
+
 @pytest.mark.parametrize("asked", [{"resolve": "haproxy"}, {"nameservers": ["10.0.0.53:53"]}])
 def test_haproxy_looks_host_names_up_if_configured(parse: Parse, asked: dict[str, Any]) -> None:
     """Point 8: several backends of one name, and an outage of DNS, as well."""
@@ -143,7 +162,7 @@ def test_haproxy_looks_host_names_up_if_configured(parse: Parse, asked: dict[str
     text = render(config, TWO, Runtime(), {}, lambda _: ("10.0.0.9",)).text
     assert servers(text) == [
         "server 127.0.0.1:8001 127.0.0.1:8001 weight 1",
-        "server web.invalid:8002 web.invalid:8002 weight 1 resolve-opts allow-dup-ip",
+        "server web.invalid:8002 web.invalid:8002 weight 1 resolvers discovery resolve-opts allow-dup-ip",
     ]
     assert "hold timeout 1d" in section(text, "resolvers discovery")
     assert parse(text) == ""

@@ -27,6 +27,10 @@ _BUILT_IN = Path(__file__).parent / "templates"
 _PLACEHOLDER = "cfg-not-yet-known"
 _DEFAULTS = re.compile(r"^[ \t]*defaults(?=\s).*$", re.MULTILINE)
 _BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
+_NAMED = re.compile(
+    r"^[ \t]*server(?:-template)?[ \t]+\S+[ \t]+(?!(?:[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?(?!\S))", re.MULTILINE
+)
+"""A server whose address is not, as far as can be seen, an IP address."""
 _REQUESTS = re.compile(r"^[ \t\"']*(?:lua-|acme\b|httpclient\.)|\b(?:ocsp|crt-list\b)", re.MULTILINE)
 """Directives that make HAProxy send HTTP requests itself. The file of a `crt-list` may contain `ocsp-update`."""
 _HASH_CHARACTERS = 16
@@ -141,7 +145,8 @@ def render(
     held = hold(config, body if own else None, dict(digests), certificates or {}, maps)
     head_context = {**context, "requests": requests, "comments": Raw(held.comments)}
     head = _run(templates, "builtin/head.cfg.j2", head_context, _BUILT_IN)
-    text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime)
+    resolves = own is not None and _NAMED.search(body) is not None
+    text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime, resolves=resolves)
     generation = f"cfg-{_hash(parse(text).fixed, held.reload_digests)}-{_hash(text, digests)}"
     text = text.replace(_PLACEHOLDER, generation, 1)
     return Rendered(
@@ -192,9 +197,14 @@ def _run(templates: jinja2.Environment, name: str, context: Mapping[str, object]
         raise ApplyError(f"template {place}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
-def _with_defaults(text: str, runtime: Runtime) -> str:
-    """Begin every `defaults` section with lines that let HAProxy start although a host name cannot be resolved."""
-    lines = "    default-server init-addr last,none resolvers discovery"
+def _with_defaults(text: str, runtime: Runtime, *, resolves: bool) -> str:
+    """Begin every `defaults` section with lines that let HAProxy start although a host name cannot be resolved.
+
+    `resolves` makes HAProxy resolve host names. HAProxy deletes no server at run time that has `resolvers`.
+    """
+    lines = "    default-server init-addr last,none"
+    if resolves:
+        lines += " resolvers discovery"
     if runtime.state_file is not None:
         lines += "\n    load-server-state-from-file global"
     return _DEFAULTS.sub(lambda match: f"{match[0]}\n{lines}", text)

@@ -265,6 +265,23 @@ async def test_a_removed_server_keeps_its_request_and_returns_at_another_address
             assert set(await live_servers(driver)) == {("web", "slow")}
 
 
+@pytest.mark.parametrize("own_template", [False, True])
+async def test_a_removed_server_is_deleted_although_haproxy_got_it_from_the_file(
+    drive: Drive, origins: Origins, bind: str, tmp_path: Path, own_template: bool
+) -> None:
+    template = tmp_path / "mine.cfg.j2"
+    template.write_text(OWN_TEMPLATE)
+    async with drive(services={"web": {"bind": bind}}, **({"template": template} if own_template else {})) as driver:
+        await driver.apply(*origins[:2])
+        async with same_worker(driver):
+            await driver.apply(origins[1])
+
+            async def is_deleted() -> bool:
+                return set(await live_servers(driver)) == {("web", origins[1].id)}
+
+            await eventually(is_deleted, "the removed server to be deleted")
+
+
 async def test_servers_that_another_program_changed_are_put_right_by_a_reload(
     drive: Drive, origins: Origins, fetch: Fetch, bind: str
 ) -> None:
