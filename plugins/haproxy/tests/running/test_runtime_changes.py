@@ -3,13 +3,21 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trustme
-from haproxy_driver import ConsumerDriver, Drive, StartLoad, assert_true, live_servers, wait_until_served, ways
+from haproxy_driver import (
+    ConsumerDriver,
+    Drive,
+    StartLoad,
+    assert_true,
+    live_servers,
+    same_worker,
+    wait_until_served,
+    ways,
+)
 from haproxy_web import Fetch, StartOrigin
 
 from discovery import ApplyError, Backend, State
@@ -30,14 +38,6 @@ OWN_TEMPLATE = f"""\
 {{% endfor %}}
 {{% endblock %}}
 """
-
-
-@asynccontextmanager
-async def same_worker(driver: ConsumerDriver) -> AsyncIterator[None]:
-    """Assert that the block leaves the worker in place."""
-    before = await driver.processes()
-    yield
-    assert await driver.processes() == before
 
 
 async def test_changes_of_servers_under_load_keep_the_worker_and_lose_no_request(
@@ -226,62 +226,6 @@ async def test_a_new_server_whose_check_takes_long_serves_at_once_if_no_other_do
         assert ways(driver) == {"runtime": 1, "reload": 2}
 
 
-async def test_a_removed_server_keeps_its_request_and_returns_at_another_address(
-    drive: Drive, origins: Origins, fetch: Fetch, bind: str
-) -> None:
-    arrived, go_on = asyncio.Event(), asyncio.Event()
-
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if await reader.read(1000):
-            arrived.set()
-            await go_on.wait()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
-        writer.close()
-
-    def waiting(driver: ConsumerDriver) -> float:
-        [count] = [each.value for each in driver.consumer.metrics() if each.name == "servers_waiting_for_deletion"]
-        return count
-
-    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
-        slow = backend(id="slow", port=server.sockets[0].getsockname()[1])
-        async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
-            await driver.apply(slow)
-            async with same_worker(driver):
-                request = asyncio.create_task(asyncio.to_thread(fetch, f"http://{bind}/"))
-                await arrived.wait()
-                await driver.apply(origins[0])
-                await wait_until_served(fetch, bind, origins[0])
-                assert waiting(driver) == 1
-                details = await driver.consumer.inspect()
-                assert details["servers_waiting_for_deletion"] == ["web/slow"]
-                assert details["last_change"]["way"] == "runtime"
-                assert details["last_change"]["reason"] == "web: 1 server added, web: 1 server removed"
-                await driver.apply(backend(id="slow", port=origins[1].port))
-                await wait_until_served(fetch, bind, origins[1])
-                await assert_true(driver)
-                go_on.set()
-                assert (await request).body == "slow"
-                await eventually(lambda: waiting(driver) == 0, "the removed server to be deleted")
-            assert set(await live_servers(driver)) == {("web", "slow")}
-
-
-@pytest.mark.parametrize("own_template", [False, True])
-async def test_a_removed_server_is_deleted_although_haproxy_got_it_from_the_file(
-    drive: Drive, origins: Origins, bind: str, tmp_path: Path, own_template: bool
-) -> None:
-    template = tmp_path / "mine.cfg.j2"
-    template.write_text(OWN_TEMPLATE)
-    async with drive(services={"web": {"bind": bind}}, **({"template": template} if own_template else {})) as driver:
-        await driver.apply(*origins[:2])
-        async with same_worker(driver):
-            await driver.apply(origins[1])
-
-            async def is_deleted() -> bool:
-                return set(await live_servers(driver)) == {("web", origins[1].id)}
-
-            await eventually(is_deleted, "the removed server to be deleted")
-
-
 async def test_servers_that_another_program_changed_are_put_right_by_a_reload(
     drive: Drive, origins: Origins, fetch: Fetch, bind: str
 ) -> None:
@@ -356,20 +300,6 @@ async def save_states_by_a_reload(driver: ConsumerDriver, bind: str) -> None:
     assert await driver.consumer.reconfigure(driver.configured(services={"web": options}))
     await driver.apply_again()
     assert ways(driver)["reload"] == 1
-
-
-async def test_a_removed_server_that_another_line_names_is_found_by_the_check(
-    drive: Drive, origins: Origins, bind: str, haproxy: Path
-) -> None:
-    named = backend(id="named", port=origins[0].port)
-    options = {"web": {"bind": bind, "backend_lines": ["use-server named if { path /named }"]}}
-    async with drive(services=options) as driver:
-        await driver.apply(named, origins[1])
-        await driver.apply(origins[1])
-        check = await asyncio.create_subprocess_exec(haproxy, "-c", "-f", driver.run_dir / "haproxy.cfg")
-        assert await check.wait() == 0
-        await driver.apply(origins[1], origins[2])
-        assert ("web", origins[2].id) in await live_servers(driver)
 
 
 async def test_a_change_that_cannot_be_proven_is_undone_by_the_next(

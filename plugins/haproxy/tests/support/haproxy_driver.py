@@ -6,8 +6,8 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,14 @@ async def assert_true(driver: ConsumerDriver) -> None:
     for section in parse((driver.run_dir / "haproxy.cfg").read_text()).backends.values():
         assert difference(section, servers, removed) == ""
         assert not {name for of, name in removed if of == section.name} & section.servers.keys()
+
+
+@asynccontextmanager
+async def same_worker(driver: ConsumerDriver) -> AsyncIterator[None]:
+    """Assert that the block leaves the worker in place."""
+    before = await driver.processes()
+    yield
+    assert await driver.processes() == before
 
 
 def ways(driver: ConsumerDriver) -> dict[str, float]:
