@@ -43,6 +43,7 @@ __all__ = [
     "Network",
     "Networks",
     "OneOrMany",
+    "Port",
     "Rise",
     "Senders",
     "ServiceName",
@@ -466,6 +467,8 @@ ServiceName = Annotated[str, _ServiceName()]
 """The name of a service: see `service_name`."""
 Weight = Annotated[int, WEIGHT]
 """The weight of a backend relative to the other backends of its service, 0-256; 0: no new connections."""
+Port = Annotated[int, WholeNumber(1, 65535)]
+"""A port of TCP or UDP, 1-65535."""
 Rise = Annotated[int, WholeNumber(1, _MOST_IN_A_ROW)]
 """The number of successes in a row that end a failure, 1-1000."""
 Fall = Annotated[int, WholeNumber(1, _MOST_IN_A_ROW)]

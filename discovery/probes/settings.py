@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from discovery.checks import Check, Probe
 from discovery.errors import RecordError
-from discovery.fields import CHECK_TIME, Fall, Rise
+from discovery.fields import CHECK_TIME, Fall, Rise, WholeNumber
 from discovery.plugin import PluginConfig
 from discovery.probes.command import CommandProbe
 from discovery.probes.http import HttpProbe, valid_host, valid_method, valid_path, valid_regex
@@ -87,7 +87,9 @@ class CheckSettings(PluginConfig):
     command: Annotated[tuple[str, ...], BeforeValidator(_argv)] | None = Field(
         None, description="command: the program and its arguments"
     )
-    draining_exit: int = Field(os.EX_TEMPFAIL, ge=1, le=255, description="command: the exit status that means draining")
+    draining_exit: Annotated[int, WholeNumber(1, 255)] = Field(
+        os.EX_TEMPFAIL, description="command: the exit status that means draining"
+    )
 
     @model_validator(mode="after")
     def _keys_of_its_type(self) -> Self:

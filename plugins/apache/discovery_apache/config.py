@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from discovery import Backend, Check, PluginConfig, RecordError, parse_address
 from discovery.addresses import family_of
-from discovery.fields import CHECK_TIME, WEIGHT, Duration, Fall, OneOrMany, Rise, ServiceName, Weight
+from discovery.fields import CHECK_TIME, WEIGHT, Duration, Fall, OneOrMany, Port, Rise, ServiceName, Weight
 from discovery.probes import CheckSettings
 from discovery.registry import validate
 from discovery_apache.dockerapi import EngineError, engine_url
@@ -125,7 +125,6 @@ Labels = Annotated[
     BeforeValidator(_numbers_as_text),
     AfterValidator(lambda value: dict(_validated(labels=value).labels)),
 ]
-Port = Annotated[int, Field(ge=1, le=65535)]
 WeightOrLoad = Annotated[Weight | Literal["load"], BeforeValidator(_weight)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Patterns = OneOrMany[Pattern]

@@ -15,6 +15,7 @@ from discovery.fields import (
     OneOrMany,
     Senders,
     ServiceName,
+    WholeNumber,
     format_value,
     service_name,
 )
@@ -61,7 +62,7 @@ def _mode(value: object) -> object:
 Binds = Annotated[OneOrMany[Bind], AfterValidator(_not_empty)]
 Target = Annotated[str, BeforeValidator(_target, json_schema_input_type=str)]
 Targets = Annotated[OneOrMany[Target], AfterValidator(_each_once)]
-Limit = Annotated[int, Field(ge=1, le=10_000_000)]
+Limit = Annotated[int, WholeNumber(1, 10_000_000)]
 
 
 class ListenerConfig(PluginConfig):
@@ -85,7 +86,7 @@ class ListenerConfig(PluginConfig):
     """Number of clients that may wait for a backend at a time."""
     connect_timeout: Annotated[float, Duration()] = 3.0
     """Time for the connection to a backend, after which another backend is tried."""
-    retries: int = Field(default=3, ge=0, le=100)
+    retries: Annotated[int, WholeNumber(0, 100)] = 3
     """Number of other backends that are tried after a failed connection attempt, before the client is held or reset."""
     idle_timeout: Annotated[float, IDLE_TIMEOUT] = 0.0
     """Time without a byte in either direction after which a connection is closed; 0 means never."""
@@ -142,7 +143,7 @@ class TcpProxyConfig(PluginConfig):
         BeforeValidator(_listeners, json_schema_input_type=dict[str, str | list[str] | ListenerConfig]),
     ] = Field(default_factory=dict)
     """Listeners by name, each an address, a list of addresses, or a table."""
-    workers: int = Field(default=1, ge=1, le=256)
+    workers: Annotated[int, WholeNumber(1, 256)] = 1
     """Number of worker processes; limits are divided among the workers."""
     grace: Annotated[float, DRAIN] = 30.0
     """Time that connections have to finish when the daemon stops."""

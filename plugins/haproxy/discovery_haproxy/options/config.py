@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Duration, Fall, OneOrMany, Rise, Senders, ServiceName, one_or_many, service_name
+from discovery.fields import (
+    Duration,
+    Fall,
+    OneOrMany,
+    Rise,
+    Senders,
+    ServiceName,
+    WholeNumber,
+    one_or_many,
+    service_name,
+)
 from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.options.labels import BackupConfig, CheckPort, FromLabel
 from discovery_haproxy.options.routing import AddressClaim, check_conflicts
@@ -29,7 +39,6 @@ from discovery_haproxy.options.values import (
     RequestTarget,
     Status,
     haproxy_time,
-    no_boolean,
 )
 from discovery_haproxy.text.words import words
 
@@ -298,7 +307,7 @@ class HAProxyConfig(PluginConfig):
     """Carry the stick tables with `peers discovery` over a reload."""
     maxconn: Connections | None = None
     """Limit of concurrent connections of the whole process. Default: as the limit of open files allows."""
-    retries: Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int)] = Field(default=3, ge=0, le=100)
+    retries: Annotated[int, WholeNumber(0, 100)] = 3
     access_log: AccessLog = False
     """Log every request and connection: `true` to the log of the daemon (of an external HAProxy to stderr), or to a
     syslog server at `IP:PORT` (UDP) or at a Unix socket such as `/dev/log`, to which HAProxy writes itself."""

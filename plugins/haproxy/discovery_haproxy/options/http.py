@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Duration, format_value
+from discovery.fields import Duration, Port, format_value
 from discovery_haproxy.options.values import AbsolutePath, Address, CookieDomain, CookieName, HeaderName, Realm
 
 HTTPS_PORT = 443
@@ -129,9 +129,8 @@ BasicAuth = Annotated[BasicAuthConfig, BeforeValidator(_basic_auth, json_schema_
 Stats = Annotated[StatsConfig | None, BeforeValidator(_stats, json_schema_input_type=str | StatsConfig | None)]
 Cookie = Annotated[CookieConfig | None, BeforeValidator(_cookie, json_schema_input_type=str | CookieConfig | None)]
 HttpsPort = Annotated[
-    int | None,
-    BeforeValidator(_redirect_port, json_schema_input_type=bool | int | None),
-    Field(ge=1, le=65535),
+    Port | None,
+    BeforeValidator(_redirect_port, json_schema_input_type=bool | Port | None),
 ]
 """The port of the https address to which plain requests are redirected."""
 Hsts = Annotated[

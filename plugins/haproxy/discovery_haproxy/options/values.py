@@ -9,9 +9,18 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 
-from discovery.fields import UNIX_PREFIX, BindAddress, Duration, OneOrMany, duration_text, format_value, one_or_many
+from discovery.fields import (
+    UNIX_PREFIX,
+    BindAddress,
+    Duration,
+    OneOrMany,
+    WholeNumber,
+    duration_text,
+    format_value,
+    one_or_many,
+)
 from discovery_haproxy.text.words import SECTIONS, words
 
 TIME = Duration(0.001, 24 * 86400)
@@ -132,13 +141,6 @@ def _label_values(value: object) -> object:
     return tuple(json.dumps(each) if isinstance(each, int | float) else each for each in values)
 
 
-def no_boolean(value: object) -> object:
-    """Return the value of a number. `true` would be 1, which nobody means. Raises ValueError."""
-    if isinstance(value, bool):
-        raise ValueError(f"{format_value(value)} is not a whole number")
-    return value
-
-
 def _matching(pattern: str, meaning: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -178,5 +180,5 @@ CookieDomain = Annotated[
     str, _matching(r"(?=.{1,253}$)\.?[a-z0-9-]+(\.[a-z0-9-]+)+", "the domain of a cookie, such as example.com")
 ]
 Realm = Annotated[str, _matching(r"[ !#-\[\]-~]{1,100}", "a realm of 1 to 100 ASCII characters without quotes")]
-Connections = Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int), Field(ge=1, le=10_000_000)]
+Connections = Annotated[int, WholeNumber(1, 10_000_000)]
 """A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""
