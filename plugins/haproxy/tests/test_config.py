@@ -74,6 +74,14 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         ({**web(bind="*:80"), "stats": {"address": "*:80"}}, "service 'web' and 'stats' both bind 0.0.0.0:80"),
         (web(redirect_https=True), "'web' redirects to https, but has no bind with a 'certificate'"),
         (web(redirect_https="yes"), "redirect_https"),
+        (
+            web(redirect_https=8443, bind=["127.0.0.1:8080", "127.0.0.1:8443"]),
+            "service 'web' redirects to https on port 8443, but its bind 127.0.0.1:8443 has no 'certificate'",
+        ),
+        (
+            web(redirect_https=8443, bind=["*:8443", {"address": "127.0.0.1:9443", "certificate": "/x"}]),
+            "service 'web' redirects to https on port 8443, but its bind 0.0.0.0:8443 has no 'certificate'",
+        ),
         (web(redirect_https=0), "0 is not a whole number from 1 to 65535"),
         (web(mode="tcp", redirect_https=443), "'redirect_https' needs mode = \"http\""),
         (web(hsts=True), "'hsts' of service 'web' has no effect without a bind with a 'certificate'"),

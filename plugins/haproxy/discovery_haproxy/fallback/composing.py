@@ -17,7 +17,8 @@ from discovery_haproxy.fallback.forms import (
     WITH_FORMER_SERVERS,
     Choice,
 )
-from discovery_haproxy.options.config import BindConfig, HAProxyConfig, ServiceConfig, address_claims
+from discovery_haproxy.options.binds import BindConfig
+from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig, address_claims
 from discovery_haproxy.options.http import StatsConfig
 from discovery_haproxy.options.routing import check_conflicts
 from discovery_haproxy.rendering.selection import selected

@@ -5,44 +5,29 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import (
-    Duration,
-    Fall,
-    OneOrMany,
-    Rise,
-    Senders,
-    ServiceName,
-    WholeNumber,
-    one_or_many,
-    service_name,
-)
+from discovery.fields import Duration, OneOrMany, ServiceName, WholeNumber, service_name
+from discovery_haproxy.options.binds import BindConfig, Binds
+from discovery_haproxy.options.checks import Check, CheckConfig
 from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
-from discovery_haproxy.options.labels import BackupConfig, CheckPort, FromLabel
+from discovery_haproxy.options.labels import BackupConfig, FromLabel
 from discovery_haproxy.options.routing import AddressClaim, check_conflicts
 from discovery_haproxy.options.values import (
-    TIME,
     AbsolutePath,
     AccessLog,
     Address,
     Balance,
     Connections,
     HAProxyTime,
-    HostHeader,
     Hosts,
     Labels,
     Line,
     Lines,
     LogFormat,
-    Method,
     Paths,
     Prefixes,
-    RequestTarget,
-    Status,
-    haproxy_time,
 )
 from discovery_haproxy.text.words import words
 
-_RESERVED_BY_ACCEPT_PROXY = frozenset({"accept-proxy", "name"})  # the rules of `accept_proxy` use the bind's name
 _RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
 _HTTP_ONLY = (
     "path_prefix", "cookie", "basic_auth", "redirect_https", "hsts", "response_headers", "sorry_page",
@@ -54,99 +39,8 @@ _MEDIA_TYPES = {
     ".json": "application/json",
 }
 _HTTP_ONLY_BALANCE = ("uri", "url_param", "hdr")
-_CHECK_SHARE = 1 / 2
-"""Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
-`fall` intervals, if `fall` is 3 or more: one interval, `fall` checks without an answer, and the times between them."""
-_FAST_SHARE = 1 / 4
-"""Share of a check's interval from a failed check to the next check."""
-_CHECK_MOST_SECONDS = 5.0
-"""Longest time in seconds for the answer to a check, however long the interval: nothing healthy takes longer."""
-_CHECK_LEAST_SECONDS = 0.1
-"""Shortest time in seconds for the answer to a check: less is lost to a machine's load alone."""
-_SHORTEST_SECONDS = 0.001
-"""HAProxy's resolution of time in seconds."""
 _QUOTED_CHARACTERS = 60
 """Characters of a line in an error message, which is one line itself."""
-
-
-class BindConfig(PluginConfig):
-    """An address to listen on, and how HAProxy listens."""
-
-    address: Address
-    certificate: Paths = ()
-    """PEM files (chain and key), or directories of PEM files. Makes the bind TLS."""
-    accept_proxy: Senders = ()
-    """Networks of load balancers that send a PROXY protocol header; `unix` stands for all clients of a Unix socket.
-    A header from another client is ordinary data."""
-    options: Line | None = None
-    """Further words for the `bind` line."""
-
-    @property
-    def is_tls(self) -> bool:
-        """Report whether clients speak TLS."""
-        return bool(self.certificate) or "ssl" in words(self.options or "")
-
-    @model_validator(mode="after")
-    def _check_reserved_words(self) -> "BindConfig":
-        if self.accept_proxy and self.options:
-            for word in sorted(_RESERVED_BY_ACCEPT_PROXY & set(words(self.options))):
-                raise ValueError(f"{word!r} in 'options' conflicts with 'accept_proxy': remove either")
-        return self
-
-
-def _binds(value: object) -> object:
-    binds = one_or_many(value)
-    if not binds:
-        raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")
-    for bind in binds:
-        if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
-            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table with an address")
-    return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
-
-
-Binds = Annotated[
-    tuple[BindConfig, ...],
-    BeforeValidator(_binds, json_schema_input_type=str | BindConfig | list[str | BindConfig]),
-]
-
-
-class CheckConfig(PluginConfig):
-    """A health check of a backend: a TCP connection, or with `path` an HTTP request."""
-
-    path: RequestTarget | None = None
-    method: Method = "GET"
-    host: HostHeader = "localhost"
-    status: Status = "200-399"
-    interval: HAProxyTime = "2s"
-    fall: Fall = 3
-    rise: Rise = 2
-    port: CheckPort = None
-    """Port to check, or the label that has it. Default: the backend's own port."""
-
-    @property
-    def timeout(self) -> str:
-        """Time in which a backend must answer a check, unless `timeouts.check` is set."""
-        return haproxy_time(max(_CHECK_LEAST_SECONDS, min(_CHECK_MOST_SECONDS, self._interval * _CHECK_SHARE)))
-
-    @property
-    def fast_interval(self) -> str:
-        """Time from a failed check to the next check, and from the first good check of a backend that was down."""
-        return haproxy_time(max(_SHORTEST_SECONDS, self._interval * _FAST_SHARE))
-
-    @property
-    def _interval(self) -> float:
-        return TIME.parse(self.interval)
-
-    @model_validator(mode="after")
-    def _check_http_options(self) -> "CheckConfig":
-        for name in ("method", "host", "status"):
-            if self.path is None and name in self.model_fields_set:
-                raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
-        return self
-
-
-def _check(value: object) -> object:
-    return {} if value is True else None if value is False else value
 
 
 class Timeouts(PluginConfig):
@@ -197,9 +91,7 @@ class ServiceConfig(PluginConfig):
     that clients name in the TLS handshake (SNI)."""
     path_prefix: Prefixes = ()
     balance: Balance = "roundrobin"
-    check: Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)] = (
-        CheckConfig()
-    )
+    check: Check = CheckConfig()
     backup: BackupConfig | None = None
     """Which backends are backups, which get traffic if no other backend is up."""
     weight_factor: FromLabel | None = None
@@ -363,7 +255,14 @@ class HAProxyConfig(PluginConfig):
     @model_validator(mode="after")
     def _check_tls(self) -> "HAProxyConfig":
         for name, service in self.services.items():
-            if any(bind.is_tls for bind in service.bind or self.bind):
+            binds = service.bind or self.bind
+            there = {bind.address: bind.is_tls for bind in binds if bind.port == service.redirect_https is not None}
+            if there and not any(there.values()):
+                raise ValueError(
+                    f"service {name!r} redirects to https on port {service.redirect_https}, but its bind"
+                    f" {next(iter(there))} has no 'certificate': add one, or write another port"
+                )
+            if any(bind.is_tls for bind in binds):
                 continue
             if service.redirect_https == HTTPS_PORT:
                 raise ValueError(

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from discovery import Backend, RecordError, Snapshot
 from discovery.fields import UNIX, is_service_name
 from discovery.registry import validate
-from discovery_haproxy.options.config import BindConfig, HAProxyConfig, ServiceConfig, Timeouts, address_claims
+from discovery_haproxy.options.binds import BindConfig
+from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig, Timeouts, address_claims
 from discovery_haproxy.options.routing import (
     EVERYTHING,
     ROOT,

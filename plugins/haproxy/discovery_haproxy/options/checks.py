@@ -1,0 +1,73 @@
+"""Options of the health checks of backends."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, model_validator
+
+from discovery import PluginConfig
+from discovery.fields import Fall, Rise
+from discovery_haproxy.options.labels import CheckPort
+from discovery_haproxy.options.values import (
+    TIME,
+    HAProxyTime,
+    HostHeader,
+    Method,
+    RequestTarget,
+    Status,
+    haproxy_time,
+)
+
+_CHECK_SHARE = 1 / 2
+"""Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
+`fall` intervals, if `fall` is 3 or more: one interval, `fall` checks without an answer, and the times between them."""
+_FAST_SHARE = 1 / 4
+"""Share of a check's interval from a failed check to the next check."""
+_CHECK_MOST_SECONDS = 5.0
+"""Longest time in seconds for the answer to a check, however long the interval: nothing healthy takes longer."""
+_CHECK_LEAST_SECONDS = 0.1
+"""Shortest time in seconds for the answer to a check: less is lost to a machine's load alone."""
+_SHORTEST_SECONDS = 0.001
+"""HAProxy's resolution of time in seconds."""
+
+
+class CheckConfig(PluginConfig):
+    """A health check of a backend: a TCP connection, or with `path` an HTTP request."""
+
+    path: RequestTarget | None = None
+    method: Method = "GET"
+    host: HostHeader = "localhost"
+    status: Status = "200-399"
+    interval: HAProxyTime = "2s"
+    fall: Fall = 3
+    rise: Rise = 2
+    port: CheckPort = None
+    """Port to check, or the label that has it. Default: the backend's own port."""
+
+    @property
+    def timeout(self) -> str:
+        """Time in which a backend must answer a check, unless `timeouts.check` is set."""
+        return haproxy_time(max(_CHECK_LEAST_SECONDS, min(_CHECK_MOST_SECONDS, self._interval * _CHECK_SHARE)))
+
+    @property
+    def fast_interval(self) -> str:
+        """Time from a failed check to the next check, and from the first good check of a backend that was down."""
+        return haproxy_time(max(_SHORTEST_SECONDS, self._interval * _FAST_SHARE))
+
+    @property
+    def _interval(self) -> float:
+        return TIME.parse(self.interval)
+
+    @model_validator(mode="after")
+    def _check_http_options(self) -> "CheckConfig":
+        for name in ("method", "host", "status"):
+            if self.path is None and name in self.model_fields_set:
+                raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
+        return self
+
+
+def _check(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
+Check = Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)]
+"""A check, or None for no check; `true` is the check with the defaults."""
