@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from discovery.model import Addresses, Backend, Rejected, Snapshot, join_host_port
+from discovery.errors import RecordError
+from discovery.model import Addresses, Backend, Rejected, Snapshot, State, join_host_port
+from discovery.validity import validate
 
 
-def record(backend: Backend) -> dict[str, Any]:
+def backend_document(backend: Backend) -> dict[str, Any]:
     """Return the JSON object of a backend: service, id, host, port, weight, state and labels."""
     return {
         "service": backend.service,
@@ -19,6 +21,19 @@ def record(backend: Backend) -> dict[str, Any]:
     }
 
 
+def backend_of(document: object) -> Backend:
+    """Return the backend that `document` describes, a JSON object as `backend_document` returns.
+
+    Raises RecordError if `document` is no such object, or if the backend is not valid.
+    """
+    try:
+        if not isinstance(document, Mapping):
+            raise TypeError(f"it is of type {type(document).__name__}")
+        return validate(Backend(**{**document, "state": State(document["state"])}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"this is not the JSON object of a backend: {error!r}") from None
+
+
 def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
     """Return the JSON object of a snapshot: revision, services by name, rejected records with their reasons.
 
@@ -26,7 +41,7 @@ def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
     """
     document = {
         "revision": snapshot.revision,
-        "services": {name: [record(each) for each in service.backends] for name, service in snapshot.services.items()},
+        "services": {name: [*map(backend_document, each.backends)] for name, each in snapshot.services.items()},
         "rejected": [rejected_document(each) for each in snapshot.rejected],
     }
     return {**document, "more_rejected": snapshot.more_rejected} if snapshot.more_rejected else document

@@ -10,6 +10,7 @@ from discovery.system.lazy import lazy_attributes
 if TYPE_CHECKING:
     from discovery.consuming.lastnames import LastNames
     from discovery.consuming.names import Names
+    from discovery.documents import backend_document, backend_of
     from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, wait_for_event, wait_for_tasks
     from discovery.system.backoff import delays
     from discovery.system.certificates import Certificate, read_certificate
@@ -48,6 +49,8 @@ __all__ = [
     "PeerCredentials",
     "ProcessHandle",
     "SocketTable",
+    "backend_document",
+    "backend_of",
     "binds_conflict",
     "cancel_and_wait",
     "child_environment",
@@ -76,6 +79,7 @@ __getattr__ = lazy_attributes(
     {
         "discovery.consuming.lastnames": ("LastNames",),
         "discovery.consuming.names": ("Names",),
+        "discovery.documents": ("backend_document", "backend_of"),
         "discovery.system.asyncio_tools": (
             "cancel_and_wait",
             "is_being_cancelled",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from discovery.consuming.watcher import Observation
-from discovery.documents import record
+from discovery.documents import backend_document
 from discovery.model import Backend, Changes, Rejected, Snapshot, diff
 from discovery.system.terminal import printable
 
@@ -44,9 +44,9 @@ def change_set_json(change: ChangeSet) -> str:
         {
             "revision": change.snapshot.revision,
             "reset": change.reset,
-            "added": [record(backend) for backend in added],
-            "updated": [record(backend) for backend in updated],
-            "removed": [record(backend) for backend in change.changes.removed],
+            "added": [backend_document(backend) for backend in added],
+            "updated": [backend_document(backend) for backend in updated],
+            "removed": [backend_document(backend) for backend in change.changes.removed],
         }
     )
 

@@ -17,13 +17,12 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.holding import Cause, Held, RememberedHolds, hold_seconds
 from discovery.consuming.watcher import Observation
-from discovery.documents import record
+from discovery.documents import backend_document, backend_of
 from discovery.errors import RecordError
-from discovery.model import Backend, Snapshot, State
+from discovery.model import Backend, Snapshot
 from discovery.registry import History, RegistryURL
 from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.files import write_atomically
-from discovery.validity import validate
 
 DEBOUNCE = 0.1
 """Seconds after a change in which others are awaited, to be written with it."""
@@ -53,9 +52,8 @@ class Remembered:
     def backends(self, keys: Iterable[str]) -> Iterator[Backend]:
         """The backends of these keys, without those that are not valid."""
         for key in keys:
-            with suppress(RecordError, AttributeError, KeyError, TypeError, ValueError):
-                each = self.records[key]
-                yield validate(Backend(**{**each, "state": State(each["state"])}))
+            with suppress(RecordError):
+                yield backend_of(self.records[key])
 
 
 class LastGood:
@@ -177,7 +175,7 @@ class _Moment(NamedTuple):
     def document(self) -> bytes:
         """Return the contents of the file."""
         # Not as registry records: what was read could be too long for one once it is written our way.
-        backends = [record(each) for each in self.snapshot.backends()]
+        backends = [backend_document(each) for each in self.snapshot.backends()]
         document = {"revision": self.snapshot.revision, "backends": backends}
         return json.dumps({**document, **_memory_document(self.memory)}).encode()
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from discovery.consuming.runner import ConsumerRunner, ConsumerStatus
 from discovery.daemon.metrics import metrics
 from discovery.daemon.status import DaemonStatus
-from discovery.documents import names_document, record, snapshot_document
+from discovery.documents import backend_document, names_document, snapshot_document
 from discovery.errors import describe
 from discovery.hosting.isolation import PluginStatus
 from discovery.plugin import Sample
@@ -228,7 +228,7 @@ def _provider(each: RunningProviderStatus) -> dict[str, Any]:
 def _candidate(key: str, provider: RunningProviderStatus) -> dict[str, Any]:
     candidate = provider.runner.candidates[key]
     return {
-        **record(candidate.backend),
+        **backend_document(candidate.backend),
         "verdict": candidate.verdict.value if candidate.verdict is not None else None,
         "detail": candidate.detail,
         "registered": key in provider.registered,

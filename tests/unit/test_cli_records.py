@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from discovery.cli.records import change_set, change_set_json, change_set_lines
 from discovery.consuming.watcher import Observation
-from discovery.documents import record, snapshot_document
+from discovery.documents import backend_document, snapshot_document
 from discovery.model import Backend, Rejected, Snapshot, State
 from discovery.system.terminal import printable
 from discovery.testing import backend, snapshot
@@ -53,7 +53,7 @@ def test_one_who_begins_anew_and_one_who_only_applies_differences_both_end_right
             for each in line["removed"]:
                 state.pop((each["service"], each["id"]), None)
     last = steps[-1][0] if steps else []
-    assert anew == differences == {(each.service, each.id): record(each) for each in last}
+    assert anew == differences == {(each.service, each.id): backend_document(each) for each in last}
 
 
 def test_nothing_is_told_of_a_stale_registry_or_a_change_that_changed_nothing() -> None:

@@ -16,8 +16,8 @@ CORE = ROOT / "discovery"
 # own and no others: so arrows never run up, neighbours do not know each other, and there is no cycle.
 FLOORS = (
     {"model", "errors", "addresses", "descriptions"},
-    {"system", "validity", "documents"},
-    {"codec", "fields"},
+    {"system", "validity"},
+    {"codec", "documents", "fields"},
     {"checks", "registry"},
     {"plugin"},
     {"hookspecs", "probes"},

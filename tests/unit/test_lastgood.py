@@ -16,7 +16,7 @@ from discovery.consuming import lastgood
 from discovery.consuming.holding import Cause, Held, RememberedHolds
 from discovery.consuming.lastgood import LastGood
 from discovery.consuming.watcher import Observation, SnapshotBuilder
-from discovery.documents import record
+from discovery.documents import backend_document
 from discovery.model import State
 from discovery.registry import History, RegistryURL, Reset
 from discovery.testing import backend, eventually, snapshot
@@ -159,7 +159,7 @@ async def test_what_a_restart_has_to_know_of_the_registry_is_remembered_with_the
 def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     """Point 3."""
     kept = last_good(tmp_path)
-    kept.path.write_text(json.dumps({"revision": 42, "backends": [record(each) for each in WHOLE.backends()]}))
+    kept.path.write_text(json.dumps({"revision": 42, "backends": [*map(backend_document, WHOLE.backends())]}))
     remembered = kept.load()
     assert remembered is not None
     assert (remembered.snapshot, remembered.memory) == (WHOLE, RememberedHolds(42))

@@ -17,9 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 from structlog.typing import FilteringBoundLogger
 
-from discovery import Backend, RecordError, State
-from discovery.registry import validate
-from discovery.toolkit import write_atomically
+from discovery import Backend, RecordError
+from discovery.toolkit import backend_document, backend_of, write_atomically
 from discovery_haproxy.deployment.digests import MISSING, FileDigests, beside, files_at
 from discovery_haproxy.fallback.composing import Accepted
 from discovery_haproxy.options.config import HAProxyConfig
@@ -103,7 +102,7 @@ class Records:
         named = set()
         for service, servers in self._servers.items():
             path = self._directory / "servers" / f"{hashlib.sha256(service.encode()).hexdigest()}.json"
-            _write_changed(path, {"service": service, "servers": [_document(backend) for backend in servers]})
+            _write_changed(path, {"service": service, "servers": [*map(backend_document, servers)]})
             named.add(path)
         for path in (self._directory / "servers").iterdir():
             if path not in named:
@@ -154,7 +153,7 @@ class Records:
         for each in sorted((self._directory / "servers").glob("*.json")):
             with suppress(OSError, RecordError, ValueError, KeyError, TypeError, AttributeError):
                 servers = json.loads(each.read_bytes())
-                self._servers[servers["service"]] = tuple(map(_backend, servers["servers"]))
+                self._servers[servers["service"]] = tuple(map(backend_of, servers["servers"]))
 
 
 def _make_private(path: Path) -> None:
@@ -171,22 +170,6 @@ def _write_changed(path: Path, document: Mapping[str, Any]) -> None:
         if path.read_bytes() == data:
             return
     write_atomically(path, data, 0o600)
-
-
-def _document(backend: Backend) -> dict[str, Any]:
-    return {
-        "service": backend.service,
-        "id": backend.id,
-        "host": backend.host,
-        "port": backend.port,
-        "weight": backend.weight,
-        "state": backend.state.value,
-        "labels": dict(backend.labels),
-    }
-
-
-def _backend(document: Mapping[str, Any]) -> Backend:
-    return validate(Backend(**{**document, "state": State(document["state"])}))
 
 
 def _reason(error: Exception) -> str:
