@@ -1,16 +1,16 @@
 """Searches of the machine without a free descriptor: a search that fails must not say that nothing is there."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scarcity import run_scarce
 
 from discovery.system.rundir import lock
 
 SEARCH = """
-import errno, os, resource, socket, sys
+import os, socket, sys
 from pathlib import Path
+from scarcity import descriptors_left
 from discovery.daemon import stopping
 from discovery.registry.file import directory
 from discovery.system import listening, owners, rundir
@@ -33,21 +33,11 @@ searches = {
 search = searches[sys.argv[1]]
 expected = search()
 for left in (0, 1):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    held = []
-    try:
-        while True:
-            held.append(os.dup(0))
-    except OSError:
-        pass
-    for _ in range(left):
-        os.close(held.pop())
-    try:
-        found = search()
-    except Exception as error:
-        found = error
-    for each in held:
-        os.close(each)
+    with descriptors_left(left):
+        try:
+            found = search()
+        except Exception as error:
+            found = error
     if isinstance(found, float):
         found = expected
     print("found" if found == expected and expected else repr(found))
@@ -58,12 +48,6 @@ for left in (0, 1):
 def test_a_shortage_of_descriptors_is_not_an_empty_answer(search: str, tmp_path: Path) -> None:
     (tmp_path / "edge").mkdir()
     with lock(tmp_path / "lock", "a test"):
-        done = subprocess.run(
-            [sys.executable, "-c", SEARCH, search, str(tmp_path), str(tmp_path / "edge" / "x")],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    without, with_one = done.stdout.splitlines()
+        without, with_one = run_scarce(SEARCH, search, tmp_path, tmp_path / "edge" / "x").splitlines()
     assert "too many open files" in without.lower()
     assert with_one == "found" or "too many open files" in with_one.lower()

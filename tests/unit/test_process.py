@@ -3,34 +3,29 @@
 import asyncio
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from scarcity import run_scarce
 
 from discovery.system.process import ProcessHandle
 from discovery.testing import within
 
 WITH_ONE_DESCRIPTOR_LEFT = """
-import asyncio, errno, os, resource, sys
+import asyncio, errno, os, sys
 from discovery.system.process import ProcessHandle
+from scarcity import descriptors_left
 
 async def main():
     ProcessHandle(os.getppid()).close()  # loads the modules that the handle needs with some builds of Python
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    held = []
-    try:
-        while True:
-            held.append(os.dup(0))
-    except OSError:
-        os.close(held.pop())
-    try:
-        ProcessHandle(os.getppid(), started=int(sys.argv[1]))
-    except OSError as error:
-        os.close(os.dup(0))  # a handle that was not made keeps no descriptor
-        print(errno.errorcode[error.errno])
+    with descriptors_left(1):
+        try:
+            ProcessHandle(os.getppid(), started=int(sys.argv[1]))
+        except OSError as error:
+            os.close(os.dup(0))  # a handle that was not made keeps no descriptor
+            print(errno.errorcode[error.errno])
 
 asyncio.run(main())
 """
@@ -83,10 +78,7 @@ async def test_a_later_process_with_the_same_id_has_no_handle(child: Child) -> N
 
 def test_a_shortage_of_descriptors_is_not_the_end_of_a_process() -> None:
     started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
-    done = subprocess.run(
-        [sys.executable, "-c", WITH_ONE_DESCRIPTOR_LEFT, started], check=True, capture_output=True, text=True
-    )
-    assert done.stdout == "EMFILE\n"
+    assert run_scarce(WITH_ONE_DESCRIPTOR_LEFT, started) == "EMFILE\n"
 
 
 async def test_the_wait_for_a_process_ends_in_time_while_its_task_is_cancelled(child: Child) -> None:

@@ -1,14 +1,16 @@
 """The search for processes."""
 
 import subprocess
-import sys
 from pathlib import Path
+
+from scarcity import run_scarce
 
 from discovery_haproxy.program.process import find_processes, read_process
 
 WITHOUT_DESCRIPTORS = """
-import errno, os, resource, sys
+import errno, os, sys
 from discovery_haproxy.program import process
+from scarcity import descriptors_left
 
 searches = [
     lambda: process.read_process(os.getpid()),
@@ -17,34 +19,19 @@ searches = [
 ]
 for left in (0, 1):
     for search in searches:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        held = []
-        try:
-            while True:
-                held.append(os.dup(0))
-        except OSError:
-            pass
-        for _ in range(left):
-            os.close(held.pop())
-        try:
-            found = search()
-        except OSError as error:
-            found = errno.errorcode[error.errno]
-        for each in held:
-            os.close(each)
+        with descriptors_left(left):
+            try:
+                found = search()
+            except OSError as error:
+                found = errno.errorcode[error.errno]
         print(bool(found) and (found if isinstance(found, str) else "found"))
 """
 
 
 def test_a_shortage_of_descriptors_does_not_hide_processes(tmp_path: Path) -> None:
     """A search that fails must not say that no HAProxy runs: the plugin would start a second HAProxy."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_DESCRIPTORS, str(tmp_path / "argument")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    without, with_one = done.stdout.split()[:3], done.stdout.split()[3:]
+    found = run_scarce(WITHOUT_DESCRIPTORS, tmp_path / "argument").split()
+    without, with_one = found[:3], found[3:]
     assert without == ["EMFILE"] * 3
     assert with_one[:2] == ["found", "found"]
 

@@ -11,11 +11,12 @@ import pytest
 from haproxy_web import with_maps_in
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from route_model import takes_host
 
 from discovery import Backend, Snapshot
 from discovery.testing import backend, eventually_sync, free_port, within
 from discovery_haproxy.options.config import HAProxyConfig, address_claims
-from discovery_haproxy.options.routing import HostKind, Route, routes
+from discovery_haproxy.options.routing import Route, routes
 from discovery_haproxy.rendering.render import Rendered, Runtime, render
 
 BOTH = """
@@ -55,18 +56,6 @@ def expected(ordered: Sequence[Route], host: str, target: str) -> str | None:
     """Return the service of the first route that matches; None if no route matches."""
     name, path = host.partition(":")[0].lower().rstrip("."), target.partition("?")[0]
     return next((route.service for route in ordered if takes_host(route, name) and takes_path(route, path)), None)
-
-
-def takes_host(route: Route, name: str) -> bool:
-    match route.kind:
-        case HostKind.EXACT:
-            return name == route.host
-        case HostKind.SUFFIX:
-            return name.endswith(route.host.removeprefix("*"))
-        case HostKind.PREFIX:
-            return name.startswith(route.host.removesuffix("*"))
-        case HostKind.ANY:
-            return True
 
 
 def takes_path(route: Route, path: str) -> bool:

@@ -15,11 +15,12 @@ import trustme
 from haproxy_web import Parse, with_maps_in
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from route_model import takes_host
 
 from discovery import Backend, Snapshot
 from discovery.testing import backend, eventually_sync, free_port, within
 from discovery_haproxy.options.config import HAProxyConfig, address_claims
-from discovery_haproxy.options.routing import HostKind, Route, routes
+from discovery_haproxy.options.routing import routes
 from discovery_haproxy.rendering.render import Runtime, render
 
 SHARED: dict[str, Any] = {"mode": "tcp", "check": False}
@@ -235,18 +236,6 @@ sent = st.builds(
 )
 
 
-def takes(route: Route, name: str) -> bool:
-    match route.kind:
-        case HostKind.EXACT:
-            return name == route.host
-        case HostKind.SUFFIX:
-            return name.endswith(route.host.removeprefix("*"))
-        case HostKind.PREFIX:
-            return name.startswith(route.host.removesuffix("*"))
-        case HostKind.ANY:
-            return True
-
-
 # Each example is one HAProxy and dozens of connections. Shrinking would start HAProxy hundreds of times.
 @settings(
     max_examples=8,
@@ -266,5 +255,5 @@ def test_the_precedence_is_that_of_http(
         stack.enter_context(serving(haproxy, tmp_path_factory.mktemp("sni"), services, backends))
         for name in sent:
             canonical = name.lower().rstrip(".")
-            expected = next((route.service for route in ordered if takes(route, canonical)), None)
+            expected = next((route.service for route in ordered if takes_host(route, canonical)), None)
             assert answer(bind, hello(name.encode())) == expected, name
