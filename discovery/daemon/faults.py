@@ -59,6 +59,8 @@ _RULES = {
     "too_long": "must have at most {max_length} entries",
 }
 """What a value of the right kind breaks, by the type of pydantic's error."""
+_KEY = "[key]"
+"""The last part of a location in pydantic's errors if the key of a table is at fault, and not the value."""
 
 
 class Faults:
@@ -118,8 +120,9 @@ def _fault(model: type[BaseModel], fault: Any, place: str, at: tuple[str, ...], 
         hint = f"did you mean {near[0]!r}?" if near else f"known here are: {', '.join(sorted(known)) or 'none'}"
         return f"{place}: {dotted((*at, *location))}: unknown key; {hint}"
     message = _message(fault)
-    where = dotted((*at, *location)) or "configuration"
-    return f"{place}: {where}: {message[:1].lower()}{message[1:]}{_got(fault, message)}"
+    is_key = location[-1:] == (_KEY,)
+    where = dotted((*at, *(location[:-1] if is_key else location))) or "configuration"
+    return f"{place}: {where}: {'the key ' * is_key}{message[:1].lower()}{message[1:]}{_got(fault, message)}"
 
 
 def in_words(error: ValidationError) -> str:

@@ -46,6 +46,7 @@ class Every(PluginConfig):
     pair: tuple[int, ...] = Field(default=(1, 2), min_length=2, max_length=3)
     shape: str = Field(default="a", pattern="^a+$")
     day: dt.date | None = None
+    named: dict[Annotated[str, Field(pattern="^a+$")], int] = Field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,7 @@ class Every(PluginConfig):
         ({"pair": [1]}, "pair: must have at least 2 entries"),
         ({"pair": [1, 2, 3, 4]}, "pair: must have at most 3 entries"),
         ({"shape": "b"}, "shape: must match the pattern ^a+$ (got 'b')"),
+        ({"named": {"b c": 1}}, "named.\"b c\": the key must match the pattern ^a+$ (got 'b c')"),
         ({"day": "soon"}, "day: must be a date, not a string (got 'soon')"),
     ],
 )
