@@ -18,6 +18,7 @@ from discovery_haproxy.deployment.digests import FileDigests, files_at
 from discovery_haproxy.deployment.faults import SETTINGS, Fault, Refusal
 from discovery_haproxy.deployment.install import has_contents
 from discovery_haproxy.deployment.target import Target
+from discovery_haproxy.deployment.users_files import login_faults
 from discovery_haproxy.external.target import ExternalHAProxy, file_fault
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Composed, Wanted
@@ -30,7 +31,7 @@ from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import OLDEST, Binary, NotInstalledError, locate
 from discovery_haproxy.program.upgrades import Upgrades
 from discovery_haproxy.rendering.held_files import certificate_paths
-from discovery_haproxy.rendering.render import Rendered, Runtime, referenced_files, render
+from discovery_haproxy.rendering.render import Rendered, Runtime, password_files, referenced_files, render
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
 from discovery_haproxy.text.seal import seal, unseal
@@ -142,10 +143,17 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return Deployment(attempt, check, layout, is_free)
 
     def _render_or_refuse(self, composed: Composed, update: Update, checker: Checker) -> Rendered | Refusal:
+        faults = self._login_faults(composed.config, checker)
+        if refusal := Refusal.of_faults(faults):
+            return refusal
         try:
             return self._render(composed, update, checker)
         except ApplyError as error:  # of the user's template
             return Refusal(str(error), (Fault(str(error), part=SETTINGS),))
+
+    def _login_faults(self, config: HAProxyConfig, checker: Checker | None) -> tuple[Fault, ...]:
+        digests = self._digests.read(password_files(config))
+        return login_faults(config, digests, here=isinstance(checker, Binary))
 
     async def preview(self, update: Update) -> str:
         """Return the problems as comments, and the changes of the configuration and its map files as unified diffs."""
@@ -182,6 +190,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if isinstance(checker, NoChecker):
             return await self._validate_elsewhere(update, faults, unchecked, NO_CHECK_REASON)
         rendered = self._render(self._composed(update), update, checker)
+        faults += [fault.text for fault in self._login_faults(self.config, checker)]
         reported += filter(path_length_error, rendered.binds)
         refused = await checker.faults(rendered)
         faults += [
@@ -205,6 +214,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     ) -> Validation:
         """Validate without a check. Missing files are no fault then: the configuration may be for another machine."""
         missing = [path for path in referenced_files(self.config) if not path.exists()]
+        faults = [*faults, *(fault.text for fault in self._login_faults(self.config, None))]
         unchecked = [*unchecked, f"the configuration as HAProxy reads it: {reason}"]
         unchecked += [f"{path}: it does not exist on this machine, where no HAProxy checks" for path in missing]
         listens: tuple[str, ...] = ()

@@ -73,8 +73,12 @@ class Refusal(NamedTuple):
     @classmethod
     def of_alerts(cls, program: str, alerts: Iterable[str]) -> "Refusal | None":
         """Return the refusal by a program that has checked the configuration; None without an alert."""
-        faults = tuple(map(Fault.of_alert, alerts))
+        return cls.of_faults(tuple(map(Fault.of_alert, alerts)), f"{program} refuses the new configuration: ")
+
+    @classmethod
+    def of_faults(cls, faults: tuple[Fault, ...], introduction: str = "") -> "Refusal | None":
+        """Return the refusal for the faults; None without a fault."""
         if not faults:
             return None
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        return cls(f"{program} refuses the new configuration: {faults[0].text}{more}", faults)
+        return cls(f"{introduction}{faults[0].text}{more}", faults)

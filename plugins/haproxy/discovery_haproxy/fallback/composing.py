@@ -27,7 +27,7 @@ _ROUTING = ("bind", "hosts", "path_prefix", "maxconn")
 """Options of a service that concern other services of a shared address: always the present ones."""
 _SELECTION = ("service", "labels")
 """Options of a service that select the backends, which are always the present ones."""
-_NOT_SETTINGS = ("services", "bind", "binary", "external")
+_NOT_SETTINGS = ("services", "bind", "stats", "binary", "external")
 """Options of the instance that are parts of their own, or that say which HAProxy to drive."""
 _SEPARATORS = re.compile(r"[^A-Za-z0-9_.:-]+")
 
@@ -198,15 +198,27 @@ class _Composition:
 
     def _stats(self) -> StatsConfig | None:
         form = self._choice.get(STATS, PRESENT)
+        wanted = self._wanted.config.stats
         if form == PRESENT:
-            return self._settings().stats
-        return self._accepted.config.stats if form == EARLIER and self._accepted is not None else None
+            return wanted
+        earlier = self._accepted.config.stats if form == EARLIER and self._accepted is not None else None
+        if earlier and wanted and wanted.users_file and not earlier.users_file:  # the earlier form would be open
+            return earlier.model_copy(update={"users_file": wanted.users_file})
+        return earlier
 
     def _form_of_service(self, name: str) -> int:
-        """Return the form of a service, which is left out if it should have an accepted form and has none."""
+        """Return the form of a service, which is left out if it should have an accepted form and has none.
+
+        An accepted form in tcp mode, which knows no login, is none for a service with a login.
+        """
         form = self._choice.get(Part(Kind.SERVICE, name), PRESENT)
-        accepted = self._accepted is not None and name in self._accepted.config.services
-        return LEFT_OUT if form >= ACCEPTED and not accepted else form
+        if form < ACCEPTED:
+            return form
+        accepted = self._accepted.config.services.get(name) if self._accepted is not None else None
+        wanted = self._wanted.config.services.get(name)
+        if accepted is None or (wanted is not None and wanted.basic_auth and accepted.mode == "tcp"):
+            return LEFT_OUT
+        return form
 
     def _service(self, name: str) -> ServiceConfig:
         form = self._form_of_service(name)
@@ -225,6 +237,8 @@ class _Composition:
                 }
             )
             service = service.model_copy(update={option: getattr(wanted, option) for option in _SELECTION})
+            if wanted.basic_auth and not earlier.basic_auth:  # the earlier form would be open
+                service = service.model_copy(update={"basic_auth": wanted.basic_auth})
             if earlier.mode == wanted.mode:  # otherwise hosts or paths may not fit the mode
                 service = service.model_copy(update={option: getattr(wanted, option) for option in _ROUTING})
         else:

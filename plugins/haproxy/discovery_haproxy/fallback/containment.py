@@ -1,5 +1,6 @@
 """Containment: deploys the newest combination of forms, remembers what was refused, and reports what serves instead."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +32,11 @@ from discovery_haproxy.rendering.selection import registered_name, selected
 
 _MOST_REPORTED = 10
 """Offenders in the line of the health; `inspect` has all of them."""
-_REASON_CHARACTERS = 160
-"""Characters of an offender's reason in the line of the health."""
+_REASON_CHARACTERS = (100, 200)
+"""Characters of an offender's reason in the line of the health: at its start, and at its end, where alerts name
+files."""
+_QUOTED_LINE = re.compile(r"^(line \d+) \(.*?\): ")
+"""Start of an alert of HAProxy, with the line that the alert is about."""
 
 _NOTHING = Found({}, {})
 
@@ -83,7 +87,7 @@ class Containment:
     def summary(self) -> str:
         """One line that names the offenders and what serves instead; empty if each part is in its present form."""
         reports = self.reports()
-        lines = [f"{each['part']} refused, {each['state']}: {each['reason'][:_REASON_CHARACTERS]}" for each in reports]
+        lines = [f"{each['part']} refused, {each['state']}: {_briefly(each['reason'])}" for each in reports]
         more = [f"and {len(lines) - _MOST_REPORTED} more"] if len(lines) > _MOST_REPORTED else []
         return "; ".join((*lines[:_MOST_REPORTED], *more))
 
@@ -167,6 +171,12 @@ class Containment:
         if self._own is None or self._own[0] is not config:
             self._own = config, tuple(each for each in config.services.items() if own_lines(each[1]))
         return self._own[1]
+
+
+def _briefly(reason: str) -> str:
+    text = _QUOTED_LINE.sub(r"\1: ", reason)
+    start, end = _REASON_CHARACTERS
+    return text if len(text) <= start + end else f"{text[:start]} ... {text[-end:]}"
 
 
 def _present(part: Part, inputs: Inputs) -> object:

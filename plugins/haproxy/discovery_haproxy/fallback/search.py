@@ -83,9 +83,9 @@ class Search:
         self, choice: dict[Part, int], reasons: dict[Part, Reason], composed: Composed, refusal: Refusal
     ) -> dict[Part, int] | None:
         """Return the choice to attempt next, and add the reasons; None if there is none."""
-        held = [fault for fault in refusal.faults if fault.address is not None]
-        if held:  # what cannot be bound is no matter of settings
-            return self._lower(choice, reasons, blamed(held, self._deployment.layout(composed)))
+        certain = [fault for fault in refusal.faults if fault.address is not None or fault.part not in (None, SETTINGS)]
+        if certain:  # what cannot be bound, and what names its part, is no matter of settings
+            return self._lower(choice, reasons, blamed(certain, self._deployment.layout(composed)))
         found = blamed(refusal.faults, self._deployment.layout(composed))
         if not found:
             if not refusal.by_load:

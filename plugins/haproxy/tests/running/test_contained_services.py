@@ -145,3 +145,15 @@ async def test_a_missing_file_of_users_closes_the_statistics_alone(
         await driver.apply_again()
         assert (await driver.consumer.health()).ok
         assert fetch(f"http://{stats}/").status == 401
+
+
+async def test_the_health_names_the_file_of_a_long_alert(drive: Drive, origins: Origins, tmp_path: Path) -> None:
+    web, api = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    missing = tmp_path / ("d" * 40) / ("web" * 20 + ".users")
+    lines = [f"http-request auth realm restricted unless {{ http_auth_user -m str -f {missing} }}"]
+    async with drive(services=two(web, api, backend_lines=lines)) as driver:
+        await driver.apply(of("web", origins[0]), of("api", origins[0]))
+        detail = (await driver.consumer.health()).detail
+        assert str(missing) in detail
+        assert detail.startswith("service 'web' refused, left out: line ")
+        assert len(detail) < 400
