@@ -36,6 +36,7 @@ HAPROXY_FLOORS = (
     {"program", "runtime_api"},
     {"deployment"},
     {"managed", "external", "fallback"},
+    {"validation"},
     {"consumer"},
     {"__init__"},
 )

@@ -1,7 +1,6 @@
 """The consumer `haproxy`: makes HAProxy serve each snapshot."""
 
 import asyncio
-import difflib
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
-from discovery_haproxy.deployment.bind_check import is_free, missing_directory_error, path_length_error
-from discovery_haproxy.deployment.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
+from discovery_haproxy.deployment.bind_check import is_free
+from discovery_haproxy.deployment.checking import Checker, find_checker
 from discovery_haproxy.deployment.deploying import Deployer
 from discovery_haproxy.deployment.digests import FileDigests, files_at
 from discovery_haproxy.deployment.faults import SETTINGS, Fault, Refusal
 from discovery_haproxy.deployment.install import has_contents
 from discovery_haproxy.deployment.target import Target
 from discovery_haproxy.deployment.users_files import login_faults
-from discovery_haproxy.external.target import ExternalHAProxy, file_fault
+from discovery_haproxy.external.target import ExternalHAProxy
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Composed, Wanted
 from discovery_haproxy.fallback.containment import Containment, Inputs
@@ -28,13 +27,14 @@ from discovery_haproxy.managed.run_files import RunFiles
 from discovery_haproxy.managed.stopping import stop_orphans
 from discovery_haproxy.managed.target import ManagedHAProxy
 from discovery_haproxy.options.config import HAProxyConfig
-from discovery_haproxy.program.binary import OLDEST, Binary, NotInstalledError, locate
+from discovery_haproxy.program.binary import OLDEST, Binary, locate
 from discovery_haproxy.program.upgrades import Upgrades
 from discovery_haproxy.rendering.held_files import certificate_paths
 from discovery_haproxy.rendering.render import Rendered, Runtime, password_files, referenced_files, render
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
-from discovery_haproxy.text.seal import seal, unseal
+from discovery_haproxy.text.seal import seal
+from discovery_haproxy.validation import changes_of_files, find_faults, lost_log
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch
@@ -143,17 +143,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return Deployment(attempt, check, layout, is_free)
 
     def _render_or_refuse(self, composed: Composed, update: Update, checker: Checker) -> Rendered | Refusal:
-        faults = self._login_faults(composed.config, checker)
-        if refusal := Refusal.of_faults(faults):
+        digests = self._digests.read(password_files(composed.config))
+        if refusal := Refusal.of_faults(login_faults(composed.config, digests, here=isinstance(checker, Binary))):
             return refusal
         try:
             return self._render(composed, update, checker)
         except ApplyError as error:  # of the user's template
             return Refusal(str(error), (Fault(str(error), part=SETTINGS),))
-
-    def _login_faults(self, config: HAProxyConfig, checker: Checker | None) -> tuple[Fault, ...]:
-        digests = self._digests.read(password_files(config))
-        return login_faults(config, digests, here=isinstance(checker, Binary))
 
     async def preview(self, update: Update) -> str:
         """Return the problems as comments, and the changes of the configuration and its map files as unified diffs."""
@@ -161,66 +157,15 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         checker = None
         with suppress(ApplyError):
             checker = await find_checker(self.config)
-        rendered = self._render(self._composed(update), update, checker)
-        problems = "".join(f"# {problem}\n" for problem in rendered.problems)
-        files = ((path, rendered.text), *rendered.maps.items())
-        return problems + "".join(_diff(each, contents) for each, contents in files)
+        return changes_of_files(path, self._render(self._composed(update), update, checker))
 
     async def validate(self, update: Update) -> Validation:
         """Check the configuration as `apply` does, and the paths of sockets."""
-        external = self.config.external
-        faults: list[str] = []
-        reported: list[str] = []  # sockets with too long a path, about which HAProxy has an alert as well
-        files = RunFiles(self.context.run_dir)
-        if external is None and (reason := files.path_length_error):
-            faults.append(reason)
-            reported.append(str(files.stats_socket))
-        unchecked: list[str] = []
-        if external is not None and external.path.is_dir():
-            faults.append(f"{external.path} is a directory: set external.path to a file in it")
-        elif external is not None:
-            try:
-                faults += filter(None, [file_fault(external)])
-            except ApplyError as error:  # this user may have fewer rights than the daemon
-                unchecked.append(f"whether {external.path} may be replaced: {error}")
-        try:
-            checker = await find_checker(self.config)
-        except NotInstalledError as error:
-            return await self._validate_elsewhere(update, faults, unchecked, str(error))
-        if isinstance(checker, NoChecker):
-            return await self._validate_elsewhere(update, faults, unchecked, NO_CHECK_REASON)
-        rendered = self._render(self._composed(update), update, checker)
-        faults += [fault.text for fault in self._login_faults(self.config, checker)]
-        reported += filter(path_length_error, rendered.binds)
-        refused = await checker.faults(rendered)
-        faults += [
-            f"{checker.name} refuses {each}"
-            for each in refused
-            if not any(f"'{path}' too long" in each for path in reported)
-        ]
-        made = self.context.run_dir, self.context.run_dir.parent
-        faults += filter(None, map(path_length_error, rendered.binds))
-        missing = [each for bind in rendered.binds if (each := missing_directory_error(bind, made))]
-        if external is None:
-            faults += missing
-        else:  # HAProxy may have other directories
-            unchecked += missing
-        if external is not None and not external.path.parent.is_dir():
-            faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
-        return Validation(tuple(faults), tuple(unchecked), self._listens(rendered))
 
-    async def _validate_elsewhere(
-        self, update: Update, faults: Sequence[str], unchecked: Sequence[str], reason: str
-    ) -> Validation:
-        """Validate without a check. Missing files are no fault then: the configuration may be for another machine."""
-        missing = [path for path in referenced_files(self.config) if not path.exists()]
-        faults = [*faults, *(fault.text for fault in self._login_faults(self.config, None))]
-        unchecked = [*unchecked, f"the configuration as HAProxy reads it: {reason}"]
-        unchecked += [f"{path}: it does not exist on this machine, where no HAProxy checks" for path in missing]
-        listens: tuple[str, ...] = ()
-        if self.config.template not in missing:
-            listens = self._listens(self._render(self._composed(update), update, None))
-        return Validation(tuple(faults), tuple(unchecked), listens)
+        def rendered(checker: Checker | None) -> Rendered:
+            return self._render(self._composed(update), update, checker)
+
+        return await find_faults(self.config, self.context.run_dir, rendered)
 
     async def reconfigure(self, config: HAProxyConfig) -> bool:
         """Accept the new configuration, unless the change concerns `external`. The next apply reloads HAProxy."""
@@ -250,6 +195,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._target.log_drops.report(_way_out_of_drops(self.config))
         if health.ok and (problem := self._upgrades.fault or self._containment.summary):
             return Health(ok=False, detail=problem)
+        if health.ok and not health.detail and (lost := lost_log(self.config)):
+            return Health(detail=lost)
         return health
 
     def metrics(self) -> Iterable[Sample]:
@@ -289,10 +236,6 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._target is not None:
             target, self._target = self._target, None
             await target.close()
-
-    def _listens(self, rendered: Rendered) -> tuple[str, ...]:
-        """Return the addresses that no other instance can use; an external HAProxy may be in another network."""
-        return () if self.config.external else rendered.binds
 
     def _is_intact(self) -> bool:
         """Report whether HAProxy runs and its sockets exist."""
@@ -393,10 +336,3 @@ def _is_on_disk(path: Path, rendered: Rendered) -> bool:
     """Report whether the configuration file `path`, sealed or not, and its map files have the rendered contents."""
     text = has_contents(path, rendered.text) or has_contents(path, seal(rendered.text))
     return text and all(has_contents(each, contents) for each, contents in rendered.maps.items())
-
-
-def _diff(path: Path, contents: str) -> str:
-    old = unseal(path.read_text(errors="replace")) if path.exists() else ""
-    return "".join(
-        difflib.unified_diff(old.splitlines(keepends=True), contents.splitlines(keepends=True), str(path), str(path))
-    )

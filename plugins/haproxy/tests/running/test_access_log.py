@@ -12,7 +12,7 @@ from haproxy_driver import ConsumerDriver, Drive
 from haproxy_web import Fetch
 from syslog_receiver import SyslogReceiver
 
-from discovery import Backend
+from discovery import Backend, Snapshot, Update, diff
 from discovery.testing import eventually, free_port, require_program, within
 from discovery_haproxy.program.log_drops import LogDrops
 
@@ -135,3 +135,20 @@ def test_counts_of_ended_workers_stay() -> None:
     drops.update({2: 1})
     drops.update({2: 4})
     assert drops.total == 11
+
+
+async def test_a_syslog_server_that_is_missing_is_told_by_its_path(drive: Drive, bind: str, run_dir: Path) -> None:
+    path = run_dir / "log"
+    services = {"web": {"bind": bind, "check": False}}
+    async with drive(services=services, access_log=str(path)) as driver:
+        await driver.apply()
+        nothing = Snapshot.of(1, ())
+        found = await driver.consumer.validate(Update(nothing, None, diff(None, nothing)))
+        assert found.faults == ()
+        told = f"access_log {path}: there is no such socket, so that lines are lost"
+        assert told in found.unchecked
+        health = await driver.consumer.health()
+        assert (health.ok, health.detail) == (True, told)
+        with SyslogReceiver(path):
+            assert (await driver.consumer.health()).detail == ""
+        assert "no program reads there" in (await driver.consumer.health()).detail

@@ -1,0 +1,122 @@
+"""Validation and preview: the faults of a configuration and its changes of files, without a deployment."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from discovery import ApplyError, Validation
+from discovery_haproxy.deployment.bind_check import missing_directory_error, path_length_error
+from discovery_haproxy.deployment.checking import NO_CHECK_REASON, Checker, NoChecker, find_checker
+from discovery_haproxy.deployment.digests import FileDigests
+from discovery_haproxy.deployment.users_files import login_faults
+from discovery_haproxy.external.target import file_fault
+from discovery_haproxy.managed.run_files import RunFiles
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.program.binary import Binary, NotInstalledError
+from discovery_haproxy.program.syslog import missing_receiver
+from discovery_haproxy.rendering.render import Rendered, password_files, referenced_files
+from discovery_haproxy.text.seal import unseal
+
+
+async def find_faults(
+    config: HAProxyConfig, run_dir: Path, rendered: Callable[[Checker | None], Rendered]
+) -> Validation:
+    """Check a configuration as a deployment does, and the paths of sockets.
+
+    `rendered` returns the configuration for the version of a checker.
+    """
+    found = _Findings(config, run_dir)
+    try:
+        checker = await find_checker(config)
+    except NotInstalledError as error:
+        found.without_check(str(error))
+    else:
+        if isinstance(checker, NoChecker):
+            found.without_check(NO_CHECK_REASON)
+        else:
+            return await found.checked(checker, rendered(checker))
+    listens: tuple[str, ...] = ()
+    if config.template is None or config.template.exists():
+        listens = found.listens(rendered(None))
+    return Validation(tuple(found.faults), tuple(found.unchecked), listens)
+
+
+def changes_of_files(path: Path, rendered: Rendered) -> str:
+    """Return the problems as comments, and the changes of the configuration file `path` and its maps as diffs."""
+    problems = "".join(f"# {problem}\n" for problem in rendered.problems)
+    files = ((path, rendered.text), *rendered.maps.items())
+    return problems + "".join(_diff(each, contents) for each, contents in files)
+
+
+def lost_log(config: HAProxyConfig) -> str:
+    """Return a line for a person if a managed HAProxy's access log has no receiver now; else an empty text."""
+    target = config.access_log
+    reason = missing_receiver(target) if isinstance(target, str) and config.external is None else ""
+    return f"access_log {target}: {reason}, so that lines are lost" if reason else ""
+
+
+class _Findings:
+    """The faults of a configuration so far, and what cannot be checked here."""
+
+    def __init__(self, config: HAProxyConfig, run_dir: Path) -> None:
+        self._config = config
+        self._run_dir = run_dir
+        self.faults: list[str] = []
+        self._reported: list[str] = []
+        """Sockets with too long a path, about which HAProxy has an alert as well."""
+        self.unchecked: list[str] = [lost] if (lost := lost_log(config)) else []
+        external, files = config.external, RunFiles(run_dir)
+        if external is None and (reason := files.path_length_error):
+            self.faults.append(reason)
+            self._reported.append(str(files.stats_socket))
+        if external is not None and external.path.is_dir():
+            self.faults.append(f"{external.path} is a directory: set external.path to a file in it")
+        elif external is not None:
+            try:
+                self.faults += filter(None, [file_fault(external)])
+            except ApplyError as error:  # this user may have fewer rights than the daemon
+                self.unchecked.append(f"whether {external.path} may be replaced: {error}")
+
+    async def checked(self, checker: Checker, rendered: Rendered) -> Validation:
+        """Return the result of a check."""
+        external = self._config.external
+        self._add_logins(here=isinstance(checker, Binary))
+        reported = [*self._reported, *filter(path_length_error, rendered.binds)]
+        refused = await checker.faults(rendered)
+        self.faults += [
+            f"{checker.name} refuses {each}"
+            for each in refused
+            if not any(f"'{path}' too long" in each for path in reported)
+        ]
+        self.faults += filter(None, map(path_length_error, rendered.binds))
+        made = self._run_dir, self._run_dir.parent
+        missing = [each for bind in rendered.binds if (each := missing_directory_error(bind, made))]
+        if external is None:
+            self.faults += missing
+        else:  # HAProxy may have other directories
+            self.unchecked += missing
+        if external is not None and not external.path.parent.is_dir():
+            self.faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
+        return Validation(tuple(self.faults), tuple(self.unchecked), self.listens(rendered))
+
+    def without_check(self, reason: str) -> None:
+        """Add what is not checked. Missing files are no fault then: the configuration may be for another machine."""
+        self._add_logins(here=False)
+        missing = [path for path in referenced_files(self._config) if not path.exists()]
+        self.unchecked.append(f"the configuration as HAProxy reads it: {reason}")
+        self.unchecked += [f"{path}: it does not exist on this machine, where no HAProxy checks" for path in missing]
+
+    def listens(self, rendered: Rendered) -> tuple[str, ...]:
+        """Return the addresses that no other instance can use; an external HAProxy may be in another network."""
+        return () if self._config.external else rendered.binds
+
+    def _add_logins(self, *, here: bool) -> None:
+        digests = FileDigests().read(password_files(self._config))
+        self.faults += [fault.text for fault in login_faults(self._config, digests, here=here)]
+
+
+def _diff(path: Path, contents: str) -> str:
+    old = unseal(path.read_text(errors="replace")) if path.exists() else ""
+    return "".join(
+        difflib.unified_diff(old.splitlines(keepends=True), contents.splitlines(keepends=True), str(path), str(path))
+    )
