@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
-from discovery_haproxy.deployment.bind_check import is_free
+from discovery_haproxy.deployment.bind_check import any_is_free
 from discovery_haproxy.deployment.checking import Checker, find_checker
 from discovery_haproxy.deployment.deploying import Deployer
 from discovery_haproxy.deployment.digests import FileDigests, files_at
@@ -140,7 +140,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                 return Layout("", Sections((), (), (), ()), composed.config)
             return Layout(rendered.text, rendered.sections, composed.config)
 
-        return Deployment(attempt, check, layout, is_free)
+        return Deployment(attempt, check, layout, any_is_free)
 
     def _render_or_refuse(self, composed: Composed, update: Update, checker: Checker) -> Rendered | Refusal:
         digests = self._digests.read(password_files(composed.config))
@@ -187,7 +187,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if isinstance(self._checker, Binary) and await self._upgrades.is_due(self._checker, self.config.binary):
             self.context.request_apply()
         missed = self._deployer.missed_binds if self._deployer is not None else frozenset()
-        if any(map(is_free, missed | self._containment.addresses)):
+        if await any_is_free(missed | self._containment.addresses):
             self.context.request_apply()
         health = Health()
         if self._target is not None:

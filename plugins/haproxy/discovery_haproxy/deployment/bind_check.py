@@ -4,7 +4,9 @@
 `listeners.listeners_in`. An address in a form that cannot be judged passes the check.
 """
 
+import asyncio
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -68,8 +70,27 @@ def bind_faults(binds: Iterable[str], vantage: Callable[[], Vantage]) -> dict[st
     return {bind: fault for bind, fault in found if fault is not None and not is_free(bind)}
 
 
+async def find_bind_faults(binds: Iterable[str], vantage: Callable[[], Vantage]) -> dict[str, str]:
+    """Return `bind_faults`, on another thread if a probe may wait for a name server or a socket."""
+    asked = tuple(binds)
+    if any(map(_may_wait, asked)):
+        return await asyncio.to_thread(bind_faults, asked, vantage)
+    return bind_faults(asked, vantage)
+
+
+async def any_is_free(binds: Iterable[str]) -> bool:
+    """Report whether one of the addresses `is_free`, on another thread if a probe may wait."""
+    asked = tuple(binds)
+    if any(map(_may_wait, asked)):
+        return await asyncio.to_thread(lambda: any(map(is_free, asked)))
+    return any(map(is_free, asked))
+
+
 def is_free(bind: str) -> bool:
-    """Report whether any process could listen on the address now. Takes microseconds, for each port of a range."""
+    """Report whether any process could listen on the address now.
+
+    Takes microseconds, for each port of a range, unless the address is a host name or a Unix socket.
+    """
     listener = parse_listener(bind)
     if listener is None:
         return True
@@ -141,6 +162,21 @@ def _port_fault(listener: Listener, port: int, moment: _Moment) -> str | None:
 def _place(listener: Listener, port: int) -> str:
     host = listener.name or ("::" if listener.ipv6 else "*")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _may_wait(bind: str) -> bool:
+    """Report whether a probe asks a name server, or connects to a socket whose queue may be full."""
+    listener = parse_listener(bind)
+    if listener is None:
+        return False
+    return listener.kind in (Kind.PATH, Kind.ABSTRACT) or not _is_literal(listener.name)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        return not host or bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def _resolve(listener: Listener, port: int) -> _Address | None:

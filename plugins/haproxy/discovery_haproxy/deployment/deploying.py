@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from discovery import ApplyError
-from discovery_haproxy.deployment.bind_check import bind_faults
+from discovery_haproxy.deployment.bind_check import find_bind_faults
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.digests import FileDigests
 from discovery_haproxy.deployment.faults import Fault, Refusal
@@ -42,7 +42,7 @@ class Deployer:
         target = self._target
         self.missed_binds = frozenset()
         if self._refusals:
-            attempt = self._attempt(rendered, checker)
+            attempt = await self._attempt(rendered, checker)
             try:
                 self._refusals.check(attempt)
             except RefusedError as error:
@@ -59,7 +59,7 @@ class Deployer:
         alerts: Sequence[str] = checked[0] if checked else ()  # type: ignore[assignment]
         if refusal := Refusal.of_alerts(checker.name, alerts):
             return refusal
-        faults = bind_faults(
+        faults = await find_bind_faults(
             sorted(set(rendered.listeners) - self._binds) if target.running else rendered.listeners, target.vantage
         )
         if faults:
@@ -79,7 +79,7 @@ class Deployer:
                 return refusal  # the check gives a better reason than a HAProxy that does not start
             if not isinstance(error, RefusedError):
                 raise
-            attempt = self._attempt(rendered, checker)
+            attempt = await self._attempt(rendered, checker)
             # Without a HAProxy that ran before, another attempt harms nobody.
             return self._refused(self._refusals.add(attempt, error) if was_running else error, attempt)
         self._binds = frozenset(rendered.listeners)
@@ -97,6 +97,6 @@ class Deployer:
             )
         return Refusal(str(error), tuple(faults) or (Fault(str(error)),), by_load=True)
 
-    def _attempt(self, rendered: Rendered, checker: Checker) -> Attempt:
-        faults = bind_faults(rendered.listeners, self._target.vantage)
+    async def _attempt(self, rendered: Rendered, checker: Checker) -> Attempt:
+        faults = await find_bind_faults(rendered.listeners, self._target.vantage)
         return Attempt.of(rendered.text, self._digests.read(rendered.files), checker, faults)

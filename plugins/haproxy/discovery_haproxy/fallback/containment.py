@@ -105,19 +105,19 @@ class Containment:
         """
         search = Search(inputs.wanted, lambda: self._records.accepted(inputs.digests), deployment)
         try:
-            found = await search.run(self._still_refused(inputs, deployment))
+            found = await search.run(await self._still_refused(inputs, deployment))
         except ValueError as error:
             raise ApplyError(f"no accepted form of the configuration fits the present one: {error}") from None
         self._report(inputs, found)
         await self._record(inputs, found)
 
-    def _still_refused(self, inputs: Inputs, deployment: Deployment) -> Found:
+    async def _still_refused(self, inputs: Inputs, deployment: Deployment) -> Found:
         """Return the forms of the parts whose present forms have been refused as they are now."""
         still = {
             part: refused
             for part, refused in self._refused.items()
             if refused.inputs == _present(part, inputs)
-            and not (refused.reason.address and deployment.is_free(refused.reason.address))
+            and not (refused.reason.address and await deployment.any_is_free([refused.reason.address]))
         }
         return Found(
             {part: refused.form for part, refused in still.items()},

@@ -24,7 +24,7 @@ class Deployment(NamedTuple):
     attempt: Answer
     check: Answer
     layout: Callable[[Composed], Layout]
-    is_free: Callable[[str], bool]
+    any_is_free: Callable[[Iterable[str]], Awaitable[bool]]
 
 
 class Found(NamedTuple):

@@ -6,14 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from discovery.testing import free_port
-from discovery_haproxy.deployment.bind_check import bind_faults, is_free
+from discovery_haproxy.deployment.bind_check import any_is_free, bind_faults, find_bind_faults, is_free
 from discovery_haproxy.deployment.vantage import Vantage
 
 nobody: frozenset[int] = frozenset()
@@ -218,3 +220,24 @@ def test_an_abstract_socket_in_use_is_reported_with_its_holder() -> None:
         assert not fault(f"abns@{name}", {os.getpid()})
         assert not is_free(f"abns@{name}")
     assert is_free(f"abns@{name}")
+
+
+async def test_a_host_name_is_looked_up_beside_the_loop(port: int) -> None:
+    """A name server that does not answer must not stop the consumer."""
+    places: list[bool] = []
+    watched, loop = True, threading.get_ident()
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if watched and event == "socket.getaddrinfo" and arguments[0] == "localhost":
+            places.append(threading.get_ident() == loop)
+
+    sys.addaudithook(watch)  # stays until the process ends
+    try:
+        seen = Vantage(nobody, network=True, files=True, rights=True)
+        assert "is in use" in (await find_bind_faults([f"localhost:{port}"], lambda: seen))[f"localhost:{port}"]
+        assert not await any_is_free([f"localhost:{port}"])
+        assert await any_is_free([f"localhost:{free_port()}", f"localhost:{port}"])
+    finally:
+        watched = False
+    assert places
+    assert not any(places)
