@@ -16,6 +16,7 @@ from discovery_haproxy.deployment.reloading import reload_through_master, wait_u
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, external_vantage
 from discovery_haproxy.external.file import ExternalFile
+from discovery_haproxy.external.file_lock import FileLock
 from discovery_haproxy.external.ownership import is_foreign, keep_original, read, refusal
 from discovery_haproxy.options.config import ExternalConfig
 from discovery_haproxy.program.binary import run
@@ -62,6 +63,7 @@ class ExternalHAProxy:
         """Store the arguments; `open` asks HAProxy for its generation."""
         self.path = config.path.resolve()
         self._file = ExternalFile(self.path, state_dir, log)
+        self._file_lock = FileLock(self.path)
         self._new_text = ""
         self.live_generation: str | None = None
         self.log_drops = LogDrops(log)
@@ -89,6 +91,7 @@ class ExternalHAProxy:
         """
         if fault := file_fault(self._config):
             raise ApplyError(fault)
+        await self._file_lock.take()
         try:
             state = self.path.stat()
             mode, owner = stat.S_IMODE(state.st_mode), (state.st_uid, state.st_gid)
@@ -143,10 +146,12 @@ class ExternalHAProxy:
         return Health(detail=edit)
 
     async def hand_over(self) -> None:
-        """Leave HAProxy running."""
+        """Leave HAProxy running, and its file to the next daemon."""
+        self._file_lock.release()
 
     async def close(self) -> None:
         """Leave HAProxy running."""
+        self._file_lock.release()
 
     def _claim_files(self) -> None:
         """Keep what a person wrote or edited. Raises ApplyError if a file must not be replaced."""
