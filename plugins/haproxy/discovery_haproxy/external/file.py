@@ -1,6 +1,7 @@
 """Edits of the configuration file of an external HAProxy: reported, and kept before discovery replaces the file."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError
-from discovery_haproxy.external.ownership import is_foreign, keep, keep_original, original, read
+from discovery_haproxy.external.ownership import is_foreign, keep, original, read
 from discovery_haproxy.rendering.route_map import belongs_to
 from discovery_haproxy.text.edits import edit_lines
 from discovery_haproxy.text.seal import is_sealed, unseal
 
+_MOST_KEPT = 10
+"""Edited files that are kept of each file: a program that edits the file all day must not fill the disk."""
 _DIGEST_CHARACTERS = 8
 """Hexadecimal characters in the name of a kept file: the same edit, made again, has the same name."""
 
@@ -54,9 +57,12 @@ class ExternalFile:
             self._tell(content, new_text)
             self._keep_edited(self._path, content)
         for path in maps:
-            keep_original(path)
             entries = read(path)
-            if entries.strip() and not is_foreign(entries) and not belongs_to(path, _text(entries), _text(content)):
+            if is_foreign(entries) and not original(path).exists():
+                keep(path, entries, original(path))
+                continue
+            is_own = belongs_to(path, _text(entries), _text(content)) or read(original(path)) == entries
+            if entries.strip() and not is_own:
                 self._keep_edited(path, entries)
 
     def remember(self) -> None:
@@ -113,6 +119,18 @@ class ExternalFile:
         if not copy.exists():
             keep(path, content, copy)
             self._log.warning(f"{path} was edited by another than discovery: the edited file is kept as {copy}")
+            self._remove_oldest(path)
+
+    def _remove_oldest(self, path: Path) -> None:
+        names = re.compile(re.escape(f"{path.name}.edited-") + f"[0-9a-f]{{{_DIGEST_CHARACTERS}}}")
+        try:
+            copies = [each for each in path.parent.iterdir() if names.fullmatch(each.name)]
+            copies.sort(key=lambda copy: copy.stat().st_ctime_ns)
+            for copy in copies[:-_MOST_KEPT]:
+                copy.unlink()
+                self._log.info(f"of the edited files of {path} the newest {_MOST_KEPT} stay: {copy.name} is removed")
+        except OSError as error:
+            self._log.debug("an edited file that was kept cannot be removed", reason=str(error))
 
     def _edited(self, path: Path, content: bytes) -> Path:
         digest = hashlib.sha256(content).hexdigest()[:_DIGEST_CHARACTERS]

@@ -50,13 +50,6 @@ def original(path: Path) -> Path:
     return path.with_name(path.name + _BEFORE)
 
 
-def keep_original(path: Path) -> None:
-    """Keep the file `path` if a person wrote the file, unless an earlier file is kept already. Raises ApplyError."""
-    content = read(path)
-    if is_foreign(content):
-        keep(path, content, original(path))
-
-
 def keep(path: Path, content: bytes, copy: Path) -> None:
     """Write `content`, read from `path`, to the new file `copy`, with the mode, owner and times of `path`, durably.
 

@@ -17,7 +17,7 @@ from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, external_vantage
 from discovery_haproxy.external.file import ExternalFile
 from discovery_haproxy.external.file_lock import FileLock
-from discovery_haproxy.external.ownership import is_foreign, keep_original, read, refusal
+from discovery_haproxy.external.ownership import is_foreign, read, refusal
 from discovery_haproxy.options.config import ExternalConfig
 from discovery_haproxy.program.binary import run
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
@@ -158,8 +158,6 @@ class ExternalHAProxy:
         if fault := file_fault(self._config):
             raise ApplyError(fault)
         self._file.keep_edits(self._new_text, self._maps)
-        for path in self._maps:
-            keep_original(path)
 
     async def _reload(self, generation: str) -> None:
         config = self._config

@@ -160,3 +160,37 @@ async def test_the_map_of_routes_is_kept_too(
         await driver.apply(origins[1])
     assert path.with_name("haproxy.routes.map.before-discovery").read_text() == "a person's\n"
     assert [copy.read_text() for copy in path.parent.glob("haproxy.routes.map.edited-*")] == [text]
+
+
+async def test_another_file_in_the_place_of_the_map_is_kept_too(
+    drive: Drive, config: dict[str, Any], path: Path, origins: Origins
+) -> None:
+    bind = config["services"]["web"]["bind"]
+    hosts = [{"web": {"bind": bind, "hosts": name}, "other": {"bind": bind, "hosts": "z"}} for name in ("a", "b", "c")]
+    routes = path.with_name("haproxy.routes.map")
+    config["external"]["adopt"] = True
+    async with drive(**config) as driver:
+        for number, services in enumerate(hosts):
+            routes.write_text(f"a person's {number}\n")
+            assert await driver.consumer.reconfigure(driver.configured(services=services))
+            await driver.apply(origins[0])
+    assert path.with_name("haproxy.routes.map.before-discovery").read_text() == "a person's 0\n"
+    edited = path.parent.glob("haproxy.routes.map.edited-*")
+    assert sorted(copy.read_text() for copy in edited) == ["a person's 1\n", "a person's 2\n"]
+
+
+async def test_of_many_edits_the_newest_are_kept(
+    drive: Drive, config: dict[str, Any], path: Path, origins: Origins
+) -> None:
+    other = path.with_name("haproxy.cfg.edited-by-me")
+    other.touch()
+    async with drive(**config) as driver:
+        texts = []
+        for number in range(14):
+            await driver.apply(origins[number % 2])
+            path.write_text(f"{path.read_text()}# edit {number}\n")
+            texts.append(path.read_text())
+        await driver.apply()
+        copies = [copy.read_text() for copy in sorted(kept(path), key=lambda copy: copy.stat().st_ctime_ns)]
+        assert copies == ["", *texts[-10:]]
+        assert driver.has_logged("of the edited files of")
