@@ -78,7 +78,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._checker = binary = await locate(self.config.binary)
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
         await self._target.open()
-        self._deployer = Deployer(self._target, self._digests)
+        self._deployer = Deployer(self._target, self._digests, self.context.state_dir)
         self._watch_files()
 
     async def apply(self, update: Update) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from discovery import ApplyError
 from discovery_haproxy.deployment.bind_check import find_bind_faults
@@ -20,12 +21,12 @@ _CANNOT_BIND = re.compile(r"Binding \[\S*:(\d+)\] for .* for \[(\S+)\]")
 class Deployer:
     """Deploys configurations to one HAProxy, and remembers what HAProxy has refused to load."""
 
-    def __init__(self, target: Target, digests: FileDigests) -> None:
-        """Store the arguments."""
+    def __init__(self, target: Target, digests: FileDigests, state_dir: Path) -> None:
+        """Store the arguments. `state_dir` keeps the refusals for the next daemon."""
         self._target = target
         self._digests = digests
         self._binds: frozenset[str] = frozenset()
-        self._refusals = Refusals()
+        self._refusals = Refusals(state_dir / "refused.json")
         self.missed_binds: frozenset[str] = frozenset()
         """The addresses that the last attempt could not listen on."""
 

@@ -4,11 +4,14 @@ A reload that HAProxy refuses stops all listeners for about 2 s, each time.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from discovery.toolkit import write_atomically
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.program.binary import Binary
@@ -32,6 +35,12 @@ class Attempt(NamedTuple):
     missed_binds: frozenset[str]
     """The addresses that cannot be bound, as far as a probe tells."""
 
+    @property
+    def key(self) -> str:
+        """Text that is equal for equal attempts, in other processes, too."""
+        facts = self._replace(missed_binds=frozenset()), sorted(self.missed_binds)  # a set has no order
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
     @classmethod
     def of(cls, text: str, files: Mapping[Path, str], checker: Checker, missed_binds: Iterable[str]) -> "Attempt":
         """Return the attempt to load `text`, which names `files`, here with their digests."""
@@ -42,11 +51,17 @@ class Attempt(NamedTuple):
 
 
 class Refusals:
-    """The attempts that HAProxy refused last, with the errors."""
+    """The attempts that HAProxy refused last, with the errors, in a file that the next daemon reads."""
 
-    def __init__(self) -> None:
-        """Start without a refusal."""
-        self._refused: dict[Attempt, RefusedError] = {}
+    def __init__(self, path: Path) -> None:
+        """Read the file `path`. A refusal of before the machine started is forgotten."""
+        self._path = path
+        self._refused: dict[str, tuple[str, tuple[str, ...]]] = {}
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            document = json.loads(path.read_bytes())
+            if document["boot"] == _boot():
+                for each in document["refused"]:
+                    self._refused[str(each["attempt"])] = str(each["message"]), tuple(map(str, each["alerts"]))
 
     def __bool__(self) -> bool:
         """Report whether there is a refusal."""
@@ -54,18 +69,38 @@ class Refusals:
 
     def add(self, attempt: Attempt, error: RefusedError) -> RefusedError:
         """Remember a refusal, and return the error to raise."""
-        known = RefusedError(f"{error}; {_NOT_AGAIN}")
-        known.alerts = error.alerts
-        self._refused[attempt] = known
+        self._refused[attempt.key] = f"{error}; {_NOT_AGAIN}", error.alerts
         if len(self._refused) > _MOST_REFUSALS:
             del self._refused[next(iter(self._refused))]
-        return known
+        self._write()
+        return self._error(attempt)
 
     def check(self, attempt: Attempt) -> None:
         """Raise the error of the refusal if HAProxy refused this very attempt."""
-        if (error := self._refused.get(attempt)) is not None:
-            raise error.with_traceback(None)  # each `raise` would make the traceback longer
+        if attempt.key in self._refused:
+            raise self._error(attempt)
 
     def clear(self) -> None:
         """Forget the refusals."""
-        self._refused = {}
+        if self._refused:
+            self._refused = {}
+            self._write()
+
+    def _error(self, attempt: Attempt) -> RefusedError:
+        message, alerts = self._refused[attempt.key]
+        error = RefusedError(message)
+        error.alerts = alerts
+        return error
+
+    def _write(self) -> None:
+        refused = [
+            {"attempt": key, "message": message, "alerts": alerts} for key, (message, alerts) in self._refused.items()
+        ]
+        with suppress(OSError):  # a full disk costs one more attempt of the next daemon
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._path, json.dumps({"boot": _boot(), "refused": refused}).encode(), 0o600)
+
+
+def _boot() -> str:
+    """Return what is another text after each start of the machine. Raises OSError."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

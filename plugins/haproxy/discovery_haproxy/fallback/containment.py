@@ -174,8 +174,8 @@ class Containment:
 
 
 def _briefly(reason: str) -> str:
-    text = _QUOTED_LINE.sub(r"\1: ", reason)
     start, end = _REASON_CHARACTERS
+    text = reason if len(reason) <= start + end else _QUOTED_LINE.sub(r"\1: ", reason)
     return text if len(text) <= start + end else f"{text[:start]} ... {text[-end:]}"
 
 

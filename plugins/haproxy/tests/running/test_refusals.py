@@ -270,3 +270,27 @@ async def test_an_old_haproxy_and_another_program_are_refused(drive: Drive, tmp_
         with pytest.raises(ApplyError, match=reason):
             async with drive(binary=program):
                 pass
+
+
+@pytest.mark.exhaustive  # two refused reloads, of 2 s each
+async def test_a_refused_reload_is_not_repeated_by_the_next_daemon(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        lines = 'bind "127.0.0.1:${P}"'
+        services = {"web": {"bind": bind, "check": False, "frontend_lines": lines}}
+        options = {"global_lines": f"setenv P {busy.getsockname()[1]}"}
+        async with drive(services={"web": {"bind": bind, "check": False}}, **options) as driver:
+            await driver.apply(origins[0])
+            assert await driver.consumer.reconfigure(driver.configured(services=services))
+            await driver.apply(origins[0])
+            before = (await driver.processes()).reloads
+            assert "cannot bind" in (await driver.consumer.health()).detail
+            await driver.consumer.hand_over()
+        async with drive(services=services, **options) as driver:
+            await driver.apply(origins[0])
+            assert (await driver.processes()).reloads == before
+            assert "cannot bind" in (await driver.consumer.health()).detail
+            await wait_until_served(fetch, bind, origins[0])
+            await driver.apply(origins[0], operator_request=True)
+            assert (await driver.processes()).reloads > before
