@@ -29,3 +29,26 @@ def test_configurations_in_the_documents_are_valid(path: str, tmp_path: Path) ->
         file = tmp_path / "discovery.toml"
         file.write_text(block if "plugin =" in block else f'[consumers.edge]\nplugin = "haproxy"\n{block}')
         assert build(load_settings(file)).usable
+
+
+def test_the_walk_through_a_change_names_files_tests_and_code_that_exist() -> None:
+    walk = (ROOT / "CONTRIBUTING.md").read_text().partition("## One change, from start to end")[2].partition("\n## ")[0]
+    tree, *blocks = re.findall(r"```\w*\n(.*?)```", walk, re.DOTALL)
+    directories, named = list[str](), set[Path]()
+    for indent, name in re.findall(r"^( *)([\w./]+)", tree, re.MULTILINE):
+        directories[len(indent) // 2 :] = [name]
+        named.add(ROOT.joinpath(*directories))
+    assert {path for path in named if not path.exists()} == set()
+    files = {path.name: path for path in named}
+    texts = [path.read_text() for path in (ROOT / "plugins/haproxy").rglob("*") if path.suffix in (".py", ".j2")]
+    for block in blocks:
+        if block.startswith(("make ", "mkdir ")):
+            continue
+        assert any(block.strip() in text or _flat(block) in _flat(text) for text in texts), block
+    for name in re.findall(r"`([\w./]+\.(?:py|j2))`", walk):
+        ends = [path for path in (ROOT / "plugins/haproxy").rglob("*") if str(path).endswith(f"/{name}")]
+        assert name in files or ends, name
+
+
+def _flat(text: str) -> str:
+    return "".join(text.split())
