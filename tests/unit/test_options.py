@@ -45,6 +45,7 @@ DURATIONS: dict[str, Option] = {
     "check.timeout": (CheckSettings, {"timeout": V}),
     "haproxy.check.interval": (HAProxyConfig, {"services": {"web": {"check": {"interval": V}}}}),
     "haproxy.services.hsts.max_age": (HAProxyConfig, {"services": {"web": {**TLS, "hsts": {"max_age": V}}}}),
+    "haproxy.services.cache.max_age": (HAProxyConfig, {"services": {"web": {"cache": {"max_age": V}}}}),
     "haproxy.services.cookie.max_age": (HAProxyConfig, {"services": {"web": {"cookie": {"max_age": V}}}}),
     "haproxy.external.timeout": (HAProxyConfig, {"external": {**EXTERNAL, "timeout": V}}),
     "haproxy.hard_stop_after": (HAProxyConfig, {"hard_stop_after": V}),

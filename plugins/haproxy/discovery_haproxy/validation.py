@@ -15,6 +15,7 @@ from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import Binary, NotInstalledError
 from discovery_haproxy.program.syslog import missing_receiver
 from discovery_haproxy.rendering.render import Rendered, password_files, referenced_files
+from discovery_haproxy.text.passwords import without_passwords
 from discovery_haproxy.text.seal import unseal
 
 
@@ -117,6 +118,7 @@ class _Findings:
 
 def _diff(path: Path, contents: str) -> str:
     old = unseal(path.read_text(errors="replace")) if path.exists() else ""
-    return "".join(
-        difflib.unified_diff(old.splitlines(keepends=True), contents.splitlines(keepends=True), str(path), str(path))
+    lines = difflib.unified_diff(
+        old.splitlines(keepends=True), contents.splitlines(keepends=True), str(path), str(path)
     )
+    return "".join(map(without_passwords, lines))

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from discovery_haproxy.deployment.users_files import login_faults
 
 from discovery_haproxy.deployment.digests import FileDigests
+from discovery_haproxy.deployment.users_files import login_faults
 from discovery_haproxy.options.config import HAProxyConfig
 
 HASHES = (

@@ -19,14 +19,20 @@ class Kind(StrEnum):
     """An address of a service, with its options and certificates."""
     STATS = "stats"
     """The address of the statistics page."""
+    SECTION = "section"
+    """A section of the user's own."""
 
 
 class Part(NamedTuple):
-    """A part. `service` is empty for a bind that all services share by host name, `address` is for binds."""
+    """A part. `service` is empty for a bind that all services share by host name, `address` is for binds.
+
+    `section` is the kind and the name of a section.
+    """
 
     kind: Kind
     service: str = ""
     address: str = ""
+    section: str = ""
 
     def __str__(self) -> str:
         """Name the part for a person."""
@@ -34,6 +40,8 @@ class Part(NamedTuple):
             return f"service {self.service!r}"
         if self.kind is Kind.BIND:
             return f"bind {self.address} of {self.service!r}" if self.service else f"bind {self.address}"
+        if self.kind is Kind.SECTION:
+            return f"section {self.section!r}"
         return "the global settings" if self.kind is Kind.SETTINGS else "the address of 'stats'"
 
 

@@ -45,6 +45,7 @@ class _Blame:
         self._layout = layout
         self._lines = layout.text.splitlines()
         self._backends: Mapping[str, BackendSection] = {each.name: each for each in layout.sections.services}
+        self._caches = {each.cache: Part(Kind.SERVICE, each.service) for each in layout.sections.services if each.cache}
         self._frontends: Mapping[str, FrontendSection] = {each.name: each for each in layout.sections.frontends}
 
     def parts(self, fault: Fault) -> Iterator[Part]:
@@ -75,6 +76,10 @@ class _Blame:
                 yield from self._of_frontend_line(self._frontends[name], words)
         elif (keyword, name) == ("frontend", "discovery:stats"):
             yield STATS
+        elif (header := f"{keyword} {name}") in self._layout.config.sections:
+            yield Part(Kind.SECTION, section=header)
+        elif keyword == "cache" and name in self._caches:
+            yield self._caches[name]
         else:
             yield SETTINGS
 

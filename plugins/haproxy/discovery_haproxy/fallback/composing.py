@@ -11,6 +11,7 @@ from discovery_haproxy.deployment.faults import SETTINGS, STATS, Kind, Part
 from discovery_haproxy.fallback.forms import (
     ACCEPTED,
     ACCEPTED_WITH_FORMER_SERVERS,
+    CLOSED,
     EARLIER,
     LEFT_OUT,
     PRESENT,
@@ -27,7 +28,7 @@ _ROUTING = ("bind", "hosts", "path_prefix", "maxconn")
 """Options of a service that concern other services of a shared address: always the present ones."""
 _SELECTION = ("service", "labels")
 """Options of a service that select the backends, which are always the present ones."""
-_NOT_SETTINGS = ("services", "bind", "stats", "binary", "external")
+_NOT_SETTINGS = ("services", "bind", "stats", "sections", "binary", "external")
 """Options of the instance that are parts of their own, or that say which HAProxy to drive."""
 _SEPARATORS = re.compile(r"[^A-Za-z0-9_.:-]+")
 
@@ -108,7 +109,10 @@ def accepted_config(wanted: Wanted, accepted: Accepted | None, choice: Choice) -
             left_out = services.pop(part.service)
             if earlier is not None:
                 services[part.service] = earlier.model_copy(update={"bind": left_out.bind})
-    return config.model_copy(update={"services": services})
+    sections_out = {part.section for part, form in choice.items() if part.kind is Kind.SECTION and form == CLOSED}
+    earlier_sections = accepted.config.sections if accepted is not None else {}
+    kept = {name: lines for name, lines in earlier_sections.items() if name in sections_out}
+    return config.model_copy(update={"services": services, "sections": {**config.sections, **kept}})
 
 
 def earlier_files(accepted: Accepted, choice: Choice) -> frozenset[Path]:
@@ -119,7 +123,7 @@ def earlier_files(accepted: Accepted, choice: Choice) -> frozenset[Path]:
             continue
         if part.kind is Kind.BIND:
             used |= {path for bind in binds_of(accepted.config, part.service) for path in bind.certificate}
-        if part.kind in (Kind.SETTINGS, Kind.SERVICE):
+        if part.kind in (Kind.SETTINGS, Kind.SERVICE, Kind.SECTION):
             used |= set(accepted.config.files)
         if part.kind is Kind.SETTINGS and accepted.config.template is not None:
             used.add(accepted.config.template)
@@ -159,7 +163,12 @@ class _Composition:
                 backends[name] = tuple(sorted((*self._backends(name), *left), key=lambda backend: backend.id))
                 former |= {(name, backend.id) for backend in left}
         config = self._settings().model_copy(
-            update={"services": services, "bind": self._open_binds("", wanted.bind), "stats": self._stats()}
+            update={
+                "services": services,
+                "bind": self._open_binds("", wanted.bind),
+                "stats": self._stats(),
+                "sections": self._sections(),
+            }
         )
         check_conflicts(address_claims(config))
         return Composed(config, self._wanted.snapshot, backends, frozenset(former), self._template_directories())
@@ -178,6 +187,8 @@ class _Composition:
             return self._settings()
         if part == STATS:
             return self._stats()
+        if part.kind is Kind.SECTION:
+            return self._sections().get(part.section)
         service = self._service(part.service) if part.service in self._wanted.config.services else None
         if part.kind is Kind.BIND:
             return self._open_binds("", self._wanted.config.bind) if service is None else service.bind
@@ -205,6 +216,19 @@ class _Composition:
         if earlier and wanted and wanted.users_file and not earlier.users_file:  # the earlier form would be open
             return earlier.model_copy(update={"users_file": wanted.users_file})
         return earlier
+
+    def _sections(self) -> dict[str, tuple[str, ...]]:
+        """Return the lines of the sections. Accepted lines of services and settings refer to sections of then."""
+        earlier = self._accepted.config.sections if self._accepted is not None else {}
+        sections = dict(self._wanted.config.sections)
+        if any(part.kind in (Kind.SETTINGS, Kind.SERVICE) for part in self._choice):
+            sections = {**{name: self._lines(lines) for name, lines in earlier.items()}, **sections}
+        for part, form in self._choice.items():
+            if part.kind is Kind.SECTION:
+                sections.pop(part.section, None)
+                if form == EARLIER and part.section in earlier:
+                    sections[part.section] = self._lines(earlier[part.section])
+        return sections
 
     def _form_of_service(self, name: str) -> int:
         """Return the form of a service, which is left out if it should have an accepted form and has none.

@@ -17,13 +17,19 @@ ACCEPTED_WITH_FORMER_SERVERS = 3
 LEFT_OUT = 4
 """No options and no backends: requests are answered 503 (http), connections are closed (tcp)."""
 
-# Forms of a bind and of the statistics page; the settings have the first two forms.
+# Forms of a bind, of the statistics page and of a section; the settings have the first two forms.
 EARLIER = 1
 """The last accepted form."""
 CLOSED = 2
-"""Not opened."""
+"""Not opened; a section is left out."""
 
-LAST_FORM = {Kind.SETTINGS: EARLIER, Kind.SERVICE: LEFT_OUT, Kind.BIND: CLOSED, Kind.STATS: CLOSED}
+LAST_FORM = {
+    Kind.SETTINGS: EARLIER,
+    Kind.SERVICE: LEFT_OUT,
+    Kind.BIND: CLOSED,
+    Kind.STATS: CLOSED,
+    Kind.SECTION: CLOSED,
+}
 Choice = Mapping[Part, int]
 """The form of each part that is not in its present form."""
 
@@ -40,6 +46,8 @@ _STATES = {
     (Kind.BIND, CLOSED): "closed",
     (Kind.STATS, EARLIER): "kept in its last accepted form",
     (Kind.STATS, CLOSED): "closed",
+    (Kind.SECTION, EARLIER): "kept in its last accepted form",
+    (Kind.SECTION, CLOSED): "left out",
 }
 
 

@@ -142,6 +142,8 @@ class Search:
             return any(bind.address == part.address for bind in binds_of(self._accepted.config, part.service))
         if part.kind is Kind.SERVICE:
             return part.service in self._accepted.config.services
+        if part.kind is Kind.SECTION:
+            return part.section in self._accepted.config.sections
         return part == SETTINGS or self._accepted.config.stats is not None
 
     def _form(self, part: Part, form: int, choice: Choice) -> object:
@@ -183,7 +185,8 @@ class Search:
     def _changed_parts(self) -> list[Part]:
         """Return the parts whose present form was never accepted, the settings first."""
         config = self._wanted.config
-        parts = [SETTINGS, *(Part(Kind.SERVICE, name) for name in sorted(config.services))]
+        parts = [SETTINGS, *(Part(Kind.SECTION, section=name) for name in sorted(config.sections))]
+        parts += [Part(Kind.SERVICE, name) for name in sorted(config.services)]
         parts += [
             Part(Kind.BIND, name, bind.address) for name in sorted(config.services) for bind in binds_of(config, name)
         ]

@@ -11,6 +11,7 @@ from discovery_haproxy.options.checks import Check, CheckConfig
 from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.options.labels import BackupConfig, FromLabel
 from discovery_haproxy.options.routing import AddressClaim, check_conflicts
+from discovery_haproxy.options.sections import Cache, Sections
 from discovery_haproxy.options.values import (
     AbsolutePath,
     AccessLog,
@@ -30,7 +31,7 @@ from discovery_haproxy.text.words import words
 
 _RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
 _HTTP_ONLY = (
-    "path_prefix", "cookie", "basic_auth", "redirect_https", "hsts", "response_headers", "sorry_page",
+    "path_prefix", "cookie", "cache", "basic_auth", "redirect_https", "hsts", "response_headers", "sorry_page",
     "forward_for",
 )  # fmt: skip
 _MEDIA_TYPES = {
@@ -102,6 +103,8 @@ class ServiceConfig(PluginConfig):
     server_maxconn: Connections | None = None
     """Limit of concurrent connections to each backend; further connections wait in the queue."""
     cookie: Cookie = None
+    cache: Cache = None
+    """Keep answers in HAProxy's memory, as HTTP allows: `true` for 64 MB, a size, or a table."""
     basic_auth: BasicAuth | None = None
     """Let only clients with a name and a password of a file through: the path of the file, or a table."""
     redirect_https: HttpsPort = None
@@ -136,6 +139,8 @@ class ServiceConfig(PluginConfig):
                     raise ValueError(f'{name!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
             if self.balance.startswith(_HTTP_ONLY_BALANCE):
                 raise ValueError(f'balance {self.balance!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
+        if self.cache and self.basic_auth:
+            raise ValueError("'cache' has no effect with 'basic_auth': HAProxy keeps no answer to a login")
         return self
 
 
@@ -215,6 +220,8 @@ class HAProxyConfig(PluginConfig):
     """Files that the user's lines or template name. A change of a file reloads HAProxy."""
     global_lines: Lines = ()
     defaults_lines: Lines = ()
+    sections: Sections = Field(default_factory=dict)
+    """Further sections, to which lines refer: lines by kind and name, as in `"peers edge" = ["peer a 10.0.0.1:1"]`."""
 
     @field_validator("services")
     @classmethod
@@ -271,6 +278,19 @@ class HAProxyConfig(PluginConfig):
                 )
             if service.hsts:
                 raise ValueError(f"'hsts' of service {name!r} has no effect without a bind with a 'certificate'")
+        return self
+
+    @model_validator(mode="after")
+    def _check_backend_names(self) -> "HAProxyConfig":
+        for header in self.sections:
+            kind, _, name = header.partition(" ")
+            if kind == "backend" and name in self.services:
+                raise ValueError(f"section {header!r} has the name of a service: choose another name")
+            if kind == "backend" and not self.services and ":" not in name:
+                raise ValueError(
+                    f"section {header!r} could have the name of a service, as none is configured: choose a name with a"
+                    f" colon, such as 'backend table:{name}'"
+                )
         return self
 
     @model_validator(mode="after")

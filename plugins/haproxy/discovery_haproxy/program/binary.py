@@ -13,6 +13,7 @@ from typing import NamedTuple
 from discovery import ApplyError
 from discovery.toolkit import child_environment, memfd_create
 from discovery_haproxy.rendering.render import Rendered
+from discovery_haproxy.text.passwords import without_passwords
 
 OLDEST = (2, 6)
 """Oldest supported version: the first whose `show proc` reports failed reloads."""
@@ -179,7 +180,7 @@ def _with_line(alert: str, text: str) -> str:
     if where := _WHERE.match(alert):
         number = int(where[1])
         lines = text.splitlines()
-        line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+        line = without_passwords(lines[number - 1].strip()) if 0 < number <= len(lines) else ""
         alert = f"line {number} ({line[:_LINE_CHARACTERS]}): {alert[where.end() :].lstrip(': ')}"
     return alert[:_MESSAGE_CHARACTERS]
 

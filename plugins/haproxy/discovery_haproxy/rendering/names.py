@@ -8,6 +8,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LOOKS_HASHED = re.compile(r".*-[0-9a-f]{16}")
 _HASH_CHARACTERS = 16
 """Hexadecimal characters of a hash in a name or cookie: 64 bits, so that no two names of one registry collide."""
+_CACHE_CHARACTERS = 32
+"""Characters of the longest name of a cache."""
 _READABLE_CHARACTERS = 64
 """Characters of the original text in a hashed name."""
 
@@ -24,6 +26,12 @@ def accepted_name(text: str) -> str:
         return text
     readable = re.sub(r"[^A-Za-z0-9_.:-]", "_", text[:_READABLE_CHARACTERS])
     return f"{readable}-{text_hash(text)}"
+
+
+def cache_name(section: str) -> str:
+    """Return the name of the cache of a `backend` section, which no section of a user has."""
+    prefix = "discovery:"
+    return f"{prefix}{section if len(prefix + section) <= _CACHE_CHARACTERS else text_hash(section)}"
 
 
 def text_hash(text: str) -> str:

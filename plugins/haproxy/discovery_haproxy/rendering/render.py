@@ -139,7 +139,8 @@ def render(
         if own
         else _run(templates, "builtin/haproxy.cfg.j2", context, _BUILT_IN)
     )
-    requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines)))
+    own_sections = (line for lines in config.sections.values() for line in lines)
+    requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines, *own_sections)))
     named = expression_argument(runtime.route_map) in body
     maps = {runtime.route_map: route_map(sections.route_entries())} if named else {}
     held = hold(config, body if own else None, dict(digests), certificates or {}, maps)

@@ -26,7 +26,7 @@ from discovery_haproxy.options.routing import (
     routes,
 )
 from discovery_haproxy.options.values import TIME
-from discovery_haproxy.rendering.names import accepted_name, accepted_names
+from discovery_haproxy.rendering.names import accepted_name, accepted_names, cache_name
 from discovery_haproxy.rendering.quoting import Raw, argument
 from discovery_haproxy.rendering.selection import describe, registered_name, selected, why_empty
 from discovery_haproxy.rendering.servers import AddressesOf, Server, registered_host, servers_of
@@ -52,6 +52,11 @@ class BackendSection(NamedTuple):
     config: ServiceConfig
     timeouts: TimeoutLines = ()
     service: str = ""
+
+    @property
+    def cache(self) -> str:
+        """Name of the `cache` section of the service; empty if the service has none."""
+        return cache_name(self.name) if self.config.cache else ""
 
 
 class UseBackend(NamedTuple):

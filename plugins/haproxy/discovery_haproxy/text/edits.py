@@ -3,6 +3,8 @@
 import difflib
 import re
 
+from discovery_haproxy.text.passwords import without_passwords
+
 _CONTEXT_LINES = 3
 """Unchanged lines around a change, as `diff -u` prints."""
 _SHOWN_LINES = 40
@@ -12,7 +14,6 @@ _COMPARED_LINES = 2000
 _LINE_CHARACTERS = 160
 """Characters of a line that are shown."""
 _HUNK = re.compile(r"@@ -(\d+)(,\d+)? \+(\d+)(,\d+)? @@")
-_PASSWORD = re.compile(r"((?:password|auth)[ \t]+)\S+")
 
 
 def edit_lines(before: str, after: str) -> list[str]:
@@ -25,7 +26,7 @@ def edit_lines(before: str, after: str) -> list[str]:
     if max(len(old), len(new)) > _COMPARED_LINES:
         return [f"lines {start + 1} to {start + len(old)} were replaced by {len(new)} lines: too many to show"]
     lines = list(difflib.unified_diff(old, new, lineterm="", n=_CONTEXT_LINES))[2:]
-    shown = [_PASSWORD.sub(r"\1***", _moved(line, start))[:_LINE_CHARACTERS] for line in lines[:_SHOWN_LINES]]
+    shown = [without_passwords(_moved(line, start))[:_LINE_CHARACTERS] for line in lines[:_SHOWN_LINES]]
     return [*shown, f"and {len(lines) - len(shown)} lines more"] if len(lines) > len(shown) else shown
 
 

@@ -1,6 +1,6 @@
 """HTTP origins for HAProxy, the answers of HAProxy, and the types of fixtures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -20,6 +20,8 @@ class Origin:
     port: int = 0
     seen: list[str] = field(default_factory=list)
     headers: Message = field(default_factory=Message)
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """Further headers of each answer."""
 
 
 @contextmanager
@@ -33,6 +35,8 @@ def serve_origin(origin: Origin) -> Iterator[Origin]:
             body = origin.name.encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in origin.answers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
