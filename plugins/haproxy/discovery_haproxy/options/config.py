@@ -196,9 +196,7 @@ class HAProxyConfig(PluginConfig):
     timeouts: DefaultTimeouts = DefaultTimeouts()
     hard_stop_after: HAProxyTime = "30m"
     """Time for which an old worker may serve its connections after a reload."""
-    max_old_workers: Annotated[int, BeforeValidator(no_boolean, json_schema_input_type=int)] | None = Field(
-        default=None, ge=1, le=1000
-    )
+    max_old_workers: Annotated[int, WholeNumber(1, 1000)] | None = None
     """Reloads after which an old worker is ended, with its connections: at most so many old workers run."""
     keep_stick_tables: bool = False
     """Carry the stick tables with `peers discovery` over a reload."""
