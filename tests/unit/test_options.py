@@ -48,7 +48,7 @@ DURATIONS: dict[str, Option] = {
     "haproxy.services.cache.max_age": (HAProxyConfig, {"services": {"web": {"cache": {"max_age": V}}}}),
     "haproxy.services.cookie.max_age": (HAProxyConfig, {"services": {"web": {"cookie": {"max_age": V}}}}),
     "haproxy.external.timeout": (HAProxyConfig, {"external": {**EXTERNAL, "timeout": V}}),
-    "haproxy.hard_stop_after": (HAProxyConfig, {"hard_stop_after": V}),
+    **{f"haproxy.{name}": (HAProxyConfig, {name: V}) for name in ("hard_stop_after", "verify_interval")},
     **{f"haproxy.timeouts.{name}": (HAProxyConfig, {"timeouts": {name: V}}) for name in HAPROXY_TIMEOUTS},
     **{
         f"haproxy.services.timeouts.{name}": (HAProxyConfig, {"services": {"web": {"timeouts": {name: V}}}})

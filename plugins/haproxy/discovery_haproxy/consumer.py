@@ -77,6 +77,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         else:
             self._checker = binary = await locate(self.config.binary)
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
+        self._target.verify(self.config)
         await self._target.open()
         self._deployer = Deployer(self._target, self._digests, self.context.state_dir)
         self._watch_files()
@@ -174,6 +175,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if config.binary != self.config.binary:
             self._checker = None  # located by the next apply: a missing program must not end the running HAProxy
         self.config = config
+        if self._target is not None:
+            self._target.verify(config)
         self._watch_files()
         return True
 

@@ -1,7 +1,8 @@
 """Activation of an installed configuration: through the runtime API of the running HAProxy, or else by a reload."""
 
+import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from discovery_haproxy.program.control_socket import ControlError
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
 from discovery_haproxy.runtime_api.planner import Reload, ServerKey
+from discovery_haproxy.runtime_api.verifying import Verifier
 from discovery_haproxy.text.configuration import Configuration, parse
 from discovery_haproxy.text.generation import generation_of, reload_part
 
@@ -47,8 +49,18 @@ class Operations(Protocol):
 class Activation:
     """Makes the configurations of one HAProxy live, and knows which configuration is live."""
 
-    def __init__(self, servers: LiveServers, operations: Operations, log: FilteringBoundLogger) -> None:
-        """Store the arguments."""
+    def __init__(
+        self,
+        servers: LiveServers,
+        operations: Operations,
+        lock: asyncio.Lock,
+        request_apply: Callable[[], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Store the arguments.
+
+        `lock` is held during a deployment, and while servers are put right. `request_apply` asks for a deployment.
+        """
         self.live_generation: str | None = None
         """Generation that was last proven to serve."""
         self._servers = servers
@@ -59,6 +71,10 @@ class Activation:
         self._changes = {"runtime": 0, "reload": 0}
         self._last_change: dict[str, Any] | None = None
         self._parsed = "", parse("")
+        self._request_apply = request_apply
+        self._reload_reason = ""
+        """Reason for the reload that the verification has requested."""
+        self.verifier = Verifier(servers, lock, lambda: self.live_generation, self._request_reload, log)
 
     def parse(self, text: str) -> Configuration:
         """Parse the text, once for the steps of a deployment."""
@@ -73,7 +89,7 @@ class Activation:
     async def plan(self, wanted: Configuration) -> Changes | Reload:
         """Plan the change of the running HAProxy to `wanted`."""
         if self.live_generation is None:
-            return Reload("the configuration of the running HAProxy is unknown")
+            return Reload(self._reload_reason or "the configuration of the running HAProxy is unknown")
         return await self._servers.prepare(wanted, self.live_generation)
 
     async def activate(self, generation: str, wanted: Configuration, changes: Changes | Reload | None) -> None:
@@ -91,7 +107,7 @@ class Activation:
             if isinstance(error, ControlError):
                 raise ApplyError(f"HAProxy does not answer: {error}") from None
             raise
-        self.live_generation = generation
+        self.live_generation, self._reload_reason = generation, ""
         if way in self._changes:
             self._changes[way] += 1
             seconds = round(time.monotonic() - started, 4)
@@ -133,12 +149,17 @@ class Activation:
 
     async def stop(self) -> None:
         """End what goes on in the background. HAProxy goes on serving."""
+        await self.verifier.stop()
         await self._servers.stop()
 
     def inspect(self) -> Mapping[str, Any]:
         """Return the way and the reason of the last change, and the servers that wait for their deletion."""
         waiting = ["/".join(key) for key in self._servers.waiting]
-        return {"last_change": self._last_change, "servers_waiting_for_deletion": waiting}
+        return {
+            "last_change": self._last_change,
+            "servers_waiting_for_deletion": waiting,
+            **self._servers.reports.inspect(),
+        }
 
     def metrics(self) -> Iterable[Sample]:
         """Return the number of changes by the way that they took, and the number of servers to be deleted."""
@@ -150,6 +171,11 @@ class Activation:
             kind="gauge",
             help="Removed servers that still have connections",
         )
+        yield from self._servers.reports.metrics()
+
+    def _request_reload(self, reason: str) -> None:
+        self.live_generation, self._reload_reason = None, reason
+        self._request_apply()
 
     async def _make_live(
         self, generation: str, wanted: Configuration, changes: Changes | Reload | None

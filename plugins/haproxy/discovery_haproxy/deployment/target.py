@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from discovery import ApplyError, Health, Sample
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.vantage import Vantage
+from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.log_drops import LogDrops
 from discovery_haproxy.rendering.render import Rendered
 
@@ -61,6 +62,9 @@ class Target(Protocol):
         HAProxy's reason, RefusedError if HAProxy tried and failed to load the configuration; the previous configuration
         then goes on serving.
         """
+
+    def verify(self, config: HAProxyConfig) -> None:
+        """Verify the live servers from now on, as the options say."""
 
     def vantage(self) -> Vantage:
         """Return HAProxy's processes, and how far this process sees what HAProxy sees."""

@@ -18,7 +18,7 @@ from discovery_haproxy.deployment.vantage import Vantage, external_vantage
 from discovery_haproxy.external.file import ExternalFile
 from discovery_haproxy.external.file_lock import FileLock
 from discovery_haproxy.external.ownership import is_foreign, read, refusal
-from discovery_haproxy.options.config import ExternalConfig
+from discovery_haproxy.options.config import ExternalConfig, HAProxyConfig
 from discovery_haproxy.program.binary import run
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.log_drops import LogDrops
@@ -83,6 +83,9 @@ class ExternalHAProxy:
         if self._control is not None:
             with suppress(ControlError):
                 self.live_generation = await self._control.live_generation(_OPEN_SECONDS)
+
+    def verify(self, config: HAProxyConfig) -> None:
+        """Do nothing: every change is a reload."""
 
     async def prepare(self, rendered: Rendered) -> None:
         """Write the configuration and its map files beside the present files, with that file's mode and owner.

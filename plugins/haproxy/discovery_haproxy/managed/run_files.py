@@ -33,6 +33,12 @@ class RunFiles:
             " sockets: choose a shorter name for the instance, or another --run-dir"
         )
 
+    @property
+    def missing(self) -> str:
+        """Names of the files that a running HAProxy needs and that are missing; empty if all are there."""
+        paths = (self.stats_socket, self.master_socket, self.log)
+        return ", ".join(path.name for path in paths if not path.exists())
+
     def remove_runtime_files(self) -> None:
         """Remove the files that are useful only while HAProxy runs. The configuration file stays."""
         for path in (self.stats_socket, self.server_states, self.master_socket, self.log, self.peers_socket):

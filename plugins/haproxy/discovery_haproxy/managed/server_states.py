@@ -4,11 +4,11 @@ Format: HAProxy's management guide, "show servers state". A saved row overrides 
 configuration, so only rows whose address and port are unchanged are kept.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.runtime_api.read_back import FORCED_MAINTENANCE
-from discovery_haproxy.text.configuration import Configuration, parse
+from discovery_haproxy.text.configuration import Configuration, Section, parse
 from discovery_haproxy.text.words import SECTIONS, words
 
 EMPTY_STATES = "1\n"
@@ -24,18 +24,25 @@ _FAILED = "2"
 
 
 def keep_configured(
-    states: str, text: str, running: Configuration | None = None, undecided: Collection[ServerKey] = ()
+    states: str,
+    text: str,
+    running: Configuration | None = None,
+    undecided: Collection[ServerKey] = (),
+    possible: Sequence[Configuration] = (),
 ) -> str:
     """Return those rows of `show servers state` that match a server of the configuration `text`.
 
     `running` is the configuration that HAProxy serves. The runtime API may have changed servers since HAProxy's start,
     and HAProxy restores a weight if the initial weight of the row is that of the new configuration. So the initial
     weight is that of `running`, and a row of a removed server, which the runtime API has put into maintenance, is left
-    out. If `running` is None, the weights are those of the text, and servers in maintenance are left out. Servers
-    `undecided` are left out until HAProxy has checked them: a server is up after a reload until a check fails.
+    out. If `running` is None, the servers are between the configurations `possible`, after a change that was
+    interrupted. Then a weight that one of these has becomes that of the text, and a server in maintenance that one of
+    these lacks is left out; without any, these are all weights and all servers in maintenance. Servers `undecided` are
+    left out until HAProxy has checked them: a server is up after a reload until a check fails.
     """
     configured = _servers(text)
     before = (running or parse(text)).backends
+    between = [each.backends for each in possible]
     kept = []
     for line in states.splitlines():
         row = line.split()
@@ -48,17 +55,25 @@ def keep_configured(
         if section is not None and section.split:
             if key[1] not in section.servers or (key in undecided and row[_RESULT] != _FAILED):
                 continue
-            if running is None and int(row[_ADMINISTRATIVE]) & FORCED_MAINTENANCE:
+            known = [each[key[0]] for each in between if key[0] in each and key[1] in each[key[0]].servers]
+            is_operators = bool(known) and len(known) == len(between)
+            if running is None and int(row[_ADMINISTRATIVE]) & FORCED_MAINTENANCE and not is_operators:
                 continue
             if (server := section.server(key[1])) is not None:
+                weights = _weights(known, key[1])
+                if running is None and (int(row[_WEIGHT]) in weights or server.weight not in weights):
+                    row[_WEIGHT] = str(server.weight)
                 row[_INITIAL_WEIGHT] = str(server.weight)
-                if running is None:
-                    row[_WEIGHT] = row[_INITIAL_WEIGHT]
                 line = " ".join(row)  # noqa: PLW2901
         host = row[_ADDRESS] if row[_FQDN] == "-" else row[_FQDN]
         if configured.get(key) == (host, row[_PORT]):
             kept.append(line)
     return "".join(f"{line}\n" for line in kept)
+
+
+def _weights(sections: Iterable[Section], name: str) -> set[int]:
+    """Return the weights that a server has in the sections."""
+    return {server.weight for section in sections if (server := section.server(name)) is not None}
 
 
 def without(states: str, servers: Collection[ServerKey]) -> str:

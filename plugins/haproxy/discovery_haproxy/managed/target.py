@@ -25,6 +25,7 @@ from discovery_haproxy.managed.starting import Launcher
 from discovery_haproxy.managed.state_file import StateFile
 from discovery_haproxy.managed.stopping import stop_all
 from discovery_haproxy.managed.supervising import Supervisor
+from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program import process
 from discovery_haproxy.program.binary import Binary, alerts, first_alert
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
@@ -66,7 +67,7 @@ class ManagedHAProxy:
         self._supervisor = Supervisor(self._restart, self._last_log_line, request_apply, self._lock, log)
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
         self._states = StateFile(self._files.server_states)
-        self._activation = Activation(self._servers, self, log)
+        self._activation = Activation(self._servers, self, self._lock, request_apply, log)
         self._prepared: Rendered | None = None
 
     @property
@@ -101,6 +102,11 @@ class ManagedHAProxy:
             self._watch(adopted.handle, self._binary)
             await self._activation.adopt(adopted.generation, self.path)
         self._supervisor.start()
+        self._activation.verifier.start()
+
+    def verify(self, config: HAProxyConfig) -> None:
+        """Verify the live servers from now on, as the options say."""
+        self._activation.verifier.follow(config)
 
     async def prepare(self, rendered: Rendered) -> None:
         """Write the configuration and its map files beside the present files. Raises ApplyError or OSError."""
@@ -141,6 +147,8 @@ class ManagedHAProxy:
         """
         assert self._prepared is not None  # noqa: S101 - `prepare` comes first
         way = "reload" if self._reloadable() else "start"
+        if self.running and (missing := self._files.missing):
+            self._log.warning(f"HAProxy is replaced: {missing} is missing in {self.path.parent}")
         await asyncio.gather(self._save_states(self._prepared.text), self._count_log_drops())
         await (self._reload(generation) if way == "reload" else self._start(generation))
         return way
@@ -184,7 +192,7 @@ class ManagedHAProxy:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         await self.log_drops.count(self._control)
         self._old_workers.update(processes)
-        return Health(detail=self._old_workers.detail)
+        return Health(detail="; ".join(filter(None, (self._old_workers.detail, self._servers.reports.summary))))
 
     def inspect(self) -> Mapping[str, Any]:
         """Return the way and the reason of the last change, and the servers that wait for their deletion."""
@@ -280,8 +288,14 @@ class ManagedHAProxy:
             reachable = self.running and self._files.master_socket.exists()
             states = EMPTY_STATES
             if reachable:
-                known = self._servers.configuration
-                states = keep_configured(await self._control.server_states(), text, known, self._servers.undecided)
+                servers = self._servers
+                states = keep_configured(
+                    await self._control.server_states(),
+                    text,
+                    servers.configuration,
+                    servers.undecided,
+                    servers.possible,
+                )
             self._states.write(states)
         except (ControlError, OSError) as error:
             self._states.clear()

@@ -194,6 +194,10 @@ class HAProxyConfig(PluginConfig):
     binary: AbsolutePath | None = None
     external: ExternalConfig | None = None
     timeouts: DefaultTimeouts = DefaultTimeouts()
+    verify_interval: Annotated[float, Duration(0.1, 3600)] = 10.0
+    """Time between two comparisons of the live servers with the wanted servers."""
+    operator_changes: Literal["keep", "undo"] = "keep"
+    """What becomes of maintenance, draining, weights and switched-off checks that an operator sets through a socket."""
     hard_stop_after: HAProxyTime = "30m"
     """Time for which an old worker may serve its connections after a reload."""
     max_old_workers: Annotated[int, WholeNumber(1, 1000)] | None = None

@@ -6,6 +6,7 @@ HAProxy's management guide, "9.3. Unix Socket commands".
 import re
 from dataclasses import dataclass, field
 
+from discovery_haproxy.runtime_api.drift import OperatorChange
 from discovery_haproxy.runtime_api.planner import Add, Move, Remove, Revive, ServerKey, SetWeight, Step
 
 _SILENCE = re.compile(r"\s*")
@@ -49,8 +50,9 @@ def commands(step: Step, version: tuple[int, ...], *, up: bool) -> tuple[Command
             return (_silent(f"set server {_path(key)} state maint"),)
         case Revive(key, server, check):
             weight = _silent(f"set server {_path(key)} weight {server.weight}")
-            health = () if check is None else (_health(key, up=up),)
-            return (_move(step), weight, _silent(f"set server {_path(key)} state ready"), *health)
+            # The predecessor's addition may have been interrupted before its check was enabled.
+            checks = () if check is None else (_silent(f"enable health {_path(key)}"), _health(key, up=up))
+            return (_move(step), weight, _silent(f"set server {_path(key)} state ready"), *checks)
         case Add(key, server, check):
             options = server.options if version >= _POOL_VERSION else {**_POOL_OPTIONS, **server.options}
             words = " ".join(f"{keyword} {value}".rstrip() for keyword, value in options.items())
@@ -59,6 +61,30 @@ def commands(step: Step, version: tuple[int, ...], *, up: bool) -> tuple[Command
             # HAProxy checks a server that is down as soon as the server is enabled: in this order no request is lost.
             enable = _silent(f"enable server {_path(key)}")
             return (Command(add, _ADDED), *health, enable, *_down(key, up=up))
+
+
+def settings(key: ServerKey, change: OperatorChange) -> tuple[Command, ...]:
+    """Return the commands that make the settings of an operator again, in a process that does not have them."""
+    found = []
+    if change.weight is not None:
+        found.append(f"set server {_path(key)} weight {change.weight}")
+    if change.unchecked:
+        found.append(f"disable health {_path(key)}")
+    if change.maintenance or change.draining:
+        found.append(f"set server {_path(key)} state {'maint' if change.maintenance else 'drain'}")
+    return tuple(map(_silent, found))
+
+
+def undo(key: ServerKey, change: OperatorChange, weight: int) -> tuple[Command, ...]:
+    """Return the commands that undo the settings of an operator. `weight` is the wanted weight."""
+    found = []
+    if change.weight is not None:
+        found.append(f"set server {_path(key)} weight {weight}")
+    if change.unchecked:
+        found.append(f"enable health {_path(key)}")
+    if change.maintenance or change.draining:
+        found.append(f"set server {_path(key)} state ready")
+    return tuple(map(_silent, found))
 
 
 def delete(key: ServerKey) -> str:

@@ -58,6 +58,10 @@ class Connection:
         [answer] = await self._ask([command])
         return answer
 
+    async def ask_all(self, commands: Sequence[str]) -> list[str]:
+        """Send commands at once and return the answers. Raises RuntimeApiError."""
+        return await self._ask(commands)
+
     async def worker(self) -> Worker:
         """Return the worker that answers. Raises RuntimeApiError if the worker is stopping."""
         info = dict(line.split(": ", 1) for line in (await self.ask("show info")).splitlines() if ": " in line)

@@ -4,7 +4,7 @@ All commands go through the stats socket of HAProxy's worker.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,16 @@ from structlog.typing import FilteringBoundLogger
 from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.runtime_api.certificates import NewCertificate, UnfitError
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request
-from discovery_haproxy.runtime_api.commands import commands, delete
+from discovery_haproxy.runtime_api.commands import Command, commands, delete
 from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect
+from discovery_haproxy.runtime_api.drift import (
+    Comparison,
+    by_section,
+    compare,
+    compare_all,
+    removed_servers,
+    with_sections,
+)
 from discovery_haproxy.runtime_api.live_files import (
     known_contents,
     read_certificate_files,
@@ -31,10 +39,12 @@ from discovery_haproxy.runtime_api.planner import (
     Remove,
     Revive,
     ServerKey,
+    SetWeight,
     make_plan,
 )
 from discovery_haproxy.runtime_api.reachability import try_targets
-from discovery_haproxy.runtime_api.read_back import LiveServer, configuration_difference, difference, parse_states
+from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
+from discovery_haproxy.runtime_api.reports import DriftReports
 from discovery_haproxy.text.configuration import Configuration
 from discovery_haproxy.text.generation import reload_part
 from discovery_haproxy.text.server_line import Server
@@ -64,7 +74,14 @@ class LiveServers:
         self._stats_socket = stats_socket
         self._lock = lock
         self._log = log
+        self.reports = DriftReports(log)
+        """Drift, and changes of an operator."""
+        self.known_worker: Worker | None = None
+        """The worker that has the servers; None if a start or reload was the last change."""
+        self.epoch = 0
+        """Number of times that the wanted servers, or the worker, became others."""
         self._configuration: Configuration | None = None
+        self._possible: tuple[Configuration, ...] = ()
         self._has_unknown_contents = False
         self._waiting: dict[ServerKey, Server | None] = {}
         self._undecided: set[ServerKey] = set()
@@ -74,6 +91,11 @@ class LiveServers:
     def configuration(self) -> Configuration | None:
         """Configuration that the worker serves; None if that is unknown."""
         return self._configuration
+
+    @property
+    def possible(self) -> tuple[Configuration, ...]:
+        """Configurations between which the servers are, if `configuration` is None; empty if nothing is known."""
+        return self._possible
 
     @property
     def waiting(self) -> tuple[ServerKey, ...]:
@@ -92,24 +114,32 @@ class LiveServers:
 
     def started(self, configuration: Configuration) -> None:
         """Note that the worker has been started, or replaced by a reload, with this configuration."""
-        self._configuration = configuration
+        self.epoch += 1
+        self.known_worker = None
+        self._configuration, self._possible = configuration, ()
         self._has_unknown_contents = False
         self._waiting.clear()
         self._undecided.clear()
 
     def forget(self) -> None:
         """Note that the servers of the worker are unknown, so that the next change is a reload."""
-        self._configuration = None
+        self.epoch += 1
+        if self._configuration is not None:
+            self._possible = (self._configuration,)
+            self._configuration = None
 
     async def adopt(self, candidates: Mapping[str, tuple[Configuration, Configuration | None]]) -> str | None:
         """Find the configuration that the worker serves, and return its name among the candidates; None for none.
 
-        Each candidate is a configuration and the configuration before.
+        Each candidate is a configuration and the configuration before. If the servers are those of none, as when the
+        earlier daemon died amid a change, the change to the first candidate is completed.
         """
+        if not candidates:
+            return None
         try:
             async with connect(self._stats_socket) as connection:
-                await connection.worker()
-                live = await _states(connection)
+                worker = await connection.worker()
+                live = by_section(await _states(connection))
                 contents = {
                     name: await known_contents(
                         connection,
@@ -118,18 +148,25 @@ class LiveServers:
                     )
                     for name, (configuration, _) in candidates.items()
                 }
-        except RuntimeApiError:
+            foreign = self.known_worker is not None and self.known_worker.pid != worker.pid
+            compared = {
+                name: compare_all(each, before, live, new_worker=foreign) for name, (each, before) in candidates.items()
+            }
+            right = (name for name, found in compared.items() if not any(each.drifts for each in found))
+            name = next(right, next(iter(candidates)))
+            configuration, earlier = candidates[name]
+            self.started(replace(configuration, contents=contents[name]))
+            self.known_worker = worker
+            self._has_unknown_contents = contents[name] != configuration.contents
+            self._waiting = removed_servers(configuration, earlier, live)
+            await self.put_right(compared[name], "the change of an earlier daemon is completed")
+        except RuntimeApiError as error:
+            self._log.debug("the servers are those of no configuration", reason=str(error))
+            self._configuration = None
+            self._possible = tuple(configuration for configuration, _ in candidates.values())
             return None
-        for name, (configuration, earlier) in candidates.items():
-            found = configuration_difference(configuration, earlier, live)
-            if not found:
-                self.started(replace(configuration, contents=contents[name]))
-                self._has_unknown_contents = contents[name] != configuration.contents
-                self._waiting = _removed_servers(configuration, earlier, live)
-                self._delete_later()
-                return name
-            self._log.debug("the servers are not those of a configuration", configuration=name, difference=found)
-        return None
+        self._delete_later()
+        return name
 
     def suffice_for(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
         """Report whether commands suffice for the change to `wanted`, and HAProxy's answers to them as its check.
@@ -163,12 +200,17 @@ class LiveServers:
                 live = {key: row for name in plan.sections for key, row in (await _states(connection, name)).items()}
         except RuntimeApiError as error:
             return Reload(str(error))
+        self.known_worker = self.known_worker or worker  # another worker was started by another program
+        named = by_section(live)
+        found = [compare(running.backends[name], named.get(name, {}), self._waiting) for name in plan.sections]
+        if drifts := [drift for each in found for drift in each.drifts]:
+            self.reports.drifted(drifts, "put right by the next change")
+            plan = make_plan(with_sections(running, found), wanted, worker.version, self._waiting)
+            if isinstance(plan, Reload):
+                return plan
         removals = sum(isinstance(step, Remove) for step in plan.steps)
         if len(self._waiting) + removals > _MOST_WAITING:
             return Reload(f"more than {_MOST_WAITING} removed servers have connections")
-        for name in plan.sections:
-            if found := difference(running.backends[name], live, self._waiting, ()):
-                return Reload(f"the running HAProxy was changed by another program: {found}")
         try:
             certificates = [await asyncio.to_thread(read_certificate_files, path) for path in plan.certificates]
         except UnfitError as error:
@@ -179,9 +221,11 @@ class LiveServers:
     async def execute(self, changes: Changes) -> None:
         """Execute the plan, and read everything back. Raises RuntimeApiError if the outcome is not the wanted one."""
         plan = changes.plan
+        self.epoch += 1
         if plan.is_empty:
             self._configuration = plan.wanted
             return
+        self._possible = tuple(filter(None, (self._configuration, plan.wanted)))
         self._configuration = None  # unknown until everything is read back
         early, late = (
             [commands(step, changes.worker.version, up=step.key in changes.up) for step in phase]
@@ -199,17 +243,56 @@ class LiveServers:
             await _expect(connection, changes.worker)
             live = {key: row for name in plan.sections for key, row in (await _states(connection, name)).items()}
         self._note(changes)
-        weighed = {step.key for step in plan.steps if not isinstance(step, Remove | Move)}
-        for name in plan.sections:
-            names = {key[1] for key in weighed if key[0] == name}
-            if found := difference(plan.wanted.backends[name], live, self._waiting, names):
-                raise RuntimeApiError(f"the servers are not as wanted: {found}")
-        for step in plan.steps:
-            if isinstance(step, Remove) and (row := live.get(step.key)) is not None and not row.removed:
-                raise RuntimeApiError(f"{'/'.join(step.key)} is not in maintenance")
-        self._configuration = plan.wanted
+        _expect_outcome(plan, live, self._waiting)
+        self._configuration, self._possible = plan.wanted, ()
         self._has_unknown_contents = False
         self._delete_later()
+
+    async def put_right(self, found: Iterable[Comparison], remedy: str = "put right at run time") -> None:
+        """Put the drift right through the runtime API, while the lock is held. Raises RuntimeApiError if that fails.
+
+        If then the servers of the worker are unknown, only a reload puts the drift right.
+        """
+        found = [each for each in found if each.drifts]
+        running, worker = self._configuration, self.known_worker
+        if not found or running is None or worker is None:
+            return
+        names = [each.actual.name for each in found]
+        leftover = {key: server for each in found for key, server in each.leftover.items()}
+        drifts = [drift for each in found for drift in each.drifts]
+        actual = Configuration(tuple(each.actual for each in found))
+        parts = Configuration(tuple(running.backends[name] for name in names))
+        plan = make_plan(actual, parts, worker.version, {**self._waiting, **leftover})
+        if isinstance(plan, Plan):
+            async with connect(self._stats_socket) as connection:
+                live = {key: row for name in names for key, row in (await _states(connection, name)).items()}
+            changes = await self._with_tests(replace(plan, wanted=running), worker, live)
+            if isinstance(changes, Changes):
+                self.reports.drifted(drifts, remedy)
+                unknown = self._has_unknown_contents
+                await self.execute(changes)
+                self._has_unknown_contents = unknown
+                return
+            plan = changes
+        self.reports.drifted(drifts, f"put right by a reload: {plan.reason}")
+        self.forget()
+        raise RuntimeApiError(plan.reason)
+
+    async def worker(self) -> Worker:
+        """Return the worker that answers. Raises RuntimeApiError."""
+        async with connect(self._stats_socket) as connection:
+            return await connection.worker()
+
+    async def read(self, names: Sequence[str]) -> list[str]:
+        """Return the answers to `show servers state` for these sections. Raises RuntimeApiError."""
+        async with connect(self._stats_socket) as connection:
+            return await connection.ask_all([f"show servers state {name}" for name in names])
+
+    async def send(self, groups: Sequence[Sequence[Command]]) -> None:
+        """Execute commands that leave the wanted servers as they are. Raises RuntimeApiError."""
+        if groups:
+            async with connect(self._stats_socket) as connection:
+                await connection.execute(groups)
 
     async def stop(self) -> None:
         """End the deletion of removed servers. HAProxy keeps the servers that are left."""
@@ -265,19 +348,6 @@ class LiveServers:
                                 self._waiting.pop(key, None)
 
 
-def _removed_servers(
-    configuration: Configuration, earlier: Configuration | None, live: Iterable[ServerKey]
-) -> dict[ServerKey, Server | None]:
-    """Return the live servers that are not configured. Their options are those of the earlier configuration."""
-    now, before = configuration.backends, earlier.backends if earlier else {}
-    removed: dict[ServerKey, Server | None] = {}
-    for section, name in live:
-        if section in now and now[section].split and name not in now[section].servers:
-            old = before.get(section)
-            removed[section, name] = old.server(name) if old is not None and name in old.servers else None
-    return removed
-
-
 def _serving(
     wanted: Configuration, section: str, live: Mapping[ServerKey, LiveServer], down: set[ServerKey]
 ) -> Iterator[ServerKey]:
@@ -293,6 +363,23 @@ async def _expect(connection: Connection, worker: Worker) -> None:
     """Raise RuntimeApiError if another worker answers."""
     if (found := await connection.worker()) != worker:
         raise RuntimeApiError(f"the worker {worker.pid} was replaced by {found.pid}")
+
+
+def _expect_outcome(plan: Plan, live: Mapping[ServerKey, LiveServer], waiting: Collection[ServerKey]) -> None:
+    """Raise RuntimeApiError if a server that the plan changes is not as wanted. The others are verified later."""
+    steps = {step.key: step for step in plan.steps}
+    named = by_section(live)
+    for name in plan.sections:
+        found = compare(plan.wanted.backends[name], named.get(name, {}), waiting)
+        for drift in found.drifts:
+            if drift.key in steps:
+                raise RuntimeApiError(f"the servers are not as wanted: {drift}")
+        for key, change in found.operator.items():
+            step = steps.get(key)
+            if (isinstance(step, Add | Revive | SetWeight) and change.weight is not None) or (
+                isinstance(step, Add | Revive) and change.maintenance
+            ):
+                raise RuntimeApiError(f"the servers are not as wanted: {'/'.join(key)} is {change}")
 
 
 async def _states(connection: Connection, section: str = "") -> dict[ServerKey, LiveServer]:

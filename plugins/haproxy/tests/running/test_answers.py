@@ -5,6 +5,7 @@ import pytest
 from discovery_haproxy.managed.server_states import keep_configured
 from discovery_haproxy.program.binary import first_alert
 from discovery_haproxy.program.control_socket import ControlError, Processes, parse_processes
+from discovery_haproxy.text.configuration import parse
 
 SHOW_PROC = """\
 #<PID>          <type>          <reloads>       <uptime>        <version>      
@@ -59,6 +60,28 @@ def test_only_states_of_servers_with_an_unchanged_address_are_kept() -> None:
     rows = [line.split()[1:4:2] for line in keep_configured(STATES, CONFIGURATION).splitlines()[2:]]
     assert rows == [["web", "a"], ["web", "d"], ["db", "a"]]
     assert keep_configured(STATES, CONFIGURATION).startswith("1\n# be_id")
+
+
+@pytest.mark.parametrize(
+    ("row", "possible", "kept"),
+    [
+        ("1 9", ["weight 1", "weight 1"], "1 9"),
+        ("1 9", ["weight 1", ""], ""),
+        ("1 9", [], ""),
+        ("0 9", ["weight 1", "weight 1"], "0 9"),
+        ("0 9", ["weight 1", "weight 9"], "0 1"),
+        ("0 9", ["weight 2", "weight 3"], "0 1"),
+        ("0 9", [], "0 1"),
+        ("8 1", ["weight 1", "weight 1"], "8 1"),
+    ],
+)
+def test_what_an_operator_has_set_is_told_from_an_interrupted_change(row: str, possible: list[str], kept: str) -> None:
+    administrative, weight = row.split()
+    states = f"1\n3 web 1 a 10.0.0.1 2 {administrative} {weight} 5 0 6 3 4 6 0 0 0 - 80 - 0 0 - - 0\n"
+    between = [parse("backend web\n" + (f"server a 10.0.0.1:80 {each}\n" if each else "")) for each in possible]
+    rows = [line.split() for line in keep_configured(states, CONFIGURATION, possible=between).splitlines()[1:]]
+    assert [f"{each[6]} {each[7]}" for each in rows] == ([kept] if kept else [])
+    assert all(each[8] == "1" for each in rows)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,23 @@ async def test_a_haproxy_without_a_master_socket_is_replaced(
         assert (await driver.consumer.health()).ok
 
 
+@pytest.mark.parametrize("name", ["stats.sock", "log.pipe"])
+async def test_a_haproxy_without_one_of_its_files_is_replaced_and_the_log_has_the_reason(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path, name: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(origins[0])
+        before = driver.master
+        (run_dir / name).unlink()
+        await driver.consumer.health()
+        assert await driver.is_apply_requested()
+        await driver.apply_again()
+        await eventually(lambda: driver.master != before, "the old one to be gone")
+        assert driver.has_logged(f"{name} is missing")
+        await wait_until_served(fetch, bind, origins[0])
+        await wait_until_healthy(driver)
+
+
 async def test_another_binary_replaces_haproxy_even_if_nothing_else_changed(
     drive: Drive, other_haproxy: Path, origins: Origins, bind: str, tmp_path: Path
 ) -> None:

@@ -21,9 +21,11 @@ def path(run_dir: Path) -> Path:
 async def test_a_socket_follows_the_registry_after_an_adoption(drive: Drive, origins: Origins, path: Path) -> None:
     async with drive(services={"web": {"bind": str(path)}}) as before:
         await before.apply(origins[0])
-        master = before.master
+        master, processes = before.master, await before.processes()
         await before.consumer.hand_over()
         async with drive(services={"web": {"bind": str(path)}}) as driver:
+            await driver.apply(origins[0])
+            assert await driver.processes() == processes
             for origin in origins:
                 await driver.apply(origin)
                 await wait_until_socket_served(path, origin)

@@ -117,6 +117,7 @@ def test_a_server_that_returns_before_its_deletion_is_revived() -> None:
         "set server web/b addr 10.0.0.4 port 80",
         "set server web/b weight 2",
         "set server web/b state ready",
+        "enable health web/b",
         "set server web/b health up",
     ]
     other = planned(text(A), text(A, B + " maxconn 5"), waiting=waiting)

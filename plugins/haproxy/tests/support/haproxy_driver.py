@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.control_socket import ControlSocket, Processes
 from discovery_haproxy.program.process import Process, find_processes, masters
+from discovery_haproxy.runtime_api.drift import by_section, compare_all
 from discovery_haproxy.runtime_api.planner import ServerKey
-from discovery_haproxy.runtime_api.read_back import LiveServer, difference, parse_states
+from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
 from discovery_haproxy.text.configuration import parse
 
 
@@ -110,11 +111,17 @@ async def live_servers(driver: ConsumerDriver) -> dict[ServerKey, LiveServer]:
 
 async def assert_true(driver: ConsumerDriver) -> None:
     """Assert that the servers of the running HAProxy are those of the file, with all weights."""
-    servers = await live_servers(driver)
-    removed = {key for key, row in servers.items() if row.removed}
-    for section in parse((driver.run_dir / "haproxy.cfg").read_text()).backends.values():
-        assert difference(section, servers, removed) == ""
-        assert not {name for of, name in removed if of == section.name} & section.servers.keys()
+    assert differences(driver.run_dir / "haproxy.cfg", await live_servers(driver)) == []
+
+
+def differences(path: Path, servers: Mapping[ServerKey, LiveServer]) -> list[str]:
+    """Return the differences of the live servers from the file. Removed servers may wait for their deletion."""
+    configuration, live = parse(path.read_text()), by_section(servers)
+    return [
+        line
+        for each in compare_all(configuration, None, live)
+        for line in (*map(str, each.drifts), *(f"{'/'.join(key)} is {change}" for key, change in each.operator.items()))
+    ]
 
 
 @asynccontextmanager

@@ -1,0 +1,203 @@
+"""Verification of the live servers: drift is put right, and what an operator has changed is kept."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, ways
+
+from discovery import Backend
+from discovery.testing import backend, eventually, within
+from discovery_haproxy.program.control_socket import ControlSocket
+from discovery_haproxy.runtime_api import verifying
+
+Origins = tuple[Backend, ...]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "_LOOK_SECONDS", 0.05)
+
+
+async def command(driver: ConsumerDriver, text: str) -> None:
+    """Send commands to the worker at once, as an operator does."""
+    await ControlSocket(driver.run_dir / "stats.sock", master=False).send_once(text, within(5))
+
+
+def drift(driver: ConsumerDriver) -> Mapping[str, float]:
+    """Return the numbers of differences by kind, those that are not zero."""
+    return {
+        each.labels["kind"]: each.value for each in driver.consumer.metrics() if each.name == "drift" and each.value
+    }
+
+
+async def operator_changes(driver: ConsumerDriver) -> Mapping[str, str]:
+    changes = (await driver.consumer.inspect())["operator_changes"]
+    assert isinstance(changes, dict)
+    return changes
+
+
+async def test_drift_is_reported_and_put_right_without_a_reload(drive: Drive, origins: Origins, bind: str) -> None:
+    first, second, third, fourth = origins
+    async with drive(services={"web": {"bind": bind}}, verify_interval="100ms") as driver:
+        await driver.apply(first, second, third)
+        for text in (
+            f"set server web/{first.id} addr 127.0.0.1 port {fourth.port}",
+            f"set server web/{second.id} state maint; del server web/{second.id}",
+            f"add server web/stranger 127.0.0.1:{fourth.port}; enable server web/stranger",
+        ):
+            before = drift(driver)
+            await command(driver, text)
+            await eventually(lambda before=before: drift(driver) != before, "the drift to be noticed")  # type: ignore[misc]
+            await eventually(lambda: is_true(driver), "the servers to be as wanted")
+        assert drift(driver).keys() == {"address", "membership"}
+        assert driver.has_logged(f"is at 127.0.0.1 port {fourth.port}, not at 127.0.0.1 port {first.port}")
+        assert (await driver.consumer.inspect())["last_drift"] == [
+            f"web/stranger is there, at 127.0.0.1 port {fourth.port}"
+        ]
+        assert ways(driver) == {"runtime": 0, "reload": 0}
+        assert (await driver.processes()).reloads == 0
+
+
+async def is_true(driver: ConsumerDriver) -> bool:
+    try:
+        await assert_true(driver)
+    except AssertionError:
+        return False
+    return True
+
+
+async def test_drift_that_the_runtime_api_cannot_repair_is_put_right_by_a_reload(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    first, second = origins[:2]
+    async with drive(services={"web": {"bind": bind}}, verify_interval="100ms") as driver:
+        await driver.apply(first, second)
+        path = f"web/{first.id}"
+        await command(driver, f"set server {path} state maint; del server {path}")
+        await command(
+            driver, f"add server {path} 127.0.0.1:{first.port} id 7 check; enable health {path}; enable server {path}"
+        )
+        await asyncio.wait_for(driver.apply_requested.wait(), within(20))
+        await driver.apply_again()
+        await assert_true(driver)
+        assert ways(driver) == {"runtime": 0, "reload": 1}
+        details = await driver.consumer.inspect()
+        assert "has the id 7" in details["last_change"]["reason"]
+
+
+async def test_what_an_operator_changes_is_listed_and_kept_over_a_reload_by_another_program(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    first, second, third, fourth = origins
+    async with drive(services={"web": {"bind": bind}}, verify_interval="100ms") as driver:
+        await driver.apply(first, second, third, fourth)
+        await command(driver, f"set server web/{first.id} state maint; set server web/{second.id} weight 9")
+        await command(driver, f"set server web/{third.id} state drain; disable health web/{fourth.id}")
+        expected = {
+            f"web/{first.id}": "in maintenance",
+            f"web/{second.id}": "weight 9",
+            f"web/{third.id}": "draining",
+            f"web/{fourth.id}": "without checks",
+        }
+        await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
+        health = await driver.consumer.health()
+        assert health.ok
+        assert health.detail is not None
+        assert health.detail.startswith("changed by an operator: web/")
+
+        [worker] = (await driver.processes()).workers
+        await driver.control.send_once("reload", within(10))
+
+        async def is_kept() -> bool:
+            workers = (await driver.processes()).workers
+            live = await live_servers(driver)
+            return (
+                bool(workers)
+                and workers != (worker,)
+                and live["web", first.id].removed
+                and live["web", second.id].weight == 9
+                and live["web", third.id].draining
+                and not live["web", fourth.id].check_enabled
+            )
+
+        await eventually(is_kept, "the changes to be made again")
+        assert driver.has_logged("by another program")
+        await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
+        assert not drift(driver)
+
+        await command(driver, f"set server web/{first.id} state ready")
+        del expected[f"web/{first.id}"]
+        await eventually(lambda: is_listed(driver, expected), "the end to be noticed")
+        # Another weight in the registry ends the manual weight.
+        await driver.apply(first, backend(port=second.port, weight=5), third, fourth)
+        del expected[f"web/{second.id}"]
+        await eventually(lambda: is_listed(driver, expected), "the end to be noticed")
+        assert (await live_servers(driver))["web", second.id].weight == 5
+
+
+async def is_listed(driver: ConsumerDriver, expected: Mapping[str, str]) -> bool:
+    return await operator_changes(driver) == expected
+
+
+async def test_what_an_operator_changes_is_undone_on_request(drive: Drive, origins: Origins, bind: str) -> None:
+    first, second, third = origins[:3]
+    options = {"verify_interval": "100ms", "operator_changes": "undo"}
+    async with drive(services={"web": {"bind": bind}}, **options) as driver:
+        await driver.apply(first, second, third)
+        await command(driver, f"set server web/{first.id} state maint; set server web/{second.id} weight 9")
+        await command(driver, f"disable health web/{third.id}; set server web/{third.id} state drain")
+
+        async def is_undone() -> bool:
+            live = await live_servers(driver)
+            changed = any(row.removed or row.draining or not row.check_enabled for row in live.values())
+            return not changed and live["web", second.id].weight == 1
+
+        await eventually(is_undone, "the changes to be undone")
+        assert driver.has_logged(f"web/{first.id} was changed by an operator: in maintenance")
+        assert not await operator_changes(driver)
+
+
+async def test_a_reload_by_another_program_with_an_earlier_file_is_noticed_and_put_right(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    def weighed(weight: int) -> Backend:
+        return backend(port=origins[0].port, weight=weight)
+
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(weighed(1), origins[1])
+        config = driver.run_dir / "haproxy.cfg"
+        earlier = config.read_text()
+        await driver.apply(weighed(5), origins[2])
+        now = config.read_text()
+        config.write_text(earlier)
+        [worker] = (await driver.processes()).workers
+        await driver.control.send_once("reload", within(10))
+
+        async def is_loaded() -> bool:
+            workers = (await driver.processes()).workers
+            return bool(workers) and workers != (worker,)
+
+        await eventually(is_loaded, "another worker")
+        config.write_text(now)
+        await eventually(lambda: driver.has_logged("by another program"), "the other worker to be noticed")
+        await eventually(lambda: is_true(driver), "the servers to be as wanted")
+        assert (await live_servers(driver))["web", origins[0].id].weight == 5
+        assert drift(driver) == {"membership": 2, "weight": 1}
+
+
+async def test_a_reload_by_another_program_with_another_file_is_followed_by_a_reload(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(*origins[:2])
+        config = driver.run_dir / "haproxy.cfg"
+        served = config.read_text()
+        other = served.replace("description cfg-", "description cfg-0").replace("retries 3", "retries 2")
+        config.write_text(other)
+        await driver.control.send_once("reload", within(10))
+        await asyncio.wait_for(driver.apply_requested.wait(), within(20))
+        await driver.apply_again()
+        assert config.read_text() == served
+        await assert_true(driver)
+        assert "another configuration" in (await driver.consumer.inspect())["last_change"]["reason"]
