@@ -5,8 +5,10 @@ HAProxy loads a certificate with the files beside it, such as `site.pem.key`: th
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 BESIDE_A_CERTIFICATE = (".key", ".ocsp", ".issuer", ".sctl")
 """Suffixes of the files that HAProxy loads by themselves with a certificate of the same name."""
@@ -35,14 +37,7 @@ class FileDigests:
 
         Raises OSError if a file cannot be read although this user may read the file, as without a free descriptor.
         """
-        digests = {}
-        for path in paths:
-            stamp = _stamp(path)
-            known = self._known.get(path)
-            if known is None or known[0] != stamp:
-                known = self._known[path] = (stamp, _digest(path, stamp))
-            digests[path] = known[1]
-        return digests
+        return {path: self._digest(path, _look(path)) for path in paths}
 
     def read_certificates(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Return the digest of each certificate file at one of the paths, or in a directory at one of the paths.
@@ -51,20 +46,27 @@ class FileDigests:
         """
         digests: dict[Path, str] = {}
         for path in paths:
-            stamp = _stamp(path)
-            if not path.is_dir():
-                digests |= self.read([path]) if stamp and stamp[0][0] == path.name else {}
+            look = _look(path)
+            if not look.is_directory:
+                if look.stamp and look.stamp[0][0] == path.name:  # not for a bundle in place of the file
+                    digests[path] = self._digest(path, look)
                 continue
             known = self._directories.get(path)
-            if known is None or known[0] != stamp:
-                names = [name for name, *_ in stamp if not name.endswith(BESIDE_A_CERTIFICATE)]
-                known = self._directories[path] = (stamp, self.read(path / name for name in names))
+            if known is None or known[0] != look.stamp:
+                names = [name for name, *_ in look.stamp if not name.endswith(BESIDE_A_CERTIFICATE)]
+                known = self._directories[path] = (look.stamp, self.read(path / name for name in names))
             digests |= known[1]
         return digests
 
     def changed(self, paths: Iterable[Path]) -> bool:
         """Report whether any of the paths has changed since the path was last read."""
-        return any(path in self._known and self._known[path][0] != _stamp(path) for path in paths)
+        return any(path in self._known and self._known[path][0] != _look(path).stamp for path in paths)
+
+    def _digest(self, path: Path, look: "_Look") -> str:
+        known = self._known.get(path)
+        if known is None or known[0] != look.stamp:
+            known = self._known[path] = (look.stamp, _digest(path, look))
+        return known[1]
 
 
 def files_at(path: Path) -> list[Path]:
@@ -80,46 +82,56 @@ def beside(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in (*BESIDE_A_CERTIFICATE, *BUNDLED)]
 
 
-def _stamp(path: Path) -> _Stamp:
+class _Look(NamedTuple):
+    """A path as it is now."""
+
+    is_directory: bool
+    stamp: _Stamp
+
+
+def _look(path: Path) -> _Look:
+    own = _state(str(path))
+    is_directory = own is not None and stat.S_ISDIR(own.st_mode)
     try:
-        if path.is_dir():
+        if is_directory:
             states = [(file.name, file.stat()) for file in sorted(path.iterdir()) if file.is_file()]
         else:
-            states = _states_of_file(path)
+            states = _states_of_file(path, own)
     except _ABSENT:
-        return ()
+        states = []
     # Not the time of modification, which programs such as `cp -p` set.
-    return tuple((name, state.st_ctime_ns, state.st_size, state.st_ino) for name, state in states)
+    return _Look(is_directory, tuple((name, state.st_ctime_ns, state.st_size, state.st_ino) for name, state in states))
 
 
-def _states_of_file(path: Path) -> list[tuple[str, os.stat_result]]:
+def _states_of_file(path: Path, own: os.stat_result | None) -> list[tuple[str, os.stat_result]]:
     """Return the states of a file and of the files beside the file, or of the files of a bundle in its place."""
     name = str(path)  # quicker than paths, which matters with hundreds of certificates
-    own = _state(name)
-    bundle = () if own else [suffix for suffix in BUNDLED if _state(name + suffix)]
-    parts = [suffix + each for suffix in bundle or [""] for each in ("", *BESIDE_A_CERTIFICATE)]
-    states = [(path.name + part, state) for part in parts if (state := _state(name + part))]
-    return states if own or bundle else []
+    if own is not None:
+        beside = ((suffix, _state(name + suffix)) for suffix in BESIDE_A_CERTIFICATE)
+        return [(path.name, own), *((path.name + suffix, state) for suffix, state in beside if state)]
+    bundle = [suffix for suffix in BUNDLED if _state(name + suffix)]
+    parts = [suffix + each for suffix in bundle for each in ("", *BESIDE_A_CERTIFICATE)]
+    return [(path.name + part, state) for part in parts if (state := _state(name + part))]
 
 
 def _state(name: str) -> os.stat_result | None:
     try:
-        return os.stat(name)  # noqa: PTH116 - see above
+        return os.stat(name)  # noqa: PTH116 - quicker than a path's method
     except _ABSENT:
         return None
 
 
-def _digest(path: Path, stamp: _Stamp) -> str:
+def _digest(path: Path, look: _Look) -> str:
     digest = hashlib.sha256()
-    directory = path if path.is_dir() else path.parent
+    directory = path if look.is_directory else path.parent
     try:
-        for name, *state in stamp:
-            is_beside = directory is not path and name != path.name
+        for name, *state in look.stamp:
+            is_beside = not look.is_directory and name != path.name
             contents = _contents(directory / name, repr(state) if is_beside else None)
             digest.update(f"{name}\0{len(contents)}\0".encode() + contents)
     except _ABSENT:
         return MISSING
-    return digest.hexdigest() if stamp else MISSING
+    return digest.hexdigest() if look.stamp else MISSING
 
 
 def _contents(file: Path, instead: str | None) -> bytes:
