@@ -1,6 +1,7 @@
 """The health checks of servers, as a section's lines describe them."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ _CHECK_WORDS = frozenset(["ssl", "check-ssl", "check-send-proxy", "check-sni", "
 _SEND = re.compile(r"http-check send meth ([A-Z]+) uri ([^\s\"'\\\\]+) ver HTTP/1\.1 hdr Host ([^\s\"'\\\\]+)")
 _EXPECT = re.compile(r"http-check expect status ([0-9]{3}(?:-[0-9]{3})?(?:,[0-9]{3}(?:-[0-9]{3})?)*)")
 """The lines of an HTTP check in the built-in template."""
+_REMEMBERED = 256
+"""Sections of which the lines are remembered, so that a change of 1,000 servers looks at the lines once."""
 
 Address = IPv4Address | IPv6Address | str
 
@@ -52,16 +55,33 @@ def check_of(section: Section, server: Server) -> Check:
     if not _CHECK_WORDS.isdisjoint(server.options):
         return HAProxyCheck()
     address, port = server.options.get("addr", server.address), int(server.options.get("port", server.port))
+    check = _check_of_section(section.inherited, section.lines)
+    if isinstance(check, _RequestLine):
+        return Request(address, port, *check)
+    return HAProxyCheck() if check is not None else Connect(address, port)
+
+
+class _RequestLine(NamedTuple):
+    method: str
+    uri: str
+    host: str
+    status: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _check_of_section(inherited: tuple[str, ...], lines: tuple[str, ...]) -> _RequestLine | HAProxyCheck | None:
+    """Return what the lines of a section make of its servers' checks; None for a connection."""
+    section = Section("", lines, inherited)
     options = [words[1:] for words in section.settings("option") if _is_check(words[1:])]
     if not options:
-        return Connect(address, port)
-    lines = [line for line in (*section.inherited, *section.lines) if line.startswith("http-check")]
-    if options != [["httpchk"]] or len(lines) != 2:
+        return None
+    http_lines = [line for line in (*inherited, *lines) if line.startswith("http-check")]
+    if options != [["httpchk"]] or len(http_lines) != 2:
         return HAProxyCheck()
-    send, expect = _SEND.fullmatch(lines[0]), _EXPECT.fullmatch(lines[1])
+    send, expect = _SEND.fullmatch(http_lines[0]), _EXPECT.fullmatch(http_lines[1])
     if send is None or expect is None:
         return HAProxyCheck()
-    return Request(address, port, send[1], send[2], send[3], tuple(map(_range, expect[1].split(","))))
+    return _RequestLine(send[1], send[2], send[3], tuple(map(_range, expect[1].split(","))))
 
 
 def _is_check(option: list[str]) -> bool:

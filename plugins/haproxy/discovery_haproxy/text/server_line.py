@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -78,6 +79,8 @@ _SAFE = re.compile(r"[A-Za-z0-9_.:,/@%+=()\[\]~*!|&?-]+")
 """A word that has one meaning in the configuration and on the socket, where `;`, `\\` and `<<` are special."""
 _MOST_PORT = 65535
 """The largest TCP port: HAProxy's socket accepts larger numbers and takes their remainder."""
+_REMEMBERED = 4096
+"""Servers that are remembered, of a kilobyte each: a large change parses each line several times, as old and as new."""
 _MOST_WEIGHT = 256
 """The largest weight that HAProxy accepts."""
 
@@ -101,7 +104,8 @@ class Server(NamedTuple):
         return self.address, self.port
 
 
-def parse_server(line: str, defaults: Sequence[str]) -> Server | None:
+@lru_cache(maxsize=_REMEMBERED)
+def parse_server(line: str, defaults: tuple[str, ...]) -> Server | None:
     """Return the server of a `server` line, with the words of `default-server` lines.
 
     None if the runtime API cannot express the line: a host name, an unknown keyword, or characters with a meaning.

@@ -3,6 +3,7 @@
 import socket
 import time
 from contextlib import ExitStack
+from ipaddress import ip_address
 
 import pytest
 
@@ -28,10 +29,11 @@ async def test_a_change_waits_for_few_of_many_targets_that_do_not_answer(
             client.setblocking(False)
             client.connect_ex(("127.0.0.1", port))
         open_ = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        answering = Connect("127.0.0.1", open_.getsockname()[1])
-        targets = [answering, Connect("127.0.0.1", port)]
+        answering = Connect(ip_address("127.0.0.1"), open_.getsockname()[1])
+        targets = [answering, Connect(ip_address("127.0.0.1"), port)]
         assert await try_targets(targets) == Results(frozenset({answering}), frozenset(targets[1:]))
-        many = [answering, *(Connect(f"127.0.{number // 250}.{number % 250 + 1}", port) for number in range(1000))]
+        addresses = (ip_address(f"127.0.{number // 250}.{number % 250 + 1}") for number in range(1000))
+        many = [answering, *(Connect(address, port) for address in addresses)]
         started = time.monotonic()
         passed, late = await try_targets(many)
         assert time.monotonic() - started < within(3)
