@@ -222,7 +222,7 @@ def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", action="append", help=f"repeatable; default: {', '.join(SHAPES)}")
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=50, help="rounds of two moves and an addition")
     parser.add_argument("--json", action="store_true")
     add_haproxy_argument(parser)
     arguments = parser.parse_args()
