@@ -102,7 +102,7 @@ async def steady(haproxy: str, seconds: int) -> dict[str, Any]:
         stack.enter_context(daemon(etcd.url, directory, haproxy, {"web": f"bind = '127.0.0.1:{front}'"}, admin))
         eventually_sync(lambda: ask(front), timeout=60)
         url = f"http://127.0.0.1:{front}/"
-        session = aiohttp.ClientSession()
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         sockets = [await eventually(lambda: session.ws_connect(url), "the WebSocket origin")]
         with (
             Load(url, directory, keep_alive=True) as kept,
@@ -111,9 +111,9 @@ async def steady(haproxy: str, seconds: int) -> dict[str, Any]:
             begun = time.perf_counter()
             for number in range(RATE * seconds):
                 await change(lease, number, ports)
-                if number % RATE == 1:  # at a moment of another kind of change each second
+                if number % RATE == number // RATE % RATE:  # one a second, each after another kind of change
                     sockets.append(await session.ws_connect(url))
-                await asyncio.sleep(max(0.0, begun + (number + 1 + number % RATE // 5) / RATE - time.perf_counter()))
+                await asyncio.sleep(max(0.0, begun + (number + 1) / RATE - time.perf_counter()))
             took = time.perf_counter() - begun
             await asyncio.sleep(0.5)
             counts = [await asyncio.to_thread(each.stop) for each in (kept, closed)]

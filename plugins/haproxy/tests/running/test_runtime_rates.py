@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
@@ -56,32 +57,35 @@ def changed(wanted: dict[str, Backend], number: int, ports: list[int]) -> None:
             del wanted[id_]
 
 
+@pytest.mark.timeout(300)  # the long case takes more than a minute, and as long again on a busy machine
 @pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.exhaustive)])
 async def test_steady_changes_keep_the_worker_every_request_and_every_websocket(
     drive: Drive, load: StartLoad, bind: str, seconds: int
 ) -> None:
-    async with serve_websockets() as websockets, aiohttp.ClientSession() as session:
-        with serve_origins(4, websockets) as ports:
-            wanted = {id_: backend(id=id_, port=port) for id_, port in zip("ab", ports, strict=False)}
-            async with drive(services={"web": {"bind": bind}}) as driver:
-                await driver.apply(*wanted.values())
-                processes = await driver.processes()
-                requests = [load(f"http://{bind}/", keep_alive=keep_alive) for keep_alive in (True, False)]
-                sockets: list[aiohttp.ClientWebSocketResponse] = []
-                started = time.monotonic()
-                for number in range(RATE * seconds):
-                    changed(wanted, number, ports)
-                    await driver.apply(*wanted.values())
-                    if number % RATE in (1, 4):
-                        sockets.append(await session.ws_connect(f"http://{bind}/"))
-                    await asyncio.sleep(max(0.0, started + (number + 1) / RATE - time.monotonic()))
-                counts = [await asyncio.to_thread(each.stop) for each in requests]
-                for number, each in enumerate(sockets):
-                    await each.send_str(str(number))
-                    assert await each.receive_str(timeout=within(10)) == str(number)
-                await assert_true(driver)
-                assert await driver.processes() == processes
-                assert ways(driver) == {"runtime": RATE * seconds, "reload": 0}
-                assert [failed for _, failed in counts] == [0, 0]
-                assert all(answered for answered, _ in counts)
-                await asyncio.gather(*(each.close() for each in sockets))
+    async with serve_websockets() as websockets, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        ports = stack.enter_context(serve_origins(4, websockets))
+        wanted = {id_: backend(id=id_, port=port) for id_, port in zip("ab", ports, strict=False)}
+        driver = await stack.enter_async_context(drive(services={"web": {"bind": bind}}))
+        await driver.apply(*wanted.values())
+        processes = await driver.processes()
+        requests = [load(f"http://{bind}/", keep_alive=keep_alive) for keep_alive in (True, False)]
+        sockets: list[aiohttp.ClientWebSocketResponse] = []
+        started = time.monotonic()
+        for number in range(RATE * seconds):
+            changed(wanted, number, ports)
+            await driver.apply(*wanted.values())
+            if number % RATE == number // RATE % RATE:  # one a second, each after another kind of change
+                sockets.append(await session.ws_connect(f"http://{bind}/"))
+                stack.push_async_callback(sockets[-1].close)
+            await asyncio.sleep(max(0.0, started + (number + 1) / RATE - time.monotonic()))
+        counts = [await asyncio.to_thread(each.stop) for each in requests]
+        for number, each in enumerate(sockets):
+            await each.send_str(str(number))
+            assert await each.receive_str(timeout=within(10)) == str(number)
+        await assert_true(driver)
+        assert await driver.processes() == processes
+        assert ways(driver) == {"runtime": RATE * seconds, "reload": 0}
+        assert [failed for _, failed in counts] == [0, 0]
+        assert all(answered for answered, _ in counts)
+        assert len(sockets) == seconds
