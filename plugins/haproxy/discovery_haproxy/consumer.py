@@ -30,7 +30,7 @@ from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import OLDEST, Binary, locate
 from discovery_haproxy.program.upgrades import Upgrades
 from discovery_haproxy.rendering.held_files import certificate_paths
-from discovery_haproxy.rendering.render import Rendered, Runtime, password_files, referenced_files, render
+from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, password_files, referenced_files
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
 from discovery_haproxy.text.seal import seal
@@ -55,6 +55,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._checker: Checker | None = None
         self._upgrades = Upgrades(context.log)
         self._digests = FileDigests()
+        self._renderer = Renderer()
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
         self._deployer: Deployer | None = None
@@ -262,7 +263,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             route_map=route_map_path(path),
             peers_socket=files.peers_socket if composed.config.keep_stick_tables else None,
         )
-        return render(
+        return self._renderer.render(
             composed.config,
             composed.snapshot,
             runtime,

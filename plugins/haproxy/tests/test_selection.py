@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from discovery import Backend, Snapshot
 from discovery.testing import backend
 from discovery_haproxy.options.config import HAProxyConfig
-from discovery_haproxy.rendering.render import Rendered, Runtime, render
+from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, render
 from discovery_haproxy.rendering.selection import selected
 
 PRIMARY = {"service": "pg", "labels": {"role": "primary"}, "mode": "tcp", "bind": "127.0.0.1:5432"}
@@ -79,7 +79,7 @@ def test_a_service_without_a_selection_may_have_no_backends() -> None:
 
 def test_a_selection_is_no_problem_if_its_backends_are_left_out_for_another_reason() -> None:
     config = HAProxyConfig.model_validate({"services": {"rw": PRIMARY}})
-    left_out = render(config, Snapshot.of(1, [pg("a", "primary")]), Runtime(), {}, replaced={"rw": ()})
+    left_out = Renderer().render(config, Snapshot.of(1, [pg("a", "primary")]), Runtime(), {}, replaced={"rw": ()})
     assert left_out.problems == ()
     (problem,) = rendered({"rw": PRIMARY}, backend("pg", id="a", port=70000, labels={"role": "primary"})).problems
     assert problem.startswith("backend 'a' of 'pg' is left out")

@@ -8,7 +8,8 @@ from discovery_haproxy.deployment.faults import SETTINGS, STATS, Fault, Kind, Pa
 from discovery_haproxy.fallback.forms import Reason
 from discovery_haproxy.options.binds import BindConfig
 from discovery_haproxy.options.config import HAProxyConfig
-from discovery_haproxy.rendering.sections import BackendSection, FrontendSection, Sections
+from discovery_haproxy.rendering.frontends import FrontendSection
+from discovery_haproxy.rendering.sections import BackendSection, Sections
 from discovery_haproxy.text.listeners import listeners_in
 from discovery_haproxy.text.words import SECTIONS
 

@@ -1,38 +1,47 @@
-"""Rendering of haproxy.cfg from the configuration and a snapshot: a pure function, except for reading templates."""
+"""Rendering of haproxy.cfg from the configuration and a snapshot: a pure function, except for reading templates.
+
+The built-in template is rendered in parts, one for each service, so that a change renders the changed services alone. A
+user's own template is rendered as a whole, and its unchanged sections are not parsed again.
+"""
 
 import hashlib
 import re
-import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-
-from discovery import ApplyError, Backend, Snapshot
+from discovery import Backend, Snapshot
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.options.values import bind_address
+from discovery_haproxy.rendering.execution import run, templates_of
+from discovery_haproxy.rendering.frontends import FrontendSection, route_entries
 from discovery_haproxy.rendering.held_files import hold
-from discovery_haproxy.rendering.quoting import Raw, argument, expression_argument, finalize, raw
+from discovery_haproxy.rendering.incremental import Memo
+from discovery_haproxy.rendering.parts import (
+    Part,
+    Surroundings,
+    front_part,
+    makes_requests,
+    own_part,
+    service_part,
+    with_defaults,
+)
+from discovery_haproxy.rendering.quoting import Raw, expression_argument
 from discovery_haproxy.rendering.route_map import route_map
-from discovery_haproxy.rendering.sections import Sections, build_sections
+from discovery_haproxy.rendering.sections import SectionBuilder, Sections
 from discovery_haproxy.rendering.servers import AddressesOf, registered_host
-from discovery_haproxy.rendering.template_cache import TemplateCache
-from discovery_haproxy.text.configuration import parse
-from discovery_haproxy.text.listeners import listeners_in
+from discovery_haproxy.text.configuration import Chunk, Configuration, configuration_of, listeners_of, split
 
-_BUILT_IN = Path(__file__).parent / "templates"
 _PLACEHOLDER = "cfg-not-yet-known"
-_DEFAULTS = re.compile(r"^[ \t]*defaults(?=\s).*$", re.MULTILINE)
 _BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
 _NAMED = re.compile(
     r"^[ \t]*server(?:-template)?[ \t]+\S+[ \t]+(?!(?:[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?(?!\S))", re.MULTILINE
 )
 """A server whose address is not, as far as can be seen, an IP address."""
-_REQUESTS = re.compile(r"^[ \t\"']*(?:lua-|acme\b|httpclient\.)|\b(?:ocsp|crt-list\b)", re.MULTILINE)
-"""Directives that make HAProxy send HTTP requests itself. The file of a `crt-list` may contain `ocsp-update`."""
 _HASH_CHARACTERS = 16
 """Hexadecimal characters of the hash in a generation: 64 bits, so that no two generations are equal by chance."""
 
@@ -54,18 +63,16 @@ class Runtime(NamedTuple):
     peers_socket: Path | None = None
 
 
-class Rendered(NamedTuple):
+@dataclass(frozen=True)
+class Rendered:
     """A rendered configuration."""
 
-    text: str
+    chunks: tuple[Chunk, ...]
+    """The text in parts. Parts that did not change are the objects of the rendering before."""
     generation: str
     """Hash of the text and of the files that the text names, in the form that the module `generation` describes."""
     maps: Mapping[Path, str]
     """Contents of the map files that the text names, by path: installed together with the text."""
-    binds: tuple[str, ...]
-    """All addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
-    listeners: tuple[str, ...]
-    """All addresses to listen on in HAProxy's syntax, see `listeners_in`, also those that have another form."""
     files: tuple[Path, ...]
     mappings: tuple[str, ...]
     """One line for each route, for people: `web  http 127.0.0.1:8080 -> 2 backends`."""
@@ -73,12 +80,139 @@ class Rendered(NamedTuple):
     """One line for each omission, with the reason."""
     sections: Sections
 
+    @cached_property
+    def text(self) -> str:
+        """The text as a whole."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The text as parsed."""
+        return configuration_of(self.chunks)
+
+    @cached_property
+    def listeners(self) -> tuple[str, ...]:
+        """All addresses to listen on in HAProxy's syntax, see `listeners_in`, whatever their form."""
+        return listeners_of(self.chunks)
+
+    @cached_property
+    def binds(self) -> tuple[str, ...]:
+        """All addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
+        return _binds(self.text)
+
     def with_maps_at(self, places: Mapping[Path, str]) -> str:
         """Return the text with other places of map files."""
         text = self.text
         for path, place in places.items():
             text = text.replace(expression_argument(path), expression_argument(place))
         return text
+
+
+class Renderer:
+    """Renders one configuration after another. What is equal in consecutive configurations is rendered once."""
+
+    def __init__(self) -> None:
+        """Begin without a configuration."""
+        self._sections = SectionBuilder()
+        self._maps = Memo[str]()
+        self._fronts = Memo[Part]()
+        self._services = Memo[Part]()
+        self._chunks: Mapping[str, Chunk] = {}
+
+    def render(
+        self,
+        config: HAProxyConfig,
+        snapshot: Snapshot,
+        runtime: Runtime,
+        file_digests: Mapping[Path, str] | None = None,
+        addresses_of: AddressesOf = registered_host,
+        *,
+        certificates: Mapping[Path, str] | None = None,
+        replaced: Mapping[str, tuple[Backend, ...]] | None = None,
+        former: AbstractSet[tuple[str, str]] = frozenset(),
+        template_directories: tuple[Path, ...] = (),
+    ) -> Rendered:
+        """Render the configuration. Equal arguments give equal text, whatever was rendered before.
+
+        `file_digests` are the digests of `referenced_files`, `certificates` those of each certificate file among them
+        and in directories among them. `addresses_of` returns the addresses of a backend that is registered by host
+        name, as the core knows them; the function is not used if HAProxy itself looks host names up.
+        `replaced` and `former` are those of `SectionBuilder.build`. `template_directories` are where the template
+        includes others from, after its own directory.
+        Raises ApplyError, with file and line, for a template that cannot be read or that fails.
+        """
+        digests = tuple(sorted((file_digests or {}).items()))
+        known = registered_host if config.resolve == "haproxy" else addresses_of
+        sections = self._sections.build(config, snapshot, known, replaced, former)
+        surroundings = Surroundings(expression_argument(runtime.route_map), runtime.state_file is not None)
+        context = {
+            "config": config,
+            "snapshot": snapshot,
+            "services": sections.services,
+            "frontends": sections.frontends,
+            "runtime": runtime,
+            "generation": _PLACEHOLDER,
+            "route_map": surroundings.route_map,
+        }
+        templates = templates_of(config.template, template_directories, digests)
+        own, body = config.template, None
+        if own is not None:
+            body = run(templates, own.name, context, own.parent)
+            surroundings = surroundings._replace(resolves=_NAMED.search(body) is not None)
+            parts = [own_part(body, surroundings)]
+        else:
+            parts = self._built_in(config, sections, surroundings)
+        requests = not runtime.alone or any(part.requests for part in parts)
+        maps = {}
+        if any(part.names_map for part in parts):
+            maps[runtime.route_map] = self._maps.value((sections.frontends,), _route_map)
+        held = hold(config, body, dict(digests), certificates or {}, maps)
+        own_lines = (*config.global_lines, *chain.from_iterable(config.sections.values()))
+        requests = requests or any(map(makes_requests, own_lines))
+        head = run(templates, "builtin/head.cfg.j2", {**context, "requests": requests, "comments": Raw(held.comments)})
+        text = with_defaults(f"{head.strip()}\n\n", surroundings)
+        chunks = self._split(text, parts, whole=own is not None)
+        generation = _generation(chunks, digests, held.reload_digests)
+        return Rendered(
+            _with_generation(chunks, generation),
+            generation,
+            maps,
+            referenced_files(config),
+            sections.mappings,
+            sections.problems,
+            sections,
+        )
+
+    def _built_in(self, config: HAProxyConfig, sections: Sections, surroundings: Surroundings) -> list[Part]:
+        """Return the parts of the built-in template, each as the whole template would print it."""
+        last = surroundings._replace(is_last=True)
+        # Each value with its identity: options that compare as equal may differ, as in the order of headers.
+        services = [(each.service, (id(each), each, config.resolve, surroundings)) for each in sections.services]
+        if services:
+            services[-1] = services[-1][0], (*services[-1][1][:-1], last)
+        front = id(config), config, sections.frontends, surroundings if services else last
+        return [self._fronts.value(front, front_part), *self._services.values(services, service_part)]
+
+    def _split(self, head: str, parts: Iterable[Part], *, whole: bool) -> tuple[Chunk, ...]:
+        """Return the chunks of the text. With `whole` a section of the head may go on in the first part."""
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        text = "".join((head, *(chunk.text for chunk in chunks))) if whole else head
+        found = split(text, self._chunks)
+        self._chunks = {chunk.text: chunk for chunk in found}
+        return found if whole else (*found, *chunks)
+
+
+def render(
+    config: HAProxyConfig,
+    snapshot: Snapshot,
+    runtime: Runtime,
+    file_digests: Mapping[Path, str] | None = None,
+    addresses_of: AddressesOf = registered_host,
+    *,
+    certificates: Mapping[Path, str] | None = None,
+) -> Rendered:
+    """Render a configuration alone, as `Renderer.render` does."""
+    return Renderer().render(config, snapshot, runtime, file_digests, addresses_of, certificates=certificates)
 
 
 def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
@@ -99,120 +233,24 @@ def password_files(config: HAProxyConfig) -> frozenset[Path]:
     return frozenset(of_services | of_stats)
 
 
-def render(
-    config: HAProxyConfig,
-    snapshot: Snapshot,
-    runtime: Runtime,
-    file_digests: Mapping[Path, str] | None = None,
-    addresses_of: AddressesOf = registered_host,
-    *,
-    certificates: Mapping[Path, str] | None = None,
-    replaced: Mapping[str, tuple[Backend, ...]] | None = None,
-    former: AbstractSet[tuple[str, str]] = frozenset(),
-    template_directories: tuple[Path, ...] = (),
-) -> Rendered:
-    """Render the configuration. Equal arguments give equal text.
-
-    `file_digests` are the digests of `referenced_files`, `certificates` those of each certificate file among
-    them and in directories among them. `addresses_of` returns a backend's addresses as the core
-    knows them; the function is not used if HAProxy itself looks host names up. `replaced` and `former` are those of
-    `build_sections`. `template_directories` are where the template includes others from, after its
-    own directory.
-    Raises ApplyError, with file and line, for a template that cannot be read or that fails.
-    """
-    digests = tuple(sorted((file_digests or {}).items()))
-    known = registered_host if config.resolve == "haproxy" else addresses_of
-    sections = build_sections(config, snapshot, known, replaced, former)
-    context = {
-        "config": config,
-        "snapshot": snapshot,
-        "services": sections.services,
-        "frontends": sections.frontends,
-        "runtime": runtime,
-        "generation": _PLACEHOLDER,
-        "route_map": expression_argument(runtime.route_map),
-    }
-    templates = _templates(config.template, template_directories, digests)
-    own = config.template
-    body = (
-        _run(templates, own.name, context, own.parent)
-        if own
-        else _run(templates, "builtin/haproxy.cfg.j2", context, _BUILT_IN)
-    )
-    own_sections = (line for lines in config.sections.values() for line in lines)
-    requests = not runtime.alone or any(map(_REQUESTS.search, (body, *config.global_lines, *own_sections)))
-    named = expression_argument(runtime.route_map) in body
-    maps = {runtime.route_map: route_map(sections.route_entries())} if named else {}
-    held = hold(config, body if own else None, dict(digests), certificates or {}, maps)
-    head_context = {**context, "requests": requests, "comments": Raw(held.comments)}
-    head = _run(templates, "builtin/head.cfg.j2", head_context, _BUILT_IN)
-    resolves = own is not None and _NAMED.search(body) is not None
-    text = _with_defaults(f"{head.strip()}\n\n{body.strip()}\n", runtime, resolves=resolves)
-    generation = f"cfg-{_hash(parse(text).fixed, held.reload_digests)}-{_hash(text, digests)}"
-    text = text.replace(_PLACEHOLDER, generation, 1)
-    return Rendered(
-        text,
-        generation,
-        maps,
-        _binds(text),
-        listeners_in(text),
-        referenced_files(config),
-        sections.mappings,
-        sections.problems,
-        sections,
-    )
+def _route_map(frontends: tuple[FrontendSection, ...]) -> str:
+    return route_map(route_entries(frontends))
 
 
-@lru_cache(maxsize=4)
-def _templates(
-    template: Path | None, directories: tuple[Path, ...], digests: tuple[tuple[Path, str], ...]
-) -> jinja2.Environment:
-    """Return the template environment; a changed digest recompiles the templates."""
-    loaders: list[jinja2.BaseLoader] = [jinja2.PrefixLoader({"builtin": jinja2.FileSystemLoader(_BUILT_IN)})]
-    if template is not None:
-        loaders.append(jinja2.FileSystemLoader([template.parent, *directories]))
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
-        bytecode_cache=TemplateCache(_BUILT_IN, module_file=__file__),
-        undefined=jinja2.StrictUndefined,
-        finalize=finalize,
-        autoescape=False,  # noqa: S701 - autoescape is for HTML; finalize quotes for HAProxy
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"arg": argument, "raw": raw}
-    return environment
+def _generation(chunks: Sequence[Chunk], digests: object, reload_digests: object) -> str:
+    """Return the generation of a configuration with these files, of which only a reload replaces some."""
+    fixed = (section.digest for section in configuration_of(chunks).sections)
+    return f"cfg-{_hash(fixed, reload_digests)}-{_hash((chunk.digest for chunk in chunks), digests)}"
 
 
-def _run(templates: jinja2.Environment, name: str, context: Mapping[str, object], directory: Path) -> str:
-    try:
-        return templates.get_template(name).render(context)
-    except jinja2.TemplateNotFound as error:
-        raise ApplyError(f"template {directory / (error.name or name)} cannot be read: there is no such file") from None
-    except jinja2.TemplateSyntaxError as error:
-        raise ApplyError(f"template {error.filename or name}, line {error.lineno}: {error.message}") from None
-    except Exception as error:  # noqa: BLE001 - a template can raise anything
-        frames = traceback.extract_tb(error.__traceback__)
-        at = next((frame for frame in reversed(frames) if frame.filename.endswith((name, ".j2"))), None)
-        place = f"{at.filename}, line {at.lineno}" if at else name
-        raise ApplyError(f"template {place}: {' '.join(str(error).split()) or type(error).__name__}") from None
+def _hash(digests: Iterable[bytes], facts: object) -> str:
+    return hashlib.sha256(b"".join(digests) + repr(facts).encode()).hexdigest()[:_HASH_CHARACTERS]
 
 
-def _with_defaults(text: str, runtime: Runtime, *, resolves: bool) -> str:
-    """Begin every `defaults` section with lines that let HAProxy start although a host name cannot be resolved.
-
-    `resolves` makes HAProxy resolve host names. HAProxy deletes no server at run time that has `resolvers`.
-    """
-    lines = "    default-server init-addr last,none"
-    if resolves:
-        lines += " resolvers discovery"
-    if runtime.state_file is not None:
-        lines += "\n    load-server-state-from-file global"
-    return _DEFAULTS.sub(lambda match: f"{match[0]}\n{lines}", text)
-
-
-def _hash(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:_HASH_CHARACTERS]
+def _with_generation(chunks: Sequence[Chunk], generation: str) -> tuple[Chunk, ...]:
+    """Return the chunks with the generation in the place that the head has for it."""
+    at = next(number for number, chunk in enumerate(chunks) if _PLACEHOLDER in chunk.text)
+    return (*chunks[:at], Chunk(chunks[at].text.replace(_PLACEHOLDER, generation, 1)), *chunks[at + 1 :])
 
 
 def _binds(text: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from discovery import Backend, Snapshot
+from discovery import Backend, Service, Snapshot
 from discovery_haproxy.options.config import ServiceConfig
 
 
@@ -13,7 +13,11 @@ def registered_name(name: str, config: ServiceConfig | None) -> str:
 
 def selected(name: str, config: ServiceConfig | None, snapshot: Snapshot) -> tuple[Backend, ...]:
     """Return the backends of the section `name`, ordered by id. None for `config` selects the service of that name."""
-    service = snapshot.services.get(registered_name(name, config))
+    return selected_from(snapshot.services.get(registered_name(name, config)), config)
+
+
+def selected_from(service: Service | None, config: ServiceConfig | None) -> tuple[Backend, ...]:
+    """Return the backends that a section selects from `service`, which is None if no such service is registered."""
     if service is None:
         return ()
     if config is None or not config.labels:
@@ -21,12 +25,12 @@ def selected(name: str, config: ServiceConfig | None, snapshot: Snapshot) -> tup
     return tuple(backend for backend in service.backends if _has(backend.labels, config.labels))
 
 
-def why_empty(name: str, config: ServiceConfig, snapshot: Snapshot) -> str | None:
+def why_empty(name: str, config: ServiceConfig, service: Service | None) -> str | None:
     """Return why the selection of a section selects nothing, for a person; None if there is none or it does."""
-    if (config.service is None and not config.labels) or selected(name, config, snapshot):
+    if (config.service is None and not config.labels) or selected_from(service, config):
         return None
     registered = registered_name(name, config)
-    if registered not in snapshot.services:
+    if service is None:
         return f"no service {registered!r} is registered"
     return f"no backend of {registered!r} has {describe(config.labels)}"
 

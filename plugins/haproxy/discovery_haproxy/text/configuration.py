@@ -6,12 +6,13 @@ object in every configuration, and comparing two configurations costs little mor
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from discovery_haproxy.text.contents import NO_CONTENTS, Contents, contents_in
+from discovery_haproxy.text.listeners import listeners_in, path_prefix
 from discovery_haproxy.text.server_line import Server, parse_server
 from discovery_haproxy.text.words import SECTIONS
 
@@ -96,13 +97,17 @@ class Configuration:
         return tuple(section.lines for section in self.sections)
 
 
+@dataclass(frozen=True)
 class Chunk:
     """A part of a text that begins with a line, and what follows from this part alone, computed once."""
 
-    def __init__(self, text: str) -> None:
-        """Store the text."""
-        self.text = text
-        self._parsed: tuple[tuple[str, ...], tuple[Section, ...], tuple[str, ...]] | None = None
+    text: str
+    _parsed: list[tuple[tuple[str, ...], tuple[tuple[Section, ...], tuple[str, ...]]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+    """The latest argument and result of `parse`."""
+    _listeners: list[tuple[str, tuple[str, ...]]] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The latest argument and result of `listeners`."""
 
     @cached_property
     def data(self) -> bytes:
@@ -119,14 +124,25 @@ class Chunk:
         """Digests that the comments at the beginning name."""
         return contents_in(self.text)
 
+    @cached_property
+    def path_prefix(self) -> str | None:
+        """What HAProxy puts before the paths of Unix sockets; None if the text does not say."""
+        return path_prefix(self.text)
+
+    def listeners(self, prefix: str) -> tuple[str, ...]:
+        """Return `listeners_in` of the text."""
+        if not self._listeners or self._listeners[0][0] != prefix:
+            self._listeners[:] = [(prefix, listeners_in(self.text, prefix))]
+        return self._listeners[0][1]
+
     def parse(self, inherited: tuple[str, ...]) -> tuple[tuple[Section, ...], tuple[str, ...]]:
         """Return the sections, and the lines of the last `defaults` section, which the next chunk inherits.
 
         `inherited` are these lines of the chunk before.
         """
-        if self._parsed is None or self._parsed[0] != inherited:
-            self._parsed = inherited, *_parse(self.text, inherited)
-        return self._parsed[1:]
+        if not self._parsed or self._parsed[0][0] != inherited:
+            self._parsed[:] = [(inherited, _parse(self.text, inherited))]
+        return self._parsed[0][1]
 
 
 def split(text: str, known: Mapping[str, Chunk] | None = None) -> tuple[Chunk, ...]:
@@ -137,6 +153,12 @@ def split(text: str, known: Mapping[str, Chunk] | None = None) -> tuple[Chunk, .
     starts = [match.start() for match in _HEADER.finditer(text) if match.start()]
     parts = (text[start:end] for start, end in zip([0, *starts], [*starts, len(text)], strict=True))
     return tuple((known or {}).get(part) or Chunk(part) for part in parts)
+
+
+def listeners_of(chunks: Sequence[Chunk]) -> tuple[str, ...]:
+    """Return `listeners_in` of the text whose chunks these are."""
+    prefix = next((found for chunk in chunks if (found := chunk.path_prefix) is not None), "")
+    return tuple(sorted({each for chunk in chunks for each in chunk.listeners(prefix)}))
 
 
 def configuration_of(chunks: Iterable[Chunk]) -> Configuration:

@@ -52,14 +52,21 @@ class Listener(NamedTuple):
     """Whether an IPv6 socket leaves IPv4 alone; None if the system decides."""
 
 
-def listeners_in(text: str) -> tuple[str, ...]:
+def listeners_in(text: str, prefix: str | None = None) -> tuple[str, ...]:
     """Return each address that HAProxy listens on with this configuration, in HAProxy's syntax.
 
-    Of a line with several addresses each is returned. Of the options those follow, after spaces, that decide whether
-    HAProxy can listen.
+    `prefix` is that of paths, by default as the text itself says. Of a line with several addresses each is returned. Of
+    the options those follow, after spaces, that decide whether HAProxy can listen.
     """
-    prefix = match[1] if (match := _PATH_PREFIX.search(text)) else ""
+    if "bind" not in text and "stats" not in text:
+        return ()  # found faster than by lines
+    prefix = (path_prefix(text) or "") if prefix is None else prefix
     return tuple(sorted({each for match in _LINES.finditer(text) for each in _split(match[1], match[2], prefix)}))
+
+
+def path_prefix(text: str) -> str | None:
+    """Return what HAProxy puts before the paths of Unix sockets; None if the text does not say."""
+    return match[1] if "unix-bind" in text and (match := _PATH_PREFIX.search(text)) else None
 
 
 def parse_listener(listener: str) -> Listener | None:
