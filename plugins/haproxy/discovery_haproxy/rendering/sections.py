@@ -15,8 +15,9 @@ from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig
 from discovery_haproxy.rendering.frontends import FrontendSection, TimeoutLines, frontends_of, timeout_lines
 from discovery_haproxy.rendering.incremental import Memo
 from discovery_haproxy.rendering.names import accepted_names, cache_name
+from discovery_haproxy.rendering.quoting import Raw
 from discovery_haproxy.rendering.selection import describe, registered_name, selected_from, why_empty
-from discovery_haproxy.rendering.servers import AddressesOf, Server, registered_host, servers_of
+from discovery_haproxy.rendering.servers import AddressesOf, Server, registered_host, server_lines, servers_of
 
 _BACKEND_TIMEOUTS = ("connect", "server", "queue", "tunnel", "check", "server_fin")
 _QUOTED_CHARACTERS = 200
@@ -39,6 +40,10 @@ class BackendSection(NamedTuple):
     def cache(self) -> str:
         """Name of the `cache` section of the service; empty if the service has none."""
         return cache_name(self.name) if self.config.cache else ""
+
+    def server_lines(self, resolve: str) -> Raw:
+        """Return the `server` lines. `resolve` is the instance's option."""
+        return server_lines(self.backends, cookie=self.config.cookie is not None, lookup=resolve == "haproxy")
 
 
 class Sections(NamedTuple):
