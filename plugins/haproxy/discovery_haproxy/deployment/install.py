@@ -14,16 +14,23 @@ _STAGED = ".new"
 
 
 def stage_all(
-    path: Path, text: str, maps: Mapping[Path, str], mode: int, owner: tuple[int, int] | None = None
+    path: Path,
+    data: Sequence[bytes],
+    maps: Mapping[Path, str],
+    mode: int,
+    owner: tuple[int, int] | None = None,
+    *,
+    durable: bool = True,
 ) -> tuple[Path, ...]:
-    """Stage the next contents of the configuration file `path` and of its map files. Return the maps for `install`.
+    """Stage the next contents of the configuration file `path`, here in parts, and of its map files.
 
-    A map that has its next contents already is left alone. Raises ApplyError if a file cannot be written.
+    Return the maps for `install`. A map that has its next contents already is left alone. Raises ApplyError if a file
+    cannot be written.
     """
     changed = tuple(each for each, contents in maps.items() if not has_contents(each, contents))
     for each in changed:
-        stage(each, maps[each].encode(), mode, owner)
-    stage(path, text.encode(), mode, owner)
+        stage(each, (maps[each].encode(),), mode, owner, durable=durable)
+    stage(path, data, mode, owner, durable=durable)
     return changed
 
 
@@ -35,15 +42,21 @@ def has_contents(path: Path, contents: str) -> bool:
         return False
 
 
-def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
-    """Write the next content of `path` beside `path`, durably, as `*.new`. A refused content stays there.
+def stage(
+    path: Path, data: Sequence[bytes], mode: int, owner: tuple[int, int] | None = None, *, durable: bool = True
+) -> None:
+    """Write the next content of `path`, here in parts, beside `path` as `*.new`. A refused content stays there.
 
-    `owner` is the user and group of the file; this process keeps the file if it may not change the owner. Raises
-    ApplyError if the file cannot be written.
+    `owner` is the user and group of the file; this process keeps the file if it may not change the owner. Without
+    `durable` the disk is not waited for, and a crash of the machine may lose the content. Raises ApplyError if the file
+    cannot be written.
     """
     staged = _beside(path, _STAGED)
     try:
-        write_atomically(staged, data, mode)
+        if durable:
+            write_atomically(staged, b"".join(data), mode)
+        else:
+            _write(staged, data, mode)
         if owner is not None:
             with suppress(PermissionError):
                 os.chown(staged, *owner)
@@ -53,17 +66,35 @@ def stage(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = No
         raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
 
 
-async def install(path: Path, maps: Sequence[Path], activate: Callable[[], Awaitable[None]]) -> None:
+def _write(path: Path, data: Sequence[bytes], mode: int) -> None:
+    """Replace the file `path`, which only this process writes. A reader finds the old file or the new file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - a path has no flags
+            os.fchmod(file.fileno(), mode)
+            file.writelines(data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+async def install(
+    path: Path, maps: Sequence[Path], activate: Callable[[], Awaitable[None]], *, durable: bool = True
+) -> None:
     """Replace `maps`, then `path`, by the staged files and call `activate`. If `activate` raises, undo and re-raise.
 
     The previous files are kept beside the new files as `*.last-good`. Raises ApplyError if a file cannot be replaced.
-    At every moment HAProxy can start: a map is there, durably, before a configuration names that map, and is removed
-    after that configuration.
+    At every moment HAProxy can start: a map is there before a configuration names that map, and is removed after that
+    configuration; with `durable` also on the disk.
     """
     replaced: list[tuple[Path, bool]] = []
     try:
         for each in (*maps, path):
-            if each is path and maps:
+            if durable and each is path and maps:
                 sync_directory(path.parent)
             replaced.append((each, _replace(each)))
         await activate()
@@ -71,7 +102,8 @@ async def install(path: Path, maps: Sequence[Path], activate: Callable[[], Await
         for each, kept in reversed(replaced):
             _undo(each, kept)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def _replace(path: Path) -> bool:

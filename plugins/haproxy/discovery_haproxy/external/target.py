@@ -103,7 +103,9 @@ class ExternalHAProxy:
         except OSError as error:
             raise ApplyError(f"{self.path} cannot be inspected: {error.strerror}") from None
         self._new_text = rendered.text
-        self._maps = await asyncio.to_thread(stage_all, self.path, seal(rendered.text), rendered.maps, mode, owner)
+        self._maps = await asyncio.to_thread(
+            stage_all, self.path, (seal(rendered.text).encode(),), rendered.maps, mode, owner
+        )
 
     def needs_check(self, _text: str) -> bool:
         """Report that a reload follows."""

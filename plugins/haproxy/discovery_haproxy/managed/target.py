@@ -109,9 +109,12 @@ class ManagedHAProxy:
         self._activation.verifier.follow(config)
 
     async def prepare(self, rendered: Rendered) -> None:
-        """Write the configuration and its map files beside the present files. Raises ApplyError or OSError."""
+        """Write the configuration and its map files beside the present files. Raises ApplyError or OSError.
+
+        The disk is not waited for: after a crash of the machine no HAProxy runs, and a new one gets new files.
+        """
         self._prepared = rendered
-        self._maps = await asyncio.to_thread(stage_all, self.path, rendered.text, rendered.maps, 0o600)
+        self._maps = await asyncio.to_thread(stage_all, self.path, rendered.data, rendered.maps, 0o600, durable=False)
 
     def needs_check(self, text: str) -> bool:
         """Report whether a reload or a start follows. HAProxy checks the commands of the runtime API itself."""
@@ -133,7 +136,12 @@ class ManagedHAProxy:
             changes = await self._activation.plan(wanted) if self._reloadable() else None
             if unchecked is not None and self.running and not isinstance(changes, Changes):
                 await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
-            await install(self.path, self._maps, lambda: self._activation.activate(generation, wanted, changes))
+            await install(
+                self.path,
+                self._maps,
+                lambda: self._activation.activate(generation, wanted, changes),
+                durable=False,
+            )
 
     async def check(self) -> None:
         """Check the prepared configuration. Raises ApplyError."""

@@ -85,6 +85,11 @@ class Rendered:
         """The text as a whole."""
         return "".join(chunk.text for chunk in self.chunks)
 
+    @property
+    def data(self) -> tuple[bytes, ...]:
+        """The text in parts, as it is written to the file."""
+        return tuple(chunk.data for chunk in self.chunks)
+
     @cached_property
     def configuration(self) -> Configuration:
         """The text as parsed."""

@@ -135,9 +135,9 @@ def crash_at(number):
     return hook
 
 async def deploy(directory, text, contents, activate):
-    path = directory / "haproxy.cfg"
-    maps = stage_all(path, text, {directory / "haproxy.routes.map": contents} if contents else {}, 0o600)
-    await install(path, maps, activate)
+    path, maps = directory / "haproxy.cfg", {directory / "haproxy.routes.map": contents} if contents else {}
+    changed = stage_all(path, (text.encode(),), maps, 0o600, durable=bool(durable))
+    await install(path, changed, activate, durable=bool(durable))
 
 async def accept():
     pass
@@ -145,7 +145,7 @@ async def accept():
 async def refuse():
     raise RuntimeError
 
-directory, new, old, contents, old_contents = Path(sys.argv[1]), *sys.argv[2:]
+directory, new, old, contents, old_contents, durable = Path(sys.argv[1]), *sys.argv[2:]
 for number in range(100):
     place = directory / str(number)
     place.mkdir()
@@ -174,16 +174,20 @@ def configuration(port: int, *hosts: str) -> Rendered:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [((), ("a", "b")), (("a",), ("b", "a")), (("a", "b"), ()), (None, ("a",))], ids=str
+    ("old", "new", "durable"),
+    [((), ("a", "b"), False), (("a",), ("b", "a"), True), (("a", "b"), (), False), (None, ("a",), False)],
+    ids=str,
 )
 def test_haproxy_can_start_after_a_crash_at_any_moment(
-    haproxy: Path, tmp_path: Path, old: tuple[str, ...] | None, new: tuple[str, ...]
+    haproxy: Path, tmp_path: Path, old: tuple[str, ...] | None, new: tuple[str, ...], durable: bool
 ) -> None:
     """Without a configuration file (`old` is None) HAProxy could not start before the crash."""
     before, after = old if old is None else configuration(1, *old), configuration(1, *new)
     texts = [after.text, before.text if before else ""]
     maps = ["".join(each.maps.values()) if each else "" for each in (after, before)]
-    subprocess.run([sys.executable, "-c", CRASHES, tmp_path, *texts, *maps], check=True, timeout=within(60))
+    subprocess.run(
+        [sys.executable, "-c", CRASHES, tmp_path, *texts, *maps, "1" if durable else ""], check=True, timeout=within(60)
+    )
     crashed = sorted(tmp_path.iterdir(), key=lambda place: int(place.name))
     uninterrupted = [crashed[-1] / "haproxy.cfg", crashed[-1] / MAP]
     assert [each.read_text() if each.exists() else "" for each in uninterrupted] == [
