@@ -76,14 +76,26 @@ def _weights(sections: Iterable[Section], name: str) -> set[int]:
     return {server.weight for section in sections if (server := section.server(name)) is not None}
 
 
-def without(states: str, servers: Collection[ServerKey]) -> str:
-    """Return the states without the rows of `servers`."""
+def sections_in(states: bytes) -> dict[str, slice]:
+    """Return where the rows of each section begin and end, in bytes. The rows of a section are together."""
+    sections: dict[str, slice] = {}
+    at = 0
+    for row in states.splitlines(keepends=True):
+        words = row.split(maxsplit=_BACKEND_NAME + 1)
+        if len(words) > _BACKEND_NAME + 1 and not row.startswith(b"#"):
+            name = words[_BACKEND_NAME].decode()
+            sections[name] = slice(sections[name].start if name in sections else at, at + len(row))
+        at += len(row)
+    return sections
 
-    def stays(line: str) -> bool:
-        row = line.split(maxsplit=_SERVER_NAME + 1)
-        return len(row) <= _SERVER_NAME or (row[_BACKEND_NAME], row[_SERVER_NAME]) not in servers
 
-    return "".join(line for line in states.splitlines(keepends=True) if stays(line))
+def is_state_of(row: bytes, section: str, server: str) -> bool:
+    """Report whether a row is the state of the server."""
+    words = row.split(maxsplit=_SERVER_NAME + 1)
+    return len(words) > _SERVER_NAME and (words[_BACKEND_NAME], words[_SERVER_NAME]) == (
+        section.encode(),
+        server.encode(),
+    )
 
 
 def _servers(text: str) -> dict[tuple[str, str], tuple[str, str]]:

@@ -1,11 +1,15 @@
 """The file with the states of HAProxy's servers, which HAProxy reads at each start and at each reload."""
 
+import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from discovery_haproxy.managed.server_states import EMPTY_STATES, without
+from discovery_haproxy.managed.server_states import EMPTY_STATES, is_state_of, sections_in
 from discovery_haproxy.runtime_api.planner import ServerKey
+
+_COMMENT = b"#"
+"""A line that begins with this is none for HAProxy. Since it is one byte, no reader finds a part of a change."""
 
 
 class StateFile:
@@ -14,13 +18,18 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         """Store the argument."""
         self._path = path
+        self._sections: dict[str, slice] | None = None
+        """The bytes of each section; None if they are unknown."""
 
     def write(self, states: str) -> None:
         """Replace the states. Raises OSError."""
+        self._sections = None
+        data = states.encode()
         temporary = self._path.with_suffix(".new")
         temporary.touch(0o600)
-        temporary.write_text(states)
+        temporary.write_bytes(data)
         temporary.replace(self._path)
+        self._sections = sections_in(data)
 
     def clear(self) -> None:
         """Remove all states: HAProxy prefers a saved port to the port of the configuration."""
@@ -31,12 +40,22 @@ class StateFile:
                 self._path.unlink()
 
     def forget(self, servers: Collection[ServerKey]) -> None:
-        """Remove the states of these servers, which are about to be changed."""
+        """Remove the states of these servers, which are about to be changed. Costs what their sections cost."""
         try:
-            states = self._path.read_text()
-            if (kept := without(states, servers)) != states:
-                self.write(kept)
+            if self._sections is None:  # of an earlier daemon
+                self._sections = sections_in(self._path.read_bytes())
+            for section, name in servers:
+                if (place := self._sections.get(section)) is not None:
+                    self._forget(place, section, name)
         except FileNotFoundError:
             return
-        except (OSError, UnicodeDecodeError):
+        except OSError:
             self.clear()
+
+    def _forget(self, place: slice, section: str, name: str) -> None:
+        with self._path.open("r+b", buffering=0) as file:
+            at = place.start
+            for row in os.pread(file.fileno(), place.stop - place.start, at).splitlines(keepends=True):
+                if is_state_of(row, section, name):
+                    os.pwrite(file.fileno(), _COMMENT, at)
+                at += len(row)
