@@ -15,7 +15,7 @@ from discovery_haproxy.deployment.checking import Checker, find_checker
 from discovery_haproxy.deployment.deploying import Deployer
 from discovery_haproxy.deployment.digests import FileDigests, files_at
 from discovery_haproxy.deployment.faults import SETTINGS, Fault, Refusal
-from discovery_haproxy.deployment.install import has_contents
+from discovery_haproxy.deployment.on_disk import OnDisk
 from discovery_haproxy.deployment.target import Target
 from discovery_haproxy.deployment.users_files import login_faults
 from discovery_haproxy.external.target import ExternalHAProxy
@@ -33,7 +33,6 @@ from discovery_haproxy.rendering.held_files import certificate_paths
 from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, password_files, referenced_files
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
-from discovery_haproxy.text.seal import seal
 from discovery_haproxy.validation import changes_of_files, find_faults, lost_log
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._upgrades = Upgrades(context.log)
         self._digests = FileDigests()
         self._renderer = Renderer()
+        self._on_disk = OnDisk()
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
         self._deployer: Deployer | None = None
@@ -122,7 +122,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                 return rendered
             self._log_problems(rendered, before, tried)
             same = target.live_generation == rendered.generation and checker is self._checker
-            if not (same and self._is_intact() and _is_on_disk(target.path, rendered)):
+            if not (same and self._is_intact() and self._on_disk.has(target.path, rendered)):
                 refusal = await deployer.deploy(rendered, checker)
                 if refusal is not None:
                     return refusal
@@ -334,9 +334,3 @@ def _way_out_of_drops(config: HAProxyConfig) -> str:
         )
     reader = "HAProxy's stderr is read" if config.external else "the daemon reads them"
     return f'{reader} too slowly. With access_log = "127.0.0.1:514" or "/dev/log" HAProxy writes to syslog itself'
-
-
-def _is_on_disk(path: Path, rendered: Rendered) -> bool:
-    """Report whether the configuration file `path`, sealed or not, and its map files have the rendered contents."""
-    text = has_contents(path, rendered.text) or has_contents(path, seal(rendered.text))
-    return text and all(has_contents(each, contents) for each, contents in rendered.maps.items())

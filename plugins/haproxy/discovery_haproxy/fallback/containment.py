@@ -151,7 +151,8 @@ class Containment:
         files = inputs.digests
         if found.choice:
             files = {path: files[path] for path in referenced_files(config) if path in files}
-        files = {path: digest for path, digest in files.items() if path not in password_files(config)}
+        passwords = password_files(config) if files else frozenset()
+        files = {path: digest for path, digest in files.items() if path not in passwords}
         await self._records.record(config, files, kept, {name: named for name, named in servers.items() if named})
 
     def _named_servers(self, wanted: Wanted) -> dict[str, tuple[Backend, ...]]:

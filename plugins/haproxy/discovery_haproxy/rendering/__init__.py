@@ -1,6 +1,7 @@
 """Rendering of haproxy.cfg and of the map of routes from the options and a snapshot.
 
-Everything is pure, except for reading templates. `selection`, `servers` and `sections` compute what the templates
-print, `names`, `server_ids` and `quoting` make names, ids and values that HAProxy accepts, `render` runs the templates,
-`template_cache` keeps them compiled, `route_map` prints the map, and `held_files` tells which files commands replace.
+Everything is pure, except for reading templates. `selection`, `servers`, `frontends` and `sections` compute what the
+templates print, `names`, `server_ids` and `quoting` make names, ids and values that HAProxy accepts, `parts` and
+`render` make the text and `execution` runs the templates, `incremental` remembers what did not change, `template_cache`
+keeps the templates compiled, `route_map` prints the map, and `held_files` tells which files commands replace.
 """

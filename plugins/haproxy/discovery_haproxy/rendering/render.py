@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -222,6 +222,25 @@ def render(
 
 def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
     """Return the files that the configuration names: certificates, the template and the option `files`."""
+    return _referenced_files(_Identity(config))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Identity:
+    """A configuration as a key of a cache: equal to the same object alone, so that nothing is compared."""
+
+    config: HAProxyConfig
+
+    def __hash__(self) -> int:
+        return id(self.config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.config is other.config
+
+
+@lru_cache(maxsize=4)
+def _referenced_files(of: _Identity) -> tuple[Path, ...]:
+    config = of.config
     binds = [bind for service in config.services.values() for bind in service.bind or ()]
     named = {path for bind in (*config.bind, *binds) for path in bind.certificate} | set(config.files)
     named |= {service.sorry_page for service in config.services.values() if service.sorry_page}
