@@ -19,7 +19,7 @@ from discovery.consuming.holding import Cause, Held, RememberedHolds, hold_secon
 from discovery.consuming.watcher import Observation
 from discovery.documents import backend_document, backend_of
 from discovery.errors import RecordError
-from discovery.model import Backend, Snapshot
+from discovery.model import Backend, Service, Snapshot
 from discovery.registry import History, RegistryURL
 from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.files import write_atomically
@@ -80,6 +80,7 @@ class LastGood:
         self._true_at = time.time()
         self._failed: str | None = None
         self._changed = asyncio.Event()
+        self._documents = _Documents()
         self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
 
     def observe(self, observation: Observation) -> None:
@@ -147,7 +148,7 @@ class LastGood:
         try:
             if self._written is None or not moment.says_the_same_as(self._written):
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomically(self.path, moment.document(), 0o600)
+                write_atomically(self.path, self._documents.of(moment), 0o600)
             # How old it is counts from when it was last known to be true.
             os.utime(self.path, (moment.true_at, moment.true_at))
             if self._failed is not None:
@@ -172,12 +173,29 @@ class _Moment(NamedTuple):
         """Return True if both have the same document."""
         return self.snapshot is other.snapshot and self.memory == other.memory
 
-    def document(self) -> bytes:
+
+class _Documents:
+    """The contents of the file for one moment after another. A change costs what the changed services cost."""
+
+    def __init__(self) -> None:
+        """Begin without a moment."""
+        self._texts: dict[str, tuple[Service, bytes]] = {}
+
+    def of(self, moment: _Moment) -> bytes:
         """Return the contents of the file."""
-        # Not as registry records: what was read could be too long for one once it is written our way.
-        backends = [backend_document(each) for each in self.snapshot.backends()]
-        document = {"revision": self.snapshot.revision, "backends": backends}
-        return json.dumps({**document, **_memory_document(self.memory)}).encode()
+        before, self._texts = self._texts, {}
+        for name, service in moment.snapshot.services.items():
+            known = before.get(name)
+            self._texts[name] = known if known is not None and known[0] is service else (service, _text(service))
+        head = f'{{"revision": {moment.snapshot.revision}, "backends": ['.encode()
+        tail = b"], " + json.dumps(_memory_document(moment.memory))[1:].encode()
+        return b"".join((head, b", ".join(text for _, text in self._texts.values() if text), tail))
+
+
+def _text(service: Service) -> bytes:
+    """Return the backends of a service as JSON objects, separated by commas."""
+    # Not as registry records: what was read could be too long for one once it is written our way.
+    return json.dumps([backend_document(each) for each in service.backends])[1:-1].encode()
 
 
 def _memory_document(memory: RememberedHolds) -> dict[str, Any]:
