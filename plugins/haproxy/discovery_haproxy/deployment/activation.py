@@ -70,21 +70,14 @@ class Activation:
         """The generation with which the worker started. The runtime API may have changed servers since."""
         self._changes = {"runtime": 0, "reload": 0}
         self._last_change: dict[str, Any] | None = None
-        self._parsed = "", parse("")
         self._request_apply = request_apply
         self._reload_reason = ""
         """Reason for the reload that the verification has requested."""
         self.verifier = Verifier(servers, lock, lambda: self.live_generation, self._request_reload, log)
 
-    def parse(self, text: str) -> Configuration:
-        """Parse the text, once for the steps of a deployment."""
-        if text != self._parsed[0]:
-            self._parsed = text, parse(text)
-        return self._parsed[1]
-
-    def needs_check(self, text: str, version: tuple[int, ...]) -> bool:
+    def needs_check(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
         """Report whether a reload follows. HAProxy checks the commands of the runtime API itself."""
-        return not self._servers.suffice_for(self.parse(text), version)
+        return not self._servers.suffice_for(wanted, version)
 
     async def plan(self, wanted: Configuration) -> Changes | Reload:
         """Plan the change of the running HAProxy to `wanted`."""

@@ -49,7 +49,7 @@ class Deployer:
             except RefusedError as error:
                 return self._refused(error, attempt)
         # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
-        checked_by_haproxy = not target.running or not target.needs_check(rendered.text)
+        checked_by_haproxy = not target.running or not target.needs_check(rendered)
         unchecked = rendered if checked_by_haproxy else None
         # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
         checks = [] if unchecked else [checker.faults(rendered)]

@@ -52,8 +52,8 @@ class Target(Protocol):
         Raises ApplyError or OSError.
         """
 
-    def needs_check(self, text: str) -> bool:
-        """Report whether `text` has to be checked before `deploy`, unless HAProxy's start is the check."""
+    def needs_check(self, rendered: Rendered) -> bool:
+        """Report whether the configuration has to be checked before `deploy`, unless HAProxy's start is the check."""
 
     async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
         """Make the prepared configuration live, and return when HAProxy serves `generation`.

@@ -107,7 +107,7 @@ class ExternalHAProxy:
             stage_all, self.path, (seal(rendered.text).encode(),), rendered.maps, mode, owner
         )
 
-    def needs_check(self, _text: str) -> bool:
+    def needs_check(self, _rendered: Rendered) -> bool:
         """Report that a reload follows."""
         return True
 

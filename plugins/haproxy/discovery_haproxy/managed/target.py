@@ -116,10 +116,12 @@ class ManagedHAProxy:
         self._prepared = rendered
         self._maps = await asyncio.to_thread(stage_all, self.path, rendered.data, rendered.maps, 0o600, durable=False)
 
-    def needs_check(self, text: str) -> bool:
+    def needs_check(self, rendered: Rendered) -> bool:
         """Report whether a reload or a start follows. HAProxy checks the commands of the runtime API itself."""
         binary = self._running_binary
-        return binary is None or not self.running or self._activation.needs_check(text, binary.version)
+        if binary is None or not self.running:
+            return True
+        return self._activation.needs_check(rendered.configuration, binary.version)
 
     async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
         """Make the prepared configuration live, through the runtime API, by a reload or by a new HAProxy.
@@ -132,7 +134,7 @@ class ManagedHAProxy:
         async with self._lock:
             self._binary = checker
             assert self._prepared is not None  # noqa: S101 - `prepare` comes first
-            wanted = self._activation.parse(self._prepared.text)
+            wanted = self._prepared.configuration
             changes = await self._activation.plan(wanted) if self._reloadable() else None
             if unchecked is not None and self.running and not isinstance(changes, Changes):
                 await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
