@@ -74,7 +74,7 @@ def _write(path: Path, data: Sequence[bytes], mode: int) -> None:
     try:
         with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - a path has no flags
             os.fchmod(file.fileno(), mode)
-            file.writelines(data)
+            file.write(b"".join(data))
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
