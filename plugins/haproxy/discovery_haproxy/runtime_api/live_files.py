@@ -9,6 +9,8 @@ from discovery_haproxy.runtime_api.certificates import NewCertificate, ShownCert
 from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError
 from discovery_haproxy.text.contents import Contents
 
+_BATCH = 100
+"""Certificates that HAProxy shows at once: a batch takes 5 ms, and requests wait no longer."""
 _SUFFIXES = ("", certificates.KEY, certificates.ISSUER, certificates.OCSP, certificates.SCTL)
 
 
@@ -34,9 +36,11 @@ async def set_certificates(connection: Connection, changes: Sequence[NewCertific
     if not changes:
         return
     changed = {change.path for change in changes}
-    paths = certificates.parse_list(await connection.ask("show ssl cert"))
-    others = [await _shown(connection, path) for path in paths if path not in changed]
-    present = [each for each in others if each is not None]
+    paths = [path for path in certificates.parse_list(await connection.ask("show ssl cert")) if path not in changed]
+    present: list[ShownCertificate] = []
+    for start in range(0, len(paths), _BATCH):
+        batch = [f"show ssl cert {path}" for path in paths[start : start + _BATCH]]
+        present += filter(None, map(certificates.parse_shown, await connection.ask_all(batch)))
     for change in changes:
         *fill, commit = change.commands
         try:
