@@ -33,7 +33,7 @@ from discovery_haproxy.rendering.held_files import certificate_paths
 from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, password_files, referenced_files
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
-from discovery_haproxy.validation import changes_of_files, find_faults, lost_log
+from discovery_haproxy.validation import find_faults, lost_log, preview_of
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch
@@ -80,7 +80,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
         self._target.verify(self.config)
         await self._target.open()
-        self._deployer = Deployer(self._target, self._digests, self.context.state_dir)
+        self._deployer = Deployer(self._target, self._digests, self.context.state_dir, self.context.log)
         self._watch_files()
 
     async def apply(self, update: Update) -> None:
@@ -122,6 +122,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                 return rendered
             self._log_problems(rendered, before, tried)
             same = target.live_generation == rendered.generation and checker is self._checker
+            same = same and deployer.background.refusal is None
             if not (same and self._is_intact() and self._on_disk.has(target.path, rendered)):
                 refusal = await deployer.deploy(rendered, checker)
                 if refusal is not None:
@@ -154,12 +155,12 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             return Refusal(str(error), (Fault(str(error), part=SETTINGS),))
 
     async def preview(self, update: Update) -> str:
-        """Return the problems as comments, and the changes of the configuration and its map files as unified diffs."""
-        path = self.config.external.path if self.config.external else RunFiles(self.context.run_dir).config
+        """Return the problems and the way of the change as comments, and the changes of the files as unified diffs."""
         checker = None
         with suppress(ApplyError):
             checker = await find_checker(self.config)
-        return changes_of_files(path, self._render(self._composed(update), update, checker))
+        rendered = self._render(self._composed(update), update, checker)
+        return await preview_of(self.config, self.context.run_dir, rendered, checker.version if checker else OLDEST)
 
     async def validate(self, update: Update) -> Validation:
         """Check the configuration as `apply` does, and the paths of sockets."""
@@ -197,7 +198,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._target is not None:
             health = await self._target.health()
             self._target.log_drops.report(_way_out_of_drops(self.config))
-        if health.ok and (problem := self._upgrades.fault or self._containment.summary):
+        behind = self._deployer.background.summary if self._deployer is not None else ""
+        if health.ok and (problem := self._upgrades.fault or self._containment.summary or behind):
             return Health(ok=False, detail=problem)
         if health.ok and not health.detail and (lost := lost_log(self.config)):
             return Health(detail=lost)
@@ -222,6 +224,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Leave HAProxy serving. The next daemon adopts a managed HAProxy."""
+        if self._deployer is not None:
+            await self._deployer.background.stop()
         if self._target is not None:
             target, self._target = self._target, None
             await target.hand_over()
@@ -237,6 +241,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._watch is not None:
             watch, self._watch = self._watch, None
             await asyncio.to_thread(watch.close)
+        if self._deployer is not None:
+            await self._deployer.background.stop()
         if self._target is not None:
             target, self._target = self._target, None
             await target.close()

@@ -15,6 +15,7 @@ from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import Binary, NotInstalledError
 from discovery_haproxy.program.syslog import missing_receiver
 from discovery_haproxy.rendering.render import Rendered, password_files, referenced_files
+from discovery_haproxy.runtime_api.forecast import forecast
 from discovery_haproxy.text.passwords import without_passwords
 from discovery_haproxy.text.seal import unseal
 
@@ -42,11 +43,19 @@ async def find_faults(
     return Validation(tuple(found.faults), tuple(found.unchecked), listens)
 
 
-def changes_of_files(path: Path, rendered: Rendered) -> str:
-    """Return the problems as comments, and the changes of the configuration file `path` and its maps as diffs."""
-    problems = "".join(f"# {problem}\n" for problem in rendered.problems)
-    files = ((path, rendered.text), *rendered.maps.items())
-    return problems + "".join(_diff(each, contents) for each, contents in files)
+async def preview_of(config: HAProxyConfig, run_dir: Path, rendered: Rendered, version: tuple[int, ...]) -> str:
+    """Return the problems and the way of the change as comments, and the changes of files as diffs.
+
+    `version` is that of HAProxy, in case that the running HAProxy cannot be asked.
+    """
+    external, managed = config.external, RunFiles(run_dir)
+    path = external.path if external else managed.config
+    comments = list(rendered.problems)
+    changes = "".join(_diff(each, contents) for each, contents in ((path, rendered.text), *rendered.maps.items()))
+    if changes and (served := _written(path)):
+        stats_socket = external.stats_socket if external else managed.stats_socket
+        comments.append(await forecast(served, rendered.text, stats_socket, version))
+    return "".join(f"# {comment}\n" for comment in comments) + changes
 
 
 def lost_log(config: HAProxyConfig) -> str:
@@ -116,8 +125,13 @@ class _Findings:
         self.faults += [fault.text for fault in login_faults(self._config, digests, here=here)]
 
 
+def _written(path: Path) -> str:
+    """Return the text of a file without its seal; empty if there is no file."""
+    return unseal(path.read_text(errors="replace")) if path.exists() else ""
+
+
 def _diff(path: Path, contents: str) -> str:
-    old = unseal(path.read_text(errors="replace")) if path.exists() else ""
+    old = _written(path)
     lines = difflib.unified_diff(
         old.splitlines(keepends=True), contents.splitlines(keepends=True), str(path), str(path)
     )

@@ -13,7 +13,8 @@ from discovery import ApplyError, Sample
 from discovery_haproxy.deployment.install import last_good, restore, restore_routes
 from discovery_haproxy.program.control_socket import ControlError
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
-from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
+from discovery_haproxy.runtime_api.execution import Changes
+from discovery_haproxy.runtime_api.live_servers import LiveServers
 from discovery_haproxy.runtime_api.planner import Reload, ServerKey
 from discovery_haproxy.runtime_api.verifying import Verifier
 from discovery_haproxy.text.configuration import Configuration, parse
@@ -186,7 +187,10 @@ class Activation:
                 await self._operations.check()
             else:
                 return "runtime", reason
+        started = time.monotonic()
         way = await self._operations.load(generation)
+        if way == "reload":
+            self._servers.learn_reload(wanted, time.monotonic() - started)
         self.loaded(generation, wanted)
         return way, reason
 

@@ -5,7 +5,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from structlog.typing import FilteringBoundLogger
+
 from discovery import ApplyError
+from discovery_haproxy.deployment.background_check import BackgroundCheck
 from discovery_haproxy.deployment.bind_check import find_bind_faults
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.digests import FileDigests
@@ -21,12 +24,14 @@ _CANNOT_BIND = re.compile(r"Binding \[\S*:(\d+)\] for .* for \[(\S+)\]")
 class Deployer:
     """Deploys configurations to one HAProxy, and remembers what HAProxy has refused to load."""
 
-    def __init__(self, target: Target, digests: FileDigests, state_dir: Path) -> None:
+    def __init__(self, target: Target, digests: FileDigests, state_dir: Path, log: FilteringBoundLogger) -> None:
         """Store the arguments. `state_dir` keeps the refusals for the next daemon."""
         self._target = target
         self._digests = digests
         self._binds: frozenset[str] = frozenset()
         self._refusals = Refusals(state_dir / "refused.json")
+        self.background = BackgroundCheck(log)
+        """The check of what commands have changed."""
         self.missed_binds: frozenset[str] = frozenset()
         """The addresses that the last attempt could not listen on."""
 
@@ -49,7 +54,9 @@ class Deployer:
             except RefusedError as error:
                 return self._refused(error, attempt)
         # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
-        checked_by_haproxy = not target.running or not target.needs_check(rendered)
+        # After a refusal behind a change the next check is before its change, which keeps what is refused out.
+        needs_check = self.background.refusal is not None or target.needs_check(rendered)
+        checked_by_haproxy = not target.running or not needs_check
         unchecked = rendered if checked_by_haproxy else None
         # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
         checks = [] if unchecked else [checker.faults(rendered)]
@@ -84,6 +91,10 @@ class Deployer:
             # Without a HAProxy that ran before, another attempt harms nobody.
             return self._refused(self._refusals.add(attempt, error) if was_running else error, attempt)
         self._binds = frozenset(rendered.listeners)
+        if unchecked and was_running:
+            self.background.begin(rendered, checker)
+        else:
+            self.background.settle()
         return None
 
     def _refused(self, error: RefusedError, attempt: Attempt) -> Refusal:

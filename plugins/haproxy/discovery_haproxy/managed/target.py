@@ -33,7 +33,8 @@ from discovery_haproxy.program.log_drops import LogDrops
 from discovery_haproxy.program.old_workers import OldWorkers
 from discovery_haproxy.rendering.render import Rendered
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
-from discovery_haproxy.runtime_api.live_servers import Changes, LiveServers
+from discovery_haproxy.runtime_api.execution import Changes
+from discovery_haproxy.runtime_api.live_servers import LiveServers
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.text.configuration import parse
 from discovery_haproxy.text.generation import generation_of, reload_part

@@ -22,19 +22,27 @@ _ANSWER_SECONDS = 5.0
 _BUFFER_BYTES = 1 << 26
 """Bytes of the largest answer: the states of some 600,000 servers."""
 _FIRST_BATCH = 8
-"""Commands of the first batch, before their cost is known: 18 ms of additions to a section of 10,000 servers."""
+"""Most commands of the first batch, before their cost is known, and fewer if their estimate is more than 10 ms."""
 _MOST_BATCH = 256
 """Commands of the largest batch, so that few answers are buffered."""
-_FAST_SECONDS = 0.005
+_FAST_SECONDS = 0.003
 """Seconds of a batch below which the next batch is twice as large."""
-_SLOW_SECONDS = 0.02
-"""Seconds of a batch above which the next batch is half as large. Requests wait for the batch, and never for 50 ms."""
+_SLOW_SECONDS = 0.01
+"""Seconds of a batch above which the next batch is half as large. Requests wait for the batch, and never for 50 ms:
+with 20 ms in place of 10 the slowest of many requests waited for 20 to 70 ms (`benchmarks/runtime_stalls.py`)."""
+_NO_ANSWER = "HAProxy has not answered a command: {}"
 _QUOTED_CHARACTERS = 200
 """Characters of an unexpected answer in an error message, which is one line."""
 
 
 class RuntimeApiError(Exception):
     """HAProxy refuses a command, or the outcome of commands is unknown."""
+
+
+class LostConnectionError(RuntimeApiError):
+    """HAProxy has closed the connection amid commands, of which `done` groups are known to be executed."""
+
+    done = 0
 
 
 class Worker(NamedTuple):
@@ -74,22 +82,29 @@ class Connection:
             info.get("description", ""),
         )
 
-    async def execute(self, groups: Sequence[Sequence[Command]]) -> None:
+    async def execute(self, groups: Sequence[Sequence[Command]], seconds: float = 0.0) -> None:
         """Execute groups of commands, the commands of a group at once, with pauses for traffic between batches.
 
-        Raises RuntimeApiError for the first answer that is not the expected answer.
+        `seconds` is the estimated time of all groups: traffic may not wait for the first batch either.
+        Raises RuntimeApiError for the first answer that is not the expected answer, LostConnectionError if the answers
+        end.
         """
-        rest, size = list(groups), _FIRST_BATCH
-        rest.reverse()
-        while rest:
-            batch: list[Command] = []
-            while rest and (not batch or len(batch) + len(rest[-1]) <= size):
-                batch += rest.pop()
+        done, size = 0, _first_batch(sum(map(len, groups)), seconds)
+        while done < len(groups):
+            end, batch = done, list[Command]()
+            while end < len(groups) and (not batch or len(batch) + len(groups[end]) <= size):
+                batch += groups[end]
+                end += 1
             started = time.monotonic()
-            answers = await self._ask([command.lines for command in batch])
+            try:
+                answers = await self._ask([command.lines for command in batch])
+            except LostConnectionError as error:
+                error.done = done
+                raise
             seconds = time.monotonic() - started
             for command, answer in zip(batch, answers, strict=True):
                 _check(command, answer)
+            done = end
             if seconds > _SLOW_SECONDS:
                 size = max(size // 2, 1)
             elif seconds < _FAST_SECONDS:
@@ -108,8 +123,15 @@ class Connection:
                 return [
                     (await self._reader.readuntil(_PROMPT))[: -len(_PROMPT)].decode(errors="replace") for _ in commands
                 ]
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
-            raise RuntimeApiError(f"HAProxy has not answered a command: {str(error) or type(error).__name__}") from None
+        except (ConnectionError, EOFError) as error:
+            raise LostConnectionError(_NO_ANSWER.format(str(error) or type(error).__name__)) from None
+        except (OSError, TimeoutError, asyncio.LimitOverrunError) as error:
+            raise RuntimeApiError(_NO_ANSWER.format(str(error) or type(error).__name__)) from None
+
+
+def _first_batch(commands: int, seconds: float) -> int:
+    """Return the number of commands of the first batch."""
+    return max(1, min(_FIRST_BATCH, int(_SLOW_SECONDS * commands / seconds))) if seconds else _FIRST_BATCH
 
 
 @asynccontextmanager

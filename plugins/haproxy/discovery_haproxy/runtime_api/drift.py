@@ -13,11 +13,10 @@ The runtime API does not tell who has changed a server. The rules:
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.planner import ServerKey
-from discovery_haproxy.runtime_api.read_back import LiveServer
+from discovery_haproxy.runtime_api.read_back import LiveServer, is_at
 from discovery_haproxy.text.configuration import Configuration, Section, ServerLine
 from discovery_haproxy.text.server_line import Server
 
@@ -205,7 +204,7 @@ def removed_servers(
 
 
 def _differences(server: Server, row: LiveServer, ours: Collection[int]) -> Iterator[tuple[Kind, str]]:
-    if row.address == "-" or (ip_address(row.address), row.port) != server.place:
+    if not is_at(server, row):
         yield Kind.ADDRESS, f"is at {row.address} port {row.port}, not at {server.address} port {server.port}"
     if server.options.get("id", row.id) != row.id:
         yield Kind.ID, f"has the id {row.id}, not {server.options['id']}"

@@ -4,19 +4,20 @@ All commands go through the stats socket of HAProxy's worker.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.toolkit import cancel_and_wait
-from discovery_haproxy.runtime_api.certificates import NewCertificate, UnfitError
+from discovery_haproxy.runtime_api.certificates import UnfitError
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request
-from discovery_haproxy.runtime_api.commands import Command, commands, delete
+from discovery_haproxy.runtime_api.commands import Command
 from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect
+from discovery_haproxy.runtime_api.costs import FIRST_COSTS
+from discovery_haproxy.runtime_api.deletion import Deletion, too_many
 from discovery_haproxy.runtime_api.drift import (
     Comparison,
     by_section,
@@ -25,45 +26,15 @@ from discovery_haproxy.runtime_api.drift import (
     removed_servers,
     with_sections,
 )
-from discovery_haproxy.runtime_api.live_files import (
-    known_contents,
-    read_certificate_files,
-    replace_map,
-    set_certificates,
-)
-from discovery_haproxy.runtime_api.planner import (
-    Add,
-    Move,
-    Plan,
-    Reload,
-    Remove,
-    Revive,
-    ServerKey,
-    SetWeight,
-    make_plan,
-)
+from discovery_haproxy.runtime_api.execution import Changes, ask, expect_outcome, read_back, send, states, states_of
+from discovery_haproxy.runtime_api.live_files import known_contents, read_certificate_files
+from discovery_haproxy.runtime_api.planner import Add, Move, Plan, Reload, Remove, Revive, ServerKey, make_plan
 from discovery_haproxy.runtime_api.reachability import try_targets
-from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
+from discovery_haproxy.runtime_api.read_back import LiveServer
 from discovery_haproxy.runtime_api.reports import DriftReports
 from discovery_haproxy.text.configuration import Configuration
 from discovery_haproxy.text.generation import reload_part
 from discovery_haproxy.text.server_line import Server
-
-_MOST_WAITING = 1000
-"""Removed servers with open connections above which a reload, after which an old worker has them, is better."""
-_FIRST_DELAY = 0.1
-"""Seconds until the first attempt to delete removed servers: short, since most have no connection."""
-_LAST_DELAY = 5.0
-"""Seconds between later attempts. The delay doubles from the first to this."""
-
-
-class Changes(NamedTuple):
-    """A plan for this worker. `up` are the new or moved servers that may get traffic at once."""
-
-    plan: Plan
-    worker: Worker
-    up: frozenset[ServerKey]
-    certificates: tuple[NewCertificate, ...] = ()
 
 
 class LiveServers:
@@ -85,7 +56,8 @@ class LiveServers:
         self._has_unknown_contents = False
         self._waiting: dict[ServerKey, Server | None] = {}
         self._undecided: set[ServerKey] = set()
-        self._deleting: asyncio.Task[None] | None = None
+        self._deletion = Deletion(self._connect, lock, lambda: self._waiting, log)
+        self._costs = FIRST_COSTS
 
     @property
     def configuration(self) -> Configuration | None:
@@ -121,6 +93,10 @@ class LiveServers:
         self._waiting.clear()
         self._undecided.clear()
 
+    def learn_reload(self, configuration: Configuration, seconds: float) -> None:
+        """Note how long a reload has taken, for the choice between the ways of later changes."""
+        self._costs = self._costs.after_reload((len(each.servers) for each in configuration.sections), seconds)
+
     def forget(self) -> None:
         """Note that the servers of the worker are unknown, so that the next change is a reload."""
         self.epoch += 1
@@ -137,9 +113,9 @@ class LiveServers:
         if not candidates:
             return None
         try:
-            async with connect(self._stats_socket) as connection:
+            async with self._connect() as connection:
                 worker = await connection.worker()
-                live = by_section(await _states(connection))
+                live = by_section(await states(connection))
                 contents = {
                     name: await known_contents(
                         connection,
@@ -165,7 +141,7 @@ class LiveServers:
             self._configuration = None
             self._possible = tuple(configuration for configuration, _ in candidates.values())
             return None
-        self._delete_later()
+        self._deletion.begin()
         return name
 
     def suffice_for(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
@@ -175,7 +151,7 @@ class LiveServers:
         """
         if self._configuration is None:
             return False
-        plan = make_plan(self._configuration, wanted, version, self._waiting)
+        plan = make_plan(self._configuration, wanted, version, self._waiting, self._costs)
         if isinstance(plan, Reload):
             return False
         removes = any(isinstance(step, Remove) for step in plan.steps)
@@ -189,28 +165,31 @@ class LiveServers:
         running = self._configuration
         if running is None:
             return Reload("the servers of the running HAProxy are unknown")
+
+        async def look(connection: Connection) -> tuple[Worker, Plan | Reload, Mapping[ServerKey, LiveServer]]:
+            worker = await connection.worker()
+            if reload_part(worker.description) != reload_part(live_generation):
+                return worker, Reload("HAProxy was reloaded by another program"), {}
+            plan = make_plan(running, wanted, worker.version, self._waiting, self._costs)
+            return worker, plan, {} if isinstance(plan, Reload) else await states_of(connection, plan.sections)
+
         try:
-            async with connect(self._stats_socket) as connection:
-                worker = await connection.worker()
-                if reload_part(worker.description) != reload_part(live_generation):
-                    return Reload("HAProxy was reloaded by another program")
-                plan = make_plan(running, wanted, worker.version, self._waiting)
-                if isinstance(plan, Reload):
-                    return plan
-                live = {key: row for name in plan.sections for key, row in (await _states(connection, name)).items()}
+            worker, plan, live = await ask(self._connect, look)
         except RuntimeApiError as error:
             return Reload(str(error))
+        if isinstance(plan, Reload):
+            return plan
         self.known_worker = self.known_worker or worker  # another worker was started by another program
         named = by_section(live)
         found = [compare(running.backends[name], named.get(name, {}), self._waiting) for name in plan.sections]
         if drifts := [drift for each in found for drift in each.drifts]:
             self.reports.drifted(drifts, "put right by the next change")
-            plan = make_plan(with_sections(running, found), wanted, worker.version, self._waiting)
+            plan = make_plan(with_sections(running, found), wanted, worker.version, self._waiting, self._costs)
             if isinstance(plan, Reload):
                 return plan
         removals = sum(isinstance(step, Remove) for step in plan.steps)
-        if len(self._waiting) + removals > _MOST_WAITING:
-            return Reload(f"more than {_MOST_WAITING} removed servers have connections")
+        if reason := too_many(len(self._waiting) + removals, worker.version):
+            return Reload(reason)
         try:
             certificates = [await asyncio.to_thread(read_certificate_files, path) for path in plan.certificates]
         except UnfitError as error:
@@ -227,26 +206,16 @@ class LiveServers:
             return
         self._possible = tuple(filter(None, (self._configuration, plan.wanted)))
         self._configuration = None  # unknown until everything is read back
-        early, late = (
-            [commands(step, changes.worker.version, up=step.key in changes.up) for step in phase]
-            for phase in plan.phases
-        )
-        async with connect(self._stats_socket) as connection:
-            await _expect(connection, changes.worker)
-            await connection.execute(early)
-            await set_certificates(connection, changes.certificates)
-            for path in plan.maps:
-                await replace_map(connection, path)
-            await connection.execute(late)
-        # A new connection reaches the worker that serves now, if a reload by another program came in between.
-        async with connect(self._stats_socket) as connection:
-            await _expect(connection, changes.worker)
-            live = {key: row for name in plan.sections for key, row in (await _states(connection, name)).items()}
+        started = time.monotonic()
+        await send(self._connect, changes, plan.seconds * self._costs.commands)
+        if not (plan.certificates or plan.maps):
+            self._costs = self._costs.after_commands(plan.seconds, time.monotonic() - started)
+        live = await read_back(self._connect, changes)
         self._note(changes)
-        _expect_outcome(plan, live, self._waiting)
+        expect_outcome(plan, live, self._waiting)
         self._configuration, self._possible = plan.wanted, ()
         self._has_unknown_contents = False
-        self._delete_later()
+        self._deletion.begin([step.key for step in plan.steps if isinstance(step, Remove)])
 
     async def put_right(self, found: Iterable[Comparison], remedy: str = "put right at run time") -> None:
         """Put the drift right through the runtime API, while the lock is held. Raises RuntimeApiError if that fails.
@@ -264,8 +233,8 @@ class LiveServers:
         parts = Configuration(tuple(running.backends[name] for name in names))
         plan = make_plan(actual, parts, worker.version, {**self._waiting, **leftover})
         if isinstance(plan, Plan):
-            async with connect(self._stats_socket) as connection:
-                live = {key: row for name in names for key, row in (await _states(connection, name)).items()}
+            async with self._connect() as connection:
+                live = await states_of(connection, names)
             changes = await self._with_tests(replace(plan, wanted=running), worker, live)
             if isinstance(changes, Changes):
                 self.reports.drifted(drifts, remedy)
@@ -280,24 +249,26 @@ class LiveServers:
 
     async def worker(self) -> Worker:
         """Return the worker that answers. Raises RuntimeApiError."""
-        async with connect(self._stats_socket) as connection:
+        async with self._connect() as connection:
             return await connection.worker()
 
     async def read(self, names: Sequence[str]) -> list[str]:
         """Return the answers to `show servers state` for these sections. Raises RuntimeApiError."""
-        async with connect(self._stats_socket) as connection:
+        async with self._connect() as connection:
             return await connection.ask_all([f"show servers state {name}" for name in names])
 
     async def send(self, groups: Sequence[Sequence[Command]]) -> None:
         """Execute commands that leave the wanted servers as they are. Raises RuntimeApiError."""
         if groups:
-            async with connect(self._stats_socket) as connection:
+            async with self._connect() as connection:
                 await connection.execute(groups)
 
     async def stop(self) -> None:
         """End the deletion of removed servers. HAProxy keeps the servers that are left."""
-        if self._deleting is not None:
-            await cancel_and_wait(self._deleting)
+        await self._deletion.stop()
+
+    def _connect(self) -> AbstractAsyncContextManager[Connection]:
+        return connect(self._stats_socket)
 
     def _note(self, changes: Changes) -> None:
         for step in changes.plan.steps:
@@ -324,29 +295,6 @@ class LiveServers:
                 return Reload(f"no other server of {name} serves until HAProxy has checked {untested[0][1]}")
         return Changes(plan, worker, up)
 
-    def _delete_later(self) -> None:
-        """Start the task that deletes the removed servers; replace a running task, whose delays have grown."""
-        if self._deleting is not None:
-            self._deleting.cancel()
-            self._deleting = None
-        if self._waiting:
-            self._deleting = asyncio.create_task(self._delete())
-
-    async def _delete(self) -> None:
-        delay = _FIRST_DELAY
-        while self._waiting:
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LAST_DELAY)
-            async with self._lock:
-                # A worker that does not answer is asked again.
-                with suppress(RuntimeApiError):
-                    async with connect(self._stats_socket) as connection:
-                        await connection.worker()
-                        for key in list(self._waiting):
-                            answer = await connection.ask(delete(key))
-                            if "Server deleted" in answer or "No such server" in answer:
-                                self._waiting.pop(key, None)
-
 
 def _serving(
     wanted: Configuration, section: str, live: Mapping[ServerKey, LiveServer], down: set[ServerKey]
@@ -357,34 +305,3 @@ def _serving(
         is_up = row is None or (row.up and not row.removed)
         if key not in down and is_up and (server is None or server.weight > 0):
             yield key
-
-
-async def _expect(connection: Connection, worker: Worker) -> None:
-    """Raise RuntimeApiError if another worker answers."""
-    if (found := await connection.worker()) != worker:
-        raise RuntimeApiError(f"the worker {worker.pid} was replaced by {found.pid}")
-
-
-def _expect_outcome(plan: Plan, live: Mapping[ServerKey, LiveServer], waiting: Collection[ServerKey]) -> None:
-    """Raise RuntimeApiError if a server that the plan changes is not as wanted. The others are verified later."""
-    steps = {step.key: step for step in plan.steps}
-    named = by_section(live)
-    for name in plan.sections:
-        found = compare(plan.wanted.backends[name], named.get(name, {}), waiting)
-        for drift in found.drifts:
-            if drift.key in steps:
-                raise RuntimeApiError(f"the servers are not as wanted: {drift}")
-        for key, change in found.operator.items():
-            step = steps.get(key)
-            if (isinstance(step, Add | Revive | SetWeight) and change.weight is not None) or (
-                isinstance(step, Add | Revive) and change.maintenance
-            ):
-                raise RuntimeApiError(f"the servers are not as wanted: {'/'.join(key)} is {change}")
-
-
-async def _states(connection: Connection, section: str = "") -> dict[ServerKey, LiveServer]:
-    answer = await connection.ask(f"show servers state {section}".rstrip())
-    try:
-        return parse_states(answer)
-    except ValueError as error:
-        raise RuntimeApiError(str(error)) from None

@@ -10,23 +10,41 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from discovery_haproxy.runtime_api.checks import Check, check_of
+from discovery_haproxy.runtime_api.checks import Check, Connect, Request, check_of
+from discovery_haproxy.runtime_api.costs import (
+    FIRST_COSTS,
+    Costs,
+    addition_seconds,
+    around_seconds,
+    command_seconds,
+    is_reload_better,
+    removal_seconds,
+)
+from discovery_haproxy.runtime_api.defects import (
+    MOST_MOVES,
+    Broken,
+    Defect,
+    Version,
+    default_algorithm,
+    defect,
+    dotted,
+    takes_cookies,
+)
 from discovery_haproxy.text.configuration import Configuration, Section
 from discovery_haproxy.text.server_line import Server
 
-_COOKIE_VERSION = (2, 8)
-"""HAProxy's version from which `add server` accepts `cookie`."""
 _BY_POSITION = ("roundrobin", "leastconn")
 """Algorithms for which a server's id has no meaning, so that servers without an `id` can be added and removed."""
 _DYNAMIC = (*_BY_POSITION, "first", "random")
 """Algorithms with which HAProxy accepts servers and weights at run time, as every hash of type `consistent`."""
+_HASHES = ("source", "uri", "url_param", "hdr", "rdp-cookie", "hash")
+"""Algorithms that hash a part of the request."""
 _MOST_WORDS = 60
 """Words of a command: HAProxy ignores words after the 64th."""
-_MOST_SECONDS = 0.5
-"""Estimated seconds of additions above which a reload is faster and holds up traffic for less time."""
-_ADD_SECONDS = 5e-5
-_ADD_SECONDS_PER_SERVER = 1e-7
-"""Measured cost of `add server`: 24,000/s in a section of 1,000 servers, 950/s in a section of 10,000."""
+_TWO_WORDS = frozenset(
+    ["http-check", "http-request", "http-response", "no", "option", "stats", "tcp-check", "tcp-request", "timeout"]
+)
+"""Keywords of lines whose second word says what the line is about. The other words may be secret."""
 
 ServerKey = tuple[str, str]
 """Names of a section and of a server in that section."""
@@ -77,7 +95,8 @@ Step = SetWeight | Move | Add | Revive | Remove
 class Plan:
     """Steps from a configuration to another. `wanted` is the other configuration, `reason` one line for a person.
 
-    `certificates` and `maps` are the files whose contents HAProxy has to get.
+    `certificates` and `maps` are the files whose contents HAProxy has to get. `seconds` is the estimate for the
+    commands of the steps, by the measured costs.
     """
 
     wanted: Configuration
@@ -85,6 +104,7 @@ class Plan:
     reason: str
     certificates: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -117,10 +137,11 @@ class _NeedsReloadError(Exception):
 def make_plan(
     running: Configuration,
     wanted: Configuration,
-    version: tuple[int, ...],
+    version: Version,
     waiting: Mapping[ServerKey, Server | None],
+    costs: Costs = FIRST_COSTS,
 ) -> Plan | Reload:
-    """Plan the change from `running` to `wanted` for a HAProxy of this version.
+    """Plan the change from `running` to `wanted` for a HAProxy of this version, whose changes have these costs.
 
     `waiting` are removed servers that HAProxy could not delete yet; None if a server's options are unknown.
     """
@@ -131,14 +152,23 @@ def make_plan(
     if certificates and any(map(_loads_other_files, wanted.sections)):
         return Reload(f"`ssl-load-extra` decides which files belong to {certificates[0]}")
     steps: list[Step] = []
+    commands = around = 0.0
     try:
         for old, new in zip(running.sections, wanted.sections, strict=True):
             if old is not new and (old.servers != new.servers or list(old.servers) != list(new.servers)):
-                steps += _section_steps(old, new, version, waiting)
+                change = _Change.of(old, new, version, waiting)
+                found = list(change.steps())
+                commands += sum(map(change.seconds, found))
+                around += around_seconds(sum(map(_needs_test, found)), len(new.servers) if found else 0)
+                steps += found
+        _check_moves(steps, version)
     except _NeedsReloadError as error:
         return Reload(str(error))
     steps.sort(key=_takes_traffic_away)
-    return Plan(wanted, tuple(steps), _summary(steps, certificates, maps), certificates, maps)
+    summary = _summary(steps, certificates, maps)
+    if is_reload_better(commands, around, (len(each.servers) for each in wanted.sections), costs):
+        return Reload(f"a reload is faster than so many changes: {summary}")
+    return Plan(wanted, tuple(steps), summary, certificates, maps, commands)
 
 
 def _changed(running: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[str, ...]:
@@ -155,6 +185,20 @@ def _takes_traffic_away(step: Step) -> bool:
     return isinstance(step, Remove) or (isinstance(step, SetWeight) and step.server.weight == 0)
 
 
+def _needs_test(step: Step) -> bool:
+    return isinstance(step, Add | Move | Revive) and isinstance(step.check, Connect | Request)
+
+
+def _check_moves(steps: Sequence[Step], version: Version) -> None:
+    moves = sum(isinstance(step, Move | Revive) for step in steps)
+    if moves > MOST_MOVES and (found := defect(Broken.MANY_MOVES, version)):
+        raise _NeedsReloadError(_broken(found, version))
+
+
+def _broken(found: Defect, version: Version) -> str:
+    return f"{found.symptom} (version {dotted(version)})"
+
+
 def _fixed_difference(running: Configuration, wanted: Configuration) -> str:
     before = Counter(section.header for section in running.sections)
     after = Counter(section.header for section in wanted.sections)
@@ -163,10 +207,9 @@ def _fixed_difference(running: Configuration, wanted: Configuration) -> str:
     if new := list(after - before):
         return f"section added: {_some(new)}"
     pairs = zip(running.sections, wanted.sections, strict=True)
-    changed = [new.header for old, new in pairs if _without_description(old) != _without_description(new)]
-    if not changed:
-        return "a file that the configuration names has changed"
-    return f"lines other than servers changed in {_some(changed)}"
+    lines = [(new.header, _without_description(old), _without_description(new)) for old, new in pairs]
+    changed = [_changed_line(header, old, new) for header, old, new in lines if old != new]
+    return _some(changed) or "a file that the configuration names has changed"
 
 
 def _without_description(section: Section) -> list[str]:
@@ -174,80 +217,130 @@ def _without_description(section: Section) -> list[str]:
     return [line for line in section.lines if not line.startswith("description ")]
 
 
-def _section_steps(
-    old: Section, new: Section, version: tuple[int, ...], waiting: Mapping[ServerKey, Server | None]
-) -> Iterator[Step]:
-    name = new.name
-    dynamic = _is_dynamic(new)
-    same_members = list(old.servers) == list(new.servers)
-    if not same_members:
-        _check_membership(old, new, dynamic)
-    seconds = 0.0
-    for server_name in old.servers:
-        if server_name not in new.servers:
-            yield _remove(old, server_name)
-    for server_name, line in new.servers.items():
-        before = old.servers.get(server_name)
-        if before == line:
-            continue
-        key = name, server_name
-        server = _understood(new, server_name)
-        if before is not None:
-            yield from _change(key, _understood(old, server_name), server, new, dynamic)
-            continue
-        if key in waiting:
-            yield _revive(key, waiting[key], server, new)
-            continue
-        _check_words(key, server, version)
-        seconds += _ADD_SECONDS + _ADD_SECONDS_PER_SERVER * len(new.servers)
-        if seconds > _MOST_SECONDS:
-            raise _NeedsReloadError(f"a reload is faster than so many additions to {name}")
-        yield Add(key, server, check_of(new, server))
+def _changed_line(header: str, before: Sequence[str], after: Sequence[str]) -> str:
+    """Name the first line that differs by its keyword: a whole line may have a password in it."""
+    old, new = set(before), set(after)
+    line = next((line for line in after if line not in old), "") or next(
+        (line for line in before if line not in new), ""
+    )
+    words = line.split()
+    if not words:
+        return f"the order of the lines of {header} changes"
+    keyword = " ".join(words[: 2 if words[0] in _TWO_WORDS else 1])
+    return f"the line '{keyword}' of {header} changes"
 
 
-def _check_membership(old: Section, new: Section, dynamic: bool) -> None:
-    """Raise _NeedsReloadError if servers cannot be added, removed or reordered in the section."""
-    if not dynamic:
-        raise _NeedsReloadError(f"{new.name}: HAProxy adds no servers at run time with {_algorithm(new)}")
-    if _algorithm(new).split("(")[0] in _BY_POSITION:
-        return
-    for section in (old, new):
-        for name in section.servers:
-            if "id" not in _understood(section, name).options:
-                raise _NeedsReloadError(f"{new.name}: {_algorithm(new)} goes by ids, and server {name} sets no `id`")
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The change of one section, which has the same lines besides servers before and after."""
 
+    old: Section
+    new: Section
+    version: Version
+    waiting: Mapping[ServerKey, Server | None]
+    algorithm: str
+    dynamic: bool
+    """True if HAProxy accepts new servers and weights in the section at run time."""
 
-def _remove(section: Section, name: str) -> Remove:
-    server = _understood(section, name)
-    if "on-marked-down" in server.options:
-        raise _NeedsReloadError(
-            f"`on-marked-down` would cut the connections of {section.name}/{name}, which was removed"
-        )
-    return Remove((section.name, name), server)
+    @classmethod
+    def of(cls, old: Section, new: Section, version: Version, waiting: Mapping[ServerKey, Server | None]) -> "_Change":
+        """Return the change from `old` to `new`."""
+        found = [words[1] for words in new.settings("balance") if len(words) > 1]
+        algorithm = (found[-1] if found else default_algorithm(version)).split("(")[0]
+        types = list(new.settings("hash-type"))
+        hashing = algorithm in _HASHES and bool(types) and "consistent" in types[-1]
+        return cls(old, new, version, waiting, algorithm, hashing or algorithm in _DYNAMIC)
 
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps. Raises _NeedsReloadError."""
+        old, new = self.old.servers, self.new.servers
+        if list(old) != list(new):
+            self._check_membership()
+        for name in old:
+            if name not in new:
+                yield self._remove(name)
+        taken = self._ids_of_removed()
+        for name, line in new.items():
+            before = old.get(name)
+            if before == line:
+                continue
+            server = _understood(self.new, name)
+            yield from self._added(name, server, taken) if before is None else self._changed(name, server)
 
-def _change(key: ServerKey, old: Server, new: Server, section: Section, dynamic: bool) -> Iterator[Step]:
-    if old.options != new.options:
-        raise _NeedsReloadError(f"options of the server {'/'.join(key)} changed")
-    if old.place != new.place:
-        yield Move(key, new, check_of(section, new))
-    if old.weight != new.weight:
-        if not dynamic:
-            raise _NeedsReloadError(f"{key[0]}: HAProxy changes no weights at run time with {_algorithm(section)}")
-        yield SetWeight(key, new)
+    def _ids_of_removed(self) -> dict[str, str]:
+        """Return the names of servers that are removed or wait for their deletion, by their ids, which stay in use."""
+        removed = [name for name in self.old.servers if name not in self.new.servers]
+        servers: list[tuple[str, Server | None]] = [(name, _understood(self.old, name)) for name in removed]
+        servers += [(name, server) for (section, name), server in self.waiting.items() if section == self.new.name]
+        return {server.options["id"]: name for name, server in servers if server and "id" in server.options}
 
+    def seconds(self, step: Step) -> float:
+        """Return the estimated time of the commands of a step."""
+        ring = 0 if self.algorithm in (*_BY_POSITION, "first") else step.server.weight
+        servers = len(self.new.servers)
+        if isinstance(step, Move):
+            ring = 0  # the ring is by ids
+        if isinstance(step, Remove):
+            return removal_seconds(servers, ring)
+        return addition_seconds(servers, ring) if isinstance(step, Add) else command_seconds(servers, ring)
 
-def _revive(key: ServerKey, old: Server | None, new: Server, section: Section) -> Revive:
-    if old is None or old.options != new.options:
-        raise _NeedsReloadError(f"{'/'.join(key)} came back with other options while its predecessor has connections")
-    return Revive(key, new, check_of(section, new))
+    def _check_membership(self) -> None:
+        """Raise _NeedsReloadError if servers cannot be added, removed or reordered in the section."""
+        name = self.new.name
+        if not self.dynamic:
+            raise _NeedsReloadError(f"{name}: HAProxy adds no servers at run time with {self.algorithm}")
+        self._check_leastconn()
+        if self.algorithm in _BY_POSITION:
+            return
+        for section in (self.old, self.new):
+            for server in section.servers:
+                if "id" not in _understood(section, server).options:
+                    raise _NeedsReloadError(f"{name}: {self.algorithm} goes by ids, and server {server} sets no `id`")
 
+    def _check_leastconn(self) -> None:
+        if self.algorithm == "leastconn" and (found := defect(Broken.LEASTCONN, self.version)):
+            raise _NeedsReloadError(f"{self.new.name}: {_broken(found, self.version)}")
 
-def _check_words(key: ServerKey, server: Server, version: tuple[int, ...]) -> None:
-    if "cookie" in server.options and version < _COOKIE_VERSION:
-        raise _NeedsReloadError(f"{key[0]}: HAProxy adds no servers with cookies at run time before 2.8")
-    if 2 * len(server.options) > _MOST_WORDS:
-        raise _NeedsReloadError(f"the server {'/'.join(key)} has more options than a command can hold")
+    def _remove(self, name: str) -> Remove:
+        server = _understood(self.old, name)
+        if "on-marked-down" in server.options:
+            raise _NeedsReloadError(
+                f"`on-marked-down` would cut the connections of {self.new.name}/{name}, which was removed"
+            )
+        return Remove((self.new.name, name), server)
+
+    def _added(self, name: str, server: Server, taken: Mapping[str, str]) -> Iterator[Step]:
+        key, check = (self.new.name, name), check_of(self.new, server)
+        path = "/".join(key)
+        if key in self.waiting:
+            before = self.waiting[key]
+            if before is None or before.options != server.options:
+                raise _NeedsReloadError(f"{path} came back with other options while its predecessor has connections")
+            yield Revive(key, server, check)
+            return
+        if (holder := taken.get(server.options.get("id", ""))) is not None:
+            raise _NeedsReloadError(f"{path} takes the id of {holder}, which HAProxy has not deleted yet")
+        if "cookie" in server.options and not takes_cookies(self.version):
+            raise _NeedsReloadError(
+                f"{self.new.name}: HAProxy {dotted(self.version)} adds no servers with cookies at run time"
+            )
+        if "proto" in server.options and (found := defect(Broken.PROTO, self.version)):
+            raise _NeedsReloadError(f"{path}: {_broken(found, self.version)}")
+        if 2 * len(server.options) > _MOST_WORDS:
+            raise _NeedsReloadError(f"the server {path} has more options than a command can hold")
+        yield Add(key, server, check)
+
+    def _changed(self, name: str, new: Server) -> Iterator[Step]:
+        key, old = (self.new.name, name), _understood(self.old, name)
+        if old.options != new.options:
+            raise _NeedsReloadError(f"options of the server {'/'.join(key)} changed")
+        if old.place != new.place:
+            yield Move(key, new, check_of(self.new, new))
+        if old.weight != new.weight:
+            if not self.dynamic:
+                raise _NeedsReloadError(f"{key[0]}: HAProxy changes no weights at run time with {self.algorithm}")
+            self._check_leastconn()
+            yield SetWeight(key, new)
 
 
 def _understood(section: Section, name: str) -> Server:
@@ -255,21 +348,6 @@ def _understood(section: Section, name: str) -> Server:
     if server is None:
         raise _NeedsReloadError(f"the runtime API cannot express the line of the server {section.name}/{name}")
     return server
-
-
-def _algorithm(section: Section) -> str:
-    found = [words[1] for words in section.settings("balance") if len(words) > 1]
-    return found[-1] if found else "roundrobin"
-
-
-def _is_dynamic(section: Section) -> bool:
-    """Report whether HAProxy accepts new servers and weights in the section at run time."""
-    algorithm = _algorithm(section).split("(")[0]
-    types = list(section.settings("hash-type"))
-    if algorithm in _DYNAMIC:
-        return True
-    hashes = algorithm in ("source", "uri", "url_param", "hdr", "rdp-cookie", "hash")
-    return hashes and bool(types) and "consistent" in types[-1]
 
 
 def _summary(steps: Iterable[Step], certificates: Sequence[str], maps: Sequence[str]) -> str:

@@ -4,9 +4,11 @@ Format: HAProxy's management guide, "show servers state".
 """
 
 import re
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.planner import ServerKey
+from discovery_haproxy.text.server_line import Server
 
 FORCED_MAINTENANCE = 1
 """Bit of the administrative state that `set server ... state maint` sets."""
@@ -84,3 +86,8 @@ def parse_states(answer: str) -> dict[ServerKey, LiveServer]:
 def digest(answer: str) -> int:
     """Return a hash of an answer to `show servers state`, without the columns that change by themselves."""
     return hash(tuple(_ROW.findall(answer)))
+
+
+def is_at(server: Server, row: LiveServer) -> bool:
+    """Report whether the live server has the address and port of `server`."""
+    return row.address != "-" and (ip_address(row.address), row.port) == server.place

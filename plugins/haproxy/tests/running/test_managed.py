@@ -205,7 +205,14 @@ async def test_a_preview_is_a_diff_and_writes_nothing(drive: Drive, run_dir: Pat
         changed = await driver.preview(origins[1])
         assert f"+    server {origins[1].id}" in changed
         assert f"-    server {origins[0].id}" in changed
+        way = "# through the runtime API, without a reload: web: 1 server added, web: 1 server removed\n"
+        assert changed.startswith(way)
         assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
+    # The daemon has ended, and its HAProxy as well.
+    another = await driver.preview(origins[1])
+    assert another.startswith(way)
+    another = await driver.preview(origins[0], services={"web": {"bind": bind, "maxconn": 5}})
+    assert another.startswith("# by a reload: the line 'maxconn' of frontend ")
 
 
 async def test_haproxys_log_is_forwarded(drive: Drive, bind: str) -> None:

@@ -88,7 +88,7 @@ async def test_an_own_template_is_changed_at_run_time(
         await driver.apply(origins[1])
         await assert_true(driver)
         assert ways(driver) == {"runtime": 4, "reload": 1}
-        assert driver.has_logged("lines other than servers changed in backend web")
+        assert driver.has_logged("the line 'default-server' of backend web changes")
 
 
 async def test_a_refused_command_is_followed_by_a_reload(

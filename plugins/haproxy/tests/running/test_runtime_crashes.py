@@ -32,10 +32,10 @@ def die():
 
 execute, changed = Connection.execute, LiveServers.execute
 
-async def before(self, groups):
+async def before(self, groups, seconds):
     die()
 
-async def amid(self, groups):
+async def amid(self, groups, seconds):
     await execute(self, groups[:1])
     die()
 

@@ -1,64 +1,155 @@
-"""Random histories of changes: after each change the live servers are the wanted servers, and those of a new start."""
+"""Random histories of changes: after each change the live servers are the wanted servers, and those of a new start.
+
+A seed is printed; the environment variable DISCOVERY_HISTORY_SEED repeats a history.
+"""
 
 import asyncio
+import csv
+import os
 import random
 import subprocess
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
-from haproxy_driver import ConsumerDriver, Drive, live_servers, ways
+from haproxy_driver import ConsumerDriver, Drive, ways
 
 from discovery import Backend, State
-from discovery.testing import backend, free_port
+from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.program.control_socket import ControlSocket
-from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
+from discovery_haproxy.runtime_api.read_back import parse_states
 
-STEPS = 60
-"""Changes of a history: enough for each kind of change to follow each other kind, and at most a minute."""
+SHORT, LONG = 8, 500
+"""Changes of a history: in short runs as many as take a second."""
 Origins = tuple[Backend, ...]
-Wanted = dict[tuple[str, str], Backend]
-Facts = dict[tuple[str, str], tuple[str, int, int]]
+Key = tuple[str, str]
 
 OWN_TEMPLATE = """\
 {% extends "builtin/haproxy.cfg.j2" %}
 {% block service %}
 backend {{ service.name }}
-    balance leastconn
+    balance {{ service.config.balance | raw }}
+    hash-type consistent
     default-server inter 200ms fall 2 rise 2 check
 {% for backend in service.backends %}
-    server {{ backend.id }} {{ backend.address }} weight {{ backend.weight }}
+    server {{ backend.id }} {{ backend.address }} id {{ backend.numeric_id }} weight {{ backend.weight }}
+{%- if backend.backup %} backup{% endif +%}
 {% endfor %}
 {% endblock %}
 """
+SECTIONS: dict[str, dict[str, Any]] = {
+    "web": {"backup": {"label": "tier", "is": "spare"}, "weight_factor": {"label": "capacity"}},
+    "keyed": {"balance": "url_param k"},
+    "canary": {"service": "web", "labels": {"track": "canary"}, "balance": "random"},
+    "ordered": {"service": "keyed", "balance": "first"},
+}
+"""Sections with their options. Two of them may be absent."""
 
 
-def facts(servers: dict[tuple[str, str], LiveServer]) -> Facts:
-    """Return what a server's line says. A removed server that still has connections is left out."""
-    return {key: (str(row.address), row.port, row.weight) for key, row in servers.items() if not row.removed}
+class Facts(NamedTuple):
+    """The facts of a server that a client notices."""
+
+    address: str
+    port: int
+    weight: int
+    backup: bool
 
 
-def change(wanted: Wanted, ports: list[int], dice: random.Random) -> str:
-    """Change one backend of `wanted`, and return the kind of change."""
-    service, id_ = dice.choice(("web", "keyed")), dice.choice("abcdef")
-    old = wanted.get((service, id_))
-    if old is None:
-        wanted[service, id_] = backend(service=service, id=id_, port=dice.choice(ports))
-        return "add"
-    kind = dice.choice(("remove", "remove", "move", "weight", "drain"))
-    if kind == "remove":
-        del wanted[service, id_]
-        return kind
-    port, weight, state = old.port, old.weight, old.state
-    if kind == "move":
-        port = dice.choice(ports)
-    elif kind == "weight":
-        weight = dice.choice((1, 5, 100))
-    else:
-        state = State.ACTIVE if state is State.DRAINING else State.DRAINING
-    wanted[service, id_] = backend(service=service, id=id_, port=port, weight=weight, state=state)
-    return kind
+@dataclass
+class History:
+    """A configuration and a registry that change at random."""
+
+    dice: random.Random
+    ports: list[int]
+    binds: dict[str, str]
+    backends: dict[Key, Backend] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.sections = {name: self._options(name) for name in ("web", "keyed")}
+
+    @property
+    def expected(self) -> dict[Key, Facts]:
+        """The servers that have to be live."""
+        found = {}
+        for section, options in self.sections.items():
+            for (service, id_), each in self.backends.items():
+                wanted = options.get("labels", {}).items() <= each.labels.items()
+                if service == options.get("service", section) and wanted:
+                    by_label = section == "web"
+                    weight = round(each.weight * float(each.labels.get("capacity", 1))) if by_label else each.weight
+                    spare = by_label and each.labels.get("tier") == "spare"
+                    draining = each.state is State.DRAINING
+                    found[section, id_] = Facts(each.host, each.port, 0 if draining else weight, spare)
+        return found
+
+    def step(self) -> list[str]:
+        """Change something, mostly one backend. Return what was changed."""
+        kinds = [self._change() for _ in range(self.dice.choice((1, 1, 1, 3)))]
+        self.kinds.update(kinds)
+        return kinds
+
+    def _change(self) -> str:
+        if self.dice.random() < 0.06:
+            return self.dice.choice((self._change_option, self._change_algorithm, self._change_sections))()
+        key = self.dice.choice(("web", "keyed")), self.dice.choice("abcdef")
+        old = self.backends.get(key)
+        if old is None:
+            self.backends[key] = backend(*key, port=self.dice.choice(self.ports), labels=self._labels())
+            return "add"
+        changes: tuple[Callable[[], dict[str, Any]] | None, ...] = (
+            None,
+            None,
+            lambda: {"port": self.dice.choice(self.ports)},
+            lambda: {"host": self.dice.choice(("127.0.0.1", "127.0.0.2"))},
+            lambda: {"weight": self.dice.choice((1, 5, 100))},
+            lambda: {"state": State.ACTIVE if old.state is State.DRAINING else State.DRAINING},
+            lambda: {"labels": self._labels()},
+        )
+        change = self.dice.choice(changes)
+        if change is None:
+            del self.backends[key]
+            return "remove"
+        changed = change()
+        self.backends[key] = replace(old, **changed)
+        return next(iter(changed))
+
+    def _labels(self) -> dict[str, str]:
+        labels = {"track": ("canary", "stable"), "capacity": ("2", "1"), "tier": ("spare", "front", "front")}
+        return {label: self.dice.choice(values) for label, values in labels.items()}
+
+    def _change_option(self) -> str:
+        self.sections["web"]["maxconn"] = self.dice.randrange(1000, 2000)
+        return "option"
+
+    def _change_algorithm(self) -> str:
+        self.sections["web"]["balance"] = self.dice.choice(("roundrobin", "leastconn", "random", "static-rr"))
+        return "algorithm"
+
+    def _change_sections(self) -> str:
+        name = self.dice.choice(("canary", "ordered"))
+        if self.sections.pop(name, None) is None:
+            self.sections[name] = self._options(name)
+            return "section added"
+        return "section removed"
+
+    def _options(self, name: str) -> dict[str, Any]:
+        return {"bind": self.binds[name], "check": {"interval": "200ms"}, **SECTIONS[name]}
+
+
+async def facts(control: ControlSocket, prefix: str = "") -> tuple[dict[Key, Facts], dict[Key, str]]:
+    """Return the facts and the ids of the servers. A removed server that still has connections is left out."""
+    states = parse_states(await control.server_states())
+    statistics = csv.DictReader((await control.send(f"{prefix}show stat")).removeprefix("# ").splitlines())
+    backups = {(row["pxname"], row["svname"]): row["bck"] == "1" for row in statistics}
+    there = {key: row for key, row in states.items() if not row.removed}
+    found = {key: Facts(str(row.address), row.port, row.weight, backups[key]) for key, row in there.items()}
+    return found, {key: row.id for key, row in there.items()}
 
 
 @asynccontextmanager
@@ -76,50 +167,59 @@ async def new_start(
     )
     control = ControlSocket(directory / "stats.sock", master=False)
     try:
-        await control.live_generation(10)
+        await control.live_generation(within(10))
         yield control
     finally:
         process.kill()
         await process.wait()
 
 
-@pytest.mark.parametrize("own_template", [False, True])
+async def reload_by_another_program(driver: ConsumerDriver) -> None:
+    """Reload HAProxy, and wait for its new worker."""
+    before = await driver.processes()
+    await driver.control.send_once("reload", within(10))
+
+    async def is_reloaded() -> bool:
+        now = await driver.processes()
+        return now.reloads > before.reloads and bool(now.workers) and now.workers != before.workers
+
+    await eventually(is_reloaded, "another worker")
+
+
+@pytest.mark.parametrize("own_template", [False, True], ids=["built-in", "own"])
+@pytest.mark.parametrize("steps", [SHORT, pytest.param(LONG, marks=[pytest.mark.exhaustive, pytest.mark.timeout(900)])])
 async def test_a_random_history_of_changes(
-    drive: Drive, haproxy: Path, origins: Origins, bind: str, tmp_path: Path, own_template: bool
+    drive: Drive, haproxy: Path, origins: Origins, tmp_path: Path, steps: int, own_template: bool
 ) -> None:
-    seed = random.randrange(1 << 32)
+    seed = int(os.environ.get("DISCOVERY_HISTORY_SEED") or random.randrange(1 << 32))
     print("seed", seed)
     dice = random.Random(seed)
-    other = f"127.0.0.1:{free_port()}"
-    services: dict[str, dict[str, object]] = {
-        "web": {"bind": bind, "check": {"interval": "200ms"}},
-        "keyed": {"bind": other, "balance": "url_param k", "check": {"interval": "200ms"}},
-    }
+    history = History(
+        dice,
+        [each.port for each in origins] + [free_port()],
+        {name: f"127.0.0.1:{free_port()}" for name in SECTIONS},
+    )
+    other_binds = {each: f"127.0.0.1:{free_port()}" for each in history.binds.values()}
     template = tmp_path / "mine.cfg.j2"
     template.write_text(OWN_TEMPLATE)
-    ports = [each.port for each in origins] + [free_port()]
-    wanted: Wanted = {}
-    config: dict[str, object] = {"services": services, **({"template": template} if own_template else {})}
-    binds = {bind: f"127.0.0.1:{free_port()}", other: f"127.0.0.1:{free_port()}"}
-    async with drive(**config) as driver:
+    config: dict[str, Any] = {"template": template} if own_template else {}
+    async with drive(services=history.sections, **config) as driver:
         (driver.run_dir / "new").mkdir()
         await driver.apply()
-        for step in range(STEPS):
-            kinds = [change(wanted, ports, dice) for _ in range(dice.choice((1, 1, 1, 3)))]
-            if dice.random() < 0.05:
-                services["web"]["maxconn"] = 1000 + step
-                assert await driver.consumer.reconfigure(driver.configured(**config))
-                kinds.append("option")
-            await driver.apply(*wanted.values())
-            expected = {
-                key: (each.host, each.port, 0 if each.state is State.DRAINING else each.weight)
-                for key, each in wanted.items()
-            }
-            servers = await live_servers(driver)
-            assert facts(servers) == expected, (seed, step, kinds)
-            async with new_start(driver, haproxy, driver.run_dir / "new", binds) as control:
-                started = parse_states(await control.server_states())
-            assert facts(started) == expected, (seed, step, kinds)
-            if not own_template:  # the ids decide where a hash sends a request
-                assert {key: servers[key].id for key in started} == {key: row.id for key, row in started.items()}
-        print(ways(driver))
+        for step in range(steps):
+            before = repr(history.sections)
+            kinds = history.step()
+            if repr(history.sections) != before:
+                assert await driver.consumer.reconfigure(driver.configured(services=history.sections, **config))
+            if dice.random() < 0.02:
+                await reload_by_another_program(driver)
+                kinds.append("foreign reload")
+            await driver.apply(*history.backends.values())
+            live, ids = await facts(driver.control, "@1 ")
+            assert live == history.expected, (seed, step, kinds)
+            async with new_start(driver, haproxy, driver.run_dir / "new", other_binds) as control:
+                started, new_ids = await facts(control)
+            assert started == history.expected, (seed, step, kinds)
+            assert ids == new_ids, (seed, step, kinds)  # the ids decide where a hash sends a request
+            assert (await driver.consumer.health()).ok, (seed, step, kinds)
+        print(ways(driver), dict(history.kinds))

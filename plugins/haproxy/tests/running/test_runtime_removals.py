@@ -1,14 +1,19 @@
-"""Servers that are removed from the running HAProxy: they keep their connections, and are deleted afterwards."""
+"""Removed servers: their connections, their deletion, and the limit of their number."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, same_worker, wait_until_served
+from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, wait_until_served, ways
 from haproxy_web import Fetch
 
 from discovery import Backend
 from discovery.testing import backend, eventually
+from discovery_haproxy.program.binary import locate
+from discovery_haproxy.runtime_api import deletion
+from discovery_haproxy.runtime_api.defects import Broken, defect
 
 Origins = tuple[Backend, ...]
 OWN_TEMPLATE = """\
@@ -22,60 +27,103 @@ backend {{ service.name }}
 """
 
 
-@pytest.mark.parametrize("own_template", [False, True])
-async def test_a_removed_server_is_deleted_although_haproxy_got_it_from_the_file(
-    drive: Drive, origins: Origins, bind: str, tmp_path: Path, own_template: bool
-) -> None:
-    template = tmp_path / "mine.cfg.j2"
-    template.write_text(OWN_TEMPLATE)
-    async with drive(services={"web": {"bind": bind}}, **({"template": template} if own_template else {})) as driver:
-        await driver.apply(*origins[:2])
-        async with same_worker(driver):
-            await driver.apply(origins[1])
+def waiting(driver: ConsumerDriver) -> float:
+    """Return the number of servers that wait for their deletion."""
+    [count] = [each.value for each in driver.consumer.metrics() if each.name == "servers_waiting_for_deletion"]
+    return count
 
-            async def is_deleted() -> bool:
-                return set(await live_servers(driver)) == {("web", origins[1].id)}
 
-            await eventually(is_deleted, "the removed server to be deleted")
+class SlowOrigin:
+    """An origin that answers when `go_on` is set."""
+
+    def __init__(self) -> None:
+        self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+        self.backend = backend(id="slow")
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        if await reader.read(1000):
+            self.arrived.set()
+            await self.go_on.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
+        writer.close()
+
+
+@asynccontextmanager
+async def slow_origin() -> AsyncIterator[SlowOrigin]:
+    """Serve a slow origin."""
+    origin = SlowOrigin()
+    async with await asyncio.start_server(origin.serve, "127.0.0.1", 0) as server:
+        origin.backend = backend(id="slow", port=server.sockets[0].getsockname()[1])
+        yield origin
 
 
 async def test_a_removed_server_keeps_its_request_and_returns_at_another_address(
     drive: Drive, origins: Origins, fetch: Fetch, bind: str
 ) -> None:
-    arrived, go_on = asyncio.Event(), asyncio.Event()
+    async with slow_origin() as slow, drive(services={"web": {"bind": bind, "check": False}}) as driver:
+        await driver.apply(slow.backend)
+        request = asyncio.create_task(asyncio.to_thread(fetch, f"http://{bind}/"))
+        await slow.arrived.wait()
+        await driver.apply(origins[0])
+        await wait_until_served(fetch, bind, origins[0])
+        assert waiting(driver) == 1
+        details = await driver.consumer.inspect()
+        assert details["servers_waiting_for_deletion"] == ["web/slow"]
+        assert details["last_change"]["way"] == "runtime"
+        assert details["last_change"]["reason"] == "web: 1 server added, web: 1 server removed"
+        await driver.apply(backend(id="slow", port=origins[1].port))
+        await wait_until_served(fetch, bind, origins[1])
+        await assert_true(driver)
+        slow.go_on.set()
+        assert (await request).body == "slow"
+        assert ways(driver) == {"runtime": 2, "reload": 0}
 
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if await reader.read(1000):
-            arrived.set()
-            await go_on.wait()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
-        writer.close()
 
-    def waiting(driver: ConsumerDriver) -> float:
-        [count] = [each.value for each in driver.consumer.metrics() if each.name == "servers_waiting_for_deletion"]
-        return count
+@pytest.mark.parametrize("own_template", [False, True])
+async def test_a_removed_server_is_deleted_where_haproxy_can_delete_servers(
+    drive: Drive,
+    origins: Origins,
+    bind: str,
+    haproxy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    own_template: bool,
+) -> None:
+    monkeypatch.setattr(deletion, "_PERIOD", 0.05)
+    template = tmp_path / "mine.cfg.j2"
+    template.write_text(OWN_TEMPLATE)
+    more = {"template": template} if own_template else {}
+    async with drive(services={"web": {"bind": bind, "check": False}}, **more) as driver:
+        await driver.apply(origins[0], origins[2])
+        await driver.apply(*origins[:2])
+        await driver.apply(origins[0])
+        if defect(Broken.DELETION, (await locate(haproxy)).version) is None:
+            await eventually(lambda: waiting(driver) == 0, "the removed server to be deleted")
+            assert ways(driver) == {"runtime": 2, "reload": 0}
+        else:
+            await eventually(lambda: driver.has_logged("removed servers stay until a reload"), "the reason in the log")
+            assert waiting(driver) == 2
+            options = {"bind": bind, "check": False, "maxconn": 1000}
+            assert await driver.consumer.reconfigure(driver.configured(services={"web": options}, **more))
+            await driver.apply(origins[0])
+            assert waiting(driver) == 0
+        assert set(await live_servers(driver)) == {("web", origins[0].id)}
 
-    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
-        slow = backend(id="slow", port=server.sockets[0].getsockname()[1])
-        async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
-            await driver.apply(slow)
-            async with same_worker(driver):
-                request = asyncio.create_task(asyncio.to_thread(fetch, f"http://{bind}/"))
-                await arrived.wait()
-                await driver.apply(origins[0])
-                await wait_until_served(fetch, bind, origins[0])
-                assert waiting(driver) == 1
-                details = await driver.consumer.inspect()
-                assert details["servers_waiting_for_deletion"] == ["web/slow"]
-                assert details["last_change"]["way"] == "runtime"
-                assert details["last_change"]["reason"] == "web: 1 server added, web: 1 server removed"
-                await driver.apply(backend(id="slow", port=origins[1].port))
-                await wait_until_served(fetch, bind, origins[1])
-                await assert_true(driver)
-                go_on.set()
-                assert (await request).body == "slow"
-                await eventually(lambda: waiting(driver) == 0, "the removed server to be deleted")
-            assert set(await live_servers(driver)) == {("web", "slow")}
+
+async def test_the_number_of_removed_servers_is_limited_by_a_reload(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "_MOST_WAITING", 2)
+    async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
+        await driver.apply(*origins)
+        await driver.apply(*origins[:2])
+        assert waiting(driver) == 2
+        await driver.apply(origins[0])
+        assert waiting(driver) == 0
+        assert driver.has_logged("more than 2 removed servers")
+        assert ways(driver) == {"runtime": 1, "reload": 1}
+        assert set(await live_servers(driver)) == {("web", origins[0].id)}
 
 
 async def test_a_removed_server_that_another_line_names_is_found_by_the_check(

@@ -4,6 +4,7 @@ import pytest
 
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request, check_of
 from discovery_haproxy.runtime_api.commands import commands
+from discovery_haproxy.runtime_api.costs import Costs
 from discovery_haproxy.runtime_api.planner import Add, Plan, Reload, Step, make_plan
 from discovery_haproxy.text.configuration import parse
 from discovery_haproxy.text.server_line import Server
@@ -128,7 +129,14 @@ def test_a_server_that_returns_before_its_deletion_is_revived() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        (text(A), text(A, line="option forwardfor"), "changed in backend web"),
+        (text(A), text(A, line="option forwardfor"), "the line 'option forwardfor' of backend web changes"),
+        (text(A, line="maxconn 5"), text(A, line="maxconn 6"), "the line 'maxconn' of backend web changes"),
+        (text(A, line="# none"), text(A, line="stats auth a:secret"), "the line 'stats auth' of backend web changes"),
+        (
+            text(A, line="timeout check 5s\nretries 2"),
+            text(A, line="retries 2\ntimeout check 5s"),
+            "the order of the lines of backend web changes",
+        ),
         (text(A), text(A) + "backend more\n", "section added: backend more"),
         (text(A) + "backend more\n", text(A), "section removed: backend more"),
         (text(A), text(A).replace("cdef-00", "cdee-00"), "a file that the configuration names"),
@@ -139,8 +147,8 @@ def test_a_server_that_returns_before_its_deletion_is_revived() -> None:
         (text(A), text(A, B + " namespace x"), "cannot express the line of the server web/b"),
         (text(A), text(A, B + ' sni str("a;b")'), "cannot express the line of the server web/b"),
         (text(A), text(A, B + r" sni str(a\x3bb)"), "cannot express the line of the server web/b"),
-        (text(A), text(A, B.replace("server b", '"server" b')), "lines other than servers"),
-        (text(A), text(A, B.replace("server b", 'server "b"')), "lines other than servers"),
+        (text(A), text(A, B.replace("server b", '"server" b')), "the line 'server' of backend web"),
+        (text(A), text(A, B.replace("server b", 'server "b"')), "the line 'server' of backend web"),
         (text(A), text(A, B.replace(":80", ":0")), "cannot express the line of the server web/b"),
         (text(A), text(A, B.replace(":80", ":99999")), "cannot express the line of the server web/b"),
         (text(A, B + " on-marked-down shutdown-sessions"), text(A), "would cut the connections of web/b"),
@@ -156,8 +164,13 @@ def test_a_server_that_returns_before_its_deletion_is_revived() -> None:
             text(A, B.replace(" id 12", ""), balance="random"),
             "server b sets no `id`",
         ),
-        (text(A, line=".if feature(X)"), text(A, B, line=".if feature(X)"), "lines other than servers"),
-        (text(A, line="server-template x 3 10.0.0.7:80"), text(A, B, line="server-template x 3 10.0.0.7:80"), "lines"),
+        (text(A, line=".if feature(X)"), text(A, B, line=".if feature(X)"), "the line 'server' of backend web"),
+        (
+            text(A, line="server-template x 3 10.0.0.7:80"),
+            text(A, B, line="server-template x 3 10.0.0.7:80"),
+            "the line 'server' of backend web",
+        ),
+        (text(A, balance="first"), text(B.replace("id 12", "id 11"), balance="first"), "web/b takes the id of a"),
     ],
 )
 def test_what_the_runtime_api_cannot_express_is_a_reload(old: str, new: str, reason: str) -> None:
@@ -166,10 +179,14 @@ def test_what_the_runtime_api_cannot_express_is_a_reload(old: str, new: str, rea
     assert reason in plan.reason
 
 
-def test_servers_with_cookies_are_added_from_2_8_on() -> None:
-    new = text(A, B + " cookie s1")
-    assert isinstance(planned(text(A), new), Plan)
-    assert isinstance(planned(text(A), new, (2, 6, 12)), Reload)
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [((2, 6, 12), Reload), ((2, 6, 18), Plan), ((2, 8, 7), Reload), ((2, 8, 8), Plan), ((3, 0), Plan)],
+)
+def test_servers_with_cookies_are_added_where_haproxy_takes_the_keyword(
+    version: tuple[int, ...], expected: type
+) -> None:
+    assert isinstance(planned(text(A), text(A, B + " cookie s1"), version), expected)
 
 
 def test_consistent_hashing_and_servers_without_ids_where_ids_have_no_meaning() -> None:
@@ -180,11 +197,66 @@ def test_consistent_hashing_and_servers_without_ids_where_ids_have_no_meaning() 
     )
 
 
-def test_many_additions_are_a_reload() -> None:
-    many = [f"    server s{number} 10.1.{number // 250}.{number % 250 + 1}:80" for number in range(8000)]
-    plan = planned(text(A), text(A, *many))
+def servers(count: int, offset: int = 0, port: int = 80) -> list[str]:
+    numbers = range(offset, offset + count)
+    return [f"    server s{each} 10.{each // 60000}.{each // 250 % 240}.{each % 250 + 1}:{port}" for each in numbers]
+
+
+@pytest.mark.parametrize(
+    ("count", "kept", "expected"),
+    [(1_000, 100, Plan), (10_000, 9_500, Plan), (10_000, 1_000, Reload)],
+    ids=["900 of 1,000", "500 of 10,000", "9,000 of 10,000"],
+)
+def test_the_cheaper_way_is_chosen_for_the_replacement_of_many_servers(count: int, kept: int, expected: type) -> None:
+    plan = planned(text(*servers(count)), text(*servers(kept), *servers(count - kept, count)))
+    assert isinstance(plan, expected)
+    if isinstance(plan, Reload):
+        assert (
+            plan.reason == "a reload is faster than so many changes: web: 9000 servers added, web: 9000 servers removed"
+        )
+
+
+def test_a_machine_whose_commands_are_slow_reloads_earlier() -> None:
+    old, new = parse(text(*servers(1_000))), parse(text(*servers(100), *servers(900, 1_000)))
+    assert isinstance(make_plan(old, new, VERSION, {}, Costs(commands=20.0)), Reload)
+    assert isinstance(make_plan(old, new, VERSION, {}, Costs(commands=20.0, reload=20.0)), Plan)
+
+
+def test_a_thousand_moves_need_no_reload_on_a_slow_machine() -> None:
+    old, new = parse(text(*servers(1_000))), parse(text(*servers(1_000, port=81)))
+    plan = make_plan(old, new, VERSION, {}, Costs(commands=10.0, reload=0.3))
+    assert isinstance(plan, Plan)
+
+
+@pytest.mark.parametrize("version", [(3, 2, 0), (3, 2, 6), (3, 2, 16), (3, 3, 1)])
+def test_leastconn_is_reloaded_where_it_is_broken(version: tuple[int, ...]) -> None:
+    leastconn = {"balance": "leastconn"}
+    plan = planned(text(A, **leastconn), text(A, B, **leastconn), version)
     assert isinstance(plan, Reload)
-    assert "faster" in plan.reason
+    assert "can hang when" in plan.reason
+    assert ".".join(map(str, version)) in plan.reason
+    assert isinstance(planned(text(A), text(A, B), version), Plan)
+    assert isinstance(planned(text(A, **leastconn), text(A, B, **leastconn), (3, 2, 17)), Plan)
+
+
+def test_more_moves_than_a_broken_version_can_keep_are_a_reload() -> None:
+    old, few, all_ = text(*servers(100)), text(*servers(99, port=81), *servers(1, 99)), text(*servers(100, port=81))
+    assert isinstance(planned(old, few, (3, 0, 4)), Plan)
+    assert isinstance(planned(old, all_, (3, 0, 4)), Reload)
+    assert isinstance(planned(old, all_, (3, 0, 5)), Plan)
+
+
+def test_a_server_with_proto_is_added_where_haproxy_heeds_it() -> None:
+    new = text(A, B + " proto h2")
+    assert isinstance(planned(text(A), new, (2, 6, 12)), Reload)
+    assert isinstance(planned(text(A), new, (2, 6, 16)), Plan)
+
+
+def test_a_section_without_an_algorithm_goes_by_ids_from_3_3_on() -> None:
+    new = text(A, B.replace(" id 12", "")).replace("    balance roundrobin\n", "")
+    old = text(A).replace("    balance roundrobin\n", "")
+    assert isinstance(planned(old, new, (3, 2, 17)), Plan)
+    assert isinstance(planned(old, new, (3, 3, 11)), Reload)
 
 
 @pytest.mark.parametrize(

@@ -67,10 +67,10 @@ class ConsumerDriver:
         await asyncio.sleep(0)  # the request comes as if from another thread
         return self.apply_requested.is_set()
 
-    async def preview(self, *backends: Backend) -> str:
+    async def preview(self, *backends: Backend, **config: Any) -> str:
         """Return the preview of another instance, which was never set up, for a snapshot of these backends."""
         snapshot = Snapshot.of(1, backends)
-        another = HAProxyConsumer(self.consumer.config, self.consumer.context)
+        another = HAProxyConsumer(self.configured(**config) if config else self.consumer.config, self.consumer.context)
         return await another.preview(Update(snapshot, None, diff(None, snapshot)))
 
     def configured(self, **config: Any) -> HAProxyConfig:

@@ -1,0 +1,93 @@
+"""The check behind changes: `haproxy -c` over what HAProxy's commands have changed, in the background.
+
+HAProxy checks each command, and not whether it could start from the file that was written: a file that a server's line
+names may be gone, for instance.
+"""
+
+import asyncio
+import time
+from typing import NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery import ApplyError
+from discovery.toolkit import cancel_and_wait
+from discovery_haproxy.deployment.checking import Checker
+from discovery_haproxy.deployment.faults import Refusal
+from discovery_haproxy.rendering.render import Rendered
+
+_DELAY = 1.0
+"""Seconds from a change to its check: the changes of a burst are checked together."""
+_PAUSE_SHARE = 19.0
+"""Seconds without a check for each second of a check: checks take at most 5 % of a core. With 100,000 backends, whose
+check takes some 6 s, there is one in 2 minutes."""
+_REPEAT = 30.0
+"""Least seconds until what was refused is checked again: a file that was missing may have come back."""
+
+
+class _Subject(NamedTuple):
+    """A configuration to be checked, and the program that checks."""
+
+    rendered: Rendered
+    checker: Checker
+
+
+class BackgroundCheck:
+    """Checks the newest configuration that was changed without a check. Belongs to one event loop."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        """Store the argument."""
+        self._log = log
+        self._newest: _Subject | None = None
+        self._pause = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self.refusal: Refusal | None = None
+        """Why HAProxy could not start from the newest configuration; None as far as is known."""
+
+    @property
+    def summary(self) -> str:
+        """One line about the refusal; empty if there is none."""
+        if self.refusal is None:
+            return ""
+        return f"HAProxy serves, and could not start again from its file: {self.refusal.message}"
+
+    def begin(self, rendered: Rendered, checker: Checker) -> None:
+        """Check the configuration soon, in place of any earlier configuration that has not been checked."""
+        self._newest = _Subject(rendered, checker)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    def settle(self) -> None:
+        """Note that HAProxy has read the newest configuration, or that a check has accepted the configuration."""
+        self._newest = None
+        if self.refusal is not None:
+            self.refusal = None
+            self._log.info("HAProxy accepts its file again")
+
+    async def stop(self) -> None:
+        """End the check that runs."""
+        if self._task is not None:
+            await cancel_and_wait(self._task)
+
+    async def _run(self) -> None:
+        await asyncio.sleep(max(_DELAY, self._pause))
+        while (subject := self._newest) is not None:
+            started = time.monotonic()
+            try:
+                refusal = Refusal.of_alerts(subject.checker.name, await subject.checker.faults(subject.rendered))
+            except ApplyError as error:
+                refusal = None
+                self._log.warning("the file behind a change could not be checked", reason=str(error))
+            self._pause = _PAUSE_SHARE * (time.monotonic() - started)
+            if self._newest is not subject:
+                await asyncio.sleep(max(_DELAY, self._pause))
+            elif refusal is None:
+                self.settle()
+            else:
+                self._refuse(refusal)
+                await asyncio.sleep(max(_REPEAT, self._pause))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self.refusal is None or self.refusal.message != refusal.message:
+            self.refusal = refusal
+            self._log.warning(self.summary)

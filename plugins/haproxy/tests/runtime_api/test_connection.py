@@ -1,0 +1,99 @@
+"""The connection to the stats socket: batches, answers and lost connections."""
+
+import asyncio
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from discovery_haproxy.runtime_api import connection
+from discovery_haproxy.runtime_api.commands import Command
+from discovery_haproxy.runtime_api.connection import LostConnectionError, RuntimeApiError, connect
+
+SILENCE = re.compile(r"\s*")
+GROUPS = [(Command(f"one {number}", SILENCE), Command(f"two {number}", SILENCE)) for number in range(100)]
+
+
+class Socket:
+    """A stats socket that answers nothing but prompts. `sizes` are the numbers of commands between two pauses."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+        self.sizes: list[int] = []
+        self.answers: dict[str, str] = {}
+        self.ends_at = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a batch when no further command of the batch comes."""
+        batch: list[str] = []
+        while line := await reader.readline():
+            batch.append(line.decode().strip())
+            if reader._buffer:  # type: ignore[attr-defined] # more of this batch has arrived
+                continue
+            if batch != ["prompt"]:
+                self.sizes.append(len(batch))
+                self.commands += batch
+            if self.ends_at in batch:
+                break
+            writer.write("".join(f"{self.answers.get(each, '')}\n> " for each in batch).encode())
+            batch = []
+        writer.close()
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """Return a path that is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="hx-") as directory:
+        yield Path(directory, "s.sock")
+
+
+@asynccontextmanager
+async def listening(path: Path) -> AsyncIterator[Socket]:
+    """Serve a socket."""
+    socket = Socket()
+    async with await asyncio.start_unix_server(socket.serve, path):
+        yield socket
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(1e9, [8, 16, 32, 64, 80]), (0.0, [8, 4, *[2] * 94])],
+    ids=["fast", "slow"],
+)
+async def test_batches_grow_while_answers_are_fast_and_keep_groups_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[int]
+) -> None:
+    monkeypatch.setattr(connection, "_FAST_SECONDS", seconds)
+    monkeypatch.setattr(connection, "_SLOW_SECONDS", seconds)
+    async with listening(path) as socket, connect(path) as opened:
+        await opened.execute(GROUPS)
+        assert socket.commands == [command.text for group in GROUPS for command in group]
+        assert socket.sizes == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "first"), [(0.1, 8), (1.0, 2), (100.0, 2)], ids=["cheap", "dear", "one group at least"]
+)
+async def test_the_first_batch_is_small_where_commands_are_dear(path: Path, seconds: float, first: int) -> None:
+    async with listening(path) as socket, connect(path) as opened:
+        await opened.execute(GROUPS, seconds)
+        assert socket.sizes[0] == first
+
+
+async def test_another_answer_than_expected_ends_the_commands(path: Path) -> None:
+    async with listening(path) as socket, connect(path) as opened:
+        socket.answers["two 3"] = "No such server."
+        with pytest.raises(RuntimeApiError, match="HAProxy refuses two 3: No such server."):
+            await opened.execute(GROUPS)
+        assert len(socket.commands) < 20
+
+
+async def test_a_lost_connection_tells_what_is_done(path: Path) -> None:
+    async with listening(path) as socket, connect(path) as opened:
+        socket.ends_at = "one 6"
+        with pytest.raises(LostConnectionError) as lost:
+            await opened.execute(GROUPS)
+        assert lost.value.done == 4

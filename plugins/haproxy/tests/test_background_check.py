@@ -1,0 +1,111 @@
+"""When the check behind changes runs: for the newest configuration, one at a time, and again after a refusal."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from discovery import Snapshot
+from discovery.testing import eventually
+from discovery_haproxy.deployment import background_check
+from discovery_haproxy.deployment.background_check import BackgroundCheck
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.render import Rendered, Runtime, render
+
+
+class WaitingChecker:
+    """A check that goes on when it is told to, with the given faults."""
+
+    name = "haproxy"
+    version = (2, 6)
+
+    def __init__(self) -> None:
+        self.generations: list[str] = []
+        self.running = 0
+        self.go_on = asyncio.Semaphore(0)
+        self.alerts: tuple[str, ...] = ()
+
+    async def check(self, rendered: Rendered) -> None:
+        """Accept the configuration."""
+
+    async def faults(self, rendered: Rendered) -> tuple[str, ...]:
+        """Return the faults when told to."""
+        assert self.running == 0
+        self.running += 1
+        self.generations.append(rendered.generation)
+        await self.go_on.acquire()
+        self.running -= 1
+        return self.alerts
+
+
+@asynccontextmanager
+async def running(log: LogCapture) -> AsyncIterator[BackgroundCheck]:
+    """Return a background check, which ends with the block."""
+    found = BackgroundCheck(structlog.wrap_logger(None, processors=[log]))
+    yield found
+    await found.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check at once."""
+    monkeypatch.setattr(background_check, "_DELAY", 0.0)
+    monkeypatch.setattr(background_check, "_REPEAT", 0.0)
+    monkeypatch.setattr(background_check, "_PAUSE_SHARE", 0.0)
+
+
+def configurations(count: int) -> list[Rendered]:
+    """Return different configurations."""
+    return [
+        render(HAProxyConfig.model_validate({"maxconn": 100 + number}), Snapshot.of(1, []), Runtime())
+        for number in range(count)
+    ]
+
+
+async def test_the_newest_configuration_is_checked_one_at_a_time() -> None:
+    checker = WaitingChecker()
+    first, *more = configurations(5)
+    async with running(LogCapture()) as behind:
+        for rendered in (first, *more[:2]):
+            behind.begin(rendered, checker)
+        await eventually(lambda: checker.running, "a check")
+        for rendered in more[2:]:
+            behind.begin(rendered, checker)
+        checker.go_on.release()
+        await eventually(lambda: len(checker.generations) == 2, "another check")
+        checker.go_on.release()
+        await eventually(lambda: checker.running == 0, "the checks to end")
+        assert checker.generations == [more[1].generation, more[3].generation]
+        assert behind.refusal is None
+
+
+async def test_a_refusal_is_told_once_and_checked_again_until_it_is_over() -> None:
+    checker, log = WaitingChecker(), LogCapture()
+    checker.alerts = ("no such file",)
+    async with running(log) as behind:
+        behind.begin(configurations(1)[0], checker)
+        await eventually(lambda: len(checker.generations) == 1, "a check")
+        for count in (2, 3):
+            checker.go_on.release()
+            await eventually(lambda count=count: len(checker.generations) == count, "the check to be repeated")
+        assert behind.refusal is not None
+        assert "no such file" in behind.summary
+        checker.alerts = ()
+        checker.go_on.release()
+        await eventually(lambda: behind.refusal is None, "the refusal to be over")
+    assert [each["log_level"] for each in log.entries] == ["warning", "info"]
+
+
+async def test_the_result_for_a_configuration_that_was_replaced_means_nothing() -> None:
+    checker = WaitingChecker()
+    checker.alerts = ("no such file",)
+    async with running(LogCapture()) as behind:
+        behind.begin(configurations(1)[0], checker)
+        await eventually(lambda: checker.running, "a check")
+        behind.settle()  # HAProxy was reloaded meanwhile
+        checker.go_on.release()
+        await eventually(lambda: checker.running == 0, "the check to end")
+    assert behind.refusal is None
