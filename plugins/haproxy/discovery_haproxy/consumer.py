@@ -146,9 +146,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return Deployment(attempt, check, layout, any_is_free)
 
     def _render_or_refuse(self, composed: Composed, update: Update, checker: Checker) -> Rendered | Refusal:
-        digests = self._digests.read(password_files(composed.config))
-        if refusal := Refusal.of_faults(login_faults(composed.config, digests, here=isinstance(checker, Binary))):
-            return refusal
+        if files := password_files(composed.config):
+            faults = login_faults(composed.config, self._digests.read(files), here=isinstance(checker, Binary))
+            if refusal := Refusal.of_faults(faults):
+                return refusal
         try:
             return self._render(composed, update, checker)
         except ApplyError as error:  # of the user's template

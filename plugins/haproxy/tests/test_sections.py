@@ -119,7 +119,8 @@ def test_a_backend_section_never_has_the_name_of_a_registered_service() -> None:
     ("cache", "lines"),
     [
         (True, ("total-max-size 64", "max-age 60", "process-vary on")),
-        ("1GB", ("total-max-size 1024", "max-age 60", "process-vary on")),
+        ("64M", ("total-max-size 64", "max-age 60", "process-vary on")),
+        ("1GiB", ("total-max-size 1024", "max-age 60", "process-vary on")),
         (
             {"size": "2 MB", "max_object_size": "1mb", "max_age": "1h"},
             ("total-max-size 2", "max-object-size 1048576", "max-age 3600", "process-vary on"),

@@ -140,7 +140,9 @@ class ServiceConfig(PluginConfig):
             if self.balance.startswith(_HTTP_ONLY_BALANCE):
                 raise ValueError(f'balance {self.balance!r} needs mode = "http"; in tcp mode HAProxy sees no HTTP')
         if self.cache and self.basic_auth:
-            raise ValueError("'cache' has no effect with 'basic_auth': HAProxy keeps no answer to a login")
+            raise ValueError(
+                "'cache' has no effect with 'basic_auth': HAProxy keeps no answer to a request with a password"
+            )
         return self
 
 

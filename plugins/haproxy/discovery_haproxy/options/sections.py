@@ -25,8 +25,8 @@ _ELSEWHERE = {
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _RESERVED = re.compile(r"discovery(:.*)?|frontend:.*")
 """Names of the plugin's own sections."""
-_SIZE = re.compile(r"([0-9]{1,12}) ?(kB|MB|GB)", re.IGNORECASE)
-_BYTES = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,12}) ?([kmg])i?b?", re.IGNORECASE)
+_BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _MEGABYTE = 1 << 20
 _LARGEST_CACHE = 4095 * _MEGABYTE
 """Bytes of HAProxy's largest cache."""
