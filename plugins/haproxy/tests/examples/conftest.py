@@ -1,0 +1,32 @@
+"""Fixtures of the tests of the examples."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from daemons import Starter, start_daemon, tmp_path
+from haproxy_example import Example
+from stand_ins import Servers
+from web_client import Certificates
+
+__all__ = ["start_daemon", "tmp_path"]
+
+
+@pytest.fixture
+def example(start_daemon: Starter, haproxy: Path, tmp_path: Path) -> Callable[..., Example]:
+    """Return a function that prepares an example: the arguments are the file's name and the options of `Example`."""
+    return lambda name, **options: Example(name, start_daemon, haproxy, tmp_path, **options)
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    """Return a function that starts stand-ins, which end with the test."""
+    started = Servers()
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    """Return an authority that issues certificates."""
+    return Certificates(tmp_path)
