@@ -107,6 +107,11 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         (web(check={"status": 200}), "'status' is for an HTTP check: give it a 'path'"),
         (web(check={"path": "/", "status": "2xx"}), "'2xx' is not an HTTP status"),
         (web(check={"path": "/\r\nX: y"}), "path that begins with '/'"),
+        (web(check={"init_state": "fully-down"}), "'up' or 'down'"),
+        (
+            {**web(check={"init_state": "down"}), "external": {"path": "/x", "systemd_unit": "haproxy"}},
+            "'init_state' of service 'web' needs a managed HAProxy",
+        ),
         (web(check={"path": "/", "fall": 0}), "0 is not a whole number from 1 to 1000"),
         (web(timeouts={"server": "soon"}), "'soon' is not a duration from 1ms to 24d"),
         (web(timeouts={"servers": "1s"}), "servers"),

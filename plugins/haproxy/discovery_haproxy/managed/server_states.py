@@ -19,6 +19,8 @@ _SERVER_WORDS = 3
 _BACKEND_NAME, _SERVER_NAME, _ADDRESS, _ADMINISTRATIVE, _WEIGHT, _INITIAL_WEIGHT = 1, 3, 4, 6, 7, 8
 _RESULT, _FQDN, _PORT = 11, 17, 18
 """Column numbers of a row."""
+_DOWN = "0"
+"""Operational state of a server that is down."""
 _FAILED = "2"
 """Result of a check that has failed."""
 
@@ -74,6 +76,32 @@ def keep_configured(
 def _weights(sections: Iterable[Section], name: str) -> set[int]:
     """Return the weights that a server has in the sections."""
     return {server.weight for section in sections if (server := section.server(name)) is not None}
+
+
+def with_stopped(states: str, configuration: Configuration, sections: Collection[str]) -> str:
+    """Return the states with rows for the servers of `sections` that have none: these are down until a check passes."""
+    if not sections:
+        return states
+    known = {(row[_BACKEND_NAME], row[_SERVER_NAME]) for row in map(str.split, states.splitlines()) if len(row) > _PORT}
+    backends = configuration.backends
+    missing = [(name, server) for name in sections if name in backends for server in backends[name].servers]
+    return states + stopped(configuration, [key for key in missing if key not in known])
+
+
+def stopped(configuration: Configuration, servers: Iterable[ServerKey]) -> str:
+    """Return the rows of servers that are down until a check passes.
+
+    A server whose line the runtime API cannot express, as with a host name, gets no row.
+    """
+    backends = configuration.backends
+    rows = []
+    for section, name in servers:
+        if section in backends and name in backends[section].servers and (server := backends[section].server(name)):
+            rows.append(
+                f"0 {section} {server.options.get('id', 0)} {name} {server.address} {_DOWN} 0 {server.weight}"
+                f" {server.weight} 0 1 {_FAILED} 0 6 0 0 1 - {server.port} - 0 0 - - 0\n"
+            )
+    return "".join(rows)
 
 
 def sections_in(states: bytes) -> dict[str, slice]:

@@ -52,6 +52,13 @@ class StateFile:
         except OSError:
             self.clear()
 
+    def add(self, rows: str) -> None:
+        """Append rows."""
+        self._sections = None
+        with suppress(OSError), self._path.open("r+b", buffering=0) as file:  # a file that is missing stays so
+            file.seek(0, os.SEEK_END)
+            file.write(rows.encode())
+
     def _forget(self, place: slice, section: str, name: str) -> None:
         with self._path.open("r+b", buffering=0) as file:
             at = place.start

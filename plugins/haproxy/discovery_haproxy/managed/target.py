@@ -20,7 +20,7 @@ from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, managed_vantage
 from discovery_haproxy.managed.logpipe import LogPipe
 from discovery_haproxy.managed.run_files import RunFiles
-from discovery_haproxy.managed.server_states import EMPTY_STATES, keep_configured
+from discovery_haproxy.managed.server_states import EMPTY_STATES, keep_configured, stopped, with_stopped
 from discovery_haproxy.managed.starting import Launcher
 from discovery_haproxy.managed.state_file import StateFile
 from discovery_haproxy.managed.stopping import stop_all
@@ -36,7 +36,7 @@ from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.execution import Changes
 from discovery_haproxy.runtime_api.live_servers import LiveServers
 from discovery_haproxy.runtime_api.planner import ServerKey
-from discovery_haproxy.text.configuration import parse
+from discovery_haproxy.text.configuration import Configuration, parse
 from discovery_haproxy.text.generation import generation_of, reload_part
 
 _ANSWER_SECONDS = 5.0
@@ -115,6 +115,11 @@ class ManagedHAProxy:
         The disk is not waited for: after a crash of the machine no HAProxy runs, and a new one gets new files.
         """
         self._prepared = rendered
+        self._servers.initially_down = frozenset(
+            each.name
+            for each in rendered.sections.services
+            if each.config.check is not None and each.config.check.init_state == "down"
+        )
         self._maps = await asyncio.to_thread(stage_all, self.path, rendered.data, rendered.maps, 0o600, durable=False)
 
     def needs_check(self, rendered: Rendered) -> bool:
@@ -160,13 +165,17 @@ class ManagedHAProxy:
         way = "reload" if self._reloadable() else "start"
         if self.running and (missing := self._files.missing):
             self._log.warning(f"HAProxy is replaced: {missing} is missing in {self.path.parent}")
-        await asyncio.gather(self._save_states(self._prepared.text), self._count_log_drops())
+        prepared = self._prepared
+        await asyncio.gather(self._save_states(prepared.text, prepared.configuration), self._count_log_drops())
         await (self._reload(generation) if way == "reload" else self._start(generation))
         return way
 
     def expect_changes(self, servers: Collection[ServerKey]) -> None:
         """Forget the states of these servers: a reload by another program reads the states of the last reload."""
         self._states.forget(servers)
+        down = [key for key in servers if key[0] in self._servers.initially_down]
+        if down and self._prepared is not None:
+            self._states.add(stopped(self._prepared.configuration, down))
 
     async def confirm_worker(self, pid: int) -> None:
         """Raise RuntimeApiError if the master has another worker than this.
@@ -258,9 +267,10 @@ class ManagedHAProxy:
         if generation is None or self.live_generation not in (generation, reload_part(generation)):
             raise ApplyError(f"{self.path} was changed by another program")
         # The servers' states at the last reload may be long outdated.
-        await self._save_states("")
+        configuration = parse(text)
+        await self._save_states("", configuration)
         await self._start(generation)
-        self._activation.loaded(generation, parse(text))
+        self._activation.loaded(generation, configuration)
         return True
 
     async def _reload(self, generation: str) -> None:
@@ -292,14 +302,14 @@ class ManagedHAProxy:
                 task.cancel()
             await asyncio.gather(working, ended, return_exceptions=True)
 
-    async def _save_states(self, text: str) -> None:
-        """Save the states of the servers that `text` configures, for the next reload or start."""
-        try:
-            # A socket that was removed would only be waited for.
-            reachable = self.running and self._files.master_socket.exists()
-            states = EMPTY_STATES
-            if reachable:
-                servers = self._servers
+    async def _save_states(self, text: str, configuration: Configuration) -> None:
+        """Save the states of the servers that `text` configures, for the next reload or start of the configuration."""
+        states = EMPTY_STATES
+        reason: str | None = None
+        # A socket that was removed would only be waited for.
+        if self.running and self._files.master_socket.exists():
+            servers = self._servers
+            try:
                 states = keep_configured(
                     await self._control.server_states(),
                     text,
@@ -307,11 +317,14 @@ class ManagedHAProxy:
                     servers.undecided,
                     servers.possible,
                 )
-            self._states.write(states)
-        except (ControlError, OSError) as error:
+            except ControlError as error:
+                reason = str(error)
+        try:
+            self._states.write(with_stopped(states, configuration, self._servers.initially_down))
+        except OSError as error:
             self._states.clear()
-            # No reason to fail the apply: the health checks find the states again.
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = error.strerror
+        if reason is not None:  # no reason to fail the apply: the health checks find the states again
             self._log.warning("the servers' states are not carried over this reload", reason=reason)
 
     async def _count_log_drops(self) -> None:

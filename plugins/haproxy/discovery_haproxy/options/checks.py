@@ -1,6 +1,6 @@
 """Options of the health checks of backends."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, model_validator
 
@@ -40,6 +40,8 @@ class CheckConfig(PluginConfig):
     interval: HAProxyTime = "2s"
     fall: Fall = 3
     rise: Rise = 2
+    init_state: Literal["up", "down"] = "up"
+    """State of a server before its first check: down if the check decides which backend may have traffic at all."""
     port: CheckPort = None
     """Port to check, or the label that has it. Default: the backend's own port."""
 

@@ -298,6 +298,13 @@ class HAProxyConfig(PluginConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_init_state(self) -> "HAProxyConfig":
+        for name, service in self.services.items():
+            if self.external and service.check and service.check.init_state == "down":
+                raise ValueError(f"'init_state' of service {name!r} needs a managed HAProxy: without 'external'")
+        return self
+
+    @model_validator(mode="after")
     def _check_addresses(self) -> "HAProxyConfig":
         claims = address_claims(self)
         check_conflicts(claims)

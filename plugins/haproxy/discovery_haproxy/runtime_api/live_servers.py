@@ -51,6 +51,8 @@ class LiveServers:
         """The worker that has the servers; None if a start or reload was the last change."""
         self.epoch = 0
         """Number of times that the wanted servers, or the worker, became others."""
+        self.initially_down: frozenset[str] = frozenset()
+        """Names of the sections whose servers get no traffic before a check has passed: none is loaded as up."""
         self._configuration: Configuration | None = None
         self._possible: tuple[Configuration, ...] = ()
         self._has_unknown_contents = False
@@ -286,6 +288,8 @@ class LiveServers:
         passed, late = await try_targets(check for check in arriving.values() if isinstance(check, Connect | Request))
         up = frozenset(key for key, check in arriving.items() if check is None or check in passed)
         for name in plan.sections:
+            if name in self.initially_down:
+                continue  # a reload would not make the servers serve either
             untested = [
                 key
                 for key, check in arriving.items()
