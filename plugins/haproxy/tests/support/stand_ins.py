@@ -154,15 +154,15 @@ def greeting(port: int) -> str:
 
 
 @contextmanager
-def asking(ask: Callable[[], str]) -> Iterator[Counter[str]]:
-    """Ask again and again, until the block ends. The counter has the answers, and is complete after the block."""
+def asking(ask: Callable[[], str], every: float = 0.005) -> Iterator[Counter[str]]:
+    """Ask again and again until the block ends, with a pause of `every` seconds. The counter has the answers."""
     answers: Counter[str] = Counter()
     stop = threading.Event()
 
     def run() -> None:
         while not stop.is_set():
             answers[ask()] += 1
-            stop.wait(0.005)
+            stop.wait(every)
 
     thread = threading.Thread(target=run)
     thread.start()
