@@ -102,10 +102,11 @@ async def test_websockets(example: Prepare) -> None:
         ]
         client = await stack.enter_async_context(ClientSession())
 
+        open_sockets = []
+
         async def connect() -> ClientWebSocketResponse:
-            socket = await client.ws_connect(f"http://127.0.0.1:{edge.ports[8080]}/")
-            stack.push_async_callback(socket.close)
-            return socket
+            open_sockets.append(await client.ws_connect(f"http://127.0.0.1:{edge.ports[8080]}/"))
+            return open_sockets[-1]
 
         async def answered_by(*names: str) -> bool:
             return {await ask(await connect()) for _ in range(4)} == set(names)
@@ -115,12 +116,14 @@ async def test_websockets(example: Prepare) -> None:
         await eventually(lambda: answered_by("one"), "the first server", TIMEOUT)
         before, early = edge.changes(), await connect()
         edge.register("chat", "two", second)
-        await eventually(lambda: answered_by("two"), "the server with the fewest WebSockets", TIMEOUT)
+        await asyncio.to_thread(edge.assert_no_reload, before)
+        assert await answered_by("two")  # the server with the fewest WebSockets
         edge.withdraw("chat", "one")
         await asyncio.to_thread(edge.assert_no_reload, before, 2)
         assert await ask(early) == "one"
         edge.register("chat", "three", third)
-        await eventually(lambda: answered_by("three"), "the server with the fewest WebSockets", TIMEOUT)
+        await asyncio.to_thread(edge.assert_no_reload, before, 3)
+        assert await answered_by("three")
         cut = [await connect() for _ in range(8)]
         assert {await ask(each) for each in cut} <= {"two", "three"}
         kill_second()

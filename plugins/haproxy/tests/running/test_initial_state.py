@@ -13,7 +13,7 @@ from haproxy_web import Fetch
 from stand_ins import Servers
 
 from discovery import Backend
-from discovery.testing import backend, eventually
+from discovery.testing import backend, eventually, within
 
 
 @dataclass
@@ -84,6 +84,10 @@ async def test_servers_are_down_until_their_first_check_after_a_start_an_additio
         await driver.apply(first.backend, second.backend, third.backend)
         assert ways(driver) == {"runtime": 1, "reload": 0}
         assert await answers() == {""}
+        before = await driver.processes()
+        await driver.control.send_once("reload", within(30))  # as another program does
+        await eventually(lambda: is_replaced(driver, before.workers), "another worker")
+        assert await answers() == {""}
         first.decide()
         second.decide(503)
         await eventually(lambda: is_up(driver, "m1"), "the check to pass")
@@ -114,6 +118,11 @@ async def test_servers_are_down_after_haproxy_was_killed(
         member.decide()
         await eventually(lambda: is_up(driver, "m1"), "the check to pass")
         assert (await asyncio.to_thread(fetch, f"http://{bind}/")).body == "m1"
+
+
+async def is_replaced(driver: ConsumerDriver, workers: tuple[int, ...]) -> bool:
+    found = await driver.processes()
+    return bool(found.workers) and found.workers != workers
 
 
 async def is_up(driver: ConsumerDriver, name: str) -> bool:
