@@ -18,6 +18,7 @@ from discovery_haproxy.deployment.faults import SETTINGS, Fault, Refusal
 from discovery_haproxy.deployment.on_disk import OnDisk
 from discovery_haproxy.deployment.target import Target
 from discovery_haproxy.deployment.users_files import login_faults
+from discovery_haproxy.external.own_files import OwnFiles
 from discovery_haproxy.external.target import ExternalHAProxy
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Composed, Wanted
@@ -33,6 +34,7 @@ from discovery_haproxy.rendering.held_files import certificate_paths
 from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, password_files, referenced_files
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
+from discovery_haproxy.text.generation import DESCRIPTION
 from discovery_haproxy.validation import find_faults, lost_log, preview_of
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._watch: FileWatch | None = None
         self._watched: frozenset[Path] = frozenset()
         self._deployer: Deployer | None = None
+        self._own_files = OwnFiles(config.external)
         self._containment = Containment(context.state_dir, context.log)
         self._problems: frozenset[str] = frozenset()
         self._mappings: frozenset[str] = frozenset()
@@ -74,7 +77,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Find HAProxy, and adopt a HAProxy that outlived an earlier daemon. Raises ApplyError or OSError."""
         if self.config.external is not None:
             self._checker = await find_checker(self.config)
-            self._target = ExternalHAProxy(self.config.external, self.context.state_dir, self.context.log)
+            context = self.context
+            self._target = ExternalHAProxy(
+                self.config.external, self._own_files, context.state_dir, context.log, context.request_apply
+            )
         else:
             self._checker = binary = await locate(self.config.binary)
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
@@ -95,9 +101,9 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if update.operator_request:
             deployer.forget_refusals()
             self._containment.forget()
-        inputs = Inputs(
-            Wanted(self.config, update.snapshot), self._digests.read(referenced_files(self.config)), checker
-        )
+        own_files = self._own_files.read()
+        files = (*referenced_files(self.config), *own_files.before, *own_files.after)
+        inputs = Inputs(Wanted(self.config, update.snapshot), self._digests.read(files), checker)
         await self._containment.deploy(inputs, self._deployment(update, checker, target, deployer))
         self._checker = checker
 
@@ -185,7 +191,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers. Request an apply if files have changed or were removed."""
-        if self._digests.changed(referenced_files(self.config)):
+        if self._digests.changed(referenced_files(self.config)) or self._own_files.have_changed:
             # The watch does not cover directories of certificates, and files that were missing when the watch began.
             self.context.request_apply()
         if self._target is not None and self._target.running and not self._is_intact():
@@ -260,9 +266,11 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def _render(self, composed: Composed, update: Update, checker: Checker | None) -> Rendered:
         external = self.config.external
         files = RunFiles(self.context.run_dir)
-        path = external.path.resolve() if external else files.config
+        path = external.file if external else files.config
         runtime = Runtime(
             stats_socket=external.stats_socket if external else files.stats_socket,
+            marker=external.marker if external else DESCRIPTION,
+            neighbours=self._own_files.read() if self.config.is_fragment else None,
             version=checker.version if checker else OLDEST,
             state_file=None if external else files.server_states,
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),

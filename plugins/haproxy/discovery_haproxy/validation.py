@@ -16,6 +16,7 @@ from discovery_haproxy.program.binary import Binary, NotInstalledError
 from discovery_haproxy.program.syslog import missing_receiver
 from discovery_haproxy.rendering.render import Rendered, password_files, referenced_files
 from discovery_haproxy.runtime_api.forecast import forecast
+from discovery_haproxy.text.generation import DESCRIPTION
 from discovery_haproxy.text.passwords import without_passwords
 from discovery_haproxy.text.seal import unseal
 
@@ -49,12 +50,14 @@ async def preview_of(config: HAProxyConfig, run_dir: Path, rendered: Rendered, v
     `version` is that of HAProxy, in case that the running HAProxy cannot be asked.
     """
     external, managed = config.external, RunFiles(run_dir)
-    path = external.path if external else managed.config
+    path = external.file if external else managed.config
     comments = list(rendered.problems)
     changes = "".join(_diff(each, contents) for each, contents in ((path, rendered.text), *rendered.maps.items()))
     if changes and (served := _written(path)):
         stats_socket = external.stats_socket if external else managed.stats_socket
-        comments.append(await forecast(served, rendered.text, stats_socket, version))
+        marker = external.marker if external else DESCRIPTION
+        inherited = rendered.neighbours.inherited
+        comments.append(await forecast(served, rendered.configuration, stats_socket, version, marker, inherited))
     return "".join(f"# {comment}\n" for comment in comments) + changes
 
 
@@ -79,13 +82,13 @@ class _Findings:
         if external is None and (reason := files.path_length_error):
             self.faults.append(reason)
             self._reported.append(str(files.stats_socket))
-        if external is not None and external.path.is_dir():
-            self.faults.append(f"{external.path} is a directory: set external.path to a file in it")
+        if external is not None and external.file.is_dir():
+            self.faults.append(f"{external.file} is a directory: set external.{external.option} to a file in it")
         elif external is not None:
             try:
                 self.faults += filter(None, [file_fault(external)])
             except ApplyError as error:  # this user may have fewer rights than the daemon
-                self.unchecked.append(f"whether {external.path} may be replaced: {error}")
+                self.unchecked.append(f"whether {external.file} may be replaced: {error}")
 
     async def checked(self, checker: Checker, rendered: Rendered) -> Validation:
         """Return the result of a check."""
@@ -105,8 +108,8 @@ class _Findings:
             self.faults += missing
         else:  # HAProxy may have other directories
             self.unchecked += missing
-        if external is not None and not external.path.parent.is_dir():
-            self.faults.append(f"{external.path} cannot be written: there is no directory {external.path.parent}")
+        if external is not None and not external.file.parent.is_dir():
+            self.faults.append(f"{external.file} cannot be written: there is no directory {external.file.parent}")
         return Validation(tuple(self.faults), tuple(self.unchecked), self.listens(rendered))
 
     def without_check(self, reason: str) -> None:

@@ -18,6 +18,11 @@ def web(**options: object) -> dict[str, Any]:
     return {"services": {"web": options}}
 
 
+def fragment(**options: object) -> dict[str, Any]:
+    """Return a configuration for a fragment."""
+    return {"external": {"fragment": "/x", "files": ["/y"], "systemd_unit": "haproxy"}, **options}
+
+
 def external(**options: object) -> dict[str, Any]:
     """Return a configuration for an external HAProxy."""
     return {"external": {"path": "/x", "systemd_unit": "haproxy", **options}}
@@ -143,6 +148,11 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         ({"nameservers": ["dns"]}, "is not HOST:PORT"),
         ({"hard_stop_after": "never"}, "'never' is not a duration from 1ms to 24d"),
         ({"external": {"path": "/x"}}, "exactly one of 'master_socket', 'systemd_unit' and 'command'"),
+        (external(fragment="/y"), "exactly one of 'path' (the whole configuration) and 'fragment'"),
+        (external(files=["/y"]), "'files' is for 'fragment'"),
+        ({"external": {"fragment": "/x", "systemd_unit": "a"}}, "'fragment' needs 'files'"),
+        (fragment(global_lines="nbthread 2"), "'global_lines' belongs into your own files"),
+        (fragment(services={"web": {"hosts": "a.example"}}), "'hosts' of service 'web' needs a 'bind'"),
         ({"external": {"path": "/x", "systemd_unit": "a", "command": ["b"]}}, "exactly one of"),
         ({"external": {"path": "/x", "systemd_unit": "a; reboot"}}, "pattern"),
         ({"external": {"path": "/x", "command": "reload"}}, "valid tuple"),
@@ -181,6 +191,15 @@ def test_an_invalid_configuration_is_refused(config: dict[str, Any], complaint: 
     with pytest.raises(ValidationError) as caught:
         HAProxyConfig.model_validate(config)
     assert complaint in "\n".join(f"{error['loc']} {error['msg']}" for error in caught.value.errors())
+
+
+def test_the_services_of_a_fragment_listen_nowhere_by_default() -> None:
+    config = HAProxyConfig.model_validate(fragment(services={"web": {}}))
+    assert (
+        config.bind
+        == ()
+        == HAProxyConfig.model_validate(config.model_dump(mode="json", exclude_unset=True, by_alias=True)).bind
+    )
 
 
 def test_a_single_value_stands_for_a_list() -> None:

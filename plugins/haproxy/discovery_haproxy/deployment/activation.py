@@ -10,14 +10,14 @@ from typing import Any, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Sample
-from discovery_haproxy.deployment.install import last_good, restore, restore_routes
+from discovery_haproxy.deployment.install import last_good
 from discovery_haproxy.program.control_socket import ControlError
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.execution import Changes
 from discovery_haproxy.runtime_api.live_servers import LiveServers
 from discovery_haproxy.runtime_api.planner import Reload, ServerKey
 from discovery_haproxy.runtime_api.verifying import Verifier
-from discovery_haproxy.text.configuration import Configuration, parse
+from discovery_haproxy.text.configuration import NOTHING, Configuration, Inherited, parse
 from discovery_haproxy.text.generation import generation_of, reload_part
 
 
@@ -76,9 +76,12 @@ class Activation:
         """Reason for the reload that the verification has requested."""
         self.verifier = Verifier(servers, lock, lambda: self.live_generation, self._request_reload, log)
 
-    def needs_check(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
-        """Report whether a reload follows. HAProxy checks the commands of the runtime API itself."""
-        return not self._servers.suffice_for(wanted, version)
+    def needs_check(self, wanted: Configuration, version: tuple[int, ...], named: bool = False) -> bool:
+        """Report whether a reload follows, or lines must be checked that name servers: `named` if other files have any.
+
+        HAProxy checks the commands of the runtime API itself.
+        """
+        return not self._servers.suffice_for(wanted, version, named)
 
     async def plan(self, wanted: Configuration) -> Changes | Reload:
         """Plan the change of the running HAProxy to `wanted`."""
@@ -113,11 +116,12 @@ class Activation:
         self._started_generation = generation
         self._servers.started(configuration)
 
-    async def adopt(self, generation: str, path: Path) -> None:
+    async def adopt(self, generation: str, path: Path, inherited: Inherited = NOTHING) -> Path | None:
         """Find out which file a running HAProxy serves: the configuration file `path` or the last good file.
 
-        `generation` is that with which the worker started. The live generation becomes None if the servers are those
-        of neither, as when an earlier daemon died amid a change: a reload follows.
+        `generation` is that with which the worker started, `inherited` what the file inherits from other files. The
+        live generation becomes None if the servers are those of neither, as when an earlier daemon died amid a change:
+        a reload follows.
         """
         self._started_generation = generation
         texts: dict[Path, str] = {}
@@ -126,20 +130,18 @@ class Activation:
                 text = each.read_text()
                 if reload_part(generation_of(text) or "") == reload_part(generation):
                     texts[each] = text
-        parsed = {each: parse(text) for each, text in texts.items()}
+        parsed = {each: parse(text, inherited) for each, text in texts.items()}
         earlier = parsed.get(last_good(path))
         candidates = {
             str(each): (configuration, None if each == last_good(path) else earlier)
             for each, configuration in parsed.items()
         }
         served = await self._servers.adopt(candidates)
-        if served == str(last_good(path)):
-            with suppress(OSError):
-                restore(path)
-                restore_routes(path)
-        found = None if served is None else generation_of(texts[Path(served)])
+        found = None if served is None else Path(served)
+        live = None if found is None else generation_of(texts[found])
         # Without its second part the generation is none that is wanted: the next deployment sets the contents.
-        self.live_generation = reload_part(found) if found and self._servers.has_unknown_contents else found
+        self.live_generation = reload_part(live) if live and self._servers.has_unknown_contents else live
+        return found
 
     async def stop(self) -> None:
         """End what goes on in the background. HAProxy goes on serving."""

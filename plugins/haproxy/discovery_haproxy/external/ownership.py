@@ -37,11 +37,11 @@ def read(path: Path) -> bytes:
         raise ApplyError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def refusal(path: Path) -> str:
-    """Return the error message for a foreign file that may not be adopted."""
+def refusal(path: Path, option: str) -> str:
+    """Return the error message for a foreign file, which the option `external.OPTION` names or implies."""
     return (
         f"{path} was not written by discovery, and is not overwritten: set external.adopt = true to replace the file"
-        f" (the original is kept as {original(path)}), or set external.path to another file"
+        f" (the original is kept as {original(path)}), or set external.{option} to another file"
     )
 
 

@@ -1,8 +1,8 @@
-"""A HAProxy that another program runs: the plugin writes the configuration file and requests reloads, nothing else."""
+"""A HAProxy that another program runs: the plugin writes a file, changes servers, and requests reloads."""
 
 import asyncio
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Health, Sample
+from discovery_haproxy.deployment.activation import Activation
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.install import install, stage_all
 from discovery_haproxy.deployment.reloading import reload_through_master, wait_until_live
@@ -17,14 +18,20 @@ from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, external_vantage
 from discovery_haproxy.external.file import ExternalFile
 from discovery_haproxy.external.file_lock import FileLock
+from discovery_haproxy.external.own_files import OwnFiles
 from discovery_haproxy.external.ownership import is_foreign, read, refusal
-from discovery_haproxy.options.config import ExternalConfig, HAProxyConfig
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.options.external import ExternalConfig
 from discovery_haproxy.program.binary import run
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.log_drops import LogDrops
 from discovery_haproxy.program.process import pids_of_program
 from discovery_haproxy.rendering.render import Rendered
 from discovery_haproxy.rendering.route_map import route_map_path
+from discovery_haproxy.runtime_api.connection import LevelError, RuntimeApiError, Worker
+from discovery_haproxy.runtime_api.live_servers import LiveServers
+from discovery_haproxy.runtime_api.planner import Reload, ServerKey
+from discovery_haproxy.text.configuration import Inherited
 from discovery_haproxy.text.seal import seal
 
 _OPEN_SECONDS = 1.0
@@ -46,9 +53,9 @@ def file_fault(config: ExternalConfig) -> str | None:
 
     Raises ApplyError.
     """
-    path = config.path.resolve()
-    foreign = (each for each in (path, route_map_path(path)) if is_foreign(read(each)))
-    return None if config.adopt else next(map(refusal, foreign), None)
+    paths = config.file, route_map_path(config.file)
+    foreign = (refusal(each, config.option) for each in paths if is_foreign(read(each)))
+    return None if config.adopt else next(foreign, None)
 
 
 class ExternalHAProxy:
@@ -59,33 +66,63 @@ class ExternalHAProxy:
     reachable = True
     """The sockets of an external HAProxy are its administrator's concern."""
 
-    def __init__(self, config: ExternalConfig, state_dir: Path, log: FilteringBoundLogger) -> None:
-        """Store the arguments; `open` asks HAProxy for its generation."""
-        self.path = config.path.resolve()
+    def __init__(
+        self,
+        config: ExternalConfig,
+        own_files: OwnFiles,
+        state_dir: Path,
+        log: FilteringBoundLogger,
+        request_apply: Callable[[], None],
+    ) -> None:
+        """Store the arguments; `open` asks HAProxy for its generation. `request_apply` asks for a deployment.
+
+        `own_files` are the operator's files beside a fragment.
+        """
+        self.path = config.file
+        self._own_files = own_files
         self._file = ExternalFile(self.path, state_dir, log)
         self._file_lock = FileLock(self.path)
-        self._new_text = ""
-        self.live_generation: str | None = None
         self.log_drops = LogDrops(log)
         self._config = config
         self._log = log
+        self._request_apply = request_apply
+        self._prepared: Rendered | None = None
+        self._checker: Checker | None = None
         self._maps: tuple[Path, ...] = ()
         """Map files that the prepared configuration replaces."""
+        self._lock = asyncio.Lock()
+        """Held during a deployment, and while the servers of the running HAProxy are read."""
+        self._servers = LiveServers(config.stats_socket, self._lock, log, config.marker)
+        self._worker: Worker | None = None
+        """The worker that serves; None if that is unknown."""
+        self._inherited: Inherited | None = None
+        """What the sections of the live configuration inherit from the operator's files; None if unknown."""
+        self._level_fault = ""
+        """Why servers cannot be changed through the stats socket; empty if they can."""
+        self._activation = Activation(self._servers, self, self._lock, request_apply, log)
         if config.master_socket is not None:
-            self._control: ControlSocket | None = ControlSocket(config.master_socket)
+            self._control: ControlSocket | None = ControlSocket(config.master_socket, marker=config.marker)
         elif config.stats_socket is not None:
-            self._control = ControlSocket(config.stats_socket, master=False)
+            self._control = ControlSocket(config.stats_socket, master=False, marker=config.marker)
         else:
             self._control = None
 
+    @property
+    def live_generation(self) -> str | None:
+        """Generation of the configuration that HAProxy serves, as far as proven; else None."""
+        return self._activation.live_generation
+
     async def open(self) -> None:
-        """Ask HAProxy for the live generation, if a socket is configured."""
+        """Ask HAProxy for the live generation and its servers, if a socket is configured."""
         if self._control is not None:
             with suppress(ControlError):
-                self.live_generation = await self._control.live_generation(_OPEN_SECONDS)
+                await self._adopt(await self._control.live_generation(_OPEN_SECONDS))
+        if self._config.stats_socket is not None:
+            self._activation.verifier.start()
 
     def verify(self, config: HAProxyConfig) -> None:
-        """Do nothing: every change is a reload."""
+        """Compare the live servers with the wanted servers from now on, as the options say."""
+        self._activation.verifier.follow(config)
 
     async def prepare(self, rendered: Rendered) -> None:
         """Write the configuration and its map files beside the present files, with that file's mode and owner.
@@ -102,22 +139,65 @@ class ExternalHAProxy:
             mode, owner = _NEW_FILE_MODE, None
         except OSError as error:
             raise ApplyError(f"{self.path} cannot be inspected: {error.strerror}") from None
-        self._new_text = rendered.text
+        self._prepared = rendered
         self._maps = await asyncio.to_thread(
             stage_all, self.path, (seal(rendered.text).encode(),), rendered.maps, mode, owner
         )
 
-    def needs_check(self, _rendered: Rendered) -> bool:
-        """Report that a reload follows."""
-        return True
+    def needs_check(self, rendered: Rendered) -> bool:
+        """Report whether a reload follows. HAProxy checks the commands of the runtime API itself."""
+        worker, named = self._worker, rendered.neighbours.names_servers
+        return worker is None or self._activation.needs_check(rendered.configuration, worker.version, named)
 
-    async def deploy(self, generation: str, _checker: Checker, _unchecked: Rendered | None) -> None:
-        """Make the prepared configuration live by a reload. Raises ApplyError; the previous file is then put back."""
-        self.live_generation = None
-        await asyncio.to_thread(self._claim_files)
-        await install(self.path, self._maps, lambda: self._reload(generation))
-        self.live_generation = generation
-        await asyncio.to_thread(self._file.remember)
+    async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
+        """Make the prepared configuration live, through the runtime API or by a reload.
+
+        The files are replaced first, so that a reload by another program at any moment leads to the same state. Raises
+        ApplyError; the previous file is then put back.
+        """
+        async with self._lock:
+            assert self._prepared is not None  # noqa: S101 - `prepare` comes first
+            self._checker = checker
+            wanted = self._prepared.configuration
+            changes = await self._activation.plan(wanted)
+            if unchecked is not None and isinstance(changes, Reload):
+                await checker.check(unchecked)
+            await asyncio.to_thread(self._claim_files, self._prepared.text)
+            await install(self.path, self._maps, lambda: self._activation.activate(generation, wanted, changes))
+            self._note_inherited_lines(self._prepared.neighbours.inherited)
+            await asyncio.to_thread(self._file.remember)
+
+    async def check(self) -> None:
+        """Check the prepared configuration. Raises ApplyError."""
+        assert self._prepared is not None  # noqa: S101 - `prepare` comes first
+        assert self._checker is not None  # noqa: S101 - of `deploy`
+        await self._checker.check(self._prepared)
+
+    async def load(self, generation: str) -> str:
+        """Reload HAProxy. Raises ApplyError."""
+        self._worker = None
+        await self._reload(generation)
+        with suppress(RuntimeApiError):
+            self._worker = await self._servers.worker()
+        return "reload"
+
+    def expect_changes(self, servers: Collection[ServerKey]) -> None:
+        """Do nothing: the states of an external HAProxy's servers are its administrator's concern."""
+
+    async def confirm_worker(self, pid: int) -> None:
+        """Raise RuntimeApiError if the master has another worker than this. Without a master socket, trust the worker.
+
+        During a reload by another program the answer comes after the reload. Without a master socket `health` notices
+        another worker.
+        """
+        if self._control is not None and self._control.master:
+            workers = (await self._control.processes()).workers
+            if workers != (pid,):
+                raise RuntimeApiError(f"HAProxy was reloaded by another program: {workers} instead of {pid}")
+
+    async def reported_generation(self) -> str | None:
+        """Return the generation with which the worker started; None without a socket. Raises ControlError."""
+        return await self._control.live_generation() if self._control is not None else None
 
     def vantage(self) -> Vantage:
         """Return the processes behind the socket, and how far this process sees what HAProxy sees.
@@ -131,38 +211,102 @@ class ExternalHAProxy:
         return external_vantage(pids_of_program("haproxy") if self._config.systemd_unit else ())
 
     def metrics(self) -> Iterable[Sample]:
-        """Return no metrics: every change is a reload."""
-        return ()
+        """Return the number of changes by the way that they took, and the number of servers to be deleted."""
+        return self._activation.metrics()
 
     def inspect(self) -> Mapping[str, Any]:
-        """Return no details: every change is a reload."""
-        return {}
+        """Return the way and the reason of the last change, and the servers that wait for their deletion."""
+        return self._activation.inspect()
 
     async def health(self) -> Health:
-        """Report whether HAProxy answers, healthy if HAProxy has no socket to ask, and whether the file was edited."""
+        """Report whether HAProxy answers, healthy if HAProxy has no socket to ask, and whether the file was edited.
+
+        Find out what HAProxy serves if another program has reloaded or restarted HAProxy.
+        """
         edit = await asyncio.to_thread(self._file.edit) or ""
         if self._control is None:
             return Health(detail=edit)
         try:
-            self.live_generation = await self._control.live_generation(_HEALTH_SECONDS)
+            generation = await self._control.live_generation(_HEALTH_SECONDS)
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         await self.log_drops.count(self._control)
-        return Health(detail=edit)
+        level = await self._look_at_worker(generation)
+        return Health(detail="; ".join(filter(None, (edit, level))))
 
     async def hand_over(self) -> None:
         """Leave HAProxy running, and its file to the next daemon."""
+        await self._activation.stop()
         self._file_lock.release()
 
     async def close(self) -> None:
         """Leave HAProxy running."""
+        await self._activation.stop()
         self._file_lock.release()
 
-    def _claim_files(self) -> None:
-        """Keep what a person wrote or edited. Raises ApplyError if a file must not be replaced."""
+    async def _look_at_worker(self, generation: str | None) -> str:
+        """Find out what HAProxy serves if another worker than before serves. Return why servers cannot be changed.
+
+        `generation` is that with which the worker started.
+        """
+        if self._lock.locked():
+            return ""  # a deployment is under way
+        async with self._lock:
+            before = self._activation.live_generation
+            try:
+                changed = self._config.stats_socket is None or await self._servers.worker() != self._worker
+            except LevelError:
+                changed = True
+            except RuntimeApiError:
+                return ""  # HAProxy is being reloaded, and the next look will tell
+            if changed:
+                await self._adopt(generation)
+            live = self._activation.live_generation
+            if self._config.stats_socket is not None and before is not None and live != before:
+                self._log.info("HAProxy was reloaded by another program, and does not serve the latest configuration")
+                self._request_apply()
+            return self._level_fault
+
+    async def _adopt(self, generation: str | None) -> None:
+        """Find out which configuration the worker serves, which started with `generation`."""
+        self._worker, before, self._level_fault = None, self._level_fault, ""
+        # Without a socket that can change servers, the servers are those of the start.
+        self._activation.live_generation = generation
+        if self._config.stats_socket is None:
+            return
+        try:
+            worker = await self._servers.worker()
+        except LevelError as error:
+            self._level_fault = f"{self._config.stats_socket}: {error}"
+            if self._level_fault != before:
+                self._log.warning(self._level_fault)
+        except RuntimeApiError:
+            self._activation.live_generation = None
+        else:
+            try:
+                inherited = self._own_files.read().inherited
+            except ApplyError:  # the next deployment tells
+                self._activation.live_generation = None
+                return
+            await self._activation.adopt(worker.generation, self.path, inherited)
+            self._worker = worker
+            if inherited != self._inherited and self._own_files.changed_since(int(worker.started or 0)):
+                self._servers.forget()  # the worker may have read other lines than those that are in the files now
+            self._inherited = inherited
+
+    def _note_inherited_lines(self, inherited: Inherited) -> None:
+        """Make the next change a reload if the operator's lines have changed since the text was rendered."""
+        self._inherited = inherited
+        with suppress(ApplyError):
+            if self._own_files.read().inherited == inherited:
+                return
+        self._servers.forget()
+
+    def _claim_files(self, text: str) -> None:
+        """Keep what a person wrote or edited, before `text` replaces it. Raises ApplyError if that is not allowed."""
         if fault := file_fault(self._config):
             raise ApplyError(fault)
-        self._file.keep_edits(self._new_text, self._maps)
+        self._file.keep_edits(text, self._maps)
 
     async def _reload(self, generation: str) -> None:
         config = self._config
@@ -173,6 +317,10 @@ class ExternalHAProxy:
                 raise ApplyError(
                     f"the master socket {error}: is HAProxy running with -W -S {config.master_socket}?"
                 ) from None
+            except RefusedError:
+                raise
+            except ApplyError as error:
+                raise await self._explained(error) from None
             return
         if self._control is None:
             await self._request_reload()
@@ -185,9 +333,20 @@ class ExternalHAProxy:
             except ApplyError as error:
                 if attempt == 0:
                     # A HAProxy that answers has tried, and failed, to load the configuration.
-                    raise (RefusedError if (await self.health()).ok else ApplyError)(str(error)) from None
+                    refused = (RefusedError if (await self.health()).ok else ApplyError)(str(error))
+                    raise await self._explained(refused) from None
             else:
                 return
+
+    async def _explained(self, error: ApplyError) -> ApplyError:
+        """Return a better error if HAProxy runs and does not know the fragment; else `error`."""
+        with suppress(ControlError):
+            if self._config.fragment is not None and await self.reported_generation() is None:
+                return ApplyError(
+                    f"HAProxy does not load {self.path}: name the file on HAProxy's command line, after your own files"
+                    f" (`-f {self.path}`), and restart HAProxy"
+                )
+        return error
 
     async def _request_reload(self) -> None:
         config = self._config

@@ -148,11 +148,8 @@ class Containment:
         for part, form in found.choice.items():
             if form in (WITH_FORMER_SERVERS, ACCEPTED_WITH_FORMER_SERVERS, LEFT_OUT) and part.kind is Kind.SERVICE:
                 servers[part.service] = accepted.servers.get(part.service, ()) if accepted is not None else ()
-        files = inputs.digests
-        if found.choice:
-            files = {path: files[path] for path in referenced_files(config) if path in files}
-        passwords = password_files(config) if files else frozenset()
-        files = {path: digest for path, digest in files.items() if path not in passwords}
+        recorded = set(referenced_files(config)) - password_files(config) if inputs.digests else frozenset()
+        files = {path: digest for path, digest in inputs.digests.items() if path in recorded}
         await self._records.record(config, files, kept, {name: named for name, named in servers.items() if named})
 
     def _named_servers(self, wanted: Wanted) -> dict[str, tuple[Backend, ...]]:

@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from discovery import ApplyError, Health, Sample
 from discovery.toolkit import ProcessHandle
 from discovery_haproxy.deployment.activation import Activation
 from discovery_haproxy.deployment.checking import Checker
-from discovery_haproxy.deployment.install import install, stage_all
+from discovery_haproxy.deployment.install import install, last_good, restore, restore_routes, stage_all
 from discovery_haproxy.deployment.reloading import reload_through_master
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, managed_vantage
@@ -101,7 +102,10 @@ class ManagedHAProxy:
             raise ApplyError(f"{self.path.parent} cannot be used for HAProxy: {error.strerror}") from None
         if adopted := await self._launcher.adopt(self._binary):
             self._watch(adopted.handle, self._binary)
-            await self._activation.adopt(adopted.generation, self.path)
+            if await self._activation.adopt(adopted.generation, self.path) == last_good(self.path):
+                with suppress(OSError):
+                    restore(self.path)
+                    restore_routes(self.path)
         self._supervisor.start()
         self._activation.verifier.start()
 

@@ -43,6 +43,8 @@ class BindConfig(PluginConfig):
 
 
 def _binds(value: object) -> object:
+    if value == ():
+        return ()  # of a fragment, whose services need no address
     binds = one_or_many(value)
     if not binds:
         raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, OneOrMany, ServiceName, WholeNumber, service_name
 from discovery_haproxy.options.binds import BindConfig, Binds
 from discovery_haproxy.options.checks import Check, CheckConfig
+from discovery_haproxy.options.external import ExternalConfig
 from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.options.labels import BackupConfig, FromLabel
 from discovery_haproxy.options.routing import AddressClaim, check_conflicts
@@ -30,6 +31,10 @@ from discovery_haproxy.options.values import (
 from discovery_haproxy.text.words import words
 
 _RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
+_OPERATORS = (
+    "hard_stop_after", "maxconn", "access_log", "log_format", "stats", "global_lines", "defaults_lines",
+)  # fmt: skip
+"""Options that concern more than discovery's own sections."""
 _HTTP_ONLY = (
     "path_prefix", "cookie", "cache", "basic_auth", "redirect_https", "hsts", "response_headers", "sorry_page",
     "forward_for",
@@ -146,51 +151,13 @@ class ServiceConfig(PluginConfig):
         return self
 
 
-def _check_of_text(value: object) -> object:
-    if value in ("local", "none"):
-        return value
-    if not isinstance(value, list | tuple):
-        raise ValueError(f'{value!r} is not a check: write "local", "none", or a program as a list')
-    if not value:
-        raise ValueError("the list is empty: write a program with its arguments")
-    return value
-
-
-class ExternalConfig(PluginConfig):
-    """An external HAProxy: the plugin writes `path` and reloads HAProxy in exactly one of three ways."""
-
-    path: AbsolutePath
-    adopt: bool = False
-    """Replace the file although discovery did not write the file. The original is kept as `PATH.before-discovery`."""
-    master_socket: AbsolutePath | None = None
-    systemd_unit: Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.:-]+$")] | None = None
-    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """A program and its arguments; no shell."""
-    validation: Annotated[Literal["local", "none"] | tuple[str, ...], BeforeValidator(_check_of_text)] = Field(
-        default="local", alias="validate"
-    )
-    """Check of each new configuration before the reload: by HAProxy on this machine, none, or by a program with its
-    arguments, which reads the configuration from standard input; exit status 0 accepts."""
-    timeout: Annotated[float, Duration(most=600)] = 10.0
-    """Timeout of the reload."""
-    stats_socket: AbsolutePath | None = None
-    """Path of the stats socket, through which each reload is proved. The socket is added to the configuration."""
-
-    @model_validator(mode="after")
-    def _check_reload_options(self) -> "ExternalConfig":
-        ways = [self.master_socket, self.systemd_unit, self.command]
-        if sum(way is not None for way in ways) != 1:
-            raise ValueError("give exactly one of 'master_socket', 'systemd_unit' and 'command'")
-        return self
-
-
 class HAProxyConfig(PluginConfig):
     """Options of an instance of the consumer `haproxy`."""
 
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     """Services to serve. Default: every service of the registry, by host name, on `bind`."""
     bind: Binds = (BindConfig(address="127.0.0.1:8080"),)
-    """Addresses for services that do not set `bind`."""
+    """Addresses for services that do not set `bind`. Default of a fragment: none."""
     template: AbsolutePath | None = None
     """Jinja2 template that replaces the built-in template."""
     binary: AbsolutePath | None = None
@@ -244,6 +211,20 @@ class HAProxyConfig(PluginConfig):
                 )
         return lines
 
+    @property
+    def is_fragment(self) -> bool:
+        """Report whether the configuration is one file beside others, which are the operator's."""
+        return self.external is not None and self.external.fragment is not None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listen_nowhere(cls, values: object) -> object:
+        external = values.get("external") if isinstance(values, dict) else None
+        fragment = external.get("fragment") if isinstance(external, dict) else getattr(external, "fragment", None)
+        if isinstance(values, dict) and fragment and not values.get("bind"):
+            return {**values, "bind": ()}
+        return values
+
     @model_validator(mode="before")
     @classmethod
     def _resolve_by_name_servers(cls, values: object) -> object:
@@ -264,6 +245,21 @@ class HAProxyConfig(PluginConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_fragment(self) -> "HAProxyConfig":
+        if not self.is_fragment:
+            return self
+        for name in _OPERATORS:
+            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].get_default():
+                raise ValueError(f"{name!r} belongs into your own files: a fragment has no such lines")
+        for name, service in self.services.items():
+            for option in ("hosts", "path_prefix", "frontend_lines"):
+                if getattr(service, option) and not (service.bind or self.bind):
+                    raise ValueError(
+                        f"{option!r} of service {name!r} needs a 'bind': without one your own `use_backend` lines route"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _check_tls(self) -> "HAProxyConfig":
         for name, service in self.services.items():
             binds = service.bind or self.bind
@@ -273,7 +269,7 @@ class HAProxyConfig(PluginConfig):
                     f"service {name!r} redirects to https on port {service.redirect_https}, but its bind"
                     f" {next(iter(there))} has no 'certificate': add one, or write another port"
                 )
-            if any(bind.is_tls for bind in binds):
+            if not binds or any(bind.is_tls for bind in binds):
                 continue
             if service.redirect_https == HTTPS_PORT:
                 raise ValueError(

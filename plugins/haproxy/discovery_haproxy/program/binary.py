@@ -73,14 +73,18 @@ class Binary(NamedTuple):
         raise_first(self.name, await self.faults(rendered))
 
     async def faults(self, rendered: Rendered) -> tuple[str, ...]:
-        """Let HAProxy parse the configuration without binding, and return the alerts.
+        """Let HAProxy parse the configuration without binding, beside the other files that HAProxy loads.
+
+        Return the alerts.
 
         Raises ApplyError if HAProxy cannot run.
         """
         with ExitStack() as files:
             maps = {path: files.enter_context(_file_in_memory(contents)) for path, contents in rendered.maps.items()}
             text = rendered.with_maps_at({path: f"/dev/fd/{descriptor}" for path, descriptor in maps.items()})
-            return await faults_of((str(self.path), "-c", "-f", "/dev/stdin"), text, tuple(maps.values()))
+            before, after = rendered.neighbours.before, rendered.neighbours.after
+            named = [argument for each in (*before, "/dev/stdin", *after) for argument in ("-f", str(each))]
+            return await faults_of((str(self.path), "-c", *named), text, tuple(maps.values()))
 
 
 async def faults_of(command: Sequence[str], text: str, inherited: Sequence[int] = ()) -> tuple[str, ...]:

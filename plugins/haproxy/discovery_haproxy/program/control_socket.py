@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from discovery.toolkit import peer_credentials
+from discovery_haproxy.text.generation import DESCRIPTION, Marker
 
 _RETRY_SECONDS = 0.005
 """Seconds between two connection attempts: a reload refuses connections for a few milliseconds."""
@@ -47,6 +48,8 @@ class ControlSocket:
 
     path: Path
     master: bool = True
+    marker: Marker = DESCRIPTION
+    """The line of the configuration that names the generation."""
 
     async def send(self, command: str, timeout: float = _ANSWER_SECONDS) -> str:
         """Send a command and return the answer.
@@ -90,10 +93,14 @@ class ControlSocket:
     async def live_generation(self, timeout: float = _ANSWER_SECONDS) -> str | None:
         """Return the generation that serves new connections; None if none does.
 
-        The generation is the description of the configuration. Raises ControlError.
+        The configuration names the generation in `marker`. Raises ControlError.
         """
-        info = _fields(await self.send(self._to_worker("show info"), timeout))
-        return info.get("description") if info.get("stopping") == "0" else None
+        answer = await self.send(self._to_worker("show info"), timeout)
+        if _fields(answer).get("stopping") != "0":
+            return None
+        for command in self.marker.commands:
+            answer += await self.send(self._to_worker(command), timeout)
+        return self.marker.generation(answer)
 
     async def processes(self, timeout: float = _ANSWER_SECONDS) -> Processes:
         """Return the master's reload counters and workers. Raises ControlError."""

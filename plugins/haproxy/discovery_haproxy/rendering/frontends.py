@@ -105,7 +105,9 @@ def frontends_of(config: HAProxyConfig, services: Mapping[str, ServiceConfig], n
     problems: list[str] = []
     claims = address_claims(config) if config.services else _claims_by_name(config, names, problems)
     groups = _group_by_services(claims)
-    if not config.services and not groups:  # no service is configured or registered: HAProxy answers 503
+    if (
+        not config.services and not groups and config.bind
+    ):  # no service is configured or registered: HAProxy answers 503
         groups = [_SharedAddresses(tuple(bind.address for bind in config.bind))]
     mappings = tuple(
         (route.service, _mapping(services[route.service].mode, address, route))

@@ -30,6 +30,8 @@ class Surroundings(NamedTuple):
     `resolvers`."""
     is_last: bool = False
     """True for the last part of the text."""
+    fragment: bool = False
+    """True if HAProxy reads other files beside the text, in which a `defaults` section would count as well."""
 
 
 class Part(NamedTuple):
@@ -58,6 +60,7 @@ def front_part(
 ) -> Part:
     """Return the part of the built-in template above the services: the defaults, the statistics, and the frontends."""
     context = {"config": config, "frontends": frontends, "services": (), "route_map": surroundings.route_map}
+    context |= {"fragment": surroundings.fragment}
     return part_of(run(templates_of(), BODY, context).lstrip(), surroundings)
 
 
@@ -74,7 +77,7 @@ def makes_requests(text: str) -> bool:
 
 def with_defaults(text: str, surroundings: Surroundings) -> str:
     """Begin every `defaults` section with lines that let HAProxy start although a host name cannot be resolved."""
-    if "defaults" not in text:
+    if surroundings.fragment or "defaults" not in text:
         return text
     lines = "    default-server init-addr last,none"
     if surroundings.resolves:

@@ -35,6 +35,8 @@ from discovery_haproxy.rendering.route_map import route_map
 from discovery_haproxy.rendering.sections import SectionBuilder, Sections
 from discovery_haproxy.rendering.servers import AddressesOf, registered_host
 from discovery_haproxy.text.configuration import Chunk, Configuration, configuration_of, listeners_of, split
+from discovery_haproxy.text.generation import DESCRIPTION, Marker
+from discovery_haproxy.text.neighbours import NO_NEIGHBOURS, Neighbours
 
 _PLACEHOLDER = "cfg-not-yet-known"
 _BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
@@ -51,7 +53,8 @@ class Runtime(NamedTuple):
 
     `resolv_conf` is True if /etc/resolv.conf can be read, `alone` if HAProxy reads no other configuration file.
     `route_map` is the path of the map of routes, `peers_socket` that of the socket through which a worker passes its
-    stick tables on; None if it does not.
+    stick tables on; None if it does not. `marker` is the line that names the generation. `neighbours` are the files
+    beside the configuration if that is a fragment; else None.
     """
 
     stats_socket: Path | None = None
@@ -61,6 +64,8 @@ class Runtime(NamedTuple):
     alone: bool = False
     route_map: Path = Path("/run/discovery/haproxy.routes.map")
     peers_socket: Path | None = None
+    marker: Marker = DESCRIPTION
+    neighbours: Neighbours | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class Rendered:
     problems: tuple[str, ...]
     """One line for each omission, with the reason."""
     sections: Sections
+    neighbours: Neighbours = NO_NEIGHBOURS
+    """The files that HAProxy loads beside the text."""
 
     @cached_property
     def text(self) -> str:
@@ -93,7 +100,7 @@ class Rendered:
     @cached_property
     def configuration(self) -> Configuration:
         """The text as parsed."""
-        return configuration_of(self.chunks)
+        return configuration_of(self.chunks, self.neighbours.inherited)
 
     @cached_property
     def listeners(self) -> tuple[str, ...]:
@@ -148,8 +155,11 @@ class Renderer:
         """
         digests = tuple(sorted((file_digests or {}).items()))
         known = registered_host if config.resolve == "haproxy" else addresses_of
-        sections = self._sections.build(config, snapshot, known, replaced, former)
-        surroundings = Surroundings(expression_argument(runtime.route_map), runtime.state_file is not None)
+        sections = self._sections.build(config, snapshot, known, replaced, former, runtime.neighbours)
+        fragment, neighbours = runtime.neighbours is not None, runtime.neighbours or NO_NEIGHBOURS
+        surroundings = Surroundings(
+            expression_argument(runtime.route_map), runtime.state_file is not None, fragment=fragment
+        )
         context = {
             "config": config,
             "snapshot": snapshot,
@@ -158,6 +168,7 @@ class Renderer:
             "runtime": runtime,
             "generation": _PLACEHOLDER,
             "route_map": surroundings.route_map,
+            "fragment": fragment,
         }
         templates = templates_of(config.template, template_directories, digests)
         own, body = config.template, None
@@ -177,15 +188,16 @@ class Renderer:
         head = run(templates, "builtin/head.cfg.j2", {**context, "requests": requests, "comments": Raw(held.comments)})
         text = with_defaults(f"{head.strip()}\n\n", surroundings)
         chunks = self._split(text, parts, whole=own is not None)
-        generation = _generation(chunks, digests, held.reload_digests)
+        generation = _generation(chunks, neighbours, digests, held.reload_digests)
         return Rendered(
             _with_generation(chunks, generation),
             generation,
             maps,
-            referenced_files(config),
+            (*referenced_files(config), *neighbours.before, *neighbours.after),
             sections.mappings,
             sections.problems,
             sections,
+            neighbours,
         )
 
     def _built_in(self, config: HAProxyConfig, sections: Sections, surroundings: Surroundings) -> list[Part]:
@@ -261,9 +273,9 @@ def _route_map(frontends: tuple[FrontendSection, ...]) -> str:
     return route_map(route_entries(frontends))
 
 
-def _generation(chunks: Sequence[Chunk], digests: object, reload_digests: object) -> str:
+def _generation(chunks: Sequence[Chunk], neighbours: Neighbours, digests: object, reload_digests: object) -> str:
     """Return the generation of a configuration with these files, of which only a reload replaces some."""
-    fixed = (section.digest for section in configuration_of(chunks).sections)
+    fixed = (section.digest for section in configuration_of(chunks, neighbours.inherited).sections)
     return f"cfg-{_hash(fixed, reload_digests)}-{_hash((chunk.digest for chunk in chunks), digests)}"
 
 

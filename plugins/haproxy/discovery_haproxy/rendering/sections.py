@@ -12,12 +12,14 @@ from discovery import Backend, RecordError, Service, Snapshot
 from discovery.fields import is_service_name
 from discovery.registry import validate
 from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig
+from discovery_haproxy.rendering.fragment import defaults_by_mode, lines_of_a_fragment, services_beside
 from discovery_haproxy.rendering.frontends import FrontendSection, TimeoutLines, frontends_of, timeout_lines
 from discovery_haproxy.rendering.incremental import Memo
 from discovery_haproxy.rendering.names import accepted_names, cache_name
 from discovery_haproxy.rendering.quoting import Raw
 from discovery_haproxy.rendering.selection import describe, registered_name, selected_from, why_empty
 from discovery_haproxy.rendering.servers import AddressesOf, Server, registered_host, server_lines, servers_of
+from discovery_haproxy.text.neighbours import Neighbours
 
 _BACKEND_TIMEOUTS = ("connect", "server", "queue", "tunnel", "check", "server_fin")
 _QUOTED_CHARACTERS = 200
@@ -27,7 +29,11 @@ _NO_OPTIONS = ServiceConfig()
 
 
 class BackendSection(NamedTuple):
-    """A `backend` section, which serves `service`. `timeouts` are the service's own."""
+    """A `backend` section, which serves `service`. `timeouts` are the service's own.
+
+    `parent` is the name of the `defaults` section to inherit from, if that is another than the last. `lines` are those
+    that a fragment has instead of a `defaults` section.
+    """
 
     name: str
     mode: str
@@ -35,6 +41,8 @@ class BackendSection(NamedTuple):
     config: ServiceConfig
     timeouts: TimeoutLines = ()
     service: str = ""
+    parent: str = ""
+    lines: tuple[str, ...] = ()
 
     @property
     def cache(self) -> str:
@@ -74,6 +82,8 @@ class _ServiceOutline(NamedTuple):
     """Identity of `config`: options that compare as equal may differ, as in the order of headers."""
     config: ServiceConfig
     timeouts: TimeoutLines
+    parent: str
+    lines: tuple[str, ...]
 
 
 class _Selection(NamedTuple):
@@ -108,16 +118,17 @@ class SectionBuilder:
         addresses_of: AddressesOf = registered_host,
         replaced: Mapping[str, tuple[Backend, ...]] | None = None,
         former: AbstractSet[tuple[str, str]] = frozenset(),
+        neighbours: Neighbours | None = None,
     ) -> Sections:
         """Compute the sections for a snapshot.
 
         `addresses_of` returns the addresses to use for a backend. `replaced` has the backends of the services for which
         the snapshot does not count, and `former` the backends, by service and id, that have no address now. The
-        services are those of the configuration.
+        services are those of the configuration. `neighbours` are the files beside a fragment.
         """
         registered = () if config.services else tuple(snapshot.services)
         # With its identity: options that compare as equal may differ in which of them are set.
-        outline = self._outlines.value((id(config), config, registered), _outline)
+        outline = self._outlines.value((id(config), config, registered, neighbours), _outline)
         services, instead = snapshot.services, replaced or {}
         selections = self._selections.values(
             (
@@ -159,11 +170,27 @@ def build_sections(
     return SectionBuilder().build(config, snapshot, addresses_of)
 
 
-def _outline(_identity: int, config: HAProxyConfig, registered: tuple[str, ...]) -> _Outline:
+def _outline(
+    _identity: int, config: HAProxyConfig, registered: tuple[str, ...], neighbours: Neighbours | None
+) -> _Outline:
     problems: list[str] = []
-    services = config.services or dict.fromkeys(_valid_services(registered, problems), _NO_OPTIONS)
+    services: Mapping[str, ServiceConfig] = config.services or dict.fromkeys(
+        _valid_services(registered, problems), _NO_OPTIONS
+    )
+    parents: Mapping[str, str] = {}
+    lines: tuple[str, ...] = ()
+    if neighbours is not None:
+        services = services_beside(services, neighbours, problems)
+        parents = defaults_by_mode(services, neighbours, problems)
+        lines = lines_of_a_fragment(config)
     names = accepted_names(services)
     frontends = frontends_of(config, services, names)
+    mappings = frontends.mappings
+    if neighbours is not None:
+        routed = {service for service, _ in mappings}
+        mappings += tuple(
+            (name, f"{name}  {services[name].mode} backend -> ") for name in sorted(services) if name not in routed
+        )
     return _Outline(
         tuple(
             _ServiceOutline(
@@ -173,11 +200,13 @@ def _outline(_identity: int, config: HAProxyConfig, registered: tuple[str, ...])
                 id(services[name]),
                 services[name],
                 _backend_timeouts(services[name], config),
+                parents.get(services[name].mode, ""),
+                lines,
             )
             for name in sorted(services)
         ),
         frontends.sections,
-        frontends.mappings,
+        mappings,
         (*problems, *frontends.problems),
     )
 
@@ -193,8 +222,14 @@ def _valid_services(registered: tuple[str, ...], problems: list[str]) -> list[st
 
 
 def _backend_timeouts(service: ServiceConfig, config: HAProxyConfig) -> TimeoutLines:
-    """Return the timeouts of a service. If no option sets the timeout of checks, it follows from their interval."""
+    """Return the timeouts of a service. If no option sets the timeout of checks, it follows from their interval.
+
+    The sections of a fragment have no `defaults` section with the timeouts of the instance.
+    """
     timeouts = timeout_lines(service.timeouts, _BACKEND_TIMEOUTS)
+    if config.is_fragment:
+        common = config.timeouts.model_fields_set - service.timeouts.model_fields_set
+        timeouts += timeout_lines(config.timeouts, [kind for kind in _BACKEND_TIMEOUTS if kind in common])
     if service.check is None or service.timeouts.check is not None or "check" in config.timeouts.model_fields_set:
         return timeouts
     return (*timeouts, ("check", service.check.timeout))
@@ -238,7 +273,14 @@ def _build(
     problems: list[str] = []
     servers = servers_of(selection.backends, outline.config, addresses_of, problems)
     section = BackendSection(
-        outline.section, outline.config.mode, servers, outline.config, outline.timeouts, outline.service
+        outline.section,
+        outline.config.mode,
+        servers,
+        outline.config,
+        outline.timeouts,
+        outline.service,
+        outline.parent,
+        outline.lines,
     )
     return _Built(section, _summary(section), (*selection.problems, *problems))
 

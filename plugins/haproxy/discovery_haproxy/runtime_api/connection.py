@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.commands import Command
+from discovery_haproxy.text.generation import DESCRIPTION, Marker
 
 _PROMPT = b"\n> "
 _WAITING = re.compile(r"^(?:\+ )+")
@@ -35,6 +36,12 @@ _QUOTED_CHARACTERS = 200
 """Characters of an unexpected answer in an error message, which is one line."""
 
 
+_TOO_LOW_A_LEVEL = (
+    "the stats socket lets discovery only read: add `level admin` to its `stats socket` line, and until then every"
+    " change of a server is a reload"
+)
+
+
 class RuntimeApiError(Exception):
     """HAProxy refuses a command, or the outcome of commands is unknown."""
 
@@ -45,21 +52,31 @@ class LostConnectionError(RuntimeApiError):
     done = 0
 
 
+class LevelError(RuntimeApiError):
+    """The stats socket lets its clients read, and change nothing."""
+
+
 class Worker(NamedTuple):
-    """A worker process, as `show info` describes the worker."""
+    """A worker process, as `show info` describes the worker.
+
+    `generation` is that with which the worker started; empty if the worker's configuration names none. `started` is the
+    second in which the process started: a new container may have the pids of the container before.
+    """
 
     pid: int
     version: tuple[int, ...]
-    description: str
+    generation: str
+    started: str
 
 
 class Connection:
     """A connection in `prompt` mode."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Store the streams; `connect` opens a connection."""
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, marker: Marker) -> None:
+        """Store the arguments; `connect` opens a connection."""
         self._reader = reader
         self._writer = writer
+        self._marker = marker
 
     async def ask(self, command: str) -> str:
         """Send a command and return the answer. Raises RuntimeApiError."""
@@ -71,15 +88,23 @@ class Connection:
         return await self._ask(commands)
 
     async def worker(self) -> Worker:
-        """Return the worker that answers. Raises RuntimeApiError if the worker is stopping."""
-        info = dict(line.split(": ", 1) for line in (await self.ask("show info")).splitlines() if ": " in line)
+        """Return the worker that answers.
+
+        Raises RuntimeApiError if the worker is stopping, LevelError if the socket does not let this process change
+        anything.
+        """
+        answer, level, *named = await self._ask(["show info", "show cli level", *self._marker.commands])
+        info = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
         if info.get("Stopping") != "0" or not info.get("Pid", "").isdecimal():
             raise RuntimeApiError("the worker that answers is being replaced")
+        if level.strip() != "admin":
+            raise LevelError(_TOO_LOW_A_LEVEL)
         version = info.get("Version", "").split("-")[0].split(".")
         return Worker(
             int(info["Pid"]),
             tuple(int(part) for part in version if part.isdecimal()),
-            info.get("description", ""),
+            self._marker.generation("\n".join((answer, *named))) or "",
+            info.get("Start_time_sec", ""),
         )
 
     async def execute(self, groups: Sequence[Sequence[Command]], seconds: float = 0.0) -> None:
@@ -135,15 +160,18 @@ def _first_batch(commands: int, seconds: float) -> int:
 
 
 @asynccontextmanager
-async def connect(stats_socket: Path) -> AsyncIterator[Connection]:
-    """Open a connection to the worker that listens on the stats socket. Raises RuntimeApiError."""
+async def connect(stats_socket: Path, marker: Marker = DESCRIPTION) -> AsyncIterator[Connection]:
+    """Open a connection to the worker that listens on the stats socket. Raises RuntimeApiError.
+
+    `marker` is the line of the configuration that names the generation.
+    """
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             reader, writer = await asyncio.open_unix_connection(stats_socket, limit=_BUFFER_BYTES)
     except (OSError, TimeoutError) as error:
         raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
     try:
-        connection = Connection(reader, writer)
+        connection = Connection(reader, writer, marker)
         await connection.ask("prompt")
         yield connection
     finally:

@@ -33,16 +33,23 @@ from discovery_haproxy.runtime_api.reachability import try_targets
 from discovery_haproxy.runtime_api.read_back import LiveServer
 from discovery_haproxy.runtime_api.reports import DriftReports
 from discovery_haproxy.text.configuration import Configuration
-from discovery_haproxy.text.generation import reload_part
+from discovery_haproxy.text.generation import DESCRIPTION, Marker, reload_part
 from discovery_haproxy.text.server_line import Server
 
 
 class LiveServers:
     """The servers of the worker that listens on the stats socket. Belongs to one event loop."""
 
-    def __init__(self, stats_socket: Path, lock: asyncio.Lock, log: FilteringBoundLogger) -> None:
-        """Store the arguments. `lock` is held during a deployment, and for each attempt to delete servers."""
+    def __init__(
+        self, stats_socket: Path | None, lock: asyncio.Lock, log: FilteringBoundLogger, marker: Marker = DESCRIPTION
+    ) -> None:
+        """Store the arguments. `lock` is held during a deployment, and for each attempt to delete servers.
+
+        Without a `stats_socket` no servers are known, and every change is a reload. `marker` is the line of the
+        configuration that names the generation.
+        """
         self._stats_socket = stats_socket
+        self._marker = marker
         self._lock = lock
         self._log = log
         self.reports = DriftReports(log)
@@ -126,7 +133,7 @@ class LiveServers:
                     )
                     for name, (configuration, _) in candidates.items()
                 }
-            foreign = self.known_worker is not None and self.known_worker.pid != worker.pid
+            foreign = self.known_worker is not None and self.known_worker != worker
             compared = {
                 name: compare_all(each, before, live, new_worker=foreign) for name, (each, before) in candidates.items()
             }
@@ -146,18 +153,19 @@ class LiveServers:
         self._deletion.begin()
         return name
 
-    def suffice_for(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
+    def suffice_for(self, wanted: Configuration, version: tuple[int, ...], named: bool = False) -> bool:
         """Report whether commands suffice for the change to `wanted`, and HAProxy's answers to them as its check.
 
-        A removed server may be named in other lines, where HAProxy checks the name only when it reads the file.
+        A removed server may be named in other lines, where HAProxy checks the name only when it reads the file. `named`
+        is True if there are such lines in other files.
         """
-        if self._configuration is None:
+        if self._configuration is None or self._stats_socket is None:
             return False
         plan = make_plan(self._configuration, wanted, version, self._waiting, self._costs)
         if isinstance(plan, Reload):
             return False
         removes = any(isinstance(step, Remove) for step in plan.steps)
-        return not (removes and any(section.refers_to_servers for section in wanted.sections))
+        return not (removes and (named or any(section.refers_to_servers for section in wanted.sections)))
 
     async def prepare(self, wanted: Configuration, live_generation: str) -> Changes | Reload:
         """Plan the change to `wanted`, and connect to the targets of new and moved servers.
@@ -170,7 +178,7 @@ class LiveServers:
 
         async def look(connection: Connection) -> tuple[Worker, Plan | Reload, Mapping[ServerKey, LiveServer]]:
             worker = await connection.worker()
-            if reload_part(worker.description) != reload_part(live_generation):
+            if reload_part(worker.generation) != reload_part(live_generation):
                 return worker, Reload("HAProxy was reloaded by another program"), {}
             plan = make_plan(running, wanted, worker.version, self._waiting, self._costs)
             return worker, plan, {} if isinstance(plan, Reload) else await states_of(connection, plan.sections)
@@ -270,7 +278,9 @@ class LiveServers:
         await self._deletion.stop()
 
     def _connect(self) -> AbstractAsyncContextManager[Connection]:
-        return connect(self._stats_socket)
+        if self._stats_socket is None:
+            raise RuntimeApiError("no stats socket is configured")
+        return connect(self._stats_socket, self._marker)
 
     def _note(self, changes: Changes) -> None:
         for step in changes.plan.steps:

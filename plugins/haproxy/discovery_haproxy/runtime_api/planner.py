@@ -31,6 +31,7 @@ from discovery_haproxy.runtime_api.defects import (
     takes_cookies,
 )
 from discovery_haproxy.text.configuration import Configuration, Section
+from discovery_haproxy.text.generation import MARKS
 from discovery_haproxy.text.server_line import Server
 
 _BY_POSITION = ("roundrobin", "leastconn")
@@ -147,6 +148,9 @@ def make_plan(
     """
     if running.fixed != wanted.fixed:
         return Reload(_fixed_difference(running, wanted))
+    pairs = zip(running.sections, wanted.sections, strict=True)
+    if heirs := [new.header for old, new in pairs if old is not new and old.inherited != new.inherited]:
+        return Reload(f"lines changed that {_some(heirs)} inherits")
     certificates = _changed(running.contents.certificates, wanted.contents.certificates)
     maps = _changed(running.contents.maps, wanted.contents.maps)
     if certificates and any(map(_loads_other_files, wanted.sections)):
@@ -214,7 +218,7 @@ def _fixed_difference(running: Configuration, wanted: Configuration) -> str:
 
 def _without_description(section: Section) -> list[str]:
     """Return the lines without the generation, which changes with every other line."""
-    return [line for line in section.lines if not line.startswith("description ")]
+    return [line for line in section.lines if not line.startswith(MARKS)]
 
 
 def _changed_line(header: str, before: Sequence[str], after: Sequence[str]) -> str:

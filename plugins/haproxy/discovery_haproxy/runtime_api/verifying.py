@@ -64,7 +64,7 @@ class Verifier:
         """Seconds between two comparisons."""
         self._keeps = True
         """False if changes of an operator are undone."""
-        self._pid = 0
+        self._worker: Worker | None = None
         self._foreign = False
         """True until the servers of a worker that another program has started are verified."""
         self._restores = False
@@ -111,13 +111,13 @@ class Verifier:
         worker = await servers.worker()
         if self._lock.locked() or servers.epoch != epoch:
             return  # a deployment replaces the worker
-        foreign = servers.known_worker is not None and servers.known_worker.pid != worker.pid
+        foreign = servers.known_worker is not None and servers.known_worker != worker
         if foreign:
             self._log.warning("HAProxy was reloaded or restarted by another program", worker=worker.pid)
         self._check_file(worker)
-        if worker.pid != self._pid:
+        if worker != self._worker:
             self._foreign, self._restores = foreign, bool(servers.reports.operator)
-        self._pid, servers.known_worker = worker.pid, worker
+        self._worker = servers.known_worker = worker
         if self._foreign or self._restores or time.monotonic() >= self._due:
             self._due = time.monotonic() + self._interval
             await self._verify()
@@ -126,7 +126,7 @@ class Verifier:
     def _check_file(self, worker: Worker) -> None:
         """Request a reload, and raise RuntimeApiError, if the worker has started with another configuration."""
         live = self._live_generation()
-        if live is not None and worker.description and reload_part(worker.description) != reload_part(live):
+        if live is not None and worker.generation and reload_part(worker.generation) != reload_part(live):
             self._servers.forget()
             reason = "another program has reloaded HAProxy with another configuration"
             self._log.warning(reason, worker=worker.pid)

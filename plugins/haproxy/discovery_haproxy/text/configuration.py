@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 from discovery_haproxy.text.contents import NO_CONTENTS, Contents, contents_in
+from discovery_haproxy.text.generation import MARKS
 from discovery_haproxy.text.listeners import listeners_in, path_prefix
 from discovery_haproxy.text.server_line import Server, parse_server
 from discovery_haproxy.text.words import SECTIONS
@@ -27,6 +29,16 @@ _REFERENCE = re.compile(r"use-server|track|srv_")
 _WITHOUT_QUOTES = str.maketrans("", "", "\"'\\")
 
 
+class Inherited(NamedTuple):
+    """The lines of `defaults` sections: of the last, from which a section inherits, and of each that has a name."""
+
+    last: tuple[str, ...] = ()
+    named: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+NOTHING = Inherited()
+
+
 class ServerLine(NamedTuple):
     """A `server` line without its indentation, and the words of the `default-server` lines that apply to the line."""
 
@@ -38,7 +50,7 @@ class ServerLine(NamedTuple):
 class Section:
     """A section. `lines` are all lines but those of `servers`, which only a `backend` section has, and but comments.
 
-    `inherited` are the lines of the preceding `defaults` section.
+    `inherited` are the lines of the `defaults` section that the header names, or else of the preceding one.
     """
 
     header: str
@@ -102,7 +114,7 @@ class Chunk:
     """A part of a text that begins with a line, and what follows from this part alone, computed once."""
 
     text: str
-    _parsed: list[tuple[tuple[str, ...], tuple[tuple[Section, ...], tuple[str, ...]]]] = field(
+    _parsed: list[tuple[Inherited, tuple[tuple[Section, ...], Inherited]]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )
     """The latest argument and result of `parse`."""
@@ -135,11 +147,8 @@ class Chunk:
             self._listeners[:] = [(prefix, listeners_in(self.text, prefix))]
         return self._listeners[0][1]
 
-    def parse(self, inherited: tuple[str, ...]) -> tuple[tuple[Section, ...], tuple[str, ...]]:
-        """Return the sections, and the lines of the last `defaults` section, which the next chunk inherits.
-
-        `inherited` are these lines of the chunk before.
-        """
+    def parse(self, inherited: Inherited) -> tuple[tuple[Section, ...], Inherited]:
+        """Return the sections, and what the next chunk inherits. `inherited` is what the chunks before say."""
         if not self._parsed or self._parsed[0][0] != inherited:
             self._parsed[:] = [(inherited, _parse(self.text, inherited))]
         return self._parsed[0][1]
@@ -161,10 +170,9 @@ def listeners_of(chunks: Sequence[Chunk]) -> tuple[str, ...]:
     return tuple(sorted({each for chunk in chunks for each in chunk.listeners(prefix)}))
 
 
-def configuration_of(chunks: Iterable[Chunk]) -> Configuration:
-    """Return the configuration whose text the chunks are."""
+def configuration_of(chunks: Iterable[Chunk], inherited: Inherited = NOTHING) -> Configuration:
+    """Return the configuration whose text the chunks are. `inherited` is what files before the text say."""
     sections: list[Section] = []
-    inherited: tuple[str, ...] = ()
     contents: Contents | None = None
     for chunk in chunks:
         contents = contents or chunk.contents
@@ -173,19 +181,37 @@ def configuration_of(chunks: Iterable[Chunk]) -> Configuration:
     return Configuration(tuple(sections), contents or NO_CONTENTS)
 
 
-def parse(text: str) -> Configuration:
-    """Split a configuration into sections and servers."""
-    return configuration_of((Chunk(text),))
+def parse(text: str, inherited: Inherited = NOTHING) -> Configuration:
+    """Split a configuration into sections and servers. `inherited` is what files before the text say."""
+    return configuration_of((Chunk(text),), inherited)
 
 
-def _parse(text: str, inherited: tuple[str, ...]) -> tuple[tuple[Section, ...], tuple[str, ...]]:
+def inherited_from(text: str) -> Inherited:
+    """Return what a file after `text` inherits."""
+    return _parse(text, NOTHING)[1]
+
+
+def _parse(text: str, inherited: Inherited) -> tuple[tuple[Section, ...], Inherited]:
     sections: list[Section] = []
     for header, lines in _split(text):
-        kind = _kind(header)
+        kind, name, parent = _header(header)
         if kind == "defaults":
-            inherited = lines[1:]
-        sections.append(_backend(header, lines, inherited) if kind == "backend" else Section(header, lines))
+            last = (*inherited.named.get(parent, ()), *lines[1:])
+            inherited = Inherited(last, {**inherited.named, name: last} if name else inherited.named)
+        if kind != "backend":
+            sections.append(Section(header, lines))
+        elif parent and parent not in inherited.named:
+            sections.append(Section(header, lines))  # HAProxy alone knows what the section inherits
+        else:
+            sections.append(_backend(header, lines, inherited.named[parent] if parent else inherited.last))
     return tuple(sections), inherited
+
+
+def _header(header: str) -> tuple[str, str, str]:
+    """Return the kind and the name of a section, and the name of the `defaults` section in `from`; empty if missing."""
+    words = header.split()
+    parent = words[-1] if len(words) > 2 and words[-2] == "from" else ""
+    return _kind(header), words[1] if len(words) > 1 and words[1] != "from" else "", parent
 
 
 def _split(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -202,7 +228,7 @@ def _split(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
             header, lines = stripped, []
         if not words or stripped.startswith("#"):
             continue
-        lines.append(_DESCRIPTION.sub(r"\1", stripped) if words[0] == "description" else stripped)
+        lines.append(_DESCRIPTION.sub(r"\1", stripped) if stripped.startswith(MARKS) else stripped)
     if lines:
         yield header, tuple(lines)
 
@@ -212,7 +238,7 @@ def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) ->
     rest: list[str] = []
     defaults = tuple(word for words in _settings(inherited, "default-server") for word in words[1:])
     count = 0
-    if any(line.startswith(_QUOTING) for line in inherited):
+    if any(line.startswith((".", *_QUOTING)) for line in inherited):
         return Section(header, lines, inherited)
     for line in lines:
         words = line.split(maxsplit=2)
@@ -227,7 +253,7 @@ def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) ->
         rest.append(line)
     if not all(map(_NAME.fullmatch, servers)):
         return Section(header, lines, inherited)
-    if count != len(servers) or len(header.split()) != 2:
+    if count != len(servers) or len(header.split()) != (4 if _header(header)[2] else 2):
         return Section(header, lines, inherited)
     return Section(header, tuple(rest), inherited, True, servers)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from external_haproxy import EMPTY, ExternalProcess, run_external
 from haproxy_driver import ConsumerDriver, Drive, Load, StartLoad, haproxy_processes
 
 from discovery import Backend
@@ -92,3 +93,13 @@ def load(tmp_path: Path) -> Iterator[StartLoad]:
 def bind() -> str:
     """Return a free address for HAProxy."""
     return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def external(haproxy: Path, run_dir: Path) -> Iterator[ExternalProcess]:
+    """Run an external HAProxy with a file that has a stats socket and no frontend."""
+    config = run_dir / "etc.cfg"
+    config.write_text(EMPTY.format(stats=run_dir / "stats.sock"))
+    config.chmod(0o640)
+    with run_external(haproxy, run_dir) as external:
+        yield external

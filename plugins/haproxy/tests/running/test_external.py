@@ -2,75 +2,23 @@
 
 import asyncio
 import os
-import signal
 import stat
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from external_haproxy import EMPTY, ExternalProcess
 from haproxy_driver import Drive, wait_until_socket_served
 from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
-from discovery.testing import eventually, eventually_sync, free_port, within
+from discovery.testing import eventually, free_port, within
 from discovery_haproxy.deployment.reloading import reload_through_master
-from discovery_haproxy.program.control_socket import ControlError, ControlSocket
-from discovery_haproxy.program.process import find_processes
+from discovery_haproxy.program.control_socket import ControlSocket
 
 Options = dict[str, Any]
 """Options of the table `external`."""
-
-EMPTY = "global\n    stats socket {stats} level admin\ndefaults\n    mode http\n    timeout client 5s\n"
-
-
-@dataclass
-class ExternalProcess:
-    """A HAProxy in master-worker mode that the plugin did not start."""
-
-    directory: Path
-    process: subprocess.Popen[bytes]
-
-    @property
-    def config(self) -> Path:
-        return self.directory / "etc.cfg"
-
-    @property
-    def master_socket(self) -> Path:
-        return self.directory / "external.sock"
-
-    @property
-    def stats_socket(self) -> Path:
-        return self.directory / "stats.sock"
-
-    def answers(self) -> bool:
-        with suppress(ControlError):
-            return asyncio.run(self.reloads()) == 0
-        return False
-
-    async def reloads(self) -> int:
-        return (await ControlSocket(self.master_socket).processes()).reloads
-
-
-@pytest.fixture
-def external(haproxy: Path, run_dir: Path) -> Iterator[ExternalProcess]:
-    config, socket = run_dir / "etc.cfg", f"{run_dir}/external.sock,mode,600"
-    config.write_text(EMPTY.format(stats=run_dir / "stats.sock"))
-    config.chmod(0o640)
-    with subprocess.Popen(
-        [haproxy, "-W", "-S", socket, "-f", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        external = ExternalProcess(run_dir, process)
-        # What serves may be there before the master, which until then dies of a request to reload, or forgets it.
-        eventually_sync(external.answers, "the external HAProxy to be ready")
-        yield external
-        for each in find_processes(socket):
-            os.kill(each.pid, signal.SIGKILL)
-    eventually_sync(lambda: not find_processes(socket), "the external HAProxy to be gone")
 
 
 @pytest.fixture(params=["master socket", "command", "systemd"])

@@ -1,0 +1,95 @@
+"""Options of an external HAProxy: the file that the plugin writes, and the way to reload HAProxy."""
+
+import zlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from discovery import PluginConfig
+from discovery.fields import Duration
+from discovery_haproxy.options.values import AbsolutePath, Paths
+from discovery_haproxy.text.generation import DESCRIPTION, Marker
+
+
+def _check_of_text(value: object) -> object:
+    if value in ("local", "none"):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'{value!r} is not a check: write "local", "none", or a program as a list')
+    if not value:
+        raise ValueError("the list is empty: write a program with its arguments")
+    return value
+
+
+class ExternalConfig(PluginConfig):
+    """An external HAProxy: the plugin writes one file, and reloads HAProxy in exactly one of three ways.
+
+    The file is the whole configuration (`path`), or a part beside the operator's own files (`fragment`).
+    """
+
+    path: AbsolutePath | None = None
+    """The whole configuration."""
+    fragment: AbsolutePath | None = None
+    """A file with the services' `backend` sections, which HAProxy loads beside the operator's own files."""
+    files: Paths = ()
+    """With `fragment`: all files and directories that HAProxy loads, in the order of its command line. The fragment is
+    the last file, unless the list names the fragment or its directory."""
+    adopt: bool = False
+    """Replace the file although discovery did not write the file. The original is kept as `*.before-discovery`."""
+    master_socket: AbsolutePath | None = None
+    systemd_unit: Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.:-]+$")] | None = None
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments; no shell."""
+    validation: Annotated[Literal["local", "none"] | tuple[str, ...], BeforeValidator(_check_of_text)] = Field(
+        default="local", alias="validate"
+    )
+    """Check of each new configuration before the reload: by HAProxy on this machine, none, or by a program with its
+    arguments, which reads the configuration from standard input; exit status 0 accepts."""
+    timeout: Annotated[float, Duration(most=600)] = 10.0
+    """Timeout of the reload."""
+    stats_socket: AbsolutePath | None = None
+    """Path of a stats socket of level admin, through which servers are changed without a reload, and each reload is
+    proved. With `path` the socket is added to the configuration; with `fragment` the operator's files have the socket.
+    """
+
+    @property
+    def file(self) -> Path:
+        """The file that the plugin writes, without symbolic links."""
+        file = self.path or self.fragment
+        assert file is not None  # noqa: S101 - checked by the validation
+        return file.resolve()
+
+    @property
+    def marker(self) -> Marker:
+        """The line of the file that names the generation. Each fragment of one HAProxy has a variable of its own."""
+        if self.fragment is None:
+            return DESCRIPTION
+        return Marker(f"proc.discovery_{zlib.crc32(bytes(self.file)):08x}")
+
+    @property
+    def option(self) -> str:
+        """Name of the option that names the file."""
+        return "path" if self.path is not None else "fragment"
+
+    @model_validator(mode="after")
+    def _check_file(self) -> "ExternalConfig":
+        if (self.path is None) == (self.fragment is None):
+            raise ValueError(
+                "give exactly one of 'path' (the whole configuration) and 'fragment' (a file beside your own files)"
+            )
+        if self.fragment is not None and not self.files:
+            raise ValueError(
+                "'fragment' needs 'files': what HAProxy loads, in the order of its command line, such as"
+                ' ["/etc/haproxy/haproxy.cfg"]'
+            )
+        if self.path is not None and self.files:
+            raise ValueError("'files' is for 'fragment': 'path' is the whole configuration")
+        return self
+
+    @model_validator(mode="after")
+    def _check_reload_options(self) -> "ExternalConfig":
+        ways = [self.master_socket, self.systemd_unit, self.command]
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give exactly one of 'master_socket', 'systemd_unit' and 'command'")
+        return self

@@ -1,0 +1,116 @@
+"""The files that HAProxy loads beside a fragment, as far as the fragment's sections depend on them. Pure.
+
+HAProxy reads its files one after the other as if they were one: a `backend` section inherits from the last `defaults`
+section before it, in whatever file, and a name belongs to one section of all files.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from discovery_haproxy.text.configuration import NOTHING, Inherited, inherited_from
+from discovery_haproxy.text.words import SECTIONS, words
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]+")
+_SAMPLE = re.compile(r"\b(?:nbsrv|connslots|avg_queue|queue|be_[a-z_]+|srv_[a-z_]+)\(([A-Za-z0-9_.:-]+)(/?)")
+"""A sample whose argument is a backend or, with a slash, a server."""
+_TRACK = re.compile(r"\btrack ([A-Za-z0-9_.:-]+)/")
+"""A server whose state is that of a server of another backend."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Defaults(NamedTuple):
+    """A `defaults` section. `name` is empty if the section has none, `last` is True if no other section follows."""
+
+    name: str
+    place: str
+    last: bool
+
+
+class Neighbours(NamedTuple):
+    """The other files that HAProxy loads: paths, names of sections, and what a `backend` section inherits."""
+
+    before: tuple[Path, ...] = ()
+    after: tuple[Path, ...] = ()
+    defined: Mapping[str, str] = _NOTHING
+    """Places (`/etc/haproxy/haproxy.cfg:12`) of the sections with a backend's name."""
+    named: Mapping[str, str] = _NOTHING
+    """Modes of the sections whose lines name a backend, by the backend's name. No file need define the backend."""
+    inherited: Inherited = NOTHING
+    """What the fragment's sections inherit from the files before the fragment."""
+    defaults: Mapping[str, Defaults] = MappingProxyType({})
+    """The last `defaults` section before the fragment for each mode."""
+    names_servers: bool = False
+    """True if lines name servers of a backend that is in none of these files. HAProxy loads no line that names a
+    missing server."""
+
+
+NO_NEIGHBOURS = Neighbours()
+
+
+class _Section(NamedTuple):
+    place: str
+    lines: list[list[str]]
+    text: list[str]
+
+    @property
+    def header(self) -> list[str]:
+        return self.lines[0]
+
+    def mode(self, inherited: str) -> str:
+        found = [line[1] for line in self.lines if line[:1] == ["mode"] and len(line) > 1]
+        return found[-1] if found else inherited
+
+
+def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, str]] = ()) -> Neighbours:
+    """Return what a fragment between these files, paths and texts in the order of loading, depends on."""
+    defined: dict[str, str] = {}
+    named: dict[str, str] = {}
+    with_named_servers: set[str] = set()
+    inherited = "tcp"  # HAProxy's default
+    for section in _sections([*before, *after]):
+        kind, name = section.header[0], " ".join(section.header[1:2])
+        mode = section.mode(inherited)
+        if kind == "defaults":
+            inherited = mode
+        elif kind in ("backend", "listen") and name:
+            defined.setdefault(name, section.place)
+        for line in section.lines[1:]:
+            if line[:1] in (["use_backend"], ["default_backend"]) and _NAME.fullmatch(" ".join(line[1:2])):
+                named.setdefault(line[1], mode)
+            text = " ".join(line)
+            found = [*_SAMPLE.findall(text), *((backend, "/") for backend in _TRACK.findall(text))]
+            named |= {backend: mode for backend, _ in found if backend not in named}
+            with_named_servers |= {backend for backend, slash in found if slash}
+    defaults = [section for section in _sections(before) if section.header[0] == "defaults"]
+    by_mode: dict[str, Defaults] = {}
+    for section in defaults:
+        name = " ".join(section.header[1:2])
+        by_mode[section.mode("tcp")] = Defaults(name if name != "from" else "", section.place, section is defaults[-1])
+    return Neighbours(
+        tuple(path for path, _ in before),
+        tuple(path for path, _ in after),
+        defined,
+        {name: mode for name, mode in named.items() if name not in defined},
+        inherited_from("".join(f"{line}\n" for section in defaults for line in section.text)),
+        by_mode,
+        not with_named_servers <= defined.keys(),
+    )
+
+
+def _sections(files: Sequence[tuple[Path, str]]) -> Iterator[_Section]:
+    for path, text in files:
+        section: _Section | None = None
+        for number, line in enumerate(text.splitlines(), start=1):
+            found = words(line)
+            if found and SECTIONS.fullmatch(found[0]):
+                if section is not None:
+                    yield section
+                section = _Section(f"{path}:{number}", [], [])
+            if found and section is not None:
+                section.lines.append(found)
+                section.text.append(line)
+        if section is not None:
+            yield section

@@ -1,0 +1,125 @@
+"""An external HAProxy with a stats socket of level admin: servers change without a reload, and true to the file."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from external_haproxy import ExternalProcess
+from haproxy_driver import Drive, StartLoad, differences, wait_until_served, ways
+from haproxy_web import Fetch
+
+from discovery import Backend, State
+from discovery.testing import backend, eventually
+from discovery_haproxy.program.control_socket import ControlSocket
+from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
+
+Origins = tuple[Backend, ...]
+Options = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def options(external: ExternalProcess, bind: str) -> Options:
+    """Return a function that returns the options of a consumer for the external HAProxy."""
+
+    def options(**more: Any) -> dict[str, Any]:
+        return {
+            "services": {"web": {"bind": bind, "check": {"interval": "200ms"}}},
+            "external": {
+                "path": external.config,
+                "adopt": True,
+                "stats_socket": external.stats_socket,
+                "command": ["kill", "-USR2", str(external.process.pid)],
+                **more,
+            },
+        }
+
+    return options
+
+
+async def servers(external: ExternalProcess) -> dict[tuple[str, str], LiveServer]:
+    """Return the servers of the external HAProxy."""
+    return parse_states(await ControlSocket(external.stats_socket, master=False).server_states())
+
+
+async def is_true(external: ExternalProcess, path: Path) -> bool:
+    """Report whether the servers of the external HAProxy are those of the file `path`."""
+    return not differences(path, await servers(external))
+
+
+async def test_servers_of_an_external_haproxy_change_without_a_reload(
+    drive: Drive,
+    external: ExternalProcess,
+    options: Options,
+    origins: Origins,
+    load: StartLoad,
+    fetch: Fetch,
+    bind: str,
+) -> None:
+    async with drive(**options()) as driver:
+        await driver.apply(origins[0])
+        running = load(f"http://{bind}/")
+        before = await external.reloads()
+        moved = backend(id=origins[0].id, port=origins[3].port)
+        drained = backend(port=origins[1].port, state=State.DRAINING)
+        for snapshot in ((origins[0], origins[1]), (moved, origins[1]), (origins[2], drained), (origins[2],)):
+            await driver.apply(*snapshot)
+            assert await is_true(external, external.config)
+        assert await external.reloads() == before
+        await wait_until_served(fetch, bind, origins[2])
+        requests, failed = await asyncio.to_thread(running.stop)
+        assert (requests > 0, failed) == (True, 0)
+        assert ways(driver) == {"runtime": 4, "reload": 1}
+        assert (await driver.consumer.inspect())["last_change"]["way"] == "runtime"
+    async with drive(**options()) as driver:  # a new daemon finds what HAProxy serves
+        await driver.apply(origins[2])
+        await driver.apply(origins[1])
+        assert ways(driver) == {"runtime": 1, "reload": 0}
+        assert await is_true(external, external.config)
+
+
+async def test_a_reload_by_anyone_leads_to_the_same_servers(
+    drive: Drive, external: ExternalProcess, options: Options, origins: Origins
+) -> None:
+    control = ControlSocket(external.stats_socket, master=False)
+
+    async def worker() -> str:
+        return next(line for line in (await control.send("show info")).splitlines() if line.startswith("Pid:"))
+
+    async with drive(**options()) as driver:
+        await driver.apply(origins[0])
+        await driver.apply(*origins[:2])
+        before = await worker()
+        await external.reload()
+
+        async def is_replaced() -> bool:
+            return await worker() != before and (await driver.consumer.health()).ok
+
+        await eventually(is_replaced, "another worker")
+        assert await is_true(external, external.config)
+        await driver.apply(*origins[1:3])
+        assert ways(driver) == {"runtime": 2, "reload": 1}
+        assert await is_true(external, external.config)
+
+
+async def test_a_reload_that_undoes_a_change_is_noticed(
+    drive: Drive, external: ExternalProcess, options: Options, origins: Origins
+) -> None:
+    async with drive(**options()) as driver:
+        await driver.apply(origins[0])
+        old = external.config.read_text()
+        await driver.apply(*origins[:2])
+        new = external.config.read_text()
+        external.config.write_text(old)  # as read by a reload that began before the change
+        await external.reload()
+
+        async def is_noticed() -> bool:
+            await driver.consumer.health()
+            return await driver.is_apply_requested()
+
+        await eventually(is_noticed, "a request for a deployment")
+        external.config.write_text(new)
+        await driver.apply(*origins[:2])
+        assert await is_true(external, external.config)
+        assert len(await servers(external)) == 2
