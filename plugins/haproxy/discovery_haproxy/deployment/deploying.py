@@ -30,6 +30,8 @@ class Deployer:
         self._digests = digests
         self._binds: frozenset[str] = frozenset()
         self._refusals = Refusals(state_dir / "refused.json")
+        if not target.running:
+            self._refusals.clear()  # the start of a new HAProxy disturbs nobody, and may succeed
         self.background = BackgroundCheck(log)
         """The check of what commands have changed."""
         self.missed_binds: frozenset[str] = frozenset()

@@ -294,3 +294,24 @@ async def test_a_refused_reload_is_not_repeated_by_the_next_daemon(
             await wait_until_served(fetch, bind, origins[0])
             await driver.apply(origins[0], operator_request=True)
             assert (await driver.processes()).reloads > before
+
+
+@pytest.mark.exhaustive  # a refused reload of 2 s
+async def test_a_new_haproxy_is_given_what_the_haproxy_before_has_refused(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str
+) -> None:
+    """A start disturbs nobody, and whether the address is free cannot be judged."""
+    lines = 'bind "127.0.0.1:${P}"'
+    services = {"web": {"bind": bind, "check": False, "frontend_lines": lines}}
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        options = {"global_lines": f"setenv P {port}"}
+        async with drive(services={"web": {"bind": bind, "check": False}}, **options) as driver:
+            await driver.apply(origins[0])
+            assert await driver.consumer.reconfigure(driver.configured(services=services))
+            await driver.apply(origins[0])
+            assert "cannot bind" in (await driver.consumer.health()).detail
+    async with drive(services=services, **options) as driver:
+        await driver.apply(origins[0])
+        await wait_until_served(fetch, f"127.0.0.1:{port}", origins[0])
+        assert (await driver.consumer.health()).ok
