@@ -81,7 +81,8 @@ def parse_shown(answer: str) -> ShownCertificate | None:
     fields = dict(_SHOWN.findall(answer))
     if "SHA1 FingerPrint" not in fields:
         return None
-    names = {name.strip().removeprefix("DNS:") for name in fields.get("Subject Alternative Name", "").split(",")}
+    alternative = (name.strip().partition(":") for name in fields.get("Subject Alternative Name", "").split(","))
+    names = {name for kind, _, name in alternative if kind == "DNS"}  # not an address, which no client names
     names |= {each.partition("=")[2] for each in fields.get("Subject", "").split("/") if each.startswith("CN=")}
     kind = re.sub(r"[0-9]+", "", fields.get("Algorithm", ""))
     return ShownCertificate(fields["SHA1 FingerPrint"], frozenset(map(str.lower, names - {""})), kind)

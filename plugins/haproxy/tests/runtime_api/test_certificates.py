@@ -76,7 +76,7 @@ def test_a_name_that_another_certificate_with_the_same_kind_of_key_has_is_found(
         assert found is not None
         return found
 
-    new = shown("DNS:a.example, DNS:*.b.example", "EC256")
+    new = shown("DNS:a.example, DNS:*.b.example, IP Address:10.0.0.1", "EC256")
     assert new.names == {"a.example", "*.b.example", "common.example"}
     assert shared_name(new, [shown("DNS:A.example", "RSA2048")]) == ""
     assert shared_name(new, [shown("DNS:A.example", "EC384")]) == "a.example"
