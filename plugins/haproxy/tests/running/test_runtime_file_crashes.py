@@ -10,6 +10,7 @@ import pytest
 import trustme
 from haproxy_driver import Drive, ways
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend, within
@@ -75,7 +76,7 @@ def issue(authority: trustme.CA, path: Path) -> None:
     authority.issue_cert("site.example").private_key_and_cert_chain_pem.write_to_path(path)
 
 
-@pytest.mark.parametrize("moment", ["set ssl cert", "commit ssl cert"])
+@pytest.mark.parametrize("moment", sampled(["set ssl cert", "commit ssl cert"]))
 async def test_a_renewal_that_a_killed_daemon_left_is_completed_without_a_reload(
     run_dir: Path, tmp_path: Path, haproxy: Path, drive: Drive, origins: Origins, bind: str, moment: str
 ) -> None:
@@ -110,7 +111,7 @@ async def test_a_renewal_that_a_killed_daemon_left_is_completed_without_a_reload
         assert await driver.processes() == before
 
 
-@pytest.mark.parametrize("moment", ["prepare map", "commit map"])
+@pytest.mark.parametrize("moment", sampled(["prepare map", "commit map"]))
 async def test_routes_that_a_killed_daemon_left_are_completed_without_a_reload(
     run_dir: Path,
     tmp_path: Path,
