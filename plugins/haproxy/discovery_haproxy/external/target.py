@@ -25,6 +25,7 @@ from discovery_haproxy.options.external import ExternalConfig
 from discovery_haproxy.program.binary import run
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.log_drops import LogDrops
+from discovery_haproxy.program.old_workers import OldWorkers
 from discovery_haproxy.program.process import pids_of_program
 from discovery_haproxy.rendering.render import Rendered
 from discovery_haproxy.rendering.route_map import route_map_path
@@ -83,6 +84,7 @@ class ExternalHAProxy:
         self._file = ExternalFile(self.path, state_dir, log)
         self._file_lock = FileLock(self.path)
         self.log_drops = LogDrops(log)
+        self._old_workers = OldWorkers(log)
         self._config = config
         self._log = log
         self._request_apply = request_apply
@@ -211,8 +213,9 @@ class ExternalHAProxy:
         return external_vantage(pids_of_program("haproxy") if self._config.systemd_unit else ())
 
     def metrics(self) -> Iterable[Sample]:
-        """Return the number of changes by the way that they took, and the number of servers to be deleted."""
-        return self._activation.metrics()
+        """Return the metrics of the changes and, if HAProxy's master can be asked, the number of old workers."""
+        old_workers = () if self._config.master_socket is None else (self._old_workers.sample,)
+        return (*self._activation.metrics(), *old_workers)
 
     def inspect(self) -> Mapping[str, Any]:
         """Return the way and the reason of the last change, and the servers that wait for their deletion."""
@@ -231,8 +234,11 @@ class ExternalHAProxy:
         except ControlError as error:
             return Health(ok=False, detail=f"HAProxy does not answer: {error}")
         await self.log_drops.count(self._control)
+        if self._control.master:
+            with suppress(ControlError):
+                self._old_workers.update(await self._control.processes(_HEALTH_SECONDS))
         level = await self._look_at_worker(generation)
-        return Health(detail="; ".join(filter(None, (edit, level))))
+        return Health(detail="; ".join(filter(None, (edit, level, self._old_workers.detail))))
 
     async def hand_over(self) -> None:
         """Leave HAProxy running, and its file to the next daemon."""

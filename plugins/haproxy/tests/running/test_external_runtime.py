@@ -1,17 +1,19 @@
 """An external HAProxy with a stats socket of level admin: servers change without a reload, and true to the file."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from external_haproxy import ExternalProcess
 from haproxy_driver import Drive, StartLoad, differences, wait_until_served, ways
 from haproxy_web import Fetch
 
 from discovery import Backend, State
-from discovery.testing import backend, eventually
+from discovery.testing import backend, eventually, free_port
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
 
@@ -123,3 +125,56 @@ async def test_a_reload_that_undoes_a_change_is_noticed(
         await driver.apply(*origins[:2])
         assert await is_true(external, external.config)
         assert len(await servers(external)) == 2
+
+
+async def test_certificates_and_routes_of_an_external_haproxy_change_without_a_reload(
+    drive: Drive,
+    external: ExternalProcess,
+    options: Options,
+    origins: Origins,
+    fetch: Fetch,
+    bind: str,
+    tmp_path: Path,
+) -> None:
+    certificate, tls = tmp_path / "site.pem", f"127.0.0.1:{free_port()}"
+    authority = trustme.CA()
+
+    def renew() -> bytes:
+        leaf = authority.issue_cert("site.example")
+        leaf.private_key_and_cert_chain_pem.write_to_path(certificate)
+        return ssl.PEM_cert_to_DER_cert(leaf.cert_chain_pems[0].bytes().decode())
+
+    def services(host: str) -> dict[str, Any]:
+        binds = [bind, {"address": tls, "certificate": str(certificate)}]
+        return {"web": {"bind": binds}, "other": {"bind": binds, "hosts": host}}
+
+    renew()
+    async with drive(**{**options(), "services": services("a.example")}) as driver:
+        await driver.apply(origins[0], backend("other", port=origins[1].port))
+        before = await external.reloads()
+        renewed = renew()
+        changed = driver.configured(**{**options(), "services": services("b.example")})
+        assert await driver.consumer.reconfigure(changed)
+        await driver.apply_again()
+        assert (await asyncio.to_thread(fetch, f"http://{bind}/", Host="b.example")).body == str(origins[1].port)
+        assert (await asyncio.to_thread(fetch, f"http://{bind}/", Host="a.example")).body == str(origins[0].port)
+        host, _, port = tls.rpartition(":")
+        shown = await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)))
+        assert ssl.PEM_cert_to_DER_cert(shown) == renewed
+        assert await external.reloads() == before
+        assert ways(driver) == {"runtime": 1, "reload": 1}
+
+
+async def test_the_old_workers_of_an_external_haproxy_are_counted(
+    drive: Drive, external: ExternalProcess, options: Options, origins: Origins
+) -> None:
+    way = {"command": None, "master_socket": external.master_socket}
+    async with drive(**{**options(**way), "max_old_workers": 1}) as driver:
+        await driver.apply(origins[0])
+
+        async def is_counted() -> bool:
+            await driver.consumer.health()
+            return [each.value for each in driver.consumer.metrics() if each.name == "old_workers"] == [0]
+
+        await eventually(is_counted, "the worker of before the first reload to end")
+        assert "mworker-max-reloads 1" in external.config.read_text()
