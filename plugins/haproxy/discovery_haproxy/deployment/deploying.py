@@ -57,7 +57,7 @@ class Deployer:
                 return self._refused(error, attempt)
         # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
         # After a refusal behind a change the next check is before its change, which keeps what is refused out.
-        needs_check = self.background.refusal is not None or target.needs_check(rendered)
+        needs_check = self.background.concerns_the_text or target.needs_check(rendered)
         checked_by_haproxy = not target.running or not needs_check
         unchecked = rendered if checked_by_haproxy else None
         # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.

@@ -11,7 +11,8 @@ from haproxy_driver import Drive, StartLoad, wait_until_served, ways
 from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
-from discovery.testing import backend, free_port
+from discovery.testing import backend, eventually, free_port
+from discovery_haproxy.deployment import background_check
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.text.configuration import parse
 
@@ -139,12 +140,26 @@ async def test_a_refused_line_of_a_service_affects_that_service_alone(
 
 
 async def test_a_fault_of_the_operators_file_is_named_and_servers_follow_the_registry(
-    drive: Drive, edge: ExternalProcess, options: Options, own: Path, origins: Origins, fetch: Fetch, bind: str
+    drive: Drive,
+    edge: ExternalProcess,
+    options: Options,
+    own: Path,
+    origins: Origins,
+    fetch: Fetch,
+    bind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(background_check, "_DELAY", 0.05)
     async with drive(**options()) as driver:
         await driver.apply(web(origins[0]))
         good = own.read_text()
         own.write_text(good.replace("default_backend", "defult_backend"))
+        await driver.apply(web(origins[2]))
+
+        async def is_told() -> bool:
+            return "own.cfg:12" in ((await driver.consumer.health()).detail or "")
+
+        await eventually(is_told, "the health to name the line")
         await driver.apply(web(origins[1]))
         await wait_until_served(fetch, bind, origins[1])
         with pytest.raises(ApplyError, match=r"own.cfg:12\].*unknown keyword 'defult_backend'"):
