@@ -127,6 +127,8 @@ def earlier_files(accepted: Accepted, choice: Choice) -> frozenset[Path]:
             used |= set(accepted.config.files)
         if part.kind is Kind.SETTINGS and accepted.config.template is not None:
             used.add(accepted.config.template)
+        if part.kind is Kind.SETTINGS:
+            used |= set(accepted.config.include)
     return frozenset(used & accepted.copies.keys())
 
 
@@ -201,6 +203,7 @@ class _Composition:
         earlier = accepted.config
         update: dict[str, Any] = {name: getattr(wanted, name) for name in _NOT_SETTINGS}
         update["files"] = tuple(self._copies.get(path, path) for path in earlier.files)
+        update["include"] = tuple(self._copies.get(path, path) for path in earlier.include)
         update["global_lines"] = self._lines(earlier.global_lines)
         update["defaults_lines"] = self._lines(earlier.defaults_lines)
         if earlier.template is not None:

@@ -32,7 +32,7 @@ from discovery_haproxy.text.words import words
 
 _RESERVED_BY_THE_PLUGIN = frozenset({"description", "daemon", "master-worker"})
 _OPERATORS = (
-    "hard_stop_after", "maxconn", "access_log", "log_format", "stats", "global_lines", "defaults_lines",
+    "hard_stop_after", "maxconn", "access_log", "log_format", "stats", "global_lines", "defaults_lines", "include",
 )  # fmt: skip
 """Options that concern more than discovery's own sections."""
 _HTTP_ONLY = (
@@ -187,6 +187,8 @@ class HAProxyConfig(PluginConfig):
     """`core` looks the host names of backends up as the machine does; `haproxy` asks name servers."""
     nameservers: OneOrMany[Address] = ()
     """Name servers that HAProxy asks, which sets `resolve` to "haproxy". Default: those of /etc/resolv.conf."""
+    include: Paths = ()
+    """Files of the user's, or directories of `*.cfg` files, with sections that stand below the plugin's own."""
     files: Paths = ()
     """Files that the user's lines or template name. A change of a file reloads HAProxy."""
     global_lines: Lines = ()

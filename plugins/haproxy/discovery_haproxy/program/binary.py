@@ -13,6 +13,7 @@ from typing import NamedTuple
 from discovery import ApplyError
 from discovery.toolkit import child_environment, memfd_create
 from discovery_haproxy.rendering.render import Rendered
+from discovery_haproxy.text.inclusion import place_in_file
 from discovery_haproxy.text.passwords import without_passwords
 
 OLDEST = (2, 6)
@@ -185,6 +186,7 @@ def _with_line(alert: str, text: str) -> str:
         number = int(where[1])
         lines = text.splitlines()
         line = without_passwords(lines[number - 1].strip()) if 0 < number <= len(lines) else ""
+        line = f"{place_in_file(lines, number)} {line}".lstrip()
         alert = f"line {number} ({line[:_LINE_CHARACTERS]}): {alert[where.end() :].lstrip(': ')}"
     return alert[:_MESSAGE_CHARACTERS]
 

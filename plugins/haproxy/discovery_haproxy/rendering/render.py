@@ -20,6 +20,7 @@ from discovery_haproxy.options.values import bind_address
 from discovery_haproxy.rendering.execution import run, templates_of
 from discovery_haproxy.rendering.frontends import FrontendSection, route_entries
 from discovery_haproxy.rendering.held_files import hold
+from discovery_haproxy.rendering.includes import included_part
 from discovery_haproxy.rendering.incremental import Memo
 from discovery_haproxy.rendering.parts import (
     Part,
@@ -129,6 +130,7 @@ class Renderer:
         self._maps = Memo[str]()
         self._fronts = Memo[Part]()
         self._services = Memo[Part]()
+        self._includes = Memo[Part]()
         self._chunks: Mapping[str, Chunk] = {}
 
     def render(
@@ -178,6 +180,9 @@ class Renderer:
             parts = [own_part(body, surroundings)]
         else:
             parts = self._built_in(config, sections, surroundings)
+        file_digests = file_digests or {}
+        includes = [(str(path), (path, file_digests.get(path, ""), surroundings)) for path in config.include]
+        parts += self._includes.values(includes, included_part)
         requests = not runtime.alone or any(part.requests for part in parts)
         maps = {}
         if any(part.names_map for part in parts):
@@ -254,7 +259,8 @@ class _Identity:
 def _referenced_files(of: _Identity) -> tuple[Path, ...]:
     config = of.config
     binds = [bind for service in config.services.values() for bind in service.bind or ()]
-    named = {path for bind in (*config.bind, *binds) for path in bind.certificate} | set(config.files)
+    named = {path for bind in (*config.bind, *binds) for path in bind.certificate}
+    named |= {*config.files, *config.include}
     named |= {service.sorry_page for service in config.services.values() if service.sorry_page}
     if config.template is not None:
         named.add(config.template)
