@@ -168,10 +168,17 @@ def test_answers_that_may_be_kept_come_from_the_cache(
         assert fetch(f"http://127.0.0.1:{cached}/page").body == "web"
         assert fetch(f"http://127.0.0.1:{plain}/page").body == "web"
     assert web.seen == ["/page"] * 4
-    web.answers = {"Cache-Control": "no-store"}
+    kept = {"ETag": '"1"'}, {"Last-Modified": "Sat, 01 Jan 2000 00:00:00 GMT"}, {"Cache-Control": "s-maxage=9"}
+    not_kept = {"Cache-Control": "no-store"}, {"Cache-Control": "private, max-age=9"}, {}
+    for number, headers in enumerate((*kept, *not_kept)):
+        web.answers, before = headers, len(web.seen)
+        for _ in range(2):
+            assert fetch(f"http://127.0.0.1:{cached}/{number}").body == "web"
+        assert len(web.seen) - before == (1 if headers in kept else 2), headers
+    web.answers, before = {"Cache-Control": "max-age=9"}, len(web.seen)
     for _ in range(2):
-        assert fetch(f"http://127.0.0.1:{cached}/private").body == "web"
-    assert web.seen[4:] == ["/private"] * 2
+        fetch(f"http://127.0.0.1:{cached}/login", Authorization="Basic YTpi")
+    assert len(web.seen) - before == 2
 
 
 def test_a_userlist_lets_users_with_hashes_through(run: RunHAProxy, origin: StartOrigin, fetch: Fetch) -> None:
