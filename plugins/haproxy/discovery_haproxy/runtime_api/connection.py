@@ -6,12 +6,14 @@ lasts would keep an old worker alive, so each plan has a connection of its own.
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.runtime_api.commands import Command
 from discovery_haproxy.text.generation import DESCRIPTION, Marker
 
@@ -20,8 +22,14 @@ _WAITING = re.compile(r"^(?:\+ )+")
 """HAProxy's prompts for the lines of a payload, before the answer."""
 _ANSWER_SECONDS = 5.0
 """Seconds for an answer: a worker that loads 10,000 backends needs one."""
-_BUFFER_BYTES = 1 << 26
-"""Bytes of the largest answer: the states of some 600,000 servers."""
+_CHUNK_BYTES = 1 << 16
+"""Bytes that are received at once: the states of some 600 servers."""
+_QUEUED_BYTES = 1 << 16
+"""Bytes of commands that the kernel takes although HAProxy may not read on before its answers are read."""
+_FULL_QUEUE_SECONDS = 0.005
+"""Seconds between two attempts to connect while HAProxy's queue of connections is full."""
+_WORKER_COMMANDS = ("show info", "show cli level")
+"""Commands whose answers tell which worker answers, and what the socket lets this process do."""
 _FIRST_BATCH = 8
 """Most commands of the first batch, before their cost is known, and fewer if their estimate is more than 10 ms."""
 _MOST_BATCH = 256
@@ -70,13 +78,14 @@ class Worker(NamedTuple):
 
 
 class Connection:
-    """A connection in `prompt` mode."""
+    """A connection in `prompt` mode. Belongs to one task."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, marker: Marker) -> None:
-        """Store the arguments; `connect` opens a connection."""
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, connected: socket.socket, marker: Marker) -> None:
+        """Store the arguments; `connect` opens a connection. The socket is connected and non-blocking."""
+        self._socket = connected
         self._marker = marker
+        self._received = bytearray()
+        self._in_prompt_mode = False
 
     async def ask(self, command: str) -> str:
         """Send a command and return the answer. Raises RuntimeApiError."""
@@ -93,26 +102,25 @@ class Connection:
         Raises RuntimeApiError if the worker is stopping, LevelError if the socket does not let this process change
         anything.
         """
-        answer, level, *named = await self._ask(["show info", "show cli level", *self._marker.commands])
-        info = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
-        if info.get("Stopping") != "0" or not info.get("Pid", "").isdecimal():
-            raise RuntimeApiError("the worker that answers is being replaced")
-        if level.strip() != "admin":
-            raise LevelError(_TOO_LOW_A_LEVEL)
-        version = info.get("Version", "").split("-")[0].split(".")
-        return Worker(
-            int(info["Pid"]),
-            tuple(int(part) for part in version if part.isdecimal()),
-            self._marker.generation("\n".join((answer, *named))) or "",
-            info.get("Start_time_sec", ""),
-        )
+        worker, _ = await self._ask_worker(())
+        return worker
 
-    async def execute(self, groups: Sequence[Sequence[Command]], seconds: float = 0.0) -> None:
+    async def ask_worker(self, worker: Worker, commands: Sequence[str]) -> list[str]:
+        """Send commands at once and return the answers. Raises RuntimeApiError if another worker answers."""
+        found, answers = await self._ask_worker(commands)
+        if found != worker:
+            raise RuntimeApiError(f"the worker {worker.pid} was replaced by {found.pid}")
+        return answers
+
+    async def execute(
+        self, groups: Sequence[Sequence[Command]], seconds: float = 0.0, worker: Worker | None = None
+    ) -> None:
         """Execute groups of commands, the commands of a group at once, with pauses for traffic between batches.
 
-        `seconds` is the estimated time of all groups: traffic may not wait for the first batch either.
-        Raises RuntimeApiError for the first answer that is not the expected answer, LostConnectionError if the answers
-        end.
+        `seconds` is the estimated time of all groups: traffic may not wait for the first batch either. `worker` is the
+        worker that is to answer, None for any. The first batch asks which worker answers: another worker may have
+        executed the commands of that batch. Raises RuntimeApiError for another worker and for the first answer that is
+        not the expected answer, LostConnectionError if the answers end.
         """
         done, size = 0, _first_batch(sum(map(len, groups)), seconds)
         while done < len(groups):
@@ -122,14 +130,15 @@ class Connection:
                 end += 1
             started = time.monotonic()
             try:
-                answers = await self._ask([command.lines for command in batch])
+                lines = [command.lines for command in batch]
+                answers = await (self._ask(lines) if worker is None else self.ask_worker(worker, lines))
             except LostConnectionError as error:
                 error.done = done
                 raise
             seconds = time.monotonic() - started
             for command, answer in zip(batch, answers, strict=True):
                 _check(command, answer)
-            done = end
+            done, worker = end, None
             if seconds > _SLOW_SECONDS:
                 size = max(size // 2, 1)
             elif seconds < _FAST_SECONDS:
@@ -141,17 +150,62 @@ class Connection:
         _check(command, answer)
         return answer
 
+    async def _ask_worker(self, commands: Sequence[str]) -> tuple[Worker, list[str]]:
+        """Send commands at once, and return the worker that answers, and the answers. Raises as `worker` does."""
+        asked = (*_WORKER_COMMANDS, *self._marker.commands)
+        answers = await self._ask([*asked, *commands])
+        info, level, *named = answers[: len(asked)]
+        fields = dict(line.split(": ", 1) for line in info.splitlines() if ": " in line)
+        if fields.get("Stopping") != "0" or not fields.get("Pid", "").isdecimal():
+            raise RuntimeApiError("the worker that answers is being replaced")
+        if level.strip() != "admin":
+            raise LevelError(_TOO_LOW_A_LEVEL)
+        version = fields.get("Version", "").split("-")[0].split(".")
+        worker = Worker(
+            int(fields["Pid"]),
+            tuple(int(part) for part in version if part.isdecimal()),
+            self._marker.generation("\n".join((info, *named))) or "",
+            fields.get("Start_time_sec", ""),
+        )
+        return worker, answers[len(asked) :]
+
     async def _ask(self, commands: Sequence[str]) -> list[str]:
+        # The first exchange turns the mode on, so that it costs no exchange of its own.
+        mode = () if self._in_prompt_mode else ("prompt",)
+        self._in_prompt_mode = True
+        data = "".join(f"{command}\n" for command in (*mode, *commands)).encode()
+        sending = asyncio.get_running_loop().sock_sendall(self._socket, data)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                self._writer.write("".join(f"{command}\n" for command in commands).encode())
-                return [
-                    (await self._reader.readuntil(_PROMPT))[: -len(_PROMPT)].decode(errors="replace") for _ in commands
-                ]
+                if len(data) <= _QUEUED_BYTES:
+                    await sending
+                    return (await self._answers(len(mode) + len(commands)))[len(mode) :]
+                task = asyncio.create_task(sending)
+                try:
+                    return (await self._answers(len(mode) + len(commands)))[len(mode) :]
+                finally:
+                    await cancel_and_wait(task)
         except (ConnectionError, EOFError) as error:
             raise LostConnectionError(_NO_ANSWER.format(str(error) or type(error).__name__)) from None
-        except (OSError, TimeoutError, asyncio.LimitOverrunError) as error:
+        except (OSError, TimeoutError) as error:
             raise RuntimeApiError(_NO_ANSWER.format(str(error) or type(error).__name__)) from None
+
+    async def _answers(self, count: int) -> list[str]:
+        """Receive answers. Raises OSError, or EOFError if the connection ends before the last prompt."""
+        answers: list[str] = []
+        received, searched = self._received, 0
+        while len(answers) < count:
+            if (end := received.find(_PROMPT, searched)) >= 0:
+                answers.append(received[:end].decode(errors="replace"))
+                del received[: end + len(_PROMPT)]
+                searched = 0
+                continue
+            searched = max(len(received) - len(_PROMPT) + 1, 0)
+            chunk = await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK_BYTES)
+            if not chunk:
+                raise EOFError("the connection was closed")
+            received += chunk
+        return answers
 
 
 def _first_batch(commands: int, seconds: float) -> int:
@@ -165,18 +219,26 @@ async def connect(stats_socket: Path, marker: Marker = DESCRIPTION) -> AsyncIter
 
     `marker` is the line of the configuration that names the generation.
     """
-    try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(stats_socket, limit=_BUFFER_BYTES)
-    except (OSError, TimeoutError) as error:
-        raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
-    try:
-        connection = Connection(reader, writer, marker)
-        await connection.ask("prompt")
-        yield connection
-    finally:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
+        connected.setblocking(False)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await _connect(connected, stats_socket)
+        except (OSError, TimeoutError) as error:
+            raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
         # HAProxy ends its side at once when this side has ended.
-        writer.close()
+        yield Connection(connected, marker)
+
+
+async def _connect(connected: socket.socket, stats_socket: Path) -> None:
+    """Connect, also if HAProxy's queue of connections is full for a while. Raises OSError."""
+    while True:
+        try:
+            connected.connect(str(stats_socket))
+        except BlockingIOError:  # unlike a TCP socket, a Unix socket does not connect later
+            await asyncio.sleep(_FULL_QUEUE_SECONDS)
+        else:
+            return
 
 
 def _check(command: Command, answer: str) -> None:

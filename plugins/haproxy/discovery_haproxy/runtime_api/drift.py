@@ -10,7 +10,7 @@ The runtime API does not tell who has changed a server. The rules:
   drift; after a change that may have been interrupted, the weight before the change is drift.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -181,12 +181,6 @@ def compare_all(
         for name, section in configuration.backends.items()
         if section.split
     ]
-
-
-def with_sections(configuration: Configuration, found: Iterable[Comparison]) -> Configuration:
-    """Return the configuration with the sections as HAProxy has them."""
-    actual = {each.actual.header: each.actual for each in found}
-    return Configuration(tuple(actual.get(section.header, section) for section in configuration.sections))
 
 
 def removed_servers(

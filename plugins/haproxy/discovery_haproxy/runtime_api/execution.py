@@ -14,7 +14,7 @@ from discovery_haproxy.runtime_api.certificates import NewCertificate
 from discovery_haproxy.runtime_api.commands import Command, commands
 from discovery_haproxy.runtime_api.connection import Connection, LostConnectionError, RuntimeApiError, Worker
 from discovery_haproxy.runtime_api.defects import moves_late
-from discovery_haproxy.runtime_api.drift import by_section, compare
+from discovery_haproxy.runtime_api.drift import Comparison, by_section, compare
 from discovery_haproxy.runtime_api.live_files import replace_map, set_certificates
 from discovery_haproxy.runtime_api.planner import Add, Move, Plan, Revive, ServerKey, SetWeight, Step
 from discovery_haproxy.runtime_api.read_back import LiveServer, is_at, parse_states
@@ -57,20 +57,26 @@ async def send(connect: Connect, changes: Changes, seconds: float) -> None:
     """Send the commands of the plan, which take `seconds` by an estimate. Raises RuntimeApiError."""
     early, late = changes.plan.phases
     of_one = seconds / max(len(changes.plan.steps), 1)
+    has_contents = bool(changes.certificates or changes.plan.maps)
     losses, lacks_contents, resumes = 0, True, False
     while True:
         try:
             async with connect() as connection:
-                await _expect(connection, changes.worker)
+                worker: Worker | None = changes.worker
+                if resumes or has_contents:  # otherwise with the first commands: most changes need one exchange
+                    await connection.ask_worker(changes.worker, ())
+                    worker = None
                 present = await states_of(connection, {step.key[0] for step in early}) if resumes else {}
-                await connection.execute([_rest_of(step, changes, present) for step in early], of_one * len(early))
+                rest = [_rest_of(step, changes, present) for step in early]
+                await connection.execute(rest, of_one * len(early), worker)
+                worker = None if early else worker
                 early = ()
                 if lacks_contents:
                     await set_certificates(connection, changes.certificates)
                     for path in changes.plan.maps:
                         await replace_map(connection, path)
                     lacks_contents = False
-                await connection.execute([_rest_of(step, changes) for step in late], of_one * len(late))
+                await connection.execute([_rest_of(step, changes) for step in late], of_one * len(late), worker)
                 return
         except LostConnectionError as error:
             losses = 1 if error.done else losses + 1
@@ -87,8 +93,8 @@ async def read_back(connect: Connect, changes: Changes) -> Mapping[ServerKey, Li
     """Return the servers of the changed sections. Raises RuntimeApiError if another worker serves meanwhile."""
 
     async def read(connection: Connection) -> Mapping[ServerKey, LiveServer]:
-        await _expect(connection, changes.worker)
-        return await states_of(connection, changes.plan.sections)
+        questions = [f"show servers state {name}" for name in changes.plan.sections]
+        return _parsed(await connection.ask_worker(changes.worker, questions))
 
     # A new connection reaches the worker that serves now, if a reload by another program came in between.
     live = await ask(connect, read)
@@ -101,12 +107,14 @@ async def read_back(connect: Connect, changes: Changes) -> Mapping[ServerKey, Li
     return live
 
 
-def expect_outcome(plan: Plan, live: Mapping[ServerKey, LiveServer], waiting: Collection[ServerKey]) -> None:
-    """Raise RuntimeApiError if a server that the plan changes is not as wanted. The others are verified later."""
+def expect_outcome(
+    plan: Plan, live: Mapping[ServerKey, LiveServer], waiting: Collection[ServerKey]
+) -> list[Comparison]:
+    """Compare the changed sections. Raises RuntimeApiError if a server that the plan changes is not as wanted."""
     steps = {step.key: step for step in plan.steps}
     named = by_section(live)
-    for name in plan.sections:
-        found = compare(plan.wanted.backends[name], named.get(name, {}), waiting)
+    compared = [compare(plan.wanted.backends[name], named.get(name, {}), waiting) for name in plan.sections]
+    for found in compared:
         for drift in found.drifts:
             if drift.key in steps:
                 raise RuntimeApiError(f"the servers are not as wanted: {drift}")
@@ -116,26 +124,24 @@ def expect_outcome(plan: Plan, live: Mapping[ServerKey, LiveServer], waiting: Co
                 isinstance(step, Add | Revive) and change.maintenance
             ):
                 raise RuntimeApiError(f"the servers are not as wanted: {'/'.join(key)} is {change}")
+    return compared
 
 
 async def states_of(connection: Connection, sections: Iterable[str]) -> dict[ServerKey, LiveServer]:
     """Return the servers of these sections. Raises RuntimeApiError."""
-    return {key: row for name in sections for key, row in (await states(connection, name)).items()}
+    return _parsed(await connection.ask_all([f"show servers state {name}" for name in sections]))
 
 
-async def states(connection: Connection, section: str = "") -> dict[ServerKey, LiveServer]:
-    """Return the servers of a section, or of all sections. Raises RuntimeApiError."""
-    answer = await connection.ask(f"show servers state {section}".rstrip())
+async def states(connection: Connection) -> dict[ServerKey, LiveServer]:
+    """Return the servers of all sections. Raises RuntimeApiError."""
+    return _parsed([await connection.ask("show servers state")])
+
+
+def _parsed(answers: Iterable[str]) -> dict[ServerKey, LiveServer]:
     try:
-        return parse_states(answer)
+        return {key: row for answer in answers for key, row in parse_states(answer).items()}
     except ValueError as error:
         raise RuntimeApiError(str(error)) from None
-
-
-async def _expect(connection: Connection, worker: Worker) -> None:
-    """Raise RuntimeApiError if another worker answers."""
-    if (found := await connection.worker()) != worker:
-        raise RuntimeApiError(f"the worker {worker.pid} was replaced by {found.pid}")
 
 
 def _rest_of(step: Step, changes: Changes, present: Collection[ServerKey] = ()) -> Sequence[Command]:

@@ -21,10 +21,8 @@ from discovery_haproxy.runtime_api.deletion import Deletion, too_many
 from discovery_haproxy.runtime_api.drift import (
     Comparison,
     by_section,
-    compare,
     compare_all,
     removed_servers,
-    with_sections,
 )
 from discovery_haproxy.runtime_api.execution import Changes, ask, expect_outcome, read_back, send, states, states_of
 from discovery_haproxy.runtime_api.live_files import known_contents, read_certificate_files
@@ -176,36 +174,24 @@ class LiveServers:
         if running is None:
             return Reload("the servers of the running HAProxy are unknown")
 
-        async def look(connection: Connection) -> tuple[Worker, Plan | Reload, Mapping[ServerKey, LiveServer]]:
-            worker = await connection.worker()
-            if reload_part(worker.generation) != reload_part(live_generation):
-                return worker, Reload("HAProxy was reloaded by another program"), {}
-            plan = make_plan(running, wanted, worker.version, self._waiting, self._costs)
-            return worker, plan, {} if isinstance(plan, Reload) else await states_of(connection, plan.sections)
-
         try:
-            worker, plan, live = await ask(self._connect, look)
-        except RuntimeApiError as error:
-            return Reload(str(error))
-        if isinstance(plan, Reload):
-            return plan
-        self.known_worker = self.known_worker or worker  # another worker was started by another program
-        named = by_section(live)
-        found = [compare(running.backends[name], named.get(name, {}), self._waiting) for name in plan.sections]
-        if drifts := [drift for each in found for drift in each.drifts]:
-            self.reports.drifted(drifts, "put right by the next change")
-            plan = make_plan(with_sections(running, found), wanted, worker.version, self._waiting, self._costs)
+            # The commands ask which worker answers, and what another program has changed is found afterwards.
+            worker = self.known_worker or await self._find_worker(live_generation)
+            plan = make_plan(running, wanted, worker.version, self._waiting, self._costs)
             if isinstance(plan, Reload):
                 return plan
-        removals = sum(isinstance(step, Remove) for step in plan.steps)
-        if reason := too_many(len(self._waiting) + removals, worker.version):
-            return Reload(reason)
-        try:
-            certificates = [await asyncio.to_thread(read_certificate_files, path) for path in plan.certificates]
+            removals = sum(isinstance(step, Remove) for step in plan.steps)
+            if reason := too_many(len(self._waiting) + removals, worker.version):
+                return Reload(reason)
+            changes = await self._with_tests(plan, worker)
+            if plan.certificates and isinstance(changes, Changes):
+                certificates = [await asyncio.to_thread(read_certificate_files, path) for path in plan.certificates]
+                return changes._replace(certificates=tuple(certificates))
         except UnfitError as error:
             return Reload(f"a new certificate: {error}")
-        changes = await self._with_tests(plan, worker, live)
-        return changes._replace(certificates=tuple(certificates)) if isinstance(changes, Changes) else changes
+        except RuntimeApiError as error:
+            return Reload(str(error))
+        return changes
 
     async def execute(self, changes: Changes) -> None:
         """Execute the plan, and read everything back. Raises RuntimeApiError if the outcome is not the wanted one."""
@@ -222,9 +208,10 @@ class LiveServers:
             self._costs = self._costs.after_commands(plan.seconds, time.monotonic() - started)
         live = await read_back(self._connect, changes)
         self._note(changes)
-        expect_outcome(plan, live, self._waiting)
+        compared = expect_outcome(plan, live, self._waiting)
         self._configuration, self._possible = plan.wanted, ()
         self._has_unknown_contents = False
+        await self.put_right(compared, "put right after the change")
         self._deletion.begin([step.key for step in plan.steps if isinstance(step, Remove)])
 
     async def put_right(self, found: Iterable[Comparison], remedy: str = "put right at run time") -> None:
@@ -243,9 +230,7 @@ class LiveServers:
         parts = Configuration(tuple(running.backends[name] for name in names))
         plan = make_plan(actual, parts, worker.version, {**self._waiting, **leftover})
         if isinstance(plan, Plan):
-            async with self._connect() as connection:
-                live = await states_of(connection, names)
-            changes = await self._with_tests(replace(plan, wanted=running), worker, live)
+            changes = await self._with_tests(replace(plan, wanted=running), worker)
             if isinstance(changes, Changes):
                 self.reports.drifted(drifts, remedy)
                 unknown = self._has_unknown_contents
@@ -277,6 +262,14 @@ class LiveServers:
         """End the deletion of removed servers. HAProxy keeps the servers that are left."""
         await self._deletion.stop()
 
+    async def _find_worker(self, live_generation: str) -> Worker:
+        """Return the worker, which serves this generation. Raises RuntimeApiError if the worker serves another."""
+        worker = await ask(self._connect, Connection.worker)
+        if reload_part(worker.generation) != reload_part(live_generation):
+            raise RuntimeApiError("HAProxy was reloaded by another program")
+        self.known_worker = worker
+        return worker
+
     def _connect(self) -> AbstractAsyncContextManager[Connection]:
         if self._stats_socket is None:
             raise RuntimeApiError("no stats socket is configured")
@@ -292,21 +285,25 @@ class LiveServers:
             if isinstance(step, Add | Move | Revive) and isinstance(step.check, HAProxyCheck):
                 self._undecided.add(step.key)
 
-    async def _with_tests(self, plan: Plan, worker: Worker, live: Mapping[ServerKey, LiveServer]) -> Changes | Reload:
-        """Decide which new and moved servers are up. Reload if a section would have to wait for HAProxy's check."""
+    async def _with_tests(self, plan: Plan, worker: Worker) -> Changes | Reload:
+        """Decide which new and moved servers are up. Reload if a section would have to wait for HAProxy's check.
+
+        Raises RuntimeApiError.
+        """
         arriving = {step.key: step.check for step in plan.steps if isinstance(step, Add | Move | Revive)}
         passed, late = await try_targets(check for check in arriving.values() if isinstance(check, Connect | Request))
         up = frozenset(key for key, check in arriving.items() if check is None or check in passed)
-        for name in plan.sections:
-            if name in self.initially_down:
-                continue  # a reload would not make the servers serve either
-            untested = [
-                key
-                for key, check in arriving.items()
-                if key[0] == name and (isinstance(check, HAProxyCheck) or check in late)
-            ]
-            if untested and not any(_serving(plan.wanted, name, live, arriving.keys() - up)):
-                return Reload(f"no other server of {name} serves until HAProxy has checked {untested[0][1]}")
+        untested: dict[str, str] = {}
+        for (section, name), check in arriving.items():
+            # A section whose servers are down at first would not serve after a reload either.
+            if (isinstance(check, HAProxyCheck) or check in late) and section not in self.initially_down:
+                untested.setdefault(section, name)
+        live: Mapping[ServerKey, LiveServer] = {}
+        if untested:
+            live = await ask(self._connect, lambda connection: states_of(connection, untested))
+        for section, name in untested.items():
+            if not any(_serving(plan.wanted, section, live, arriving.keys() - up)):
+                return Reload(f"no other server of {section} serves until HAProxy has checked {name}")
         return Changes(plan, worker, up)
 
 

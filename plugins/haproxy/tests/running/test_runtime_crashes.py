@@ -32,11 +32,11 @@ def die():
 
 execute, changed = Connection.execute, LiveServers.execute
 
-async def before(self, groups, seconds):
+async def before(self, groups, seconds, worker):
     die()
 
-async def amid(self, groups, seconds):
-    await execute(self, groups[:1])
+async def amid(self, groups, seconds, worker):
+    await execute(self, groups[:1], seconds, worker)
     die()
 
 async def after(self, changes):

@@ -33,9 +33,10 @@ class Socket:
             batch.append(line.decode().strip())
             if reader._buffer:  # type: ignore[attr-defined] # more of this batch has arrived
                 continue
-            if batch != ["prompt"]:
-                self.sizes.append(len(batch))
-                self.commands += batch
+            asked = [each for each in batch if each != "prompt"]
+            if asked:
+                self.sizes.append(len(asked))
+                self.commands += asked
             if self.ends_at in batch:
                 break
             writer.write("".join(f"{self.answers.get(each, '')}\n> " for each in batch).encode())
