@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -60,14 +59,9 @@ class Deployer:
         needs_check = self.background.concerns_the_text or target.needs_check(rendered)
         checked_by_haproxy = not target.running or not needs_check
         unchecked = rendered if checked_by_haproxy else None
-        # Concurrently: HAProxy's parsing and the disk are the two slow steps before the reload.
-        checks = [] if unchecked else [checker.faults(rendered)]
-        prepared, *checked = await asyncio.gather(target.prepare(rendered), *checks, return_exceptions=True)
-        for result in (prepared, *checked):
-            if isinstance(result, BaseException):
-                raise result
-        alerts: Sequence[str] = checked[0] if checked else ()  # type: ignore[assignment]
-        if refusal := Refusal.of_alerts(checker.name, alerts):
+        if unchecked:
+            await target.prepare(rendered)
+        elif refusal := await self._prepare_and_check(rendered, checker):
             return refusal
         faults = await find_bind_faults(
             sorted(set(rendered.listeners) - self._binds) if target.running else rendered.listeners, target.vantage
@@ -78,6 +72,16 @@ class Deployer:
                 next(iter(faults.values())), tuple(Fault(text, address=bind) for bind, text in faults.items())
             )
         return await self._activate(rendered, checker, unchecked)
+
+    async def _prepare_and_check(self, rendered: Rendered, checker: Checker) -> Refusal | None:
+        """Prepare and check at once: HAProxy's parsing and the disk are the two slow steps before a reload."""
+        prepared, alerts = await asyncio.gather(
+            self._target.prepare(rendered), checker.faults(rendered), return_exceptions=True
+        )
+        for result in (prepared, alerts):
+            if isinstance(result, BaseException):
+                raise result
+        return Refusal.of_alerts(checker.name, alerts)  # type: ignore[arg-type] # no exception
 
     async def _activate(self, rendered: Rendered, checker: Checker, unchecked: Rendered | None) -> Refusal | None:
         was_running = self._target.running

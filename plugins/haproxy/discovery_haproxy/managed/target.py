@@ -116,7 +116,8 @@ class ManagedHAProxy:
     async def prepare(self, rendered: Rendered) -> None:
         """Write the configuration and its map files beside the present files. Raises ApplyError or OSError.
 
-        The disk is not waited for: after a crash of the machine no HAProxy runs, and a new one gets new files.
+        The disk is not waited for: after a crash of the machine no HAProxy runs, and a new one gets new files. So the
+        files are written faster than a thread takes over.
         """
         self._prepared = rendered
         self._servers.initially_down = frozenset(
@@ -124,7 +125,7 @@ class ManagedHAProxy:
             for each in rendered.sections.services
             if each.config.check is not None and each.config.check.init_state == "down"
         )
-        self._maps = await asyncio.to_thread(stage_all, self.path, rendered.data, rendered.maps, 0o600, durable=False)
+        self._maps = stage_all(self.path, rendered.data, rendered.maps, 0o600, durable=False)
 
     def needs_check(self, rendered: Rendered) -> bool:
         """Report whether a reload or a start follows. HAProxy checks the commands of the runtime API itself."""
@@ -145,7 +146,7 @@ class ManagedHAProxy:
             self._binary = checker
             assert self._prepared is not None  # noqa: S101 - `prepare` comes first
             wanted = self._prepared.configuration
-            changes = await self._activation.plan(wanted) if self._reloadable() else None
+            changes = await self._activation.plan(wanted) if self._is_current() else None
             if unchecked is not None and self.running and not isinstance(changes, Changes):
                 await checker.check(unchecked)  # HAProxy was restarted meanwhile, and will be reloaded
             await install(
@@ -244,12 +245,18 @@ class ManagedHAProxy:
         if not self.pids():
             self._files.remove_runtime_files()
 
-    def _reloadable(self) -> bool:
-        """Report whether a reload suffices: HAProxy runs, its program is the wanted one, its sockets exist."""
+    def _is_current(self) -> bool:
+        """Report whether HAProxy runs, its program is the wanted one, and its sockets exist."""
         handle = self._supervisor.handle
-        if handle is None or not handle.alive or self._binary != self._running_binary:
-            return False
-        return self.reachable and self._control.listener_pid() == handle.pid
+        return handle is not None and handle.alive and self._binary == self._running_binary and self.reachable
+
+    def _reloadable(self) -> bool:
+        """Report whether a reload suffices: HAProxy is current, and listens on the master socket.
+
+        A change at run time asks the master afterwards.
+        """
+        handle = self._supervisor.handle
+        return handle is not None and self._is_current() and self._control.listener_pid() == handle.pid
 
     async def _start(self, generation: str) -> None:
         binary = self._binary
