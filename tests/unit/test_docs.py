@@ -20,7 +20,12 @@ def test_every_part_of_the_core_is_in_the_house() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["README.md", "docs/checks.md", *(f"plugins/{name}/README.md" for name in ("haproxy", "apache", "tcpproxy"))],
+    [
+        "README.md",
+        "docs/checks.md",
+        *(f"docs/coming-from/{name}.md" for name in ("confd", "consul-template", "easyhaproxy", "traefik")),
+        *(f"plugins/{name}/README.md" for name in ("haproxy", "apache", "tcpproxy")),
+    ],
 )
 def test_configurations_in_the_documents_are_valid(path: str, tmp_path: Path) -> None:
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)

@@ -1,6 +1,6 @@
-"""An example of `examples/haproxy` that runs as a user runs it: `discovery run --config`, a registry, and HAProxy.
+"""An example of `examples/haproxy` or of a document, run as a user runs it: `discovery run --config` with HAProxy.
 
-The configuration is the example's own file, but for what a test must choose: addresses, ports, paths and times.
+The configuration is the example's own, but for what a test must choose: addresses, ports, paths and times.
 """
 
 import json
@@ -24,20 +24,20 @@ _CHANGES = re.compile(r'discovery_haproxy_changes_total\{[^}]*way="([a-z]+)"[^}]
 
 
 class Example:
-    """An example, with a directory as its registry and free ports in place of those that the file names.
+    """An example, with a directory as its registry and free ports in place of those that the configuration names.
 
-    `replaced` has texts of the file, such as paths, and what the test has in their place.
+    `text` is the configuration. `replaced` has parts of it, such as paths, and what the test has in their place.
     """
 
     def __init__(
         self,
-        name: str,
+        text: str,
         start_daemon: Starter,
         binary: Path,
         directory: Path,
         replaced: Mapping[str, object] | None = None,
     ) -> None:
-        self._text = (EXAMPLES / name).read_text()
+        self._text = text
         self._start_daemon = start_daemon
         self._binary = binary
         self._directory = directory
@@ -46,7 +46,7 @@ class Example:
         self._replaced = replaced or {}
         named = {*_BIND.findall(self._text), *_CHECK_PORT.findall(self._text)}
         self.ports: dict[int, int] = {int(port): free_port() for port in named}
-        """The port in use for each port that the file names."""
+        """The port in use for each port that the configuration names."""
         self.daemon: Daemon
 
     def register(
@@ -55,7 +55,11 @@ class Example:
         """Write the record of a backend. The daemon follows."""
         host, _, port = address.rpartition(":")
         record = {"host": host, "port": int(port), "weight": weight, "state": state, "labels": labels}
-        write_record(self._registry, f"{service}/{name}", json.dumps(record))
+        self.write(f"{service}/{name}", json.dumps(record))
+
+    def write(self, key: str, value: str) -> None:
+        """Write a record as it is. The daemon follows."""
+        write_record(self._registry, key, value)
 
     def withdraw(self, service: str, name: str) -> None:
         """Remove the record of a backend. The daemon follows."""

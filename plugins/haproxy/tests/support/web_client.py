@@ -24,14 +24,14 @@ class Certificates:
     """An authority and the certificates that it has issued."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._authority = trustme.CA()
         self._client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._authority.configure_trust(self._client)
 
     def pem(self, *names: str) -> Path:
         """Return a new file with the key and the certificate for the names, as HAProxy reads it."""
-        path = self._directory / f"{names[0]}.pem"
+        path = self.directory / f"{names[0]}.pem"
         self._authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
 
