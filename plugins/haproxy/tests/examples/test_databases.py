@@ -5,6 +5,7 @@ No client reaches a member that it must not reach.
 
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +36,10 @@ class PatroniMember:
         self._api.kill()
 
     def _answer(self, path: str) -> tuple[int, str]:
-        return (200 if path.startswith(f"/{self.role}") else 503), ""
+        if path == f"/{self.role}":
+            return 200, ""
+        time.sleep(0.3)  # late, so that a client would meet a member that HAProxy takes for up until its first check
+        return 503, ""
 
 
 def test_patroni(example: Prepare, servers: Servers) -> None:
@@ -47,15 +51,17 @@ def test_patroni(example: Prepare, servers: Servers) -> None:
         wait_for_greetings(primary, "pg1 primary")
         wait_for_greetings(replicas, "pg2 replica")
         before = edge.changes()
-        PatroniMember(servers, edge, 3, "replica")
+        three = PatroniMember(servers, edge, 3, "replica")
         wait_for_greetings(replicas, "pg2 replica", "pg3 replica")
-        session = Session(primary)
         one.kill()
         two.role = "primary"
         wait_for_greetings(primary, "pg2 primary")
-        assert session.is_cut()
         wait_for_greetings(replicas, "pg3 replica")
     assert {text.partition(" ")[2] for text in greetings if text} == {"primary"}
+    session = Session(primary)
+    two.role, three.role = "replica", "primary"  # as `patronictl switchover`
+    wait_for_greetings(primary, "pg3 primary")
+    assert session.is_cut()
     edge.assert_no_reload(before)
 
 
