@@ -226,8 +226,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         return (*refused, drops, *target.metrics())
 
     async def inspect(self) -> Mapping[str, Any]:
-        """Return what is refused, and what serves instead, and how a managed HAProxy was changed last."""
-        return {"refused": self._containment.reports(), **(self._target.inspect() if self._target else {})}
+        """Return what is refused, and what serves instead, and how HAProxy was changed last.
+
+        `refused_file` is why HAProxy could not start from its file again, although HAProxy serves; None if it could.
+        """
+        behind = self._deployer.background.refusal if self._deployer is not None else None
+        found = {"refused": self._containment.reports(), "refused_file": behind.message if behind else None}
+        return {**found, **(self._target.inspect() if self._target else {})}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Leave HAProxy serving. The next daemon adopts a managed HAProxy."""

@@ -319,7 +319,9 @@ class _Change:
         if key in self.waiting:
             before = self.waiting[key]
             if before is None or before.options != server.options:
-                raise _NeedsReloadError(f"{path} came back with other options while its predecessor has connections")
+                raise _NeedsReloadError(
+                    f"{path} came back with other options before HAProxy has deleted its predecessor"
+                )
             yield Revive(key, server, check)
             return
         if (holder := taken.get(server.options.get("id", ""))) is not None:

@@ -52,6 +52,7 @@ async def test_a_file_that_haproxy_could_not_start_from_is_reported_and_mended(
         await eventually(is_reported, "the refusal in the health")
         assert str(authority) in await health()
         assert driver.has_logged("could not start again from its file")
+        assert str(authority) in (await driver.consumer.inspect())["refused_file"]
         assert not await would_start(driver, haproxy)
 
         away.rename(authority)
@@ -60,6 +61,7 @@ async def test_a_file_that_haproxy_could_not_start_from_is_reported_and_mended(
             return (await driver.consumer.health()).ok
 
         await eventually(is_mended, "the health to be good again")
+        assert (await driver.consumer.inspect())["refused_file"] is None
         authority.rename(away)
         await driver.apply(*origins[:3], others[0])
         await eventually(is_reported, "the refusal in the health")
