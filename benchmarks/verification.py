@@ -79,6 +79,7 @@ def ask(port: int, pipe: Pipe) -> None:
     """Send requests until told to stop, and send the times of all requests in seconds."""
     times: list[float] = []
     with socket.create_connection(("127.0.0.1", port)) as connection:
+        pipe.send("ready")
         while not pipe.poll():
             started = time.perf_counter()
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -93,7 +94,7 @@ async def slowest(port: int, work: Callable[[], Awaitable[object]]) -> tuple[flo
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=ask, args=(port, theirs))
     process.start()
-    await asyncio.sleep(1)
+    await asyncio.to_thread(ours.recv)
     await work()
     ours.send(None)
     times = sorted(await asyncio.to_thread(ours.recv))

@@ -16,7 +16,7 @@ from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.execution import Changes
 from discovery_haproxy.runtime_api.live_servers import LiveServers
 from discovery_haproxy.runtime_api.planner import Reload, ServerKey
-from discovery_haproxy.runtime_api.verifying import Verifier
+from discovery_haproxy.runtime_api.verifying import KeepStates, Verifier
 from discovery_haproxy.text.configuration import NOTHING, Configuration, Inherited, parse
 from discovery_haproxy.text.generation import generation_of, reload_part
 
@@ -57,10 +57,12 @@ class Activation:
         lock: asyncio.Lock,
         request_apply: Callable[[], None],
         log: FilteringBoundLogger,
+        keep_states: KeepStates | None = None,
     ) -> None:
         """Store the arguments.
 
         `lock` is held during a deployment, and while servers are put right. `request_apply` asks for a deployment.
+        `keep_states` is that of `Verifier`.
         """
         self.live_generation: str | None = None
         """Generation that was last proven to serve."""
@@ -74,7 +76,7 @@ class Activation:
         self._request_apply = request_apply
         self._reload_reason = ""
         """Reason for the reload that the verification has requested."""
-        self.verifier = Verifier(servers, lock, lambda: self.live_generation, self._request_reload, log)
+        self.verifier = Verifier(servers, lock, lambda: self.live_generation, self._request_reload, keep_states, log)
 
     def needs_check(self, wanted: Configuration, version: tuple[int, ...], named: bool = False) -> bool:
         """Report whether a reload follows, or lines must be checked that name servers: `named` if other files have any.

@@ -4,7 +4,7 @@ Format: HAProxy's management guide, "show servers state". A saved row overrides 
 configuration, so only rows whose address and port are unchanged are kept.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.runtime_api.read_back import FORCED_MAINTENANCE
@@ -124,6 +124,27 @@ def is_state_of(row: bytes, section: str, server: str) -> bool:
         section.encode(),
         server.encode(),
     )
+
+
+def server_of(row: str) -> ServerKey | None:
+    """Return the server of a row; None for another line."""
+    words = row.split(maxsplit=_SERVER_NAME + 1)
+    is_row = len(words) > _SERVER_NAME + 1 and not row.startswith("#")
+    return (words[_BACKEND_NAME], words[_SERVER_NAME]) if is_row else None
+
+
+def rows_with_weights(states: str, weights: Mapping[ServerKey, int | None]) -> str:
+    """Return the rows of these servers, with these weights, if known, as the initial weights."""
+    rows = []
+    for line in states.splitlines():
+        server = server_of(line)
+        if server is None or server not in weights:
+            continue
+        row, weight = line.split(), weights[server]
+        if weight is not None:
+            row[_INITIAL_WEIGHT] = str(weight)
+        rows.append(" ".join(row))
+    return "".join(f"{row}\n" for row in rows)
 
 
 def _servers(text: str) -> dict[tuple[str, str], tuple[str, str]]:

@@ -1,11 +1,11 @@
 """The file with the states of HAProxy's servers, which HAProxy reads at each start and at each reload."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from discovery_haproxy.managed.server_states import EMPTY_STATES, is_state_of, sections_in
+from discovery_haproxy.managed.server_states import EMPTY_STATES, is_state_of, sections_in, server_of
 from discovery_haproxy.runtime_api.planner import ServerKey
 
 _COMMENT = b"#"
@@ -38,6 +38,30 @@ class StateFile:
         except OSError:  # as on a full disk; HAProxy complains of a missing file, and starts
             with suppress(OSError):
                 self._path.unlink()
+
+    def replace(self, servers: Collection[ServerKey], rows: str) -> None:
+        """Replace the states of these servers by `rows`."""
+        try:
+            kept = (row for row, server in self._rows() if server not in servers)
+            self.write("".join((EMPTY_STATES, *kept, rows)))
+        except (OSError, UnicodeDecodeError):
+            self.clear()
+
+    def of(self, servers: Collection[ServerKey]) -> str:
+        """Return the states of these servers, as far as they are known."""
+        try:
+            return "".join((EMPTY_STATES, *(row for row, server in self._rows() if server in servers)))
+        except (OSError, UnicodeDecodeError):
+            return EMPTY_STATES
+
+    def _rows(self) -> Iterator[tuple[str, ServerKey]]:
+        try:
+            states = self._path.read_text()
+        except FileNotFoundError:
+            return
+        for row in states.splitlines(keepends=True):
+            if (server := server_of(row)) is not None:
+                yield row, server
 
     def forget(self, servers: Collection[ServerKey]) -> None:
         """Remove the states of these servers, which are about to be changed. Costs what their sections cost."""

@@ -21,7 +21,7 @@ from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, managed_vantage
 from discovery_haproxy.managed.logpipe import LogPipe
 from discovery_haproxy.managed.run_files import RunFiles
-from discovery_haproxy.managed.server_states import EMPTY_STATES, keep_configured, stopped, with_stopped
+from discovery_haproxy.managed.server_states import keep_configured, rows_with_weights, stopped, with_stopped
 from discovery_haproxy.managed.starting import Launcher
 from discovery_haproxy.managed.state_file import StateFile
 from discovery_haproxy.managed.stopping import stop_all
@@ -69,7 +69,7 @@ class ManagedHAProxy:
         self._supervisor = Supervisor(self._restart, self._last_log_line, request_apply, self._lock, log)
         self._servers = LiveServers(self._files.stats_socket, self._lock, log)
         self._states = StateFile(self._files.server_states)
-        self._activation = Activation(self._servers, self, self._lock, request_apply, log)
+        self._activation = Activation(self._servers, self, self._lock, request_apply, log, self._keep_states)
         self._prepared: Rendered | None = None
 
     @property
@@ -277,7 +277,7 @@ class ManagedHAProxy:
         # An adopted HAProxy may have had older contents of certificates or maps than a new HAProxy loads.
         if generation is None or self.live_generation not in (generation, reload_part(generation)):
             raise ApplyError(f"{self.path} was changed by another program")
-        # The servers' states at the last reload may be long outdated.
+        # The servers' states at the last reload may be long outdated, but for those that are kept.
         configuration = parse(text)
         await self._save_states("", configuration)
         await self._start(generation)
@@ -315,28 +315,32 @@ class ManagedHAProxy:
 
     async def _save_states(self, text: str, configuration: Configuration) -> None:
         """Save the states of the servers that `text` configures, for the next reload or start of the configuration."""
-        states = EMPTY_STATES
         reason: str | None = None
+        servers = self._servers
+        states = self._kept_states()
         # A socket that was removed would only be waited for.
         if self.running and self._files.master_socket.exists():
-            servers = self._servers
             try:
-                states = keep_configured(
-                    await self._control.server_states(),
-                    text,
-                    servers.configuration,
-                    servers.undecided,
-                    servers.possible,
-                )
+                states = await self._control.server_states()
             except ControlError as error:
                 reason = str(error)
+        if text:
+            states = keep_configured(states, text, servers.configuration, servers.undecided, servers.possible)
         try:
-            self._states.write(with_stopped(states, configuration, self._servers.initially_down))
+            self._states.write(with_stopped(states, configuration, servers.initially_down))
         except OSError as error:
             self._states.clear()
             reason = error.strerror
         if reason is not None:  # no reason to fail the apply: the health checks find the states again
             self._log.warning("the servers' states are not carried over this reload", reason=reason)
+
+    def _kept_states(self) -> str:
+        """Return the states that an operator has changed."""
+        down, operator = self._servers.initially_down, self._servers.reports.operator
+        return self._states.of([key for key, each in operator.items() if each.maintenance or key[0] not in down])
+
+    def _keep_states(self, states: str, weights: Mapping[ServerKey, int | None], ended: Collection[ServerKey]) -> None:
+        self._states.replace({*weights, *ended}, rows_with_weights(states, weights))
 
     async def _count_log_drops(self) -> None:
         """Count before a reload, after which an idle worker ends with its count."""

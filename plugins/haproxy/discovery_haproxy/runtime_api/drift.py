@@ -4,7 +4,8 @@ The runtime API does not tell who has changed a server. The rules:
 
 - Membership, addresses and ids are never an operator's: a difference is drift.
 - Maintenance, draining and a check that is switched off are an operator's: discovery drains a server by its weight, and
-  puts only servers into maintenance that the configuration no longer has.
+  puts only servers into maintenance that the configuration no longer has. A server that was added and never put into
+  service, amid a change that may have been interrupted, is drift.
 - A weight is an operator's unless discovery itself can have left the weight there. That is possible only until the
   servers of a worker have been seen as wanted: in a worker that another program has started, the initial weight is
   drift; after a change that may have been interrupted, the weight before the change is drift.
@@ -128,7 +129,7 @@ def compare(
         if _is_as_told(line, row):
             continue  # as nearly always, without parsing
         server = section.server(name)
-        if row.removed and not row.disabled and earlier is not None and name not in earlier.servers:
+        if row.removed and not (row.disabled or row.check_paused) and earlier and name not in earlier.servers:
             drifts.append(Drift(Kind.STATE, key, "is in maintenance"))
             leftover[key] = server
             del actual[name]

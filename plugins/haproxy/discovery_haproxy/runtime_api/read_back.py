@@ -22,6 +22,8 @@ _CHECK_CONFIGURED = 2
 """Bit of the check's state: the server has a check."""
 _CHECK_ENABLED = 4
 """Bit of the check's state: the check is not switched off by `disable health`."""
+_CHECK_PAUSED = 8
+"""Bit of the check's state: the server, which has a check, was put into maintenance."""
 _COLUMNS = 19
 """Columns up to the port, which is the last that is read."""
 _ROW = re.compile(
@@ -53,6 +55,8 @@ class LiveServer(NamedTuple):
     """True if the server has a check."""
     check_enabled: bool
     """False if the check is switched off, as by `disable health`."""
+    check_paused: bool
+    """True if maintenance interrupts the check; False for a server that was added and not been put into service yet."""
 
 
 def parse_states(answer: str) -> dict[ServerKey, LiveServer]:
@@ -79,6 +83,7 @@ def parse_states(answer: str) -> dict[ServerKey, LiveServer]:
             disabled=bool(state & _CONFIGURED_MAINTENANCE),
             checked=bool(check & _CHECK_CONFIGURED),
             check_enabled=bool(check & _CHECK_ENABLED),
+            check_paused=bool(check & _CHECK_PAUSED),
         )
     return servers
 

@@ -6,7 +6,7 @@ once after such a reload, the servers of all sections are read back, page by pag
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -30,6 +30,14 @@ _PAGE_SECTIONS = 50
 """Sections of a page, if the sections have few servers."""
 
 
+KeepStates = Callable[[str, Mapping[ServerKey, int | None], Collection[ServerKey]], None]
+"""Keep the states of servers for a new worker.
+
+The arguments are answers to `show servers state`, the servers, with their wanted weights as far as known, and servers
+whose states are to be forgotten.
+"""
+
+
 class _Seen(NamedTuple):
     """A section without drift, the digest of the answer in which the section was seen, and an operator's changes."""
 
@@ -48,17 +56,23 @@ class Verifier:
         lock: asyncio.Lock,
         live_generation: Callable[[], str | None],
         request_reload: Callable[[str], None],
+        keep_states: KeepStates | None,
         log: FilteringBoundLogger,
     ) -> None:
         """Store the arguments.
 
         `lock` is held during a deployment, and during each repair. `live_generation` returns the generation that
-        HAProxy serves, if that is known. `request_reload` asks for a reload, for a reason.
+        HAProxy serves, if that is known. `request_reload` asks for a reload, for a reason. `keep_states` keeps
+        the states of the servers that an operator has changed; None if a new worker does not load these states.
         """
         self._servers = servers
         self._lock = lock
         self._live_generation = live_generation
         self._request_reload = request_reload
+        self._keep_states = keep_states
+        self._kept = -1
+        """Epoch in which states were last kept."""
+        self._kept_servers: frozenset[ServerKey] = frozenset()
         self._log = log
         self._interval = 0.0
         """Seconds between two comparisons."""
@@ -116,12 +130,14 @@ class Verifier:
             self._log.warning("HAProxy was reloaded or restarted by another program", worker=worker.pid)
         self._check_file(worker)
         if worker != self._worker:
-            self._foreign, self._restores = foreign, bool(servers.reports.operator)
+            self._foreign, self._restores = foreign, self._keep_states is None and bool(servers.reports.operator)
         self._worker = servers.known_worker = worker
         if self._foreign or self._restores or time.monotonic() >= self._due:
             self._due = time.monotonic() + self._interval
             await self._verify()
             self._foreign = self._restores = False
+        elif self._kept != servers.epoch:  # a change forgets the states of its servers
+            await self._keep(self._kept_servers)
 
     def _check_file(self, worker: Worker) -> None:
         """Request a reload, and raise RuntimeApiError, if the worker has started with another configuration."""
@@ -149,7 +165,7 @@ class Verifier:
         else:
             self._reloaded_for = frozenset()
             self._servers.reports.remains(frozenset())
-        self._note(operator)
+        await self._note(operator)
 
     async def _read(self, names: Sequence[str]) -> dict[str, Comparison | _Seen]:
         """Read sections back and compare them, between two changes."""
@@ -229,9 +245,25 @@ class Verifier:
                 lost[key] = change
         return lost
 
-    def _note(self, operator: Mapping[ServerKey, OperatorChange]) -> None:
+    async def _note(self, operator: Mapping[ServerKey, OperatorChange]) -> None:
+        before = self._servers.reports.operator
         self._weights = {key: self._wanted_weight(key) for key in operator}
         self._servers.reports.operated(operator)
+        if operator != before or self._kept != self._servers.epoch:
+            await self._keep(frozenset(operator))
+
+    async def _keep(self, servers: frozenset[ServerKey]) -> None:
+        """Keep the states of these servers, which an operator has changed, and forget those that were kept before."""
+        before = self._kept_servers
+        if self._keep_states is None or not (servers or before):
+            return
+        async with self._lock:  # a change could come between the question and the file
+            backends = self._backends
+            servers = frozenset(key for key in servers if key[0] in backends and key[1] in backends[key[0]].servers)
+            states = await self._servers.read(sorted({section for section, _ in servers}))
+            weights = {key: self._wanted_weight(key) for key in servers}
+            self._keep_states("".join(states), weights, before - servers)
+            self._kept, self._kept_servers = self._servers.epoch, servers
 
     def _wanted_weight(self, key: ServerKey) -> int | None:
         """Return the weight of a server in the configuration; None if the line of the server is not understood."""

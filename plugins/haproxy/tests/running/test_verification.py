@@ -1,15 +1,18 @@
 """Verification of the live servers: drift is put right, and what an operator has changed is kept."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Mapping
 
 import pytest
-from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, ways
+from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, wait_until_healthy, ways
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api import verifying
+from discovery_haproxy.runtime_api.read_back import LiveServer
 
 Origins = tuple[Backend, ...]
 
@@ -101,10 +104,12 @@ async def test_what_an_operator_changes_is_listed_and_kept_over_a_reload_by_anot
             f"web/{fourth.id}": "without checks",
         }
         await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
-        health = await driver.consumer.health()
-        assert health.ok
-        assert health.detail is not None
-        assert health.detail.startswith("changed by an operator: web/")
+
+        async def is_healthy() -> bool:
+            health = await driver.consumer.health()
+            return health.ok and health.detail.startswith("changed by an operator: web/")
+
+        await eventually(is_healthy, "the changes in the health")
 
         [worker] = (await driver.processes()).workers
         await driver.control.send_once("reload", within(10))
@@ -122,7 +127,7 @@ async def test_what_an_operator_changes_is_listed_and_kept_over_a_reload_by_anot
             )
 
         await eventually(is_kept, "the changes to be made again")
-        assert driver.has_logged("by another program")
+        await eventually(lambda: driver.has_logged("by another program"), "the other worker to be noticed")
         await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
         assert not drift(driver)
 
@@ -134,6 +139,53 @@ async def test_what_an_operator_changes_is_listed_and_kept_over_a_reload_by_anot
         del expected[f"web/{second.id}"]
         await eventually(lambda: is_listed(driver, expected), "the end to be noticed")
         assert (await live_servers(driver))["web", second.id].weight == 5
+
+
+async def test_what_an_operator_changes_holds_from_the_first_moment_after_a_crash(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = origins[:2]
+    path = f"web/{first.id}"
+    async with drive(services={"web": {"bind": bind}}, verify_interval="100ms") as driver:
+        await driver.apply(first, second)
+        await command(driver, f"set server {path} state maint; set server {path} weight 9")
+        await eventually(lambda: is_listed(driver, {path: "in maintenance, weight 9"}), "the change to be listed")
+        await driver.apply(first, second, origins[2])  # the states that are kept outlive a change of other servers
+        monkeypatch.setattr(verifying, "_LOOK_SECONDS", 1000)
+        master = driver.master
+        os.kill(master, signal.SIGKILL)
+        await eventually(lambda: driver.master != master, "another master")
+        row = await eventually(lambda: live_server(driver, first), "the new worker to answer")
+        assert (row.removed, row.weight) == (True, 9)
+        await wait_until_healthy(driver)
+
+
+async def test_a_maintenance_that_has_ended_does_not_return_with_a_reload_by_another_program(
+    drive: Drive, origins: Origins, bind: str
+) -> None:
+    first, second = origins[:2]
+    path = f"web/{first.id}"
+    async with drive(services={"web": {"bind": bind}}, verify_interval="100ms") as driver:
+        await driver.apply(first, second)
+        await command(driver, f"set server {path} state maint")
+        await eventually(lambda: is_listed(driver, {path: "in maintenance"}), "the change to be listed")
+        assert await driver.consumer.reconfigure(driver.configured(services={"web": {"bind": bind, "maxconn": 1000}}))
+        await driver.apply_again()
+        await command(driver, f"set server {path} state ready")
+        await eventually(lambda: is_listed(driver, {}), "the end to be noticed")
+        [worker] = (await driver.processes()).workers
+        await driver.control.send_once("reload", within(10))
+
+        async def is_reloaded() -> bool:
+            workers = (await driver.processes()).workers
+            return bool(workers) and workers != (worker,)
+
+        await eventually(is_reloaded, "another worker")
+        assert not (await live_servers(driver))["web", first.id].removed
+
+
+async def live_server(driver: ConsumerDriver, of: Backend) -> LiveServer:
+    return (await live_servers(driver))["web", of.id]
 
 
 async def is_listed(driver: ConsumerDriver, expected: Mapping[str, str]) -> bool:

@@ -111,6 +111,8 @@ def test_maintenance_that_an_interrupted_change_can_have_left_is_drift() -> None
     in_maintenance = row(administrative=1, check=2)
     assert told(compared(section(A), in_maintenance, earlier=section())) == ["state: web/a is in maintenance"]
     assert changed(compared(section(A), in_maintenance, earlier=section(A))) == {"a": "in maintenance, without checks"}
+    later = row(administrative=1, check=14)  # of a server that was in service
+    assert changed(compared(section(A), later, earlier=section())) == {"a": "in maintenance"}
 
 
 def test_removed_servers_wait_for_their_deletion() -> None:

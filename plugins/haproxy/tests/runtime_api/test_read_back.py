@@ -16,11 +16,11 @@ def test_a_row_is_a_server() -> None:
     assert parse_states(STATES) == {
         ("web", "b"): LiveServer(
             "12", "2001:db8::1", 81, 5, up=True, removed=False, failed=False, initial_weight=1, draining=False,
-            disabled=False, checked=True, check_enabled=True,
+            disabled=False, checked=True, check_enabled=True, check_paused=False,
         ),
         ("web", "gone"): LiveServer(
             "13", "10.0.0.3", 80, 1, up=False, removed=True, failed=True, initial_weight=1, draining=True,
-            disabled=False, checked=True, check_enabled=False,
+            disabled=False, checked=True, check_enabled=False, check_paused=False,
         ),
     }  # fmt: skip
 
