@@ -19,6 +19,7 @@ from discovery_haproxy.deployment.on_disk import OnDisk
 from discovery_haproxy.deployment.target import Target
 from discovery_haproxy.deployment.users_files import login_faults
 from discovery_haproxy.external.own_files import OwnFiles
+from discovery_haproxy.external.slots import Slots
 from discovery_haproxy.external.target import ExternalHAProxy
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Composed, Wanted
@@ -73,14 +74,23 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Report whether HAProxy ends with the daemon: a managed HAProxy does, an external HAProxy does not."""
         return self.config.external is None
 
+    @property
+    def _path(self) -> Path:
+        """Path of the configuration file. With slots this is a list of what is wanted, which HAProxy does not read."""
+        written = self.config.external.file if self.config.external else None
+        return written or RunFiles(self.context.run_dir).config
+
     async def setup(self) -> None:
         """Find HAProxy, and adopt a HAProxy that outlived an earlier daemon. Raises ApplyError or OSError."""
         if self.config.external is not None:
             self._checker = await find_checker(self.config)
             context = self.context
-            self._target = ExternalHAProxy(
-                self.config.external, self._own_files, context.state_dir, context.log, context.request_apply
-            )
+            if self.config.external.slots:
+                self._target = Slots(self.config.external, self._path, context.log, context.request_apply)
+            else:
+                self._target = ExternalHAProxy(
+                    self.config.external, self._own_files, context.state_dir, context.log, context.request_apply
+                )
         else:
             self._checker = binary = await locate(self.config.binary)
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
@@ -271,7 +281,6 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def _render(self, composed: Composed, update: Update, checker: Checker | None) -> Rendered:
         external = self.config.external
         files = RunFiles(self.context.run_dir)
-        path = external.file if external else files.config
         runtime = Runtime(
             stats_socket=external.stats_socket if external else files.stats_socket,
             marker=external.marker if external else DESCRIPTION,
@@ -280,7 +289,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             state_file=None if external else files.server_states,
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
             alone=external is None,
-            route_map=route_map_path(path),
+            route_map=route_map_path(self._path),
             peers_socket=files.peers_socket if composed.config.keep_stick_tables else None,
         )
         return self._renderer.render(

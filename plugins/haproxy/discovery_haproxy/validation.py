@@ -35,7 +35,8 @@ async def find_faults(
         found.without_check(str(error))
     else:
         if isinstance(checker, NoChecker):
-            found.without_check(NO_CHECK_REASON)
+            if not (config.external and config.external.slots):
+                found.without_check(NO_CHECK_REASON)
         else:
             return await found.checked(checker, rendered(checker))
     listens: tuple[str, ...] = ()
@@ -50,7 +51,7 @@ async def preview_of(config: HAProxyConfig, run_dir: Path, rendered: Rendered, v
     `version` is that of HAProxy, in case that the running HAProxy cannot be asked.
     """
     external, managed = config.external, RunFiles(run_dir)
-    path = external.file if external else managed.config
+    path = (external.file if external else None) or managed.config
     comments = list(rendered.problems)
     changes = "".join(_diff(each, contents) for each, contents in ((path, rendered.text), *rendered.maps.items()))
     if changes and (served := _written(path)):
@@ -82,7 +83,7 @@ class _Findings:
         if external is None and (reason := files.path_length_error):
             self.faults.append(reason)
             self._reported.append(str(files.stats_socket))
-        if external is not None and external.file.is_dir():
+        if external is not None and external.file is not None and external.file.is_dir():
             self.faults.append(f"{external.file} is a directory: set external.{external.option} to a file in it")
         elif external is not None:
             try:
@@ -108,7 +109,7 @@ class _Findings:
             self.faults += missing
         else:  # HAProxy may have other directories
             self.unchecked += missing
-        if external is not None and not external.file.parent.is_dir():
+        if external is not None and external.file is not None and not external.file.parent.is_dir():
             self.faults.append(f"{external.file} cannot be written: there is no directory {external.file.parent}")
         return Validation(tuple(self.faults), tuple(self.unchecked), self.listens(rendered))
 

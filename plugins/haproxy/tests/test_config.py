@@ -18,6 +18,11 @@ def web(**options: object) -> dict[str, Any]:
     return {"services": {"web": options}}
 
 
+def slots(**options: object) -> dict[str, Any]:
+    """Return a configuration for slots."""
+    return {"external": {"slots": True, "stats_socket": "/x", **options}}
+
+
 def fragment(**options: object) -> dict[str, Any]:
     """Return a configuration for a fragment."""
     return {"external": {"fragment": "/x", "files": ["/y"], "systemd_unit": "haproxy"}, **options}
@@ -148,8 +153,13 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         ({"nameservers": ["dns"]}, "is not HOST:PORT"),
         ({"hard_stop_after": "never"}, "'never' is not a duration from 1ms to 24d"),
         ({"external": {"path": "/x"}}, "exactly one of 'master_socket', 'systemd_unit' and 'command'"),
-        (external(fragment="/y"), "exactly one of 'path' (the whole configuration) and 'fragment'"),
+        (external(fragment="/y"), "exactly one of 'path' (the whole configuration), 'fragment'"),
         (external(files=["/y"]), "'files' is for 'fragment'"),
+        ({"external": {"slots": True}}, "'slots' needs 'stats_socket'"),
+        (external(state_file="/y"), "'state_file' is for 'slots'"),
+        (slots(systemd_unit="a"), "'systemd_unit' has no effect with 'slots'"),
+        ({**slots(), "retries": 2}, "'retries' has no effect with 'slots'"),
+        ({**slots(), **web(balance="first")}, "'balance' has no effect with 'slots'"),
         ({"external": {"fragment": "/x", "systemd_unit": "a"}}, "'fragment' needs 'files'"),
         (fragment(global_lines="nbthread 2"), "'global_lines' belongs into your own files"),
         (fragment(services={"web": {"hosts": "a.example"}}), "'hosts' of service 'web' needs a 'bind'"),

@@ -73,6 +73,8 @@ async def find_checker(config: HAProxyConfig) -> Binary | CommandChecker | NoChe
     Raises ApplyError; NotInstalledError if the program is not installed.
     """
     wanted = config.external.validation if config.external else "local"
+    if config.external and config.external.slots:
+        return NoChecker()  # HAProxy checks each command
     if wanted == "local":
         return await locate(config.binary)
     if wanted == "none":

@@ -46,6 +46,7 @@ class OwnFiles:
 
     def _read(self, config: ExternalConfig) -> tuple[_Stamp, Neighbours]:
         """Return the stamps of the files and what was read; the last result itself if no file has changed."""
+        assert config.file is not None  # noqa: S101 - a fragment is a file
         before, after = order(config.files, config.file)
         stamp = tuple(_stamp(path) for path in (*before, *after))
         if self._known is not None and self._known[0] == stamp:

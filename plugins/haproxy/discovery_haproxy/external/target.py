@@ -54,6 +54,8 @@ def file_fault(config: ExternalConfig) -> str | None:
 
     Raises ApplyError.
     """
+    if config.file is None:
+        return None
     paths = config.file, route_map_path(config.file)
     foreign = (refusal(each, config.option) for each in paths if is_foreign(read(each)))
     return None if config.adopt else next(foreign, None)
@@ -79,6 +81,7 @@ class ExternalHAProxy:
 
         `own_files` are the operator's files beside a fragment.
         """
+        assert config.file is not None  # noqa: S101 - `Slots` has no file
         self.path = config.file
         self._own_files = own_files
         self._file = ExternalFile(self.path, state_dir, log)

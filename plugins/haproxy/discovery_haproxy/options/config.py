@@ -35,6 +35,8 @@ _OPERATORS = (
     "hard_stop_after", "maxconn", "access_log", "log_format", "stats", "global_lines", "defaults_lines", "include",
 )  # fmt: skip
 """Options that concern more than discovery's own sections."""
+_FOR_SLOTS = frozenset({"services", "external", "binary", "service", "labels", "weight_factor"})
+"""Options that have an effect on slots: which backends these get, and their weights."""
 _HTTP_ONLY = (
     "path_prefix", "cookie", "cache", "basic_auth", "redirect_https", "hsts", "response_headers", "sorry_page",
     "forward_for",
@@ -215,15 +217,17 @@ class HAProxyConfig(PluginConfig):
 
     @property
     def is_fragment(self) -> bool:
-        """Report whether the configuration is one file beside others, which are the operator's."""
-        return self.external is not None and self.external.fragment is not None
+        """Report whether the operator has files with everything but the `backend` sections, or with these as well."""
+        return self.external is not None and (self.external.fragment is not None or self.external.slots)
 
     @model_validator(mode="before")
     @classmethod
     def _listen_nowhere(cls, values: object) -> object:
         external = values.get("external") if isinstance(values, dict) else None
-        fragment = external.get("fragment") if isinstance(external, dict) else getattr(external, "fragment", None)
-        if isinstance(values, dict) and fragment and not values.get("bind"):
+        if isinstance(external, ExternalConfig):
+            external = {"fragment": external.fragment, "slots": external.slots}
+        beside = isinstance(external, dict) and (external.get("fragment") or external.get("slots"))
+        if isinstance(values, dict) and beside and not values.get("bind"):
             return {**values, "bind": ()}
         return values
 
@@ -250,6 +254,11 @@ class HAProxyConfig(PluginConfig):
     def _check_fragment(self) -> "HAProxyConfig":
         if not self.is_fragment:
             return self
+        if self.external is not None and self.external.slots:
+            unfit = self.model_fields_set - _FOR_SLOTS - ({"bind"} if not self.bind else set())
+            unfit |= {name for service in self.services.values() for name in service.model_fields_set} - _FOR_SLOTS
+            for name in sorted(unfit):
+                raise ValueError(f"{name!r} has no effect with 'slots': write it into your own file")
         for name in _OPERATORS:
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].get_default():
                 raise ValueError(f"{name!r} belongs into your own files: a fragment has no such lines")

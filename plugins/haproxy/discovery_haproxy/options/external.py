@@ -25,7 +25,8 @@ def _check_of_text(value: object) -> object:
 class ExternalConfig(PluginConfig):
     """An external HAProxy: the plugin writes one file, and reloads HAProxy in exactly one of three ways.
 
-    The file is the whole configuration (`path`), or a part beside the operator's own files (`fragment`).
+    The file is the whole configuration (`path`), or a part beside the operator's own files (`fragment`). With `slots`
+    the plugin writes no configuration and never reloads HAProxy.
     """
 
     path: AbsolutePath | None = None
@@ -35,6 +36,11 @@ class ExternalConfig(PluginConfig):
     files: Paths = ()
     """With `fragment`: all files and directories that HAProxy loads, in the order of its command line. The fragment is
     the last file, unless the list names the fragment or its directory."""
+    slots: bool = False
+    """Put backends into the servers that the operator's file has for them (`server-template`), through `stats_socket`
+    alone."""
+    state_file: AbsolutePath | None = None
+    """With `slots`: the `server-state-file` of the operator's configuration, from which a reload restores the slots."""
     adopt: bool = False
     """Replace the file although discovery did not write the file. The original is kept as `*.before-discovery`."""
     master_socket: AbsolutePath | None = None
@@ -54,18 +60,17 @@ class ExternalConfig(PluginConfig):
     """
 
     @property
-    def file(self) -> Path:
-        """The file that the plugin writes, without symbolic links."""
+    def file(self) -> Path | None:
+        """The file that the plugin writes, without symbolic links; None with `slots`."""
         file = self.path or self.fragment
-        assert file is not None  # noqa: S101 - checked by the validation
-        return file.resolve()
+        return file.resolve() if file is not None else None
 
     @property
     def marker(self) -> Marker:
         """The line of the file that names the generation. Each fragment of one HAProxy has a variable of its own."""
         if self.fragment is None:
             return DESCRIPTION
-        return Marker(f"proc.discovery_{zlib.crc32(bytes(self.file)):08x}")
+        return Marker(f"proc.discovery_{zlib.crc32(bytes(self.fragment.resolve())):08x}")
 
     @property
     def option(self) -> str:
@@ -74,22 +79,35 @@ class ExternalConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _check_file(self) -> "ExternalConfig":
-        if (self.path is None) == (self.fragment is None):
+        if [self.path is not None, self.fragment is not None, self.slots].count(True) != 1:
             raise ValueError(
-                "give exactly one of 'path' (the whole configuration) and 'fragment' (a file beside your own files)"
+                "give exactly one of 'path' (the whole configuration), 'fragment' (a file beside your own files) and"
+                " 'slots' (no file, your own servers)"
             )
+        if self.slots and self.stats_socket is None:
+            raise ValueError("'slots' needs 'stats_socket', a socket of level admin")
+        if self.state_file is not None and not self.slots:
+            raise ValueError("'state_file' is for 'slots'")
         if self.fragment is not None and not self.files:
             raise ValueError(
                 "'fragment' needs 'files': what HAProxy loads, in the order of its command line, such as"
                 ' ["/etc/haproxy/haproxy.cfg"]'
             )
-        if self.path is not None and self.files:
-            raise ValueError("'files' is for 'fragment': 'path' is the whole configuration")
+        if self.fragment is None and self.files:
+            raise ValueError("'files' is for 'fragment'")
         return self
 
     @model_validator(mode="after")
     def _check_reload_options(self) -> "ExternalConfig":
         ways = [self.master_socket, self.systemd_unit, self.command]
+        if self.slots:
+            for name in ("master_socket", "systemd_unit", "command", "adopt", "validation", "timeout"):
+                if name in self.model_fields_set:
+                    raise ValueError(
+                        f"{type(self).model_fields[name].alias or name!r} has no effect with 'slots': nothing is"
+                        " written or reloaded"
+                    )
+            return self
         if sum(way is not None for way in ways) != 1:
             raise ValueError("give exactly one of 'master_socket', 'systemd_unit' and 'command'")
         return self

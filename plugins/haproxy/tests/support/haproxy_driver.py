@@ -76,7 +76,7 @@ class ConsumerDriver:
     def configured(self, **config: Any) -> HAProxyConfig:
         """The configuration, with changes. A reload of an external HAProxy has the patience of the tests."""
         merged = {**self._config, **config}
-        if merged.get("external"):
+        if merged.get("external") and not merged["external"].get("slots"):
             merged["external"] = {"timeout": within(10), **merged["external"]}
         return HAProxyConfig.model_validate(merged)
 
