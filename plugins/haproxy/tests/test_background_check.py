@@ -99,6 +99,17 @@ async def test_a_refusal_is_told_once_and_checked_again_until_it_is_over() -> No
     assert [each["log_level"] for each in log.entries] == ["warning", "info"]
 
 
+async def test_a_check_that_is_killed_refuses_nothing() -> None:
+    checker, log = WaitingChecker(), LogCapture()
+    checker.alerts = ("killed: Killed",)  # as where memory is short, of which a check takes as much as a HAProxy
+    async with running(log) as behind:
+        behind.begin(configurations(1)[0], checker)
+        checker.go_on.release()
+        await eventually(lambda: bool(log.entries), "the check in the log")
+        assert behind.refusal is None
+        assert "killed" in str(log.entries)
+
+
 async def test_the_result_for_a_configuration_that_was_replaced_means_nothing() -> None:
     checker = WaitingChecker()
     checker.alerts = ("no such file",)

@@ -14,6 +14,7 @@ from discovery import ApplyError
 from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.faults import Refusal
+from discovery_haproxy.program.binary import KILLED
 from discovery_haproxy.rendering.render import Rendered
 from discovery_haproxy.text.neighbours import Neighbours
 
@@ -81,14 +82,17 @@ class BackgroundCheck:
         await asyncio.sleep(max(_DELAY, self._pause))
         while (subject := self._newest) is not None:
             started = time.monotonic()
+            checked, refusal = True, None
             try:
-                refusal = Refusal.of_alerts(subject.checker.name, await subject.checker.faults(subject.rendered))
+                refusal = await _check(subject)
             except ApplyError as error:
-                refusal = None
+                checked = False
                 self._log.warning("the file behind a change could not be checked", reason=str(error))
             self._pause = _PAUSE_SHARE * (time.monotonic() - started)
             if self._newest is not subject:
                 await asyncio.sleep(max(_DELAY, self._pause))
+            elif not checked:
+                self._newest = None  # until the next change
             elif refusal is None:
                 self.settle()
             else:
@@ -101,3 +105,11 @@ class BackgroundCheck:
         if self.refusal is None or self.refusal.message != refusal.message:
             self.refusal = refusal
             self._log.warning(self.summary)
+
+
+async def _check(subject: _Subject) -> Refusal | None:
+    """Return the refusal of the configuration; None if it is accepted. Raises ApplyError if the check cannot be run."""
+    faults = await subject.checker.faults(subject.rendered)
+    if killed := next((fault for fault in faults if fault.startswith(KILLED)), None):
+        raise ApplyError(f"{subject.checker.name} was {killed}")
+    return Refusal.of_alerts(subject.checker.name, faults)

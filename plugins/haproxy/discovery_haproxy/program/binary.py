@@ -19,6 +19,8 @@ from discovery_haproxy.text.passwords import without_passwords
 OLDEST = (2, 6)
 """Oldest supported version: the first whose `show proc` reports failed reloads."""
 
+KILLED = "killed: "
+"""Begin of the fault of a check that a signal has ended, as where memory is short: the configuration may be right."""
 _SYSTEM_DIRECTORIES = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 _VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
 _ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (?:config : )?(.*)$")
@@ -171,7 +173,7 @@ def first_line(output: str) -> str:
 
 def _describe_exit(status: int, output: str) -> str:
     """Return the exit status and first output line of a program that printed no alert, such as a wrapper script."""
-    how = f"exit {status}" if status >= 0 else f"killed: {signal.strsignal(-status) or -status}"
+    how = f"exit {status}" if status >= 0 else f"{KILLED}{signal.strsignal(-status) or -status}"
     return f"{how}: {line}" if (line := first_line(output)) else how
 
 

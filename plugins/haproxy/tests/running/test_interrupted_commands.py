@@ -3,15 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import product
 from pathlib import Path
 
 import pytest
 from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, ways
+from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend
 
 Origins = tuple[Backend, ...]
+COMMANDS = (
+    "add server web/s25",
+    "enable health web/s25",
+    "enable server web/s25",
+    "set server web/old addr",
+    "state maint",
+)
+"""Commands at which the connection ends."""
+MOMENTS = [pytest.param(*each) for each in product(COMMANDS, (False, True))]
 
 
 class Interrupter:
@@ -66,10 +77,8 @@ async def interrupted(
     moved.rename(socket)
 
 
-@pytest.mark.parametrize("obeys", [False, True])
 @pytest.mark.parametrize(
-    "command",
-    ["add server web/s25", "enable health web/s25", "enable server web/s25", "set server web/old addr", "state maint"],
+    ("command", "obeys"), sampled([pytest.param(*each) for each in product(COMMANDS, (False, True))], 3)
 )
 async def test_a_connection_that_ends_amid_a_change_is_followed_by_the_rest_without_a_reload(
     drive: Drive, origins: Origins, bind: str, command: str, obeys: bool
