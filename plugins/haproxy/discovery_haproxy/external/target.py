@@ -241,7 +241,9 @@ class ExternalHAProxy:
             with suppress(ControlError):
                 self._old_workers.update(await self._control.processes(_HEALTH_SECONDS))
         level = await self._look_at_worker(generation)
-        return Health(detail="; ".join(filter(None, (edit, level, self._old_workers.detail))))
+        return Health(
+            detail="; ".join(filter(None, (edit, level, self._old_workers.detail, self._servers.reports.summary)))
+        )
 
     async def hand_over(self) -> None:
         """Leave HAProxy running, and its file to the next daemon."""

@@ -11,6 +11,7 @@ The runtime API does not tell who has changed a server. The rules:
   drift; after a change that may have been interrupted, the weight before the change is drift.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,7 +22,7 @@ from discovery_haproxy.runtime_api.read_back import LiveServer, is_at
 from discovery_haproxy.text.configuration import Configuration, Section, ServerLine
 from discovery_haproxy.text.server_line import Server
 
-_QUOTING = ('"', "'", "\\", "#")
+_QUOTING = re.compile(r"""["'\\#]""")
 """Characters of a line that only a parser can read."""
 _ADDRESS = 2
 """Index of the address among the words of a `server` line."""
@@ -251,7 +252,7 @@ def _is_as_told(line: ServerLine, row: LiveServer) -> bool:
     """
     if row.removed or row.draining or row.checked is not row.check_enabled:
         return False
-    if any(character in line.text for character in _QUOTING):
+    if _QUOTING.search(line.text):
         return False
     words = line.text.split()
     if len(words) <= _ADDRESS:

@@ -65,7 +65,7 @@ def parse_states(answer: str) -> dict[ServerKey, LiveServer]:
         raise ValueError(f"not an answer to 'show servers state': {answer.strip()[:100]!r}")
     servers = {}
     for line in answer.splitlines():
-        row = line.split()
+        row = line.split(maxsplit=_COLUMNS)
         if len(row) < _COLUMNS or row[0].startswith("#"):
             continue
         _, section, id_, name, address, operational, administrative, weight, initial_weight = row[:9]

@@ -6,13 +6,14 @@ import signal
 from collections.abc import Mapping
 
 import pytest
+from external_haproxy import ExternalProcess
 from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, wait_until_healthy, ways
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api import verifying
-from discovery_haproxy.runtime_api.read_back import LiveServer
+from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
 
 Origins = tuple[Backend, ...]
 
@@ -190,6 +191,36 @@ async def live_server(driver: ConsumerDriver, of: Backend) -> LiveServer:
 
 async def is_listed(driver: ConsumerDriver, expected: Mapping[str, str]) -> bool:
     return await operator_changes(driver) == expected
+
+
+async def test_what_an_operator_changes_in_an_external_haproxy_is_made_again_after_a_reload_by_another_program(
+    drive: Drive, external: ExternalProcess, origins: Origins, bind: str
+) -> None:
+    first, second, third = origins[:3]
+    stats = ControlSocket(external.stats_socket, master=False)
+    options = {
+        "path": external.config,
+        "adopt": True,
+        "stats_socket": external.stats_socket,
+        "master_socket": external.master_socket,
+    }
+    async with drive(services={"web": {"bind": bind}}, external=options, verify_interval="100ms") as driver:
+        await driver.apply(first, second, third)
+        await stats.send_once(f"set server web/{first.id} state maint; set server web/{second.id} weight 9", within(5))
+        await stats.send_once(f"set server web/{third.id} addr 127.0.0.1 port {first.port}", within(5))
+        expected = {f"web/{first.id}": "in maintenance", f"web/{second.id}": "weight 9"}
+        await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
+        await eventually(lambda: drift(driver) == {"address": 1}, "the drift to be put right")
+        assert "changed by an operator: web/" in (await driver.consumer.health()).detail
+        await external.reload()
+
+        async def is_made_again() -> bool:
+            live = parse_states(await stats.server_states())
+            return live["web", first.id].removed and live["web", second.id].weight == 9
+
+        await eventually(lambda: driver.has_logged("by another program"), "the other worker to be noticed")
+        await eventually(is_made_again, "the changes to be made again")
+        await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
 
 
 async def test_what_an_operator_changes_is_undone_on_request(drive: Drive, origins: Origins, bind: str) -> None:

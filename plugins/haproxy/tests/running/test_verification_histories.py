@@ -1,15 +1,19 @@
 """Random histories in which the registry, an operator and other programs change the servers of one HAProxy."""
 
+import os
 import random
+import signal
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
-from haproxy_driver import ConsumerDriver, Drive, live_servers
+from haproxy_driver import ConsumerDriver, Drive, live_servers, wait_until_healthy
 from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
 from discovery_haproxy.consumer import HAProxyConsumer
+from discovery_haproxy.managed import supervising
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api import verifying
 from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
@@ -33,6 +37,7 @@ class World:
 
     driver: ConsumerDriver
     dice: random.Random
+    services: dict[str, dict[str, Any]]
     ports: list[int]
     servers: dict[str, Server] = field(default_factory=dict)
 
@@ -92,6 +97,21 @@ class World:
         await eventually(is_reloaded, "another worker")
         return "reload"
 
+    async def option(self) -> str:
+        """Change an option, which reloads HAProxy."""
+        web = {**self.services["web"], "maxconn": self.dice.randrange(1000, 2000)}
+        assert await self.driver.consumer.reconfigure(self.driver.configured(services={"web": web}))
+        await self.driver.apply_again()
+        return "option"
+
+    async def crash(self) -> str:
+        """Kill HAProxy, which the supervision starts again."""
+        master = self.driver.master
+        os.kill(master, signal.SIGKILL)
+        await eventually(lambda: self.driver.master != master, "another master")
+        await wait_until_healthy(self.driver)
+        return "crash"
+
     async def restart(self) -> str:
         """Let another daemon take over."""
         await self.driver.consumer.hand_over()
@@ -143,24 +163,27 @@ def facts(row: LiveServer) -> tuple[int, int, str]:
     return row.port, row.weight, "maint" if row.removed else "drain" if row.draining else "ready"
 
 
-@pytest.mark.parametrize("steps", [10, pytest.param(150, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("steps", [10, pytest.param(100, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("haproxy", sampled(["on-path", "wheel"]), indirect=True)
 async def test_a_random_history_of_operators_and_other_programs(
     drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     monkeypatch.setattr(verifying, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(supervising, "_FIRST_DELAYS", ())
+    monkeypatch.setattr(supervising, "_LATER_DELAY", 0.0)
     seed = random.randrange(1 << 32)
     print("seed", seed)
     dice = random.Random(seed)
     services = {"web": {"bind": bind, "check": {"interval": "200ms"}}}
     async with drive(services=services, verify_interval="100ms") as driver:
-        world = World(driver, dice, [each.port for each in origins])
+        world = World(driver, dice, services, [each.port for each in origins])
         for _ in range(3):
             await world.registry()
         for _ in range(steps):
             act = dice.choice(
                 [world.registry] * 4 + [world.operator] * 3 + [world.stranger] * 2 + [world.reload, world.restart]
-            )
+                + [world.option, world.crash]
+            )  # fmt: skip
             print(await act(), world.servers)
             await eventually(world.is_true, "the servers to be as wanted")
         details = await driver.consumer.inspect()
