@@ -65,6 +65,15 @@ class ExternalFile:
             if entries.strip() and not is_own:
                 self._keep_edited(path, entries)
 
+    @property
+    def as_written(self) -> Path:
+        """Path of the last text that discovery wrote: the file, or its copy if a person has edited the file."""
+        with suppress(ApplyError):
+            content = read(self._path)
+            if is_edited(content) and not is_foreign(content) and self._before(content) is not None:
+                return self._copy
+        return self._path
+
     def remember(self) -> None:
         """Copy the file, which discovery has just written, for the difference to a later edit."""
         temporary = self._copy.with_suffix(".new")

@@ -299,7 +299,9 @@ class ExternalHAProxy:
             except ApplyError:  # the next deployment tells
                 self._activation.live_generation = None
                 return
-            await self._activation.adopt(worker.generation, self.path, inherited)
+            # Not what a person has edited: such servers would be put right as the person wants them.
+            path = await asyncio.to_thread(lambda: self._file.as_written)
+            await self._activation.adopt(worker.generation, path, inherited)
             self._worker = worker
             if inherited != self._inherited and self._own_files.changed_since(int(worker.started or 0)):
                 self._servers.forget()  # the worker may have read other lines than those that are in the files now

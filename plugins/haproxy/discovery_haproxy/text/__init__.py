@@ -2,5 +2,6 @@
 
 `words` splits a line, `server_line` reads a `server` line, `configuration` splits a text into servers and the rest,
 `contents` finds the digests of certificates and maps, `listeners` finds the addresses that HAProxy listens on,
-`generation` and `seal` identify a text, `edits` compares two texts, and `passwords` hides passwords.
+`generation` and `seal` identify a text, `edits` compares two texts, and `passwords` hides passwords. `neighbours` tells
+what a fragment depends on in other files, and `inclusion` marks the files of the user's that stand in the text.
 """

@@ -178,3 +178,20 @@ async def test_the_old_workers_of_an_external_haproxy_are_counted(
 
         await eventually(is_counted, "the worker of before the first reload to end")
         assert "mworker-max-reloads 1" in external.config.read_text()
+
+
+async def test_a_new_daemon_changes_no_server_as_a_person_has_edited_the_file(
+    drive: Drive, external: ExternalProcess, options: Options, origins: Origins
+) -> None:
+    one, two, edited = backend(id="one", port=origins[0].port), backend(id="two", port=origins[1].port), origins[2].port
+    async with drive(**options()) as driver:
+        await driver.apply(one)
+        await driver.apply(one, two)
+    text = external.config.read_text()
+    external.config.write_text(text.replace(f"127.0.0.1:{two.port} ", f"127.0.0.1:{edited} "))
+    async with drive(**options()) as driver:
+        assert (await servers(external))["web", "two"].port == two.port
+        await driver.apply(one, two)
+        assert await is_true(external, external.config)
+        assert external.config.read_text() == text
+        assert ways(driver) == {"runtime": 1, "reload": 0}
