@@ -35,11 +35,13 @@ _ADDRESS = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1
 
 def validate(backend: Backend) -> Backend:
     """Return `backend`, with its host in canonical form. Raises RecordError, which names the invalid field."""
+    if _is_canonical(backend):
+        return backend
     # A plugin without type checks may give a number.
     service, id_ = validate_service(str(backend.service)), validate_id(str(backend.id))
     if len(backend.labels) > MAX_LABELS:
         raise RecordError(f"there are {len(backend.labels)} labels; the limit is {MAX_LABELS}")
-    valid = (
+    return Backend(
         service,
         id_,
         validate_host(backend.host),
@@ -48,8 +50,21 @@ def validate(backend: Backend) -> Backend:
         backend.state,
         {name: validate_label(name, value) for name, value in backend.labels.items()},
     )
-    given = backend.service, backend.id, backend.host, backend.port, backend.weight, backend.state, backend.labels
-    return backend if given == valid else Backend(*valid)
+
+
+def _is_canonical(backend: Backend) -> bool:
+    """Report whether `validate` would return an equal backend, for the most usual backends, at a third of the cost."""
+    service, id_, host, port, weight = backend.service, backend.id, backend.host, backend.port, backend.weight
+    return (
+        not backend.labels
+        and type(service) is type(id_) is type(host) is str
+        and type(port) is type(weight) is int
+        and 0 < port <= MAX_PORT
+        and 0 <= weight <= MAX_WEIGHT
+        and _SERVICE.fullmatch(service) is not None
+        and _ID.fullmatch(id_) is not None
+        and _IP4.fullmatch(host) is not None
+    )
 
 
 def validate_service(service: str) -> str:

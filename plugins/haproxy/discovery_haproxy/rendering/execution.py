@@ -36,6 +36,8 @@ def templates_of(
         autoescape=False,  # noqa: S701 - autoescape is for HTML; finalize quotes for HAProxy
         trim_blocks=True,
         lstrip_blocks=True,
+        # The built-in templates do not change, and are run for each service: no look at the file each time.
+        auto_reload=template is not None,
     )
     environment.filters |= {"arg": argument, "raw": raw}
     return environment
