@@ -86,11 +86,14 @@ def run_directory() -> Iterator[Path]:
 
 @contextmanager
 def daemon(
-    url: str, directory: Path, haproxy: str, services: Mapping[str, str], admin: int | None = None
+    url: str, directory: Path, haproxy: str, services: Mapping[str, str], admin: int | None = None, options: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the daemon as a user starts it. `services` have their options as TOML, by name; `admin` is a port."""
+    """Run the daemon as a user starts it.
+
+    `services` have their options as TOML, by name, `options` are those of the instance, and `admin` is a port.
+    """
     directory.mkdir(exist_ok=True)
-    lines = [f"[consumers.edge]\nplugin = 'haproxy'\nbinary = {json.dumps(haproxy)}"]
+    lines = [f"[consumers.edge]\nplugin = 'haproxy'\nbinary = {json.dumps(haproxy)}\n{options}"]
     lines += [f"[consumers.edge.services.{name}]\n{options}" for name, options in services.items()]
     config = directory / "discovery.toml"
     config.write_text("\n".join(lines))
