@@ -181,15 +181,18 @@ class _Documents:
         """Begin without a moment."""
         self._texts: dict[str, tuple[Service, bytes]] = {}
 
-    def of(self, moment: _Moment) -> bytes:
-        """Return the contents of the file."""
+    def of(self, moment: _Moment) -> list[bytes]:
+        """Return the contents of the file, in parts."""
         before, self._texts = self._texts, {}
         for name, service in moment.snapshot.services.items():
             known = before.get(name)
             self._texts[name] = known if known is not None and known[0] is service else (service, _text(service))
-        head = f'{{"revision": {moment.snapshot.revision}, "backends": ['.encode()
-        tail = b"], " + json.dumps(_memory_document(moment.memory))[1:].encode()
-        return b"".join((head, b", ".join(text for _, text in self._texts.values() if text), tail))
+        parts = [f'{{"revision": {moment.snapshot.revision}, "backends": ['.encode()]
+        for _, text in self._texts.values():
+            parts += (text, b", ") if text else ()
+        if len(parts) > 1:
+            del parts[-1]  # the last comma
+        return [*parts, b"], ", json.dumps(_memory_document(moment.memory))[1:].encode()]
 
 
 def _text(service: Service) -> bytes:

@@ -67,6 +67,21 @@ class TestWriteAtomically:
         assert path.stat().st_mode & 0o777 == 0o600
         assert list(tmp_path.iterdir()) == [path]
 
+    @pytest.mark.parametrize("durable", [True, False])
+    def test_any_number_of_parts_is_written_one_after_the_other(self, tmp_path: Path, durable: bool) -> None:
+        parts = [str(number).encode() * (number % 7) for number in range(3000)]
+        write_atomically(tmp_path / "file", parts, 0o600, durable=durable)
+        assert (tmp_path / "file").read_bytes() == b"".join(parts)
+        write_atomically(tmp_path / "file", [], durable=durable)
+        assert (tmp_path / "file").read_bytes() == b""
+
+    def test_a_system_that_takes_a_part_of_the_parts_is_given_the_rest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:5]))
+        write_atomically(tmp_path / "file", [b"one", b"two", b"three hundred", b"four"])
+        assert (tmp_path / "file").read_bytes() == b"onetwothree hundredfour"
+
     def test_a_name_may_be_as_long_as_names_can_be(self, tmp_path: Path) -> None:
         path = tmp_path / ("n" * 255)
         write_atomically(path, b"x")

@@ -23,7 +23,6 @@ def _contents(directory: Path) -> dict[str, str]:
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_file_is_replaced_as_a_whole_and_has_its_mode(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "haproxy.cfg"
-    (tmp_path / ".haproxy.cfg.new.tmp").write_text("left by a process that was killed")
     stage(path, (b"one",), 0o640, durable=durable)
     staged = tmp_path / "haproxy.cfg.new"
     with staged.open() as before:

@@ -53,10 +53,7 @@ def stage(
     """
     staged = _beside(path, _STAGED)
     try:
-        if durable:
-            write_atomically(staged, b"".join(data), mode)
-        else:
-            _write(staged, data, mode)
+        write_atomically(staged, data, mode, durable=durable)
         if owner is not None:
             with suppress(PermissionError):
                 os.chown(staged, *owner)
@@ -64,22 +61,6 @@ def stage(
         raise ApplyError(f"{path} cannot be written: there is no directory {path.parent}") from None
     except OSError as error:
         raise ApplyError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _write(path: Path, data: Sequence[bytes], mode: int) -> None:
-    """Replace the file `path`, which only this process writes. A reader finds the old file or the new file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - a path has no flags
-            os.fchmod(file.fileno(), mode)
-            file.write(b"".join(data))
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 async def install(
