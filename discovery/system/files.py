@@ -60,7 +60,7 @@ def write_within(
         os.fsync(directory)
 
 
-def _write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
+def _write_parts(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
     """Write parts one after the other, without joining them, which would cost as much as the write. Raises OSError."""
     rest = [memoryview(part) for part in parts if part]
     at = 0
