@@ -84,7 +84,7 @@ def test_haproxy_takes_every_kind_of_section(parse: Parse, tmp_path: Path, own_t
     [
         ("global", "maxconn 1", "'global' is a section of the plugin: use 'global_lines'"),
         ("defaults http", "x", "use 'defaults_lines'"),
-        ("frontend more", "bind :1", "use a service with 'frontend_lines'"),
+        ("frontend more", "bind :1", "use a service with 'frontend_lines', or a file of your own with 'include'"),
         ("listen more", "bind :1", "use a service with 'frontend_lines' and 'backend_lines'"),
         ("cash static", "x", "'cash static' is not a section's kind and name: kinds are backend, cache, "),
         ("", "x", "is not a section's kind and name"),

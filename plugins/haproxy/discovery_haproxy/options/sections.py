@@ -18,8 +18,8 @@ _KINDS = (
 _ELSEWHERE = {
     "global": "'global_lines'",
     "defaults": "'defaults_lines'",
-    "frontend": "a service with 'frontend_lines'",
-    "listen": "a service with 'frontend_lines' and 'backend_lines'",
+    "frontend": "a service with 'frontend_lines', or a file of your own with 'include'",
+    "listen": "a service with 'frontend_lines' and 'backend_lines', or a file of your own with 'include'",
 }
 """Sections that the plugin writes, and the option in which their lines belong."""
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
