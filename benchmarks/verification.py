@@ -118,7 +118,7 @@ async def measure(haproxy: Path, servers: int, per_section: int, rounds: int) ->
             lock, log = asyncio.Lock(), structlog.get_logger()
             live = LiveServers(directory / "stats.sock", lock, log)
             live.started(parse(text))
-            verifier = Verifier(live, lock, lambda: None, print, log)
+            verifier = Verifier(live, lock, lambda: None, print, None, log)
             verifier.follow(HAProxyConfig())
 
             async def verify(times: int) -> tuple[float, float, float]:
