@@ -1,7 +1,7 @@
 """Verification: the live servers of a HAProxy are compared with the wanted servers again and again, and put right.
 
 Every second the worker is asked for its pid, so that a reload by another program is noticed. Once per interval, and at
-once after such a reload, the servers of all sections are read back, page by page, while changes go on.
+once after a reload, the servers of all sections are read back, page by page, while changes go on.
 """
 
 import asyncio
@@ -130,6 +130,8 @@ class Verifier:
             self._log.warning("HAProxy was reloaded or restarted by another program", worker=worker.pid)
         self._check_file(worker)
         if worker != self._worker:
+            if self._worker is not None:  # a first start needs no verification at once
+                self._due = 0.0
             self._foreign, self._restores = foreign, self._keep_states is None and bool(servers.reports.operator)
         self._worker = servers.known_worker = worker
         if self._foreign or self._restores or time.monotonic() >= self._due:

@@ -223,6 +223,22 @@ async def test_what_an_operator_changes_in_an_external_haproxy_is_made_again_aft
         await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
 
 
+async def test_servers_are_verified_after_a_reload_of_discoverys_own(drive: Drive, origins: Origins, bind: str) -> None:
+    path = f"web/{origins[0].id}"
+    async with drive(services={"web": {"bind": bind}}, verify_interval="100ms") as driver:
+        await driver.apply(*origins)
+        await command(driver, f"set server {path} weight 9")
+        await eventually(lambda: is_listed(driver, {path: "weight 9"}), "the change to be listed")
+        await command(driver, f"set server {path} weight 1")
+        for maxconn, states in enumerate(("maint", "drain"), 1000):
+            await command(driver, f"set server {path} state ready; set server {path} state {states}")
+            web = {"bind": bind, "maxconn": maxconn}
+            assert await driver.consumer.reconfigure(driver.configured(services={"web": web}, verify_interval="1h"))
+            await driver.apply_again()
+            words = {"maint": "in maintenance", "drain": "draining"}[states]
+            await eventually(lambda words=words: is_listed(driver, {path: words}), "the change to be listed")  # type: ignore[misc]
+
+
 async def test_what_an_operator_changes_is_undone_on_request(drive: Drive, origins: Origins, bind: str) -> None:
     first, second, third = origins[:3]
     options = {"verify_interval": "100ms", "operator_changes": "undo"}
