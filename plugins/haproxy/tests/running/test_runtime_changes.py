@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from discovery import ApplyError, Backend, State
 from discovery.testing import backend, eventually, free_port, within
 from discovery_haproxy.deployment import reloading
 from discovery_haproxy.managed import target as managed
-from discovery_haproxy.runtime_api import connection
+from discovery_haproxy.runtime_api import connection, costs
 
 Origins = tuple[Backend, ...]
 SECTION = "backend {{ service.name }}\n    default-server inter 200ms fall 2 rise 2 check\n"
@@ -334,3 +335,27 @@ async def test_a_sticky_client_stays_with_a_server_that_was_added(
             assert {(await asyncio.to_thread(fetch, f"http://{bind}/", Cookie=cookie)).body for _ in range(4)} == {body}
         # HAProxy 2.6 adds no server with a cookie at run time.
         assert sum(ways(driver).values()) == 1
+
+
+async def test_a_reload_is_chosen_where_it_is_far_faster_and_its_time_is_learnt(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[float] = []
+    learn = costs.Costs.after_reload
+
+    def after_reload(self: costs.Costs, sizes: Iterable[int], measured: float) -> costs.Costs:
+        learnt.append(measured)
+        return learn(self, sizes, measured)
+
+    monkeypatch.setattr(costs.Costs, "after_reload", after_reload)
+    async with drive(services={"web": {"bind": bind}}) as driver:
+        await driver.apply(*origins[:2])
+        with monkeypatch.context() as limits:
+            limits.setattr(costs, "_PATIENCE", 0.0)
+            limits.setattr(costs, "_PREFERENCE", 0.0)
+            await driver.apply(*origins[:3])
+        assert driver.has_logged("a reload is faster than so many changes: web: 1 server added")
+        await driver.apply(*origins[:2])
+        assert ways(driver) == {"runtime": 1, "reload": 1}
+        assert len(learnt) == 1
+        assert 0.0 < learnt[0] < within(10)
