@@ -42,13 +42,16 @@ def keep_configured(
     these lacks is left out; without any, these are all weights and all servers in maintenance. Servers `undecided` are
     left out until HAProxy has checked them: a server is up after a reload until a check fails.
     """
+    lines = states.splitlines()
+    if not any(map(_is_row, map(str.split, lines))):  # as at the first start, which the parsing would delay
+        return states
     configured = _servers(text)
     before = (running or parse(text)).backends
     between = [each.backends for each in possible]
     kept = []
-    for line in states.splitlines():
+    for line in lines:
         row = line.split()
-        if len(row) <= _PORT or row[0].startswith("#"):
+        if not _is_row(row):
             if row:
                 kept.append(line)  # the version and the column names
             continue
@@ -71,6 +74,11 @@ def keep_configured(
         if configured.get(key) == (host, row[_PORT]):
             kept.append(line)
     return "".join(f"{line}\n" for line in kept)
+
+
+def _is_row(words: list[str]) -> bool:
+    """Report whether the words of a line are the state of a server."""
+    return len(words) > _PORT and not words[0].startswith("#")
 
 
 def _weights(sections: Iterable[Section], name: str) -> set[int]:
