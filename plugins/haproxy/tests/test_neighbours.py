@@ -37,7 +37,7 @@ def test_names_of_backends_and_the_modes_of_the_sections_that_name_them() -> Non
     found = neighbours([(OWN, TEXT)])
     assert found.defined == {"database": f"{OWN}:17", "own": f"{OWN}:19"}
     assert found.named == {"shop": "http", "quoted": "http", "counted": "http", "imap": "tcp", "followed": "http"}
-    assert found.names_servers
+    assert found.servers == {"followed": ("first",)}
 
 
 def test_a_mode_is_inherited_from_the_file_before() -> None:
@@ -58,8 +58,8 @@ def test_a_fragment_inherits_from_the_defaults_before_it() -> None:
 
 def test_servers_of_the_operators_own_backends_matter_to_no_fragment() -> None:
     text = "backend own\n  server a 192.0.2.1:80\nfrontend f\n  use_backend b if { srv_is_up(%s/a) }\n"
-    assert not neighbours([(OWN, text % "own")]).names_servers
-    assert neighbours([(OWN, text % "web")]).names_servers
+    assert neighbours([(OWN, text % "own")]).servers == {}
+    assert neighbours([(OWN, text % "web")]).servers == {"web": ("a",)}
 
 
 @pytest.mark.parametrize(

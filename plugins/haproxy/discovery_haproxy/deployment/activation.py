@@ -78,12 +78,9 @@ class Activation:
         """Reason for the reload that the verification has requested."""
         self.verifier = Verifier(servers, lock, lambda: self.live_generation, self._request_reload, keep_states, log)
 
-    def needs_check(self, wanted: Configuration, version: tuple[int, ...], named: bool = False) -> bool:
-        """Report whether a reload follows, or lines must be checked that name servers: `named` if other files have any.
-
-        HAProxy checks the commands of the runtime API itself.
-        """
-        return not self._servers.suffice_for(wanted, version, named)
+    def needs_check(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
+        """Report whether a reload follows. HAProxy checks the commands of the runtime API itself."""
+        return not self._servers.suffice_for(wanted, version)
 
     async def plan(self, wanted: Configuration) -> Changes | Reload:
         """Plan the change of the running HAProxy to `wanted`."""

@@ -151,8 +151,8 @@ class ExternalHAProxy:
 
     def needs_check(self, rendered: Rendered) -> bool:
         """Report whether a reload follows. HAProxy checks the commands of the runtime API itself."""
-        worker, named = self._worker, rendered.neighbours.names_servers
-        return worker is None or self._activation.needs_check(rendered.configuration, worker.version, named)
+        worker = self._worker
+        return worker is None or self._activation.needs_check(rendered.configuration, worker.version)
 
     async def deploy(self, generation: str, checker: Checker, unchecked: Rendered | None) -> None:
         """Make the prepared configuration live, through the runtime API or by a reload.

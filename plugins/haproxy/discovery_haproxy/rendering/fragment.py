@@ -57,6 +57,11 @@ def lines_of_a_fragment(config: HAProxyConfig) -> tuple[str, ...]:
     )
 
 
+def missing_server_line(name: str) -> str:
+    """Return the line of a server that other files name, and that is not registered: a server in maintenance."""
+    return f"    server {name} 127.0.0.1:1 disabled\n"
+
+
 def _named(name: str, mode: str, config: ServiceConfig | None) -> ServiceConfig | None:
     """Return the options of a service that another file's section, which has this mode, names; None for no change."""
     if config is None:

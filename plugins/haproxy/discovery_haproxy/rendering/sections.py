@@ -12,7 +12,12 @@ from discovery import Backend, RecordError, Service, Snapshot
 from discovery.fields import is_service_name
 from discovery.registry import validate
 from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig
-from discovery_haproxy.rendering.fragment import defaults_by_mode, lines_of_a_fragment, services_beside
+from discovery_haproxy.rendering.fragment import (
+    defaults_by_mode,
+    lines_of_a_fragment,
+    missing_server_line,
+    services_beside,
+)
 from discovery_haproxy.rendering.frontends import FrontendSection, TimeoutLines, frontends_of, timeout_lines
 from discovery_haproxy.rendering.incremental import Memo
 from discovery_haproxy.rendering.names import accepted_names, cache_name
@@ -32,7 +37,8 @@ class BackendSection(NamedTuple):
     """A `backend` section, which serves `service`. `timeouts` are the service's own.
 
     `parent` is the name of the `defaults` section to inherit from, if that is another than the last. `lines` are those
-    that a fragment has instead of a `defaults` section.
+    that a fragment has instead of a `defaults` section. `missing` are servers that other files name, and that are not
+    registered.
     """
 
     name: str
@@ -43,6 +49,7 @@ class BackendSection(NamedTuple):
     service: str = ""
     parent: str = ""
     lines: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def cache(self) -> str:
@@ -51,7 +58,8 @@ class BackendSection(NamedTuple):
 
     def server_lines(self, resolve: str) -> Raw:
         """Return the `server` lines. `resolve` is the instance's option."""
-        return server_lines(self.backends, cookie=self.config.cookie is not None, lookup=resolve == "haproxy")
+        lines = server_lines(self.backends, cookie=self.config.cookie is not None, lookup=resolve == "haproxy")
+        return Raw("".join((lines, *map(missing_server_line, self.missing)))) if self.missing else lines
 
 
 class Sections(NamedTuple):
@@ -84,6 +92,8 @@ class _ServiceOutline(NamedTuple):
     timeouts: TimeoutLines
     parent: str
     lines: tuple[str, ...]
+    named: tuple[str, ...]
+    """Servers that other files name."""
 
 
 class _Selection(NamedTuple):
@@ -202,6 +212,7 @@ def _outline(
                 _backend_timeouts(services[name], config),
                 parents.get(services[name].mode, ""),
                 lines,
+                neighbours.servers.get(name, ()) if neighbours is not None else (),
             )
             for name in sorted(services)
         ),
@@ -281,6 +292,7 @@ def _build(
         outline.service,
         outline.parent,
         outline.lines,
+        tuple(name for name in outline.named if name not in {server.id for server in servers}) if outline.named else (),
     )
     return _Built(section, _summary(section), (*selection.problems, *problems))
 

@@ -151,11 +151,10 @@ class LiveServers:
         self._deletion.begin()
         return name
 
-    def suffice_for(self, wanted: Configuration, version: tuple[int, ...], named: bool = False) -> bool:
+    def suffice_for(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
         """Report whether commands suffice for the change to `wanted`, and HAProxy's answers to them as its check.
 
-        A removed server may be named in other lines, where HAProxy checks the name only when it reads the file. `named`
-        is True if there are such lines in other files.
+        A removed server may be named in other lines, where HAProxy checks the name only when it reads the file.
         """
         if self._configuration is None or self._stats_socket is None:
             return False
@@ -163,7 +162,7 @@ class LiveServers:
         if isinstance(plan, Reload):
             return False
         removes = any(isinstance(step, Remove) for step in plan.steps)
-        return not (removes and (named or any(section.refers_to_servers for section in wanted.sections)))
+        return not (removes and any(section.refers_to_servers for section in wanted.sections))
 
     async def prepare(self, wanted: Configuration, live_generation: str) -> Changes | Reload:
         """Plan the change to `wanted`, and connect to the targets of new and moved servers.

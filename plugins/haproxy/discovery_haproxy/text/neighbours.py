@@ -14,9 +14,11 @@ from discovery_haproxy.text.configuration import NOTHING, Inherited, inherited_f
 from discovery_haproxy.text.words import SECTIONS, words
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
-_SAMPLE = re.compile(r"\b(?:nbsrv|connslots|avg_queue|queue|be_[a-z_]+|srv_[a-z_]+)\(([A-Za-z0-9_.:-]+)(/?)")
+_SAMPLE = re.compile(
+    r"\b(?:nbsrv|connslots|avg_queue|queue|be_[a-z_]+|srv_[a-z_]+)\(([A-Za-z0-9_.:-]+)(?:/([A-Za-z0-9_.:-]+))?[,)]"
+)
 """A sample whose argument is a backend or, with a slash, a server."""
-_TRACK = re.compile(r"\btrack ([A-Za-z0-9_.:-]+)/")
+_TRACK = re.compile(r"\btrack ([A-Za-z0-9_.:-]+)/([A-Za-z0-9_.:-]+)")
 """A server whose state is that of a server of another backend."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -42,8 +44,8 @@ class Neighbours(NamedTuple):
     """What the fragment's sections inherit from the files before the fragment."""
     defaults: Mapping[str, Defaults] = MappingProxyType({})
     """The last `defaults` section before the fragment for each mode."""
-    names_servers: bool = False
-    """True if lines name servers of a backend that is in none of these files. HAProxy loads no line that names a
+    servers: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Servers that lines name, by their backends, which are in none of these files. HAProxy loads no line that names a
     missing server."""
 
 
@@ -68,7 +70,7 @@ def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, s
     """Return what a fragment between these files, paths and texts in the order of loading, depends on."""
     defined: dict[str, str] = {}
     named: dict[str, str] = {}
-    with_named_servers: set[str] = set()
+    servers: dict[str, dict[str, None]] = {}
     inherited = "tcp"  # HAProxy's default
     for section in _sections([*before, *after]):
         kind, name = section.header[0], " ".join(section.header[1:2])
@@ -81,9 +83,10 @@ def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, s
             if line[:1] in (["use_backend"], ["default_backend"]) and _NAME.fullmatch(" ".join(line[1:2])):
                 named.setdefault(line[1], mode)
             text = " ".join(line)
-            found = [*_SAMPLE.findall(text), *((backend, "/") for backend in _TRACK.findall(text))]
-            named |= {backend: mode for backend, _ in found if backend not in named}
-            with_named_servers |= {backend for backend, slash in found if slash}
+            for backend, server in (*_SAMPLE.findall(text), *_TRACK.findall(text)):
+                named.setdefault(backend, mode)
+                if server:
+                    servers.setdefault(backend, {})[server] = None
     defaults = [section for section in _sections(before) if section.header[0] == "defaults"]
     by_mode: dict[str, Defaults] = {}
     for section in defaults:
@@ -96,7 +99,7 @@ def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, s
         {name: mode for name, mode in named.items() if name not in defined},
         inherited_from("".join(f"{line}\n" for section in defaults for line in section.text)),
         by_mode,
-        not with_named_servers <= defined.keys(),
+        {backend: tuple(found) for backend, found in servers.items() if backend not in defined},
     )
 
 

@@ -251,3 +251,35 @@ async def test_a_service_with_a_bind_has_a_frontend(
     async with drive(**options(), services={"web": {"bind": bind}}) as driver:
         await driver.apply(web(origins[0]))
         await wait_until_served(fetch, bind, origins[0])
+
+
+async def test_a_server_that_the_operators_lines_name_may_leave(
+    drive: Drive,
+    edge: ExternalProcess,
+    options: Options,
+    own: Path,
+    fragment: Path,
+    origins: Origins,
+    fetch: Fetch,
+    bind: str,
+) -> None:
+    text = own.read_text()
+    rule = "    http-request return status 200 content-type text/plain string both if { srv_is_up(web/b) }\n"
+    a, b = (backend(service="web", id=name, port=origin.port) for name, origin in zip("ab", origins, strict=False))
+
+    async def body() -> str:
+        return (await asyncio.to_thread(fetch, f"http://{bind}/")).body
+
+    async with drive(**options()) as driver:
+        await driver.apply(a)
+        own.write_text(text.replace("    use_backend", f"{rule}    use_backend"))
+        await driver.apply(a)
+        assert "server b 127.0.0.1:1 disabled" in fragment.read_text()
+        assert await body() == str(a.port)
+        await driver.apply(a, b)
+        assert await body() == "both"
+        await driver.apply(a)
+        await wait_until_served(fetch, bind, a)
+        await driver.apply(backend(service="web", id="a", port=origins[2].port))
+        await wait_until_served(fetch, bind, origins[2])
+        assert ways(driver)["runtime"] == 1
