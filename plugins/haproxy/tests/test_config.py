@@ -117,6 +117,10 @@ def test_a_duration_is_written_in_haproxys_form(written: object, means: str) -> 
         (web(check={"status": 200}), "'status' is for an HTTP check: give it a 'path'"),
         (web(check={"path": "/", "status": "2xx"}), "'2xx' is not an HTTP status"),
         (web(check={"path": "/\r\nX: y"}), "path that begins with '/'"),
+        (web(check={"send": "PING"}), "'send' has no effect without 'expect'"),
+        (web(check={"path": "/", "expect": "ok"}), "'send' and 'expect' are for a TCP check"),
+        (web(check={"expect": ""}), "at least 1 character"),
+        (web(check={"expect": "x" * 401}), "at most 400 characters"),
         (web(check={"init_state": "fully-down"}), "'up' or 'down'"),
         (
             {**web(check={"init_state": "down"}), "external": {"path": "/x", "systemd_unit": "haproxy"}},

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Fall, Rise
@@ -28,15 +28,24 @@ _CHECK_LEAST_SECONDS = 0.1
 """Shortest time in seconds for the answer to a check: less is lost to a machine's load alone."""
 _SHORTEST_SECONDS = 0.001
 """HAProxy's resolution of time in seconds."""
+_MOST_CHARACTERS = 400
+"""Characters to send or to expect: a line of HAProxy's configuration has at most 2,048 bytes, two for each byte."""
+
+Conversation = Annotated[str, Field(min_length=1, max_length=_MOST_CHARACTERS)]
+"""A text to send to a server, or to expect from a server, such as a command and the line end \\r\\n."""
 
 
 class CheckConfig(PluginConfig):
-    """A health check of a backend: a TCP connection, or with `path` an HTTP request."""
+    """A health check of a backend: a TCP connection, with `expect` an answer on it, or with `path` an HTTP request."""
 
     path: RequestTarget | None = None
     method: Method = "GET"
     host: HostHeader = "localhost"
     status: Status = "200-399"
+    send: Conversation | None = None
+    """What a TCP check sends once it is connected."""
+    expect: Conversation | None = None
+    """What the answer to a TCP check must contain."""
     interval: HAProxyTime = "2s"
     fall: Fall = 3
     rise: Rise = 2
@@ -56,6 +65,16 @@ class CheckConfig(PluginConfig):
         return haproxy_time(max(_SHORTEST_SECONDS, self._interval * _FAST_SHARE))
 
     @property
+    def send_hex(self) -> str:
+        """What is sent, in hexadecimal digits, which have no meaning in HAProxy's syntax; empty for nothing."""
+        return (self.send or "").encode().hex()
+
+    @property
+    def expect_hex(self) -> str:
+        """What is expected, in hexadecimal digits; empty for nothing."""
+        return (self.expect or "").encode().hex()
+
+    @property
     def _interval(self) -> float:
         return TIME.parse(self.interval)
 
@@ -64,6 +83,14 @@ class CheckConfig(PluginConfig):
         for name in ("method", "host", "status"):
             if self.path is None and name in self.model_fields_set:
                 raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tcp_options(self) -> "CheckConfig":
+        if self.path is not None and (self.send or self.expect):
+            raise ValueError("'send' and 'expect' are for a TCP check, and 'path' makes an HTTP check: remove either")
+        if self.send and not self.expect:
+            raise ValueError("'send' has no effect without 'expect': write what the answer must contain")
         return self
 
 

@@ -185,15 +185,16 @@ def test_grpc(example: Prepare, certificates: Certificates) -> None:
         assert next(stream) == b"one"
         before = edge.changes()
         edge.register("greeter", "two", second)
-        wait_for_answers(secure, "two")  # the backend without a stream
+        eventually_sync(lambda: say(secure) == "two", "a call at the other backend", TIMEOUT)
         edge.withdraw("greeter", "one")
-        edge.assert_no_reload(before, 2)
         wait_for_answers(plain, "two")
+        wait_for_answers(secure, "two")
         assert next(stream) == b"one"
         edge.register("greeter", "one", first)
         stream.cancel()
         wait_for_answers(plain, "one", "two")
-        edge.assert_no_reload(before, 3)
+        if edge.version >= (2, 8):  # before, HAProxy ignores `proto` of servers that are added at run time
+            edge.assert_no_reload(before, 3)
         one.stop(None).wait()
         assert [say(plain) for _ in range(8)] == ["two"] * 8
         assert [say(secure) for _ in range(8)] == ["two"] * 8

@@ -82,6 +82,13 @@ class Example:
         self.daemon = self._start_daemon("--config", str(file), *assignments)
         eventually_sync(self.daemon.is_ready, "the daemon to serve", TIMEOUT)
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Version of the HAProxy that was started."""
+        found = re.search(r"HAProxy started .*version=([0-9.]+)", self.daemon.log)
+        assert found is not None
+        return tuple(map(int, found[1].split(".")))
+
     def changes(self) -> dict[str, int]:
         """Return the number of changes of HAProxy since its start, by `runtime` and `reload`."""
         return {way: int(float(count)) for way, count in _CHANGES.findall(self.daemon.get("/metrics")[1])}
