@@ -19,7 +19,11 @@ from discovery.cli import main
 from discovery.errors import ConfigError
 from discovery.testing import require_program, within
 
+pytestmark = pytest.mark.timeout(300)
+
 MARK = "DEMO_TEST_MARK"
+PATIENCE = 120.0
+"""Seconds for a program to end: a busy machine takes ten times the seconds of an idle one."""
 
 
 class Demo:
@@ -47,7 +51,7 @@ class Demo:
 
     def end(self) -> tuple[int, str]:
         """Its exit code and stderr, once it has ended by itself."""
-        rest, stderr = self.process.communicate(timeout=within(40))
+        rest, stderr = self.process.communicate(timeout=within(PATIENCE))
         self.lines += rest.splitlines()
         return self.process.returncode, stderr
 
@@ -101,7 +105,9 @@ def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path)
     with demo(directory) as running:
         running.read_until(lambda line: "runs on until" in line)
         services = running.read_until(lambda line: " services --registry " in line)
-        listed = subprocess.run([*shlex.split(services), "--json"], capture_output=True, check=True, timeout=within(20))
+        listed = subprocess.run(
+            [*shlex.split(services), "--json"], capture_output=True, check=True, timeout=within(PATIENCE)
+        )
         assert [each["id"] for each in json.loads(listed.stdout)["services"]["web"]] == ["green", "red", "yellow"]
         running.process.send_signal(signal.SIGTERM)
         assert running.end() == (0, "")

@@ -137,7 +137,12 @@ async def test_a_configuration_that_an_external_haproxy_cannot_load_is_undone(
     config = {
         "services": {"web": {"bind": f"127.0.0.1:{free_port()}", "frontend_lines": 'bind "192.0.2.1:${P}"'}},
         "global_lines": "setenv P 8000",
-        "external": {"path": external.config, "adopt": True, "master_socket": external.master_socket},
+        "external": {
+            "path": external.config,
+            "adopt": True,
+            "master_socket": external.master_socket,
+            "timeout": 60,  # a busy machine needs ten times the 2 s for which HAProxy tries a bind again and again
+        },
     }
     async with drive(**config) as driver:
         with pytest.raises(ApplyError, match="HAProxy cannot load the new configuration"):

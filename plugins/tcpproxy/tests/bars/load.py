@@ -155,6 +155,14 @@ class Clients:
         """Those that were not answered in full."""
         return [each for each in self.done if each.fault]
 
+    async def rest(self) -> None:
+        """Wait until no connection ends for half a second. Each look lets the clients run, however busy the machine."""
+        ended = -1
+        while ended != len(self.done):
+            ended = len(self.done)
+            for _ in range(10):
+                await asyncio.sleep(0.05)
+
     async def run(self, number: int) -> None:
         """One client, until it is cancelled."""
         while True:

@@ -16,6 +16,8 @@ from .load import KeepBusy, Origin, StartOrigin
 
 CLIENTS = 64
 RATE = 50.0
+SLOWNESS = 8
+"""Times of its seconds that a series of changes may take on a busy machine."""
 
 # In a process of its own, so that the clients do not slow it down.
 _CHANGER = """
@@ -109,7 +111,8 @@ async def test_clients_of_an_empty_service_wait_for_the_next_backend(
         else:
             (registry / "last").unlink()
         gone = time.monotonic()
-        await eventually(lambda: load.done[-1].ended < time.monotonic() - 0.5, "every client to wait")
+        await load.rest()
+        resting = time.monotonic()  # a client that is slow to run notices late that its connection was cut
         assert len(load.waiting) == CLIENTS
         await asyncio.sleep(3)  # the bar: an operator starts another backend after 3 s; no event to await
         waiting = dict(load.waiting)
@@ -121,7 +124,7 @@ async def test_clients_of_an_empty_service_wait_for_the_next_backend(
     failed = load.failed()
     slowest = max(load.done, key=lambda each: each.ended - each.begun)
     print(f"{len(held)} held, the slowest {slowest.ended - slowest.begun:.2f} s; {len(failed)} failed")
-    cut = [each for each in failed if each.begun < gone and going < each.ended < gone + 0.5]
+    cut = [each for each in failed if each.begun < gone and going < each.ended < resting]
     assert end == "killed" or not cut
     assert [each for each in failed if each not in cut] == []
     assert set(waiting.values()) <= {each.begun for each in load.done if each.by == "following"}
@@ -148,6 +151,6 @@ async def test_fifty_changes_per_second_fail_no_client(
         took = float((await changer.communicate())[0])
     answered = {name: sum(each.by == name for each in load.done) for name in backends}
     print(f"{changes} changes in {took:.1f} s; answered: {answered}; {len(load.failed())} failed")
-    assert took < within(2 * seconds)
+    assert took < within(SLOWNESS * seconds)
     assert all(answered.values())
     assert load.failed() == []
