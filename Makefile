@@ -34,7 +34,7 @@ demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this 
 etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
 	@$(BIN)/python tests/support/etcd_build.py
 
-test: $(VENV)/.dev ## The tests, in parallel, without the slow faults and Docker
+test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults and Docker
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker $(SHORT)" $(ARGS)
 
 # What a change of Python can break: every unit, and the programs from start to end.
@@ -84,4 +84,10 @@ $(VENV)/.demo: $(PROJECTS)
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "==> Adding what the tests and checks need (a minute, once)"
 	@$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+# Else each of the processes that test compiles every module, all at the same time.
+$(VENV)/.bytecode: $(VENV)/.dev
+	@echo "==> Compiling the tests (seconds, once)"
+	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker $(SHORT)" {} >/dev/null
 	@touch $@

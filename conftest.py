@@ -1,11 +1,12 @@
 """Shared by every test of the core and the plugins: a run does not depend on how it is started."""
 
 import asyncio
+import gc
 import inspect
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 import structlog
@@ -41,6 +42,20 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if config.getoption("timeout", None) == 0:
         os.environ.setdefault("DISCOVERY_TEST_PATIENCE", "10")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect garbage neither during the collection of the tests nor, later, among what the collection has made.
+
+    Each process that tests collects all tests: hundreds of thousands of objects, which stay until its end.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
