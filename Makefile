@@ -89,5 +89,5 @@ $(VENV)/.dev: $(VENV)/.demo
 # Else each of the processes that test compiles every module, all at the same time.
 $(VENV)/.bytecode: $(VENV)/.dev
 	@echo "==> Compiling the tests (seconds, once)"
-	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker $(SHORT)" {} >/dev/null
+	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker $(SHORT)" {} >/dev/null || true
 	@touch $@
