@@ -155,10 +155,13 @@ class Verifier:
         operator: dict[ServerKey, OperatorChange] = {}
         suspects: set[str] = set()
         for names in _pages(self._backends):
+            started = time.monotonic()
             for name, found in (await self._read(names)).items():
                 operator |= found.operator
                 if found.drifts or (found.operator and not self._keeps):
                     suspects.add(name)
+            if not self._foreign:  # otherwise wrong servers may be serving
+                await asyncio.sleep(time.monotonic() - started)  # HAProxy has half of the time for requests alone
         lost = self._lost(operator) if self._restores and self._keeps else {}
         suspects |= {section for section, _ in lost}
         if suspects:
