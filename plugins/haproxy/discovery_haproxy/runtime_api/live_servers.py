@@ -65,6 +65,8 @@ class LiveServers:
         self._undecided: set[ServerKey] = set()
         self._deletion = Deletion(self._connect, lock, lambda: self._waiting, log)
         self._costs = FIRST_COSTS
+        self._planned: tuple[Configuration, Configuration, object, Plan | Reload] | None = None
+        """The last plan, and what it depends on."""
 
     @property
     def configuration(self) -> Configuration | None:
@@ -158,7 +160,7 @@ class LiveServers:
         """
         if self._configuration is None or self._stats_socket is None:
             return False
-        plan = make_plan(self._configuration, wanted, version, self._waiting, self._costs)
+        plan = self._plan(self._configuration, wanted, version)
         if isinstance(plan, Reload):
             return False
         removes = any(isinstance(step, Remove) for step in plan.steps)
@@ -176,7 +178,7 @@ class LiveServers:
         try:
             # The commands ask which worker answers, and what another program has changed is found afterwards.
             worker = self.known_worker or await self._find_worker(live_generation)
-            plan = make_plan(running, wanted, worker.version, self._waiting, self._costs)
+            plan = self._plan(running, wanted, worker.version)
             if isinstance(plan, Reload):
                 return plan
             removals = sum(isinstance(step, Remove) for step in plan.steps)
@@ -260,6 +262,16 @@ class LiveServers:
     async def stop(self) -> None:
         """End the deletion of removed servers. HAProxy keeps the servers that are left."""
         await self._deletion.stop()
+
+    def _plan(self, running: Configuration, wanted: Configuration, version: tuple[int, ...]) -> Plan | Reload:
+        """Plan a change, once for the steps of a deployment."""
+        state = version, tuple(self._waiting), self._costs
+        before = self._planned
+        if before is not None and before[0] is running and before[1] is wanted and before[2] == state:
+            return before[3]
+        plan = make_plan(running, wanted, version, self._waiting, self._costs)
+        self._planned = running, wanted, state, plan
+        return plan
 
     async def _find_worker(self, live_generation: str) -> Worker:
         """Return the worker, which serves this generation. Raises RuntimeApiError if the worker serves another."""

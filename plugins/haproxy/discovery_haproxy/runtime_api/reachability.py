@@ -1,9 +1,12 @@
 """Tests of targets, as HAProxy's check makes them, before a server gets traffic."""
 
 import asyncio
+import errno
+import os
 import re
 import socket
 from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.checks import Connect, Request
@@ -36,6 +39,10 @@ async def try_targets(targets: Iterable[Connect | Request]) -> Results:
                 late.add(target)
                 continue
             try:
+                if isinstance(target, Connect) and not isinstance(target.address, str):
+                    await _connect(target.address, target.port)
+                    passed.add(target)
+                    continue
                 async with asyncio.timeout(_SECONDS):
                     if await _passes(target):
                         passed.add(target)
@@ -51,13 +58,20 @@ async def try_targets(targets: Iterable[Connect | Request]) -> Results:
     return Results(frozenset(passed), frozenset(late))
 
 
+async def _connect(address: IPv4Address | IPv6Address, port: int) -> None:
+    """Connect, at a tenth of the cost of asyncio's streams. Raises OSError, and TimeoutError if no answer comes."""
+    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as client:
+        client.setblocking(False)
+        # The second call tells how the first has ended, at once for a target of this machine.
+        error = client.connect_ex((str(address), port)) and client.connect_ex((str(address), port))
+        if error in (errno.EINPROGRESS, errno.EALREADY):
+            async with asyncio.timeout(_SECONDS):
+                await asyncio.get_running_loop().sock_connect(client, (str(address), port))
+        elif error:
+            raise OSError(error, os.strerror(error))
+
+
 async def _passes(target: Connect | Request) -> bool:
-    if isinstance(target, Connect) and not isinstance(target.address, str):
-        with socket.socket(socket.AF_INET if target.address.version == 4 else socket.AF_INET6) as client:
-            client.setblocking(False)
-            # A tenth of the cost of a connection with streams, of which a large change makes thousands.
-            await asyncio.get_running_loop().sock_connect(client, (str(target.address), target.port))
-            return True
     reader, writer = await asyncio.open_connection(str(target.address), target.port)
     try:
         if isinstance(target, Connect):

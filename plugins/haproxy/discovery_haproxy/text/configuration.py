@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -26,6 +26,8 @@ _QUOTING = ('"', "'", "\\")
 """Characters with which HAProxy quotes words: a keyword that begins with one is not recognised here."""
 _REFERENCE = re.compile(r"use-server|track|srv_")
 """Words of lines that may name a server: rules, servers that follow another's checks, and samples."""
+_REMEMBERED = 256
+"""Sections whose words are remembered, of some kilobytes each."""
 _WITHOUT_QUOTES = str.maketrans("", "", "\"'\\")
 
 
@@ -83,7 +85,7 @@ class Section:
 
     def settings(self, keyword: str) -> Iterator[list[str]]:
         """Return the words of each line that begins with `keyword`: first the inherited lines, then the own lines."""
-        return _settings((line.translate(_WITHOUT_QUOTES) for line in (*self.inherited, *self.lines)), keyword)
+        return iter(_words_by_keyword(self.inherited, self.lines).get(keyword, ()))
 
     def server(self, name: str) -> Server | None:
         """Return the server `name` as configured; None if the runtime API does not offer all that its line says."""
@@ -256,6 +258,16 @@ def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) ->
     if count != len(servers) or len(header.split()) != (4 if _header(header)[2] else 2):
         return Section(header, lines, inherited)
     return Section(header, tuple(rest), inherited, True, servers)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _words_by_keyword(inherited: tuple[str, ...], lines: tuple[str, ...]) -> Mapping[str, Sequence[list[str]]]:
+    """Return the words of a section's lines by their first word. Each change of servers asks for several of them."""
+    found: dict[str, list[list[str]]] = {}
+    for line in (*inherited, *lines):
+        if words := line.translate(_WITHOUT_QUOTES).split():
+            found.setdefault(words[0], []).append(words)
+    return found
 
 
 def _settings(lines: Iterable[str], keyword: str) -> Iterator[list[str]]:
