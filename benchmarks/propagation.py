@@ -87,7 +87,7 @@ def floor(url: str, haproxy: str, directory: str, ports: Mapping[str, int]) -> N
     known: set[str] = set()
 
     def server(record: Mapping[str, Any]) -> str:
-        backup = " backup" if record.get("labels", {}).get("role") == "standby" else ""
+        backup = " backup" if record.get("role") == "standby" else ""
         return f"{record['host']}:{record['port']} check{backup}"
 
     def start(records: Mapping[str, bytes]) -> None:

@@ -26,6 +26,10 @@ _ADDRESS_SECONDS = 1.0
 _ADDRESS_POLL_SECONDS = 0.005
 """Seconds between two looks at the new addresses."""
 
+_TRAFFIC_SECONDS = 0.005
+"""Seconds between the commands and the questions about their outcome: on a busy machine HAProxy would answer these
+before the first request to a new server."""
+
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 """Open a connection to the worker that serves."""
 _Answer = TypeVar("_Answer")
@@ -96,6 +100,7 @@ async def read_back(connect: Connect, changes: Changes) -> Mapping[ServerKey, Li
         questions = [f"show servers state {name}" for name in changes.plan.sections]
         return _parsed(await connection.ask_worker(changes.worker, questions))
 
+    await asyncio.sleep(_TRAFFIC_SECONDS)
     # A new connection reaches the worker that serves now, if a reload by another program came in between.
     live = await ask(connect, read)
     deadline = time.monotonic() + _ADDRESS_SECONDS
