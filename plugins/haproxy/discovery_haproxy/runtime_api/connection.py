@@ -39,6 +39,10 @@ _FAST_SECONDS = 0.003
 _SLOW_SECONDS = 0.01
 """Seconds of a batch above which the next batch is half as large. Requests wait for the batch, and never for 50 ms:
 with 20 ms in place of 10 the slowest of many requests waited for 20 to 70 ms (`benchmarks/runtime_stalls.py`)."""
+_CHEAP_BATCH = 64
+"""Commands of a batch that is never halved, where their estimate is a fraction of 10 ms."""
+_SAFETY = 4
+"""Factor by which commands may take longer than their estimate."""
 _NO_ANSWER = "HAProxy has not answered a command: {}"
 _QUOTED_CHARACTERS = 200
 """Characters of an unexpected answer in an error message, which is one line."""
@@ -122,7 +126,8 @@ class Connection:
         executed the commands of that batch. Raises RuntimeApiError for another worker and for the first answer that is
         not the expected answer, LostConnectionError if the answers end.
         """
-        done, size = 0, _first_batch(sum(map(len, groups)), seconds)
+        count = sum(map(len, groups))
+        done, size, least = 0, _first_batch(count, seconds), _least_batch(count, seconds)
         while done < len(groups):
             end, batch = done, list[Command]()
             while end < len(groups) and (not batch or len(batch) + len(groups[end]) <= size):
@@ -140,7 +145,7 @@ class Connection:
                 _check(command, answer)
             done, worker = end, None
             if seconds > _SLOW_SECONDS:
-                size = max(size // 2, 1)
+                size = max(size // 2, least)
             elif seconds < _FAST_SECONDS:
                 size = min(size * 2, _MOST_BATCH)
 
@@ -211,6 +216,14 @@ class Connection:
 def _first_batch(commands: int, seconds: float) -> int:
     """Return the number of commands of the first batch."""
     return max(1, min(_FIRST_BATCH, int(_SLOW_SECONDS * commands / seconds))) if seconds else _FIRST_BATCH
+
+
+def _least_batch(commands: int, seconds: float) -> int:
+    """Return the number of commands below which no batch falls.
+
+    On a busy machine even one command takes long, and small batches of cheap commands make a large change slow.
+    """
+    return max(1, min(_CHEAP_BATCH, int(_SLOW_SECONDS * commands / (_SAFETY * seconds)))) if seconds else 1
 
 
 @asynccontextmanager

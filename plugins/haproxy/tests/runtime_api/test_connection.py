@@ -84,6 +84,16 @@ async def test_the_first_batch_is_small_where_commands_are_dear(path: Path, seco
         assert socket.sizes[0] == first
 
 
+async def test_batches_of_cheap_commands_stay_large_on_a_busy_machine(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_FAST_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "_SLOW_SECONDS", 1e-6)  # each batch takes longer
+    async with listening(path) as socket, connect(path) as opened:
+        await opened.execute(GROUPS, 200 * 1e-6 / (4 * 10))
+        assert set(socket.sizes[1:-1]) == {10}
+
+
 async def test_another_answer_than_expected_ends_the_commands(path: Path) -> None:
     async with listening(path) as socket, connect(path) as opened:
         socket.answers["two 3"] = "No such server."
@@ -92,7 +102,8 @@ async def test_another_answer_than_expected_ends_the_commands(path: Path) -> Non
         assert len(socket.commands) < 20
 
 
-async def test_a_lost_connection_tells_what_is_done(path: Path) -> None:
+async def test_a_lost_connection_tells_what_is_done(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_SLOW_SECONDS", 1e9)  # a busy machine makes no batch smaller
     async with listening(path) as socket, connect(path) as opened:
         socket.ends_at = "one 6"
         with pytest.raises(LostConnectionError) as lost:
