@@ -48,7 +48,7 @@ async def try_targets(targets: Iterable[Connect | Request]) -> Results:
                         passed.add(target)
             except TimeoutError:
                 late.add(target)
-            except (OSError, EOFError, ValueError):
+            except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):  # the last for an endless line
                 continue
 
     if len(distinct) == 1:

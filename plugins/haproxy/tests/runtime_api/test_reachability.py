@@ -1,5 +1,6 @@
 """Tests of targets: how long a change waits for them."""
 
+import asyncio
 import socket
 import time
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ import pytest
 
 from discovery.testing import within
 from discovery_haproxy.runtime_api import reachability
-from discovery_haproxy.runtime_api.checks import Connect
+from discovery_haproxy.runtime_api.checks import Connect, Request
 from discovery_haproxy.runtime_api.reachability import Results, try_targets
 
 
@@ -39,3 +40,13 @@ async def test_a_change_waits_for_few_of_many_targets_that_do_not_answer(
         assert time.monotonic() - started < within(3)
         assert passed == {answering}
         assert late == set(many[1:])
+
+
+async def test_a_target_that_sends_no_line_fails() -> None:
+    async def chatter(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x" * 500_000)
+
+    async with await asyncio.start_server(chatter, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        target = Request(ip_address("127.0.0.1"), port, "GET", "/", "example", ((200, 399),))
+        assert await try_targets([target]) == Results(frozenset(), frozenset())
