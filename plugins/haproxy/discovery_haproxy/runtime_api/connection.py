@@ -232,26 +232,30 @@ async def connect(stats_socket: Path, marker: Marker = DESCRIPTION) -> AsyncIter
 
     `marker` is the line of the configuration that names the generation.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
-        connected.setblocking(False)
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await _connect(connected, stats_socket)
-        except (OSError, TimeoutError) as error:
-            raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
-        # HAProxy ends its side at once when this side has ended.
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            connected = await _connect(stats_socket)
+    except (OSError, TimeoutError) as error:
+        raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
+    with connected:  # HAProxy ends its side at once when this side has ended
         yield Connection(connected, marker)
 
 
-async def _connect(connected: socket.socket, stats_socket: Path) -> None:
-    """Connect, also if HAProxy's queue of connections is full for a while. Raises OSError."""
-    while True:
-        try:
-            connected.connect(str(stats_socket))
-        except BlockingIOError:  # unlike a TCP socket, a Unix socket does not connect later
-            await asyncio.sleep(_FULL_QUEUE_SECONDS)
-        else:
-            return
+async def _connect(stats_socket: Path) -> socket.socket:
+    """Return a connected socket, also if HAProxy's queue of connections is full for a while. Raises OSError."""
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.setblocking(False)
+        while True:
+            try:
+                connected.connect(str(stats_socket))
+            except BlockingIOError:  # unlike a TCP socket, a Unix socket does not connect later
+                await asyncio.sleep(_FULL_QUEUE_SECONDS)
+            else:
+                return connected
+    except BaseException:
+        connected.close()
+        raise
 
 
 def _check(command: Command, answer: str) -> None:

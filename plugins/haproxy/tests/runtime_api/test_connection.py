@@ -1,7 +1,9 @@
 """The connection to the stats socket: batches, answers and lost connections."""
 
 import asyncio
+import os
 import re
+import resource
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -109,3 +111,17 @@ async def test_a_lost_connection_tells_what_is_done(path: Path, monkeypatch: pyt
         with pytest.raises(LostConnectionError) as lost:
             await opened.execute(GROUPS)
         assert lost.value.done == 4
+
+
+async def test_without_a_free_descriptor_there_is_no_connection(path: Path) -> None:
+    async with listening(path):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(RuntimeApiError, match="Too many open files"):
+                async with connect(path):
+                    pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
