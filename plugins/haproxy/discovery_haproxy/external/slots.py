@@ -158,6 +158,8 @@ class Slots:
 
     async def _fill_slots(self, wanted: Wanted) -> None:
         worker, slots = await self._look()
+        # A service that is gone leaves its slots.
+        wanted = {**{name: {} for name in self._wanted if name in slots}, **wanted}
         steps: list[Step] = []
         up: set[ServerKey] = set()
         for name, places in wanted.items():

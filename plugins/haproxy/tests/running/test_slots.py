@@ -134,6 +134,18 @@ async def test_backends_without_a_slot_wait(
         assert "no backend 'other' with slots: add `server-template other" in (await driver.consumer.health()).detail
 
 
+async def test_a_service_that_is_gone_leaves_its_slots(drive: Drive, edge: ExternalProcess, origins: Origins) -> None:
+    async with drive(**options(edge)) as driver:
+        await driver.apply(*origins)
+        await driver.apply()
+        assert await used(edge) == {}
+        health = await driver.consumer.health()
+        assert (health.ok, health.detail) == (True, "")
+        assert (await driver.consumer.inspect())["backends_without_slot"] == {}
+        await driver.apply(origins[0])
+        assert set(await used(edge)) == {origins[0].port}
+
+
 @pytest.mark.parametrize("edge", [NAME, "127.0.0.1:80"], indirect=True)
 async def test_a_reload_by_the_operator_keeps_the_slots(
     drive: Drive, edge: ExternalProcess, origins: Origins, fetch: Fetch, bind: str
