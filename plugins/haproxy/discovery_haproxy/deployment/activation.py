@@ -103,6 +103,9 @@ class Activation:
             if isinstance(error, ControlError):
                 raise ApplyError(f"HAProxy does not answer: {error}") from None
             raise
+        except BaseException:  # a cancellation: HAProxy may be loading the new configuration
+            self._servers.forget(wanted)
+            raise
         self.live_generation, self._reload_reason = generation, ""
         if way in self._changes:
             self._changes[way] += 1

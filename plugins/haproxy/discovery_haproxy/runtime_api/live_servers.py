@@ -106,12 +106,15 @@ class LiveServers:
         """Note how long a reload has taken, for the choice between the ways of later changes."""
         self._costs = self._costs.after_reload((len(each.servers) for each in configuration.sections), seconds)
 
-    def forget(self) -> None:
-        """Note that the servers of the worker are unknown, so that the next change is a reload."""
+    def forget(self, *others: Configuration) -> None:
+        """Note that the servers of the worker are unknown, so that the next change is a reload.
+
+        `others` are configurations that the worker may serve in place of the present one.
+        """
         self.epoch += 1
-        if self._configuration is not None:
-            self._possible = (self._configuration,)
-            self._configuration = None
+        known = self._possible if self._configuration is None else (self._configuration,)
+        self._configuration = None
+        self._possible = (*known, *(each for each in others if each not in known)) if known else ()
 
     async def adopt(self, candidates: Mapping[str, tuple[Configuration, Configuration | None]]) -> str | None:
         """Find the configuration that the worker serves, and return its name among the candidates; None for none.

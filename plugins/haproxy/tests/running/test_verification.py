@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from external_haproxy import ExternalProcess
@@ -11,6 +12,9 @@ from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, wai
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
+from discovery.toolkit import cancel_and_wait
+from discovery_haproxy.deployment.reloading import reload_through_master
+from discovery_haproxy.managed import target as managed
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api import verifying
 from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
@@ -61,6 +65,40 @@ async def test_drift_is_reported_and_put_right_without_a_reload(drive: Drive, or
         ]
         assert ways(driver) == {"runtime": 0, "reload": 0}
         assert (await driver.processes()).reloads == 0
+
+
+async def test_after_a_reload_that_was_cancelled_the_servers_are_unknown(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reloaded = asyncio.Event()
+    looks = 0
+    look = verifying.Verifier._look
+
+    async def counted_look(verifier: verifying.Verifier) -> None:
+        nonlocal looks
+        await look(verifier)
+        looks += 1
+
+    async def reload_and_wait(*arguments: Any) -> None:
+        await reload_through_master(*arguments)
+        reloaded.set()
+        await asyncio.Event().wait()
+
+    async with drive(services={"web": {"bind": bind}}, verify_interval="100ms") as driver:
+        await driver.apply(origins[0])
+        await driver.consumer.reconfigure(driver.configured(services={"web": {"bind": bind, "balance": "leastconn"}}))
+        with monkeypatch.context() as patch:
+            patch.setattr(managed, "reload_through_master", reload_and_wait)
+            applying = asyncio.create_task(driver.apply(*origins[1:]))
+            await asyncio.wait_for(reloaded.wait(), within(10))
+            await cancel_and_wait(applying)
+        # HAProxy has the new servers, which are not to be replaced by those before the change.
+        monkeypatch.setattr(verifying.Verifier, "_look", counted_look)
+        await eventually(lambda: looks >= 5, "some looks of the verification")
+        assert not drift(driver)
+        await driver.apply(*origins[1:])
+        await assert_true(driver)
+        assert not drift(driver)
 
 
 async def is_true(driver: ConsumerDriver) -> bool:
