@@ -32,6 +32,8 @@ _CHECK_SECONDS = 60.0
 """Timeout in seconds for `haproxy -c`: a hundred times what 10,000 backends take."""
 _MESSAGE_CHARACTERS = 400
 """Characters of HAProxy's output in an error message, which is one line."""
+_BUFFER_BYTES = 1 << 20
+"""Bytes of a text that are written at once: a large text has a thousand parts."""
 _LINE_CHARACTERS = 120
 """Characters of a configuration line in an error message."""
 _COMMAND_CHARACTERS = 200
@@ -83,22 +85,29 @@ class Binary(NamedTuple):
         Raises ApplyError if HAProxy cannot run.
         """
         with ExitStack() as files:
-            maps = {path: files.enter_context(_file_in_memory(contents)) for path, contents in rendered.maps.items()}
-            text = rendered.with_maps_at({path: f"/dev/fd/{descriptor}" for path, descriptor in maps.items()})
+            maps = {
+                path: files.enter_context(_file_in_memory((contents.encode(),)))
+                for path, contents in rendered.maps.items()
+            }
+            parts = rendered.with_maps_at({path: f"/dev/fd/{descriptor}" for path, descriptor in maps.items()})
             before, after = rendered.neighbours.before, rendered.neighbours.after
             named = [argument for each in (*before, "/dev/stdin", *after) for argument in ("-f", str(each))]
-            return await faults_of((str(self.path), "-c", *named), text, tuple(maps.values()))
+            return await faults_of((str(self.path), "-c", *named), parts, tuple(maps.values()))
 
 
-async def faults_of(command: Sequence[str], text: str, inherited: Sequence[int] = ()) -> tuple[str, ...]:
-    """Let a program check `text`, which is on its standard input, a file that the program can also open by its path.
+async def faults_of(command: Sequence[str], parts: Sequence[bytes], inherited: Sequence[int] = ()) -> tuple[str, ...]:
+    """Let a program check a text, here in parts, which is on its standard input.
 
-    The program inherits the descriptors `inherited`. Return HAProxy's alerts, or the exit status and the first line of
-    the output if there is no alert; nothing if the exit status is 0. Raises ApplyError if the program cannot run.
+    That is a file that the program can also open by its path. The program inherits the descriptors `inherited`. Return
+    HAProxy's alerts, or the exit status and the first line of the output if there is no alert; nothing if the exit
+    status is 0. Raises ApplyError if the program cannot run.
     """
-    with _file_in_memory(text) as file:
+    with _file_in_memory(parts) as file:
         status, output = await run(command, _CHECK_SECONDS, stdin=file, inherited=inherited)
-    return () if status == 0 else alerts(output, text) or (_describe_exit(status, output),)
+    if status == 0:
+        return ()
+    text = b"".join(parts).decode(errors="surrogateescape")
+    return alerts(output, text) or (_describe_exit(status, output),)
 
 
 def raise_first(name: str, faults: tuple[str, ...]) -> None:
@@ -194,10 +203,10 @@ def _with_line(alert: str, text: str) -> str:
 
 
 @contextmanager
-def _file_in_memory(contents: str) -> Iterator[int]:
+def _file_in_memory(parts: Sequence[bytes]) -> Iterator[int]:
     """Provide the descriptor of a file with these contents."""
-    with os.fdopen(memfd_create("haproxy"), "wb") as file:
-        file.write(contents.encode())
+    with os.fdopen(memfd_create("haproxy"), "wb", buffering=_BUFFER_BYTES) as file:
+        file.writelines(parts)
         file.flush()
         file.seek(0)
         yield file.fileno()

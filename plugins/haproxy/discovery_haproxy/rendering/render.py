@@ -113,12 +113,20 @@ class Rendered:
         """All addresses to listen on: `HOST:PORT`, `[IPV6]:PORT`, or the path of a socket."""
         return _binds(self.text)
 
-    def with_maps_at(self, places: Mapping[Path, str]) -> str:
-        """Return the text with other places of map files."""
-        text = self.text
-        for path, place in places.items():
-            text = text.replace(expression_argument(path), expression_argument(place))
-        return text
+    def with_maps_at(self, places: Mapping[Path, str]) -> tuple[bytes, ...]:
+        """Return the text with other places of map files, in parts."""
+        found = tuple(
+            (str(expression_argument(path)), str(expression_argument(place))) for path, place in places.items()
+        )
+        return tuple(_replaced(chunk, found) for chunk in self.chunks)
+
+
+def _replaced(chunk: Chunk, places: Iterable[tuple[str, str]]) -> bytes:
+    text = chunk.text
+    for old, new in places:
+        if old in text:
+            text = text.replace(old, new)
+    return chunk.data if text is chunk.text else Chunk(text).data
 
 
 class Renderer:

@@ -76,7 +76,8 @@ def with_maps_in(directory: Path, config: Rendered | str) -> str:
         return config
     for path, contents in config.maps.items():
         (directory / path.name).write_text(contents)
-    return config.with_maps_at({path: str(directory / path.name) for path in config.maps})
+    parts = config.with_maps_at({path: str(directory / path.name) for path in config.maps})
+    return b"".join(parts).decode()
 
 
 StartOrigin = Callable[[str], Origin]
