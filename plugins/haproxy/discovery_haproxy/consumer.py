@@ -138,7 +138,6 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                 return rendered
             self._log_problems(rendered, before, tried)
             same = target.live_generation == rendered.generation and checker is self._checker
-            same = same and deployer.background.refusal is None
             if not (same and self._is_intact() and self._on_disk.has(target.path, rendered)):
                 refusal = await deployer.deploy(rendered, checker)
                 if refusal is not None:

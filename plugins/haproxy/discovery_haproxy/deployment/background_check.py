@@ -1,7 +1,7 @@
 """The check behind changes: `haproxy -c` over what HAProxy's commands have changed, in the background.
 
 HAProxy checks each command, and not whether it could start from the file that was written: a file that a server's line
-names may be gone, for instance.
+names may be gone, for instance. A refusal is reported, and stops no further commands: what HAProxy serves goes on.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.faults import Refusal
 from discovery_haproxy.program.binary import KILLED
 from discovery_haproxy.rendering.render import Rendered
-from discovery_haproxy.text.neighbours import Neighbours
 
 _DELAY = 1.0
 """Seconds from a change to its check: the changes of a burst are checked together."""
@@ -45,13 +44,6 @@ class BackgroundCheck:
         self._task: asyncio.Task[None] | None = None
         self.refusal: Refusal | None = None
         """Why HAProxy could not start from the newest configuration; None as far as is known."""
-        self._is_elsewhere = False
-        """True if the refusal is of lines in files beside the configuration, which no other configuration mends."""
-
-    @property
-    def concerns_the_text(self) -> bool:
-        """Report whether there is a refusal, and not of lines of the operator's own files alone."""
-        return self.refusal is not None and not self._is_elsewhere
 
     @property
     def summary(self) -> str:
@@ -96,12 +88,10 @@ class BackgroundCheck:
             elif refusal is None:
                 self.settle()
             else:
-                self._refuse(refusal, subject.rendered.neighbours)
+                self._refuse(refusal)
                 await asyncio.sleep(max(_REPEAT, self._pause))
 
-    def _refuse(self, refusal: Refusal, neighbours: Neighbours) -> None:
-        places = [f"[{path}:" for path in (*neighbours.before, *neighbours.after)]
-        self._is_elsewhere = all(any(place in fault.text for place in places) for fault in refusal.faults)
+    def _refuse(self, refusal: Refusal) -> None:
         if self.refusal is None or self.refusal.message != refusal.message:
             self.refusal = refusal
             self._log.warning(self.summary)

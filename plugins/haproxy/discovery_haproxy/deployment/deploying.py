@@ -55,9 +55,7 @@ class Deployer:
             except RefusedError as error:
                 return self._refused(error, attempt)
         # A separate check is unnecessary if HAProxy starts, and checks the configuration itself, or takes commands.
-        # After a refusal behind a change the next check is before its change, which keeps what is refused out.
-        needs_check = self.background.concerns_the_text or target.needs_check(rendered)
-        checked_by_haproxy = not target.running or not needs_check
+        checked_by_haproxy = not target.running or not target.needs_check(rendered)
         unchecked = rendered if checked_by_haproxy else None
         if unchecked:
             await target.prepare(rendered)
