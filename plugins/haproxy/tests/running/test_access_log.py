@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from haproxy_driver import ConsumerDriver, Drive
 from haproxy_web import Fetch
+from sampling import sampled
 from syslog_receiver import SyslogReceiver
 
 from discovery import Backend, Snapshot, Update, diff
@@ -39,7 +40,7 @@ async def dropped(driver: ConsumerDriver) -> int:
     return int(sample.value)
 
 
-@pytest.mark.parametrize("target", ["unix", "udp"])
+@pytest.mark.parametrize("target", sampled(["unix", "udp"]))
 async def test_every_request_reaches_a_syslog_server_or_is_counted(
     drive: Drive, run_dir: Path, origins: tuple[Backend, ...], target: str
 ) -> None:

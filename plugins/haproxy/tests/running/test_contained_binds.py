@@ -12,6 +12,7 @@ import pytest
 import trustme
 from haproxy_driver import ConsumerDriver, Drive, haproxy_processes, wait_until_served
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend, eventually_sync, free_port
@@ -132,7 +133,7 @@ def damage_copy(state: Path) -> None:
     next(state.rglob("web.pem")).write_text("no longer what was accepted\n")
 
 
-@pytest.mark.parametrize("harm", [lose, damage_record, damage_copy])
+@pytest.mark.parametrize("harm", sampled([lose, damage_record, damage_copy]))
 async def test_a_lost_or_damaged_record_counts_as_missing(
     drive: Drive,
     fetch: Fetch,

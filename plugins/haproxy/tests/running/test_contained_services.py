@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from haproxy_driver import Drive, wait_until_served
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend, free_port
@@ -23,7 +24,7 @@ def two(web: str, api: str, **web_options: object) -> dict[str, object]:
 REJECTED = [{"backend_lines": ["nonsense here"]}, {"server_options": "nonsense"}, {"frontend_lines": ["nonsense here"]}]
 
 
-@pytest.mark.parametrize("options", REJECTED)
+@pytest.mark.parametrize("options", sampled(REJECTED))
 async def test_a_rejected_option_leaves_its_service_at_the_accepted_options_and_the_others_current(
     drive: Drive, fetch: Fetch, origins: Origins, options: dict[str, object]
 ) -> None:
@@ -54,7 +55,7 @@ async def test_a_rejected_option_leaves_its_service_at_the_accepted_options_and_
         assert driver.has_logged("service 'web' is as configured again")
 
 
-@pytest.mark.parametrize("options", REJECTED)
+@pytest.mark.parametrize("options", sampled(REJECTED))
 async def test_a_service_without_an_accepted_form_is_left_out_and_answers_503(
     drive: Drive, fetch: Fetch, origins: Origins, options: dict[str, object]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from external_haproxy import EMPTY, ExternalProcess
 from haproxy_driver import Drive, wait_until_socket_served
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import ApplyError, Backend
 from discovery.testing import eventually, free_port, within
@@ -21,7 +22,7 @@ Options = dict[str, Any]
 """Options of the table `external`."""
 
 
-@pytest.fixture(params=["master socket", "command", "systemd"])
+@pytest.fixture(params=sampled(["master socket", "command", "systemd"]))
 def way(
     request: pytest.FixtureRequest, external: ExternalProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Options:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from haproxy_driver import Drive, wait_until_served
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import free_port
@@ -23,7 +24,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", sampled(FORMS, 3))
 async def test_each_form_of_a_bind_is_probed_and_recognised_as_own(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path, form: str
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from haproxy_driver import Drive, wait_until_healthy, wait_until_served
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import ApplyError, Backend
 from discovery.testing import backend, eventually, free_port, within
@@ -23,7 +24,7 @@ from discovery_haproxy.program.process import masters
 Origins = tuple[Backend, ...]
 
 
-@pytest.mark.parametrize("victim", ["master", "worker"])
+@pytest.mark.parametrize("victim", sampled(["master", "worker"]))
 async def test_haproxy_is_restarted_after_a_crash(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, victim: str
 ) -> None:
@@ -73,7 +74,7 @@ async def eventually_bound(port: int) -> socket.socket:
     return sockets[0]
 
 
-@pytest.mark.parametrize("contents", [b"nonsense\n", b"# \xff\n"])
+@pytest.mark.parametrize("contents", sampled([b"nonsense\n", b"# \xff\n"]))
 async def test_a_restart_with_a_file_that_another_program_broke_is_followed_by_a_deployment(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, contents: bytes
 ) -> None:
@@ -120,7 +121,7 @@ async def test_a_haproxy_without_a_master_socket_is_replaced(
         assert (await driver.consumer.health()).ok
 
 
-@pytest.mark.parametrize("name", ["stats.sock", "log.pipe"])
+@pytest.mark.parametrize("name", sampled(["stats.sock", "log.pipe"]))
 async def test_a_haproxy_without_one_of_its_files_is_replaced_and_the_log_has_the_reason(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path, name: str
 ) -> None:
@@ -236,7 +237,10 @@ def free_descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-async def test_external_checks_are_not_taken_for_an_earlier_haproxy(drive: Drive, origins: Origins, bind: str) -> None:
+@pytest.mark.parametrize("starts", [4, pytest.param(15, marks=pytest.mark.exhaustive)])
+async def test_external_checks_are_not_taken_for_an_earlier_haproxy(
+    drive: Drive, origins: Origins, bind: str, starts: int
+) -> None:
     # A check is a process that HAProxy's worker forks: until it runs its command it has the command line of HAProxy.
     options = {
         "services": {
@@ -250,7 +254,7 @@ async def test_external_checks_are_not_taken_for_an_earlier_haproxy(drive: Drive
     }
     async with drive(**options) as driver:
         await driver.apply(*(backend("web", f"web-{number}", port=origins[0].port) for number in range(60)))
-        for _ in range(15):
+        for _ in range(starts):
             await driver.consumer.hand_over()
             driver.consumer = HAProxyConsumer(driver.consumer.config, driver.consumer.context)
             await driver.consumer.setup()

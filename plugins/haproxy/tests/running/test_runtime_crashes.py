@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from haproxy_driver import Drive, assert_true, haproxy_processes, live_servers, ways
+from sampling import sampled
 
 from discovery import Backend, State
 from discovery.testing import backend, within
@@ -67,11 +68,13 @@ asyncio.run(main(*sys.argv[1:]))
 
 @pytest.mark.parametrize(
     ("moment", "expected"),
-    [
-        ("before", {"runtime": 1, "reload": 0}),
-        ("amid", {"runtime": 0, "reload": 0}),
-        ("after", {"runtime": 0, "reload": 0}),
-    ],
+    sampled(
+        [
+            pytest.param("before", {"runtime": 1, "reload": 0}),
+            pytest.param("amid", {"runtime": 0, "reload": 0}),
+            pytest.param("after", {"runtime": 0, "reload": 0}),
+        ]
+    ),
 )
 async def test_a_change_that_a_killed_daemon_left_is_completed(
     run_dir: Path, haproxy: Path, drive: Drive, origins: Origins, bind: str, moment: str, expected: dict[str, int]

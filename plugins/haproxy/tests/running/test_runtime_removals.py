@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, wait_until_served, ways
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend, eventually
@@ -80,7 +81,7 @@ async def test_a_removed_server_keeps_its_request_and_returns_at_another_address
         assert ways(driver) == {"runtime": 2, "reload": 0}
 
 
-@pytest.mark.parametrize("own_template", [False, True])
+@pytest.mark.parametrize("own_template", sampled([False, True]))
 async def test_a_removed_server_is_deleted_where_haproxy_can_delete_servers(
     drive: Drive,
     origins: Origins,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from haproxy_driver import Drive, StartLoad, assert_true, live_servers, wait_until_served, ways
 from haproxy_web import Fetch
+from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import free_port
@@ -64,7 +65,7 @@ async def test_a_server_that_changed_its_section_is_in_maintenance_in_the_sectio
         assert driver.has_logged("'pg-primary' refused, served with the servers that its lines name and that have left")
 
 
-@pytest.mark.parametrize("role", ["primry", "primary"])
+@pytest.mark.parametrize("role", sampled(["primry", "primary"]))
 async def test_a_typing_error_in_a_selection_is_seen(drive: Drive, origins: Origins, bind: str, role: str) -> None:
     web = {"service": "pg", "labels": {"role": role}, "bind": bind}
     async with drive(services={"web": web}) as driver:
