@@ -209,7 +209,7 @@ _HAPPENINGS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(left=_BACKENDS, happenings=st.lists(_HAPPENINGS, max_size=8), final=_BACKENDS)
 def test_whatever_happens_the_registry_ends_as_wanted(
     left: list[Backend], happenings: Iterable[tuple[str, object]], final: list[Backend]

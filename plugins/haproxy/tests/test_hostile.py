@@ -167,7 +167,7 @@ def shown(config: HAProxyConfig, backends: Iterable[Backend]) -> Rendered:
 
 # Each example is a few dozen records in one HAProxy configuration; shrinking would parse thousands of these.
 quick = settings(
-    max_examples=15,
+    max_examples=settings.default.max_examples // 4,  # of the profile: 7 in short runs, else 25
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -317,7 +317,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert backend.open == dialled.count(backend) + self.connections.count(backend)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+PoolMachine.TestCase.settings = settings(stateful_step_count=40, deadline=None)
 TestPool = PoolMachine.TestCase
 
 
