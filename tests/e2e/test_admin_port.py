@@ -14,6 +14,8 @@ from daemons import Daemon, RecordFiles, Starter, processes
 
 from discovery.testing import eventually_sync, free_port, require_program, within
 
+pytestmark = pytest.mark.warm
+
 TIMEOUT = 60.0
 HALF = b"GET /api/snapshot HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Never: en"
 

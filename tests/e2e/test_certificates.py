@@ -10,6 +10,8 @@ from daemons import RecordFiles, Starter
 from discovery.system.certificates import read_certificate
 from discovery.testing import eventually_sync, free_port, require_program
 
+pytestmark = pytest.mark.warm
+
 TIMEOUT = 60.0
 ENDS = dt.datetime(2037, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
 

@@ -15,6 +15,8 @@ from naming import Machine, machine
 
 from discovery.testing import eventually_sync, within
 
+pytestmark = pytest.mark.warm
+
 __all__ = ["machine"]
 
 TIMEOUT = 60.0

@@ -12,6 +12,8 @@ from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync, free_port, within
 
+pytestmark = pytest.mark.warm
+
 COPIES = """
 from pathlib import Path
 from discovery import Consumer, PluginConfig, Update, hookimpl

@@ -9,6 +9,8 @@ from daemons import DISCOVERY, RecordFiles, Starter
 
 from discovery.testing import eventually_sync, within
 
+pytestmark = pytest.mark.warm
+
 SECRET = "root:$6$rounds=5000$hunter2:19000:0:99999:7:::"
 
 

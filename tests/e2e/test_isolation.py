@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
 from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync, within
+
+pytestmark = pytest.mark.warm
 
 HEAD = """
 from pathlib import Path

@@ -11,7 +11,7 @@ from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, require_program
 from discovery.testing.etcd import EtcdWriter
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.warm]
 
 WRITERS = 16
 CONSUMER = """
@@ -35,11 +35,11 @@ async def write_junk(url: str, count: int) -> None:
         await asyncio.gather(*(write() for _ in range(WRITERS)))
 
 
-@pytest.mark.parametrize(("count", "seconds"), [(12_000, 15), pytest.param(30_000, 50, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(("count", "seconds"), [(8_000, 10), pytest.param(30_000, 50, marks=pytest.mark.exhaustive)])
 def test_a_change_behind_many_rejected_keys_is_seen_within_seconds(
     start_daemon: Starter, install_plugin: Any, count: int, seconds: int
 ) -> None:
-    """Point 22. It took 33 s and 150 s: the cost was quadratic."""
+    """Point 22. 12,000 took 33 s, and 30,000 took 150 s: the cost was quadratic."""
     require_program("etcd")
     install_plugin("notified", CONSUMER)
     with EmbeddedEtcd() as etcd:

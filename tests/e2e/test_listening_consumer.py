@@ -12,6 +12,8 @@ from echoing import ECHO, Talk, answering, ask
 
 from discovery.testing import eventually_sync, free_port, within
 
+pytestmark = pytest.mark.warm
+
 UNDER_SYSTEMD = """
 import os, socket, sys
 listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))

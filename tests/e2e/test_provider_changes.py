@@ -16,6 +16,8 @@ from discovery.registry import open_registry
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually, eventually_sync, following, within
 
+pytestmark = pytest.mark.warm
+
 __all__ = ["etcd", "listed", "url"]
 
 
@@ -155,6 +157,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing_registered(
 ) -> None:
     listed(*((f"b{number}", 1000 + number, "passing") for number in range(50)))
     path = write(tmp_path / "discovery.toml", f'[registry]\nurl = "{url}"\n{listed.table()}')
+    start_daemon.forks = moment not in ("at once", "loading")  # then Python itself starts
     daemon = start_daemon("--config", str(path))
     if moment == "loading":
         eventually_sync(daemon.run_dir.exists, timeout=20)

@@ -16,6 +16,8 @@ from listed import COPIES, Found, etcd, listed
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program
 
+pytestmark = pytest.mark.warm
+
 __all__ = ["etcd", "listed"]
 
 NAME = "registry.test"

@@ -15,6 +15,8 @@ from echoing import ECHO, Talk, answering, ask
 
 from discovery.testing import eventually_sync, free_port, within
 
+pytestmark = pytest.mark.warm
+
 
 @pytest.fixture
 def start_echo(

@@ -12,6 +12,8 @@ from listed import Found, etcd, listed, url
 from discovery.registry import open_registry
 from discovery.testing import eventually, eventually_sync, following, free_port, within
 
+pytestmark = pytest.mark.warm
+
 __all__ = ["etcd", "listed", "url"]
 
 

@@ -15,6 +15,8 @@ from sites import StartSite, site
 
 from discovery.testing import eventually_sync, free_port, require_program, within
 
+pytestmark = pytest.mark.warm
+
 __all__ = ["machine", "site"]
 
 TIMEOUT = 60.0

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync, free_port
+
+pytestmark = pytest.mark.warm
 
 TIMEOUT = 60.0
 REFUSED = "service 'web' refused, served with its last accepted options"

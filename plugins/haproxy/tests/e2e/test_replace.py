@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+import pytest
 from daemons import RecordFiles, Starter
 from listed import Found, etcd, listed
 
 from discovery.testing import eventually_sync, free_port, require_program, within
+
+pytestmark = pytest.mark.warm
 
 __all__ = ["etcd", "listed"]
 

@@ -14,6 +14,8 @@ from discovery.testing import eventually, eventually_sync, free_port, within
 
 from .load import KeepBusy, Origin, StartOrigin
 
+pytestmark = pytest.mark.warm
+
 CLIENTS = 64
 RATE = 50.0
 SLOWNESS = 8

@@ -3,11 +3,14 @@
 import json
 import subprocess
 
+import pytest
 from ambassadors import DISCOVERY, TIMEOUT, Directory, connect
 from daemons import Starter
 from proxies import Serve
 
 from discovery.testing import eventually_sync, free_port, within
+
+pytestmark = pytest.mark.warm
 
 
 def test_connections_lists_the_connections_of_a_daemon(

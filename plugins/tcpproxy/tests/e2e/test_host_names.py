@@ -7,11 +7,14 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from ambassadors import Named, StartCommand, connect, name_at
 from daemons import Daemon, RecordFiles, Starter
 from naming import Machine, machine
 
 from discovery.testing import eventually_sync, free_port, within
+
+pytestmark = pytest.mark.warm
 
 __all__ = ["machine"]
 
