@@ -123,6 +123,7 @@ class LiveServers:
         earlier daemon died amid a change, the change to the first candidate is completed.
         """
         if not candidates:
+            self.forget()  # the worker was started with another configuration
             return None
         try:
             async with self._connect() as connection:

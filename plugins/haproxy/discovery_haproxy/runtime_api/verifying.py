@@ -144,7 +144,7 @@ class Verifier:
     def _check_file(self, worker: Worker) -> None:
         """Request a reload, and raise RuntimeApiError, if the worker has started with another configuration."""
         live = self._live_generation()
-        if live is not None and worker.generation and reload_part(worker.generation) != reload_part(live):
+        if live is not None and reload_part(worker.generation) != reload_part(live):
             self._servers.forget()
             reason = "another program has reloaded HAProxy with another configuration"
             self._log.warning(reason, worker=worker.pid)

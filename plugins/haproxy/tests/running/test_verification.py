@@ -10,7 +10,7 @@ import pytest
 from external_haproxy import ExternalProcess
 from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, wait_until_healthy, ways
 
-from discovery import Backend
+from discovery import ApplyError, Backend
 from discovery.testing import backend, eventually, within
 from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.deployment.reloading import reload_through_master
@@ -25,6 +25,21 @@ Origins = tuple[Backend, ...]
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifying, "_LOOK_SECONDS", 0.05)
+
+
+def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that gets an element with each look of a verification."""
+    looks: list[None] = []
+    look = verifying.Verifier._look
+
+    async def counted_look(verifier: verifying.Verifier) -> None:
+        try:
+            await look(verifier)
+        finally:
+            looks.append(None)
+
+    monkeypatch.setattr(verifying.Verifier, "_look", counted_look)
+    return looks
 
 
 async def command(driver: ConsumerDriver, text: str) -> None:
@@ -71,13 +86,7 @@ async def test_after_a_reload_that_was_cancelled_the_servers_are_unknown(
     drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reloaded = asyncio.Event()
-    looks = 0
-    look = verifying.Verifier._look
-
-    async def counted_look(verifier: verifying.Verifier) -> None:
-        nonlocal looks
-        await look(verifier)
-        looks += 1
+    looks = count_looks(monkeypatch)
 
     async def reload_and_wait(*arguments: Any) -> None:
         await reload_through_master(*arguments)
@@ -93,12 +102,35 @@ async def test_after_a_reload_that_was_cancelled_the_servers_are_unknown(
             await asyncio.wait_for(reloaded.wait(), within(10))
             await cancel_and_wait(applying)
         # HAProxy has the new servers, which are not to be replaced by those before the change.
-        monkeypatch.setattr(verifying.Verifier, "_look", counted_look)
-        await eventually(lambda: looks >= 5, "some looks of the verification")
+        before = len(looks)
+        await eventually(lambda: len(looks) >= before + 5, "some looks of the verification")
         assert not drift(driver)
         await driver.apply(*origins[1:])
         await assert_true(driver)
         assert not drift(driver)
+
+
+async def test_servers_of_a_configuration_that_is_not_discoverys_are_left_alone(
+    drive: Drive, external: ExternalProcess, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = count_looks(monkeypatch)
+    own = external.config.read_text()
+    external.config.unlink()  # the file is free to take
+    options: dict[str, Any] = {"path": external.config, "stats_socket": external.stats_socket}
+    options["command"] = ["kill", "-USR2", str(external.process.pid)]
+    async with drive(services={"web": {"bind": bind}}, external=options, verify_interval="100ms") as driver:
+        await driver.apply(origins[0])
+        external.config.unlink()
+        external.config.write_text(f"{own}backend web\n    server own 127.0.0.1:{origins[1].port}\n")
+        await external.reload()
+        await driver.consumer.health()
+        before = len(looks)
+        await eventually(lambda: len(looks) >= before + 5, "some looks of the verification")
+        with pytest.raises(ApplyError, match="was not written by discovery"):
+            await driver.apply(origins[0])
+        assert not drift(driver)
+        answer = await ControlSocket(external.stats_socket, master=False).server_states()
+        assert [name for _, name in parse_states(answer)] == ["own"]
 
 
 async def is_true(driver: ConsumerDriver) -> bool:
