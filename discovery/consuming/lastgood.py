@@ -180,6 +180,7 @@ class _Documents:
     def __init__(self) -> None:
         """Begin without a moment."""
         self._texts: dict[str, tuple[Service, bytes]] = {}
+        self._leases: tuple[Mapping[str, float], bytes] = {}, b"{}"
 
     def of(self, moment: _Moment) -> list[bytes]:
         """Return the contents of the file, in parts."""
@@ -192,7 +193,14 @@ class _Documents:
             parts += (text, b", ") if text else ()
         if len(parts) > 1:
             del parts[-1]  # the last comma
-        return [*parts, b"], ", json.dumps(_memory_document(moment.memory))[1:].encode()]
+        memory = json.dumps(_memory_document(moment.memory))[1:].encode()
+        return [*parts, b'], "leases": ', self._leases_text(moment.memory.leases), b", ", memory]
+
+    def _leases_text(self, leases: Mapping[str, float]) -> bytes:
+        """Return the TTLs by key as a JSON object. A new address of a leased record changes none."""
+        if self._leases[0] != leases:
+            self._leases = leases, json.dumps(dict(leases)).encode()
+        return self._leases[1]
 
 
 def _text(service: Service) -> bytes:
@@ -202,12 +210,11 @@ def _text(service: Service) -> bytes:
 
 
 def _memory_document(memory: RememberedHolds) -> dict[str, Any]:
-    """The memory as JSON has it, its instants by the wall clock, which outlives the process."""
+    """The memory without leases as JSON has it, its instants by the wall clock, which outlives the process."""
     ahead = time.time() - time.monotonic()
     history = memory.history
     return {
         "history": None if history is None else {"store": history.store, "term": history.term},
-        "leases": dict(memory.leases),
         "held": {
             key: {"cause": each.cause.value, "ttl": each.ttl, "until": each.until and each.until + ahead}
             for key, each in memory.held.items()

@@ -157,6 +157,18 @@ async def test_what_a_restart_has_to_know_of_the_registry_is_remembered_with_the
     assert found.held["web/c"].until == pytest.approx(now + 15, abs=5)
 
 
+def test_a_changed_ttl_is_remembered(tmp_path: Path) -> None:
+    leases = {"web/a": 10.0}
+    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: RememberedHolds(42, leases=dict(leases)))
+    kept.observe(Observation(WHOLE))
+    for ttl in (10.0, 20.0):
+        leases["web/a"] = ttl
+        kept._write(kept._now())
+        remembered = last_good(tmp_path).load()
+        assert remembered is not None
+        assert remembered.memory.leases == leases
+
+
 def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     """Point 3."""
     kept = last_good(tmp_path)
