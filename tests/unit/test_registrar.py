@@ -47,7 +47,7 @@ async def test_what_is_registered_and_withdrawn_is_told() -> None:
     registry = MemoryRegistry()
     with structlog.testing.capture_logs() as logs:
         async with registering(registry, A, B) as registrar:
-            await becomes(registry, A, B)
+            await eventually(lambda: registrar.status.registered == keys(A, B).keys())  # and told, not only written
             registrar.set([B])
             await eventually(lambda: ("withdrawn", "web/a") in [(log["event"], log["key"]) for log in logs])
     assert [(log["event"], log["key"]) for log in logs] == [
