@@ -32,7 +32,15 @@ def test_a_long_difference_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["user a insecure-password hunter2", "stats auth a:hunter2", "user a password hunter2"]
+    "line",
+    [
+        "user a insecure-password hunter2",
+        "stats auth a:hunter2",
+        "user a password hunter2",
+        'user a insecure-password "my hunter2"',
+        "stats auth 'a:my hunter2'",
+        r"user a password my\ hunter2",
+    ],
 )
 def test_a_difference_shows_no_password(line: str) -> None:
     shown = "\n".join(edit_lines("", line))
