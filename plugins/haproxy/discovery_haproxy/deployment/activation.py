@@ -128,8 +128,8 @@ class Activation:
         self._started_generation = generation
         texts: dict[Path, str] = {}
         for each in (path, last_good(path)):
-            with suppress(OSError, UnicodeDecodeError):
-                text = each.read_text()
+            with suppress(OSError):
+                text = each.read_text(errors="surrogateescape")
                 if reload_part(generation_of(text) or "") == reload_part(generation):
                     texts[each] = text
         parsed = {each: parse(text, inherited) for each, text in texts.items()}

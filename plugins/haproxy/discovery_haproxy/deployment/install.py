@@ -37,8 +37,8 @@ def stage_all(
 def has_contents(path: Path, contents: str) -> bool:
     """Report whether `path` is a file with exactly these contents."""
     try:
-        return path.read_text() == contents
-    except (OSError, UnicodeDecodeError):
+        return path.read_text(errors="surrogateescape") == contents
+    except OSError:
         return False
 
 
@@ -118,7 +118,7 @@ def restore(path: Path) -> None:
 
 def restore_routes(config: Path) -> None:
     """Put back the last good map of routes if that map alone belongs to the configuration file. Raises OSError."""
-    text, routes = config.read_text(), route_map_path(config)
+    text, routes = config.read_text(errors="surrogateescape"), route_map_path(config)
     is_there = routes.exists() and belongs_to(routes, routes.read_text(), text)
     if not is_there and belongs_to(routes, last_good(routes).read_text(), text):
         restore(routes)

@@ -146,7 +146,7 @@ class ExternalHAProxy:
             raise ApplyError(f"{self.path} cannot be inspected: {error.strerror}") from None
         self._prepared = rendered
         self._maps = await asyncio.to_thread(
-            stage_all, self.path, (seal(rendered.text).encode(),), rendered.maps, mode, owner
+            stage_all, self.path, (seal(rendered.text).encode(errors="surrogateescape"),), rendered.maps, mode, owner
         )
 
     def needs_check(self, rendered: Rendered) -> bool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -153,7 +154,7 @@ class Launcher:
         config = self._files.config
         with suppress(OSError):
             part = reload_part(generation)
-            if not _is_of(part, config.read_text()) and _is_of(part, last_good(config).read_text()):
+            if not _is_of(part, config) and _is_of(part, last_good(config)):
                 restore(config)
             restore_routes(config)
 
@@ -168,8 +169,9 @@ class Launcher:
             self._log.info("replaced the HAProxy of an earlier daemon", pids=pids)
 
 
-def _is_of(part: str, text: str) -> bool:
-    generation = generation_of(text)
+def _is_of(part: str, path: Path) -> bool:
+    """Report whether the file is of a generation with this reload part. Raises OSError."""
+    generation = generation_of(path.read_text(errors="surrogateescape"))
     return generation is not None and reload_part(generation) == part
 
 

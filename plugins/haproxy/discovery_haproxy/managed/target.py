@@ -272,7 +272,7 @@ class ManagedHAProxy:
         """Start HAProxy with the configuration that served last; return False if none is proven."""
         if self.live_generation is None:
             return False
-        text = self.path.read_text(errors="replace")
+        text = self.path.read_text(errors="surrogateescape")
         generation = generation_of(text)
         # An adopted HAProxy may have had older contents of certificates or maps than a new HAProxy loads.
         if generation is None or self.live_generation not in (generation, reload_part(generation)):

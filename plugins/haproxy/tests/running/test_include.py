@@ -2,9 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from haproxy_driver import Drive, wait_until_served
+from external_haproxy import ExternalProcess
+from haproxy_driver import Drive, wait_until_served, ways
 from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
@@ -105,3 +107,35 @@ def test_the_place_of_a_line_in_an_included_file() -> None:
     lines = text.splitlines()
     places = [place_in_file(lines, lines.index(line) + 1) for line in ("global", "one", "two", "three")]
     assert places == ["", "/a.cfg:1", "/a.cfg:2", "/b.cfg:1"]
+
+
+ENCODED = b"    # caf\xe9\n"
+
+
+async def test_an_included_file_may_have_another_encoding(drive: Drive, origins: Origins, bind: str, own: Path) -> None:
+    own.write_bytes(OWN.format(bind=f"127.0.0.1:{free_port()}", word="own").encode() + ENCODED)
+    options: dict[str, Any] = {"services": {"web": {"bind": bind}}, "include": own}
+    async with drive(**options) as driver:
+        await driver.apply(origins[0])
+        await driver.apply(origins[1])
+        assert ways(driver) == {"runtime": 1, "reload": 0}
+        await driver.consumer.hand_over()
+    async with drive(**options) as driver:
+        await driver.apply(origins[1])
+        assert driver.has_logged("took over the HAProxy")
+        assert ways(driver) == {"runtime": 0, "reload": 0}
+        assert (await driver.consumer.inspect())["refused"] == []
+
+
+async def test_an_included_file_beside_an_external_haproxy_may_have_another_encoding(
+    drive: Drive, external: ExternalProcess, origins: Origins, bind: str, own: Path
+) -> None:
+    own.write_bytes(OWN.format(bind=f"127.0.0.1:{free_port()}", word="own").encode() + ENCODED)
+    options: dict[str, Any] = {"path": external.config, "adopt": True, "stats_socket": external.stats_socket}
+    options["command"] = ["kill", "-USR2", str(external.process.pid)]
+    async with drive(services={"web": {"bind": bind}}, include=own, external=options) as driver:
+        await driver.apply(origins[0])
+        await driver.apply_again()
+        await driver.apply(origins[1])
+        assert ways(driver) == {"runtime": 1, "reload": 1}
+        assert (await driver.consumer.inspect())["refused"] == []
