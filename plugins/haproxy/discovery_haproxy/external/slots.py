@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from discovery_haproxy.runtime_api.connection import Connection, LevelError, Run
 from discovery_haproxy.runtime_api.execution import Changes, send
 from discovery_haproxy.runtime_api.planner import Plan, Remove, ServerKey, Step
 from discovery_haproxy.runtime_api.slots import Place, Slot, fill, is_filled, parse_slots, states_after
-from discovery_haproxy.text.configuration import Configuration
+from discovery_haproxy.text.configuration import Configuration, parse
 
 _STATES_MODE = 0o644
 """Mode of the state file: HAProxy may run as another user, and addresses are no secret."""
@@ -69,7 +69,9 @@ class Slots:
         self._changes = 0
 
     async def open(self) -> None:
-        """Do nothing: the first deployment looks at the slots."""
+        """Read which sections an earlier daemon has filled. The first deployment looks at the slots."""
+        with suppress(OSError):
+            self._wanted = {name: {} for name in parse(self.path.read_text(errors="replace")).backends}
 
     def verify(self, config: HAProxyConfig) -> None:
         """Do nothing: each health check looks at the slots."""

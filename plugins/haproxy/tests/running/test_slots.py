@@ -144,6 +144,9 @@ async def test_a_service_that_is_gone_leaves_its_slots(drive: Drive, edge: Exter
         assert (await driver.consumer.inspect())["backends_without_slot"] == {}
         await driver.apply(origins[0])
         assert set(await used(edge)) == {origins[0].port}
+    async with drive(**options(edge)) as driver:  # the service went while no daemon ran
+        await driver.apply()
+        assert await used(edge) == {}
 
 
 @pytest.mark.parametrize("edge", [NAME, "127.0.0.1:80"], indirect=True)
