@@ -76,8 +76,11 @@ class FileLock:
     def _open(self) -> int:
         try:
             return os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except PermissionError:
-            return os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except PermissionError as error:
+            try:
+                return os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                raise error from None  # the directory is there, and may not be written to
 
     def _is_open(self, descriptor: int) -> bool:
         try:

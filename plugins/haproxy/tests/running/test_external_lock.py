@@ -1,6 +1,7 @@
 """Two daemons with one external file: one of both writes the file, and the other says so."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from haproxy_driver import ConsumerDriver
 
 from discovery import ApplyError, Backend
 from discovery.testing import free_port
+from discovery_haproxy.external.file_lock import FileLock
 
 Daemon = Callable[[str], AbstractAsyncContextManager[ConsumerDriver]]
 
@@ -74,3 +76,16 @@ async def test_the_lock_of_a_daemon_that_was_killed_is_free(
     async with daemon("one") as one:
         await one.apply(origins[0])
     assert path.exists()
+
+
+async def test_a_directory_that_this_user_may_not_write_to_is_told() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(ApplyError, match=r"haproxy\.cfg\.lock cannot be made: Permission denied"):
+                await FileLock(Path(directory, "haproxy.cfg")).take()
+        finally:
+            os.seteuid(user)
