@@ -40,6 +40,7 @@ def test_a_long_difference_is_cut() -> None:
         'user a insecure-password "my hunter2"',
         "stats auth 'a:my hunter2'",
         r"user a password my\ hunter2",
+        "user a password 'my hunter2",
     ],
 )
 def test_a_difference_shows_no_password(line: str) -> None:

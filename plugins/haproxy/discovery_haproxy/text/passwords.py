@@ -2,7 +2,9 @@
 
 import re
 
-_PASSWORD = re.compile(r"((?:password|auth)[ \t]+)(?!realm\b|if\b|unless\b)(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|\S)+")
+_PASSWORD = re.compile(
+    r"((?:password|auth)[ \t]+)(?!realm\b|if\b|unless\b)(?:\"(?:[^\"\\]|\\.)*(?:\"|$)|'[^']*(?:'|$)|\\.|\S)+"
+)
 """A password, or the user and the password of `stats auth`; not the words after `http-request auth`."""
 
 
