@@ -36,6 +36,7 @@ from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, pass
 from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.rendering.sections import Sections
 from discovery_haproxy.text.generation import DESCRIPTION
+from discovery_haproxy.text.neighbours import Neighbours
 from discovery_haproxy.validation import find_faults, lost_log, preview_of
 
 if TYPE_CHECKING:
@@ -141,7 +142,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             if not (same and self._is_intact() and self._on_disk.has(target.path, rendered)):
                 refusal = await deployer.deploy(rendered, checker)
                 if refusal is not None:
-                    return refusal
+                    # What is refused may be the operator's own lines, which only a reload would load.
+                    loaded = self._own_files.as_loaded()
+                    if loaded is None or refusal.by_load:
+                        return refusal
+                    rendered = self._render(composed, update, checker, loaded)
+                    if await deployer.deploy(rendered, checker) is not None:
+                        return refusal
                 self._log_certificates()
             self._log_mappings(rendered)  # also of an adopted HAProxy
             return None
@@ -277,13 +284,16 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Return the configuration with each part in its present form."""
         return Composed(self.config, update.snapshot)
 
-    def _render(self, composed: Composed, update: Update, checker: Checker | None) -> Rendered:
+    def _render(
+        self, composed: Composed, update: Update, checker: Checker | None, neighbours: Neighbours | None = None
+    ) -> Rendered:
+        """Render. `neighbours` are the files beside a fragment; None: as they are now."""
         external = self.config.external
         files = RunFiles(self.context.run_dir)
         runtime = Runtime(
             stats_socket=external.stats_socket if external else files.stats_socket,
             marker=external.marker if external else DESCRIPTION,
-            neighbours=self._own_files.read() if self.config.is_fragment else None,
+            neighbours=(neighbours or self._own_files.read()) if self.config.is_fragment else None,
             version=checker.version if checker else OLDEST,
             state_file=None if external else files.server_states,
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),

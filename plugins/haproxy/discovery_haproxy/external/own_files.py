@@ -5,6 +5,7 @@ from pathlib import Path
 
 from discovery import ApplyError
 from discovery_haproxy.options.external import ExternalConfig
+from discovery_haproxy.text.configuration import Inherited
 from discovery_haproxy.text.neighbours import NO_NEIGHBOURS, Neighbours, neighbours
 
 _SUFFIX = ".cfg"
@@ -20,6 +21,8 @@ class OwnFiles:
         """Store the argument, in which a fragment names the files. No file is read."""
         self._config = config
         self._known: tuple[_Stamp, Neighbours] | None = None
+        self.loaded: Inherited | None = None
+        """What the live sections inherit from the files that HAProxy has loaded; None if unknown."""
 
     def read(self) -> Neighbours:
         """Return what the fragment depends on. Raises ApplyError if a file cannot be read."""
@@ -30,6 +33,16 @@ class OwnFiles:
         except OSError as error:
             raise ApplyError(f"{error.filename}, of external.files, cannot be read: {error.strerror}") from None
         return self._known[1]
+
+    def as_loaded(self) -> Neighbours | None:
+        """Return the files with the inherited lines that HAProxy has loaded. None if the files have the same lines.
+
+        Raises ApplyError if a file cannot be read.
+        """
+        present = self.read()
+        if self.loaded is None or self.loaded == present.inherited:
+            return None
+        return present._replace(inherited=self.loaded)
 
     @property
     def have_changed(self) -> bool:

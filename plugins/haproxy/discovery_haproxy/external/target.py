@@ -100,8 +100,6 @@ class ExternalHAProxy:
         self._servers = LiveServers(config.stats_socket, self._lock, log, config.marker)
         self._worker: Worker | None = None
         """The worker that serves; None if that is unknown."""
-        self._inherited: Inherited | None = None
-        """What the sections of the live configuration inherit from the operator's files; None if unknown."""
         self._level_fault = ""
         """Why servers cannot be changed through the stats socket; empty if they can."""
         self._activation = Activation(self._servers, self, self._lock, request_apply, log)
@@ -168,8 +166,10 @@ class ExternalHAProxy:
             if unchecked is not None and isinstance(changes, Reload):
                 await checker.check(unchecked)
             await asyncio.to_thread(self._claim_files, self._prepared.text)
+            before = self._worker
             await install(self.path, self._maps, lambda: self._activation.activate(generation, wanted, changes))
-            self._note_inherited_lines(self._prepared.neighbours.inherited)
+            reloaded = before is None or self._worker is not before
+            self._note_inherited_lines(self._prepared.neighbours.inherited, reloaded=reloaded)
             await asyncio.to_thread(self._file.remember)
 
     async def check(self) -> None:
@@ -303,13 +303,18 @@ class ExternalHAProxy:
             path = await asyncio.to_thread(lambda: self._file.as_written)
             await self._activation.adopt(worker.generation, path, inherited)
             self._worker = worker
-            if inherited != self._inherited and self._own_files.changed_since(int(worker.started or 0)):
+            if inherited != self._own_files.loaded and self._own_files.changed_since(int(worker.started or 0)):
                 self._servers.forget()  # the worker may have read other lines than those that are in the files now
-            self._inherited = inherited
+            self._own_files.loaded = inherited
 
-    def _note_inherited_lines(self, inherited: Inherited) -> None:
-        """Make the next change a reload if the operator's lines have changed since the text was rendered."""
-        self._inherited = inherited
+    def _note_inherited_lines(self, inherited: Inherited, *, reloaded: bool) -> None:
+        """Note what HAProxy has loaded: after a reload the operator's lines as they were when the text was rendered.
+
+        The next change is a reload if these lines have changed since.
+        """
+        self._own_files.loaded = inherited
+        if not reloaded:
+            return
         with suppress(ApplyError):
             if self._own_files.read().inherited == inherited:
                 return

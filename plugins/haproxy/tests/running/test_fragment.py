@@ -173,6 +173,25 @@ async def test_a_fault_of_the_operators_file_is_named_and_servers_follow_the_reg
         await driver.apply(web(origins[1]), backend(service="new", port=origins[2].port))
 
 
+async def test_servers_follow_the_registry_while_the_operators_defaults_have_a_fault(
+    drive: Drive, edge: ExternalProcess, options: Options, own: Path, origins: Origins, fetch: Fetch, bind: str
+) -> None:
+    async with drive(**options()) as driver:
+        await driver.apply(web(origins[0]))
+        good = own.read_text()
+        own.write_text(good.replace("timeout connect", "timeout conect"))
+        await driver.apply(web(origins[1]))
+        await wait_until_served(fetch, bind, origins[1])
+        await driver.apply(web(origins[2]))
+        await wait_until_served(fetch, bind, origins[2])
+        assert ways(driver) == {"runtime": 2, "reload": 1}
+        with pytest.raises(ApplyError, match=r"own.cfg:6\].*conect"):
+            await driver.apply(web(origins[2]), backend(service="new", port=origins[0].port))
+        own.write_text(good.replace("timeout connect 1s", "timeout connect 2s"))
+        await driver.apply(web(origins[2]), backend(service="new", port=origins[0].port))
+        assert ways(driver) == {"runtime": 2, "reload": 2}
+
+
 async def test_the_operators_own_backend_wins_over_a_service_of_that_name(
     drive: Drive, edge: ExternalProcess, options: Options, own: Path, fragment: Path, origins: Origins
 ) -> None:
