@@ -1,6 +1,8 @@
 """When the check behind changes runs: for the newest configuration, one at a time, and again after a refusal."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,6 +29,7 @@ class WaitingChecker:
         self.running = 0
         self.go_on = asyncio.Semaphore(0)
         self.alerts: tuple[str, ...] = ()
+        self.error: OSError | None = None
 
     async def check(self, rendered: Rendered) -> None:
         """Accept the configuration."""
@@ -38,6 +41,8 @@ class WaitingChecker:
         self.generations.append(rendered.generation)
         await self.go_on.acquire()
         self.running -= 1
+        if self.error is not None:
+            raise self.error
         return self.alerts
 
 
@@ -108,6 +113,21 @@ async def test_a_check_that_is_killed_refuses_nothing() -> None:
         await eventually(lambda: bool(log.entries), "the check in the log")
         assert behind.refusal is None
         assert "killed" in str(log.entries)
+
+
+async def test_a_check_that_cannot_be_run_is_told_and_the_next_change_is_checked() -> None:
+    log, checker, (first, second) = LogCapture(), WaitingChecker(), configurations(2)
+    async with running(log) as check:
+        checker.error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        check.begin(first, checker)
+        checker.go_on.release()
+        await eventually(lambda: log.entries, "the reason to be told")
+        assert "Too many open files" in log.entries[0]["reason"]
+        checker.error = None
+        check.begin(second, checker)
+        checker.go_on.release()
+        await eventually(lambda: checker.generations == [first.generation, second.generation])
+        assert check.refusal is None
 
 
 async def test_the_result_for_a_configuration_that_was_replaced_means_nothing() -> None:

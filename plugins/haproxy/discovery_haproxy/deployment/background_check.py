@@ -77,7 +77,7 @@ class BackgroundCheck:
             checked, refusal = True, None
             try:
                 refusal = await _check(subject)
-            except ApplyError as error:
+            except (ApplyError, OSError) as error:  # such as a shortage of descriptors
                 checked = False
                 self._log.warning("the file behind a change could not be checked", reason=str(error))
             self._pause = _PAUSE_SHARE * (time.monotonic() - started)
