@@ -20,9 +20,10 @@ _AGAIN_SECONDS = 0.02
 class FileLock:
     """A lock beside a configuration file, held until `release`, or until the process ends in any way."""
 
-    def __init__(self, path: Path) -> None:
-        """Store the path of the configuration file. Nothing is locked yet."""
+    def __init__(self, path: Path, option: str) -> None:
+        """Store the path of the configuration file, and the option that names it. Nothing is locked yet."""
         self._path = path
+        self._option = option
         self._lock = path.with_name(path.name + _SUFFIX)
         self._descriptor: int | None = None
 
@@ -32,8 +33,8 @@ class FileLock:
         while not self._take():
             if time.monotonic() > deadline:
                 raise ApplyError(
-                    f"{self._path} is written by another discovery{self._holder()}:"
-                    " stop one of both, or set external.path to another file"
+                    f"{self._path} is in use{self._holder() or ' by another daemon'}:"
+                    f" stop one of the two daemons, or set external.{self._option} to another file"
                 )
             await asyncio.sleep(_AGAIN_SECONDS)
 

@@ -85,7 +85,7 @@ class ExternalHAProxy:
         self.path = config.file
         self._own_files = own_files
         self._file = ExternalFile(self.path, state_dir, log)
-        self._file_lock = FileLock(self.path)
+        self._file_lock = FileLock(self.path, config.option)
         self.log_drops = LogDrops(log)
         self._old_workers = OldWorkers(log)
         self._config = config

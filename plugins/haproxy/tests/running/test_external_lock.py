@@ -50,7 +50,7 @@ async def test_a_second_daemon_does_not_overwrite_the_file_and_says_so(
     async with daemon("one") as one, daemon("other") as other:
         await one.apply(origins[0])
         text = path.read_text()
-        with pytest.raises(ApplyError, match=rf"{path} is written by another discovery.*process {os.getpid()}"):
+        with pytest.raises(ApplyError, match=rf"{path} is in use by .*\(process {os.getpid()}\): .* external.path "):
             await other.apply(origins[1])
         assert path.read_text() == text
         await one.apply(origins[2])
@@ -60,12 +60,21 @@ async def test_a_second_daemon_does_not_overwrite_the_file_and_says_so(
     assert [each for each in path.parent.iterdir() if "lock" in each.name] == []
 
 
+async def test_a_second_daemon_with_the_same_fragment_names_that_option(tmp_path: Path) -> None:
+    fragment = tmp_path / "services.cfg"
+    first, second = FileLock(fragment, "fragment"), FileLock(fragment, "fragment")
+    await first.take()
+    with pytest.raises(ApplyError, match=r"set external\.fragment to another file"):
+        await second.take()
+    first.release()
+
+
 async def test_a_removed_lock_is_made_again(daemon: Daemon, path: Path, origins: tuple[Backend, ...]) -> None:
     async with daemon("one") as one, daemon("other") as other:
         await one.apply(origins[0])
         path.with_name("haproxy.cfg.lock").unlink()
         await one.apply(origins[1])
-        with pytest.raises(ApplyError, match="is written by another discovery"):
+        with pytest.raises(ApplyError, match="is in use by "):
             await other.apply(origins[2])
 
 
@@ -86,6 +95,6 @@ async def test_a_directory_that_this_user_may_not_write_to_is_told() -> None:
             os.seteuid(65534)
         try:
             with pytest.raises(ApplyError, match=r"haproxy\.cfg\.lock cannot be made: Permission denied"):
-                await FileLock(Path(directory, "haproxy.cfg")).take()
+                await FileLock(Path(directory, "haproxy.cfg"), "path").take()
         finally:
             os.seteuid(user)
