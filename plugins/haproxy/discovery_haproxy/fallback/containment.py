@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Backend, Service
 from discovery_haproxy.deployment.checking import Checker
-from discovery_haproxy.deployment.faults import Kind, Part
+from discovery_haproxy.deployment.faults import SETTINGS, Kind, Part
 from discovery_haproxy.fallback.composing import (
     Wanted,
     accepted_config,
@@ -134,7 +134,7 @@ class Containment:
                 state = describe_form(part, refused.form)
                 self._log.warning(f"{part} refused, {state}", reason=refused.reason.text)
         for part in before.keys() - self._refused.keys():
-            self._log.info(f"{part} is as configured again")
+            self._log.info(f"{part} {'are' if part == SETTINGS else 'is'} as configured again")
 
     async def _record(self, inputs: Inputs, found: Found) -> None:
         wanted = inputs.wanted

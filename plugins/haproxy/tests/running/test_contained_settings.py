@@ -58,6 +58,7 @@ async def test_refused_settings_are_replaced_as_a_whole_and_services_follow(
         await driver.apply_again()
         assert "retries 6" in (driver.run_dir / "haproxy.cfg").read_text()
         assert (await driver.consumer.health()).ok
+        assert driver.has_logged("the global settings are as configured again")
 
 
 BROKEN = [
