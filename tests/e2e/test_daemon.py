@@ -63,6 +63,9 @@ def config(path: Path, url: str, body: str) -> Path:
     return path
 
 
+APPLIES = 'discovery_consumer_applies_total{consumer="copies"}'
+
+
 def consumer(name: str, out: Path, label: str = "") -> str:
     return f'[consumers.{name}]\nplugin = "copies"\npath = "{out}"\nlabel = "{label}"\n'
 
@@ -78,12 +81,17 @@ def test_admin_endpoint_tells_readiness_health_metrics_and_state(
     eventually_sync(daemon.is_ready, timeout=20)
     assert daemon.get("/healthz") == (200, daemon.get("/healthz")[1])
     assert daemon.get("/healthz")[1]["status"] == "ok"
+    # A file that is younger than the daemon's first look may still be written, and is rejected at the second look.
+    eventually_sync(lambda: daemon.get("/api/snapshot")[1]["rejected"], "the bad record to be rejected")
     snapshot = daemon.get("/api/snapshot")[1]
     assert [each["id"] for each in snapshot["services"]["web"]] == ["a"]
     assert [each["key"] for each in snapshot["rejected"]] == ["web/bad"]
+    eventually_sync(lambda: daemon.consumer("copies")["applied_revision"] == snapshot["revision"], "the apply")
     copies = daemon.consumer("copies")
-    assert copies["applied_revision"] == copies["offered_revision"] == snapshot["revision"]
+    assert copies["offered_revision"] == snapshot["revision"]
     metrics = daemon.get("/metrics")[1]
+    (applies,) = (float(line.split()[1]) for line in metrics.splitlines() if line.startswith(APPLIES))
+    assert applies in (1, 2)
     for line in (
         f"discovery_registry_revision {snapshot['revision']:.1f}",
         "discovery_registry_connected 1.0",
@@ -91,9 +99,8 @@ def test_admin_endpoint_tells_readiness_health_metrics_and_state(
         'discovery_backends{service="web",state="active"} 1.0',
         f'discovery_consumer_applied_revision{{consumer="copies"}} {snapshot["revision"]:.1f}',
         'discovery_consumer_lag_revisions{consumer="copies"} 0.0',
-        'discovery_consumer_applies_total{consumer="copies"} 1.0',
         'discovery_consumer_failures_total{consumer="copies"} 0.0',
-        'discovery_consumer_apply_seconds_count{consumer="copies"} 1.0',
+        'discovery_consumer_apply_seconds_count{consumer="copies"} ' + str(applies),
     ):
         assert line in metrics.splitlines()
     assert daemon.stop() == 0

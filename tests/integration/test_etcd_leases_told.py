@@ -111,7 +111,7 @@ def test_a_store_that_was_lost_is_another_history(every_etcd: EmbeddedEtcd) -> N
 def test_a_member_that_stood_still_is_reported_although_its_stream_goes_on(every_etcd: EmbeddedEtcd) -> None:
     """Point 3. What comes after the pause may be leases that expired only because of it."""
     settings = EtcdSettings.from_url(RegistryURL.parse(f"{every_etcd.url}/services"))
-    timing = Timing(idle=0.3, answer=60, pause=1.5)
+    timing = Timing(idle=0.3, answer=15, pause=1.5)
 
     async def check(follower: Follower, registry: Registry) -> None:
         every_etcd.send_signal(signal.SIGSTOP)
