@@ -162,7 +162,7 @@ def compact(cluster: EtcdCluster, hung: EmbeddedEtcd | None = None) -> None:
 
 
 def check_watch(events: list[RegistryEvent], log: Log) -> int:
-    """Hold what a watch told against what was written. Returns how often it listed anew."""
+    """Compare the events of a watch with what was written. Return how often the watch listed the records again."""
     states = log.states()
     assert isinstance(next(event for event in events if not isinstance(event, Stale)), Reset)
     listed = at = 0

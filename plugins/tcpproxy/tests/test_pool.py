@@ -240,7 +240,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert set(left) == before - set(self.backends)
         assert [each.id for each in self.backends] == [each["id"] for each in records]
         assert all(backend.gone for backend in left)
-        self.doubted -= set(left)  # who comes back begins anew
+        self.doubted -= set(left)  # a backend that returns is not doubted
         self.dials = [(backend, probes and backend not in left) for backend, probes in self.dials]
 
     @rule(client=st.sampled_from(["10.0.0.1", "10.0.0.2", ""]), last_resort=st.booleans(), data=st.data())
@@ -284,7 +284,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def hold(self) -> None:
-        """Those who are held come when they were told to, and find somebody; not sooner."""
+        """A held client tries again at the time that the pool has told, and not before; it finds a backend then."""
         at = self.backends.next_attempt_at(self.now)
         if at is None or at > self.now:
             assert self.backends.select("10.0.0.1", (), self.now) is None

@@ -120,7 +120,7 @@ def test_a_stop_waits_longer_for_an_answer_than_for_a_question(
 
 
 def test_a_stop_resets_held_clients(worker: Worker) -> None:
-    """Point 13. Of a worker that is stopped nobody is told of a new backend."""
+    """Point 13. No client of a worker that is stopped gets a new backend."""
     worker.listen(hold=1000.0)
     client = worker.connect()
     client.sendall(b"hello")

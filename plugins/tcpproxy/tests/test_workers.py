@@ -1,4 +1,4 @@
-"""Worker processes that die, hang and end, sockets that are handed over, and what is told of all that."""
+"""Worker processes that die, hang and end, the hand-over of their sockets, and the reports of these events."""
 
 import asyncio
 import os

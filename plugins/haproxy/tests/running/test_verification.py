@@ -47,6 +47,18 @@ async def command(driver: ConsumerDriver, text: str) -> None:
     await ControlSocket(driver.run_dir / "stats.sock", master=False).send_once(text, within(5))
 
 
+async def reload_by_hand(driver: ConsumerDriver) -> None:
+    """Reload HAProxy as another program does, and wait for the new worker."""
+    before = (await driver.processes()).workers
+    await driver.control.send_once("reload", within(10))
+
+    async def is_reloaded() -> bool:
+        workers = (await driver.processes()).workers
+        return bool(workers) and workers != before
+
+    await eventually(is_reloaded, "another worker")
+
+
 def drift(driver: ConsumerDriver) -> Mapping[str, float]:
     """Return the numbers of differences by kind, those that are not zero."""
     return {
@@ -244,14 +256,7 @@ async def test_a_maintenance_that_has_ended_does_not_return_with_a_reload_by_ano
         await driver.apply_again()
         await command(driver, f"set server {path} state ready")
         await eventually(lambda: is_listed(driver, {}), "the end to be noticed")
-        [worker] = (await driver.processes()).workers
-        await driver.control.send_once("reload", within(10))
-
-        async def is_reloaded() -> bool:
-            workers = (await driver.processes()).workers
-            return bool(workers) and workers != (worker,)
-
-        await eventually(is_reloaded, "another worker")
+        await reload_by_hand(driver)
         assert not (await live_servers(driver))["web", first.id].removed
 
 
@@ -340,14 +345,7 @@ async def test_a_reload_by_another_program_with_an_earlier_file_is_noticed_and_p
         await driver.apply(weighed(5), origins[2])
         now = config.read_text()
         config.write_text(earlier)
-        [worker] = (await driver.processes()).workers
-        await driver.control.send_once("reload", within(10))
-
-        async def is_loaded() -> bool:
-            workers = (await driver.processes()).workers
-            return bool(workers) and workers != (worker,)
-
-        await eventually(is_loaded, "another worker")
+        await reload_by_hand(driver)
         config.write_text(now)
         await eventually(lambda: driver.has_logged("by another program"), "the other worker to be noticed")
         await eventually(lambda: is_true(driver), "the servers to be as wanted")
