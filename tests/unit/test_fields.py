@@ -12,13 +12,17 @@ from pydantic import ValidationError
 from discovery.fields import (
     BindAddress,
     Duration,
+    Hosts,
+    Labels,
     Networks,
     OneOrMany,
+    Prefixes,
     Senders,
     ServiceName,
     Weight,
     WholeNumber,
     duration_text,
+    has_labels,
 )
 from discovery.plugin import PluginConfig
 
@@ -192,3 +196,36 @@ def test_the_schema_says_what_is_valid() -> None:
 def test_the_types_are_imported_without_pydantic() -> None:
     program = "import sys, discovery.fields; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+class Selection(PluginConfig):
+    hosts: Hosts = ()
+    path_prefix: Prefixes = ()
+    labels: Labels = {}
+
+
+def test_a_selection_has_canonical_hosts_paths_and_labels() -> None:
+    written = {"hosts": "*.Example.com", "path_prefix": ["/api/", "/"], "labels": {"zone": ["a", 1], "primary": True}}
+    selection = Selection.model_validate(written)
+    assert selection.hosts == ("*.example.com",)
+    assert selection.path_prefix == ("/api", "/")
+    assert selection.labels == {"zone": ("a", "1"), "primary": ("true",)}
+    assert has_labels({"zone": "1", "primary": "true"}, selection.labels)
+    assert not has_labels({"zone": "a"}, selection.labels)
+    assert has_labels({}, {"zone": ("",)})
+
+
+@pytest.mark.parametrize(
+    ("option", "written", "message"),
+    [
+        ("hosts", "example.com:80", "'example.com:80' is not a host pattern: write example.com,"),
+        ("hosts", 5, "5 is not a host pattern"),
+        ("path_prefix", "api", "'api' is not a path that begins with '/'"),
+        ("labels", {"a b": "x"}, "'a b' is not a label's name"),
+        ("labels", {"zone": []}, "the list of values is empty, which no backend has"),
+        ("labels", {"zone": {"a": 1}}, "a table is not the value of a label"),
+    ],
+)
+def test_what_is_no_selection_is_refused(option: str, written: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Selection.model_validate({option: written})

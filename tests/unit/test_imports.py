@@ -15,7 +15,7 @@ CORE = ROOT / "discovery"
 # A part of the core is a room (a package) or a module right below `discovery`. It imports parts of the rows above its
 # own and no others: so arrows never run up, neighbours do not know each other, and there is no cycle.
 FLOORS = (
-    {"model", "errors", "addresses", "descriptions"},
+    {"model", "errors", "addresses", "descriptions", "routing"},
     {"system", "validity"},
     {"codec", "documents", "fields"},
     {"checks", "registry"},

@@ -21,6 +21,7 @@ PUBLIC = (
     "discovery.fields",
     "discovery.probes",
     "discovery.registry",
+    "discovery.routing",
     "discovery.testing",
     "discovery.toolkit",
 )
@@ -111,7 +112,9 @@ def test_a_lazy_module_loads_nothing_heavy(module: str) -> None:
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["discovery.addresses", "discovery.fields", "discovery.registry"])
+@pytest.mark.parametrize(
+    "module", ["discovery.addresses", "discovery.fields", "discovery.registry", "discovery.routing"]
+)
 def test_a_public_module_without_plugins_loads_nothing_heavy(module: str) -> None:
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from route_model import takes_host
 
 from discovery import Backend, Snapshot
+from discovery.routing import Route, routes
 from discovery.testing import backend, eventually_sync, free_port, within
 from discovery_haproxy.options.config import HAProxyConfig, address_claims
-from discovery_haproxy.options.routing import Route, routes
 from discovery_haproxy.rendering.render import Rendered, Runtime, render
 
 BOTH = """

@@ -90,7 +90,7 @@ def test_a_selection_is_no_problem_if_its_backends_are_left_out_for_another_reas
     [
         ({"labels": {"role": []}}, "the list of values is empty, which no backend has"),
         ({"labels": {"ro le": "x"}}, "'ro le' is not a label's name of 1-63 letters, digits, _ . and -"),
-        ({"labels": {"role": {"not": "x"}}}, "valid string"),
+        ({"labels": {"role": {"not": "x"}}}, "a table is not the value of a label"),
         ({"labels": "role=primary"}, "valid dictionary"),
         ({"service": "a b"}, "the service name 'a b' is not valid"),
     ],

@@ -19,9 +19,8 @@ from discovery_haproxy.fallback.forms import (
     Choice,
 )
 from discovery_haproxy.options.binds import BindConfig
-from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig, address_claims
+from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig, address_claims, check_addresses
 from discovery_haproxy.options.http import StatsConfig
-from discovery_haproxy.options.routing import check_conflicts
 from discovery_haproxy.rendering.selection import selected
 
 _ROUTING = ("bind", "hosts", "path_prefix", "maxconn")
@@ -172,7 +171,7 @@ class _Composition:
                 "sections": self._sections(),
             }
         )
-        check_conflicts(address_claims(config))
+        check_addresses(config)
         return Composed(config, self._wanted.snapshot, backends, frozenset(former), self._template_directories())
 
     def _template_directories(self) -> tuple[Path, ...]:

@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Duration, OneOrMany, ServiceName, WholeNumber, service_name
+from discovery.fields import Duration, Hosts, Labels, OneOrMany, Prefixes, ServiceName, WholeNumber, service_name
+from discovery.routing import AddressClaim, check_conflicts
 from discovery_haproxy.options.binds import BindConfig, Binds
 from discovery_haproxy.options.checks import Check, CheckConfig
 from discovery_haproxy.options.external import ExternalConfig
 from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.options.labels import BackupConfig, FromLabel
-from discovery_haproxy.options.routing import AddressClaim, check_conflicts
+from discovery_haproxy.options.routing import check_frontends
 from discovery_haproxy.options.sections import Cache, Sections
 from discovery_haproxy.options.values import (
     AbsolutePath,
@@ -20,13 +21,10 @@ from discovery_haproxy.options.values import (
     Balance,
     Connections,
     HAProxyTime,
-    Hosts,
-    Labels,
     Line,
     Lines,
     LogFormat,
     Paths,
-    Prefixes,
 )
 from discovery_haproxy.text.words import words
 
@@ -313,8 +311,8 @@ class HAProxyConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _check_addresses(self) -> "HAProxyConfig":
+        check_addresses(self)
         claims = address_claims(self)
-        check_conflicts(claims)
         for claim in claims:
             if self.stats and claim.address == self.stats.address:
                 raise ValueError(f"service {claim.service!r} and 'stats' both bind {claim.address}")
@@ -331,9 +329,14 @@ def address_claims(config: HAProxyConfig) -> tuple[AddressClaim, ...]:
             hosts=service.hosts,
             prefixes=service.path_prefix,
             accept_proxy=bind.accept_proxy,
-            maxconn=service.maxconn,
-            log_format=service.log_format,
         )
         for name, service in sorted(config.services.items())
         for bind in (config.bind if service.bind is None else service.bind)
     )
+
+
+def check_addresses(config: HAProxyConfig) -> None:
+    """Raise ValueError, with both services' names, if two services on one address exclude each other."""
+    claims = address_claims(config)
+    check_conflicts(claims)
+    check_frontends(claims, config.services)

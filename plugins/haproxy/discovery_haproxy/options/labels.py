@@ -9,8 +9,7 @@ from typing import Annotated, NamedTuple
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from discovery import Backend, PluginConfig
-from discovery.fields import format_value
-from discovery_haproxy.options.values import LabelName, LabelValues
+from discovery.fields import LabelName, LabelValues, format_value
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _MOST_PORT = 65535

@@ -1,10 +1,9 @@
-"""Types of the options' values: durations, lines, addresses to listen on, host patterns and path prefixes.
+"""Types of the options' values: durations, lines, addresses to listen on and more.
 
 HAProxy accepts faulty values (a missing port, `:80x`, `127.1`, a `#` that ends the line), so these types check every
 value.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -19,14 +18,11 @@ from discovery.fields import (
     WholeNumber,
     duration_text,
     format_value,
-    one_or_many,
 )
 from discovery_haproxy.text.words import SECTIONS, words
 
 TIME = Duration(0.001, 24 * 86400)
 """Type of a duration from 1 ms to 24 days: HAProxy's timers are 31 bits of milliseconds."""
-_MAX_HOST_CHARACTERS = 253
-"""Characters of a domain name (RFC 1035, without the final dot)."""
 _QUOTED_CHARACTERS = 60
 """Characters of a line in an error message, which is one line itself."""
 _LOG_FORMAT_CHARACTERS = 4096
@@ -38,8 +34,6 @@ _BALANCE = re.compile(
     r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([\w-]+\))?"
     r"|uri( whole| path-only| len [0-9]+| depth [0-9]+)*|url_param [\w.-]+( check_post)?|hdr\([\w-]+\)"
 )
-_HOST = re.compile(r"\*|(\*\.)?{name}|{name}\.\*".format(name="[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?"))
-_PATH = re.compile(r"/[A-Za-z0-9_.~!$&'()*+,;=:@%/-]*")
 _STATUS = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*")
 
 
@@ -71,21 +65,6 @@ def _line(value: str) -> str:
             f"{value[:_QUOTED_CHARACTERS]!r} would begin a new section: use a template of your own for that"
         )
     return value.strip()
-
-
-def _host(value: str) -> str:
-    pattern = value.lower()
-    if len(pattern) > _MAX_HOST_CHARACTERS or not _HOST.fullmatch(pattern):
-        raise ValueError(
-            f"{value!r} is not a host pattern: write example.com, *.example.com, example.* or * (without a port)"
-        )
-    return pattern
-
-
-def _path(value: str) -> str:
-    if not _PATH.fullmatch(value):
-        raise ValueError(f"{value!r} is not a path that begins with '/'")
-    return value.rstrip("/") or "/"
 
 
 def _access_log(value: object) -> object:
@@ -133,14 +112,6 @@ def _status(value: object) -> object:
     return text
 
 
-def _label_values(value: object) -> object:
-    """Return the values of a label as texts. Numbers and booleans are JSON texts, as in a record."""
-    values = one_or_many(value)
-    if not values:
-        raise ValueError("the list of values is empty, which no backend has: write the values that a backend may have")
-    return tuple(json.dumps(each) if isinstance(each, int | float) else each for each in values)
-
-
 def _matching(pattern: str, meaning: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -157,8 +128,6 @@ Lines = OneOrMany[Line]
 AccessLog = Annotated[bool | str, BeforeValidator(_access_log)]
 """True, False, or the address of a syslog server: `IP:PORT` or the path of a Unix socket."""
 LogFormat = Annotated[str, AfterValidator(_log_format)]
-Hosts = OneOrMany[Annotated[str, AfterValidator(_host)]]
-Prefixes = OneOrMany[Annotated[str, AfterValidator(_path)]]
 Balance = Annotated[str, AfterValidator(_balance)]
 Status = Annotated[str, BeforeValidator(_status, json_schema_input_type=int | str | list[int | str])]
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
@@ -167,14 +136,6 @@ Method = Annotated[str, _matching(r"[A-Z]{1,16}", "an HTTP method")]
 RequestTarget = Annotated[str, _matching(r"/[!-~]*", "a path that begins with '/'")]
 HostHeader = Annotated[str, _matching(r"[A-Za-z0-9_.:\[\]-]{1,255}", "a Host header")]
 CookieName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "a cookie's name of letters, digits, _ and -")]
-LabelName = Annotated[str, _matching(r"[A-Za-z0-9_.-]{1,63}", "a label's name of 1-63 letters, digits, _ . and -")]
-LabelValues = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_label_values, json_schema_input_type=str | int | float | bool | list[str | int | float | bool]),
-]
-"""Values of a label, any of which a backend may have."""
-Labels = dict[LabelName, LabelValues]
-"""Labels that a backend must have."""
 HeaderName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,100}", "a header's name of letters, digits, _ and -")]
 CookieDomain = Annotated[
     str, _matching(r"(?=.{1,253}$)\.?[a-z0-9-]+(\.[a-z0-9-]+)+", "the domain of a cookie, such as example.com")

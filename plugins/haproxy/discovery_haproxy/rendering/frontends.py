@@ -6,19 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from discovery.fields import UNIX
+from discovery.routing import EVERYTHING, ROOT, AddressClaim, HostKind, Route, group_by_address, routes
 from discovery_haproxy.options.binds import BindConfig
 from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig, Timeouts, address_claims
-from discovery_haproxy.options.routing import (
-    EVERYTHING,
-    ROOT,
-    AddressClaim,
-    HostKind,
-    Lookup,
-    Route,
-    group_by_address,
-    lookups,
-    routes,
-)
+from discovery_haproxy.options.routing import Lookup, lookups
 from discovery_haproxy.options.values import TIME
 from discovery_haproxy.rendering.names import accepted_name
 from discovery_haproxy.rendering.quoting import Raw, argument

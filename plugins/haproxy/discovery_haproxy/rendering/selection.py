@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from discovery import Backend, Service, Snapshot
+from discovery.fields import has_labels
 from discovery_haproxy.options.config import ServiceConfig
 
 
@@ -22,7 +23,7 @@ def selected_from(service: Service | None, config: ServiceConfig | None) -> tupl
         return ()
     if config is None or not config.labels:
         return service.backends
-    return tuple(backend for backend in service.backends if _has(backend.labels, config.labels))
+    return tuple(backend for backend in service.backends if has_labels(backend.labels, config.labels))
 
 
 def why_empty(name: str, config: ServiceConfig, service: Service | None) -> str | None:
@@ -38,8 +39,3 @@ def why_empty(name: str, config: ServiceConfig, service: Service | None) -> str 
 def describe(labels: Mapping[str, tuple[str, ...]]) -> str:
     """Return the labels that a backend must have, such as `role=primary, zone=a|b`."""
     return ", ".join(f"{label}={'|'.join(values) or repr('')}" for label, values in labels.items())
-
-
-def _has(labels: Mapping[str, str], wanted: Mapping[str, tuple[str, ...]]) -> bool:
-    """Report whether a backend's labels have the wanted values. A missing label is the empty value, as in templates."""
-    return all(labels.get(label, "") in values for label, values in wanted.items())

@@ -1,6 +1,6 @@
 """The hosts that a route takes, stated apart from the plugin."""
 
-from discovery_haproxy.options.routing import HostKind, Route
+from discovery.routing import HostKind, Route
 
 
 def takes_host(route: Route, name: str) -> bool:
