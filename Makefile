@@ -14,6 +14,8 @@ HAS_VENV  = $(shell $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && echo ye
 JOBS     ?= $(shell expr $$(nproc) \* 4)
 # Each has a dockerd of its own; the longest tests mostly wait.
 DOCKER_JOBS ?= 3
+# Each loads a program and counts failed requests: more of them would measure each other.
+SWAP_JOBS ?= 2
 # More arguments for whatever the command runs: make demo ARGS=--exit, make test ARGS='-k codec'
 ARGS     ?=
 
@@ -22,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo etcd test test-current test-faults test-docker test-all lint format bench clean
+.PHONY: help demo etcd test test-current test-faults test-docker test-swap test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -34,8 +36,8 @@ demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this 
 etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
 	@$(BIN)/python tests/support/etcd_build.py
 
-test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults and Docker
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker $(SHORT)" $(ARGS)
+test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker and loaded programs
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap $(SHORT)" $(ARGS)
 
 # What a change of Python can break: every unit, and the programs from start to end.
 CURRENT  ?= tests/unit $(addprefix tests/e2e/,test_main_job.py test_stopping.py test_register_command.py \
@@ -52,8 +54,11 @@ test-faults: $(VENV)/.dev ## The tests that kill, stop and cut members of real c
 test-docker: $(VENV)/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
 	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m "docker $(SHORT)" $(ARGS)
 
+test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load: nginx, httpd, Caddy and others
+	@$(BIN)/pytest -n $(SWAP_JOBS) --dist load --maxschedchunk 1 -m "swap $(SHORT)" $(ARGS)
+
 test-all: etcd ## All of these tests, with every case that they leave out, on every version of etcd; as root
-	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker SHORT=
+	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict
 	@$(BIN)/ruff check .
@@ -89,5 +94,5 @@ $(VENV)/.dev: $(VENV)/.demo
 # Else each of the processes that test compiles every module, all at the same time.
 $(VENV)/.bytecode: $(VENV)/.dev
 	@echo "==> Compiling the tests (seconds, once)"
-	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker $(SHORT)" {} >/dev/null || true
+	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker and not swap $(SHORT)" {} >/dev/null || true
 	@touch $@
