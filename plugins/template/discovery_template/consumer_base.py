@@ -1,0 +1,236 @@
+"""The base of the consumers: renders files, replaces them in a transaction, and makes a program read them."""
+
+import asyncio
+import hashlib
+import secrets
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, describe
+from discovery_template.containment import Containment, RefusedError
+from discovery_template.files.difference import difference
+from discovery_template.files.places import read
+from discovery_template.files.transaction import Contents, Transaction, recover
+from discovery_template.printing.environment import TemplateError
+from discovery_template.printing.marks import UnprintableError
+from discovery_template.printing.views import ServiceView, views_of
+from discovery_template.running.program import Program
+
+C = TypeVar("C", bound=PluginConfig)
+
+_GENERATION_DIGITS = 16
+"""Hexadecimal digits of a generation: two of an instance's life are never equal by chance."""
+_LOGGED = 20
+"""Refused services that are logged one by one, so that a large registry does not flood the log."""
+
+
+class Prepared(NamedTuple):
+    """Files that are staged and checked, and the generation that they contain."""
+
+    transaction: Transaction
+    generation: str
+    files: Mapping[Path, Contents]
+
+
+class FileConsumer(Consumer[C]):
+    """A consumer whose effect is files, and a program that reads them.
+
+    A derived class renders the files (`render`) and says how they are checked, read and proven.
+    """
+
+    def __init__(self, config: C, context: Context) -> None:
+        """Store the arguments; `setup` does the rest."""
+        super().__init__(config, context)
+        self._program: Program | None = None
+        self._containment = Containment(self._prepare)
+        self._prepared: Transaction | None = None
+        self._live: Prepared | None = None
+        self._is_settled = True
+        self._placeholder = secrets.token_hex(_GENERATION_DIGITS)
+        self._is_handed_over = False
+        self._reloads = 0
+        self._rollbacks = 0
+
+    @abstractmethod
+    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, Contents]:
+        """Return the files for these services. Raises TemplateError and UnprintableError. Writes nothing."""
+
+    async def check_staged(self, transaction: Transaction, files: Mapping[Path, Contents]) -> None:
+        """Check the staged files. Raises ApplyError."""
+
+    async def check_installed(self) -> None:
+        """Check the files in their places, before the program reads them. Raises ApplyError."""
+
+    @abstractmethod
+    async def reload(self, generation: str) -> None:
+        """Make the program, which runs, read the files. Raises ApplyError."""
+
+    async def start(self, generation: str) -> None:
+        """Start the program. Raises ApplyError."""
+
+    async def prove(self, generation: str) -> None:
+        """Wait until the program shows the generation. Raises ApplyError."""
+
+    async def setup(self) -> None:
+        """Put back what a daemon that died has left half done, and adopt its program. Raises ApplyError or OSError."""
+        if recovered := recover(self.context.state_dir):
+            self.context.log.warning("put back files of a change that had not ended", files=list(map(str, recovered)))
+            self._is_settled = False
+        if self._program is not None:
+            await self._program.adopt()
+
+    async def apply(self, update: Update) -> None:
+        """Make the files and the program follow the snapshot. Raises ApplyError; then everything is as before."""
+        if update.operator_request:
+            self._containment.forget()
+        services = views_of(update.snapshot, update.addresses_of)
+        before = self._containment.reasons
+        try:
+            prepared = await self._containment.compose(services)
+            self._log_refused(before)
+            if not self._is_live(prepared):
+                await self._deploy(prepared)
+        finally:
+            self._discard()
+        self._live = prepared
+        self._containment.accept(services)
+
+    def _is_live(self, prepared: Prepared) -> bool:
+        is_running = self._program is None or self._program.running
+        return prepared.transaction.is_empty and self._is_settled and is_running
+
+    async def _deploy(self, prepared: Prepared) -> None:
+        transaction = prepared.transaction
+        transaction.install()
+        was_read = False
+        try:
+            await self.check_installed()
+            was_read, self._is_settled = True, False
+            await self._activate(prepared.generation)
+            await self.prove(prepared.generation)
+        except BaseException as error:
+            transaction.roll_back()
+            if isinstance(error, ApplyError | OSError) and was_read:
+                self._rollbacks += 1
+                await self._return_to_former()
+            raise
+        transaction.commit()
+        self._is_settled = True
+        self._reloads += 1
+
+    async def _activate(self, generation: str) -> None:
+        if self._program is not None and not self._program.running:
+            await self.start(generation)
+        else:
+            await self.reload(generation)
+
+    async def _return_to_former(self) -> None:
+        """Make the program read the files that were put back."""
+        if self._live is None and self._program is not None and not self._program.running:
+            return  # there is no former state
+        try:
+            await self._activate(self._live.generation if self._live else "")
+            self.context.log.warning("the change was rolled back")
+        except (ApplyError, OSError) as error:
+            self.context.log.error("the program does not return to its former files", reason=describe(error))
+
+    async def _prepare(self, services: Sequence[ServiceView]) -> Prepared:
+        self._discard()
+        files, generation = self._rendered(services)
+        transaction = Transaction(files, self.context.state_dir)
+        if not transaction.is_empty:
+            transaction.stage()
+            self._prepared = transaction
+            try:
+                await self.check_staged(transaction, files)
+            except ApplyError as error:
+                raise RefusedError(str(error)) from None
+        return Prepared(transaction, generation, files)
+
+    def _discard(self) -> None:
+        if self._prepared is not None:
+            self._prepared.discard()
+            self._prepared = None
+
+    def _rendered(self, services: Sequence[ServiceView]) -> tuple[dict[Path, Contents], str]:
+        """Return the files with their generation, a digest of all of them. Raises RefusedError."""
+        try:
+            files = self.render(services, self._placeholder)
+        except (TemplateError, UnprintableError) as error:
+            raise RefusedError(str(error)) from None
+        placeholder = self._placeholder.encode()
+        digest = hashlib.sha256()
+        for path, contents in files.items():
+            digest.update(str(path).encode() + b"\0" + contents.data.replace(placeholder, b"") + b"\0")
+        generation = digest.hexdigest()[:_GENERATION_DIGITS]
+        written = generation.encode()
+        return {
+            path: contents._replace(data=contents.data.replace(placeholder, written))
+            for path, contents in files.items()
+        }, generation
+
+    async def _contained(self, update: Update) -> tuple[dict[Path, Contents], Mapping[str, str]]:
+        """Return the files that an apply would write, and the services that it would refuse. Writes nothing."""
+
+        async def attempt(services: Sequence[ServiceView]) -> dict[Path, Contents]:
+            return self._rendered(services)[0]
+
+        containment = Containment(attempt)
+        files = await containment.compose(views_of(update.snapshot, update.addresses_of))
+        return files, containment.reasons
+
+    async def preview(self, update: Update) -> str:
+        """Return the refused services as comments, and the changes of the files as a unified diff. Writes nothing."""
+        files, reasons = await self._contained(update)
+        problems = "".join(f"# service {name!r} is refused: {reason}\n" for name, reason in reasons.items())
+        return problems + await asyncio.to_thread(difference, files)
+
+    async def health(self) -> Health:
+        """Report the program and the refused services. Request an apply if a file was changed by another."""
+        if self._live is not None and any(read(path) != each.data for path, each in self._live.files.items()):
+            self.context.request_apply()
+        if self._live is not None and self._program is not None and not self._program.running:
+            return Health(ok=False, detail=f"{self._program.name} does not run: {self._program.reason()}")
+        if summary := self._containment.summary:
+            return Health(ok=False, detail=summary)
+        return Health()
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return the numbers of refused services, of reloads and of changes that were rolled back."""
+        return (
+            Sample("refused_services", len(self._containment.reasons), kind="gauge", help="Services that are refused."),
+            Sample("reloads", self._reloads, help="Changes that the program has read."),
+            Sample("rollbacks", self._rollbacks, help="Changes that were rolled back after the program had read them."),
+        )
+
+    async def inspect(self) -> Mapping[str, Any]:
+        """Return the generation, the files, the refused services with their reasons, and the program's id."""
+        return {
+            "generation": self._live.generation if self._live else None,
+            "files": [str(path) for path in self._live.files] if self._live else [],
+            "refused": dict(self._containment.reasons),
+            "pid": self._program.pid if self._program else None,
+        }
+
+    async def hand_over(self) -> tuple[()]:
+        """Leave the program running: the next daemon adopts it."""
+        self._is_handed_over = True
+        return ()
+
+    async def teardown(self) -> None:
+        """Stop the program, unless it was handed over. The files stay."""
+        if self._program is not None:
+            program, self._program = self._program, None
+            await (program.leave() if self._is_handed_over else program.stop())
+
+    def _log_refused(self, before: Mapping[str, str]) -> None:
+        reasons = self._containment.reasons
+        new = {name: reason for name, reason in reasons.items() if before.get(name) != reason}
+        for name, reason in list(new.items())[:_LOGGED]:
+            self.context.log.warning("a service is refused", service=name, reason=reason)
+        if len(new) > _LOGGED:
+            self.context.log.warning("more services are refused", count=len(new) - _LOGGED)
+        if gone := before.keys() - reasons.keys():
+            self.context.log.info("services are accepted again", services=sorted(gone)[:_LOGGED])

@@ -1,0 +1,125 @@
+"""Options of the consumer `template`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from discovery import PluginConfig
+from discovery.fields import Duration, format_value
+from discovery_template.options.commands import Command, Proof, Reload, Run
+
+BUILT_IN = "builtin:"
+"""Beginning of the name of a ready-made template."""
+FormatName = Literal["nginx", "apache", "caddyfile", "json", "yaml", "hosts", "plain"]
+_OF_BUILT_IN: dict[str, FormatName] = {
+    "prometheus": "json",
+    "json": "json",
+    "hosts": "hosts",
+    "nginx-upstreams": "nginx",
+    "httpd-balancers": "apache",
+    "caddyfile": "caddyfile",
+}
+"""Formats of the ready-made templates."""
+
+
+def _mode(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value = int(value, 8)
+        except ValueError:
+            value = -1
+    elif isinstance(value, int):
+        value = -1  # 644 is not 0o644
+    if not isinstance(value, int) or not 0 <= value <= 0o777:
+        raise ValueError(f'{format_value(value)} is not the mode of a file: write text such as "0644"')
+    return value
+
+
+def _absolute(path: Path) -> Path:
+    if not path.name or path.name in (".", ".."):
+        raise ValueError(f"{str(path)!r} is not the path of a file")
+    return path.absolute()
+
+
+def _template(name: str) -> str:
+    return name if name.startswith(BUILT_IN) else str(Path(name).absolute())
+
+
+Mode = Annotated[int, BeforeValidator(_mode, json_schema_input_type=str)]
+
+
+class FileConfig(PluginConfig):
+    """A file that a template makes."""
+
+    template: Annotated[str, Field(min_length=1), AfterValidator(_template)]
+    """Path of a Jinja2 template, or a ready-made template such as `builtin:prometheus`."""
+    file: Annotated[Path, AfterValidator(_absolute)]
+    """The file to write. `{run_dir}` is not replaced: name the path."""
+    format: FormatName
+    """Syntax of the file, by which printed values are quoted."""
+    mode: Mode = 0o644
+    """Mode of a new file. A file that is there keeps its mode and owner."""
+    check: Command | None = None
+    """Command that must accept the staged file, whose path replaces `{file}`."""
+    variables: dict[str, Any] = Field(default_factory=dict)
+    """Values for the template, as `variables.NAME`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_format(cls, values: object) -> object:
+        if isinstance(values, dict) and "format" not in values and isinstance(values.get("template"), str):
+            name = values["template"].removeprefix(BUILT_IN)
+            if name != values["template"] and name in _OF_BUILT_IN:
+                return {**values, "format": _OF_BUILT_IN[name]}
+        return values
+
+    @model_validator(mode="after")
+    def _check_template(self) -> "FileConfig":
+        name = self.template.removeprefix(BUILT_IN)
+        if name != self.template and name not in _OF_BUILT_IN:
+            raise ValueError(
+                f"there is no template {self.template!r}: ready-made are {', '.join(sorted(_OF_BUILT_IN))}"
+            )
+        if name != self.template and self.format != _OF_BUILT_IN[name]:
+            raise ValueError(
+                f"the template {self.template!r} has the format {_OF_BUILT_IN[name]!r}: leave 'format' out"
+            )
+        if self.check is not None and not any("{file}" in argument for argument in self.check):
+            raise ValueError(
+                "the 'check' of a file names the staged file as '{file}': a command that checks the installed files is"
+                " the 'check' of the instance"
+            )
+        return self
+
+
+class TemplateConfig(PluginConfig):
+    """Options of an instance of the consumer `template`."""
+
+    files: Annotated[tuple[FileConfig, ...], Field(min_length=1)]
+    """The files to write: all together, or none."""
+    check: Command | None = None
+    """Command that must accept the files once they are in place, before the reload."""
+    check_timeout: Annotated[float, Duration(0.1, 600)] = 60.0
+    reload: Reload | None = None
+    """How the program is made to read the files: a command, or a table with `command`, `signal` or `url`."""
+    prove: Proof | None = None
+    """What must show the new state: a URL, a command, or a table."""
+    run: Run | None = None
+    """Program to start in the foreground and to supervise: a command, or a table."""
+
+    @model_validator(mode="after")
+    def _check_signal(self) -> "TemplateConfig":
+        if self.reload and self.reload.signal and not self.reload.pid_file and not self.run:
+            raise ValueError("the signal of 'reload' needs a program: set its 'pid_file', or 'run'")
+        if self.reload and self.reload.pid_file and self.run:
+            raise ValueError("'run' starts the program that gets the signal: leave 'pid_file' out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_files(self) -> "TemplateConfig":
+        paths = [each.file for each in self.files]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise ValueError(f"two templates write {path}: name another file for one of them")
+        return self

@@ -1,0 +1,96 @@
+"""Printed values within the output of a template: marked, so that what is data stays apart from the template's text.
+
+A template prints a value as a mark with the value in it. Once the whole text is there, each value is quoted by the
+format of the file, which then knows where the value stands: at the beginning of a word, within quotes, in a comment.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+import jinja2
+from markupsafe import Markup
+
+MARK = "\x1a"
+"""Encloses a printed value, as JSON in ASCII, which has no such character."""
+
+Scalar = str | int | float | bool | None
+
+
+class UnprintableError(ValueError):
+    """A value cannot be written at its place in the file."""
+
+
+class Format(Protocol):
+    """The syntax of a file: follows the text from place to place, and quotes values. Pure."""
+
+    @property
+    def start(self) -> str:
+        """State at the beginning of the file."""
+
+    def advance(self, state: str, text: str) -> str:
+        """Return the state after `text`, a part of the template's own text."""
+
+    def quote(self, state: str, value: object, following: str) -> tuple[str, str]:
+        """Return the written form of `value` and the state after it.
+
+        `following` begins with the next two characters of the template's own text; empty at the end of the file, and
+        MARK before another value. Raises UnprintableError.
+        """
+
+
+def marked(value: object) -> Markup:
+    """Return the mark of a value; text that is printed already is returned as given. Raises UnprintableError."""
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, jinja2.Undefined):
+        return Markup(str(value))  # noqa: S704 - raises the error, or is empty: `x if y` without else
+    try:
+        text = json.dumps(value, default=_plain)
+    except (TypeError, ValueError):
+        raise UnprintableError(f"a {type(value).__name__} is no text, number or list: print an attribute") from None
+    return Markup(f"{MARK}{text}{MARK}")  # noqa: S704 - the mark is quoted by the format
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
+
+
+def printed(output: str, form: Format) -> str:
+    """Return a template's output with each marked value quoted for its place. Raises UnprintableError."""
+    parts = output.split(MARK)
+    state = form.advance(form.start, parts[0])
+    written = [parts[0]]
+    for at in range(1, len(parts), 2):
+        following = parts[at + 1]
+        next_is_value = not following and at + 2 < len(parts)
+        text, state = form.quote(state, json.loads(parts[at]), MARK if next_is_value else following[:2])
+        written += (text, following)
+        state = form.advance(state, following)
+    return "".join(written)
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
+"""Control characters, separators of lines and paragraphs, the byte order mark, and halves of surrogate pairs."""
+
+
+def scalar_text(value: object) -> str:
+    """Return the text of a value that stands on one line. Raises UnprintableError."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str | int | float):
+        kind = "nothing" if value is None else "a list or table"
+        raise UnprintableError(f"{kind} cannot be written into this format: print text or a number")
+    text = str(value)
+    if match := _CONTROL.search(text):
+        raise UnprintableError(f"{shown(text)} has the character U+{ord(match[0]):04X}, which the file cannot have")
+    return text
+
+
+def shown(text: str) -> str:
+    """Return a value as a message shows the value: in one line, at most 60 characters."""
+    quoted = ascii(text)
+    return quoted if len(quoted) <= 60 else f"{quoted[:57]}..."

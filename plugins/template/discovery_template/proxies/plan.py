@@ -1,0 +1,140 @@
+"""What a proxy is to do: listeners, hosts, paths and pools of backends. Pure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from discovery.fields import has_labels
+from discovery.routing import EVERYTHING, ROOT, AddressClaim, HostKind, Route, group_by_address, routes
+from discovery_template.options.proxy import Balance, CheckConfig, ProxyConfig, ServiceConfig, balance_of, claims_of
+from discovery_template.printing.views import BackendView, ServiceView
+
+
+class Pool(NamedTuple):
+    """The backends of a service that get new connections, and how they share them."""
+
+    name: str
+    mode: str
+    balance: Balance
+    check: CheckConfig | None
+    backends: tuple[BackendView, ...]
+
+
+class Path_(NamedTuple):  # noqa: N801 - pathlib has the name
+    """Requests for `path` and below go to `pool`."""
+
+    path: str
+    pool: Pool
+
+
+class Host(NamedTuple):
+    """Requests for the hosts of `pattern`. Of the paths the longest that matches decides."""
+
+    pattern: str
+    kind: HostKind
+    paths: tuple[Path_, ...]
+
+    @property
+    def has_root(self) -> bool:
+        """True if every path has a pool."""
+        return any(each.path == ROOT for each in self.paths)
+
+
+class Listener(NamedTuple):
+    """An address to listen on. `hosts` are ordered, the most specific first; `routes` say the same, one by one."""
+
+    address: str
+    mode: str
+    certificate: Path | None
+    hosts: tuple[Host, ...]
+    routes: tuple[tuple[Route, Pool], ...]
+
+    @property
+    def default(self) -> Host | None:
+        """The hosts that no other pattern takes."""
+        return next((host for host in self.hosts if host.kind is HostKind.ANY), None)
+
+
+class Plan(NamedTuple):
+    """All listeners and pools."""
+
+    listeners: tuple[Listener, ...]
+    pools: tuple[Pool, ...]
+
+
+def plan_of(config: ProxyConfig, services: Sequence[ServiceView]) -> Plan:
+    """Return what the proxy is to do for these services."""
+    registered = {service.name: service for service in services}
+    if config.services:
+        options, claims = config.services, claims_of(config)
+    else:
+        options = dict.fromkeys(registered, ServiceConfig())
+        claims = _claims_by_name(config, list(registered))
+    pools = {name: _pool(name, each, registered.get(each.service or name)) for name, each in options.items()}
+    grouped = group_by_address(claims)
+    if not grouped:
+        grouped = {bind.address: () for bind in config.bind}
+    certificates = {
+        bind.address: bind.certificate[0]
+        for service in (*options.values(), ServiceConfig())
+        for bind in (service.bind or config.bind)
+        if bind.certificate
+    }
+    return Plan(
+        tuple(_listener(address, group, pools, certificates.get(address)) for address, group in grouped.items()),
+        tuple(pools[name] for name in sorted(pools)),
+    )
+
+
+def _pool(name: str, options: ServiceConfig, service: ServiceView | None) -> Pool:
+    backends = service.backends if service else ()
+    if options.labels:
+        backends = tuple(each for each in backends if has_labels(each.labels, options.labels))
+    return Pool(name, options.mode, balance_of(options.balance), options.check, backends)
+
+
+def _claims_by_name(config: ProxyConfig, names: Sequence[str]) -> tuple[AddressClaim, ...]:
+    """Return claims to the host names `<service>` and `<service>.*`; an only service claims every host."""
+    hosts: dict[str, str] = {}
+    for name in names:
+        hosts.setdefault(name.lower(), name)
+    return tuple(
+        AddressClaim(name, bind.address, "http", (host, f"{host}.*") if len(hosts) > 1 else ())
+        for host, name in hosts.items()
+        for bind in config.bind
+    )
+
+
+def _listener(
+    address: str, claims: Sequence[AddressClaim], pools: dict[str, Pool], certificate: Path | None
+) -> Listener:
+    ordered = routes(claims)
+    patterns = dict.fromkeys(route.host for route in ordered)
+    hosts = tuple(Host(pattern, Route(pattern, ROOT, "").kind, _paths(pattern, ordered, pools)) for pattern in patterns)
+    mode = claims[0].mode if claims else "http"
+    return Listener(address, mode, certificate, hosts, tuple((route, pools[route.service]) for route in ordered))
+
+
+def _paths(pattern: str, ordered: Sequence[Route], pools: dict[str, Pool]) -> tuple[Path_, ...]:
+    """Return the paths for hosts of a pattern, also those of less specific patterns, the longest first.
+
+    A path that lies below a path of a more specific pattern is left out, since the latter takes its requests.
+    """
+    found: list[Path_] = []
+    for route in ordered:
+        if covers(route.host, pattern) and not any(_is_below(route.path, each.path) for each in found):
+            found.append(Path_(route.path, pools[route.service]))
+    return tuple(sorted(found, key=lambda each: -len(each.path)))
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return prefix in (ROOT, path) or path.startswith(f"{prefix}/")
+
+
+def covers(general: str, pattern: str) -> bool:
+    """Return True if every host of `pattern` is one of `general`."""
+    if general in (EVERYTHING, pattern):
+        return True
+    if general.startswith("*."):
+        return pattern.removeprefix("*").endswith(general[1:]) and not pattern.endswith(".*")
+    return general.endswith(".*") and not pattern.startswith("*") and pattern.startswith(general[:-1])
