@@ -10,6 +10,9 @@ from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
+from discovery_template.options.template import TemplateConfig
+from discovery_template.proxies.caddy import CaddyConfig
+from discovery_template.proxies.httpd import HttpdConfig
 
 MODELS: dict[str, type[BaseModel]] = {
     "consumers": ConsumerTable,
@@ -18,6 +21,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "haproxy": HAProxyConfig,
     "tcpproxy": TcpProxyConfig,
     "apache": ApacheConfig,
+    "template": TemplateConfig,
+    "httpd": HttpdConfig,
+    "caddy": CaddyConfig,
     "": FileSettings,
 }
 

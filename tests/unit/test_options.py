@@ -10,94 +10,20 @@ from typing import Any
 import pytest
 import typer
 from option_models import MODELS, fields_of, metadata
+from option_tables import BINDS, DURATIONS, ROWS, WEB, WEIGHTS, WITH_SOCKETS, Option, V
 from pydantic import BaseModel
 
 from discovery.cli import group, main
 from discovery.cli.app import app
-from discovery.daemon.config import ConsumerTable, FileSettings, ProviderTable
+from discovery.daemon.config import FileSettings
 from discovery.daemon.faults import validate
 from discovery.errors import ConfigError
 from discovery.fields import BindAddress, Duration, WholeNumber
 from discovery.probes import CheckSettings
-from discovery_apache.config import ApacheConfig
 from discovery_apache.conventions import ServiceVariables
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 
-V = "<the value>"
-WEB: dict[str, Any] = {"bind": "127.0.0.1:1"}
-TLS: dict[str, Any] = {"bind": {"address": "127.0.0.1:1", "certificate": "/x"}}
-EXTERNAL: dict[str, Any] = {"path": "/x", "systemd_unit": "haproxy"}
-HAPROXY_TIMEOUTS = (
-    "connect", "client", "server", "queue", "tunnel", "check", "http_request", "http_keep_alive", "client_fin",
-    "server_fin")  # fmt: skip
-TCPPROXY_TIMES = (
-    "hold", "connect_timeout", "idle_timeout", "unacknowledged_timeout", "drain", "accept_proxy_timeout"
-)  # fmt: skip
-
-Option = tuple[type[BaseModel], dict[str, Any]]
-"""A configuration's type, and the least table that has the option, with `V` in its place."""
-
-DURATIONS: dict[str, Option] = {
-    "consumers.quiet_period": (ConsumerTable, {"plugin": "x", "quiet_period": V}),
-    "providers.ttl": (ProviderTable, {"plugin": "x", "ttl": V}),
-    "check.interval": (CheckSettings, {"interval": V}),
-    "check.timeout": (CheckSettings, {"timeout": V}),
-    "haproxy.check.interval": (HAProxyConfig, {"services": {"web": {"check": {"interval": V}}}}),
-    "haproxy.services.hsts.max_age": (HAProxyConfig, {"services": {"web": {**TLS, "hsts": {"max_age": V}}}}),
-    "haproxy.services.cache.max_age": (HAProxyConfig, {"services": {"web": {"cache": {"max_age": V}}}}),
-    "haproxy.services.cookie.max_age": (HAProxyConfig, {"services": {"web": {"cookie": {"max_age": V}}}}),
-    "haproxy.external.timeout": (HAProxyConfig, {"external": {**EXTERNAL, "timeout": V}}),
-    **{f"haproxy.{name}": (HAProxyConfig, {name: V}) for name in ("hard_stop_after", "verify_interval")},
-    **{f"haproxy.timeouts.{name}": (HAProxyConfig, {"timeouts": {name: V}}) for name in HAPROXY_TIMEOUTS},
-    **{
-        f"haproxy.services.timeouts.{name}": (HAProxyConfig, {"services": {"web": {"timeouts": {name: V}}}})
-        for name in HAPROXY_TIMEOUTS
-    },
-    **{f"tcpproxy.listen.{name}": (TcpProxyConfig, {"listen": {"web": {**WEB, name: V}}}) for name in TCPPROXY_TIMES},
-    "tcpproxy.grace": (TcpProxyConfig, {"listen": {"web": WEB}, "grace": V}),
-    **{
-        f"apache.docker.status.{name}": (ApacheConfig, {"docker": {"status": {"page": "/s", name: V}}})
-        for name in ("interval", "timeout", "weight_interval")
-    },
-    **{
-        f"apache.httpd.status.{name}": (ApacheConfig, {"httpd": {"main": {"status": {name: V}}}})
-        for name in ("interval", "timeout", "weight_interval")
-    },
-}
-ROWS: dict[str, Option] = {
-    **{f"check.{name}": (CheckSettings, {name: V}) for name in ("rise", "fall")},
-    **{
-        f"haproxy.check.{name}": (HAProxyConfig, {"services": {"web": {"check": {name: V}}}})
-        for name in ("rise", "fall")
-    },
-    **{
-        f"apache.docker.status.{name}": (ApacheConfig, {"docker": {"status": {"page": "/s", name: V}}})
-        for name in ("rise", "fall")
-    },
-    **{
-        f"apache.httpd.status.{name}": (ApacheConfig, {"httpd": {"main": {"status": {name: V}}}})
-        for name in ("rise", "fall")
-    },
-}
-"""Outcomes in a row."""
-WEIGHTS: dict[str, Option] = {
-    "apache.weight": (ApacheConfig, {"weight": V}),
-    "apache.httpd.weight": (ApacheConfig, {"httpd": {"main": {"weight": V}}}),
-}
-BINDS: dict[str, Option] = {
-    "admin": (FileSettings, {"admin": V}),
-    "haproxy.bind": (HAProxyConfig, {"bind": V}),
-    "haproxy.bind.address": (HAProxyConfig, {"bind": {"address": V}}),
-    "haproxy.services.bind": (HAProxyConfig, {"services": {"web": {"bind": V}}}),
-    "haproxy.services.bind.address": (HAProxyConfig, {"services": {"web": {"bind": [{"address": V}]}}}),
-    "haproxy.stats": (HAProxyConfig, {"stats": V}),
-    "haproxy.stats.address": (HAProxyConfig, {"stats": {"address": V}}),
-    "haproxy.nameservers": (HAProxyConfig, {"nameservers": [V]}),
-    "tcpproxy.listen": (TcpProxyConfig, {"listen": {"web": V}}),
-    "tcpproxy.listen.bind": (TcpProxyConfig, {"listen": {"web": {"bind": V}}}),
-}
-WITH_SOCKETS = BINDS.keys() - {"admin"}
 COMMAND_DURATIONS = {
     "run --timeout", "services --timeout", "deregister --timeout", "config check --timeout", "stop --timeout",
     "register --timeout", "register --ttl", "register --check-interval", "register --check-timeout", "register --drain",

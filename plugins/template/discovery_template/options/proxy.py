@@ -104,6 +104,9 @@ def _binds(value: object) -> object:
     binds = one_or_many(value)
     if not binds:
         raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")
+    for bind in binds:
+        if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
+            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table with an address")
     return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
 
 
