@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from discovery.system.dispositions import reset_inherited
 
@@ -18,6 +18,8 @@ pytest.register_assert_rewrite("discovery.testing")
 
 FEW_EXAMPLES = 30
 """Of a property that does not say how many it takes, in runs that leave cases out; else there are hypothesis's 100."""
+FEW_PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
+"""Phases in these runs: an explanation of a failure needs a trace of every line of every example."""
 
 # No deadline: a busy machine is no defect. In CI the examples are the same on every run, so that a red run stays red.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,7 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     profile = settings.get_profile("ci" if os.environ.get("CI") else "local")
     short = "not exhaustive" in config.option.markexpr
-    settings.register_profile("chosen", profile, max_examples=FEW_EXAMPLES if short else profile.max_examples)
+    settings.register_profile(
+        "chosen",
+        profile,
+        max_examples=FEW_EXAMPLES if short else profile.max_examples,
+        phases=FEW_PHASES if short else profile.phases,
+    )
     settings.load_profile("chosen")
     if hasattr(config, "workerinput"):
         return  # it has inherited all of this

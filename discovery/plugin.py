@@ -127,10 +127,10 @@ class Context:
     `request_apply` asks for another `apply` of the latest snapshot. A consumer calls `request_apply`, from any thread,
     when an input of its own, such as a template or a certificate, has changed.
 
-    `inherited` has listening sockets that a predecessor or systemd handed over. `setup` takes a socket whose address
-    (`getsockname`) the plugin wants by `socket.socket(fileno=each.detach())`. A predecessor that still accepts shares
-    the socket and its blocking mode. The core closes sockets that no consumer takes. If `setup` fails, the core offers
-    the same sockets to the next attempt.
+    `inherited` has listening sockets, and bound UDP sockets, that a predecessor or systemd handed over. `setup` takes a
+    socket whose type and address (`getsockname`) the plugin wants by `socket.socket(fileno=each.detach())`. A
+    predecessor that still accepts shares the socket and its blocking mode. The core closes sockets that no consumer
+    takes. If `setup` fails, the core offers the same sockets to the next attempt.
     """
 
     name: str

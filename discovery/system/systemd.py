@@ -53,11 +53,22 @@ def listen_fds(environment: MutableMapping[str, str] = os.environ) -> tuple[tupl
         if passed is not None and is_listening(passed):
             sockets.append(passed)
         else:
-            faults.append(f"descriptor {descriptor} is no listening stream socket, and was closed")
+            what = "no listening stream socket and no bound UDP socket"
+            faults.append(f"descriptor {descriptor} is {what}, and was closed")
             os.close(passed.detach() if passed is not None else descriptor)
     return tuple(sockets), faults
 
 
 def is_listening(passed: socket.socket) -> bool:
-    """Return True if a socket is a listening stream socket."""
+    """Return True for a stream socket that listens, and for a bound UDP socket that is not connected."""
+    if passed.type == socket.SOCK_DGRAM and passed.family in (socket.AF_INET, socket.AF_INET6):
+        return bool(passed.getsockname()[1]) and not _is_connected(passed)
     return passed.type == socket.SOCK_STREAM and bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _is_connected(passed: socket.socket) -> bool:
+    try:
+        passed.getpeername()
+    except OSError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from discovery.daemon.config import ConsumerTable, FileSettings, ProviderTable
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
+from discovery_dns.config import DnsConfig
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
@@ -20,6 +21,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "check": CheckSettings,
     "haproxy": HAProxyConfig,
     "tcpproxy": TcpProxyConfig,
+    "dns": DnsConfig,
     "apache": ApacheConfig,
     "template": TemplateConfig,
     "httpd": HttpdConfig,

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from discovery.daemon.config import ConsumerTable, FileSettings, ProviderTable
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
+from discovery_dns.config import DnsConfig
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
@@ -53,6 +54,7 @@ DURATIONS: dict[str, Option] = {
         for name in HAPROXY_TIMEOUTS
     },
     **{f"tcpproxy.listen.{name}": (TcpProxyConfig, {"listen": {"web": {**WEB, name: V}}}) for name in TCPPROXY_TIMES},
+    **{f"dns.{name}": (DnsConfig, {name: V}) for name in ("ttl", "negative_ttl", "tcp_idle_timeout")},
     "tcpproxy.grace": (TcpProxyConfig, {"listen": {"web": WEB}, "grace": V}),
     **{
         f"apache.docker.status.{name}": (ApacheConfig, {"docker": {"status": {"page": "/s", name: V}}})
@@ -111,6 +113,7 @@ BINDS: dict[str, Option] = {
     "haproxy.stats.address": (HAProxyConfig, {"stats": {"address": V}}),
     "haproxy.nameservers": (HAProxyConfig, {"nameservers": [V]}),
     "tcpproxy.listen": (TcpProxyConfig, {"listen": {"web": V}}),
+    "dns.listen": (DnsConfig, {"listen": V}),
     "tcpproxy.listen.bind": (TcpProxyConfig, {"listen": {"web": {"bind": V}}}),
 }
-WITH_SOCKETS = {name for name in BINDS if name != "admin" and name.partition(".")[0] not in PROXIES}
+WITH_SOCKETS = {name for name in BINDS if name != "admin" and name.partition(".")[0] not in (*PROXIES, "dns")}

@@ -24,7 +24,7 @@ def test_every_part_of_the_core_is_in_the_house() -> None:
         "README.md",
         "docs/checks.md",
         *(f"docs/coming-from/{name}.md" for name in ("confd", "consul-template", "easyhaproxy", "traefik")),
-        *(f"plugins/{name}/README.md" for name in ("haproxy", "apache", "tcpproxy", "template")),
+        *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("plugins/*/README.md"))),
     ],
 )
 def test_configurations_in_the_documents_are_valid(path: str, tmp_path: Path) -> None:

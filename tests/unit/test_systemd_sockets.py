@@ -82,6 +82,15 @@ def test_none_are_none() -> None:
     assert launch([], LISTEN_FDS="0")["addresses"] == launch([], LISTEN_FDS=None, LISTEN_PID="1")["addresses"] == []
 
 
+def test_bound_udp_sockets_are_taken_as_well(listening: tuple[socket.socket, socket.socket]) -> None:
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as bound:
+            bound.bind((host, 0))
+            found = launch([bound.fileno(), listening[0].fileno()])
+            assert found["addresses"] == [list(each.getsockname()) for each in (bound, listening[0])]
+            assert found["faults"] == []
+
+
 def test_fewer_than_announced_are_told_of_and_the_others_taken(listening: tuple[socket.socket, socket.socket]) -> None:
     found = launch([listening[0].fileno()], LISTEN_FDS="900000")
     assert found["addresses"] == [list(listening[0].getsockname())]
@@ -92,16 +101,28 @@ def _connected() -> Any:
     return socket.socketpair()[0]
 
 
-def _datagram() -> Any:
+def _unbound_udp() -> Any:
     return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 
-@pytest.mark.parametrize("make", [_connected, _datagram, socket.socket, tempfile.TemporaryFile])
+def _connected_udp() -> Any:
+    connected = _unbound_udp()
+    connected.connect(("127.0.0.1", 9))
+    return connected
+
+
+def _unix_datagram() -> Any:
+    return socket.socketpair(type=socket.SOCK_DGRAM)[0]
+
+
+@pytest.mark.parametrize(
+    "make", [_connected, _unbound_udp, _connected_udp, _unix_datagram, socket.socket, tempfile.TemporaryFile]
+)
 def test_what_is_no_listening_socket_is_closed_and_told(
     listening: tuple[socket.socket, socket.socket], make: Callable[[], Any]
 ) -> None:
     with make() as other:
         found = launch([other.fileno(), listening[0].fileno()])
     assert found["addresses"] == [list(listening[0].getsockname())]
-    assert found["faults"] == ["descriptor 3 is no listening stream socket, and was closed"]
+    assert found["faults"] == ["descriptor 3 is no listening stream socket and no bound UDP socket, and was closed"]
     assert found["open"] == [4]

@@ -1,0 +1,119 @@
+"""TCP connections: pipelined queries, and clients that are slow, silent, greedy or hostile."""
+
+import asyncio
+
+import pytest
+
+from discovery import Backend
+from discovery.testing import backend, eventually, within
+
+from .asking import data, query
+from .driving import TcpClient, address, driving
+
+WEB = backend(host="10.0.0.1")
+MANY = [Backend("web", f"{n}", f"10.0.{n // 250}.{n % 250}", 80) for n in range(2000)]
+
+
+async def test_pipelined_queries_are_answered_in_order() -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(bind)
+        asked = [query("web") for _ in range(300)]
+        client.send(*(each.to_wire() for each in asked))
+        client.writer.write_eof()
+        for each in asked:
+            assert each.is_response(await client.answer())
+        assert await client.is_closed()
+        client.close()
+
+
+async def test_a_query_may_come_in_pieces() -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(bind)
+        packet = query("web").to_wire()
+        for byte in len(packet).to_bytes(2, "big") + packet:
+            client.writer.write(bytes((byte,)))
+            await client.writer.drain()
+        assert data(await client.answer()) == ["10.0.0.1"]
+        client.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0", b"\0\x20", b"\0\x20partly"])
+async def test_a_client_that_sends_no_complete_query_is_closed(sent: bytes) -> None:
+    bind = address()
+    async with driving(listen=bind, tcp_idle_timeout="100ms") as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(bind)
+        client.writer.write(sent)
+        assert await client.is_closed()
+        client.close()
+
+
+async def test_bytes_that_are_no_query_end_the_connection() -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        for packet in (b"", b"GET / HTTP", bytes((0, 0, 0x80)) + bytes(9)):
+            client = await TcpClient.to(bind)
+            client.send(packet, query("web").to_wire())
+            assert await client.is_closed()
+            client.close()
+
+
+async def test_a_client_that_does_not_read_costs_little_and_is_cut_off() -> None:
+    bind = address()
+    async with driving(listen=bind, tcp_idle_timeout="300ms") as driven:
+        await driven.apply(*MANY)
+        client = await TcpClient.to(bind)
+        packet = query("web").to_wire()
+        flooding = asyncio.create_task(flood(client, packet))
+        await eventually(lambda: driven.figure("tcp_connections") == 1)
+        await eventually(lambda: driven.figure("tcp_connections") == 0, "the end of the greedy connection")
+        async with asyncio.timeout(within(10)):
+            await flooding
+        assert driven.figure("queries") < 1000  # of 32 KB each; the buffers of the kernel are a few MB
+        client.close()
+
+
+async def flood(client: TcpClient, packet: bytes) -> None:
+    """Send queries until the server ends the connection."""
+    try:
+        while True:
+            client.send(*[packet] * 100)
+            await client.writer.drain()
+    except ConnectionError:
+        return
+
+
+async def test_one_connection_too_many_closes_the_one_that_is_idle_the_longest() -> None:
+    bind = address()
+    async with driving(listen=bind, tcp_connections=2) as driven:
+        await driven.apply(WEB)
+        first, second = await TcpClient.to(bind), await TcpClient.to(bind)
+        for client in (first, second, first):
+            client.send(query("web").to_wire())
+            await client.answer()
+        third = await TcpClient.to(bind)
+        assert await second.is_closed()
+        for client in (first, third):
+            client.send(query("web").to_wire())
+            assert data(await client.answer()) == ["10.0.0.1"]
+        assert driven.figure("tcp_displaced") == 1
+        for client in (first, second, third):
+            client.close()
+
+
+async def test_an_open_connection_does_not_delay_the_end() -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(bind)
+        client.send(query("web").to_wire())
+        await client.answer()
+        async with asyncio.timeout(within(1.5)):
+            await driven.consumer.teardown()
+        assert await client.is_closed()
+        client.close()

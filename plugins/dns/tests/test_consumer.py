@@ -1,0 +1,199 @@
+"""The consumer as the core drives it, with real sockets."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dns.rcode
+import pytest
+
+from discovery import ApplyError, Context, Snapshot, Update, diff, split_host_port
+from discovery.testing import ConsumerContract, backend, eventually, free_port, snapshot
+from discovery_dns.consumer import DnsConsumer
+
+from .asking import data, query
+from .driving import Driven, TcpClient, address, driving, tcp, udp
+
+WEB = backend(host="10.0.0.1")
+OTHER = backend(host="10.0.0.2")
+
+
+class Remembered(DnsConsumer):
+    """A consumer that the contract's `world` can find by its run directory."""
+
+    by_directory: ClassVar[dict[Path, DnsConsumer]] = {}
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__(config, context)
+        self.by_directory[context.run_dir] = self
+
+
+class TestContract(ConsumerContract):
+    consumer = Remembered
+    config: ClassVar[Mapping[str, Any]] = {"listen": address()}
+
+    def world(self, run_dir: Path) -> object:
+        responder = Remembered.by_directory[run_dir]._responder
+        answers = [responder.respond(query("web", kind).to_wire(), "tcp") for kind in ("A", "SRV")]
+        zone = responder.zone
+        assert zone is not None
+        return [answer is not None and answer[3:12] for answer in answers], list(zone.lines())
+
+
+async def test_queries_are_answered_over_udp_and_tcp() -> None:
+    binds = [address(), f"[::1]:{free_port()}"]
+    async with driving(listen=binds) as driven:
+        await driven.apply(WEB)
+        for bind in binds:
+            assert data(await udp(bind, "web")) == ["10.0.0.1"]
+            assert data(await tcp(bind, "web")) == ["10.0.0.1"]
+        assert driven.figure("queries") == 4
+        assert (await driven.consumer.health()).ok
+
+
+async def test_an_answer_comes_from_the_address_that_was_asked() -> None:
+    port = free_port()
+    async with driving(listen=[f"0.0.0.0:{port}", f"[::]:{port}"]) as driven:
+        await driven.apply(WEB)
+        for bind in (f"127.0.0.1:{port}", f"127.0.0.9:{port}", f"[::1]:{port}"):
+            assert data(await udp(bind, "web")) == ["10.0.0.1"]  # dnspython takes no answer of another address
+
+
+async def test_before_the_first_snapshot_queries_wait_and_then_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        asking = asyncio.gather(udp(bind, "web"), tcp(bind, "web"))
+        await asyncio.sleep(0)
+        await driven.apply(WEB)
+        assert [data(answer) for answer in await asking] == [["10.0.0.1"], ["10.0.0.1"]]
+    monkeypatch.setattr("discovery_dns.consumer.FIRST_APPLY", 0)
+    bind = address()
+    async with driving(listen=bind) as driven:
+        assert (await udp(bind, "web")).rcode() == dns.rcode.SERVFAIL
+        await driven.apply(WEB)
+        assert data(await udp(bind, "web")) == ["10.0.0.1"]
+        await driven.apply()
+        assert (await udp(bind, "web")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_a_changed_address_of_a_host_name_is_answered() -> None:
+    bind, named = address(), backend("db", host="db.example.com", port=5432)
+    async with driving(listen=bind) as driven:
+        for found in (("192.0.2.1",), ("192.0.2.2",), ()):
+            await driven.apply(named, known={("db.example.com", 5432): found})
+            assert data(await udp(bind, "db")) == list(found)
+
+
+async def test_an_address_in_use_is_told_with_its_holder_and_opened_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_dns.consumer._RETRY", 0.02)
+    first, second = address(), address()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(split_host_port(second))
+        with pytest.raises(ApplyError, match=r"already in use over UDP by .*process") as caught:
+            async with driving(listen=second):
+                pass
+        assert second in str(caught.value)
+        async with driving(listen=[first, second]) as driven:
+            await driven.apply(WEB)
+            assert data(await udp(first, "web")) == ["10.0.0.1"]
+            health = await driven.consumer.health()
+            assert (health.ok, "already in use over UDP" in health.detail) == (False, True)
+            assert second in (await driven.consumer.inspect())["not_listening"]
+            taken.close()
+            await eventually(lambda: not driven.consumer._listeners.errors)  # type: ignore[union-attr]
+            assert data(await udp(second, "web")) == ["10.0.0.1"]
+            assert (await driven.consumer.health()).ok
+
+
+async def test_a_reload_changes_everything_and_closes_no_address_that_stays() -> None:
+    first, second, third = address(), address(), address()
+    async with driving(listen=[first, second]) as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(first)
+        config = DnsConsumer.Config.model_validate(
+            {"listen": [first, third], "domain": "lan.example.", "ttl": "30s", "negative_ttl": 60}
+        )
+        sockets = driven.consumer._listeners._listeners[first].sockets  # type: ignore[union-attr]
+        assert await driven.consumer.reconfigure(config)  # type: ignore[arg-type]
+        assert driven.consumer._listeners._listeners[first].sockets is sockets  # type: ignore[union-attr]
+        for bind in (first, third):
+            answer = await udp(bind, "web.lan.example.")
+            assert (data(answer), answer.answer[0].ttl) == (["10.0.0.1"], 30)
+        assert (await udp(first, "web")).rcode() == dns.rcode.REFUSED
+        client.send(query("web.lan.example.").to_wire())
+        assert data(await client.answer()) == ["10.0.0.1"]
+        client.close()
+        with pytest.raises(OSError, match="111"):
+            await tcp(second, "web")
+
+
+async def test_a_successor_takes_the_sockets_and_no_query_is_lost() -> None:
+    bind = address()
+    async with driving(listen=bind) as old:
+        await old.apply(WEB)
+        handed_over = await old.consumer.hand_over()
+        assert data(await udp(bind, "web")) == ["10.0.0.1"]  # nobody waits for the successor
+        async with driving(handed_over, listen=bind) as new:
+            await old.consumer.teardown()
+            asking = asyncio.gather(udp(bind, "web"), tcp(bind, "web"))
+            await asyncio.sleep(0)
+            await new.apply(OTHER)
+            assert [data(answer) for answer in await asking] == [["10.0.0.2"], ["10.0.0.2"]]
+    assert all(each.fileno() == -1 for each in handed_over)
+
+
+async def test_services_without_a_name_are_told_and_hurt_no_other() -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB, backend("x" * 64), backend("a..b"), backend("WEB", host="10.0.0.9"))
+        assert data(await udp(bind, "web")) == ["10.0.0.1"]
+        left_out = (await driven.consumer.inspect())["left_out"]
+        assert sorted(left_out) == ["WEB", "a..b", "x" * 64]
+        assert left_out["WEB"] == "domain names ignore case, and the service 'web' has the name"
+        health = await driven.consumer.health()
+        assert health.ok
+        assert "has 64 characters" in health.detail
+        await driven.apply(backend("WEB", host="10.0.0.9"))
+        assert data(await udp(bind, "web")) == ["10.0.0.9"]
+        assert (await driven.consumer.health()).detail == ""
+
+
+async def test_a_preview_shows_the_records_that_change(tmp_path: Path) -> None:
+    driven = Driven(tmp_path)
+    before, after = snapshot(WEB), snapshot(WEB, backend(id="b", host="2001:db8::1"))
+    assert await driven.consumer.preview(Update(after, after, diff(after, after))) == ""
+    shown = await driven.consumer.preview(Update(after, before, diff(before, after)))
+    assert "+web.service.internal. 5 IN AAAA 2001:db8::1\n" in shown
+    assert "+_web._tcp.service.internal. 5 IN SRV 0 1 8080 2001-0db8-0000-0000-0000-0000-0000-0001.addr" in shown
+    assert " web.service.internal. 5 IN A 10.0.0.1\n" in shown
+
+
+async def test_a_fault_of_a_query_ends_nothing_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        monkeypatch.setattr("discovery_dns.zone.Zone.exists", lambda zone, name: 1 / 0)
+        assert (await udp(bind, "nothing")).rcode() == dns.rcode.SERVFAIL
+        assert data(await udp(bind, "web")) == ["10.0.0.1"]
+        health = await driven.consumer.health()
+        assert (health.ok, "ZeroDivisionError" in health.detail or "zero" in health.detail) == (False, True)
+
+
+async def test_the_addresses_to_listen_on_are_told(tmp_path: Path) -> None:
+    driven = Driven(tmp_path, listen=["127.0.0.1:53", "[::1]:53"])
+    empty = Snapshot.of(0, ())
+    validation = await driven.consumer.validate(Update(empty, None, diff(None, empty)))
+    assert (validation.faults, validation.listens) == ((), ("127.0.0.1:53", "[::1]:53"))
+
+
+async def test_a_port_that_needs_a_capability_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unprivileged(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("discovery_dns.sockets.socket.socket", Unprivileged)
+    with pytest.raises(ApplyError, match=r"127\.0\.0\.1:53: permission denied; .* CAP_NET_BIND_SERVICE"):
+        async with driving(listen="127.0.0.1:53"):
+            pass
