@@ -4,7 +4,7 @@ Public API. Imports without pytest; the contracts and `require_program` need pyt
 """
 
 from discovery.testing.builders import backend, snapshot
-from discovery.testing.consumer import ConsumerContract
+from discovery.testing.consumers.contract import ConsumerContract
 from discovery.testing.follower import Follower, contents, following
 from discovery.testing.provider import ProviderContract
 from discovery.testing.registry import RegistryContract

@@ -1,31 +1,40 @@
-"""A record of the files, sockets and processes that code touches."""
+"""A record of the files, sockets and processes that code touches, and failures of its writes."""
 
+import errno
+import os
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Self
+
+Listener = Callable[[str, tuple[object, ...]], None]
 
 
 class Recorder:
     """Records the files, sockets and processes that code touches, by Python's audit events. Imports are not recorded.
 
     Python cannot remove an audit hook, so all recorders share a single hook, which does nothing while no recorder is
-    entered.
+    entered. Only this thread and the threads of its event loop's default executor are recorded.
     """
 
     _current: ClassVar["Recorder | None"] = None
+    _listener: ClassVar[Listener | None] = None
+    _thread: ClassVar[int | None] = None
     _installed: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        """Create a recorder, which records nothing before `__enter__`."""
+    def __init__(self, look: Callable[[], None] = lambda: None) -> None:
+        """Create a recorder, which records nothing before `__enter__`. `look` is called before each recorded event."""
         self.events: list[str] = []
+        self.written: list[str] = []
+        """The paths that were written, created or removed."""
+        self._look = look
 
     def __enter__(self) -> Self:
         """Start to record. An entered recorder replaces the recorder before."""
-        if not Recorder._installed:
-            Recorder._installed = True
-            sys.addaudithook(Recorder._hear)
+        Recorder._install()
         Recorder._current = self
         return self
 
@@ -33,27 +42,108 @@ class Recorder:
         """Stop recording."""
         Recorder._current = None
 
+    @property
+    def writes(self) -> list[str]:
+        """The events that change files."""
+        return [event for event in self.events if event.startswith("write ")]
+
+    @classmethod
+    def _install(cls) -> None:
+        cls._thread = threading.get_ident()
+        if not cls._installed:
+            cls._installed = True
+            sys.addaudithook(cls._hear)
+
     @staticmethod
     def _hear(event: str, args: tuple[object, ...]) -> None:
-        recorder = Recorder._current
-        if recorder is None:
+        recorder, listener = Recorder._current, Recorder._listener
+        if recorder is None and listener is None:
             return
+        if threading.get_ident() != Recorder._thread and not threading.current_thread().name.startswith("asyncio_"):
+            return
+        if recorder is not None:
+            recorder.take(event, args)
+        if listener is not None:
+            listener(event, args)
+
+    def take(self, event: str, args: tuple[object, ...]) -> None:
+        """Note an audit event, if it is one of a file, a socket or a process."""
         if event == "open":
-            path, mode, flags = args
-            if isinstance(path, str) and (path.startswith("/dev/") or path.endswith((".py", ".pyc", ".so"))):
+            path, mode, _ = args
+            if _is_of_the_system(path):
                 return
-            writes = isinstance(flags, int) and flags & 0b11
-            recorder.events.append(f"{'write' if writes else 'read'} {path} {mode}")
+            writes = writes_file(event, args)
+            self._note(f"{'write' if writes else 'read'} {path!s} {mode}", [path] if writes else [])
         elif event in _WRITES:
-            recorder.events.append(f"write {event} {args}")
+            if any("__pycache__" in str(each) for each in args):
+                return
+            self._note(f"write {event} {args}", [each for each in args if isinstance(each, str | bytes | os.PathLike)])
         elif event in _TOUCHES:
-            recorder.events.append(f"{event} {args}")
+            self._note(f"{event} {args}", _bound_path(event, args))
+
+    def _note(self, event: str, paths: list[object]) -> None:
+        self._look()
+        self.events.append(event)
+        self.written += [os.fsdecode(path) for path in paths if isinstance(path, str | bytes | os.PathLike)]
 
 
 _WRITES = frozenset(
-    {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
+    {
+        "os.mkdir",
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.symlink",
+        "os.link",
+        "os.chmod",
+        "os.truncate",
+        "sqlite3.connect",
+    }
 )
-_TOUCHES = frozenset({"socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.fork"})
+_TOUCHES = frozenset(
+    {
+        "socket.bind",
+        "socket.connect",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "subprocess.Popen",
+        "os.exec",
+        "os.fork",
+        "os.posix_spawn",
+        "os.system",
+    }
+)
+
+
+def writes_file(event: str, args: tuple[object, ...]) -> bool:
+    """Return True if an audit event opens a file to write."""
+    if event != "open":
+        return False
+    path, _, flags = args
+    if _is_of_the_system(path) or str(path).startswith(("/proc/", "/sys/")):
+        return False
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+
+
+@contextmanager
+def failing_writes() -> Iterator[list[str]]:
+    """Let every file that this thread opens to write, and every rename, fail as on a full disk.
+
+    Yields the list of the operations that have failed.
+    """
+    failed: list[str] = []
+
+    def listen(event: str, args: tuple[object, ...]) -> None:
+        if writes_file(event, args) or event == "os.rename":
+            failed.append(f"{event} {args[0]}")
+            raise OSError(errno.ENOSPC, "No space left on device (by the contract)", args[0])
+
+    Recorder._install()  # noqa: SLF001 - the same hook
+    Recorder._listener = listen  # noqa: SLF001
+    try:
+        yield failed
+    finally:
+        Recorder._listener = None  # noqa: SLF001
 
 
 def touched_by(make: Callable[[Path], object]) -> list[str]:
@@ -62,3 +152,22 @@ def touched_by(make: Callable[[Path], object]) -> list[str]:
         with Recorder() as recorder:
             make(Path(directory) / "not there")
         return recorder.events
+
+
+def _is_of_the_system(path: object) -> bool:
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    text = str(path)
+    return (
+        not isinstance(path, str | os.PathLike)
+        or text.startswith("/dev/")
+        or "__pycache__" in text
+        or text.endswith((".py", ".so"))
+    )
+
+
+def _bound_path(event: str, args: tuple[object, ...]) -> list[object]:
+    if event == "socket.bind" and len(args) > 1 and isinstance(args[1], str | bytes):
+        path = os.fsdecode(args[1])
+        return [path] if path and not path.startswith("\0") else []
+    return []

@@ -21,9 +21,9 @@ FLOORS = (
     {"checks", "registry"},
     {"plugin"},
     {"hookspecs", "probes"},
-    {"__init__", "hosting", "testing"},
+    {"__init__", "hosting"},
     {"consuming", "providing", "demo"},
-    {"daemon"},
+    {"daemon", "testing"},
     {"cli"},
     {"commands", "toolkit", "deprecated", "__main__"},
 )

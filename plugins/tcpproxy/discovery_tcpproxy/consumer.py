@@ -34,7 +34,7 @@ from discovery_tcpproxy.listening_sockets import (
     take_inherited,
 )
 from discovery_tcpproxy.status import ProxyStatus, WorkerStatus, document, samples
-from discovery_tcpproxy.targets import Targets, endpoints, preview, targets
+from discovery_tcpproxy.targets import Targets, changes, endpoints, preview, targets
 from discovery_tcpproxy.worker_pool import WorkerPool
 from discovery_tcpproxy.worker_slot import DesiredState
 
@@ -116,11 +116,14 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         await self._reconcile()
 
     async def preview(self, update: Update) -> str:
-        """Return the listeners, each with its future backends."""
+        """Return the listeners, each with its future backends, as a diff; empty if the backends are those of before."""
         self._snapshot, self._addresses = update.snapshot, update.addresses
         try:
             await self._resolve_names()
-            return preview(self.config, update.snapshot, self._known_addresses())
+            after = preview(self.config, update.snapshot, self._known_addresses())
+            if update.previous is None:  # nothing of the proxy outlives a daemon that has stopped
+                return after
+            return changes(preview(self.config, update.previous, self._known_addresses()), after)
         finally:
             await self._names.close()
 

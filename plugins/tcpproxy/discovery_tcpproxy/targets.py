@@ -5,6 +5,7 @@ Addresses have the form `IPV4:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import unified_diff
 from typing import Any
 
 from discovery import Addresses, Backend, Endpoint, Snapshot, State, join_host_port, parse_address
@@ -126,6 +127,13 @@ def preview(config: TcpProxyConfig, snapshot: Snapshot, addresses: Addresses) ->
             at = join_host_port(each.host, each.port)
             lines.append(f"+   {each.id} {at}{resolved}" + (" (draining)" if each.draining else ""))
     return "".join(f"{line}\n" for line in (*lines, *(f"# {problem}" for problem in problems)))
+
+
+def changes(before: str, after: str) -> str:
+    """Return the difference between two answers of `preview`, as a diff; empty if they are equal."""
+    lines = (each.splitlines() for each in (before, after))
+    old, new = ([line.removeprefix("+ ") for line in each] for each in lines)
+    return "".join(f"{line}\n" for line in unified_diff(old, new, "now", "then", lineterm=""))
 
 
 def _wanted(config: TcpProxyConfig, snapshot: Snapshot | None) -> Iterable[Backend]:

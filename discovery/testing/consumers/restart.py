@@ -1,0 +1,267 @@
+"""Further lives of a consumer: a restart, another configuration, a successor, a setup that fails, orphans."""
+
+import enum
+import socket
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from discovery.errors import describe
+from discovery.plugin import Consumer, PluginConfig
+from discovery.testing.clauses import difference, expect
+from discovery.testing.consumers.gentle import Gentle, outcome
+from discovery.testing.consumers.life import CALL_SECONDS, Life, call
+from discovery.testing.consumers.session import Session
+from discovery.testing.recorder import failing_writes
+from discovery.testing.watching import HangError
+
+HAND_OVER_SECONDS = 10.0
+"""Seconds that the core gives a consumer to hand over its sockets."""
+_ALTERNATIVES = 4
+"""Other configurations that are tried until one has another effect."""
+
+
+@dataclass
+class Reconfigured:
+    """A consumer that was asked to take another configuration in place."""
+
+    change: str
+    taken: object
+    old: object
+    """The effect with the configuration before."""
+    new: object
+    """The effect of an instance that began with the other configuration."""
+    at_once: object
+    after_apply: object
+
+
+@dataclass
+class Restart:
+    """The observations after a restart in the same directories."""
+
+    expected: object
+    effect: object = None
+
+
+def restart(session: Session, first: Gentle) -> Restart:
+    """Leave another state behind, begin again in the same directories, and return what was seen."""
+    observed = Restart(first.worlds["one"])
+    name = "twins" if "twins" in first.worlds else "snapshot 1"
+
+    async def before(life: Life) -> None:
+        await life.apply(session.states[name])
+
+    async def after(life: Life) -> None:
+        await life.apply(session.states["one"])
+        observed.effect = life.world()
+
+    if not session.is_very_slow:  # else the first life has left another state
+        session.life(before, wiped=False)
+    session.life(after, wiped=False)
+    return observed
+
+
+def a_restart_takes_over_what_is_there(seen: Restart) -> None:
+    """A daemon that starts again finds the files of the daemon before: what is no longer registered has to go."""
+    expect(seen.effect == seen.expected, "the effect of the snapshot alone", difference(seen.effect, seen.expected))
+
+
+def reconfigurations(session: Session, first: Gentle) -> list[Reconfigured]:
+    """Ask a consumer to take other configurations in place. Empty if the consumer always restarts."""
+    contract = session.contract
+    if contract.consumer.reconfigure is Consumer.reconfigure:
+        return []
+    seen, config = [], contract.config
+    old = first.worlds["one"]
+    others = [*_alternatives(contract.consumer.Config, config, contract.other_configs)]
+    for change, other in others[1:3] if session.is_slow else others:
+        effects: list[object] = []
+
+        async def with_other(life: Life, effects: list[object] = effects) -> None:
+            await life.apply(session.states["one"])
+            effects.append(life.world())
+
+        setattr(contract, "config", other)  # noqa: B010 - a class variable, for this instance alone
+        try:
+            session.life(with_other)
+        except HangError:
+            raise
+        except Exception:  # noqa: BLE001, S112 - no configuration for this machine, such as a port in use
+            continue
+        finally:
+            setattr(contract, "config", config)  # noqa: B010
+        if effects[0] == old and change != "nothing":
+            continue
+        seen.append(_reconfigured(session, change, other, old, effects[0]))
+        if change != "nothing" and (session.is_slow or len(seen) > 2):
+            break
+    return seen
+
+
+def _reconfigured(session: Session, change: str, other: Mapping[str, Any], old: object, new: object) -> Reconfigured:
+    found: list[Reconfigured] = []
+
+    async def script(life: Life) -> None:
+        await life.apply(session.states["one"])
+        config = session.contract.consumer.Config.model_validate(other)
+        taken = await outcome("reconfigure", CALL_SECONDS, life.consumer.reconfigure, config)
+        at_once = life.world()
+        await life.apply(session.states["one"], operator_request=True)
+        found.append(Reconfigured(change, taken, old, new, at_once, life.world()))
+
+    session.life(script)
+    return found[0]
+
+
+def a_new_configuration_is_adopted_or_refused(seen: list[Reconfigured]) -> None:
+    """After True the core goes on with the instance, and takes the new configuration for applied; after False the core
+    restarts the instance, which has to end as the configuration before says."""
+    for each in seen:
+        expect(isinstance(each.taken, bool), "True or False from reconfigure", f"{each.taken!r} for {each.change}")
+        if each.taken is True:
+            adopted = each.after_apply == each.new or _has_all(each.after_apply, each.new, each.old)
+            wanted = f"the effect of the new configuration ({each.change}) after True and an apply"
+            expect(adopted, wanted, difference(each.after_apply, each.new))
+        else:
+            wanted = f"the effect as before, after False for {each.change}"
+            expect(each.at_once == each.old, wanted, difference(each.at_once, each.old))
+            expect(each.after_apply == each.old, wanted, difference(each.after_apply, each.old))
+
+
+def _has_all(effect: object, new: object, old: object) -> bool:
+    """Return True if the files `effect` have everything of `new`; files of `old` may remain, unless new is old."""
+    if not (isinstance(effect, dict) and isinstance(new, dict) and isinstance(old, dict)) or effect == old:
+        return False
+    return all(effect.get(path) == text for path, text in new.items())
+
+
+def _alternatives(
+    kind: type[PluginConfig], config: Mapping[str, Any], given: Any
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the same configuration, and other valid ones, each with a description of the change."""
+    yield "nothing", config
+    for number, other in enumerate(given):
+        yield f"other_configs[{number}]", other
+    tried = 0
+    present = kind.model_validate(config)
+    for name, info in () if given else kind.model_fields.items():
+        key = info.alias or name
+        for value in _other_values(info.annotation, getattr(present, name)):
+            with suppress(Exception):  # not valid
+                kind.model_validate({**config, key: value})
+                tried += 1
+                if tried <= _ALTERNATIVES:
+                    yield f"{key} = {value!r}", {**config, key: value}
+                break
+
+
+def _other_values(annotation: object, value: object) -> list[object]:
+    if get_origin(annotation) is types.UnionType:
+        annotation = next((each for each in get_args(annotation) if each is not type(None)), None)
+    if get_origin(annotation) is Literal:
+        return [each for each in get_args(annotation) if each != value]
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return [each.value for each in annotation if each != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value - 1, value * 2]
+    if isinstance(value, str) and annotation is str and "/" not in value and ":" not in value:
+        return [f"{value}x", f"x{value}"]
+    return []
+
+
+@dataclass
+class Succession:
+    """The observations of a consumer that handed its sockets over, and of its successor."""
+
+    given: object
+    faults: list[str] = field(default_factory=list)
+    expected: object = None
+    effect: object = None
+    orphans: object = None
+
+
+def succession(session: Session, first: Gentle) -> Succession | None:
+    """Hand over to a successor. None if the consumer has nothing to hand over."""
+    contract = session.contract
+    if contract.consumer.hand_over is Consumer.hand_over:
+        return None
+    observed = Succession(None, expected=first.worlds["one"])
+    copies: list[socket.socket] = []
+
+    async def predecessor(life: Life) -> None:
+        await life.apply(session.states["one"])
+        given = observed.given = await call("hand_over", HAND_OVER_SECONDS, life.consumer.hand_over)
+        for each in given if isinstance(given, tuple) else ():
+            observed.faults += _socket_faults(each)
+            if isinstance(each, socket.socket) and each.fileno() >= 0:
+                copies.append(each.dup())
+
+    async def successor(life: Life) -> None:
+        await life.apply(session.states["one"])
+        observed.effect = life.world()
+
+    try:
+        session.life(predecessor, leaves=True)
+        for each in observed.given if isinstance(observed.given, tuple) else ():
+            if isinstance(each, socket.socket):
+                each.close()
+        with contract.inheriting(tuple(copies)):
+            session.life(successor, wiped=False, leaves=True)
+    finally:
+        for copy in copies:
+            copy.close()
+    return observed
+
+
+def sockets_are_handed_over_open(seen: Succession) -> None:
+    """The core passes the sockets to the successor's process, and clients connect meanwhile."""
+    expect(isinstance(seen.given, tuple), "a tuple of sockets from hand_over", seen.given)
+    expect(not seen.faults, "listening sockets", seen.faults)
+
+
+def a_successor_has_the_same_effect(seen: Succession) -> None:
+    """A successor gets the sockets of its predecessor in `context.inherited`, and the same snapshot."""
+    expect(seen.effect == seen.expected, "the effect of the predecessor", difference(seen.effect, seen.expected))
+
+
+def _socket_faults(each: object) -> list[str]:
+    if not isinstance(each, socket.socket):
+        return [f"{each!r} is not a socket"]
+    if each.fileno() < 0:
+        return ["a socket is closed"]
+    if each.type == socket.SOCK_STREAM and not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return [f"{each!r} does not listen"]
+    return []
+
+
+async def teardown_after_failed_setup(make: Callable[[Path], Any]) -> str | None:
+    """Let a setup fail, and tear down. Return the operations that failed, None if setup has not failed."""
+    with tempfile.TemporaryDirectory() as directory:
+        consumer = make(Path(directory))
+        raised: BaseException | None = None
+        with failing_writes() as failed:
+            try:
+                await call("setup", CALL_SECONDS, consumer.setup)
+            except HangError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the core tries again after any exception
+                raised = error
+        await call("teardown after a failed setup", CALL_SECONDS, consumer.teardown)
+    return f"{failed}: {describe(raised)}" if raised else None
+
+
+@contextmanager
+def foreign_directory() -> Iterator[Path]:
+    """Make a directory of another plugin: files that look like those of a daemon, and are none."""
+    with tempfile.TemporaryDirectory() as top:
+        directory = Path(top, "run")
+        directory.mkdir()
+        for name, text in (("pid", "x"), ("lock", ""), ("state.json", "{"), ("socket", ""), ("config", "\0")):
+            (directory / name).write_text(text)
+        yield directory
