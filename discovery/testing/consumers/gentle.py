@@ -25,7 +25,7 @@ INSPECT_SECONDS = 2.0
 """Seconds after which the core cancels `inspect`."""
 METRICS_SECONDS = 2.0
 """Seconds for `metrics`, which must not block: far more than it takes to copy numbers."""
-MANY_SECONDS = 5.0
+MANY_SECONDS = 8.0
 """Seconds for an apply of `MANY` backends, besides the seconds of a small apply."""
 
 

@@ -31,7 +31,7 @@ HOSTILE_LABELS: Mapping[str, str] = {
 """Labels that are valid, and that a consumer must not take for syntax."""
 ODD_IDS = ("_x", ":x:", "[2001:db8::1]:80", "a@b", "A", "a", "x" * 120, "0", "a..b", "con", "10.0.0.1:80")
 """Ids that are valid, and unusual."""
-MANY = 2000
+MANY = 1000
 """Backends of one service; installations of that size exist."""
 POPULATION = 12
 """Backends whose order is compared: 12 have half a milliard orders, so no order comes out twice by chance."""

@@ -72,7 +72,7 @@ class FollowsTheFirstServiceAlone(Table):
 class WaitsForEachBackend(Table):
     async def apply(self, update: Update) -> None:
         for _ in update.snapshot.backends():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
         await super().apply(update)
 
 
