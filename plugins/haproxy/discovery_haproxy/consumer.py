@@ -66,7 +66,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._own_files = OwnFiles(config.external)
         self._containment = Containment(context.state_dir, context.log)
         self._problems: frozenset[str] = frozenset()
-        self._mappings: frozenset[str] = frozenset()
+        self._mappings: tuple[str, ...] = ()
         self._served: dict[Path, str] = {}
         self._certificates: dict[Path, Certificate] = {}
 
@@ -353,8 +353,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         _log_lines(renewed, self.context.log.info)
 
     def _log_mappings(self, rendered: Rendered) -> None:
-        before, self._mappings = self._mappings, frozenset(rendered.mappings)
-        _log_lines([each for each in rendered.mappings if each not in before], self.context.log.info)
+        before, self._mappings = self._mappings, rendered.mappings
+        if before is not rendered.mappings:
+            known = frozenset(before)
+            _log_lines([each for each in rendered.mappings if each not in known], self.context.log.info)
 
 
 def _log_lines(lines: Sequence[str], log: Callable[[str], object]) -> None:

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery_haproxy.runtime_api.planner import Plan, make_plan
-from discovery_haproxy.text.configuration import configuration_of, parse, split
+from discovery_haproxy.text.chunks import configuration_of, split
+from discovery_haproxy.text.configuration import parse
 
 LINES = st.sampled_from(
     [

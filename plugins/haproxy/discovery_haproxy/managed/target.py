@@ -120,11 +120,7 @@ class ManagedHAProxy:
         files are written faster than a thread takes over.
         """
         self._prepared = rendered
-        self._servers.initially_down = frozenset(
-            each.name
-            for each in rendered.sections.services
-            if each.config.check is not None and each.config.check.init_state == "down"
-        )
+        self._servers.initially_down = rendered.sections.initially_down
         self._maps = stage_all(self.path, rendered.data, rendered.maps, 0o600, durable=False)
 
     def needs_check(self, rendered: Rendered) -> bool:

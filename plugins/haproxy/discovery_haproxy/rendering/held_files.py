@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.rendering.incremental import by_identity
 from discovery_haproxy.rendering.quoting import argument
 from discovery_haproxy.rendering.route_map import digest_comment
 from discovery_haproxy.text.contents import certificate_comment, is_replaceable
@@ -61,6 +62,7 @@ def hold(
     return Held("".join(dict.fromkeys(comments)), tuple(sorted(rest.items())))
 
 
+@by_identity
 def certificate_paths(config: HAProxyConfig) -> frozenset[Path]:
     """Return the certificate files, and the directories of certificate files, that the configuration names."""
     binds = [bind for service in config.services.values() for bind in service.bind or ()]

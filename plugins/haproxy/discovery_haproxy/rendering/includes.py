@@ -8,7 +8,7 @@ from pathlib import Path
 
 from discovery import ApplyError
 from discovery_haproxy.rendering.parts import Part, Surroundings, makes_requests
-from discovery_haproxy.text.configuration import split
+from discovery_haproxy.text.chunks import split
 from discovery_haproxy.text.inclusion import inclusion
 from discovery_haproxy.text.words import SECTIONS, words
 

@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _HASH_CHARACTERS = 16
 """Hexadecimal characters of a hash in a name or cookie: 64 bits, so that no two names of one registry collide."""
-_HASH = re.compile(rf"-[0-9a-f]{{{_HASH_CHARACTERS}}}")
-"""The end of a name with a hash."""
+_NAME = re.compile(rf"[A-Za-z0-9_.:-]{{1,128}}(?<!-[0-9a-f]{{{_HASH_CHARACTERS}}})")
+"""A name that HAProxy accepts, and that does not end as a name with a hash."""
+QUOTED_CHARACTERS = 200
+"""Characters of a name from the registry in a message, which is one line."""
 _CACHE_CHARACTERS = 32
 """Characters of the longest name of a cache."""
 _READABLE_CHARACTERS = 64
@@ -23,7 +24,7 @@ def accepted_names(texts: Iterable[str]) -> dict[str, str]:
 def accepted_name(text: str) -> str:
     """Return the text if HAProxy accepts the text as a name, and otherwise a readable form with a hash."""
     # A text that looks like a hashed name is hashed as well, so that no text can get the name of another.
-    if _NAME.fullmatch(text) and not _HASH.fullmatch(text, max(0, len(text) - _HASH_CHARACTERS - 1)):
+    if _NAME.fullmatch(text):
         return text
     readable = re.sub(r"[^A-Za-z0-9_.:-]", "_", text[:_READABLE_CHARACTERS])
     return f"{readable}-{text_hash(text)}"

@@ -1,13 +1,15 @@
 """Parts of the text of a configuration, each of which is rendered again only if what it follows from changes."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.rendering.execution import run, run_block, templates_of
 from discovery_haproxy.rendering.frontends import FrontendSection
+from discovery_haproxy.rendering.incremental import Row
 from discovery_haproxy.rendering.sections import BackendSection
-from discovery_haproxy.text.configuration import Chunk, split
+from discovery_haproxy.text.chunks import AnyChunk, Chunk, ServersChunk, split
 
 BODY = "builtin/haproxy.cfg.j2"
 """The built-in template of everything below the head."""
@@ -37,7 +39,7 @@ class Surroundings(NamedTuple):
 class Part(NamedTuple):
     """A part of the text. `requests` is True if the part makes HAProxy send requests itself."""
 
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[AnyChunk, ...]
     requests: bool
     names_map: bool
     """True if the part contains the path of the map of routes."""
@@ -64,10 +66,47 @@ def front_part(
     return part_of(run(templates_of(), BODY, context).lstrip(), surroundings)
 
 
-def service_part(_identity: int, section: BackendSection, resolve: str, surroundings: Surroundings) -> Part:
-    """Return the part of a service: its `backend` section. `resolve` is the option of the instance."""
-    context = {"service": section, "config": {"resolve": resolve}}
-    return part_of(run_block(templates_of(), BODY, "service", context), surroundings)
+class ServiceParts:
+    """Makes the part of each service. The lines beside the servers are rendered again only if they change."""
+
+    def __init__(self) -> None:
+        """Begin without a service."""
+        self._parts = Row[BackendSection, Part]()
+        self._last = Row[BackendSection, Part]()
+        self._settings: dict[str, tuple[tuple[object, ...], Part]] = {}
+
+    def of(self, sections: Sequence[BackendSection], surroundings: Surroundings) -> list[Part]:
+        """Return the parts of the sections, of which the last is the last part of the text."""
+        if len(self._settings) > 2 * len(sections):
+            self._settings = {}
+        end = surroundings._replace(is_last=True)
+        return [
+            *self._parts.values(sections[:-1], lambda each: self._part(each, surroundings), surroundings),
+            *self._last.values(sections[-1:], lambda each: self._part(each, end), end),
+        ]
+
+    def _part(self, section: BackendSection, surroundings: Surroundings) -> Part:
+        settings = self._settings_of(section, surroundings._replace(is_last=False))
+        *others, head = settings.chunks
+        assert isinstance(head, Chunk)  # noqa: S101 - `settings_part` makes no others
+        runs = section.line_runs
+        if surroundings.is_last and not runs:
+            return settings._replace(chunks=(*others, Chunk(f"{head.text.rstrip()}\n")))
+        return settings._replace(chunks=(*others, ServersChunk(head, runs, "" if surroundings.is_last else "\n")))
+
+    def _settings_of(self, section: BackendSection, surroundings: Surroundings) -> Part:
+        # With its identity: options that compare as equal may differ, as in the order of headers.
+        key = id(section.config), section.settings, surroundings
+        known = self._settings.get(section.service)
+        if known is None or known[0] != key:
+            known = self._settings[section.service] = key, settings_part(section.settings, surroundings)
+        return known[1]
+
+
+def settings_part(section: BackendSection, surroundings: Surroundings) -> Part:
+    """Return the part of a service without servers, up to the place of their lines."""
+    text = run_block(templates_of(), BODY, "service", {"service": section})
+    return part_of(text.removesuffix("\n"), surroundings)  # an empty line is below the servers
 
 
 def makes_requests(text: str) -> bool:

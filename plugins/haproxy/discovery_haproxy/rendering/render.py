@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -19,23 +19,24 @@ from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.options.values import bind_address
 from discovery_haproxy.rendering.execution import run, templates_of
 from discovery_haproxy.rendering.frontends import FrontendSection, route_entries
-from discovery_haproxy.rendering.held_files import hold
+from discovery_haproxy.rendering.held_files import Held, hold
 from discovery_haproxy.rendering.includes import included_part
-from discovery_haproxy.rendering.incremental import Memo
+from discovery_haproxy.rendering.incremental import Memo, by_identity
 from discovery_haproxy.rendering.parts import (
     Part,
+    ServiceParts,
     Surroundings,
     front_part,
     makes_requests,
     own_part,
-    service_part,
     with_defaults,
 )
 from discovery_haproxy.rendering.quoting import Raw, expression_argument
 from discovery_haproxy.rendering.route_map import route_map
 from discovery_haproxy.rendering.sections import SectionBuilder, Sections
 from discovery_haproxy.rendering.servers import AddressesOf, registered_host
-from discovery_haproxy.text.configuration import Chunk, Configuration, configuration_of, listeners_of, split
+from discovery_haproxy.text.chunks import AnyChunk, Chunk, configuration_of, listeners_of, split
+from discovery_haproxy.text.configuration import Configuration
 from discovery_haproxy.text.generation import DESCRIPTION, Marker
 from discovery_haproxy.text.neighbours import NO_NEIGHBOURS, Neighbours
 
@@ -73,7 +74,7 @@ class Runtime(NamedTuple):
 class Rendered:
     """A rendered configuration."""
 
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[AnyChunk, ...]
     """The text in parts. Parts that did not change are the objects of the rendering before."""
     generation: str
     """Hash of the text and of the files that the text names, in the form that the module `generation` describes."""
@@ -121,12 +122,11 @@ class Rendered:
         return tuple(_replaced(chunk, found) for chunk in self.chunks)
 
 
-def _replaced(chunk: Chunk, places: Iterable[tuple[str, str]]) -> bytes:
-    text = chunk.text
+def _replaced(chunk: AnyChunk, places: Iterable[tuple[str, str]]) -> bytes:
+    data = chunk.data
     for old, new in places:
-        if old in text:
-            text = text.replace(old, new)
-    return chunk.data if text is chunk.text else Chunk(text).data
+        data = data.replace(old.encode(), new.encode())
+    return data
 
 
 class Renderer:
@@ -137,9 +137,12 @@ class Renderer:
         self._sections = SectionBuilder()
         self._maps = Memo[str]()
         self._fronts = Memo[Part]()
-        self._services = Memo[Part]()
+        self._services = ServiceParts()
         self._includes = Memo[Part]()
-        self._chunks: Mapping[str, Chunk] = {}
+        self._held = Memo[Held]()
+        self._heads = Memo[str]()
+        self._last_split: tuple[str, tuple[Chunk, ...]] = "", ()
+        """The text that was last split, and its chunks."""
 
     def render(
         self,
@@ -195,12 +198,11 @@ class Renderer:
         maps = {}
         if any(part.names_map for part in parts):
             maps[runtime.route_map] = self._maps.value((sections.frontends,), _route_map)
-        held = hold(config, body, dict(digests), certificates or {}, maps)
-        own_lines = (*config.global_lines, *chain.from_iterable(config.sections.values()))
-        requests = requests or any(map(makes_requests, own_lines))
-        head = run(templates, "builtin/head.cfg.j2", {**context, "requests": requests, "comments": Raw(held.comments)})
-        text = with_defaults(f"{head.strip()}\n\n", surroundings)
-        chunks = self._split(text, parts, whole=own is not None)
+        facts = id(config), config, body, digests, tuple((certificates or {}).items()), tuple(maps.items())
+        held = self._held.value(facts, _held)
+        head_facts = id(config), config, runtime, requests, held.comments, surroundings
+        head = self._heads.value(head_facts, _head)
+        chunks = self._split(head, parts, whole=own is not None)
         generation = _generation(chunks, neighbours, digests, held.reload_digests)
         return Rendered(
             _with_generation(chunks, generation),
@@ -215,20 +217,19 @@ class Renderer:
 
     def _built_in(self, config: HAProxyConfig, sections: Sections, surroundings: Surroundings) -> list[Part]:
         """Return the parts of the built-in template, each as the whole template would print it."""
-        last = surroundings._replace(is_last=True)
-        # Each value with its identity: options that compare as equal may differ, as in the order of headers.
-        services = [(each.service, (id(each), each, config.resolve, surroundings)) for each in sections.services]
-        if services:
-            services[-1] = services[-1][0], (*services[-1][1][:-1], last)
-        front = id(config), config, sections.frontends, surroundings if services else last
-        return [self._fronts.value(front, front_part), *self._services.values(services, service_part)]
+        around = surroundings._replace(is_last=not sections.services)
+        # With its identity: options that compare as equal may differ, as in the order of headers.
+        front = self._fronts.value((id(config), config, sections.frontends, around), front_part)
+        return [front, *self._services.of(sections.services, surroundings)]
 
-    def _split(self, head: str, parts: Iterable[Part], *, whole: bool) -> tuple[Chunk, ...]:
+    def _split(self, head: str, parts: Iterable[Part], *, whole: bool) -> tuple[AnyChunk, ...]:
         """Return the chunks of the text. With `whole` a section of the head may go on in the first part."""
         chunks = [chunk for part in parts for chunk in part.chunks]
         text = "".join((head, *(chunk.text for chunk in chunks))) if whole else head
-        found = split(text, self._chunks)
-        self._chunks = {chunk.text: chunk for chunk in found}
+        if text is not self._last_split[0]:
+            known = {chunk.text: chunk for chunk in self._last_split[1]}
+            self._last_split = text, split(text, known)
+        found = self._last_split[1]
         return found if whole else (*found, *chunks)
 
 
@@ -245,27 +246,9 @@ def render(
     return Renderer().render(config, snapshot, runtime, file_digests, addresses_of, certificates=certificates)
 
 
+@by_identity
 def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
     """Return the files that the configuration names: certificates, the template and the option `files`."""
-    return _referenced_files(_Identity(config))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Identity:
-    """A configuration as a key of a cache: equal to the same object alone, so that nothing is compared."""
-
-    config: HAProxyConfig
-
-    def __hash__(self) -> int:
-        return id(self.config)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.config is other.config
-
-
-@lru_cache(maxsize=4)
-def _referenced_files(of: _Identity) -> tuple[Path, ...]:
-    config = of.config
     binds = [bind for service in config.services.values() for bind in service.bind or ()]
     named = {path for bind in (*config.bind, *binds) for path in bind.certificate}
     named |= {*config.files, *config.include}
@@ -276,6 +259,7 @@ def _referenced_files(of: _Identity) -> tuple[Path, ...]:
     return tuple(sorted(named))
 
 
+@by_identity
 def password_files(config: HAProxyConfig) -> frozenset[Path]:
     """Return the files of names and passwords that the configuration names. No copy of these is kept."""
     of_services = {service.basic_auth.users_file for service in config.services.values() if service.basic_auth}
@@ -283,11 +267,38 @@ def password_files(config: HAProxyConfig) -> frozenset[Path]:
     return frozenset(of_services | of_stats)
 
 
+def _held(
+    _identity: int,
+    config: HAProxyConfig,
+    body: str | None,
+    digests: tuple[tuple[Path, str], ...],
+    certificates: tuple[tuple[Path, str], ...],
+    maps: tuple[tuple[Path, str], ...],
+) -> Held:
+    return hold(config, body, dict(digests), dict(certificates), dict(maps))
+
+
+def _head(
+    _identity: int, config: HAProxyConfig, runtime: Runtime, requests: bool, comments: str, surroundings: Surroundings
+) -> str:
+    """Return the text above the parts. `requests` is True if the parts make HAProxy send requests itself."""
+    own_lines = (*config.global_lines, *chain.from_iterable(config.sections.values()))
+    context = {
+        "config": config,
+        "runtime": runtime,
+        "generation": _PLACEHOLDER,
+        "requests": requests or any(map(makes_requests, own_lines)),
+        "comments": Raw(comments),
+    }
+    text = run(templates_of(), "builtin/head.cfg.j2", context)
+    return with_defaults(f"{text.strip()}\n\n", surroundings)
+
+
 def _route_map(frontends: tuple[FrontendSection, ...]) -> str:
     return route_map(route_entries(frontends))
 
 
-def _generation(chunks: Sequence[Chunk], neighbours: Neighbours, digests: object, reload_digests: object) -> str:
+def _generation(chunks: Sequence[AnyChunk], neighbours: Neighbours, digests: object, reload_digests: object) -> str:
     """Return the generation of a configuration with these files, of which only a reload replaces some."""
     fixed = (section.digest for section in configuration_of(chunks, neighbours.inherited).sections)
     return f"cfg-{_hash(fixed, reload_digests)}-{_hash((chunk.digest for chunk in chunks), digests)}"
@@ -297,7 +308,7 @@ def _hash(digests: Iterable[bytes], facts: object) -> str:
     return hashlib.sha256(b"".join(digests) + repr(facts).encode()).hexdigest()[:_HASH_CHARACTERS]
 
 
-def _with_generation(chunks: Sequence[Chunk], generation: str) -> tuple[Chunk, ...]:
+def _with_generation(chunks: Sequence[AnyChunk], generation: str) -> tuple[AnyChunk, ...]:
     """Return the chunks with the generation in the place that the head has for it."""
     at = next(number for number, chunk in enumerate(chunks) if _PLACEHOLDER in chunk.text)
     return (*chunks[:at], Chunk(chunks[at].text.replace(_PLACEHOLDER, generation, 1)), *chunks[at + 1 :])

@@ -3,34 +3,25 @@
 A backend that HAProxy would refuse is left out, with the reason, so that the other backends are served.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain
+from itertools import chain, compress
+from operator import is_not
 from typing import NamedTuple
 
-from discovery import Backend, RecordError, Service, Snapshot
-from discovery.fields import is_service_name
-from discovery.registry import validate
+from discovery import Backend, Service, Snapshot
 from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig
-from discovery_haproxy.rendering.fragment import (
-    defaults_by_mode,
-    lines_of_a_fragment,
-    missing_server_line,
-    services_beside,
-)
-from discovery_haproxy.rendering.frontends import FrontendSection, TimeoutLines, frontends_of, timeout_lines
+from discovery_haproxy.rendering.fragment import missing_server_line
+from discovery_haproxy.rendering.frontends import FrontendSection, TimeoutLines
 from discovery_haproxy.rendering.incremental import Memo
-from discovery_haproxy.rendering.names import accepted_names, cache_name
+from discovery_haproxy.rendering.names import cache_name
+from discovery_haproxy.rendering.outline import Outline, ServiceOutline, outline_of
 from discovery_haproxy.rendering.quoting import Raw
-from discovery_haproxy.rendering.selection import describe, registered_name, selected_from, why_empty
-from discovery_haproxy.rendering.servers import AddressesOf, Server, registered_host, server_lines, servers_of
+from discovery_haproxy.rendering.runs import Addresses, Candidates, ServerRun, candidates_of, numbers_of, server_runs
+from discovery_haproxy.rendering.selection import describe, registered_name, why_empty
+from discovery_haproxy.rendering.servers import AddressesOf, Server, registered_host
 from discovery_haproxy.text.neighbours import Neighbours
-
-_BACKEND_TIMEOUTS = ("connect", "server", "queue", "tunnel", "check", "server_fin")
-_QUOTED_CHARACTERS = 200
-"""Characters of a name from the registry in a message, which is one line."""
-_NO_OPTIONS = ServiceConfig()
-"""Options of a service that is not configured."""
+from discovery_haproxy.text.server_runs import LineRun
 
 
 class BackendSection(NamedTuple):
@@ -43,7 +34,7 @@ class BackendSection(NamedTuple):
 
     name: str
     mode: str
-    backends: tuple[Server, ...]
+    runs: tuple[ServerRun, ...]
     config: ServiceConfig
     timeouts: TimeoutLines = ()
     service: str = ""
@@ -52,14 +43,31 @@ class BackendSection(NamedTuple):
     missing: tuple[str, ...] = ()
 
     @property
+    def backends(self) -> tuple[Server, ...]:
+        """The servers."""
+        return tuple(chain.from_iterable(run.servers for run in self.runs))
+
+    @property
+    def settings(self) -> "BackendSection":
+        """The section without servers."""
+        return self._replace(runs=(), missing=())
+
+    @property
+    def line_runs(self) -> tuple[LineRun, ...]:
+        """The `server` lines."""
+        runs = tuple(run.lines for run in self.runs if run.lines.names)
+        if not self.missing:
+            return runs
+        return (*runs, LineRun(self.missing, tuple(map(missing_server_line, self.missing))))
+
+    @property
     def cache(self) -> str:
         """Name of the `cache` section of the service; empty if the service has none."""
         return cache_name(self.name) if self.config.cache else ""
 
-    def server_lines(self, resolve: str) -> Raw:
-        """Return the `server` lines. `resolve` is the instance's option."""
-        lines = server_lines(self.backends, cookie=self.config.cookie is not None, lookup=resolve == "haproxy")
-        return Raw("".join((lines, *map(missing_server_line, self.missing)))) if self.missing else lines
+    def server_lines(self, _resolve: str = "") -> Raw:
+        """Return the `server` lines as text. The argument is for templates that were copied from an earlier version."""
+        return Raw("".join(line for run in self.line_runs for line in run.lines))
 
 
 class Sections(NamedTuple):
@@ -69,47 +77,44 @@ class Sections(NamedTuple):
     services: tuple[BackendSection, ...]
     mappings: tuple[str, ...]
     problems: tuple[str, ...]
+    initially_down: frozenset[str] = frozenset()
+    """Names of the sections whose servers get no traffic before a check has passed."""
 
 
-class _Outline(NamedTuple):
-    """What follows from the options and the names of the registered services alone."""
+class _Inputs(NamedTuple):
+    """The inputs of a section beside its outline. `former` are the ids of backends that have no address now."""
 
-    services: tuple["_ServiceOutline", ...]
-    frontends: tuple[FrontendSection, ...]
-    mappings: tuple[tuple[str, str], ...]
-    problems: tuple[str, ...]
-
-
-class _ServiceOutline(NamedTuple):
-    """A `backend` section without its servers. `registered` is the name of the service in the registry."""
-
-    service: str
-    section: str
-    registered: str
-    identity: int
-    """Identity of `config`: options that compare as equal may differ, as in the order of headers."""
-    config: ServiceConfig
-    timeouts: TimeoutLines
-    parent: str
-    lines: tuple[str, ...]
-    named: tuple[str, ...]
-    """Servers that other files name."""
-
-
-class _Selection(NamedTuple):
-    """The valid backends of a section. `named` are those that are registered by host name."""
-
-    backends: tuple[Backend, ...]
-    named: tuple[Backend, ...]
-    problems: tuple[str, ...]
+    registered: Service | None
+    replaced: tuple[Backend, ...] | None = None
+    """Backends for which the registry does not count."""
+    former: AbstractSet[str] = frozenset()
 
 
 class _Built(NamedTuple):
-    """A section, the end of the line about each of its routes, and its problems."""
+    """A section, what the section follows from, the end of the line about each of its routes, and its problems."""
 
+    outline: ServiceOutline
+    inputs: _Inputs
+    candidates: tuple[Candidates, ...]
+    addresses: Addresses
+    has_names: bool
+    """True if a backend is registered by host name, whose addresses may change without the registry."""
     section: BackendSection
     summary: str
     problems: tuple[str, ...]
+
+
+class _Result(NamedTuple):
+    """Sections, and what the sections follow from."""
+
+    outline: Outline
+    registered: tuple[Service | None, ...]
+    is_usual: bool
+    """True if the sections follow from the outline, the registry and addresses alone."""
+    built: tuple[_Built, ...]
+    named: tuple[int, ...]
+    """Positions of the sections with a backend that is registered by host name."""
+    sections: Sections
 
 
 class SectionBuilder:
@@ -117,9 +122,8 @@ class SectionBuilder:
 
     def __init__(self) -> None:
         """Begin without a snapshot."""
-        self._outlines = Memo[_Outline]()
-        self._selections = Memo[_Selection]()
-        self._sections = Memo[_Built]()
+        self._outlines = Memo[Outline]()
+        self._last: _Result | None = None
 
     def build(
         self,
@@ -136,39 +140,33 @@ class SectionBuilder:
         the snapshot does not count, and `former` the backends, by service and id, that have no address now. The
         services are those of the configuration. `neighbours` are the files beside a fragment.
         """
-        registered = () if config.services else tuple(snapshot.services)
+        names = () if config.services else tuple(snapshot.services)
         # With its identity: options that compare as equal may differ in which of them are set.
-        outline = self._outlines.value((id(config), config, registered, neighbours), _outline)
-        services, instead = snapshot.services, replaced or {}
-        selections = self._selections.values(
-            (
-                (each.service, (each, services.get(each.registered), instead.get(each.service)))
-                for each in outline.services
-            ),
-            _select,
-        )
-        built = self._sections.values(
-            (
-                (
-                    each.service,
-                    (
-                        each,
-                        selection,
-                        tuple(map(addresses_of, selection.named)),
-                        _ids_of(each.service, former) if former else former,
-                    ),
+        outline = self._outlines.value((id(config), config, names, neighbours), outline_of)
+        registered = tuple(map(snapshot.services.get, outline.registered))
+        is_usual, last = not (replaced or former), self._last
+        if last is not None and last.outline is outline and last.is_usual and is_usual:
+            due = {*last.named, *compress(range(len(registered)), map(is_not, registered, last.registered))}
+            changed = {
+                at: _build(outline.services[at], _Inputs(registered[at]), addresses_of, last.built[at]) for at in due
+            }
+            built, sections = _with_changes(last, changed)
+        else:
+            known = {each.outline.service: each for each in last.built} if last is not None else {}
+            instead = replaced or {}
+            built = tuple(
+                _build(
+                    each,
+                    _Inputs(service, instead.get(each.service), _ids_of(each.service, former)),
+                    addresses_of,
+                    known.get(each.service),
                 )
-                for each, selection in zip(outline.services, selections, strict=True)
-            ),
-            _build,
-        )
-        summaries = {each.section.service: each.summary for each in built}
-        return Sections(
-            outline.frontends,
-            tuple(each.section for each in built),
-            tuple(f"{begin}{summaries[service]}" for service, begin in outline.mappings),
-            (*outline.problems, *chain.from_iterable(each.problems for each in built)),
-        )
+                for each, service in zip(outline.services, registered, strict=True)
+            )
+            sections = _sections(outline, built)
+        named = last.named if last is not None and built is last.built else _named(built)
+        self._last = _Result(outline, registered, is_usual, built, named, sections)
+        return sections
 
 
 def build_sections(
@@ -180,129 +178,101 @@ def build_sections(
     return SectionBuilder().build(config, snapshot, addresses_of)
 
 
-def _outline(
-    _identity: int, config: HAProxyConfig, registered: tuple[str, ...], neighbours: Neighbours | None
-) -> _Outline:
-    problems: list[str] = []
-    services: Mapping[str, ServiceConfig] = config.services or dict.fromkeys(
-        _valid_services(registered, problems), _NO_OPTIONS
+def _with_changes(last: _Result, changed: Mapping[int, _Built]) -> tuple[tuple[_Built, ...], Sections]:
+    """Return the last result with these sections in place of others, by their positions."""
+    pairs = [(last.built[at], new) for at, new in changed.items()]
+    if all(new is old for old, new in pairs):
+        return last.built, last.sections
+    built = list(last.built)
+    for at, new in changed.items():
+        built[at] = new
+    if any((old.summary, old.problems) != (new.summary, new.problems) for old, new in pairs):
+        return tuple(built), _sections(last.outline, built)
+    services = list(last.sections.services)
+    for at, new in changed.items():
+        services[at] = new.section
+    return tuple(built), last.sections._replace(services=tuple(services))
+
+
+def _named(built: Iterable[_Built]) -> tuple[int, ...]:
+    return tuple(at for at, each in enumerate(built) if each.has_names)
+
+
+def _sections(outline: Outline, built: Sequence[_Built]) -> Sections:
+    summaries = {each.section.service: each.summary for each in built}
+    return Sections(
+        outline.frontends,
+        tuple(each.section for each in built),
+        tuple(f"{begin}{summaries[service]}" for service, begin in outline.mappings),
+        (*outline.problems, *chain.from_iterable(each.problems for each in built)),
+        outline.initially_down,
     )
-    parents: Mapping[str, str] = {}
-    lines: tuple[str, ...] = ()
-    if neighbours is not None:
-        services = services_beside(services, neighbours, problems)
-        parents = defaults_by_mode(services, neighbours, problems)
-        lines = lines_of_a_fragment(config)
-    names = accepted_names(services)
-    frontends = frontends_of(config, services, names)
-    mappings = frontends.mappings
-    if neighbours is not None:
-        routed = {service for service, _ in mappings}
-        mappings += tuple(
-            (name, f"{name}  {services[name].mode} backend -> ") for name in sorted(services) if name not in routed
-        )
-    return _Outline(
-        tuple(
-            _ServiceOutline(
-                name,
-                names[name],
-                registered_name(name, services[name]),
-                id(services[name]),
-                services[name],
-                _backend_timeouts(services[name], config),
-                parents.get(services[name].mode, ""),
-                lines,
-                neighbours.servers.get(name, ()) if neighbours is not None else (),
-            )
-            for name in sorted(services)
-        ),
-        frontends.sections,
-        mappings,
-        (*problems, *frontends.problems),
-    )
-
-
-def _valid_services(registered: tuple[str, ...], problems: list[str]) -> list[str]:
-    """Return the registered services whose names can stand in a condition and as a section's name."""
-    valid = [service for service in registered if is_service_name(service)]
-    invalid = sorted({*registered} - {*valid})
-    problems += [
-        f"service {service[:_QUOTED_CHARACTERS]!r} is left out: that is not a valid service name" for service in invalid
-    ]
-    return valid
-
-
-def _backend_timeouts(service: ServiceConfig, config: HAProxyConfig) -> TimeoutLines:
-    """Return the timeouts of a service. If no option sets the timeout of checks, it follows from their interval.
-
-    The sections of a fragment have no `defaults` section with the timeouts of the instance.
-    """
-    timeouts = timeout_lines(service.timeouts, _BACKEND_TIMEOUTS)
-    if config.is_fragment:
-        common = config.timeouts.model_fields_set - service.timeouts.model_fields_set
-        timeouts += timeout_lines(config.timeouts, [kind for kind in _BACKEND_TIMEOUTS if kind in common])
-    if service.check is None or service.timeouts.check is not None or "check" in config.timeouts.model_fields_set:
-        return timeouts
-    return (*timeouts, ("check", service.check.timeout))
-
-
-def _select(outline: _ServiceOutline, service: Service | None, replaced: tuple[Backend, ...] | None) -> _Selection:
-    problems: list[str] = []
-    chosen = selected_from(service, outline.config) if replaced is None else replaced
-    valid = _valid_backends(chosen, problems)
-    if replaced is None and (reason := why_empty(outline.service, outline.config, service)):
-        problems.append(f"service {outline.service!r} has no backends: {reason}")
-    return _Selection(valid, tuple(backend for backend in valid if backend.is_named), tuple(problems))
-
-
-def _valid_backends(backends: tuple[Backend, ...], problems: list[str]) -> tuple[Backend, ...]:
-    valid = []
-    for backend in backends:
-        try:
-            valid.append(validate(backend))
-        except RecordError as error:
-            id_, name = backend.id[:_QUOTED_CHARACTERS], backend.service[:_QUOTED_CHARACTERS]
-            problems.append(f"backend {id_!r} of {name!r} is left out: {error}")
-    return tuple(valid)
 
 
 def _ids_of(service: str, former: AbstractSet[tuple[str, str]]) -> frozenset[str]:
     return frozenset(id_ for of, id_ in former if of == service)
 
 
-def _build(
-    outline: _ServiceOutline,
-    selection: _Selection,
-    addresses: tuple[Sequence[str], ...],
-    former: AbstractSet[str],
-) -> _Built:
-    found = {backend.id: known for backend, known in zip(selection.named, addresses, strict=True)}
-
-    def addresses_of(backend: Backend) -> Sequence[str]:
-        return () if backend.id in former else found.get(backend.id, (backend.host,))
-
-    problems: list[str] = []
-    servers = servers_of(selection.backends, outline.config, addresses_of, problems)
+def _build(outline: ServiceOutline, inputs: _Inputs, addresses_of: AddressesOf, before: _Built | None) -> _Built:
+    """Return a section. What `before` has in common with the section is used again."""
+    if before is not None and before.outline is not outline and before.outline != outline:
+        before = None
+    if before is not None and inputs[:2] == before.inputs[:2]:
+        candidates = before.candidates
+    else:
+        candidates = _candidates(outline, inputs, before)
+    named = [backend for each in candidates for backend in each.named]
+    addresses: dict[str, Sequence[str]] = {
+        backend.id: known for backend in named if (known := tuple(addresses_of(backend))) != (backend.host,)
+    }
+    addresses |= dict.fromkeys(inputs.former, ())
+    if before is not None and candidates == before.candidates and addresses == before.addresses:
+        return before
+    earlier = before.section.runs if before is not None else ()
+    numbers = numbers_of(candidates, outline.traits, earlier)
+    runs = server_runs(candidates, numbers, addresses, outline.traits, earlier)
     section = BackendSection(
         outline.section,
         outline.config.mode,
-        servers,
+        runs,
         outline.config,
         outline.timeouts,
         outline.service,
         outline.parent,
         outline.lines,
-        tuple(name for name in outline.named if name not in {server.id for server in servers}) if outline.named else (),
+        _missing(outline, candidates),
     )
-    return _Built(section, _summary(section), (*selection.problems, *problems))
+    problems = [problem for each in candidates for problem in each.problems]
+    if inputs.replaced is None and (reason := why_empty(outline.service, outline.config, inputs.registered)):
+        problems.append(f"service {outline.service!r} has no backends: {reason}")
+    problems += (problem for run in runs for problem in run.problems)
+    return _Built(outline, inputs, candidates, addresses, bool(named), section, _summary(section), tuple(problems))
+
+
+def _candidates(outline: ServiceOutline, inputs: _Inputs, before: _Built | None) -> tuple[Candidates, ...]:
+    known: tuple[Candidates, ...] = ()
+    if before is not None and (before.inputs.replaced is None) == (inputs.replaced is None):
+        known = before.candidates
+    if inputs.replaced is not None:
+        return candidates_of((inputs.replaced,), {}, known)
+    runs = inputs.registered.runs if inputs.registered is not None else ()
+    return candidates_of(runs, outline.traits.labels, known)
+
+
+def _missing(outline: ServiceOutline, candidates: Sequence[Candidates]) -> tuple[str, ...]:
+    """Return the servers that other files name and that are not registered."""
+    if not outline.named:
+        return ()
+    names = {name for each in candidates for name in each.names}
+    return tuple(name for name in outline.named if name not in names)
 
 
 def _summary(section: BackendSection) -> str:
-    count = len(section.backends)
+    count = sum(len(run.numbers) for run in section.runs)
     selection = _selection(section.service, section.config)
-    unknown = sum(not server.usable for server in section.backends)
+    unknown = sum(run.unknown for run in section.runs)
     but = f", {unknown} without an address" if unknown else ""
-    backups = sum(server.backup for server in section.backends)
+    backups = sum(run.backups for run in section.runs)
     but += f", {backups} backup{'' if backups == 1 else 's'}" if backups else ""
     return f"{count} backend{'' if count == 1 else 's'}{selection}{but}"
 

@@ -6,6 +6,7 @@ every key to another server.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 _RING_IDS = 1 << 20
@@ -13,21 +14,54 @@ _RING_IDS = 1 << 20
 bits share their places, and two servers get the requests of one."""
 
 
-def ids_by_name(names: Iterable[str]) -> dict[str, int]:
-    """Return an id for each of the different names of a section: distinct on the ring, and a function of the name.
+def own_id(name: str) -> int:
+    """Return the id of a name whose hash no other name of the section has."""
+    return zlib.crc32(name.encode()) % (_RING_IDS - 1) + 1
+
+
+def distinct_ids(names: Sequence[str], own: Sequence[int]) -> Sequence[int]:
+    """Return the ids of different names, whose `own_id` are `own`: distinct on the ring, and functions of the names.
 
     Of names whose hashes are equal, the first in alphabetical order has the id of its hash, and the others have the
     next ids that are free.
     """
-    ordered = sorted(names)
-    slots = max(_RING_IDS - 1, 2 * len(ordered))  # never full, so that the search for a free id ends
+    taken = set(own)
+    if 2 * len(names) >= _RING_IDS:
+        return _searched_ids(names)
+    if len(taken) == len(names):  # as in nearly all sections
+        return own
+    counts = Counter(own)
+    ids = dict(zip(names, own, strict=True))
+    had: set[int] = set()
+    for name in sorted(name for name, id_ in ids.items() if counts[id_] > 1):
+        if ids[name] not in had:
+            had.add(ids[name])
+            continue
+        free = ids[name] % (_RING_IDS - 1) + 1
+        if free in taken:
+            return _searched_ids(names)  # the order of all names decides who has the next ids
+        taken.add(free)
+        ids[name] = free
+    return tuple(ids.values())
+
+
+def ids_by_name(names: Iterable[str]) -> dict[str, int]:
+    """Return an id for each of the different names of a section, see `distinct_ids`."""
+    ordered = tuple(names)
+    return dict(zip(ordered, distinct_ids(ordered, tuple(map(own_id, ordered))), strict=True))
+
+
+def _searched_ids(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the ids, in the order of `names`, by a search for each of the names in alphabetical order."""
+    slots = max(_RING_IDS - 1, 2 * len(names))  # never full, so that the search for a free id ends
     taken: dict[int, str] = {}
-    for name in ordered:
+    for name in sorted(names):
         slot = zlib.crc32(name.encode()) % slots
         while slot in taken:
             slot = (slot + 1) % slots
         taken[slot] = name
-    return {name: slot + 1 for slot, name in taken.items()}
+    ids = {name: slot + 1 for slot, name in taken.items()}
+    return tuple(ids[name] for name in names)
 
 
 def ids_by_position(names: Sequence[str]) -> dict[str, int]:

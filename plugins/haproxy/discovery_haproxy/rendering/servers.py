@@ -1,14 +1,13 @@
 """Servers of a `backend` section as data for the templates."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from discovery import Backend, State, join_host_port
 from discovery_haproxy.options.config import ServiceConfig
-from discovery_haproxy.options.labels import LabelOptions, options_from_labels
-from discovery_haproxy.rendering.names import accepted_names, text_hash
-from discovery_haproxy.rendering.quoting import Raw, finalize
-from discovery_haproxy.rendering.server_ids import ids_by_name, ids_by_position
+from discovery_haproxy.options.labels import BackupConfig, FromLabel, LabelOptions, options_from_labels
+from discovery_haproxy.rendering.names import text_hash
+from discovery_haproxy.rendering.quoting import finalize
 from discovery_haproxy.text.words import words
 
 AddressesOf = Callable[[Backend], Sequence[str]]
@@ -63,68 +62,69 @@ class Server(NamedTuple):
         return Labels(self.record.labels)
 
 
-def server_lines(servers: Iterable[Server], *, cookie: bool, lookup: bool) -> Raw:
-    """Return the `server` lines of a section, as the built-in template prints them: thousands for some services.
+class Traits(NamedTuple):
+    """The options of a section that decide which servers it has, and what their lines say."""
 
-    With `cookie` each server has a sticky cookie. With `lookup` HAProxy looks host names up.
+    labels: Mapping[str, tuple[str, ...]]
+    """Labels that a backend must have to be selected."""
+    backup: BackupConfig | None
+    factor: FromLabel | None
+    check_port: int | FromLabel | None
+    cookie: bool
+    """True if each server has a sticky cookie."""
+    lookup: bool
+    """True if HAProxy looks host names up."""
+    fills_in_order: bool
+    """True if HAProxy fills the servers in the order of their ids."""
+
+    @classmethod
+    def of(cls, config: ServiceConfig, *, lookup: bool) -> "Traits":
+        """Return what the options of a service say."""
+        port = config.check.port if config.check is not None else None
+        factor, backup, cookie = config.weight_factor, config.backup, config.cookie is not None
+        return cls(config.labels, backup, factor, port, cookie, lookup, _fills_in_order(config))
+
+    @property
+    def asks_for_labels(self) -> bool:
+        """Report whether a line may depend on the labels of the backend."""
+        return self.backup is not None or self.factor is not None or isinstance(self.check_port, FromLabel)
+
+    @property
+    def is_plain(self) -> bool:
+        """Report whether each line says no more than address, id and weight."""
+        return not (self.asks_for_labels or self.cookie or self.lookup)
+
+    def options_of(self, backend: Backend) -> LabelOptions:
+        """Return the options of the server that the backend's labels give."""
+        return options_from_labels(backend, backup=self.backup, factor=self.factor, port=self.check_port)
+
+
+def server_line(server: Server, *, cookie: bool, lookup: bool) -> str:
+    """Return the `server` line as the built-in template prints the line.
+
+    With `cookie` the server has a sticky cookie. With `lookup` HAProxy looks host names up.
     """
-    lines = []
-    for server in servers:
-        record = server.record
-        # Names and the hosts of records are plain words.
-        address = server.address if server.host == record.host else finalize(server.address)
-        line = f"    server {server.id} {address} id {server.numeric_id} weight {server.weight}"
-        if server.check_port:
-            line += f" port {server.check_port}"
-        if server.backup:
-            line += " backup"
-        if cookie:
-            line += f" cookie {server.cookie}"
-        if lookup and record.is_named:
-            line += " resolvers discovery resolve-opts allow-dup-ip"
-        lines.append(f"{line}\n" if server.usable else f"{line} disabled\n")
-    return Raw("".join(lines))
+    record = server.record
+    # Names and the hosts of records are plain words.
+    address = server.address if server.host == record.host else finalize(server.address)
+    line = f"    server {server.id} {address} id {server.numeric_id} weight {server.weight}"
+    if server.check_port:
+        line += f" port {server.check_port}"
+    if server.backup:
+        line += " backup"
+    if cookie:
+        line += f" cookie {server.cookie}"
+    if lookup and record.is_named:
+        line += " resolvers discovery resolve-opts allow-dup-ip"
+    return f"{line}\n" if server.usable else f"{line} disabled\n"
 
 
-def servers_of(
-    backends: Sequence[Backend], config: ServiceConfig, addresses_of: AddressesOf, problems: list[str]
-) -> tuple[Server, ...]:
-    """Return the servers for the backends of a section. `problems` gets what is wrong with labels."""
-    names = accepted_names(backend.id for backend in backends)
-    numbers = ids_by_position(list(names.values())) if _fills_in_order(config) else ids_by_name(names.values())
-    port = config.check.port if config.check is not None else None
-    return tuple(
-        _server(
-            name,
-            numbers[name],
-            backend,
-            addresses_of(backend),
-            options_from_labels(backend, backup=config.backup, factor=config.weight_factor, port=port),
-            problems,
-        )
-        for backend, name in zip(backends, names.values(), strict=True)
-    )
-
-
-def _fills_in_order(config: ServiceConfig) -> bool:
-    """Report whether HAProxy fills the servers in the order of their ids: with `balance first`, also in a line."""
-    own = [line[1:2] for line in map(words, config.backend_lines) if line[:1] == ["balance"]]
-    return (own[-1] if own else [config.balance]) == ["first"]
-
-
-def _server(
-    id_: str,
-    numeric_id: int,
-    backend: Backend,
-    addresses: Sequence[str],
-    options: LabelOptions,
-    problems: list[str],
-) -> Server:
-    problems += options.problems
+def server_of(name: str, number: int, backend: Backend, addresses: Sequence[str], options: LabelOptions) -> Server:
+    """Return the server of a backend with this name and this numeric id, known by these addresses."""
     draining = backend.state is State.DRAINING
     return Server(
-        id_,
-        numeric_id,
+        name,
+        number,
         # A backend without a known address keeps its server line, so that the other servers keep their positions.
         addresses[0] if addresses else backend.host,
         backend.port,
@@ -135,3 +135,9 @@ def _server(
         options.backup,
         options.check_port,
     )
+
+
+def _fills_in_order(config: ServiceConfig) -> bool:
+    """Report whether HAProxy fills the servers in the order of their ids: with `balance first`, also in a line."""
+    own = [line[1:2] for line in map(words, config.backend_lines) if line[:1] == ["balance"]]
+    return (own[-1] if own else [config.balance]) == ["first"]

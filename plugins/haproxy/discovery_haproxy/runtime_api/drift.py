@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.runtime_api.read_back import LiveServer, is_at
-from discovery_haproxy.text.configuration import Configuration, Section, ServerLine
+from discovery_haproxy.text.configuration import Configuration, Section
 from discovery_haproxy.text.server_line import Server
+from discovery_haproxy.text.server_runs import ServerLine
 
 _QUOTING = re.compile(r"""["'\\#]""")
 """Characters of a line that only a parser can read."""

@@ -32,7 +32,8 @@ from discovery_haproxy.runtime_api.defects import (
 )
 from discovery_haproxy.text.configuration import Configuration, Section
 from discovery_haproxy.text.generation import MARKS
-from discovery_haproxy.text.server_line import Server
+from discovery_haproxy.text.server_line import Server, parse_server
+from discovery_haproxy.text.server_runs import Differences, ServerLine, differences
 
 _BY_POSITION = ("roundrobin", "leastconn")
 """Algorithms for which a server's id has no meaning, so that servers without an `id` can be added and removed."""
@@ -148,8 +149,8 @@ def make_plan(
     """
     if running.fixed != wanted.fixed:
         return Reload(_fixed_difference(running, wanted))
-    pairs = zip(running.sections, wanted.sections, strict=True)
-    if heirs := [new.header for old, new in pairs if old is not new and old.inherited != new.inherited]:
+    pairs = [(old, new) for old, new in zip(running.sections, wanted.sections, strict=True) if old is not new]
+    if heirs := [new.header for old, new in pairs if old.inherited != new.inherited]:
         return Reload(f"lines changed that {_some(heirs)} inherits")
     certificates = _changed(running.contents.certificates, wanted.contents.certificates)
     maps = _changed(running.contents.maps, wanted.contents.maps)
@@ -158,9 +159,9 @@ def make_plan(
     steps: list[Step] = []
     commands = around = 0.0
     try:
-        for old, new in zip(running.sections, wanted.sections, strict=True):
-            if old is not new and (old.servers != new.servers or list(old.servers) != list(new.servers)):
-                change = _Change.of(old, new, version, waiting)
+        for old, new in pairs:
+            if not (found_differences := differences(old.servers, new.servers)).is_empty:
+                change = _Change.of(old, new, found_differences, version, waiting)
                 found = list(change.steps())
                 commands += sum(map(change.seconds, found))
                 around += around_seconds(sum(map(_needs_test, found)), len(new.servers) if found else 0)
@@ -240,6 +241,7 @@ class _Change:
 
     old: Section
     new: Section
+    servers: Differences
     version: Version
     waiting: Mapping[ServerKey, Server | None]
     algorithm: str
@@ -247,18 +249,25 @@ class _Change:
     """True if HAProxy accepts new servers and weights in the section at run time."""
 
     @classmethod
-    def of(cls, old: Section, new: Section, version: Version, waiting: Mapping[ServerKey, Server | None]) -> "_Change":
-        """Return the change from `old` to `new`."""
+    def of(
+        cls,
+        old: Section,
+        new: Section,
+        servers: Differences,
+        version: Version,
+        waiting: Mapping[ServerKey, Server | None],
+    ) -> "_Change":
+        """Return the change from `old` to `new`, whose servers have these differences."""
         found = [words[1] for words in new.settings("balance") if len(words) > 1]
         algorithm = (found[-1] if found else default_algorithm(version)).split("(")[0]
         types = list(new.settings("hash-type"))
         hashing = algorithm in _HASHES and bool(types) and "consistent" in types[-1]
-        return cls(old, new, version, waiting, algorithm, hashing or algorithm in _DYNAMIC)
+        return cls(old, new, servers, version, waiting, algorithm, hashing or algorithm in _DYNAMIC)
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps. Raises _NeedsReloadError."""
-        old, new = self.old.servers, self.new.servers
-        if list(old) != list(new):
+        old, new = self.servers.before, self.servers.after
+        if self.servers.changes_members:
             self._check_membership()
         for name in old:
             if name not in new:
@@ -268,13 +277,15 @@ class _Change:
             before = old.get(name)
             if before == line:
                 continue
-            server = _understood(self.new, name)
-            yield from self._added(name, server, taken) if before is None else self._changed(name, server)
+            server = _understood(self.new, name, line)
+            yield from self._added(name, server, taken) if before is None else self._changed(name, before, server)
 
     def _ids_of_removed(self) -> dict[str, str]:
         """Return the names of servers that are removed or wait for their deletion, by their ids, which stay in use."""
-        removed = [name for name in self.old.servers if name not in self.new.servers]
-        servers: list[tuple[str, Server | None]] = [(name, _understood(self.old, name)) for name in removed]
+        removed = [name for name in self.servers.before if name not in self.servers.after]
+        servers: list[tuple[str, Server | None]] = [
+            (name, _understood(self.old, name, self.servers.before[name])) for name in removed
+        ]
         servers += [(name, server) for (section, name), server in self.waiting.items() if section == self.new.name]
         return {server.options["id"]: name for name, server in servers if server and "id" in server.options}
 
@@ -297,8 +308,8 @@ class _Change:
         if self.algorithm in _BY_POSITION:
             return
         for section in (self.old, self.new):
-            for server in section.servers:
-                if "id" not in _understood(section, server).options:
+            for server, line in section.servers.items():
+                if "id" not in _understood(section, server, line).options:
                     raise _NeedsReloadError(f"{name}: {self.algorithm} goes by ids, and server {server} sets no `id`")
 
     def _check_leastconn(self) -> None:
@@ -306,7 +317,7 @@ class _Change:
             raise _NeedsReloadError(f"{self.new.name}: {_broken(found, self.version)}")
 
     def _remove(self, name: str) -> Remove:
-        server = _understood(self.old, name)
+        server = _understood(self.old, name, self.servers.before[name])
         if "on-marked-down" in server.options:
             raise _NeedsReloadError(
                 f"`on-marked-down` would cut the connections of {self.new.name}/{name}, which was removed"
@@ -336,8 +347,8 @@ class _Change:
             raise _NeedsReloadError(f"the server {path} has more options than a command can hold")
         yield Add(key, server, check)
 
-    def _changed(self, name: str, new: Server) -> Iterator[Step]:
-        key, old = (self.new.name, name), _understood(self.old, name)
+    def _changed(self, name: str, before: ServerLine, new: Server) -> Iterator[Step]:
+        key, old = (self.new.name, name), _understood(self.old, name, before)
         if old.options != new.options:
             raise _NeedsReloadError(f"options of the server {'/'.join(key)} changed")
         if old.place != new.place:
@@ -349,8 +360,8 @@ class _Change:
             yield SetWeight(key, new)
 
 
-def _understood(section: Section, name: str) -> Server:
-    server = section.server(name)
+def _understood(section: Section, name: str, line: ServerLine) -> Server:
+    server = parse_server(line.text, line.defaults)
     if server is None:
         raise _NeedsReloadError(f"the runtime API cannot express the line of the server {section.name}/{name}")
     return server

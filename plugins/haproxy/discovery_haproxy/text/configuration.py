@@ -1,6 +1,6 @@
 """A configuration text, split into the servers, which the runtime API can change, and the rest.
 
-A configuration is parsed from chunks, each of which parses itself once. So a section of an unchanged chunk is the same
+A text that is parsed again and again is parsed in parts, see `chunks`: the section of an unchanged part is the same
 object in every configuration, and comparing two configurations costs little more than what differs.
 """
 
@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 from discovery_haproxy.text.contents import NO_CONTENTS, Contents, contents_in
 from discovery_haproxy.text.generation import MARKS
-from discovery_haproxy.text.listeners import listeners_in, path_prefix
 from discovery_haproxy.text.server_line import Server, parse_server
+from discovery_haproxy.text.server_runs import ServerLine
 from discovery_haproxy.text.words import SECTIONS
 
 _DESCRIPTION = re.compile(r"\b(cfg-[0-9a-f]+)-[0-9a-f]+\b")
 """A generation. Its second part is the hash of the servers, which the runtime API can change."""
-_HEADER = re.compile(rf"^[ \t]*(?:{SECTIONS.pattern})(?=\s|\Z)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 _QUOTING = ('"', "'", "\\")
 """Characters with which HAProxy quotes words: a keyword that begins with one is not recognised here."""
@@ -41,13 +40,6 @@ class Inherited(NamedTuple):
 NOTHING = Inherited()
 
 
-class ServerLine(NamedTuple):
-    """A `server` line without its indentation, and the words of the `default-server` lines that apply to the line."""
-
-    text: str
-    defaults: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Section:
     """A section. `lines` are all lines but those of `servers`, which only a `backend` section has, and but comments.
@@ -61,6 +53,8 @@ class Section:
     split: bool = False
     """True if the servers of the section are all in `servers`."""
     servers: Mapping[str, ServerLine] = field(default_factory=dict)
+    defaults: tuple[str, ...] = ()
+    """Words of the `default-server` lines that apply to a server below all lines of a section that is `split`."""
 
     @cached_property
     def name(self) -> str:
@@ -111,89 +105,18 @@ class Configuration:
         return tuple(section.lines for section in self.sections)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A part of a text that begins with a line, and what follows from this part alone, computed once."""
-
-    text: str
-    _parsed: list[tuple[Inherited, tuple[tuple[Section, ...], Inherited]]] = field(
-        default_factory=list, init=False, repr=False, compare=False
-    )
-    """The latest argument and result of `parse`."""
-    _listeners: list[tuple[str, tuple[str, ...]]] = field(default_factory=list, init=False, repr=False, compare=False)
-    """The latest argument and result of `listeners`."""
-
-    @cached_property
-    def data(self) -> bytes:
-        """The text as it is written to a file."""
-        return self.text.encode(errors="surrogateescape")
-
-    @cached_property
-    def digest(self) -> bytes:
-        """Digest of the text."""
-        return hashlib.sha256(self.data).digest()
-
-    @cached_property
-    def contents(self) -> Contents:
-        """Digests that the comments at the beginning name."""
-        return contents_in(self.text)
-
-    @cached_property
-    def path_prefix(self) -> str | None:
-        """What HAProxy puts before the paths of Unix sockets; None if the text does not say."""
-        return path_prefix(self.text)
-
-    def listeners(self, prefix: str) -> tuple[str, ...]:
-        """Return `listeners_in` of the text."""
-        if not self._listeners or self._listeners[0][0] != prefix:
-            self._listeners[:] = [(prefix, listeners_in(self.text, prefix))]
-        return self._listeners[0][1]
-
-    def parse(self, inherited: Inherited) -> tuple[tuple[Section, ...], Inherited]:
-        """Return the sections, and what the next chunk inherits. `inherited` is what the chunks before say."""
-        if not self._parsed or self._parsed[0][0] != inherited:
-            self._parsed[:] = [(inherited, _parse(self.text, inherited))]
-        return self._parsed[0][1]
-
-
-def split(text: str, known: Mapping[str, Chunk] | None = None) -> tuple[Chunk, ...]:
-    """Split a text into chunks, which begin with the header of a section each, but for the first.
-
-    The chunks among `known`, by their texts, are used again.
-    """
-    starts = [match.start() for match in _HEADER.finditer(text) if match.start()]
-    parts = (text[start:end] for start, end in zip([0, *starts], [*starts, len(text)], strict=True))
-    return tuple((known or {}).get(part) or Chunk(part) for part in parts)
-
-
-def listeners_of(chunks: Sequence[Chunk]) -> tuple[str, ...]:
-    """Return `listeners_in` of the text whose chunks these are."""
-    prefix = next((found for chunk in chunks if (found := chunk.path_prefix) is not None), "")
-    return tuple(sorted({each for chunk in chunks for each in chunk.listeners(prefix)}))
-
-
-def configuration_of(chunks: Iterable[Chunk], inherited: Inherited = NOTHING) -> Configuration:
-    """Return the configuration whose text the chunks are. `inherited` is what files before the text say."""
-    sections: list[Section] = []
-    contents: Contents | None = None
-    for chunk in chunks:
-        contents = contents or chunk.contents
-        found, inherited = chunk.parse(inherited)
-        sections += found
-    return Configuration(tuple(sections), contents or NO_CONTENTS)
-
-
 def parse(text: str, inherited: Inherited = NOTHING) -> Configuration:
     """Split a configuration into sections and servers. `inherited` is what files before the text say."""
-    return configuration_of((Chunk(text),), inherited)
+    return Configuration(parse_sections(text, inherited)[0], contents_in(text))
 
 
 def inherited_from(text: str) -> Inherited:
     """Return what a file after `text` inherits."""
-    return _parse(text, NOTHING)[1]
+    return parse_sections(text, NOTHING)[1]
 
 
-def _parse(text: str, inherited: Inherited) -> tuple[tuple[Section, ...], Inherited]:
+def parse_sections(text: str, inherited: Inherited) -> tuple[tuple[Section, ...], Inherited]:
+    """Return the sections of a text, and what a text that follows inherits. `inherited` is what texts before say."""
     sections: list[Section] = []
     for header, lines in _split(text):
         kind, name, parent = _header(header)
@@ -257,7 +180,7 @@ def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) ->
         return Section(header, lines, inherited)
     if count != len(servers) or len(header.split()) != (4 if _header(header)[2] else 2):
         return Section(header, lines, inherited)
-    return Section(header, tuple(rest), inherited, True, servers)
+    return Section(header, tuple(rest), inherited, True, servers, defaults)
 
 
 @lru_cache(maxsize=_REMEMBERED)

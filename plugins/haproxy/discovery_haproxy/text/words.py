@@ -8,6 +8,8 @@ SECTIONS = re.compile(
     r"|http-errors|log-forward|log-profile|fcgi-app|crt-list|crt-store|acme|traces"
 )
 """The words that begin a section, wherever in the line they stand first."""
+HEADER = re.compile(rf"^[ \t]*(?:{SECTIONS.pattern})(?=\s|\Z)", re.MULTILINE)
+"""The begin of a section in a text."""
 _QUOTING = re.compile(r"""["'\\#]""")
 
 
