@@ -4,9 +4,11 @@ What was computed for a backend is used again as long as the backend is the same
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
 
 from discovery import Backend, RecordError, State
@@ -17,6 +19,8 @@ from discovery_haproxy.rendering.names import QUOTED_CHARACTERS, accepted_name
 from discovery_haproxy.rendering.server_ids import distinct_ids, own_id
 from discovery_haproxy.rendering.servers import Server, Traits, server_line, server_of
 from discovery_haproxy.text.server_runs import LineRun
+
+_ID = attrgetter("id")
 
 Run = tuple[Backend, ...]
 """Consecutive backends of a service."""
@@ -137,31 +141,36 @@ def server_runs(
 def _candidates(
     run: Run, labels: Mapping[str, tuple[str, ...]], remembered: Mapping[int, tuple[Backend, str, int]]
 ) -> Candidates:
-    registered: list[Backend] = []
-    backends: list[Backend] = []
-    names: list[str] = []
-    own_ids: list[int] = []
+    if not (labels or remembered):  # as with the first configuration
+        with suppress(RecordError):
+            return _candidates_of_valid(run)
+    chosen = [each for each in run if has_labels(each.labels, labels)] if labels else run
+    found: list[tuple[Backend, Backend, str, int]] = []
     problems: list[str] = []
-    for backend in run:
-        if labels and not has_labels(backend.labels, labels):
-            continue
-        if facts := remembered.get(id(backend)):
-            valid, name, number = facts
-        else:
-            try:
-                valid = validate(backend)
-            except RecordError as error:
-                id_, service = backend.id[:QUOTED_CHARACTERS], backend.service[:QUOTED_CHARACTERS]
-                problems.append(f"backend {id_!r} of {service!r} is left out: {error}")
-                continue
-            name = accepted_name(valid.id)
-            number = own_id(name)
-        registered.append(backend)
-        backends.append(valid)
-        names.append(name)
-        own_ids.append(number)
+    for backend in chosen:
+        try:
+            found.append((backend, *(remembered.get(id(backend)) or _facts(backend))))
+        except RecordError as error:
+            id_, service = backend.id[:QUOTED_CHARACTERS], backend.service[:QUOTED_CHARACTERS]
+            problems.append(f"backend {id_!r} of {service!r} is left out: {error}")
+    registered, backends, names, own_ids = tuple(zip(*found, strict=True)) or ((), (), (), ())
     named = tuple(backend for backend in backends if backend.is_named)
-    return Candidates(run, tuple(registered), tuple(backends), tuple(names), tuple(own_ids), named, tuple(problems))
+    return Candidates(run, registered, backends, names, own_ids, named, tuple(problems))
+
+
+def _candidates_of_valid(run: Run) -> Candidates:
+    """Return the candidates of a run of valid backends that are all selected. Raises RecordError for other runs."""
+    backends = tuple(map(validate, run))
+    names = tuple(map(accepted_name, map(_ID, backends)))
+    named = tuple(backend for backend in backends if backend.is_named)
+    return Candidates(run, run, backends, names, tuple(map(own_id, names)), named, ())
+
+
+def _facts(backend: Backend) -> tuple[Backend, str, int]:
+    """Return the backend as validated, the name, and the id that follows from the name. Raises RecordError."""
+    valid = validate(backend)
+    name = accepted_name(valid.id)
+    return valid, name, own_id(name)
 
 
 def _ends(candidates: Iterable[Candidates]) -> list[int]:
@@ -217,16 +226,23 @@ def _lines(
         if backend.id not in each.addresses
     }
     is_plain = traits.is_plain
+    if is_plain and not addresses and not remembered:  # as with the first configuration
+        return tuple(map(_plain_line, candidates.names, numbers, candidates.backends))
     lines = []
     for at, (backend, name, number) in enumerate(zip(candidates.backends, candidates.names, numbers, strict=True)):
         is_at_host = backend.id not in addresses
         if is_at_host and (line := remembered.get((id(backend), number))) is not None:
             lines.append(line)
         elif is_at_host and is_plain:
-            weight = 0 if backend.state is State.DRAINING else backend.weight
-            lines.append(f"    server {name} {backend.address} id {number} weight {weight}\n")
+            lines.append(_plain_line(name, number, backend))
         else:
             found = options[at] if options else LabelOptions(backend.weight)
             server = server_of(name, number, backend, addresses.get(backend.id, (backend.host,)), found)
             lines.append(server_line(server, cookie=traits.cookie, lookup=traits.lookup))
     return tuple(lines)
+
+
+def _plain_line(name: str, number: int, backend: Backend) -> str:
+    """Return the line of a server with the traits `is_plain`, whose address is the registered host."""
+    weight = 0 if backend.state is State.DRAINING else backend.weight
+    return f"    server {name} {backend.address} id {number} weight {weight}\n"
