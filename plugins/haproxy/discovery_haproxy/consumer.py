@@ -54,6 +54,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def __init__(self, config: HAProxyConfig, context: Context) -> None:
         """Store the arguments; `setup` finds HAProxy."""
         super().__init__(config, context)
+        self._files = RunFiles(context.run_dir)
         self._target: Target | None = None
         self._checker: Checker | None = None
         self._upgrades = Upgrades(context.log)
@@ -79,7 +80,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def _path(self) -> Path:
         """Path of the configuration file. With slots this is a list of what is wanted, which HAProxy does not read."""
         written = self.config.external.file if self.config.external else None
-        return written or RunFiles(self.context.run_dir).config
+        return written or self._files.config
 
     async def setup(self) -> None:
         """Find HAProxy, and adopt a HAProxy that outlived an earlier daemon. Raises ApplyError or OSError."""
@@ -288,8 +289,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self, composed: Composed, update: Update, checker: Checker | None, neighbours: Neighbours | None = None
     ) -> Rendered:
         """Render. `neighbours` are the files beside a fragment; None: as they are now."""
-        external = self.config.external
-        files = RunFiles(self.context.run_dir)
+        external, files = self.config.external, self._files
         runtime = Runtime(
             stats_socket=external.stats_socket if external else files.stats_socket,
             marker=external.marker if external else DESCRIPTION,
