@@ -16,10 +16,11 @@ from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime
 from discovery_haproxy.rendering.server_ids import ids_by_name
 from discovery_haproxy.runtime_api.planner import make_plan
 from discovery_haproxy.text.configuration import parse
+from discovery_haproxy.text.server_runs import LineRun, ServerLine, ServersInRuns
 
 RUNTIME = Runtime(state_file=Path("/run/states"), alone=True)
 CLASHING = ("web-701", "web-2589")
-"""Names with one hash."""
+"""Names with one hash. The second has the id of the hash."""
 NAMES = (*(f"b{number:03}" for number in range(150)), *CLASHING, "not a name", "one@1")
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
@@ -70,7 +71,9 @@ def filled(count: int) -> Service:
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
-@example(CONFIGS[0], 152, [{"b001": None}, {CLASHING[0]: None}, {"b001": backend("web", "b001", "10.0.0.9")}])
+@example(CONFIGS[0], 152, [{"b001": None}, {CLASHING[1]: None}, {"b001": backend("web", "b001", "10.0.0.9")}])
+@example(CONFIGS[2], 152, [{"b060": None}])
+@example(CONFIGS[-4], 152, [{"b060": None}])
 @example(CONFIGS[4], 152, [{"b070": backend("web", "b070", labels={"role": "other"})}, {"b000": None, "b149": None}])
 @given(st.sampled_from(CONFIGS), st.sampled_from([0, 3, len(NAMES)]), st.lists(changes, max_size=4))
 def test_a_rendering_after_changes_is_one_from_nothing(
@@ -103,6 +106,12 @@ def test_a_change_renders_the_line_of_the_changed_server_alone(config: HAProxyCo
     assert [other for one, other in zip(*lines, strict=True) if one is not other] == [
         line for line in lines[1] if "server b070 " in line
     ]
+
+
+def test_the_default_server_lines_above_the_servers_apply_to_their_lines() -> None:
+    run = LineRun(("a",), ("    server a 10.0.0.1:80\n",))
+    for defaults in (("check",), ("backup",), ()):
+        assert dict(ServersInRuns({}, [run], defaults)) == {"a": ServerLine("server a 10.0.0.1:80", defaults)}
 
 
 def searched_ids(names: set[str]) -> dict[str, int]:
