@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery_haproxy.runtime_api.planner import Plan, make_plan
-from discovery_haproxy.text.chunks import configuration_of, split
-from discovery_haproxy.text.configuration import parse
+from discovery_haproxy.text.chunks import Block, Chunk, blocks_of, configuration_of, listeners_of, split
+from discovery_haproxy.text.configuration import NOTHING, Inherited, parse
+from discovery_haproxy.text.listeners import listeners_in
 
 LINES = st.sampled_from(
     [
@@ -15,6 +16,8 @@ LINES = st.sampled_from(
         "    default-server check inter 2s",
         "frontend web",
         "  bind :80",
+        "  bind /run/web.sock",
+        "  unix-bind prefix /chroot",
         "backend web",
         "backend other # backend",
         " backendless",
@@ -38,10 +41,30 @@ def test_chunks_are_parsed_as_the_text_is(text: str) -> None:
     assert configuration_of(chunks) == parse(text)
 
 
+@given(TEXTS, st.integers(1, 4))
+def test_blocks_are_parsed_as_the_text_is(text: str, size: int) -> None:
+    chunks = split(text)
+    blocks = [Block(chunks[at : at + size]) for at in range(0, len(chunks), size)]
+    assert "".join(block.text for block in blocks) == text
+    assert b"".join(block.data for block in blocks) == text.encode()
+    for inherited in (NOTHING, Inherited(("default-server check",)), NOTHING):
+        assert configuration_of(blocks, inherited) == parse(text, inherited)
+    assert listeners_of(blocks) == listeners_in(text)
+
+
+def test_a_change_makes_one_block() -> None:
+    chunks = [Chunk(f"backend b{number}\n") for number in range(100)]
+    before = blocks_of(chunks, ())
+    after = blocks_of([*chunks[:50], Chunk("backend b50 # changed\n"), *chunks[51:]], before)
+    assert [old is new for old, new in zip(before, after, strict=True)].count(False) == 1
+    assert [chunk for block in after for chunk in block.chunks][50].text == "backend b50 # changed\n"
+    assert blocks_of(chunks[:-1], before) == blocks_of(chunks[:-1], ())
+
+
 @given(TEXTS, TEXTS)
 def test_chunks_of_another_text_are_parsed_as_the_text_is(one: str, other: str) -> None:
     known = {chunk.text: chunk for chunk in split(one)}
-    configuration_of(known.values())
+    configuration_of(tuple(known.values()))
     assert configuration_of(split(other, known)) == parse(other)
 
 

@@ -9,7 +9,7 @@ from discovery_haproxy.rendering.execution import run, run_block, templates_of
 from discovery_haproxy.rendering.frontends import FrontendSection
 from discovery_haproxy.rendering.incremental import Row
 from discovery_haproxy.rendering.sections import BackendSection
-from discovery_haproxy.text.chunks import AnyChunk, Chunk, ServersChunk, split
+from discovery_haproxy.text.chunks import Chunk, ServersChunk, split
 
 BODY = "builtin/haproxy.cfg.j2"
 """The built-in template of everything below the head."""
@@ -39,7 +39,7 @@ class Surroundings(NamedTuple):
 class Part(NamedTuple):
     """A part of the text. `requests` is True if the part makes HAProxy send requests itself."""
 
-    chunks: tuple[AnyChunk, ...]
+    chunks: tuple[Chunk | ServersChunk, ...]
     requests: bool
     names_map: bool
     """True if the part contains the path of the map of routes."""

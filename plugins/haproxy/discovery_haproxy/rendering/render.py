@@ -35,7 +35,16 @@ from discovery_haproxy.rendering.quoting import Raw, expression_argument
 from discovery_haproxy.rendering.route_map import route_map
 from discovery_haproxy.rendering.sections import SectionBuilder, Sections
 from discovery_haproxy.rendering.servers import AddressesOf, registered_host
-from discovery_haproxy.text.chunks import AnyChunk, Chunk, configuration_of, listeners_of, split
+from discovery_haproxy.text.chunks import (
+    AnyChunk,
+    Block,
+    Chunk,
+    blocks_of,
+    configuration_of,
+    listeners_of,
+    parsed_in_turn,
+    split,
+)
 from discovery_haproxy.text.configuration import Configuration
 from discovery_haproxy.text.generation import DESCRIPTION, Marker
 from discovery_haproxy.text.neighbours import NO_NEIGHBOURS, Neighbours
@@ -143,6 +152,7 @@ class Renderer:
         self._heads = Memo[str]()
         self._last_split: tuple[str, tuple[Chunk, ...]] = "", ()
         """The text that was last split, and its chunks."""
+        self._blocks: tuple[Block, ...] = ()
 
     def render(
         self,
@@ -230,7 +240,10 @@ class Renderer:
             known = {chunk.text: chunk for chunk in self._last_split[1]}
             self._last_split = text, split(text, known)
         found = self._last_split[1]
-        return found if whole else (*found, *chunks)
+        if whole:
+            return found
+        self._blocks = blocks_of(chunks, self._blocks)
+        return *found, *self._blocks
 
 
 def render(
@@ -300,7 +313,7 @@ def _route_map(frontends: tuple[FrontendSection, ...]) -> str:
 
 def _generation(chunks: Sequence[AnyChunk], neighbours: Neighbours, digests: object, reload_digests: object) -> str:
     """Return the generation of a configuration with these files, of which only a reload replaces some."""
-    fixed = (section.digest for section in configuration_of(chunks, neighbours.inherited).sections)
+    fixed = (parsed.digests for parsed in parsed_in_turn(chunks, neighbours.inherited))
     return f"cfg-{_hash(fixed, reload_digests)}-{_hash((chunk.digest for chunk in chunks), digests)}"
 
 
