@@ -8,6 +8,8 @@ reason.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
 from typing import NamedTuple
 
 from discovery_haproxy.runtime_api.checks import Check, Connect, Request, check_of
@@ -147,9 +149,10 @@ def make_plan(
 
     `waiting` are removed servers that HAProxy could not delete yet; None if a server's options are unknown.
     """
-    if running.fixed != wanted.fixed:
+    changed = map(is_not, running.sections, wanted.sections)
+    pairs = list(compress(zip(running.sections, wanted.sections, strict=False), changed))
+    if len(running.sections) != len(wanted.sections) or any(old.lines != new.lines for old, new in pairs):
         return Reload(_fixed_difference(running, wanted))
-    pairs = [(old, new) for old, new in zip(running.sections, wanted.sections, strict=True) if old is not new]
     if heirs := [new.header for old, new in pairs if old.inherited != new.inherited]:
         return Reload(f"lines changed that {_some(heirs)} inherits")
     certificates = _changed(running.contents.certificates, wanted.contents.certificates)

@@ -99,11 +99,6 @@ class Configuration:
         """Sections of kind `backend` by name."""
         return {section.name: section for section in self.sections if section.kind == "backend"}
 
-    @cached_property
-    def fixed(self) -> tuple[tuple[str, ...], ...]:
-        """All lines that only a reload can change, by section."""
-        return tuple(section.lines for section in self.sections)
-
 
 def parse(text: str, inherited: Inherited = NOTHING) -> Configuration:
     """Split a configuration into sections and servers. `inherited` is what files before the text say."""
