@@ -52,6 +52,7 @@ class ServersInRuns(Mapping[str, ServerLine]):
         self._first = first
         self._runs = tuple(runs)
         self._defaults = defaults
+        self._count = len(first) + sum(len(run.names) for run in runs)
 
     def __getitem__(self, name: str) -> ServerLine:
         """Return the line of a server."""
@@ -63,7 +64,7 @@ class ServersInRuns(Mapping[str, ServerLine]):
 
     def __len__(self) -> int:
         """Return the number of servers."""
-        return len(self._first) + sum(len(run.names) for run in self._runs)
+        return self._count
 
     def __contains__(self, name: object) -> bool:
         """Report whether there is a server of this name."""
