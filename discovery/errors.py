@@ -61,5 +61,8 @@ class LeaseLostError(RegistryError):
 
 def describe(error: BaseException) -> str:
     """Return `error` as a single line: the message of a DiscoveryError; type and message of any other exception."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - the exception may be a plugin's
+        text = "an exception that cannot be shown"
     return text if text and isinstance(error, DiscoveryError) else f"{type(error).__name__}: {text}".rstrip(": ")

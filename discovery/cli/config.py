@@ -176,18 +176,21 @@ def _print(report: _Report) -> None:
 def _print_schema() -> None:
     from discovery.cli.console import note
     from discovery.daemon.schema import json_schema
-    from discovery.errors import PluginError
+    from discovery.errors import PluginError, describe
     from discovery.hosting import loading as plugins
 
     consumers, providers = {}, {}
     for name in plugins.installed():
         try:
             plugin = plugins.load(name)
+            if name in plugin.consumers:
+                plugin.consumers[name].Config.model_json_schema()
+                consumers[name] = plugin.consumers[name].Config
+            if name in plugin.providers:
+                plugin.providers[name].Config.model_json_schema()
+                providers[name] = plugin.providers[name].Config
         except PluginError as error:
             note(str(error))
-            continue
-        if name in plugin.consumers:
-            consumers[name] = plugin.consumers[name].Config
-        if name in plugin.providers:
-            providers[name] = plugin.providers[name].Config
+        except Exception as error:  # noqa: BLE001 - the types of options may be a plugin's, and have no schema
+            note(f"the plugin {name!r} has no JSON schema of its options: {describe(error)}")
     result(json.dumps(json_schema(consumers, providers), indent=2))

@@ -8,16 +8,20 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.consuming.events import contained_events
 from discovery.consuming.holding import Held, RememberedHolds, RemovalHolds
 from discovery.consuming.lastgood import LastGood, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
+from discovery.errors import DiscoveryError, describe
 from discovery.model import Rejected, Snapshot
 from discovery.registry import Registry, RegistryEvent, RegistryURL
 from discovery.system.asyncio_tools import cancel_and_wait
-from discovery.system.frequency import Budget
+from discovery.system.frequency import Budget, Failures
 
 REMEMBER_AFTER = 3.0
 """Seconds without a snapshot from the registry after which the one on disk is served: a registry answers within one."""
+SILENT_AFTER = 10.0
+"""Seconds without any event of the registry after which that is a fault: a registry reports its own faults earlier."""
 CANCEL_DEADLINE = 5.0
 """Seconds that following has to end. A registry of a plugin may hang, and is then left to itself."""
 
@@ -47,6 +51,8 @@ class RegistryFeed:
         self._expiry: asyncio.TimerHandle | None = None
         self._expiry_at: float | None = None
         self._holds = 0
+        self._answered = False
+        self._faults = Failures()
         self.snapshot: Snapshot | None = None
         self.snapshot_time: float | None = None
         self.from_disk = False
@@ -100,11 +106,13 @@ class RegistryFeed:
         self._builder = SnapshotBuilder()
         self._holding = RemovalHolds(self._remembered.memory if self._remembered else None)
         self._holds = 0
+        self._answered = False
         writing = asyncio.create_task(last_good.run())
         remembering = asyncio.create_task(self._serve_remembered_when_late())
         try:
-            async with aclosing(registry.watch()) as events:
+            async with aclosing(contained_events(registry, self._report_fault)) as events:
                 async for event in events:
+                    self._answered = True
                     observation = self._apply_event(event)
                     self._observe(observation)
                     last_good.observe(observation)
@@ -235,11 +243,21 @@ class RegistryFeed:
             )
             self._untold = 0
 
+    def _report_fault(self, error: BaseException) -> None:
+        """Log where the watch of a registry, which may be a plugin's, failed. The Stale that follows is shown."""
+        reason = describe(error)
+        if self._faults.add(reason):
+            known = isinstance(error, DiscoveryError | OSError)
+            self._log.error("the watch of the registry failed", reason=reason, exc_info=None if known else error)
+
     async def _serve_remembered_when_late(self) -> None:
-        """A registry that neither answers nor fails must not keep us from serving."""
+        """A registry that neither answers nor fails must not keep us from serving, and is shown as one that fails."""
         await asyncio.sleep(REMEMBER_AFTER)
         if self.snapshot is None:
             self._serve_remembered()
+        await asyncio.sleep(SILENT_AFTER - REMEMBER_AFTER)
+        if not self._answered:
+            self._observe(Observation(self.snapshot, stale=f"the registry has told nothing for {SILENT_AFTER:g} s"))
 
     def _serve_remembered(self) -> None:
         remembered = self._remembered

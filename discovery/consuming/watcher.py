@@ -1,10 +1,12 @@
 """Registry events to snapshots: the one place where records become backends. Knows no consumer."""
 
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from contextlib import aclosing
 from types import MappingProxyType
 from typing import NamedTuple
 
 from discovery.codec import decode
+from discovery.consuming.events import contained_events
 from discovery.consuming.rejections import Rejections
 from discovery.model import Backend, Rejected, Service, Snapshot
 from discovery.registry import Delta, Registry, RegistryEvent, Reset, Stale
@@ -119,9 +121,6 @@ def _with_versions(services: dict[str, Service], versions: dict[str, Service]) -
 async def observe(registry: Registry) -> AsyncGenerator[Observation, None]:
     """Follow the registry for ever, with an observation for each event; close the iterator to stop."""
     builder = SnapshotBuilder()
-    events = registry.watch()
-    try:
+    async with aclosing(contained_events(registry)) as events:
         async for event in events:
             yield builder.apply(event)
-    finally:
-        await events.aclose()

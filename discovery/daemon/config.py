@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from discovery.daemon.assignments import assign
 from discovery.daemon.configfile import read_file
 from discovery.daemon.faults import Faults, dotted, validate
-from discovery.errors import ConfigError, PluginError, RecordError
-from discovery.fields import TTL, BindAddress, Duration, OneOrMany
+from discovery.errors import ConfigError, PluginError
+from discovery.fields import BindAddress, OneOrMany
 from discovery.hosting import loading as plugins
+from discovery.hosting.tables import ConsumerTable, InstanceTable, ProviderTable
 from discovery.model import split_host_port
 from discovery.plugin import PluginConfig
 from discovery.registry import RegistryURL
 from discovery.registry.url import PASSWORD_VARIABLE
-from discovery.validity import validate_owner
 
 DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
 OFF = "off"
@@ -44,13 +44,6 @@ _LONGEST_NAME = 200  # it names a directory, which may have 255 bytes
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T", bound="InstanceTable")
-
-
-def _owner(text: str) -> str:
-    try:
-        return validate_owner(text)
-    except RecordError as error:
-        raise ValueError(str(error)) from None
 
 
 class AdminAddress(BindAddress):
@@ -88,32 +81,6 @@ class LogSettings(PluginConfig):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
-
-
-class InstanceTable(PluginConfig):
-    """The keys of every instance's table that the core reads; the others are the plugin's."""
-
-    plugin: str = Field(description="Name of the plugin, as `discovery plugins` lists it")
-
-
-class ConsumerTable(InstanceTable):
-    """The core's part of a `[consumers.NAME]` table."""
-
-    quiet_period: Annotated[float, Duration(most=60, zero="no wait")] = Field(
-        0.0, description="How long to wait after a change, so that those which follow closely are applied with it"
-    )
-
-
-class ProviderTable(InstanceTable):
-    """The core's part of a `[providers.NAME]` table."""
-
-    ttl: Annotated[float, TTL] = Field(10.0, description="How long what is registered outlives a machine that died")
-    owner: Annotated[str, AfterValidator(_owner)] | None = Field(
-        None,
-        description="Who registers; by default this machine, user, run directory and instance."
-        " No two that live may share it",
-    )
-    force: bool = Field(False, description="Take each key over, once, from another live owner")
 
 
 class FileSettings(PluginConfig):

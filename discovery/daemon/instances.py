@@ -15,8 +15,9 @@ from discovery.daemon.config import (
     validate_options,
 )
 from discovery.daemon.faults import Faults
-from discovery.errors import ConfigError, PluginError
+from discovery.errors import ConfigError, PluginError, describe
 from discovery.hosting import loading as plugins
+from discovery.plugin import PluginConfig
 
 if TYPE_CHECKING:
     from discovery.providing.runner import ProviderInstance
@@ -102,7 +103,7 @@ def build(settings: Settings, faults: Faults | None = None, path: Path | None = 
 
 def _consumer(settings: ConsumerSettings) -> ConsumerInstance:
     made_of = plugins.consumer_class(settings.plugin)
-    options = validate_options(settings, made_of.Config)
+    options = _options(settings, made_of.Config)
     return ConsumerInstance(settings.name, settings.plugin, made_of, options, settings.quiet_period)
 
 
@@ -110,6 +111,16 @@ def _provider(settings: ProviderSettings) -> "ProviderInstance":
     from discovery.providing.runner import ProviderInstance  # here: it imports the checks and their probes
 
     made_of = plugins.provider_class(settings.plugin)
-    options = validate_options(settings, made_of.Config)
+    options = _options(settings, made_of.Config)
     owner = settings.owner or ""  # for the default, which depends on the run directory
     return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner, settings.force)
+
+
+def _options(settings: ConsumerSettings | ProviderSettings, model: type[PluginConfig]) -> PluginConfig:
+    """Return the options of an instance. Raises ConfigError, or PluginError if a validator of the plugin fails."""
+    try:
+        return validate_options(settings, model)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise PluginError(f"the plugin {settings.plugin!r} cannot validate its options: {describe(error)}") from error

@@ -56,12 +56,20 @@ def check_once(instances: Instances, directories: Directories, log: FilteringBou
             " end; run it without --once, or see with --dry-run what it would register"
         )
     for instance in instances.consumers.values():
-        if instance.consumer(instance.config, directories.context(instance.name, log)).resident:
+        if _is_resident(instance, directories, log):
             raise ConfigError(
                 f"--once: what the consumer {instance.name!r} drives ends with the daemon, as `resident` of its class"
                 " says; run it without --once, or configure it to drive a program that runs by itself"
                 " (the author of a plugin for such a program has `resident` return False)"
             )
+
+
+def _is_resident(instance: ConsumerInstance, directories: Directories, log: FilteringBoundLogger) -> bool:
+    """Return True if what a consumer drives ends with the daemon; False if the consumer fails, as the apply will."""
+    try:
+        return instance.consumer(instance.config, directories.context(instance.name, log)).resident
+    except Exception:  # noqa: BLE001 - a plugin may raise anything
+        return False
 
 
 async def apply_once(

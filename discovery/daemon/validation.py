@@ -1,19 +1,25 @@
 """Finds faults that would keep instances from running, without running the instances. Changes nothing."""
 
 import os
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.consuming.runner import ConsumerInstance
 from discovery.daemon.faults import dotted
 from discovery.daemon.instances import Instances
 from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.hosting.directories import Directories
 from discovery.model import Snapshot, diff
-from discovery.plugin import Update, Validation
+from discovery.plugin import Context, Update, Validation
 from discovery.system.listening import binds_conflict
 from discovery.system.rundir import check_run_dir
+
+if TYPE_CHECKING:
+    from discovery.providing.runner import ProviderInstance
 
 _EMPTY = Snapshot.of(0, ())
 NOTHING = Update(_EMPTY, None, diff(None, _EMPTY))
@@ -33,14 +39,14 @@ async def validate_instances(
     for name, consumer in instances.consumers.items():
         context = directories.context(name, log.bind(consumer=name))
         for update in updates:
-            validated = await _validated(consumer.consumer(consumer.config, context).validate(update))
+            validated = await _validated(partial(_by_consumer, consumer, context, update))
             found.append(_placed(("consumers", name), validated))
             listens[dotted(("consumers", name))] = validated.listens
             if validated.faults:
                 break  # with other records the same faults would have other line numbers
     for name, provider in instances.providers.items():
         context = directories.context(name, log.bind(provider=name))
-        validated = await _validated(provider.provider(provider.config, context).validate())
+        validated = await _validated(partial(_by_provider, provider, context))
         found.append(_placed(("providers", name), validated))
     found.append(Validation(tuple(_shared_addresses(listens))))
     return Validation(_distinct(each.faults for each in found), _distinct(each.unchecked for each in found))
@@ -76,9 +82,20 @@ def _run_dir(path: Path) -> Validation:
     return Validation()
 
 
-async def _validated(validating: Awaitable[Validation]) -> Validation:
+def _by_consumer(instance: ConsumerInstance, context: Context, update: Update) -> Awaitable[Validation]:
+    return instance.consumer(instance.config, context).validate(update)
+
+
+def _by_provider(instance: "ProviderInstance", context: Context) -> Awaitable[Validation]:
+    return instance.provider(instance.config, context).validate()
+
+
+async def _validated(validate: Callable[[], Awaitable[Validation]]) -> Validation:
     try:
-        return await validating
+        found: Any = await validate()
+        if not isinstance(found, Validation):
+            raise TypeError(f"`validate` returned {found!r}")
+        return Validation(*(tuple(map(str, lines)) for lines in (found.faults, found.unchecked, found.listens)))
     except DiscoveryError as error:
         return Validation(faults=(describe(error),))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything

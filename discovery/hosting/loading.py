@@ -9,7 +9,10 @@ from typing import NamedTuple, TypeVar
 import pluggy
 
 from discovery import hookspecs
-from discovery.errors import ConfigError, PluginError
+from discovery.errors import ConfigError, DiscoveryError, PluginError, describe
+from discovery.hosting.compatibility import incompatibility
+from discovery.hosting.examination import examine_consumer, examine_provider, examine_registry
+from discovery.hosting.registries import isolated
 from discovery.model import Changes, Snapshot
 from discovery.plugin import AnyConsumer, AnyProvider, Consumer, PluginConfig, Update
 from discovery.registry import BUILT_IN, Registry, RegistryFactory, RegistryURL
@@ -39,49 +42,38 @@ class Plugin(NamedTuple):
 
 
 def installed() -> dict[str, EntryPoint]:
-    """Every installed plugin by name, none imported. Raises ConfigError if two distributions claim one name."""
-    found: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        other = found.setdefault(point.name, point)
-        # Who claims a name is asked only in doubt.
-        if other is not point and _distribution(other) != _distribution(point):
-            claimants = " and ".join(sorted(_distribution(each)[0] for each in (other, point)))
-            raise ConfigError(
-                f"the plugin name {point.name!r} is claimed by two distributions, {claimants}: remove one"
-            )
-    return found
+    """Return every installed plugin by name; none is imported."""
+    return {name: points[0] for name, points in _claims().items()}
 
 
 def load(name: str) -> Plugin:
-    """Import a plugin. Raises ConfigError if there is none of that name, PluginError if it is broken."""
-    points = installed()
-    if name not in points:
-        near = get_close_matches(name, points, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"installed are: {', '.join(points) or 'none'}"
+    """Import a plugin. Raises ConfigError if there is none of that name, PluginError if the plugin cannot be used.
+
+    A plugin cannot be used if it does not support this version of the core, if it cannot be imported, if a hook fails,
+    or if a class that it registers could not work.
+    """
+    claims = _claims()
+    if name not in claims:
+        near = get_close_matches(name, claims, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"installed are: {', '.join(claims) or 'none'}"
         raise ConfigError(f"there is no plugin {name!r}; {hint}")
-    point = points[name]
-    try:
-        module = point.load()
-        manager = pluggy.PluginManager(GROUP)  # one for each plugin, so that none can break another's hooks
-        manager.add_hookspecs(hookspecs)
-        manager.register(module, name)
-        manager.check_pending()
-        consumers: dict[str, type[AnyConsumer]] = {}
-        providers: dict[str, type[AnyProvider]] = {}
-        registries: dict[str, RegistryFactory] = {}
-        manager.hook.discovery_register_consumers(register=_collector(consumers))
-        manager.hook.discovery_register_providers(register=_collector(providers))
-        manager.hook.discovery_register_registries(register=_collector(registries))
-        if manager.hook.discovery_backends_changed.get_hookimpls():
-            consumers.setdefault(name, _observer(manager))
-    except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())
+    if len(claims[name]) > 1:
+        claimants = " and ".join(sorted(_distribution(each)[0] for each in claims[name]))
         raise PluginError(
-            f"the plugin {name!r} ({_origin(point)}) cannot be loaded: {type(error).__name__}: {reason}"
-        ) from error
-    if not (consumers or providers or registries):
+            f"the plugin name {name!r} is claimed by {len(claims[name])} distributions, {claimants}: remove all but one"
+        )
+    (point,) = claims[name]
+    if (reason := incompatibility(point.dist)) is not None:
+        raise PluginError(f"the plugin {name!r} ({_origin(point)}) cannot be loaded: it {reason}")
+    try:
+        plugin = _registered(name, point)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may raise anything, also SystemExit
+        raise PluginError(f"the plugin {name!r} ({_origin(point)}) cannot be loaded: {describe(error)}") from error
+    if not plugin.provides:
         raise PluginError(f"the plugin {name!r} ({_origin(point)}) registers nothing")
-    return Plugin(name, consumers, providers, registries)
+    return plugin
 
 
 def consumer_class(name: str) -> type[AnyConsumer]:
@@ -111,7 +103,36 @@ def open_registry(url: str | RegistryURL) -> Registry:
     parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
     is_elsewhere = parsed.scheme not in BUILT_IN and parsed.scheme in installed()
     extra = load(parsed.scheme).registries if is_elsewhere else {}
-    return open_builtin_registry(parsed, extra)
+    return open_builtin_registry(parsed, {scheme: isolated(factory) for scheme, factory in extra.items()})
+
+
+def _claims() -> dict[str, list[EntryPoint]]:
+    """Return the entry points of every plugin by name: more than one if several distributions claim the name."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        others = found.setdefault(point.name, [])
+        # Who claims a name is asked only in doubt. A distribution may be on the path twice.
+        if not others or _distribution(point) not in map(_distribution, others):
+            others.append(point)
+    return found
+
+
+def _registered(name: str, point: EntryPoint) -> Plugin:
+    """Import a plugin and return what it registers, examined. Raises whatever the plugin raises, or _FaultError."""
+    module = point.load()
+    manager = pluggy.PluginManager(GROUP)  # one for each plugin, so that none can break another's hooks
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name)
+    manager.check_pending()
+    consumers: dict[str, type[AnyConsumer]] = {}
+    providers: dict[str, type[AnyProvider]] = {}
+    registries: dict[str, RegistryFactory] = {}
+    manager.hook.discovery_register_consumers(register=_collector(consumers, examine_consumer))
+    manager.hook.discovery_register_providers(register=_collector(providers, examine_provider))
+    manager.hook.discovery_register_registries(register=_collector(registries, examine_registry))
+    if manager.hook.discovery_backends_changed.get_hookimpls():
+        consumers.setdefault(name, _observer(manager))
+    return Plugin(name, consumers, providers, registries)
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
@@ -129,10 +150,20 @@ def _named(plugin: Plugin, role: str, classes: Mapping[str, T]) -> T:
     return classes[plugin.name]
 
 
-def _collector(into: dict[str, T]) -> Callable[[str, T], None]:
+class _FaultError(DiscoveryError):
+    """A fault of what a plugin registers, in words."""
+
+
+def _collector(into: dict[str, T], examine: Callable[[str, object], None]) -> Callable[[str, T], None]:
     def register(name: str, value: T) -> None:
+        if not isinstance(name, str):
+            raise _FaultError(f"{name!r} is registered as a name, which is no text")
         if name in into:
-            raise ValueError(f"{name!r} is registered twice")
+            raise _FaultError(f"{name!r} is registered twice")
+        try:
+            examine(name, value)
+        except (TypeError, ValueError) as error:
+            raise _FaultError(str(error)) from None
         into[name] = value
 
     return register

@@ -91,6 +91,26 @@ class Hanging(MemoryRegistry):
 def discovery_register_registries(register):
     register("hangs", lambda url: Hanging())
 """
+FAULTY = """
+import asyncio
+from pathlib import Path
+from discovery import hookimpl
+from discovery.registry import Reset
+from discovery.registry.memory import MemoryRegistry
+
+class Faulty(MemoryRegistry):
+    async def watch(self):
+        fault = Path({path!r}).read_text()
+        if fault == "raises":
+            raise OSError("boom")
+        yield Reset(1, {{"web/a": b"10.0.0.1:80"}})
+        if fault != "ends":
+            await asyncio.Event().wait()
+
+@hookimpl
+def discovery_register_registries(register):
+    register("faulty", lambda url: Faulty())
+"""
 
 
 def test_bad_neighbours_delay_nobody(
@@ -126,13 +146,41 @@ def test_bad_neighbours_delay_nobody(
 
 
 def test_two_distributions_that_claim_one_name_are_refused_both_named(
-    start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
 ) -> None:
-    install_plugin("good", consumer("good", GOOD), "first-good")
-    install_plugin("good", consumer("good", GOOD), "second-good")
-    daemon = start_daemon("--registry", file_registry[0], "--plugin", "good")
-    assert daemon.process.wait(within(20)) == 2
-    assert "first-good and second-good" in daemon.log
+    install_plugin("twice", consumer("twice", GOOD), "first-twice")
+    install_plugin("twice", consumer("twice", GOOD), "second-twice")
+    install_plugin("good", consumer("good", GOOD))
+    out = tmp_path / "out"
+    file_registry[1]("web/a", "10.0.0.1:80")
+    daemon = start_daemon(
+        *("--registry", file_registry[0], "--plugin", "twice", "--plugin", "good", "--set", f"good.path={out}")
+    )
+    eventually_sync(lambda: out.read_text() == "10.0.0.1:80", timeout=20)
+    assert "first-twice and second-twice" in daemon.log
+
+
+def test_a_registry_whose_plugin_fails_is_tried_again(
+    tmp_path: Path, start_daemon: Starter, install_plugin: Callable[..., None]
+) -> None:
+    fault, out = tmp_path / "fault", tmp_path / "out"
+    install_plugin("faulty", FAULTY.format(path=str(fault)))
+    install_plugin("good", consumer("good", GOOD))
+    fault.write_text("raises")
+    daemon = start_daemon("--registry", "faulty://", "--plugin", "good", "--set", f"good.path={out}")
+
+    def stale() -> str:
+        for path in ("/healthz", "/api/snapshot"):
+            reason = str(daemon.get(path)[1]["registry"]["stale"])
+        return reason
+
+    eventually_sync(lambda: stale().endswith("failed: OSError: boom"), timeout=20)
+    fault.write_text("ends")
+    eventually_sync(lambda: stale().endswith("failed: it has ended by itself"))
+    fault.write_text("")
+    eventually_sync(lambda: stale() == "None" and out.read_text() == "10.0.0.1:80")
+    assert "the watch of the registry failed: OSError: boom" in daemon.log
+    assert daemon.stop() == 0
 
 
 def test_only_broken_plugins_end_with_1(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from daemons import Starter
 
@@ -32,6 +33,16 @@ class Fixed:
 def discovery_register_registries(register):
     register("fixed", Fixed)
 """
+ABSTRACT = """
+from discovery import Consumer, PluginConfig, hookimpl
+
+class Abstract(Consumer[PluginConfig]):
+    pass
+
+@hookimpl
+def discovery_register_consumers(register):
+    register("abstract", Abstract)
+"""
 
 
 def discovery(start_daemon: Starter, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -52,17 +63,22 @@ def test_a_registry_from_a_plugin_serves_every_command(
 
 
 def test_plugins_are_listed_with_what_they_provide_and_what_is_wrong(
-    start_daemon: Starter, install_plugin: Callable[..., None]
+    tmp_path: Path, start_daemon: Starter, install_plugin: Callable[..., None]
 ) -> None:
     install_plugin("fixed", REGISTRY)
     install_plugin("broken", "import no_such_module_anywhere")
+    install_plugin("abstract", ABSTRACT)
     listed = discovery(start_daemon, "plugins", "--json")
     plugins = {each["name"]: each for each in json.loads(listed.stdout)}
     assert plugins["haproxy"]["provides"] == ["consumer haproxy"]
     assert plugins["fixed"]["provides"] == ["registry fixed://"]
     assert "no_such_module_anywhere" in plugins["broken"]["error"]
+    assert "it lacks apply" in plugins["abstract"]["error"]
     assert listed.returncode == 1
     assert "Traceback" not in listed.stderr
+    (tmp_path / "it.toml").write_text('[consumers.abstract]\nplugin = "abstract"\n[consumers.x]\nplugin = "haproxy"\n')
+    checked = discovery(start_daemon, "config", "check", "--offline", "--json", str(tmp_path / "it.toml"))
+    assert [each for each in json.loads(checked.stdout)["faults"] if "it lacks apply" in each]
 
 
 def test_an_unknown_scheme_names_those_that_are_known(start_daemon: Starter) -> None:

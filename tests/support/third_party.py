@@ -25,12 +25,13 @@ def discovery_register_registries(register):
 """A registry, `hangs://`, that never ends a withdrawal."""
 
 
-def install(site: Path, name: str, source: str, distribution: str = "") -> None:
+def install(site: Path, name: str, source: str, distribution: str = "", requires: str = "") -> None:
     """Install a plugin in `site`, a directory for PYTHONPATH; by default the distribution has the plugin's name."""
     distribution = distribution or name
     module = distribution.replace("-", "_")
     info = site / f"{module}-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n{needs}")
     (info / "entry_points.txt").write_text(f"[discovery]\n{name} = {module}\n")
     (site / f"{module}.py").write_text(source)

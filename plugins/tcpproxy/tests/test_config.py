@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from discovery import ConfigError
-from discovery.daemon.config import ProviderTable
+from discovery.hosting.tables import ProviderTable
 from discovery_tcpproxy.config import TcpProxyConfig, service_of
 from discovery_tcpproxy.targets import settings
 

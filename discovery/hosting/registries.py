@@ -1,0 +1,254 @@
+"""The isolation of a plugin's registry: a thread and event loop of its own, so that a call that blocks is found out."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from typing import TypeVar
+
+from discovery.errors import ConfigError, PluginError, RegistryError, RegistryUnavailableError, describe
+from discovery.model import Backend
+from discovery.registry import Lease, Registry, RegistryEvent, RegistryFactory, RegistryURL, TellsAlarms, TellsWhenFree
+from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, wait_for_event, wait_for_tasks
+
+MAKE_SECONDS = 2.0
+"""Seconds that opening waits for the factory, which does no I/O: a ConfigError is to be reported at once."""
+LOOK_SECONDS = 1.0
+"""Seconds between two looks whether the registry's loop runs while a call is awaited."""
+BLOCKED_SECONDS = 10.0
+"""Seconds in which the registry's loop has run nothing, until the registry counts as blocked: a busy machine delays a
+loop by a second or two."""
+END_SECONDS = 2.0
+"""Seconds that a watch has to end. The registry is closed next, as the daemon waits no longer for that either."""
+MOST_EVENTS = 100
+"""Events that may wait for the core: a bound on memory, since each may be a listing."""
+
+T = TypeVar("T")
+
+
+def isolated(factory: RegistryFactory) -> RegistryFactory:
+    """Return a factory whose registries run those of `factory`, each on a thread and event loop of its own.
+
+    A ConfigError of `factory` is raised at once. After any other exception the registry is made again by the next call.
+    """
+    return lambda url: IsolatedRegistry.open(factory, url)
+
+
+class IsolatedRegistry:
+    """A registry of a plugin, isolated. For one event loop, which no call of the plugin can block.
+
+    A call raises what the plugin raises, and RegistryUnavailableError if the plugin blocks its own loop. See `Registry`
+    for the methods.
+    """
+
+    def __init__(self, factory: RegistryFactory, url: RegistryURL) -> None:
+        """Start the thread. The registry is made there, by the first call that needs it."""
+        self._factory = factory
+        self._url = url
+        self._registry: Registry | None = None
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=f"registry-{url.scheme}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, factory: RegistryFactory, url: RegistryURL) -> Registry:
+        """Return the registry that `factory` makes of `url`. Raises a ConfigError of the factory."""
+        registry = cls(factory, url)
+        making = asyncio.run_coroutine_threadsafe(_as_error(registry._made), registry._loop)
+        try:
+            making.result(MAKE_SECONDS)
+        except ConfigError:
+            registry._end()
+            raise
+        except Exception:  # noqa: BLE001 - the next call makes the registry again, and reports the reason
+            making.cancel()
+        return registry
+
+    async def watch(self) -> AsyncGenerator[RegistryEvent, None]:
+        """Yield the events of the plugin's watch; end when that ends, and raise what that raises."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[RegistryEvent | None] = asyncio.Queue(MOST_EVENTS)
+        ended = asyncio.Event()
+        pumping = self._submit(lambda: self._pump(loop, events, ended))
+        try:
+            while True:
+                event = await self._attend(asyncio.ensure_future(events.get()))
+                if event is None:
+                    await asyncio.wrap_future(pumping)
+                    return
+                yield event
+        finally:
+            pumping.cancel()
+            await wait_for_event(ended, END_SECONDS)  # a plugin may swallow the cancellation, and is then left alone
+
+    async def open_lease(self, owner: str, ttl: float) -> Lease:
+        """Open a lease. See `Registry.open_lease`."""
+        lease = await self.call(lambda registry: registry.open_lease(owner, ttl))
+        return (_TellingLease if isinstance(lease, TellsWhenFree) else _IsolatedLease)(lease, self)
+
+    async def alarms(self) -> Sequence[str]:
+        """Return the alarms of the registry: none if the plugin tells none. See `TellsAlarms.alarms`."""
+
+        async def ask(registry: Registry) -> Sequence[str]:
+            return await registry.alarms() if isinstance(registry, TellsAlarms) else ()
+
+        return await self.call(ask)
+
+    async def close(self) -> None:
+        """Close the registry, and end the thread. Idempotent."""
+        if self._closed:
+            return
+        try:
+            if self._registry is not None:
+                await self.call(lambda registry: registry.close())
+        finally:
+            self._end()
+
+    async def call(self, method: Callable[[Registry], Awaitable[T]], *, patient: bool = False) -> T:
+        """Call `method` with the plugin's registry on the registry's loop.
+
+        With `patient` a registry that blocks is awaited as well.
+        """
+
+        async def run() -> T:
+            return await method(await self._made())
+
+        waiting = asyncio.wrap_future(self._submit(run))
+        try:
+            return await (waiting if patient else self._attend(waiting))
+        finally:
+            waiting.cancel()
+
+    def _submit(self, run: Callable[[], Awaitable[T]]) -> "Future[T]":
+        if self._closed:
+            raise RegistryError("the registry is closed")
+        return asyncio.run_coroutine_threadsafe(_as_error(run), self._loop)
+
+    async def _attend(self, waiting: "asyncio.Future[T]") -> T:
+        """Return the result of `waiting`. Raises RegistryUnavailableError if the registry's loop does not run."""
+        silent, answered = 0.0, self._ping()
+        try:
+            while not await wait_for_tasks({waiting}, LOOK_SECONDS):
+                silent += LOOK_SECONDS
+                if answered.is_set():
+                    silent, answered = 0.0, self._ping()
+                elif silent >= BLOCKED_SECONDS:
+                    raise RegistryUnavailableError(
+                        f"the plugin of the registry blocks: its event loop has run nothing for {silent:.0f} s"
+                    )
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    def _ping(self) -> threading.Event:
+        """Return an event that the registry's loop sets as soon as that loop runs."""
+        answered = threading.Event()
+        with suppress(RuntimeError):  # the loop has ended: what is awaited has, too
+            self._loop.call_soon_threadsafe(answered.set)
+        return answered
+
+    def _end(self) -> None:
+        self._closed = True
+        with suppress(RuntimeError):  # ended already
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    # On the registry's thread
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            with suppress(Exception):
+                left = asyncio.all_tasks(self._loop)
+                self._loop.run_until_complete(cancel_and_wait(*left, timeout=END_SECONDS))
+                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    async def _made(self) -> Registry:
+        """Return the plugin's registry, which is made if there is none yet. Raises what the factory raises."""
+        if self._registry is None:
+            made = self._factory(self._url)
+            lacking = [name for name in ("watch", "open_lease", "close") if not callable(getattr(made, name, None))]
+            if lacking:
+                raise PluginError(f"the plugin's registry is a {type(made).__name__} without {', '.join(lacking)}")
+            self._registry = made
+        return self._registry
+
+    async def _pump(
+        self, core: asyncio.AbstractEventLoop, events: "asyncio.Queue[RegistryEvent | None]", ended: asyncio.Event
+    ) -> None:
+        """Carry the events of the plugin's watch to the loop `core`; None follows the last event."""
+
+        async def carry(event: RegistryEvent | None) -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(events.put(event), core))
+
+        try:
+            try:
+                watch = (await self._made()).watch()
+                if not isinstance(watch, AsyncGenerator):
+                    raise PluginError(f"its watch returns a {type(watch).__name__} and no asynchronous generator")
+                async with aclosing(watch) as told:
+                    async for event in told:
+                        await carry(event)
+            finally:
+                if not is_being_cancelled():
+                    asyncio.run_coroutine_threadsafe(events.put(None), core)
+        finally:
+            with suppress(RuntimeError):  # the core's loop is closed: nobody waits any more
+                core.call_soon_threadsafe(ended.set)
+
+
+class _IsolatedLease:
+    """A lease of an isolated registry. See `Lease` for the methods."""
+
+    def __init__(self, lease: Lease, registry: IsolatedRegistry) -> None:
+        self._lease = lease
+        self._registry = registry
+
+    @property
+    def owner(self) -> str:
+        return self._lease.owner
+
+    @property
+    def ttl(self) -> float:
+        return self._lease.ttl
+
+    async def put(self, backend: Backend, *, force: bool = False) -> None:
+        await self._registry.call(lambda _: self._lease.put(backend, force=force))
+
+    async def delete(self, backend: Backend) -> None:
+        await self._registry.call(lambda _: self._lease.delete(backend))
+
+    async def sweep(self, keep: Collection[str], among: Collection[str] | None = None) -> frozenset[str]:
+        return await self._registry.call(lambda _: self._lease.sweep(keep, among))
+
+    async def lost(self) -> str:
+        return await self._registry.call(lambda _: self._lease.lost(), patient=True)
+
+    async def close(self) -> None:
+        await self._registry.call(lambda _: self._lease.close())
+
+
+class _TellingLease(_IsolatedLease):
+    async def until_free(self, keys: Collection[str]) -> None:
+        lease = self._lease
+        if isinstance(lease, TellsWhenFree):  # always: see `open_lease`
+            await self._registry.call(lambda _: lease.until_free(keys))
+
+
+async def _as_error(run: Callable[[], Awaitable[T]]) -> T:
+    """Run `run`, and turn what is no Exception into an Exception, unless the task itself is being cancelled.
+
+    SystemExit would end the loop, and a CancelledError of the plugin's own would pass for a cancellation of the caller.
+    """
+    try:
+        return await run()
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+            raise
+        raise RegistryError(f"the plugin of the registry raises {describe(error)}") from error
