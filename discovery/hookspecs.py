@@ -1,6 +1,6 @@
 """The pluggy hooks that a plugin may implement. The entry-point group is `discovery`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pluggy
 
@@ -28,8 +28,9 @@ def discovery_register_registries(register: Callable[[str, RegistryFactory], Non
 
 
 @hookspec
-def discovery_backends_changed(changes: Changes, snapshot: Snapshot) -> None:
+def discovery_backends_changed(changes: Changes, snapshot: Snapshot) -> Awaitable[None] | None:
     """Receive every change and the snapshot after the change, on a thread of the plugin's own.
 
-    Changes that arrive during a call are merged. After an exception the core calls the hook again.
+    The function may be written with `def` or with `async def`. Changes that arrive during a call are merged. After an
+    exception the core calls the hook again.
     """

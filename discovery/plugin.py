@@ -2,7 +2,7 @@
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.checks import Check
 from discovery.model import Addresses, Backend, Changes, Snapshot
+from discovery.system.either import Ready
 
 
 class PluginConfig(BaseModel):
@@ -149,9 +150,10 @@ class Context:
 class Consumer(ABC, Generic[C]):
     """A consumer: makes a program or a file follow the registry.
 
-    Each instance has a thread and an event loop of its own. Every method runs there, one at a time, except where the
-    method says otherwise. A method may block: that delays no other instance, only the tasks that this consumer has
-    started. `__init__` runs on another thread.
+    Each method may be written with `def` or with `async def`. Each instance has a thread and an event loop of its own.
+    Every method runs there, one at a time, except where the method says otherwise. A method may block: that delays no
+    other instance, only the tasks that this consumer has started. The core cancels a coroutine that takes too long or
+    must end, and cannot interrupt a plain function: see `stop_seconds`. `__init__` runs on another thread.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -167,57 +169,58 @@ class Consumer(ABC, Generic[C]):
         """True if what the consumer drives ends with the daemon. Then `run --once` is a usage error."""
         return True
 
-    async def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Acquire resources. After an exception the core calls `setup` again later; after CannotStartError never."""
+        return Ready(None)
 
     @abstractmethod
-    async def apply(self, update: Update) -> None:
+    def apply(self, update: Update) -> Awaitable[None] | None:
         """Establish the state that `update.snapshot` describes. Idempotent.
 
         After an exception the core calls `apply` again later.
         """
 
-    async def preview(self, update: Update) -> str:
+    def preview(self, update: Update) -> Awaitable[str] | str:
         """Return the changes that `apply` of `update` would make, as a unified diff; empty text if none.
 
         Writes nothing. Called without `setup`. Raises NotImplementedError if the consumer has no preview.
         """
         raise NotImplementedError(f"{type(self).__name__} has no preview")
 
-    async def validate(self, update: Update) -> Validation:
+    def validate(self, update: Update) -> Awaitable[Validation] | Validation:
         """Find faults that would keep `apply` of `update` from working. Changes nothing.
 
         `config check` and `run --dry-run` call `validate` without `setup`: with an empty snapshot, and with the current
         snapshot if the registry can be read. A DiscoveryError counts as a fault. The default finds nothing.
         """
-        return Validation()
+        return Ready(Validation())
 
-    async def reconfigure(self, config: C) -> bool:
+    def reconfigure(self, config: C) -> Awaitable[bool] | bool:
         """Adopt the new configuration `config` for the next `apply`. Return True if the consumer has adopted `config`.
 
         After False, the default, the core restarts the instance.
         """
-        return False
+        return Ready(False)
 
-    async def health(self) -> Health:
+    def health(self) -> Awaitable[Health] | Health:
         """Return the health beyond the result of `apply`, which the core knows. Called every few seconds.
 
         Never called while `apply` runs.
         """
-        return Health()
+        return Ready(Health())
 
     def metrics(self) -> Iterable[Sample]:
         """Return the consumer's own metrics. Must not block. Called from any thread between `setup` and `teardown`."""
         return ()
 
-    async def inspect(self) -> Mapping[str, Any]:
+    def inspect(self) -> Awaitable[Mapping[str, Any]] | Mapping[str, Any]:
         """Return details of the consumer's state, for `/api/consumers/NAME`. The values are those of JSON.
 
         Called between `setup` and `teardown`. The core cancels a call that takes longer than 2 seconds.
         """
-        return {}
+        return Ready({})
 
-    async def hand_over(self) -> tuple[socket.socket, ...]:
+    def hand_over(self) -> Awaitable[tuple[socket.socket, ...]] | tuple[socket.socket, ...]:
         """Return the listening sockets for a successor in another process.
 
         Called at most once, after a `setup` that succeeded, if the successor has an instance of this name and plugin.
@@ -226,32 +229,34 @@ class Consumer(ABC, Generic[C]):
         does not wait for `teardown`, which may therefore let connections end by themselves. If there are none, as by
         default, the successor waits until `teardown` has ended.
         """
-        return ()
+        return Ready(())
 
-    async def end_drain(self) -> None:
+    def end_drain(self) -> Awaitable[None] | None:
         """End the connections that `teardown` would let end by themselves, as a stop without a successor does.
 
         Called at most once, during the `teardown` that follows `hand_over`, if the daemon is told to stop. The default
         ends nothing: `teardown` goes on for at most `stop_seconds`.
         """
+        return Ready(None)
 
     @classmethod
-    async def end_orphans(cls, context: Context) -> Mapping[int, str]:
+    def end_orphans(cls, context: Context) -> Awaitable[Mapping[int, str]] | Mapping[int, str]:
         """End the processes of this plugin that outlived a daemon in `context.run_dir`, gracefully.
 
         Returns a description of each process by its id. `discovery stop` calls this method, without an instance, for
         the directory of every instance whose daemon has ended, also for directories of other plugins. The default ends
         nothing, for plugins whose processes end with the daemon.
         """
-        return {}
+        return Ready({})
 
     @property
     def stop_seconds(self) -> float:
         """Seconds that `teardown` may take before the core abandons the consumer; at least 10. From any thread."""
         return 10.0
 
-    async def teardown(self) -> None:
+    def teardown(self) -> Awaitable[None] | None:
         """Release everything. Called once, also after a failed `setup`."""
+        return Ready(None)
 
 
 AnyConsumer = Consumer[Any]
@@ -287,8 +292,10 @@ class Inventory:
 class Provider(ABC, Generic[C]):
     """Finds the backends of this machine; the core checks them and keeps them registered.
 
-    Each instance has a thread and an event loop of its own, on which every method but `__init__` runs. A method that
-    blocks delays the checks of this provider's candidates, and no other instance.
+    Each method may be written with `def` or with `async def`; `discover` is a generator of either kind. Each instance
+    has a thread and an event loop of its own, on which every method but `__init__` runs. A method that blocks delays
+    the checks of this provider's candidates, and no other instance. A plain generator therefore runs on another thread,
+    also while other methods run, and may block.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -299,28 +306,33 @@ class Provider(ABC, Generic[C]):
         self.config = config
         self.context = context
 
-    async def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Acquire resources. After an exception the core calls `setup` again later; after CannotStartError never."""
+        return Ready(None)
 
     @abstractmethod
-    def discover(self) -> AsyncGenerator[Inventory, None]:
+    def discover(self) -> AsyncIterator[Inventory] | Iterator[Inventory]:
         """Yield an Inventory at once, and another whenever something may have changed. Never ends by itself.
 
         Each Inventory is complete. An Inventory that equals the Inventory before costs nothing. A provider that cannot
         find all backends raises an exception instead of an incomplete Inventory: the last Inventory stays valid, its
         backends are still checked, and the core calls `discover` again later.
+
+        The core closes the generator when the provider is to stop. A plain generator cannot be interrupted: the core
+        waits 2 s for the running step and then goes on; the generator is closed when the step ends.
         """
 
-    async def validate(self) -> Validation:
+    def validate(self) -> Awaitable[Validation] | Validation:
         """Find faults that would keep `discover` from working. Changes nothing. See `Consumer.validate`."""
-        return Validation()
+        return Ready(Validation())
 
-    async def health(self) -> Health:
+    def health(self) -> Awaitable[Health] | Health:
         """Return the health beyond errors of `discover`, which the core knows. Called every few seconds."""
-        return Health()
+        return Ready(Health())
 
-    async def teardown(self) -> None:
+    def teardown(self) -> Awaitable[None] | None:
         """Release everything. Called once, also after a failed `setup`."""
+        return Ready(None)
 
 
 AnyProvider = Provider[Any]

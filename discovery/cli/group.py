@@ -3,16 +3,18 @@
 The core's commands are modules of this package. A module is imported when its command is invoked or described.
 
 A distribution adds drop-in commands by entry points of the group `discovery.commands`: the entry point's name is the
-command's name, and its value a function as typer takes a function. The names come from the metadata; a function is
-imported when its command is invoked or its help is requested. A command of the core takes precedence. With an entry
-point of the same name and value in the group `discovery.commands.help` the table shows the first line of the function's
-docstring, which is read without an import.
+command's name, and its value a function as typer takes a function, written with `def` or with `async def`. The names
+come from the metadata; a function is imported when its command is invoked or its help is requested. A command of the
+core takes precedence. With an entry point of the same name and value in the group `discovery.commands.help` the table
+shows the first line of the function's docstring, which is read without an import.
 
 The log options and `--json` may stand before or after a command.
 """
 
 import ast
 import copy
+import functools
+import inspect
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -25,7 +27,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from discovery.cli.interrupts import restore_interrupts
+from discovery.cli.interrupts import restore_interrupts, run_coroutine
 from discovery.errors import ConfigError, PluginError
 
 GROUP = "discovery.commands"
@@ -155,9 +157,8 @@ def _first_line(point: EntryPoint) -> str:
         spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
         path = spec.submodule_search_locations if spec else None
     source = Path(str(spec.origin)).read_text("utf-8") if spec else ""
-    (function,) = (
-        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == point.attr
-    )
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    (function,) = (node for node in functions if node.name == point.attr)
     return _first(str(ast.get_docstring(function)))
 
 
@@ -183,13 +184,25 @@ def load(name: str) -> Any:
         )
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     try:
-        app.command(name, context_settings=SETTINGS)(points[0].load())
+        app.command(name, context_settings=SETTINGS)(_synchronous(points[0].load()))
         return typer.main.get_command(app)
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise PluginError(
             f"the command {name!r} of {_claimants(points)} cannot be loaded: {type(error).__name__}: {reason}"
         ) from error
+
+
+def _synchronous(function: Any) -> Any:
+    """Return `function`; of a coroutine function, a function that runs the coroutine on a new event loop."""
+    if not inspect.iscoroutinefunction(function):
+        return function
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> Any:
+        return run_coroutine(function(*arguments, **options))
+
+    return run
 
 
 def _distribution(point: EntryPoint) -> str:

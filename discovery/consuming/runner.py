@@ -23,6 +23,7 @@ from discovery.model import Addresses, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
 from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.backoff import delays
+from discovery.system.either import called, completed
 from discovery.system.frequency import times
 
 FINISH_GRACE = 2.0
@@ -234,7 +235,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         async with self._turn:
             if self._live is None:
                 raise DiscoveryError("it is not set up")
-            return dict(await self._live.inspect())
+            return dict(await completed(self._live.inspect()))
 
     def _make(self, instance: ConsumerInstance) -> AnyConsumer:
         self._offers = self._inheritance.offer()
@@ -250,7 +251,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         return self._created
 
     async def _collect_handed_over(self, consumer: AnyConsumer) -> None:
-        giving = asyncio.ensure_future(consumer.hand_over())
+        giving = asyncio.ensure_future(called(consumer.hand_over))
         in_time = await wait_for_tasks({giving}, HAND_OVER_SECONDS)
         try:
             if not in_time:
@@ -275,7 +276,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
 
     async def _ask_to_end_drain(self, consumer: AnyConsumer) -> None:
         try:
-            await consumer.end_drain()
+            await completed(consumer.end_drain())
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             self._log.error("connections are left to end by themselves", reason=describe(error))
 
@@ -311,7 +312,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         while not self._stopping.is_set():
             if (latest := self._instance) is not instance:
                 async with self._turn:
-                    taken = await consumer.reconfigure(latest.config)
+                    taken = await completed(consumer.reconfigure(latest.config))
                 if not taken:
                     return latest
                 instance, schedule, self._operator_request = latest, schedule.requested(), True
@@ -358,7 +359,8 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         operator_request, self._operator_request = self._operator_request, False
         try:
             async with self._turn:
-                await consumer.apply(Update(snapshot, previous, changes, desired.addresses, operator_request))
+                update = Update(snapshot, previous, changes, desired.addresses, operator_request)
+                await completed(consumer.apply(update))
         except BaseException as error:
             if self._is_own_cancellation(error):
                 raise

@@ -21,6 +21,7 @@ from discovery.providing.runner import ProviderInstance, printable_lines, valid_
 from discovery.registry import Registry
 from discovery.system import rundir
 from discovery.system.asyncio_tools import cancel_and_wait
+from discovery.system.either import called, completed, iterated
 from discovery.system.lookups import Lookup, RememberedLookups
 
 
@@ -83,13 +84,13 @@ async def apply_once(
             with rundir.lock(context.run_dir / "lock", f"consumer {instance.name!r}"):
                 consumer = instance.consumer(instance.config, context)
                 try:
-                    await consumer.setup()
-                    await consumer.apply(first_update(resolved))
+                    await completed(consumer.setup())
+                    await completed(consumer.apply(first_update(resolved)))
                     # A consumer that leaves out what cannot be applied reports that by its health.
-                    if not (health := await consumer.health()).ok:
+                    if not (health := await completed(consumer.health())).ok:
                         failed[instance.name] = health.detail or "unhealthy"
                 finally:
-                    await asyncio.create_task(consumer.teardown())  # as in isolation.py
+                    await asyncio.create_task(called(consumer.teardown))  # as in isolation.py
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             failed[instance.name] = describe(error)
     return failed
@@ -104,7 +105,7 @@ async def preview(
         context = directories.context(instance.name, log.bind(consumer=instance.name))
         try:
             consumer = instance.consumer(instance.config, context)
-            results[instance.name] = await consumer.preview(first_update(resolved))
+            results[instance.name] = await completed(consumer.preview(first_update(resolved)))
         except NotImplementedError:
             results[instance.name] = DiscoveryError(
                 f"the plugin {instance.plugin!r} cannot show what it would change: it has no `preview`"
@@ -148,12 +149,12 @@ async def _first_inventory(
     context = directories.context(instance.name, log.bind(provider=instance.name))
     provider = instance.provider(instance.config, context)
     try:
-        await provider.setup()
-        async with aclosing(provider.discover()) as inventories:
+        await completed(provider.setup())
+        async with aclosing(iterated(provider.discover())) as inventories:
             async for inventory in inventories:
                 return inventory
     finally:
-        await asyncio.create_task(provider.teardown())  # as in isolation.py
+        await asyncio.create_task(called(provider.teardown))  # as in isolation.py
     raise DiscoveryError("the provider has ended its discovery by itself")
 
 

@@ -14,6 +14,7 @@ from discovery.errors import CannotStartError, DiscoveryError, PluginError, desc
 from discovery.hosting import loading as plugins
 from discovery.plugin import AnyConsumer, Consumer, Context
 from discovery.system import rundir
+from discovery.system.either import completed
 from discovery.system.files import ABSENT
 from discovery.system.listening import process_ids
 from discovery.system.process import ProcessHandle
@@ -82,7 +83,7 @@ async def end_orphans(run_dir: Path, log: FilteringBoundLogger) -> tuple[list[Or
             with rundir.lock(directory / "lock", name) if directory.is_dir() else nullcontext():
                 context = Context(name, directory, log.bind(consumer=name))
                 for consumer in classes:
-                    found = await consumer.end_orphans(context)
+                    found = await completed(consumer.end_orphans(context))
                     ended += [Orphan(pid, name, what) for pid, what in found.items()]
         except CannotStartError as error:
             failed[name] = str(error)

@@ -15,6 +15,7 @@ from discovery.errors import CannotStartError, DiscoveryError, describe
 from discovery.hosting.directories import Directories
 from discovery.model import Snapshot, diff
 from discovery.plugin import Context, Update, Validation
+from discovery.system.either import completed
 from discovery.system.listening import binds_conflict
 from discovery.system.rundir import check_run_dir
 
@@ -82,17 +83,17 @@ def _run_dir(path: Path) -> Validation:
     return Validation()
 
 
-def _by_consumer(instance: ConsumerInstance, context: Context, update: Update) -> Awaitable[Validation]:
+def _by_consumer(instance: ConsumerInstance, context: Context, update: Update) -> Awaitable[Validation] | Validation:
     return instance.consumer(instance.config, context).validate(update)
 
 
-def _by_provider(instance: "ProviderInstance", context: Context) -> Awaitable[Validation]:
+def _by_provider(instance: "ProviderInstance", context: Context) -> Awaitable[Validation] | Validation:
     return instance.provider(instance.config, context).validate()
 
 
-async def _validated(validate: Callable[[], Awaitable[Validation]]) -> Validation:
+async def _validated(validate: Callable[[], Awaitable[Validation] | Validation]) -> Validation:
     try:
-        found: Any = await validate()
+        found: Any = await completed(validate())
         if not isinstance(found, Validation):
             raise TypeError(f"`validate` returned {found!r}")
         return Validation(*(tuple(map(str, lines)) for lines in (found.faults, found.unchecked, found.listens)))

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -18,6 +18,7 @@ from discovery.plugin import Health
 from discovery.system import rundir
 from discovery.system.asyncio_tools import is_being_cancelled
 from discovery.system.backoff import delays
+from discovery.system.either import completed
 from discovery.system.frequency import Failures, times
 
 HEALTH_EVERY = 2.0
@@ -75,9 +76,9 @@ class _Named(Protocol):
 
 
 class _Plugin(Protocol):
-    async def setup(self) -> None: ...
-    async def health(self) -> Health: ...
-    async def teardown(self) -> None: ...
+    def setup(self) -> Awaitable[None] | None: ...
+    def health(self) -> Awaitable[Health] | Health: ...
+    def teardown(self) -> Awaitable[None] | None: ...
 
 
 I = TypeVar("I", bound=_Named)  # noqa: E741 - an instance
@@ -111,6 +112,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._wake = Wake()
         self._stopping = threading.Event()
         self._releasing = False
+        self._health_asked: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._lock: rundir.Lock | None = None
@@ -144,7 +146,11 @@ class Isolated(ABC, Generic[I, P, S]):
     def status(self) -> S:
         """The status now. From any thread."""
         phase, phase_since = self._phase
-        return replace(self._status, phase=phase, phase_since=phase_since)
+        status = replace(self._status, phase=phase, phase_since=phase_since)
+        asked = self._health_asked
+        if asked is not None and time.monotonic() - asked > HEALTH_TIMEOUT:
+            return replace(status, health=_late())  # it blocks its loop, on which its limit of time would come
+        return status
 
     def start(self) -> None:
         """Begin, on a thread of its own."""
@@ -287,7 +293,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._enter_phase(Phase.STARTING)
         plugin = self._make(instance)
         try:
-            await plugin.setup()
+            await completed(plugin.setup())
             self._begin()
             return await self._follow(plugin, instance)
         finally:
@@ -301,22 +307,24 @@ class Isolated(ABC, Generic[I, P, S]):
 
     async def _tear_down(self, plugin: P) -> None:
         try:
-            await plugin.teardown()
+            await completed(plugin.teardown())
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
             self._log.error("teardown failed", reason=describe(error))
 
     async def _check_health(self, plugin: P) -> None:
         limit = asyncio.timeout(HEALTH_TIMEOUT)
+        self._health_asked = time.monotonic()
         try:
             async with limit:
-                health: Any = await plugin.health()
+                health: Any = await completed(plugin.health())
             if not isinstance(health, Health):
                 raise TypeError(f"its health answered {health!r}")
         except BaseException as error:
             if self._is_own_cancellation(error):
                 raise
-            late = f"its health has not answered within {HEALTH_TIMEOUT:g} s"
-            health = Health(ok=False, detail=late if limit.expired() else describe(error))
+            health = _late() if limit.expired() else Health(ok=False, detail=describe(error))
+        finally:
+            self._health_asked = None
         if health != self._status.health:
             self._report(health=health)
 
@@ -328,6 +336,10 @@ class Isolated(ABC, Generic[I, P, S]):
             count = {"failures": self._failures.count} if self._failures.count > 1 else {}
             self._log.error(what, reason=reason, exc_info=None if known or repeated else error, **count)
         self._report(Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
+
+
+def _late() -> Health:
+    return Health(ok=False, detail=f"its health has not answered within {HEALTH_TIMEOUT:g} s")
 
 
 def lock_path(run_dir: Path, name: str) -> Path:

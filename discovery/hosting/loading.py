@@ -17,6 +17,7 @@ from discovery.model import Changes, Snapshot
 from discovery.plugin import AnyConsumer, AnyProvider, Consumer, PluginConfig, Update
 from discovery.registry import BUILT_IN, Registry, RegistryFactory, RegistryURL
 from discovery.registry import open_registry as open_builtin_registry
+from discovery.system.either import completed
 
 GROUP = "discovery"
 
@@ -178,7 +179,8 @@ def _observer(manager: pluggy.PluginManager) -> type[AnyConsumer]:
             snapshot: Snapshot = update.snapshot
             if update.previous is not None and not changes:
                 return  # only an address has changed
-            manager.hook.discovery_backends_changed(changes=changes, snapshot=snapshot)
+            for each in manager.hook.discovery_backends_changed(changes=changes, snapshot=snapshot):
+                await completed(each)
 
         async def preview(self, update: Update) -> str:
             return ""

@@ -17,6 +17,7 @@ from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginC
 from discovery.providing.checker import CandidateStatus, Checker
 from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled
 from discovery.system.backoff import delays
+from discovery.system.either import iterated
 from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
 from discovery.validity import validate
@@ -142,7 +143,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         waits = delays()
         while True:
             try:
-                async with aclosing(provider.discover()) as inventories:
+                async with aclosing(iterated(provider.discover())) as inventories:
                     async for inventory in inventories:
                         if is_being_cancelled():  # the provider has swallowed the cancellation
                             return

@@ -13,6 +13,7 @@ import structlog
 from discovery.checks import Check, Outcome
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Context, Health, Inventory
+from discovery.system.either import completed, iterated
 from discovery.testing.recorder import touched_by
 from discovery.testing.support import eventually, eventually_sync
 from discovery.validity import validate
@@ -119,8 +120,8 @@ class ProviderContract:
 
     def test_a_discovery_may_be_closed_or_cancelled_at_any_time_and_begun_again(self) -> None:
         async def check(provider: AnyProvider) -> None:
-            await provider.discover().aclose()
-            begun = provider.discover()
+            await iterated(provider.discover()).aclose()
+            begun = iterated(provider.discover())
             async with asyncio.timeout(self.patience):
                 first = await anext(begun)
                 await begun.aclose()
@@ -145,7 +146,7 @@ class ProviderContract:
                     assert [each for each in seen.inventories if each != first] == []
                     async with asyncio.timeout(self.patience):
                         with pytest.raises(Exception):  # noqa: B017, PT011 - after any exception the core tries again
-                            await anext(provider.discover())
+                            await anext(iterated(provider.discover()))
                 finally:
                     await asyncio.to_thread(blinded.__exit__, None, None, None)
             async with self._watching(provider) as again:
@@ -155,10 +156,10 @@ class ProviderContract:
 
     def test_tearing_down_is_safe_without_a_setup_and_after_one(self) -> None:
         async def check(run_dir: Path) -> None:
-            await self._make(run_dir).teardown()
+            await completed(self._make(run_dir).teardown())
             provider = self._make(run_dir)
-            await provider.setup()
-            await provider.teardown()
+            await completed(provider.setup())
+            await completed(provider.teardown())
 
         self.arrange(0)
         with tempfile.TemporaryDirectory() as directory:
@@ -166,10 +167,10 @@ class ProviderContract:
 
     def test_health_can_be_asked_for_at_any_time(self) -> None:
         async def check(provider: AnyProvider) -> None:
-            before = await provider.health()
+            before = await completed(provider.health())
             async with self._watching(provider) as seen:
                 await seen.first()
-                after = await provider.health()
+                after = await completed(provider.health())
             assert isinstance(before, Health)
             assert isinstance(before.detail, str)
             assert after.ok, after.detail
@@ -226,10 +227,10 @@ class ProviderContract:
         with tempfile.TemporaryDirectory() as directory:
             provider = self._make(Path(directory))
             try:
-                await provider.setup()
+                await completed(provider.setup())
                 yield provider
             finally:
-                await provider.teardown()
+                await completed(provider.teardown())
 
     @asynccontextmanager
     async def _watching(self, provider: AnyProvider) -> AsyncIterator["_Watcher"]:
@@ -280,7 +281,7 @@ class _Watcher:
         await eventually(holds, what, self._patience)
 
     async def _follow(self, provider: AnyProvider) -> None:
-        inventories = provider.discover()
+        inventories = iterated(provider.discover())
         try:
             async for inventory in inventories:
                 self.inventories.append(inventory)

@@ -106,8 +106,9 @@ def discovery(environment: dict[str, str]) -> Discovery:
     return run
 
 
-def test_a_command_from_elsewhere_is_like_one_of_ours(install: Install, discovery: Discovery) -> None:
-    install("third-party", GREETING, "greet=greet")
+@pytest.mark.parametrize("form", ["def", "async def"])
+def test_a_command_from_elsewhere_is_like_one_of_ours(form: str, install: Install, discovery: Discovery) -> None:
+    install("third-party", GREETING.replace("def", form), "greet=greet")
     ran = discovery("greet", "you", "--loud")
     assert (ran.returncode, ran.stdout, ran.stderr) == (3, "HELLO you\n", "")
     help_ = discovery("greet", "-h")

@@ -1,15 +1,19 @@
 """Plugins that cannot work are refused when they are loaded, each with its reason, and no other plugin is affected."""
 
+import importlib
 import itertools
 from pathlib import Path
 
 import pytest
+import structlog
 from third_party import install
 
-from discovery import ConfigError
+from discovery import ConfigError, Context, PluginConfig, Update, diff
 from discovery.errors import PluginError
 from discovery.hosting import loading
 from discovery.hosting.compatibility import unsupported
+from discovery.system.either import completed
+from discovery.testing import backend, snapshot
 
 HEAD = """
 from typing import Any
@@ -40,6 +44,15 @@ def discovery_register_registries(register):
     register({scheme!r}, It)
 """
 GOOD = HEAD + "It = Good\n" + CONSUMER
+OBSERVER = """
+from discovery import hookimpl
+
+told = []
+
+@hookimpl
+async def discovery_backends_changed(changes, snapshot):
+    told.append((snapshot.revision, len(changes.added)))
+"""
 NAMES = (f"thirdparty{number}" for number in itertools.count())  # a module that was imported stays imported
 
 
@@ -147,6 +160,16 @@ def test_a_plugin_for_another_core_is_refused_and_not_imported(site: Path) -> No
     with pytest.raises(PluginError) as raised:
         loading.load(name)
     assert "cannot be loaded: it supports discovery-framework <8,>=7, and " in str(raised.value)
+
+
+@pytest.mark.parametrize("form", ["def", "async def"])
+async def test_an_observer_is_a_function_of_either_form(site: Path, form: str) -> None:
+    name = installed(site, OBSERVER.replace("async def", form))
+    made = loading.consumer_class(name)(PluginConfig(), Context(name, site, structlog.get_logger()))
+    before, after = snapshot(backend(), revision=1), snapshot(revision=2)
+    for update in (Update(before, None, diff(None, before)), Update(after, before, diff(before, after))):
+        await completed(made.apply(update))
+    assert importlib.import_module(name).told == [(1, 1), (2, 0)]
 
 
 def test_an_unknown_plugin_is_an_error_of_the_configuration() -> None:

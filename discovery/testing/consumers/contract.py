@@ -11,6 +11,7 @@ import structlog
 
 from discovery.model import Snapshot, diff
 from discovery.plugin import AnyConsumer, Context, Update, Validation
+from discovery.system.either import completed
 from discovery.testing.clauses import clause, difference, examine, expect
 from discovery.testing.consumers.answers import ANSWERS, FIGURES, PREVIEWS
 from discovery.testing.consumers.effects import EFFECTS
@@ -231,10 +232,10 @@ class ConsumerContract(ConsumerPlace):
         with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryDirectory() as state:
             consumer = self._make(Path(directory), Path(state, "contract"))
             try:
-                await consumer.setup()
+                await completed(consumer.setup())
                 yield consumer, Path(directory)
             finally:
-                await consumer.teardown()
+                await completed(consumer.teardown())
 
 
 def _update(previous: Snapshot | None, state: Snapshot) -> Update:
