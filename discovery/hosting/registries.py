@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from typing import TypeVar
@@ -187,8 +187,10 @@ class IsolatedRegistry:
 
         try:
             try:
-                watch = (await self._made()).watch()
+                watch: object = (await self._made()).watch()
                 if not isinstance(watch, AsyncGenerator):
+                    if isinstance(watch, Coroutine):
+                        watch.close()  # else there is a warning that nobody has awaited it
                     raise PluginError(f"its watch returns a {type(watch).__name__} and no asynchronous generator")
                 async with aclosing(watch) as told:
                     async for event in told:
