@@ -19,7 +19,6 @@ from discovery.daemon.config import FileSettings
 from discovery.daemon.faults import validate
 from discovery.errors import ConfigError
 from discovery.fields import BindAddress, Duration, WholeNumber
-from discovery.hosting.tables import ConsumerTable, ProviderTable
 from discovery.probes import CheckSettings
 from discovery_apache.conventions import ServiceVariables
 from discovery_haproxy.options.config import HAProxyConfig
