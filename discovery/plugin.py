@@ -73,10 +73,23 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The health that a plugin reports: `ok`, and `detail`, one line for a person."""
+    """The health that a plugin reports: `ok`, and `detail`, one line for a person.
+
+    `problems` has the faults of parts of the plugin's work: the reason in one line, by a name that the user knows
+    (`service web`). The core logs each problem once, and shows it until the health lacks it. A plugin that is `ok` and
+    has problems, or is `degraded`, does the rest of its work: `/api`, `/healthz` and the metrics show this state, and
+    `/healthz` and `/readyz` still answer 200. A plugin that is not `ok` makes `/healthz` answer 503.
+    """
 
     ok: bool = True
     detail: str = ""
+    degraded: bool = False
+    problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def state(self) -> Literal["ok", "degraded", "failing"]:
+        """The state in a word."""
+        return "failing" if not self.ok else "degraded" if self.degraded or self.problems else "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +108,15 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample of a consumer's metrics.
+    """A sample of the metrics of a consumer or provider.
 
     `name` has no prefix and ends with the unit: `connect_seconds`. `value` is the present value, and `labels`
     distinguish the samples of one name. The value of a `kind` "counter" never decreases. `help` describes the metric in
     one line.
 
     The core exposes the sample as `discovery_PLUGIN_NAME` (a counter as `discovery_PLUGIN_NAME_total`), and adds the
-    label `consumer`, the instance's name. `name` and label names consist of ASCII letters, digits and underscores.
+    label `consumer` or `provider`, the instance's name. `name` and label names consist of ASCII letters, digits and
+    underscores.
     """
 
     name: str
@@ -128,6 +142,9 @@ class Context:
     `request_apply` asks for another `apply` of the latest snapshot. A consumer calls `request_apply`, from any thread,
     when an input of its own, such as a template or a certificate, has changed.
 
+    `request_discovery` asks for another `discover`: the core ends the present one, and begins another at once. A
+    provider calls `request_discovery`, from any thread, when a generator that waits has something to find.
+
     `inherited` has listening sockets, and bound UDP sockets, that a predecessor or systemd handed over. `setup` takes a
     socket whose type and address (`getsockname`) the plugin wants by `socket.socket(fileno=each.detach())`. A
     predecessor that still accepts shares the socket and its blocking mode. The core closes sockets that no consumer
@@ -140,6 +157,7 @@ class Context:
     request_apply: Callable[[], None] = lambda: None
     inherited: tuple[socket.socket, ...] = ()
     state_dir: Path = _UNSET
+    request_discovery: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         """Set the default of `state_dir`."""
@@ -326,9 +344,25 @@ class Provider(ABC, Generic[C]):
         """Find faults that would keep `discover` from working. Changes nothing. See `Consumer.validate`."""
         return Ready(Validation())
 
+    def reconfigure(self, config: C) -> Awaitable[bool] | bool:
+        """Adopt the new configuration `config`. Return True if the provider has adopted `config`.
+
+        `discover` has ended then, and is called again. After False, the default, the core restarts the instance. The
+        last Inventory stays valid in both cases.
+        """
+        return Ready(False)
+
     def health(self) -> Awaitable[Health] | Health:
         """Return the health beyond errors of `discover`, which the core knows. Called every few seconds."""
         return Ready(Health())
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return the provider's own metrics. Must not block. Called from any thread between `setup` and `teardown`."""
+        return ()
+
+    def inspect(self) -> Awaitable[Mapping[str, Any]] | Mapping[str, Any]:
+        """Return details of the provider's state, for `/api/providers/NAME`. See `Consumer.inspect`."""
+        return Ready({})
 
     def teardown(self) -> Awaitable[None] | None:
         """Release everything. Called once, also after a failed `setup`."""

@@ -2,10 +2,8 @@
 
 import asyncio
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +11,14 @@ from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.figures import valid_samples
 from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
 from discovery.consuming.schedule import ApplySchedule
-from discovery.errors import DiscoveryError, describe
+from discovery.consuming.selection import Selection
+from discovery.errors import describe
+from discovery.hosting.details import Details
 from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
+from discovery.hosting.tables import Filter
 from discovery.model import Addresses, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
 from discovery.system.asyncio_tools import wait_for_tasks
@@ -57,6 +57,7 @@ class ConsumerInstance(NamedTuple):
     """A consumer as configured: its name, its plugin, and how to make it.
 
     `quiet_period` is how many seconds to wait after a change, so that those that follow closely are applied with it.
+    `filter` selects the services and backends that the consumer is told of.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ConsumerInstance(NamedTuple):
     consumer: type[AnyConsumer]
     config: PluginConfig
     quiet_period: float = 0.0
+    filter: Filter | None = None
 
 
 class _Desired(NamedTuple):
@@ -93,17 +95,16 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """
         super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed)
         self._latest: Latest[_Desired] = Latest()
+        self._selection = Selection(instance.filter)
         self._applied: _Desired | None = None
+        self._told: _Desired | None = None  # the part of `_applied` that the consumer was told of
         self._apply_requested = False
         self._operator_request = False
         self._inheritance = inheritance or Inheritance()
         self._state_dir = state_dir or self._run_dir / "state"
         self._offers: Mapping[Identity, socket.socket] = {}
         self._created: AnyConsumer | None = None  # from before its setup until after its teardown
-        self._live: AnyConsumer | None = None  # from after its setup until before its teardown
-        self._turn = asyncio.Lock()
-        self._pending_metrics: Future[tuple[Sample, ...]] | None = None
-        self._refused: dict[str, str] = {}
+        self._details: Details[AnyConsumer] = Details(self.KIND, self._log)
         self._retry_delays = delays()
         self._handing_over = False
         self._may_end = False
@@ -191,51 +192,12 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         return self._handed_over_sockets
 
     async def samples(self, timeout: float) -> tuple[Sample, ...]:
-        """The consumer's own figures; none while it is not set up, if it fails, or after `timeout` seconds.
-
-        What is wrong with them is logged once.
-        """
-        if self._pending_metrics is None or self._pending_metrics.done():
-            self._pending_metrics = Future()
-            # A thread of its own: it is a plugin's, which may hang, and nobody waits for that at our end.
-            figure = threading.Thread(
-                target=self._read_metrics, args=(self._pending_metrics,), name="metrics", daemon=True
-            )
-            figure.start()
-        metrics = asyncio.wrap_future(self._pending_metrics)
-        return metrics.result() if await wait_for_tasks({metrics}, timeout) else ()
+        """Return the consumer's own metrics. See `Details.samples`."""
+        return await self._details.samples(timeout)
 
     async def inspect(self, timeout: float) -> Mapping[str, Any]:
-        """Return the consumer's details of its state.
-
-        Raises DiscoveryError while it is not set up, TimeoutError after `timeout` seconds, or what the plugin raises.
-        """
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            raise DiscoveryError("it is not running")
-        asking = asyncio.run_coroutine_threadsafe(self._inspect(), loop)
-        async with asyncio.timeout(timeout):
-            return await asyncio.wrap_future(asking)
-
-    def _read_metrics(self, answer: "Future[tuple[Sample, ...]]") -> None:
-        samples: tuple[Sample, ...] = ()
-        problems: dict[str, str] = {}
-        consumer = self._live
-        try:
-            samples, problems = valid_samples(consumer.metrics() if consumer is not None else ())
-        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
-            problems = {"metrics": describe(error)}
-        for name, reason in problems.items():
-            if self._refused.get(name) != reason:
-                self._log.warning("a figure cannot be shown", figure=name, reason=reason)
-        self._refused |= problems
-        answer.set_result(samples)
-
-    async def _inspect(self) -> Mapping[str, Any]:
-        async with self._turn:
-            if self._live is None:
-                raise DiscoveryError("it is not set up")
-            return dict(await completed(self._live.inspect()))
+        """Return the consumer's details of its state. See `Details.inspect`."""
+        return await self._details.inspect(self._loop, timeout)
 
     def _make(self, instance: ConsumerInstance) -> AnyConsumer:
         self._offers = self._inheritance.offer()
@@ -282,14 +244,15 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
 
     def _begin(self) -> None:
         self._inheritance.settle(self._offers, kept=True)
-        self._applied = None
+        self._applied = self._told = None
+        self._selection = Selection(self._instance.filter)
         self._latest.reopen()
-        self._live = self._created
+        if self._created is not None:
+            self._details.begin(self._created)
         super()._begin()
 
     async def _release(self, plugin: AnyConsumer) -> None:
-        async with self._turn:
-            live, self._live = self._live, None
+        live = await self._details.end()
         if live is not None and self._handing_over:
             await self._collect_handed_over(live)
             if self._handed_over_sockets:
@@ -311,10 +274,15 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         next_health = 0.0
         while not self._stopping.is_set():
             if (latest := self._instance) is not instance:
-                async with self._turn:
-                    taken = await completed(consumer.reconfigure(latest.config))
-                if not taken:
+                if latest.consumer is not instance.consumer:
                     return latest
+                if latest.config != instance.config:
+                    async with self._details.turn:
+                        taken = await completed(consumer.reconfigure(latest.config))
+                    if not taken:
+                        return latest
+                if latest.filter != instance.filter:
+                    self._selection = Selection(latest.filter)
                 instance, schedule, self._operator_request = latest, schedule.requested(), True
             if self._apply_requested:
                 self._apply_requested, schedule = False, schedule.requested()
@@ -324,7 +292,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             if applying:
                 schedule = await self._apply_latest(consumer, schedule)
             if time.monotonic() >= next_health:
-                async with self._turn:
+                async with self._details.turn:
                     await self._check_health(consumer)
                 next_health = time.monotonic() + HEALTH_EVERY
             if applying:
@@ -347,19 +315,20 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         return schedule.failed(time.monotonic(), next(self._retry_delays))
 
     async def _apply(self, consumer: AnyConsumer, desired: "_Desired", *, anyway: bool) -> bool:
-        before, snapshot = self._applied, desired.snapshot
+        before, snapshot = self._told, self._selection.of(desired.snapshot)
+        wanted = _Desired(snapshot, self._selection.addresses_in(snapshot, desired.addresses))
         previous = before.snapshot if before is not None else None
         changes = diff(previous, snapshot)
-        if before is not None and not changes and before.addresses == desired.addresses and not anyway:
-            self._applied = desired
+        if before is not None and not changes and before.addresses == wanted.addresses and not anyway:
+            self._applied, self._told = desired, wanted
             self._report(applied_revision=snapshot.revision)
             return True
         begun = time.monotonic()
         self._enter_phase(Phase.APPLYING)
         operator_request, self._operator_request = self._operator_request, False
         try:
-            async with self._turn:
-                update = Update(snapshot, previous, changes, desired.addresses, operator_request)
+            async with self._details.turn:
+                update = Update(snapshot, previous, changes, wanted.addresses, operator_request)
                 await completed(consumer.apply(update))
         except BaseException as error:
             if self._is_own_cancellation(error):
@@ -367,7 +336,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             self._report_failure("apply failed", error)
             return False
         took = time.monotonic() - begun
-        self._applied = desired
+        self._applied, self._told = desired, wanted
         self._report(
             Phase.WAITING,
             applied_revision=snapshot.revision,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from contextlib import asynccontextmanager
 from itertools import islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, exposition
@@ -20,30 +20,36 @@ from discovery.documents import backend_document, names_document, snapshot_docum
 from discovery.errors import describe
 from discovery.hosting.isolation import PluginStatus
 from discovery.plugin import Sample
-from discovery.providing.provider import RunningProviderStatus
+from discovery.providing.provider import RunningProvider, RunningProviderStatus
 from discovery.system.httpserver import HttpServer
 
 Status = Callable[[], DaemonStatus]
 Consumers = Callable[[], Mapping[str, ConsumerRunner]]
+Providers = Callable[[], Mapping[str, RunningProvider]]
+
+T = TypeVar("T", ConsumerRunner, RunningProvider)
 
 MOST_HELD = 100
 """Held records that are shown one by one."""
 ANSWER_SECONDS = 2.0
-"""Seconds that a consumer has to answer; the response goes on without a late one."""
+"""Seconds that a plugin has to answer; the response goes on without a late one."""
 _MOST_UNRESOLVED = 20
 """Backends with an unknown host name that `/healthz` lists: a dead name server must not make the answer long."""
 
 
-_API = ("/api/snapshot", "/api/consumers", "/api/consumers/NAME", "/api/providers")
+_API = ("/api/snapshot", "/api/consumers", "/api/consumers/NAME", "/api/providers", "/api/providers/NAME")
 
 
 class Admin:
-    """Serves `/healthz`, `/readyz`, `/metrics`, `/api/snapshot`, `/api/consumers[/NAME]` and `/api/providers`."""
+    """Serves `/healthz`, `/readyz`, `/metrics`, and the state as JSON below `/api`."""
 
-    def __init__(self, status: Status, consumers: Consumers, hosts: Callable[[], Collection[str]] = tuple) -> None:
+    def __init__(
+        self, status: Status, consumers: Consumers, providers: Providers, hosts: Callable[[], Collection[str]] = tuple
+    ) -> None:
         """Each is called for every request; `hosts` returns the names under which clients may address us."""
         self._status = status
         self._runners = consumers
+        self._running_providers = providers
         self._hosts = hosts
         self._server: HttpServer | None = None
         self._documents = asyncio.Lock()
@@ -63,6 +69,7 @@ class Admin:
                 web.get("/api/consumers", self._consumers),
                 web.get("/api/consumers/{name}", self._inspect),
                 web.get("/api/providers", self._providers),
+                web.get("/api/providers/{name}", self._inspect_provider),
             ]
         )
         self._server = HttpServer(app, lambda: {host, *self._hosts()})
@@ -86,8 +93,9 @@ class Admin:
         status = self._status()
         healthy = not status.problems
         document = {
-            "status": "ok" if healthy else "failing",
+            "status": "failing" if not healthy else "degraded" if status.degraded else "ok",
             "problems": status.problems,
+            "degraded": status.degraded,
             "registry": _registry(status),
             "unresolved": _unresolved(status),
             "config_error": status.config_error,
@@ -101,11 +109,11 @@ class Admin:
         return web.json_response(document, status=503 if waiting else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        runners = self._runners()
-        figures = await asyncio.gather(*(runner.samples(ANSWER_SECONDS) for runner in runners.values()))
+        plugins: dict[str, ConsumerRunner | RunningProvider] = {**self._runners(), **self._running_providers()}
+        figures = await asyncio.gather(*(each.samples(ANSWER_SECONDS) for each in plugins.values()))
         async with self._turn():
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(_ScrapedMetrics(self._status(), dict(zip(runners, figures, strict=True))))
+            registry.register(_ScrapedMetrics(self._status(), dict(zip(plugins, figures, strict=True))))
             body = exposition.generate_latest(registry)
         return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE_LATEST})
 
@@ -123,19 +131,10 @@ class Admin:
         return web.json_response({"consumers": [_consumer(each) for each in self._status().consumers]})
 
     async def _inspect(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        runner = self._runners().get(name)
-        if runner is None:
-            names = ", ".join(self._runners()) or "none"
-            return web.json_response({"error": f"there is no consumer {name!r}; there are: {names}"}, status=404)
-        try:
-            told = await runner.inspect(ANSWER_SECONDS)
-            return web.json_response({**told, **_consumer(runner.status)})
-        except TimeoutError:
-            status, error = 504, f"the consumer has not answered within {ANSWER_SECONDS:g} s"
-        except Exception as raised:  # noqa: BLE001 - a plugin may raise anything, or tell what is no JSON
-            status, error = 503, describe(raised)
-        return web.json_response({**_consumer(runner.status), "error": error}, status=status)
+        return await _details("consumer", request, self._runners(), lambda runner: _consumer(runner.status))
+
+    async def _inspect_provider(self, request: web.Request) -> web.Response:
+        return await _details("provider", request, self._running_providers(), lambda each: _provider(each.status))
 
     async def _providers(self, _: web.Request) -> web.Response:
         async with self._turn():
@@ -147,6 +146,25 @@ class Admin:
         async with self._documents:
             yield
             await asyncio.sleep(0)
+
+
+async def _details(
+    kind: str, request: web.Request, plugins: Mapping[str, T], status_of: Callable[[T], dict[str, Any]]
+) -> web.Response:
+    """Return what a consumer or provider tells of its state, beside the core's status."""
+    name = request.match_info["name"]
+    plugin = plugins.get(name)
+    if plugin is None:
+        names = ", ".join(plugins) or "none"
+        return web.json_response({"error": f"there is no {kind} {name!r}; there are: {names}"}, status=404)
+    try:
+        told = await plugin.inspect(ANSWER_SECONDS)
+        return web.json_response({**told, **status_of(plugin)})
+    except TimeoutError:
+        status, error = 504, f"the {kind} has not answered within {ANSWER_SECONDS:g} s"
+    except Exception as raised:  # noqa: BLE001 - a plugin may raise anything, or tell what is no JSON
+        status, error = 503, describe(raised)
+    return web.json_response({**status_of(plugin), "error": error}, status=status)
 
 
 class _ScrapedMetrics(Collector):
@@ -203,7 +221,9 @@ def _consumer(each: ConsumerStatus) -> dict[str, Any]:
         "failures": each.failures,
         "apply_seconds": _rounded(each.apply_seconds),
         "healthy": each.problem is None,
+        "state": each.state,
         "problem": each.problem,
+        "problems": dict(each.health.problems),
         "detail": each.health.detail,
     }
 
@@ -215,11 +235,12 @@ def _provider(each: RunningProviderStatus) -> dict[str, Any]:
         "ttl": each.ttl,
         "candidates": [_candidate(key, each) for key in sorted(each.runner.candidates)],
         "registered": len(each.registered),
-        "problems": dict(each.runner.problems),
+        "problems": {**each.runner.problems, **each.runner.health.problems},
         "skipped": dict(each.runner.skipped),
         "failures": each.runner.failures,
         "ready": each.ready,
         "healthy": each.problem is None,
+        "state": "failing" if each.problem is not None else each.runner.state,
         "problem": each.problem,
         "detail": each.runner.health.detail,
     }

@@ -20,6 +20,7 @@ from discovery.system.asyncio_tools import cancel_and_wait
 
 if TYPE_CHECKING:
     from discovery.daemon.admin import Admin
+    from discovery.providing.provider import RunningProvider
 
 _AGAIN = 1.0
 """Seconds after which loading the server is tried again."""
@@ -34,10 +35,11 @@ class AdminPort:
         self,
         status: Callable[[], DaemonStatus],
         consumers: Callable[[], Mapping[str, ConsumerRunner]],
+        providers: "Callable[[], Mapping[str, RunningProvider]]",
         hosts: Callable[[], Collection[str]],
     ) -> None:
         """Prepare. The arguments are those of `Admin`."""
-        self._sources = status, consumers, hosts
+        self._sources = status, consumers, providers, hosts
         self._host = ""
         self._listening: list[socket.socket] = []
         self._serving: asyncio.Task[None] | None = None

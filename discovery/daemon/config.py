@@ -3,7 +3,8 @@
 import copy
 import types
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -15,13 +16,21 @@ from discovery.daemon.faults import Faults, dotted, validate
 from discovery.errors import ConfigError, PluginError
 from discovery.fields import BindAddress, OneOrMany
 from discovery.hosting import loading as plugins
-from discovery.hosting.tables import ConsumerTable, InstanceTable, ProviderTable
+from discovery.hosting.tables import (
+    DEFAULT_REGISTRY,
+    YIELDS,
+    ConsumerTable,
+    Filter,
+    InstanceTable,
+    ProviderTable,
+    RegistrySettings,
+    option_names,
+)
 from discovery.model import split_host_port
 from discovery.plugin import PluginConfig
-from discovery.registry import RegistryURL
+from discovery.registry import BUILT_IN, RegistryURL
 from discovery.registry.url import PASSWORD_VARIABLE
 
-DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
 OFF = "off"
 DEFAULT_ADMIN = "127.0.0.1:9901"
 
@@ -60,20 +69,6 @@ class AdminAddress(BindAddress):
         """Return the JSON schema: text, with examples."""
         schema = super().json_schema()
         return {**schema, "examples": [*schema["examples"], OFF]}
-
-
-class RegistrySettings(PluginConfig):
-    """The `[registry]` table. All but `url` can stand in the URL as well."""
-
-    url: str = Field(
-        DEFAULT_REGISTRY, description="etcd://HOST:PORT[,...][/PREFIX], etcds:// for TLS, file:///DIRECTORY"
-    )
-    username: str | None = Field(None, description="User name, if the registry asks for one")
-    password_file: Path | None = Field(None, description="File that holds the password")
-    ca: Path | None = Field(None, description="Certificate authority that signed the registry's certificate")
-    cert: Path | None = Field(None, description="Our certificate, for mutual TLS")
-    key: Path | None = Field(None, description="Our certificate's key")
-    server_name: str | None = Field(None, description="Name to expect in the certificates, if it is another one")
 
 
 class LogSettings(PluginConfig):
@@ -216,6 +211,7 @@ def parse_settings(
     _override(raw, overrides)
     their_place = place if instances is None else "command line"
     sound = {}
+    options = _take_registry_options(raw)
     for key, value in raw.items():
         with found.gathered():
             validate(FileSettings, {key: value}, place)
@@ -224,6 +220,10 @@ def parse_settings(
     registry, registry_is_known = RegistryURL.parse(DEFAULT_REGISTRY), False
     with found.gathered():
         registry = _registry_url(parsed.registry)
+        with suppress(PluginError):  # to open the registry reports the fault
+            if (model := plugins.registry_config(registry.scheme)) is not None:
+                beside = RegistrySettings.model_fields.keys()
+                registry = replace(registry, settings=validate(model, options, place, ("registry",), beside))
         # An unknown key may be a misspelt `registry`.
         registry_is_known = not (raw.keys() - sound.keys()) & {"registry", *(raw.keys() - FileSettings.model_fields)}
         bare = registry.without_password()
@@ -258,7 +258,17 @@ def validate_options(settings: ConsumerSettings | ProviderSettings, model: type[
     """An instance's options as its plugin's configuration. Raises ConfigError."""
     core = ConsumerTable if isinstance(settings, ConsumerSettings) else ProviderTable
     at = (settings.table, settings.name)
-    return validate(model, dict(settings.options), settings.place, at, core.model_fields.keys())
+    ours = core.model_fields.keys() - option_names(model)
+    options = {key: value for key, value in settings.options.items() if key not in ours}
+    return validate(model, options, settings.place, at, ours)
+
+
+def validate_filter(settings: ConsumerSettings, model: type[PluginConfig]) -> Filter | None:
+    """The filter of a consumer; None without one, and if `filter` is an option of its plugin. Raises ConfigError."""
+    if "filter" not in settings.options or "filter" in option_names(model):
+        return None
+    table = {"plugin": settings.plugin, "filter": settings.options["filter"]}
+    return validate(ConsumerTable, table, settings.place, (settings.table, settings.name)).filter
 
 
 def _overridden(raw: Mapping[str, Any], overrides: Overrides) -> dict[str, str]:
@@ -287,6 +297,15 @@ def _override(raw: dict[str, Any], overrides: Overrides) -> None:
             log = raw.setdefault("log", {})
             if isinstance(log, dict):  # else it is a fault, reported by the caller
                 log[name] = value
+
+
+def _take_registry_options(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the keys that a plugin reads out of the table `registry` of `raw`: none unless a plugin has the scheme."""
+    table = raw.get("registry")
+    scheme = str(table.get("url", "")).partition("://")[0].strip().lower() if isinstance(table, dict) else ""
+    if not isinstance(table, dict) or not scheme or scheme in BUILT_IN or scheme not in plugins.installed():
+        return {}
+    return {key: table.pop(key) for key in table.keys() - RegistrySettings.model_fields.keys()}
 
 
 def _instance_tables(raw: dict[str, Any], place: str, faults: Faults) -> dict[str, dict[str, Any]]:
@@ -346,12 +365,13 @@ def _split_table(
         raise ConfigError(f"{place}: {at[0]}.{at[1][:20]}...: an instance's name has at most {_LONGEST_NAME} bytes")
     sound = {"plugin": raw["plugin"]} if "plugin" in raw else {}
     core = validate(model, sound, place, at)
+    keys = model.model_fields.keys() - set(YIELDS)
     for key in model.model_fields:
-        if key in raw:
+        if key in raw and key in keys:
             with faults.gathered():
                 core = validate(model, {**sound, key: raw[key]}, place, at)
                 sound[key] = raw[key]
-    return core, {key: value for key, value in raw.items() if key not in model.model_fields}
+    return core, {key: value for key, value in raw.items() if key not in keys}
 
 
 def _registry_url(settings: RegistrySettings) -> RegistryURL:

@@ -64,7 +64,11 @@ class Daemon:
         self._link = RegistryLink(log, self._fleet.offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
         self._admin = AdminEndpoint(
-            lambda: self.status, lambda: self._fleet.consumers, lambda: self._settings.admin_hosts, log
+            lambda: self.status,
+            lambda: self._fleet.consumers,
+            lambda: self._fleet.providers,
+            lambda: self._settings.admin_hosts,
+            log,
         )
         self._succession = Succession(
             self._run_dir / f"{name}.sock",

@@ -1,6 +1,7 @@
 """The admin endpoint according to the settings: none, or a port that a reload replaces."""
 
 from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
@@ -10,6 +11,9 @@ from discovery.daemon.config import Settings
 from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError
 
+if TYPE_CHECKING:
+    from discovery.providing.provider import RunningProvider
+
 
 class AdminEndpoint:
     """Holds at most a single `AdminPort` at a time. For the core's loop."""
@@ -18,11 +22,12 @@ class AdminEndpoint:
         self,
         status: Callable[[], DaemonStatus],
         consumers: Callable[[], Mapping[str, ConsumerRunner]],
+        providers: "Callable[[], Mapping[str, RunningProvider]]",
         hosts: Callable[[], Collection[str]],
         log: FilteringBoundLogger,
     ) -> None:
         """Prepare; `open` begins. All arguments but the log are those of `Admin`."""
-        self._sources = status, consumers, hosts
+        self._sources = status, consumers, providers, hosts
         self._log = log
         self._port: AdminPort | None = None
 

@@ -12,6 +12,7 @@ from discovery.daemon.config import (
     ProviderSettings,
     Settings,
     load_settings,
+    validate_filter,
     validate_options,
 )
 from discovery.daemon.faults import Faults
@@ -104,7 +105,8 @@ def build(settings: Settings, faults: Faults | None = None, path: Path | None = 
 def _consumer(settings: ConsumerSettings) -> ConsumerInstance:
     made_of = plugins.consumer_class(settings.plugin)
     options = _options(settings, made_of.Config)
-    return ConsumerInstance(settings.name, settings.plugin, made_of, options, settings.quiet_period)
+    wanted = validate_filter(settings, made_of.Config)
+    return ConsumerInstance(settings.name, settings.plugin, made_of, options, settings.quiet_period, wanted)
 
 
 def _provider(settings: ProviderSettings) -> "ProviderInstance":

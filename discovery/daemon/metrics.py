@@ -12,16 +12,16 @@ from discovery.checks import Verdict
 from discovery.consuming.holding import Cause
 from discovery.consuming.runner import ConsumerStatus
 from discovery.daemon.status import DaemonStatus
-from discovery.hosting.isolation import Phase
+from discovery.hosting.isolation import Phase, PluginStatus
 from discovery.model import State
 from discovery.plugin import Sample
 from discovery.providing.provider import RunningProviderStatus
 
 
 def metrics(status: DaemonStatus, own: Mapping[str, Iterable[Sample]] | None = None) -> Iterator[Metric]:
-    """The status as Prometheus metrics, and what consumers measure of their `own`, by instance name."""
+    """The status as Prometheus metrics, and what plugins measure of their `own`, by instance name."""
     taken: set[str] = set()
-    for metric in chain(_metrics(status), _own_metrics(status.consumers, own or {})):
+    for metric in chain(_metrics(status), _own_metrics(status, own or {})):
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
         if name not in taken:  # twice, it would make all of them unreadable
             taken.add(name)
@@ -94,6 +94,8 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
     failures = CounterMetricFamily("discovery_consumer_failures", "Setups and applies that failed", labels=by)
     seconds = SummaryMetricFamily("discovery_consumer_apply_seconds", "Time that applies took", labels=by)
     healthy = GaugeMetricFamily("discovery_consumer_healthy", "1 while all is well with the consumer", labels=by)
+    degraded = GaugeMetricFamily("discovery_consumer_degraded", "1 while a part of the work is not done", labels=by)
+    problems = GaugeMetricFamily("discovery_consumer_problems", "Problems that the consumer reports", labels=by)
     phases = GaugeMetricFamily("discovery_consumer_phase", "1 for what it is doing", labels=("consumer", "phase"))
     for each in consumers:
         name = (each.name,)
@@ -106,22 +108,26 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
         failures.add_metric(name, each.failures)
         seconds.add_metric(name, each.applies, each.apply_seconds)
         healthy.add_metric(name, float(each.problem is None))
+        degraded.add_metric(name, float(each.degraded is not None))
+        problems.add_metric(name, len(each.health.problems))
         for phase in Phase:
             phases.add_metric((each.name, phase.value), float(each.phase is phase))
-    yield from (revision, lag, behind, applies, failures, seconds, healthy, phases)
+    yield from (revision, lag, behind, applies, failures, seconds, healthy, degraded, problems, phases)
 
 
-def _own_metrics(consumers: tuple[ConsumerStatus, ...], own: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:
-    """Merge figures of a plugin's instances into a metric, told apart by the label `consumer`."""
+def _own_metrics(status: DaemonStatus, own: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:
+    """Merge figures of a plugin's instances into a metric, told apart by the label `consumer` or `provider`."""
     families: dict[str, Metric] = {}
-    for consumer in consumers:
-        prefix = re.sub(r"[^a-zA-Z0-9_]", "_", f"discovery_{consumer.plugin}")
-        for sample in own.get(consumer.name, ()):
+    kinds = [("consumer", each) for each in status.consumers]
+    plugins: list[tuple[str, PluginStatus]] = [*kinds, *(("provider", each.runner) for each in status.providers)]
+    for kind, plugin in plugins:
+        prefix = re.sub(r"[^a-zA-Z0-9_]", "_", f"discovery_{plugin.plugin}")
+        for sample in own.get(plugin.name, ()):
             name = f"{prefix}_{sample.name}"
             family = families.setdefault(name, Metric(name, sample.help, sample.kind))
             if family.type == sample.kind:
                 exposed = f"{name}_total" if sample.kind == "counter" else name
-                family.add_sample(exposed, {"consumer": consumer.name, **sample.labels}, sample.value)
+                family.add_sample(exposed, {kind: plugin.name, **sample.labels}, sample.value)
     yield from families.values()
 
 
@@ -134,6 +140,7 @@ def _provider_metrics(providers: tuple[RunningProviderStatus, ...]) -> Iterator[
     problems = GaugeMetricFamily("discovery_provider_problems", "Things found with which something is wrong", labels=by)
     failures = CounterMetricFamily("discovery_provider_failures", "Setups and discoveries that failed", labels=by)
     healthy = GaugeMetricFamily("discovery_provider_healthy", "1 while all is well with the provider", labels=by)
+    degraded = GaugeMetricFamily("discovery_provider_degraded", "1 while a part of the work is not done", labels=by)
     phases = GaugeMetricFamily("discovery_provider_phase", "1 for what it is doing", labels=("provider", "phase"))
     for each in providers:
         runner, name = each.runner, (each.runner.name,)
@@ -142,9 +149,10 @@ def _provider_metrics(providers: tuple[RunningProviderStatus, ...]) -> Iterator[
             found.add_metric((runner.name, verdict.value), verdicts.count(verdict))
         found.add_metric((runner.name, "unknown"), verdicts.count(None))
         registered.add_metric(name, len(each.registered))
-        problems.add_metric(name, len(runner.problems))
+        problems.add_metric(name, len({**runner.problems, **runner.health.problems}))
         failures.add_metric(name, runner.failures)
         healthy.add_metric(name, float(each.problem is None))
+        degraded.add_metric(name, float(each.problem is None and runner.degraded is not None))
         for phase in Phase:
             phases.add_metric((runner.name, phase.value), float(runner.phase is phase))
-    yield from (found, registered, problems, failures, healthy, phases)
+    yield from (found, registered, problems, failures, healthy, degraded, phases)

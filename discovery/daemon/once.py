@@ -10,14 +10,16 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.resolving import Resolved
 from discovery.consuming.runner import ConsumerInstance
+from discovery.consuming.selection import narrowed
 from discovery.consuming.watcher import observe
 from discovery.daemon.instances import Instances
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
 from discovery.hosting.directories import Directories
+from discovery.hosting.isolation import printable_lines
 from discovery.model import Snapshot, diff
 from discovery.plugin import Candidate, Inventory, Update
 from discovery.providing.checker import CandidateStatus, Checker
-from discovery.providing.runner import ProviderInstance, printable_lines, valid_candidates
+from discovery.providing.runner import ProviderInstance, valid_candidates
 from discovery.registry import Registry
 from discovery.system import rundir
 from discovery.system.asyncio_tools import cancel_and_wait
@@ -85,7 +87,7 @@ async def apply_once(
                 consumer = instance.consumer(instance.config, context)
                 try:
                     await completed(consumer.setup())
-                    await completed(consumer.apply(first_update(resolved)))
+                    await completed(consumer.apply(first_update_of(instance, resolved)))
                     # A consumer that leaves out what cannot be applied reports that by its health.
                     if not (health := await completed(consumer.health())).ok:
                         failed[instance.name] = health.detail or "unhealthy"
@@ -105,7 +107,7 @@ async def preview(
         context = directories.context(instance.name, log.bind(consumer=instance.name))
         try:
             consumer = instance.consumer(instance.config, context)
-            results[instance.name] = await completed(consumer.preview(first_update(resolved)))
+            results[instance.name] = await completed(consumer.preview(first_update_of(instance, resolved)))
         except NotImplementedError:
             results[instance.name] = DiscoveryError(
                 f"the plugin {instance.plugin!r} cannot show what it would change: it has no `preview`"
@@ -116,8 +118,13 @@ async def preview(
 
 
 def first_update(resolved: Resolved) -> Update:
-    """The update for a consumer that has applied nothing yet."""
+    """Return the update for a consumer that has applied nothing yet and is told everything."""
     return Update(resolved.snapshot, None, diff(None, resolved.snapshot), resolved.addresses)
+
+
+def first_update_of(instance: ConsumerInstance, resolved: Resolved) -> Update:
+    """Return the update for `instance`, which has applied nothing yet and is told what its filter selects."""
+    return narrowed(first_update(resolved), instance.filter)
 
 
 async def survey(

@@ -62,6 +62,13 @@ class DaemonStatus(NamedTuple):
         ]
 
     @property
+    def degraded(self) -> dict[str, str]:
+        """Each consumer and provider that does only a part of its work, and why."""
+        plugins = (*self.consumers, *(each.runner for each in self.providers))
+        problems = self.problems
+        return {each.name: each.degraded for each in plugins if each.degraded and each.name not in problems}
+
+    @property
     def problems(self) -> dict[str, str]:
         """Each consumer and provider that is not well, and why."""
         return {

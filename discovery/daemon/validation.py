@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.runner import ConsumerInstance
+from discovery.consuming.selection import narrowed
 from discovery.daemon.faults import dotted
 from discovery.daemon.instances import Instances
 from discovery.errors import CannotStartError, DiscoveryError, describe
@@ -84,7 +85,7 @@ def _run_dir(path: Path) -> Validation:
 
 
 def _by_consumer(instance: ConsumerInstance, context: Context, update: Update) -> Awaitable[Validation] | Validation:
-    return instance.consumer(instance.config, context).validate(update)
+    return instance.consumer(instance.config, context).validate(narrowed(update, instance.filter))
 
 
 def _by_provider(instance: "ProviderInstance", context: Context) -> Awaitable[Validation] | Validation:

@@ -5,18 +5,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from discovery.hosting.tables import ConsumerTable, ProviderTable
+from discovery.hosting.tables import YIELDS, ConsumerTable, ProviderTable, RegistrySettings, option_names
 from discovery.plugin import Consumer, PluginConfig, Provider
 from discovery.registry import BUILT_IN
-
-YIELDS = ("filter",)
-"""Keys of the core that an option of a plugin may have nevertheless: the key then is the plugin's."""
 
 _ARGUMENTS: Mapping[type[Any], Mapping[str, int]] = MappingProxyType(
     {
         Consumer: {"setup": 0, "apply": 1, "preview": 1, "validate": 1, "reconfigure": 1, "health": 0, "metrics": 0}
         | dict.fromkeys(("inspect", "hand_over", "end_drain", "teardown"), 0),
-        Provider: dict.fromkeys(("setup", "discover", "validate", "health", "teardown"), 0),
+        Provider: {"reconfigure": 1}
+        | dict.fromkeys(("setup", "discover", "validate", "health", "metrics", "inspect", "teardown"), 0),
     }
 )
 """The methods that the core calls, with the number of arguments of each beside `self`."""
@@ -32,14 +30,20 @@ def examine_provider(name: str, value: object) -> None:
     _examine_class(f"the provider {name!r}", value, Provider, "providers", ProviderTable)
 
 
-def examine_registry(scheme: str, value: object) -> None:
-    """Raise TypeError or ValueError, with the reason, if `value` cannot make the registries of URLs with `scheme`."""
+def examine_registry(scheme: str, factory: object, config: object = None) -> None:
+    """Raise TypeError or ValueError, with the reason, if `factory` cannot make the registries of URLs with `scheme`.
+
+    `config` is the type of their options, or None.
+    """
     if scheme in BUILT_IN:
         raise ValueError(f"the scheme {scheme!r} is claimed by the core as well: choose another")
     if scheme != scheme.lower():
         raise ValueError(f"the scheme {scheme!r} is not in lower case, as the schemes of URLs are")
-    if not callable(value):
-        raise TypeError(f"the registry {scheme!r} is {_shown(value)}, which cannot be called with a URL")
+    if not callable(factory):
+        raise TypeError(f"the registry {scheme!r} is {_shown(factory)}, which cannot be called with a URL")
+    _examine_call(f"the registry {scheme!r}: {getattr(factory, '__name__', '')}", factory, 1 + (config is not None))
+    if config is not None:
+        _examine_config(f"the registry {scheme!r}", config, RegistrySettings, "the table [registry]")
 
 
 def _examine_class(what: str, value: object, base: type[Any], hook: str, table: type[PluginConfig]) -> None:
@@ -56,7 +60,7 @@ def _examine_class(what: str, value: object, base: type[Any], hook: str, table: 
     if missing:
         raise TypeError(f"{what}: the class {value.__name__} is abstract: it lacks {', '.join(missing)}")
     _examine_methods(what, value, _ARGUMENTS[base])
-    _examine_config(what, value, table)
+    _examine_config(what, getattr(value, "Config", None), table, "an instance's table")
 
 
 def _examine_methods(what: str, value: type[Any], arguments: Mapping[str, int]) -> None:
@@ -81,16 +85,14 @@ def _examine_call(what: str, function: Any, count: int) -> None:
         raise TypeError(f"{what}{signature} cannot be called as the core does: {error}") from None
 
 
-def _examine_config(what: str, value: type[Any], table: type[PluginConfig]) -> None:
-    config = value.Config
+def _examine_config(what: str, config: object, table: type[PluginConfig], place: str) -> None:
     if not (isinstance(config, type) and issubclass(config, PluginConfig)):
         raise TypeError(f"{what}: its Config is {_shown(config)}, which is no subclass of PluginConfig")
     config.model_rebuild()  # raises an exception for a type that is not known
-    own = {field.alias or name for name, field in config.model_fields.items()}
-    taken = sorted(own & table.model_fields.keys() - set(YIELDS))
+    taken = sorted(option_names(config) & table.model_fields.keys() - set(YIELDS))
     if taken:
         options = ", ".join(map(repr, taken))
-        raise ValueError(f"{what}: the core reads {options} of an instance's table itself: rename the option")
+        raise ValueError(f"{what}: the core reads {options} of {place} itself: rename the option")
 
 
 def _shown(value: object) -> str:

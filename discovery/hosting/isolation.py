@@ -4,22 +4,25 @@ import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import CannotStartError, DiscoveryError, describe
+from discovery.hosting.wake import Wake
 from discovery.plugin import Health
 from discovery.system import rundir
 from discovery.system.asyncio_tools import is_being_cancelled
 from discovery.system.backoff import delays
 from discovery.system.either import completed
 from discovery.system.frequency import Failures, times
+from discovery.system.terminal import printable
 
 HEALTH_EVERY = 2.0
 """Seconds between two health checks of a plugin: a supervisor that polls each few seconds sees a fault at once."""
@@ -66,6 +69,19 @@ class PluginStatus:
     def problem(self) -> str | None:
         """Why the instance is not healthy, in a line; None if it is."""
         return self.error or self.run_dir_error or (None if self.health.ok else self.health.detail or "unhealthy")
+
+    @property
+    def degraded(self) -> str | None:
+        """Why the instance does only a part of its work although it is healthy, in a line; or None."""
+        if self.problem is not None or self.health.state == "ok":
+            return None
+        told = [f"{what}: {reason}" for what, reason in self.health.problems.items()]
+        return self.health.detail or "; ".join(told) or "degraded"
+
+    @property
+    def state(self) -> str:
+        """The state in a word: ok, degraded or failing."""
+        return "failing" if self.problem is not None else self.health.state
 
 
 class _Named(Protocol):
@@ -319,6 +335,7 @@ class Isolated(ABC, Generic[I, P, S]):
                 health: Any = await completed(plugin.health())
             if not isinstance(health, Health):
                 raise TypeError(f"its health answered {health!r}")
+            health = replace(health, problems=printable_lines(health.problems))
         except BaseException as error:
             if self._is_own_cancellation(error):
                 raise
@@ -326,7 +343,16 @@ class Isolated(ABC, Generic[I, P, S]):
         finally:
             self._health_asked = None
         if health != self._status.health:
+            self._report_problems(self._status.health.problems, health.problems)
             self._report(health=health)
+
+    def _report_problems(self, before: Mapping[str, str], problems: Mapping[str, str]) -> None:
+        """Log new and ended problems."""
+        for what, reason in problems.items():
+            if before.get(what) != reason:
+                self._log.warning("there is a problem", what=what, reason=reason)
+        for what in before.keys() - problems.keys():
+            self._log.info("no longer a problem", what=what)
 
     def _report_failure(self, what: str, error: BaseException) -> None:
         reason = describe(error)
@@ -342,48 +368,11 @@ def _late() -> Health:
     return Health(ok=False, detail=f"its health has not answered within {HEALTH_TIMEOUT:g} s")
 
 
+def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:
+    """Return texts by name, each name and each text on a single line."""
+    return MappingProxyType({printable(what): printable(text) for what, text in told.items()})
+
+
 def lock_path(run_dir: Path, name: str) -> Path:
     """The lock that the instance `name` holds while it runs."""
     return run_dir / name / "lock"
-
-
-class Wake:
-    """An event that any thread sets, awaited on a single loop."""
-
-    def __init__(self) -> None:
-        """Closed: what is set before `open` wakes nobody."""
-        self._lock = threading.Lock()
-        self._event = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._under_way = False
-        self._woken = False
-
-    def open(self) -> None:
-        """Be awaited on the running loop from now on."""
-        self._loop = asyncio.get_running_loop()
-
-    def set(self) -> None:
-        """Wake the task that waits, or that will wait next; from any thread."""
-        # At most one call is under way, so that a plugin that blocks its loop does not collect them.
-        with self._lock:
-            if self._loop is not None and not self._under_way:
-                with suppress(RuntimeError):  # the loop was closed meanwhile: nobody is left to be told
-                    self._loop.call_soon_threadsafe(self._arrive)
-                    self._under_way = True
-
-    async def wait(self, timeout: float) -> bool:
-        """Return True if set within `timeout` seconds."""
-        alarm = asyncio.get_running_loop().call_later(timeout, self._event.set)
-        try:
-            await self._event.wait()
-        finally:
-            alarm.cancel()
-        woken, self._woken = self._woken, False
-        self._event.clear()
-        return woken
-
-    def _arrive(self) -> None:
-        with self._lock:
-            self._under_way = False
-        self._woken = True
-        self._event.set()

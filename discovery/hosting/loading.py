@@ -7,15 +7,15 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import pluggy
+from pydantic import ValidationError
 
 from discovery import hookspecs
 from discovery.errors import ConfigError, DiscoveryError, PluginError, describe
 from discovery.hosting.compatibility import incompatibility
 from discovery.hosting.examination import examine_consumer, examine_provider, examine_registry
 from discovery.hosting.registries import isolated
-from discovery.model import Changes, Snapshot
 from discovery.plugin import AnyConsumer, AnyProvider, Consumer, PluginConfig, Update
-from discovery.registry import BUILT_IN, Registry, RegistryFactory, RegistryURL
+from discovery.registry import BUILT_IN, Registry, RegistryURL
 from discovery.registry import open_registry as open_builtin_registry
 from discovery.system.either import completed
 
@@ -24,13 +24,33 @@ GROUP = "discovery"
 T = TypeVar("T")
 
 
+class RegistryKind(NamedTuple):
+    """The registries of a scheme: the factory, which is called with a URL, and with options if `config` has a type."""
+
+    factory: Callable[..., Registry]
+    config: type[PluginConfig] | None = None
+
+    def factory_for_urls(self, url: RegistryURL) -> Registry:
+        """Return the registry that `url` names. Raises what the factory raises; ConfigError if an option is missing."""
+        if self.config is None:
+            return self.factory(url)
+        options = url.settings
+        if options is None:
+            try:
+                options = self.config()
+            except ValidationError as error:
+                missing = ", ".join(".".join(map(str, each["loc"])) for each in error.errors())
+                raise ConfigError(f"{url}: the table [registry] of a configuration has to have {missing}") from None
+        return self.factory(url, options)
+
+
 class Plugin(NamedTuple):
     """A loaded plugin: what it registered by name."""
 
     name: str
     consumers: Mapping[str, type[AnyConsumer]] = MappingProxyType({})
     providers: Mapping[str, type[AnyProvider]] = MappingProxyType({})
-    registries: Mapping[str, RegistryFactory] = MappingProxyType({})
+    registries: Mapping[str, RegistryKind] = MappingProxyType({})
 
     @property
     def provides(self) -> tuple[str, ...]:
@@ -103,8 +123,18 @@ def open_registry(url: str | RegistryURL) -> Registry:
     """
     parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
     is_elsewhere = parsed.scheme not in BUILT_IN and parsed.scheme in installed()
-    extra = load(parsed.scheme).registries if is_elsewhere else {}
-    return open_builtin_registry(parsed, {scheme: isolated(factory) for scheme, factory in extra.items()})
+    kinds = load(parsed.scheme).registries if is_elsewhere else {}
+    return open_builtin_registry(parsed, {scheme: isolated(kind.factory_for_urls) for scheme, kind in kinds.items()})
+
+
+def registry_config(scheme: str) -> type[PluginConfig] | None:
+    """Return the type of the options of a plugin's registries in the configuration; None for any other scheme.
+
+    Raises PluginError for a broken plugin.
+    """
+    if scheme in BUILT_IN or scheme not in installed() or scheme not in (kinds := load(scheme).registries):
+        return None
+    return kinds[scheme].config or PluginConfig
 
 
 def _claims() -> dict[str, list[EntryPoint]]:
@@ -127,12 +157,15 @@ def _registered(name: str, point: EntryPoint) -> Plugin:
     manager.check_pending()
     consumers: dict[str, type[AnyConsumer]] = {}
     providers: dict[str, type[AnyProvider]] = {}
-    registries: dict[str, RegistryFactory] = {}
+    registries: dict[str, RegistryKind] = {}
     manager.hook.discovery_register_consumers(register=_collector(consumers, examine_consumer))
     manager.hook.discovery_register_providers(register=_collector(providers, examine_provider))
-    manager.hook.discovery_register_registries(register=_collector(registries, examine_registry))
-    if manager.hook.discovery_backends_changed.get_hookimpls():
-        consumers.setdefault(name, _observer(manager))
+    register = _collector(registries, _examine_kind)
+    manager.hook.discovery_register_registries(
+        register=lambda scheme, factory, config=None: register(scheme, RegistryKind(factory, config))
+    )
+    if name not in consumers and manager.hook.discovery_backends_changed.get_hookimpls():
+        _collector(consumers, examine_consumer)(name, _observer(manager))
     return Plugin(name, consumers, providers, registries)
 
 
@@ -151,11 +184,15 @@ def _named(plugin: Plugin, role: str, classes: Mapping[str, T]) -> T:
     return classes[plugin.name]
 
 
+def _examine_kind(scheme: str, kind: RegistryKind) -> None:
+    examine_registry(scheme, kind.factory, kind.config)
+
+
 class _FaultError(DiscoveryError):
     """A fault of what a plugin registers, in words."""
 
 
-def _collector(into: dict[str, T], examine: Callable[[str, object], None]) -> Callable[[str, T], None]:
+def _collector(into: dict[str, T], examine: Callable[[str, T], None]) -> Callable[[str, T], None]:
     def register(name: str, value: T) -> None:
         if not isinstance(name, str):
             raise _FaultError(f"{name!r} is registered as a name, which is no text")
@@ -174,12 +211,19 @@ def _observer(manager: pluggy.PluginManager) -> type[AnyConsumer]:
     """A consumer that only tells the plugin's `discovery_backends_changed` hook."""
 
     class Observer(Consumer[PluginConfig]):
+        Config = manager.hook.discovery_observer_config() or PluginConfig
+
         async def apply(self, update: Update) -> None:
-            changes: Changes = update.changes
-            snapshot: Snapshot = update.snapshot
-            if update.previous is not None and not changes:
+            if update.previous is not None and not update.changes:
                 return  # only an address has changed
-            for each in manager.hook.discovery_backends_changed(changes=changes, snapshot=snapshot):
+            for each in manager.hook.discovery_backends_changed(
+                changes=update.changes,
+                snapshot=update.snapshot,
+                options=self.config,
+                name=self.context.name,
+                log=self.context.log,
+                is_first=update.previous is None,
+            ):
                 await completed(each)
 
         async def preview(self, update: Update) -> str:

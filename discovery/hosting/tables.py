@@ -1,11 +1,12 @@
 """The core's keys of an instance's table in the configuration. The other keys are the plugin's."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from discovery.errors import RecordError
-from discovery.fields import TTL, Duration
+from discovery.fields import TTL, Duration, Labels, OneOrMany
 from discovery.plugin import PluginConfig
 from discovery.validity import validate_owner
 
@@ -17,10 +18,46 @@ def _owner(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+DEFAULT_REGISTRY = "etcd://127.0.0.1:2379"
+"""The registry of a configuration that names none."""
+
+
+class RegistrySettings(PluginConfig):
+    """The `[registry]` table. All but `url` can stand in the URL as well."""
+
+    url: str = Field(
+        DEFAULT_REGISTRY, description="etcd://HOST:PORT[,...][/PREFIX], etcds:// for TLS, file:///DIRECTORY"
+    )
+    username: str | None = Field(None, description="User name, if the registry asks for one")
+    password_file: Path | None = Field(None, description="File that holds the password")
+    ca: Path | None = Field(None, description="Certificate authority that signed the registry's certificate")
+    cert: Path | None = Field(None, description="Our certificate, for mutual TLS")
+    key: Path | None = Field(None, description="Our certificate's key")
+    server_name: str | None = Field(None, description="Name to expect in the certificates, if it is another one")
+
+
 class InstanceTable(PluginConfig):
     """The keys of every instance's table that the core reads; the others are the plugin's."""
 
     plugin: str = Field(description="Name of the plugin, as `discovery plugins` lists it")
+
+
+YIELDS = ("filter",)
+"""Keys of the core that a plugin's option of the same name has precedence over: the key then is the plugin's."""
+
+
+def option_names(model: type[BaseModel]) -> set[str]:
+    """Return the keys of a table that a configuration type reads."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+class Filter(PluginConfig):
+    """The services and backends that a consumer is told of; without a key, all."""
+
+    services: OneOrMany[str] = Field((), description="Names of services, with the wildcards `*`, `?` and `[...]`")
+    labels: Labels = Field(
+        default_factory=dict, description="Labels that a backend has: a value, or a list of values of which any will do"
+    )
 
 
 class ConsumerTable(InstanceTable):
@@ -28,6 +65,9 @@ class ConsumerTable(InstanceTable):
 
     quiet_period: Annotated[float, Duration(most=60, zero="no wait")] = Field(
         0.0, description="How long to wait after a change, so that those which follow closely are applied with it"
+    )
+    filter: Filter | None = Field(
+        None, description="Services and backends that the consumer is told of; for a plugin without such an option"
     )
 
 

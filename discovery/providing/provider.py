@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import DiscoveryError, OwnedByAnotherError, RecordError, describe
 from discovery.hosting.isolation import Phase, lock_path
 from discovery.model import Backend
+from discovery.plugin import Sample
 from discovery.providing.registrar import Registrar
 from discovery.providing.runner import ProviderInstance, ProviderRunner, ProviderStatus
 from discovery.registry import Registry
@@ -127,6 +129,14 @@ class RunningProvider:
         Until then only the leases of a predecessor keep the records.
         """
         return self._ready or self.status.problem is not None or self._runner.has_had_time_to_begin
+
+    async def samples(self, timeout: float) -> tuple[Sample, ...]:
+        """Return the provider's own metrics; none after `timeout` seconds."""
+        return await self._runner.samples(timeout)
+
+    async def inspect(self, timeout: float) -> Mapping[str, Any]:
+        """Return the provider's details of its state. See `Details.inspect`."""
+        return await self._runner.inspect(timeout)
 
     def start(self) -> None:
         """Begin to look for backends."""

@@ -7,17 +7,19 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import DiscoveryError, RecordError, describe
-from discovery.hosting.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus
+from discovery.hosting.details import Details
+from discovery.hosting.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus, printable_lines
 from discovery.model import Backend
-from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig
+from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig, Sample
 from discovery.providing.checker import CandidateStatus, Checker
 from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled
 from discovery.system.backoff import delays
-from discovery.system.either import iterated
+from discovery.system.either import completed, iterated
 from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
 from discovery.validity import validate
@@ -84,14 +86,35 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         self._checker = Checker(self._publish_backends, self._log, lookup)
         self._checking: asyncio.Task[None] | None = None
         self._inventory: Inventory | None = None
+        self._details: Details[AnyProvider] = Details(self.KIND, self._log)
+        self._discovery_requested = False
 
     @property
     def status(self) -> ProviderStatus:
         """The status now. From any thread."""
         return replace(super().status, candidates=self._checker.status)
 
+    def request_discovery(self) -> None:
+        """End the present `discover` and begin another, without waiting out a retry. Returns at once; any thread."""
+        self._discovery_requested = True
+        self._wake.set()
+
+    async def samples(self, timeout: float) -> tuple[Sample, ...]:
+        """Return the provider's own metrics. See `Details.samples`."""
+        return await self._details.samples(timeout)
+
+    async def inspect(self, timeout: float) -> Mapping[str, Any]:
+        """Return the provider's details of its state. See `Details.inspect`."""
+        return await self._details.inspect(self._loop, timeout)
+
     def _make(self, instance: ProviderInstance) -> AnyProvider:
-        context = Context(instance.name, self._run_dir, self._log, state_dir=self._state_dir)
+        context = Context(
+            instance.name,
+            self._run_dir,
+            self._log,
+            state_dir=self._state_dir,
+            request_discovery=self.request_discovery,
+        )
         return instance.provider(instance.config, context)
 
     def _remains(self, instance: ProviderInstance) -> bool:
@@ -125,18 +148,42 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                 checking.result()  # it never ends by itself: let its exception be seen
 
     async def _follow(self, plugin: AnyProvider, instance: ProviderInstance) -> ProviderInstance | None:
+        self._details.begin(plugin)
+        self._discovery_requested = False
         discovering = asyncio.create_task(self._discover(plugin))
         next_health = 0.0
         try:
-            while self._remains(instance):
+            while not self._is_stopping():
+                if not self._remains(instance):
+                    await self._end(discovering)
+                    latest = self._instance
+                    if self._is_stopping() or latest.provider is not instance.provider:
+                        return latest
+                    async with self._details.turn:
+                        taken = await completed(plugin.reconfigure(latest.config))
+                    if not taken:
+                        return latest
+                    instance, self._discovery_requested = latest, True
+                if self._discovery_requested:
+                    self._discovery_requested = False
+                    await self._end(discovering)
+                    discovering = asyncio.create_task(self._discover(plugin))
                 if time.monotonic() >= next_health:
-                    await self._check_health(plugin)
+                    async with self._details.turn:
+                        await self._check_health(plugin)
                     next_health = time.monotonic() + HEALTH_EVERY
                 await self._wake.wait(next_health - time.monotonic())
         finally:
-            with self._uninterruptible():
-                await cancel_and_wait(discovering)
+            await self._end(discovering)
         return self._instance
+
+    async def _end(self, discovering: asyncio.Task[None]) -> None:
+        with self._uninterruptible():
+            await cancel_and_wait(discovering)
+
+    async def _release(self, plugin: AnyProvider) -> None:
+        await self._details.end()
+        await super()._release(plugin)
 
     async def _discover(self, provider: AnyProvider) -> None:
         """Take what the provider yields, again and again, until cancelled."""
@@ -160,22 +207,13 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         if inventory != self._inventory:
             candidates, problems = valid_candidates(inventory)
             self._checker.set(candidates)
-            self._report_problems(problems)
+            self._report_problems(self._status.problems, problems)
+            self._report(problems=problems)
             self._report_skipped(printable_lines(inventory.skipped))
             self._inventory = inventory
         if self._status.error is not None:
             self._log.info("discovery works again", failures=self._failures.end())
             self._report(Phase.WAITING, error=None)
-
-    def _report_problems(self, problems: Mapping[str, str]) -> None:
-        """Log new and ended problems, and keep the present problems."""
-        before = self._status.problems
-        for what, reason in problems.items():
-            if before.get(what) != reason:
-                self._log.warning("there is a problem", what=what, reason=reason)
-        for what in before.keys() - problems.keys():
-            self._log.info("no longer a problem", what=what)
-        self._report(problems=problems)
 
     def _report_skipped(self, skipped: Mapping[str, str]) -> None:
         """Log what is newly skipped, or by another rule, and keep the present rules."""
@@ -212,8 +250,3 @@ def valid_candidates(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mappi
             problems[key] = f"{len(claimants)} different candidates have this key: {addresses}"
     admitted = tuple(claimant for claimants in claims.values() if len(claimants) == 1 for claimant in claimants)
     return admitted, MappingProxyType(problems)
-
-
-def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:
-    """Return texts by name, each name and each text on a single line."""
-    return MappingProxyType({printable(what): printable(text) for what, text in told.items()})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from discovery.errors import ConfigError
@@ -16,8 +17,9 @@ class RegistryURL:
     """The parts of a registry URL: `scheme://[user[:password]@]host:port[,host:port...][/path][?option=value&...]`.
 
     `scheme` is in lower case. `endpoints` has each `host:port`. `username` and `password` are decoded, and None if
-    missing, as in a URL without a login. `options` has the query. `str()` returns the URL without the password and the
-    options, for logs.
+    missing, as in a URL without a login. `options` has the query. `settings` are the validated options of a plugin's
+    registry in the configuration; None if the URL comes from elsewhere. `str()` returns the URL without the password
+    and the options, for logs.
     """
 
     scheme: str
@@ -26,6 +28,7 @@ class RegistryURL:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    settings: Any = field(default=None, hash=False, repr=False)
 
     @classmethod
     def parse(cls, url: str) -> "RegistryURL":

@@ -25,7 +25,7 @@ async def answer(port: int) -> object:
 
 
 def port_of_nothing() -> AdminPort:
-    return AdminPort(lambda: DaemonStatus(str(URL)), dict, tuple)
+    return AdminPort(lambda: DaemonStatus(str(URL)), dict, dict, tuple)
 
 
 async def test_a_server_that_cannot_be_loaded_is_loaded_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_a_plugins_options_are_validated_by_its_type() -> None:
     [
         ({"services": {"web": {"bnd": 1}}}, "consumers.example.services.web.bnd: unknown key; did you mean 'bind'?"),
         ({"service": {}}, "consumers.example.service: unknown key; did you mean 'services'?"),
-        ({"zzz": 1}, "consumers.example.zzz: unknown key; known here are: maxconn, plugin, quiet_period, services"),
+        ({"zzz": 1}, "example.zzz: unknown key; known here are: filter, maxconn, plugin, quiet_period, services"),
         ({"quiet_perio": 1}, "consumers.example.quiet_perio: unknown key; did you mean 'quiet_period'?"),
         ({"maxconn": "many"}, "consumers.example.maxconn: "),
         ({"services": {"a.b": {"mode": 1}}}, 'consumers.example.services."a.b".mode: '),
