@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from discovery.consuming.figures import valid_samples
 from discovery.errors import describe
+from discovery.hosting.figures import valid_samples
 from discovery.plugin import Health, Sample
 from discovery.testing.clauses import expect
 from discovery.testing.consumers.gentle import Asked, Gentle
