@@ -1,9 +1,11 @@
 """A consumer and a provider whose methods are plain functions, and a mixture; also a subject for type checkers."""
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,9 @@ class Plain(Consumer[Options]):
         new.replace(self._file)
 
     def preview(self, update: Update) -> str:
-        return f"+{self._text(update)}"
+        before = self._file.read_text() if self._file.exists() else ""
+        diff = unified_diff(before.splitlines(), self._text(update).splitlines(), lineterm="")
+        return "".join(f"{line}\n" for line in diff)
 
     def validate(self, update: Update) -> Validation:
         return Validation(unchecked=("nothing was looked at",))
@@ -90,7 +94,11 @@ class Plain(Consumer[Options]):
 
     @staticmethod
     def _text(update: Update) -> str:
-        return " ".join(each.address for each in update.snapshot.backends())
+        lines = []
+        for each in update.snapshot.backends():
+            described = [each.service, each.id, each.port, each.weight, each.state.value, dict(each.labels)]
+            lines += [json.dumps([address, *described]) for address in update.addresses_of(each)]
+        return "".join(f"{line}\n" for line in lines)
 
 
 class Mixed(Plain):

@@ -49,7 +49,7 @@ def test_every_method_runs_on_the_thread_of_the_instance(tmp_path: Path) -> None
     with running(made(consumer), tmp_path) as runner:
         runner.offer(at(1, 80))
         eventually_sync(lambda: runner.status.applied_revision == 1)
-        assert (tmp_path / "it/addresses").read_text() == "127.0.0.1:80"
+        assert '["127.0.0.1", "web", ' in (tmp_path / "it/addresses").read_text()
         runner.reconfigure(made(consumer, tag="other"))
         eventually_sync(lambda: runner.status.health == Health(detail="tag other"))
         assert asyncio.run(runner.inspect(within(5))) == {"tag": "other"}
@@ -137,9 +137,10 @@ async def test_a_single_pass_and_the_checks_of_a_configuration(tmp_path: Path) -
     consumers = {"it": made(plain())}
     found = await validate_instances(Instances(consumers, {"finds": finds}, {}), [NOTHING], directories, LOG)
     assert found.unchecked == ("consumers.it: nothing was looked at",)
-    assert await preview(consumers.values(), resolved, directories, LOG) == {"it": "+127.0.0.1:80"}
+    previewed = await preview(consumers.values(), resolved, directories, LOG)
+    assert '\n+["127.0.0.1", "web", ' in str(previewed["it"])
     assert await apply_once(consumers.values(), resolved, directories, LOG) == {}
-    assert (tmp_path / "run/it/addresses").read_text() == "127.0.0.1:80"
+    assert '["127.0.0.1", "web", ' in (tmp_path / "run/it/addresses").read_text()
     surveyed: Any = await survey([finds], directories, LOG, within(5))
     assert list(surveyed["finds"].candidates) == ["web/127.0.0.1:80"]
 
