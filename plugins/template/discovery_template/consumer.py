@@ -133,7 +133,7 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
     @classmethod
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
         """End a program that has outlived its daemon."""
-        return await end_orphan(context.run_dir, Stopping())
+        return await end_orphan(context.run_dir)
 
     async def teardown(self) -> None:
         """End the watch of the templates, and stop the program."""

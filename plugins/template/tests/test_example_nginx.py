@@ -9,6 +9,7 @@ from template_driving import driven
 from template_origins import ask, origin
 
 from discovery import Backend
+from discovery.daemon.config import load_settings
 from discovery.testing import free_port, require_program
 from discovery_template.consumer import TemplateConsumer
 
@@ -20,6 +21,10 @@ MOST_LINES = 40
 def test_configuration_and_template_are_short() -> None:
     lines = [line for path in EXAMPLE.iterdir() if path.suffix != ".md" for line in path.read_text().splitlines()]
     assert len(lines) <= MOST_LINES
+
+
+def test_the_configuration_is_valid() -> None:
+    assert load_settings(EXAMPLE / "discovery.toml").registry.scheme == "etcd"
 
 
 async def test_nginx_serves_the_services_of_the_registry(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class CaddyConsumer(ProxyConsumer[CaddyConfig]):
         servers = {
             listener.address: {
                 "listen": [listener.address],
-                "protocols": ["h1", "h2"],
+                "protocols": ["h1"],  # HTTP/2 would need TLS
                 "automatic_https": {"disable": True},
                 "routes": [
                     *(_route(route, pool) for route, pool in listener.routes),

@@ -175,7 +175,7 @@ class ProxyConsumer(FileConsumer[P]):
     @classmethod
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
         """End a program that has outlived its daemon."""
-        return await end_orphan(context.run_dir, cls.stopping)
+        return await end_orphan(context.run_dir)
 
 
 def _binds(config: ProxyConfig) -> list[BindConfig]:

@@ -76,6 +76,7 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
         super().__init__(config, context)
         self._templates = Templates()
         self._stream_module: str | None = ""
+        self._former_workers: frozenset[int] = frozenset()
 
     def command(self, binary: Path) -> Sequence[str]:
         """Return the command that runs nginx in the foreground."""
@@ -121,6 +122,7 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
     async def reload(self, generation: str) -> None:
         """Tell nginx's master to read the file."""
         if self._program is not None:
+            self._former_workers = _children(self._program.pid)
             self._program.send_signal(signal.SIGHUP)
 
     async def missing(self, generation: str) -> str | None:
@@ -129,4 +131,23 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
             answer = await request("GET", "/", timeout=ANSWER_SECONDS, unix_socket=str(self.socket))
         except OSError as error:
             return f"nginx does not answer: {describe(error)}"
-        return None if answer.body == generation else "a worker with another configuration answers"
+        if answer.body != generation:
+            return "a worker with another configuration answers"
+        self._former_workers = frozenset(filter(_accepts, self._former_workers))
+        return "a worker with the former configuration still accepts" if self._former_workers else None
+
+
+def _children(pid: int | None) -> frozenset[int]:
+    """Return the children of a process; none where the kernel does not tell."""
+    try:
+        return frozenset(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _accepts(worker: int) -> bool:
+    """Report whether a worker runs and has not begun to shut down, which the worker tells by its title."""
+    try:
+        return b"worker process" in (title := Path(f"/proc/{worker}/cmdline").read_bytes()) and b"shutting" not in title
+    except OSError:
+        return False

@@ -94,7 +94,7 @@ class Program:
             return False
         if record.command != self._command:
             self._log.info("the program of an earlier daemon has another command and is ended", pid=record.pid)
-            await end(handle, self._stopping)
+            await end(handle, record.stopping)
             return False
         self._watch(handle)
         self._log.info("took over the program of an earlier daemon", program=self.name, pid=record.pid)
@@ -120,7 +120,8 @@ class Program:
         except OSError as error:
             raise ApplyError(f"{self._command[0]} cannot be run: {error.strerror}") from None
         handle = ProcessHandle(child.pid, on_exit=child.wait)
-        _write_record(self._run_dir, _Record(child.pid, _start_time(child.pid), self._command))
+        record = _Record(child.pid, _start_time(child.pid), self._command, self._stopping)
+        _write_record(self._run_dir, record)
         deadline = time.monotonic() + seconds
         while handle.alive and not ready() and time.monotonic() < deadline:
             await handle.wait(0.01)
@@ -216,6 +217,7 @@ class _Record(NamedTuple):
     pid: int
     started: int
     command: list[str]
+    stopping: Stopping
 
 
 def _start_time(pid: int) -> int:
@@ -233,8 +235,9 @@ def _write_record(run_dir: Path, record: _Record) -> None:
 def _read_record(run_dir: Path) -> _Record | None:
     try:
         document = json.loads((run_dir / _RECORD).read_bytes())
-        record = _Record(int(document["pid"]), int(document["started"]), list(document["command"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        stopping = Stopping(signal.Signals(document["stopping"][0]), float(document["stopping"][1]))
+        record = _Record(int(document["pid"]), int(document["started"]), list(document["command"]), stopping)
+    except (OSError, ValueError, TypeError, LookupError):
         return None
     return record if record.pid > 1 else None
 
@@ -256,8 +259,8 @@ async def end(handle: ProcessHandle, stopping: Stopping) -> None:
     handle.close()
 
 
-async def end_orphan(run_dir: Path, stopping: Stopping) -> Mapping[int, str]:
-    """End the program that a daemon has left in the run directory. Return its id, and its name."""
+async def end_orphan(run_dir: Path) -> Mapping[int, str]:
+    """End the program that a daemon has left in the run directory, as it was configured. Return its id and its name."""
     record = _read_record(run_dir)
     if record is None:
         return {}
@@ -265,7 +268,7 @@ async def end_orphan(run_dir: Path, stopping: Stopping) -> Mapping[int, str]:
         handle = ProcessHandle(record.pid, started=record.started)
     except OSError:
         return {}
-    await end(handle, stopping)
+    await end(handle, record.stopping)
     with suppress(OSError):
         (run_dir / _RECORD).unlink()
     return {record.pid: Path(record.command[0]).name}
