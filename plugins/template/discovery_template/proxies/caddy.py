@@ -13,7 +13,7 @@ from discovery.fields import duration_text
 from discovery.routing import ROOT, HostKind, Route
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.proxies.consumer import ANSWER_SECONDS, ProxyConsumer
-from discovery_template.proxies.plan import Plan, Pool
+from discovery_template.proxies.plan import Listener, Plan, Pool
 from discovery_template.running.program import Stopping
 from discovery_template.running.requests import request
 
@@ -45,8 +45,6 @@ class CaddyConfig(ProxyConfig):
             return f'Caddy has no mode = "tcp": {WAY_OUT}, or the consumers nginx or tcpproxy'
         if balance_of(service.balance).kind not in _BALANCE:
             return f"Caddy has no balance {service.balance!r}: choose {', '.join(_BALANCE)}"
-        if any(bind.certificate for bind in service.bind or ()):
-            return f"'certificate' of a bind is not an option of this consumer: {WAY_OUT}"
         return None
 
     def fault_of_check(self, check: CheckConfig) -> str | None:
@@ -87,23 +85,20 @@ class CaddyConsumer(ProxyConsumer[CaddyConfig]):
 
     def text(self, plan: Plan, generation: str) -> str:
         """Return the configuration."""
-        servers = {
-            listener.address: {
-                "listen": [listener.address],
-                "protocols": ["h1"],  # HTTP/2 would need TLS
-                "automatic_https": {"disable": True},
-                "routes": [
-                    *(_route(route, pool) for route, pool in listener.routes),
-                    {"handle": [{"handler": "static_response", "status_code": 503}]},
-                ],
-            }
-            for listener in plan.listeners
-        }
+        servers = {listener.address: _server(listener) for listener in plan.listeners}
+        certificates = [
+            {"certificate": str(each.certificate), "key": str(each.certificate), "tags": [each.address]}
+            for each in plan.listeners
+            if each.certificate
+        ]
         document = {
             "admin": {"listen": f"unix/{self.socket}|0600", "config": {"persist": False}},
             "logging": {"logs": {"default": {"level": "WARN"}}},
             "storage": {"module": "file_system", "root": str(self.path.parent / "caddy")},
-            "apps": {"http": {"@id": _id(generation), "servers": servers}},
+            "apps": {
+                "http": {"@id": _id(generation), "servers": servers},
+                **({"tls": {"certificates": {"load_files": certificates}}} if certificates else {}),
+            },
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
@@ -136,6 +131,21 @@ class CaddyConsumer(ProxyConsumer[CaddyConfig]):
 
 def _id(generation: str) -> str:
     return f"generation-{generation}"
+
+
+def _server(listener: Listener) -> dict[str, Any]:
+    server: dict[str, Any] = {
+        "listen": [listener.address],
+        "protocols": ["h1", "h2"] if listener.certificate else ["h1"],
+        "automatic_https": {"disable": True},
+        "routes": [
+            *(_route(route, pool) for route, pool in listener.routes),
+            {"handle": [{"handler": "static_response", "status_code": 503}]},
+        ],
+    }
+    if listener.certificate:
+        server["tls_connection_policies"] = [{"certificate_selection": {"any_tag": [listener.address]}}]
+    return server
 
 
 def _route(route: Route, pool: Pool) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """What the consumers `nginx`, `httpd` and `caddy` have in common: a program with its file in the run directory."""
 
+import asyncio
 import shutil
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from discovery import ApplyError, CannotStartError, Context, Update, Validation
 from discovery.toolkit import is_too_long_for_a_socket
@@ -18,6 +20,9 @@ from discovery_template.printing.views import ServiceView
 from discovery_template.proxies.plan import Plan, plan_of
 from discovery_template.running.program import Program, Stopping, end_orphan
 from discovery_template.running.proving import until
+
+if TYPE_CHECKING:
+    from discovery.toolkit import FileWatch
 
 P = TypeVar("P", bound=ProxyConfig)
 
@@ -45,6 +50,7 @@ class ProxyConsumer(FileConsumer[P]):
         """Store the arguments; `setup` finds the program."""
         super().__init__(config, context)
         self._binary = Path()
+        self._watch: FileWatch | None = None
 
     @property
     def path(self) -> Path:
@@ -98,6 +104,7 @@ class ProxyConsumer(FileConsumer[P]):
             self.environment(),
         )
         await super().setup()
+        self._watch_certificates()
 
     def find(self) -> Path:
         """Return the path of the program. Raises ApplyError, with the way out."""
@@ -146,7 +153,7 @@ class ProxyConsumer(FileConsumer[P]):
 
     async def validate(self, update: Update) -> Validation:
         """Let the program check the configuration in a temporary directory."""
-        listens = tuple({bind.address: None for bind in _binds(self.config)})
+        listens = tuple({bind.address: None for bind in binds_of(self.config)})
         with tempfile.TemporaryDirectory() as directory:
             context = replace(self.context, run_dir=Path(directory), state_dir=Path(directory, "state"))
             return replace(await type(self)(self.config, context).check_here(update), listens=listens)
@@ -170,7 +177,30 @@ class ProxyConsumer(FileConsumer[P]):
             return False
         self.config = config
         self._containment.forget()
+        await self._end_watch()
+        self._watch_certificates()
         return True
+
+    async def teardown(self) -> None:
+        """End the watch of the certificates, and stop the program."""
+        await self._end_watch()
+        await super().teardown()
+
+    def _watch_certificates(self) -> None:
+        if paths := {path for bind in binds_of(self.config) for path in bind.certificate}:
+            from discovery.toolkit import FileWatch  # imported here: most instances have no certificates
+
+            with suppress(OSError):  # a directory that is missing is told by the program's check
+                self._watch = FileWatch(paths, self._on_certificate)
+
+    def _on_certificate(self) -> None:
+        self._is_settled = False  # the program reads its files again, although the configuration is the same
+        self.context.request_apply()
+
+    async def _end_watch(self) -> None:
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            await asyncio.to_thread(watch.close)
 
     @classmethod
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
@@ -178,6 +208,7 @@ class ProxyConsumer(FileConsumer[P]):
         return await end_orphan(context.run_dir)
 
 
-def _binds(config: ProxyConfig) -> list[BindConfig]:
+def binds_of(config: ProxyConfig) -> list[BindConfig]:
+    """Return the addresses to listen on: those of the services, or of the instance if no service is configured."""
     services = config.services.values()
     return [bind for each in services for bind in (each.bind or config.bind)] or list(config.bind)

@@ -13,7 +13,7 @@ from discovery.routing import HostKind
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.printing.environment import Templates
 from discovery_template.printing.views import BackendView
-from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
+from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer, binds_of
 from discovery_template.proxies.overlaps import overlap
 from discovery_template.proxies.plan import Plan
 from discovery_template.running.commands import run, run_or_raise
@@ -51,8 +51,6 @@ class HttpdConfig(ProxyConfig):
         for path in service.path_prefix:
             if re.search(r"[$%]", path):
                 return f"path_prefix {path!r} has a '$' or '%', which httpd compares after decoding: {WAY_OUT}"
-        if any(bind.certificate for bind in service.bind or ()):
-            return f"'certificate' of a bind is not an option of this consumer: {WAY_OUT}"
         return None
 
     def fault_of_check(self, check: CheckConfig) -> str | None:
@@ -113,6 +111,7 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
             "proof_host": self.proof_host,
             "methods": _BALANCE,
             "factors": {pool.name: _factors(pool.backends) for pool in plan.pools},
+            "has_tls": any(listener.certificate for listener in plan.listeners),
             "has_checks": any(pool.check for pool in plan.pools),
             "is_root": os.geteuid() == 0,
             "ANY": HostKind.ANY,
@@ -135,11 +134,13 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
 
     async def missing(self, generation: str) -> str | None:
         """Ask httpd for its generation, at the first address."""
-        bind = next((bind for each in self.config.services.values() for bind in each.bind or ()), self.config.bind[0])
+        bind = min(binds_of(self.config), key=lambda bind: bool(bind.certificate))
         host, port = split_host_port(bind.address)
-        url = f"http://{join_host_port(_EVERY_ADDRESS.get(host, host), port)}/"
+        scheme = "https" if bind.certificate else "http"
+        url = f"{scheme}://{join_host_port(_EVERY_ADDRESS.get(host, host), port)}/"
+        name = self.proof_host
         try:
-            answer = await request("GET", url, timeout=ANSWER_SECONDS, headers={"Host": self.proof_host})
+            answer = await request("GET", url, timeout=ANSWER_SECONDS, headers={"Host": name}, server_name=name)
         except OSError as error:
             return f"httpd does not answer: {describe(error)}"
         return None if answer.body == generation else "httpd answers with another configuration"
