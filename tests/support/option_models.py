@@ -15,6 +15,7 @@ from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
 from discovery_template.proxies.caddy import CaddyConfig
 from discovery_template.proxies.httpd import HttpdConfig
+from discovery_xds.config import XdsConfig
 
 MODELS: dict[str, type[BaseModel]] = {
     "consumers": ConsumerTable,
@@ -23,6 +24,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "haproxy": HAProxyConfig,
     "tcpproxy": TcpProxyConfig,
     "dns": DnsConfig,
+    "xds": XdsConfig,
     "apache": ApacheConfig,
     "template": TemplateConfig,
     "httpd": HttpdConfig,

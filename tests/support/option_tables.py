@@ -13,6 +13,7 @@ from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
 from discovery_template.proxies.caddy import CaddyConfig
 from discovery_template.proxies.httpd import HttpdConfig
+from discovery_xds.config import XdsConfig
 
 V = "<the value>"
 WEB: dict[str, Any] = {"bind": "127.0.0.1:1"}
@@ -55,6 +56,7 @@ DURATIONS: dict[str, Option] = {
     },
     **{f"tcpproxy.listen.{name}": (TcpProxyConfig, {"listen": {"web": {**WEB, name: V}}}) for name in TCPPROXY_TIMES},
     **{f"dns.{name}": (DnsConfig, {name: V}) for name in ("ttl", "negative_ttl", "tcp_idle_timeout")},
+    "xds.check.interval": (XdsConfig, {"services": {"web": {"check": {"interval": V}}}}),
     "tcpproxy.grace": (TcpProxyConfig, {"listen": {"web": WEB}, "grace": V}),
     **{
         f"apache.docker.status.{name}": (ApacheConfig, {"docker": {"status": {"page": "/s", name: V}}})
@@ -88,6 +90,7 @@ ROWS: dict[str, Option] = {
         f"haproxy.check.{name}": (HAProxyConfig, {"services": {"web": {"check": {name: V}}}})
         for name in ("rise", "fall")
     },
+    **{f"xds.check.{name}": (XdsConfig, {"services": {"web": {"check": {name: V}}}}) for name in ("rise", "fall")},
     **{
         f"apache.docker.status.{name}": (ApacheConfig, {"docker": {"status": {"page": "/s", name: V}}})
         for name in ("rise", "fall")
@@ -112,6 +115,9 @@ BINDS: dict[str, Option] = {
     "haproxy.stats": (HAProxyConfig, {"stats": V}),
     "haproxy.stats.address": (HAProxyConfig, {"stats": {"address": V}}),
     "haproxy.nameservers": (HAProxyConfig, {"nameservers": [V]}),
+    "xds.listen": (XdsConfig, {"listen": V}),
+    "xds.bind": (XdsConfig, {"bind": V}),
+    "xds.services.bind": (XdsConfig, {"services": {"web": {"bind": V}}}),
     "tcpproxy.listen": (TcpProxyConfig, {"listen": {"web": V}}),
     "dns.listen": (DnsConfig, {"listen": V}),
     "tcpproxy.listen.bind": (TcpProxyConfig, {"listen": {"web": {"bind": V}}}),

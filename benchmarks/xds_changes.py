@@ -1,0 +1,377 @@
+"""The consumer `xds`: from a put to the first request over Envoy and from a gRPC program, many endpoints, many streams.
+
+The daemon is what a user starts, with etcd; the time of the watch alone (from the put until a client of etcd has seen
+the change) is measured beside it and subtracted. The prototype was an ADS server of 60 lines without a registry. The
+streams are those of simulated Envoys, over the delta protocol, each on a connection of its own; their server has one
+core, and they have another. Envoy is that of `make envoy`. (A file of the name xds.py would hide the package `xds`.)
+
+    python benchmarks/xds_changes.py [--changes N] [--streams N] [--json]
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from discovery import Backend, Context, Update, diff
+from discovery.registry import Lease, open_registry
+from discovery.system.embedded import EmbeddedEtcd
+from discovery.testing import free_port, snapshot
+from discovery_xds import bootstrap
+from discovery_xds.consumer import XdsConsumer
+from discovery_xds.protocol.stream import Stream
+
+sys.path.append(str(Path(__file__).parents[1] / "plugins/xds/tests/support"))
+
+PROTOTYPE = {"envoy": 3.0, "grpc": 1.7}
+"""Milliseconds from a push to the first request: the median of the prototype, without a registry."""
+FACTOR = 1.5
+"""How much longer the product may take, without the watch."""
+MOST_SECONDS_OF_MANY = 1.0
+ENDPOINTS = 10_000
+PROGRAM = """
+import sys, time, grpc
+channel = grpc.insecure_channel("xds:///web")
+call = channel.unary_unary("/test.Who/Are")
+for line in sys.stdin:
+    while call(b"", timeout=30).decode() != line.strip():
+        pass
+    print(time.time(), flush=True)
+"""
+
+
+class WebOrigin(BaseHTTPRequestHandler):
+    """A web server that answers with its name."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer in one packet."""
+        name = self.server.name.encode()  # type: ignore[attr-defined]
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name))
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+class GrpcOrigin(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """A gRPC server that answers with its name."""
+
+    def __init__(self, name: str) -> None:
+        """Keep the name."""
+        self.name = name
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Answer every call."""
+        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: self.name.encode())
+
+
+def web_origin(name: str) -> int:
+    """Serve for the rest of the process, and return the port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), WebOrigin)
+    server.name = name  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return int(server.server_address[1])
+
+
+def grpc_origin(name: str, stopping: list[Any]) -> int:
+    """Serve until `stopping` is stopped, and return the port."""
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=(GrpcOrigin(name),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    stopping.append(server)
+    return port
+
+
+@contextmanager
+def child(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a command, and end the command."""
+    process = subprocess.Popen(command, text=True, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+
+
+@contextmanager
+def envoy(directory: Path, server: str) -> Iterator[int]:
+    """Run Envoy, which follows the server, and return its admin port."""
+    from envoy_program import install
+
+    admin = free_port()
+    file = directory / "envoy.yaml"
+    file.write_text(bootstrap.envoy(server, bootstrap.Node("envoy"), admin=f"127.0.0.1:{admin}"))
+    command = [str(install()), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    with child(command):
+        yield admin
+
+
+def first_answer(port: int, name: str) -> float:
+    """Return when the first request was answered by the backend `name`; requests follow each other at once."""
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with suppress(OSError, http.client.HTTPException):
+            while True:
+                connection.request("GET", "/")
+                if connection.getresponse().read() == name.encode():
+                    return time.time()
+
+
+def milliseconds(seconds: list[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile."""
+    ordered = sorted(seconds)
+    return {
+        "p50": round(statistics.median(ordered) * 1000, 2),
+        "p95": round(ordered[int(len(ordered) * 0.95)] * 1000, 2),
+    }
+
+
+async def swaps(lease: Lease, registry: Any, ports: tuple[int, int], changes: int, asked: Any) -> dict[str, Any]:
+    """Swap the backend, and measure until the first answer of the new backend and until the watch tells the swap."""
+    took, watched = [], []
+    await lease.put(Backend("web", "a", "127.0.0.1", ports[0]))
+    await asyncio.to_thread(asked, "a")
+    changed = asyncio.Event()
+
+    async def watch() -> None:
+        async for _ in registry.watch():
+            changed.set()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        for number in range(changes):
+            name, port = (("b", ports[1]), ("a", ports[0]))[number % 2]
+            asking = asyncio.ensure_future(asyncio.to_thread(asked, name))
+            await asyncio.sleep(0.02)  # the requests go on
+            changed.clear()
+            begun = time.time()
+            putting = asyncio.ensure_future(lease.put(Backend("web", "a", "127.0.0.1", port)))
+            await changed.wait()
+            watched.append(time.time() - begun)
+            took.append(await asking - begun)
+            await putting
+    finally:
+        watching.cancel()
+    return {"put_to_request": milliseconds(took), "watch": milliseconds(watched)}
+
+
+async def end_to_end(directory: Path, changes: int) -> dict[str, Any]:
+    """Measure with the daemon, over Envoy and from a gRPC program."""
+    found: dict[str, Any] = {}
+    stopping: list[Any] = []
+    web = web_origin("a"), web_origin("b")
+    rpc = grpc_origin("a", stopping), grpc_origin("b", stopping)
+    with EmbeddedEtcd() as etcd:
+        server, bind = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        command = [
+            sys.executable, "-m", "discovery", "run", "--registry", etcd.url, "--plugin", "xds", "--admin", "off",
+            "--set", f"xds.listen={server}", "--set", f"xds.bind={bind}", "--set", "xds.services.web.check=false",
+            "--run-dir", str(directory / "run"), "--state-dir", str(directory / "state"), "--log-level", "error",
+        ]  # fmt: skip
+        registry = open_registry(etcd.url)
+        async with await registry.lease(30) as lease:
+            with child(command), envoy(directory, server):
+                port = int(bind.rpartition(":")[2])
+                found["envoy"] = await swaps(lease, registry, web, changes, lambda name: first_answer(port, name))
+                variables = {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap.grpc(server, bootstrap.Node("program"))}
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+                environment = {**os.environ, **variables}
+                with child([sys.executable, "-c", PROGRAM], env=environment, cwd=directory, **pipes) as program:
+
+                    def ask(name: str) -> float:
+                        assert program.stdin is not None
+                        assert program.stdout is not None
+                        program.stdin.write(f"{name}\n")
+                        program.stdin.flush()
+                        return float(program.stdout.readline())
+
+                    found["grpc"] = await swaps(lease, registry, rpc, changes, ask)
+        await registry.close()
+    for each in stopping:
+        each.stop(None)
+    for name, prototype in PROTOTYPE.items():
+        own = found[name]["put_to_request"]["p50"] - found[name]["watch"]["p50"]
+        found[name] |= {"prototype_push_to_request": prototype, "without_watch": round(own, 2)}
+        found[name]["ok"] = own <= FACTOR * prototype
+    return found
+
+
+class Driven:
+    """The consumer without a daemon."""
+
+    def __init__(self, directory: Path, listen: str, **options: Any) -> None:
+        """Configure the consumer."""
+        config = XdsConsumer.Config.model_validate({"listen": listen, **options})
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+        self.consumer = XdsConsumer(config, Context("xds", directory, structlog.get_logger()))
+        self.before: Any = None
+
+    async def apply(self, revision: int, backends: list[Backend]) -> None:
+        """Apply a state."""
+        state = snapshot(*backends, revision=revision)
+        update = Update(state, self.before, diff(self.before, state))
+        self.before = state
+        await self.consumer.apply(update)
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The streams of the clients."""
+        server = self.consumer._server  # noqa: SLF001 - `inspect` shows 1,000 nodes at most, and takes longer
+        return list(server.streams) if server is not None else []
+
+    async def until_live(self, revision: int, streams: int) -> None:
+        """Wait until as many clients have applied the revision."""
+        while sum(each.live_revision == revision for each in self.streams) < streams:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.005)
+
+
+async def many_endpoints(directory: Path) -> dict[str, Any]:
+    """Measure from `apply` of many backends until Envoy has confirmed them, and then the change of one."""
+    server, bind = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    driven = Driven(directory, server, bind=bind, services={"web": {"check": False}})
+    backends = [Backend("web", f"b{n}", f"10.0.{n >> 8}.{n & 255}", 80) for n in range(ENDPOINTS)]
+    await driven.consumer.setup()
+    try:
+        await driven.apply(1, backends[:1])
+        with envoy(directory, server):
+            await driven.until_live(1, 1)
+            took = []
+            for revision, state in ((2, backends), (3, [*backends[1:], Backend("web", "x", "10.9.9.9", 80)])):
+                begun = time.perf_counter()
+                await driven.apply(revision, state)
+                await driven.until_live(revision, 1)
+                took.append(round(time.perf_counter() - begun, 3))
+    finally:
+        await driven.consumer.teardown()
+    return {"endpoints": ENDPOINTS, "live_seconds": took[0], "one_more": took[1], "ok": took[0] < MOST_SECONDS_OF_MANY}
+
+
+def serve_streams(pipe: Connection, listen: str, streams: int, changes: int) -> None:
+    """Serve on one core, change one backend a second, and tell how long each change took and the processor's time."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    async def run() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as directory:
+            driven = Driven(Path(directory), listen)
+            await driven.consumer.setup()
+            backends = [Backend(f"s{n % 50}", f"b{n}", f"10.0.0.{n & 255}", 80) for n in range(200)]
+            await driven.apply(1, backends)
+            pipe.send("ready")
+            await driven.until_live(1, streams)
+            took = []
+            used, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+            for number in range(changes):
+                started = time.perf_counter()
+                backends[0] = Backend("s0", "b0", f"10.1.{number >> 8}.{number & 255}", 80)
+                await driven.apply(number + 2, backends)
+                await driven.until_live(number + 2, streams)
+                took.append(time.perf_counter() - started)
+                await asyncio.sleep(max(0.0, started + 1 - time.perf_counter()))
+            seconds, now = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)
+            share = (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) / seconds
+            rss = now.ru_maxrss / 1024
+            await driven.consumer.teardown()
+            return {
+                "streams": streams,
+                "change_live_everywhere": milliseconds(took),
+                "slowest": round(max(took) * 1000),
+                "core": round(share, 2),
+                "rss_mib": round(rss),
+                "ok": max(took) < 1 and share < 1,
+            }
+
+    pipe.send(asyncio.run(run()))
+
+
+async def follow(listen: str) -> None:
+    """Follow as Envoy does: all clusters, and then the endpoints of each; confirm everything."""
+    from xds_driving import raw_client
+
+    from discovery_xds.protocol.catalog import TYPE_URLS, Kind
+
+    kinds = {url: kind for kind, url in TYPE_URLS.items()}
+    async with raw_client(listen, delta=True) as client:
+        await client.ask(Kind.CLUSTER)
+        first = await client.read_and_confirm(Kind.CLUSTER)
+        await client.ask(Kind.ENDPOINTS, *(each.name for each in first.resources))
+        with suppress(grpc.aio.AioRpcError, TypeError):  # the server ends the stream
+            while True:
+                response = await client.read()
+                await client.ask(kinds[response.type_url], nonce=response.nonce)
+
+
+def many_streams(streams: int, changes: int) -> dict[str, Any]:
+    """Measure the server with many streams, in a process of its own."""
+    listen = f"127.0.0.1:{free_port()}"
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve_streams, args=(theirs, listen, streams, changes))
+    server.start()
+    ours.recv()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+    async def run() -> Any:
+        clients = [asyncio.ensure_future(follow(listen)) for _ in range(streams)]
+        found = await asyncio.to_thread(ours.recv)
+        for each in clients:
+            each.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        return found
+
+    found = asyncio.run(run())
+    server.join(10)
+    return dict(found)
+
+
+def main() -> None:
+    """Print the figures beside their bars."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--changes", type=int, default=100)
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        found: dict[str, Any] = {
+            "load": os.getloadavg()[0],
+            **asyncio.run(end_to_end(Path(directory), options.changes)),
+        }
+        found["many_endpoints"] = asyncio.run(many_endpoints(Path(directory)))
+    found["many_streams"] = many_streams(options.streams, min(options.changes, 20))
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, prototype in PROTOTYPE.items():
+        each, whole = found[name], found[name]["put_to_request"]
+        print(
+            f"{name}: put to first request p50 {whole['p50']} ms, p95 {whole['p95']} ms;"
+            f" the watch p50 {each['watch']['p50']} ms; without it {each['without_watch']} ms, at most"
+            f" {FACTOR} times the prototype's {prototype} ms: {'ok' if each['ok'] else 'TOO SLOW'}"
+        )
+    for name in ("many_endpoints", "many_streams"):
+        print(f"{name}: {found[name]}")
+
+
+if __name__ == "__main__":
+    main()

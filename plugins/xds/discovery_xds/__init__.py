@@ -1,0 +1,1 @@
+"""Consumer `xds`: an xDS server, which Envoy and gRPC programs follow."""

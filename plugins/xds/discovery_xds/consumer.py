@@ -1,0 +1,124 @@
+"""The consumer `xds`: serves the registry to Envoy and gRPC programs."""
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
+from discovery_xds.config import XdsConfig
+from discovery_xds.preview import preview
+from discovery_xds.serving.port import Reservation, tls_faults, why_in_use
+
+if TYPE_CHECKING:
+    from discovery_xds.resources.builder import Builder
+    from discovery_xds.serving.server import AdsServer
+
+_PROBLEMS = 5
+"""Problems that are shown one by one, so that many of one kind do not flood health and log."""
+
+
+class XdsConsumer(Consumer[XdsConfig]):
+    """xDS server for the backends that the registry has at the moment."""
+
+    Config: ClassVar[type[PluginConfig]] = XdsConfig
+
+    def __init__(self, config: XdsConfig, context: Context) -> None:
+        """Create the consumer; `setup` listens."""
+        super().__init__(config, context)
+        self._reservation: Reservation | None = None
+        self._server: AdsServer | None = None
+        self._builder: Builder | None = None
+        self._problems: tuple[str, ...] = ()
+
+    async def setup(self) -> None:
+        """Listen on the xDS port. Clients are answered after the first `apply`. Raises ApplyError."""
+        # Imported late: the messages of the Envoy API take 0.2 s and 35 MB.
+        from discovery_xds.serving.server import AdsServer
+
+        if self._reservation is None:
+            self._reservation = Reservation(self.config.listen, self.context.inherited)
+        server = AdsServer(self.context.log)
+        await server.start(self.config.listen, self.config.tls)
+        self._server = server
+        self.context.log.info("listening", address=self.config.listen, tls=self.config.tls is not None)
+
+    async def apply(self, update: Update) -> None:
+        """Publish the resources of the snapshot. Each client gets what it subscribes to, at its own pace."""
+        from discovery_xds.resources.builder import Builder
+
+        if self._server is None:
+            raise ApplyError("the xDS port is not open")
+        if self._builder is None:
+            self._builder = Builder(self.config)
+        self._server.publish(self._builder.build(update))
+        before, self._problems = self._problems, self._builder.problems
+        for problem in [each for each in self._problems if each not in before][:_PROBLEMS]:
+            self.context.log.warning(problem)
+
+    async def preview(self, update: Update) -> str:
+        """Return the listeners with their routes, and the services with their backends."""
+        return preview(self.config, update)
+
+    async def validate(self, update: Update) -> Validation:
+        """Check the files of TLS, and whether the xDS port can be used."""
+        faults = tls_faults(self.config.tls)
+        unchecked: list[str] = []
+        if reason := why_in_use(self.config.listen):
+            # Where the instance has a directory, its own daemon may be the process that listens.
+            (unchecked if self.context.run_dir.exists() else faults).append(reason)
+        return Validation(tuple(faults), tuple(unchecked), (self.config.listen,))
+
+    async def reconfigure(self, config: XdsConfig) -> bool:
+        """Adopt everything but another xDS port or other files of TLS in place: streams stay open."""
+        if (config.listen, config.tls) != (self.config.listen, self.config.tls):
+            return False
+        self.config, self._builder = config, None
+        return True
+
+    async def health(self) -> Health:
+        """Return healthy while the port is open; the detail names what clients reject and what is left out."""
+        problems = [f"{what}: {why}" for what, why in self._rejections().items()] + list(self._problems)
+        more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
+        return Health(True, "; ".join(problems[:_PROBLEMS]) + more)
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return samples of streams, pushes and answers."""
+        if self._server is None:
+            return ()
+        from discovery_xds.serving.status import samples
+
+        catalog = self._server.catalog
+        return samples(self._server.counts, self._server.streams, catalog.revision if catalog else None)
+
+    async def inspect(self) -> Mapping[str, Any]:
+        """Return the resources, and each client with the revision that is live there."""
+        if self._server is None:
+            return {}
+        from discovery_xds.serving.status import document
+
+        clients = [(each.stream, each.peer) for each in self._server.connections]
+        return document(self._server.catalog, clients, self._problems)
+
+    async def hand_over(self) -> tuple[socket.socket, ...]:
+        """Return the reservation of the port: the successor listens beside this server until `teardown`."""
+        if self._reservation is None:
+            return ()
+        reservation, self._reservation = self._reservation, None
+        return (reservation.release(),)
+
+    async def teardown(self) -> None:
+        """End all streams; their clients keep what they have and connect again."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            await asyncio.shield(server.stop())
+        if self._reservation is not None:
+            self._reservation.close()
+            self._reservation = None
+
+    def _rejections(self) -> Mapping[str, str]:
+        if self._server is None:
+            return {}
+        from discovery_xds.serving.status import problems_of
+
+        return problems_of(self._server.streams)

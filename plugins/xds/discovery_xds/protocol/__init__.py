@@ -1,0 +1,1 @@
+"""The xDS protocol: resources, subscriptions, and the order of pushes; without I/O."""

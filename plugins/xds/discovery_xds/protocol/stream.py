@@ -1,0 +1,262 @@
+"""One stream of a client: requests come in, and the next response follows from the catalog at that moment.
+
+A client's state is the latest catalog's in the end, whatever came between: a stream keeps no queue. Of each kind at
+most one response is on the way; what changes meanwhile goes into the next one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from discovery_xds.protocol.catalog import KINDS, Catalog, Changes, Kind, Resource
+from discovery_xds.protocol.messages import Response, Responses
+from discovery_xds.protocol.subscription import Due, Subscription
+
+WARMING_SECONDS = 1.0
+"""Seconds that listeners and routes wait for the endpoints of a cluster that was just sent.
+
+Envoy asks for endpoints within milliseconds; a client that never asks gets its routes a second later.
+"""
+_MOST_REASON_CHARACTERS = 1000
+"""Characters of a client's reason that are kept."""
+_MOST_UNKNOWN = 20
+"""Unknown types of resources that are kept for a stream, so that a client cannot fill the memory."""
+
+
+class Answered(NamedTuple):
+    """A request confirms (`reason` is None) or rejects a response."""
+
+    response: Response
+    reason: str | None = None
+
+
+class Stream(ABC):
+    """The state of one stream. `request` and `publish` change it, and `response` returns what is to be sent next."""
+
+    protocol = ""
+    """Name of the variant of the protocol."""
+
+    def __init__(self, responses: Responses) -> None:
+        """Begin without a subscription and without a catalog."""
+        self._responses = responses
+        self._catalog: Catalog | None = None
+        self._warming: dict[str, str] = {}
+        """Endpoints that a cluster needs which the client has just got, by cluster."""
+        self._warming_until = 0.0
+        self._replaced: frozenset[str] = frozenset()
+        """Endpoints of the clusters in the last response of which the client had another version."""
+        self.node_id = ""
+        self.node_cluster = ""
+        self.user_agent = ""
+        self.subscriptions: dict[Kind, Subscription] = {}
+        self.unknown: set[str] = set()
+        self.live_revision: int | None = None
+        self.look_at: float | None = None
+        """When `response` may return another result although nothing has happened; None for never."""
+
+    @property
+    def is_settled(self) -> bool:
+        """True if the client has applied everything that it wants of the latest catalog."""
+        return self._catalog is not None and all(each.is_settled for each in self.subscriptions.values())
+
+    @property
+    def rejections(self) -> dict[str, str]:
+        """The reasons by `KIND NAME` of each resource that the client has rejected and has not got since."""
+        return {
+            f"{kind.label} {name}": reason
+            for kind, each in sorted(self.subscriptions.items())
+            for name, reason in each.rejected.items()
+        }
+
+    def publish(self, catalog: Catalog, changes: Changes) -> bool:
+        """Take over a catalog. Return True if `response` may have something to send."""
+        first, self._catalog = self._catalog is None, catalog
+        concerned = False
+        for kind, each in self.subscriptions.items():
+            if first:
+                each.begin(catalog)
+                concerned = True
+            else:
+                concerned |= each.publish(catalog, changes[kind])
+        if not concerned:
+            self._note_settled()
+        return concerned
+
+    def request(self, message: Any) -> Answered | None:
+        """Take a request of the client. Return what the client says of a response. Raises TooManyNamesError."""
+        if message.HasField("node") and not self.node_id:
+            self.node_id, self.node_cluster = message.node.id, message.node.cluster
+            self.user_agent = message.node.user_agent_name
+        kind = KINDS.get(message.type_url)
+        if kind is None:
+            if len(self.unknown) < _MOST_UNKNOWN:
+                self.unknown.add(message.type_url[:200])
+            return None
+        subscription = self.subscriptions.get(kind)
+        answered = None
+        if subscription and subscription.unconfirmed and message.response_nonce == subscription.nonce:
+            answered = self._answer(subscription, message)
+        self._subscribe(kind, subscription, message)
+        self._note_settled()
+        return answered
+
+    def response(self, now: float) -> Response | None:
+        """Return the next response, which counts as sent, or None. `now` is the time in seconds."""
+        catalog, self.look_at = self._catalog, None
+        if catalog is None:
+            return None
+        for kind, final in self._turns(now):
+            subscription = self.subscriptions.get(kind)
+            if subscription is None or subscription.unconfirmed is not None:
+                continue
+            told = self._due(subscription, catalog, final=final)
+            if told is None:
+                continue
+            response = self._make(subscription, catalog, told, final=final)
+            if kind is Kind.CLUSTER:
+                self._warm(subscription, told, now)
+            subscription.sent(response, told)
+            return response
+        self._note_settled()
+        return None
+
+    def _turns(self, now: float) -> Iterator[tuple[Kind, bool]]:
+        """Yield the kinds that may be sent now, in order, and whether removals may be.
+
+        Make before break: clusters and endpoints, then listeners and routes, and at the end removals of what neither
+        listeners nor routes refer to any more.
+        """
+        yield Kind.CLUSTER, False
+        yield Kind.ENDPOINTS, False
+        clusters = self.subscriptions.get(Kind.CLUSTER)
+        if clusters is not None and clusters.unconfirmed is not None:
+            return
+        if self._warming and now < self._warming_until:
+            self.look_at = self._warming_until
+            return
+        self._warming.clear()
+        yield Kind.LISTENER, True
+        yield Kind.ROUTES, False
+        for kind in (Kind.LISTENER, Kind.ROUTES):
+            subscription = self.subscriptions.get(kind)
+            if subscription is not None and subscription.unconfirmed is not None:
+                return
+        yield Kind.CLUSTER, True
+        if clusters is not None and clusters.unconfirmed is not None:
+            return
+        yield Kind.ENDPOINTS, True
+        yield Kind.ROUTES, True
+
+    def _warm(self, clusters: Subscription, told: Due, now: float) -> None:
+        """Have listeners and routes wait for the endpoints of clusters that are sent."""
+        for name in told.removed:
+            self._warming.pop(name, None)
+        self._replaced = frozenset(each.needs for each in told.resources if each.name in clusters.known)
+        if needs := {each.name: each.needs for each in told.resources if each.needs}:
+            self._warming |= needs
+            self._warming_until = now + WARMING_SECONDS
+
+    def _due(self, subscription: Subscription, catalog: Catalog, *, final: bool) -> Due | None:
+        """Return what a response is to tell the client; None if no response is due."""
+        if not (subscription.dirty or subscription.owed):
+            return None
+        due = subscription.isolate(subscription.due(catalog, final=final))
+        return due if due.resources or due.removed or subscription.owed else None
+
+    def _answer(self, subscription: Subscription, message: Any) -> Answered | None:
+        if message.HasField("error_detail"):
+            reason = " ".join(message.error_detail.message.split())[:_MOST_REASON_CHARACTERS] or "no reason given"
+            response = subscription.reject(reason)
+        else:
+            reason = None
+            response = subscription.confirm()
+        if response is None:
+            return None
+        names = {each.name for each in response.resources}
+        if subscription.kind is Kind.ENDPOINTS:
+            self._warming = {name: needs for name, needs in self._warming.items() if needs not in names}
+        elif subscription.kind is Kind.CLUSTER:
+            if reason is None:
+                self._send_endpoints_again()
+            else:
+                self._warming = {name: needs for name, needs in self._warming.items() if name not in names}
+        return Answered(response, reason)
+
+    def _send_endpoints_again(self) -> None:
+        """Have the endpoints of replaced clusters sent again: Envoy's new cluster waits for them, without asking."""
+        endpoints = self.subscriptions.get(Kind.ENDPOINTS)
+        if endpoints is not None:
+            again = self._replaced & endpoints.known.keys()
+            endpoints.dirty |= again
+            for name in again:
+                del endpoints.known[name]
+
+    def _note_settled(self) -> None:
+        if self.is_settled and self._catalog is not None and self.subscriptions:
+            self.live_revision = self._catalog.revision
+
+    @abstractmethod
+    def _subscribe(self, kind: Kind, subscription: Subscription | None, message: Any) -> None:
+        """Take over the names of a request; `subscription` is None at the first request for a kind."""
+
+    @abstractmethod
+    def _make(self, subscription: Subscription, catalog: Catalog, told: Due, *, final: bool) -> Response:
+        """Return the response that tells the client what is due."""
+
+
+class SotwStream(Stream):
+    """A stream of the state-of-the-world protocol (`StreamAggregatedResources`)."""
+
+    protocol = "sotw"
+
+    def _subscribe(self, kind: Kind, subscription: Subscription | None, message: Any) -> None:
+        if subscription is None:
+            # The nonce of a first request is that of another stream, and means nothing.
+            subscription = self.subscriptions[kind] = Subscription(kind)
+            subscription.owed = kind.is_whole
+        elif message.response_nonce != subscription.nonce:
+            return  # sent before the client has read the latest response, which it answers with all names again
+        subscription.replace(message.resource_names, self._catalog)
+
+    def _due(self, subscription: Subscription, catalog: Catalog, *, final: bool) -> Due | None:
+        due = super()._due(subscription, catalog, final=final)
+        if due is None or subscription.kind.is_whole:
+            return due
+        # The absence of endpoints or routes has no message: the client drops them with their cluster or listener.
+        subscription.withdraw(due.removed)
+        return Due(due.resources, ()) if due.resources else None
+
+    def _make(self, subscription: Subscription, catalog: Catalog, told: Due, *, final: bool) -> Response:
+        resources = self._whole(subscription, catalog, final) if subscription.kind.is_whole else told.resources
+        return self._responses.sotw(subscription.kind, resources, subscription.nonce)
+
+    @staticmethod
+    def _whole(subscription: Subscription, catalog: Catalog, final: bool) -> list[Resource]:
+        """Return every resource of the kind that the client is to have, and without `final` what it still has."""
+        there = catalog.of(subscription.kind)
+        names = {name for name in subscription.names if name in there}
+        if subscription.wildcard:
+            names |= catalog.listed[subscription.kind]
+        kept = {} if final else {name: each for name, each in subscription.known.items() if name not in names}
+        return [there[name] if name in names else kept[name] for name in sorted(names | kept.keys())]
+
+
+class DeltaStream(Stream):
+    """A stream of the delta protocol (`DeltaAggregatedResources`)."""
+
+    protocol = "delta"
+
+    def _subscribe(self, kind: Kind, subscription: Subscription | None, message: Any) -> None:
+        having: dict[str, str] | None = None
+        if subscription is None:
+            subscription = self.subscriptions[kind] = Subscription(kind)
+            having = dict(message.initial_resource_versions)
+            subscription.known = {name: Resource(name, version) for name, version in having.items()}
+            subscription.dirty |= having.keys()
+            if not message.resource_names_subscribe and kind.is_whole:
+                subscription.become_wildcard(self._catalog)
+        subscription.add(message.resource_names_subscribe, self._catalog, having)
+        subscription.remove(message.resource_names_unsubscribe, self._catalog)
+
+    def _make(self, subscription: Subscription, catalog: Catalog, told: Due, *, final: bool) -> Response:
+        return self._responses.delta(subscription.kind, told.resources, told.removed, subscription.nonce)

@@ -1,0 +1,28 @@
+"""The claims of services to addresses on which Envoy listens; pure, without the messages of the Envoy API."""
+
+from collections.abc import Iterable
+
+from discovery.routing import AddressClaim
+from discovery_xds.config import XdsConfig
+
+
+def claims_of(config: XdsConfig, services: Iterable[str]) -> tuple[tuple[AddressClaim, ...], tuple[str, ...]]:
+    """Return the claims of the services, and the problems of services that have none, each in one line.
+
+    Without configured services each of `services` claims the host names `<service>` and `<service>.*`; an only service
+    claims every host.
+    """
+    if config.services:
+        return config.claims, ()
+    problems: list[str] = []
+    hosts: dict[str, str] = {}
+    for service in sorted(services):
+        taken_by = hosts.setdefault(service.lower(), service)
+        if taken_by != service:
+            problems.append(f"service {service!r} has no route: its host name is that of {taken_by!r}")
+    claims = tuple(
+        AddressClaim(service, bind, "http", (host, f"{host}.*") if len(hosts) > 1 else ())
+        for host, service in hosts.items()
+        for bind in config.bind
+    )
+    return claims, tuple(problems)

@@ -1,0 +1,1 @@
+"""The gRPC server: its port, its streams, and their measurements."""

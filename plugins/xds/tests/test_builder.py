@@ -1,0 +1,179 @@
+"""The catalog of a snapshot: what is built again, names of resources, and services that cannot be built."""
+
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+
+from discovery import Snapshot, Update, diff
+from discovery.testing import backend, snapshot
+from discovery_xds.config import XdsConfig
+from discovery_xds.protocol.catalog import Catalog, Kind, Resource, changes_between
+from discovery_xds.resources import builder as builder_module
+from discovery_xds.resources.builder import Builder
+
+BIND = "127.0.0.1:8080"
+
+
+def configured(**options: Any) -> XdsConfig:
+    return XdsConfig.model_validate(options)
+
+
+def update(state: Snapshot, before: Snapshot | None = None, **more: Any) -> Update:
+    return Update(state, before, diff(before, state), **more)
+
+
+def built(state: Snapshot, **options: Any) -> Catalog:
+    return Builder(configured(**options)).build(update(state))
+
+
+def contents(resource: Resource, message: Any) -> Any:
+    (wrapped,) = discovery_pb2.DiscoveryResponse.FromString(resource.sotw).resources
+    assert wrapped.Unpack(message)
+    return message
+
+
+def test_by_default_every_service_has_a_cluster_for_envoy_and_a_listener_for_grpc_clients() -> None:
+    catalog = built(snapshot(backend(), backend(service="api")))
+    assert set(catalog.of(Kind.CLUSTER)) == {"web", "api", "grpc/web", "grpc/api"}
+    assert set(catalog.of(Kind.ENDPOINTS)) == {"web", "api"}
+    assert set(catalog.of(Kind.LISTENER)) == {BIND, "web", "api"}
+    assert set(catalog.of(Kind.ROUTES)) == {BIND}
+
+
+def test_the_wildcard_of_envoy_has_no_resources_of_grpc_clients() -> None:
+    listed = built(snapshot(backend())).listed
+    assert listed[Kind.CLUSTER] == {"web"}
+    assert listed[Kind.LISTENER] == {BIND}
+
+
+def test_services_are_reached_by_their_names_and_an_only_service_by_any() -> None:
+    def domains(state: Snapshot) -> list[str]:
+        routing = contents(built(state).of(Kind.ROUTES)[BIND], route_pb2.RouteConfiguration())
+        return [domain for host in routing.virtual_hosts for domain in host.domains]
+
+    assert domains(snapshot(backend())) == ["*"]
+    assert sorted(domains(snapshot(backend(), backend(service="api")))) == ["api", "api.*", "web", "web.*"]
+
+
+def test_a_change_of_one_service_builds_the_endpoints_of_that_service_alone() -> None:
+    first = snapshot(backend(), backend(service="api"))
+    second = snapshot(backend(port=81), backend(service="api"), revision=2)
+    second = Snapshot(2, {"api": first.services["api"], "web": second.services["web"]})
+    maker = Builder(configured())
+    one = maker.build(update(first))
+    assert maker.built == 2
+    two = maker.build(update(second, first))
+    assert maker.built == 3
+    changes = changes_between(one, two)
+    assert {kind: names for kind, names in changes.items() if names} == {Kind.ENDPOINTS: {"web"}}
+    assert two.revision == 2
+
+
+def test_a_new_address_of_a_host_name_builds_endpoints_and_an_equal_one_does_not() -> None:
+    state = snapshot(backend(host="db.example", port=1))
+    maker = Builder(configured())
+    one = maker.build(update(state, addresses={("db.example", 1): ("10.0.0.1",)}))
+    same = maker.build(update(state, state, addresses={("db.example", 1): ("10.0.0.1",)}))
+    assert not any(changes_between(one, same).values())
+    two = maker.build(update(state, state, addresses={("db.example", 1): ("10.0.0.2",)}))
+    assert changes_between(same, two)[Kind.ENDPOINTS] == {"web"}
+    assert maker.problems == ()
+    maker.build(update(state, state, addresses={}))
+    assert maker.problems == ("service 'web': no address is known for db.example",)
+
+
+def test_versions_follow_from_the_contents_alone() -> None:
+    state = snapshot(backend(), backend(service="api"))
+    assert not any(changes_between(built(state), built(state)).values())
+
+
+def test_a_service_that_is_configured_stays_without_backends_and_others_are_left_out() -> None:
+    catalog = built(snapshot(backend(service="other")), services={"web": {}})
+    assert set(catalog.of(Kind.ENDPOINTS)) == {"web"}
+    assert catalog.listed[Kind.CLUSTER] == {"web"}
+
+
+def test_an_empty_registry_has_a_listener_without_routes() -> None:
+    catalog = built(snapshot())
+    assert set(catalog.of(Kind.LISTENER)) == {BIND}
+    assert not contents(catalog.of(Kind.ROUTES)[BIND], route_pb2.RouteConfiguration()).virtual_hosts
+
+
+def test_a_service_that_cannot_be_built_keeps_its_endpoints_and_hurts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = snapshot(backend(), backend(service="api"))
+    second = snapshot(backend(port=81), backend(service="api", port=81), revision=2)
+    maker = Builder(configured())
+    one = maker.build(update(first))
+    build = builder_module.Endpoints.build
+
+    def fails(self: Any, *arguments: Any) -> Any:
+        if self._name == "web":
+            raise ValueError("no")
+        return build(self, *arguments)
+
+    monkeypatch.setattr(builder_module.Endpoints, "build", fails)
+    two = maker.build(update(second, first))
+    assert changes_between(one, two)[Kind.ENDPOINTS] == {"api"}
+    assert maker.problems == ("service 'web' has its former endpoints: ValueError: no",)
+    monkeypatch.undo()
+    three = maker.build(update(second, second))
+    assert changes_between(two, three)[Kind.ENDPOINTS] == {"web"}
+    assert maker.problems == ()
+
+
+def test_labels_select_backends_and_service_names_another_service() -> None:
+    state = snapshot(backend(id="a", labels={"v": "1"}), backend(id="b", port=81, labels={"v": "2"}))
+    catalog = built(state, services={"two": {"service": "web", "labels": {"v": 2}}})
+    assert b"two" in catalog.of(Kind.ENDPOINTS)["two"].sotw
+    same = built(snapshot(backend(service="two", id="b", port=81)), services={"two": {}})
+    assert catalog.of(Kind.ENDPOINTS)["two"].version == same.of(Kind.ENDPOINTS)["two"].version
+
+
+@pytest.mark.parametrize(
+    ("balance", "envoy", "client"),
+    [
+        ("roundrobin", "ROUND_ROBIN", "ROUND_ROBIN"),
+        ("leastconn", "LEAST_REQUEST", "ROUND_ROBIN"),
+        ("random", "RANDOM", "ROUND_ROBIN"),
+        ("source", "RING_HASH", "ROUND_ROBIN"),
+        ("hdr(X-User)", "RING_HASH", "RING_HASH"),
+    ],
+)
+def test_each_client_gets_a_policy_that_it_knows(balance: str, envoy: str, client: str) -> None:
+    clusters = built(snapshot(backend()), services={"web": {"balance": balance}}).of(Kind.CLUSTER)
+    policy = cluster_pb2.Cluster.LbPolicy.Name
+    assert policy(contents(clusters["web"], cluster_pb2.Cluster()).lb_policy) == envoy
+    grpc_cluster = contents(clusters["grpc/web"], cluster_pb2.Cluster())
+    assert policy(grpc_cluster.lb_policy) == client
+    assert grpc_cluster.eds_cluster_config.service_name == "web"
+
+
+def test_checks_have_the_times_and_counts_of_the_options() -> None:
+    check = {"path": "/up", "status": "200,300-399", "interval": "4s", "fall": 5, "rise": 4}
+    cluster = built(snapshot(backend()), services={"web": {"check": check}}).of(Kind.CLUSTER)["web"]
+    (found,) = contents(cluster, cluster_pb2.Cluster()).health_checks
+    assert (found.interval.seconds, found.timeout.seconds) == (4, 2)
+    assert (found.unhealthy_threshold.value, found.healthy_threshold.value) == (5, 4)
+    ranges = [(each.start, each.end) for each in found.http_health_check.expected_statuses]
+    assert (found.http_health_check.path, ranges) == ("/up", [(200, 201), (300, 400)])
+    without = built(snapshot(backend()), services={"web": {"check": False}}).of(Kind.CLUSTER)["web"]
+    assert not contents(without, cluster_pb2.Cluster()).health_checks
+
+
+def test_the_listener_of_a_grpc_client_leads_to_its_cluster() -> None:
+    listener = contents(built(snapshot(backend())).of(Kind.LISTENER)["web"], listener_pb2.Listener())
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    assert listener.api_listener.api_listener.Unpack(manager)
+    assert manager.route_config.virtual_hosts[0].routes[0].route.cluster == "grpc/web"
+
+
+def test_a_tcp_service_has_a_listener_without_routes() -> None:
+    catalog = built(snapshot(backend()), services={"web": {"mode": "tcp", "bind": "unix:/run/web.sock"}})
+    listener = contents(catalog.of(Kind.LISTENER)["unix:/run/web.sock"], listener_pb2.Listener())
+    assert listener.address.pipe.path == "/run/web.sock"
+    assert catalog.of(Kind.ROUTES) == {}
