@@ -122,4 +122,6 @@ BINDS: dict[str, Option] = {
     "dns.listen": (DnsConfig, {"listen": V}),
     "tcpproxy.listen.bind": (TcpProxyConfig, {"listen": {"web": {"bind": V}}}),
 }
-WITH_SOCKETS = {name for name in BINDS if name != "admin" and name.partition(".")[0] not in (*PROXIES, "dns")}
+NO_SOCKETS = {"admin", "xds.listen"}
+"""Options that are addresses of TCP alone; so are those of `PROXIES` and of the plugin dns."""
+WITH_SOCKETS = {name for name in BINDS.keys() - NO_SOCKETS if name.partition(".")[0] not in (*PROXIES, "dns")}
