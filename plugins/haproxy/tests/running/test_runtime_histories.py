@@ -7,7 +7,6 @@ import asyncio
 import csv
 import os
 import random
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from haproxy_driver import ConsumerDriver, Drive, ways
 
 from discovery import Backend, State
 from discovery.testing import backend, eventually, free_port, within
-from discovery_haproxy.program.control_socket import ControlSocket
+from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.runtime_api.read_back import parse_states
 
 SHORT, LONG = 8, 500
@@ -162,15 +161,18 @@ async def new_start(
         text = text.replace(old, new)
     config = directory / "new.cfg"
     config.write_text(text)
-    process = await asyncio.create_subprocess_exec(
-        haproxy, "-db", "-f", config, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     control = ControlSocket(directory / "stats.sock", master=False)
+    with (directory / "output").open("w") as output:
+        process = await asyncio.create_subprocess_exec(haproxy, "-db", "-f", config, stdout=output, stderr=output)
     try:
-        await control.live_generation(within(10))
+        try:
+            await control.live_generation(within(10))
+        except ControlError as error:
+            raise AssertionError((directory / "output").read_text()) from error
         yield control
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
 
 
