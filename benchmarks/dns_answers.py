@@ -17,8 +17,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import dns.exception
+import dns.message
+import dns.query
 
 from discovery.testing import eventually_sync, free_port
 
@@ -41,12 +45,20 @@ def daemon(registry: Path, port: int) -> Iterator[int]:
     log = registry.parent / "log"
     with log.open("wb") as output, subprocess.Popen(command, stderr=output, stdout=output) as process:
         try:
-            eventually_sync(lambda: "applied" in log.read_text() or process.poll() is not None, timeout=30)
+            eventually_sync(lambda: answers(port) or process.poll() is not None, timeout=30)
             if process.poll() is not None:
                 raise SystemExit(log.read_text())
             yield process.pid
         finally:
             process.terminate()
+
+
+def answers(port: int) -> bool:
+    """Return True if the server knows a service."""
+    query = dns.message.make_query("web-0.service.internal.", "A")
+    with suppress(dns.exception.Timeout):
+        return bool(dns.query.udp(query, "127.0.0.1", port=port, timeout=1).answer)
+    return False
 
 
 @contextmanager

@@ -120,6 +120,7 @@ BINDS: dict[str, Option] = {
     "xds.services.bind": (XdsConfig, {"services": {"web": {"bind": V}}}),
     "tcpproxy.listen": (TcpProxyConfig, {"listen": {"web": V}}),
     "dns.listen": (DnsConfig, {"listen": V}),
+    "tcpproxy.services.bind": (TcpProxyConfig, {"services": {"web": {"bind": V}}}),
     "tcpproxy.listen.bind": (TcpProxyConfig, {"listen": {"web": {"bind": V}}}),
 }
 NO_SOCKETS = {"admin", "xds.listen"}

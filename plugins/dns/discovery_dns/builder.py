@@ -45,8 +45,7 @@ class AnswerBuilder:
             return self._any(kind)
         records = _some(srv_records(backends, self._config.backup))
         additional = (
-            b"" if each.address is None else self._records.additional_address(owner, each.target, each.address)
-            for each in records
+            b"" if each.address is None else self._records.additional_address(owner, each.address) for each in records
         )
         rotating = sum(each.priority == records[0].priority for each in records)
         return self._answers(tuple(map(self._records.srv, records)), tuple(additional), rotating)

@@ -1,5 +1,6 @@
 """Resource records and EDNS options in wire form, built by dnspython."""
 
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
@@ -14,6 +15,7 @@ import dns.rdataclass
 import dns.rdataset
 import dns.rdatatype
 
+from discovery_dns.names import address_name
 from discovery_dns.records import Srv
 
 HEADER_BYTES = 12
@@ -26,17 +28,14 @@ MOST_UDP_BYTES = 1232
 """Bytes of an answer over UDP: a packet of this size passes every usual link without fragments (DNS flag day 2020)."""
 MOST_TCP_BYTES = 65535
 """Bytes of a message over TCP, whose length has 16 bits."""
+_RECORD = struct.Struct("!HHIH")
+"""Type, class, TTL and length of the data, which follow the owner of a record (RFC 1035, 4.1.3)."""
+_SRV_DATA = struct.Struct("!HHH")
+"""Priority, weight and port of an SRV record, which precede the target (RFC 2782)."""
 _REFRESH, _RETRY, _EXPIRE = 3600, 600, 86400
 """Seconds for secondary servers, which this server has not: usual values of the fields of an SOA record."""
 _KEPT_RECORDS = 16384
 """Records of each kind that are kept, so that a change of one backend among thousands builds one: 4 MiB of a kind."""
-
-
-class _Offsets(dict[dns.name.Name, int]):
-    """A compression table with fixed names: a record is built away from its place in the message."""
-
-    def __setitem__(self, name: dns.name.Name, offset: int) -> None:
-        """Leave the table as it is."""
 
 
 class RecordBuilder:
@@ -50,25 +49,31 @@ class RecordBuilder:
         self._ttl, self._negative_ttl = ttl, negative_ttl
         self.address = lru_cache(_KEPT_RECORDS)(self._address)
         self.srv = lru_cache(_KEPT_RECORDS)(self._srv)
-        self.additional_address = lru_cache(_KEPT_RECORDS)(self._additional_address)
 
     def _address(self, address: str) -> bytes:
         """Return the A or AAAA record of the name in the question."""
-        return self._own(_address_rdata(address), self._ttl)
+        return _record(_rdata(dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A, address), self._ttl)
 
-    def _additional_address(self, question: bytes, owner: str, address: str) -> bytes:
-        """Return the A or AAAA record of `owner`, which is relative to the domain. `question` is the asked name."""
-        return self._build(self._name(owner), _address_rdata(address), self._ttl, self._offsets(question))
+    def additional_address(self, question: bytes, address: str) -> bytes:
+        """Return the A or AAAA record of the name that an address has. `question` is the asked name in wire form."""
+        owner = address_name(address, pointer(len(question) - len(self.apex)))
+        return owner + self.address(address)[len(pointer(0)) :]
 
     def _srv(self, record: Srv) -> bytes:
-        """Return the SRV record of the name in the question."""
-        target = self._name(record.target) if record.address is not None else dns.name.from_text(record.target)
-        return self._own(_rdata(dns.rdatatype.SRV, record.priority, record.weight, record.port, target), self._ttl)
+        """Return the SRV record of the name in the question (RFC 2782).
+
+        dnspython needs 100 us for such a record, and a service may have thousands.
+        """
+        if record.address is not None:
+            target = address_name(record.address, self.apex)
+        else:
+            target = dns.name.from_text(record.target).to_digestable()
+        data = _SRV_DATA.pack(record.priority, record.weight, record.port) + target
+        return pointer(0) + _RECORD.pack(SRV, IN, self._ttl, len(data)) + data
 
     def ns(self, server: str) -> bytes:
         """Return the NS record of the domain, the name in the question. `server` is relative to the domain."""
-        rdata = _rdata(dns.rdatatype.NS, self._name(server))
-        return self._build(self._apex, rdata, self._ttl, self._offsets(self.apex))
+        return _record(_rdata(dns.rdatatype.NS, self._name(server)), self._ttl)
 
     def soa(self, server: str, serial: int) -> bytes:
         """Return the SOA record of the domain without its owner, for any question. `server` is relative."""
@@ -82,35 +87,14 @@ class RecordBuilder:
             _EXPIRE,
             self._negative_ttl,
         )
-        return self._build(self._apex, rdata, self._negative_ttl, None)[len(self.apex) :]
+        return _record(rdata, self._negative_ttl)[len(pointer(0)) :]
 
     def any(self) -> bytes:
         """Return the answer to a question of type ANY (RFC 8482, 4.2)."""
-        return self._own(_rdata(dns.rdatatype.HINFO, b"RFC8482", b""), self._ttl)
+        return _record(_rdata(dns.rdatatype.HINFO, b"RFC8482", b""), self._ttl)
 
     def _name(self, relative: str) -> dns.name.Name:
         return dns.name.from_text(relative, self._apex)
-
-    def _offsets(self, question: bytes) -> _Offsets:
-        return _Offsets({self._apex: HEADER_BYTES + len(question) - len(self.apex)})
-
-    def _own(self, rdata: dns.rdata.Rdata, ttl: int) -> bytes:
-        return self._build(dns.name.root, rdata, ttl, None, owner_bytes=pointer(0))
-
-    @staticmethod
-    def _build(
-        owner: dns.name.Name,
-        rdata: dns.rdata.Rdata,
-        ttl: int,
-        compress: _Offsets | None,
-        *,
-        owner_bytes: bytes | None = None,
-    ) -> bytes:
-        """Return the record. `owner_bytes` take the place of the owner's name, which is the root then."""
-        output = BytesIO()
-        dns.rdataset.from_rdata(ttl, rdata).to_wire(owner, output, compress)
-        record = output.getvalue()
-        return record if owner_bytes is None else owner_bytes + record[1:]
 
 
 def pointer(offset: int) -> bytes:
@@ -128,8 +112,11 @@ def opt_record(*, dnssec_ok: bool, bad_version: bool) -> bytes:
     return message.to_wire()[HEADER_BYTES:]
 
 
-def _address_rdata(address: str) -> dns.rdata.Rdata:
-    return _rdata(dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A, address)
+def _record(rdata: dns.rdata.Rdata, ttl: int) -> bytes:
+    """Return the record of the name in the question."""
+    output = BytesIO()
+    dns.rdataset.from_rdata(ttl, rdata).to_wire(dns.name.root, output)
+    return pointer(0) + output.getvalue()[1:]
 
 
 def _rdata(kind: dns.rdatatype.RdataType, *values: object) -> dns.rdata.Rdata:

@@ -13,7 +13,7 @@ from discovery_dns.hosts import Hosts
 from discovery_dns.names import NAME_SERVER, NoNameError, address_name, ancestors, service_name, srv_name
 from discovery_dns.names import wire as labels_in_wire_form
 from discovery_dns.records import Usable, addresses, srv_records, usable
-from discovery_dns.wire import RecordBuilder, pointer
+from discovery_dns.wire import AAAA, A, RecordBuilder, pointer
 
 _SERIALS = 2**32
 """Serial numbers of an SOA record (RFC 1982)."""
@@ -27,15 +27,15 @@ class Node:
     def __init__(self, build: Callable[[int], Answers | None]) -> None:
         """Create the node. `build` returns the answers for a type of records, or None if there is no such record."""
         self._build = build
-        self._answers: dict[int, Answers] = {}
+        self._answers: dict[int, Answers | None] = {}
 
     def answers(self, kind: int) -> Answers | None:
         """Return the answers for the type `kind` of records, None if the name has no such record."""
-        answers = self._answers.get(kind)
-        if answers is None:
-            answers = self._build(kind)
-            if answers is not None:  # of the others a client could name 65,536
-                self._answers[kind] = answers
+        if kind in self._answers:
+            return self._answers[kind]
+        answers = self._build(kind)
+        if answers is not None or kind in (A, AAAA):  # of the others a client could name 65,536
+            self._answers[kind] = answers
         return answers
 
 

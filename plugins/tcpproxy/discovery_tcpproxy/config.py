@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
@@ -22,8 +22,12 @@ from discovery.fields import (
 from discovery.toolkit import binds_conflict
 
 UNIX = UNIX_PREFIX
+_READING_OPTIONS = {"hosts", "path_prefix"}
+"""Options of a service of other proxies that choose a service by the request."""
 _EXAMPLE = "discovery run --plugin tcpproxy --set tcpproxy.listen.web=0.0.0.0:8080"
 
+
+T = TypeVar("T")
 
 HOLD = Duration(zero="fail at once")
 IDLE_TIMEOUT = Duration(zero="never")
@@ -62,6 +66,7 @@ def _mode(value: object) -> object:
 Binds = Annotated[OneOrMany[Bind], AfterValidator(_not_empty)]
 Target = Annotated[str, BeforeValidator(_target, json_schema_input_type=str)]
 Targets = Annotated[OneOrMany[Target], AfterValidator(_each_once)]
+Balance = Literal["roundrobin", "leastconn", "random", "source", "first"]
 Limit = Annotated[int, WholeNumber(1, 10_000_000)]
 
 
@@ -74,7 +79,7 @@ class ListenerConfig(PluginConfig):
     """Service that clients reach. Default: the name of the listener."""
     targets: Targets = ()
     """Fixed backends instead of a service of the registry: `HOST:PORT`, or a list of these."""
-    balance: Literal["roundrobin", "leastconn", "random", "source", "first"] = "roundrobin"
+    balance: Balance = "roundrobin"
     """Algorithm that selects the backend of a connection: each in turn, the fewest connections, the less loaded of two
     random backends, a hash of the client address, or the first reachable backend in the order of `targets` (or of
     ids)."""
@@ -129,6 +134,32 @@ class ListenerConfig(PluginConfig):
         return 0.0 if self.drain is None and self.on_leave == "close" else self.drain
 
 
+class ServiceConfig(PluginConfig):
+    """A service with the options that every proxy has: a listener of the same name."""
+
+    bind: Binds
+    """Addresses to listen on, as those of a listener."""
+    balance: Balance = "roundrobin"
+    """Algorithm that selects the backend of a connection."""
+    check: Literal[False] = False
+    """The TCP proxy checks no backends: only `false` is valid."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _possible(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        for option in _READING_OPTIONS & value.keys():
+            raise ValueError(
+                f"{option!r} needs a proxy that reads requests, such as haproxy: the TCP proxy carries bytes"
+            )
+        if value.get("check", False) is not False:
+            raise ValueError(
+                "the TCP proxy checks no backends: leave 'check' out, and have the provider of the backends check them"
+            )
+        return value
+
+
 def _listeners(value: object) -> object:
     if not isinstance(value, dict):
         return value
@@ -143,6 +174,9 @@ class TcpProxyConfig(PluginConfig):
         BeforeValidator(_listeners, json_schema_input_type=dict[str, str | list[str] | ListenerConfig]),
     ] = Field(default_factory=dict)
     """Listeners by name, each an address, a list of addresses, or a table."""
+    services: dict[str, ServiceConfig] = Field(default_factory=dict)
+    """Services by name, as the plugin `haproxy` has them: further listeners, for a configuration that can be given to
+    another proxy by changing `plugin` alone."""
     workers: Annotated[int, WholeNumber(1, 256)] = 1
     """Number of worker processes; limits are divided among the workers."""
     grace: Annotated[float, DRAIN] = 30.0
@@ -150,15 +184,23 @@ class TcpProxyConfig(PluginConfig):
     access_log: bool = False
     """Log every connection at its end."""
 
-    @field_validator("listen")
+    @field_validator("listen", "services")
     @classmethod
-    def _names(cls, listen: dict[str, ListenerConfig]) -> dict[str, ListenerConfig]:
-        for name in listen:
+    def _names(cls, value: dict[str, T]) -> dict[str, T]:
+        for name in value:
             try:
                 service_name(name)  # the default of the option `service`
             except ValueError as error:
                 raise ValueError(f"{name!r} cannot be a listener's name: {error}") from None
-        return listen
+        return value
+
+    @model_validator(mode="after")
+    def _with_services(self) -> "TcpProxyConfig":
+        for name, service in self.services.items():
+            if name in self.listen:
+                raise ValueError(f"{name!r} is named in both 'listen' and 'services': leave one out")
+            self.listen[name] = ListenerConfig(bind=service.bind, balance=service.balance)
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "TcpProxyConfig":

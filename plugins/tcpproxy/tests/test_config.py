@@ -44,9 +44,31 @@ def test_an_address_is_a_short_form_of_a_listener() -> None:
     assert [service_of(name, each) for name, each in config.listen.items()] == ["web", "both", "db"]
 
 
+def test_services_of_an_http_proxy_are_listeners() -> None:
+    services = {"web": {"bind": "127.0.0.1:1", "balance": "leastconn", "check": False}, "db": {"bind": "*:2"}}
+    config = TcpProxyConfig.model_validate({"services": services, "listen": {"more": "127.0.0.1:3"}})
+    assert {name: (each.bind, each.balance) for name, each in config.listen.items()} == {
+        "more": (("127.0.0.1:3",), "roundrobin"),
+        "web": (("127.0.0.1:1",), "leastconn"),
+        "db": (("0.0.0.0:2",), "roundrobin"),
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"services": {"web": {}}}, "services.web.bind: is required"),
+        ({"services": {"web": {"bind": "127.0.0.1:1"}}, "listen": {"web": "127.0.0.1:2"}}, "'web' is named in both"),
+        ({"services": {"-": {"bind": "127.0.0.1:1"}}}, "'-' cannot be a listener's name"),
+        (
+            {"services": {"web": {"bind": "127.0.0.1:1", "hosts": "example.com"}}},
+            "services.web: 'hosts' needs a proxy that reads requests, such as haproxy: the TCP proxy carries bytes",
+        ),
+        ({"services": {"web": {"bind": "127.0.0.1:1", "path_prefix": "/a"}}}, "'path_prefix' needs a proxy that reads"),
+        (
+            {"services": {"web": {"bind": "127.0.0.1:1", "check": {"path": "/"}}}},
+            "services.web: the TCP proxy checks no backends",
+        ),
         ({}, "name one, as in: discovery run --plugin tcpproxy --set tcpproxy.listen.web=0.0.0.0:8080"),
         ({"listen": "web"}, "listen: must be a table"),
         ({"listen": {"-": "127.0.0.1:1"}}, "'-' cannot be a listener's name"),

@@ -1,0 +1,95 @@
+"""What a change and a death cost the clients of each proxy, and how long they take; writes the table of the docs.
+
+Each proxy runs in `discovery run` with the same configuration but for the word `plugin`, and serves two HTTP servers
+while clients ask again and again, on new connections and on kept ones. Backends come, drain and go; then one dies, and
+leaves the registry (a directory) afterwards. The table goes into docs/swapping.md with --write.
+
+    python benchmarks/swap_costs.py [--changes N] [--only PLUGIN ...] [--write] [--json]
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests/support"))
+
+from daemons import Starter  # noqa: E402 - the tests' own, which are no package
+from swapping import PROXIES, Costs, Proxy, Scene, change, fail_over  # noqa: E402
+
+PAGE = ROOT / "docs/swapping.md"
+MACHINE = f"{os.cpu_count()} cores, shared with other work: load {{load}}."
+BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
+
+
+@contextmanager
+def scene(proxy: Proxy) -> Iterator[Scene]:
+    """A daemon with this proxy, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="swap-") as directory:
+        starter = Starter(Path(directory))
+        try:
+            with Scene(proxy, starter).running() as running:
+                yield running
+        finally:
+            for daemon in starter.started:
+                daemon.stop()
+
+
+def row(proxy: Proxy, changes: Costs, death: Costs, rounds: int) -> str:
+    """Return the row of the table."""
+    cells = (
+        f"{proxy.title} (`{proxy.plugin}`)",
+        f"{changes.joined * 1000:.0f} ms",
+        f"{changes.left * 1000:.0f} ms",
+        f"{changes.lost} + {changes.lost_kept} of {changes.requests} in {rounds} changes",
+        f"{death.lost} + {death.lost_kept} of {death.requests}",
+        proxy.cannot or "-",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def table(rows: list[str]) -> str:
+    """Return the table with its header."""
+    head = (
+        "| proxy | a new backend is asked after | a draining one no more after | lost at changes | lost at a death |"
+        " cannot |"
+    )
+    return "\n".join((head, "|---|---|---|---|---|---|", *rows, ""))
+
+
+def main() -> None:
+    """Run, and print the table or JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--changes", type=int, default=50)
+    parser.add_argument("--only", nargs="*", default=[each.plugin for each in PROXIES])
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    figures: dict[str, dict[str, object]] = {}
+    rows = []
+    for proxy in PROXIES:
+        if proxy.plugin not in options.only:
+            continue
+        with scene(proxy) as running:
+            changes = change(running, options.changes)
+            death = fail_over(running)
+        figures[proxy.plugin] = {"changes": changes._asdict(), "death": death._asdict()}
+        rows.append(row(proxy, changes, death, options.changes))
+        for failure in {*changes.failures, *death.failures}:
+            print(f"{proxy.plugin}: {failure}", file=sys.stderr)
+    load = round(os.getloadavg()[0])
+    if options.write:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(
+            before + BEGIN + table(rows) + f"\n{MACHINE.format(load=load)}\n" + END + rest.partition(END)[2]
+        )
+    print(json.dumps({**figures, "load": load}) if options.json else f"{table(rows)}load {load}")
+
+
+if __name__ == "__main__":
+    main()

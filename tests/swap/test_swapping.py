@@ -1,0 +1,62 @@
+"""The same services behind every proxy, by changing one word of the configuration: traffic, changes, fail-over."""
+
+from collections.abc import Iterator
+
+import pytest
+from daemons import Starter
+from swapping import PROXIES, Clients, Proxy, Scene, change, fail_over
+
+from discovery.testing import eventually_sync, require_program
+
+pytestmark = pytest.mark.swap
+
+CHANGES = 10
+
+
+@pytest.fixture(params=PROXIES, ids=lambda proxy: proxy.plugin)
+def scene(request: pytest.FixtureRequest, start_daemon: Starter) -> Iterator[Scene]:
+    """A proxy that serves `web` with two backends."""
+    proxy: Proxy = request.param
+    for program in proxy.programs:
+        require_program(program)
+    for module in proxy.wheels:
+        pytest.importorskip(module)
+    with Scene(proxy, start_daemon).running() as scene:
+        yield scene
+
+
+def test_requests_reach_every_backend(scene: Scene) -> None:
+    with Clients(scene.port).running() as clients:
+        eventually_sync(lambda: {each.origin for each in clients.requests} >= {"a", "b"})
+    assert lost(clients, scene) == []
+
+
+def lost(clients: Clients, scene: Scene) -> list[str]:
+    """The failures of requests that the proxy must not lose."""
+    new, kept = clients.lost(kept=False), clients.lost(kept=True)
+    return ([] if scene.proxy.loses_new else new) + ([] if scene.proxy.loses_kept else kept)
+
+
+def test_backends_that_come_drain_and_go_cost_no_request(scene: Scene) -> None:
+    costs = change(scene, CHANGES)
+    # Three writes for each change: Caddy's own graceful reload loses a request now and then.
+    assert costs.lost <= (3 * CHANGES if scene.proxy.loses_new else 0), costs.failures
+    assert scene.proxy.loses_kept or costs.lost_kept == 0, costs.failures
+
+
+def test_after_the_death_of_a_backend_and_of_its_record_every_request_is_answered(scene: Scene) -> None:
+    fail_over(scene)
+    with Clients(scene.port).running() as clients:
+        clients.go_on(50)
+    assert {each.origin for each in clients.requests if not each.failure} == {"a"}
+    assert lost(clients, scene) == []
+
+
+def test_the_configurations_differ_by_one_word(start_daemon: Starter) -> None:
+    texts = []
+    for proxy in PROXIES:
+        scene = Scene(proxy._replace(options={}), start_daemon)
+        texts.append(
+            scene.config.read_text().replace(f'plugin = "{proxy.plugin}"', "").replace(str(scene.port), "PORT")
+        )
+    assert len(set(texts)) == 1
