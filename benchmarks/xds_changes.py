@@ -191,23 +191,23 @@ async def end_to_end(directory: Path, changes: int) -> dict[str, Any]:
             "--run-dir", str(directory / "run"), "--state-dir", str(directory / "state"), "--log-level", "error",
         ]  # fmt: skip
         registry = open_registry(etcd.url)
-        async with await registry.lease(30) as lease:
-            with child(command), envoy(directory, server):
-                port = int(bind.rpartition(":")[2])
-                found["envoy"] = await swaps(lease, registry, web, changes, lambda name: first_answer(port, name))
-                variables = {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap.grpc(server, bootstrap.Node("program"))}
-                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-                environment = {**os.environ, **variables}
-                with child([sys.executable, "-c", PROGRAM], env=environment, cwd=directory, **pipes) as program:
+        lease = await registry.open_lease("benchmark", 600)
+        with child(command), envoy(directory, server):
+            port = int(bind.rpartition(":")[2])
+            found["envoy"] = await swaps(lease, registry, web, changes, lambda name: first_answer(port, name))
+            variables = {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap.grpc(server, bootstrap.Node("program"))}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            environment = {**os.environ, **variables}
+            with child([sys.executable, "-c", PROGRAM], env=environment, cwd=directory, **pipes) as program:
 
-                    def ask(name: str) -> float:
-                        assert program.stdin is not None
-                        assert program.stdout is not None
-                        program.stdin.write(f"{name}\n")
-                        program.stdin.flush()
-                        return float(program.stdout.readline())
+                def ask(name: str) -> float:
+                    assert program.stdin is not None
+                    assert program.stdout is not None
+                    program.stdin.write(f"{name}\n")
+                    program.stdin.flush()
+                    return float(program.stdout.readline())
 
-                    found["grpc"] = await swaps(lease, registry, rpc, changes, ask)
+                found["grpc"] = await swaps(lease, registry, rpc, changes, ask)
         await registry.close()
     for each in stopping:
         each.stop(None)
@@ -352,6 +352,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    os.environ["GRPC_VERBOSITY"] = "NONE"  # each of many simulated clients would tell that the server has ended
     with tempfile.TemporaryDirectory() as directory:
         found: dict[str, Any] = {
             "load": os.getloadavg()[0],

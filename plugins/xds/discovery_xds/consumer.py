@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery_xds.config import XdsConfig
 from discovery_xds.preview import preview
-from discovery_xds.serving.port import Reservation, tls_faults, why_in_use
+from discovery_xds.serving.port import own_listening_socket, take_predecessor, tls_faults, why_in_use
 
 if TYPE_CHECKING:
     from discovery_xds.resources.builder import Builder
@@ -26,7 +26,6 @@ class XdsConsumer(Consumer[XdsConfig]):
     def __init__(self, config: XdsConfig, context: Context) -> None:
         """Create the consumer; `setup` listens."""
         super().__init__(config, context)
-        self._reservation: Reservation | None = None
         self._server: AdsServer | None = None
         self._builder: Builder | None = None
         self._problems: tuple[str, ...] = ()
@@ -36,10 +35,15 @@ class XdsConsumer(Consumer[XdsConfig]):
         # Imported late: the messages of the Envoy API take 0.2 s and 35 MB.
         from discovery_xds.serving.server import AdsServer
 
-        if self._reservation is None:
-            self._reservation = Reservation(self.config.listen, self.context.inherited)
+        predecessor = take_predecessor(self.config.listen, self.context.inherited)
+        if predecessor is None and (reason := why_in_use(self.config.listen)):
+            raise ApplyError(reason)
         server = AdsServer(self.context.log)
-        await server.start(self.config.listen, self.config.tls)
+        try:
+            await server.start(self.config.listen, self.config.tls)
+        finally:
+            if predecessor is not None:
+                predecessor.close()
         self._server = server
         self.context.log.info("listening", address=self.config.listen, tls=self.config.tls is not None)
 
@@ -101,20 +105,15 @@ class XdsConsumer(Consumer[XdsConfig]):
         return document(self._server.catalog, clients, self._problems)
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
-        """Return the reservation of the port: the successor listens beside this server until `teardown`."""
-        if self._reservation is None:
-            return ()
-        reservation, self._reservation = self._reservation, None
-        return (reservation.release(),)
+        """Return the listening socket: the successor listens beside this server, which accepts until `teardown`."""
+        listening = own_listening_socket(self.config.listen)
+        return (listening,) if listening is not None else ()
 
     async def teardown(self) -> None:
         """End all streams; their clients keep what they have and connect again."""
         if self._server is not None:
             server, self._server = self._server, None
             await asyncio.shield(server.stop())
-        if self._reservation is not None:
-            self._reservation.close()
-            self._reservation = None
 
     def _rejections(self) -> Mapping[str, str]:
         if self._server is None:

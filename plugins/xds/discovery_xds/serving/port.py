@@ -1,12 +1,16 @@
 """The xDS port: whether the address is free, TLS, and how a successor takes the port over."""
 
 import errno
+import ipaddress
+import os
 import socket
 import ssl
+import stat
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from discovery import ApplyError, DiscoveryError, join_host_port, split_host_port
+from discovery import DiscoveryError, split_host_port
 from discovery.toolkit import format_holders, processes_with_sockets, tcp_sockets_listening_at
 from discovery_xds.config import TlsConfig
 
@@ -14,46 +18,48 @@ if TYPE_CHECKING:
     import grpc
 
 
-class Reservation:
-    """A bound socket that does not listen: it keeps the port for this user's processes, and for a successor.
+def take_predecessor(address: str, inherited: Iterable[socket.socket]) -> socket.socket | None:
+    """Take the predecessor's socket, which listens on `address`, out of `inherited`; None if there is none."""
+    for candidate in inherited:
+        if _listens_on(candidate, address):
+            return socket.socket(fileno=candidate.detach())
+    return None
 
-    grpcio opens its listening sockets itself and takes none over. So a successor listens beside its predecessor
-    (`SO_REUSEPORT`, which Linux allows to one user alone), and the predecessor closes its sockets afterwards. A
-    successor that gets the reservation knows that the other listener is its predecessor.
+
+def own_listening_socket(address: str) -> socket.socket | None:
+    """Return a copy of the socket of this process that listens on `address`; None if there is none, or no /proc.
+
+    grpcio opens its listening sockets itself, tells nobody, and takes none over. So a successor listens beside its
+    predecessor (`SO_REUSEPORT`, which Linux allows to one user alone). The copy tells the successor that the other
+    listener is its predecessor, which accepts from the socket until it has ended.
     """
-
-    def __init__(self, address: str, inherited: Iterable[socket.socket]) -> None:
-        """Take the reservation of `address` out of `inherited`, or else make it. Raises ApplyError if it is in use."""
-        self.inherited = False
-        for candidate in inherited:
-            if _address_of(candidate) == address:
-                self._socket = socket.socket(fileno=candidate.detach())
-                self.inherited = True
-                return
-        if reason := why_in_use(address):
-            raise ApplyError(reason)
+    try:
+        descriptors = [int(each.name) for each in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        return None
+    for descriptor in descriptors:
         try:
-            self._socket = _bound(address, shared=True)
-        except OSError as error:
-            raise ApplyError(f"cannot listen on {address}: {_reason(error)}") from None
-
-    def release(self) -> socket.socket:
-        """Return the socket, for a successor."""
-        return self._socket
-
-    def close(self) -> None:
-        """Give the port up."""
-        self._socket.close()
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            copy = socket.socket(fileno=os.dup(descriptor))
+        except OSError:  # closed meanwhile
+            continue
+        if _listens_on(copy, address):
+            return copy
+        copy.close()
+    return None
 
 
 def why_in_use(address: str) -> str:
     """Return why no process can begin to listen on `address`, with the processes that do; else an empty text."""
+    host, port = split_host_port(address)
     try:
-        _bound(address, shared=False).close()
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             return f"cannot listen on {address}: {_reason(error)}"
-        host, port = split_host_port(address)
         try:
             holders = format_holders(processes_with_sockets(tcp_sockets_listening_at(host, port)))
         except OSError:  # no descriptor is free: the message is true without the processes
@@ -126,31 +132,26 @@ def credentials(tls: TlsConfig) -> "grpc.ServerCredentials":
     )
 
 
-def _bound(address: str, *, shared: bool) -> socket.socket:
-    host, port = split_host_port(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _address_of(candidate: socket.socket) -> str:
+def _listens_on(candidate: socket.socket, address: str) -> bool:
+    """Return True if the socket listens on `address`. grpcio listens on an IPv4 address by a socket of IPv6."""
     try:
         if candidate.family not in (socket.AF_INET, socket.AF_INET6) or candidate.type != socket.SOCK_STREAM:
-            return ""
-        if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return ""
-        host, port = candidate.getsockname()[:2]
+            return False
+        if not candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        found_host, found_port = candidate.getsockname()[:2]
     except OSError:  # taken by another consumer
-        return ""
-    return join_host_port(host, port)
+        return False
+    host, port = split_host_port(address)
+    return found_port == port and _plain(found_host) == _plain(host)
+
+
+def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address, as that of IPv4 if it stands for one; every unspecified address is 0.0.0.0."""
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        return ipaddress.IPv4Address(0)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _reason(error: OSError) -> str:
