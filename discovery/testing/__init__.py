@@ -6,7 +6,7 @@ Public API. Imports without pytest; the contracts and `require_program` need pyt
 from discovery.testing.builders import backend, snapshot
 from discovery.testing.consumers.contract import ConsumerContract
 from discovery.testing.follower import Follower, contents, following
-from discovery.testing.provider import ProviderContract
+from discovery.testing.providers.contract import ProviderContract
 from discovery.testing.registry import RegistryContract
 from discovery.testing.support import eventually, eventually_sync, free_port, require_program, within
 

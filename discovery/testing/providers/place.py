@@ -1,0 +1,171 @@
+"""The place in which a provider's contract is tested: what a derived class sets, and how a provider is followed."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import structlog
+
+from discovery.plugin import AnyProvider, Context, Inventory
+from discovery.system.either import iterated
+from discovery.testing import process
+from discovery.testing.clauses import BrokenError, expect
+from discovery.testing.consumers.life import CALL_SECONDS, STOP_SECONDS, call
+from discovery.testing.support import eventually
+from discovery.testing.watching import limited, run_loop
+
+_ARRANGE_SECONDS = 50.0
+"""Seconds for the author's `arrange`, which may start containers."""
+_MOST = 5000
+"""Inventories after which a provider that yields without an end is stopped, before memory is full."""
+
+
+class ProviderPlace:
+    """The attributes and methods that a derived class sets for a provider."""
+
+    provider: ClassVar[type[AnyProvider]]
+    """The class under test."""
+    config: Mapping[str, Any] = {}
+    """The provider's options, as in the configuration file."""
+    patience: float = 10.0
+    """Seconds within which the provider finds the backends of a world, and notices a change."""
+
+    def arrange(self, world: int) -> None:
+        """Change what there is to find to world 0 or world 1, and return when that is done.
+
+        The provider finds different candidates in the two worlds, and at least one candidate in one of them. Called
+        before a provider is made, and while a provider runs, on another thread than the provider's.
+        """
+        raise NotImplementedError
+
+    def blind(self) -> AbstractContextManager[object] | None:
+        """Return a context in which the provider cannot see what there is. None, the default, skips the test.
+
+        The context is entered and left on another thread than the provider's.
+        """
+        return None
+
+    @property
+    def _plugin(self) -> type:
+        """The class whose faults the messages name."""
+        return self.provider
+
+    def _make(self, run_dir: Path) -> AnyProvider:
+        config = self.provider.Config.model_validate(self.config)
+        return self.provider(config, Context("contract", run_dir, structlog.get_logger("contract")))
+
+    def _run(self, check: Callable[[AnyProvider], Coroutine[Any, Any, None]]) -> None:
+        async def run() -> None:
+            await self._arrange(0)
+            before = asyncio.all_tasks()
+            async with self._another() as provider:
+                await check(provider)
+
+            def over() -> bool:
+                left = process.other_tasks(before)
+                expect(not left, "no task after teardown", left)
+                return True
+
+            await eventually(over, "its tasks to end", self.patience)
+
+        run_loop(run())
+
+    async def _arrange(self, world: int) -> None:
+        with limited(f"arrange({world}) of the contract", _ARRANGE_SECONDS):
+            await asyncio.to_thread(self.arrange, world)
+
+    @asynccontextmanager
+    async def _another(self) -> AsyncIterator[AnyProvider]:
+        with tempfile.TemporaryDirectory() as directory:
+            provider = self._make(Path(directory))
+            try:
+                await call("setup", CALL_SECONDS, provider.setup)
+                yield provider
+            finally:
+                await call("teardown", STOP_SECONDS, provider.teardown)
+
+    @asynccontextmanager
+    async def _watching(self, provider: AnyProvider) -> AsyncIterator["Watcher"]:
+        watcher = Watcher(provider, self.patience)
+        try:
+            yield watcher
+        finally:
+            if not watcher.task.done():
+                watcher.task.cancel()
+                with limited("discover, after it was cancelled,", CALL_SECONDS):
+                    await asyncio.wait([watcher.task])
+                # The test has seen an error before the cancellation. An error during the cancellation is raised here.
+                if not watcher.task.cancelled():
+                    watcher.task.result()
+            elif not watcher.task.cancelled():
+                watcher.task.exception()
+
+
+class Watcher:
+    """Follows a provider's `discover`. An end or an exception of `discover` is raised by the method that waits."""
+
+    def __init__(self, provider: AnyProvider, patience: float) -> None:
+        """Begin to follow `provider`. Each wait takes `patience` seconds at most."""
+        self.inventories: list[Inventory] = []
+        self.copies: list[object] = []
+        """What each inventory was when it was yielded."""
+        self._patience = patience
+        self.task = asyncio.create_task(self._follow(provider))
+
+    @property
+    def latest(self) -> Inventory:
+        """The inventory that was yielded last."""
+        return self.inventories[-1]
+
+    async def first(self) -> Inventory:
+        """Wait for the first inventory."""
+        await self.until(lambda: bool(self.inventories), "the first inventory")
+        return self.inventories[0]
+
+    async def another_than(self, inventory: Inventory) -> None:
+        """Wait until the latest inventory is another one than `inventory`."""
+        await self.until(lambda: self.latest != inventory, "a change to be found")
+
+    async def finds(self, inventory: Inventory) -> None:
+        """Wait until the latest inventory is `inventory`."""
+        await self.first()
+        await self.until(lambda: self.latest == inventory, f"{inventory} to be found")
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until `condition` is true. `what` describes the condition in the message."""
+
+        def holds() -> bool:
+            self.raise_end()
+            return condition()
+
+        await eventually(holds, what, self._patience)
+
+    def raise_end(self) -> None:
+        """Raise the exception of `discover`, or an error if `discover` has ended by itself."""
+        if self.task.done():
+            if self.task.cancelled():
+                raise BrokenError("discover to go on", "discover raised CancelledError by itself")
+            self.task.result()
+            raise RuntimeError("discover ended by itself")
+
+    async def _follow(self, provider: AnyProvider) -> None:
+        inventories = iterated(provider.discover())
+        try:
+            async for inventory in inventories:
+                expect(isinstance(inventory, Inventory), "an Inventory from discover", inventory)
+                again = isinstance(inventory.candidates, tuple | list)
+                expect(again, "candidates that can be read twice, as a tuple", inventory.candidates)
+                self.inventories.append(inventory)
+                self.copies.append(copy_of(inventory))
+                expect(len(self.inventories) < _MOST, "an inventory when something may have changed", "no end of them")
+                await asyncio.sleep(0)  # a provider that yields without a pause leaves no turn to others
+        finally:
+            await inventories.aclose()
+
+
+def copy_of(inventory: Inventory) -> object:
+    """Return the present contents of an inventory, which nothing changes later."""
+    return [*inventory.candidates], dict(inventory.problems), dict(inventory.skipped)
