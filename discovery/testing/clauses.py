@@ -108,7 +108,7 @@ def clause(test: Callable[[C], None]) -> Callable[[C], None]:
 
 
 def examine(plugin: object, observed: C, clauses: Iterable[Callable[[C], None]]) -> None:
-    """Check each of `clauses` on `observed`, and raise one ContractError with all that do not hold."""
+    """Check each of `clauses` on `observed`, and raise a ContractError that names all that do not hold."""
     broken: list[ContractError] = []
     first: BaseException | None = None
     for check in clauses:

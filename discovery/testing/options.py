@@ -44,7 +44,7 @@ def unknown_options_are_refused(seen: Options) -> None:
 
 
 def the_configuration_is_frozen(seen: Options) -> None:
-    """Several threads read the configuration, and a reload compares it with the new one."""
+    """Several threads read the configuration, and a reload compares the new configuration with the present one."""
     config = seen.kind.model_validate(seen.config)
     for name in type(config).model_fields:
         try:
@@ -55,7 +55,7 @@ def the_configuration_is_frozen(seen: Options) -> None:
 
 
 def equal_configurations_are_equal(seen: Options) -> None:
-    """At a reload the core restarts an instance whose configuration differs from the one before."""
+    """At a reload the core restarts an instance whose configuration has changed."""
     one, other = seen.kind.model_validate(seen.config), seen.kind.model_validate(seen.config)
     expect(one == other, "two equal objects for the same table", f"{one!r} and {other!r}")
 

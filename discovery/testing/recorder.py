@@ -67,7 +67,7 @@ class Recorder:
             listener(event, args)
 
     def take(self, event: str, args: tuple[object, ...]) -> None:
-        """Note an audit event, if it is one of a file, a socket or a process."""
+        """Note an audit event, if the event is about a file, a socket or a process."""
         if event == "open":
             path, mode, _ = args
             if _is_of_the_system(path):

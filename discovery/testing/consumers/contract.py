@@ -95,7 +95,7 @@ class ConsumerContract(ConsumerPlace):
 
     @clause
     def test_files_are_whole_and_in_their_place(self) -> None:
-        """Other programs read the files while they are written."""
+        """Other programs read the files while the consumer writes."""
         examine(self.consumer, self._gentle(), FILES)
 
     @clause

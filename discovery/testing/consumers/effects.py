@@ -142,7 +142,7 @@ def the_effect_is_there_when_apply_returns(seen: Gentle) -> None:
 
 
 def an_equal_apply_asks_for_no_other(seen: Gentle) -> None:
-    """`request_apply` asks for one more apply: a consumer that asks in each `apply` is applied without an end."""
+    """`request_apply` asks for another apply: a consumer that asks in each `apply` is applied without an end."""
     requests = seen.requests_when_equal
     expect(not requests or 0 in requests, "no request_apply in an apply that changes nothing", f"{requests} requests")
 

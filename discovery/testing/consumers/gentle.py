@@ -31,7 +31,7 @@ MANY_SECONDS = 8.0
 
 @dataclass
 class Asked:
-    """The answers of a consumer at one moment, or the exceptions."""
+    """The answers of a consumer at a certain moment, or the exceptions."""
 
     moment: str
     health: object = None
@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass
 class Previews:
-    """The texts of previews beside a running instance, by what they preview; `unsupported` if there are none."""
+    """The texts of previews beside a running instance, by the previewed change; `unsupported` if there are none."""
 
     unsupported: bool = False
     texts: dict[str, object] = field(default_factory=dict)
@@ -141,7 +141,7 @@ class _Script:
         self.observed.later = immediately, self.life.world()
 
     async def _visit(self) -> None:
-        """Apply the other states one after the other, while there is time."""
+        """Apply the other states in turn, while there is time."""
         deadline = time.monotonic() + self.session.contract.budget / (3 if self.session.is_very_slow else 1)
         asked: set[str] = set()
         waiting = [(name, state) for name, state in self.session.states.items() if not name.startswith("snapshot ")]

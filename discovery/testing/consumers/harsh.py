@@ -185,7 +185,7 @@ class _Script:
             self.observed.cancelled.append(Cancelled(returned, self.life.world()))
 
     async def _live_beside(self) -> None:
-        """Run another instance in other directories, and look whether one is in the way of the other."""
+        """Run another instance in other directories, and look whether the instances disturb each other."""
         session, life = self.session, self.life
         if not session.is_very_slow:
             await self._apply("snapshot 1")
@@ -282,7 +282,7 @@ def an_apply_can_be_cancelled(seen: Harsh) -> None:
 
 
 def an_apply_after_a_cancelled_one_is_right(seen: Harsh) -> None:
-    """A cancelled apply is half done, and the next one has the same snapshot: it must not believe that all is done."""
+    """A cancelled apply is half done, and the next apply has the same snapshot: it must not believe that all is done."""
     for each in seen.cancelled:
         expected = seen.expected["snapshot 1"]
         expect(

@@ -30,7 +30,7 @@ _PRIVATE_ENDINGS = (".log", ".pid", ".lock", ".sock", ".tmp", ".swp")
 
 @dataclass(frozen=True)
 class Raised:
-    """The result of `world` where it raised an exception of type `kind`: there is no effect yet."""
+    """The result of `world` where `world` raised an exception of type `kind`: there is no effect yet."""
 
     kind: type[Exception]
 

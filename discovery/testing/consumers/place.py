@@ -73,7 +73,7 @@ class ConsumerPlace:
         return ConsumerPlace._aside(self, run_dir, state_dir)
 
     def _aside(self, run_dir: Path, state_dir: Path | None = None) -> AnyConsumer:
-        """Make an instance that is not the one whose effect `world` returns."""
+        """Make an instance beside the instance whose effect `world` returns."""
         config = self.consumer.Config.model_validate(self.config)
         log, state = structlog.get_logger("contract"), state_dir or run_dir / "state"
         return self.consumer(config, Context("contract", run_dir, log, self._ask, self._inherited, state))

@@ -38,7 +38,7 @@ class Ending:
 
 
 class Session:
-    """The lives of the consumer of one contract, in one run directory, so that files that name the directory compare.
+    """The lives of the consumer of a contract, in the same run directory, so that files that name the directory compare.
 
     `life` runs a script with an instance in the directory. `kept` returns the result of a function, which runs once.
     """
@@ -63,7 +63,7 @@ class Session:
 
     @property
     def is_very_slow(self) -> bool:
-        """True if an apply takes so long that the contract makes as few as it can."""
+        """True if an apply takes so long that the contract leaves out whatever is not needed."""
         return self.apply_seconds > VERY_SLOW
 
     @property
@@ -131,7 +131,7 @@ class Session:
 
     @asynccontextmanager
     async def instance(self) -> AsyncIterator[Life]:
-        """Make an instance, set it up, and tear it down at the end."""
+        """Make an instance, set the instance up, and tear the instance down at the end."""
         life = Life(self.contract, self.contract._make, self.run_dir, self.state_dir)
         self.contract.listen(life.requested)
         try:

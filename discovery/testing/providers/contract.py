@@ -84,7 +84,7 @@ class ProviderContract(ProviderPlace):
 
     @clause
     def test_a_change_is_found_and_each_inventory_is_complete(self) -> None:
-        """The core withdraws what an inventory lacks, and registers what is new in it."""
+        """The core withdraws what an inventory lacks, and registers what is new."""
 
         async def check(provider: AnyProvider) -> None:
             async with self._watching(provider) as seen:
@@ -120,7 +120,7 @@ class ProviderContract(ProviderPlace):
 
     @clause
     def test_a_discovery_may_be_closed_or_cancelled_at_any_time_and_begun_again(self) -> None:
-        """The core closes `discover` when the daemon stops, and calls it again after an exception."""
+        """The core closes `discover` when the daemon stops, and calls `discover` again after an exception."""
 
         async def check(provider: AnyProvider) -> None:
             with limited("aclose of discover", CALL_SECONDS):
@@ -191,7 +191,7 @@ class ProviderContract(ProviderPlace):
 
     @clause
     def test_health_can_be_asked_for_at_any_time(self) -> None:
-        """The core asks every few seconds, while `discover` runs, and shows the detail in one line."""
+        """The core asks every few seconds, while `discover` runs, and shows the detail on a single line."""
 
         async def check(provider: AnyProvider) -> None:
             is_health_told(await call("health", CALL_SECONDS, provider.health), "before discover")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from discovery.checks import Check, Outcome, Verdict
 from discovery.errors import describe
@@ -92,7 +93,7 @@ async def _live(place: ProviderPlace, seen: Watcher, observed: Observed) -> None
 
 
 async def _quiet(seen: Watcher) -> None:
-    """Wait a moment for further inventories of the same change, such as one that is yielded too early."""
+    """Wait a moment for further inventories of the same change, such as an inventory that is yielded too early."""
     count = -1
     while count != len(seen.inventories) and len(seen.inventories) < _MOST_IDLE:
         count = len(seen.inventories)
@@ -141,7 +142,8 @@ async def _look(check: Check, backend: Backend) -> object:
     """Run a probe, and return the outcome. A probe may fail, which is a failing outcome."""
     outcome: object = Outcome()
     name = f"the probe {check.probe!r}, with a timeout of {check.timeout:g} s,"
-    timeout = check.timeout if isinstance(check.timeout, int | float) and 0 < check.timeout < 60 else 1.0
+    stated: Any = check.timeout
+    timeout = stated if isinstance(stated, int | float) and 0 < stated < 60 else 1.0
     with limited(name, timeout + 5), suppress(Exception):
         async with asyncio.timeout(within(timeout)):
             outcome = await check.probe(backend)
@@ -149,7 +151,7 @@ async def _look(check: Check, backend: Backend) -> object:
 
 
 def an_inventory_is_complete_in_itself(seen: Observed) -> None:
-    """The core takes the inventory as it is, on another thread, and compares it with the next one."""
+    """The core keeps the inventory, and compares the next inventory with the inventory that was kept."""
     for each in seen.inventories:
         for candidate in each.candidates:
             expect(isinstance(candidate, Candidate), "a Candidate", candidate)
@@ -191,7 +193,8 @@ def every_check_makes_sense(seen: Observed) -> None:
                 seconds = getattr(check, name)
                 number = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
                 expect(number, f"a positive {name}", f"without a time: {check}")
-            counts = isinstance(check.rise, int) and isinstance(check.fall, int) and min(check.rise, check.fall) >= 1
+            numbers: list[Any] = [check.rise, check.fall]
+            counts = all(isinstance(each, int) and each >= 1 for each in numbers)
             expect(counts, "rise and fall of at least 1", f"without a count: {check}")
             expect(check.on_failure in ("withdraw", "drain"), "on_failure as withdraw or drain", check.on_failure)
             expect(hash(check) == hash(check), "a hash", check)
@@ -204,7 +207,7 @@ def every_probe_answers_with_an_outcome(seen: Observed) -> None:
         assert isinstance(outcome, Outcome)
         expect(isinstance(outcome.verdict, Verdict), "a Verdict", outcome)
         expect(isinstance(outcome.detail, str), "a detail that is text", outcome)
-        weight = outcome.weight
+        weight: Any = outcome.weight
         valid = weight is None or (isinstance(weight, int) and 0 <= weight <= MAX_WEIGHT)
         expect(valid, f"a weight from 0 to {MAX_WEIGHT}, or None", outcome)
 
@@ -212,7 +215,8 @@ def every_probe_answers_with_an_outcome(seen: Observed) -> None:
 def problems_are_single_lines(seen: Observed) -> None:
     """Problems and skipped things are rows of tables and lines of a log, by a name that the user knows."""
     told = [pair for each in seen.inventories for pair in (*each.problems.items(), *each.skipped.items())]
-    for text in (text for pair in told for text in pair):
+    texts: list[Any] = [text for pair in told for text in pair]
+    for text in texts:
         expect(isinstance(text, str) and text, "a name and a reason of a problem, or of something skipped", text)
         expect(text.isprintable(), "one printable line", f"not one printable line: {text!r}")
 
@@ -246,7 +250,7 @@ def discover_goes_on(seen: Observed) -> None:
 
 
 def the_process_stays_as_it_was(seen: Observed) -> None:
-    """All plugins and the core share one process: the working directory, the umask and the environment are theirs."""
+    """All plugins and the core share a single process: the working directory, the umask and the environment are theirs."""
     expect(not seen.changed, "the settings of the process as they were", seen.changed)
 
 

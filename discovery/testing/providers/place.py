@@ -126,7 +126,7 @@ class Watcher:
         return self.inventories[0]
 
     async def another_than(self, inventory: Inventory) -> None:
-        """Wait until the latest inventory is another one than `inventory`."""
+        """Wait until the latest inventory differs from `inventory`."""
         await self.until(lambda: self.latest != inventory, "a change to be found")
 
     async def finds(self, inventory: Inventory) -> None:
