@@ -282,7 +282,7 @@ def an_apply_can_be_cancelled(seen: Harsh) -> None:
 
 
 def an_apply_after_a_cancelled_one_is_right(seen: Harsh) -> None:
-    """A cancelled apply is half done, and the next apply has the same snapshot: it must not believe that all is done."""
+    """A cancelled apply is half done, and the next apply has the same snapshot: nothing of it counts as done."""
     for each in seen.cancelled:
         expected = seen.expected["snapshot 1"]
         expect(

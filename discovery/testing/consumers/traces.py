@@ -39,7 +39,7 @@ FILES: tuple[Callable[[Gentle], None], ...] = (
 
 
 def settings_of_the_process_stay(endings: Iterable[Ending]) -> None:
-    """All plugins and the core share a single process: the working directory, the umask and the environment are theirs."""
+    """All plugins and the core share a single process: its working directory, umask and environment are common."""
     for ending in endings:
         expect(not ending.settings_within, "the settings of the process as they were", ending.settings_within)
         expect(not ending.settings_after, "the settings of the process as they were", ending.settings_after)

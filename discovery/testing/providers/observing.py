@@ -250,7 +250,7 @@ def discover_goes_on(seen: Observed) -> None:
 
 
 def the_process_stays_as_it_was(seen: Observed) -> None:
-    """All plugins and the core share a single process: the working directory, the umask and the environment are theirs."""
+    """All plugins and the core share a single process: its working directory, umask and environment are common."""
     expect(not seen.changed, "the settings of the process as they were", seen.changed)
 
 
