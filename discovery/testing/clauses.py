@@ -6,7 +6,8 @@ A clause is a function whose name states the rule and whose docstring gives the 
 import functools
 import inspect
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import ndiff
 from pathlib import Path
 from typing import TypeVar, cast
@@ -41,6 +42,25 @@ def expect(holds: object, expected: str, seen: object) -> None:
     """Raise BrokenError unless `holds` is true. `expected` is text, and `seen` is any value."""
     if not holds:
         raise BrokenError(expected, seen)
+
+
+def equal(seen: object, expected: object) -> None:
+    """Raise BrokenError unless `seen` equals `expected`."""
+    expect(seen == expected, shown(expected), seen)
+
+
+@contextmanager
+def raising(kind: type[Exception], match: str = "") -> Iterator[None]:
+    """Raise BrokenError unless the block raises an exception of type `kind` whose text contains `match`."""
+    expected = kind.__name__ + (f" with {match!r}" if match else "")
+    try:
+        yield
+    except kind as error:
+        expect(match in str(error), expected, describe(error))
+    except Exception as error:
+        raise BrokenError(expected, describe(error)) from error
+    else:
+        raise BrokenError(expected, "no exception")
 
 
 def shown(value: object) -> str:

@@ -6,6 +6,12 @@ from contextlib import asynccontextmanager
 
 from discovery.registry import Delta, Registry, Reset, Stale
 from discovery.testing.support import eventually
+from discovery.testing.watching import limited
+
+PATIENCE = 10.0
+"""Seconds for a change to arrive."""
+_END_SECONDS = 15.0
+"""Seconds for a watch to end."""
 
 
 class Follower:
@@ -29,20 +35,24 @@ class Follower:
         self._registry = registry
         self.task: asyncio.Task[None] | None = None
 
-    async def until(self, condition: Callable[[], object], what: str = "", timeout: float = 10) -> None:
+    async def until(self, condition: Callable[[], object], what: str = "", timeout: float | None = None) -> None:
         """Wait until `condition` returns something true. `what` describes the condition in the message.
 
-        Raises AssertionError after `timeout` seconds, or the watch's own error. DISCOVERY_TEST_PATIENCE multiplies the
-        seconds.
+        Raises AssertionError after `timeout` seconds, by default 10, or the watch's own error. DISCOVERY_TEST_PATIENCE
+        multiplies the seconds.
         """
 
         def holds() -> object:
-            if self.task is not None and self.task.done():
-                self.task.result()
-                raise RuntimeError("the watch ended by itself")
+            self.raise_end()
             return condition()
 
-        await eventually(holds, what or "the watch to catch up", timeout)
+        await eventually(holds, what or "the watch to catch up", PATIENCE if timeout is None else timeout)
+
+    def raise_end(self) -> None:
+        """Raise the exception of the watch, or RuntimeError if the watch has ended by itself."""
+        if self.task is not None and self.task.done():
+            self.task.result()
+            raise RuntimeError("the watch ended by itself")
 
     async def sees(self, key: str, value: bytes | None) -> None:
         """Wait until the record at `key` is `value`, or absent if `value` is None. Raises as `until` does."""
@@ -112,7 +122,8 @@ async def following(registry: Registry) -> AsyncIterator[Follower]:
         yield follower
     finally:
         task.cancel()
-        await asyncio.wait([task])
+        with limited("a watch, after it was cancelled,", _END_SECONDS):
+            await asyncio.wait([task])
         if not task.cancelled():
             task.result()
 

@@ -44,7 +44,7 @@ def unknown_options_are_refused(seen: Options) -> None:
 
 
 def the_configuration_is_frozen(seen: Options) -> None:
-    """Several threads read the configuration, and a reload compares the new configuration with the present one."""
+    """Several threads read the configuration, and a reload compares the present configuration with the new."""
     config = seen.kind.model_validate(seen.config)
     for name in type(config).model_fields:
         try:

@@ -1,11 +1,21 @@
 """The place in which a registry's contract is tested, and the tests' access to that place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
 
 from discovery.registry import Lease, Registry
+from discovery.testing import process
+from discovery.testing.clauses import expect
+from discovery.testing.support import eventually
+from discovery.testing.watching import limited, run_loop
+
+CALL_SECONDS = 15.0
+"""Seconds for a call of a registry, also while the registry is away: a daemon that stops waits 10 s."""
+
+T = TypeVar("T")
 
 
 class RegistryPlace:
@@ -33,25 +43,64 @@ class RegistryPlace:
         """Make the lease expire, as if its owner had been suspended for longer than the TTL and then resumed."""
         raise NotImplementedError
 
+    def cut(self) -> AbstractContextManager[object] | AbstractAsyncContextManager[object] | None:
+        """Return a context in which the registry cannot be reached, for connections that are open and for new ones.
+
+        None, the default, leaves out the tests of outages. The context is entered and left on the event loop.
+        """
+        return None
+
+    @property
+    def _plugin(self) -> type:
+        """The class that the messages name."""
+        return type(self)
+
     def _run(self, check: Callable[[Registry], Coroutine[Any, Any, None]]) -> None:
         async def run() -> None:
+            before = asyncio.all_tasks()
             self._opened: list[Registry] = []
             try:
                 await check(self._another())
             finally:
                 for registry in self._opened:
-                    await registry.close()
+                    await self._call("close of the registry", registry.close())
 
-        asyncio.run(run())
+            def over() -> bool:
+                left = process.other_tasks(before)
+                expect(not left, "no task after the registry was closed", left)
+                return True
+
+            await eventually(over, "the tasks of the registry to end", 5)
+
+        run_loop(run())
 
     def _another(self) -> Registry:
-        self._opened.append(self.open())
+        with limited("open() of the contract", CALL_SECONDS):
+            self._opened.append(self.open())
         return self._opened[-1]
+
+    async def _call(self, name: str, call: Awaitable[T]) -> T:
+        """Await a call of the registry, for a limited time."""
+        with limited(name, CALL_SECONDS):
+            return await call
 
     @asynccontextmanager
     async def _lease(self, registry: Registry, owner: str = "host-1") -> AsyncIterator[Lease]:
-        lease = await registry.open_lease(owner, self.ttl)
+        lease = await self._call("open_lease", registry.open_lease(owner, self.ttl))
         try:
             yield lease
         finally:
-            await lease.close()
+            await self._call("close of a lease", lease.close())
+
+    @asynccontextmanager
+    async def _outage(self) -> AsyncIterator[None]:
+        """Enter the context of `cut`, of either kind."""
+        context: Any = self.cut()
+        if inspect.isawaitable(context):
+            context = await context
+        async with AsyncExitStack() as stack:
+            if hasattr(context, "__aenter__"):
+                await stack.enter_async_context(context)
+            else:
+                stack.enter_context(context)
+            yield

@@ -2,33 +2,46 @@
 
 from discovery.codec import MAX_VALUE
 from discovery.registry import Registry
+from discovery.testing.clauses import clause, equal
 from discovery.testing.follower import contents, following
 from discovery.testing.leases import PLAIN, LeaseContract
+from discovery.testing.outages import OutageContract
 
 
-class RegistryContract(LeaseContract):
+class RegistryContract(LeaseContract, OutageContract):
     """The behaviour that consumers and providers rely on, as pytest tests.
 
-    A derived class implements `open`, `write`, `remove` and `expire`, and sets `ttl` where 2 s are too short. It makes
-    an empty place to store records in pytest's `setup_method(self, method)`, and removes that in `teardown_method`.
-    Each test runs in an event loop of its own and calls `open` once or more.
+    A derived class implements `open`, `write`, `remove` and `expire`, and sets `ttl` where 2 s are too short. With
+    `cut` the tests take the registry away. The class makes an empty place to store records in pytest's
+    `setup_method(self, method)`, and removes that in `teardown_method`. Each test runs in an event loop and a thread of
+    its own and calls `open` once or more. The message of a failure names the clause, with what was expected, what was
+    seen, and the reason of the clause.
     """
 
+    @clause
     def test_first_comes_a_listing_of_everything(self) -> None:
+        """A consumer begins with the whole state, and has none before."""
+
         async def check(registry: Registry) -> None:
             await self.write("web/a", PLAIN)
             await self.write("db/b", b"10.0.0.2:5432")
-            assert await contents(registry) == {"web/a": PLAIN, "db/b": b"10.0.0.2:5432"}
+            equal(await contents(registry), {"web/a": PLAIN, "db/b": b"10.0.0.2:5432"})
 
         self._run(check)
 
+    @clause
     def test_an_empty_place_is_listed_as_empty(self) -> None:
+        """ "Not synced" is the absence of a listing, so an empty place has a listing of its own."""
+
         async def check(registry: Registry) -> None:
-            assert await contents(registry) == {}
+            equal(await contents(registry), {})
 
         self._run(check)
 
+    @clause
     def test_every_change_arrives_at_a_higher_revision(self) -> None:
+        """The core shows revisions, waits for them, and takes a revision that goes back for a lost store."""
+
         async def check(registry: Registry) -> None:
             async with following(registry) as follower:
                 revisions = [follower.revision]
@@ -39,11 +52,14 @@ class RegistryContract(LeaseContract):
                         await self.write("web/a", value)
                     await follower.sees("web/a", value)
                     revisions.append(follower.revision)
-                assert revisions == sorted(set(revisions))
+                equal(revisions, sorted(set(revisions)))
 
         self._run(check)
 
+    @clause
     def test_values_pass_through_as_they_are(self) -> None:
+        """A record in another form is rejected with its reason, which needs the bytes that are there."""
+
         async def check(registry: Registry) -> None:
             async with following(registry) as follower:
                 # The last value is the shortest value that is too long for a valid record.
@@ -53,7 +69,10 @@ class RegistryContract(LeaseContract):
 
         self._run(check)
 
+    @clause
     def test_two_watches_agree_and_one_may_end(self) -> None:
+        """Two daemons at the same revision serve the same backends."""
+
         async def check(registry: Registry) -> None:
             async with following(registry) as one:
                 async with following(self._another()) as two:
@@ -63,14 +82,16 @@ class RegistryContract(LeaseContract):
                     await one.shows(final)
                     await two.shows(final)
                     for revision in one.states.keys() & two.states.keys():
-                        assert one.states[revision] == two.states[revision]
-                    assert one.revision == two.revision
+                        equal(one.states[revision], two.states[revision])
+                    equal(one.revision, two.revision)
                 await self.remove("web/0")
                 await one.sees("web/0", None)
 
         self._run(check)
 
+    @clause
     def test_what_a_watch_adds_up_to_is_what_is_there(self) -> None:
+        """A change that is lost is never repeated: the watch alone tells a daemon what is registered."""
         from hypothesis import HealthCheck, given, settings
         from hypothesis import strategies as st
 
@@ -90,7 +111,7 @@ class RegistryContract(LeaseContract):
                         elif expected.pop(key, None) is not None:
                             await self.remove(key)
                     await follower.shows(expected)
-                    assert await contents(self._another()) == expected
+                    equal(await contents(self._another()), expected)
 
             self._run(operate)
 

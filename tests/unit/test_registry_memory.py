@@ -1,5 +1,8 @@
 """The memory registry keeps the contract, and plays the outages that a test asks for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from discovery.errors import ConfigError, RegistryUnavailableError
@@ -26,6 +29,14 @@ class TestContract(RegistryContract):
     async def expire(self, lease: Lease) -> None:
         assert isinstance(lease, MemoryLease)
         lease.freeze()
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        self.registry.set_stale("cut")
+        try:
+            yield
+        finally:
+            self.registry.set_fresh()
 
 
 def test_its_url_has_no_parts() -> None:

@@ -30,7 +30,7 @@ def metrics_can_be_read_at_any_time(seen: Gentle) -> None:
 
 
 def metrics_have_names_labels_and_values_that_prometheus_reads(seen: Gentle) -> None:
-    """One sample that Prometheus cannot read, or two of one name and labels, and the core leaves samples out."""
+    """One sample that Prometheus cannot read, or two of the same name and labels, and the core leaves samples out."""
     for asked in seen.asked:
         if isinstance(asked.samples, list):
             _, problems = valid_samples(asked.samples)
@@ -124,7 +124,7 @@ PREVIEWS: tuple[Callable[[Gentle], None], ...] = (
 
 
 def is_health_told(health: object, moment: str) -> None:
-    """Check that `health` is a Health with one line of detail. `moment` is when the question was asked."""
+    """Check that `health` is a Health with a single line of detail. `moment` is when the question was asked."""
     expect(isinstance(health, Health), "a Health", f"{_described(health)} {moment}")
     assert isinstance(health, Health)
     expect(isinstance(health.ok, bool), "True or False", f"ok is {health.ok!r} {moment}")

@@ -57,7 +57,7 @@ def each_backend_counts(seen: Gentle) -> None:
 
 
 def a_draining_backend_is_told_apart(seen: Gentle) -> None:
-    """A backend drains before it stops: new work that is given to it meanwhile is lost."""
+    """A backend drains before the backend stops: new work that is given to it meanwhile is lost."""
     _differ(seen, "pair", "draining", "one of two backends draining")
 
 

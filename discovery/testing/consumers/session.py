@@ -38,7 +38,7 @@ class Ending:
 
 
 class Session:
-    """The lives of the consumer of a contract, in the same run directory, so that files that name it compare.
+    """The lives of a contract's consumer, in the same run directory, so that files that name the directory are equal.
 
     `life` runs a script with an instance in the directory. `kept` returns the result of a function, which runs once.
     """

@@ -8,7 +8,7 @@ from discovery.testing.consumers.session import Ending
 
 
 def files_are_replaced_whole(seen: Gentle) -> None:
-    """A program that reads a file while the file is written in place reads half of it, and a crash leaves half of it.
+    """A program that reads a file while the file is written in place reads half of the file, and a crash leaves half.
 
     `discovery.toolkit.write_atomically` replaces a file whole.
     """

@@ -162,13 +162,13 @@ def an_inventory_is_complete_in_itself(seen: Observed) -> None:
 
 
 def an_inventory_does_not_change_later(seen: Observed) -> None:
-    """The core compares each inventory with the one before: one that was changed in place is always equal to itself."""
+    """The core compares each inventory with its predecessor: an inventory is always equal to itself."""
     for inventory, copy in zip(seen.inventories, seen.copies, strict=True):
         expect(copy_of(inventory) == copy, "an inventory that stays as it was yielded", f"{copy}, then {inventory}")
 
 
 def every_backend_is_valid_and_has_a_key_of_its_own(seen: Observed) -> None:
-    """The core leaves out a backend that no reader would accept, and all that claim one key."""
+    """The core leaves out a backend that no reader would accept, and all that claim the same key."""
     expect(seen.candidates, "a candidate in one of the worlds", "none")
     for inventory in seen.inventories:
         for candidate in inventory.candidates:

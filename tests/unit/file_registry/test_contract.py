@@ -3,7 +3,8 @@
 import asyncio
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ class TestContract(RegistryContract):
 
     async def remove(self, key: str) -> None:
         (self.root / key).unlink()
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        elsewhere = self.root.with_name(f"{self.root.name}.elsewhere")
+        self.root.rename(elsewhere)
+        try:
+            yield
+        finally:
+            elsewhere.rename(self.root)
 
     async def expire(self, lease: Lease) -> None:
         assert isinstance(lease, FileLease)

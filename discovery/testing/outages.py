@@ -1,0 +1,284 @@
+"""The part of the contract of registries that concerns outages, watches and connections."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+from discovery.errors import LeaseLostError, RegistryUnavailableError
+from discovery.registry import Delta, Registry, Reset, Stale, TellsAlarms
+from discovery.testing.builders import backend
+from discovery.testing.clauses import clause, equal, expect, raising
+from discovery.testing.follower import Follower, contents, following
+from discovery.testing.place import CALL_SECONDS, RegistryPlace
+from discovery.testing.process import Holdings
+from discovery.testing.watching import limited
+
+PLAIN = b"10.0.0.1:80"
+KEY = backend().key
+OUTAGE_SECONDS = 30.0
+"""Seconds until a watch tells that its registry is away, or back: a member that hangs is noticed by its silence."""
+_MORE_SECONDS = 0.3
+"""Seconds for which an outage goes on after it was told, for a registry that tells the outage again and again."""
+_CHANGES = 50
+"""Changes that a slow reader has not read yet."""
+
+
+class OutageContract(RegistryPlace):
+    """Tests of what a watch and a lease do while the registry is away, and of their ends."""
+
+    @clause
+    def test_an_outage_is_told_and_nothing_is_taken_away(self) -> None:
+        """A registry that is away says nothing about its records: an empty listing would end every service."""
+
+        async def check(registry: Registry) -> None:
+            if not self._can_be_cut():
+                return
+            await self.write("web/a", PLAIN)
+            async with following(registry) as follower:
+                for _ in range(2):
+                    listings, told = len(follower.resets), len(follower.stales)
+                    async with self._outage():
+                        await follower.until(
+                            lambda: follower.stale, "a Stale while the registry is away", OUTAGE_SECONDS
+                        )
+                        await asyncio.sleep(_MORE_SECONDS)
+                        follower.raise_end()
+                        empty = [each for each in follower.resets[listings:] if not each.records]
+                        expect(not empty, "no empty Reset while the registry is away", empty)
+                        equal(follower.records, {"web/a": PLAIN})
+                        reasons: list[Any] = follower.stales[told:]
+                        expect(all(isinstance(each, str) and each for each in reasons), "a reason as text", reasons)
+                        expect(len(reasons) == len(set(reasons)), "a Stale for each new reason", reasons)
+                    await self._recovers(follower)
+                    equal(follower.records, {"web/a": PLAIN})
+                await self.write("web/b", PLAIN)
+                await follower.sees("web/b", PLAIN)
+                await self.remove("web/a")
+                await follower.sees("web/a", None)
+
+        self._run(check)
+
+    @clause
+    def test_a_watch_that_begins_in_an_outage_waits_for_its_end(self) -> None:
+        """A daemon that starts in an outage serves its last snapshot, and follows as soon as the registry is back."""
+
+        async def check(registry: Registry) -> None:
+            if not self._can_be_cut():
+                return
+            await self.write("web/a", PLAIN)
+            follower = Follower(self._another())
+            async with self._outage():
+                follower.task = asyncio.create_task(follower.run())
+                try:
+                    await follower.until(lambda: follower.stale, "a Stale as the first event", OUTAGE_SECONDS)
+                    expect(follower.records is None, "no listing while the registry is away", follower.records)
+                except BaseException:
+                    follower.task.cancel()
+                    raise
+            try:
+                await follower.until(lambda: follower.records is not None, "a Reset after the outage", OUTAGE_SECONDS)
+                equal(follower.records, {"web/a": PLAIN})
+            finally:
+                follower.task.cancel()
+                await asyncio.wait({follower.task})
+
+        self._run(check)
+
+    @clause
+    def test_a_lease_tells_that_the_registry_is_away(self) -> None:
+        """A registrar tells RegistryUnavailableError and tries again; a call that hangs or succeeds tells nothing."""
+
+        async def check(registry: Registry) -> None:
+            if not self._can_be_cut():
+                return
+            lease = await self._call("open_lease", registry.open_lease("host-1", 60))
+            await self._call("put", lease.put(backend()))
+            closing = await self._call("open_lease", self._another().open_lease("host-2", 60))
+            async with self._outage():
+                with raising(RegistryUnavailableError):
+                    await self._away("put", lease.put(backend(weight=2)))
+                with raising(RegistryUnavailableError):
+                    await self._away("delete", lease.delete(backend()))
+                with raising(RegistryUnavailableError):
+                    await self._away("sweep", lease.sweep({KEY}))
+                with raising(RegistryUnavailableError):
+                    await self._away("open_lease", registry.open_lease("host-3", 60))
+                await self._away("close of a lease", closing.close())
+
+            async def puts() -> bool:
+                with suppress(RegistryUnavailableError):
+                    await self._call("put, after an outage,", lease.put(backend(weight=3)))
+                    return True
+                return False
+
+            with suppress(LeaseLostError):  # a store that was away for long has ended the lease
+                async with asyncio.timeout(OUTAGE_SECONDS):
+                    while not await puts():  # noqa: ASYNC110 - the registry tells nobody when it is back
+                        await asyncio.sleep(0.1)
+                there = await contents(self._another())
+                expect(b'"weight":3' in there.get(KEY, b"").replace(b" ", b""), "the record of the last put", there)
+            await self._call("close of a lease", lease.close())
+
+        self._run(check)
+
+    @clause
+    def test_a_slow_reader_misses_nothing(self) -> None:
+        """A consumer may be busy while changes arrive: each revision is still told, in order."""
+
+        async def check(registry: Registry) -> None:
+            events = registry.watch()
+            first = await self._call("the first event of a watch", anext(events))
+            while isinstance(first, Stale):
+                first = await self._call("the first listing of a watch", anext(events))
+            expect(isinstance(first, Reset), "a Reset as the first listing", first)
+            expected = {f"web/{number}": f"10.0.0.1:{8000 + number}".encode() for number in range(_CHANGES)}
+            for key, value in expected.items():
+                await self.write(key, value)
+            state, revision = dict(first.records) if isinstance(first, Reset) else {}, -1
+            while state != expected:
+                name = f"the next event of a watch, with {len(state)} of {_CHANGES} records,"
+                event = await self._call(name, anext(events))
+                if isinstance(event, Reset):
+                    state, revision = dict(event.records), event.revision
+                elif isinstance(event, Delta):
+                    expect(event.revision >= revision, "revisions in order", f"{event.revision} after {revision}")
+                    state = {key: value for key, value in state.items() if key not in event.deletes} | dict(event.puts)
+                    revision = event.revision
+            await self._call("aclose of a watch", events.aclose())
+
+        self._run(check)
+
+    @clause
+    def test_a_watch_ends_when_it_is_closed_or_cancelled(self) -> None:
+        """A daemon stops, or follows another registry: a watch that goes on keeps its connection and tasks."""
+
+        async def check(registry: Registry) -> None:
+            for _ in range(2):
+                events = registry.watch()
+                await self._call("the first event of a watch", anext(events))
+                with limited("aclose of a watch", CALL_SECONDS):
+                    await events.aclose()
+            never = registry.watch()
+            with limited("aclose of a watch that has not begun", CALL_SECONDS):
+                await never.aclose()
+            async with following(self._another()) as other:
+                follower = Follower(registry)
+                task = asyncio.create_task(follower.run())
+                follower.task = task
+                await follower.until(lambda: follower.records is not None, "the first listing")
+                task.cancel()
+                with limited("a watch, after it was cancelled,", CALL_SECONDS):
+                    await asyncio.wait({task})
+                ended = "returned" if task.done() and not task.cancelled() and task.exception() is None else ""
+                if not task.cancelled() and task.exception() is not None:
+                    ended = repr(task.exception())
+                expect(task.cancelled(), "CancelledError from a watch that is cancelled", ended)
+                await self.write("web/a", PLAIN)
+                await other.sees("web/a", PLAIN)
+
+        self._run(check)
+
+    @clause
+    def test_watches_leave_nothing_behind(self) -> None:
+        """A daemon watches anew after each doubt, for months."""
+
+        async def check(registry: Registry) -> None:
+            counts = []
+            for _ in range(5):
+                events = registry.watch()
+                await self._call("the first event of a watch", anext(events))
+                await events.aclose()
+                await asyncio.sleep(0.02)
+                counts.append({**Holdings.now().counts, "tasks": len(asyncio.all_tasks())})
+            for kind in counts[0]:
+                grown = [count[kind] for count in counts[1:]]
+                grows = all(one < other for one, other in pairwise(grown))
+                expect(not grows, f"as many {kind} after each watch", grown)
+
+        self._run(check)
+
+    @clause
+    def test_a_connection_may_be_closed_twice_and_leaves_the_records(self) -> None:
+        """A daemon that is replaced closes its connection, and its successor takes the records over."""
+
+        async def check(registry: Registry) -> None:
+            other = self._another()
+            lease = await self._call("open_lease", other.open_lease("host-1", 60))
+            await self._call("put", lease.put(backend()))
+            lost = asyncio.ensure_future(lease.lost())
+            await asyncio.sleep(0.05)
+            expect(not lost.done(), "lost to wait while the lease is alive", lost)
+            lost.cancel()
+            await asyncio.wait({lost})
+            for _ in range(2):
+                await self._call("close of the registry", other.close())
+            there = await contents(registry)
+            expect(KEY in there, f"the record {KEY} after its connection was closed", there)
+
+        self._run(check)
+
+    @clause
+    def test_a_listing_tells_the_same_history_to_all(self) -> None:
+        """A restarted reader takes another history for a store that was emptied, and holds what is missing."""
+
+        async def check(registry: Registry) -> None:
+            async with following(registry) as one:
+                await self.write("web/a", PLAIN)
+                await one.sees("web/a", PLAIN)
+                async with following(self._another()) as two:
+                    first, second = one.resets[0].history, two.resets[0].history
+                    known = (first is None) == (second is None)
+                    expect(known, "a history in each listing, or in none", f"{first} and {second}")
+                    if first is not None and second is not None:
+                        equal(second.store, first.store)
+                        expect(second.term >= first.term, "a term that never decreases", f"{first}, then {second}")
+
+        self._run(check)
+
+    @clause
+    def test_many_puts_at_once_are_all_written(self) -> None:
+        """A registrar puts all of its backends at the same time."""
+
+        async def check(registry: Registry) -> None:
+            async with self._lease(registry) as lease, following(self._another()) as follower:
+                puts = (lease.put(backend(id=f"n{number}", port=8000 + number)) for number in range(20))
+                await self._call("20 puts at once", asyncio.gather(*puts))
+                await follower.lists(*(f"web/n{number}" for number in range(20)))
+
+        self._run(check)
+
+    @clause
+    def test_keys_pass_through_as_they_are(self) -> None:
+        """A key is service and id: another form of the same key is another backend."""
+
+        async def check(registry: Registry) -> None:
+            keys = ["web/a@b", "web/[::1]:80", "web/A", "_web.x-1/10.0.0.1:80", "w/" + "x" * 200]
+            for key in keys:
+                await self.write(key, PLAIN)
+            equal(await contents(registry), dict.fromkeys(keys, PLAIN))
+
+        self._run(check)
+
+    @clause
+    def test_alarms_are_lines(self) -> None:
+        """`/healthz` shows each alarm, with the remedy. A registry that is not `TellsAlarms` passes."""
+
+        async def check(registry: Registry) -> None:
+            if isinstance(registry, TellsAlarms):
+                alarms: object = await self._call("alarms", registry.alarms())
+                is_lines = isinstance(alarms, Sequence) and not isinstance(alarms, str)
+                expect(is_lines and all(isinstance(each, str) for each in alarms), "a sequence of texts", alarms)  # type: ignore[attr-defined]
+
+        self._run(check)
+
+    def _can_be_cut(self) -> bool:
+        return type(self).cut is not RegistryPlace.cut
+
+    async def _recovers(self, follower: Follower) -> None:
+        await follower.until(lambda: follower.stale is None, "an event that ends the Stale", OUTAGE_SECONDS)
+
+    async def _away(self, name: str, call: "asyncio.Future[object] | object") -> object:
+        with limited(f"{name}, while the registry is away,", OUTAGE_SECONDS):
+            return await call  # type: ignore[misc]
