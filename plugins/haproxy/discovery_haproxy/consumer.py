@@ -55,6 +55,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         """Store the arguments; `setup` finds HAProxy."""
         super().__init__(config, context)
         self._files = RunFiles(context.run_dir)
+        written = config.external.file if config.external else None
+        self._path = written or self._files.config
+        """Path of the configuration file. With slots this is a list of what is wanted, which HAProxy does not read."""
+        self._route_map = route_map_path(self._path)
         self._target: Target | None = None
         self._checker: Checker | None = None
         self._upgrades = Upgrades(context.log)
@@ -75,12 +79,6 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
     def resident(self) -> bool:
         """Report whether HAProxy ends with the daemon: a managed HAProxy does, an external HAProxy does not."""
         return self.config.external is None
-
-    @property
-    def _path(self) -> Path:
-        """Path of the configuration file. With slots this is a list of what is wanted, which HAProxy does not read."""
-        written = self.config.external.file if self.config.external else None
-        return written or self._files.config
 
     async def setup(self) -> None:
         """Find HAProxy, and adopt a HAProxy that outlived an earlier daemon. Raises ApplyError or OSError."""
@@ -298,7 +296,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             state_file=None if external else files.server_states,
             resolv_conf=os.access("/etc/resolv.conf", os.R_OK),
             alone=external is None,
-            route_map=route_map_path(self._path),
+            route_map=self._route_map,
             peers_socket=files.peers_socket if composed.config.keep_stick_tables else None,
         )
         return self._renderer.render(

@@ -192,6 +192,7 @@ class Activation:
             else:
                 return "runtime", reason
         started = time.monotonic()
+        self._servers.disconnect()
         way = await self._operations.load(generation)
         if way == "reload":
             self._servers.learn_reload(wanted, time.monotonic() - started)

@@ -47,7 +47,7 @@ Stamp = tuple[int, int, int, int]
 def stamp_of(path: Path) -> Stamp | None:
     """Return the stamp of the file; None if there is no file."""
     try:
-        state = path.stat()
+        state = os.stat(path)  # noqa: PTH116 - quicker than a path's method, and called for each change
     except OSError:
         return None
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns

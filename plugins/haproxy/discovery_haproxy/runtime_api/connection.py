@@ -1,7 +1,7 @@
 """A connection to the stats socket of HAProxy's worker, for a sequence of commands.
 
 The connection is in `prompt` mode: each answer ends with a prompt, so that a lost command is noticed. A connection that
-lasts would keep an old worker alive, so each plan has a connection of its own.
+lasts would keep an old worker alive: `standing` says how long a connection may last.
 """
 
 import asyncio
@@ -24,8 +24,6 @@ _ANSWER_SECONDS = 5.0
 """Seconds for an answer: a worker that loads 10,000 backends needs one."""
 _CHUNK_BYTES = 1 << 16
 """Bytes that are received at once: the states of some 600 servers."""
-_QUEUED_BYTES = 1 << 16
-"""Bytes of commands that the kernel takes although HAProxy may not read on before its answers are read."""
 _FULL_QUEUE_SECONDS = 0.005
 """Seconds between two attempts to connect while HAProxy's queue of connections is full."""
 _WORKER_COMMANDS = ("show info", "show cli level")
@@ -90,6 +88,22 @@ class Connection:
         self._marker = marker
         self._received = bytearray()
         self._in_prompt_mode = False
+        self.answered_by: Worker | None = None
+        """The worker that has answered, and that answers on this connection until its end; None if not asked yet."""
+
+    @property
+    def is_open(self) -> bool:
+        """Report whether HAProxy has closed the connection, as far as is known here: False if so."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:  # nothing has come, as it should be between two exchanges
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the connection. HAProxy ends its side at once. Idempotent."""
+        self._socket.close()
 
     async def ask(self, command: str) -> str:
         """Send a command and return the answer. Raises RuntimeApiError."""
@@ -172,6 +186,7 @@ class Connection:
             self._marker.generation("\n".join((info, *named))) or "",
             fields.get("Start_time_sec", ""),
         )
+        self.answered_by = worker
         return worker, answers[len(asked) :]
 
     async def _ask(self, commands: Sequence[str]) -> list[str]:
@@ -179,13 +194,13 @@ class Connection:
         mode = () if self._in_prompt_mode else ("prompt",)
         self._in_prompt_mode = True
         data = "".join(f"{command}\n" for command in (*mode, *commands)).encode()
-        sending = asyncio.get_running_loop().sock_sendall(self._socket, data)
         try:
+            rest = self._send_at_once(data)
             async with asyncio.timeout(_ANSWER_SECONDS):
-                if len(data) <= _QUEUED_BYTES:
-                    await sending
+                if not rest:
                     return (await self._answers(len(mode) + len(commands)))[len(mode) :]
-                task = asyncio.create_task(sending)
+                # HAProxy may not read on before its answers are read.
+                task = asyncio.create_task(asyncio.get_running_loop().sock_sendall(self._socket, rest))
                 try:
                     return (await self._answers(len(mode) + len(commands)))[len(mode) :]
                 finally:
@@ -194,6 +209,13 @@ class Connection:
             raise LostConnectionError(_NO_ANSWER.format(str(error) or type(error).__name__)) from None
         except (OSError, TimeoutError) as error:
             raise RuntimeApiError(_NO_ANSWER.format(str(error) or type(error).__name__)) from None
+
+    def _send_at_once(self, data: bytes) -> bytes:
+        """Send as much as the kernel takes now, and return the rest. Raises OSError."""
+        try:
+            return data[self._socket.send(data) :]
+        except BlockingIOError:
+            return data
 
     async def _answers(self, count: int) -> list[str]:
         """Receive answers. Raises OSError, or EOFError if the connection ends before the last prompt."""
@@ -226,19 +248,26 @@ def _least_batch(commands: int, seconds: float) -> int:
     return max(1, min(_CHEAP_BATCH, int(_SLOW_SECONDS * commands / (_SAFETY * seconds)))) if seconds else 1
 
 
-@asynccontextmanager
-async def connect(stats_socket: Path, marker: Marker = DESCRIPTION) -> AsyncIterator[Connection]:
-    """Open a connection to the worker that listens on the stats socket. Raises RuntimeApiError.
+async def open_connection(stats_socket: Path, marker: Marker = DESCRIPTION) -> Connection:
+    """Open a connection to the worker that listens on the stats socket. The caller closes it. Raises RuntimeApiError.
 
     `marker` is the line of the configuration that names the generation.
     """
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            connected = await _connect(stats_socket)
+            return Connection(await _connect(stats_socket), marker)
     except (OSError, TimeoutError) as error:
         raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
-    with connected:  # HAProxy ends its side at once when this side has ended
-        yield Connection(connected, marker)
+
+
+@asynccontextmanager
+async def connect(stats_socket: Path, marker: Marker = DESCRIPTION) -> AsyncIterator[Connection]:
+    """Open a connection as `open_connection` does, and close the connection at the end of the block."""
+    connection = await open_connection(stats_socket, marker)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 async def _connect(stats_socket: Path) -> socket.socket:

@@ -58,7 +58,10 @@ async def ask(connect: Connect, question: Callable[[Connection], Awaitable[_Answ
 
 
 async def send(connect: Connect, changes: Changes, seconds: float) -> None:
-    """Send the commands of the plan, which take `seconds` by an estimate. Raises RuntimeApiError."""
+    """Send the commands of the plan, which take `seconds` by an estimate. Raises RuntimeApiError.
+
+    `connect` may return a connection on which the worker of the plan has answered before.
+    """
     early, late = changes.plan.phases
     of_one = seconds / max(len(changes.plan.steps), 1)
     has_contents = bool(changes.certificates or changes.plan.maps)
@@ -66,9 +69,9 @@ async def send(connect: Connect, changes: Changes, seconds: float) -> None:
     while True:
         try:
             async with connect() as connection:
-                worker: Worker | None = changes.worker
-                if resumes or has_contents:  # otherwise with the first commands: most changes need one exchange
-                    await connection.ask_worker(changes.worker, ())
+                worker = None if connection.answered_by == changes.worker else changes.worker
+                if worker is not None and (resumes or has_contents):
+                    await connection.ask_worker(worker, ())  # otherwise with the first commands, in one exchange
                     worker = None
                 present = await states_of(connection, {step.key[0] for step in early}) if resumes else {}
                 rest = [_rest_of(step, changes, present) for step in early]

@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery_haproxy.runtime_api.certificates import UnfitError
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request
 from discovery_haproxy.runtime_api.commands import Command
-from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect
+from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError, Worker, connect, open_connection
 from discovery_haproxy.runtime_api.costs import FIRST_COSTS
 from discovery_haproxy.runtime_api.deletion import Deletion, too_many
 from discovery_haproxy.runtime_api.drift import (
@@ -30,6 +30,7 @@ from discovery_haproxy.runtime_api.planner import Add, Move, Plan, Reload, Remov
 from discovery_haproxy.runtime_api.reachability import try_targets
 from discovery_haproxy.runtime_api.read_back import LiveServer
 from discovery_haproxy.runtime_api.reports import DriftReports
+from discovery_haproxy.runtime_api.standing import StandingConnection
 from discovery_haproxy.text.configuration import Configuration
 from discovery_haproxy.text.generation import DESCRIPTION, Marker, reload_part
 from discovery_haproxy.text.server_line import Server
@@ -64,6 +65,7 @@ class LiveServers:
         self._waiting: dict[ServerKey, Server | None] = {}
         self._undecided: set[ServerKey] = set()
         self._deletion = Deletion(self._connect, lock, lambda: self._waiting, log)
+        self._standing = StandingConnection(self._open)
         self._costs = FIRST_COSTS
         self._planned: tuple[Configuration, Configuration, object, Plan | Reload] | None = None
         """The last plan, and what it depends on."""
@@ -96,6 +98,7 @@ class LiveServers:
     def started(self, configuration: Configuration) -> None:
         """Note that the worker has been started, or replaced by a reload, with this configuration."""
         self.epoch += 1
+        self.disconnect()
         self.known_worker = None
         self._configuration, self._possible = configuration, ()
         self._has_unknown_contents = False
@@ -112,6 +115,7 @@ class LiveServers:
         `others` are configurations that the worker may serve in place of the present one.
         """
         self.epoch += 1
+        self.disconnect()
         known = self._possible if self._configuration is None else (self._configuration,)
         self._configuration = None
         self._possible = (*known, *(each for each in others if each not in known)) if known else ()
@@ -208,7 +212,7 @@ class LiveServers:
         self._possible = tuple(filter(None, (self._configuration, plan.wanted)))
         self._configuration = None  # unknown until everything is read back
         started = time.monotonic()
-        await send(self._connect, changes, plan.seconds * self._costs.commands)
+        await send(lambda: self._standing.to(changes.worker), changes, plan.seconds * self._costs.commands)
         if not (plan.certificates or plan.maps):
             self._costs = self._costs.after_commands(plan.seconds, time.monotonic() - started)
         live = await read_back(self._connect, changes)
@@ -248,9 +252,22 @@ class LiveServers:
         raise RuntimeApiError(plan.reason)
 
     async def worker(self) -> Worker:
-        """Return the worker that answers. Raises RuntimeApiError."""
-        async with self._connect() as connection:
-            return await connection.worker()
+        """Return the worker that answers now. The connection is kept for the next change. Raises RuntimeApiError."""
+        epoch, connection = self.epoch, await self._open()
+        try:
+            worker = await connection.worker()
+        except BaseException:
+            connection.close()
+            raise
+        if self._lock.locked() or self.epoch != epoch:  # a reload may be under way
+            connection.close()
+        else:
+            self._standing.keep(connection)
+        return worker
+
+    def disconnect(self) -> None:
+        """Close the connection that is kept for the next change: before a reload, so that no old worker outlives it."""
+        self._standing.close()
 
     async def read(self, names: Sequence[str]) -> list[str]:
         """Return the answers to `show servers state` for these sections. Raises RuntimeApiError."""
@@ -264,7 +281,8 @@ class LiveServers:
                 await connection.execute(groups)
 
     async def stop(self) -> None:
-        """End the deletion of removed servers. HAProxy keeps the servers that are left."""
+        """End the deletion of removed servers, and close the connection. HAProxy keeps the servers that are left."""
+        self.disconnect()
         await self._deletion.stop()
 
     def _plan(self, running: Configuration, wanted: Configuration, version: tuple[int, ...]) -> Plan | Reload:
@@ -286,9 +304,16 @@ class LiveServers:
         return worker
 
     def _connect(self) -> AbstractAsyncContextManager[Connection]:
+        return connect(self._place, self._marker)
+
+    async def _open(self) -> Connection:
+        return await open_connection(self._place, self._marker)
+
+    @property
+    def _place(self) -> Path:
         if self._stats_socket is None:
             raise RuntimeApiError("no stats socket is configured")
-        return connect(self._stats_socket, self._marker)
+        return self._stats_socket
 
     def _note(self, changes: Changes) -> None:
         for step in changes.plan.steps:

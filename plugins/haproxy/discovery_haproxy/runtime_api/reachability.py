@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable
+from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -20,6 +21,12 @@ _MOST_LATE = 4 * _CONCURRENT
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")
 
 
+class _Outcome(Enum):
+    PASSED = auto()
+    FAILED = auto()
+    LATE = auto()
+
+
 class Results(NamedTuple):
     """Results of tests: the targets that passed, and those that did not answer in time. The others failed."""
 
@@ -27,46 +34,52 @@ class Results(NamedTuple):
     late: frozenset[Connect | Request]
 
 
+_NONE: frozenset[Connect | Request] = frozenset()
+
+
 async def try_targets(targets: Iterable[Connect | Request]) -> Results:
     """Find out which targets accept a TCP connection, or answer the request as expected."""
-    passed, late = set[Connect | Request](), set[Connect | Request]()
     distinct = dict.fromkeys(targets)
+    if len(distinct) == 1:  # without a task, as for most changes
+        [target] = distinct
+        outcome, one = await _try(target), frozenset(distinct)
+        return Results(one if outcome is _Outcome.PASSED else _NONE, one if outcome is _Outcome.LATE else _NONE)
+    passed, late = set[Connect | Request](), set[Connect | Request]()
     remaining = iter(distinct)
 
     async def try_some() -> None:
         for target in remaining:
-            if len(late) >= _MOST_LATE:
-                late.add(target)
-                continue
-            try:
-                if isinstance(target, Connect) and not isinstance(target.address, str):
-                    await _connect(target.address, target.port)
-                    passed.add(target)
-                    continue
-                async with asyncio.timeout(_SECONDS):
-                    if await _passes(target):
-                        passed.add(target)
-            except TimeoutError:
-                late.add(target)
-            except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):  # the last for an endless line
-                continue
+            outcome = _Outcome.LATE if len(late) >= _MOST_LATE else await _try(target)
+            if outcome is not _Outcome.FAILED:
+                (passed if outcome is _Outcome.PASSED else late).add(target)
 
-    if len(distinct) == 1:
-        await try_some()  # without a task, as for most changes
-    else:
-        await asyncio.gather(*(try_some() for _ in range(min(len(distinct), _CONCURRENT))))
+    await asyncio.gather(*(try_some() for _ in range(min(len(distinct), _CONCURRENT))))
     return Results(frozenset(passed), frozenset(late))
+
+
+async def _try(target: Connect | Request) -> _Outcome:
+    try:
+        if isinstance(target, Connect) and not isinstance(target.address, str):
+            await _connect(target.address, target.port)
+            return _Outcome.PASSED
+        async with asyncio.timeout(_SECONDS):
+            return _Outcome.PASSED if await _passes(target) else _Outcome.FAILED
+    except TimeoutError:
+        return _Outcome.LATE
+    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):  # the last for an endless line
+        return _Outcome.FAILED
 
 
 async def _connect(address: IPv4Address | IPv6Address, port: int) -> None:
     """Connect, at a tenth of the cost of asyncio's streams. Raises OSError, and TimeoutError if no answer comes."""
+    place = str(address), port
     with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as client:
         client.setblocking(False)
         # The second call tells how the first has ended, at once for a target of this machine.
-        error = client.connect_ex((str(address), port)) and client.connect_ex((str(address), port))
+        error = client.connect_ex(place) and client.connect_ex(place)
         if error in (errno.EINPROGRESS, errno.EALREADY):
             async with asyncio.timeout(_SECONDS):
-                await asyncio.get_running_loop().sock_connect(client, (str(address), port))
+                await asyncio.get_running_loop().sock_connect(client, place)
         elif error:
             raise OSError(error, os.strerror(error))
 

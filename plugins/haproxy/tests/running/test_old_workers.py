@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from haproxy_driver import ConsumerDriver, Drive
+from haproxy_driver import ConsumerDriver, Drive, reload_by_hand, ways
 from haproxy_web import Fetch
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
 from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.runtime_api import verifying
 
 Origins = tuple[Backend, ...]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -144,3 +145,39 @@ async def test_entries_of_a_stick_table_are_there_after_a_reload(
 def test_a_stick_table_is_kept_for_a_managed_haproxy_alone() -> None:
     with pytest.raises(ValueError, match="give an external HAProxy a 'peers' section"):
         HAProxyConfig.model_validate({"keep_stick_tables": True, "external": {"path": "/x", "systemd_unit": "haproxy"}})
+
+
+async def has_no_old_worker(driver: ConsumerDriver) -> bool:
+    """Report whether each old worker has ended."""
+    return not (await driver.processes()).old
+
+
+async def test_the_connection_for_the_next_change_keeps_no_worker_alive(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "_LOOK_SECONDS", 3600.0)
+    forever = ["stats timeout 1h"]
+    async with drive(services={"web": {"bind": bind}}, global_lines=forever) as driver:
+        await driver.apply(origins[0])
+        await driver.apply(origins[1])
+        await driver.consumer.reconfigure(driver.configured(global_lines=[*forever, "maxconn 1000"]))
+        await driver.apply(origins[1])
+        assert ways(driver) == {"runtime": 1, "reload": 1}
+        await eventually(lambda: has_no_old_worker(driver), "the old worker to end after a reload")
+        await driver.apply(origins[2])
+        await driver.consumer.hand_over()
+        await reload_by_hand(driver)
+        await eventually(lambda: has_no_old_worker(driver), "the old worker to end after the hand-over")
+
+
+async def test_after_a_reload_by_another_program_no_connection_keeps_the_old_worker(
+    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "_LOOK_SECONDS", 0.05)
+    async with drive(services={"web": {"bind": bind}}, global_lines=["stats timeout 1h"]) as driver:
+        await driver.apply(origins[0])
+        await driver.apply(origins[1])
+        await reload_by_hand(driver)
+        await eventually(lambda: has_no_old_worker(driver), "the old worker to end")
+        await driver.apply(origins[2])
+        assert ways(driver) == {"runtime": 2, "reload": 0}

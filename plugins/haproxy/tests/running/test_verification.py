@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from external_haproxy import ExternalProcess
-from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, wait_until_healthy, ways
+from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, reload_by_hand, wait_until_healthy, ways
 
 from discovery import ApplyError, Backend
 from discovery.testing import backend, eventually, within
@@ -45,18 +45,6 @@ def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 async def command(driver: ConsumerDriver, text: str) -> None:
     """Send commands to the worker at once, as an operator does."""
     await ControlSocket(driver.run_dir / "stats.sock", master=False).send_once(text, within(5))
-
-
-async def reload_by_hand(driver: ConsumerDriver) -> None:
-    """Reload HAProxy as another program does, and wait for the new worker."""
-    before = (await driver.processes()).workers
-    await driver.control.send_once("reload", within(10))
-
-    async def is_reloaded() -> bool:
-        workers = (await driver.processes()).workers
-        return bool(workers) and workers != before
-
-    await eventually(is_reloaded, "another worker")
 
 
 def drift(driver: ConsumerDriver) -> Mapping[str, float]:

@@ -1,15 +1,12 @@
 """The connection to the stats socket: batches, answers and lost connections."""
 
-import asyncio
 import os
 import re
 import resource
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from stats_socket import listening
 
 from discovery_haproxy.runtime_api import connection
 from discovery_haproxy.runtime_api.commands import Command
@@ -17,48 +14,6 @@ from discovery_haproxy.runtime_api.connection import LostConnectionError, Runtim
 
 SILENCE = re.compile(r"\s*")
 GROUPS = [(Command(f"one {number}", SILENCE), Command(f"two {number}", SILENCE)) for number in range(100)]
-
-
-class Socket:
-    """A stats socket that answers nothing but prompts. `sizes` are the numbers of commands between two pauses."""
-
-    def __init__(self) -> None:
-        self.commands: list[str] = []
-        self.sizes: list[int] = []
-        self.answers: dict[str, str] = {}
-        self.ends_at = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a batch when no further command of the batch comes."""
-        batch: list[str] = []
-        while line := await reader.readline():
-            batch.append(line.decode().strip())
-            if reader._buffer:  # type: ignore[attr-defined] # more of this batch has arrived
-                continue
-            asked = [each for each in batch if each != "prompt"]
-            if asked:
-                self.sizes.append(len(asked))
-                self.commands += asked
-            if self.ends_at in batch:
-                break
-            writer.write("".join(f"{self.answers.get(each, '')}\n> " for each in batch).encode())
-            batch = []
-        writer.close()
-
-
-@pytest.fixture
-def path() -> Iterator[Path]:
-    """Return a path that is short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="hx-") as directory:
-        yield Path(directory, "s.sock")
-
-
-@asynccontextmanager
-async def listening(path: Path) -> AsyncIterator[Socket]:
-    """Serve a socket."""
-    socket = Socket()
-    async with await asyncio.start_unix_server(socket.serve, path):
-        yield socket
 
 
 @pytest.mark.parametrize(
@@ -111,6 +66,13 @@ async def test_a_lost_connection_tells_what_is_done(path: Path, monkeypatch: pyt
         with pytest.raises(LostConnectionError) as lost:
             await opened.execute(GROUPS)
         assert lost.value.done == 4
+
+
+async def test_commands_that_the_kernel_does_not_take_at_once_are_sent_as_haproxy_reads(path: Path) -> None:
+    async with listening(path) as socket, connect(path) as opened:
+        commands = [f"{'x' * 1000} {number}" for number in range(2000)]
+        assert await opened.ask_all(commands) == [""] * 2000
+        assert socket.commands == commands
 
 
 async def test_without_a_free_descriptor_there_is_no_connection(path: Path) -> None:

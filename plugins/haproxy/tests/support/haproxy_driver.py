@@ -132,6 +132,18 @@ async def same_worker(driver: ConsumerDriver) -> AsyncIterator[None]:
     assert await driver.processes() == before
 
 
+async def reload_by_hand(driver: ConsumerDriver) -> None:
+    """Reload HAProxy as another program does, and wait for the new worker."""
+    before = (await driver.processes()).workers
+    await driver.control.send_once("reload", within(10))
+
+    async def is_reloaded() -> bool:
+        workers = (await driver.processes()).workers
+        return bool(workers) and workers != before
+
+    await eventually(is_reloaded, "another worker")
+
+
 def ways(driver: ConsumerDriver) -> dict[str, float]:
     """Return the number of changes by the way that they took."""
     return {each.labels["way"]: each.value for each in driver.consumer.metrics() if each.name == "changes"}
