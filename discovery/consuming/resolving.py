@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.lastnames import LastNames
 from discovery.consuming.names import EVERY, Names
-from discovery.model import Addresses, Backend, Endpoint, Snapshot, diff
+from discovery.model import Addresses, Backend, Changes, Endpoint, Snapshot, diff
 
 PATIENCE = 0.25
 """Seconds that a snapshot waits for the first lookup of its new names."""
@@ -29,11 +29,22 @@ Key = tuple[str, str]
 """A backend's service and id."""
 
 
+class Step(NamedTuple):
+    """The changes since the snapshot before: a snapshot of a resolver has the next `number` after that snapshot."""
+
+    number: int
+    changes: Changes
+
+
 class Resolved(NamedTuple):
-    """A snapshot, and the addresses of its backends that are registered by host name."""
+    """A snapshot, and the addresses of its backends that are registered by host name.
+
+    `step` leads to the snapshot, so that the snapshots need not be compared for each consumer; None if unknown.
+    """
 
     snapshot: Snapshot
     addresses: Addresses
+    step: Step | None = None
 
 
 class SnapshotResolver:
@@ -46,6 +57,7 @@ class SnapshotResolver:
         self._names = Names(self._on_change, every)
         self._last = LastNames(log, lambda: self._names.found)
         self._snapshot: Snapshot | None = None
+        self._step = Step(0, Changes())
         self._endpoints: dict[Key, Endpoint] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_waiting = False  # for the first lookup of new names
@@ -67,7 +79,8 @@ class SnapshotResolver:
 
     def take(self, snapshot: Snapshot) -> None:
         """Pass this snapshot on, with its addresses."""
-        new = self._follow(snapshot)
+        self._step = Step(self._step.number + 1, diff(self._snapshot, snapshot))
+        new = self._follow(self._step.changes)
         self._snapshot = snapshot
         if new and not self._is_waiting:
             self._is_waiting = True
@@ -81,13 +94,13 @@ class SnapshotResolver:
             if timer is not None:
                 timer.cancel()
         self._timer, self._telling, self._is_waiting, self._snapshot, self.latest = None, None, False, None, None
+        self._step = Step(self._step.number + 1, Changes())  # the next step leads from none of these snapshots
         self._endpoints, self._told = {}, {}
         await self._last.close()
         await self._names.close()
 
-    def _follow(self, snapshot: Snapshot) -> bool:
-        """Follow the names of this snapshot; whether any is new. The cost is that of what has changed."""
-        changes = diff(self._snapshot, snapshot)
+    def _follow(self, changes: Changes) -> bool:
+        """Follow the names of changed backends; whether any is new."""
         before: list[Endpoint] = []
         new = False
         for backend in (*changes.added, *changes.updated):
@@ -133,7 +146,7 @@ class SnapshotResolver:
             return
         if addresses is not (before.addresses if before is not None else None) and addresses:
             self._last.changed()
-        self.latest = Resolved(self._snapshot, addresses)
+        self.latest = Resolved(self._snapshot, addresses, self._step)
         self._publish(self.latest)
 
     def _log_problems(self) -> None:

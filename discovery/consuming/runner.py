@@ -13,13 +13,14 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
+from discovery.consuming.resolving import Step
 from discovery.consuming.schedule import ApplySchedule
 from discovery.consuming.selection import Selection
 from discovery.errors import describe
 from discovery.hosting.details import Details
 from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
 from discovery.hosting.tables import Filter
-from discovery.model import Addresses, Snapshot, diff
+from discovery.model import Addresses, Changes, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
 from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.backoff import delays
@@ -69,10 +70,19 @@ class ConsumerInstance(NamedTuple):
 
 
 class _Desired(NamedTuple):
-    """The state that a consumer is to apply."""
+    """The state that a consumer is to apply, and the step that leads to the snapshot, if that is known."""
 
     snapshot: Snapshot
     addresses: Addresses | None
+    step: Step | None
+
+    def changes_since(self, applied: "_Desired | None") -> Changes:
+        """Return the changes since the state that the consumer has applied; None for no state."""
+        if applied is None:
+            return diff(None, self.snapshot)
+        if self.step is not None and applied.step is not None and self.step.number == applied.step.number + 1:
+            return self.step.changes
+        return diff(applied.snapshot, self.snapshot)
 
 
 class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
@@ -122,12 +132,13 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             behind_since=self._latest.behind_since,
         )
 
-    def offer(self, snapshot: Snapshot, addresses: Addresses | None = None) -> None:
+    def offer(self, snapshot: Snapshot, addresses: Addresses | None = None, step: Step | None = None) -> None:
         """Apply `snapshot` next, in place of any snapshot that still waits. Returns at once.
 
-        `addresses` are those of its backends that are registered by host name, where they were looked up.
+        `addresses` are those of its backends that are registered by host name, where they were looked up. `step` leads
+        to the snapshot; None: the snapshots are compared.
         """
-        self._latest.offer(_Desired(snapshot, addresses))
+        self._latest.offer(_Desired(snapshot, addresses, step))
         self._wake.set()
 
     def request_apply(self) -> None:
@@ -316,9 +327,10 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
 
     async def _apply(self, consumer: AnyConsumer, desired: "_Desired", *, anyway: bool) -> bool:
         before, snapshot = self._told, self._selection.of(desired.snapshot)
-        wanted = _Desired(snapshot, self._selection.addresses_in(snapshot, desired.addresses))
+        addresses = self._selection.addresses_in(snapshot, desired.addresses)
+        wanted = _Desired(snapshot, addresses, desired.step if snapshot is desired.snapshot else None)
         previous = before.snapshot if before is not None else None
-        changes = diff(previous, snapshot)
+        changes = wanted.changes_since(before)
         if before is not None and not changes and before.addresses == wanted.addresses and not anyway:
             self._applied, self._told = desired, wanted
             self._report(applied_revision=snapshot.revision)

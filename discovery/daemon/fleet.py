@@ -79,7 +79,7 @@ class Fleet:
     def offer(self, resolved: Resolved) -> None:
         """Hand a snapshot to every consumer."""
         for runner in self.consumers.values():
-            runner.offer(resolved.snapshot, resolved.addresses)
+            runner.offer(*resolved)
 
     def run_consumers(self, instances: Mapping[str, ConsumerInstance], latest: Resolved | None) -> list[str]:
         """Run these consumers too, new ones from `latest` on; return the names of those that were not equal before."""
@@ -97,7 +97,7 @@ class Fleet:
                 self._directories.state_dir_of(name),
             )
             if latest is not None:
-                runner.offer(latest.snapshot, latest.addresses)
+                runner.offer(*latest)
             runner.start()
         elif runner.instance != instance:
             runner.reconfigure(instance)

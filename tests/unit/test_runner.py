@@ -1,16 +1,22 @@
 """The applies of a consumer by its runner: the latest snapshot, the difference, retries and the quiet period."""
 
 import asyncio
+import functools
+import random
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import structlog
 from consumers import Recorder, at, instance, phase_is, recorder, revisions, running
 
-from discovery import ApplyError, Health, Update
+from discovery import ApplyError, Health, Update, diff
+from discovery.consuming.resolving import SnapshotResolver
+from discovery.consuming.runner import ConsumerRunner
 from discovery.hosting.isolation import Phase
-from discovery.testing import eventually_sync, within
+from discovery.hosting.tables import Filter
+from discovery.testing import eventually, eventually_sync, within
 
 
 def test_applies_with_the_difference_from_what_was_last_applied(tmp_path: Path) -> None:
@@ -27,6 +33,32 @@ def test_applies_with_the_difference_from_what_was_last_applied(tmp_path: Path) 
     assert [b.port for b in second.changes.added] == [82]
     assert [b.port for b in second.changes.removed] == [80]
     assert consumer.events == ["setup", "teardown"]
+
+
+def is_applied(runner: ConsumerRunner, revision: int) -> bool:
+    """Report whether the consumer has applied this revision."""
+    return runner.status.applied_revision == revision
+
+
+async def test_changes_are_those_since_the_last_apply_whatever_came_and_went_meanwhile(tmp_path: Path) -> None:
+    consumer, choices = recorder(), random.Random(1)
+    made = instance(consumer)
+    runner = ConsumerRunner(made, tmp_path, structlog.get_logger())
+    resolver = SnapshotResolver(structlog.get_logger(), lambda resolved: runner.offer(*resolved))
+    runner.start()
+    for revision in range(1, 300):
+        if choices.random() < 0.1:
+            await resolver.close()  # as at a reload with another registry
+        if choices.random() < 0.1:
+            runner.reconfigure(made._replace(filter=choices.choice([None, Filter(services="none"), Filter()])))
+        resolver.take(at(revision, *choices.sample(range(1, 9), choices.randint(1, 8))))
+        if revision == 299 or choices.random() < 0.5:
+            await eventually(functools.partial(is_applied, runner, revision))
+    await resolver.close()
+    runner.stop()
+    assert await runner.join(within(10))
+    for update in consumer.updates:
+        assert update.changes == diff(update.previous, update.snapshot)
 
 
 def test_a_snapshot_without_a_difference_counts_as_applied_without_an_apply(tmp_path: Path) -> None:
