@@ -9,7 +9,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.events import contained_events
-from discovery.consuming.holding import Held, RememberedHolds, RemovalHolds
+from discovery.consuming.holding import Held, LeaseChanges, RememberedHolds, RemovalHolds
 from discovery.consuming.lastgood import LastGood, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.errors import DiscoveryError, describe
@@ -81,7 +81,8 @@ class RegistryFeed:
             return
         await self._cancel()
         self._registry, self._state_dir = registry, state_dir
-        self._task = asyncio.create_task(self._follow(registry, LastGood(state_dir, url, self._log, self._memory)))
+        last_good = LastGood(state_dir, url, self._log, self._memory, self._lease_changes)
+        self._task = asyncio.create_task(self._follow(registry, last_good))
 
     async def stop(self) -> None:
         """Follow none, and have no snapshot. Idempotent."""
@@ -195,6 +196,9 @@ class RegistryFeed:
 
     def _memory(self) -> RememberedHolds:
         return self._holding.memory(time.monotonic())
+
+    def _lease_changes(self) -> LeaseChanges | None:
+        return self._holding.lease_changes(time.monotonic())
 
     def _observe(self, observation: Observation) -> None:
         if observation.stale is not None:

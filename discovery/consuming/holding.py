@@ -59,6 +59,16 @@ class RememberedHolds(NamedTuple):
     doubted: bool = False
 
 
+class LeaseChanges(NamedTuple):
+    """The changes of what has to outlive a restart, if these are leases and the doubt alone.
+
+    `leases` has the TTL of each lease that has changed, in seconds; None for a record without a lease.
+    """
+
+    leases: Mapping[str, float | None]
+    doubted: bool
+
+
 class EndedHolds(NamedTuple):
     """The numbers of records that are not held any more, by the reason."""
 
@@ -95,6 +105,8 @@ class RemovalHolds:
         self._gap_ended = self._doubted_until = float("-inf")
         self._leased_since: set[str] = set()  # the gap, while removals are doubted: by leases that are of after it
         self._ended = EndedHolds()
+        self._changed_leases: set[str] = set()
+        self._only_leases = False
 
     @property
     def held(self) -> Mapping[str, Held]:
@@ -108,8 +120,20 @@ class RemovalHolds:
 
     def memory(self, now: float) -> RememberedHolds:
         """The state that a restart needs."""
-        doubted = self._gap or bool(self._held) or now < self._doubted_until
-        return RememberedHolds(self._revision, self._history, dict(self._leases or {}), dict(self._held), doubted)
+        leases, held = dict(self._leases or {}), dict(self._held)
+        return RememberedHolds(self._revision, self._history, leases, held, self._is_doubted(now))
+
+    def lease_changes(self, now: float) -> LeaseChanges | None:
+        """Return the changes of `memory` since the last call, at a cost that does not grow with the registry.
+
+        None if more than leases and the doubt may have changed: then `memory` tells.
+        """
+        keys, self._changed_leases = self._changed_leases, set()
+        only_leases, self._only_leases = self._only_leases and not self._held, True
+        if not only_leases:
+            return None
+        leases = self._leases or {}
+        return LeaseChanges({key: leases.get(key) for key in sorted(keys)}, self._is_doubted(now))
 
     def ended(self) -> EndedHolds:
         """The numbers of records that are not held any more, since the last call."""
@@ -144,8 +168,12 @@ class RemovalHolds:
         self._ended = self._ended._replace(released=self._ended.released + len(ended))
         return ended
 
+    def _is_doubted(self, now: float) -> bool:
+        return self._gap or bool(self._held) or now < self._doubted_until
+
     def _listed(self, event: Reset, known: Iterable[str], now: float) -> Decision:
         first, self._first = self._first, False
+        self._only_leases = False
         before, self._leases = self._leases or {}, None if event.leases is None else dict(event.leases)
         if event.leases is None:
             self._held, self._gap, self._stale = {}, False, False
@@ -197,14 +225,17 @@ class RemovalHolds:
             self._put(event.puts, event.leases or {}, now)
             self._note_return(now)
         for key, ttl in (event.leases or {}).items():
-            if key in event.puts or key in self._leases:
+            if (key in event.puts or key in self._leases) and self._leases.get(key) != ttl:
                 self._leases[key] = ttl
+                self._changed_leases.add(key)
         held = frozenset(self._hold(event.deletes, self._leases, now))
         return replace(event, deletes=event.deletes - held) if held else event
 
     def _hold(self, deletes: Iterable[str], leases: dict[str, float], now: float) -> Iterator[str]:
         for key in deletes:
             ttl = leases.pop(key, None)
+            if ttl is not None:
+                self._changed_leases.add(key)
             if ttl is not None and now < self._doubted_until and key not in self._leased_since:
                 self._hold_until(key, Held(Cause.GAP, ttl, None), now)
                 # A server gives up expired leases some hundreds a second: the last of many is doubted like the first.
@@ -220,9 +251,10 @@ class RemovalHolds:
         returned = 0
         for key in keys:
             returned += self._held.pop(key, None) is not None
-            if self._leases and key not in leased:
-                self._leases.pop(key, None)
+            if self._leases and key not in leased and self._leases.pop(key, None) is not None:
+                self._changed_leases.add(key)
         if returned:
+            self._only_leases = False
             self._ended = self._ended._replace(returned=self._ended.returned + returned)
 
     def _note_return(self, now: float) -> None:
@@ -246,6 +278,7 @@ class RemovalHolds:
         """Hold a record for its TTL and the margin."""
         until = now + hold_seconds(held.ttl)
         self._held[key] = held._replace(until=until)
+        self._only_leases = False
         self._next_end = until if self._next_end is None else min(self._next_end, until)
 
     def _begin_gap(self, now: float) -> None:
@@ -255,3 +288,4 @@ class RemovalHolds:
     def _drop(self, keys: Iterable[str]) -> None:
         for key in keys:
             del self._held[key]
+            self._only_leases = False

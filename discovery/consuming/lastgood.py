@@ -1,9 +1,14 @@
-"""The last good snapshot on disk, so that a restart while the registry is away still serves."""
+"""The last good snapshot on disk, so that a restart while the registry is away still serves.
+
+A file has the snapshot whole. The changes of a large snapshot are appended to a file beside it, until there are so many
+that the snapshot is written whole again, and at the end of the run.
+"""
 
 import asyncio
 import hashlib
 import json
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,11 +20,12 @@ from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.holding import Cause, Held, RememberedHolds, hold_seconds
+from discovery.consuming.changelog import ChangeLog, DisplacedError, Entry, path_beside, replay
+from discovery.consuming.holding import Cause, Held, LeaseChanges, RememberedHolds, hold_seconds
 from discovery.consuming.watcher import Observation
 from discovery.documents import backend_document, backend_of
 from discovery.errors import RecordError
-from discovery.model import Backend, Service, Snapshot
+from discovery.model import Backend, Service, Snapshot, diff
 from discovery.registry import History, RegistryURL
 from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.files import write_atomically
@@ -32,6 +38,10 @@ CONFIRM_EVERY = 15.0
 """Seconds between two writes of an unchanged snapshot. The file's age after a restart is wrong by this time at most."""
 WRITING_SHARE = 0.05
 """The largest share of the time that is spent on writing: a large snapshot that changes all the time rests the disk."""
+APPENDED_FROM = 256 * 1024
+"""Bytes of a snapshot, some 1,500 backends, from which changes are appended: a smaller one is written as quickly."""
+CHANGES_SHARE = 0.5
+"""The largest size of the file of changes in proportion to the snapshot: whoever starts reads both."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +75,19 @@ class LastGood:
         registry: RegistryURL,
         log: FilteringBoundLogger,
         memory: Callable[[], RememberedHolds] = RememberedHolds,
+        lease_changes: Callable[[], LeaseChanges | None] = lambda: None,
     ) -> None:
         """Name the file after the registry, so that each registry has a file of its own.
 
-        `memory` gives what is written beside the snapshot; instants in it are `time.monotonic()`.
+        `memory` gives what is written beside the snapshot; instants in it are `time.monotonic()`. `lease_changes` gives
+        the changes of `memory` since its last call; None for others than those of leases.
         """
         self.path = state_file(state_dir, "snapshot", registry)
         self._log = log
         self._memory = memory
+        self._lease_changes = lease_changes
+        self._changes = ChangeLog(self.path)
+        self._size = 0  # of the file, in bytes
         self._latest: Snapshot | None = None
         self._newest: _Moment | None = None
         self._written: _Moment | None = None
@@ -103,7 +118,7 @@ class LastGood:
         self._changed.set()
 
     async def run(self) -> None:
-        """Write what changed, and mark what did not as still true, until cancelled; then write once more."""
+        """Write what changed, and mark what did not as still true, until cancelled; then write it whole."""
         try:
             while True:
                 if await wait_for_event(self._changed, CONFIRM_EVERY):
@@ -113,13 +128,14 @@ class LastGood:
                 await asyncio.to_thread(self._write, self._now())
                 await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / WRITING_SHARE))
         finally:
-            self._write(self._now())
+            self._write(self._whole())
 
     def load(self) -> Remembered | None:
         """The state of an earlier run; None if there is none that can be read."""
         try:
             document = json.loads(self.path.read_bytes())
             records = {f"{each['service']}/{each['id']}": each for each in document["backends"]}
+            self._replay(document, records)
             written_at = self.path.stat().st_mtime
             if self._latest is None:  # else it is this run that knows
                 self._true_at = written_at
@@ -131,13 +147,35 @@ class LastGood:
             self._log.warning("the remembered snapshot cannot be read", path=str(self.path), reason=str(error))
             return None
 
+    def _replay(self, document: dict[str, Any], records: dict[str, Any]) -> None:
+        try:
+            replay(self.path, document, records)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            path = path_beside(self.path)
+            self._log.warning("changes of the remembered snapshot cannot be read", path=str(path), reason=str(error))
+
     def _now(self) -> "_Moment | None":
         """The state to write, at this moment. Called on the loop, as all that changes the state."""
+        changes, written, latest = self._lease_changes(), self._written, self._latest
+        is_small = self._size < APPENDED_FROM or self._changes.size > CHANGES_SHARE * self._size
+        if changes is None or latest is None or written is None or written is not self._newest or is_small:
+            return self._whole()
+        moment = written._replace(snapshot=latest, doubted=changes.doubted, true_at=self._known_true_at(), entry=None)
+        if latest is not written.snapshot or changes.leases or changes.doubted != written.doubted:
+            entry = Entry(latest.revision, diff(written.snapshot, latest), changes.leases, changes.doubted)
+            moment = moment._replace(memory=None, entry=entry)
+        self._newest = moment
+        return moment
+
+    def _whole(self) -> "_Moment | None":
         if self._latest is None:
             return None
-        true_at = self._true_at if self._stale else time.time()
-        self._newest = _Moment(self._latest, self._memory(), true_at)
+        memory = self._memory()
+        self._newest = _Moment(self._latest, memory.doubted, self._known_true_at(), memory)
         return self._newest
+
+    def _known_true_at(self) -> float:
+        return self._true_at if self._stale else time.time()
 
     def _write(self, moment: "_Moment | None") -> None:
         with self._writing:
@@ -145,29 +183,45 @@ class LastGood:
                 self._write_newest(moment)
 
     def _write_newest(self, moment: "_Moment") -> None:
+        written, self._written = self._written, None
         try:
-            if self._written is None or not moment.says_the_same_as(self._written):
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomically(self.path, self._documents.of(moment), 0o600)
+            if moment.entry is not None:
+                self._changes.append(moment.entry)
+            elif moment.memory is not None and (written is None or not moment.says_the_same_as(written)):
+                self._write_whole(moment)
             # How old it is counts from when it was last known to be true.
             os.utime(self.path, (moment.true_at, moment.true_at))
             if self._failed is not None:
                 self._log.info("the snapshot is remembered again", path=str(self.path))
             self._written, self._failed = moment, None
+        except DisplacedError:  # a daemon that is replaced, or replaces this one: written whole the next time
+            self._log.debug("the remembered snapshot was replaced by another program", path=str(self.path))
         except OSError as error:
-            self._written = None
             if error.strerror != self._failed:
                 self._failed = error.strerror
                 reason = f"{error.strerror}; mend that, or choose another directory with --state-dir"
                 self._log.warning("the snapshot cannot be remembered", path=str(self.path), reason=reason)
 
+    def _write_whole(self, moment: "_Moment") -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = secrets.token_hex(8)
+        parts = self._documents.of(moment.snapshot, moment.memory or RememberedHolds(), name)
+        write_atomically(self.path, parts, 0o600)
+        self._size = sum(map(len, parts))
+        self._changes.begin(name)
+
 
 class _Moment(NamedTuple):
-    """The state at a moment. `true_at` is the wall-clock time at which the snapshot was known to be true."""
+    """The state at a moment. `true_at` is the wall-clock time at which the snapshot was known to be true.
+
+    `entry` is the difference from the moment before, where that is written; then `memory` may be None.
+    """
 
     snapshot: Snapshot
-    memory: RememberedHolds
+    doubted: bool
     true_at: float
+    memory: RememberedHolds | None = None
+    entry: Entry | None = None
 
     def says_the_same_as(self, other: "_Moment") -> bool:
         """Return True if both have the same document."""
@@ -182,19 +236,19 @@ class _Documents:
         self._texts: dict[str, tuple[Service, bytes]] = {}
         self._leases: tuple[Mapping[str, float], bytes] = {}, b"{}"
 
-    def of(self, moment: _Moment) -> list[bytes]:
-        """Return the contents of the file, in parts."""
+    def of(self, snapshot: Snapshot, memory: RememberedHolds, changes: str) -> list[bytes]:
+        """Return the contents of the file, in parts. `changes` is what the file of changes names the snapshot by."""
         before, self._texts = self._texts, {}
-        for name, service in moment.snapshot.services.items():
+        for name, service in snapshot.services.items():
             known = before.get(name)
             self._texts[name] = known if known is not None and known[0] is service else (service, _text(service))
-        parts = [f'{{"revision": {moment.snapshot.revision}, "backends": ['.encode()]
+        parts = [f'{{"revision": {snapshot.revision}, "changes": "{changes}", "backends": ['.encode()]
         for _, text in self._texts.values():
             parts += (text, b", ") if text else ()
         if len(parts) > 1:
             del parts[-1]  # the last comma
-        memory = json.dumps(_memory_document(moment.memory))[1:].encode()
-        return [*parts, b'], "leases": ', self._leases_text(moment.memory.leases), b", ", memory]
+        rest = json.dumps(_memory_document(memory))[1:].encode()
+        return [*parts, b'], "leases": ', self._leases_text(memory.leases), b", ", rest]
 
     def _leases_text(self, leases: Mapping[str, float]) -> bytes:
         """Return the TTLs by key as a JSON object. A new address of a leased record changes none."""

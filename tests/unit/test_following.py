@@ -1,13 +1,16 @@
 """Following a registry over restarts of the daemon: what one run leaves on disk is what the next one needs."""
 
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import structlog
 
+from discovery.consuming import lastgood
 from discovery.consuming.following import RegistryFeed
 from discovery.model import Snapshot
 from discovery.registry import RegistryURL
@@ -67,6 +70,25 @@ async def test_what_is_released_while_the_registry_is_away_stays_released(tmp_pa
     async with run_of(registry, tmp_path) as following:
         await eventually(lambda: following.from_disk)
         assert keys(following.snapshot) == {"db/kept"}
+
+
+async def test_a_run_that_is_killed_leaves_the_changes_of_a_large_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lastgood, "APPENDED_FROM", 0)
+    monkeypatch.setattr(lastgood, "REST", 0.01)
+    state, left = tmp_path / "state", tmp_path / "left"
+    registry = MemoryRegistry()
+    registry.put_raw("web/a", b"10.0.0.1:80")
+    async with run_of(registry, state):
+        await eventually(lambda: list(state.glob("snapshot-*.json")))
+        registry.put_raw("web/b", b"10.0.0.2:80")
+        await eventually(lambda: any(each.stat().st_size for each in state.glob("snapshot-*.changes")))
+        shutil.copytree(state, left)
+    registry.set_stale("away")
+    async with run_of(registry, left) as following:
+        await eventually(lambda: following.from_disk)
+        assert keys(following.snapshot) == {"web/a", "web/b"}
 
 
 async def test_serving_from_disk_does_not_make_the_snapshot_younger(tmp_path: Path) -> None:
