@@ -170,7 +170,7 @@ def _decode(key: str, value: bytes) -> Record:
 
 
 def _decode_fields(key: str, service: str, id_: str, fields: Mapping[str, Any]) -> Record:
-    if any(fields.get(name) is _DUPLICATE for name in _FIELDS):
+    if _DUPLICATE in fields.values() and any(fields.get(name) is _DUPLICATE for name in _FIELDS):
         raise RecordError("the value is not valid JSON: a field is given twice")
     for required in ("host", "port"):
         if required not in fields:
