@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -86,18 +86,25 @@ def run_directory() -> Iterator[Path]:
 
 @contextmanager
 def daemon(
-    url: str, directory: Path, haproxy: str, services: Mapping[str, str], admin: int | None = None, options: str = ""
+    url: str,
+    directory: Path,
+    haproxy: str,
+    services: Mapping[str, str],
+    admin: int | None = None,
+    options: str = "",
+    program: Sequence[str] = ("-m", "discovery"),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the daemon as a user starts it.
 
-    `services` have their options as TOML, by name, `options` are those of the instance, and `admin` is a port.
+    `services` have their options as TOML, by name, `options` are those of the instance, and `admin` is a port. Another
+    `program` takes the arguments of `discovery`.
     """
     directory.mkdir(exist_ok=True)
     lines = [f"[consumers.edge]\nplugin = 'haproxy'\nbinary = {json.dumps(haproxy)}\n{options}"]
     lines += [f"[consumers.edge.services.{name}]\n{options}" for name, options in services.items()]
     config = directory / "discovery.toml"
     config.write_text("\n".join(lines))
-    command = [sys.executable, "-m", "discovery", "run", "--config", str(config), "--registry", url]
+    command = [sys.executable, *program, "run", "--config", str(config), "--registry", url]
     command += ["--admin", f"127.0.0.1:{admin}" if admin else "off"]
     command += ["--run-dir", str(directory / "run"), "--state-dir", str(directory / "state")]
     with (directory / "log").open("wb") as log:
