@@ -95,6 +95,8 @@ class LastGood:
         self._true_at = time.time()
         self._failed: str | None = None
         self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None  # of `run`
+        self._timer: asyncio.TimerHandle | None = None
         self._documents = _Documents()
         self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
 
@@ -104,10 +106,10 @@ class LastGood:
         if self._stale:
             if not before and self._latest is not None:
                 self._true_at = time.time()
-                self._changed.set()  # a restart has to know that the registry is in doubt
+                self._change()  # a restart has to know that the registry is in doubt
         elif observation.snapshot is not self._latest:
             self._latest = observation.snapshot
-            self._changed.set()
+            self._change()
 
     def serve(self, snapshot: Snapshot) -> None:
         """Remember this snapshot, which is served although the registry does not vouch for it now.
@@ -115,19 +117,21 @@ class LastGood:
         It does not become younger, and what `memory` says of the doubt is written with it.
         """
         self._latest, self._stale = snapshot, True
-        self._changed.set()
+        self._change()
 
     async def run(self) -> None:
         """Write what changed, and mark what did not as still true, until cancelled; then write it whole."""
+        self._loop = asyncio.get_running_loop()
         try:
             while True:
-                if await wait_for_event(self._changed, CONFIRM_EVERY):
-                    await asyncio.sleep(DEBOUNCE)
+                await wait_for_event(self._changed, CONFIRM_EVERY)
                 self._changed.clear()
                 begun = time.monotonic()
                 await asyncio.to_thread(self._write, self._now())
                 await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / WRITING_SHARE))
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             self._write(self._whole())
 
     def load(self) -> Remembered | None:
@@ -146,6 +150,17 @@ class LastGood:
         except (OSError, RecordError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._log.warning("the remembered snapshot cannot be read", path=str(self.path), reason=str(error))
             return None
+
+    def _change(self) -> None:
+        """Wake `run` a moment later, and no task now: the loop is to be idle while consumers apply the change."""
+        if self._loop is None:
+            self._changed.set()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(DEBOUNCE, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._changed.set()
 
     def _replay(self, document: dict[str, Any], records: dict[str, Any]) -> None:
         try:
