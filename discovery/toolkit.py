@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from discovery.system.logs import log_format
     from discovery.system.lookups import Lookup
     from discovery.system.process import ProcessHandle
+    from discovery.system.program import Program, Stopping, end_left_program
+    from discovery.system.proving import wait_for_proof
+    from discovery.system.runcommand import CommandOutput, check_command, run_command
     from discovery.system.terminal import printable
+    from discovery.system.transaction import FileContents, FileTransaction, recover_files
     from discovery.system.unixsocket import (
         SOCKET_PATH_BYTES,
         PeerCredentials,
@@ -42,19 +46,26 @@ if TYPE_CHECKING:
 __all__ = [
     "SOCKET_PATH_BYTES",
     "Certificate",
+    "CommandOutput",
+    "FileContents",
+    "FileTransaction",
     "FileWatch",
     "LastNames",
     "Lookup",
     "Names",
     "PeerCredentials",
     "ProcessHandle",
+    "Program",
     "SocketTable",
+    "Stopping",
     "backend_document",
     "backend_of",
     "binds_conflict",
     "cancel_and_wait",
+    "check_command",
     "child_environment",
     "delays",
+    "end_left_program",
     "format_holders",
     "is_being_cancelled",
     "is_too_long_for_a_socket",
@@ -64,10 +75,13 @@ __all__ = [
     "printable",
     "processes_with_sockets",
     "read_certificate",
+    "recover_files",
+    "run_command",
     "sync_directory",
     "tcp_sockets_listening_at",
     "unix_sockets_at",
     "wait_for_event",
+    "wait_for_proof",
     "wait_for_tasks",
     "wheel_program",
     "with_short_path",
@@ -84,6 +98,7 @@ __getattr__ = lazy_attributes(
             "cancel_and_wait",
             "is_being_cancelled",
             "wait_for_event",
+            "wait_for_proof",
             "wait_for_tasks",
         ),
         "discovery.system.backoff": ("delays",),
@@ -104,7 +119,11 @@ __getattr__ = lazy_attributes(
         "discovery.system.logs": ("log_format",),
         "discovery.system.lookups": ("Lookup",),
         "discovery.system.process": ("ProcessHandle",),
+        "discovery.system.program": ("Program", "Stopping", "end_left_program"),
+        "discovery.system.proving": ("wait_for_proof",),
+        "discovery.system.runcommand": ("CommandOutput", "check_command", "run_command"),
         "discovery.system.terminal": ("printable",),
+        "discovery.system.transaction": ("FileContents", "FileTransaction", "recover_files"),
         "discovery.system.unixsocket": (
             "SOCKET_PATH_BYTES",
             "PeerCredentials",

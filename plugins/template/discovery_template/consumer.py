@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from discovery import ApplyError, Context, PluginConfig, Update, Validation
+from discovery.toolkit import FileContents, FileTransaction, Program, Stopping, check_command, end_left_program
 from discovery_template.consumer_base import FileConsumer
-from discovery_template.files.transaction import Contents, Transaction
 from discovery_template.options.template import BUILT_IN, TemplateConfig
 from discovery_template.printing.environment import Templates
 from discovery_template.printing.views import Services, ServiceView
-from discovery_template.running.commands import filled, run_or_raise
-from discovery_template.running.program import Program, Stopping, end_orphan
+from discovery_template.running.commands import filled
 from discovery_template.running.proving import prove
 from discovery_template.running.reloading import reload
 
@@ -58,7 +57,7 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
         await super().setup()
         self._watch_templates()
 
-    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, Contents]:
+    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
         """Return the files by their templates."""
         given = Services(services)
         files = {}
@@ -67,20 +66,20 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
             variables["backends"] = tuple(backend for service in services for backend in service.backends)
             variables["name"] = self.context.name
             text = self._templates.render(each.template, each.format, variables)
-            files[each.file] = Contents(text.encode(), each.mode)
+            files[each.file] = FileContents(text.encode(), each.mode)
         return files
 
-    async def check_staged(self, transaction: Transaction, files: Mapping[Path, Contents]) -> None:
+    async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Let the `check` of each file that changes examine the staged file."""
         for each in self.config.files:
             if each.check is not None and (path := transaction.staged(each.file)) != each.file:
                 command = filled(each.check, {"file": str(path)})
-                await run_or_raise(command, self.config.check_timeout, f"the check refuses {each.file}")
+                await check_command(command, self.config.check_timeout, f"the check refuses {each.file}")
 
     async def check_installed(self) -> None:
         """Let the instance's `check` examine the files in their places."""
         if self.config.check is not None:
-            await run_or_raise(self.config.check, self.config.check_timeout, "the check refuses the files")
+            await check_command(self.config.check, self.config.check_timeout, "the check refuses the files")
 
     async def start(self, generation: str) -> None:
         """Start the program of `run`."""
@@ -113,7 +112,7 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
                 path.write_bytes(files[each.file].data)
                 try:
                     command = filled(each.check, {"file": str(path)})
-                    await run_or_raise(command, self.config.check_timeout, f"the check refuses {each.file}")
+                    await check_command(command, self.config.check_timeout, f"the check refuses {each.file}")
                 except ApplyError as error:
                     faults.append(str(error))
         return Validation(faults=tuple(faults), unchecked=tuple(unchecked))
@@ -133,7 +132,7 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
     @classmethod
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
         """End a program that has outlived its daemon."""
-        return await end_orphan(context.run_dir)
+        return await end_left_program(context.run_dir)
 
     async def teardown(self) -> None:
         """End the watch of the templates, and stop the program."""

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, describe
+from discovery.toolkit import FileContents, FileTransaction, Program, recover_files
 from discovery_template.containment import Containment, RefusedError
-from discovery_template.files.difference import difference
-from discovery_template.files.places import read
-from discovery_template.files.transaction import Contents, Transaction, recover
+from discovery_template.files.difference import difference, read
 from discovery_template.printing.environment import TemplateError
 from discovery_template.printing.marks import UnprintableError
 from discovery_template.printing.views import ServiceView, views_of
-from discovery_template.running.program import Program
 
 C = TypeVar("C", bound=PluginConfig)
 
@@ -29,9 +27,9 @@ _LOGGED = 20
 class Prepared(NamedTuple):
     """Files that are staged and checked, and the generation that they contain."""
 
-    transaction: Transaction
+    transaction: FileTransaction
     generation: str
-    files: Mapping[Path, Contents]
+    files: Mapping[Path, FileContents]
 
 
 class FileConsumer(Consumer[C]):
@@ -45,7 +43,7 @@ class FileConsumer(Consumer[C]):
         super().__init__(config, context)
         self._program: Program | None = None
         self._containment = Containment(self._prepare)
-        self._prepared: Transaction | None = None
+        self._prepared: FileTransaction | None = None
         self._live: Prepared | None = None
         self._is_settled = True
         self._placeholder = secrets.token_hex(_GENERATION_DIGITS)
@@ -54,10 +52,10 @@ class FileConsumer(Consumer[C]):
         self._rollbacks = 0
 
     @abstractmethod
-    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, Contents]:
+    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
         """Return the files for these services. Raises TemplateError and UnprintableError. Writes nothing."""
 
-    async def check_staged(self, transaction: Transaction, files: Mapping[Path, Contents]) -> None:
+    async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Check the staged files. Raises ApplyError."""
 
     async def check_installed(self) -> None:
@@ -75,7 +73,7 @@ class FileConsumer(Consumer[C]):
 
     async def setup(self) -> None:
         """Put back what a daemon that died has left half done, and adopt its program. Raises ApplyError or OSError."""
-        if recovered := recover(self.context.state_dir):
+        if recovered := recover_files(self.context.state_dir):
             self.context.log.warning("put back files of a change that had not ended", files=list(map(str, recovered)))
             self._is_settled = False
         if self._program is not None:
@@ -139,7 +137,7 @@ class FileConsumer(Consumer[C]):
     async def _prepare(self, services: Sequence[ServiceView]) -> Prepared:
         self._discard()
         files, generation = self._rendered(services)
-        transaction = Transaction(files, self.context.state_dir)
+        transaction = FileTransaction(files, self.context.state_dir)
         if not transaction.is_empty:
             transaction.stage()
             self._prepared = transaction
@@ -154,7 +152,7 @@ class FileConsumer(Consumer[C]):
             self._prepared.discard()
             self._prepared = None
 
-    def _rendered(self, services: Sequence[ServiceView]) -> tuple[dict[Path, Contents], str]:
+    def _rendered(self, services: Sequence[ServiceView]) -> tuple[dict[Path, FileContents], str]:
         """Return the files with their generation, a digest of all of them. Raises RefusedError."""
         try:
             files = self.render(services, self._placeholder)
@@ -171,10 +169,10 @@ class FileConsumer(Consumer[C]):
             for path, contents in files.items()
         }, generation
 
-    async def _contained(self, update: Update) -> tuple[dict[Path, Contents], Mapping[str, str]]:
+    async def _contained(self, update: Update) -> tuple[dict[Path, FileContents], Mapping[str, str]]:
         """Return the files that an apply would write, and the services that it would refuse. Writes nothing."""
 
-        async def attempt(services: Sequence[ServiceView]) -> dict[Path, Contents]:
+        async def attempt(services: Sequence[ServiceView]) -> dict[Path, FileContents]:
             return self._rendered(services)[0]
 
         containment = Containment(attempt)

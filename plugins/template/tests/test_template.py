@@ -14,8 +14,8 @@ from template_driving import driven
 
 from discovery import ApplyError, Backend
 from discovery.testing import eventually
+from discovery.toolkit import FileContents, FileTransaction
 from discovery_template.consumer import TemplateConsumer
-from discovery_template.files.transaction import Contents, Transaction
 
 WEB = Backend("web", "1", "10.0.0.1", 80)
 API = Backend("api", "1", "10.0.0.2", 80)
@@ -151,7 +151,7 @@ async def test_a_preview_is_a_difference_and_writes_nothing(tmp_path: Path) -> N
 async def test_files_of_a_change_that_a_crash_cut_are_put_back(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("before")
-    transaction = Transaction({one: Contents(b"after"), two: Contents(b"new")}, tmp_path / "state")
+    transaction = FileTransaction({one: FileContents(b"after"), two: FileContents(b"new")}, tmp_path / "state")
     transaction.stage()
     transaction.install()
     config = {"files": [written(tmp_path, "a")]}

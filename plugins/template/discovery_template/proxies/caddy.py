@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from discovery import ApplyError, PluginConfig, describe
 from discovery.fields import duration_text
 from discovery.routing import ROOT, HostKind, Route
+from discovery.toolkit import Stopping
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.proxies.consumer import ANSWER_SECONDS, ProxyConsumer
 from discovery_template.proxies.plan import Listener, Plan, Pool
-from discovery_template.running.program import Stopping
 from discovery_template.running.requests import request
 
 _BALANCE = {

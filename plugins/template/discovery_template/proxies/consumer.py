@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from discovery import ApplyError, CannotStartError, Context, Update, Validation
-from discovery.toolkit import is_too_long_for_a_socket
+from discovery.toolkit import (
+    FileContents,
+    FileTransaction,
+    Program,
+    Stopping,
+    end_left_program,
+    is_too_long_for_a_socket,
+    wait_for_proof,
+    write_atomically,
+)
 from discovery_template.consumer_base import FileConsumer
-from discovery_template.files.places import place_of, stage
-from discovery_template.files.transaction import Contents, Transaction
 from discovery_template.options.proxy import BindConfig, ProxyConfig
 from discovery_template.printing.views import ServiceView
 from discovery_template.proxies.plan import Plan, plan_of
-from discovery_template.running.program import Program, Stopping, end_orphan
-from discovery_template.running.proving import until
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch
@@ -123,11 +128,11 @@ class ProxyConsumer(FileConsumer[P]):
         """Return the program that an installed wheel carries."""
         return None
 
-    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, Contents]:
+    def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
         """Return the configuration file."""
-        return {self.path: Contents(self.text(plan_of(self.config, services), generation).encode(), 0o600)}
+        return {self.path: FileContents(self.text(plan_of(self.config, services), generation).encode(), 0o600)}
 
-    async def check_staged(self, transaction: Transaction, files: Mapping[Path, Contents]) -> None:
+    async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Let the program check the staged file."""
         await self.check_file(transaction.staged(self.path))
 
@@ -146,7 +151,7 @@ class ProxyConsumer(FileConsumer[P]):
             return await self.missing(generation)
 
         try:
-            await until(attempt, self.config.prove_timeout, "the new configuration does not serve")
+            await wait_for_proof(attempt, self.config.prove_timeout, "the new configuration does not serve")
         except ApplyError as error:
             reason = self._program.reason() if self._program is not None else ""
             raise ApplyError(f"{error} ({reason})") from None
@@ -164,8 +169,7 @@ class ProxyConsumer(FileConsumer[P]):
             self._binary = self.find()
             await self.look_at_program()
             files, reasons = await self._contained(update)
-            stage(place := place_of(self.path), files[self.path].data, 0o600)
-            place.staged.rename(self.path)
+            write_atomically(self.path, files[self.path].data, 0o600, durable=False)
             await self.check_file(self.path)
         except ApplyError as error:
             return Validation(faults=(str(error),))
@@ -205,7 +209,7 @@ class ProxyConsumer(FileConsumer[P]):
     @classmethod
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
         """End a program that has outlived its daemon."""
-        return await end_orphan(context.run_dir)
+        return await end_left_program(context.run_dir)
 
 
 def binds_of(config: ProxyConfig) -> list[BindConfig]:

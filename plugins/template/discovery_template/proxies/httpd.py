@@ -10,14 +10,13 @@ from typing import ClassVar
 
 from discovery import ApplyError, Context, PluginConfig, describe, join_host_port, split_host_port
 from discovery.routing import HostKind
+from discovery.toolkit import Stopping, check_command, run_command
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.printing.environment import Templates
 from discovery_template.printing.views import BackendView
 from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer, binds_of
 from discovery_template.proxies.overlaps import overlap
 from discovery_template.proxies.plan import Plan
-from discovery_template.running.commands import run, run_or_raise
-from discovery_template.running.program import Stopping
 from discovery_template.running.requests import request
 
 _BALANCE = {"roundrobin": "byrequests", "static-rr": "byrequests", "leastconn": "bybusyness"}
@@ -93,7 +92,7 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
 
     async def look_at_program(self) -> None:
         """Find the directory of the modules. Raises ApplyError."""
-        output = await run([str(self._binary), "-V"], _VERSION_SECONDS)
+        output = await run_command([str(self._binary), "-V"], _VERSION_SECONDS)
         roots = [f"{match[1]}/modules" for match in [_ROOT.search(output.text)] if match]
         candidates = [str(self.config.modules)] if self.config.modules else [*roots, *_MODULE_DIRECTORIES]
         found = next((each for each in candidates if Path(each, "mod_proxy_balancer.so").exists()), None)
@@ -120,7 +119,9 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
 
     async def check_file(self, path: Path) -> None:
         """Let httpd check the file."""
-        await run_or_raise([str(self._binary), "-t", "-f", str(path)], CHECK_SECONDS, "httpd refuses the configuration")
+        await check_command(
+            [str(self._binary), "-t", "-f", str(path)], CHECK_SECONDS, "httpd refuses the configuration"
+        )
 
     async def start(self, generation: str) -> None:
         """Start httpd; `prove` waits until httpd answers."""

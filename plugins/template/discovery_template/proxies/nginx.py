@@ -8,13 +8,12 @@ from typing import ClassVar
 
 from discovery import ApplyError, Context, PluginConfig, describe
 from discovery.routing import HostKind
+from discovery.toolkit import Stopping, check_command, run_command
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.printing.environment import Templates
 from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
 from discovery_template.proxies.overlaps import overlap
 from discovery_template.proxies.plan import Plan
-from discovery_template.running.commands import run, run_or_raise
-from discovery_template.running.program import Stopping
 from discovery_template.running.requests import request
 
 _STREAM = re.compile(r"--with-stream(=dynamic)?(?= |$)")
@@ -84,7 +83,7 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
 
     async def look_at_program(self) -> None:
         """Find out where nginx has the module for TCP: in itself, or in a file."""
-        output = await run([str(self._binary), "-V"], _VERSION_SECONDS)
+        output = await run_command([str(self._binary), "-V"], _VERSION_SECONDS)
         stream = _STREAM.search(output.text)
         modules = _MODULES.search(output.text)
         if stream is None:
@@ -117,7 +116,7 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
     async def check_file(self, path: Path) -> None:
         """Let nginx check the file."""
         command = [str(self._binary), "-e", "stderr", "-t", "-q", "-p", str(self.path.parent), "-c", str(path)]
-        await run_or_raise(command, CHECK_SECONDS, "nginx refuses the configuration")
+        await check_command(command, CHECK_SECONDS, "nginx refuses the configuration")
 
     async def reload(self, generation: str) -> None:
         """Tell nginx's master to read the file."""

@@ -1,3 +1,3 @@
-"""Programs and commands: `commands` runs one to its end, `program` supervises one, `requests` asks by HTTP, `reloading`
-makes a program read its files again, and `proving` waits until the program shows that it has.
+"""A program of the operator's: `commands` fills in the arguments of commands, `requests` asks by HTTP, `reloading`
+makes the program read its files again, and `proving` waits until the program shows that it has.
 """

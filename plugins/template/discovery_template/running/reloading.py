@@ -4,10 +4,9 @@ import signal
 from pathlib import Path
 
 from discovery import ApplyError, describe
-from discovery.toolkit import ProcessHandle
+from discovery.toolkit import ProcessHandle, Program, check_command
 from discovery_template.options.commands import ReloadConfig
-from discovery_template.running.commands import filled, run_or_raise
-from discovery_template.running.program import Program
+from discovery_template.running.commands import filled
 from discovery_template.running.requests import request
 
 _FIRST_FAILURE = 300
@@ -18,7 +17,7 @@ async def reload(config: ReloadConfig, program: Program | None, generation: str)
     """Make the program read its files again. Raises ApplyError."""
     if config.command is not None:
         command = filled(config.command, {"generation": generation})
-        await run_or_raise(command, config.timeout, "the reload has failed")
+        await check_command(command, config.timeout, "the reload has failed")
     elif config.url is not None:
         await _request(config, config.url)
     elif config.signal is not None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery import ApplyError
+from discovery.errors import ApplyError
 
 _MOST_LINKS = 16
 """Symbolic links in a row: an operator's own have one or two."""

@@ -7,35 +7,45 @@ program has taken the new files, also on disk, so that a crash in between does n
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from discovery import ApplyError
-from discovery.toolkit import write_atomically
-from discovery_template.files.places import Place, place_of, stage
+from discovery.errors import ApplyError
+from discovery.system.either import completed
+from discovery.system.files import sync_directory, write_atomically
+from discovery.system.places import Place, place_of, stage
 
 _JOURNAL = "files.json"
 """Name in the state directory of what was there before a transaction that has not ended."""
 
 
-class Contents(NamedTuple):
-    """What a file is to contain, and the mode of the file if it is new."""
+class FileContents(NamedTuple):
+    """What a file is to contain, `data`, and the `mode` of the file if it is new."""
 
     data: bytes
     mode: int = 0o644
 
 
-class Transaction:
-    """Replaces files. `stage`, then `install`, then `commit` or `roll_back`; `discard` at any time before `install`."""
+class FileTransaction:
+    """Replaces several files, all or none. A file keeps its owner, mode and attributes; a link to a file stays.
 
-    def __init__(self, wanted: Mapping[Path, Contents], state_dir: Path) -> None:
-        """Look at the files that differ from what is wanted. Raises ApplyError."""
+    `deploy` does all of that in turn. Or step by step: `stage` writes the files beside those that they replace, where a
+    program can check them. `install` replaces the files, and `commit` or `roll_back` ends the transaction, once the
+    program has shown the new state or failed to. `discard` gives the transaction up at any time before `install`. A
+    daemon that dies between leaves the former files on disk, which `recover_files` puts back.
+    """
+
+    def __init__(self, wanted: Mapping[Path, FileContents], state_dir: Path) -> None:
+        """Look at the files that differ from what is `wanted`, by path. `state_dir` is that of the instance.
+
+        Raises ApplyError if a file cannot be replaced.
+        """
         self._state_dir = state_dir
         places = {path: place_of(path) for path in wanted}
         if len({place.path for place in places.values()}) < len(places):
-            raise ApplyError("two templates write the same file: name another file for one of them")
+            raise ApplyError("two of the files are the same file: name another file for one of them")
         self._changed = {
             place.path: (place, wanted[path]) for path, place in places.items() if place.contents != wanted[path].data
         }
@@ -44,13 +54,43 @@ class Transaction:
         }
         self._installed: list[Place] = []
 
+    async def deploy(
+        self,
+        check: Callable[["FileTransaction"], Awaitable[None] | None],
+        activate: Callable[[], Awaitable[None] | None],
+    ) -> None:
+        """Stage the files, check them, replace the files, and make a program use them; or leave everything as before.
+
+        `check` is called with this transaction once the files are staged. `activate` is called once the files are
+        replaced: it reloads or starts the program, and proves the new state. After an exception of `activate` the
+        former files are put back and, if there were any, `activate` is called again for them. Each may be a function or
+        a coroutine function. Raises what they raise, and ApplyError or OSError if a file cannot be written.
+        """
+        self.stage()
+        try:
+            await completed(check(self))
+        except BaseException:
+            self.discard()
+            raise
+        self.install()
+        try:
+            await completed(activate())
+        except BaseException as error:
+            had_files = any(place.contents is not None for place, _ in self._changed.values())
+            self.roll_back()
+            if had_files and isinstance(error, Exception):
+                with suppress(ApplyError, OSError):  # the first failure is reported
+                    await completed(activate())
+            raise
+        self.commit()
+
     @property
     def is_empty(self) -> bool:
         """True if every file is as wanted."""
         return not self._changed
 
     def staged(self, path: Path) -> Path:
-        """Return the path at which the contents for `path` are staged; the file itself if it does not change."""
+        """Return the path at which the contents for `path` are staged; that of the file if the file does not change."""
         return self._staged_by_path[path]
 
     def stage(self) -> None:
@@ -71,12 +111,12 @@ class Transaction:
     def install(self) -> None:
         """Replace the files by the staged files. Raises ApplyError, and then every file is as before."""
         try:
-            write_journal(self._state_dir, [place for place, _ in self._changed.values()])
+            _write_journal(self._state_dir, [place for place, _ in self._changed.values()])
             for place, _ in self._changed.values():
                 place.staged.replace(place.path)
                 self._installed.append(place)
             for directory in {place.path.parent for place, _ in self._changed.values()}:
-                _sync(directory)
+                sync_directory(directory)
         except OSError as error:
             self.roll_back()
             raise ApplyError(f"the files cannot be replaced: {error.strerror} ({error.filename})") from None
@@ -84,18 +124,18 @@ class Transaction:
     def commit(self) -> None:
         """End the transaction: the new files stay."""
         self._installed.clear()
-        remove_journal(self._state_dir)
+        _remove_journal(self._state_dir)
 
     def roll_back(self) -> None:
         """Put the files back as they were. Raises OSError for the first file that cannot be put back."""
         self.discard()
         while self._installed:
-            restore(self._installed[-1])
+            _restore(self._installed[-1])
             self._installed.pop()
-        remove_journal(self._state_dir)
+        _remove_journal(self._state_dir)
 
 
-def restore(place: Place) -> None:
+def _restore(place: Place) -> None:
     """Put a file back as it was, or remove the file if there was none. Raises OSError or ApplyError."""
     if place.contents is None:
         with suppress(FileNotFoundError):
@@ -105,7 +145,7 @@ def restore(place: Place) -> None:
     place.staged.replace(place.path)
 
 
-def write_journal(state_dir: Path, places: list[Place]) -> None:
+def _write_journal(state_dir: Path, places: list[Place]) -> None:
     """Keep what was there before. Raises OSError."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     entries = [
@@ -121,14 +161,16 @@ def write_journal(state_dir: Path, places: list[Place]) -> None:
     write_atomically(state_dir / _JOURNAL, json.dumps(entries).encode(), 0o600)
 
 
-def remove_journal(state_dir: Path) -> None:
+def _remove_journal(state_dir: Path) -> None:
     """Forget what was there before."""
     with suppress(OSError):
         (state_dir / _JOURNAL).unlink()
 
 
-def recover(state_dir: Path) -> list[Path]:
+def recover_files(state_dir: Path) -> list[Path]:
     """Put back what a daemon that died in a transaction has replaced. Return the paths of these files.
+
+    `state_dir` is that of the instance. `setup` of a consumer calls this function.
 
     Raises OSError or ApplyError if a file cannot be put back. A journal that cannot be read is removed.
     """
@@ -144,14 +186,8 @@ def recover(state_dir: Path) -> list[Path]:
         places.append(Place(Path(entry["path"]), contents, entry["mode"], entry["uid"], entry["gid"]))
     for place in places:
         if place.path.parent.is_dir():
-            restore(place)
+            _restore(place)
             with suppress(OSError):
                 place.staged.unlink()
-    remove_journal(state_dir)
+    _remove_journal(state_dir)
     return [place.path for place in places]
-
-
-def _sync(directory: Path) -> None:
-    from discovery.toolkit import sync_directory
-
-    sync_directory(directory)

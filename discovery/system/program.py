@@ -14,8 +14,12 @@ from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery import ApplyError
-from discovery.toolkit import ProcessHandle, cancel_and_wait, child_environment, printable, write_atomically
+from discovery.errors import ApplyError
+from discovery.system.asyncio_tools import cancel_and_wait
+from discovery.system.environment import child_environment
+from discovery.system.files import write_atomically
+from discovery.system.process import ProcessHandle
+from discovery.system.terminal import printable
 
 _RECORD = "program.json"
 """Name in the run directory of what identifies the program: process id, start time and command."""
@@ -34,25 +38,42 @@ _KILL_SECONDS = 1.0
 
 
 class Stopping(NamedTuple):
-    """How a program is stopped: the signal that ends it gracefully, and the seconds that it then has."""
+    """The graceful end of a program: the signal `number`, and the `seconds` that the program then has.
+
+    A program that still runs gets SIGTERM, and SIGKILL a second later.
+    """
 
     number: signal.Signals = signal.SIGTERM
     seconds: float = 8.0
 
 
+_GRACEFUL = Stopping()
+
+
 class Program:
-    """A program of an instance. Belongs to one event loop."""
+    """A program that an instance runs in the foreground: started, adopted from a daemon that died, watched and stopped.
+
+    `setup` of a consumer calls `adopt`; `apply` calls `start` if the program is not `running`; `teardown` calls `stop`,
+    or `leave` if a successor goes on with the program; `end_orphans` returns `end_left_program`. Each line that the
+    program writes is logged. A program that ends unexpectedly is not started by this class: after a delay, which grows
+    with each end in a row, `request_apply` is called. Belongs to one event loop.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         run_dir: Path,
         log: FilteringBoundLogger,
-        stopping: Stopping,
-        request_apply: Callable[[], None],
+        stopping: Stopping = _GRACEFUL,
+        request_apply: Callable[[], None] = lambda: None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Store the arguments. `request_apply` is called when a program that has ended is to be started again."""
+        """Store the arguments.
+
+        `command` is the argument list. `run_dir`, that of the instance, keeps the process id. `log` gets what the
+        program writes. `request_apply` is called, on the event loop, when a program that has ended is to be started
+        again. `environment` is added to that of `child_environment`.
+        """
         self._command = list(command)
         self._run_dir = run_dir
         self._log = log
@@ -94,7 +115,7 @@ class Program:
             return False
         if record.command != self._command:
             self._log.info("the program of an earlier daemon has another command and is ended", pid=record.pid)
-            await end(handle, record.stopping)
+            await _end(handle, record.stopping)
             return False
         self._watch(handle)
         self._log.info("took over the program of an earlier daemon", program=self.name, pid=record.pid)
@@ -145,7 +166,7 @@ class Program:
         """End the program gracefully, and then by force."""
         await self._unwatch()
         if self._handle is not None and self._handle.alive:
-            await end(self._handle, self._stopping)
+            await _end(self._handle, self._stopping)
             self._log.info("program stopped", program=self.name)
         with suppress(OSError):
             (self._run_dir / _RECORD).unlink()
@@ -242,7 +263,7 @@ def _read_record(run_dir: Path) -> _Record | None:
     return record if record.pid > 1 else None
 
 
-async def end(handle: ProcessHandle, stopping: Stopping) -> None:
+async def _end(handle: ProcessHandle, stopping: Stopping) -> None:
     """End a program and its process group: gracefully, then by SIGTERM, then by SIGKILL. Closes the handle."""
     for number, seconds in (
         (stopping.number, stopping.seconds),
@@ -259,8 +280,11 @@ async def end(handle: ProcessHandle, stopping: Stopping) -> None:
     handle.close()
 
 
-async def end_orphan(run_dir: Path) -> Mapping[int, str]:
-    """End the program that a daemon has left in the run directory, as it was configured. Return its id and its name."""
+async def end_left_program(run_dir: Path) -> Mapping[int, str]:
+    """End the program that a daemon has left in `run_dir`, that of an instance, as its `Stopping` says.
+
+    Returns the name of the program by its process id, as `Consumer.end_orphans` does; empty if there is none.
+    """
     record = _read_record(run_dir)
     if record is None:
         return {}
@@ -268,7 +292,7 @@ async def end_orphan(run_dir: Path) -> Mapping[int, str]:
         handle = ProcessHandle(record.pid, started=record.started)
     except OSError:
         return {}
-    await end(handle, record.stopping)
+    await _end(handle, record.stopping)
     with suppress(OSError):
         (run_dir / _RECORD).unlink()
     return {record.pid: Path(record.command[0]).name}
