@@ -48,7 +48,7 @@ async def contained_events(
 
 
 async def _checked_events(registry: Registry) -> AsyncGenerator[RegistryEvent, None]:
-    """Yield the events of one watch. Raises RegistryError for what is no event, or comes out of order."""
+    """Yield the events of a single watch. Raises RegistryError for what is no event, or comes out of order."""
     revision: int | None = None
     async with aclosing(registry.watch()) as events:
         async for event in events:

@@ -255,7 +255,7 @@ class RegistryFeed:
             self._log.error("the watch of the registry failed", reason=reason, exc_info=None if known else error)
 
     async def _serve_remembered_when_late(self) -> None:
-        """A registry that neither answers nor fails must not keep us from serving, and is shown as one that fails."""
+        """Serve the snapshot on disk, and later report the fault, if the registry neither answers nor fails."""
         await asyncio.sleep(REMEMBER_AFTER)
         if self.snapshot is None:
             self._serve_remembered()

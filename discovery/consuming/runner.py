@@ -147,7 +147,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._wake.set()
 
     def reload(self) -> None:
-        """Apply the latest snapshot as `request_apply` does, and tell the consumer that an operator asks for it."""
+        """Apply the latest snapshot as `request_apply` does, at the request of an operator."""
         self._operator_request = True
         self.request_apply()
 
@@ -176,7 +176,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         return status.phase is not Phase.STARTING and status.applied_revision is not None
 
     def stop(self) -> None:
-        """Ask the consumer to stop, also one that has handed over its sockets. Returns at once: see `join`."""
+        """Ask the consumer to stop, also after a hand-over of sockets. Returns at once: see `join`."""
         self._may_end = True
         super().stop()
 

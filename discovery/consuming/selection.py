@@ -14,7 +14,7 @@ _NOTHING: Mapping[str, Service] = MappingProxyType({})
 
 
 class Selection:
-    """Selects services by name and backends by labels, of one snapshot after another."""
+    """Selects services by name and backends by labels from a sequence of snapshots."""
 
     def __init__(self, wanted: Filter | None = None) -> None:
         """Select what `wanted` describes; None selects everything."""
@@ -66,7 +66,7 @@ class Selection:
 
 
 def narrowed(update: Update, wanted: Filter | None) -> Update:
-    """Return the part of `update`, a first one, that `wanted` selects. None selects everything."""
+    """Return the part of `update`, the first of a consumer, that `wanted` selects. None selects everything."""
     if wanted is None:
         return update
     selection = Selection(wanted)

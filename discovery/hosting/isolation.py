@@ -72,7 +72,7 @@ class PluginStatus:
 
     @property
     def degraded(self) -> str | None:
-        """Why the instance does only a part of its work although it is healthy, in a line; or None."""
+        """Why a healthy instance does only a part of its work, in a line; or None."""
         if self.problem is not None or self.health.state == "ok":
             return None
         told = [f"{what}: {reason}" for what, reason in self.health.problems.items()]
@@ -150,7 +150,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._changed()
 
     def _is_own_cancellation(self, error: BaseException) -> bool:
-        """Whether it is no failure of the plugin, which may raise anything, but our own cancellation."""
+        """Return True if `error` is the core's cancellation, and no failure of the plugin, which may raise anything."""
         return isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and is_being_cancelled())
 
     @property
@@ -212,7 +212,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._lock.release()
 
     def _remains(self, instance: I) -> bool:
-        """Whether it is neither to stop nor to become another than `instance`."""
+        """Return True if the runner is neither to stop nor to become another than `instance`."""
         return self._instance is instance and not self._is_stopping()
 
     def _is_stopping(self) -> bool:
@@ -220,7 +220,7 @@ class Isolated(ABC, Generic[I, P, S]):
         return self._stopping.is_set()
 
     def _grace(self) -> float:
-        """How long what is being done has to finish when it is to stop, in seconds."""
+        """Return the seconds that the running work has to finish at a stop."""
         return 0.0
 
     def _is_final(self, error: BaseException) -> bool:
@@ -244,7 +244,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._releasing = before
 
     def _run_dir_changed(self, reason: str | None) -> None:
-        """The run directory had been removed and was made again, or `reason` is why it cannot be."""
+        """Take note that the run directory was removed and made again; `reason` tells why that is impossible."""
         self._report(run_dir_error=reason)
 
     def _enter_phase(self, phase: Phase) -> None:
@@ -374,5 +374,5 @@ def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def lock_path(run_dir: Path, name: str) -> Path:
-    """The lock that the instance `name` holds while it runs."""
+    """Return the path of the lock that the running instance `name` holds."""
     return run_dir / name / "lock"

@@ -149,7 +149,7 @@ def _claims() -> dict[str, list[EntryPoint]]:
 
 
 def _registered(name: str, point: EntryPoint) -> Plugin:
-    """Import a plugin and return what it registers, examined. Raises whatever the plugin raises, or _FaultError."""
+    """Import a plugin and return the examined registrations. Raises whatever the plugin raises, or _FaultError."""
     module = point.load()
     manager = pluggy.PluginManager(GROUP)  # one for each plugin, so that none can break another's hooks
     manager.add_hookspecs(hookspecs)

@@ -114,7 +114,7 @@ def judge(standings: Mapping[Check, Standing], inherited: Verdict | None = None)
 
 
 def as_registered(backend: Backend, judgement: Judgement, *, proven: bool) -> Backend | None:
-    """The backend as it is to be registered, or None. What was never registered before is not so by failing."""
+    """Return the backend to be registered, or None. What was never registered before is not so by failing."""
     if judgement.verdict is None:
         return None
     state, weight = backend.state, backend.weight if judgement.weight is None else judgement.weight

@@ -1,4 +1,4 @@
-"""Where a file is, and what it is like: owner, mode and attributes, which a replacement keeps."""
+"""The place of a file, with the owner, mode and attributes that a replacement keeps."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ STAGED = "discovery-new"
 
 @dataclass(frozen=True)
 class Place:
-    """A file as it is now: `path` has no symbolic link as its last part. `contents` is None if there is no file."""
+    """The present state of a file. The last part of `path` is no symbolic link; `contents` is None without a file."""
 
     path: Path
     contents: bytes | None = None
@@ -32,7 +32,7 @@ class Place:
 
 
 def place_of(path: Path) -> Place:
-    """Return the file at `path` as it is now. Raises ApplyError if the file is none that can be replaced.
+    """Return the present state of the file at `path`. Raises ApplyError if the file is none that can be replaced.
 
     A symbolic link is followed to the file that is replaced, and the link stays. A link is followed only if it belongs
     to root or to this user: another user's link could lead anywhere.
@@ -88,7 +88,7 @@ def _attributes(descriptor: int) -> tuple[tuple[str, bytes], ...]:
 
 
 def stage(place: Place, contents: bytes, mode: int) -> None:
-    """Write the staged file of `place`, with the owner, mode and attributes of the file that it will replace.
+    """Write the staged file of `place`, with the owner, mode and attributes of the present file.
 
     `mode` is the mode of a file that is new. Raises ApplyError, and then there is no staged file.
     """

@@ -70,9 +70,9 @@ class Program:
     ) -> None:
         """Store the arguments.
 
-        `command` is the argument list. `run_dir`, that of the instance, keeps the process id. `log` gets what the
-        program writes. `request_apply` is called, on the event loop, when a program that has ended is to be started
-        again. `environment` is added to that of `child_environment`.
+        `command` is the argument list, and `stopping` is the graceful end. `run_dir`, that of the instance, keeps the
+        process id. `log` gets what the program writes. `request_apply` is called, on the event loop, when a program
+        that has ended is to be started again. `environment` is added to that of `child_environment`.
         """
         self._command = list(command)
         self._run_dir = run_dir
@@ -152,13 +152,13 @@ class Program:
         self._watch(handle)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program. Raises ApplyError if the program does not run."""
+        """Send the signal `number` to the program. Raises ApplyError if the program does not run."""
         if self._handle is None or not self._handle.alive:
             raise ApplyError(f"{self.name} does not run")
         self._handle.send_signal(number)
 
     def reason(self) -> str:
-        """Return the last lines that the program has written, in one line."""
+        """Return the last lines of the program's output as a single line."""
         self._drain()
         return " / ".join(list(self.tail)[-3:]) or "it gave no reason"
 

@@ -14,7 +14,7 @@ _LONGEST_WAIT = 0.5
 
 
 async def wait_for_proof(attempt: Callable[[], Awaitable[str | None] | str | None], timeout: float, what: str) -> None:
-    """Call `attempt`, a function or a coroutine function, until it returns None. Other results say what is missing.
+    """Call `attempt`, a function or a coroutine function, until the result is None. Other results say what is missing.
 
     Raises ApplyError with `what` and the last result after `timeout` seconds, and what `attempt` raises.
     """

@@ -18,13 +18,13 @@ _OUTPUT_LINES = 3
 
 
 class CommandOutput(NamedTuple):
-    """The exit `status` of a command, negative if a signal has ended it, and the `text` of its output and errors."""
+    """The exit `status` of a command, negative after a signal, and the `text` of its output and errors."""
 
     status: int
     text: str
 
     def describe(self, program: str) -> str:
-        """Return why the command `program` has failed, in one line: its exit status, and the end of its output."""
+        """Return the exit status of the command `program` and the end of its output, on a single line."""
         lines = [line for each in self.text.splitlines() if (line := " ".join(printable(each).split()))]
         how = f"exit {self.status}" if self.status >= 0 else f"killed by {signal.Signals(-self.status).name}"
         told = f": {' / '.join(lines[-_OUTPUT_LINES:])}" if lines else ""
@@ -66,9 +66,10 @@ async def run_command(
 async def check_command(
     command: Sequence[str], timeout: float, what: str, *, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Run `command` as `run_command` does. Raises ApplyError if its exit status is not 0.
+    """Run `command` as `run_command` does. Raises ApplyError if the exit status is not 0.
 
-    The message begins with `what`, and has the reason that the command gives.
+    The message begins with `what`, and has the reason that the command gives. `timeout` and `environment` are those of
+    `run_command`.
     """
     output = await run_command(command, timeout, environment=environment)
     if output.status:

@@ -22,7 +22,7 @@ _JOURNAL = "files.json"
 
 
 class FileContents(NamedTuple):
-    """What a file is to contain, `data`, and the `mode` of the file if it is new."""
+    """The contents of a file, `data`, and the `mode` of a new file."""
 
     data: bytes
     mode: int = 0o644
@@ -127,7 +127,7 @@ class FileTransaction:
         _remove_journal(self._state_dir)
 
     def roll_back(self) -> None:
-        """Put the files back as they were. Raises OSError for the first file that cannot be put back."""
+        """Put the former files back. Raises OSError for the first file that cannot be put back."""
         self.discard()
         while self._installed:
             _restore(self._installed[-1])
@@ -136,7 +136,7 @@ class FileTransaction:
 
 
 def _restore(place: Place) -> None:
-    """Put a file back as it was, or remove the file if there was none. Raises OSError or ApplyError."""
+    """Put the former file back, or remove the new file. Raises OSError or ApplyError."""
     if place.contents is None:
         with suppress(FileNotFoundError):
             place.path.unlink()
