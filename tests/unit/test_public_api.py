@@ -36,6 +36,7 @@ MORE_FOR_TESTS = {
     "discovery.system.kernel": "the end of a process, seen without an event loop",
     "discovery.system.lookups": "the lookup that the daemon gives to probes",
     "discovery.providing.runner": "the provider as the daemon runs it",
+    "discovery.daemon.config": "the configuration as the daemon reads it",
     "discovery.hosting.tables": "the table of an instance as the daemon reads it",
     "discovery.daemon.faults": "the message that a user gets for an option",
     "discovery.cli": "the command line",
