@@ -3,6 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from discovery import ApplyError
@@ -124,16 +125,25 @@ def restore_routes(config: Path) -> None:
         restore(routes)
 
 
+@lru_cache(maxsize=16)
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+@lru_cache(maxsize=16)
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.link")
+
+
 def _link(source: Path, target: Path) -> bool:
     """Make `target` another name of the file `source`; return False if `source` does not exist."""
-    temporary = target.with_name(f".{target.name}.link")
-    temporary.unlink(missing_ok=True)
+    temporary = _temporary(target)
     try:
-        os.link(source, temporary)
+        try:
+            os.link(source, temporary)
+        except FileExistsError:  # of a daemon that died
+            temporary.unlink()
+            os.link(source, temporary)
     except FileNotFoundError:
         return False
     except OSError:

@@ -46,7 +46,7 @@ from discovery_haproxy.text.chunks import (
     split,
 )
 from discovery_haproxy.text.configuration import Configuration
-from discovery_haproxy.text.generation import DESCRIPTION, Marker
+from discovery_haproxy.text.generation import DESCRIPTION, Marker, reload_part
 from discovery_haproxy.text.neighbours import NO_NEIGHBOURS, Neighbours
 
 _PLACEHOLDER = "cfg-not-yet-known"
@@ -153,6 +153,8 @@ class Renderer:
         self._last_split: tuple[str, tuple[Chunk, ...]] = "", ()
         """The text that was last split, and its chunks."""
         self._blocks: tuple[Block, ...] = ()
+        self._marked: tuple[AnyChunk, str, Chunk] | None = None
+        """A chunk without generation, the part of the generation that only a reload changes, and the marked chunk."""
 
     def render(
         self,
@@ -215,7 +217,7 @@ class Renderer:
         chunks = self._split(head, parts, whole=own is not None)
         generation = _generation(chunks, neighbours, digests, held.reload_digests)
         return Rendered(
-            _with_generation(chunks, generation),
+            self._with_generation(chunks, generation),
             generation,
             maps,
             (*referenced_files(config), *neighbours.before, *neighbours.after),
@@ -244,6 +246,17 @@ class Renderer:
             return found
         self._blocks = blocks_of(chunks, self._blocks)
         return *found, *self._blocks
+
+    def _with_generation(self, chunks: Sequence[AnyChunk], generation: str) -> tuple[AnyChunk, ...]:
+        """Return the chunks with the generation in the place that the head has for it."""
+        at = next(number for number, chunk in enumerate(chunks) if _PLACEHOLDER in chunk.text)
+        text = chunks[at].text.replace(_PLACEHOLDER, generation, 1)
+        of, part = chunks[at], reload_part(generation)
+        known = self._marked
+        is_alike = known is not None and known[0] is of and known[1] == part
+        marked = known[2].alike(text) if known is not None and is_alike else Chunk(text)
+        self._marked = of, part, marked
+        return *chunks[:at], marked, *chunks[at + 1 :]
 
 
 def render(
@@ -319,12 +332,6 @@ def _generation(chunks: Sequence[AnyChunk], neighbours: Neighbours, digests: obj
 
 def _hash(digests: Iterable[bytes], facts: object) -> str:
     return hashlib.sha256(b"".join(digests) + repr(facts).encode()).hexdigest()[:_HASH_CHARACTERS]
-
-
-def _with_generation(chunks: Sequence[AnyChunk], generation: str) -> tuple[AnyChunk, ...]:
-    """Return the chunks with the generation in the place that the head has for it."""
-    at = next(number for number, chunk in enumerate(chunks) if _PLACEHOLDER in chunk.text)
-    return (*chunks[:at], Chunk(chunks[at].text.replace(_PLACEHOLDER, generation, 1)), *chunks[at + 1 :])
 
 
 def _binds(text: str) -> tuple[str, ...]:

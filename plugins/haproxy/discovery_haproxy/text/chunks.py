@@ -40,6 +40,16 @@ class Chunk:
     _listeners: list[tuple[str, tuple[str, ...]]] = field(default_factory=list, init=False, repr=False, compare=False)
     """The latest argument and result of `listeners`."""
 
+    def alike(self, text: str) -> "Chunk":
+        """Return the chunk of another text that differs in nothing but the second part of the generation.
+
+        Sections and listeners do not depend on that part, and are the same objects.
+        """
+        chunk = Chunk(text)
+        chunk.latest[:], chunk._listeners[:] = self.latest, self._listeners
+        chunk.__dict__.update(contents=self.contents, path_prefix=self.path_prefix, listens=self.listens)
+        return chunk
+
     @cached_property
     def data(self) -> bytes:
         """The text as it is written to a file."""
