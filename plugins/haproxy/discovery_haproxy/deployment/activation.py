@@ -48,7 +48,7 @@ class Operations(Protocol):
 
 
 class Activation:
-    """Makes the configurations of one HAProxy live, and knows which configuration is live."""
+    """Makes the configurations of a HAProxy live, and knows which configuration is live."""
 
     def __init__(
         self,

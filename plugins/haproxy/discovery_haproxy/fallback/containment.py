@@ -58,7 +58,7 @@ class _Refused(NamedTuple):
 
 
 class Containment:
-    """Keeps a refused part from the other parts of one HAProxy."""
+    """Keeps a refused part from the other parts of a HAProxy."""
 
     def __init__(self, state_dir: Path, log: FilteringBoundLogger) -> None:
         """Store the arguments. No file is read or written."""

@@ -139,7 +139,7 @@ def _replaced(chunk: AnyChunk, places: Iterable[tuple[str, str]]) -> bytes:
 
 
 class Renderer:
-    """Renders one configuration after another. What is equal in consecutive configurations is rendered once."""
+    """Renders configuration after configuration. What is equal in consecutive configurations is rendered once."""
 
     def __init__(self) -> None:
         """Begin without a configuration."""

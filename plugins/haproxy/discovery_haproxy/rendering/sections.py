@@ -118,7 +118,7 @@ class _Result(NamedTuple):
 
 
 class SectionBuilder:
-    """Computes the sections for one snapshot after another. The section of an unchanged service is the same object."""
+    """Computes the sections for snapshot after snapshot. The section of an unchanged service is the same object."""
 
     def __init__(self) -> None:
         """Begin without a snapshot."""

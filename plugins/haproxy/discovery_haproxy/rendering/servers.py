@@ -63,7 +63,7 @@ class Server(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """The options of a section that decide which servers it has, and what their lines say."""
+    """The options of a section that decide on its servers and on their lines."""
 
     labels: Mapping[str, tuple[str, ...]]
     """Labels that a backend must have to be selected."""

@@ -240,7 +240,7 @@ def _changed_line(header: str, before: Sequence[str], after: Sequence[str]) -> s
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The change of one section, which has the same lines besides servers before and after."""
+    """The change of a section, which has the same lines besides servers before and after."""
 
     old: Section
     new: Section

@@ -17,7 +17,7 @@ _LISTED = 3
 
 
 class DriftReports:
-    """The drift so far, and the present changes of an operator, of the servers of one HAProxy."""
+    """The drift so far, and the present changes of an operator, of the servers of a HAProxy."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         """Start without a report."""

@@ -95,7 +95,7 @@ def parse_slots(answer: str) -> dict[str, list[Slot]]:
 
 
 def fill(slots: Sequence[Slot], wanted: Mapping[Place, int]) -> Filling:
-    """Plan how the slots of one section get the places that are wanted, with their weights.
+    """Plan how the slots of a section get the places that are wanted, with their weights.
 
     A slot that is at a wanted place stays there. The others are taken from the free slots, those that are vacated last.
     """

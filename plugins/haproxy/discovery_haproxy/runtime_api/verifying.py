@@ -48,7 +48,7 @@ class _Seen(NamedTuple):
 
 
 class Verifier:
-    """Verifies the servers of one HAProxy. Belongs to one event loop."""
+    """Verifies the servers of a HAProxy. Belongs to one event loop."""
 
     def __init__(
         self,

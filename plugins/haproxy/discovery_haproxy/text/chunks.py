@@ -155,7 +155,7 @@ class ServersChunk:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive chunks as one chunk: a change of a chunk makes the block of the chunk again, and no other block."""
+    """Consecutive chunks as a chunk: a change of a chunk makes the block of the chunk again, and no other block."""
 
     chunks: tuple[Chunk | ServersChunk, ...]
     latest: list[Parsed] = field(default_factory=list, init=False, repr=False, compare=False)
