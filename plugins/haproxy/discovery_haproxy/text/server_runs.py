@@ -1,4 +1,4 @@
-"""The `server` lines of a section in runs of consecutive lines, of which a change of a server makes a single run again. Pure."""
+"""The `server` lines of a section in runs of consecutive lines: a change of a server makes a single run again. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
