@@ -179,7 +179,7 @@ def _print_schema() -> None:
     from discovery.errors import PluginError, describe
     from discovery.hosting import loading as plugins
 
-    consumers, providers = {}, {}
+    consumers, providers, registries = {}, {}, {}
     for name in plugins.installed():
         try:
             plugin = plugins.load(name)
@@ -189,8 +189,12 @@ def _print_schema() -> None:
             if name in plugin.providers:
                 plugin.providers[name].Config.model_json_schema()
                 providers[name] = plugin.providers[name].Config
+            for scheme, kind in plugin.registries.items():
+                if kind.config is not None:
+                    kind.config.model_json_schema()
+                    registries[scheme] = kind.config
         except PluginError as error:
             note(str(error))
         except Exception as error:  # noqa: BLE001 - the types of options may be a plugin's, and have no schema
             note(f"the plugin {name!r} has no JSON schema of its options: {describe(error)}")
-    result(json.dumps(json_schema(consumers, providers), indent=2))
+    result(json.dumps(json_schema(consumers, providers, registries), indent=2))

@@ -14,11 +14,12 @@ from consumers import at, instance, recorder, running
 from structlog.testing import capture_logs
 from third_party import install
 
-from discovery import Context, Health, Inventory, Sample, Update, diff
+from discovery import Context, Health, Inventory, PluginConfig, Sample, Update, diff
 from discovery.consuming.runner import ConsumerStatus
 from discovery.daemon.config import Overrides, parse_settings
 from discovery.daemon.instances import build
 from discovery.daemon.metrics import metrics
+from discovery.daemon.schema import json_schema
 from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError, DiscoveryError
 from discovery.hosting import loading
@@ -255,6 +256,32 @@ async def test_a_registry_of_a_plugin_has_options(tmp_path: Path, monkeypatch: p
         parse_settings({"registry": {"url": "etcd://host", "db": 3}}, Overrides())
     with pytest.raises(ConfigError, match=r"the table \[registry\] of a configuration has to have db"):
         loading.open_registry(RegistryURL.parse("optional://host"))
+
+
+class Tuning(PluginConfig):
+    depth: int = 0
+
+
+class WithTable(PluginConfig):
+    tuning: Tuning = Tuning()
+
+
+def references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from (value for key, value in schema.items() if key == "$ref")
+        yield from (each for value in schema.values() for each in references(value))
+    elif isinstance(schema, list):
+        yield from (each for value in schema for each in references(value))
+
+
+def test_the_schema_of_the_file_has_every_type_that_it_refers_to() -> None:
+    schema = json_schema({"x": WithTable}, {"y": WithTable}, {"z": WithTable})
+    found = set(references(schema))
+    assert {"#/$defs/consumers.Filter", "#/$defs/consumers.x.Tuning", "#/$defs/registry.z.Tuning"} <= found
+    assert found <= {f"#/$defs/{name}" for name in schema["$defs"]}
+    assert "tuning" in schema["$defs"]["RegistrySettings"]["properties"]
+    (variant,) = schema["properties"]["consumers"]["additionalProperties"]["oneOf"]
+    assert {"plugin", "quiet_period", "filter", "tuning"} <= variant["properties"].keys()
 
 
 def test_an_option_of_a_registry_may_not_be_one_of_the_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
