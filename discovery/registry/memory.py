@@ -26,8 +26,8 @@ class MemoryRegistry:
     """A registry that satisfies the whole protocol, with methods for tests that cause changes and faults.
 
     `put_raw` and `delete_raw` change records without a lease, as another client would. `set_stale` makes the registry
-    unreachable, and `set_fresh` makes the registry reachable again. `lose` removes all records and begins another
-    history. Every method runs on the event loop.
+    unreachable, and `set_fresh` makes the registry reachable again. `compact` makes watches list again. `lose` removes
+    all records and begins another history. Every method runs on the event loop.
     """
 
     def __init__(self) -> None:
@@ -99,6 +99,12 @@ class MemoryRegistry:
     def set_fresh(self) -> None:
         """Make the registry reachable again."""
         self._stale = None
+        self._wake()
+
+    def compact(self) -> None:
+        """Forget the changes that watches have not told yet: each watch lists every record again."""
+        for watch in self._watches:
+            watch.losses = None
         self._wake()
 
     def lose(self) -> None:

@@ -8,13 +8,16 @@ from discovery.testing.consumers.contract import ConsumerContract
 from discovery.testing.follower import Follower, contents, following
 from discovery.testing.providers.contract import ProviderContract
 from discovery.testing.registry import RegistryContract
+from discovery.testing.running import RecordedHistory, Running, running
 from discovery.testing.support import eventually, eventually_sync, free_port, require_program, within
 
 __all__ = [
     "ConsumerContract",
     "Follower",
     "ProviderContract",
+    "RecordedHistory",
     "RegistryContract",
+    "Running",
     "backend",
     "contents",
     "eventually",
@@ -22,6 +25,7 @@ __all__ = [
     "following",
     "free_port",
     "require_program",
+    "running",
     "snapshot",
     "within",
 ]
