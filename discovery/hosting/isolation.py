@@ -274,6 +274,12 @@ class Isolated(ABC, Generic[I, P, S]):
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._wake.open()
+        try:
+            await self._run_locked()
+        finally:
+            self._wake.close()
+
+    async def _run_locked(self) -> None:
         way_out = "stop it first, take over from it with --replace, or choose another --run-dir"
         with rundir.lock(self._lock_path, f"{self.KIND} {self._instance.name!r}", way_out) as self._lock:
             self._report(lock_tried=True)
