@@ -1,4 +1,4 @@
-"""Dynamic service discovery for containers and servers: the public API for authors of plugins.
+"""Dynamic service discovery for containers and servers: the public API for applications and authors of plugins.
 
 Every name is loaded on first use: pydantic and structlog alone take longer to import than most commands take to run.
 """
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from discovery.checks import Check, NamedProbe, Outcome, Probe, Verdict
     from discovery.errors import ApplyError, CannotStartError, ConfigError, DiscoveryError, RecordError, describe
     from discovery.hookspecs import hookimpl
+    from discovery.library.follower import Follower, follow
+    from discovery.library.registering import Registration, registered
     from discovery.model import (
         Addresses,
         Backend,
@@ -55,6 +57,7 @@ __all__ = [
     "Context",
     "DiscoveryError",
     "Endpoint",
+    "Follower",
     "Health",
     "Inventory",
     "NamedProbe",
@@ -63,6 +66,7 @@ __all__ = [
     "Probe",
     "Provider",
     "RecordError",
+    "Registration",
     "Rejected",
     "Sample",
     "Service",
@@ -73,9 +77,11 @@ __all__ = [
     "Verdict",
     "describe",
     "diff",
+    "follow",
     "hookimpl",
     "join_host_port",
     "parse_address",
+    "registered",
     "split_host_port",
 ]
 
@@ -93,6 +99,8 @@ __getattr__ = lazy_attributes(
             "describe",
         ),
         "discovery.hookspecs": ("hookimpl",),
+        "discovery.library.follower": ("Follower", "follow"),
+        "discovery.library.registering": ("Registration", "registered"),
         "discovery.model": (
             "Addresses",
             "Backend",

@@ -54,7 +54,7 @@ def deregister(
 
 
 async def _deregister(named: Backend, owner: str | None, settings: "Settings", timeout: float, *, force: bool) -> None:
-    from discovery.cli.registration import lock_path
+    from discovery.providing.registration import lock_path
     from discovery.system.owners import DefaultOwner
 
     key = named.key

@@ -29,9 +29,9 @@ from discovery.validity import parse_address, validate
 
 if TYPE_CHECKING:
     from discovery.checks import Check
-    from discovery.cli.registration import Wanted
     from discovery.daemon.config import Settings
     from discovery.providing.registrar import RegistrarStatus
+    from discovery.providing.registration import Wanted
 
 _COMMAND = "discovery.command"
 
@@ -120,8 +120,8 @@ def register(
     discovery register web [2001:db8::5]:8080 --id blue --weight 10 --label version=2
     discovery register web 10.0.0.5:8080 --check-path /health -- ./server --port 8080
     """
-    from discovery.cli.registration import Wanted, lock_path
     from discovery.cli.supervise import Command, supervise
+    from discovery.providing.registration import Wanted, lock_path
     from discovery.system.owners import DefaultOwner
 
     argv: list[str] | None = context.meta[_COMMAND]
@@ -211,7 +211,7 @@ def _signal(name: str) -> signal.Signals:
 async def _register(wanted: "Wanted", timeout: float, settings: "Settings", registered: Callable[[], None]) -> None:
     import structlog
 
-    from discovery.cli.registration import Registration, exclusive_registration, silence_reason
+    from discovery.providing.registration import Registration, exclusive_registration, silence_reason
     from discovery.system.asyncio_tools import cancel_and_wait
     from discovery.system.logs import configure_logging
 

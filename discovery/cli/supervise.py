@@ -15,7 +15,7 @@ from discovery.cli.child import CannotRunError, Child, Signals
 from discovery.cli.console import note
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import registry_at, start_logging
-from discovery.cli.registration import Registration, Wanted, exclusive_registration
+from discovery.providing.registration import Registration, Wanted, exclusive_registration
 from discovery.system.environment import child_environment
 from discovery.system.signals import ONE_REQUEST
 

@@ -21,9 +21,11 @@ FLOORS = (
     {"checks", "registry"},
     {"plugin"},
     {"hookspecs", "probes"},
-    {"__init__", "hosting"},
+    {"hosting"},
     {"consuming", "providing", "demo"},
     {"daemon", "testing"},
+    {"library"},
+    {"__init__"},
     {"cli"},
     {"commands", "toolkit", "deprecated", "__main__"},
 )

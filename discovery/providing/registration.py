@@ -1,4 +1,4 @@
-"""The backend of `discovery register`: checked, registered while its checks pass, and withdrawn at the end."""
+"""A single backend: checked, registered while its checks pass, and withdrawn at the end."""
 
 import asyncio
 import hashlib
@@ -74,6 +74,17 @@ class Registration:
         self._checker = Checker(self._publish, log, RememberedLookups())
         self._checker.set([Candidate(wanted.backend, wanted.checks)])
 
+    def set(self, backend: Backend, checks: tuple[Check, ...]) -> None:
+        """Keep `backend`, which has the same key, registered from now on, and while `checks` pass."""
+        from discovery.plugin import Candidate
+
+        self._checker.set([Candidate(backend, checks)])
+
+    @property
+    def status(self) -> "RegistrarStatus":
+        """The registrar's status now."""
+        return self._registrar.status
+
     @property
     def may_stand(self) -> bool:
         """True if the record is, or may be, in the registry: a write counts before the registry has answered."""
@@ -117,7 +128,7 @@ async def silence_reason(registry: "Registry") -> str:
 
 
 def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
-    """Return the path of the lock that `discovery register` of this key in this registry holds while running."""
+    """Return the path of the lock that a process holds while it keeps this key of this registry registered."""
     name = hashlib.sha256(os.fsencode(f"{registry}\0{key}")).hexdigest()[:16]
     return run_dir_path(run_dir) / f"register-{name}.lock"
 
