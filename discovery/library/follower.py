@@ -184,6 +184,7 @@ class Follower:
 
     @property
     def _state(self) -> FollowerState:
+        """The state now, of whichever form is in use."""
         return self._last if self._reader is None else self._reader.state
 
     def _late(self) -> RegistryUnavailableError:

@@ -110,16 +110,12 @@ async def test_a_registry_that_never_answers_is_an_error_with_its_reason_not_an_
         assert follower.snapshot is None
 
 
-def test_a_wrong_url_is_told_by_both_forms() -> None:
-    with pytest.raises(discovery.ConfigError, match="'consul' is not known"), discovery.follow("consul://127.0.0.1"):
-        pass
-
-    async def enter() -> None:
+async def test_a_wrong_url_is_told_by_both_forms() -> None:
+    with pytest.raises(discovery.ConfigError, match="'consul' is not known"):
         async with discovery.follow("consul://127.0.0.1"):
             pass
-
     with pytest.raises(discovery.ConfigError, match="'consul' is not known"):
-        asyncio.run(enter())
+        await asyncio.to_thread(discovery.follow("consul://127.0.0.1").start)
 
 
 def test_the_environment_names_the_registry(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,93 @@
+"""The example applications under the servers for which they are written."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from libraries import children
+from sampling import sampled
+
+import discovery
+from discovery.providing.registration import lock_path
+from discovery.registry import RegistryURL
+from discovery.testing import eventually_sync, free_port, within
+
+EXAMPLES = Path(__file__).parents[3] / "examples/library"
+UVICORN = ("uvicorn", "fastapi_app:app", "--workers", "2", "--port", "{port}", "--log-level", "critical")
+GUNICORN = ("gunicorn", "flask_app:app", "--workers", "2", "--bind", "127.0.0.1:{port}", "--log-level", "critical")
+
+
+def start(records: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "DISCOVERY_REGISTRY": f"file://{records}", **environment}
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=EXAMPLES)
+
+
+def connections(path: Path) -> int:
+    """The connections that the process which listens at a path has accepted."""
+    sockets = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    return sum(fields[-1].endswith(f"/{path.name}") and fields[5] == "03" for fields in sockets)
+
+
+@pytest.mark.parametrize(
+    ("server", "worker"),
+    sampled(
+        [
+            pytest.param(UVICORN, b"spawn_main", id="uvicorn"),
+            pytest.param(GUNICORN, b"gunicorn", id="gunicorn"),
+            pytest.param((*GUNICORN, "--preload"), b"gunicorn", id="gunicorn-preload"),
+        ]
+    ),
+)
+def test_an_application_stays_registered_while_any_of_its_workers_lives(
+    records: Path, server: tuple[str, ...], worker: bytes
+) -> None:
+    port = free_port()
+    arguments = [each.format(port=port) for each in server]
+    states: list[list[int]] = []
+    socket_path = lock_path(RegistryURL.parse(f"file://{records}"), f"web/127.0.0.1:{port}", None).with_suffix(".sock")
+    with ExitStack() as stack:
+        follower = stack.enter_context(discovery.follow(f"file://{records}"))
+
+        def read() -> None:
+            states.extend([backend.port for backend in snapshot.backends()] for snapshot in follower)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        running = stack.enter_context(start(records, "-m", *arguments, ADDRESS=f"127.0.0.1:{port}"))
+        stack.callback(running.kill)
+        eventually_sync(lambda: states[-1:] == [[port]], "the registration", timeout=30)
+        eventually_sync(lambda: len(children(running.pid, worker)) == 2, "both workers")
+        # The process that starts the keeper has a socket without a name: a worker, or gunicorn's main process.
+        others = 2 if "--preload" in server else 1
+        eventually_sync(lambda: connections(socket_path) == others, "both workers to join", timeout=30)
+        before = set(children(running.pid, worker))
+        os.kill(min(before), signal.SIGKILL)
+        eventually_sync(lambda: len(set(children(running.pid, worker)) - before) == 1, "the next worker", timeout=30)
+        assert states[-1] == [port]
+        running.terminate()
+        assert running.wait(within(20)) == 0
+        eventually_sync(lambda: states[-1] == [], "the withdrawal")
+    reader.join(within(10))
+    assert states == [[], [port], []]
+
+
+def test_the_program_of_twenty_lines_prints_changes(records: Path) -> None:
+    assert len((EXAMPLES / "print_changes.py").read_text().splitlines()) <= 22
+    with start(records, "print_changes.py", "web") as running:
+        try:
+            assert running.stdout is not None
+            (records / "web").mkdir()
+            (records / "web/a").write_text("127.0.0.1:8001")
+            assert running.stdout.readline() == "+ web/a 127.0.0.1:8001\n"
+            (records / "web/a").write_text("127.0.0.1:8002")
+            assert running.stdout.readline() == "~ web/a 127.0.0.1:8002\n"
+            (records / "web/a").unlink()
+            assert running.stdout.readline() == "- web/a 127.0.0.1:8002\n"
+        finally:
+            running.kill()
