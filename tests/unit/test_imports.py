@@ -22,7 +22,7 @@ FLOORS = (
     {"plugin"},
     {"hookspecs", "probes"},
     {"hosting"},
-    {"consuming", "providing", "demo"},
+    {"consuming", "providing", "demo", "scaffold"},
     {"daemon", "testing"},
     {"library"},
     {"__init__"},
