@@ -15,14 +15,21 @@ app = typer.Typer(help="List the installed plugins, or begin a new plugin.")
 
 
 @app.callback(invoke_without_command=True)
-def plugins(context: typer.Context, as_json: JsonOption = False) -> int:
+def plugins(
+    context: typer.Context,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", metavar="FILE.py", help="Also list the plugin in this file. Repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
     """List the installed plugins with what each provides, or the reason if a plugin cannot be loaded.
 
     The exit code is 1 if a plugin cannot be loaded.
     """
     if context.invoked_subcommand is not None:
         return 0
-    rows = _rows()
+    rows = _rows(plugin or ())
     if as_json:
         result(json.dumps(rows, indent=2))
     else:
@@ -67,14 +74,16 @@ def _taken(kind: Kind) -> dict[str, str]:
     return taken | dict.fromkeys(BUILT_IN, "a registry of the core")
 
 
-def _rows() -> Sequence[dict[str, Any]]:
+def _rows(files: Sequence[str]) -> Sequence[dict[str, Any]]:
     from discovery.errors import PluginError
     from discovery.hosting import loading as registered
+    from discovery.hosting.singlefile import single_file
 
     rows: list[dict[str, Any]] = []
-    for name, point in sorted(registered.installed().items()):
+    found = {**registered.installed(), **{file: single_file(file) for file in files}}
+    for name, point in sorted(found.items()):
         row: dict[str, Any] = {
-            "name": name,
+            "name": point.name,
             "distribution": point.dist.name if point.dist else None,
             "version": point.dist.version if point.dist else None,
             "provides": [],
@@ -96,7 +105,11 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     from discovery.cli.table import print_table
 
     lines = [
-        (row["name"], f"{row['distribution']} {row['version']}", row["error"] or ", ".join(row["provides"]))
+        (
+            row["name"],
+            f"{row['distribution'] or 'a file'} {row['version'] or ''}".rstrip(),
+            row["error"] or ", ".join(row["provides"]),
+        )
         for row in rows
     ]
     print_table(("PLUGIN", "FROM", "PROVIDES"), lines)

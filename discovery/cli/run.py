@@ -35,8 +35,9 @@ PluginOption = Annotated[
     typer.Option(
         "--plugin",
         "-p",
-        metavar="NAME",
-        help="Run this plugin, consumer or provider, as an instance of the same name. Repeatable.",
+        metavar="NAME|FILE.py",
+        help="Run this plugin, consumer or provider, as an instance of the same name: an installed plugin, or that of a"
+        " file. Repeatable.",
         autocompletion=_plugin_names,
     ),
 ]

@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, Field
 
 from discovery.daemon.assignments import assign
+from discovery.daemon.commandline import add_plugin
 from discovery.daemon.configfile import read_file
 from discovery.daemon.faults import Faults, dotted, validate
-from discovery.errors import ConfigError, PluginError
+from discovery.errors import ConfigError
 from discovery.fields import BindAddress, OneOrMany
-from discovery.hosting import loading as plugins
 from discovery.hosting.tables import (
     DEFAULT_REGISTRY,
     YIELDS,
@@ -204,7 +204,7 @@ def parse_settings(
     by_kind = _instance_tables(raw, place, found)
     for plugin in overrides.plugins:
         with found.gathered():
-            _add(by_kind, plugin)
+            add_plugin(by_kind, plugin)
     for assignment in overrides.assignments:
         with found.gathered():
             assign(by_kind, assignment)
@@ -322,23 +322,6 @@ def _instance_tables(raw: dict[str, Any], place: str, faults: Faults) -> dict[st
                 " choose another, since an instance's name stands for one consumer or provider"
             )
     return {name: raw[name] for name in INSTANCES}
-
-
-def _add(instances: dict[str, dict[str, Any]], plugin: str) -> None:
-    """Add the instance that `--plugin` asks for, in the role that the plugin has, unless there is one of that name."""
-    if any(plugin in table for table in instances.values()):
-        return
-    try:
-        roles = plugins.roles(plugin)
-    except (ConfigError, PluginError):
-        roles = ()  # building the instance reports the error, with those of other instances
-    if len(roles) > 1:
-        raise ConfigError(
-            f"--plugin {plugin}: this plugin is a consumer and a provider, which cannot share an instance's name;"
-            " configure what you want in a file, as [consumers.NAME] or [providers.NAME]"
-        )
-    table = "providers" if roles == ("provider",) else "consumers"
-    instances[table][plugin] = {"plugin": plugin}
 
 
 def _consumer(name: str, raw: Mapping[str, Any], place: str, faults: Faults) -> ConsumerSettings:

@@ -1,4 +1,4 @@
-"""The configuration file: which one is in use, and its tables. Knows no setting."""
+"""The configuration file: which one is in use, and its tables. Of the settings it knows the paths of plugins alone."""
 
 import os
 import tomllib
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from discovery.errors import ConfigError
+from discovery.hosting.pluginpath import absolute
 
 DEFAULT_FILE = Path("/etc/discovery/discovery.toml")
 FILE_VARIABLE = "DISCOVERY_CONFIG"
@@ -32,9 +33,12 @@ def file_in_use(given: Path | None = None, environment: Mapping[str, str] = os.e
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The tables of the file. Raises ConfigError, naming the file, if it cannot be read or is not TOML."""
+    """The tables of the file, in which a plugin's relative path begins at the directory of the file.
+
+    Raises ConfigError, naming the file, if it cannot be read or is not TOML.
+    """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return _with_paths(tomllib.loads(path.read_text("utf-8")), path.parent)
     except OSError as error:
         permission = "ask for permission, or " if isinstance(error, PermissionError) else ""
         way_out = "" if isinstance(error, FileNotFoundError) else f"; {permission}name another with --config"
@@ -43,3 +47,12 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     except ValueError:  # int() refuses numbers of over 4,300 digits
         raise ConfigError(f"{path}: is not valid TOML: a whole number has too many digits") from None
+
+
+def _with_paths(tables: dict[str, Any], directory: Path) -> dict[str, Any]:
+    for kind in ("consumers", "providers"):
+        instances = tables.get(kind)
+        for table in instances.values() if isinstance(instances, dict) else ():
+            if isinstance(table, dict) and isinstance(table.get("plugin"), str):
+                table["plugin"] = absolute(table["plugin"], directory)
+    return tables

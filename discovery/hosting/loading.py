@@ -13,7 +13,9 @@ from discovery import hookspecs
 from discovery.errors import ConfigError, DiscoveryError, PluginError, describe
 from discovery.hosting.compatibility import incompatibility
 from discovery.hosting.examination import examine_consumer, examine_provider, examine_registry
+from discovery.hosting.pluginpath import is_path
 from discovery.hosting.registries import isolated
+from discovery.hosting.singlefile import SingleFile, single_file
 from discovery.plugin import AnyConsumer, AnyProvider, Consumer, PluginConfig, Update
 from discovery.registry import BUILT_IN, Registry, RegistryURL
 from discovery.registry import open_registry as open_builtin_registry
@@ -68,11 +70,14 @@ def installed() -> dict[str, EntryPoint]:
 
 
 def load(name: str) -> Plugin:
-    """Import a plugin. Raises ConfigError if there is none of that name, PluginError if the plugin cannot be used.
+    """Import a plugin: that of an entry point, or a single file, which `name` names by a path.
 
-    A plugin cannot be used if it does not support this version of the core, if it cannot be imported, if a hook fails,
-    or if a class that it registers could not work.
+    Raises ConfigError if there is no such plugin, PluginError if the plugin cannot be used: if it does not support this
+    version of the core, if it cannot be imported, if a hook fails, or if a class that it registers could not work.
     """
+    if is_path(name):
+        file = single_file(name)
+        return _loaded(file.name, file)
     claims = _claims()
     if name not in claims:
         near = get_close_matches(name, claims, 1)
@@ -83,7 +88,10 @@ def load(name: str) -> Plugin:
         raise PluginError(
             f"the plugin name {name!r} is claimed by {len(claims[name])} distributions, {claimants}: remove all but one"
         )
-    (point,) = claims[name]
+    return _loaded(name, claims[name][0])
+
+
+def _loaded(name: str, point: EntryPoint | SingleFile) -> Plugin:
     if (reason := incompatibility(point.dist)) is not None:
         raise PluginError(f"the plugin {name!r} ({_origin(point)}) cannot be loaded: it {reason}")
     try:
@@ -113,7 +121,7 @@ def roles(name: str) -> tuple[str, ...]:
     """The roles of the plugin: "consumer", "provider", both or neither. Raises as `load` does."""
     plugin = load(name)
     kinds: dict[str, Collection[str]] = {"consumer": plugin.consumers, "provider": plugin.providers}
-    return tuple(role for role, names in kinds.items() if name in names)
+    return tuple(role for role, names in kinds.items() if plugin.name in names)
 
 
 def open_registry(url: str | RegistryURL) -> Registry:
@@ -148,7 +156,7 @@ def _claims() -> dict[str, list[EntryPoint]]:
     return found
 
 
-def _registered(name: str, point: EntryPoint) -> Plugin:
+def _registered(name: str, point: EntryPoint | SingleFile) -> Plugin:
     """Import a plugin and return the examined registrations. Raises whatever the plugin raises, or _FaultError."""
     module = point.load()
     manager = pluggy.PluginManager(GROUP)  # one for each plugin, so that none can break another's hooks
@@ -166,16 +174,32 @@ def _registered(name: str, point: EntryPoint) -> Plugin:
     )
     if name not in consumers and manager.hook.discovery_backends_changed.get_hookimpls():
         _collector(consumers, examine_consumer)(name, _observer(manager))
-    return Plugin(name, consumers, providers, registries)
+    plugin = Plugin(name, consumers, providers, registries)
+    return _under_its_name(plugin) if isinstance(point, SingleFile) else plugin
 
 
-def _distribution(point: EntryPoint) -> tuple[str, str]:
+def instance_name(plugin: str) -> str:
+    """Return the name of the instance that `--plugin` asks for: the plugin's. Raises ConfigError for a missing file."""
+    return single_file(plugin).name if is_path(plugin) else plugin
+
+
+def _under_its_name(plugin: Plugin) -> Plugin:
+    """Return the plugin of a single file, whose only consumer or provider also has the name of the file."""
+    consumers, providers = dict(plugin.consumers), dict(plugin.providers)
+    if len(consumers) == 1:
+        consumers = {plugin.name: next(iter(consumers.values()))}
+    if len(providers) == 1:
+        providers = {plugin.name: next(iter(providers.values()))}
+    return plugin._replace(consumers=consumers, providers=providers)
+
+
+def _distribution(point: EntryPoint | SingleFile) -> tuple[str, str]:
     """Its name and version. Their metadata take milliseconds to parse."""
     return (point.dist.name, point.dist.version) if point.dist else (point.value, "?")
 
 
-def _origin(point: EntryPoint) -> str:
-    return " ".join(_distribution(point))
+def _origin(point: EntryPoint | SingleFile) -> str:
+    return point.value if isinstance(point, SingleFile) else " ".join(_distribution(point))
 
 
 def _named(plugin: Plugin, role: str, classes: Mapping[str, T]) -> T:

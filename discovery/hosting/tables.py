@@ -39,7 +39,7 @@ class RegistrySettings(PluginConfig):
 class InstanceTable(PluginConfig):
     """The keys of every instance's table that the core reads; the others are the plugin's."""
 
-    plugin: str = Field(description="Name of the plugin, as `discovery plugins` lists it")
+    plugin: str = Field(description="Name of the plugin, as `discovery plugins` lists it, or the path of a .py file")
 
 
 YIELDS = ("filter",)

@@ -72,7 +72,7 @@ class Follower:
 
     @property
     def stale(self) -> str | None:
-        """The reason why the registry cannot be followed now, None if it is. The snapshot stands meanwhile."""
+        """The reason why the registry cannot be followed now, or None. The snapshot stands meanwhile."""
         return self._state.stale
 
     @property
@@ -128,7 +128,7 @@ class Follower:
         self.close()
 
     def __iter__(self) -> Iterator[Snapshot]:
-        """Yield the present snapshot, and then each newer one; at the end of `with`, end."""
+        """Yield the present snapshot, and then each newer snapshot; at the end of `with`, end."""
         is_own = self._reader is None
         if is_own:
             self.start()
@@ -168,7 +168,7 @@ class Follower:
         await self._stop()
 
     async def __aiter__(self) -> AsyncIterator[Snapshot]:
-        """Yield the present snapshot, and then each newer one; at the end of `async with`, end."""
+        """Yield the present snapshot, and then each newer snapshot; at the end of `async with`, end."""
         is_own = self._task is None
         if is_own:
             await self.__aenter__()

@@ -28,7 +28,7 @@ _MOMENT = 0.01
 
 @dataclass(frozen=True, slots=True)
 class FollowerState:
-    """What is known of a registry. `true_at` is the wall-clock time at which `snapshot` was last known to be true."""
+    """The knowledge of a registry. `true_at` is the wall-clock time at which `snapshot` was last known to be true."""
 
     snapshot: Snapshot | None = None
     stale: str | None = None
@@ -118,7 +118,7 @@ def open_quietly(place: Place) -> Registry:
 
 
 async def close_in_time(registry: Registry) -> None:
-    """Close `registry`, but do not wait for one that hangs. A failure of the registry is not raised."""
+    """Close `registry`, and do not wait for a registry that hangs. A failure of the registry is not raised."""
     closing = asyncio.ensure_future(registry.close())
     if await wait_for_tasks({closing}, _CLOSE_SECONDS) and not closing.cancelled():
         closing.exception()

@@ -66,7 +66,7 @@ class _Output:
         self._ends = False
 
     def state(self, state: FollowerState) -> None:
-        """Write `state`, unless a later one replaces it first."""
+        """Write `state`, unless a later state comes first."""
         self._state = state
         self._wake.set()
 

@@ -71,7 +71,7 @@ class ElsewhereError(Exception):
 
 
 class Keeper:
-    """The registration, and the processes for which it is kept."""
+    """The registration, and the processes that want the registration."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         """Prepare what the first process asks for. Raises ConfigError, PluginError or RecordError."""

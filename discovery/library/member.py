@@ -26,7 +26,7 @@ _MOST_BYTES = 1 << 16
 
 
 class Member(Background):
-    """Has a backend registered while this process lives, and a forked child of it. From any thread."""
+    """Has a backend registered while this process lives, and its forked children. From any thread."""
 
     def __init__(self, request: Mapping[str, Any], path: Path) -> None:
         """Prepare; `start` begins. `request` goes to the keeper, which listens at `path`."""
@@ -106,7 +106,7 @@ class Member(Background):
             return self._is_registered
 
     def raise_if_refused(self) -> None:
-        """Raise the problem if it is one that time alone does not mend."""
+        """Raise the problem unless time alone may mend the problem."""
         problem = self._problem
         if problem is not None and not isinstance(problem, _HelperLostError | RegistryUnavailableError):
             raise problem

@@ -65,7 +65,7 @@ class HelperReader(Background):
             self._changed.notify_all()
 
     def wait_until(self, holds: Callable[[FollowerState], object], timeout: float | None) -> FollowerState | None:
-        """Return the state once `holds` is true of it; None after `timeout` seconds, and once closed.
+        """Return the state once `holds` is true of the state; None after `timeout` seconds, and once closed.
 
         Raises the error that has ended the helper's work.
         """

@@ -104,7 +104,7 @@ class Registration:
 
     @property
     def backend(self) -> Backend:
-        """The backend, as this process wants it."""
+        """The backend that this process wants."""
         return self._backend
 
     @property
@@ -114,7 +114,7 @@ class Registration:
 
     @property
     def problem(self) -> str | None:
-        """The reason why the backend is not in the registry, None if it is, or before anything is known."""
+        """The reason why the backend is not in the registry; None if there is no reason, or if none is known yet."""
         member = self._member
         if member is None or member.is_registered:
             return None
@@ -158,7 +158,7 @@ class Registration:
         return self
 
     def close(self) -> None:
-        """Leave, and withdraw the backend if no other process keeps it. Idempotent."""
+        """Leave, and withdraw the backend unless another process wants the backend. Idempotent."""
         member, self._member = self._member, None
         if member is not None:
             member.close()

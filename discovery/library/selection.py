@@ -11,7 +11,7 @@ class Selection:
     """Services by name or pattern (`web-*`); None stands for every service."""
 
     def __init__(self, services: str | Iterable[str] | None) -> None:
-        """Take one name or pattern, several, or None."""
+        """Take a name, a pattern, several of them, or None."""
         self.patterns = None if services is None else (services,) if isinstance(services, str) else tuple(services)
         self._last: tuple[Snapshot, Snapshot] | None = None
 

@@ -128,7 +128,7 @@ async def silence_reason(registry: "Registry") -> str:
 
 
 def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
-    """Return the path of the lock that a process holds while it keeps this key of this registry registered."""
+    """Return the path of the lock of a key: the process that keeps the key registered holds the lock."""
     name = hashlib.sha256(os.fsencode(f"{registry}\0{key}")).hexdigest()[:16]
     return run_dir_path(run_dir) / f"register-{name}.lock"
 

@@ -6,7 +6,7 @@ import discovery
 
 
 def main() -> None:
-    """Follow the registry in DISCOVERY_REGISTRY, or the configured one, until Ctrl-C."""
+    """Follow the configured registry until Ctrl-C."""
     previous = None
     with discovery.follow(services=sys.argv[1:] or None) as follower:
         for snapshot in follower:
