@@ -80,7 +80,7 @@ def _rows(files: Sequence[str]) -> Sequence[dict[str, Any]]:
     from discovery.hosting.singlefile import single_file
 
     rows: list[dict[str, Any]] = []
-    found = {**registered.installed(), **{file: single_file(file) for file in files}}
+    found: dict[str, Any] = {**registered.installed(), **{file: single_file(file) for file in files}}
     for name, point in sorted(found.items()):
         row: dict[str, Any] = {
             "name": point.name,
