@@ -14,8 +14,9 @@ from discovery.daemon.assignments import assign
 from discovery.daemon.commandline import add_plugin
 from discovery.daemon.configfile import read_file
 from discovery.daemon.faults import Faults, dotted, validate
-from discovery.errors import ConfigError
+from discovery.errors import ConfigError, PluginError
 from discovery.fields import BindAddress, OneOrMany
+from discovery.hosting import loading as plugins
 from discovery.hosting.tables import (
     DEFAULT_REGISTRY,
     YIELDS,

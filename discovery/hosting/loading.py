@@ -92,6 +92,7 @@ def load(name: str) -> Plugin:
 
 
 def _loaded(name: str, point: EntryPoint | SingleFile) -> Plugin:
+    """Return the plugin, or raise PluginError with the reason why the plugin cannot be used."""
     if (reason := incompatibility(point.dist)) is not None:
         raise PluginError(f"the plugin {name!r} ({_origin(point)}) cannot be loaded: it {reason}")
     try:

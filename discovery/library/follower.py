@@ -96,7 +96,7 @@ class Follower:
         if self._reader is not None or self._task is not None:
             raise RuntimeError("the follower has been started already")
         request = {
-            "registry": self._place.registry.text,
+            "registry": self._place.registry_document(),
             "state_dir": str(self._place.state()),
             "services": self._selection.patterns,
         }

@@ -19,8 +19,7 @@ from discovery.library.keeper import keep
 from discovery.library.logs import library_log
 from discovery.library.process import error_document
 from discovery.library.selection import Selection
-from discovery.library.settings import Place
-from discovery.registry import RegistryURL
+from discovery.library.settings import Place, registry_of
 from discovery.system.asyncio_tools import cancel_and_wait
 
 _END_SECONDS = 5.0
@@ -40,7 +39,7 @@ def main(task: str) -> None:
 async def _follow() -> None:
     request = json.loads(sys.stdin.readline())
     output = _Output()
-    place = Place(RegistryURL.parse(request["registry"]), state_dir=Path(request["state_dir"]))
+    place = Place(registry_of(request["registry"]), state_dir=Path(request["state_dir"]))
     following = Following(place, Selection(request["services"]), library_log(output.log), output.state)
     running = asyncio.create_task(following.run())
     writing = asyncio.create_task(output.write())

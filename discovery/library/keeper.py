@@ -19,7 +19,7 @@ from discovery.errors import CannotStartError, DiscoveryError
 from discovery.library.following import close_in_time, open_quietly
 from discovery.library.logs import library_log
 from discovery.library.process import error_document
-from discovery.library.settings import Place
+from discovery.library.settings import Place, registry_of
 from discovery.model import Backend
 from discovery.probes import CheckSettings
 from discovery.providing.registrar import RegistrarStatus
@@ -75,7 +75,7 @@ class Keeper:
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         """Prepare what the first process asks for. Raises ConfigError, PluginError or RecordError."""
-        self._url = RegistryURL.parse(request["registry"])
+        self._url = registry_of(request["registry"])
         self._run_dir = Path(request["run_dir"]) if request["run_dir"] else None
         backend, checks = _backend(request)
         self._key = backend.key

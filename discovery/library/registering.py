@@ -217,7 +217,7 @@ class Registration:
 
     def _request(self) -> dict[str, Any]:
         return {
-            "registry": self._place.registry.text,
+            "registry": self._place.registry_document(),
             "run_dir": None if self._place.run_dir is None else str(self._place.run_dir.absolute()),
             "backend": backend_document(self._backend),
             "check": None if self._check is None else dict(self._check),

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from discovery.daemon.config import INSTANCES, Overrides, load_settings
 from discovery.daemon.configfile import file_in_use
+from discovery.hosting.loading import registry_config
 from discovery.registry import RegistryURL
 from discovery.registry.url import PASSWORD_VARIABLE
 from discovery.system.statedir import state_dir as default_state_dir
@@ -21,9 +22,25 @@ class Place(NamedTuple):
     run_dir: Path | None = None
     state_dir: Path | None = None
 
+    def registry_document(self) -> dict[str, Any]:
+        """Return the registry as JSON for a helper process, with the password."""
+        settings = self.registry.settings
+        return {
+            "url": self.registry.text,
+            "settings": None if settings is None else settings.model_dump(mode="json", exclude_unset=True),
+        }
+
     def state(self) -> Path:
         """Return the directory of the last good snapshot. Raises CannotStartError if this user can have none."""
         return default_state_dir(self.state_dir)
+
+
+def registry_of(document: Mapping[str, Any]) -> RegistryURL:
+    """Return the registry that `registry_document` has described."""
+    url = RegistryURL.parse(document["url"])
+    if document["settings"] is None or (model := registry_config(url.scheme)) is None:
+        return url
+    return replace(url, settings=model.model_validate(document["settings"]))
 
 
 def place(

@@ -61,7 +61,7 @@ def write_within(
 
 
 def _write_parts(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
-    """Write parts one after the other, without joining them, which would cost as much as the write. Raises OSError."""
+    """Write parts in turn, without joining the parts, which would cost as much as the write. Raises OSError."""
     rest = [memoryview(part) for part in parts if part]
     at = 0
     while at < len(rest):

@@ -51,7 +51,7 @@ class Words:
         return _advance(self, state, text)
 
     def quote(self, state: str, value: object, following: str) -> tuple[str, str]:
-        """Return the written form of a value, and the state after it. Raises UnprintableError."""
+        """Return the written form of a value, and the next state. Raises UnprintableError."""
         text = scalar_text(value)
         if state == COMMENT:
             if self.continues_lines and text.endswith("\\"):

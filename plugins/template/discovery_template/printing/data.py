@@ -34,7 +34,7 @@ class Json:
         return _advance_json(state, text)
 
     def quote(self, state: str, value: object, following: str) -> tuple[str, str]:
-        """Return the written form of a value, and the state after it. `following` has no influence."""
+        """Return the written form of a value, and the next state. `following` has no influence."""
         if state == _STRING:
             text = value if isinstance(value, str) else scalar_text(value)
             return _json(text)[1:-1], state
@@ -63,7 +63,7 @@ class Yaml:
         return _advance_yaml(state, text)
 
     def quote(self, state: str, value: object, following: str) -> tuple[str, str]:
-        """Return the written form of a value, and the state after it. Raises UnprintableError."""
+        """Return the written form of a value, and the next state. Raises UnprintableError."""
         if state == "comment":
             return scalar_text(value), state
         if state == "double":

@@ -33,7 +33,7 @@ class Format(Protocol):
         """Return the state after `text`, a part of the template's own text."""
 
     def quote(self, state: str, value: object, following: str) -> tuple[str, str]:
-        """Return the written form of `value` and the state after it.
+        """Return the written form of `value` and the next state.
 
         `following` begins with the next two characters of the template's own text; empty at the end of the file, and
         MARK before another value. Raises UnprintableError.
