@@ -91,7 +91,21 @@ def write(registry: Path, service: str, number: int, host: str) -> None:
 def measure(port: int, pid: int, questions: Path, seconds: int, *arguments: str) -> dict[str, float]:
     """Ask for some seconds; return answers per second, by the clock and by the CPU time of the daemon."""
     before = cpu_seconds(pid)
-    command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(questions), "-l", str(seconds), "-q", "200"]
+    command = [
+        "dnsperf",
+        "-s",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-d",
+        str(questions),
+        "-l",
+        str(seconds),
+        "-q",
+        "200",
+        "-c",
+        "10",
+    ]
     told = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
     used = cpu_seconds(pid) - before
     completed, lost = (int(re.findall(rf"Queries {what}: +(\d+)", told)[0]) for what in ("completed", "lost"))

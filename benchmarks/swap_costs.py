@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests/support"))
+sys.path += [str(ROOT / "tests/support"), str(ROOT / "plugins/xds/tests/support")]
 
 from daemons import Starter  # noqa: E402 - the tests' own, which are no package
 from swapping import PROXIES, Costs, Proxy, Scene, change, fail_over  # noqa: E402

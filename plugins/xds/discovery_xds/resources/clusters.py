@@ -44,6 +44,8 @@ def envoy_cluster(name: str, config: ServiceConfig) -> bytes:
     cluster.ignore_health_on_host_removal = True
     # Traffic goes to unchecked backends if there are no others, as after a change of all backends, but not before.
     cluster.common_lb_config.healthy_panic_threshold.value = 1
+    # Envoy would tell its workers the outcome of a new backend's first check up to a second later, with other changes.
+    cluster.common_lb_config.update_merge_window.FromSeconds(0)
     if config.check is not None:
         cluster.health_checks.append(_health_check(config.check))
     if config.http2:
