@@ -31,6 +31,7 @@ class Recorder:
         self.written: list[str] = []
         """The paths that were written, created or removed."""
         self._look = look
+        self._writes: list[tuple[str, list[str]]] = []
 
     def __enter__(self) -> Self:
         """Start to record. An entered recorder replaces the recorder before."""
@@ -46,6 +47,21 @@ class Recorder:
     def writes(self) -> list[str]:
         """The events that change files."""
         return [event for event in self.events if event.startswith("write ")]
+
+    @property
+    def lasting_writes(self) -> list[str]:
+        """The events that change files, but for those in temporary directories that are gone.
+
+        A program that checks a configuration may need a directory of its own, in which it finds the file.
+        """
+        place = tempfile.gettempdir()
+        gone = [path for path in self.written if os.path.dirname(path) == place and not os.path.exists(path)]  # noqa: PTH110, PTH120
+        within = tuple(f"{path}/" for path in gone)
+
+        def is_gone(paths: list[str]) -> bool:
+            return all(path in gone or path.startswith(within) or not path.startswith("/") for path in paths)
+
+        return [event for event, paths in self._writes if not (gone and is_gone(paths))]
 
     @classmethod
     def _install(cls) -> None:
@@ -84,7 +100,10 @@ class Recorder:
     def _note(self, event: str, paths: list[object]) -> None:
         self._look()
         self.events.append(event)
-        self.written += [os.fsdecode(path) for path in paths if isinstance(path, str | bytes | os.PathLike)]
+        written = [os.fsdecode(path) for path in paths if isinstance(path, str | bytes | os.PathLike)]
+        self.written += written
+        if event.startswith("write "):
+            self._writes.append((event, written))
 
 
 _WRITES = frozenset(

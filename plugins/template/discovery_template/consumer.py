@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from discovery import ApplyError, Context, PluginConfig, Update, Validation
 from discovery.toolkit import FileContents, FileTransaction, Program, Stopping, check_command, end_left_program
 from discovery_template.consumer_base import FileConsumer
-from discovery_template.options.template import BUILT_IN, TemplateConfig
+from discovery_template.options.template import BUILT_IN, RUN_DIR, FileConfig, TemplateConfig
 from discovery_template.printing.environment import Templates
 from discovery_template.printing.views import Services, ServiceView
 from discovery_template.running.commands import filled
@@ -45,12 +45,20 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
         """Seconds that the program may take to end."""
         return max(10.0, self.config.run.stop_timeout + 4) if self.config.run else 10.0
 
+    @property
+    def _names(self) -> Mapping[str, str]:
+        """What `{run_dir}` stands for."""
+        return {"run_dir": str(self.context.run_dir.absolute())}
+
+    def _path(self, config: FileConfig) -> Path:
+        (path,) = filled((str(config.file),), self._names)
+        return Path(path)
+
     async def setup(self) -> None:
         """Watch the templates, and adopt the program of an earlier daemon. Raises ApplyError or OSError."""
         if self.config.run is not None:
-            names = {"run_dir": str(self.context.run_dir)}
             stopping = Stopping(signal.Signals[f"SIG{self.config.run.stop_signal}"], self.config.run.stop_timeout)
-            command = filled(self.config.run.command, names)
+            command = filled(self.config.run.command, self._names)
             self._program = Program(
                 command, self.context.run_dir, self.context.log, stopping, self.context.request_apply
             )
@@ -66,20 +74,21 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
             variables["backends"] = tuple(backend for service in services for backend in service.backends)
             variables["name"] = self.context.name
             text = self._templates.render(each.template, each.format, variables)
-            files[each.file] = FileContents(text.encode(), each.mode)
+            files[self._path(each)] = FileContents(text.encode(), each.mode)
         return files
 
     async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Let the `check` of each file that changes examine the staged file."""
         for each in self.config.files:
-            if each.check is not None and (path := transaction.staged(each.file)) != each.file:
-                command = filled(each.check, {"file": str(path)})
+            if each.check is not None and (path := transaction.staged(self._path(each))) != self._path(each):
+                command = filled(each.check, {**self._names, "file": str(path)})
                 await check_command(command, self.config.check_timeout, f"the check refuses {each.file}")
 
     async def check_installed(self) -> None:
         """Let the instance's `check` examine the files in their places."""
         if self.config.check is not None:
-            await check_command(self.config.check, self.config.check_timeout, "the check refuses the files")
+            command = filled(self.config.check, self._names)
+            await check_command(command, self.config.check_timeout, "the check refuses the files")
 
     async def start(self, generation: str) -> None:
         """Start the program of `run`."""
@@ -89,12 +98,12 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
     async def reload(self, generation: str) -> None:
         """Reload the program, if the configuration says how."""
         if self.config.reload is not None:
-            await reload(self.config.reload, self._program, generation)
+            await reload(self.config.reload, self._program, {**self._names, "generation": generation})
 
     async def prove(self, generation: str) -> None:
         """Wait until the proof of the configuration holds."""
         if self.config.prove is not None:
-            await prove(self.config.prove, generation)
+            await prove(self.config.prove, {**self._names, "generation": generation})
 
     async def validate(self, update: Update) -> Validation:
         """Render the templates, and let the checks of single files examine the result in a temporary directory."""
@@ -104,14 +113,14 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
         faults += (f"service {name!r} is refused: {reason}" for name, reason in reasons.items())
         with tempfile.TemporaryDirectory() as directory:
             for each in self.config.files:
-                if not each.file.parent.is_dir():
+                if not (self._path(each).parent.is_dir() or str(each.file).startswith(RUN_DIR)):
                     unchecked.append(f"there is no directory {each.file.parent} for {each.file.name}")
                 if each.check is None:
                     continue
                 path = Path(directory, each.file.name)
-                path.write_bytes(files[each.file].data)
+                path.write_bytes(files[self._path(each)].data)
                 try:
-                    command = filled(each.check, {"file": str(path)})
+                    command = filled(each.check, {**self._names, "file": str(path)})
                     await check_command(command, self.config.check_timeout, f"the check refuses {each.file}")
                 except ApplyError as error:
                     faults.append(str(error))

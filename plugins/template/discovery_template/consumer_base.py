@@ -20,8 +20,6 @@ C = TypeVar("C", bound=PluginConfig)
 
 _GENERATION_DIGITS = 16
 """Hexadecimal digits of a generation: two of an instance's life are never equal by chance."""
-_LOGGED = 20
-"""Refused services that are logged one by one, so that a large registry does not flood the log."""
 
 
 class Prepared(NamedTuple):
@@ -84,10 +82,8 @@ class FileConsumer(Consumer[C]):
         if update.operator_request:
             self._containment.forget()
         services = views_of(update.snapshot, update.addresses_of)
-        before = self._containment.reasons
         try:
             prepared = await self._containment.compose(services)
-            self._log_refused(before)
             if not self._is_live(prepared):
                 await self._deploy(prepared)
         finally:
@@ -191,9 +187,7 @@ class FileConsumer(Consumer[C]):
             self.context.request_apply()
         if self._live is not None and self._program is not None and not self._program.running:
             return Health(ok=False, detail=f"{self._program.name} does not run: {self._program.reason()}")
-        if summary := self._containment.summary:
-            return Health(ok=False, detail=summary)
-        return Health()
+        return Health(problems=self._containment.problems)
 
     def metrics(self) -> Iterable[Sample]:
         """Return the numbers of refused services, of reloads and of changes that were rolled back."""
@@ -222,13 +216,3 @@ class FileConsumer(Consumer[C]):
         if self._program is not None:
             program, self._program = self._program, None
             await (program.leave() if self._is_handed_over else program.stop())
-
-    def _log_refused(self, before: Mapping[str, str]) -> None:
-        reasons = self._containment.reasons
-        new = {name: reason for name, reason in reasons.items() if before.get(name) != reason}
-        for name, reason in list(new.items())[:_LOGGED]:
-            self.context.log.warning("a service is refused", service=name, reason=reason)
-        if len(new) > _LOGGED:
-            self.context.log.warning("more services are refused", count=len(new) - _LOGGED)
-        if gone := before.keys() - reasons.keys():
-            self.context.log.info("services are accepted again", services=sorted(gone)[:_LOGGED])

@@ -35,15 +35,12 @@ class Containment(Generic[T]):
         return {service.name: reason for service, reason in sorted(self._refused.items())}
 
     @property
-    def summary(self) -> str:
-        """The refused services in one line; empty if there are none."""
-        reasons = self.reasons
-        if not reasons:
-            return ""
-        name, reason = next(iter(reasons.items()))
-        more = f" (and {len(reasons) - 1} more services)" if len(reasons) > 1 else ""
-        instead = "the last accepted form stands" if name in self._accepted else "the service is left out"
-        return f"service {name!r} is refused, {instead}: {reason}{more}"
+    def problems(self) -> Mapping[str, str]:
+        """The reason for each refused service, and what stands instead, by a name for people."""
+        return {f"service {name}": f"{reason}; {self._instead(name)}" for name, reason in self.reasons.items()}
+
+    def _instead(self, name: str) -> str:
+        return "the last accepted form stands" if name in self._accepted else "the service is left out"
 
     async def compose(self, services: Sequence[ServiceView]) -> T:
         """Return what the attempt makes of as many services as are accepted. Raises RefusedError if of none.

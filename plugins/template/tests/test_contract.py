@@ -1,11 +1,13 @@
 """The consumers `template`, `nginx`, `httpd` and `caddy` pass the contract of consumers."""
 
+import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from sampling import SEED
 from template_sabotage import replaced_by_a_directory
 
 from discovery import AnyConsumer
@@ -19,20 +21,16 @@ from discovery_template.proxies.nginx import NginxConsumer
 class TestTemplate(ConsumerContract):
     consumer: ClassVar[type[AnyConsumer]] = TemplateConsumer
 
-    @pytest.fixture(autouse=True)
-    def directory(self, tmp_path: Path) -> None:
-        """The directory of the files, which is declared by the configuration."""
-        self.place = tmp_path
+    config: ClassVar[Mapping[str, Any]] = {"files": [{"template": "builtin:json", "file": "{run_dir}/services.json"}]}
 
-    @property
-    def config(self) -> Mapping[str, Any]:  # type: ignore[override]
-        return {"files": [{"template": "builtin:json", "file": str(self.place / "services.json")}]}
 
-    def world(self, run_dir: Path) -> object:
-        return {path.name: path.read_bytes() for path in self.place.iterdir()}
+CHOSEN = random.Random(f"{SEED} contract of proxies").choice(["Nginx", "Httpd", "Caddy"])
+"""The proxy whose contract short runs test: each has a program that is started dozens of times."""
 
-    def sabotage(self, run_dir: Path) -> AbstractContextManager[object]:
-        return replaced_by_a_directory(self.place / "services.json")
+
+def unless_chosen(name: str) -> pytest.MarkDecorator:
+    """Return the mark of a proxy's contract."""
+    return pytest.mark.exhaustive if name != CHOSEN else pytest.mark.timeout(120)
 
 
 class _OfProxies(ConsumerContract):
@@ -46,16 +44,19 @@ class _OfProxies(ConsumerContract):
         return replaced_by_a_directory(run_dir / self.file)
 
 
+@unless_chosen("Nginx")
 class TestNginx(_OfProxies):
     consumer: ClassVar[type[AnyConsumer]] = NginxConsumer
     file: ClassVar[str] = "nginx.conf"
 
 
+@unless_chosen("Httpd")
 class TestHttpd(_OfProxies):
     consumer: ClassVar[type[AnyConsumer]] = HttpdConsumer
     file: ClassVar[str] = "httpd.conf"
 
 
+@unless_chosen("Caddy")
 class TestCaddy(_OfProxies):
     consumer: ClassVar[type[AnyConsumer]] = CaddyConsumer
     file: ClassVar[str] = "caddy.json"

@@ -166,7 +166,7 @@ async def test_prometheus_reads_each_label_as_it_is(tmp_path: Path) -> None:
         TemplateConsumer, {"files": [{"template": "builtin:prometheus", "file": str(file)}]}, tmp_path
     ) as driver:
         await driver.apply(*backends)
-        assert (await driver.consumer.health()).ok
+        assert (await driver.consumer.health()).state == "ok"
     command = [promtool, "check", "service-discovery", "--timeout=1s", str(tmp_path / "prometheus.yml"), "web"]
     output = await output_of(*command)
     found = {each["labels"]["service"]: each["labels"] for each in json.loads(output)}
@@ -185,7 +185,7 @@ async def test_every_ready_made_template_takes_hostile_labels(tmp_path: Path, na
         TemplateConsumer, {"files": [{"template": f"builtin:{name}", "file": str(file)}]}, tmp_path
     ) as driver:
         await driver.apply(*hostile())
-        assert (await driver.consumer.health()).ok
+        assert (await driver.consumer.health()).state == "ok"
         assert file.read_text().isprintable() is False  # lines
         if name == "json":
             document = json.loads(file.read_text())["services"]

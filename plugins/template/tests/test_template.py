@@ -102,17 +102,17 @@ async def test_a_service_whose_label_cannot_be_printed_is_refused_alone(tmp_path
     async with driven(TemplateConsumer, config, tmp_path) as driver:
         await driver.apply(bad, API)
         assert listed(tmp_path / "a") == ['server 10.0.0.2:80 "";']
-        assert "the service is left out" in (await driver.consumer.health()).detail
+        problems = (await driver.consumer.health()).problems
+        assert problems == {"service web": "'$host' has '$', which nginx cannot quote; the service is left out"}
         await driver.apply(WEB, API)
         moved = Backend("api", "1", "10.0.0.9", 80)
         await driver.apply(WEB, bad, moved)
         assert listed(tmp_path / "a") == ['server 10.0.0.9:80 "";', 'server 10.0.0.1:80 "";']
-        health = await driver.consumer.health()
-        assert not health.ok
-        assert "service 'web' is refused, the last accepted form stands: '$host' has '$'" in health.detail
+        problems = (await driver.consumer.health()).problems
+        assert problems["service web"].endswith("cannot quote; the last accepted form stands")
         assert set((await driver.consumer.inspect())["refused"]) == {"web"}
         await driver.apply(WEB, moved)
-        assert (await driver.consumer.health()).ok
+        assert (await driver.consumer.health()).state == "ok"
 
 
 async def test_a_service_that_the_check_refuses_is_found_among_many(tmp_path: Path) -> None:

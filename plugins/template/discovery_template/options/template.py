@@ -12,6 +12,8 @@ from discovery_template.options.commands import Command, Proof, Reload, Run
 BUILT_IN = "builtin:"
 """Beginning of the name of a ready-made template."""
 FormatName = Literal["nginx", "apache", "caddyfile", "json", "yaml", "hosts", "plain"]
+RUN_DIR = "{run_dir}"
+"""Stands for the run directory of the instance."""
 _OF_BUILT_IN: dict[str, FormatName] = {
     "prometheus": "json",
     "json": "json",
@@ -39,7 +41,7 @@ def _mode(value: object) -> object:
 def _absolute(path: Path) -> Path:
     if not path.name or path.name in (".", ".."):
         raise ValueError(f"{str(path)!r} is not the path of a file")
-    return path.absolute()
+    return path if path.parts[0] == RUN_DIR else path.absolute()
 
 
 def _template(name: str) -> str:
@@ -55,7 +57,7 @@ class FileConfig(PluginConfig):
     template: Annotated[str, Field(min_length=1), AfterValidator(_template)]
     """Path of a Jinja2 template, or a ready-made template such as `builtin:prometheus`."""
     file: Annotated[Path, AfterValidator(_absolute)]
-    """The file to write. `{run_dir}` is not replaced: name the path."""
+    """The file to write. `{run_dir}` at its beginning is the instance's run directory."""
     format: FormatName
     """Syntax of the file, by which printed values are quoted."""
     mode: Mode = 0o644

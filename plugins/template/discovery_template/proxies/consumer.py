@@ -156,6 +156,13 @@ class ProxyConsumer(FileConsumer[P]):
             reason = self._program.reason() if self._program is not None else ""
             raise ApplyError(f"{error} ({reason})") from None
 
+    async def preview(self, update: Update) -> str:
+        """Return the changes of the configuration as a unified diff. Writes nothing."""
+        with suppress(ApplyError):  # a program that is missing is a fault of `validate`
+            self._binary = self.find()
+            await self.look_at_program()
+        return await super().preview(update)
+
     async def validate(self, update: Update) -> Validation:
         """Let the program check the configuration in a temporary directory."""
         listens = tuple({bind.address: None for bind in binds_of(self.config)})

@@ -1,5 +1,7 @@
 """Proof that a program shows the new state: asked again and again, until it does or the time is up."""
 
+from collections.abc import Mapping
+
 from discovery import describe
 from discovery.toolkit import run_command, wait_for_proof
 from discovery_template.options.commands import ProofConfig
@@ -10,9 +12,11 @@ _ANSWER_SECONDS = 5.0
 """Seconds for one answer: a program that hangs is asked again."""
 
 
-async def prove(config: ProofConfig, generation: str) -> None:
-    """Wait until the program shows the state with this generation. Raises ApplyError after the configured time."""
-    values = {"generation": generation}
+async def prove(config: ProofConfig, values: Mapping[str, str]) -> None:
+    """Wait until the program shows the new state. Raises ApplyError after the configured time.
+
+    `values`, among them the generation, are replaced in the command and in the request.
+    """
 
     async def attempt() -> str | None:
         if config.command is not None:
@@ -24,7 +28,7 @@ async def prove(config: ProofConfig, generation: str) -> None:
     await wait_for_proof(attempt, config.timeout, "the new state is not shown")
 
 
-async def _ask(config: ProofConfig, values: dict[str, str]) -> str | None:
+async def _ask(config: ProofConfig, values: Mapping[str, str]) -> str | None:
     (url,) = filled((config.url or "",), values)
     try:
         answer = await request("GET", url, timeout=min(config.timeout, _ANSWER_SECONDS))

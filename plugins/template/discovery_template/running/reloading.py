@@ -1,6 +1,7 @@
 """Making a program read its files again: by a command, a signal or a request."""
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from discovery import ApplyError, describe
@@ -13,10 +14,10 @@ _FIRST_FAILURE = 300
 """The first status of HTTP that is no success."""
 
 
-async def reload(config: ReloadConfig, program: Program | None, generation: str) -> None:
-    """Make the program read its files again. Raises ApplyError."""
+async def reload(config: ReloadConfig, program: Program | None, names: Mapping[str, str]) -> None:
+    """Make the program read its files again. `names` are replaced in the command. Raises ApplyError."""
     if config.command is not None:
-        command = filled(config.command, {"generation": generation})
+        command = filled(config.command, names)
         await check_command(command, config.timeout, "the reload has failed")
     elif config.url is not None:
         await _request(config, config.url)
