@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sampling import sampled
 from template_driving import driven
 from template_origins import ask, origin
 from template_proxies import PROXIES, require
@@ -17,7 +18,7 @@ from discovery.testing import eventually, free_port, within
 from discovery_template.proxies.consumer import ProxyConsumer
 
 
-@pytest.mark.parametrize("kind", PROXIES, ids=lambda kind: kind.file_name)
+@pytest.mark.parametrize("kind", sampled(PROXIES), ids=lambda kind: kind.file_name)
 async def test_a_change_that_cannot_listen_is_rolled_back(kind: type[ProxyConsumer[Any]], tmp_path: Path) -> None:
     require(kind)
     port = free_port()
@@ -41,7 +42,7 @@ async def test_a_change_that_cannot_listen_is_rolled_back(kind: type[ProxyConsum
             assert (await driver.consumer.health()).ok
 
 
-@pytest.mark.parametrize("kind", PROXIES, ids=lambda kind: kind.file_name)
+@pytest.mark.parametrize("kind", sampled(PROXIES), ids=lambda kind: kind.file_name)
 async def test_a_program_that_is_killed_is_started_again_and_one_that_is_left_is_adopted(
     kind: type[ProxyConsumer[Any]], tmp_path: Path
 ) -> None:

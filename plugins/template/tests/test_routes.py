@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sampling import sampled
 from template_driving import driven
 from template_origins import ask, origin
 from template_proxies import PROXIES, require
@@ -48,7 +49,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("kind", PROXIES, ids=lambda kind: kind.file_name)
+@pytest.mark.parametrize("kind", sampled(PROXIES), ids=lambda kind: kind.file_name)
 async def test_requests_go_where_the_routes_say(kind: type[ProxyConsumer[Any]], tmp_path: Path) -> None:
     port = free_port()
     with ExitStack() as stack:

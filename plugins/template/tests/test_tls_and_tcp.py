@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
+from sampling import sampled
 from template_driving import driven
 from template_origins import origin
 from template_proxies import PROXIES, require
@@ -44,7 +45,7 @@ def over_tls(port: int, name: str) -> str:
         connection.close()
 
 
-@pytest.mark.parametrize("kind", PROXIES, ids=lambda kind: kind.file_name)
+@pytest.mark.parametrize("kind", sampled(PROXIES), ids=lambda kind: kind.file_name)
 async def test_clients_speak_tls_and_a_new_certificate_is_read(kind: type[ProxyConsumer[Any]], tmp_path: Path) -> None:
     require(kind)
     port = free_port()

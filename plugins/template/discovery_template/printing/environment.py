@@ -62,6 +62,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, tuple) and attribute in getattr(type(obj), "_fields", ()):
+            return getattr(obj, attribute)  # a field of a view: nearly every attribute, and safe by what it is
         _refuse_printed(obj)
         return super().getattr(obj, attribute)
 

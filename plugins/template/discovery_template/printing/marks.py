@@ -7,6 +7,7 @@ format of the file, which then knows where the value stands: at the beginning of
 import json
 import re
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
 from typing import Protocol
 
 import jinja2
@@ -46,6 +47,8 @@ def marked(value: object) -> Markup:
         return value
     if isinstance(value, jinja2.Undefined):
         return Markup(str(value))  # noqa: S704 - raises the error, or is empty: `x if y` without else
+    if type(value) is str:  # nearly every value
+        return Markup(f"{MARK}{encode_basestring_ascii(value)}{MARK}")  # noqa: S704 - as below
     try:
         text = json.dumps(value, default=_plain)
     except (TypeError, ValueError):

@@ -2,7 +2,7 @@
 
 from discovery.routing import ROOT, HostKind, Route, group_by_address
 from discovery_template.options.proxy import ProxyConfig, claims_of
-from discovery_template.proxies.plan import covers
+from discovery_template.proxies.plan import patterns_over
 
 
 def overlap(config: ProxyConfig) -> str | None:
@@ -16,7 +16,7 @@ def overlap(config: ProxyConfig) -> str | None:
         prefixes = sorted(host for host, kind in kinds.items() if kind is HostKind.PREFIX)
         for host in sorted(host for host, kind in kinds.items() if kind is HostKind.SUFFIX):
             takes_all = any(
-                covers(other, host) and kinds[other] is HostKind.SUFFIX
+                other in patterns_over(host) and kinds[other] is HostKind.SUFFIX
                 for claim in claims
                 if not claim.prefixes or ROOT in claim.prefixes
                 for other in claim.hosts

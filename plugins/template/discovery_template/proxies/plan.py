@@ -1,6 +1,7 @@
 """What a proxy is to do: listeners, hosts, paths and pools of backends. Pure."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,20 +110,26 @@ def _listener(
     address: str, claims: Sequence[AddressClaim], pools: dict[str, Pool], certificate: Path | None
 ) -> Listener:
     ordered = routes(claims)
-    patterns = dict.fromkeys(route.host for route in ordered)
-    hosts = tuple(Host(pattern, Route(pattern, ROOT, "").kind, _paths(pattern, ordered, pools)) for pattern in patterns)
+    by_host: defaultdict[str, list[tuple[int, Route]]] = defaultdict(list)
+    for at, route in enumerate(ordered):
+        by_host[route.host].append((at, route))
+    hosts = tuple(
+        Host(pattern, Route(pattern, ROOT, "").kind, _paths(pattern, by_host, pools)) for pattern in tuple(by_host)
+    )
     mode = claims[0].mode if claims else "http"
     return Listener(address, mode, certificate, hosts, tuple((route, pools[route.service]) for route in ordered))
 
 
-def _paths(pattern: str, ordered: Sequence[Route], pools: dict[str, Pool]) -> tuple[Path_, ...]:
+def _paths(
+    pattern: str, by_host: Mapping[str, Sequence[tuple[int, Route]]], pools: Mapping[str, Pool]
+) -> tuple[Path_, ...]:
     """Return the paths for hosts of a pattern, also those of less specific patterns, the longest first.
 
     A path that lies below a path of a more specific pattern is left out, since the latter takes its requests.
     """
     found: list[Path_] = []
-    for route in ordered:
-        if covers(route.host, pattern) and not any(_is_below(route.path, each.path) for each in found):
+    for _, route in sorted(each for host in patterns_over(pattern) for each in by_host.get(host, ())):
+        if not any(_is_below(route.path, each.path) for each in found):
             found.append(Path_(route.path, pools[route.service]))
     return tuple(sorted(found, key=lambda each: -len(each.path)))
 
@@ -131,10 +138,12 @@ def _is_below(path: str, prefix: str) -> bool:
     return prefix in (ROOT, path) or path.startswith(f"{prefix}/")
 
 
-def covers(general: str, pattern: str) -> bool:
-    """Return True if every host of `pattern` is one of `general`."""
-    if general in (EVERYTHING, pattern):
-        return True
-    if general.startswith("*."):
-        return pattern.removeprefix("*").endswith(general[1:]) and not pattern.endswith(".*")
-    return general.endswith(".*") and not pattern.startswith("*") and pattern.startswith(general[:-1])
+def patterns_over(pattern: str) -> frozenset[str]:
+    """Return the patterns that take every host of `pattern`, itself included: as many as the pattern has labels."""
+    found = {pattern, EVERYTHING}
+    labels = pattern.split(".")
+    if labels[-1] != "*":
+        found |= {".".join(("*", *labels[at:])) for at in range(1, len(labels))}
+    if labels[0] != "*":
+        found |= {".".join((*labels[:at], "*")) for at in range(1, len(labels))}
+    return frozenset(found)
