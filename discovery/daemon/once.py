@@ -15,7 +15,7 @@ from discovery.consuming.watcher import observe
 from discovery.daemon.instances import Instances
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
 from discovery.hosting.directories import Directories
-from discovery.hosting.isolation import printable_lines
+from discovery.hosting.isolation import fault_of, printable_lines
 from discovery.model import Snapshot, diff
 from discovery.plugin import Candidate, Inventory, Update
 from discovery.providing.checker import CandidateStatus, Checker
@@ -89,8 +89,8 @@ async def apply_once(
                     await completed(consumer.setup())
                     await completed(consumer.apply(first_update_of(instance, resolved)))
                     # A consumer that leaves out what cannot be applied reports that by its health.
-                    if not (health := await completed(consumer.health())).ok:
-                        failed[instance.name] = health.detail or "unhealthy"
+                    if (fault := fault_of(await completed(consumer.health()))) is not None:
+                        failed[instance.name] = fault
                 finally:
                     await asyncio.create_task(called(consumer.teardown))  # as in isolation.py
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything

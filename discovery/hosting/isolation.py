@@ -73,10 +73,7 @@ class PluginStatus:
     @property
     def degraded(self) -> str | None:
         """Why a healthy instance does only a part of its work, in a line; or None."""
-        if self.problem is not None or self.health.state == "ok":
-            return None
-        told = [f"{what}: {reason}" for what, reason in self.health.problems.items()]
-        return self.health.detail or "; ".join(told) or "degraded"
+        return None if self.problem is not None else fault_of(self.health)
 
     @property
     def state(self) -> str:
@@ -372,6 +369,14 @@ class Isolated(ABC, Generic[I, P, S]):
 
 def _late() -> Health:
     return Health(ok=False, detail=f"its health has not answered within {HEALTH_TIMEOUT:g} s")
+
+
+def fault_of(health: Health) -> str | None:
+    """Return why `health` is degraded or failing, in a line; None if the health is ok."""
+    if health.state == "ok":
+        return None
+    told = [f"{what}: {reason}" for what, reason in health.problems.items()]
+    return health.detail or "; ".join(told) or health.state
 
 
 def printable_lines(told: Mapping[str, str]) -> Mapping[str, str]:

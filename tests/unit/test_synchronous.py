@@ -141,6 +141,8 @@ async def test_a_single_pass_and_the_checks_of_a_configuration(tmp_path: Path) -
     assert '\n+["127.0.0.1", "web", ' in str(previewed["it"])
     assert await apply_once(consumers.values(), resolved, directories, LOG) == {}
     assert '["127.0.0.1", "web", ' in (tmp_path / "run/it/addresses").read_text()
+    half = made(plain(health=lambda _: Health(problems={"service web": "no port"})))
+    assert await apply_once([half], resolved, directories, LOG) == {"it": "service web: no port"}
     surveyed: Any = await survey([finds], directories, LOG, within(5))
     assert list(surveyed["finds"].candidates) == ["web/127.0.0.1:80"]
 

@@ -76,7 +76,7 @@ class CheckConfig(PluginConfig):
     path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
     method: Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")] = "GET"
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$")] | None = None
-    status: str | int | None = None
+    status: str | Annotated[int, Field(strict=True)] | None = None
     send: str | None = None
     expect: str | None = None
     interval: Annotated[float, Duration(0.1, 3600)] = 2.0
