@@ -93,9 +93,10 @@ class Admin:
         status = self._status()
         healthy = not status.problems
         document = {
-            "status": "failing" if not healthy else "degraded" if status.degraded else "ok",
+            "status": "failing" if not healthy else "degraded" if status.degraded or status.broken else "ok",
             "problems": status.problems,
             "degraded": status.degraded,
+            "broken": dict(status.broken),
             "registry": _registry(status),
             "unresolved": _unresolved(status),
             "config_error": status.config_error,

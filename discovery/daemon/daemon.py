@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Daemon:
         self._replace = replace
         self._settings, self._first = loaded
         self._run_dir = base_run_dir(self._settings.run_dir)
+        self._broken: Mapping[str, str] = {}
         self._exit_code = 0
         self._told_to_stop = False
         self._stopping_later: asyncio.Task[None] | None = None
@@ -99,6 +100,7 @@ class Daemon:
             consumers=tuple(consumer.status for consumer in self._fleet.consumers.values()),
             providers=tuple(provider.status for provider in self._fleet.providers.values()),
             config_error=self._reloads.error,
+            broken=self._broken,
         )
 
     async def run(self) -> int:
@@ -248,5 +250,6 @@ class Daemon:
             self._loop.call_soon_threadsafe(self._status_changed.set)
 
     def _report_broken(self, instances: Instances) -> None:
+        self._broken = dict(instances.broken)
         for name, reason in instances.broken.items():
             self._log.error("plugin is broken", instance=name, reason=reason)

@@ -21,7 +21,8 @@ class DaemonStatus(NamedTuple):
     `snapshot_from_disk` marks a snapshot that an earlier run remembered and this one has not yet seen confirmed;
     `snapshot_time` is when it was last known to be true. `addresses` are those of backends that are registered by host
     name, `unresolved` is what is wrong with the names, by the backends' services and ids. `held` are the records in
-    the snapshot that the registry has removed, which is not believed, by key.
+    the snapshot that the registry has removed, which is not believed, by key. `broken` is why an instance does not run
+    whose plugin cannot be loaded, by name.
     """
 
     registry: str
@@ -38,6 +39,7 @@ class DaemonStatus(NamedTuple):
     consumers: tuple[ConsumerStatus, ...] = ()
     providers: tuple["RunningProviderStatus", ...] = ()
     config_error: str | None = None
+    broken: Mapping[str, str] = MappingProxyType({})
 
     @property
     def snapshot_age(self) -> float | None:

@@ -140,6 +140,7 @@ def test_bad_neighbours_delay_nobody(
     status, health = daemon.get("/healthz")
     assert status == 503
     assert health["problems"]["fails"] == "RuntimeError: as always"
+    assert "no_such_module_anywhere" in health["broken"]["broken"]
     assert daemon.get("/readyz")[0] == 503
     assert daemon.stop() == 0
     assert "was abandoned consumer=blocks" in daemon.log
