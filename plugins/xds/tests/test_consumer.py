@@ -50,14 +50,14 @@ async def test_a_rejection_is_told_in_log_health_and_inspect_until_it_is_over() 
         await driven.apply(backend())
         await client.ask(Kind.ENDPOINTS, "web")
         first = await client.read()
-        await client.ask(Kind.ENDPOINTS, "web", nonce=first.nonce, error="bad address\nin web")
+        await client.ask(Kind.ENDPOINTS, "web", nonce=first.nonce, error="bad address\nin\x1b web")
         await eventually(lambda: driven.figure("nacks", kind="eds") == 1)
         health = await driven.consumer.health()
-        assert "node edge-1 rejects eds web: bad address in web" in health.detail
+        assert health.detail == "eds web: rejected by edge-1: bad address in\\x1b web"
         (entry,) = driven.said("a client rejects")
-        assert (entry["node"], entry["reason"]) == ("edge-1", "bad address in web")
+        assert (entry["node"], entry["reason"]) == ("edge-1", "bad address in\\x1b web")
         (node,) = await driven.nodes()
-        assert node["rejected"] == {"eds web": "bad address in web"}
+        assert node["rejected"] == {"eds web": "bad address in\\x1b web"}
         assert node["live_revision"] is None
         assert driven.figure("streams_rejecting") == 1
         await driven.apply(backend(port=81))

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from discovery.toolkit import printable
 from discovery_xds.protocol.catalog import KINDS, Catalog, Changes, Kind, Resource
 from discovery_xds.protocol.messages import Response, Responses
 from discovery_xds.protocol.subscription import Due, Subscription
@@ -17,8 +18,8 @@ WARMING_SECONDS = 1.0
 
 Envoy asks for endpoints within milliseconds; a client that never asks gets its routes a second later.
 """
-_MOST_REASON_CHARACTERS = 1000
-"""Characters of a client's reason that are kept."""
+_MOST_CHARACTERS = 1000
+"""Characters of a client's name or reason that are kept: enough for the reasons of Envoy, which name the field."""
 _MOST_UNKNOWN = 20
 """Unknown types of resources that are kept for a stream, so that a client cannot fill the memory."""
 
@@ -85,12 +86,12 @@ class Stream(ABC):
     def request(self, message: Any) -> Answered | None:
         """Take a request of the client. Return what the client says of a response. Raises TooManyNamesError."""
         if message.HasField("node") and not self.node_id:
-            self.node_id, self.node_cluster = message.node.id, message.node.cluster
-            self.user_agent = message.node.user_agent_name
+            self.node_id, self.node_cluster = _text(message.node.id), _text(message.node.cluster)
+            self.user_agent = _text(message.node.user_agent_name)
         kind = KINDS.get(message.type_url)
         if kind is None:
             if len(self.unknown) < _MOST_UNKNOWN:
-                self.unknown.add(message.type_url[:200])
+                self.unknown.add(_text(message.type_url))
             return None
         subscription = self.subscriptions.get(kind)
         answered = None
@@ -165,7 +166,7 @@ class Stream(ABC):
 
     def _answer(self, subscription: Subscription, message: Any) -> Answered | None:
         if message.HasField("error_detail"):
-            reason = " ".join(message.error_detail.message.split())[:_MOST_REASON_CHARACTERS] or "no reason given"
+            reason = _text(message.error_detail.message) or "no reason given"
             response = subscription.reject(reason)
         else:
             reason = None
@@ -260,3 +261,8 @@ class DeltaStream(Stream):
 
     def _make(self, subscription: Subscription, catalog: Catalog, told: Due, *, final: bool) -> Response:
         return self._responses.delta(subscription.kind, told.resources, told.removed, subscription.nonce)
+
+
+def _text(value: str) -> str:
+    """Return a client's text on one line, without control characters."""
+    return printable(" ".join(value.split()))[:_MOST_CHARACTERS]

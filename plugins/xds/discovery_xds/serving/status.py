@@ -10,6 +10,8 @@ from discovery_xds.protocol.stream import Stream
 
 MOST_NODES = 1000
 """Nodes that are shown one by one; a document of more is no longer read by people."""
+_MOST_NAMED = 5
+"""Nodes that are named in a message, which is one line."""
 _MOST_SHOWN = 20
 """Rejected resources that are shown of one node."""
 
@@ -85,9 +87,16 @@ def _node(stream: Stream, peer: str) -> dict[str, Any]:
 
 
 def problems_of(streams: Iterable[Stream]) -> Mapping[str, str]:
-    """Return the reason by a description of each resource that a node rejects."""
-    return {
-        f"node {each.node_id or 'without an id'} rejects {what}": reason
-        for each in streams
-        for what, reason in each.rejections.items()
-    }
+    """Return, for each resource that clients reject, the clients and the reason of one of them."""
+    rejecting: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for each in streams:
+        for what, reason in each.rejections.items():
+            reasons.setdefault(what, reason)
+            rejecting.setdefault(what, []).append(each.node_id or "a client without a name")
+    return {what: f"rejected by {_some(sorted(nodes))}: {reasons[what]}" for what, nodes in sorted(rejecting.items())}
+
+
+def _some(nodes: list[str]) -> str:
+    more = len(nodes) - _MOST_NAMED
+    return f"{', '.join(nodes[:_MOST_NAMED])} and {more} more" if more > 0 else ", ".join(nodes)
