@@ -157,6 +157,8 @@ def test_checks_have_the_times_and_counts_of_the_options() -> None:
     check = {"path": "/up", "status": "200,300-399", "interval": "4s", "fall": 5, "rise": 4}
     cluster = built(snapshot(backend()), services={"web": {"check": check}}).of(Kind.CLUSTER)["web"]
     (found,) = contents(cluster, cluster_pb2.Cluster()).health_checks
+    window = contents(cluster, cluster_pb2.Cluster()).common_lb_config.update_merge_window
+    assert 0 < window.ToMilliseconds() < 100  # else a new backend waits a second for its first request
     assert (found.interval.seconds, found.timeout.seconds) == (4, 2)
     assert (found.unhealthy_threshold.value, found.healthy_threshold.value) == (5, 4)
     ranges = [(each.start, each.end) for each in found.http_health_check.expected_statuses]
