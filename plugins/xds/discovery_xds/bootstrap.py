@@ -38,7 +38,7 @@ class Node(NamedTuple):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The node as xDS clients write it."""
+        """The node in the form of xDS clients."""
         locality = {key: value for key, value in (("region", self.region), ("zone", self.zone)) if value}
         return {"id": self.id, "cluster": self.cluster, **({"locality": locality} if locality else {})}
 

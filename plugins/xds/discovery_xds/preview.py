@@ -1,4 +1,4 @@
-"""What clients would be sent, for people: listeners with their routes, and services with their backends; pure."""
+"""The resources of clients as text for people: listeners with their routes, and services with their backends; pure."""
 
 import difflib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Resources by kind and name at one revision of the registry."""
+"""Resources by kind and name at a revision of the registry."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ Changes = Mapping[Kind, frozenset[str]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resource:
-    """A resource as streams send it: compared by identity.
+    """A resource in the forms that streams send: compared by identity.
 
     `version` follows from the contents alone. `sotw` and `delta` are the resource as a field of a response of the
     state-of-the-world and of the delta protocol. A resource that is not `listed` is sent only to clients that name it.
@@ -72,7 +72,7 @@ def version_of(*parts: bytes) -> str:
 
 
 class Catalog:
-    """Every resource at one revision of the registry. Immutable."""
+    """Every resource at a revision of the registry. Immutable."""
 
     def __init__(self, revision: int, resources: Mapping[Kind, Mapping[str, Resource]]) -> None:
         """Keep `resources`, which do not change any more."""

@@ -1,4 +1,4 @@
-"""One stream of a client: requests come in, and the next response follows from the catalog at that moment.
+"""The stream of a client: requests come in, and the next response follows from the catalog at that moment.
 
 A client's state is the latest catalog's in the end, whatever came between: a stream keeps no queue. Of each kind at
 most one response is on the way; what changes meanwhile goes into the next one.
@@ -32,7 +32,7 @@ class Answered(NamedTuple):
 
 
 class Stream(ABC):
-    """The state of one stream. `request` and `publish` change it, and `response` returns what is to be sent next."""
+    """The state of a stream. `request` and `publish` change it, and `response` returns what is to be sent next."""
 
     protocol = ""
     """Name of the variant of the protocol."""
@@ -57,7 +57,7 @@ class Stream(ABC):
 
     @property
     def is_settled(self) -> bool:
-        """True if the client has applied everything that it wants of the latest catalog."""
+        """True if the client has applied every wanted resource of the latest catalog."""
         return self._catalog is not None and all(each.is_settled for each in self.subscriptions.values())
 
     @property
@@ -233,7 +233,7 @@ class SotwStream(Stream):
 
     @staticmethod
     def _whole(subscription: Subscription, catalog: Catalog, final: bool) -> list[Resource]:
-        """Return every resource of the kind that the client is to have, and without `final` what it still has."""
+        """Return every wanted resource of the kind, and without `final` the resources that are to be removed later."""
         there = catalog.of(subscription.kind)
         names = {name for name in subscription.names if name in there}
         if subscription.wildcard:
@@ -264,5 +264,5 @@ class DeltaStream(Stream):
 
 
 def _text(value: str) -> str:
-    """Return a client's text on one line, without control characters."""
+    """Return a client's text as a single line without control characters."""
     return printable(" ".join(value.split()))[:_MOST_CHARACTERS]

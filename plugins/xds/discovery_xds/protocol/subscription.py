@@ -1,4 +1,4 @@
-"""The subscription of one stream to one kind of resources: what the client wants, has, and has not confirmed."""
+"""The subscription of a stream to a kind of resources: names that the client wants, and resources that it has."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ class Due(NamedTuple):
 
 
 class Subscription:
-    """What a client wants of one kind, and what it has.
+    """The names of a kind that a client wants, and the resources that the client has.
 
     `known` has the resources that were sent and not withdrawn. `dirty` are the names whose resource in `known` may be
     another than that of the catalog. `unanswered` are names that the client is to be told of even if no resource has
@@ -214,7 +214,7 @@ class Subscription:
 
     @property
     def is_settled(self) -> bool:
-        """True if the client has applied all that it wants, as far as is known before the next look at `dirty`."""
+        """True if the client has applied all wanted resources, as far as is known before the next look at `dirty`."""
         return not (self.owed or self.dirty or self.unconfirmed or self.rejected)
 
     def _end_wildcard(self) -> None:

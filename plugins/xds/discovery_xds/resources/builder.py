@@ -1,4 +1,4 @@
-"""The catalog of resources for one snapshot after another: what is unchanged is neither built nor serialized again."""
+"""The catalog of resources for successive snapshots: what is unchanged is neither built nor serialized again."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -21,7 +21,7 @@ _NO_SERVICE = Service("")
 
 
 class _Built(NamedTuple):
-    """The endpoints of a service, and what they were built from."""
+    """The endpoints of a service, and the input of their construction."""
 
     service: Service
     addresses: tuple[tuple[str, ...], ...]
@@ -38,7 +38,7 @@ class _Fixed(NamedTuple):
 
 
 class Builder:
-    """Builds catalogs for one configuration. `built` counts the endpoints of services that were built."""
+    """Builds catalogs for a configuration. `built` counts the endpoints of services that were built."""
 
     def __init__(self, config: XdsConfig) -> None:
         """Begin without a snapshot."""

@@ -7,7 +7,7 @@ from discovery_xds.config import XdsConfig
 
 
 def claims_of(config: XdsConfig, services: Iterable[str]) -> tuple[tuple[AddressClaim, ...], tuple[str, ...]]:
-    """Return the claims of the services, and the problems of services that have none, each in one line.
+    """Return the claims of the services, and the problems of services without a claim, a line each.
 
     Without configured services each of `services` claims the host names `<service>` and `<service>.*`; an only service
     claims every host.

@@ -25,7 +25,7 @@ class Locality(NamedTuple):
 
 
 class _Member(NamedTuple):
-    """A backend that gets traffic, as it was when its endpoint was serialized."""
+    """A backend that gets traffic, in the state whose endpoint was serialized."""
 
     backend: Backend
     addresses: tuple[str, ...]
@@ -42,7 +42,7 @@ class Assignment(NamedTuple):
 
 
 class Endpoints:
-    """Builds the endpoints of one service for one snapshot after another. An unchanged backend is serialized once."""
+    """Builds the endpoints of a service for successive snapshots. An unchanged backend is serialized once."""
 
     def __init__(self, name: str, locality: LocalityConfig, check_port: int | None) -> None:
         """Build endpoints of the name `name`. Checks go to `check_port`; None stands for each backend's own port."""

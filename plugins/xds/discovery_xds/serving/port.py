@@ -69,7 +69,7 @@ def why_in_use(address: str) -> str:
 
 
 def tls_faults(tls: TlsConfig | None) -> list[str]:
-    """Return what is wrong with the files of the option `tls`, each in one line."""
+    """Return the faults of the files of the option `tls`, a line each."""
     if tls is None:
         return []
     faults = []
@@ -147,7 +147,7 @@ def _listens_on(candidate: socket.socket, address: str) -> bool:
 
 
 def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the address, as that of IPv4 if it stands for one; every unspecified address is 0.0.0.0."""
+    """Return the address, an IPv4-mapped address as IPv4; every unspecified address is 0.0.0.0."""
     address = ipaddress.ip_address(host)
     if address.is_unspecified:
         return ipaddress.IPv4Address(0)

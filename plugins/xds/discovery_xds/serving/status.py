@@ -1,4 +1,4 @@
-"""What the streams of the server tell about clients: for people, for metrics and for health."""
+"""The state of clients: for people, for metrics and for health."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ _MOST_SHOWN = 20
 
 
 class Counts:
-    """Counters of the server since it started, by kind of resource. Read from any thread."""
+    """Counters of the server since its start, by kind of resource. Read from any thread."""
 
     def __init__(self) -> None:
         """Begin at zero."""
@@ -87,7 +87,7 @@ def _node(stream: Stream, peer: str) -> dict[str, Any]:
 
 
 def problems_of(streams: Iterable[Stream]) -> Mapping[str, str]:
-    """Return, for each resource that clients reject, the clients and the reason of one of them."""
+    """Return, for each resource that clients reject, the clients and the reason of the first client."""
     rejecting: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}
     for each in streams:
