@@ -66,7 +66,7 @@ class Stream(ABC):
         return {
             f"{kind.label} {name}": reason
             for kind, each in sorted(self.subscriptions.items())
-            for name, reason in each.rejected.items()
+            for name, reason in tuple(each.rejected.items())  # copied: metrics are read on another thread
         }
 
     def publish(self, catalog: Catalog, changes: Changes) -> bool:

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 from discovery import Backend, Service, Update, describe
 from discovery.fields import has_labels
-from discovery.routing import group_by_address, routes
+from discovery.routing import Route, group_by_address, routes
 from discovery_xds.config import ServiceConfig, XdsConfig
 from discovery_xds.protocol.catalog import Catalog, Kind, Resource
 from discovery_xds.protocol.messages import resource_of
 from discovery_xds.resources.claims import claims_of
 from discovery_xds.resources.clusters import client_cluster, envoy_cluster
 from discovery_xds.resources.endpoints import AddressesOf, Endpoints
-from discovery_xds.resources.listeners import api_listener, http_listener, route_configuration, tcp_listener
+from discovery_xds.resources.listeners import RouteConfigurations, api_listener, http_listener, tcp_listener
 from discovery_xds.resources.names import grpc_cluster
 
 _NO_OPTIONS = ServiceConfig()
@@ -46,6 +46,7 @@ class Builder:
         self._names: frozenset[str] | None = None
         self._outline: Mapping[Kind, Mapping[str, Resource]] = {}
         self._outline_problems: tuple[str, ...] = ()
+        self._routes = RouteConfigurations()
         self._fixed: dict[str, _Fixed] = {}
         self._makers: dict[str, Endpoints] = {}
         self._endpoints: dict[str, _Built] = {}
@@ -140,14 +141,16 @@ class Builder:
             listeners[fixed.listener.name] = fixed.listener
         grouped = group_by_address(claims)
         nowhere = () if self._config.services else self._config.bind  # as the plugin haproxy: 404 while there is none
+        http: dict[str, tuple[Route, ...]] = {}
         for bind in grouped or dict.fromkeys(nowhere):
             group = grouped.get(bind, ())
             if group and group[0].mode == "tcp":
                 contents = tcp_listener(bind, group[0].service, configs[group[0].service])
             else:
-                contents = http_listener(bind)
-                routing[bind] = resource_of(Kind.ROUTES, bind, route_configuration(bind, routes(group), configs))
+                contents, http[bind] = http_listener(bind), routes(group)
             listeners[bind] = resource_of(Kind.LISTENER, bind, contents)
+        for bind, contents in self._routes.build(http, configs):
+            routing[bind] = resource_of(Kind.ROUTES, bind, contents)
         return {Kind.CLUSTER: clusters, Kind.LISTENER: listeners, Kind.ROUTES: routing}, problems
 
 

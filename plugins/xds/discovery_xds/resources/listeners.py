@@ -1,7 +1,7 @@
 """Listeners and routes: Envoy's on addresses, and those of gRPC clients, which are named after services."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
@@ -16,9 +16,12 @@ from discovery.fields import UNIX_PREFIX
 from discovery.routing import ROOT, Route
 from discovery_xds.config import ServiceConfig
 from discovery_xds.resources.clusters import ads
-from discovery_xds.resources.matching import Match, virtual_hosts
+from discovery_xds.resources.matching import Match, VirtualHost, virtual_hosts
 from discovery_xds.resources.names import grpc_cluster
+from discovery_xds.resources.wire import embedded
 
+_VIRTUAL_HOSTS_FIELD = 2
+"""Number of the field `virtual_hosts` of a RouteConfiguration."""
 _RETRIES = 3
 """Other backends that are tried, as in the plugin haproxy."""
 _RETRY_ON = "connect-failure,refused-stream,reset-before-request"
@@ -49,13 +52,32 @@ def tcp_listener(bind: str, service: str, config: ServiceConfig) -> bytes:
     return _listener(bind, "envoy.filters.network.tcp_proxy", proxy)
 
 
-def route_configuration(bind: str, routes: Iterable[Route], configs: Mapping[str, ServiceConfig]) -> bytes:
-    """Return the routes of Envoy's listener at `bind`, serialized. `configs` has the options of the services."""
-    routing = route_pb2.RouteConfiguration(name=bind, ignore_port_in_host_matching=True)
-    for host in virtual_hosts(routes):
-        added = routing.virtual_hosts.add(name=host.pattern, domains=[host.pattern])
-        added.routes.extend(_route(match, configs[match.service]) for match in host.matches)
-    return bytes(routing.SerializeToString(deterministic=True))
+class RouteConfigurations:
+    """Builds the routes of Envoy's listeners. An unchanged virtual host is serialized once."""
+
+    def __init__(self) -> None:
+        """Begin without routes."""
+        self._serialized: dict[VirtualHost, bytes] = {}
+
+    def build(
+        self, routes: Mapping[str, Iterable[Route]], configs: Mapping[str, ServiceConfig]
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the serialized routes of each bind in `routes`. `configs` has the options of the services."""
+        known, self._serialized = self._serialized, {}
+        for bind, each in routes.items():
+            head = route_pb2.RouteConfiguration(name=bind, ignore_port_in_host_matching=True)
+            parts = [head.SerializeToString()]
+            for host in virtual_hosts(each):
+                serialized = self._serialized.get(host) or known.get(host) or _virtual_host(host, configs)
+                self._serialized[host] = serialized
+                parts.append(embedded(_VIRTUAL_HOSTS_FIELD, serialized))
+            yield bind, b"".join(parts)
+
+
+def _virtual_host(host: VirtualHost, configs: Mapping[str, ServiceConfig]) -> bytes:
+    message = route_components_pb2.VirtualHost(name=host.pattern, domains=[host.pattern])
+    message.routes.extend(_route(match, configs[match.service]) for match in host.matches)
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def api_listener(service: str, config: ServiceConfig) -> bytes:

@@ -30,26 +30,40 @@ class VirtualHost(NamedTuple):
 
 
 def virtual_hosts(routes: Iterable[Route]) -> tuple[VirtualHost, ...]:
-    """Return the virtual hosts for `routes`, which are ordered, the most specific first."""
-    ordered = tuple(routes)
-    patterns = {route.host: route.kind for route in ordered}
-    return tuple(VirtualHost(pattern, tuple(_matches(pattern, kind, ordered))) for pattern, kind in patterns.items())
+    """Return the virtual hosts for `routes`, which are ordered, the most specific first.
 
-
-def _matches(pattern: str, kind: HostKind, routes: Iterable[Route]) -> Iterator[Match]:
+    Takes time in proportion to the number of routes, and with patterns `*.name` to their product with those `name.*`.
+    """
+    by_host: dict[str, list[Route]] = {}
     for route in routes:
-        if route.host == pattern or _covers(route, pattern, kind):
-            yield Match(route.path, route.service)
-        elif kind is HostKind.SUFFIX and route.kind is HostKind.PREFIX:
-            yield Match(route.path, route.service, route.host.removesuffix("*"))
+        by_host.setdefault(route.host, []).append(route)
+    prefixes = tuple(host for host in by_host if host.endswith(".*"))
+    return tuple(
+        VirtualHost(
+            host,
+            tuple(
+                Match(route.path, route.service, condition)
+                for other, condition in _patterns(host, own[0].kind, prefixes)
+                for route in by_host.get(other, ())
+            ),
+        )
+        for host, own in by_host.items()
+    )
 
 
-def _covers(route: Route, pattern: str, kind: HostKind) -> bool:
-    """Return True if every host of `pattern` matches the less specific pattern of `route`."""
-    if route.host == EVERYTHING:
-        return True
-    if route.kind is HostKind.SUFFIX and kind in (HostKind.EXACT, HostKind.SUFFIX):
-        return pattern.removeprefix("*").endswith(route.host.removeprefix("*"))
-    if route.kind is HostKind.PREFIX and kind in (HostKind.EXACT, HostKind.PREFIX):
-        return pattern.removesuffix("*").startswith(route.host.removesuffix("*"))
-    return False
+def _patterns(host: str, kind: HostKind, prefixes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the patterns that hosts of the pattern `host` can match, the most specific first, each with a condition.
+
+    The condition is the beginning that a host must have; empty if every host of `host` matches.
+    """
+    if kind is not HostKind.ANY:
+        yield host, ""
+    if kind in (HostKind.EXACT, HostKind.SUFFIX):
+        name = host.removeprefix("*.")
+        yield from ((f"*{name[at:]}", "") for at, character in enumerate(name) if character == ".")
+    if kind is HostKind.SUFFIX:
+        yield from ((prefix, prefix.removesuffix("*")) for prefix in prefixes)
+    elif kind is not HostKind.ANY:
+        name = host.removesuffix(".*")
+        yield from ((f"{name[:at]}.*", "") for at in range(len(name) - 1, 0, -1) if name[at] == ".")
+    yield EVERYTHING, ""
