@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from discovery_xds.resources.builder import Builder
     from discovery_xds.serving.server import AdsServer
 
-_PROBLEMS = 5
-"""Problems that are shown one by one, so that many of one kind do not flood health and log."""
-
 
 class XdsConsumer(Consumer[XdsConfig]):
     """xDS server for the backends that the registry has at the moment."""
@@ -28,7 +25,6 @@ class XdsConsumer(Consumer[XdsConfig]):
         super().__init__(config, context)
         self._server: AdsServer | None = None
         self._builder: Builder | None = None
-        self._problems: tuple[str, ...] = ()
 
     async def setup(self) -> None:
         """Listen on the xDS port. Clients are answered after the first `apply`. Raises ApplyError."""
@@ -56,9 +52,6 @@ class XdsConsumer(Consumer[XdsConfig]):
         if self._builder is None:
             self._builder = Builder(self.config)
         self._server.publish(self._builder.build(update))
-        before, self._problems = self._problems, self._builder.problems
-        for problem in [each for each in self._problems if each not in before][:_PROBLEMS]:
-            self.context.log.warning(problem)
 
     async def preview(self, update: Update) -> str:
         """Return the listeners with their routes, and the services with their backends."""
@@ -81,10 +74,8 @@ class XdsConsumer(Consumer[XdsConfig]):
         return True
 
     async def health(self) -> Health:
-        """Return healthy while the port is open; the detail names what clients reject and what is left out."""
-        problems = [f"{what}: {why}" for what, why in self._rejections().items()] + list(self._problems)
-        more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
-        return Health(True, "; ".join(problems[:_PROBLEMS]) + more)
+        """Return healthy; degraded while a client rejects a resource, or a service cannot be served as it is."""
+        return Health(problems={**self._problems(), **self._rejections()})
 
     def metrics(self) -> Iterable[Sample]:
         """Return samples of streams, pushes and answers."""
@@ -102,7 +93,7 @@ class XdsConsumer(Consumer[XdsConfig]):
         from discovery_xds.serving.status import document
 
         clients = [(each.stream, each.peer) for each in self._server.connections]
-        return document(self._server.catalog, clients, self._problems)
+        return document(self._server.catalog, clients, self._problems())
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Return the listening socket: the successor listens beside this server, which accepts until `teardown`."""
@@ -114,6 +105,9 @@ class XdsConsumer(Consumer[XdsConfig]):
         if self._server is not None:
             server, self._server = self._server, None
             await asyncio.shield(server.stop())
+
+    def _problems(self) -> Mapping[str, str]:
+        return self._builder.problems if self._builder is not None else {}
 
     def _rejections(self) -> Mapping[str, str]:
         if self._server is None:

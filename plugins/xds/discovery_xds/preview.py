@@ -12,15 +12,15 @@ from discovery_xds.resources.claims import claims_of
 
 def preview(config: XdsConfig, update: Update) -> str:
     """Return the changes of listeners, routes and services as a diff, and the problems as comments."""
-    before, _ = _listing(config, update.previous, update.addresses_of) if update.previous is not None else ([], ())
+    before, _ = _listing(config, update.previous, update.addresses_of) if update.previous is not None else ([], {})
     after, problems = _listing(config, update.snapshot, update.addresses_of)
     changes = difflib.unified_diff(before, after, "served", "to be served")
-    return "".join((*(f"# {problem}\n" for problem in problems), *changes))
+    return "".join((*(f"# {what}: {reason}\n" for what, reason in problems.items()), *changes))
 
 
 def _listing(
     config: XdsConfig, snapshot: Snapshot, addresses_of: Callable[[Backend], tuple[str, ...]]
-) -> tuple[list[str], tuple[str, ...]]:
+) -> tuple[list[str], dict[str, str]]:
     configs = config.services or dict.fromkeys(snapshot.services, ServiceConfig())
     claims, problems = claims_of(config, configs)
     lines = []

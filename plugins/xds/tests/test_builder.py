@@ -82,9 +82,9 @@ def test_a_new_address_of_a_host_name_builds_endpoints_and_an_equal_one_does_not
     assert not any(changes_between(one, same).values())
     two = maker.build(update(state, state, addresses={("db.example", 1): ("10.0.0.2",)}))
     assert changes_between(same, two)[Kind.ENDPOINTS] == {"web"}
-    assert maker.problems == ()
+    assert maker.problems == {}
     maker.build(update(state, state, addresses={}))
-    assert maker.problems == ("service 'web': no address is known for db.example",)
+    assert maker.problems == {"service web": "no address is known for db.example"}
 
 
 def test_versions_follow_from_the_contents_alone() -> None:
@@ -119,11 +119,11 @@ def test_a_service_that_cannot_be_built_keeps_its_endpoints_and_hurts_no_other(m
     monkeypatch.setattr(builder_module.Endpoints, "build", fails)
     two = maker.build(update(second, first))
     assert changes_between(one, two)[Kind.ENDPOINTS] == {"api"}
-    assert maker.problems == ("service 'web' has its former endpoints: ValueError: no",)
+    assert maker.problems == {"service web": "it has its former endpoints: ValueError: no"}
     monkeypatch.undo()
     three = maker.build(update(second, second))
     assert changes_between(two, three)[Kind.ENDPOINTS] == {"web"}
-    assert maker.problems == ()
+    assert maker.problems == {}
 
 
 def test_labels_select_backends_and_service_names_another_service() -> None:

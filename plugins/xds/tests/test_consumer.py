@@ -53,7 +53,8 @@ async def test_a_rejection_is_told_in_log_health_and_inspect_until_it_is_over() 
         await client.ask(Kind.ENDPOINTS, "web", nonce=first.nonce, error="bad address\nin\x1b web")
         await eventually(lambda: driven.figure("nacks", kind="eds") == 1)
         health = await driven.consumer.health()
-        assert health.detail == "eds web: rejected by edge-1: bad address in\\x1b web"
+        assert health.problems == {"eds web": "rejected by edge-1: bad address in\\x1b web"}
+        assert health.state == "degraded"
         (entry,) = driven.said("a client rejects")
         assert (entry["node"], entry["reason"]) == ("edge-1", "bad address in\\x1b web")
         (node,) = await driven.nodes()
@@ -63,7 +64,7 @@ async def test_a_rejection_is_told_in_log_health_and_inspect_until_it_is_over() 
         await driven.apply(backend(port=81))
         await client.read_and_confirm(Kind.ENDPOINTS, "web")
         await eventually(lambda: driven.figure("acks", kind="eds") == 1)
-        assert (await driven.consumer.health()).detail == ""
+        assert (await driven.consumer.health()).state == "ok"
         assert (await driven.nodes())[0]["live_revision"] == 2
 
 

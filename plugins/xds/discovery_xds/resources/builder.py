@@ -45,14 +45,14 @@ class Builder:
         self._config = config
         self._names: frozenset[str] | None = None
         self._outline: Mapping[Kind, Mapping[str, Resource]] = {}
-        self._outline_problems: tuple[str, ...] = ()
+        self._outline_problems: Mapping[str, str] = {}
         self._routes = RouteConfigurations()
         self._fixed: dict[str, _Fixed] = {}
         self._makers: dict[str, Endpoints] = {}
         self._endpoints: dict[str, _Built] = {}
         self.built = 0
-        self.problems: tuple[str, ...] = ()
-        """What is wrong with single services and backends, each in one line."""
+        self.problems: Mapping[str, str] = {}
+        """Faults of single services: the reason by the name, as in `Health`."""
 
     def build(self, update: Update) -> Catalog:
         """Return the catalog for a snapshot. A service that cannot be built keeps its last endpoints."""
@@ -64,15 +64,15 @@ class Builder:
             self._names = names
             self._makers = {name: maker for name, maker in self._makers.items() if name in names}
         endpoints: dict[str, _Built] = {}
-        problems = [*self._outline_problems]
+        problems = dict(self._outline_problems)
         for name, config in configs.items():
             service = services.get(config.service or name, _NO_SERVICE)
             built = self._endpoints_of(name, config, service, update.addresses_of)
             if built is not None:
                 endpoints[name] = built
-                problems += [built.problem] if built.problem else []
+                problems |= {f"service {name}": built.problem} if built.problem else {}
             else:
-                problems.append(f"service {name!r} is left out: its backends cannot be described")
+                problems[f"service {name}"] = "it is left out: its backends cannot be described"
         unchanged = endpoints.keys() == self._endpoints.keys() and all(
             built.resource is self._endpoints[name].resource for name, built in endpoints.items()
         )
@@ -80,7 +80,7 @@ class Builder:
             resources = {name: built.resource for name, built in endpoints.items()}
             self._outline = {**self._outline, Kind.ENDPOINTS: resources}
         self._endpoints = endpoints
-        self.problems = tuple(problems)
+        self.problems = problems
         return Catalog(update.snapshot.revision, self._outline)
 
     def _endpoints_of(
@@ -99,7 +99,7 @@ class Builder:
         except Exception as error:  # noqa: BLE001 - one service that cannot be built leaves all others as they are
             if before is None:
                 return None
-            return before._replace(problem=f"service {name!r} has its former endpoints: {describe(error)}")
+            return before._replace(problem=f"it has its former endpoints: {describe(error)}")
 
     def _build_endpoints(
         self,
@@ -120,7 +120,7 @@ class Builder:
         self.built += 1
         problem = ""
         if assignment.unresolved:
-            problem = f"service {name!r}: no address is known for {', '.join(sorted(set(assignment.unresolved))[:5])}"
+            problem = f"no address is known for {', '.join(sorted(set(assignment.unresolved))[:5])}"
         before = self._endpoints.get(name)
         resource = resource_of(Kind.ENDPOINTS, name, assignment.contents)
         if before is not None and before.resource.version == resource.version:
@@ -129,7 +129,7 @@ class Builder:
 
     def _make_outline(
         self, configs: Mapping[str, ServiceConfig]
-    ) -> tuple[dict[Kind, Mapping[str, Resource]], tuple[str, ...]]:
+    ) -> tuple[dict[Kind, Mapping[str, Resource]], Mapping[str, str]]:
         """Return all resources but endpoints, which follow from the options and the names of services."""
         claims, problems = claims_of(self._config, configs)
         clusters: dict[str, Resource] = {}

@@ -6,23 +6,23 @@ from discovery.routing import AddressClaim
 from discovery_xds.config import XdsConfig
 
 
-def claims_of(config: XdsConfig, services: Iterable[str]) -> tuple[tuple[AddressClaim, ...], tuple[str, ...]]:
-    """Return the claims of the services, and the problems of services without a claim, a line each.
+def claims_of(config: XdsConfig, services: Iterable[str]) -> tuple[tuple[AddressClaim, ...], dict[str, str]]:
+    """Return the claims of the services, and the reasons of services without a claim, as in `Health`.
 
     Without configured services each of `services` claims the host names `<service>` and `<service>.*`; an only service
     claims every host.
     """
     if config.services:
-        return config.claims, ()
-    problems: list[str] = []
+        return config.claims, {}
+    problems: dict[str, str] = {}
     hosts: dict[str, str] = {}
     for service in sorted(services):
         taken_by = hosts.setdefault(service.lower(), service)
         if taken_by != service:
-            problems.append(f"service {service!r} has no route: its host name is that of {taken_by!r}")
+            problems[f"service {service}"] = f"it has no route: its host name is that of {taken_by!r}"
     claims = tuple(
         AddressClaim(service, bind, "http", (host, f"{host}.*") if len(hosts) > 1 else ())
         for host, service in hosts.items()
         for bind in config.bind
     )
-    return claims, tuple(problems)
+    return claims, problems

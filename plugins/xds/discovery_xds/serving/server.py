@@ -157,7 +157,7 @@ class AdsServer:
             self.counts.nacks[answered.response.kind] += 1
             repeated = connection.reasons.get(answered.response.kind) == answered.reason
             connection.reasons[answered.response.kind] = answered.reason
-            log = self._log.debug if repeated else self._log.warning
+            log = self._log.debug if repeated else self._log.info
             log(
                 "a client rejects what it was sent, and goes on with what it had",
                 node=connection.stream.node_id,

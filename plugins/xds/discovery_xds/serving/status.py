@@ -49,7 +49,7 @@ def samples(counts: Counts, streams: Iterable[Stream], revision: int | None) -> 
 
 
 def document(
-    catalog: Catalog | None, clients: Iterable[tuple[Stream, str]], problems: Iterable[str]
+    catalog: Catalog | None, clients: Iterable[tuple[Stream, str]], problems: Mapping[str, str]
 ) -> Mapping[str, Any]:
     """Return the state of the server as a document of JSON values. `clients` are streams and their peers' addresses."""
     every = sorted(clients, key=lambda each: (each[0].node_id, each[1]))
@@ -58,7 +58,7 @@ def document(
         "resources": {kind.label: len(catalog.of(kind)) if catalog is not None else 0 for kind in Kind},
         "nodes": [_node(stream, peer) for stream, peer in every[:MOST_NODES]],
         "more_nodes": max(0, len(every) - MOST_NODES),
-        "problems": list(problems),
+        "problems": dict(problems),
     }
 
 
