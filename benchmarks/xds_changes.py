@@ -12,33 +12,29 @@ import argparse
 import asyncio
 import http.client
 import json
-import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import grpc
-import structlog
+from _xds_streams import Driven, many_streams, milliseconds
 
-from discovery import Backend, Context, Update, diff
+from discovery import Backend
 from discovery.registry import Lease, open_registry
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import free_port, snapshot
+from discovery.testing import free_port
 from discovery_xds import bootstrap
-from discovery_xds.consumer import XdsConsumer
-from discovery_xds.protocol.stream import Stream
 
 sys.path.append(str(Path(__file__).parents[1] / "plugins/xds/tests/support"))
 
@@ -48,6 +44,8 @@ FACTOR = 1.5
 """How much longer the product may take, without the watch."""
 MOST_SECONDS_OF_MANY = 1.0
 ENDPOINTS = 10_000
+TURNS = 3
+"""Runs of the consumer and of the prototype, one after the other."""
 PROGRAM = """
 import sys, time, grpc
 channel = grpc.insecure_channel("xds:///web")
@@ -116,13 +114,13 @@ def child(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]
 
 
 @contextmanager
-def envoy(directory: Path, server: str) -> Iterator[int]:
+def envoy(directory: Path, server: str, *, sotw: bool = False) -> Iterator[int]:
     """Run Envoy, which follows the server, and return its admin port."""
     from envoy_program import install
 
     admin = free_port()
     file = directory / "envoy.yaml"
-    file.write_text(bootstrap.envoy(server, bootstrap.Node("envoy"), admin=f"127.0.0.1:{admin}"))
+    file.write_text(bootstrap.envoy(server, bootstrap.Node("envoy"), admin=f"127.0.0.1:{admin}", sotw=sotw))
     command = [str(install()), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
     with child(command):
         yield admin
@@ -137,15 +135,6 @@ def first_answer(port: int, name: str) -> float:
                 connection.request("GET", "/")
                 if connection.getresponse().read() == name.encode():
                     return time.time()
-
-
-def milliseconds(seconds: list[float]) -> dict[str, float]:
-    """Return the median and the 95th percentile."""
-    ordered = sorted(seconds)
-    return {
-        "p50": round(statistics.median(ordered) * 1000, 2),
-        "p95": round(ordered[int(len(ordered) * 0.95)] * 1000, 2),
-    }
 
 
 async def swaps(lease: Lease, registry: Any, ports: tuple[int, int], changes: int, asked: Any) -> dict[str, Any]:
@@ -195,18 +184,7 @@ async def end_to_end(directory: Path, changes: int) -> dict[str, Any]:
         with child(command), envoy(directory, server):
             port = int(bind.rpartition(":")[2])
             found["envoy"] = await swaps(lease, registry, web, changes, lambda name: first_answer(port, name))
-            variables = {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap.grpc(server, bootstrap.Node("program"))}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            environment = {**os.environ, **variables}
-            with child([sys.executable, "-c", PROGRAM], env=environment, cwd=directory, **pipes) as program:
-
-                def ask(name: str) -> float:
-                    assert program.stdin is not None
-                    assert program.stdout is not None
-                    program.stdin.write(f"{name}\n")
-                    program.stdin.flush()
-                    return float(program.stdout.readline())
-
+            with program(directory, server) as ask:
                 found["grpc"] = await swaps(lease, registry, rpc, changes, ask)
         await registry.close()
     for each in stopping:
@@ -218,33 +196,65 @@ async def end_to_end(directory: Path, changes: int) -> dict[str, Any]:
     return found
 
 
-class Driven:
-    """The consumer without a daemon."""
+@contextmanager
+def program(directory: Path, server: str) -> Iterator[Callable[[str], float]]:
+    """Run a gRPC program, and yield a function that waits for the first answer of a backend and returns its time."""
+    variables = {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap.grpc(server, bootstrap.Node("program"))}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with child([sys.executable, "-c", PROGRAM], env={**os.environ, **variables}, cwd=directory, **pipes) as process:
 
-    def __init__(self, directory: Path, listen: str, **options: Any) -> None:
-        """Configure the consumer."""
-        config = XdsConsumer.Config.model_validate({"listen": listen, **options})
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-        self.consumer = XdsConsumer(config, Context("xds", directory, structlog.get_logger()))
-        self.before: Any = None
+        def ask(name: str) -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{name}\n")
+            process.stdin.flush()
+            return float(process.stdout.readline())
 
-    async def apply(self, revision: int, backends: list[Backend]) -> None:
-        """Apply a state."""
-        state = snapshot(*backends, revision=revision)
-        update = Update(state, self.before, diff(self.before, state))
-        self.before = state
-        await self.consumer.apply(update)
+        yield ask
 
-    @property
-    def streams(self) -> list[Stream]:
-        """The streams of the clients."""
-        server = self.consumer._server  # noqa: SLF001 - `inspect` shows 1,000 nodes at most, and takes longer
-        return list(server.streams) if server is not None else []
 
-    async def until_live(self, revision: int, streams: int) -> None:
-        """Wait until as many clients have applied the revision."""
-        while sum(each.live_revision == revision for each in self.streams) < streams:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.005)
+async def pushes(driven: Driven, ports: tuple[int, int], changes: int, asked: Callable[[str], float]) -> list[float]:
+    """Swap the backend without a registry, and measure until the first answer of the new backend."""
+    took = []
+    await driven.apply(1, [Backend("web", "a", "127.0.0.1", ports[0])])
+    await asyncio.to_thread(asked, "a")
+    for number in range(changes):
+        name, port = (("b", ports[1]), ("a", ports[0]))[number % 2]
+        asking = asyncio.ensure_future(asyncio.to_thread(asked, name))
+        await asyncio.sleep(0.02)  # the requests go on
+        begun = time.time()
+        await driven.apply(number + 2, [Backend("web", "a", "127.0.0.1", port)])
+        took.append(await asking - begun)
+    return took
+
+
+async def beside_the_prototype(directory: Path, changes: int) -> dict[str, Any]:
+    """Measure pushes of the consumer and of the prototype in turns: what a busy machine adds, both have."""
+    stopping: list[Any] = []
+    web = web_origin("a"), web_origin("b")
+    rpc = grpc_origin("a", stopping), grpc_origin("b", stopping)
+    took: dict[str, dict[str, list[float]]] = {"envoy": {}, "grpc": {}}
+    for turn in range(2 * TURNS):
+        name = ("prototype", "consumer")[turn % 2]
+        server, bind = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        options = {"bind": bind, "services": {"web": {"check": False}}}
+        driven = Driven(directory, server, prototype=name == "prototype", **options)
+        await driven.consumer.setup()
+        port, count = int(bind.rpartition(":")[2]), changes // TURNS
+        with envoy(directory, server, sotw=True):
+            asked = partial(first_answer, port)
+            took["envoy"].setdefault(name, []).extend(await pushes(driven, web, count, asked))
+        with program(directory, server) as asked:
+            took["grpc"].setdefault(name, []).extend(await pushes(driven, rpc, count, asked))
+        await driven.consumer.teardown()
+    for each in stopping:
+        each.stop(None)
+    found = {}
+    for client, both in took.items():
+        ratio = statistics.median(both["consumer"]) / statistics.median(both["prototype"])
+        found[client] = {name: milliseconds(each) for name, each in both.items()}
+        found[client] |= {"ratio": round(ratio, 2), "ok": ratio <= FACTOR}
+    return found
 
 
 async def many_endpoints(directory: Path) -> dict[str, Any]:
@@ -268,83 +278,6 @@ async def many_endpoints(directory: Path) -> dict[str, Any]:
     return {"endpoints": ENDPOINTS, "live_seconds": took[0], "one_more": took[1], "ok": took[0] < MOST_SECONDS_OF_MANY}
 
 
-def serve_streams(pipe: Connection, listen: str, streams: int, changes: int) -> None:
-    """Serve on one core, change one backend a second, and tell how long each change took and the processor's time."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-    async def run() -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as directory:
-            driven = Driven(Path(directory), listen)
-            await driven.consumer.setup()
-            backends = [Backend(f"s{n % 50}", f"b{n}", f"10.0.0.{n & 255}", 80) for n in range(200)]
-            await driven.apply(1, backends)
-            pipe.send("ready")
-            await driven.until_live(1, streams)
-            took = []
-            used, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-            for number in range(changes):
-                started = time.perf_counter()
-                backends[0] = Backend("s0", "b0", f"10.1.{number >> 8}.{number & 255}", 80)
-                await driven.apply(number + 2, backends)
-                await driven.until_live(number + 2, streams)
-                took.append(time.perf_counter() - started)
-                await asyncio.sleep(max(0.0, started + 1 - time.perf_counter()))
-            seconds, now = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)
-            share = (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) / seconds
-            rss = now.ru_maxrss / 1024
-            await driven.consumer.teardown()
-            return {
-                "streams": streams,
-                "change_live_everywhere": milliseconds(took),
-                "slowest": round(max(took) * 1000),
-                "core": round(share, 2),
-                "rss_mib": round(rss),
-                "ok": max(took) < 1 and share < 1,
-            }
-
-    pipe.send(asyncio.run(run()))
-
-
-async def follow(listen: str) -> None:
-    """Follow as Envoy does: all clusters, and then the endpoints of each; confirm everything."""
-    from xds_driving import raw_client
-
-    from discovery_xds.protocol.catalog import TYPE_URLS, Kind
-
-    kinds = {url: kind for kind, url in TYPE_URLS.items()}
-    async with raw_client(listen, delta=True) as client:
-        await client.ask(Kind.CLUSTER)
-        first = await client.read_and_confirm(Kind.CLUSTER)
-        await client.ask(Kind.ENDPOINTS, *(each.name for each in first.resources))
-        with suppress(grpc.aio.AioRpcError, TypeError):  # the server ends the stream
-            while True:
-                response = await client.read()
-                await client.ask(kinds[response.type_url], nonce=response.nonce)
-
-
-def many_streams(streams: int, changes: int) -> dict[str, Any]:
-    """Measure the server with many streams, in a process of its own."""
-    listen = f"127.0.0.1:{free_port()}"
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    server = context.Process(target=serve_streams, args=(theirs, listen, streams, changes))
-    server.start()
-    ours.recv()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-    async def run() -> Any:
-        clients = [asyncio.ensure_future(follow(listen)) for _ in range(streams)]
-        found = await asyncio.to_thread(ours.recv)
-        for each in clients:
-            each.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
-        return found
-
-    found = asyncio.run(run())
-    server.join(10)
-    return dict(found)
-
-
 def main() -> None:
     """Print the figures beside their bars."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -352,12 +285,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    os.environ["GRPC_VERBOSITY"] = "NONE"  # each of many simulated clients would tell that the server has ended
     with tempfile.TemporaryDirectory() as directory:
         found: dict[str, Any] = {
             "load": os.getloadavg()[0],
             **asyncio.run(end_to_end(Path(directory), options.changes)),
         }
+        found["push"] = asyncio.run(beside_the_prototype(Path(directory), options.changes))
         found["many_endpoints"] = asyncio.run(many_endpoints(Path(directory)))
     found["many_streams"] = many_streams(options.streams, min(options.changes, 20))
     if options.json:
@@ -370,7 +303,7 @@ def main() -> None:
             f" the watch p50 {each['watch']['p50']} ms; without it {each['without_watch']} ms, at most"
             f" {FACTOR} times the prototype's {prototype} ms: {'ok' if each['ok'] else 'TOO SLOW'}"
         )
-    for name in ("many_endpoints", "many_streams"):
+    for name in ("push", "many_endpoints", "many_streams"):
         print(f"{name}: {found[name]}")
 
 
