@@ -150,6 +150,28 @@ def test_an_empty_list_after_names_is_no_wildcard() -> None:
     assert stream.subscriptions[Kind.CLUSTER].names == set()
 
 
+def test_an_empty_list_after_an_explicit_wildcard_is_no_wildcard() -> None:
+    stream = stream_with({"a": 1})
+    stream.request(request(Kind.CLUSTER, "*"))
+    first = stream.response(0.0)
+    assert first is not None
+    stream.request(request(Kind.CLUSTER, nonce=first.nonce))
+    assert not stream.subscriptions[Kind.CLUSTER].wildcard
+
+
+def test_of_all_clusters_the_one_that_the_reason_names_is_rejected_and_stays_so() -> None:
+    client = SotwClient(Responses(), frozenset({"a=2"}))
+    client.subscribe(Kind.CLUSTER, {"a"}, wildcard=False)
+    client.publish(catalog_of({"a": 2, "b": 1}, 1))
+    client.settle()
+    client.subscribe(Kind.CLUSTER, set(), wildcard=True)
+    client.settle()
+    assert list(client.stream.rejections) == ["cds a"]
+    client.publish(catalog_of({"a": 1, "b": 1}, 2))
+    client.settle()
+    assert client.stream.rejections == {}
+
+
 def test_an_unknown_type_is_noted_and_not_answered() -> None:
     stream = stream_with({"a": 1})
     for number in range(100):

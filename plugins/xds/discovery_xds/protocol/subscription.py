@@ -103,8 +103,8 @@ class Subscription:
         """Subscribe to exactly `names`, as in the state-of-the-world protocol."""
         wanted = set(names)
         wildcard = WILDCARD in wanted or (not wanted and not self.had_names and self.kind.is_whole)
-        wanted.discard(WILDCARD)
         self.had_names = self.had_names or bool(wanted)
+        wanted.discard(WILDCARD)
         if wildcard and not self.wildcard:
             self.become_wildcard(catalog)
         elif self.wildcard and not wildcard:
@@ -206,10 +206,12 @@ class Subscription:
             self.dirty |= self.told
             return response
         self.suspects -= self.told
-        wanted = self.told if self.wildcard else self.told & self.names
-        words = set(_WORDS.findall(reason))
-        named = wanted & words
-        self.rejected.update(dict.fromkeys(named or wanted, reason))
+        names = {each.name for each in response.resources if self.wildcard or each.name in self.names}
+        told = self.told & names
+        if named := names & set(_WORDS.findall(reason)):
+            for name in told - named:  # applied: a client applies each resource by itself
+                self.rejected.pop(name, None)
+        self.rejected.update(dict.fromkeys(named or told or names, reason))
         return response
 
     @property
