@@ -12,6 +12,7 @@ from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sampl
 from discovery.toolkit import FileContents, FileTransaction, Program, recover_files
 from discovery_template.containment import Containment, RefusedError
 from discovery_template.files.difference import difference, read
+from discovery_template.files.forms import read_forms, write_forms
 from discovery_template.printing.environment import TemplateError
 from discovery_template.printing.marks import UnprintableError
 from discovery_template.printing.views import ServiceView, views_of
@@ -44,6 +45,7 @@ class FileConsumer(Consumer[C]):
         self._prepared: FileTransaction | None = None
         self._live: Prepared | None = None
         self._is_settled = True
+        self._forms: tuple[ServiceView, ...] = ()
         self._placeholder = secrets.token_hex(_GENERATION_DIGITS)
         self._is_handed_over = False
         self._reloads = 0
@@ -74,6 +76,8 @@ class FileConsumer(Consumer[C]):
         if recovered := recover_files(self.context.state_dir):
             self.context.log.warning("put back files of a change that had not ended", files=list(map(str, recovered)))
             self._is_settled = False
+        self._forms = read_forms(self.context.state_dir)
+        self._containment.restore(self._forms)
         if self._program is not None:
             await self._program.adopt()
 
@@ -90,6 +94,9 @@ class FileConsumer(Consumer[C]):
             self._discard()
         self._live = prepared
         self._containment.accept(services)
+        if (forms := self._containment.forms) != self._forms:
+            write_forms(self.context.state_dir, forms)
+            self._forms = forms
 
     def _is_live(self, prepared: Prepared) -> bool:
         is_running = self._program is None or self._program.running

@@ -54,12 +54,16 @@ class Containment(Generic[T]):
         except RefusedError as error:
             suspects = [each for each in services if each not in self._refused]
             changed = [each for each in suspects if self._accepted.get(each.name) != each]
-            for group in (changed, suspects):
+            former = self._accepted
+            for group, accepted in ((changed, former), (suspects, former), (suspects, {})):
+                # Without accepted forms at last: another template may refuse these, too.
+                self._accepted = accepted
                 found: dict[ServiceView, str] = {}
                 result = await self._search(services, group, str(error), found)
                 if result is not None:
                     self._refused |= found
                     return result
+            self._accepted = former
             raise
 
     def accept(self, services: Sequence[ServiceView]) -> None:
@@ -67,6 +71,15 @@ class Containment(Generic[T]):
         names = {service.name for service in services}
         kept = {name: each for name, each in self._accepted.items() if name in names}
         self._accepted = {**kept, **{each.name: each for each in services if each not in self._refused}}
+
+    @property
+    def forms(self) -> tuple[ServiceView, ...]:
+        """The accepted forms that stand in the place of refused services, ordered by name."""
+        return tuple(self._accepted[name] for name in self.reasons if name in self._accepted)
+
+    def restore(self, forms: Sequence[ServiceView]) -> None:
+        """Take the accepted forms that an earlier daemon has kept."""
+        self._accepted = {service.name: service for service in forms}
 
     def _with_accepted(self, services: Sequence[ServiceView], held: frozenset[str] = frozenset()) -> list[ServiceView]:
         """Return the services, each refused or held one in its accepted form or not at all."""

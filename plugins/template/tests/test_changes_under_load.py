@@ -19,6 +19,9 @@ from discovery_template.proxies.consumer import ProxyConsumer
 CHANGES = 50
 ANSWERS = 20
 """Good answers between two changes, so that requests are in flight at each."""
+BY_CHANCE = 3
+"""Failures by which two runs of equal reloads differ: a program that closes a listening socket of its own resets the
+connections that wait there (Caddy, on a busy machine)."""
 
 
 @pytest.mark.swap
@@ -45,4 +48,4 @@ async def test_changes_fail_no_more_requests_than_reloads_of_the_program(
                     await asyncio.to_thread(changed.await_more, ANSWERS)
     print(f"{kind.file_name}: reloads {alone.good} answers {dict(by_reload)}", end=", ")
     print(f"changes {changed.good} answers {dict(changed.failures)}")
-    assert changed.failures.total() <= by_reload.total()
+    assert changed.failures.total() <= by_reload.total() + BY_CHANCE

@@ -115,6 +115,32 @@ async def test_a_service_whose_label_cannot_be_printed_is_refused_alone(tmp_path
         assert (await driver.consumer.health()).state == "ok"
 
 
+async def test_the_accepted_form_of_a_refused_service_outlives_the_daemon(tmp_path: Path) -> None:
+    config = {"files": [written(tmp_path, "a")]}
+    bad = Backend("web", "1", "10.0.0.9", 80, labels={"zone": "$host"})
+    former = Backend("web", "1", "10.0.0.1", 80, labels={"zone": "a b"})
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        await driver.apply(former, API)
+        await driver.apply(bad, API)
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        await driver.apply(bad)
+        assert listed(tmp_path / "a") == ['server 10.0.0.1:80 "a b";']
+        await driver.apply(WEB)
+    assert not (tmp_path / "state" / "accepted.json").exists()
+
+
+async def test_an_accepted_form_that_a_new_template_refuses_is_left_out(tmp_path: Path) -> None:
+    config = {"files": [written(tmp_path, "a")]}
+    labels = {"zone": "a", "other": "$x"}
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        await driver.apply(Backend("web", "1", "10.0.0.1", 80, labels=labels), API)
+        bad = Backend("web", "1", "10.0.0.1", 80, labels={**labels, "zone": "$"})
+        await driver.apply(bad, API)
+        written(tmp_path, "a", SERVERS.replace("labels.zone", "labels.other"))
+        await driver.apply(bad, API, operator_request=True)
+        assert listed(tmp_path / "a") == ['server 10.0.0.2:80 "";']
+
+
 async def test_a_service_that_the_check_refuses_is_found_among_many(tmp_path: Path) -> None:
     check = ["sh", "-c", "! grep -q bad {file}"]
     config = {"files": [written(tmp_path, "a", check=check)]}

@@ -1,1 +1,1 @@
-"""Files that are replaced together: `difference` shows what would change."""
+"""Files: `difference` shows what would change, and `forms` keeps the accepted forms of refused services."""
