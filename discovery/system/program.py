@@ -33,6 +33,8 @@ _DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each restart in a row, the last before every later one."""
 _STABLE_SECONDS = 60.0
 """Seconds of uptime after which the next restart has no delay."""
+_POLL_SECONDS = 0.02
+"""Seconds between two looks for processes that a program has left."""
 _KILL_SECONDS = 1.0
 """Seconds to wait after SIGTERM, and after SIGKILL, so that sockets are closed when the stop returns."""
 
@@ -207,6 +209,7 @@ class Program:
         self._crashes = 0 if time.monotonic() - since > _STABLE_SECONDS else self._crashes + 1
         delay = _DELAYS[min(max(self._crashes - 1, 0), len(_DELAYS) - 1)]
         self._log.error("the program has ended unexpectedly", program=self.name, pid=handle.pid, last=self.reason())
+        await _end_group(handle.pid, self._stopping)
         await asyncio.sleep(delay)
         self._request_apply()
 
@@ -278,6 +281,19 @@ async def _end(handle: ProcessHandle, stopping: Stopping) -> None:
         if await handle.wait(seconds):
             break
     handle.close()
+
+
+async def _end_group(leader: int, stopping: Stopping) -> None:
+    """End what a program that was killed has left: its workers hold its sockets, and would serve on without it."""
+    for number in (stopping.number, signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _KILL_SECONDS
+        try:
+            os.killpg(leader, number)
+            while time.monotonic() < deadline:
+                await asyncio.sleep(_POLL_SECONDS)
+                os.killpg(leader, 0)
+        except (ProcessLookupError, PermissionError):
+            return
 
 
 async def end_left_program(run_dir: Path) -> Mapping[int, str]:

@@ -54,7 +54,7 @@ async def test_a_program_that_is_killed_is_started_again_and_one_that_is_left_is
         async with driven(kind, config, tmp_path) as driver:
             await driver.apply(backend)
             killed = (await driver.consumer.inspect())["pid"]
-            os.killpg(killed, signal.SIGKILL)
+            os.kill(killed, signal.SIGKILL)  # and not the workers, which hold the sockets
             await eventually(lambda: driver.applies_requested > 0, "the end of the program to be noticed")
             assert not (await driver.consumer.health()).ok
             await driver.apply(backend)
