@@ -10,11 +10,16 @@ leaves the registry (a directory) afterwards. The table goes into docs/swapping.
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+
+from discovery import ConfigError
+from discovery.system.embedded import find_program
 
 ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT / "tests/support"), str(ROOT / "plugins/xds/tests/support")]
@@ -40,6 +45,17 @@ def scene(proxy: Proxy) -> Iterator[Scene]:
                 daemon.stop()
 
 
+def is_missing(proxy: Proxy) -> bool:
+    """Return True, and tell why, if a program of the proxy is missing."""
+    try:
+        for program in proxy.programs:
+            find_program(program)
+    except ConfigError as error:
+        print(f"{proxy.plugin} is left out: {error}", file=sys.stderr)
+        return True
+    return any(find_spec(module) is None for module in proxy.wheels)
+
+
 def row(proxy: Proxy, changes: Costs, death: Costs, rounds: int) -> str:
     """Return the row of the table."""
     cells = (
@@ -53,7 +69,7 @@ def row(proxy: Proxy, changes: Costs, death: Costs, rounds: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def table(rows: list[str]) -> str:
+def table(rows: Iterable[str]) -> str:
     """Return the table with its header."""
     head = (
         "| proxy | a new backend is asked after | a draining one no more after | lost at changes | lost at a death |"
@@ -71,24 +87,26 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures: dict[str, dict[str, object]] = {}
-    rows = []
+    rows: dict[str, str] = {}
     for proxy in PROXIES:
-        if proxy.plugin not in options.only:
+        if proxy.plugin not in options.only or is_missing(proxy):
             continue
         with scene(proxy) as running:
             changes = change(running, options.changes)
             death = fail_over(running)
         figures[proxy.plugin] = {"changes": changes._asdict(), "death": death._asdict()}
-        rows.append(row(proxy, changes, death, options.changes))
+        rows[proxy.title] = row(proxy, changes, death, options.changes)
         for failure in {*changes.failures, *death.failures}:
             print(f"{proxy.plugin}: {failure}", file=sys.stderr)
     load = round(os.getloadavg()[0])
     if options.write:
         before, _, rest = PAGE.read_text().partition(BEGIN)
+        rows = {**dict(re.findall(r"^(?=\| ([^|`]+) \()(.*)$", rest, re.MULTILINE)), **rows}
+        rows = {each.title: rows[each.title] for each in PROXIES if each.title in rows}
         PAGE.write_text(
-            before + BEGIN + table(rows) + f"\n{MACHINE.format(load=load)}\n" + END + rest.partition(END)[2]
+            before + BEGIN + table(rows.values()) + f"\n{MACHINE.format(load=load)}\n" + END + rest.partition(END)[2]
         )
-    print(json.dumps({**figures, "load": load}) if options.json else f"{table(rows)}load {load}")
+    print(json.dumps({**figures, "load": load}) if options.json else f"{table(rows.values())}load {load}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The plugin in the daemon: queries of clients while records change and daemons replace each other."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,20 @@ from daemons import RecordFiles, Starter
 from discovery.testing import eventually_sync, free_port, within
 
 pytestmark = pytest.mark.warm
+
+UNDER_SYSTEMD = """
+import os, socket, sys
+address = ("127.0.0.1", int(sys.argv[1]))
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(address)
+tcp = socket.create_server(address)
+moved = [os.dup2(each.fileno(), 100 + at) for at, each in enumerate((udp, tcp))]  # out of the way of each other
+for at, each in enumerate(moved):
+    os.set_inheritable(os.dup2(each, 3 + at), True)
+os.environ |= {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "dns:dns"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Binds a port over UDP and TCP, and becomes a command with these sockets, as systemd does."""
 
 
 def ask(port: int, name: str = "web", tcp: bool = False) -> list[str]:
@@ -76,6 +91,18 @@ def test_a_daemon_answers_and_a_successor_goes_on_without_a_failed_query(
     assert failures == []
     assert "nobody listens on an inherited socket" not in second.log
     assert set(answers) == {"10.0.0.2"}
+
+
+def test_sockets_that_systemd_passes_are_served(start_daemon: Starter, file_registry: RecordFiles) -> None:
+    url, put = file_registry
+    put("web/a", "10.0.0.1:80")
+    port = free_port()
+    arguments = ("--registry", url, "--plugin", "dns", "--set", f"dns.listen=127.0.0.1:{port}")
+    daemon = start_daemon(*arguments, under=[sys.executable, "-c", UNDER_SYSTEMD, str(port)])
+    eventually_sync(lambda: socket.create_connection(("127.0.0.1", port)).close() is None, "the sockets to be bound")
+    assert ask(port) == ["10.0.0.1"]  # the query waits in the socket
+    assert ask(port, tcp=True) == ["10.0.0.1"]
+    assert "is closed" not in daemon.log
 
 
 def test_a_port_of_another_program_is_told_and_opened_later(start_daemon: Starter, file_registry: RecordFiles) -> None:
