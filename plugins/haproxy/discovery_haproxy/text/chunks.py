@@ -107,10 +107,10 @@ class ServersChunk:
         """The text."""
         return "".join((self.head.text, *(line for run in self.runs for line in run.lines), self.tail))
 
-    @cached_property
+    @property
     def data(self) -> bytes:
         """The text as it is written to a file."""
-        return self.text.encode(errors="surrogateescape")
+        return b"".join((self.head.data, *(run.data for run in self.runs), self.tail.encode()))
 
     @cached_property
     def digest(self) -> bytes:

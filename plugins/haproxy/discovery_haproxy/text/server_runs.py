@@ -30,9 +30,14 @@ class LineRun:
     """The latest argument and result of `servers`."""
 
     @cached_property
+    def data(self) -> bytes:
+        """The lines as they are written to a file."""
+        return "".join(self.lines).encode(errors="surrogateescape")
+
+    @cached_property
     def digest(self) -> bytes:
         """Digest of the lines."""
-        return hashlib.sha256("".join(self.lines).encode(errors="surrogateescape")).digest()
+        return hashlib.sha256(self.data).digest()
 
     def servers(self, defaults: _Words) -> Mapping[str, ServerLine]:
         """Return the servers by name. `defaults` are the words of `default-server` lines that apply to the run."""
