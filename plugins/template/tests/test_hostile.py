@@ -66,6 +66,18 @@ http://{{ service.name }} {
 }
 {% endfor %}{% endfor %}
 """
+YAML = """
+scrape_configs:
+- job_name: web
+  static_configs:
+{% for service in services %}{% for backend in service.backends %}
+  - targets: [{{ backend.address }}]
+    labels:
+      service: {{ service.name }}  # {{ service.name }}
+      hostile: {{ backend.labels.hostile }}
+      quoted: "x{{ backend.labels.hostile }}"
+{% endfor %}{% endfor %}
+"""
 NOT_FOR_NGINX = set("\n\0\x1a\r\t$\u2028\ufeff")
 """Characters that no value for nginx has."""
 
@@ -176,6 +188,23 @@ async def test_prometheus_reads_each_label_as_it_is(tmp_path: Path) -> None:
         assert labels["__address__"] == backend.address
         for name in ("label_hostile", "label_a_b"):
             assert labels.get(name, "") == backend.labels["hostile"]
+
+
+async def test_a_reader_of_yaml_reads_each_label_as_it_is(tmp_path: Path) -> None:
+    promtool = str(require_program("promtool"))
+    (tmp_path / "prometheus.j2").write_text(YAML)
+    file = tmp_path / "prometheus.yml"
+    backends = hostile()
+    table = {"template": str(tmp_path / "prometheus.j2"), "file": str(file), "format": "yaml"}
+    async with driven(TemplateConsumer, {"files": [table]}, tmp_path) as driver:
+        await driver.apply(*backends)
+        assert (await driver.consumer.health()).state == "ok"
+    output = await output_of(promtool, "check", "service-discovery", "--timeout=1s", str(file), "web")
+    found = {each["labels"]["service"]: each["labels"] for each in json.loads(output)}
+    for backend in backends:
+        text = backend.labels["hostile"]
+        assert found[backend.service].get("hostile", "") == text
+        assert found[backend.service]["quoted"] == f"x{text}"
 
 
 @pytest.mark.parametrize("name", sorted(_OF_BUILT_IN))
