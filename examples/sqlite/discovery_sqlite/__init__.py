@@ -6,6 +6,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
+from weakref import WeakSet
 
 from discovery import ConfigError, hookimpl
 from discovery.registry import (
@@ -32,6 +33,7 @@ class SqliteRegistry:
     def __init__(self, path: Path) -> None:
         """Name the file. No I/O."""
         self._store = Store(path)
+        self._leases: WeakSet[SqliteLease] = WeakSet()
 
     async def watch(self) -> AsyncGenerator[RegistryEvent, None]:
         """Yield a listing, and then the changes: faults are told, never raised."""
@@ -55,10 +57,14 @@ class SqliteRegistry:
 
     async def open_lease(self, owner: str, ttl: float) -> SqliteLease:
         """Open a lease. Raises RegistryUnavailableError."""
-        return await SqliteLease.open(self._store, owner, ttl)
+        lease = await SqliteLease.open(self._store, owner, ttl)
+        self._leases.add(lease)
+        return lease
 
     async def close(self) -> None:
-        """Close nothing: the file is open during a call alone."""
+        """Renew open leases no longer: their records stay until the TTL is over. The file is open in a call alone."""
+        for lease in list(self._leases):
+            await lease.abandon()
 
 
 def _event(known: State | None, state: State) -> RegistryEvent | None:

@@ -63,11 +63,15 @@ class SqliteLease:
 
     async def close(self) -> None:
         """Remove every record of the lease. Idempotent."""
+        await self.abandon()
+        with suppress(RegistryUnavailableError):
+            await asyncio.to_thread(self._end)
+
+    async def abandon(self) -> None:
+        """Renew the lease no longer: its records stay until the TTL is over."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
-        with suppress(RegistryUnavailableError):
-            await asyncio.to_thread(self._end)
 
     async def _renew(self) -> None:
         while not self._lost.done():

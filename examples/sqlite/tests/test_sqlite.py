@@ -1,6 +1,8 @@
 """The registry keeps the contract of registries."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ class TestContract(RegistryContract):
 
     def setup_method(self, method: object) -> None:
         self.directory = tempfile.TemporaryDirectory()
-        self.path = Path(self.directory.name, "records.sqlite")
+        self.path = Path(self.directory.name, "registry/records.sqlite")
+        self.path.parent.mkdir()
 
     def teardown_method(self, method: object) -> None:
         self.directory.cleanup()
@@ -40,6 +43,13 @@ class TestContract(RegistryContract):
         assert isinstance(lease, SqliteLease)
         with Store(self.path).changing() as database:
             database.execute("UPDATE leases SET expires = 0 WHERE id = ?", (lease.id,))
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        elsewhere = self.path.parent.with_name("elsewhere")
+        self.path.parent.rename(elsewhere)
+        yield
+        elsewhere.rename(self.path.parent)
 
 
 @pytest.mark.parametrize("rest", ["", "host/path", "/path?option=1"])
