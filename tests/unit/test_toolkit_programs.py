@@ -241,7 +241,7 @@ while True:
 
 async def test_the_example_of_the_guide_works(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/plugins.md").read_text()
-    (block,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Balancer" in each)
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Balancer(" in each)
     names: dict[str, Any] = {}
     exec(compile(block, "docs/plugins.md", "exec"), names)
     program = tmp_path / "program"
