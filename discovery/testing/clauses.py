@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from discovery.errors import describe
+from discovery.testing import process
 from discovery.testing.watching import HangError, watched
 
 C = TypeVar("C")
@@ -112,7 +113,7 @@ def clause(test: Callable[[C], None]) -> Callable[[C], None]:
 
     @functools.wraps(test)
     def run(self: C) -> None:
-        plugin = getattr(self, "_plugin", None)
+        plugin, settings = getattr(self, "_plugin", None), process.settings()
         try:
             watched(lambda: test(self), plugin)
         except Exception as error:
@@ -123,6 +124,8 @@ def clause(test: Callable[[C], None]) -> Callable[[C], None]:
             if _is_outcome(error) or isinstance(error, KeyboardInterrupt):
                 raise
             raise _explained(test, error, plugin) from error
+        finally:
+            process.restore(settings)  # what a faulty plugin changes must not fail other tests
 
     return cast("Callable[[C], None]", run)
 
