@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from discovery.errors import describe
 from discovery.testing.clauses import difference, expect
 from discovery.testing.consumers.gentle import MANY_SECONDS, Gentle
-from discovery.testing.consumers.states import MANY, NAME, POPULATION
+from discovery.testing.consumers.states import HOSTILE_LABELS, MANY, NAME, PLAIN_LABEL, POPULATION
 from discovery.testing.support import within
 
 _NAMES = {
@@ -126,6 +126,10 @@ def labels_are_data(seen: Gentle) -> None:
         for name in seen.texts:
             if (name == "hostile" or name.startswith("label ")) and path in seen.texts[name]:
                 _compare_documents(name, path, plain, seen.texts[name][path])
+                if name == "hostile":
+                    _compare_quoting(
+                        path, plain.decode(errors="replace"), seen.texts[name][path].decode(errors="replace")
+                    )
 
 
 def many_backends_are_applied_in_time(seen: Gentle) -> None:
@@ -196,6 +200,25 @@ def _compare_documents(state: str, path: str, plain: bytes, hostile: bytes) -> N
         except Exception as error:  # noqa: BLE001
             expect(False, f"a file that is {kind} as with plain labels", f"{path} with {state}: {describe(error)}")
         expect("injected" not in _keys(document), "labels as values", f"{path} with {state}: a label has made a key")
+
+
+def _compare_quoting(path: str, plain: str, hostile: str) -> None:
+    """Check that no label ends the quotes, or the word, in which a file of any other format has the label."""
+    for number, value in enumerate(HOSTILE_LABELS.values()):
+        word = f"{PLAIN_LABEL}{number:02}x"
+        for before, after in (
+            ('"', '"'),
+            ("'", "'"),
+            ("=", " "),
+            (" ", " "),
+            ("=", ";"),
+            (" ", ";"),
+            ("=", ","),
+            (":", ","),
+        ):
+            if after in value.strip() and f"{before}{word}{after}" in plain:
+                raw = f"{before}{value}{after}" in hostile
+                expect(not raw, "a label in quotes, escaped, or left out", f"{path}: {before}{value}{after}")
 
 
 def _keys(document: object) -> set[object]:

@@ -1,6 +1,7 @@
 """The lives of a consumer that the clauses of its contract share: each takes place once for all clauses."""
 
 import asyncio
+import gc
 import shutil
 import tempfile
 import weakref
@@ -25,6 +26,8 @@ VERY_SLOW = 0.6
 """Seconds of an apply from which on nothing is applied a third time."""
 _LEAK_SECONDS = 3.0
 """Seconds for what a teardown has ended to be gone."""
+_LEAK_AGAIN_SECONDS = 1.0
+"""The same, if the life before has left something, too."""
 
 
 @dataclass
@@ -51,6 +54,8 @@ class Session:
             self.states[f"snapshot {number}"] = Named(state)
         self.endings: list[Ending] = []
         self.apply_seconds = 0.0
+        self._instances: list[Life] = []
+        """The instances of the present life: what they hold open is seen, and not closed by the garbage collector."""
         self._results: dict[object, object] = {}
         self._top = Path(tempfile.mkdtemp(prefix="contract-"))
         self._end = weakref.finalize(self, shutil.rmtree, self._top, ignore_errors=True)
@@ -101,6 +106,7 @@ class Session:
         if wiped:
             self.wipe()
         ending = Ending()
+        gc.collect()  # what only an earlier instance held is closed now, and not amid this life
         before, settings = process.Holdings.now(), process.settings()
         try:
             run_loop(self._live(script, ending, settings))
@@ -108,8 +114,11 @@ class Session:
         finally:
             process.restore(settings)
         if not leaves:
-            ending.left = process.left_since(before, _LEAK_SECONDS)
+            left_before = bool(self.endings and self.endings[-1].left)
+            ending.left = process.left_since(before, _LEAK_AGAIN_SECONDS if left_before else _LEAK_SECONDS)
             self.endings.append(ending)
+        self._instances.clear()
+        self.contract.listen(lambda: None)
         return ending
 
     def wipe(self) -> None:
@@ -134,6 +143,7 @@ class Session:
         """Make an instance, set the instance up, and tear the instance down at the end."""
         life = Life(self.contract, self.contract._make, self.run_dir, self.state_dir)
         self.contract.listen(life.requested)
+        self._instances.append(life)
         try:
             await life.begin()
             yield life

@@ -171,4 +171,6 @@ def test_a_lease_that_hangs_is_found(wrong: type[Any], test: str, clause: str) -
 @pytest.mark.exhaustive
 @faults(*FAULTS, *HANGS)
 def test_the_whole_contract_finds_a_wrong_lease(wrong: type[Any], test: str, clause: str) -> None:
-    assert any(clause in each for each in messages(MemoryContract, kind=wrong))
+    found = messages(MemoryContract, kind=wrong)
+    assert found
+    assert all("breaks the clause" in each for each in found)
