@@ -28,6 +28,7 @@ from discovery.registry import RegistryURL
 from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.owners import DefaultOwner
 from discovery.system.packets import new_channel, peer, readable, receive
+from discovery.system.rundir import LOOK_EVERY
 from discovery.system.unixsocket import with_short_path
 
 _BACKLOG = 128
@@ -119,30 +120,41 @@ class Keeper:
 
     async def run(self, first: socket.socket, request: Mapping[str, Any]) -> None:
         """Keep the registration for `first`, and whichever process asks meanwhile; withdraw when the last has left."""
-        listener = _listen(self._path)
-        accepting = asyncio.create_task(self._accept(listener))
+        listening = asyncio.create_task(self._listen())
         self._take(first, request)
         running = asyncio.create_task(self._registration.run())
         ending = asyncio.create_task(self._ending.wait())
         try:
-            await asyncio.wait({running, ending, accepting}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (running, accepting):
+            await asyncio.wait({running, ending, listening}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (running, listening):
                 if task.done():
                     task.result()
         finally:
             self._ending.set()
             await cancel_and_wait(running, ending, timeout=_WITHDRAW_SECONDS)
             await close_in_time(self._registry)
-            await cancel_and_wait(accepting)
+            await cancel_and_wait(listening)
             with suppress(OSError):
                 self._path.unlink()
-            listener.close()
 
     def say_goodbye(self) -> None:
         """Tell the processes that left last: the backend is withdrawn, and nothing holds the key any more."""
         for channel in self._leaving:
             send(channel, {"left": True})
             channel.close()
+
+    async def _listen(self) -> None:
+        """Listen at the path, and again if a cleaner removes the socket from the run directory."""
+        while True:
+            # An OSError: the directory is missing, too, and is made again with the lock.
+            with suppress(OSError), _listener(self._path) as listener:
+                accepting = asyncio.create_task(self._accept(listener))
+                try:
+                    while self._path.exists() and not accepting.done():  # noqa: ASYNC110 - a removal sets no event
+                        await asyncio.sleep(LOOK_EVERY)
+                finally:
+                    await cancel_and_wait(accepting)
+            await asyncio.sleep(_LOOK_EVERY)
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -226,7 +238,7 @@ def _backend(request: Mapping[str, Any]) -> tuple[Backend, tuple[Check, ...]]:
     return backend_of(request["backend"]), () if check is None else CheckSettings.model_validate(check).checks()
 
 
-def _listen(path: Path) -> socket.socket:
+def _listener(path: Path) -> socket.socket:
     with suppress(FileNotFoundError):
         path.unlink()  # of a keeper that was killed: the lock is ours
     listener = new_channel()

@@ -204,6 +204,19 @@ def test_a_keeper_that_is_killed_is_replaced(records: Path, record: Path) -> Non
         assert record.exists()
 
 
+def test_a_process_joins_although_a_cleaner_has_emptied_the_run_directory(
+    tmp_path: Path, records: Path, record: Path
+) -> None:
+    use = "registration.start(); print('ready', flush=True); time.sleep(600)"
+    with registered(records) as registration:
+        for file in (tmp_path / "run").iterdir():
+            file.unlink()
+        eventually_sync(lambda: list((tmp_path / "run").glob("*.sock")), "the socket to be made again")
+        with application(records, use):
+            registration.close()
+            assert record.exists(), "the process that has joined lives"
+
+
 async def test_a_wait_on_a_loop_is_cancelled_at_once(tmp_path: Path) -> None:
     entering = asyncio.create_task(registered(tmp_path / "missing", wait=60).__aenter__())
     await eventually(lambda: children(os.getpid()), "the keeper")
