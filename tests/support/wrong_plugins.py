@@ -14,7 +14,7 @@ Fault = tuple[type[Any], str, str]
 """A wrong plugin, the test of the contract that finds the fault, and the clause that the message names."""
 
 
-def faults(*table: Fault, most: int = 10) -> Callable[[Any], Any]:
+def faults(*table: Fault, most: int = 5) -> Callable[[Any], Any]:
     """Parametrize a test with `wrong`, `test` and `clause`, each case named after the fault; short runs take `most`."""
     cases = [pytest.param(*row, id=row[0].__name__) for row in table]
     return pytest.mark.parametrize(("wrong", "test", "clause"), sampled(cases, min(most, len(cases))))

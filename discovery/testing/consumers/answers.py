@@ -2,13 +2,27 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from discovery.errors import describe
 from discovery.hosting.figures import valid_samples
 from discovery.plugin import Health, Sample
 from discovery.testing.clauses import expect
 from discovery.testing.consumers.gentle import Asked, Gentle
+
+
+class HasAsked(Protocol):
+    """The answers of a plugin at several moments."""
+
+    asked: list[Asked]
+
+
+@dataclass
+class Answers:
+    """The answers of a provider."""
+
+    asked: list[Asked]
 
 
 def health_is_told_in_one_line(seen: Gentle) -> None:
@@ -23,13 +37,13 @@ def health_is_good_after_an_apply_that_succeeded(seen: Gentle) -> None:
     expect(isinstance(health, Health) and health.ok, "ok after an apply that succeeded", health)
 
 
-def metrics_can_be_read_at_any_time(seen: Gentle) -> None:
+def metrics_can_be_read_at_any_time(seen: HasAsked) -> None:
     """A scrape comes from another thread, at any time between `setup` and `teardown`."""
     for asked in seen.asked:
         expect(not isinstance(asked.samples, BaseException), "samples", _told(asked.samples, asked))
 
 
-def metrics_have_names_labels_and_values_that_prometheus_reads(seen: Gentle) -> None:
+def metrics_have_names_labels_and_values_that_prometheus_reads(seen: HasAsked) -> None:
     """One sample that Prometheus cannot read, or two of the same name and labels, and the core leaves samples out."""
     for asked in seen.asked:
         if isinstance(asked.samples, list):
@@ -37,7 +51,7 @@ def metrics_have_names_labels_and_values_that_prometheus_reads(seen: Gentle) -> 
             expect(not problems, "valid samples", f"{problems} {asked.moment}")
 
 
-def counters_never_decrease(seen: Gentle) -> None:
+def counters_never_decrease(seen: HasAsked) -> None:
     """Prometheus takes a counter that decreases for a restart, and computes a rate that never was."""
     values: dict[object, float] = {}
     for asked in seen.asked:
@@ -50,7 +64,7 @@ def counters_never_decrease(seen: Gentle) -> None:
                 values[key] = sample.value
 
 
-def details_are_json(seen: Gentle) -> None:
+def details_are_json(seen: HasAsked) -> None:
     """`/api/consumers/NAME` shows the answer of `inspect` as JSON."""
     for asked in seen.asked:
         details: Any = asked.details
@@ -108,7 +122,7 @@ ANSWERS: tuple[Callable[[Gentle], None], ...] = (
     health_is_told_in_one_line,
     health_is_good_after_an_apply_that_succeeded,
 )
-FIGURES: tuple[Callable[[Gentle], None], ...] = (
+FIGURES: tuple[Callable[[HasAsked], None], ...] = (
     metrics_can_be_read_at_any_time,
     metrics_have_names_labels_and_values_that_prometheus_reads,
     counters_never_decrease,

@@ -12,7 +12,8 @@ from discovery.plugin import AnyProvider, Inventory, Validation
 from discovery.system.either import iterated
 from discovery.testing import process
 from discovery.testing.clauses import clause, examine, expect
-from discovery.testing.consumers.answers import is_health_told
+from discovery.testing.consumers.answers import FIGURES, Answers, is_health_told
+from discovery.testing.consumers.gentle import INSPECT_SECONDS, METRICS_SECONDS, Asked, in_a_thread, outcome
 from discovery.testing.consumers.life import CALL_SECONDS, STOP_SECONDS, call
 from discovery.testing.consumers.restart import teardown_after_failed_setup
 from discovery.testing.options import OPTIONS, Options
@@ -200,6 +201,23 @@ class ProviderContract(ProviderPlace):
                 after = await call("health", CALL_SECONDS, provider.health)
             is_health_told(after, "after the first inventory")
             expect(after.ok, "ok after the first inventory", after)
+
+        self._run(check)
+
+    @clause
+    def test_metrics_and_details_can_be_read_at_any_time(self) -> None:
+        """`/metrics` and `/api` show them."""
+
+        async def check(provider: AnyProvider) -> None:
+            answers = Answers([])
+            async with self._watching(provider) as seen:
+                for moment in ("before the first inventory", "after the first inventory"):
+                    asked = Asked(moment)
+                    asked.samples = await in_a_thread("metrics", METRICS_SECONDS, lambda: [*provider.metrics()])
+                    asked.details = await outcome("inspect", INSPECT_SECONDS, provider.inspect)
+                    answers.asked.append(asked)
+                    await seen.first()
+            examine(self.provider, answers, FIGURES)
 
         self._run(check)
 

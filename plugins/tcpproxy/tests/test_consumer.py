@@ -259,3 +259,11 @@ class TestTcpProxyConsumer(ConsumerContract):
                 yield
 
         return broken()
+
+    @pytest.mark.exhaustive
+    def test_a_successor_goes_on(self) -> None:
+        super().test_a_successor_goes_on()
+
+    @pytest.mark.exhaustive
+    def test_another_configuration_is_adopted_or_refused(self) -> None:
+        super().test_another_configuration_is_adopted_or_refused()

@@ -262,7 +262,7 @@ UNUSUAL = (
 )
 
 
-@pytest.mark.parametrize("consumer", sampled([pytest.param(each, id=each.__name__) for each in UNUSUAL], 4))
+@pytest.mark.parametrize("consumer", sampled([pytest.param(each, id=each.__name__) for each in UNUSUAL], 2))
 def test_an_unusual_consumer_is_accepted(consumer: type[Table]) -> None:
     begun = time.monotonic()
     assert messages(TableContract, consumer=consumer) == []

@@ -12,7 +12,7 @@ import pytest
 from sound_providers import Directory, DirectoryContract
 from wrong_plugins import faults, message, messages
 
-from discovery import Backend, Check, Health, Inventory, Outcome, Validation
+from discovery import Backend, Check, Health, Inventory, Outcome, Sample, Validation
 
 CHECKED = "test_every_check_makes_sense_and_can_be_run"
 COURSE = "test_discover_runs_on_quietly"
@@ -133,6 +133,16 @@ class TellsItsHealthInLines(Directory):
         return Health(detail="one\ntwo")
 
 
+class InspectsAPath(Directory):
+    async def inspect(self) -> Any:
+        return {"directory": self.config.directory}
+
+
+class HasAMetricTwice(Directory):
+    def metrics(self) -> Any:
+        return [Sample("a", 1), Sample("a", 2)]
+
+
 class ValidatesToAFault(Directory):
     async def validate(self) -> Validation:
         return Validation(faults=("not set up",))
@@ -182,6 +192,8 @@ FAULTS = (
     (ChangesTheEnvironment, COURSE, "the process stays as it was"),
     (AnswersHealthWithText, HEALTH, "health can be asked for at any time"),
     (TellsItsHealthInLines, HEALTH, "health can be asked for at any time"),
+    (InspectsAPath, "test_metrics_and_details_can_be_read_at_any_time", "details are json"),
+    (HasAMetricTwice, "test_metrics_and_details_can_be_read_at_any_time", "metrics have names labels and values"),
     (ValidatesToAFault, VALIDATE, "validating finds no fault"),
     (ValidatesToNothing, VALIDATE, "validating finds no fault"),
     (ValidatesByWriting, VALIDATE, "validating finds no fault"),

@@ -218,7 +218,7 @@ FAULTS = (
 )
 
 
-@faults(*FAULTS, most=8)
+@faults(*FAULTS, most=4)
 def test_a_wrong_provider_is_found(wrong: type[Any], test: str, clause: str) -> None:
     assert clause in message(DirectoryContract, test, provider=wrong, patience=1.0)
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from discovery.testing import ConsumerContract, free_port, require_program
 from discovery_haproxy.consumer import HAProxyConsumer
 
@@ -36,6 +38,14 @@ class TestHAProxyConsumer(ConsumerContract):
         finally:
             config.rmdir()
             aside.rename(config)
+
+    @pytest.mark.exhaustive
+    def test_a_successor_goes_on(self) -> None:
+        super().test_a_successor_goes_on()
+
+    @pytest.mark.exhaustive
+    def test_another_configuration_is_adopted_or_refused(self) -> None:
+        super().test_another_configuration_is_adopted_or_refused()
 
 
 def _servers(path: Path) -> set[tuple[str, ...]]:
