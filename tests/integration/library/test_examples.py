@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,15 @@ GUNICORN = ("gunicorn", "flask_app:app", "--workers", "2", "--bind", "127.0.0.1:
 def start(records: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "DISCOVERY_REGISTRY": f"file://{records}", **environment}
     command = [sys.executable, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=EXAMPLES)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, cwd=EXAMPLES, start_new_session=True
+    )
+
+
+def kill(running: subprocess.Popen[str]) -> None:
+    """Kill a server with its workers, which would outlive it."""
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
 
 
 def connections(path: Path) -> int:
@@ -60,7 +68,7 @@ def test_an_application_stays_registered_while_any_of_its_workers_lives(
         reader = threading.Thread(target=read)
         reader.start()
         running = stack.enter_context(start(records, "-m", *arguments, ADDRESS=f"127.0.0.1:{port}"))
-        stack.callback(running.kill)
+        stack.callback(kill, running)
         eventually_sync(lambda: states[-1:] == [[port]], "the registration", timeout=30)
         eventually_sync(lambda: len(children(running.pid, worker)) == 2, "both workers")
         # The process that starts the keeper has a socket without a name: a worker, or gunicorn's main process.
@@ -90,4 +98,4 @@ def test_the_program_of_twenty_lines_prints_changes(records: Path) -> None:
             (records / "web/a").unlink()
             assert running.stdout.readline() == "- web/a 127.0.0.1:8002\n"
         finally:
-            running.kill()
+            kill(running)
