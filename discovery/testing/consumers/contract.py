@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,23 @@ class ConsumerContract(ConsumerPlace):
         return self.consumer
 
     def _session(self) -> Session:
-        return session_of(self)
+        session = session_of(self)
+        if "config" in vars(self):
+            self._live_every_life(session)
+        return session
+
+    def _live_every_life(self, session: Session) -> None:
+        """Live every life in the first test: what its options name is gone afterwards. Errors are kept for clauses."""
+        with suppress(Exception):
+            first = session.kept(self, gentle)
+            with suppress(Exception):
+                session.kept(self, harsh, first)
+            with suppress(Exception):
+                session.kept(self, restart, first)
+            with suppress(Exception):
+                session.kept(self, reconfigurations, first)
+            with suppress(Exception):
+                session.kept(self, succession, first)
 
     def _gentle(self) -> Gentle:
         return self._session().kept(self, gentle)

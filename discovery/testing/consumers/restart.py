@@ -75,7 +75,7 @@ def reconfigurations(session: Session, first: Gentle) -> list[Reconfigured]:
     contract = session.contract
     if contract.consumer.reconfigure is Consumer.reconfigure:
         return []
-    seen, config = [], contract.config
+    seen, config, is_own = [], contract.config, "config" in vars(contract)
     old = first.worlds["one"]
     others = [*_alternatives(contract.consumer.Config, config, contract.other_configs)]
     for change, other in others[1:3] if session.is_slow else others:
@@ -93,7 +93,10 @@ def reconfigurations(session: Session, first: Gentle) -> list[Reconfigured]:
         except Exception:  # noqa: BLE001, S112 - no configuration for this machine, such as a port in use
             continue
         finally:
-            setattr(contract, "config", config)  # noqa: B010
+            if is_own:
+                setattr(contract, "config", config)  # noqa: B010
+            else:
+                del contract.__dict__["config"]
         if effects[0] == old and change != "nothing":
             continue
         seen.append(_reconfigured(session, change, other, old, effects[0]))

@@ -155,8 +155,9 @@ _sessions: "weakref.WeakKeyDictionary[type, dict[str, Session]]" = weakref.WeakK
 
 
 def session_of(contract: ConsumerPlace) -> Session:
-    """Return the session of the class of `contract` and its present configuration."""
-    sessions, key = _sessions.setdefault(type(contract), {}), repr(contract.config)
+    """Return the session of the class of `contract` and its configuration; of its class, if each test has its own."""
+    sessions = _sessions.setdefault(type(contract), {})
+    key = "of each test" if "config" in vars(contract) else repr(contract.config)
     if key not in sessions:
         sessions[key] = Session(contract)
     return sessions[key]
