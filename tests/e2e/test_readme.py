@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daemons import Starter
 
-from discovery.testing import eventually_sync, within
+from discovery.testing import eventually_sync, free_port, within
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -56,13 +56,16 @@ def installed(directory: Path) -> dict[str, str]:
 
 def test_api_is_an_index_of_paths_that_answer(start_daemon: Starter, tmp_path: Path) -> None:
     proxy = f"tcpproxy.listen.web=unix:{tmp_path}/s"
-    daemon = start_daemon("--plugin", "tcpproxy", "--set", proxy, "--registry", "memory://")
+    server = f"apache.httpd.web.address=127.0.0.1:{free_port()}"
+    plugins = ("--plugin", "tcpproxy", "--set", proxy, "--plugin", "apache", "--set", server)
+    daemon = start_daemon(*plugins, "--registry", "memory://")
     eventually_sync(daemon.is_ready, timeout=60)
     for index in ("/api", "/api/"):
         status, document = daemon.get(index)
         assert status == 200
         for path in document["paths"]:
-            assert daemon.get(path.replace("NAME", "tcpproxy"))[0] == 200
+            name = "apache" if path.startswith("/api/providers/") else "tcpproxy"
+            assert daemon.get(path.replace("NAME", name))[0] == 200, path
 
 
 def test_the_demo_prints_commands_that_can_be_typed() -> None:

@@ -270,9 +270,16 @@ class LiveServers:
         self._standing.close()
 
     async def read(self, names: Sequence[str]) -> list[str]:
-        """Return the answers to `show servers state` for these sections. Raises RuntimeApiError."""
+        """Return the answers to `show servers state` for these sections.
+
+        Raises RuntimeApiError, also if another worker than the known worker answers: that worker's servers lack what an
+        operator has changed in the worker before.
+        """
+        commands = [f"show servers state {name}" for name in names]
         async with self._connect() as connection:
-            return await connection.ask_all([f"show servers state {name}" for name in names])
+            if self.known_worker is None:
+                return await connection.ask_all(commands)
+            return await connection.ask_worker(self.known_worker, commands)
 
     async def send(self, groups: Sequence[Sequence[Command]]) -> None:
         """Execute commands that leave the wanted servers as they are. Raises RuntimeApiError."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from discovery_haproxy.deployment.reloading import reload_through_master
 from discovery_haproxy.managed import target as managed
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api import verifying
+from discovery_haproxy.runtime_api.live_servers import LiveServers
 from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
 
 Origins = tuple[Backend, ...]
@@ -284,6 +285,49 @@ async def test_what_an_operator_changes_in_an_external_haproxy_is_made_again_aft
         await eventually(lambda: driver.has_logged("by another program"), "the other worker to be noticed")
         await eventually(is_made_again, "the changes to be made again")
         await eventually(lambda: is_listed(driver, expected), "the changes to be listed")
+
+
+async def test_a_reload_by_another_program_amid_a_verification_ends_no_change_of_an_operator(
+    drive: Drive, external: ExternalProcess, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = origins[:2]
+    options = {
+        "path": external.config,
+        "adopt": True,
+        "stats_socket": external.stats_socket,
+        "master_socket": external.master_socket,
+    }
+    stats = ControlSocket(external.stats_socket, master=False)
+    expected = {f"web/{first.id}": "in maintenance"}
+    reloads = [external.reload]
+    read = LiveServers.read
+
+    async def worker() -> str:
+        info = await stats.send_once("show info", within(5))
+        return next(line for line in info.splitlines() if line.startswith("Pid:"))
+
+    async def reload_and_read(servers: LiveServers, names: Sequence[str]) -> list[str]:
+        if reloads and servers.reports.operator:
+            before = await worker()
+            await reloads.pop()()
+
+            async def is_replaced() -> bool:
+                return await worker() != before
+
+            await eventually(is_replaced, "the new worker to answer")
+        return await read(servers, names)
+
+    async with drive(services={"web": {"bind": bind}}, external=options, verify_interval="100ms") as driver:
+        await driver.apply(first, second)
+        monkeypatch.setattr(LiveServers, "read", reload_and_read)
+        await stats.send_once(f"set server web/{first.id} state maint", within(5))
+        await eventually(lambda: not reloads, "the reload amid a verification")
+
+        async def is_made_again() -> bool:
+            return parse_states(await stats.server_states())["web", first.id].removed
+
+        await eventually(is_made_again, "the change to be made again")
+        await eventually(lambda: is_listed(driver, expected), "the change to be listed")
 
 
 async def test_servers_are_verified_after_a_reload_of_discoverys_own(drive: Drive, origins: Origins, bind: str) -> None:
