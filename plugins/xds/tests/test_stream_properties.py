@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from xds_clients import SERVICES, UNLISTED, Client, DeltaClient, SotwClient, catalog_of
 
@@ -20,6 +20,32 @@ STEPS = st.lists(
     ),
     max_size=60,
 )
+
+GIVEN_UP = [
+    ("publish", {"a": 1, "b": 2}),
+    ("subscribe", Kind.CLUSTER, {"a", "b"}, False),
+    ("subscribe", Kind.CLUSTER, {"a"}, False),
+]
+"""A client gives a resource up before the client has read, and rejected, the response with the resource."""
+
+RETURNS_BY_WILDCARD = [
+    ("subscribe", Kind.LISTENER, {"a"}, False),
+    ("deliver",),
+    ("subscribe", Kind.LISTENER, set(), False),
+    ("publish", {"a": 1}),
+    ("serve",),
+    ("publish", {}),
+    ("subscribe", Kind.LISTENER, set(), True),
+]
+"""A client gives a name up, and asks for everything, before the client has read the response with the name."""
+LIVE_BEFORE = [
+    ("subscribe", Kind.ENDPOINTS, {"a"}, False),
+    ("subscribe", Kind.ENDPOINTS, set(), False),
+    ("deliver",),
+    ("publish", {"a": 2}),
+    ("subscribe", Kind.CLUSTER, {"a"}, False),
+]
+"""A revision is live with all subscriptions of a client until a further subscription brings a faulty resource."""
 
 
 def run(kind: type[Client], steps: list[Any], bad: frozenset[str]) -> Client:
@@ -44,6 +70,7 @@ def run(kind: type[Client], steps: list[Any], bad: frozenset[str]) -> Client:
 
 @pytest.mark.parametrize("kind", [SotwClient, DeltaClient])
 @given(steps=STEPS)
+@example(RETURNS_BY_WILDCARD)
 def test_any_order_of_subscriptions_and_changes_ends_in_the_wanted_state(kind: type[Client], steps: list[Any]) -> None:
     client = run(kind, steps, frozenset())
     for which in client.subscriptions:
@@ -55,6 +82,8 @@ def test_any_order_of_subscriptions_and_changes_ends_in_the_wanted_state(kind: t
 
 @pytest.mark.parametrize("kind", [SotwClient, DeltaClient])
 @given(steps=STEPS, bad=st.sets(st.sampled_from(SERVICES), max_size=2))
+@example(GIVEN_UP, {"b"})
+@example(LIVE_BEFORE, {"a"})
 def test_a_resource_that_clients_reject_hurts_itself_alone(kind: type[Client], steps: list[Any], bad: set[str]) -> None:
     client = run(kind, steps, frozenset(f"{name}=2" for name in bad))
     rejected = set()

@@ -168,6 +168,8 @@ class Stream(ABC):
         if message.HasField("error_detail"):
             reason = _text(message.error_detail.message) or "no reason given"
             response = subscription.reject(reason)
+            if self._catalog is not None and self.live_revision == self._catalog.revision:
+                self.live_revision = None  # it was live with fewer subscriptions
         else:
             reason = None
             response = subscription.confirm()

@@ -184,7 +184,7 @@ class Subscription:
 
     def confirm(self) -> Response | None:
         """Note that the client has applied the unconfirmed response, and return the response."""
-        response, self.unconfirmed = self.unconfirmed, None
+        response = self._answered()
         for each in response.resources if response is not None else ():
             self.suspects.discard(each.name)
             self.rejected.pop(each.name, None)
@@ -195,7 +195,7 @@ class Subscription:
 
         What was rejected is not sent again before it changes.
         """
-        response, self.unconfirmed = self.unconfirmed, None
+        response = self._answered()
         if response is None:
             return None
         if not self.kind.is_whole and len(self.told) > 1:
@@ -206,12 +206,27 @@ class Subscription:
             self.dirty |= self.told
             return response
         self.suspects -= self.told
-        names = {each.name for each in response.resources if self.wildcard or each.name in self.names}
+        sent = {each.name for each in response.resources}
+        names = {name for name in sent if self.wildcard or name in self.names}
         told = self.told & names
-        if named := names & set(_WORDS.findall(reason)):
+        if named := sent & set(_WORDS.findall(reason)):
             for name in told - named:  # applied: a client applies each resource by itself
                 self.rejected.pop(name, None)
-        self.rejected.update(dict.fromkeys(named or told or names, reason))
+        # The client may have given up the named resources meanwhile, which then concern nobody.
+        self.rejected.update(dict.fromkeys(named & names if named else told or names, reason))
+        return response
+
+    def _answered(self) -> Response | None:
+        """Return the unconfirmed response, which is answered now.
+
+        The client may have unsubscribed from a name of the response, and subscribed to the wildcard, before it read the
+        response: it has the resource, about which it is to be told once more.
+        """
+        response, self.unconfirmed = self.unconfirmed, None
+        for each in response.resources if response is not None and self.wildcard else ():
+            if each.name not in self.known:
+                self.dirty.add(each.name)
+                self.unanswered.add(each.name)
         return response
 
     @property
