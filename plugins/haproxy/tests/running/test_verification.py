@@ -119,7 +119,7 @@ async def test_servers_of_a_configuration_that_is_not_discoverys_are_left_alone(
     external.config.unlink()  # the file is free to take
     options: dict[str, Any] = {"path": external.config, "stats_socket": external.stats_socket}
     options["command"] = ["kill", "-USR2", str(external.process.pid)]
-    async with drive(services={"web": {"bind": bind}}, external=options_of(external), verify_interval="100ms") as driver:
+    async with drive(services={"web": {"bind": bind}}, external=options, verify_interval="100ms") as driver:
         await driver.apply(origins[0])
         external.config.unlink()
         external.config.write_text(f"{own}backend web\n    server own 127.0.0.1:{origins[1].port}\n")
@@ -257,7 +257,7 @@ async def is_listed(driver: ConsumerDriver, expected: Mapping[str, str]) -> bool
     return await operator_changes(driver) == expected
 
 
-def options_of(external: ExternalProcess) -> dict[str, Any]:
+def sockets_of(external: ExternalProcess) -> dict[str, Any]:
     sockets = {"stats_socket": external.stats_socket, "master_socket": external.master_socket}
     return {"path": external.config, "adopt": True, **sockets}
 
@@ -266,8 +266,8 @@ async def test_what_an_operator_changes_in_an_external_haproxy_is_made_again_aft
     drive: Drive, external: ExternalProcess, origins: Origins, bind: str
 ) -> None:
     first, second, third = origins[:3]
-    stats = ControlSocket(external.stats_socket, master=False)
-    async with drive(services={"web": {"bind": bind}}, external=options_of(external), verify_interval="100ms") as driver:
+    stats, there = ControlSocket(external.stats_socket, master=False), sockets_of(external)
+    async with drive(services={"web": {"bind": bind}}, external=there, verify_interval="100ms") as driver:
         await driver.apply(first, second, third)
         await stats.send_once(f"set server web/{first.id} state maint; set server web/{second.id} weight 9", within(5))
         await stats.send_once(f"set server web/{third.id} addr 127.0.0.1 port {first.port}", within(5))
@@ -290,7 +290,7 @@ async def test_a_reload_by_another_program_amid_a_verification_ends_no_change_of
     drive: Drive, external: ExternalProcess, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = origins[:2]
-    stats = ControlSocket(external.stats_socket, master=False)
+    stats, there = ControlSocket(external.stats_socket, master=False), sockets_of(external)
     expected = {f"web/{first.id}": "in maintenance"}
     reloads = [external.reload]
     read = LiveServers.read
@@ -310,7 +310,7 @@ async def test_a_reload_by_another_program_amid_a_verification_ends_no_change_of
             await eventually(is_replaced, "the new worker to answer")
         return await read(servers, names)
 
-    async with drive(services={"web": {"bind": bind}}, external=options_of(external), verify_interval="100ms") as driver:
+    async with drive(services={"web": {"bind": bind}}, external=there, verify_interval="100ms") as driver:
         await driver.apply(first, second)
         monkeypatch.setattr(LiveServers, "read", reload_and_read)
         await stats.send_once(f"set server web/{first.id} state maint", within(5))
