@@ -37,6 +37,8 @@ EXPECTED = {
     ("a.example.com", "/all"): "exact",
     ("a.example.com", "/p"): "exact-path",
     ("a.example.com", "/p/q/r%20s//t"): "exact-path",
+    ("a.example.com", "/p/a%2fb"): "exact-path",
+    ("other.org", "/a%2Fb"): "any",
     ("a.example.com", "/pq"): "exact",
     ("z.example.com", "/p"): "suffix",
     ("z.b.example.com", "/"): "suffix",
