@@ -193,3 +193,12 @@ def test_joined_values_are_one_value_and_joined_text_stays_text(tmp_path: Path) 
     assert rendered(tmp_path, "nginx", "add {{ [a, b] | join(', ') }};", a="x", b="y;") == 'add "x, y;";'
     assert rendered(tmp_path, "nginx", "add {{ ['b ' | raw, a] | join }};", a="y;") == 'add b "y;";'
     assert rendered(tmp_path, "plain", "{{ '<&>' }}{{ '<' ~ '>' }}{{ [a, 1] | join }}", a="<") == "<&><><1"
+
+
+@pytest.mark.parametrize("form", ["nginx", "apache", "caddyfile"])
+def test_an_empty_value_may_begin_a_word_that_goes_on(form: str, tmp_path: Path) -> None:
+    assert put(form, "zone ", "", ".x") == ""
+    assert put(form, "zone ", "", "#x") is None
+    assert put(form, "zone ", "", '"x"') is None
+    assert rendered(tmp_path, form, "zone {{ a }}{{ b }}\n", a="", b="eu") == "zone eu\n"
+    assert rendered(tmp_path, form, "zone {{ a }}{{ b }}\n", a="", b="") == 'zone ""\n'

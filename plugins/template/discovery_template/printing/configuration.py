@@ -76,6 +76,8 @@ class Words:
             raise UnprintableError(f"{shown(text)} would be a regular expression of {self.name}")
         if _BARE.fullmatch(text) or (not text and state == WORD):
             return text, WORD
+        if not text and state == SPACE and (following == MARK or _BARE.match(following)):
+            return text, state  # the rest of the word stands as it would without the value
         if state == WORD or not (alone or following[0] == ")"):
             raise UnprintableError(f"{shown(text)} is a part of a word, which cannot be quoted")
         quote = "`" if "`" in self.quotes and re.search(r'["\\]', text) and "`" not in text else '"'
