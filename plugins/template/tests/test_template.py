@@ -254,6 +254,8 @@ async def test_a_program_is_run_reloaded_adopted_and_started_again(tmp_path: Pat
         ({"files": [{"template": "builtin:json", "file": "/x", "mode": 644}]}, 'write text such as "0644"'),
         ({"files": [{"template": "builtin:json", "file": "/x", "check": ["x"]}]}, "names the staged file as '{file}'"),
         ({"files": [{"template": "builtin:json", "file": "/x"}] * 2}, "two templates write /x"),
+        ({"files": [{"template": "builtin:json", "file": f} for f in ("/x", "/y/../x")]}, "two templates write /x"),
+        ({"files": [{"template": "/x.j2", "file": "/y/../x.j2", "format": "plain"}]}, "/x.j2 is a template"),
     ],
 )
 def test_a_mistake_is_told_with_the_way_out(options: dict[str, Any], message: str) -> None:

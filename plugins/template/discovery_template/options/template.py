@@ -1,5 +1,6 @@
 """Options of the consumer `template`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -120,8 +121,11 @@ class TemplateConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _check_files(self) -> "TemplateConfig":
-        paths = [each.file for each in self.files]
+        paths = [str(f) if f.parts[0] == RUN_DIR else os.path.realpath(f) for f in (each.file for each in self.files)]
+        templates = {os.path.realpath(each.template) for each in self.files if not each.template.startswith(BUILT_IN)}
         for path in paths:
+            if path in templates:
+                raise ValueError(f"{path} is a template, which the file would replace: name another 'file'")
             if paths.count(path) > 1:
                 raise ValueError(f"two templates write {path}: name another file for one of them")
         return self
