@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import os
 import socket
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,9 @@ _IP_FREEBIND = 15
 """Option of a socket to bind an address that is not of this machine. See ip(7); Python has no name for it."""
 _CONNECT_SECONDS = 1.0
 """Timeout in seconds for a connection to a Unix socket; the kernel accepts at once unless the queue is full."""
+_ENDING_SECONDS = 0.5
+"""Seconds in which the sockets of an ending process close, which the search of processes does not find any more."""
+_POLL_SECONDS = 0.01
 _ABSTRACT_NAME_BYTES = 107
 """Bytes to which HAProxy fills up an abstract name with zeros: all of `sun_path` but the zero before the name."""
 
@@ -156,7 +160,20 @@ def _port_fault(listener: Listener, port: int, moment: _Moment) -> str | None:
         return None
     if sockets and not holders and (not seen.rights or _are_hidden(seen.pids, set(sockets.values()))):
         return None
+    if not holders and _is_freed(_place(listener, port)):
+        return None
     return _error_message(_place(listener, port), error, holders)
+
+
+def _is_freed(bind: str) -> bool:
+    """Wait for the end of a process that nobody finds any more. Return True if the address is free then.
+
+    A process that is killed has no command line and no files that can be listed before its sockets are closed.
+    """
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while not (free := is_free(bind)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return free
 
 
 def _place(listener: Listener, port: int) -> str:
@@ -237,7 +254,9 @@ def _abstract_fault(listener: Listener, moment: _Moment) -> str | None:
         return None
     listed = os.fsdecode(address[1]).replace("\0", "@")
     holders = {pid} if pid and read_process(pid) else processes_with_sockets(unix_sockets_at(listed))
-    return None if holders & moment.seen.pids else _error_message(f"abns@{listener.name}", error, holders)
+    if holders & moment.seen.pids or (not holders and _is_freed(f"abns@{listener.name}")):
+        return None
+    return _error_message(f"abns@{listener.name}", error, holders)
 
 
 def _path_fault(path: str, moment: _Moment) -> str | None:
@@ -252,7 +271,7 @@ def _path_fault(path: str, moment: _Moment) -> str | None:
     # HAProxy binds a temporary name and renames the file, so that the kernel goes on listing the temporary name.
     inodes = {*unix_sockets_at(path), *unix_sockets_at(f"{path}.{pid}.tmp")}
     holders = {pid} if read_process(pid) else processes_with_sockets(inodes)
-    if not moment.seen.files or holders & moment.seen.pids:
+    if not moment.seen.files or holders & moment.seen.pids or (not holders and _is_freed(path)):
         return None
     return _error_message(path, OSError(errno.EADDRINUSE, ""), holders)
 

@@ -241,3 +241,24 @@ async def test_a_host_name_is_looked_up_beside_the_loop(port: int) -> None:
         watched = False
     assert places
     assert not any(places)
+
+
+@pytest.mark.parametrize(
+    "listener",
+    ["s.socket(s.AF_UNIX); found.bind(where); found.listen()", "s.create_server(('127.0.0.1', int(where[10:])))"],
+    ids=["path", "port"],
+)
+def test_an_address_that_nobody_has_any_more_is_awaited(listener: str, tmp_path: Path) -> None:
+    """As of a HAProxy that was killed: the search of processes does not find what the kernel has not closed yet."""
+    bind = str(tmp_path / "s") if "UNIX" in listener else f"127.0.0.1:{free_port()}"
+    send = "s.send_fds(s.socket(fileno=0), [b'x'], [found.fileno()])"
+    script = f"import socket as s, sys; where = sys.argv[1]; found = {listener}; {send}"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # the socket is on its way, and open in no process, until this end is closed
+        subprocess.run([sys.executable, "-c", script, bind], stdin=theirs, check=True)
+        theirs.close()
+        assert not is_free(bind)
+        closing_soon = threading.Timer(0.1, ours.close)
+        closing_soon.start()
+        assert not fault(bind)
+        closing_soon.join()
