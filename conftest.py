@@ -16,7 +16,7 @@ from discovery.system.dispositions import reset_inherited
 
 pytest.register_assert_rewrite("discovery.testing")
 
-FEW_EXAMPLES = 30
+FEW_EXAMPLES = 20
 """Of a property that does not say how many it takes, in runs that leave cases out; else there are hypothesis's 100."""
 FEW_PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
 """Phases in these runs: an explanation of a failure needs a trace of every line of every example."""

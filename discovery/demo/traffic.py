@@ -7,8 +7,8 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
-_PAUSE = 0.003
-"""Seconds between two requests of a client: hundreds of requests a second without keeping a processor busy."""
+_PAUSE = 0.01
+"""Seconds between two requests of a client: some hundred requests a second without keeping a processor busy."""
 
 
 class Traffic:
