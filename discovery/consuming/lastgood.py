@@ -41,7 +41,7 @@ WRITING_SHARE = 0.05
 APPENDED_FROM = 256 * 1024
 """Bytes of a snapshot, some 1,500 backends, from which changes are appended: a smaller one is written as quickly."""
 CHANGES_SHARE = 0.5
-"""The largest size of the file of changes in proportion to the snapshot: whoever starts reads both."""
+"""The largest size of the file of changes in proportion to the snapshot: a daemon that starts reads both files."""
 
 
 @dataclass(frozen=True)

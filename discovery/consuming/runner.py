@@ -107,7 +107,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._latest: Latest[_Desired] = Latest()
         self._selection = Selection(instance.filter)
         self._applied: _Desired | None = None
-        self._told: _Desired | None = None  # the part of `_applied` that the consumer was told of
+        self._told: _Desired | None = None  # the part of `_applied` that the filter let through to the consumer
         self._apply_requested = False
         self._operator_request = False
         self._inheritance = inheritance or Inheritance()

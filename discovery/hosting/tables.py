@@ -52,7 +52,7 @@ def option_names(model: type[BaseModel]) -> set[str]:
 
 
 class Filter(PluginConfig):
-    """The services and backends that a consumer is told of; without a key, all."""
+    """The services and backends that a consumer gets. A filter without a key selects all of them."""
 
     services: OneOrMany[str] = Field((), description="Names of services, with the wildcards `*`, `?` and `[...]`")
     labels: Labels = Field(

@@ -1,4 +1,4 @@
-"""Threads that forks respect: paused before a fork, they go on in the parent and may begin anew in the child."""
+"""Threads that are safe with forks: paused before a fork, resumed in the parent, and restarted in the child on demand."""
 
 import os
 import select
@@ -81,7 +81,7 @@ class Background(ABC):
             self._start_thread()
 
     def go_on_in_child(self) -> None:
-        """Make the lock anew and forget the thread, in the child."""
+        """Replace the lock, which the fork may have copied while held, and drop the thread, which the child lacks."""
         self._changed = threading.Condition()
         self._called.close()
         self._caller.close()

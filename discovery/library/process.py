@@ -40,7 +40,7 @@ def error_document(error: BaseException) -> list[str]:
 
 
 def error_of(document: Sequence[str]) -> DiscoveryError:
-    """Return the error that the helper process has told of."""
+    """Return the error that the helper process has reported."""
     kind = getattr(errors, document[0], None)
     known = kind if isinstance(kind, type) and issubclass(kind, DiscoveryError) else RegistryError
     return known(document[1])

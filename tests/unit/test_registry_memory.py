@@ -1,42 +1,16 @@
 """The memory registry keeps the contract, and plays the outages that a test asks for."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
+from sound_registries import MemoryContract
 
 from discovery.errors import ConfigError, RegistryUnavailableError
-from discovery.registry import Delta, Lease, Reset, Stale, open_registry
-from discovery.registry.memory import MemoryLease, MemoryRegistry
-from discovery.testing import RegistryContract, backend, following
+from discovery.registry import Delta, Reset, Stale, open_registry
+from discovery.registry.memory import MemoryRegistry
+from discovery.testing import backend, following
 
 
-class TestContract(RegistryContract):
-    ttl = 0.2
-
-    def setup_method(self) -> None:
-        self.registry = MemoryRegistry()
-
-    def open(self) -> MemoryRegistry:
-        return self.registry
-
-    async def write(self, key: str, value: bytes) -> None:
-        self.registry.put_raw(key, value)
-
-    async def remove(self, key: str) -> None:
-        self.registry.delete_raw(key)
-
-    async def expire(self, lease: Lease) -> None:
-        assert isinstance(lease, MemoryLease)
-        lease.freeze()
-
-    @contextmanager
-    def cut(self) -> Iterator[None]:
-        self.registry.set_stale("cut")
-        try:
-            yield
-        finally:
-            self.registry.set_fresh()
+class TestContract(MemoryContract):
+    """The contract of the memory registry."""
 
 
 def test_its_url_has_no_parts() -> None:
