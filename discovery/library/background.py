@@ -1,4 +1,4 @@
-"""Threads that are safe with forks: paused before a fork, resumed in the parent, and restarted in the child on demand."""
+"""Threads that are safe with forks: paused before a fork, resumed in the parent, restarted in the child on demand."""
 
 import os
 import select
