@@ -207,6 +207,22 @@ def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
     )
 
 
+def connect_unix(path: Path) -> socket.socket:
+    """A connection, as soon as somebody listens there: a socket has its file before it listens."""
+
+    def connected() -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.settimeout(within(TIMEOUT))
+            client.connect(str(path))
+        except OSError:
+            client.close()
+            raise
+        return client
+
+    return eventually_sync(connected, f"{path} to listen", TIMEOUT)
+
+
 def name_at(port: int, host: str = "127.0.0.1", say: bytes = b"ping") -> str:
     """Who answers there: the name of a `Named` server that gave back what it was told, or nothing if nobody does."""
     with connect(port, host) as connection:

@@ -5,10 +5,10 @@ import socket
 import tempfile
 from pathlib import Path
 
-from ambassadors import TIMEOUT, StartCommand, connect, name_at
+from ambassadors import StartCommand, connect, connect_unix, name_at
 from proxies import Serve, answers
 
-from discovery.testing import eventually_sync, free_port, within
+from discovery.testing import free_port
 
 HOSTS = """
 import os, socket
@@ -53,10 +53,7 @@ def test_a_client_waits_while_no_target_is_reachable(
 ) -> None:
     path, target = short_path / "it.sock", free_port()
     start_command("forward", f"localhost:{target}", "--listen", f"unix:{path}", "--hold", "60")
-    eventually_sync(path.is_socket, "the socket to be there", TIMEOUT)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(within(TIMEOUT))
-        client.connect(str(path))
+    with connect_unix(path) as client:
         client.sendall(b"hello")
         named("it", port=target)
         assert client.recv(3, socket.MSG_WAITALL) == b"it\n"
