@@ -12,6 +12,7 @@ import pytest
 from daemons import Starter
 from histories import RegistryHistory
 from listed import COPIES, Found, etcd, listed
+from sampling import sampled
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program
@@ -82,7 +83,7 @@ def lead(hosts: Path, name: str, address: str | None) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("move", ["refusing", "silent", "not to be looked up"])
+@pytest.mark.parametrize("move", sampled(["refusing", "silent", "not to be looked up"]))
 def test_living_backends_stay_when_the_registry_moves(
     etcd: EmbeddedEtcd,
     start_daemon: Starter,

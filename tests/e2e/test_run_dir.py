@@ -10,6 +10,7 @@ import pytest
 from ambassadors import TIMEOUT, Directory, StartCommand, name_at
 from daemons import DISCOVERY, Daemon, Starter, processes
 from proxies import Serve, answers
+from sampling import sampled
 
 from discovery.system.rundir import holder
 from discovery.testing import eventually_sync, free_port, require_program, within
@@ -60,7 +61,7 @@ def remove_contents(run_dir: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("remove", [remove_all, remove_locks_and_sockets, remove_contents])
+@pytest.mark.parametrize("remove", sampled([remove_all, remove_locks_and_sockets, remove_contents]))
 def test_what_a_cleaner_removed_is_made_and_locked_again(
     directory: Directory, start_daemon: Starter, named: Serve, remove: Callable[[Path], None]
 ) -> None:

@@ -4,7 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack, aclosing
 
 import pytest
-from etcd_versions import etcd_program, every_etcd
+from etcd_versions import VERSIONS, etcd_program, every_etcd
+from sampling import sampled
 
 from discovery.registry import Delta, RegistryEvent, Reset, open_registry
 from discovery.system.embedded import EmbeddedEtcd
@@ -15,6 +16,7 @@ __all__ = ["etcd_program", "every_etcd"]
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 @pytest.mark.parametrize("seconds", [20, pytest.param(60, marks=pytest.mark.exhaustive)])
 async def test_an_idle_cluster_is_neither_stale_nor_listed_again(every_etcd: EmbeddedEtcd, seconds: float) -> None:
     """Point 1. With a prefix that holds the last change, one that holds an earlier change, and one that is empty."""

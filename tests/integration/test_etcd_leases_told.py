@@ -5,7 +5,8 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
-from etcd_versions import etcd_program, every_etcd
+from etcd_versions import VERSIONS, etcd_program, every_etcd
+from sampling import sampled
 
 from discovery.registry import Delta, Registry, RegistryURL, open_registry
 from discovery.registry.etcd.registry import EtcdRegistry
@@ -47,6 +48,7 @@ def look_ups(etcd: EmbeddedEtcd) -> float:
         return 0
 
 
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 def test_the_lease_of_another_program_is_looked_up(every_etcd: EmbeddedEtcd) -> None:
     """Point 3. Its records state no TTL. One look-up for a lease, however many records it has."""
     lease = grant(every_etcd, 77)
@@ -86,6 +88,7 @@ def test_our_own_records_state_their_ttl_and_cost_no_look_up(every_etcd: Embedde
     follow(lambda: open_registry(f"{every_etcd.url}/services"), check)
 
 
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 def test_a_store_that_was_lost_is_another_history(every_etcd: EmbeddedEtcd) -> None:
     """Point 3. Even when it has as many revisions as the one before, and the same cluster id."""
     for number in range(3):
@@ -108,6 +111,7 @@ def test_a_store_that_was_lost_is_another_history(every_etcd: EmbeddedEtcd) -> N
     follow(lambda: open_registry(f"{every_etcd.url}/services"), check)
 
 
+@pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 def test_a_member_that_stood_still_is_reported_although_its_stream_goes_on(every_etcd: EmbeddedEtcd) -> None:
     """Point 3. What comes after the pause may be leases that expired only because of it."""
     settings = EtcdSettings.from_url(RegistryURL.parse(f"{every_etcd.url}/services"))

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from etcd_versions import etcd_program, every_etcd
+from etcd_versions import VERSIONS, etcd_program, every_etcd
 from etcds import etcd, following_from_the_start, opened, url
+from sampling import sampled
 
 from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
 from discovery.registry import Lease, Registry, Reset, open_registry
@@ -176,6 +177,7 @@ class TestServerThatComesAndGoes:
         finally:
             etcd.stop()
 
+    @pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
     @pytest.mark.parametrize("compacted", [False, True])
     async def test_an_outage_without_a_change_ends_without_a_listing(
         self, every_etcd: EmbeddedEtcd, compacted: bool

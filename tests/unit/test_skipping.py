@@ -20,13 +20,13 @@ TEST = "import pytest\ndef test_it(): pytest.skip()\n"
     ("ci", "status", "workers", "skipping"),
     [
         ("1", 1, "0", MODULE),
-        ("1", 1, "1", TEST),
-        ("", 0, "1", MODULE),
+        ("", 0, "1", TEST),
         pytest.param("", 0, "0", TEST, marks=pytest.mark.exhaustive),
         pytest.param("1", 1, "0", TEST, marks=pytest.mark.exhaustive),
         pytest.param("1", 1, "1", MODULE, marks=pytest.mark.exhaustive),
         pytest.param("", 0, "0", MODULE, marks=pytest.mark.exhaustive),
-        pytest.param("", 0, "1", TEST, marks=pytest.mark.exhaustive),
+        pytest.param("1", 1, "1", TEST, marks=pytest.mark.exhaustive),
+        pytest.param("", 0, "1", MODULE, marks=pytest.mark.exhaustive),
     ],
 )
 def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from discovery_template.proxies.consumer import ProxyConsumer
 CHANGES = 50
 ANSWERS = 20
 """Good answers between two changes, so that requests are in flight at each."""
-BY_CHANCE = 3
-"""Failures by which two runs of equal reloads differ: a program that closes a listening socket of its own resets the
-connections that wait there (Caddy, on a busy machine)."""
+ROUNDS = 3
+"""Equal reloads do not lose equally many: Caddy closes a listening socket of its own, and whoever waits there is reset.
+Changes that lose more than reloads do so in every round."""
 
 
 @pytest.mark.swap
@@ -36,16 +37,26 @@ async def test_changes_fail_no_more_requests_than_reloads_of_the_program(
         backends = [Backend("web", str(number), "127.0.0.1", each) for number, each in enumerate(origins)]
         async with driven(kind, {"bind": f"127.0.0.1:{port}"}, tmp_path) as driver:
             await driver.apply(*backends)
-            by_reload = Counter[str]()
-            with load(port) as alone:
-                for _ in range(CHANGES):
-                    await driver.consumer.reload("")
-                    await asyncio.to_thread(alone.await_more, ANSWERS)
-                by_reload = alone.failures
-            with load(port) as changed:
-                for number in range(CHANGES):
-                    await driver.apply(*(each for at, each in enumerate(backends) if at != number % 3))
-                    await asyncio.to_thread(changed.await_more, ANSWERS)
-    print(f"{kind.file_name}: reloads {alone.good} answers {dict(by_reload)}", end=", ")
-    print(f"changes {changed.good} answers {dict(changed.failures)}")
-    assert changed.failures.total() <= by_reload.total() + BY_CHANCE
+
+            async def reload(_: int) -> None:
+                await driver.consumer.reload("")
+
+            async def change(number: int) -> None:
+                await driver.apply(*(each for at, each in enumerate(backends) if at != number % 3))
+
+            for _ in range(ROUNDS):
+                by_reload, by_change = await failures(port, reload), await failures(port, change)
+                print(f"{kind.file_name}: reloads fail {dict(by_reload)}, changes fail {dict(by_change)}")
+                assert by_change.keys() <= {"ConnectionResetError"}
+                if by_change.total() <= by_reload.total():
+                    return
+    pytest.fail(f"changes fail {dict(by_change)}, and reloads {dict(by_reload)}")
+
+
+async def failures(port: int, step: Callable[[int], Awaitable[None]]) -> Counter[str]:
+    """The failures of requests while `step` is taken again and again."""
+    with load(port) as clients:
+        for number in range(CHANGES):
+            await step(number)
+            await asyncio.to_thread(clients.await_more, ANSWERS)
+    return clients.failures

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sampling import sampled
 
 from discovery.cli import main
 from discovery.testing import eventually_sync, within
@@ -146,13 +147,16 @@ def test_ctrl_c_on_a_register_that_never_registered_is_no_success(start: Start) 
 
 @pytest.mark.parametrize(
     "command",
-    [
-        ["services"],
-        ["watch"],
-        ["register", "web", "127.0.0.1:1"],
-        ["deregister", "web", "b1"],
-        ["run", "--dry-run", "--plugin", "tcpproxy", "--set", "tcpproxy.listen.web=127.0.0.1:1"],
-    ],
+    sampled(
+        [
+            ["services"],
+            ["watch"],
+            ["register", "web", "127.0.0.1:1"],
+            ["deregister", "web", "b1"],
+            ["run", "--dry-run", "--plugin", "tcpproxy", "--set", "tcpproxy.listen.web=127.0.0.1:1"],
+        ],
+        2,
+    ),
 )
 def test_what_is_waited_for_is_told(start: Start, command: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
