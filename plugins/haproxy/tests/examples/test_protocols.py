@@ -187,6 +187,7 @@ def test_grpc(example: Prepare, certificates: Certificates) -> None:
         edge.register("greeter", "two", second)
         eventually_sync(lambda: say(secure) == "two", "a call at the other backend", TIMEOUT)
         edge.withdraw("greeter", "one")
+        edge.await_changes(before, 2)  # the stream alone keeps new calls away from its server
         wait_for_answers(plain, "two")
         wait_for_answers(secure, "two")
         assert next(stream) == b"one"

@@ -93,6 +93,11 @@ class Example:
         """Return the number of changes of HAProxy since its start, by `runtime` and `reload`."""
         return {way: int(float(count)) for way, count in _CHANGES.findall(self.daemon.get("/metrics")[1])}
 
+    def await_changes(self, before: Mapping[str, int], count: int) -> None:
+        """Wait for so many changes of HAProxy, by either way, since `before` at least."""
+        most = sum(before.values()) + count
+        eventually_sync(lambda: sum(self.changes().values()) >= most, f"{count} changes", TIMEOUT)
+
     def assert_no_reload(self, before: Mapping[str, int], changes: int = 1) -> None:
         """Wait for so many changes of HAProxy since `before` at least, and assert that none was a reload."""
         eventually_sync(lambda: self.changes()["runtime"] >= before["runtime"] + changes, "changes", TIMEOUT)
