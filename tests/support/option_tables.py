@@ -47,6 +47,7 @@ DURATIONS: dict[str, Option] = {
     "haproxy.services.hsts.max_age": (HAProxyConfig, {"services": {"web": {**TLS, "hsts": {"max_age": V}}}}),
     "haproxy.services.cache.max_age": (HAProxyConfig, {"services": {"web": {"cache": {"max_age": V}}}}),
     "haproxy.services.cookie.max_age": (HAProxyConfig, {"services": {"web": {"cookie": {"max_age": V}}}}),
+    "haproxy.services.hold": (HAProxyConfig, {"services": {"web": {"hold": V, "timeouts": {"client": "2h"}}}}),
     "haproxy.external.timeout": (HAProxyConfig, {"external": {**EXTERNAL, "timeout": V}}),
     **{f"haproxy.{name}": (HAProxyConfig, {name: V}) for name in ("hard_stop_after", "verify_interval")},
     **{f"haproxy.timeouts.{name}": (HAProxyConfig, {"timeouts": {name: V}}) for name in HAPROXY_TIMEOUTS},

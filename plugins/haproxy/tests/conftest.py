@@ -11,6 +11,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from haproxy_web import Answer, Fetch, Origin, Parse, RunHAProxy, StartOrigin, serve_origin, with_maps_in
 from sampling import sample_parameter
+from stand_ins import Servers
 
 from discovery.testing import eventually_sync, require_program, within
 from discovery.toolkit import wheel_program
@@ -106,3 +107,11 @@ def run(haproxy: Path, tmp_path: Path, fetch: Fetch) -> Iterator[RunHAProxy]:
             eventually_sync(answers, f"HAProxy to answer at {url}")
 
         yield run
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    """Return a starter of stand-ins, which end with the test."""
+    started = Servers()
+    yield started
+    started.kill()

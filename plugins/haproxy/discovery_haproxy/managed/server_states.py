@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.runtime_api.read_back import FORCED_MAINTENANCE
 from discovery_haproxy.text.configuration import Configuration, Section, parse
+from discovery_haproxy.text.server_line import HOLDING_SERVER
 from discovery_haproxy.text.words import SECTIONS, words
 
 EMPTY_STATES = "1\n"
@@ -92,8 +93,9 @@ def with_stopped(states: str, configuration: Configuration, sections: Collection
         return states
     known = {(row[_BACKEND_NAME], row[_SERVER_NAME]) for row in map(str.split, states.splitlines()) if len(row) > _PORT}
     backends = configuration.backends
-    missing = [(name, server) for name in sections if name in backends for server in backends[name].servers]
-    return states + stopped(configuration, [key for key in missing if key not in known])
+    wanted = [(name, server) for name in sections if name in backends for server in backends[name].servers]
+    missing = [key for key in wanted if key not in known and key[1] != HOLDING_SERVER]
+    return states + stopped(configuration, missing)
 
 
 def stopped(configuration: Configuration, servers: Iterable[ServerKey]) -> str:

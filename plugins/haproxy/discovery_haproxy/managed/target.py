@@ -19,6 +19,7 @@ from discovery_haproxy.deployment.install import install, last_good, restore, re
 from discovery_haproxy.deployment.reloading import reload_through_master
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, managed_vantage
+from discovery_haproxy.managed.held_requests import HeldRequests
 from discovery_haproxy.managed.logpipe import LogPipe
 from discovery_haproxy.managed.run_files import RunFiles
 from discovery_haproxy.managed.server_states import keep_configured, rows_with_weights, stopped, with_stopped
@@ -62,6 +63,7 @@ class ManagedHAProxy:
         self._log = log
         self.log_drops = LogDrops(log)
         self._old_workers = OldWorkers(log)
+        self._held = HeldRequests(self._control)
         self._pipe = LogPipe(self._files.log, log)
         self._launcher = Launcher(self._files, self._control, self._pipe, log)
         self._lock = asyncio.Lock()
@@ -168,7 +170,16 @@ class ManagedHAProxy:
             self._log.warning(f"HAProxy is replaced: {missing} is missing in {self.path.parent}")
         prepared = self._prepared
         await asyncio.gather(self._save_states(prepared.text, prepared.configuration), self._count_log_drops())
-        await (self._reload(generation) if way == "reload" else self._start(generation))
+        if way == "start":
+            await self._start(generation)
+            return way
+        await self._held.before_reload(prepared.sections.holding)
+        try:
+            await self._reload(generation)
+        except (ApplyError, ControlError):
+            await self._held.after_failure()
+            raise
+        self._held.after_reload()
         return way
 
     def expect_changes(self, servers: Collection[ServerKey]) -> None:
@@ -225,6 +236,7 @@ class ManagedHAProxy:
 
     async def hand_over(self) -> None:
         """Release HAProxy to the next daemon. HAProxy goes on serving."""
+        await self._held.stop()
         await self._activation.stop()
         await self._supervisor.stop()
         self._supervisor.close()
@@ -236,6 +248,7 @@ class ManagedHAProxy:
         await self._supervisor.stop()
         if self.pids():
             await stop_all(self._files, self._log)
+        await self._held.stop()
         self._supervisor.close()
         self._pipe.close()
         if not self.pids():

@@ -10,11 +10,13 @@ from discovery.routing import AddressClaim, check_conflicts
 from discovery_haproxy.options.binds import BindConfig, Binds
 from discovery_haproxy.options.checks import Check, CheckConfig
 from discovery_haproxy.options.external import ExternalConfig
+from discovery_haproxy.options.holding import HOLD, check_client_timeout, check_holding
 from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.options.labels import BackupConfig, FromLabel
 from discovery_haproxy.options.routing import check_frontends
 from discovery_haproxy.options.sections import Cache, Sections
 from discovery_haproxy.options.values import (
+    TIME,
     AbsolutePath,
     AccessLog,
     Address,
@@ -107,6 +109,10 @@ class ServiceConfig(PluginConfig):
     """Limit of concurrent connections from clients to the service."""
     server_maxconn: Connections | None = None
     """Limit of concurrent connections to each backend; further connections wait in the queue."""
+    hold: Annotated[float, HOLD] = 0.0
+    """Time for which requests wait while no backend is available. Default: HAProxy answers 503 at once."""
+    hold_connections: Connections = 1000
+    """Limit of concurrent connections to the service while no backend is available; further ones are refused."""
     cookie: Cookie = None
     cache: Cache = None
     """Keep answers in HAProxy's memory, as HTTP allows: `true` for 64 MB, a size, or a table."""
@@ -135,6 +141,16 @@ class ServiceConfig(PluginConfig):
     def sorry_type(self) -> str:
         """Media type of the sorry page, by its suffix."""
         return _MEDIA_TYPES.get(self.sorry_page.suffix.lower() if self.sorry_page else "", "text/plain; charset=utf-8")
+
+    @property
+    def backs_up_with_all(self) -> bool:
+        """Report whether traffic for backups goes to every backup."""
+        return self.backup is not None and self.backup.all
+
+    @model_validator(mode="after")
+    def _check_hold(self) -> "ServiceConfig":
+        check_holding(self, sets_connections="hold_connections" in self.model_fields_set)
+        return self
 
     @model_validator(mode="after")
     def _check_mode(self) -> "ServiceConfig":
@@ -307,6 +323,14 @@ class HAProxyConfig(PluginConfig):
         for name, service in self.services.items():
             if self.external and service.check and service.check.init_state == "down":
                 raise ValueError(f"'init_state' of service {name!r} needs a managed HAProxy: without 'external'")
+        return self
+
+    @model_validator(mode="after")
+    def _check_hold(self) -> "HAProxyConfig":
+        for name, service in self.services.items():
+            if service.hold and self.external:
+                raise ValueError(f"'hold' of service {name!r} needs a managed HAProxy: without 'external'")
+            check_client_timeout(name, service.hold, TIME.parse(service.timeouts.client or self.timeouts.client))
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,8 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from discovery_haproxy.text.server_line import HOLDING_SERVER
+
 _HASH_CHARACTERS = 16
 """Hexadecimal characters of a hash in a name or cookie: 64 bits, so that no two names of one registry collide."""
 _NAME = re.compile(rf"[A-Za-z0-9_.:-]{{1,128}}(?<!-[0-9a-f]{{{_HASH_CHARACTERS}}})")
@@ -24,7 +26,7 @@ def accepted_names(texts: Iterable[str]) -> dict[str, str]:
 def accepted_name(text: str) -> str:
     """Return the text if HAProxy accepts the text as a name, and otherwise a readable form with a hash."""
     # A text that looks like a hashed name is hashed as well, so that no text can get the name of another.
-    if _NAME.fullmatch(text):
+    if _NAME.fullmatch(text) and text != HOLDING_SERVER:
         return text
     readable = re.sub(r"[^A-Za-z0-9_.:-]", "_", text[:_READABLE_CHARACTERS])
     return f"{readable}-{text_hash(text)}"

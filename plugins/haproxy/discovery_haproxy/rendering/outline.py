@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from discovery.fields import is_service_name
 from discovery_haproxy.options.config import HAProxyConfig, ServiceConfig
+from discovery_haproxy.options.holding import attempts
+from discovery_haproxy.options.values import TIME
 from discovery_haproxy.rendering.fragment import defaults_by_mode, lines_of_a_fragment, services_beside
 from discovery_haproxy.rendering.frontends import FrontendSection, TimeoutLines, frontends_of, timeout_lines
 from discovery_haproxy.rendering.names import QUOTED_CHARACTERS, accepted_names
@@ -45,6 +47,8 @@ class ServiceOutline(NamedTuple):
     lines: tuple[str, ...]
     named: tuple[str, ...]
     """Servers that other files name."""
+    retries: int | None
+    """Attempts of a request; None for those of the instance."""
 
 
 def outline_of(
@@ -86,6 +90,7 @@ def outline_of(
                 parents.get(services[name].mode, ""),
                 lines,
                 neighbours.servers.get(name, ()) if neighbours is not None else (),
+                _retries(services[name], config),
             )
             for name in ordered
         ),
@@ -95,6 +100,11 @@ def outline_of(
         mappings,
         (*problems, *frontends.problems),
     )
+
+
+def _retries(service: ServiceConfig, config: HAProxyConfig) -> int | None:
+    connect = TIME.parse(service.timeouts.connect or config.timeouts.connect)
+    return max(config.retries, attempts(service.hold, connect)) if service.hold else None
 
 
 def _begins_down(service: ServiceConfig) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.options.holding import MOST_FREE
 from discovery_haproxy.rendering.execution import run, run_block, templates_of
 from discovery_haproxy.rendering.frontends import FrontendSection
 from discovery_haproxy.rendering.incremental import Row
@@ -32,6 +33,8 @@ class Surroundings(NamedTuple):
     `resolvers`."""
     is_last: bool = False
     """True for the last part of the text."""
+    watches_clients: bool = False
+    """True if the `defaults` section lets frontends notice clients that leave, as HAProxy before 2.8 has to."""
     fragment: bool = False
     """True if HAProxy reads other files beside the text, in which a `defaults` section would count as well."""
 
@@ -62,7 +65,7 @@ def front_part(
 ) -> Part:
     """Return the part of the built-in template above the services: the defaults, the statistics, and the frontends."""
     context = {"config": config, "frontends": frontends, "services": (), "route_map": surroundings.route_map}
-    context |= {"fragment": surroundings.fragment}
+    context |= {"fragment": surroundings.fragment, "watches_clients": surroundings.watches_clients}
     return part_of(run(templates_of(), BODY, context).lstrip(), surroundings)
 
 
@@ -105,7 +108,8 @@ class ServiceParts:
 
 def settings_part(section: BackendSection, surroundings: Surroundings) -> Part:
     """Return the part of a service without servers, up to the place of their lines."""
-    text = run_block(templates_of(), BODY, "service", {"service": section})
+    context = {"service": section, "watches_clients": surroundings.watches_clients, "most_free": MOST_FREE}
+    text = run_block(templates_of(), BODY, "service", context)
     return part_of(text.removesuffix("\n"), surroundings)  # an empty line is below the servers
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from discovery import Backend, Snapshot
 from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.options.holding import MOST_FREE
 from discovery_haproxy.options.values import bind_address
 from discovery_haproxy.rendering.execution import run, templates_of
 from discovery_haproxy.rendering.frontends import FrontendSection, route_entries
@@ -49,6 +50,8 @@ from discovery_haproxy.text.configuration import Configuration
 from discovery_haproxy.text.generation import DESCRIPTION, Marker, reload_part
 from discovery_haproxy.text.neighbours import NO_NEIGHBOURS, Neighbours
 
+_WATCHES_BY_ITSELF = (2, 8)
+"""HAProxy's version from which a frontend notices clients that leave as the section that gets the request wants."""
 _PLACEHOLDER = "cfg-not-yet-known"
 _BIND = re.compile(r"^[ \t]*bind[ \t]+(\S+)", re.MULTILINE)
 _NAMED = re.compile(
@@ -183,7 +186,10 @@ class Renderer:
         sections = self._sections.build(config, snapshot, known, replaced, former, runtime.neighbours)
         fragment, neighbours = runtime.neighbours is not None, runtime.neighbours or NO_NEIGHBOURS
         surroundings = Surroundings(
-            expression_argument(runtime.route_map), runtime.state_file is not None, fragment=fragment
+            expression_argument(runtime.route_map),
+            runtime.state_file is not None,
+            watches_clients=runtime.version < _WATCHES_BY_ITSELF and _holds(config),
+            fragment=fragment,
         )
         context = {
             "config": config,
@@ -194,6 +200,8 @@ class Renderer:
             "generation": _PLACEHOLDER,
             "route_map": surroundings.route_map,
             "fragment": fragment,
+            "watches_clients": surroundings.watches_clients,
+            "most_free": MOST_FREE,
         }
         templates = templates_of(config.template, template_directories, digests)
         own, body = config.template, None
@@ -283,6 +291,12 @@ def referenced_files(config: HAProxyConfig) -> tuple[Path, ...]:
         named.add(config.template)
     named |= password_files(config)
     return tuple(sorted(named))
+
+
+@by_identity
+def _holds(config: HAProxyConfig) -> bool:
+    """Report whether requests of a service wait while it has no backend."""
+    return any(service.hold for service in config.services.values())
 
 
 @by_identity

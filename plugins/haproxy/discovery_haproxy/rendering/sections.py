@@ -19,7 +19,7 @@ from discovery_haproxy.rendering.outline import Outline, ServiceOutline, outline
 from discovery_haproxy.rendering.quoting import Raw
 from discovery_haproxy.rendering.runs import Addresses, Candidates, ServerRun, candidates_of, numbers_of, server_runs
 from discovery_haproxy.rendering.selection import describe, registered_name, why_empty
-from discovery_haproxy.rendering.servers import AddressesOf, Server, registered_host
+from discovery_haproxy.rendering.servers import AddressesOf, Server, holding_run, registered_host
 from discovery_haproxy.text.neighbours import Neighbours
 from discovery_haproxy.text.server_runs import LineRun
 
@@ -41,6 +41,10 @@ class BackendSection(NamedTuple):
     parent: str = ""
     lines: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    retries: int | None = None
+    """Attempts of a request; None for those of the instance."""
+    holding: tuple[LineRun, ...] = ()
+    """The line of the server that refuses the requests of a section without backends, if requests wait."""
 
     @property
     def backends(self) -> tuple[Server, ...]:
@@ -50,15 +54,15 @@ class BackendSection(NamedTuple):
     @property
     def settings(self) -> "BackendSection":
         """The section without servers."""
-        return self._replace(runs=(), missing=())
+        return self._replace(runs=(), missing=(), holding=())
 
     @property
     def line_runs(self) -> tuple[LineRun, ...]:
         """The `server` lines."""
         runs = tuple(run.lines for run in self.runs if run.lines.names)
-        if not self.missing:
-            return runs
-        return (*runs, LineRun(self.missing, tuple(map(missing_server_line, self.missing))))
+        if self.missing:
+            runs = (*runs, LineRun(self.missing, tuple(map(missing_server_line, self.missing))))
+        return (*runs, *self.holding)
 
     @property
     def cache(self) -> str:
@@ -79,6 +83,11 @@ class Sections(NamedTuple):
     problems: tuple[str, ...]
     initially_down: frozenset[str] = frozenset()
     """Names of the sections whose servers get no traffic before a check has passed."""
+
+    @property
+    def holding(self) -> dict[str, float]:
+        """The seconds for which requests wait for a server, by the names of the sections that let them wait."""
+        return {section.name: section.config.hold for section in self.services if section.config.hold}
 
 
 class _Inputs(NamedTuple):
@@ -241,6 +250,8 @@ def _build(outline: ServiceOutline, inputs: _Inputs, addresses_of: AddressesOf, 
         outline.parent,
         outline.lines,
         _missing(outline, candidates),
+        outline.retries,
+        (holding_run(outline.section),) if outline.config.hold else (),
     )
     problems = [problem for each in candidates for problem in each.problems]
     if inputs.replaced is None and (reason := why_empty(outline.service, outline.config, inputs.registered)):

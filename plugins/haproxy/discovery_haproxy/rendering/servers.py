@@ -1,14 +1,26 @@
 """Servers of a `backend` section as data for the templates."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from discovery import Backend, State, join_host_port
 from discovery_haproxy.options.config import ServiceConfig
+from discovery_haproxy.options.holding import MOST_FREE
 from discovery_haproxy.options.labels import BackupConfig, FromLabel, LabelOptions, options_from_labels
 from discovery_haproxy.rendering.names import text_hash
 from discovery_haproxy.rendering.quoting import finalize
+from discovery_haproxy.text.server_line import HOLDING_ADDRESS, HOLDING_SERVER
+from discovery_haproxy.text.server_runs import LineRun
 from discovery_haproxy.text.words import words
+
+_HOLDING_LINE = (
+    f"    server {HOLDING_SERVER} {join_host_port(*HOLDING_ADDRESS)} id 2147483647 maxconn {MOST_FREE + 1}"
+    " backup no-check\n"
+)
+"""The line of the holding server, with the largest id, which no backend has."""
+_REMEMBERED = 4096
+"""Sections whose holding server is remembered, of a kilobyte each."""
 
 AddressesOf = Callable[[Backend], Sequence[str]]
 """Return a backend's known addresses, best first. A host name instead of an address leaves the lookup to HAProxy."""
@@ -97,6 +109,15 @@ class Traits(NamedTuple):
     def options_of(self, backend: Backend) -> LabelOptions:
         """Return the options of the server that the backend's labels give."""
         return options_from_labels(backend, backup=self.backup, factor=self.factor, port=self.check_port)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def holding_run(_section: str) -> LineRun:
+    """Return the line of the server that refuses the requests of a section without backends, below all others.
+
+    The line of a section is the same object each time.
+    """
+    return LineRun((HOLDING_SERVER,), (_HOLDING_LINE,))
 
 
 def server_line(server: Server, *, cookie: bool, lookup: bool) -> str:

@@ -33,7 +33,7 @@ from discovery_haproxy.runtime_api.reports import DriftReports
 from discovery_haproxy.runtime_api.standing import StandingConnection
 from discovery_haproxy.text.configuration import Configuration
 from discovery_haproxy.text.generation import DESCRIPTION, Marker, reload_part
-from discovery_haproxy.text.server_line import Server
+from discovery_haproxy.text.server_line import HOLDING_SERVER, Server
 
 
 class LiveServers:
@@ -358,7 +358,7 @@ def _serving(
     wanted: Configuration, section: str, live: Mapping[ServerKey, LiveServer], down: set[ServerKey]
 ) -> Iterator[ServerKey]:
     """Yield the servers of the section that get traffic: up, and not draining."""
-    for name in wanted.backends[section].servers:
+    for name in wanted.backends[section].servers.keys() - {HOLDING_SERVER}:
         key, server, row = (section, name), wanted.backends[section].server(name), live.get((section, name))
         is_up = row is None or (row.up and not row.removed)
         if key not in down and is_up and (server is None or server.weight > 0):

@@ -34,7 +34,7 @@ from discovery_haproxy.runtime_api.defects import (
 )
 from discovery_haproxy.text.configuration import Configuration, Section
 from discovery_haproxy.text.generation import MARKS
-from discovery_haproxy.text.server_line import Server, parse_server
+from discovery_haproxy.text.server_line import HOLDING_SERVER, Server, parse_server
 from discovery_haproxy.text.server_runs import Differences, ServerLine, differences
 
 _BY_POSITION = ("roundrobin", "leastconn")
@@ -344,6 +344,8 @@ class _Change:
             raise _NeedsReloadError(
                 f"{self.new.name}: HAProxy {dotted(self.version)} adds no servers with cookies at run time"
             )
+        if "backup" in server.options and HOLDING_SERVER in self.new.servers:
+            raise _NeedsReloadError(f"{path} is a backup, and comes before the holding server only by a reload")
         if "proto" in server.options and (found := defect(Broken.PROTO, self.version)):
             raise _NeedsReloadError(f"{path}: {_broken(found, self.version)}")
         if 2 * len(server.options) > _MOST_WORDS:

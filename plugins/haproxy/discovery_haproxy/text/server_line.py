@@ -9,6 +9,13 @@ from typing import NamedTuple
 from discovery import join_host_port
 from discovery_haproxy.text.words import words
 
+HOLDING_SERVER = "discovery:hold"
+"""Name of the server that refuses the requests of a service without backends, so that HAProxy tries again. No backend
+of the registry has the name."""
+HOLDING_ADDRESS = "127.0.0.1", 1
+"""Address and port of that server. No program listens there."""
+_NO_CHECK = "no-check"
+"""Keyword that takes `check` of a `default-server` line back. A server that is added at run time needs no such word."""
 _FLAGS = frozenset(
     [
         "backup",
@@ -137,6 +144,9 @@ def _collect(found: Sequence[str], options: dict[str, str]) -> bool:
     """Add options to `options`; return False if a keyword is unknown or lacks its argument."""
     rest = iter(found)
     for word in rest:
+        if word == _NO_CHECK:
+            options.pop("check", None)
+            continue
         if word in _FLAGS:
             options[word] = ""
             continue

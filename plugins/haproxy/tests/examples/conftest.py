@@ -1,13 +1,12 @@
 """Fixtures of the tests of the examples."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from daemons import Starter, start_daemon, tmp_path
 from haproxy_example import EXAMPLES, Example
-from stand_ins import Servers
 from web_client import Certificates
 
 __all__ = ["start_daemon", "tmp_path"]
@@ -21,14 +20,6 @@ def example(start_daemon: Starter, haproxy: Path, tmp_path: Path) -> Callable[..
         return Example((EXAMPLES / name).read_text(), start_daemon, haproxy, tmp_path, **options)
 
     return prepare
-
-
-@pytest.fixture
-def servers() -> Iterator[Servers]:
-    """Return a function that starts stand-ins, which end with the test."""
-    started = Servers()
-    yield started
-    started.kill()
 
 
 @pytest.fixture

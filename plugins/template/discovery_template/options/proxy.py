@@ -27,7 +27,7 @@ from discovery.routing import AddressClaim, check_conflicts
 OF_HAPROXY = frozenset({
     "backup", "weight_factor", "timeouts", "maxconn", "server_maxconn", "cookie", "cache", "basic_auth",
     "redirect_https", "hsts", "response_headers", "sorry_page", "forward_for", "send_proxy", "log_format",
-    "frontend_lines", "backend_lines", "server_options",
+    "frontend_lines", "backend_lines", "server_options", "hold", "hold_connections",
 })  # fmt: skip
 """Options of a service of the consumer `haproxy` that no other consumer has."""
 _BALANCE = re.compile(
