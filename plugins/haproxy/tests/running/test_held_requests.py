@@ -132,7 +132,10 @@ async def test_a_tcp_client_waits_for_a_backend(drive: Drive, bind: str, servers
 async def test_a_websocket_waits_for_a_backend(drive: Drive, bind: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello"
+        )
         await reader.read()
         writer.close()
 
@@ -141,7 +144,10 @@ async def test_a_websocket_waits_for_a_backend(drive: Drive, bind: str) -> None:
         await driver.apply()
         host, _, port = bind.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
         await waiting(driver, 1)
         await driver.apply(backend(port=server.sockets[0].getsockname()[1]))
         assert (await asyncio.wait_for(reader.readuntil(b"hello"), within(20))).startswith(b"HTTP/1.1 101")
