@@ -10,7 +10,7 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import JsonOption, RunDirOption, parsed_option
+from discovery.cli.options import JsonOption, RunDirOption, close_registry, parsed_option
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
 from discovery.fields import Duration
@@ -159,7 +159,7 @@ async def _current(
     except RegistryUnavailableError as error:
         return [], (f"with the records of {settings.registry}: {error}",)
     finally:
-        await registry.close()
+        await close_registry(registry)
 
 
 def _print(report: _Report) -> None:

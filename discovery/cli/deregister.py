@@ -8,7 +8,15 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, registry_at, settings_of
+from discovery.cli.options import (
+    ConfigOption,
+    RegistryOption,
+    RunDirOption,
+    TimeoutOption,
+    close_registry,
+    registry_at,
+    settings_of,
+)
 from discovery.codec import Record, decode
 from discovery.errors import ConfigError, DiscoveryError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.model import Backend, State
@@ -87,7 +95,7 @@ async def _deregister(named: Backend, owner: str | None, settings: "Settings", t
             if not await _remove(registry, backend, recorded):
                 raise DiscoveryError(f"the record {key!r} was changed during the removal: try again")
     finally:
-        await registry.close()
+        await close_registry(registry)
     result(f"deregistered {key}")
     if force and recorded is not None:
         note(f"{recorded!r} registers it again if it still runs")

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from discovery.cli.console import note
 from discovery.daemon.configfile import DEFAULT_FILE, FILE_VARIABLE, file_in_use
 from discovery.fields import Duration, WholeNumber, service_name
 
 if TYPE_CHECKING:
     from discovery.daemon.config import Overrides, Settings
     from discovery.registry import Registry, RegistryURL
+
+_CLOSE_SECONDS = 5.0
+"""Seconds that a registry has to close at the end of a command: a registry of a plugin may hang."""
 
 
 class LogLevel(StrEnum):
@@ -176,3 +180,17 @@ def registry_at(url: "RegistryURL") -> "Registry":
     from discovery.hosting.loading import open_registry
 
     return open_registry(url)
+
+
+async def close_registry(registry: "Registry") -> None:
+    """Close `registry`. A failure is a note, and not raised: the result of the command counts."""
+    import asyncio
+
+    from discovery.errors import describe
+    from discovery.system.asyncio_tools import wait_for_tasks
+
+    closing = asyncio.ensure_future(registry.close())
+    if not await wait_for_tasks({closing}, _CLOSE_SECONDS):
+        note(f"the registry was not closed within {_CLOSE_SECONDS:g} s")
+    elif not closing.cancelled() and (error := closing.exception()) is not None:
+        note(f"the registry was not closed in order: {describe(error)}")

@@ -15,6 +15,7 @@ from discovery.cli.options import (
     RegistryOption,
     RunDirOption,
     TimeoutOption,
+    close_registry,
     parsed_option,
     registry_at,
     settings_of,
@@ -252,7 +253,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
             await running
         finally:
             await cancel_and_wait(running, passing, failing)
-            await registry.close()
+            await close_registry(registry)
 
 
 async def _tell_of_check(registration: Any, key: str) -> None:

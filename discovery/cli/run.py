@@ -8,7 +8,15 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import ConfigOption, RegistryOption, RunDirOption, TimeoutOption, overrides, start_logging
+from discovery.cli.options import (
+    ConfigOption,
+    RegistryOption,
+    RunDirOption,
+    TimeoutOption,
+    close_registry,
+    overrides,
+    start_logging,
+)
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError
 
@@ -223,7 +231,7 @@ async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
         with progress(f"{settings.registry}, for up to {timeout:g} s"):
             snapshot = await current_snapshot(registry, timeout)
     finally:
-        await registry.close()
+        await close_registry(registry)
     for rejected in snapshot.rejected:
         note(f"{rejected.key}: {rejected.reason}")
     resolved, unresolved = await resolve(snapshot, timeout)

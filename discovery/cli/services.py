@@ -14,6 +14,7 @@ from discovery.cli.options import (
     RegistryOption,
     TimeoutOption,
     check_service,
+    close_registry,
     registry_at,
     settings_of,
 )
@@ -78,7 +79,7 @@ async def _current(url: "RegistryURL", timeout: float) -> "Snapshot":
     except RegistryUnavailableError as error:
         raise RegistryUnavailableError(f"{url}: {error}") from None
     finally:
-        await registry.close()
+        await close_registry(registry)
 
 
 def _only(snapshot: "Snapshot", service: str) -> "Snapshot":

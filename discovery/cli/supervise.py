@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.cli.child import CannotRunError, Child, Signals
 from discovery.cli.console import note
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import registry_at, start_logging
+from discovery.cli.options import close_registry, registry_at, start_logging
 from discovery.providing.registration import Registration, Wanted, exclusive_registration
 from discovery.system.environment import child_environment
 from discovery.system.signals import ONE_REQUEST
@@ -68,7 +68,7 @@ async def _supervise(
         signals.read(supervisor.handle)
         code = await child.exit_code
         await supervisor.withdraw()
-        await registry.close()
+        await close_registry(registry)
     return code
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from discovery.cli.console import abandon_stdout, note, progress, result
-from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, registry_at, settings_of
+from discovery.cli.options import ConfigOption, JsonOption, RegistryOption, close_registry, registry_at, settings_of
 from discovery.cli.signals import run_until_signal
 from discovery.system.terminal import shows_colours
 
@@ -51,7 +51,7 @@ async def _watch(url: "RegistryURL", as_json: bool) -> None:
         abandon_stdout()
     finally:
         await observations.aclose()
-        await registry.close()
+        await close_registry(registry)
 
 
 async def _tell(

@@ -1,13 +1,22 @@
 """The isolation of a plugin's registry: a thread and event loop of its own, so that a call that blocks is found out."""
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from typing import TypeVar
 
-from discovery.errors import ConfigError, PluginError, RegistryError, RegistryUnavailableError, describe
+from discovery.errors import (
+    ConfigError,
+    DiscoveryError,
+    PluginError,
+    RecordError,
+    RegistryError,
+    RegistryUnavailableError,
+    describe,
+)
 from discovery.model import Backend
 from discovery.registry import Lease, Registry, RegistryEvent, RegistryFactory, RegistryURL, TellsAlarms, TellsWhenFree
 from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, wait_for_event, wait_for_tasks
@@ -21,6 +30,8 @@ BLOCKED_SECONDS = 10.0
 loop by a second or two."""
 END_SECONDS = 2.0
 """Seconds that a watch has to end. The registry is closed next, as the daemon waits no longer for that either."""
+CLOSE_SECONDS = 3.0
+"""Seconds that closing waits for a loop that runs nothing: nobody needs the registry any more."""
 MOST_EVENTS = 100
 """Events that may wait for the core: a bound on memory, since each may be a listing."""
 
@@ -38,8 +49,9 @@ def isolated(factory: RegistryFactory) -> RegistryFactory:
 class IsolatedRegistry:
     """A registry of a plugin, isolated. For one event loop, which no call of the plugin can block.
 
-    A call raises what the plugin raises, and RegistryUnavailableError if the plugin blocks its own loop. See `Registry`
-    for the methods.
+    A watch raises what the plugin raises. Any other call raises a RegistryError, also in place of an exception that the
+    protocol does not have, or a RecordError. Where the plugin blocks its own loop, that is a RegistryUnavailableError.
+    See `Registry` for the methods.
     """
 
     def __init__(self, factory: RegistryFactory, url: RegistryURL) -> None:
@@ -74,7 +86,7 @@ class IsolatedRegistry:
         pumping = self._submit(lambda: self._pump(loop, events, ended))
         try:
             while True:
-                event = await self._attend(asyncio.ensure_future(events.get()))
+                event = await self._attend(asyncio.ensure_future(events.get()), BLOCKED_SECONDS)
                 if event is None:
                     await asyncio.wrap_future(pumping)
                     return
@@ -86,6 +98,8 @@ class IsolatedRegistry:
     async def open_lease(self, owner: str, ttl: float) -> Lease:
         """Open a lease. See `Registry.open_lease`."""
         lease = await self.call(lambda registry: registry.open_lease(owner, ttl))
+        if lacking := _lacking(lease, ("put", "delete", "sweep", "lost", "close")):
+            raise RegistryError(f"the plugin's lease is a {type(lease).__name__} without {lacking}")
         return (_TellingLease if isinstance(lease, TellsWhenFree) else _IsolatedLease)(lease, self)
 
     async def alarms(self) -> Sequence[str]:
@@ -102,14 +116,14 @@ class IsolatedRegistry:
             return
         try:
             if self._registry is not None:
-                await self.call(lambda registry: registry.close())
+                await self.call(lambda registry: registry.close(), patience=CLOSE_SECONDS)
         finally:
             self._end()
 
-    async def call(self, method: Callable[[Registry], Awaitable[T]], *, patient: bool = False) -> T:
+    async def call(self, method: Callable[[Registry], Awaitable[T]], *, patience: float | None = None) -> T:
         """Call `method` with the plugin's registry on the registry's loop.
 
-        With `patient` a registry that blocks is awaited as well.
+        `patience` is how many seconds that loop may run nothing, by default BLOCKED_SECONDS.
         """
 
         async def run() -> T:
@@ -117,7 +131,15 @@ class IsolatedRegistry:
 
         waiting = asyncio.wrap_future(self._submit(run))
         try:
-            return await (waiting if patient else self._attend(waiting))
+            return await self._attend(waiting, BLOCKED_SECONDS if patience is None else patience)
+        except (RegistryError, RecordError):
+            raise
+        except Exception as error:
+            raise RegistryError(_reason(error)) from error
+        except asyncio.CancelledError:
+            if is_being_cancelled():
+                raise
+            raise RegistryError("the registry is closed") from None  # and its loop has ended
         finally:
             waiting.cancel()
 
@@ -126,15 +148,18 @@ class IsolatedRegistry:
             raise RegistryError("the registry is closed")
         return asyncio.run_coroutine_threadsafe(_as_error(run), self._loop)
 
-    async def _attend(self, waiting: "asyncio.Future[T]") -> T:
-        """Return the result of `waiting`. Raises RegistryUnavailableError if the registry's loop does not run."""
+    async def _attend(self, waiting: "asyncio.Future[T]", patience: float) -> T:
+        """Return the result of `waiting`.
+
+        Raises RegistryUnavailableError if the registry's loop runs nothing for `patience` seconds.
+        """
         silent, answered = 0.0, self._ping()
         try:
             while not await wait_for_tasks({waiting}, LOOK_SECONDS):
                 silent += LOOK_SECONDS
                 if answered.is_set():
                     silent, answered = 0.0, self._ping()
-                elif silent >= BLOCKED_SECONDS:
+                elif silent >= patience:
                     raise RegistryUnavailableError(
                         f"the plugin of the registry blocks: its event loop has run nothing for {silent:.0f} s"
                     )
@@ -171,9 +196,8 @@ class IsolatedRegistry:
         """Return the plugin's registry, which is made if there is none yet. Raises what the factory raises."""
         if self._registry is None:
             made = self._factory(self._url)
-            lacking = [name for name in ("watch", "open_lease", "close") if not callable(getattr(made, name, None))]
-            if lacking:
-                raise PluginError(f"the plugin's registry is a {type(made).__name__} without {', '.join(lacking)}")
+            if lacking := _lacking(made, ("watch", "open_lease", "close")):
+                raise PluginError(f"the plugin's registry is a {type(made).__name__} without {lacking}")
             self._registry = made
         return self._registry
 
@@ -228,7 +252,10 @@ class _IsolatedLease:
         return await self._registry.call(lambda _: self._lease.sweep(keep, among))
 
     async def lost(self) -> str:
-        return await self._registry.call(lambda _: self._lease.lost(), patient=True)
+        try:
+            return await self._registry.call(lambda _: self._lease.lost(), patience=math.inf)
+        except RegistryError as error:  # nobody knows any more whether the lease stands
+            return str(error)
 
     async def close(self) -> None:
         await self._registry.call(lambda _: self._lease.close())
@@ -239,6 +266,11 @@ class _TellingLease(_IsolatedLease):
         lease = self._lease
         if isinstance(lease, TellsWhenFree):  # always: see `open_lease`
             await self._registry.call(lambda _: lease.until_free(keys))
+
+
+def _lacking(value: object, methods: Iterable[str]) -> str:
+    """Return the names of `methods` that `value` lacks, in a line; empty if there are all of them."""
+    return ", ".join(name for name in methods if not callable(getattr(value, name, None)))
 
 
 async def _as_error(run: Callable[[], Awaitable[T]]) -> T:
@@ -253,4 +285,10 @@ async def _as_error(run: Callable[[], Awaitable[T]]) -> T:
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
             raise
-        raise RegistryError(f"the plugin of the registry raises {describe(error)}") from error
+        raise RegistryError(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the plugin of a registry raises, in a line."""
+    reason = describe(error)
+    return reason if isinstance(error, DiscoveryError) else f"the plugin of the registry raises {reason}"

@@ -137,7 +137,13 @@ class Registrar:
                 lost_at = loop.time()
         finally:
             if not self._keeps_records:
-                await _close(leases)
+                await self._withdraw(leases)
+
+    async def _withdraw(self, leases: Iterable[Lease]) -> None:
+        try:
+            await _close(leases)
+        except RegistryError as error:
+            self._log.warning("not withdrawn: the records stand until their TTL is over", reason=describe(error))
 
     async def _keep(self, leases: list[Lease]) -> str:
         """Keep the registry equal under the newest lease until that is lost; return why."""

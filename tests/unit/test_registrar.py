@@ -313,3 +313,19 @@ async def test_a_write_whose_answer_was_lost_is_taken_back_when_it_is_no_longer_
         registrar.set([A])
         await becomes(registry, A)
         await eventually(lambda: registrar.status == RegistrarStatus(frozenset({"web/a"})))
+
+
+async def test_a_withdrawal_that_fails_is_told_and_does_not_hide_the_end() -> None:
+    class Lease(MemoryLease):
+        async def close(self) -> None:
+            raise RegistryUnavailableError("it is away")
+
+    class Registry(MemoryRegistry):
+        async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
+            return Lease(self, owner, ttl)
+
+    with structlog.testing.capture_logs() as logs:
+        async with registering(Registry(), A) as registrar:
+            await eventually(lambda: registrar.status.registered == keys(A).keys())
+    told = {log["event"]: log.get("reason") for log in logs}
+    assert told["not withdrawn: the records stand until their TTL is over"] == "it is away"

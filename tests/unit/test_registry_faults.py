@@ -19,9 +19,9 @@ from discovery.consuming.watcher import Observation
 from discovery.errors import ConfigError, OwnedByAnotherError, RegistryError, RegistryUnavailableError
 from discovery.hosting import registries
 from discovery.hosting.registries import IsolatedRegistry
-from discovery.model import Snapshot
+from discovery.model import Backend, Snapshot
 from discovery.registry import Delta, Registry, RegistryURL, Reset, Stale
-from discovery.registry.memory import MemoryRegistry
+from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import RegistryContract, backend, eventually
 
 URL = RegistryURL.parse("faulty://")
@@ -260,6 +260,67 @@ async def test_a_lease_raises_what_the_lease_of_the_plugin_raises() -> None:
     await registry.close()
     with pytest.raises(RegistryError, match="the registry is closed"):
         await registry.open_lease("me", 10)
+
+
+class FaultyLease(MemoryLease):
+    """Raises what no lease may raise, in every method."""
+
+    async def put(self, backend: Backend, *, force: bool = False) -> None:
+        raise ValueError("put fails")
+
+    async def delete(self, backend: Backend) -> None:
+        raise SystemExit(3)
+
+    async def sweep(self, keep: Any, among: Any = None) -> frozenset[str]:
+        raise OSError("sweep fails")
+
+    async def lost(self) -> str:
+        raise KeyError("lost fails")
+
+
+async def test_what_a_lease_raises_is_an_error_of_the_registry() -> None:
+    class Faulty(MemoryRegistry):
+        async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
+            return FaultyLease(self, owner, ttl)
+
+    registry = opened(lambda url: Faulty())
+    lease = await registry.open_lease("me", 10)
+    with pytest.raises(RegistryError, match="the plugin of the registry raises ValueError: put fails"):
+        await lease.put(backend())
+    with pytest.raises(RegistryError, match="the plugin of the registry raises SystemExit: 3"):
+        await lease.delete(backend())
+    with pytest.raises(RegistryError, match="the plugin of the registry raises OSError: sweep fails"):
+        await lease.sweep(())
+    assert "lost fails" in await lease.lost()
+    await registry.close()
+
+
+async def test_a_call_that_waits_while_the_registry_is_closed_raises_an_error_of_the_registry() -> None:
+    class Waits(MemoryRegistry):
+        async def alarms(self) -> list[str]:
+            asked.set()
+            await asyncio.Event().wait()
+            return []
+
+    asked = threading.Event()
+    registry = opened(lambda url: Waits())
+    asking = asyncio.ensure_future(registry.alarms())  # type: ignore[attr-defined]
+    await eventually(asked.is_set)
+    await registry.close()
+    with pytest.raises(RegistryError, match="the registry is closed"):
+        await asking
+
+
+@pytest.mark.parametrize("made", [None, 5])
+async def test_what_is_no_lease_is_an_error_of_the_registry(made: Any) -> None:
+    class Wrong(MemoryRegistry):
+        async def open_lease(self, owner: str, ttl: float) -> Any:
+            return made
+
+    registry = opened(lambda url: Wrong())
+    with pytest.raises(RegistryError, match=f"the plugin's lease is a {type(made).__name__} without put, delete"):
+        await registry.open_lease("me", 10)
+    await registry.close()
 
 
 class LeftOpen(IsolatedRegistry):
