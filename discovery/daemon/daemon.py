@@ -22,6 +22,7 @@ from discovery.hosting import loading as plugins
 from discovery.hosting.directories import Directories
 from discovery.hosting.isolation import Phase
 from discovery.system import systemd
+from discovery.system.asyncio_tools import on_thread
 from discovery.system.limits import raise_descriptor_limit
 from discovery.system.logs import configure_logging
 from discovery.system.rundir import base_run_dir
@@ -194,7 +195,8 @@ class Daemon:
 
     async def _reload(self) -> None:
         """Read the configuration again, and run its instances. Raises ConfigError and changes nothing if invalid."""
-        settings, instances = self._load()
+        # On a thread: leases are renewed meanwhile, even if a plugin blocks during its import.
+        settings, instances = await on_thread(self._load, "reload")
         old, registry = self._settings, self._link.registry
         if settings.registry != old.registry:
             registry = plugins.open_registry(settings.registry)

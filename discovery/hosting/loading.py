@@ -13,6 +13,7 @@ from discovery import hookspecs
 from discovery.errors import ConfigError, DiscoveryError, PluginError, describe
 from discovery.hosting.compatibility import incompatibility
 from discovery.hosting.examination import examine_consumer, examine_provider, examine_registry
+from discovery.hosting.importing import within_limit
 from discovery.hosting.pluginpath import is_path
 from discovery.hosting.registries import isolated
 from discovery.hosting.singlefile import SingleFile, single_file
@@ -96,7 +97,8 @@ def _loaded(name: str, point: EntryPoint | SingleFile) -> Plugin:
     if (reason := incompatibility(point.dist)) is not None:
         raise PluginError(f"the plugin {name!r} ({_origin(point)}) cannot be loaded: it {reason}")
     try:
-        plugin = _registered(name, point)
+        what = point.value if isinstance(point, SingleFile) else name
+        plugin = within_limit(what, lambda: _registered(name, point))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may raise anything, also SystemExit

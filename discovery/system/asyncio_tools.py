@@ -1,8 +1,13 @@
-"""Waiting with a timeout, ending tasks, and telling whose cancellation an exception is."""
+"""Waiting with a timeout, ending tasks, work on threads, and telling whose cancellation an exception is."""
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def wait_for_event(event: asyncio.Event, timeout: float | None) -> bool:
@@ -37,6 +42,26 @@ async def cancel_and_wait(*tasks: "asyncio.Future[Any]", timeout: float | None =
     for task in tasks:
         task.cancel()
     return await wait_for_tasks(tasks, timeout)
+
+
+async def on_thread(function: Callable[[], T], name: str) -> T:
+    """Return the result of `function`, run on a thread called `name`; raise what it raises.
+
+    Neither a cancellation nor the end of the process waits for the thread, as both wait for `asyncio.to_thread`.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            settle = partial(answer.set_result, function())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            settle = partial(answer.set_exception, error)
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: None if answer.done() else settle())
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await answer
 
 
 def is_being_cancelled() -> bool:

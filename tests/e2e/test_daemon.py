@@ -14,6 +14,15 @@ from discovery.testing import eventually_sync, free_port, within
 
 pytestmark = pytest.mark.warm
 
+SLOW = """
+import time
+from pathlib import Path
+
+Path({begun!r}).touch()
+while not Path({go_on!r}).exists():
+    time.sleep(0.01)
+import no_such_module_anywhere
+"""
 COPIES = """
 from pathlib import Path
 from discovery import Consumer, PluginConfig, Update, hookimpl
@@ -160,20 +169,25 @@ def test_an_invalid_new_configuration_is_reported_and_not_applied(
 
 
 @pytest.mark.usefixtures("copies")
-def test_a_broken_plugin_in_a_new_configuration_does_not_end_reloading(
+def test_a_broken_plugin_in_a_new_configuration_ends_no_reloading_and_delays_nothing(
     tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None]
 ) -> None:
     url, write = file_registry
-    out = tmp_path / "out"
-    install_plugin("broken", "import no_such_module_anywhere")
+    out, begun, go_on = tmp_path / "out", tmp_path / "begun", tmp_path / "go on"
+    install_plugin("broken", SLOW.format(begun=str(begun), go_on=str(go_on)))
     write("web/a", "10.0.0.1:80")
     path = config(tmp_path / "discovery.toml", url, consumer("one", out))
     daemon = start_daemon("--config", str(path))
     eventually_sync(out.exists, timeout=20)
     config(path, "broken://", consumer("one", out))
+    eventually_sync(begun.exists)
+    write("web/a", "10.0.0.2:80")
+    eventually_sync(lambda: out.read_text() == "10.0.0.2:80")  # while the plugin is being imported
+    assert daemon.get("/healthz")[1]["config_error"] is None
+    go_on.touch()
     eventually_sync(lambda: "no_such_module_anywhere" in (daemon.get("/healthz")[1]["config_error"] or ""))
     config(path, url, consumer("one", out, "fine"))
-    eventually_sync(lambda: out.read_text() == "fine 10.0.0.1:80")
+    eventually_sync(lambda: out.read_text() == "fine 10.0.0.2:80")
 
 
 @pytest.mark.usefixtures("copies")

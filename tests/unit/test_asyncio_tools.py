@@ -1,13 +1,21 @@
-"""Waiting with a timeout, ending tasks, and telling whose cancellation an exception is."""
+"""Waiting with a timeout, ending tasks, work on threads, and telling whose cancellation an exception is."""
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, wait_for_event, wait_for_tasks
+from discovery.system.asyncio_tools import (
+    cancel_and_wait,
+    is_being_cancelled,
+    on_thread,
+    wait_for_event,
+    wait_for_tasks,
+)
+from discovery.testing import eventually
 
 
 async def in_a_cancelled_task(work: Coroutine[Any, Any, bool]) -> bool:
@@ -102,3 +110,24 @@ class TestWhoseCancellation:
         with pytest.raises(asyncio.CancelledError):
             await call
         assert not is_being_cancelled()
+
+
+class TestOnThread:
+    async def test_the_result_and_the_exception_are_those_of_the_function(self) -> None:
+        assert await on_thread(lambda: threading.current_thread().name, "aside") == "aside"
+        with pytest.raises(ZeroDivisionError):
+            await on_thread(lambda: 1 / 0, "aside")
+
+    async def test_a_cancellation_does_not_wait_for_the_function(self) -> None:
+        begun, release = threading.Event(), threading.Event()
+
+        def block() -> None:
+            begun.set()
+            release.wait()
+
+        task = asyncio.create_task(on_thread(block, "blocks"))
+        await eventually(begun.is_set)
+        assert await cancel_and_wait(task, timeout=30)
+        assert task.cancelled()
+        release.set()
+        await eventually(lambda: "blocks" not in [each.name for each in threading.enumerate()])
