@@ -1,7 +1,7 @@
 """`discovery config`: checks a configuration file, or prints the JSON schema of the file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -126,15 +126,24 @@ async def validate(
 
     updates: list[Update] = [NOTHING]
     unread: tuple[str, ...] = ()
+    broken = [f"{place}: {reason}" for place, reason in _placed(instances.broken, settings)]
     try:
         with faults.gathered():
             current, unread = await _current(settings, instances, timeout)
             updates += current
     except PluginError as error:
-        instances.broken["registry"] = str(error)
+        broken.append(f"registry: {error}")
     directories = Directories(run_dir_path(settings.run_dir), state_dir(settings.state_dir))
     validated = await validate_instances(instances, updates, directories, structlog.get_logger())
-    return Validation((*faults.lines, *instances.broken.values(), *validated.faults), (*unread, *validated.unchecked))
+    return Validation((*faults.lines, *broken, *validated.faults), (*unread, *validated.unchecked))
+
+
+def _placed(broken: Mapping[str, str], settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Yield the table of each instance whose plugin is broken, and the reason."""
+    from discovery.daemon.faults import dotted
+
+    for name, reason in broken.items():
+        yield dotted(("providers" if name in settings.providers else "consumers", name)), reason
 
 
 async def _current(

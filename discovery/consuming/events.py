@@ -4,10 +4,10 @@ The watch of a plugin may raise, end, go back or yield anything. What follows th
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from numbers import Real
 from typing import Any
 
 from discovery.errors import RegistryError, describe
@@ -79,13 +79,17 @@ def _fault(event: object) -> str | None:
 
 def _fault_of_revision(event: Reset | Delta) -> str | None:
     revision: Any = event.revision
-    if not isinstance(revision, int) or isinstance(revision, bool):
+    if not _is_int(revision):
         return f"a revision is {_shown(revision)}"
     return _fault_of_leases(event.leases)
 
 
 def _fault_of_history(history: Any) -> str | None:
-    return None if history is None or isinstance(history, History) else f"the history of a Reset is {_shown(history)}"
+    if history is None:
+        return None
+    parts: tuple[Any, Any] = (history.store, history.term) if isinstance(history, History) else (None, None)
+    is_valid = isinstance(parts[0], str) and _is_int(parts[1])
+    return None if is_valid else f"the history of a Reset is {_shown(history)}"
 
 
 def _fault_of_deletes(deletes: Any) -> str | None:
@@ -111,9 +115,14 @@ def _fault_of_leases(leases: Any) -> str | None:
     if not isinstance(leases, Mapping):
         return f"leases are {_shown(leases)}, which is no mapping"
     for key, ttl in leases.items():
-        if not isinstance(key, str) or not isinstance(ttl, Real):
+        # Of JSON's numbers: the TTLs are kept on disk.
+        if not isinstance(key, str) or not (_is_int(ttl) or (isinstance(ttl, float) and math.isfinite(ttl))):
             return f"the lease of {key!r} is {_shown(ttl)}, and not a number of seconds"
     return None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _shown(value: object) -> str:

@@ -51,7 +51,7 @@ def load(
     settings, built, faults = examine(path, overrides, leave_out=leave_out, instances=instances)
     if faults:
         with suppress(PluginError), faults.gathered():
-            plugins.open_registry(settings.registry)
+            plugins.check_registry(settings.registry)
     faults.raise_if_any()
     return settings, built
 

@@ -107,7 +107,10 @@ async def preview(
         context = directories.context(instance.name, log.bind(consumer=instance.name))
         try:
             consumer = instance.consumer(instance.config, context)
-            results[instance.name] = await completed(consumer.preview(first_update_of(instance, resolved)))
+            previewed: Any = await completed(consumer.preview(first_update_of(instance, resolved)))
+            if not isinstance(previewed, str):
+                raise TypeError(f"its preview returned {previewed!r}, and no text")
+            results[instance.name] = previewed
         except NotImplementedError:
             results[instance.name] = DiscoveryError(
                 f"the plugin {instance.plugin!r} cannot show what it would change: it has no `preview`"

@@ -1,7 +1,7 @@
 """What a plugin registers, examined before anything of that is used: a class that cannot work is refused by name."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,8 @@ _ARGUMENTS: Mapping[type[Any], Mapping[str, int]] = MappingProxyType(
     }
 )
 """The methods that the core calls, with the number of arguments of each beside `self`."""
+_READ: Mapping[type[Any], Sequence[str]] = MappingProxyType({Consumer: ("resident", "stop_seconds"), Provider: ()})
+"""The attributes that the core reads without a call: a method would count as true, or as the default."""
 
 
 def examine_consumer(name: str, value: object) -> None:
@@ -60,6 +62,9 @@ def _examine_class(what: str, value: object, base: type[Any], hook: str, table: 
     if missing:
         raise TypeError(f"{what}: the class {value.__name__} is abstract: it lacks {', '.join(missing)}")
     _examine_methods(what, value, _ARGUMENTS[base])
+    for name in _READ[base]:
+        if callable(inspect.getattr_static(value, name)):
+            raise TypeError(f"{what}: {value.__name__}.{name} is a method: write @property above it")
     _examine_config(what, getattr(value, "Config", None), table, "an instance's table")
 
 
@@ -70,6 +75,12 @@ def _examine_methods(what: str, value: type[Any], arguments: Mapping[str, int]) 
             raise TypeError(f"{what}: {value.__name__}.{name} is no method")
         called_with = count + (not isinstance(method, staticmethod | classmethod))
         _examine_call(f"{what}: {value.__name__}.{name}", getattr(value, name), called_with)
+    if inspect.iscoroutinefunction(value.metrics):
+        raise TypeError(f"{what}: {value.__name__}.metrics is called from any thread: write it with def")
+    if hasattr(value, "end_orphans"):
+        if not isinstance(inspect.getattr_static(value, "end_orphans"), staticmethod | classmethod):
+            raise TypeError(f"{what}: {value.__name__}.end_orphans has no instance: write @classmethod above it")
+        _examine_call(f"{what}: {value.__name__}.end_orphans", value.end_orphans, 1)
     _examine_call(f"{what}: {value.__name__}", value, 2)
 
 

@@ -15,7 +15,7 @@ from discovery.hosting.compatibility import incompatibility
 from discovery.hosting.examination import examine_consumer, examine_provider, examine_registry
 from discovery.hosting.importing import within_limit
 from discovery.hosting.pluginpath import is_path
-from discovery.hosting.registries import isolated
+from discovery.hosting.registries import IsolatedRegistry, isolated
 from discovery.hosting.singlefile import SingleFile, single_file
 from discovery.plugin import AnyConsumer, AnyProvider, Consumer, PluginConfig, Update
 from discovery.registry import BUILT_IN, Registry, RegistryURL
@@ -48,18 +48,20 @@ class RegistryKind(NamedTuple):
 
 
 class Plugin(NamedTuple):
-    """A loaded plugin: what it registered by name."""
+    """A loaded plugin: what it registered by name. `is_observer` is True if the consumer of its name is an observer."""
 
     name: str
     consumers: Mapping[str, type[AnyConsumer]] = MappingProxyType({})
     providers: Mapping[str, type[AnyProvider]] = MappingProxyType({})
     registries: Mapping[str, RegistryKind] = MappingProxyType({})
+    is_observer: bool = False
 
     @property
     def provides(self) -> tuple[str, ...]:
         """The roles of the plugin, in words."""
+        observers = {self.name} if self.is_observer else set()
         return (
-            *(f"consumer {name}" for name in self.consumers),
+            *(f"{'observer' if name in observers else 'consumer'} {name}" for name in self.consumers),
             *(f"provider {name}" for name in self.providers),
             *(f"registry {scheme}://" for scheme in self.registries),
         )
@@ -103,9 +105,21 @@ def _loaded(name: str, point: EntryPoint | SingleFile) -> Plugin:
         raise
     except BaseException as error:  # a plugin may raise anything, also SystemExit
         raise PluginError(f"the plugin {name!r} ({_origin(point)}) cannot be loaded: {describe(error)}") from error
-    if not plugin.provides:
-        raise PluginError(f"the plugin {name!r} ({_origin(point)}) registers nothing")
+    if (fault := _fault_of_names(plugin, is_file=isinstance(point, SingleFile))) is not None:
+        raise PluginError(f"the plugin {name!r} ({_origin(point)}) {fault}")
     return plugin
+
+
+def _fault_of_names(plugin: Plugin, *, is_file: bool) -> str | None:
+    """Return why nothing that the plugin registers can be used, or None."""
+    if not plugin.provides:
+        return "registers nothing"
+    told = ", ".join(plugin.provides)
+    if is_file and plugin.registries:
+        return f"registers {told}: a registry is found by its scheme, and therefore has to be installed"
+    if not any(plugin.name in names for names in (plugin.consumers, plugin.providers, plugin.registries)):
+        return f"registers {told}, and nothing of its own name: an entry point has the name of what it registers"
+    return None
 
 
 def consumer_class(name: str) -> type[AnyConsumer]:
@@ -136,6 +150,13 @@ def open_registry(url: str | RegistryURL) -> Registry:
     is_elsewhere = parsed.scheme not in BUILT_IN and parsed.scheme in installed()
     kinds = load(parsed.scheme).registries if is_elsewhere else {}
     return open_builtin_registry(parsed, {scheme: isolated(kind.factory_for_urls) for scheme, kind in kinds.items()})
+
+
+def check_registry(url: RegistryURL) -> None:
+    """Raise what `open_registry` raises for `url`."""
+    registry = open_registry(url)
+    if isinstance(registry, IsolatedRegistry):
+        registry.abandon()
 
 
 def registry_config(scheme: str) -> type[PluginConfig] | None:
@@ -175,9 +196,12 @@ def _registered(name: str, point: EntryPoint | SingleFile) -> Plugin:
     manager.hook.discovery_register_registries(
         register=lambda scheme, factory, config=None: register(scheme, RegistryKind(factory, config))
     )
-    if name not in consumers and manager.hook.discovery_backends_changed.get_hookimpls():
+    is_observer = bool(manager.hook.discovery_backends_changed.get_hookimpls())
+    if is_observer and name in consumers:
+        raise _FaultError(f"a consumer and the observer of discovery_backends_changed have the name {name!r}: keep one")
+    if is_observer:
         _collector(consumers, examine_consumer)(name, _observer(manager))
-    plugin = Plugin(name, consumers, providers, registries)
+    plugin = Plugin(name, consumers, providers, registries, is_observer)
     return _under_its_name(plugin) if isinstance(point, SingleFile) else plugin
 
 

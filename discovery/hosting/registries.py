@@ -72,7 +72,7 @@ class IsolatedRegistry:
         try:
             making.result(MAKE_SECONDS)
         except ConfigError:
-            registry._end()
+            registry.abandon()
             raise
         except Exception:  # noqa: BLE001 - the next call makes the registry again, and reports the reason
             making.cancel()
@@ -118,7 +118,7 @@ class IsolatedRegistry:
             if self._registry is not None:
                 await self.call(lambda registry: registry.close(), patience=CLOSE_SECONDS)
         finally:
-            self._end()
+            self.abandon()
 
     async def call(self, method: Callable[[Registry], Awaitable[T]], *, patience: float | None = None) -> T:
         """Call `method` with the plugin's registry on the registry's loop.
@@ -174,7 +174,8 @@ class IsolatedRegistry:
             self._loop.call_soon_threadsafe(answered.set)
         return answered
 
-    def _end(self) -> None:
+    def abandon(self) -> None:
+        """End the thread without closing the registry. From any thread. Idempotent."""
         self._closed = True
         with suppress(RuntimeError):  # ended already
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -69,7 +69,14 @@ def test_a_program_of_the_guide_can_be_imported(at: int, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "at", [at for at, each in enumerate(PROGRAMS) if re.search(r"@hookimpl|\((Consumer|Provider)\[", each)]
 )
-def test_a_plugin_of_the_guide_is_one_that_the_core_accepts(at: int, tmp_path: Path) -> None:
+def test_a_plugin_of_the_guide_is_one_that_the_core_accepts(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scheme := re.search(r'register\("(\w+)", Fixed\)', PROGRAMS[at]):
+        install(tmp_path, scheme[1], PROGRAMS[at], "guide-registry")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert loading.load(scheme[1]).provides == (f"registry {scheme[1]}://",)
+        return
     file = tmp_path / "plugin.py"
     file.write_text(PROGRAMS[at])
     assert loading.load(str(file)).provides

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import structlog
 from third_party import install
 
 from discovery import ConfigError, Context, PluginConfig, Update, diff
+from discovery.daemon.config import Overrides
+from discovery.daemon.instances import load
 from discovery.errors import PluginError
 from discovery.hosting import loading
 from discovery.hosting.compatibility import unsupported
 from discovery.system.either import completed
-from discovery.testing import backend, snapshot
+from discovery.testing import backend, eventually_sync, snapshot
 
 HEAD = """
 from typing import Any
@@ -91,6 +94,15 @@ CONSUMERS = {
     "class It(Good):\n    apply = None": "It.apply is no method",
     "class It(Good):\n    def __init__(self): pass": "It() cannot be called as the core does: too many",
     "class It(Good):\n    async def health(self, more): pass": "It.health(self, more) cannot be called",
+    "class It(Good):\n    def resident(self): return False": "It.resident is a method: write @property above it",
+    "class It(Good):\n    def stop_seconds(self): return 60": "It.stop_seconds is a method: write @property above it",
+    "class It(Good):\n    async def metrics(self): return []": "It.metrics is called from any thread: write it with",
+    "class It(Good):\n    def end_orphans(self, context): return {}": "It.end_orphans has no instance: write"
+    " @classmethod above it",
+    "class It(Good):\n    @classmethod\n    def end_orphans(cls): return {}": "It.end_orphans() cannot be called as the"
+    " core does: too many",
+    "It = Good\n@hookimpl\ndef discovery_backends_changed(changes): pass": "a consumer and the observer of"
+    " discovery_backends_changed have the name",
     "raise SystemExit(3)": "SystemExit: 3",
     "import asyncio; raise asyncio.CancelledError": "CancelledError",
     "It = no_such_name": "NameError: name 'no_such_name' is not defined",
@@ -140,10 +152,38 @@ def test_a_registry_that_cannot_work_is_refused(site: Path, scheme: str, it: str
     assert reason in str(raised.value)
 
 
+def test_a_configuration_with_faults_leaves_no_registry_open(site: Path) -> None:
+    name = installed(site, HEAD + "It = print" + REGISTRY.replace("{scheme!r}", "{name!r}"))
+    config = site / "discovery.toml"
+    config.write_text(f'registry = {{ url = "{name}://" }}\n[consumers.it]\nplugin = "no-such-plugin"\n')
+    with pytest.raises(ConfigError, match="no-such-plugin"):
+        load(config, Overrides())
+    eventually_sync(lambda: f"registry-{name}" not in [each.name for each in threading.enumerate()])
+
+
 def test_a_name_registered_twice_is_refused(site: Path) -> None:
     name = installed(site, GOOD + "    register({name!r}, Good)\n")
     with pytest.raises(PluginError, match=f"'{name}' is registered twice"):
         loading.load(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "provides"),
+    [
+        (GOOD.replace("{name!r}", "'another'"), "consumer another"),
+        (HEAD + "It = print" + REGISTRY.replace("{scheme!r}", "'another'"), "registry another://"),
+    ],
+)
+def test_what_has_another_name_than_the_entry_point_could_never_be_used(site: Path, source: str, provides: str) -> None:
+    name = installed(site, source)
+    with pytest.raises(PluginError) as raised:
+        loading.load(name)
+    assert f"({name} 1.0) registers {provides}, and nothing of its own name: an entry point" in str(raised.value)
+
+
+def test_a_class_may_have_values_in_place_of_properties(site: Path) -> None:
+    name = installed(site, f"{HEAD}\nclass It(Good):\n    resident = False\n    stop_seconds = 60.0\n{CONSUMER}")
+    assert loading.load(name).provides == (f"consumer {name}",)
 
 
 def test_a_name_claimed_twice_refuses_that_name_alone(site: Path) -> None:
@@ -165,6 +205,7 @@ def test_a_plugin_for_another_core_is_refused_and_not_imported(site: Path) -> No
 @pytest.mark.parametrize("form", ["def", "async def"])
 async def test_an_observer_is_a_function_of_either_form(site: Path, form: str) -> None:
     name = installed(site, OBSERVER.replace("async def", form))
+    assert loading.load(name).provides == (f"observer {name}",)
     made = loading.consumer_class(name)(PluginConfig(), Context(name, site, structlog.get_logger()))
     before, after = snapshot(backend(), revision=1), snapshot(revision=2)
     for update in (Update(before, None, diff(None, before)), Update(after, before, diff(before, after))):

@@ -1,10 +1,12 @@
 """A faulty registry is reported as one that cannot be followed, and tried again; nothing ends and nothing freezes."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from discovery.errors import ConfigError, OwnedByAnotherError, RegistryError, Re
 from discovery.hosting import registries
 from discovery.hosting.registries import IsolatedRegistry
 from discovery.model import Backend, Snapshot
-from discovery.registry import Delta, Registry, RegistryURL, Reset, Stale
+from discovery.registry import Delta, History, Registry, RegistryURL, Reset, Stale
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import RegistryContract, backend, eventually
 
@@ -73,6 +75,16 @@ FAULTS: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "deletes a text": ((Reset(7, A), Delta(8, {}, "web/a")), "deletes are 'web/a', which is no frozenset"),  # type: ignore[arg-type]
     "leases are no mapping": ((Reset(7, A, leases=5),), "leases are 5, which is no mapping"),  # type: ignore[arg-type]
     "a lease is no number": ((Reset(7, A, leases={"web/a": "x"}),), "the lease of 'web/a' is 'x'"),  # type: ignore[dict-item]
+    "a lease is no number of JSON": (
+        (Reset(7, A, leases={"web/a": Fraction(3)}),),
+        "the lease of 'web/a' is Fraction(3, ",
+    ),  # type: ignore[dict-item]
+    "a lease is not finite": ((Reset(7, A, leases={"web/a": math.nan}),), "the lease of 'web/a' is nan"),
+    "a history is none": ((Reset(7, A, history="x"),), "the history of a Reset is 'x'"),  # type: ignore[arg-type]
+    "a store is no text": (
+        (Reset(7, A, history=History(b"x")),),
+        "the history of a Reset is History(store=b'x', term=",
+    ),  # type: ignore[arg-type]
     "a reason is no text": ((Stale(None),), "the reason of a Stale is None"),  # type: ignore[arg-type]
 }
 

@@ -38,6 +38,13 @@ from discovery import hookimpl
 def discovery_backends_changed(changes, snapshot):
     print(changes)
 """
+REGISTRY = """
+from discovery import hookimpl
+
+@hookimpl
+def discovery_register_registries(register):
+    register("mine", print)
+"""
 REGISTERS = """
 from discovery import hookimpl
 
@@ -57,7 +64,7 @@ def file(tmp_path: Path) -> Path:
     [
         (CONSUMER, ("consumer mine",)),
         (PROVIDER, ("provider mine",)),
-        (OBSERVER, ("consumer mine",)),
+        (OBSERVER, ("observer mine",)),
         (CONSUMER + REGISTERS, ("consumer mine",)),
         (CONSUMER.replace("class Mine", "class Other") + PROVIDER, ("consumer mine", "provider mine")),
     ],
@@ -108,6 +115,7 @@ def test_a_file_that_has_become_wrong_leaves_the_loaded_one_alone(file: Path) ->
         ("import no_such_module", "no_such_module"),
         ("raise SystemExit(3)", "SystemExit"),
         ("x = 1", "registers nothing"),
+        (REGISTRY, "registers registry mine://: a registry is found by its scheme, and therefore has to be installed"),
         (CONSUMER + "\nclass Second(Base):\n    pass\n", "several consumers, Mine, Second"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Commands on a registry of a plugin: what the registry has told counts, whatever else the plugin does."""
+"""Commands with faulty plugins: the fault has its place, and hides nothing else."""
 
 from pathlib import Path
 
@@ -53,3 +53,24 @@ def test_a_registry_that_cannot_be_closed_hides_no_result(
     out, err = capfd.readouterr()
     assert "10.0.0.1:80" in out
     assert note in err
+
+
+def test_a_broken_plugin_is_a_fault_of_each_instance_that_uses_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text("def")
+    config = tmp_path / "discovery.toml"
+    config.write_text('[consumers.one]\nplugin = "./bad.py"\n[providers.two]\nplugin = "./bad.py"\n')
+    assert main(["config", "check", "--offline", str(config)]) == 2
+    places = [line.partition(": the plugin 'bad' (")[0] for line in capfd.readouterr().err.splitlines()]
+    assert places == ["discovery: consumers.one", "discovery: providers.two"]
+
+
+def test_a_preview_that_is_no_text_is_a_fault(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / "silent.py"
+    plugin.write_text(
+        "from discovery import Consumer\n\nclass It(Consumer):\n    def apply(self, update): pass\n"
+        "    def preview(self, update): pass\n"
+    )
+    assert main(["run", "--plugin", str(plugin), "--dry-run", "--registry", f"file://{tmp_path}"]) == 1
+    assert "discovery: silent: TypeError: its preview returned None, and no text" in capfd.readouterr().err
