@@ -15,7 +15,7 @@ from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
 from discovery.consuming.resolving import Step
 from discovery.consuming.schedule import ApplySchedule
-from discovery.consuming.selection import Selection
+from discovery.consuming.selection import Selection, missing_services
 from discovery.errors import describe
 from discovery.hosting.details import Details
 from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
@@ -209,6 +209,11 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
     async def inspect(self, timeout: float) -> Mapping[str, Any]:
         """Return the consumer's details of its state. See `Details.inspect`."""
         return await self._details.inspect(self._loop, timeout)
+
+    def _problems(self) -> Mapping[str, str]:
+        desired = self._latest.value
+        missing = missing_services(self._instance.filter, desired.snapshot) if desired is not None else ()
+        return {"filter": f"the registry has no service {', '.join(map(repr, missing))}"} if missing else {}
 
     def _make(self, instance: ConsumerInstance) -> AnyConsumer:
         self._offers = self._inheritance.offer()

@@ -1,11 +1,12 @@
 """The part of snapshots that a consumer's `filter` selects. Versions share what did not change. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
-from discovery.fields import has_labels
+from discovery.fields import has_labels, is_service_name
 from discovery.hosting.tables import Filter
 from discovery.model import Addresses, Backend, Service, Snapshot, diff
 from discovery.plugin import Update
@@ -47,8 +48,7 @@ class Selection:
         return {endpoint: known for endpoint, known in addresses.items() if endpoint in named}
 
     def _is_wanted(self, name: str) -> bool:
-        patterns = self._wanted.services if self._wanted is not None else ()
-        return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+        return self._wanted is None or matches(name, self._wanted.services)
 
     def _version(self, service: Service) -> Service:
         """Return the selected part of `service`, made from that of the version before by what has changed."""
@@ -73,6 +73,50 @@ def narrowed(update: Update, wanted: Filter | None) -> Update:
     snapshot = selection.of(update.snapshot)
     addresses = selection.addresses_in(snapshot, update.addresses)
     return replace(update, snapshot=snapshot, changes=diff(None, snapshot), addresses=addresses)
+
+
+def missing_services(wanted: Filter | None, snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the names in `wanted`, without wildcards, that no service of `snapshot` has.
+
+    A registry without any service says nothing about names: then there is none.
+    """
+    if wanted is None or not snapshot.services:
+        return ()
+    return tuple(each for each in wanted.services if is_service_name(each) and each not in snapshot.services)
+
+
+def unmatched(wanted: Filter | None, snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the parts of `wanted` that select nothing of `snapshot`, each in a line with the likely reason.
+
+    Nothing is said about a registry without any service.
+    """
+    if wanted is None or not snapshot.services:
+        return ()
+    names = [name for name in snapshot.services if matches(name, wanted.services)]
+    missing = (each for each in wanted.services if not any(fnmatchcase(name, each) for name in names))
+    lines = [f"the registry has no service {each!r}{_hint(each, snapshot.services)}" for each in missing]
+    backends = [each.labels for name in names or snapshot.services for each in snapshot.services[name].backends]
+    for label, values in wanted.labels.items() if backends else ():
+        if not any(has_labels(each, {label: values}) for each in backends):
+            known = {name for each in backends for name in each}
+            lines.append(
+                f"no backend has the label {label!r}{_hint(label, known)}"
+                if label not in known
+                else f"no backend has the label {label!r} with {' or '.join(map(repr, values))}"
+            )
+    if not lines and backends and not any(has_labels(each, wanted.labels) for each in backends):
+        lines.append("no backend has all of the labels")
+    return tuple(lines)
+
+
+def matches(name: str, patterns: Collection[str]) -> bool:
+    """Return True if any of `patterns` matches `name`, and if there is none."""
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _hint(wanted: str, known: Iterable[str]) -> str:
+    near = get_close_matches(wanted, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _alone(service: Service) -> Snapshot:

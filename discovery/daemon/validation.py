@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.runner import ConsumerInstance
-from discovery.consuming.selection import narrowed
+from discovery.consuming.selection import narrowed, unmatched
 from discovery.daemon.faults import dotted
 from discovery.daemon.instances import Instances
 from discovery.errors import CannotStartError, DiscoveryError, describe
@@ -43,6 +43,8 @@ async def validate_instances(
         for update in updates:
             validated = await _validated(partial(_by_consumer, consumer, context, update))
             found.append(_placed(("consumers", name), validated))
+            nothing = tuple(f"filter: {each}" for each in unmatched(consumer.filter, update.snapshot))
+            found.append(_placed(("consumers", name), Validation(unchecked=nothing)))
             listens[dotted(("consumers", name))] = validated.listens
             if validated.faults:
                 break  # with other records the same faults would have other line numbers

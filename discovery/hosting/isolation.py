@@ -146,6 +146,10 @@ class Isolated(ABC, Generic[I, P, S]):
             self._log.info(f"set up after {times(failed)}")
         self._changed()
 
+    def _problems(self) -> Mapping[str, str]:
+        """Return the problems of the instance that the core sees, by name: they degrade the health of the plugin."""
+        return {}
+
     def _is_own_cancellation(self, error: BaseException) -> bool:
         """Return True if `error` is the core's cancellation, and no failure of the plugin, which may raise anything."""
         return isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and is_being_cancelled())
@@ -338,7 +342,7 @@ class Isolated(ABC, Generic[I, P, S]):
                 health: Any = await completed(plugin.health())
             if not isinstance(health, Health):
                 raise TypeError(f"its health answered {health!r}")
-            health = replace(health, problems=printable_lines(health.problems))
+            health = replace(health, problems=printable_lines({**self._problems(), **health.problems}))
         except BaseException as error:
             if self._is_own_cancellation(error):
                 raise

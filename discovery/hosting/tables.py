@@ -1,12 +1,14 @@
 """The core's keys of an instance's table in the configuration. The other keys are the plugin's."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from discovery.errors import RecordError
-from discovery.fields import TTL, Duration, Labels, OneOrMany
+from discovery.fields import TTL, Duration, Labels, OneOrMany, format_value, is_service_name
+from discovery.fields.parsed import Parsed
 from discovery.plugin import PluginConfig
 from discovery.validity import validate_owner
 
@@ -51,10 +53,44 @@ def option_names(model: type[BaseModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
+class _ServicePattern(Parsed):
+    __slots__ = ()
+
+    def parse(self, value: object) -> str:
+        """Return the pattern. Raises ValueError if no name of a service can match it."""
+        literal = _WILDCARD.sub("", value) if isinstance(value, str) else None
+        if not isinstance(value, str) or literal is None or not (is_service_name(value) or _may_match(value, literal)):
+            raise ValueError(
+                f"{format_value(value)} can match no service: write a name of letters, digits, '_', '.' and '-',"
+                " with the wildcards *, ? and [...]"
+            )
+        return value
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "examples": ["web", "web-*"]}
+
+
+_WILDCARD = re.compile(r"\*|\?|\[!?\]?[^]]*\]")
+"""A wildcard as `fnmatch` reads it: a bracket that nothing closes stands for itself, which no name of a service has."""
+
+
+def _may_match(pattern: str, literal: str) -> bool:
+    """Return True if names of services may match `pattern`, of which `literal` is no wildcard."""
+    return literal != pattern and re.fullmatch(r"[A-Za-z0-9_.-]{0,128}", literal) is not None and pattern[0] not in ".-"
+
+
+def _not_empty(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not patterns:
+        raise ValueError("the list is empty: name services, or leave the key out for every service")
+    return patterns
+
+
 class Filter(PluginConfig):
     """The services and backends that a consumer gets. A filter without a key selects all of them."""
 
-    services: OneOrMany[str] = Field((), description="Names of services, with the wildcards `*`, `?` and `[...]`")
+    services: Annotated[OneOrMany[Annotated[str, _ServicePattern()]], AfterValidator(_not_empty)] = Field(
+        (), description="Names of services, with the wildcards `*`, `?` and `[...]`"
+    )
     labels: Labels = Field(
         default_factory=dict, description="Labels that a backend has: a value, or a list of values of which any will do"
     )

@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from consumers import instance, recorder, running
 from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery import Backend, Consumer, PluginConfig, Snapshot, Update
 from discovery.consuming.runner import ConsumerInstance
-from discovery.consuming.selection import Selection, narrowed
+from discovery.consuming.selection import Selection, missing_services, narrowed, unmatched
 from discovery.daemon.config import Overrides, parse_settings
-from discovery.daemon.instances import build
-from discovery.daemon.validation import NOTHING
+from discovery.daemon.instances import Instances, build
+from discovery.daemon.validation import NOTHING, validate_instances
 from discovery.errors import ConfigError
 from discovery.hosting import loading
+from discovery.hosting.directories import Directories
 from discovery.hosting.tables import Filter
 from discovery.testing import backend, eventually_sync, snapshot
 
@@ -92,6 +94,86 @@ def test_rejections_and_addresses_are_those_of_the_selected() -> None:
     assert told.addresses == {("a.example", named.port): ("10.0.0.1",)}
     assert told.changes.added == (named,)
     assert narrowed(update, None) is update
+
+
+@given(of=st.sampled_from(FILTERS), backends=BACKENDS)
+def test_a_filter_that_selects_nothing_is_told_and_one_that_selects_by_every_key_is_not(
+    of: Filter, backends: list[Backend]
+) -> None:
+    state = Snapshot.of(1, backends)
+    selected, told = Selection(of).of(state), unmatched(of, state)
+    if state.services and not selected.services:
+        assert told
+    if len(of.services) < 2 and selected.services:
+        assert not told
+    assert set(missing_services(of, state)) <= {"db", "none"} - state.services.keys()
+    assert all(any(f"no service {name!r}" in line for line in told) for name in missing_services(of, state))
+
+
+KNOWN = snapshot(
+    backend("web", "a", labels={"role": "primary", "zone": "a"}), backend("web", "b", labels={"role": "replica"})
+)
+
+
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        (Filter(services=("web", "wbe")), ["the registry has no service 'wbe'; did you mean 'web'?"]),
+        (Filter(services="db-*"), ["the registry has no service 'db-*'"]),
+        (Filter(labels={"rol": "primary"}), ["no backend has the label 'rol'; did you mean 'role'?"]),
+        (Filter(labels={"rol": ("primary", "")}), []),
+        (Filter(labels={"role": ("first", "1st")}), ["no backend has the label 'role' with 'first' or '1st'"]),
+        (Filter(labels={"role": "replica", "zone": "a"}), ["no backend has all of the labels"]),
+        (Filter(services="db", labels={"rol": "x"}), ["the registry has no service 'db'", "no backend has the label"]),
+        (None, []),
+    ],
+)
+def test_what_selects_nothing_is_told_with_the_likely_reason(of: Filter | None, told: list[str]) -> None:
+    lines = unmatched(of, KNOWN)
+    assert [line[: len(start)] for line, start in zip(lines, told, strict=True)] == told
+    assert unmatched(of, snapshot()) == ()
+
+
+@pytest.mark.parametrize("pattern", ["web", "web-*", "*", "we?", "w[a-f]b", "[!.]*", "w[]]b*", "x" * 128, "_a.b-c"])
+def test_a_pattern_that_names_of_services_can_match(pattern: str) -> None:
+    assert Filter(services=pattern).services == (pattern,)
+
+
+@pytest.mark.parametrize("pattern", ["", " web", "we b-*", "web[a", "web/*", ".web", "-*", "wéb*", 5, "x" * 129, "a,b"])
+def test_a_pattern_that_no_name_of_a_service_can_match_is_refused(
+    pattern: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"consumers\.it\.filter\.services.*: .* can match no service: write a name of"
+    ):
+        built(monkeypatch, Plain, {"filter": {"services": [pattern]}})
+
+
+def test_an_empty_list_of_services_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ConfigError, match=r"consumers\.it\.filter\.services: the list is empty: name services, or leave"
+    ):
+        built(monkeypatch, Plain, {"filter": {"services": []}})
+
+
+async def test_the_check_of_a_configuration_tells_what_a_filter_does_not_select(tmp_path: Path) -> None:
+    made = instance(recorder())._replace(filter=Filter(services=("web", "wbe")))
+    updates = [NOTHING, replace(NOTHING, snapshot=KNOWN)]
+    directories = Directories(tmp_path / "run", tmp_path / "state")
+    found = await validate_instances(Instances({"it": made}, {}, {}), updates, directories, structlog.get_logger())
+    assert found.faults == ()
+    assert "consumers.it: filter: the registry has no service 'wbe'; did you mean 'web'?" in found.unchecked
+
+
+def test_a_service_that_is_missing_degrades_the_consumer(tmp_path: Path) -> None:
+    made = instance(recorder())._replace(filter=Filter(services=("web", "db", "d*")))
+    web, db = backend("web", "a"), backend("db", "b")
+    with running(made, tmp_path) as runner:
+        runner.offer(snapshot(web, revision=1))
+        eventually_sync(lambda: runner.status.degraded == "filter: the registry has no service 'db'")
+        assert runner.status.problem is None
+        runner.offer(snapshot(web, db, revision=2))
+        eventually_sync(lambda: runner.status.state == "ok")
 
 
 def test_a_consumer_is_told_of_its_part_alone(tmp_path: Path) -> None:
