@@ -174,6 +174,20 @@ def start_logging(settings: "Settings") -> None:
         structlog.get_logger().warning("the environment overrides the configuration file", key=key, variable=variable)
 
 
+def start_pass(settings: "Settings") -> None:
+    """Configure logging to stderr for a command that ends by itself, and note each setting that the environment names.
+
+    A note, and no line of the log: at any level of the log a person has to know which registry is meant.
+    """
+    from discovery.system.logs import configure_logging
+
+    configure_logging(settings.log.level, settings.log.format)
+    for key, variable in settings.overridden.items():
+        if not key.startswith("log."):  # which the result does not depend on
+            value = f" ({settings.registry})" if key == "registry" else ""
+            note(f"{variable}{value} takes the place of {key!r} in the configuration file")
+
+
 def registry_at(url: "RegistryURL") -> "Registry":
     """Return the registry that `url` names, of the core or a plugin. Raises ConfigError or PluginError."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is loaded

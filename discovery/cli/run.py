@@ -1,5 +1,6 @@
 """`discovery run`: runs consumers, which follow the registry, and providers, which register backends."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,14 @@ from discovery.cli.console import note, progress, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
     ConfigOption,
+    JsonOption,
     RegistryOption,
     RunDirOption,
     TimeoutOption,
     close_registry,
     overrides,
     start_logging,
+    start_pass,
 )
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import ConfigError
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     from discovery.daemon.config import Settings
     from discovery.daemon.faults import Faults
     from discovery.daemon.instances import Instances
-    from discovery.daemon.once import Survey
-    from discovery.hosting.directories import Directories
 
 
 def _plugin_names() -> list[str]:
@@ -91,6 +92,7 @@ def run(
         ),
     ] = False,
     timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
 ) -> int:
     """Run consumers, which follow the registry, and providers, which register what runs here, until stopped.
 
@@ -106,6 +108,8 @@ def run(
 
     if once and dry_run:
         raise ConfigError("--once and --dry-run exclude each other")
+    if as_json and not dry_run:
+        raise ConfigError("--json: `discovery run` prints JSON with --dry-run alone")
     if replace and (once or dry_run):
         raise ConfigError(f"--replace and {'--once' if once else '--dry-run'} exclude each other")
 
@@ -120,15 +124,14 @@ def run(
     path = file_in_use(config)
     leave_out = _OF_ANOTHER_DAEMON if plugin and config is None else ()
     if dry_run:
-        settings, instances, faults = examine(path, given, leave_out=leave_out)
-        if faults:
-            return run_coroutine(_tell_faults(settings, instances, faults, timeout))
-        loaded = settings, instances
-    else:
-        loaded = load(path, given, leave_out=leave_out)
+        examined = examine(path, given, leave_out=leave_out)
+        start_pass(examined[0])
+        return run_coroutine(_dry_run(*examined, timeout, as_json=as_json))
+    loaded = load(path, given, leave_out=leave_out)
+    if once:
+        start_pass(loaded[0])
+        return run_coroutine(_once(*loaded, timeout))
     start_logging(loaded[0])
-    if once or dry_run:
-        return run_coroutine(_single_pass(*loaded, timeout, once=once))
     return run_coroutine(_daemon(loaded, lambda: load(path, given, leave_out=leave_out), path, replace=replace))
 
 
@@ -146,79 +149,43 @@ async def _daemon(
     return await Daemon(loaded, load, config, structlog.get_logger(), replace=replace).run()
 
 
-async def _tell_faults(settings: "Settings", instances: "Instances", faults: "Faults", timeout: float) -> int:
-    """Print the faults that `config check` reports, for a configuration without a preview. Return the exit code."""
-    from discovery.cli.config import validate
-    from discovery.system.logs import configure_logging
-
-    configure_logging("error", settings.log.format)
-    validated = await validate(settings, instances, faults, timeout)
-    for line in validated.unchecked:
-        note(f"unchecked: {line}")
-    for line in validated.faults:
-        note(line)
-    return 2
-
-
-async def _single_pass(settings: "Settings", instances: "Instances", timeout: float, *, once: bool) -> int:
+async def _once(settings: "Settings", instances: "Instances", timeout: float) -> int:
     import structlog
 
     from discovery.daemon.once import apply_once, check_once
     from discovery.hosting.directories import Directories
-    from discovery.system.rundir import base_run_dir, run_dir_path
+    from discovery.system.rundir import base_run_dir
     from discovery.system.statedir import state_dir
 
     log = structlog.get_logger()
-    run_dir = base_run_dir(settings.run_dir) if once else run_dir_path(settings.run_dir)
-    directories = Directories(run_dir, state_dir(settings.state_dir))
-    if once:
-        check_once(instances, directories, log)
-        resolved = await _resolved(settings, timeout)
-        failures = await apply_once(instances.consumers.values(), resolved, directories, log)
-        faults: tuple[str, ...] = ()
-    else:
-        failures, faults = await _dry_run(settings, instances, directories, timeout)
+    directories = Directories(base_run_dir(settings.run_dir), state_dir(settings.state_dir))
+    check_once(instances, directories, log)
+    resolved = await _resolved(settings, timeout)
+    failures = await apply_once(instances.consumers.values(), resolved, directories, log)
     failures |= instances.broken
     for name, reason in failures.items():
         note(f"{name}: {reason}")
-    for fault in faults:
-        note(fault)
-    return 2 if faults else 1 if failures else 0
+    return 1 if failures else 0
 
 
 async def _dry_run(
-    settings: "Settings", instances: "Instances", directories: "Directories", timeout: float
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Print what the instances would do. Return the reason of each failed preview by instance, and plugins' faults."""
-    import structlog
+    settings: "Settings", instances: "Instances", faults: "Faults", timeout: float, *, as_json: bool
+) -> int:
+    from discovery.cli import dryrun
+    from discovery.hosting.directories import Directories
+    from discovery.system.rundir import run_dir_path
+    from discovery.system.statedir import state_dir
 
-    from discovery.daemon.once import first_update, preview, survey
-    from discovery.daemon.validation import NOTHING, validate_instances
-    from discovery.system.logs import configure_logging
-
-    log = structlog.get_logger()
-    failures = {}
-    updates = [NOTHING]
-    if instances.consumers:
-        resolved = await _resolved(settings, timeout)
-        for name, previewed in (await preview(instances.consumers.values(), resolved, directories, log)).items():
-            if isinstance(previewed, str):
-                result(previewed.rstrip("\n") if previewed else f"# {name}: nothing would change")
-            else:
-                failures[name] = str(previewed)
-        updates.append(first_update(resolved))
-    validated = await validate_instances(instances, updates, directories, log)
-    for line in validated.unchecked:
-        note(f"unchecked: {line}")
-    configure_logging("error", settings.log.format)  # the results of checks are printed below
-    for name, surveyed in (await survey(instances.providers.values(), directories, log, timeout)).items():
-        if isinstance(surveyed, Exception):
-            failures[name] = str(surveyed)
-        else:
-            _print_survey(name, surveyed)
-    # The reason of a failed preview is often among the faults, too, and is reported once.
-    known = {name for name, reason in failures.items() if any(reason in fault for fault in validated.faults)}
-    return {name: failures[name] for name in failures if name not in known}, validated.faults
+    if faults:
+        report = await dryrun.faulty(settings, instances, faults, timeout)
+    else:
+        directories = Directories(run_dir_path(settings.run_dir), state_dir(settings.state_dir))
+        report = await dryrun.survey(settings, instances, directories, timeout, _resolved)
+    if as_json:
+        result(json.dumps(report.document, indent=2))
+    else:
+        report.print()
+    return report.exit_code
 
 
 async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
@@ -238,23 +205,3 @@ async def _resolved(settings: "Settings", timeout: float) -> "Resolved":
     for (service, id_), problem in unresolved.items():
         note(f"{service}/{id_}: {problem}")
     return resolved
-
-
-def _print_survey(name: str, surveyed: "Survey") -> None:
-    """Print a line for each candidate, problem and skipped item of a provider.
-
-    A line begins with `+` for a candidate that would be registered, `-` for any other candidate, `!` for a problem, and
-    `~` for a skipped item.
-    """
-    from discovery.cli.records import backend_line
-    from discovery.system.terminal import printable
-
-    count = sum(candidate.registered for candidate in surveyed.candidates.values())
-    result(f"# {name}: {count} of {len(surveyed.candidates)} found would be registered")
-    for candidate in surveyed.candidates.values():
-        detail = f": {candidate.detail}" if candidate.detail else ""
-        result(printable(f"{'+' if candidate.registered else '-'} {backend_line(candidate.backend)}{detail}"))
-    for what, reason in surveyed.problems.items():
-        result(printable(f"! {what}: {reason}"))
-    for what, rule in surveyed.skipped.items():
-        result(printable(f"~ {what}: {rule}"))
