@@ -233,8 +233,15 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
 def valid_candidates(inventory: Inventory) -> tuple[tuple[Candidate, ...], Mapping[str, str]]:
     """The candidates that can be registered, their hosts in canonical form, and all problems by name.
 
-    Of different candidates with the same key none is admitted. Equal candidates count as one.
+    Of different candidates with the same key none is admitted. Equal candidates count as one. Raises TypeError for what
+    is no inventory of candidates.
     """
+    found: Any = inventory
+    if not isinstance(found, Inventory):
+        raise TypeError(f"it yields a {type(found).__name__}, and no Inventory")
+    for each in found.candidates:
+        if not isinstance(each, Candidate):
+            raise TypeError(f"its Inventory has a {type(each).__name__} among the candidates")
     problems = dict(printable_lines(inventory.problems))
     claims: dict[str, dict[Candidate, None]] = {}
     for candidate in inventory.candidates:

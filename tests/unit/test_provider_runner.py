@@ -1,7 +1,6 @@
 """One provider: what it finds is checked and handed on, whatever it raises or yields."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -119,18 +118,27 @@ async def _nonsense(self: Finder) -> AsyncGenerator[Any, None]:
     yield ["web/a"]
 
 
+async def _bare(self: Finder) -> AsyncGenerator[Any, None]:
+    yield Inventory((backend(),))  # type: ignore[arg-type]
+
+
 def _no_generator(self: Finder) -> Any:
     return None
 
 
 @pytest.mark.parametrize(
     ("discover", "told"),
-    [(_ends, "ended"), (_nonsense, "AttributeError"), (_no_generator, "TypeError|AttributeError")],
+    [
+        (_ends, "the provider has ended its discovery by itself"),
+        (_nonsense, "TypeError: it yields a list, and no Inventory"),
+        (_bare, "TypeError: its Inventory has a Backend among the candidates"),
+        (_no_generator, "TypeError: it is a NoneType, and neither a generator nor an asynchronous generator"),
+    ],
 )
 def test_a_discovery_that_is_none_is_a_problem(tmp_path: Path, discover: Any, told: str) -> None:
     with running(instance(finder(found(80), discover=discover)), tmp_path) as it:
         eventually_sync(lambda: it.runner.status.failures >= 2)
-        assert re.search(told, it.runner.status.problem or "")
+        assert it.runner.status.problem == told
         assert it.ports == ([80] if discover is _ends else None)
 
 
