@@ -42,6 +42,13 @@ _USAGE = {
     Kind.OBSERVER: "discovery run --plugin $name",
     Kind.COMMAND: "discovery $name web",
 }
+_DEPENDENCIES = {
+    Kind.CONSUMER: ("pydantic>=2.9,<3",),
+    Kind.PROVIDER: ("pydantic>=2.9,<3",),
+    Kind.OBSERVER: ("structlog>=24.4",),
+    Kind.COMMAND: ("typer>=0.15,<1",),
+}
+"""What the modules of a distribution import beside the core, in the core's ranges."""
 _MODULES = {Kind.REGISTRY: ("store", "lease")}
 """Modules beside `__init__`."""
 
@@ -88,11 +95,7 @@ def distribution(name: str, kind: Kind) -> dict[str, str]:
         "distribution": f"discovery-{name}",
         "description": _DESCRIPTIONS[kind],
         "entry_points": _entry_points(name, kind, package),
-        "more_dependencies": ', "typer>=0.15,<1"'
-        if kind is Kind.COMMAND
-        else ', "pydantic>=2.9,<3"'
-        if kind in (Kind.CONSUMER, Kind.PROVIDER)
-        else "",
+        "more_dependencies": "".join(f', "{each}"' for each in _DEPENDENCIES.get(kind, ())),
         **_versions(),
     }
     values["usage"] = f"```\n{Template(_USAGE[kind]).substitute(values)}\n```"
