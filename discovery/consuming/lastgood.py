@@ -313,5 +313,5 @@ def _memory(document: Mapping[str, Any]) -> RememberedHolds:
 
 def state_file(state_dir: Path, what: str, registry: RegistryURL) -> Path:
     """Where `what` is kept of this registry: daemons of other registries may share the directory."""
-    name = hashlib.sha256(os.fsencode(str(registry))).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(registry.identity)).hexdigest()[:16]
     return state_dir / f"{what}-{name}.json"

@@ -129,7 +129,7 @@ async def silence_reason(registry: "Registry") -> str:
 
 def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
     """Return the path of the lock of a key: the process that keeps the key registered holds the lock."""
-    name = hashlib.sha256(os.fsencode(f"{registry}\0{key}")).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(f"{registry.identity}\0{key}")).hexdigest()[:16]
     return run_dir_path(run_dir) / f"register-{name}.lock"
 
 

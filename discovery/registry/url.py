@@ -1,5 +1,6 @@
 """Registry URLs: `scheme://[user[:password]@]host:port[,host:port...][/path][?option=value&...]`."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -10,6 +11,9 @@ from discovery.errors import ConfigError
 from discovery.system.environment import PASSWORD_VARIABLE
 
 __all__ = ["PASSWORD_VARIABLE", "RegistryURL"]
+
+_ACCESS = frozenset(("password_file", "ca", "cert", "key", "server_name"))
+"""Options that say how a registry is reached, and not which registry is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,16 @@ class RegistryURL:
         login = f"{user}{':' if password else ''}{password}@" if user or password else ""
         query = f"?{urlencode(self.options)}" if self.options else ""
         return f"{self.scheme}://{login}{','.join(self.endpoints)}{quote(self.path)}{query}"
+
+    @property
+    def identity(self) -> str:
+        """The text that tells this registry from others: the URL, and the options that differ from the defaults.
+
+        Options of a plugin may be secret: not for logs.
+        """
+        options = {name: value for name, value in sorted(self.options.items()) if name not in _ACCESS}
+        settings = self.settings.model_dump(mode="json", exclude_defaults=True) if self.settings is not None else {}
+        return f"{self}{f'?{urlencode(options)}' if options else ''}{f'#{json.dumps(settings)}' if settings else ''}"
 
     def without_password(self) -> "RegistryURL":
         """Return this URL without the password, and without the option `password_file`."""

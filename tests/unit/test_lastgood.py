@@ -6,19 +6,22 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
 from discovery.codec import MAX_VALUE
 from discovery.consuming import lastgood
 from discovery.consuming.holding import Cause, Held, RememberedHolds
-from discovery.consuming.lastgood import LastGood
+from discovery.consuming.lastgood import LastGood, state_file
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.documents import backend_document
 from discovery.model import Backend, State
+from discovery.plugin import PluginConfig
 from discovery.registry import Delta, History, RegistryEvent, RegistryURL, Reset
 from discovery.testing import backend, eventually, snapshot
 
@@ -284,3 +287,19 @@ async def test_what_is_written_is_of_one_moment(tmp_path: Path) -> None:
     await asyncio.gather(writing, return_exceptions=True)
     document = json.loads(kept.path.read_bytes())
     assert document["revision"] == document["history"]["term"] == 42
+
+
+class Options(PluginConfig):
+    namespace: str = "prod"
+    password: SecretStr = SecretStr("")
+
+
+def test_registries_at_one_place_are_told_apart_by_their_options_and_not_by_the_access(tmp_path: Path) -> None:
+    def name(url: str, settings: Options | None = None) -> str:
+        return state_file(tmp_path, "snapshot", replace(RegistryURL.parse(url), settings=settings)).name
+
+    known = name("redis://a")
+    assert known == name("redis://a", Options()) == name("redis://a?ca=/x&password_file=/y")
+    assert name("redis://a", Options(namespace="dev")) != known
+    assert name("redis://a?db=1") not in (known, name("redis://a?db=2"))
+    assert name("redis://a", Options(password=SecretStr("x"))) == name("redis://a", Options(password=SecretStr("y")))
