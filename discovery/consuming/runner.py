@@ -292,11 +292,8 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             if (latest := self._instance) is not instance:
                 if latest.consumer is not instance.consumer:
                     return latest
-                if latest.config != instance.config:
-                    async with self._details.turn:
-                        taken = await completed(consumer.reconfigure(latest.config))
-                    if not taken:
-                        return latest
+                if latest.config != instance.config and not await self._details.adopts(latest.config):
+                    return latest
                 if latest.filter != instance.filter:
                     self._selection = Selection(latest.filter)
                 instance, schedule, self._operator_request = latest, schedule.requested(), True

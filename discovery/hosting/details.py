@@ -1,4 +1,4 @@
-"""What others ask of a plugin that runs: its own metrics, and details of its state."""
+"""What others ask of a plugin that runs: its own metrics, details of its state, and to adopt other options."""
 
 import asyncio
 import threading
@@ -10,14 +10,15 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import DiscoveryError, describe
 from discovery.hosting.figures import valid_samples
-from discovery.plugin import Sample
-from discovery.system.asyncio_tools import wait_for_tasks
+from discovery.plugin import PluginConfig, Sample
+from discovery.system.asyncio_tools import is_being_cancelled, wait_for_tasks
 from discovery.system.either import completed
 
 
 class _Telling(Protocol):
     def metrics(self) -> Iterable[Sample]: ...
     def inspect(self) -> Awaitable[Mapping[str, Any]] | Mapping[str, Any]: ...
+    def reconfigure(self, config: Any) -> Awaitable[bool] | bool: ...
 
 
 P = TypeVar("P", bound=_Telling)
@@ -71,6 +72,22 @@ class Details(Generic[P]):
         asking = asyncio.run_coroutine_threadsafe(self._inspect(), loop)
         async with asyncio.timeout(timeout):
             return await asyncio.wrap_future(asking)
+
+    async def adopts(self, config: PluginConfig) -> bool:
+        """Return True if the plugin has adopted the options `config`, False if its instance has to be restarted.
+
+        A plugin that fails has not adopted them; the reason is logged. For the plugin's loop.
+        """
+        async with self.turn:
+            try:
+                return self._live is not None and bool(await completed(self._live.reconfigure(config)))
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                    raise
+                known = isinstance(error, DiscoveryError | OSError)
+                exc_info = None if known else error
+                self._log.error("reconfigure failed, restarting", reason=describe(error), exc_info=exc_info)
+                return False
 
     def _read(self, answer: "Future[tuple[Sample, ...]]") -> None:
         samples: tuple[Sample, ...] = ()

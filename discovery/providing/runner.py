@@ -19,7 +19,7 @@ from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginC
 from discovery.providing.checker import CandidateStatus, Checker
 from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled
 from discovery.system.backoff import delays
-from discovery.system.either import completed, iterated
+from discovery.system.either import iterated
 from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
 from discovery.validity import validate
@@ -159,9 +159,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                     latest = self._instance
                     if self._is_stopping() or latest.provider is not instance.provider:
                         return latest
-                    async with self._details.turn:
-                        taken = await completed(plugin.reconfigure(latest.config))
-                    if not taken:
+                    if not await self._details.adopts(latest.config):
                         return latest
                     instance, self._discovery_requested = latest, True
                 if self._discovery_requested:

@@ -240,7 +240,7 @@ async def test_a_factory_that_refuses_its_url_is_an_error_of_the_configuration()
 async def test_what_is_no_registry_is_reported(made: Any, reason: str) -> None:
     registry = opened(lambda url: made)
     assert reason in await stale_of(registry)
-    with pytest.raises(Exception, match="without"):
+    with pytest.raises(RegistryError, match="without"):
         await registry.open_lease("me", 10)
     await registry.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from consumers import LOG, Options, Recorder, at, instance, phase_is, recorder, running
 
 from discovery import ApplyError, CannotStartError, Health, Update
@@ -29,15 +30,23 @@ def test_reconfigured_in_place_when_the_consumer_can(tmp_path: Path) -> None:
     assert consumer.events == ["setup a", "reconfigure b", "teardown a"]
 
 
-def test_restarted_for_a_new_configuration_when_it_cannot(tmp_path: Path) -> None:
-    consumer = recorder()
-    with running(instance(consumer, tag="a"), tmp_path) as runner:
+async def _fails(self: Recorder, config: Options) -> bool:
+    raise RuntimeError("not me")
+
+
+@pytest.mark.parametrize("methods", [{}, {"reconfigure": _fails}], ids=["cannot", "fails"])
+def test_restarted_for_a_new_configuration_when_it_cannot(tmp_path: Path, methods: dict[str, Any]) -> None:
+    consumer = recorder(**methods)
+    with structlog.testing.capture_logs() as logs, running(instance(consumer, tag="a"), tmp_path) as runner:
         runner.offer(at(1, 80))
         eventually_sync(lambda: len(consumer.updates) == 1)
         runner.reconfigure(instance(consumer, tag="b"))
         eventually_sync(lambda: len(consumer.updates) == 2)
+        assert runner.status.failures == 0
     assert consumer.events == ["setup a", "teardown a", "setup b", "teardown b"]
     assert consumer.updates[1].previous is None
+    told = [(each["event"], each["reason"]) for each in logs if each["log_level"] == "error"]
+    assert told == ([("reconfigure failed, restarting", "RuntimeError: not me")] if methods else [])
 
 
 def test_setup_is_retried_with_a_fresh_instance_each_time(tmp_path: Path) -> None:
