@@ -98,7 +98,6 @@ __getattr__ = lazy_attributes(
             "cancel_and_wait",
             "is_being_cancelled",
             "wait_for_event",
-            "wait_for_proof",
             "wait_for_tasks",
         ),
         "discovery.system.backoff": ("delays",),

@@ -263,6 +263,7 @@ def _observer(manager: pluggy.PluginManager) -> type[AnyConsumer]:
 
     class Observer(Consumer[PluginConfig]):
         Config = manager.hook.discovery_observer_config() or PluginConfig
+        resident = False  # an observer drives nothing that could end
 
         async def apply(self, update: Update) -> None:
             if update.previous is not None and not update.changes:

@@ -207,6 +207,7 @@ async def test_an_observer_is_a_function_of_either_form(site: Path, form: str) -
     name = installed(site, OBSERVER.replace("async def", form))
     assert loading.load(name).provides == (f"observer {name}",)
     made = loading.consumer_class(name)(PluginConfig(), Context(name, site, structlog.get_logger()))
+    assert not made.resident  # `run --once` tells an observer once
     before, after = snapshot(backend(), revision=1), snapshot(revision=2)
     for update in (Update(before, None, diff(None, before)), Update(after, before, diff(before, after))):
         await completed(made.apply(update))
