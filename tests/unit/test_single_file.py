@@ -83,6 +83,20 @@ def test_an_option_adds_an_instance_that_options_set(file: Path, monkeypatch: py
     assert instances.consumers["mine"].consumer.__name__ == "Mine"
 
 
+def test_an_option_does_not_pass_for_another_plugin_of_that_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(OBSERVER)
+    config = file.with_name("discovery.toml")
+    config.write_text('[consumers.mine]\nplugin = "./mine.py"\n')
+    monkeypatch.chdir(file.parent)
+    for same in ("./mine.py", str(file), f"{file.parent}/../{file.parent.name}/mine.py"):
+        assert load(config, Overrides(plugins=(same,)))[1].usable == ("mine",)
+    config.write_text('[consumers.mine]\nplugin = "haproxy"\n')
+    with pytest.raises(
+        ConfigError, match=r"--plugin ./mine.py: there is an instance 'mine' already, of the plugin 'hap"
+    ):
+        load(config, Overrides(plugins=("./mine.py",)))
+
+
 def test_a_relative_path_in_a_configuration_begins_at_its_file(file: Path) -> None:
     file.write_text(CONSUMER)
     config = file.with_name("discovery.toml")
