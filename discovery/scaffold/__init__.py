@@ -34,14 +34,18 @@ _DESCRIPTIONS = {
     Kind.OBSERVER: "An observer of discovery: logs every change of the registry",
     Kind.COMMAND: "A command of discovery: prints the addresses of a service",
 }
+_RECORD = "mkdir -p /tmp/registry/web; echo 10.0.0.5:8080 > /tmp/registry/web/a\n"
 _USAGE = {
-    Kind.CONSUMER: "discovery run --plugin $name --set $name.path=/tmp/backends.json",
-    Kind.PROVIDER: "echo web 10.0.0.5:8080 > /tmp/list\ndiscovery run --plugin $name --set $name.path=/tmp/list",
-    Kind.REGISTRY: "discovery register web 10.0.0.5:8080 --registry $name:///tmp/records.sqlite &\n"
+    Kind.CONSUMER: f"{_RECORD}discovery run --plugin $name --set $name.path=/tmp/backends.json"
+    " --registry file:///tmp/registry",
+    Kind.PROVIDER: "mkdir -p /tmp/registry; echo web 10.0.0.5:8080 > /tmp/list\n"
+    "discovery run --plugin $name --set $name.path=/tmp/list --registry file:///tmp/registry",
+    Kind.REGISTRY: "discovery register web 10.0.0.5:8080 --check none --registry $name:///tmp/records.sqlite &\n"
     "discovery services --registry $name:///tmp/records.sqlite",
-    Kind.OBSERVER: "discovery run --plugin $name",
-    Kind.COMMAND: "discovery $name web",
+    Kind.OBSERVER: f"{_RECORD}discovery run --plugin $name --registry file:///tmp/registry",
+    Kind.COMMAND: f"{_RECORD}discovery $name web --registry file:///tmp/registry",
 }
+"""The plugin at work, without a server: the registry is a directory, or the plugin itself."""
 _DEPENDENCIES = {
     Kind.CONSUMER: ("pydantic>=2.9,<3",),
     Kind.PROVIDER: ("pydantic>=2.9,<3",),
