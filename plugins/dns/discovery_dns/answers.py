@@ -2,14 +2,16 @@
 
 import random
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import accumulate, islice
+from typing import NamedTuple, TypeVar
 
 _KEPT = 16
 """Records of an answer of which every order is kept: 16 orders of 16 records are about 20 KiB."""
-MOST_RECORDS = 4096
-"""Records that take turns: no message has room for more (4095 A records over TCP)."""
+_LEAST_RECORD_BYTES = 16
+"""Bytes of the smallest record, an A record whose owner is a pointer: how many records can have room at all."""
+
+T = TypeVar("T")
 
 
 class Body(NamedTuple):
@@ -31,28 +33,31 @@ def body(records: Sequence[bytes], additional: Sequence[bytes] = (), authority: 
 
 
 class Answers:
-    """The records that answer one question. From one thread: each answer begins with another record than the last."""
+    """The records that answer one question. From one thread: each answer begins with another record than the last.
 
-    __slots__ = ("_additional", "_kept", "_most", "_records", "_rotating", "_shortest", "_turn")
+    The work for an answer is bounded by its room, and not by the number of records.
+    """
+
+    __slots__ = ("_additional", "_kept", "_most", "_records", "_rotating", "_targets", "_turn")
 
     def __init__(
         self,
         records: Sequence[bytes],
-        additional: Sequence[bytes] = (),
+        targets: Sequence[str | None] = (),
+        additional: Callable[[str], bytes] = str.encode,
         *,
         rotating: int | None = None,
         most: int | None = None,
     ) -> None:
         """Create the answers, with at least one of `records`.
 
-        `additional` has for each of `records` the additional record, which may be empty, or is empty altogether.
-        The first `rotating` records take turns, by default all; the others follow them. An answer has at most `most`
-        records.
+        `targets` has for each of `records` the address for which `additional` returns an additional record, or None; or
+        is empty altogether. The first `rotating` records take turns, by default all; the others follow them. An answer
+        has at most `most` records.
         """
-        self._records, self._additional = tuple(records), tuple(additional)
+        self._records, self._targets, self._additional = tuple(records), tuple(targets), additional
         self._rotating = len(self._records) if rotating is None else rotating
         self._most = len(self._records) if most is None else min(most, len(self._records))
-        self._shortest = min(map(len, self._records))
         self._turn = random.randrange(self._rotating)  # noqa: S311 - for balance alone
         self._kept: dict[int, Body] | None = {} if len(self._records) <= _KEPT else None
 
@@ -71,23 +76,26 @@ class Answers:
         return whole if len(whole.records) <= room else self._make(turn, room)
 
     def _make(self, turn: int, room: int | None) -> Body:
-        most = self._most if room is None else min(self._most, room // self._shortest + 1)
+        most = self._most if room is None else min(self._most, room // _LEAST_RECORD_BYTES + 1)
         records = self._order(self._records, turn, most)
         fitting = most if room is None else _fitting(records, room)
         if fitting < most:
             return body(records[:fitting])._replace(truncated=True)
-        additional = tuple(filter(None, dict.fromkeys(self._order(self._additional, turn, most))))
-        if room is not None:
-            additional = additional[: _fitting(additional, room - sum(map(len, records)))]
-        return body(records, additional)
+        targets = filter(None, dict.fromkeys(self._order(self._targets, turn, most)))
+        if room is None:
+            return body(records, tuple(map(self._additional, targets)))
+        left = room - sum(map(len, records))
+        additional = tuple(map(self._additional, islice(targets, left // _LEAST_RECORD_BYTES + 1)))
+        return body(records, additional[: _fitting(additional, left)])
 
-    def _order(self, records: tuple[bytes, ...], turn: int, most: int) -> tuple[bytes, ...]:
+    def _order(self, records: tuple[T, ...], turn: int, most: int) -> tuple[T, ...]:
         """Return the first `most` of the records, from the one whose turn it is."""
         if not records:
             return ()
         rotating = self._rotating
         begin = records[turn : min(rotating, turn + most)]
-        return (*begin, *records[: min(turn, most - len(begin))], *records[rotating:])[:most]
+        begin += records[: min(turn, most - len(begin))]
+        return begin + records[rotating : rotating + most - len(begin)]
 
 
 def _fitting(records: Sequence[bytes], room: int) -> int:

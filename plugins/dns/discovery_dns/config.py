@@ -2,6 +2,7 @@
 
 import re
 from fnmatch import translate
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -94,4 +95,10 @@ class DnsConfig(PluginConfig):
 
     def serves(self, service: str) -> bool:
         """Return True if the server answers for the service."""
-        return re.fullmatch("|".join(map(translate, self.services)), service) is not None
+        return _any_of(self.services).fullmatch(service) is not None
+
+
+@lru_cache(16)
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Return the expression that a text matches if the text matches one of the `patterns`."""
+    return re.compile("|".join(map(translate, patterns)))

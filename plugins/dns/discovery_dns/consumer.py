@@ -34,8 +34,8 @@ A successor of a daemon applies within this time, so that its clients see no fai
 """
 _RETRY = 1.0
 """Seconds between attempts to open an address."""
-_PROBLEMS = 5
-"""Problems that are logged or shown one by one, so that many services of one kind do not flood the log."""
+_PROBLEMS = 20
+"""Addresses and services that `health` shows one by one: the core logs each, and many of one kind flood the log."""
 
 
 class DnsConsumer(Consumer[DnsConfig]):
@@ -73,11 +73,9 @@ class DnsConsumer(Consumer[DnsConfig]):
         if self._zone is None:
             self._zone = self._new_zone()
         zone, self._zone = self._zone, None  # a zone that was updated in part is not used again
-        before = frozenset(zone.left_out.items())
-        zone.update(update.snapshot, update.addresses)
+        for _ in zone.steps(update.snapshot, update.addresses):
+            await asyncio.sleep(0)  # queries are answered
         self._responder.zone = self._zone = zone
-        for service, reason in [each for each in zone.left_out.items() if each not in before][:_PROBLEMS]:
-            self.context.log.warning("a service has no domain name of its own", service=service, reason=reason)
         if self._listeners is not None:
             await self._listeners.start()
 
@@ -104,13 +102,16 @@ class DnsConsumer(Consumer[DnsConfig]):
         return True
 
     async def health(self) -> Health:
-        """Return healthy if every address is open."""
+        """Return healthy if every address is open. A service without a name is a problem."""
         errors = list(self._listeners.errors.values()) if self._listeners is not None else []
+        left_out = sorted(self._left_out().items())
+        problems = {f"service {name}": reason for name, reason in left_out[:_PROBLEMS]}
+        if len(left_out) > _PROBLEMS:
+            problems["services"] = f"{len(left_out)} have no domain name of their own; the consumer's details list all"
         if self._fault is not None:
-            errors.append(self._fault)
-        problems = errors + [f"service {name!r}: {reason}" for name, reason in self._left_out().items()]
-        more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
-        return Health(not errors, "; ".join(problems[:_PROBLEMS]) + more)
+            problems["queries"] = self._fault
+        more = f"; and {len(errors) - _PROBLEMS} more" if len(errors) > _PROBLEMS else ""
+        return Health(not errors, "; ".join(errors[:_PROBLEMS]) + more, problems=problems)
 
     def metrics(self) -> Iterable[Sample]:
         """Return the samples."""

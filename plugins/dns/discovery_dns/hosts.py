@@ -14,6 +14,7 @@ class Hosts:
         self._on_added, self._on_removed = on_added, on_removed
         self._hosts: dict[str, str] = {}  # IP addresses by the keys of backends
         self._uses: Counter[str] = Counter()  # of IP addresses
+        self._left: list[str] = []  # IP addresses that backends have had
         self._endpoints: dict[str, Endpoint] = {}  # host names by the keys of backends
         self._named: defaultdict[str, Counter[Endpoint]] = defaultdict(Counter)  # uses by service
 
@@ -33,10 +34,7 @@ class Hosts:
         """Remove the backend with this key, if there is any, whatever its host is."""
         host = self._hosts.pop(backend.key, None)
         if host is not None:
-            self._uses[host] -= 1
-            if not self._uses[host]:
-                del self._uses[host]
-                self._on_removed(host)
+            self._left.append(host)
         endpoint = self._endpoints.pop(backend.key, None)
         if endpoint is not None:
             endpoints = self._named[backend.service]
@@ -46,11 +44,20 @@ class Hosts:
             if not endpoints:
                 del self._named[backend.service]
 
-    def services_with_changes(self, before: Addresses | None, now: Addresses | None) -> Iterator[str]:
+    def let_go(self) -> Iterator[None]:
+        """Let go of each IP address that no backend has any more, and yield after each; until then all are in use."""
+        while self._left:
+            host = self._left.pop()
+            self._uses[host] -= 1
+            if not self._uses[host]:
+                del self._uses[host]
+                self._on_removed(host)
+            yield
+
+    def services_with_changes(self, before: Addresses, now: Addresses) -> Iterator[str]:
         """Yield the services with a host name whose addresses differ."""
         if before is now:
             return
-        was, found = before or {}, now or {}
         for service, endpoints in self._named.items():
-            if any(was.get(each, ()) != found.get(each, ()) for each in endpoints):
+            if any(before.get(each, ()) != now.get(each, ()) for each in endpoints):
                 yield service

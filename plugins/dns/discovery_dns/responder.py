@@ -78,8 +78,13 @@ class Responder:
         return self._make(packet, question, transport, rcode, body, opt)
 
     def fail(self, packet: bytes, transport: Transport) -> bytes:
-        """Return the answer SERVFAIL to a query."""
-        return self._refuse(packet, transport, SERVFAIL)
+        """Return the answer SERVFAIL to a query, with the question: many clients ignore an answer without it."""
+        try:
+            question = read_question(packet)
+        except FormatError:
+            return self._refuse(packet, transport, SERVFAIL)
+        opt = self._opt[question.edns.dnssec_ok, False] if question.edns is not None else b""
+        return self._make(packet, question, transport, SERVFAIL, _NO_RECORDS, opt)
 
     def _find(self, question: Question, room: int) -> tuple[int, Body]:
         zone, name, kind = self.zone, question.name, question.kind
@@ -115,7 +120,7 @@ class Responder:
         flags = _RESPONSE | packet[2] & _RECURSION_DESIRED
         if rcode in (NOERROR, NXDOMAIN):
             flags |= _AUTHORITATIVE
-        if body.truncated:
+        if body.truncated and transport == "udp":  # over TCP many clients take the flag for a failure
             flags |= _TRUNCATED
             self.truncated += 1
         return b"".join(

@@ -13,6 +13,10 @@ _UNSENT_BYTES = 65536
 """Bytes of answers that a client may leave unread before no more of its queries are read: one answer of full length."""
 _SWEEP = 4
 """Looks for connections to close within the time that a connection may be idle."""
+_FIRST_QUERY = 0.5
+"""Seconds that a new connection has for its first query when the server ends: clients send it at once."""
+_TURNS = 4
+"""Turns of the loop until accepted connections exist, and what their clients have sent is read: asyncio takes 3."""
 _LENGTH_BYTES = 2
 """Bytes of the length before each message (RFC 1035, 4.2.2)."""
 
@@ -27,9 +31,11 @@ class _Connection(asyncio.Protocol):
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._is_client_behind = False  # with reading answers
-        self._has_ended = False  # the client sends no more
+        self._has_ended = False  # the client sends no more, or the server ends
+        self._has_answered = False
+        self._is_last = False  # what is asked next is the last
         self._scheduled: asyncio.Handle | None = None
-        self.active_at = server.now()
+        self._made_at = self.active_at = server.now()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy: a stream's
@@ -64,9 +70,18 @@ class _Connection(asyncio.Protocol):
         if self._scheduled is None and self._transport is not None:
             self._scheduled = asyncio.get_running_loop().call_soon(self._answer)
 
-    def close(self) -> None:
-        """Close the connection once the client has read its answers."""
-        if self._transport is not None:
+    def finish(self) -> None:
+        """Close the connection once what was asked is answered, and read. A new connection has time for a query."""
+        left = self._made_at + _FIRST_QUERY - self._server.now()
+        if not self._has_answered and left > 0:
+            self._is_last = True
+            asyncio.get_running_loop().call_later(left, self._close_unless_busy)
+            return
+        self._close_unless_busy()
+
+    def _close_unless_busy(self) -> None:
+        self._has_ended = True
+        if self._transport is not None and self._scheduled is None and not self._is_client_behind:
             self._transport.close()
 
     def expire(self) -> None:
@@ -95,6 +110,8 @@ class _Connection(asyncio.Protocol):
                 transport.close()
                 return
             transport.write(len(answer).to_bytes(_LENGTH_BYTES, "big") + answer)
+            self._has_answered = True
+            self._has_ended |= self._is_last
             self._server.active(self)
         if self._transport is not None:
             self._transport.pause_reading()
@@ -125,6 +142,7 @@ class TcpServer:
         """The number of connections that were closed for a new connection."""
         self._connections: dict[_Connection, None] = {}  # the longest idle first
         self._none_left = asyncio.Event()
+        self._is_ending = False
         self._servers: dict[socket.socket, asyncio.Server] = {}
         self._loop = asyncio.get_running_loop()
         self._sweeping: asyncio.TimerHandle | None = None
@@ -151,13 +169,16 @@ class TcpServer:
             server.close()
 
     async def close(self, patience: float) -> None:
-        """Close everything. Clients have `patience` seconds to read the answers that they have asked for."""
+        """Close everything. What clients have asked is answered; they have `patience` seconds to read the answers."""
         for sock in tuple(self._servers):
             self.stop_listening(sock)
         if self._sweeping is not None:
             self._sweeping.cancel()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        self._is_ending = True
         for each in tuple(self._connections):
-            each.close()
+            each.finish()
         if self._connections:
             await wait_for_event(self._none_left, patience)
         for each in tuple(self._connections):
@@ -168,6 +189,8 @@ class TcpServer:
         """Count a new connection in place of the connection that has been idle the longest, if there are too many."""
         self._connections[connection] = None
         self._none_left.clear()
+        if self._is_ending:
+            connection.finish()
         if len(self._connections) > self.most:
             self.displaced += 1
             next(iter(self._connections)).abort()

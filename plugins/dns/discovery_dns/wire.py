@@ -3,8 +3,8 @@
 import socket
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from io import BytesIO
+from typing import NamedTuple
 
 import dns.edns
 import dns.flags
@@ -17,7 +17,6 @@ import dns.rdataset
 import dns.rdatatype
 
 from discovery_dns.names import address_name
-from discovery_dns.records import Srv
 
 HEADER_BYTES = 12
 """Bytes of a header, at whose end the name in the question begins (RFC 1035, 4.1.1)."""
@@ -35,8 +34,16 @@ _SRV_DATA = struct.Struct("!HHH")
 """Priority, weight and port of an SRV record, which precede the target (RFC 2782)."""
 _REFRESH, _RETRY, _EXPIRE = 3600, 600, 86400
 """Seconds for secondary servers, which this server has not: usual values of the fields of an SOA record."""
-_KEPT_RECORDS = 16384
-"""Records of each kind that are kept, so that a change of one backend among thousands builds one: 4 MiB of a kind."""
+
+
+class Srv(NamedTuple):
+    """An SRV record: its target is the name that the IP address `host` has in the domain, or the host name `host`."""
+
+    priority: int
+    weight: int
+    port: int
+    host: str
+    is_named: bool
 
 
 class RecordBuilder:
@@ -48,10 +55,8 @@ class RecordBuilder:
         self.apex = self._apex.to_digestable()
         """The domain in wire form."""
         self._ttl, self._negative_ttl = ttl, negative_ttl
-        self.address = lru_cache(_KEPT_RECORDS)(self._address)
-        self.srv = lru_cache(_KEPT_RECORDS)(self._srv)
 
-    def _address(self, address: str) -> bytes:
+    def address(self, address: str) -> bytes:
         """Return the A or AAAA record of the name in the question."""
         if ":" in address:
             return self._plain(AAAA, socket.inet_pton(socket.AF_INET6, address))
@@ -62,12 +67,12 @@ class RecordBuilder:
         owner = address_name(address, pointer(len(question) - len(self.apex)))
         return owner + self.address(address)[len(pointer(0)) :]
 
-    def _srv(self, record: Srv) -> bytes:
+    def srv(self, record: Srv) -> bytes:
         """Return the SRV record of the name in the question."""
-        if record.address is not None:
-            target = address_name(record.address, self.apex)
+        if record.is_named:
+            target = dns.name.from_text(record.host).to_digestable()
         else:
-            target = dns.name.from_text(record.target).to_digestable()
+            target = address_name(record.host, self.apex)
         return self._plain(SRV, _SRV_DATA.pack(record.priority, record.weight, record.port) + target)
 
     def _plain(self, kind: int, data: bytes) -> bytes:
@@ -101,6 +106,18 @@ class RecordBuilder:
 
     def _name(self, relative: str) -> dns.name.Name:
         return dns.name.from_text(relative, self._apex)
+
+
+def text(record: bytes) -> str:
+    """Return an A, AAAA or SRV record of this module in the form of a zone file, without its owner."""
+    kind, _, ttl, _ = _RECORD.unpack_from(record, len(pointer(0)))
+    data = record[len(pointer(0)) + _RECORD.size :]
+    if kind == SRV:
+        target = dns.name.from_wire(data, _SRV_DATA.size)[0]
+        return f"{ttl} IN SRV {' '.join(map(str, _SRV_DATA.unpack_from(data)))} {target}"
+    if kind == A:
+        return f"{ttl} IN A {socket.inet_ntop(socket.AF_INET, data)}"
+    return f"{ttl} IN AAAA {socket.inet_ntop(socket.AF_INET6, data)}"
 
 
 def pointer(offset: int) -> bytes:

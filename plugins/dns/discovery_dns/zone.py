@@ -1,22 +1,25 @@
 """The domain: which names exist, and the answers to questions about each name, which are built when first asked for."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
-from discovery import Addresses, Backend, Service, Snapshot, diff
+from discovery import Addresses, Snapshot, diff
 from discovery_dns.answers import Answers, Body, body
 from discovery_dns.builder import SERVER, AnswerBuilder
 from discovery_dns.config import DnsConfig
 from discovery_dns.hosts import Hosts
 from discovery_dns.names import NAME_SERVER, NoNameError, address_name, ancestors, service_name, srv_name
 from discovery_dns.names import wire as labels_in_wire_form
-from discovery_dns.records import Usable, addresses, srv_records, usable
-from discovery_dns.wire import AAAA, A, RecordBuilder, pointer
+from discovery_dns.records import ServiceRecords
+from discovery_dns.wire import AAAA, A, RecordBuilder, pointer, text
 
 _SERIALS = 2**32
 """Serial numbers of an SOA record (RFC 1982)."""
+_STEP = 32
+"""Backends, or names, for which an update works before it lets queries be answered: 1 ms at most."""
+_EAGER = 256
+"""Backends of a service from which on an update builds the records. The first question builds fewer, in 2 ms."""
 
 
 class Node:
@@ -39,18 +42,6 @@ class Node:
         return answers
 
 
-class _Served:
-    """A service with a name: `usable` has the backends of its answers."""
-
-    def __init__(self, service: Service, config: DnsConfig) -> None:
-        self.service = service
-        self._config = config
-
-    @cached_property
-    def usable(self) -> Usable:
-        return usable(self.service.backends, self._config.backup)
-
-
 class Zone:
     """The names of the domain for the last update. From one thread.
 
@@ -67,33 +58,50 @@ class Zone:
         self.left_out: dict[str, str] = {}
         """Services without a name, or without the name of their SRV records, with the reasons."""
         self._config, self._records = config, records
-        self._build = AnswerBuilder(config, records, own_addresses, self._addresses_of)
+        self._build = AnswerBuilder(config, records, own_addresses)
         self._nodes: dict[bytes, Node] = {}
         self._between: Counter[bytes] = Counter()  # names below the domain, with the number of nodes below each
         self._snapshot: Snapshot | None = None
-        self._addresses: Addresses | None = None
+        self._known: Addresses = {}
         self._hosts = Hosts(self._put_address, self._drop_address)
         self._claims: defaultdict[bytes, set[str]] = defaultdict(set)  # services by their names in the domain
-        self._served: dict[bytes, _Served] = {}  # the services that have these names
+        self._served: dict[bytes, ServiceRecords] = {}  # the services that have these names
         self._soa = b""
         self._put(labels_in_wire_form(NAME_SERVER) + self.apex, self._build.server)
         self._put_domain()
 
     def update(self, snapshot: Snapshot, known: Addresses | None) -> None:
-        """Follow `snapshot`, with the `known` addresses of host names."""
+        """Follow `snapshot`, with the `known` addresses of host names, at once."""
+        for _ in self.steps(snapshot, known):
+            pass
+
+    def steps(self, snapshot: Snapshot, known: Addresses | None) -> Iterator[None]:
+        """Follow `snapshot`, with the `known` addresses of host names, and yield after every few hundred microseconds.
+
+        Between two steps the zone answers; each name is then as before the update or as after it.
+        """
+        known = known or {}
         changes = diff(self._snapshot, snapshot)
-        moved = tuple(self._hosts.services_with_changes(self._addresses, known))
-        self._snapshot, self._addresses, self.revision = snapshot, known, snapshot.revision
+        moved = tuple(self._hosts.services_with_changes(self._known, known))
+        self._snapshot, self._known, self.revision = snapshot, known, snapshot.revision
         changed = {each.service for each in chain(changes.added, changes.updated, changes.removed)}
         served = {each for each in changed if self._config.serves(each)}
-        for backend in changes.removed:
-            self._hosts.remove(backend)
-        for backend in chain(changes.added, changes.updated):
-            if backend.service in served:
-                self._hosts.put(backend)
-        owners = [self._claim(name, exists=name in snapshot.services) for name in sorted(served.union(moved))]
-        for owner in dict.fromkeys(filter(None, owners)):
-            self._settle(owner, snapshot)
+        new = (each for each in chain(changes.added, changes.updated) if each.service in served)
+        yield from _steps(map(self._hosts.put, new))
+        yield from _steps(map(self._hosts.remove, changes.removed))
+        owners: dict[bytes, None] = {}
+        for number, name in enumerate(sorted(served.union(moved)), 1):
+            owner = self._claim(name, exists=name in snapshot.services)
+            if owner is not None:
+                owners[owner] = None
+            if number % _STEP == 0:
+                yield
+        for number, owner in enumerate(owners, 1):  # once every claim is known
+            yield from self._settle(owner, snapshot)
+            if number % _STEP == 0:
+                yield
+        # Last: until their services are settled, SRV records have these addresses.
+        yield from _steps(self._hosts.let_go())
         self._put_domain()
 
     def node(self, name: bytes) -> Node | None:
@@ -115,25 +123,19 @@ class Zone:
 
     def lines(self) -> Iterator[str]:
         """Yield the records of the services, each on one line in the form of a zone file."""
-        ttl, domain = int(self._config.ttl), self._config.domain
+        domain = self._config.domain
         for served in sorted(self._served.values(), key=lambda each: each.service.name):
             name = served.service.name.lower()
-            for ipv6, kind in ((False, "A"), (True, "AAAA")):
-                for address in addresses(served.usable, self._addresses_of, ipv6=ipv6):
-                    yield f"{name}.{domain}. {ttl} IN {kind} {address}"
-            for each in srv_records(served.usable, self._config.backup):
-                target = each.target if each.address is None else f"{each.target}.{domain}"
-                data = f"{each.priority} {each.weight} {each.port} {target}."
-                yield f"_{name}._tcp.{domain}. {ttl} IN SRV {data}"
-
-    def _addresses_of(self, backend: Backend) -> Sequence[str]:
-        if not backend.is_named:
-            return (backend.host,)
-        return (self._addresses or {}).get((backend.host, backend.port), ())
+            for record in chain(*(served.addresses(self._known, ipv6=ipv6) for ipv6 in (False, True))):
+                yield f"{name}.{domain}. {text(record)}"
+            owner = name if served.service.name in self.left_out else f"_{name}._tcp"
+            for record in served.targets(self._known).records:
+                yield f"{owner}.{domain}. {text(record)}"
 
     def _claim(self, service: str, *, exists: bool) -> bytes | None:
         """Add or remove the service's claim to its name, and return the name; None if no name is possible."""
-        self.left_out.pop(service, None)
+        if not exists:
+            self.left_out.pop(service, None)
         try:
             owner = service_name(service, self.apex)
         except NoNameError as error:
@@ -146,28 +148,32 @@ class Zone:
             self._claims[owner].discard(service)
         return owner
 
-    def _settle(self, owner: bytes, snapshot: Snapshot) -> None:
-        """Give the name `owner` to one of the services that claim the name; domain names ignore case."""
-        before = self._served.pop(owner, None)
-        claims = sorted(self._claims[owner], key=lambda each: (each != each.lower(), each))
-        if not claims:
+    def _settle(self, owner: bytes, snapshot: Snapshot) -> Iterator[None]:
+        """Give the name `owner` to the first of the services that claim the name; domain names ignore case."""
+        before = self._served.get(owner)
+        if not self._claims[owner]:
             del self._claims[owner]
             self._drop(owner)
             if before is not None:
+                del self._served[owner]
                 self._drop_srv(before.service.name)
             return
-        first, *others = claims
+        first, *others = sorted(self._claims[owner])
+        service = snapshot.services[first]
+        records = ServiceRecords(service, self._config.backup, self._records, before)
+        if len(service) >= _EAGER:
+            yield from records.build()
         for other in others:
             self.left_out[other] = f"domain names ignore case, and the service {first!r} has the name"
         self.left_out.pop(first, None)
-        served = self._served[owner] = _Served(snapshot.services[first], self._config)
-        self._put(owner, lambda kind: self._build.service(owner, served.usable, kind))
+        self._served[owner] = records
+        self._put(owner, lambda kind: self._build.service(owner, records, self._known, kind))
         try:
             srv_owner = srv_name(first, self.apex)
         except NoNameError as error:
             self.left_out[first] = f"no name for SRV records by RFC 2782: {error}"
         else:
-            self._put(srv_owner, lambda kind: self._build.srv(srv_owner, served.usable, kind))
+            self._put(srv_owner, lambda kind: self._build.srv(srv_owner, records, self._known, kind))
 
     def _drop_srv(self, service: str) -> None:
         try:
@@ -197,3 +203,10 @@ class Zone:
                 self._between[each] -= 1
                 if not self._between[each]:
                     del self._between[each]
+
+
+def _steps(work: Iterable[object]) -> Iterator[None]:
+    """Do the `work`, and yield now and then."""
+    for number, _ in enumerate(work, 1):
+        if number % _STEP == 0:
+            yield

@@ -21,7 +21,7 @@ def model(state: Snapshot, known: Known, config: DnsConfig) -> Records:
     records: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     served: dict[str, str] = {}
     without_srv: set[str] = set()
-    for name in sorted(state.services, key=lambda each: (each != each.lower(), each)):
+    for name in sorted(state.services):
         labels = name.split(".")
         wanted = any(fnmatchcase(name, pattern) for pattern in config.services)
         possible = all(0 < len(each) < 64 for each in labels) and (
@@ -39,7 +39,8 @@ def model(state: Snapshot, known: Known, config: DnsConfig) -> Records:
         taking = taking or list(state.services[name].backends)
         near = [each for each in taking if each.labels["zone"] != "far"] if config.backup else taking
         owner, srv = f"{name}.{DOMAIN}.".lower(), f"_{name}._tcp.{DOMAIN}.".lower()
-        records[owner]["SRV"] = {record(each, far=config.backup is not None and each not in near) for each in taking}
+        resolved = [each for each in taking if addresses(each, known)] or taking
+        records[owner]["SRV"] = {record(each, far=config.backup is not None and each not in near) for each in resolved}
         if len(labels[0]) < 63:
             records[srv]["SRV"] = records[owner]["SRV"]
         else:

@@ -117,3 +117,39 @@ async def test_an_open_connection_does_not_delay_the_end() -> None:
             await driven.consumer.teardown()
         assert await client.is_closed()
         client.close()
+
+
+async def test_what_was_asked_before_the_end_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_dns.tcp._FIRST_QUERY", 60)
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        early, late, answered = [await TcpClient.to(bind) for _ in range(3)]
+        for client in (answered, early, early):
+            client.send(query("web").to_wire())
+        assert data(await answered.answer()) == ["10.0.0.1"]
+        await eventually(lambda: driven.figure("tcp_connections") == 3)
+        early.send(*[query("web").to_wire()] * 100)  # not read yet by the server
+        ending = asyncio.create_task(driven.consumer.teardown())
+        assert await answered.is_closed()
+        late.send(query("web").to_wire())
+        assert data(await late.answer()) == ["10.0.0.1"]
+        for _ in range(102):
+            assert data(await early.answer()) == ["10.0.0.1"]
+        assert await late.is_closed()
+        assert await early.is_closed()
+        await ending
+        for client in (early, late, answered):
+            client.close()
+
+
+async def test_a_connection_without_a_query_hardly_delays_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery_dns.listeners._CLOSE_PATIENCE", 60)
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(bind)
+        async with asyncio.timeout(within(10)):
+            await driven.consumer.teardown()
+        assert await client.is_closed()
+        client.close()
