@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from discovery.system.files import sync_directory, write_atomically
     from discovery.system.filewatch import FileWatch
     from discovery.system.kernel import memfd_create
+    from discovery.system.listenerrors import listen_error_reason
     from discovery.system.listening import (
         SocketTable,
         binds_conflict,
@@ -69,6 +70,7 @@ __all__ = [
     "format_holders",
     "is_being_cancelled",
     "is_too_long_for_a_socket",
+    "listen_error_reason",
     "log_format",
     "memfd_create",
     "peer_credentials",
@@ -107,6 +109,7 @@ __getattr__ = lazy_attributes(
         "discovery.system.files": ("sync_directory", "write_atomically"),
         "discovery.system.filewatch": ("FileWatch",),
         "discovery.system.kernel": ("memfd_create",),
+        "discovery.system.listenerrors": ("listen_error_reason",),
         "discovery.system.listening": (
             "SocketTable",
             "binds_conflict",

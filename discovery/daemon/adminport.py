@@ -5,7 +5,6 @@ The libraries of the server take longer to load than everything that the first a
 
 import asyncio
 import importlib
-import os
 import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError, describe
 from discovery.model import join_host_port
 from discovery.system.asyncio_tools import cancel_and_wait
+from discovery.system.listenerrors import listen_error_reason
 
 if TYPE_CHECKING:
     from discovery.daemon.admin import Admin
@@ -55,10 +55,10 @@ class AdminPort:
                 self._listening.append(socket.create_server(address[:2], family=family, backlog=128))
         except OSError as error:
             await self.close()
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            bind = join_host_port(host, port)
+            reason = listen_error_reason(bind, error)
             raise ConfigError(
-                f"the admin endpoint cannot listen on {join_host_port(host, port)}: {reason};"
-                " choose another with --admin, or off"
+                f"the admin endpoint cannot listen on {bind}: {reason}; --admin takes an address, or off"
             ) from None
         for listening in self._listening:
             listening.setblocking(False)

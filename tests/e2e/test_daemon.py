@@ -303,7 +303,7 @@ def test_a_busy_admin_port_is_an_error_when_configured(
             admin=admin,
         )
         assert daemon.process.wait(within(20)) == 2
-    assert f"cannot listen on {admin}: Address already in use" in daemon.log
+    assert f"cannot listen on {admin}: address already in use over TCP by " in daemon.log
     assert len(daemon.log.splitlines()) == 1
 
 

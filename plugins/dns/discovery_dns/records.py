@@ -102,7 +102,9 @@ class ServiceRecords:
         """Create, with the runs that the version `before` of the service has as well. Builds no record yet."""
         self.service, self._records = service, records
         runs: Mapping[int, _Run] = before.runs if before is not None else {}
-        self.runs: Mapping[int, _Run] = {id(each): runs.get(id(each)) or _Run(each, backup, records) for each in service.runs}
+        self.runs: Mapping[int, _Run] = {
+            id(each): runs.get(id(each)) or _Run(each, backup, records) for each in service.runs
+        }
         """The runs of the service by their identity."""
 
     def build(self) -> Iterator[None]:

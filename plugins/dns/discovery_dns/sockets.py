@@ -1,14 +1,13 @@
 """The sockets of an address: one for UDP and one for TCP, opened here or inherited."""
 
-import errno
 import os
 import socket
-from collections.abc import Collection, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from discovery import DiscoveryError, join_host_port, split_host_port
 from discovery.addresses import is_unspecified, primary_address
-from discovery.toolkit import SocketTable, format_holders, processes_with_sockets
+from discovery.toolkit import listen_error_reason
 
 BACKLOG = 1024
 """TCP connections that may wait to be accepted."""
@@ -59,7 +58,8 @@ def open_sockets(bind: str, inherited: Iterable[socket.socket] = ()) -> Sockets:
         except OSError as error:
             for each in opened:
                 each.close()
-            raise CannotListenError(f"cannot listen on {bind}: {_reason(bind, kind, error)}") from None
+            reason = listen_error_reason(bind, error, protocol="udp" if kind == socket.SOCK_DGRAM else "tcp")
+            raise CannotListenError(f"cannot listen on {bind}: {reason}") from None
     return Sockets(bind, opened[0], opened[1], is_unspecified(host))
 
 
@@ -122,29 +122,3 @@ def _prepare(opened: socket.socket, *, wildcard: bool) -> None:
             opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         else:
             opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
-
-def _reason(bind: str, kind: socket.SocketKind, error: OSError) -> str:
-    host, port = split_host_port(bind)
-    if error.errno == errno.EADDRINUSE:
-        protocol: Literal["tcp", "udp"] = "tcp" if kind == socket.SOCK_STREAM else "udp"
-        who = _holders(SocketTable(protocol).sockets_at(host, port, v6only=True))
-        return f"address already in use over {protocol.upper()}{who}; stop that process, or choose another address"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return (
-            "permission denied; ports below 1024 require CAP_NET_BIND_SERVICE"
-            " (AmbientCapabilities= of a systemd unit, --cap-add of a container), or choose one from 1024 up"
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        every = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104 - a suggestion in a message
-        return f"this machine does not have the address; choose an address of this machine, or {every}:{port} for all"
-    if error.errno == errno.EAFNOSUPPORT:
-        return "this machine has no IPv6; choose an IPv4 address"
-    return f"{error.strerror or error}"
-
-
-def _holders(inodes: Collection[str]) -> str:
-    try:
-        return format_holders(processes_with_sockets(inodes))
-    except OSError:  # no descriptor is free: the message is true without the processes
-        return ""

@@ -1,16 +1,15 @@
 """Listening sockets of the daemon, which are opened once and shared by all workers: opened, inherited, closed."""
 
 import errno
-import os
 import socket
 import stat
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from discovery import DiscoveryError, join_host_port, split_host_port
-from discovery.toolkit import format_holders, processes_with_sockets, tcp_sockets_listening_at, unix_sockets_at
+from discovery.toolkit import listen_error_reason
 from discovery_tcpproxy.config import UNIX
 
 BACKLOG = 4096
@@ -58,9 +57,9 @@ def open_listening_socket(name: str, bind: str, mode: int) -> ListeningSocket:
     try:
         return _open_unix(bind, mode) if bind.startswith(UNIX) else _open_tcp(bind)
     except OSError as error:
-        raise CannotListenError(
-            f"listener {name} cannot listen on {bind.removeprefix(UNIX)}: {_reason(bind, error)}"
-        ) from None
+        address = bind.removeprefix(UNIX)
+        reason = listen_error_reason(address, error)
+        raise CannotListenError(f"listener {name} cannot listen on {address}: {reason}") from None
 
 
 def path_problem(name: str, bind: str, future_directories: Collection[Path]) -> str | None:
@@ -76,7 +75,7 @@ def path_problem(name: str, bind: str, future_directories: Collection[Path]) -> 
     ):
         return None
     error = OSError(errno.EADDRINUSE if path.parent.is_dir() else errno.ENOENT, "")
-    return f"listener {name} cannot listen on {path}: {_unix_reason(path, error)}"
+    return f"listener {name} cannot listen on {path}: {listen_error_reason(str(path), error)}"
 
 
 def take_inherited(inherited: Iterable[socket.socket], bind: str, mode: int | None) -> ListeningSocket | None:
@@ -193,44 +192,3 @@ def _inode(path: Path) -> int:
 
 def _path(bind: str) -> Path:
     return Path(bind.removeprefix(UNIX))
-
-
-def _reason(bind: str, error: OSError) -> str:
-    if bind.startswith(UNIX):
-        return _unix_reason(_path(bind), error)
-    host, port = split_host_port(bind)
-    if error.errno == errno.EADDRINUSE:
-        who = _holders(lambda: tcp_sockets_listening_at(host, port, v6only=True))
-        return f"address already in use{who}; stop that process, or choose another address"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return (
-            "permission denied; ports below 1024 require CAP_NET_BIND_SERVICE"
-            " (AmbientCapabilities= of a systemd unit, --cap-add of a container), or choose one from 1024 up"
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        every = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104 - a suggestion in a message
-        return f"this machine does not have the address; choose an address of this machine, or {every}:{port} for all"
-    if error.errno == errno.EAFNOSUPPORT:
-        return "this machine has no IPv6; choose an IPv4 address"
-    return f"{error.strerror or error}"
-
-
-def _holders(find_sockets: Callable[[], Collection[str]]) -> str:
-    """Return the processes that have the sockets, for an error message; empty if /proc cannot be read."""
-    try:
-        return format_holders(processes_with_sockets(find_sockets()))
-    except OSError:  # no descriptor is free: the message is true without the processes
-        return ""
-
-
-def _unix_reason(path: Path, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        if not path.is_socket():
-            return "there is a file that is no socket; remove the file, or choose another path"
-        who = _holders(lambda: unix_sockets_at(str(path)))
-        return f"socket already in use{who}; stop that process, or choose another path"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"there is no directory {path.parent}; create it, or choose another path"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{os.strerror(error.errno).lower()}; the directory {path.parent} has to be writable"
-    return f"{error.strerror or error}"

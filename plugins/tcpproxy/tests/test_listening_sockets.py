@@ -94,7 +94,7 @@ def test_the_error_for_an_address_in_use_names_the_process(listening: Callable[.
         open_listening_socket("web", bind, 0o600)
     name = Path("/proc/self/comm").read_text().strip()
     assert str(caught.value) == (
-        f"listener web cannot listen on {bind}: address already in use by {name} (process {os.getpid()});"
+        f"listener web cannot listen on {bind}: address already in use over TCP by {name} (process {os.getpid()});"
         " stop that process, or choose another address"
     )
 

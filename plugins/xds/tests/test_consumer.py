@@ -119,7 +119,7 @@ async def test_a_port_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
     driven = Driven(tmp_path / "edge")
     with socket.create_server(("127.0.0.1", driven.port)):
         validation = await driven.consumer.validate(Update(Snapshot.of(0, ()), None, diff(None, Snapshot.of(0, ()))))
-        assert f"cannot listen on {driven.address}: address already in use by" in validation.faults[0]
+        assert f"cannot listen on {driven.address}: address already in use over TCP by" in validation.faults[0]
         with pytest.raises(ApplyError, match="address already in use"):
             await driven.consumer.setup()
     await driven.consumer.setup()

@@ -123,7 +123,7 @@ def test_a_port_in_use_is_reported_and_affects_no_other_listener(
         "listen.other.service=web",
     )
     assert name_at(port) == "web"
-    told = f"listener other cannot listen on 127.0.0.1:{busy.port}: address already in use by "
+    told = f"listener other cannot listen on 127.0.0.1:{busy.port}: address already in use over TCP by "
     eventually_sync(lambda: told in daemon.get("/healthz")[1]["problems"]["tcpproxy"], timeout=TIMEOUT)
     assert told in daemon.log
     busy.close()

@@ -1,6 +1,5 @@
 """The xDS port: whether the address is free, TLS, and how a successor takes the port over."""
 
-import errno
 import ipaddress
 import os
 import socket
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from discovery import DiscoveryError, split_host_port
-from discovery.toolkit import format_holders, processes_with_sockets, tcp_sockets_listening_at
+from discovery.toolkit import listen_error_reason
 from discovery_xds.config import TlsConfig
 
 if TYPE_CHECKING:
@@ -51,20 +50,14 @@ def own_listening_socket(address: str) -> socket.socket | None:
 
 
 def why_in_use(address: str) -> str:
-    """Return why no process can begin to listen on `address`, with the processes that do; else an empty text."""
+    """Return why no process can begin to listen on `address`, else an empty text."""
     host, port = split_host_port(address)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            return f"cannot listen on {address}: {_reason(error)}"
-        try:
-            holders = format_holders(processes_with_sockets(tcp_sockets_listening_at(host, port)))
-        except OSError:  # no descriptor is free: the message is true without the processes
-            holders = ""
-        return f"cannot listen on {address}: address already in use{holders}; stop that process, or set 'listen'"
+        return f"cannot listen on {address}: {listen_error_reason(address, error, v6only=False)}"
     return ""
 
 
@@ -152,14 +145,6 @@ def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if address.is_unspecified:
         return ipaddress.IPv4Address(0)
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission denied; ports below 1024 require CAP_NET_BIND_SERVICE, or choose one from 1024 up"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine does not have the address; choose an address of this machine"
-    return error.strerror or str(error)
 
 
 def _ssl_reason(error: Exception) -> str:
