@@ -22,6 +22,7 @@ Family = Literal[4, 6]
 _ELSEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _SIOCGIFADDR = 0x8915  # the ioctl that returns an interface's IPv4 address: netdevice(7)
 _UNUSABLE_FLAGS = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFAILED: linux/if_addr.h
 
@@ -48,6 +49,18 @@ def is_loopback(address: str) -> bool:
         name = address.lower().rstrip(".")
         return name == "localhost" or name.endswith(".localhost")
     return parsed.is_loopback
+
+
+def is_destination(address: str) -> bool:
+    """Return True if one can connect to the IP address `address`: not unspecified, multicast or broadcast.
+
+    The same addresses in their IPv4-mapped form count as well, and no address with a scope is one that every machine
+    understands. For the core: of any other text the result is False.
+    """
+    parsed = _parse(address)
+    if parsed is None or getattr(parsed, "scope_id", None):
+        return False
+    return not (parsed.is_unspecified or parsed.is_multicast or parsed == _BROADCAST)
 
 
 def announceable(address: str, *, loopback: bool = False) -> bool:

@@ -5,7 +5,6 @@ and cannot be interrupted: on asyncio's own few threads a call would block other
 """
 
 import asyncio
-import ipaddress
 import math
 import socket
 import threading
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Protocol
 
-from discovery.addresses import family_of
+from discovery.addresses import family_of, is_destination
 
 Found = list[tuple[int, str]]
 
@@ -224,11 +223,6 @@ def _look_up(host: str) -> Found | OSError:
     except Exception as error:  # noqa: BLE001 - a UnicodeError, say, for what is not a name
         return OSError(f"{host!r} cannot be looked up: {error}")
     found = [(int(family), str(address[0])) for family, _, _, _, address in infos]
-    usable = [(family, address) for family, address in found if _is_usable(address)]
+    # As of the hosts of records: a name server may name 0.0.0.0 for what it blocks, which would be this machine.
+    usable = [(family, address) for family, address in found if is_destination(address)]
     return usable or OSError(f"its only address is {found[0][1]}, which cannot be connected to")
-
-
-def _is_usable(address: str) -> bool:
-    """Return True if a record of the registry may have this address as its host."""
-    parsed = ipaddress.ip_address(address)
-    return not (parsed.is_unspecified or parsed.is_multicast or getattr(parsed, "scope_id", None))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import read
 
+from discovery.addresses import is_destination
 from discovery.codec import Record, decode, encode
 from discovery.errors import RecordError
 from discovery.model import Backend, Rejected, State
@@ -22,7 +23,7 @@ _services = _names.filter(lambda name: name[0] not in ".-")
 _labels = st.dictionaries(_names, st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100), max_size=5)
 
 _hosts = st.one_of(
-    st.ip_addresses().filter(lambda a: not a.is_unspecified and not a.is_multicast).map(str),
+    st.ip_addresses().map(str).filter(is_destination),
     st.lists(st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), min_size=1, max_size=4).map(".".join),
 )
 
@@ -45,6 +46,42 @@ def test_what_is_written_is_read_back(written: Backend, owner: str | None, ttl: 
     assert b"\n" not in value
     readers = json.loads(value)
     assert (readers["host"], readers["port"]) == (written.host, written.port)
+
+
+_NOBODYS = [
+    ipaddress.ip_network(each) for each in ("0.0.0.0/32", "255.255.255.255/32", "224.0.0.0/4", "::/128", "ff00::/8")
+]
+_at_the_edges = st.sampled_from(_NOBODYS).flatmap(
+    lambda each: st.sampled_from((each.network_address, each.broadcast_address)).flatmap(
+        lambda address: st.sampled_from((address, address - 1 if int(address) else address))
+    )
+)
+
+
+@given(st.one_of(st.ip_addresses(), _at_the_edges), st.booleans())
+def test_a_record_has_an_address_that_one_can_connect_to_in_each_of_its_forms(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, mapped: bool
+) -> None:
+    forbidden = any(address in network for network in _NOBODYS if network.version == address.version)
+    text = f"::ffff:{address}" if mapped and address.version == 4 else str(address)
+    bracketed = f"[{text}]" if ":" in text else text
+    for value in (
+        json.dumps({"host": text, "port": 80}),
+        json.dumps({"host": bracketed, "port": 80}),
+        f"{bracketed}:80",
+    ):
+        decoded = decode("web/a", value.encode())
+        assert isinstance(decoded, Rejected if forbidden else Record), value
+        if isinstance(decoded, Rejected):
+            assert "one can connect to" in decoded.reason
+        else:
+            assert ipaddress.ip_address(decoded.backend.host) == ipaddress.ip_address(text)
+    written = Backend("web", "a", text, 80)
+    if forbidden:
+        with pytest.raises(RecordError, match="one can connect to"):
+            encode(written)
+    else:
+        assert read(encode(written)).backend.port == 80
 
 
 @pytest.mark.parametrize(

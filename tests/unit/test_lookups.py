@@ -148,3 +148,13 @@ async def test_a_check_by_name_is_not_delayed_by_checks_whose_names_hang(names: 
         checker.set([*hanging, candidate(probe, id="living")])
         await eventually(lambda: published and "living" in published.ids, timeout=60)
     assert names.most_at_a_time <= THREADS
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "::ffff:0.0.0.0", "fe80::1%lo"])
+async def test_an_answer_that_one_cannot_connect_to_is_a_failure(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answer)
+    with pytest.raises(OSError, match="cannot be connected to"):
+        await Lookups(1)("blocked.example.com")
+    answer.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)))
+    assert await Lookups(1)("blocked.example.com") == [(socket.AF_INET, "192.0.2.1")]
