@@ -68,6 +68,29 @@ async def tcp(bind: str, name: str, kind: str = "A", **options: Any) -> dns.mess
     return await dns.asyncquery.tcp(query(name, kind, **options), host, port=port, timeout=within(10))
 
 
+class UdpClient:
+    """A client that sends at once, and takes the answer later."""
+
+    def __init__(self, bind: str) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.connect(split_host_port(bind))
+
+    def send(self, *packets: bytes) -> None:
+        """Send packets: when this returns, they are in the queue of the server's socket."""
+        for packet in packets:
+            self.socket.send(packet)
+
+    async def answer(self) -> dns.message.Message:
+        """The next answer."""
+        async with asyncio.timeout(within(10)):
+            return dns.message.from_wire(await asyncio.get_running_loop().sock_recv(self.socket, 65535))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
 class TcpClient:
     """A TCP connection that stays open."""
 

@@ -2,13 +2,14 @@
 
 import asyncio
 
+import dns.rcode
 import pytest
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
 
 from .asking import data, query
-from .driving import TcpClient, address, driving
+from .driving import TcpClient, address, driving, tcp, udp
 
 WEB = backend(host="10.0.0.1")
 MANY = [Backend("web", f"{n}", f"10.0.{n // 250}.{n % 250}", 80) for n in range(2000)]
@@ -50,6 +51,50 @@ async def test_a_client_that_sends_no_complete_query_is_closed(sent: bytes) -> N
         client.writer.write(sent)
         assert await client.is_closed()
         client.close()
+
+
+async def test_a_client_that_sends_a_query_ever_so_slowly_is_closed() -> None:
+    bind = address()
+    async with driving(listen=bind, tcp_idle_timeout="200ms") as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(bind)
+
+        async def trickle() -> None:
+            client.writer.write(b"\xff\xff")
+            while True:
+                client.writer.write(b"x")
+                await asyncio.sleep(0.01)  # ten bytes and more within the time that a connection may be idle
+
+        trickling = asyncio.create_task(trickle())
+        assert await client.is_closed()
+        trickling.cancel()
+        client.close()
+
+
+async def test_a_query_of_full_length_is_refused_and_the_next_is_answered() -> None:
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        client = await TcpClient.to(bind)
+        packet = query("web").to_wire()
+        client.send(packet.ljust(65535, b"\0"), packet)
+        refused = await client.answer()
+        assert (refused.rcode(), refused.id) == (dns.rcode.FORMERR, int.from_bytes(packet[:2], "big"))
+        assert data(await client.answer()) == ["10.0.0.1"]
+        client.close()
+
+
+async def test_many_silent_connections_keep_nobody_from_an_answer() -> None:
+    bind = address()
+    async with driving(listen=bind, tcp_connections=20) as driven:
+        await driven.apply(WEB)
+        silent = [await TcpClient.to(bind) for _ in range(200)]
+        assert data(await tcp(bind, "web")) == ["10.0.0.1"]
+        assert data(await udp(bind, "web")) == ["10.0.0.1"]
+        await eventually(lambda: driven.figure("tcp_displaced") >= 180)
+        await eventually(lambda: driven.figure("tcp_connections") <= 20)
+        for client in silent:
+            client.close()
 
 
 async def test_bytes_that_are_no_query_end_the_connection() -> None:

@@ -1,7 +1,8 @@
 """The consumer as the core drives it, with real sockets."""
 
-import asyncio
+import os
 import socket
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from discovery.testing import ConsumerContract, backend, eventually, free_port, 
 from discovery_dns.consumer import DnsConsumer
 
 from .asking import data, query
-from .driving import Driven, TcpClient, address, driving, tcp, udp
+from .driving import Driven, TcpClient, UdpClient, address, driving, tcp, udp
 
 WEB = backend(host="10.0.0.1")
 OTHER = backend(host="10.0.0.2")
@@ -40,6 +41,22 @@ class TestContract(ConsumerContract):
         return [] if zone is None else list(zone.lines())
 
 
+Clients = tuple[UdpClient, TcpClient]
+
+
+async def clients_that_ask(bind: str) -> Clients:
+    """A client of each transport, whose query waits in the queue of the server's socket."""
+    clients = UdpClient(bind), await TcpClient.to(bind)
+    for each in clients:
+        each.send(query("web").to_wire())
+    return clients
+
+
+def close(clients: Clients) -> None:
+    for each in clients:
+        each.close()
+
+
 async def test_queries_are_answered_over_udp_and_tcp() -> None:
     binds = [address(), f"[::1]:{free_port()}"]
     async with driving(listen=binds) as driven:
@@ -62,10 +79,10 @@ async def test_an_answer_comes_from_the_address_that_was_asked() -> None:
 async def test_before_the_first_snapshot_queries_wait_and_then_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     bind = address()
     async with driving(listen=bind) as driven:
-        asking = asyncio.gather(udp(bind, "web"), tcp(bind, "web"))
-        await asyncio.sleep(0)
+        clients = await clients_that_ask(bind)
         await driven.apply(WEB)
-        assert [data(answer) for answer in await asking] == [["10.0.0.1"], ["10.0.0.1"]]
+        assert [data(await each.answer()) for each in clients] == [["10.0.0.1"], ["10.0.0.1"]]
+        close(clients)
     monkeypatch.setattr("discovery_dns.consumer.FIRST_APPLY", 0)
     bind = address()
     async with driving(listen=bind) as driven:
@@ -135,11 +152,26 @@ async def test_a_successor_takes_the_sockets_and_no_query_is_lost() -> None:
         assert data(await udp(bind, "web")) == ["10.0.0.1"]  # nobody waits for the successor
         async with driving(handed_over, listen=bind) as new:
             await old.consumer.teardown()
-            asking = asyncio.gather(udp(bind, "web"), tcp(bind, "web"))
-            await asyncio.sleep(0)
+            clients = await clients_that_ask(bind)
             await new.apply(OTHER)
-            assert [data(answer) for answer in await asking] == [["10.0.0.2"], ["10.0.0.2"]]
+            assert [data(await each.answer()) for each in clients] == [["10.0.0.2"], ["10.0.0.2"]]
+            close(clients)
     assert all(each.fileno() == -1 for each in handed_over)
+
+
+@pytest.mark.exhaustive
+async def test_a_packet_from_port_0_which_nobody_can_answer_is_passed_over() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("takes root, to forge the sender's port")
+    bind = address()
+    async with driving(listen=bind) as driven:
+        await driven.apply(WEB)
+        host, port = split_host_port(bind)
+        packet = query("web").to_wire()
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as forging:
+            forging.sendto(struct.pack("!HHHH", 0, port, 8 + len(packet), 0) + packet, (host, 0))
+        await eventually(lambda: driven.figure("dropped") == 1)
+        assert data(await udp(bind, "web")) == ["10.0.0.1"]
 
 
 async def test_services_without_a_name_are_problems_and_hurt_no_other() -> None:
