@@ -73,7 +73,8 @@ class DnsConsumer(Consumer[DnsConfig]):
         if self._zone is None:
             self._zone = self._new_zone()
         zone, self._zone = self._zone, None  # a zone that was updated in part is not used again
-        for _ in zone.steps(update.snapshot, update.addresses):
+        changes = update.changes if update.previous is zone.snapshot else None
+        for _ in zone.steps(update.snapshot, update.addresses, changes):
             await asyncio.sleep(0)  # queries are answered
         self._responder.zone = self._zone = zone
         if self._listeners is not None:
@@ -92,7 +93,7 @@ class DnsConsumer(Consumer[DnsConfig]):
 
     async def reconfigure(self, config: DnsConfig) -> bool:
         """Adopt every change in place. Addresses that stay are not closed."""
-        self.config = config
+        self.config, self._fault = config, None
         if self._listeners is not None and self._tcp is not None:
             self._tcp.most, self._tcp.idle_timeout = config.tcp_connections, config.tcp_idle_timeout
             await self._listeners.listen(config.listen)
