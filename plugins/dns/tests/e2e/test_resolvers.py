@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from coredns_build import build
 from daemons import RecordFiles, Starter
 
+from discovery import ConfigError
 from discovery.testing import eventually_sync, free_port, require_program
 
 from .resolving import answers, configuration
@@ -81,6 +83,19 @@ def test_behind_dnsmasq(port: int, file_registry: RecordFiles, tmp_path: Path) -
     ]
     command += ["--user=", "--listen-address=127.0.0.1", "--bind-interfaces", f"--port={own}", "--stop-dns-rebind"]
     with running(*command):
+        check(lambda name, kind: answers(own, name, kind), file_registry[1])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.warm
+def test_behind_coredns(port: int, file_registry: RecordFiles, tmp_path: Path) -> None:
+    try:
+        program = build()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    own, config = free_port(), tmp_path / "Corefile"
+    config.write_text(configuration("CoreDNS", port).replace("{\n", "{\n    bind 127.0.0.1\n", 1))
+    with running(str(program), f"-dns.port={own}", f"-conf={config}"):
         check(lambda name, kind: answers(own, name, kind), file_registry[1])
 
 
