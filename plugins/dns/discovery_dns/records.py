@@ -137,16 +137,17 @@ class ServiceRecords:
         """
         found: dict[bytes, str | None] = {}
         lost: dict[bytes, str | None] = {}
-        rotating = 0
+        sizes = []
         for groups in self._used:
             for group in groups:
                 found.update(group.targets)
                 for record, endpoint in group.named_targets.items():
                     (found if known.get(endpoint) else lost)[record] = None
-            rotating = rotating or len(found or lost)
+            sizes.append((len(found), len(lost)))
+        (primary_found, primary_lost), _ = sizes
         if not found:
-            return Targets(tuple(lost), tuple(lost.values()), rotating)
-        return Targets(tuple(found), tuple(found.values()), rotating)
+            return Targets(tuple(lost), tuple(lost.values()), primary_lost)
+        return Targets(tuple(found), tuple(found.values()), primary_found or len(found))
 
     @cached_property
     def _used(self) -> tuple[tuple[Group, ...], tuple[Group, ...]]:

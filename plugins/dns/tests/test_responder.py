@@ -84,6 +84,9 @@ def test_srv_records_leave_out_host_names_without_an_address_while_another_backe
             responder([lost, backend("db", "e", "x.example", 1, labels={"zone": "far"})], **options), "db", "SRV"
         )
         assert data(answer) == ["0 1 5432 db1.example.com.", "10 1 1 x.example."]
+    others = [backend("db", f"f{n}", f"10.0.0.{n}", 5432, labels={"zone": "far"}) for n in range(3)]
+    answering = responder([lost, *others], **options)
+    assert len({data(ask(answering, "db", "SRV"))[0] for _ in range(3)}) == 3
 
 
 def test_two_backends_of_one_machine_are_one_address() -> None:
