@@ -58,8 +58,9 @@ class Backend:
     `service` is the service's name and `id` a name within the service: both together are the key in the registry.
     `host` is an IPv4 or IPv6 address (without brackets) or a host name; `port` is 1-65535; `weight` is 0-256, relative
     to the other backends of the service, and 0 means "no new connections". `state` says whether new work may be given.
-    `labels` are texts by name, and cannot be changed. Nothing is validated here: `discovery.registry.validate` does
-    that.
+    `labels` are texts by name, and cannot be changed. `created` is the registry's revision at which the record was
+    created, None if the registry does not tell; backends that differ in `created` alone are equal. Nothing is validated
+    here: `discovery.registry.validate` does that.
     """
 
     service: str
@@ -69,6 +70,7 @@ class Backend:
     weight: int = 1
     state: State = State.ACTIVE
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
+    created: int | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Replace the labels by an immutable copy, so that threads can share the backend."""

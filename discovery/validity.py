@@ -50,6 +50,7 @@ def validate(backend: Backend) -> Backend:
         validate_weight(backend.weight),
         backend.state,
         {name: validate_label(name, value) for name, value in backend.labels.items()},
+        backend.created,
     )
 
 

@@ -42,7 +42,7 @@ class SnapshotBuilder:
             case Stale(reason):
                 return Observation(self.snapshot, stale=reason)
             case Reset(revision, records):
-                self.snapshot = self._listing(revision, records, keep)
+                self.snapshot = self._listing(revision, records, keep, event.created)
                 return Observation(self.snapshot, reset=True)
             case Delta(revision, puts, deletes):
                 if self.snapshot is None or revision < self.snapshot.revision:
@@ -50,7 +50,7 @@ class SnapshotBuilder:
                         f"a change at revision {revision} does not follow {self.snapshot and self.snapshot.revision}"
                     )
                 if puts or deletes:
-                    self.snapshot = self._changed(self.snapshot, revision, puts, deletes)
+                    self.snapshot = self._changed(self.snapshot, revision, puts, deletes, event.created)
                 return Observation(self.snapshot)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -64,16 +64,23 @@ class SnapshotBuilder:
             self.snapshot = self._changed(self.snapshot, self.snapshot.revision, {}, keys)
         return Observation(self.snapshot)
 
-    def _listing(self, revision: int, records: Mapping[str, bytes], keep: Iterable[Backend]) -> Snapshot:
+    def _listing(
+        self, revision: int, records: Mapping[str, bytes], keep: Iterable[Backend], created: Mapping[str, int] | None
+    ) -> Snapshot:
         self._rejections = Rejections()
-        backends = [backend for key, value in records.items() if (backend := self._decode(key, value))]
+        backends = [backend for key, value in records.items() if (backend := self._decode(key, value, created))]
         rejections = self._rejections
         snapshot = Snapshot.of(revision, [*backends, *keep], rejections.detailed, rejections.more)
         self._services = dict(snapshot.services)
         return snapshot
 
     def _changed(
-        self, snapshot: Snapshot, revision: int, puts: Mapping[str, bytes], deletes: Iterable[str]
+        self,
+        snapshot: Snapshot,
+        revision: int,
+        puts: Mapping[str, bytes],
+        deletes: Iterable[str],
+        created: Mapping[str, int] | None = None,
     ) -> Snapshot:
         # None stands for "no such backend any more": deleted, or replaced by a record that is rejected.
         changed: dict[str, dict[str, Backend | None]] = {}
@@ -83,7 +90,7 @@ class SnapshotBuilder:
             changed.setdefault(name, {})[id_] = None
         for key, value in puts.items():
             name, _, id_ = key.partition("/")
-            changed.setdefault(name, {})[id_] = self._decode(key, value)
+            changed.setdefault(name, {})[id_] = self._decode(key, value, created)
         versions: dict[str, Service] = {}
         for name, backends in changed.items():
             known = self._services.get(name, Service(name))
@@ -97,12 +104,14 @@ class SnapshotBuilder:
         rejections = self._rejections
         return Snapshot(revision, services, rejections.detailed, rejections.more)
 
-    def _decode(self, key: str, value: bytes) -> Backend | None:
+    def _decode(self, key: str, value: bytes, created: Mapping[str, int] | None) -> Backend | None:
         record = decode(key, value)
         if isinstance(record, Rejected):
             self._rejections.put(key, (record,))
             return None
         self._rejections.put(key, record.ignored)
+        if created is not None:  # set in place, not by a copy of each of 100,000: nobody else has the object yet
+            object.__setattr__(record.backend, "created", created.get(key))
         return record.backend
 
 

@@ -28,6 +28,7 @@ class Reset:
     `leases` has the TTL in seconds of each record that expires unless its owner renews it. None: the registry does not
     know which records are leased; consumers then apply every removal at once. `history` identifies the history of the
     store, so that a restarted reader recognises a store that was emptied or restored. None: the history is not known.
+    `created` has the revision at which each record was created. None: the registry does not tell.
     `another` is true if this listing belongs to another history than the earlier events; of a first listing, if the
     registry does not know whether records were lost.
     """
@@ -37,6 +38,7 @@ class Reset:
     leases: Mapping[str, float] | None = field(default=None, compare=False)
     history: History | None = field(default=None, compare=False)
     another: bool = field(default=False, compare=False)
+    created: Mapping[str, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,15 @@ class Delta:
 
     `leases` has the TTL in seconds of each leased record in `puts`; a record in `puts` that is missing from `leases`
     has no lease. `leases` may also have the TTL of another record, if that TTL became known after the record was put.
-    None means empty.
+    None means empty. `created` has the revision at which each record in `puts` was created. None: the registry does not
+    tell.
     """
 
     revision: int
     puts: Mapping[str, bytes]
     deletes: frozenset[str] = frozenset()
     leases: Mapping[str, float] | None = field(default=None, compare=False)
+    created: Mapping[str, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

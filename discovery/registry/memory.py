@@ -34,6 +34,8 @@ class MemoryRegistry:
         """Create an empty registry at revision 1."""
         self.revision = 1
         self.records: dict[str, bytes] = {}
+        self._created: dict[str, int] = {}
+        """The revision at which each record was created."""
         self._holders: dict[str, MemoryLease] = {}
         self._watches: set[_Watch] = set()
         self._stale: str | None = None
@@ -63,7 +65,8 @@ class MemoryRegistry:
                     watch.losses, reported = self._losses, None
                     watch.pending.clear()
                     leases = {key: holder.ttl for key, holder in self._holders.items()}
-                    yield Reset(self.revision, MappingProxyType(self.records.copy()), leases, another=another)
+                    records, created = MappingProxyType(self.records.copy()), self._created.copy()
+                    yield Reset(self.revision, records, leases, another=another, created=created)
                 elif watch.pending:
                     reported = None
                     yield watch.pending.popleft()
@@ -110,7 +113,7 @@ class MemoryRegistry:
     def lose(self) -> None:
         """Lose every record and lease, as a server whose data directory is removed. Revisions begin at 1 again."""
         holders, self._holders = set(self._holders.values()), {}
-        self.records, self.revision, self._losses = {}, 1, self._losses + 1
+        self.records, self._created, self.revision, self._losses = {}, {}, 1, self._losses + 1
         for holder in holders:
             holder.lose("the registry has lost its records")
         self._wake()
@@ -141,12 +144,13 @@ class MemoryRegistry:
             return
         self.revision += 1
         for key in gone:
-            del self.records[key]
+            del self.records[key], self._created[key]
         self.records.update(puts)
+        created = {key: self._created.setdefault(key, self.revision) for key in puts}
         if holder is not None:
             self._holders.update(dict.fromkeys(puts, holder))
         leases = {} if holder is None else dict.fromkeys(puts, holder.ttl)
-        delta = Delta(self.revision, MappingProxyType(dict(puts)), frozenset(gone), leases)
+        delta = Delta(self.revision, MappingProxyType(dict(puts)), frozenset(gone), leases, created)
         for watch in self._watches:
             watch.pending.append(delta)
         self._wake()

@@ -167,3 +167,15 @@ async def test_reasons_that_alternate_between_members_are_one_reason() -> None:
 def reason(events: list[RegistryEvent]) -> str:
     """Why the registry cannot be followed now; empty if it can."""
     return events[-1].reason if isinstance(events[-1], Stale) else ""
+
+
+async def test_records_come_with_the_revisions_that_created_them(etcd: EmbeddedEtcd, url: str) -> None:
+    async with quick(url) as (writer, events):
+        first = await writer.change({"web/a": b"1"})
+        second = await writer.change({"web/a": b"2", "web/b": b"2"})
+        await eventually(lambda: Delta(second, {"web/a": b"2", "web/b": b"2"}) in events)
+        deltas = [event.created for event in events if isinstance(event, Delta)]
+        assert deltas[-2:] == [{"web/a": first}, {"web/a": first, "web/b": second}]
+        async with quick(url) as (_, again):
+            assert isinstance(again[0], Reset)
+            assert again[0].created == {"web/a": first, "web/b": second}

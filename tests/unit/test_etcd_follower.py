@@ -243,3 +243,14 @@ def test_however_it_is_told_it_is_the_same_history(data: st.DataObject, history:
                 sent = upto
     assert told == [delta for delta in history.deltas if delta.revision > begin]
     assert follower.agrees_with(listing(history.last, history.records[-1]))
+
+
+def test_events_have_the_revisions_that_created_the_records(follower: WatchHistory) -> None:
+    found = listing(10, {"a/1": (4, b"one")})
+    found.created[PREFIX + b"a/1"] = 3
+    assert WatchHistory(PREFIX).reset(found).created == {"a/1": 3}
+    event = put("a/1", 11)
+    event.kv.create_revision = 3
+    told = follower.receive(response(12, event, delete("a/2", 11)))
+    assert isinstance(told, tuple)
+    assert [delta.created for delta in told] == [{"a/1": 3}]

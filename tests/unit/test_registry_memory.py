@@ -74,3 +74,21 @@ async def test_a_loss_begins_another_history_without_records() -> None:
         assert (first.another, second.another) == (False, True)
         assert second.revision < first.revision
         assert await lease.lost()
+
+
+async def test_a_record_is_created_once_until_it_is_removed() -> None:
+    registry = MemoryRegistry()
+    registry.put_raw("a/1", b"x")
+    events = registry.watch()
+    first = await anext(events)
+    registry.put_raw("a/1", b"y")
+    registry.delete_raw("a/1")
+    registry.put_raw("a/1", b"x")
+    told = [first, *[await anext(events) for _ in range(3)]]
+    assert [each.created for each in told if isinstance(each, Reset | Delta)] == [
+        {"a/1": 2},
+        {"a/1": 2},
+        {},
+        {"a/1": 5},
+    ]
+    await events.aclose()

@@ -133,3 +133,15 @@ def test_a_record_gone_bad_leaves_and_says_why() -> None:
     healed = builder.apply(Delta(3, {"a/1": b"10.0.0.1:81"})).snapshot
     assert healed.rejected == ()
     assert [backend.id for backend in healed.backends()] == ["1", "2"]
+
+
+def test_a_backend_knows_the_revision_that_created_its_record() -> None:
+    builder = SnapshotBuilder()
+    builder.apply(Reset(5, {"a/1": b"10.0.0.1:80", "a/2": b"10.0.0.2:80"}, created={"a/1": 3, "a/2": 4}))
+    builder.apply(Delta(6, {"a/1": b"10.0.0.9:80", "a/3": b"10.0.0.3:80"}, created={"a/1": 3, "a/3": 6}))
+    snapshot = builder.apply(Delta(7, {}, frozenset({"a/2"}))).snapshot
+    assert snapshot is not None
+    assert {each.id: each.created for each in snapshot.backends()} == {"1": 3, "3": 6}
+    [first, *_] = snapshot.backends()
+    assert first == backend("a", "1", "10.0.0.9", 80)
+    assert [each.created for each in SnapshotBuilder().apply(Reset(5, {"a/1": b"h:80"})).snapshot.backends()] == [None]

@@ -69,6 +69,7 @@ class WatchHistory:
             leases,
             History(f"{self._cluster:x}", self._term),
             another,
+            {self.relative(key): revision for key, revision in listing.created.items()},
         )
 
     def forget(self) -> None:
@@ -143,6 +144,7 @@ class WatchHistory:
                 continue  # a repeated event
             puts: dict[str, bytes] = {}
             leases: dict[str, float] = {}
+            created: dict[str, int] = {}
             deletes: set[str] = set()
             for event in changed:
                 kv = event.kv
@@ -156,9 +158,10 @@ class WatchHistory:
                     puts[key] = value = kv.value
                     self._marks[kv.key] = mark(revision, value)
                     deletes.discard(key)
+                    created[key] = kv.create_revision
                     if lease := kv.lease:
                         leases[key] = self.ttls.of(lease, key, value)
-            yield Delta(revision, puts, frozenset(deletes), leases)
+            yield Delta(revision, puts, frozenset(deletes), leases, created)
 
     def relative(self, key: bytes) -> str:
         """Return a key without the prefix, as text. Bytes that are not UTF-8 become escapes that no valid key has."""

@@ -21,13 +21,15 @@ _PAGE_SECONDS = 15.0
 
 @dataclass(slots=True)
 class PrefixListing:
-    """A listing: its revision, the header of the answer, and the value, mark and lease of each key."""
+    """A listing: its revision, the header of the answer, and of each key the value, mark, lease and creation."""
 
     revision: int
     header: Message
     values: dict[bytes, bytes] = field(default_factory=dict)
     marks: dict[bytes, int] = field(default_factory=dict)
     leases: dict[bytes, int] = field(default_factory=dict)
+    created: dict[bytes, int] = field(default_factory=dict)
+    """The revision at which each key was created."""
 
 
 def mark(revision: int, value: bytes) -> int:
@@ -67,6 +69,7 @@ async def _list(connection: Connection, prefix: bytes, revision: int, timeout: f
             key, value = kv.key, kv.value
             listing.values[key] = value
             listing.marks[key] = mark(kv.mod_revision, value)
+            listing.created[key] = kv.create_revision
             if lease := kv.lease:
                 listing.leases[key] = lease
     return listing
