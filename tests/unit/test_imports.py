@@ -35,7 +35,7 @@ HAPROXY_FLOORS = (
     {"text"},
     {"options"},
     {"rendering"},
-    {"program", "runtime_api"},
+    {"label_routes", "program", "runtime_api"},
     {"deployment"},
     {"managed", "external", "fallback"},
     {"validation"},

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,7 @@ from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Composed, Wanted
 from discovery_haproxy.fallback.containment import Containment, Inputs
 from discovery_haproxy.fallback.search import Deployment
+from discovery_haproxy.label_routes.router import LabelRouter
 from discovery_haproxy.managed.run_files import RunFiles
 from discovery_haproxy.managed.stopping import stop_orphans
 from discovery_haproxy.managed.target import ManagedHAProxy
@@ -70,6 +72,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._deployer: Deployer | None = None
         self._own_files = OwnFiles(config.external)
         self._containment = Containment(context.state_dir, context.log)
+        self._router = LabelRouter(context.state_dir, context.log)
         self._problems: frozenset[str] = frozenset()
         self._mappings: tuple[str, ...] = ()
         self._served: dict[Path, str] = {}
@@ -113,7 +116,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._containment.forget()
         own_files = self._own_files.read()
         files = (*referenced_files(self.config), *own_files.before, *own_files.after)
-        inputs = Inputs(Wanted(self.config, update.snapshot), self._digests.read(files), checker)
+        config = self._router.configured(self.config, update.snapshot, remember=True)
+        inputs = Inputs(Wanted(config, update.snapshot), self._digests.read(files), checker)
         await self._containment.deploy(inputs, self._deployment(update, checker, target, deployer))
         self._checker = checker
 
@@ -224,7 +228,9 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if health.ok and (problem := self._upgrades.fault or self._containment.summary or behind):
             return Health(ok=False, detail=problem)
         if health.ok and not health.detail and (lost := lost_log(self.config)):
-            return Health(detail=lost)
+            health = Health(detail=lost)
+        if health.ok and (refused := self._router.problems):
+            return replace(health, problems={"label_routes": _in_one_line(refused)})
         return health
 
     def metrics(self) -> Iterable[Sample]:
@@ -246,7 +252,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         `refused_file` is why HAProxy could not start from its file again, although HAProxy serves; None if it could.
         """
         behind = self._deployer.background.refusal if self._deployer is not None else None
-        found = {"refused": self._containment.reports(), "refused_file": behind.message if behind else None}
+        found: dict[str, Any] = {"refused": self._containment.reports()}
+        found["refused_file"] = behind.message if behind else None
+        if self.config.label_routes:
+            found["label_routes"] = self._router.inspect()
         return {**found, **(self._target.inspect() if self._target else {})}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
@@ -281,7 +290,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     def _composed(self, update: Update) -> Composed:
         """Return the configuration with each part in its present form."""
-        return Composed(self.config, update.snapshot)
+        return Composed(self._router.configured(self.config, update.snapshot), update.snapshot)
 
     def _render(
         self, composed: Composed, update: Update, checker: Checker | None, neighbours: Neighbours | None = None
@@ -299,7 +308,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             route_map=self._route_map,
             peers_socket=files.peers_socket if composed.config.keep_stick_tables else None,
         )
-        return self._renderer.render(
+        rendered = self._renderer.render(
             composed.config,
             composed.snapshot,
             runtime,
@@ -310,6 +319,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             former=composed.former,
             template_directories=composed.template_directories,
         )
+        refused = self._router.problems
+        return replace(rendered, problems=(*refused, *rendered.problems)) if refused else rendered
 
     def _watch_files(self) -> None:
         files = frozenset(referenced_files(self.config))
@@ -362,6 +373,11 @@ def _log_lines(lines: Sequence[str], log: Callable[[str], object]) -> None:
         log(line)
     if len(lines) > _LOGGED_LINES:
         log(f"and {len(lines) - _LOGGED_LINES} more of these")
+
+
+def _in_one_line(problems: Sequence[str]) -> str:
+    more = len(problems) - 1
+    return f"{problems[0]}; and {more} more" if more else problems[0]
 
 
 def _way_out_of_drops(config: HAProxyConfig) -> str:

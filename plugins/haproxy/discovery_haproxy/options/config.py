@@ -172,6 +172,9 @@ class HAProxyConfig(PluginConfig):
 
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     """Services to serve. Default: every service of the registry, by host name, on `bind`."""
+    label_routes: Hosts = ()
+    """Host names, as patterns, that backends may claim for their service by the label `discovery.host`. Only these
+    services, and those of `services`, are served then."""
     bind: Binds = (BindConfig(address="127.0.0.1:8080"),)
     """Addresses for services that do not set `bind`. Default of a fragment: none."""
     template: AbsolutePath | None = None
@@ -228,6 +231,11 @@ class HAProxyConfig(PluginConfig):
                     f"{line[:_QUOTED_CHARACTERS]!r} conflicts with a line that the plugin writes to run HAProxy"
                 )
         return lines
+
+    @property
+    def serves_by_name(self) -> bool:
+        """Report whether every service of the registry is served, by its name."""
+        return not (self.services or self.label_routes)
 
     @property
     def is_fragment(self) -> bool:
@@ -311,7 +319,7 @@ class HAProxyConfig(PluginConfig):
             kind, _, name = header.partition(" ")
             if kind == "backend" and name in self.services:
                 raise ValueError(f"section {header!r} has the name of a service: choose another name")
-            if kind == "backend" and not self.services and ":" not in name:
+            if kind == "backend" and self.serves_by_name and ":" not in name:
                 raise ValueError(
                     f"section {header!r} could have the name of a service, as none is configured: choose a name with a"
                     f" colon, such as 'backend table:{name}'"
@@ -323,6 +331,18 @@ class HAProxyConfig(PluginConfig):
         for name, service in self.services.items():
             if self.external and service.check and service.check.init_state == "down":
                 raise ValueError(f"'init_state' of service {name!r} needs a managed HAProxy: without 'external'")
+        return self
+
+    @model_validator(mode="after")
+    def _check_label_routes(self) -> "HAProxyConfig":
+        if self.label_routes:
+            if not self.bind:
+                raise ValueError("'label_routes' needs a 'bind', on which the services with labels are served")
+            labelled = {"label_routes": ServiceConfig(hosts=("label-routes.invalid",))}
+            try:
+                check_addresses(self.model_copy(update={"services": {**self.services, **labelled}}))
+            except ValueError as error:
+                raise ValueError(f"'label_routes' cannot use the instance's 'bind': {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -94,12 +94,13 @@ class _SharedAddresses(NamedTuple):
 def frontends_of(config: HAProxyConfig, services: Mapping[str, ServiceConfig], names: Mapping[str, str]) -> Frontends:
     """Compute the frontends for the services with these options. `names` has the names of their `backend` sections."""
     problems: list[str] = []
-    claims = address_claims(config) if config.services else _claims_by_name(config, names, problems)
+    claims = _claims_by_name(config, names, problems) if config.serves_by_name else address_claims(config)
     groups = _group_by_services(claims)
-    if (
-        not config.services and not groups and config.bind
-    ):  # no service is configured or registered: HAProxy answers 503
-        groups = [_SharedAddresses(tuple(bind.address for bind in config.bind))]
+    taken = {address for group in groups for address in group.addresses}
+    free = tuple(bind.address for bind in config.bind if bind.address not in taken)
+    # No service is configured or registered, or none has asked for a route yet: HAProxy answers 503.
+    if free and (config.label_routes or not (config.services or groups)):
+        groups.append(_SharedAddresses(free))
     mappings = tuple(
         (route.service, _mapping(services[route.service].mode, address, route))
         for group in groups

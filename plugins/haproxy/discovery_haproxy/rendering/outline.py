@@ -59,9 +59,9 @@ def outline_of(
     `neighbours` are the files beside a fragment.
     """
     problems: list[str] = []
-    services: Mapping[str, ServiceConfig] = config.services or dict.fromkeys(
-        _valid_services(registered, problems), _NO_OPTIONS
-    )
+    services: Mapping[str, ServiceConfig] = config.services
+    if config.serves_by_name:
+        services = dict.fromkeys(_valid_services(registered, problems), _NO_OPTIONS)
     parents: Mapping[str, str] = {}
     lines: tuple[str, ...] = ()
     if neighbours is not None:

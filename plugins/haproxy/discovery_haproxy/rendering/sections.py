@@ -149,7 +149,7 @@ class SectionBuilder:
         the snapshot does not count, and `former` the backends, by service and id, that have no address now. The
         services are those of the configuration. `neighbours` are the files beside a fragment.
         """
-        names = () if config.services else tuple(snapshot.services)
+        names = tuple(snapshot.services) if config.serves_by_name else ()
         # With its identity: options that compare as equal may differ in which of them are set.
         outline = self._outlines.value((id(config), config, names, neighbours), outline_of)
         registered = tuple(map(snapshot.services.get, outline.registered))

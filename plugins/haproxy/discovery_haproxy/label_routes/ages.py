@@ -1,0 +1,58 @@
+"""The ages of records with a route: which was first. Kept in the state directory, for registries that do not tell."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery import Backend
+from discovery.toolkit import write_atomically
+
+_FILE = "label-routes.json"
+
+
+class RecordAges:
+    """A number for each record, smaller for an older one: the revision that created it, or when it was seen first.
+
+    A record that has left is forgotten. An error of the disk is logged once, and costs the memory alone.
+    """
+
+    def __init__(self, state_dir: Path, log: FilteringBoundLogger) -> None:
+        """Store the arguments. No file is read or written."""
+        self._path = state_dir / _FILE
+        self._log = log
+        self._ages: dict[str, int] | None = None
+        self._failed: str | None = None
+
+    def of(self, backends: Iterable[Backend], *, remember: bool) -> dict[str, int]:
+        """Return the ages of these backends, by key. With `remember` the next daemon knows them, too."""
+        before = self._load() if self._ages is None else self._ages
+        found = {}
+        new = 1 + max(before.values(), default=0)
+        for backend in backends:
+            key = backend.key
+            found[key] = backend.created if backend.created is not None else before.get(key, new)
+        self._ages = found
+        if remember and found != before:
+            self._save(found)
+        return found
+
+    def _load(self) -> dict[str, int]:
+        try:
+            return {str(key): int(age) for key, age in json.loads(self._path.read_bytes()).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            self._log.warning("the ages of routes cannot be read", path=str(self._path), reason=str(error))
+            return {}
+
+    def _save(self, ages: dict[str, int]) -> None:
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._path, json.dumps(ages).encode(), 0o600)
+            self._failed = None
+        except OSError as error:
+            if error.strerror != self._failed:
+                self._failed = error.strerror
+                self._log.warning("the ages of routes cannot be kept", path=str(self._path), reason=error.strerror)
