@@ -36,7 +36,8 @@ class Background(ABC):
 
     def _start_thread(self) -> None:
         """Start the thread, which forks respect from now on."""
-        _backgrounds.add(self)
+        key = id(self)
+        _backgrounds[key] = weakref.ref(self, lambda _: _forget(key))
         self._is_paused = False
         self._thread = threading.Thread(target=self._work, name="discovery-library", daemon=True)
         self._thread.start()
@@ -61,10 +62,12 @@ class Background(ABC):
     def _join(self, timeout: float) -> bool:
         """Wait until the thread has ended, for at most `timeout` seconds. Return True if so."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-            return not thread.is_alive()
-        return thread is None
+        if thread is None:
+            return True
+        if thread.ident is None or thread is threading.current_thread():
+            return False  # it is about to begin on another thread, or waits for itself
+        thread.join(timeout)
+        return not thread.is_alive()
 
     def pause(self) -> None:
         """End the thread and take its lock, before a fork."""
@@ -91,7 +94,7 @@ class Background(ABC):
 
     def _retire(self) -> None:
         """Leave forks alone again, once the work is done."""
-        _backgrounds.discard(self)
+        _forget(id(self))
         self._thread = None
 
 
@@ -102,24 +105,39 @@ def _bell() -> tuple[socket.socket, socket.socket]:
     return called, caller
 
 
-_backgrounds: "weakref.WeakSet[Background]" = weakref.WeakSet()
+_backgrounds: "dict[int, weakref.ref[Background]]" = {}
+"""The objects whose threads run, by id. The values of a dict are listed in one step, whatever other threads do."""
 _paused: list[Background] = []
+_forking = threading.Lock()
+"""Held across a fork: two threads that fork at once must not resume what the other has paused."""
+
+
+def _forget(key: int) -> None:
+    _backgrounds.pop(key, None)
 
 
 def _before_fork() -> None:
-    for each in list(_backgrounds):
-        each.pause()
-        _paused.append(each)
+    _forking.acquire()
+    for reference in list(_backgrounds.values()):
+        if (each := reference()) is not None:
+            each.pause()
+            _paused.append(each)
 
 
 def _after_fork_in_parent() -> None:
-    while _paused:
-        _paused.pop().go_on()
+    try:
+        while _paused:
+            _paused.pop().go_on()
+    finally:
+        _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    while _paused:
-        _paused.pop().go_on_in_child()
+    try:
+        while _paused:
+            _paused.pop().go_on_in_child()
+    finally:
+        _forking.release()  # this thread, which is the child's only one, has taken the lock
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

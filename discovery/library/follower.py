@@ -4,11 +4,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
-from discovery.errors import RegistryUnavailableError
 from discovery.library.following import FollowerState, Following
+from discovery.library.lifetime import Lifetime
 from discovery.library.logs import library_log
 from discovery.library.reading import HelperReader
 from discovery.library.selection import Selection
@@ -44,7 +43,7 @@ def follow(
     return Follower(where, services, wait)
 
 
-class Follower:
+class Follower(Lifetime):
     """Follows a registry. Each iteration begins with the present snapshot, and goes on with the newest of the later.
 
     Snapshots keep the promises of the daemon: an unreachable registry is not an empty registry, removals after a gap
@@ -57,9 +56,9 @@ class Follower:
 
     def __init__(self, place: Place, services: str | Iterable[str] | None, wait: float) -> None:
         """Prepare. `follow` makes followers, and describes `place` (the settings), `services` and `wait`."""
+        super().__init__(wait)
         self._place = place
         self._selection = Selection(services)
-        self._wait = wait
         self._reader: HelperReader | None = None
         self._task: asyncio.Task[None] | None = None
         self._last = FollowerState()
@@ -91,41 +90,12 @@ class Follower:
         true_at = self._state.true_at
         return 0.0 if true_at is None else max(0.0, time.time() - true_at)
 
-    def start(self) -> Self:
-        """Begin, as `with` does, for a follower that stays until `close`, or until the process ends."""
-        if self._reader is not None or self._task is not None:
-            raise RuntimeError("the follower has been started already")
-        request = {
-            "registry": self._place.registry_document(),
-            "state_dir": str(self._place.state()),
-            "services": self._selection.patterns,
-        }
-        self._reader = HelperReader(request)
-        try:
-            self._reader.start()
-            if self._wait and self._reader.wait_until(_is_synced, self._wait) is None:
-                raise self._late()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
     def close(self) -> None:
         """Follow no longer. Idempotent."""
         reader = self._reader
         if reader is not None:
             reader.close()
             self._last, self._reader = reader.state, None
-
-    def __enter__(self) -> Self:
-        """See `start`."""
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """See `close`."""
-        self.close()
 
     def __iter__(self) -> Iterator[Snapshot]:
         """Yield the present snapshot, and then each newer snapshot; at the end of `with`, end."""
@@ -145,28 +115,6 @@ class Follower:
             if is_own:
                 self.close()
 
-    async def __aenter__(self) -> Self:
-        """Begin to follow, on this event loop."""
-        if self._reader is not None or self._task is not None:
-            raise RuntimeError("the follower has been started already")
-        self._last = FollowerState()
-        following = Following(self._place, self._selection, library_log(), self._take)
-        self._task = asyncio.create_task(following.run())
-        self._task.add_done_callback(lambda _: self._wake())
-        try:
-            if self._wait:
-                await self._await_first()
-        except BaseException:
-            await self._stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Follow no longer."""
-        await self._stop()
-
     async def __aiter__(self) -> AsyncIterator[Snapshot]:
         """Yield the present snapshot, and then each newer snapshot; at the end of `async with`, end."""
         is_own = self._task is None
@@ -180,18 +128,41 @@ class Follower:
                     yield seen
         finally:
             if is_own:
-                await self._stop()
+                await self._close_on_loop()
 
     @property
     def _state(self) -> FollowerState:
         """The state now, of whichever form is in use."""
         return self._last if self._reader is None else self._reader.state
 
-    def _late(self) -> RegistryUnavailableError:
-        reason = self._state.stale or "it did not answer"
-        return RegistryUnavailableError(
-            f"the registry {self._place.registry} could not be followed within {self._wait:g} s: {reason}"
-        )
+    @property
+    def _is_started(self) -> bool:
+        """True from the beginning to the end."""
+        return self._reader is not None or self._task is not None
+
+    def _begin(self) -> None:
+        request = {
+            "registry": self._place.registry_document(),
+            "state_dir": str(self._place.state()),
+            "services": self._selection.patterns,
+        }
+        self._reader = HelperReader(request)
+        self._reader.start()
+
+    def _arrive(self, timeout: float) -> bool:
+        return self._reader is not None and self._reader.wait_until(_is_synced, timeout) is not None
+
+    def _begin_on_loop(self) -> None:
+        self._last = FollowerState()
+        following = Following(self._place, self._selection, library_log(), self._take)
+        self._task = asyncio.create_task(following.run())
+        self._task.add_done_callback(lambda _: self._wake())
+
+    async def _arrive_on_loop(self) -> None:
+        await self._until(_is_synced)
+
+    def _failure(self) -> tuple[str, str | None]:
+        return f"the registry {self._place.registry} could not be followed", self._state.stale
 
     def _take(self, state: FollowerState) -> None:
         self._last = state
@@ -200,13 +171,6 @@ class Follower:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-    async def _await_first(self) -> None:
-        try:
-            async with asyncio.timeout(self._wait):
-                await self._until(_is_synced)
-        except TimeoutError:
-            raise self._late() from None
 
     async def _until(self, holds: Callable[[FollowerState], bool]) -> bool:
         """Wait until `holds` is true of the state; False once following has been stopped. Raises what has ended it."""
@@ -219,7 +183,7 @@ class Follower:
             await changed.wait()
         return True
 
-    async def _stop(self) -> None:
+    async def _close_on_loop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             await cancel_and_wait(task)

@@ -15,7 +15,7 @@ from typing import Any
 
 from discovery.checks import Check
 from discovery.documents import backend_of
-from discovery.errors import CannotStartError, DiscoveryError
+from discovery.errors import CannotStartError, ConfigError, DiscoveryError
 from discovery.library.following import close_in_time, open_quietly
 from discovery.library.logs import library_log
 from discovery.library.process import error_document
@@ -82,12 +82,13 @@ class Keeper:
         self._key = backend.key
         self._path = socket_path(self._url, self._key, self._run_dir)
         default = DefaultOwner(f"register/{self._key}", lock_path(self._url, self._key, self._run_dir))
+        self._default_owner = str(default)
         owner = request["owner"]
         self._wanted = Wanted(
             self._url,
             backend,
             checks,
-            owner or str(default),
+            owner or self._default_owner,
             request["ttl"],
             request["force"],
             (lambda other: False) if owner else default.succeeds,
@@ -184,6 +185,7 @@ class Keeper:
                     leaves = True
                 elif "backend" in message:
                     if request is None:  # else it is the first, whose backend the registration has
+                        self._check_owner(message)
                         self._registration.set(*_backend(message))
                     self._tell(channel)
                 request = None
@@ -200,6 +202,18 @@ class Keeper:
         if leaves:
             send(channel, {"left": True})
         channel.close()
+
+    def _check_owner(self, message: Mapping[str, Any]) -> None:
+        """Raise ConfigError if a process wants what the lease of the present registration cannot have."""
+        wanted = self._wanted
+        asked = {"owner": message["owner"] or self._default_owner, "force": message["force"]}
+        present = {"owner": wanted.owner, "force": wanted.force}
+        for name, value in asked.items():
+            if value != present[name] and not (name == "force" and present[name]):
+                raise ConfigError(
+                    f"{self._key} is registered by another part of this application with {name} {present[name]!r},"
+                    f" and cannot have {name} {value!r} as well"
+                )
 
     def _tell_all(self) -> None:
         for channel in self._members:

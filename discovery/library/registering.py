@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 from discovery.codec import encode
 from discovery.documents import backend_document
-from discovery.errors import ConfigError, RecordError, RegistryUnavailableError
+from discovery.errors import ConfigError, RecordError
 from discovery.fields import TTL
 from discovery.library.keeper import socket_path
+from discovery.library.lifetime import Lifetime
 from discovery.library.member import Member
 from discovery.library.settings import Place, place
 from discovery.model import Backend, State
@@ -69,14 +70,15 @@ def registered(
     return Registration(where, backend, seconds, check, wait, owner, force)
 
 
-class Registration:
+class Registration(Lifetime):
     """A backend that is registered while a process of the application lives: this, a forked child, or another worker.
 
     Processes that register the same key, such as the workers of one server, share a record and the helper process that
-    keeps the record. The backend of the process that came last counts. A process leaves at the end of `with`, by
-    `close`, at the end of the interpreter, and when the process dies in whatever way; the last that leaves waits until
-    the backend is withdrawn. If this machine dies, the record expires. Entering raises RegistryUnavailableError,
-    OwnedByAnotherError or another DiscoveryError if the backend is not registered in time. From any thread.
+    keeps the record. The backend of the process that came last counts; owner and TTL are those of the first. A process
+    leaves at the end of `with`, by `close`, at the end of the interpreter, and when the process dies in whatever way;
+    the last that leaves waits until the backend is withdrawn. If this machine dies, the record expires. Entering raises
+    RegistryUnavailableError, OwnedByAnotherError or another DiscoveryError if the backend is not registered in time.
+    From any thread.
     """
 
     def __init__(
@@ -93,11 +95,11 @@ class Registration:
 
         These are `place` (the settings), `backend`, `ttl`, `check`, `wait`, `owner` and `force`.
         """
+        super().__init__(wait)
         self._place = place
         self._backend = backend
         self._ttl = ttl
         self._check = check
-        self._wait = wait
         self._owner = owner
         self._force = force
         self._member: Member | None = None
@@ -146,74 +148,49 @@ class Registration:
         if self._member is not None:
             self._member.change(self._request())
 
-    def start(self) -> Self:
-        """Register, as `with` does, until `close`, or until the process ends."""
-        member = self._begin()
-        try:
-            if self._wait and not member.wait(self._wait):
-                raise self._late()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
     def close(self) -> None:
         """Leave, and withdraw the backend unless another process wants the backend. Idempotent."""
         member, self._member = self._member, None
         if member is not None:
             member.close()
 
-    def __enter__(self) -> Self:
-        """See `start`."""
-        return self.start()
+    @property
+    def _is_started(self) -> bool:
+        """True from the beginning to the end."""
+        return self._member is not None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """See `close`."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """As `start`, without blocking the event loop."""
-        member = self._begin()
-        try:
-            if self._wait:
-                await self._registered(member)
-        except BaseException:
-            await asyncio.to_thread(self.close)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """As `close`, without blocking the event loop."""
-        await asyncio.to_thread(self.close)
-
-    def _begin(self) -> Member:
-        if self._member is not None:
-            raise RuntimeError("the registration has been started already")
+    def _begin(self) -> None:
         path = socket_path(self._place.registry, self._backend.key, self._place.run_dir)
-        self._member = member = Member(self._request(), path)
-        member.start()
-        return member
+        self._member = Member(self._request(), path)
+        self._member.start()
 
-    async def _registered(self, member: Member) -> None:
+    def _arrive(self, timeout: float) -> bool:
+        return self._member is not None and self._member.wait(timeout)
+
+    def _begin_on_loop(self) -> None:
+        self._begin()
+
+    async def _arrive_on_loop(self) -> None:
+        member = self._member
+        if member is None:
+            return
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
             loop.call_soon_threadsafe(changed.set)
 
         member.listen(tell)
-        try:
-            async with asyncio.timeout(self._wait):
-                while not member.is_registered:
-                    changed.clear()
-                    member.raise_if_refused()
-                    if not member.is_registered:
-                        await changed.wait()
-        except TimeoutError:
-            raise self._late() from None
+        while not member.is_registered:
+            changed.clear()
+            member.raise_if_refused()
+            if not member.is_registered:
+                await changed.wait()
+
+    async def _close_on_loop(self) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _failure(self) -> tuple[str, str | None]:
+        return f"{self._backend.key} could not be registered at {self._place.registry}", self.problem
 
     def _request(self) -> dict[str, Any]:
         return {
@@ -225,9 +202,3 @@ class Registration:
             "owner": self._owner,
             "force": self._force,
         }
-
-    def _late(self) -> RegistryUnavailableError:
-        return RegistryUnavailableError(
-            f"{self._backend.key} could not be registered at {self._place.registry} within {self._wait:g} s:"
-            f" {self.problem or 'it did not answer'}"
-        )

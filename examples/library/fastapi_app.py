@@ -12,7 +12,8 @@ from fastapi import FastAPI
 import discovery
 from discovery.addresses import primary_address
 
-ADDRESS = os.environ.get("ADDRESS") or f"{primary_address()}:8000"
+HOST = primary_address(4) or primary_address(6) or "127.0.0.1"
+ADDRESS = os.environ.get("ADDRESS") or discovery.join_host_port(HOST, 8000)
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ from flask import Flask
 import discovery
 from discovery.addresses import primary_address
 
-ADDRESS = os.environ.get("ADDRESS") or f"{primary_address()}:8000"
+HOST = primary_address(4) or primary_address(6) or "127.0.0.1"
+ADDRESS = os.environ.get("ADDRESS") or discovery.join_host_port(HOST, 8000)
 
 app = Flask(__name__)
 # The server may listen only later, so a check awaits the port. The end of the process ends the registration.

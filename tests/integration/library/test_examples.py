@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -42,19 +44,31 @@ def connections(path: Path) -> int:
     return sum(fields[-1].endswith(f"/{path.name}") and fields[5] == "03" for fields in sockets)
 
 
-@pytest.mark.parametrize(
-    ("server", "worker"),
-    sampled(
-        [
-            pytest.param(UVICORN, b"spawn_main", id="uvicorn"),
-            pytest.param(GUNICORN, b"gunicorn", id="gunicorn"),
-            pytest.param((*GUNICORN, "--preload"), b"gunicorn", id="gunicorn-preload"),
-        ]
-    ),
-)
-def test_an_application_stays_registered_while_any_of_its_workers_lives(
-    records: Path, server: tuple[str, ...], worker: bytes
-) -> None:
+SERVERS = [
+    pytest.param(UVICORN, b"spawn_main", id="uvicorn"),
+    pytest.param(GUNICORN, b"gunicorn", id="gunicorn"),
+    pytest.param((*GUNICORN, "--preload"), b"gunicorn", id="gunicorn-preload"),
+]
+"""The command of each server, and a part of the command line of its workers."""
+
+
+@dataclass
+class Serving:
+    """A server with two workers that have joined, and the ports that the registry has had in turn."""
+
+    process: subprocess.Popen[str]
+    worker: bytes
+    port: int
+    states: list[list[int]]
+
+    @property
+    def workers(self) -> set[int]:
+        return set(children(self.process.pid, self.worker))
+
+
+@contextmanager
+def serving(records: Path, server: tuple[str, ...], worker: bytes) -> Iterator[Serving]:
+    """Run a server, and check at the end that its application had one record, once, and has withdrawn it."""
     port = free_port()
     arguments = [each.format(port=port) for each in server]
     states: list[list[int]] = []
@@ -67,22 +81,44 @@ def test_an_application_stays_registered_while_any_of_its_workers_lives(
 
         reader = threading.Thread(target=read)
         reader.start()
-        running = stack.enter_context(start(records, "-m", *arguments, ADDRESS=f"127.0.0.1:{port}"))
-        stack.callback(kill, running)
+        running = Serving(
+            stack.enter_context(start(records, "-m", *arguments, ADDRESS=f"127.0.0.1:{port}")), worker, port, states
+        )
+        stack.callback(kill, running.process)
         eventually_sync(lambda: states[-1:] == [[port]], "the registration", timeout=30)
-        eventually_sync(lambda: len(children(running.pid, worker)) == 2, "both workers")
+        eventually_sync(lambda: len(running.workers) == 2, "both workers")
         # The process that starts the keeper has a socket without a name: a worker, or gunicorn's main process.
         others = 2 if "--preload" in server else 1
         eventually_sync(lambda: connections(socket_path) == others, "both workers to join", timeout=30)
-        before = set(children(running.pid, worker))
-        os.kill(min(before), signal.SIGKILL)
-        eventually_sync(lambda: len(set(children(running.pid, worker)) - before) == 1, "the next worker", timeout=30)
-        assert states[-1] == [port]
-        running.terminate()
-        assert running.wait(within(20)) == 0
-        eventually_sync(lambda: states[-1] == [], "the withdrawal")
+        yield running
+        eventually_sync(lambda: states[-1] == [], "the withdrawal", timeout=30)
     reader.join(within(10))
     assert states == [[], [port], []]
+
+
+@pytest.mark.parametrize(("server", "worker"), sampled(SERVERS))
+def test_an_application_stays_registered_while_any_of_its_workers_lives(
+    records: Path, server: tuple[str, ...], worker: bytes
+) -> None:
+    with serving(records, server, worker) as running:
+        before = running.workers
+        os.kill(min(before), signal.SIGKILL)
+        eventually_sync(lambda: len(running.workers - before) == 1, "the next worker", timeout=30)
+        assert running.states[-1] == [running.port]
+        running.process.terminate()
+        assert running.process.wait(within(20)) == 0
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("server", "worker"), SERVERS)
+def test_a_main_process_that_is_killed_leaves_the_record_to_its_workers(
+    records: Path, server: tuple[str, ...], worker: bytes
+) -> None:
+    """Some servers' workers end with the main process, and others go on to serve."""
+    with serving(records, server, worker) as running:
+        running.process.kill()
+        running.process.wait(within(20))
+        kill(running.process)  # the workers that are left
 
 
 def test_the_program_of_twenty_lines_prints_changes(records: Path) -> None:

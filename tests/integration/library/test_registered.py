@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,27 @@ def test_a_key_of_another_owner_is_refused_with_the_reason(records: Path, record
         assert record.read_text() != "127.0.0.1:8001"
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ({}, {"owner": "me"}, r"with owner '.*', and cannot have owner 'me' as well"),
+        ({"force": False}, {"force": True}, "with force False, and cannot have force True"),
+    ],
+    ids=["owner", "force"],
+)
+def test_a_second_registration_of_a_key_with_another_owner_or_force_is_refused(
+    records: Path, record: Path, one: dict[str, Any], other: dict[str, Any], told: str
+) -> None:
+    with registered(records, **one) as first:
+        before = record.read_bytes()
+        with pytest.raises(discovery.ConfigError, match=told), registered(records, **other):
+            pass
+        assert first.is_registered
+        assert record.read_bytes() == before
+        with registered(records, **one, weight=3):
+            eventually_sync(lambda: contents(record).weight == 3, "what the process that came last wants")
+
+
 def test_a_registry_that_does_not_answer_is_an_error_after_the_wait_or_awaited_in_the_background(
     tmp_path: Path, records: Path, record: Path
 ) -> None:
@@ -193,6 +215,40 @@ time.sleep(600)
         eventually_sync(lambda: contents(record).weight == 7, "what the child wants")
         os.kill(child, signal.SIGTERM)
     eventually_sync(lambda: not record.exists(), "the withdrawal")
+
+
+def test_threads_that_fork_at_once_or_while_a_lock_is_held_do_no_harm(records: Path, record: Path) -> None:
+    with registered(records) as registration:
+        member = registration._member
+        assert member is not None
+        held, released, statuses = threading.Event(), threading.Event(), []
+
+        def hold() -> None:
+            with member._changed:
+                held.set()
+                released.wait(within(10))
+
+        def fork() -> None:
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    registration.update(weight=2)
+                    status = not member.wait(within(20))
+                finally:
+                    os._exit(status)
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+        threads = [threading.Thread(target=hold), *(threading.Thread(target=fork) for _ in range(4))]
+        for thread in threads:
+            thread.start()
+        assert held.wait(within(10))
+        released.set()
+        for thread in threads:
+            thread.join(within(60))
+        assert statuses == [0] * 4
+        registration.update(weight=5)
+        eventually_sync(lambda: contents(record).weight == 5, "the parent to go on")
 
 
 def test_a_keeper_that_is_killed_is_replaced(records: Path, record: Path) -> None:
