@@ -10,6 +10,7 @@ from discovery.hosting.tables import ConsumerTable, ProviderTable
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
 from discovery_dns.config import DnsConfig
+from discovery_docker.config import DockerConfig
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
@@ -26,6 +27,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "dns": DnsConfig,
     "xds": XdsConfig,
     "apache": ApacheConfig,
+    "docker": DockerConfig,
     "template": TemplateConfig,
     "httpd": HttpdConfig,
     "caddy": CaddyConfig,

@@ -8,6 +8,7 @@ from discovery.daemon.config import ConsumerTable, FileSettings, ProviderTable
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
 from discovery_dns.config import DnsConfig
+from discovery_docker.config import DockerConfig
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
@@ -104,6 +105,7 @@ ROWS: dict[str, Option] = {
 """Outcomes in a row."""
 WEIGHTS: dict[str, Option] = {
     "apache.weight": (ApacheConfig, {"weight": V}),
+    "docker.weight": (DockerConfig, {"weight": V}),
     "apache.httpd.weight": (ApacheConfig, {"httpd": {"main": {"weight": V}}}),
 }
 BINDS: dict[str, Option] = {

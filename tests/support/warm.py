@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from discovery.system.kernel import pidfd_open
 
-_FORKED_FROM = ("discovery", "discovery_haproxy", "discovery_tcpproxy", "discovery_apache")
+_FORKED_FROM = ("discovery", "discovery_haproxy", "discovery_tcpproxy", "discovery_docker", "discovery_apache")
 _COLD = ("discovery.testing", "discovery.demo", "discovery.__main__", "discovery_tcpproxy.worker.__main__")
 _LARGEST = 1 << 17
 

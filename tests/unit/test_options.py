@@ -20,7 +20,7 @@ from discovery.daemon.faults import validate
 from discovery.errors import ConfigError
 from discovery.fields import BindAddress, Duration, WholeNumber
 from discovery.probes import CheckSettings
-from discovery_apache.conventions import ServiceVariables
+from discovery_docker.conventions import ServiceVariables
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_tcpproxy.config import TcpProxyConfig
 

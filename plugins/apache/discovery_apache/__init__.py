@@ -10,3 +10,7 @@ from discovery_apache.provider import ApacheProvider
 def discovery_register_providers(register: Callable[[str, type[AnyProvider]], None]) -> None:
     """Offer the provider `apache`."""
     register("apache", ApacheProvider)
+
+
+# Modules that others could import before this version.
+__path__.append(f"{__path__[0]}/deprecated")

@@ -1,48 +1,23 @@
 """The options of the plugin: their types, meanings and defaults, and the combinations that are refused."""
 
 import re
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from discovery import Backend, Check, PluginConfig, RecordError, parse_address
-from discovery.addresses import family_of
+from discovery import PluginConfig, RecordError, parse_address
 from discovery.fields import CHECK_TIME, WEIGHT, Duration, Fall, OneOrMany, Port, Rise, ServiceName, Weight
 from discovery.probes import CheckSettings
-from discovery.registry import validate
-from discovery_apache.dockerapi import EngineError, engine_url
+from discovery_apache.deprecated import moved
+from discovery_docker.api import Checks, ContainerOptions, Host, Id, Labels, MachineOptions, validated
 
 APACHE_PORT = 80
 """The port of Apache where the configuration names none: the port of Debian's package and of the official image."""
 STATUS_PAGE = "http://127.0.0.1/server-status?auto"
-_ANSWERS = "100-499"
-"""The passing status codes of a check whose path nobody has named: `/` need not exist, so 404 passes."""
 
-_PATTERN = re.compile(r"[!-~]{1,255}")
+_URL = re.compile(r"[!-~]{1,255}")
 _PATH = re.compile(r"/[!-~]{0,1023}")
-
-
-def _validated(**fields: Any) -> Backend:
-    """Return a backend with these fields, validated as the registry validates records. Raises ValueError."""
-    try:
-        return validate(replace(Backend("s", "i", "h", 1), **fields))
-    except RecordError as error:
-        raise ValueError(str(error)) from None
-
-
-def _one_per_family(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    families = {family_of(host) for host in hosts}
-    if len(hosts) > 1 and (None in families or len(families) < len(hosts)):
-        raise ValueError("give one address, or an IPv4 and an IPv6 address")
-    return hosts
-
-
-def _pattern(value: str) -> str:
-    if not _PATTERN.fullmatch(value):
-        raise ValueError(f"{value!r} is not a pattern such as web-*: 1-255 printable characters without spaces")
-    return value
 
 
 def _status_path(value: str) -> str:
@@ -57,7 +32,7 @@ def _status_url(value: str) -> str:
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "#" not in value
     except ValueError:
         fits = False
-    if not fits or not _PATTERN.fullmatch(value):
+    if not fits or not _URL.fullmatch(value):
         raise ValueError(f"{value!r} is not the URL of a status page, such as {STATUS_PAGE}")
     if "@" in parts.netloc:
         raise ValueError(
@@ -70,13 +45,6 @@ def _table_or_none(value: object) -> object:
     return {} if value is True else None if value is False else value
 
 
-def _check(value: object) -> object:
-    """Return the check as a table; the default type is HTTP."""
-    if isinstance(value, bool):
-        value = {} if value else {"type": "none"}
-    return {"type": "http"} | value if isinstance(value, dict) else value
-
-
 def _weight(value: object) -> object:
     try:
         return value if value == "load" else WEIGHT.parse(value)
@@ -84,23 +52,8 @@ def _weight(value: object) -> object:
         raise ValueError(f'{error}, nor "load"') from None
 
 
-def _engine(value: str) -> str:
-    try:
-        return engine_url(value)
-    except EngineError as error:
-        raise ValueError(str(error)) from None
-
-
 def _status_table(value: object) -> object:
     return {"page": value} if isinstance(value, str) else value
-
-
-def _numbers_as_text(value: object) -> object:
-    """Return a table with numbers as text, since the value of a label may be written as a number."""
-    if isinstance(value, dict):
-        numbers = (int, float)
-        return {key: str(item) if type(item) in numbers else item for key, item in value.items()}
-    return value
 
 
 def _announced_address(value: object) -> object:
@@ -118,32 +71,7 @@ def _announced_address(value: object) -> object:
     return {"host": host, "port": port}
 
 
-Id = Annotated[str, AfterValidator(lambda value: _validated(id=value).id)]
-Host = Annotated[str, AfterValidator(lambda value: _validated(host=value).host)]
-Labels = Annotated[
-    dict[str, str],
-    BeforeValidator(_numbers_as_text),
-    AfterValidator(lambda value: dict(_validated(labels=value).labels)),
-]
 WeightOrLoad = Annotated[Weight | Literal["load"], BeforeValidator(_weight)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
-Patterns = OneOrMany[Pattern]
-
-
-Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type=bool | CheckSettings)]
-
-
-def checks_of(
-    settings: CheckSettings, *, path: str | None = None, interval: float | None = None, timeout: float | None = None
-) -> tuple[Check, ...]:
-    """Return the configured check with the given arguments in place of the settings; times are seconds.
-
-    If neither the configuration nor the container names a path, every status below 500 passes, since `/` need not
-    exist. Raises ValueError if the check is not valid.
-    """
-    if settings.type == "http" and path is None and not settings.model_fields_set & {"path", "status"}:
-        settings = settings.model_copy(update={"status": _ANSWERS})
-    return settings.checks(path=path, interval=interval, timeout=timeout)
 
 
 class StatusSettings(PluginConfig):
@@ -180,37 +108,15 @@ class AnnouncedAddress(PluginConfig):
     port: Port = APACHE_PORT
 
 
-class DockerConfig(PluginConfig):
+class DockerConfig(ContainerOptions):
     """The selection of containers, and the registration of their ports."""
 
-    url: Annotated[str, AfterValidator(_engine)] | None = None
-    """The engine: `unix:///run/docker.sock`, `tcp://HOST:PORT`. None: DOCKER_HOST, then Docker's own default."""
-    names: Patterns = ()
-    """Containers by name or id. A match with `names`, `images` or `labelled` selects a container."""
-    images: Patterns = ()
-    """Containers by image. A pattern without `/` is compared with the repository's last part; `:` adds the tag."""
-    labelled: Patterns = ()
-    """Containers by label: `key` or `key=value`."""
     port: OneOrMany[Port] | None = None
     """Apache's ports within the containers. None: port 80, or else the only published port."""
-    service: ServiceName | None = None
-    """The service of every container, whatever the container's labels request."""
-    id: Id | None = None
-    """The id of the backend, for a single container."""
-    labels: Labels = Field(default_factory=dict)
-    """Labels of every backend. A container cannot change these labels."""
-    conventions: bool = True
-    """Follow the SERVICE_* labels and environment variables of containers."""
-    network: str | None = None
-    """Announce the containers' own addresses on this Docker network."""
     status: Annotated[
         StatusPath | None, BeforeValidator(_status_table, json_schema_input_type=str | StatusPath | None)
     ] = None
     """The path of mod_status on the containers, such as `/server-status?auto`."""
-    on_stop: Literal["withdraw", "drain"] = "withdraw"
-    """The action when `docker stop` begins. At the end of the stop the backend is withdrawn in any case."""
-    use_health: bool = True
-    """Include the result of Docker's own health check, for images with a health check."""
 
 
 class HttpdConfig(PluginConfig):
@@ -231,17 +137,9 @@ class HttpdConfig(PluginConfig):
     """A check of the announced address, in addition to the status page."""
 
 
-class ApacheConfig(PluginConfig):
+class ApacheConfig(MachineOptions):
     """The options of a provider."""
 
-    address: Annotated[OneOrMany[Host], AfterValidator(_one_per_family)] = ()
-    """The announced address of a port on all addresses of this machine. Not given: the primary address."""
-    loopback: bool = False
-    """Announce a port that is bound to a loopback address at that address."""
-    services: Patterns | None = None
-    """The services that a container may be registered for. None: every service."""
-    networks: Patterns = ()
-    """The Docker networks whose addresses may be announced at a container's request."""
     check: Checks = CheckSettings(type="http")
     """The check of containers. Not given: `GET /`, or with `docker.status` the status page alone."""
     weight: WeightOrLoad = 1
@@ -262,7 +160,7 @@ class ApacheConfig(PluginConfig):
     @classmethod
     def _names(cls, servers: dict[str, HttpdConfig]) -> dict[str, HttpdConfig]:
         for name in servers:
-            _validated(service=name)
+            validated(service=name)
         return servers
 
     @model_validator(mode="after")
@@ -272,3 +170,6 @@ class ApacheConfig(PluginConfig):
         if self.weight == "load" and self.docker is not None and self.docker.status is None:
             raise ValueError('weight = "load" requires the path of mod_status: set docker.status')
         return self
+
+
+__getattr__ = moved("discovery_apache.config", "discovery_docker.config")

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from discovery import Backend, Candidate, RecordError
 from discovery.probes import HttpProbe
 from discovery.registry import validate
-from discovery_apache.announce import Machine, machine_addresses
-from discovery_apache.candidates import RankedCandidate, status_check
-from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl, checks_of
+from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl
+from discovery_apache.statuscheck import status_check
+from discovery_docker.api import Machine, RankedCandidate, checks_of, machine_addresses
 
 
 def local_candidates(config: ApacheConfig, machine: Machine) -> tuple[list[RankedCandidate], dict[str, str]]:

@@ -1,105 +1,25 @@
-"""The provider: the inventory of Docker containers and of the local servers of this machine."""
+"""The provider: the inventory of the containers and the local servers with Apache httpd on this machine."""
 
-import asyncio
-import socket
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from types import MappingProxyType
-
-from discovery import Context, Inventory, Provider
-from discovery.addresses import Family, primary_address
-from discovery.toolkit import cancel_and_wait, wait_for_event
-from discovery_apache.announce import Machine
-from discovery_apache.candidates import find_candidates, resolve_conflicts
 from discovery_apache.config import ApacheConfig
-from discovery_apache.container import Container
-from discovery_apache.engine import Engine, EngineError, EngineState
 from discovery_apache.httpd import local_candidates
-from discovery_apache.selection import is_selected
-
-_ADDRESS_INTERVAL = 30.0
-"""Seconds between two looks at the addresses of this machine, for which there is no event here."""
-_DOCKER_PATIENCE = 5.0
-"""Seconds that the first inventory waits for Docker: without containers it would withdraw those of an earlier run."""
-_RETRY_DELAY = 0.2
-"""Seconds between two attempts to follow Docker, so that a failure costs little CPU time."""
-_FAMILIES: tuple[Family, ...] = (4, 6)
+from discovery_apache.rules import container_rules
+from discovery_docker.api import ContainerProvider, Machine, RankedCandidate, Rules
 
 
-class ApacheProvider(Provider[ApacheConfig]):
+class ApacheProvider(ContainerProvider[ApacheConfig]):
     """Finds Apache httpd in Docker and on this machine. A failure of Docker does not affect the local servers."""
 
     Config = ApacheConfig
 
-    def __init__(self, config: ApacheConfig, context: Context) -> None:
-        """Keep the arguments."""
-        super().__init__(config, context)
-        self._state: EngineState | None = None
-        self._outage: str | None = None
-        self._raised: str | None = None
-        self._docker_task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
+    def rules(self) -> Rules | None:
+        """Return the rules for containers with Apache httpd."""
+        return container_rules(self.config)
 
-    async def setup(self) -> None:
-        """Begin to follow the Docker engine, unless the configuration turns Docker off."""
-        docker = self.config.docker
-        if docker is not None:
+    @property
+    def finds_more(self) -> bool:
+        """True if local servers are configured."""
+        return bool(self.config.httpd)
 
-            def matches(container: Container) -> bool:
-                return is_selected(container, docker)
-
-            engine = Engine(docker.url, self.context.log, match=matches)
-            self._docker_task = asyncio.create_task(self._follow(engine))
-
-    async def discover(self) -> AsyncGenerator[Inventory, None]:
-        """Yield the inventory at every change of the containers and of this machine's addresses.
-
-        Raises EngineError if Docker is the only source and has not been reached yet: an inventory would be empty.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _DOCKER_PATIENCE
-        while True:
-            self._changed.clear()
-            if self._docker_task is not None and self._docker_task.done():
-                self._docker_task.result()
-            known = self._docker_task is None or self._state is not None
-            if known or (self.config.httpd and (self._outage is not None or loop.time() >= deadline)):
-                yield self._inventory()
-            elif not self.config.httpd and self._outage not in (None, self._raised):
-                self._raised = self._outage
-                raise EngineError(self._outage)
-            wait = _ADDRESS_INTERVAL if known or loop.time() >= deadline else deadline - loop.time()
-            await wait_for_event(self._changed, wait)
-
-    async def teardown(self) -> None:
-        """Stop following the Docker engine."""
-        if self._docker_task is not None:
-            await cancel_and_wait(self._docker_task)
-
-    async def _follow(self, engine: Engine) -> None:
-        """Store the latest state of the engine, and the reason of an outage."""
-        while True:
-            try:
-                async with aclosing(engine.follow()) as states:
-                    async for state in states:
-                        self._state, self._outage = state, None
-                        self._changed.set()
-            except EngineError as error:
-                self._outage = str(error)
-                self._changed.set()
-            await asyncio.sleep(_RETRY_DELAY)
-
-    def _inventory(self) -> Inventory:
-        addresses = {family: address for family in _FAMILIES if (address := primary_address(family)) is not None}
-        machine = Machine(socket.gethostname(), addresses)
-        state = self._state or EngineState()
-        local, problems = local_candidates(self.config, machine)
-        found = find_candidates((*state.containers, *state.unmatched), state.stopping, self.config, machine)
-        candidates, conflicts = resolve_conflicts((*local, *found.candidates))
-        problems |= conflicts | found.problems  # a problem of the container itself says more than a conflict
-        if self._outage is not None:
-            problems["docker"] = self._outage
-        elif self._docker_task is not None and self._state is None:
-            problems["docker"] = "the Docker engine does not answer"
-        skipped = {source: rule for source, rule in found.skipped.items() if source not in problems}
-        return Inventory(candidates, MappingProxyType(problems), MappingProxyType(skipped))
+    def find_more(self, machine: Machine) -> tuple[list[RankedCandidate], dict[str, str]]:
+        """Return the candidates of the local servers."""
+        return local_candidates(self.config, machine)

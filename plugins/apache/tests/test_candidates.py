@@ -1,20 +1,19 @@
-"""The candidates of containers: selection, ports, names and checks."""
+"""The candidates of containers with Apache: the selection, the ports and the checks without further options."""
 
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from discovery import Backend, Candidate, Outcome, State, Verdict
-from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
-from discovery.registry import validate
-from discovery_apache.announce import Machine
-from discovery_apache.candidates import find_candidates, resolve_conflicts
+from discovery import Backend, Candidate
+from discovery.probes import HttpProbe, TcpProbe
 from discovery_apache.config import ApacheConfig
-from discovery_apache.container import Binding, Container
 from discovery_apache.modstatus import StatusProbe
-from discovery_apache.selection import base_name, is_selected
+from discovery_apache.rules import container_rules
+from discovery_docker.announce import Machine
+from discovery_docker.candidates import find_candidates, resolve_conflicts
+from discovery_docker.container import Binding, Container
+from discovery_docker.rules import Rules
+from discovery_docker.selection import is_selected
 
 MACHINE = Machine("m", {4: "10.0.0.1"})
 
@@ -24,10 +23,14 @@ def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: 
     return Container(f"{name:0<64}", name, image, running=True, **{"ports": published, **more})
 
 
-def found(*containers: Container, stopping: str = "", **options: Any) -> tuple[dict[str, Candidate], dict[str, str]]:
-    config = ApacheConfig.model_validate(options)
-    stops = frozenset({f"{stopping:0<64}"} if stopping else ())
-    findings = find_candidates(containers, stops, config, MACHINE)
+def rules(**options: Any) -> Rules:
+    found = container_rules(ApacheConfig.model_validate(options))
+    assert found is not None
+    return found
+
+
+def found(*containers: Container, **options: Any) -> tuple[dict[str, Candidate], dict[str, str]]:
+    findings = find_candidates(containers, frozenset(), rules(**options), MACHINE)
     candidates, conflicts = resolve_conflicts(findings.candidates)
     return {each.backend.key: each for each in candidates}, findings.problems | conflicts
 
@@ -70,9 +73,7 @@ def probes(which: Container, **options: Any) -> list[object]:
     ],
 )
 def test_apaches_images_are_selected_by_default(image: str, selected: bool) -> None:
-    docker = ApacheConfig().docker
-    assert docker is not None
-    assert is_selected(container("c", image), docker) == selected
+    assert is_selected(container("c", image), rules()) == selected
 
 
 def test_a_container_that_requests_a_name_is_selected_if_it_has_apaches_port() -> None:
@@ -82,55 +83,6 @@ def test_a_container_that_requests_a_name_is_selected_if_it_has_apaches_port() -
     assert found(container("c", "redis", 6379, labels=named)) == ({}, {})
     assert found(container("c", "shop", labels=named), docker={"conventions": False}) == ({}, {})
     assert backend(container("c", "shop", 8080, labels=named), docker={"port": 8080}).port == 38080
-
-
-@pytest.mark.parametrize(
-    ("option", "patterns", "selected"),
-    [
-        ("names", "web-*", {"web-1", "web-2"}),
-        ("names", "web-1", {"web-1"}),
-        ("names", f"{'other':0<64}"[:12], {"other"}),
-        ("names", "other000", set()),
-        ("images", "httpd", {"web-1"}),
-        ("images", "team/*", {"web-2"}),
-        ("images", "*shop:1*", {"web-2"}),
-        ("images", "shop:2*", set()),
-        ("labelled", "tier=w*", {"other"}),
-        ("labelled", "tier", {"other"}),
-        ("labelled", "tier=x", set()),
-    ],
-)
-def test_the_configuration_selects(option: str, patterns: str, selected: set[str]) -> None:
-    containers = (
-        container("web-1"),
-        container("web-2", "team/shop:1.2"),
-        container("other", "odd", labels={"tier": "web"}),
-    )
-    candidates, _ = found(*containers, docker={option: patterns})
-    assert {key.split(":")[1] for key in candidates} == selected
-
-
-@pytest.mark.parametrize(
-    ("image", "name"), [("httpd", "httpd"), ("a:5000/b/httpd:2", "httpd"), ("b/x@sha256:0", "x"), ("sha256:00", "")]
-)
-def test_a_service_is_called_after_the_image(image: str, name: str) -> None:
-    assert base_name(image) == name
-
-
-def test_the_default_registration_is_registrators() -> None:
-    assert backend(container()) == Backend("httpd", "m:web:80", "10.0.0.1", 30080)
-    labelled = container(labels={"SERVICE_80_NAME": "shop", "SERVICE_ID": "one", "SERVICE_TAGS": "a,b"})
-    assert backend(labelled) == Backend("shop", "one", "10.0.0.1", 30080, labels={"tags": "a,b"})
-
-
-def test_the_configuration_overrides_labels() -> None:
-    labels = {"SERVICE_NAME": "theirs", "SERVICE_ID": "theirs", "SERVICE_ZONE": "theirs", "SERVICE_OTHER": "theirs"}
-    docker = {"service": "ours", "id": "ours", "labels": {"zone": "ours"}}
-    assert backend(container(labels=labels), docker=docker, services=["x"], weight=7) == Backend(
-        "ours", "ours", "10.0.0.1", 30080, 7, labels={"zone": "ours", "other": "theirs"}
-    )
-    plain = backend(container(labels=labels | {"SERVICE_IGNORE": "1"}), docker={"conventions": False})
-    assert plain == Backend("httpd", "m:web:80", "10.0.0.1", 30080)
 
 
 def ports(which: Container, **options: Any) -> set[str]:
@@ -160,52 +112,6 @@ def test_a_port_that_is_not_published_is_named_with_the_container() -> None:
     assert "does not publish port 81" in told
 
 
-def test_only_allowed_services_are_registered() -> None:
-    evil = container(labels={"SERVICE_NAME": "database"})
-    assert "the option 'services' does not allow the service 'database'" in problem(evil, services=["web-*"])
-    assert "'httpd'" in problem(container(), services=["web-*"])
-    assert backend(container(labels={"SERVICE_NAME": "web-1"}), services=["web-*"]).service == "web-1"
-    assert problem(container(), services=[])
-
-
-def test_a_nameless_image_needs_a_name() -> None:
-    assert "SERVICE_NAME" in problem(container("c", "sha256:0123"), docker={"names": "c"})
-    assert backend(container("c", "sha256:0", labels={"SERVICE_NAME": "x"}), docker={"names": "c"}).service == "x"
-
-
-def test_no_container_takes_another_containers_place() -> None:
-    victim = container("a", started_at=2)
-    thief = container("b", started_at=1, labels={"SERVICE_ID": "m:a:80"})
-    candidates, problems = found(thief, victim)
-    assert {key: each.backend.port for key, each in candidates.items()} == {"httpd/m:a:80": 30080}
-    assert candidates["httpd/m:a:80"].backend == backend(victim)
-    assert problems == {"container b": "httpd/m:a:80 is already registered for container a: choose a different id"}
-    younger, older = (container(name, started_at=at, labels={"SERVICE_ID": "x"}) for name, at in (("y", 2), ("o", 1)))
-    assert found(younger, older)[1].keys() == {"container y"}
-
-
-def test_a_stopping_container_is_withdrawn_or_drains() -> None:
-    one, two = container("one"), container("two", labels={"SERVICE_NAME": "a b"})
-    assert found(one, two, stopping="one")[0] == {}
-    candidates, _ = found(one, two, stopping="one", docker={"on_stop": "drain"})
-    (candidate,) = candidates.values()
-    assert candidate.backend.state is State.DRAINING
-    assert candidate.checks == ()
-    successor = container("new", labels={"SERVICE_ID": "m:one:80"})
-    candidates, problems = found(one, successor, stopping="one", docker={"on_stop": "drain"})
-    assert candidates["httpd/m:one:80"].backend.state is State.ACTIVE
-    assert problems == {}
-
-
-def test_paused_and_stopped_containers_are_not_registered() -> None:
-    assert found(container(paused=True)) == ({}, {})
-    named = found(container(paused=True), docker={"names": "web"})
-    assert named == ({}, {"container web": "the container is paused; it is registered once it is unpaused"})
-    stopped = Container("0" * 64, "web", "httpd", ports={(80, "tcp"): (Binding("0.0.0.0", 1),)})
-    assert found(stopped) == ({}, {})
-    assert found(container(), docker=False, httpd={"main": {}}) == ({}, {})
-
-
 def test_the_checks_of_a_container() -> None:
     assert probes(container()) == [HttpProbe(status=((100, 499),))]
     assert probes(container(), check=False) == []
@@ -221,69 +127,9 @@ def test_the_checks_of_a_container() -> None:
     assert (check.interval, check.timeout, check.fall) == (15, 1, 3)
 
 
-def test_a_container_can_name_64_ports() -> None:
-    ports = range(1000, 1200)
-    greedy = container("web", "httpd", *ports, labels={f"SERVICE_{port}_NAME": "web" for port in ports})
-    candidates, problems = found(greedy)
-    assert len(candidates) == 64
-    assert problems["container web"] == "the container names 200 ports; the first 64 are registered"
-    assert len(found(greedy, docker={"port": list(ports)})[0]) == 200
-
-
-def test_a_configured_command_is_not_replaced() -> None:
-    candidates, problems = found(
-        container(labels={"SERVICE_CHECK_HTTP": "/"}), check={"type": "command", "command": ["true"]}
-    )
-    (candidate,) = candidates.values()
-    assert [type(check.probe) for check in candidate.checks] == [CommandProbe]
-    assert "ignored" in problems["container web"]
-
-
 def test_the_status_page_replaces_the_default_check() -> None:
     docker = {"status": "/server-status?auto"}
     page = HttpProbe("/server-status?auto")
     assert probes(container(), docker=docker) == [StatusProbe(page)]
     assert probes(container(), docker=docker, weight="load") == [StatusProbe(page, load=True)]
     assert probes(container(), docker=docker, check={"path": "/"})[1:] == [StatusProbe(page)]
-
-
-def test_dockers_own_health() -> None:
-    well, ill, starting = (container(health=health) for health in ("healthy", "unhealthy", "starting"))
-    assert probes(well, check=False) == []
-    reported = ReportedProbe(Outcome(Verdict.FAILING, "Docker reports that the container is unhealthy"))
-    assert probes(ill, check=False) == [reported]
-    assert probes(ill, check=False, docker={"use_health": False}) == []
-    assert len(probes(starting)) == 2
-    kept = [check.on_failure for each in found(ill, check={"on_failure": "drain"})[0].values() for check in each.checks]
-    assert kept == ["drain", "drain"]
-
-
-texts = st.text(max_size=30)
-claimed = st.dictionaries(
-    st.builds(
-        lambda port, name: f"SERVICE_{port}{name}",
-        st.sampled_from(["", "80_", "443_"]),
-        st.sampled_from(["NAME", "ID", "NETWORK", "CHECK_HTTP", "CHECK_CMD", "CHECK_TCP", "CHECK_INTERVAL", "X"])
-        | texts,
-    ),
-    st.sampled_from(["web", "db", "/x", "http://evil/", "1s", "true", "m:a:80"]) | texts,
-)
-
-
-@given(st.lists(claimed, min_size=1, max_size=3), claimed)
-def test_only_allowed_backends_are_registered_whatever_labels_say(
-    labels: list[dict[str, str]], env: dict[str, str]
-) -> None:
-    containers = [container("abc"[place], "httpd", 80, 443, labels=each, env=env) for place, each in enumerate(labels)]
-    candidates, problems = found(*containers, services=["web*"])
-    for key, candidate in candidates.items():
-        assert validate(candidate.backend) == candidate.backend
-        assert key.startswith("web")
-        assert candidate.backend.host == "10.0.0.1"
-        for check in candidate.checks:
-            assert isinstance(check.probe, HttpProbe | TcpProbe)
-            assert check.probe.address is None
-    for what, reason in problems.items():
-        assert what.isprintable()
-        assert reason.isprintable()
-        assert len(reason) <= 1000

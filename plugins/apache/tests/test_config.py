@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from discovery import ConfigError
 from discovery.daemon.faults import validate
 from discovery.probes import HttpProbe, TcpProbe
-from discovery_apache.config import AnnouncedAddress, ApacheConfig, checks_of
+from discovery_apache.config import AnnouncedAddress, ApacheConfig
+from discovery_docker.api import checks_of
 
 
 def configured(**options: Any) -> ApacheConfig:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from discovery_apache.announce import Machine
-from discovery_apache.candidates import find_candidates
 from discovery_apache.config import ApacheConfig
-from discovery_apache.container import Binding, Container
+from discovery_apache.rules import container_rules
+from discovery_docker.announce import Machine
+from discovery_docker.candidates import find_candidates
+from discovery_docker.container import Binding, Container
 
 MACHINE = Machine("m", {4: "10.0.0.1"})
 
@@ -18,8 +19,9 @@ def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: 
 
 
 def skipped(which: Container, *, stopping: bool = False, **options: Any) -> dict[str, str]:
-    config = ApacheConfig.model_validate(options)
-    return find_candidates([which], frozenset({which.id} if stopping else ()), config, MACHINE).skipped
+    rules = container_rules(ApacheConfig.model_validate(options))
+    assert rules is not None
+    return find_candidates([which], frozenset({which.id} if stopping else ()), rules, MACHINE).skipped
 
 
 @pytest.mark.parametrize(
@@ -46,8 +48,6 @@ def skipped(which: Container, *, stopping: bool = False, **options: Any) -> dict
             {"docker": {"images": ["nginx"], "labelled": ["tier=web"]}},
             "the container does not match 'docker.images' or 'docker.labelled'",
         ),
-        (container(labels={"SERVICE_IGNORE": "1"}), {}, "SERVICE_IGNORE is set"),
-        (container(paused=True), {}, "the container is paused"),
     ],
 )
 def test_a_container_is_named_with_the_rule(which: Container, options: dict[str, Any], rule: str) -> None:
@@ -61,14 +61,6 @@ def test_a_container_that_is_being_stopped_is_skipped_unless_it_drains() -> None
     assert skipped(container(), stopping=True, docker={"on_stop": "drain"}) == {}
 
 
-def test_a_skipped_port_is_named_if_other_ports_are_registered() -> None:
-    labels = {"SERVICE_443_NAME": "tls", "SERVICE_443_IGNORE": "yes"}
-    assert skipped(container("web", "httpd", 80, 443, labels=labels)) == {
-        "container web, port 443": "SERVICE_443_IGNORE is set"
-    }
-
-
-def test_registered_and_faulty_containers_are_not_skipped() -> None:
+def test_a_container_without_its_port_is_a_problem_and_not_skipped() -> None:
     assert skipped(container()) == {}
-    assert skipped(container(ports={})) == {}  # a problem, which is told as one
-    assert skipped(container(image="redis"), docker=False, httpd={"site": {}}) == {}
+    assert skipped(container(ports={})) == {}

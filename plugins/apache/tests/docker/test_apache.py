@@ -11,13 +11,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from docker_fixtures import Provide
+from docker_lab import DockerEngine
+from engine_history import EngineHistory
 from histories import RegistryHistory, name_of
 
 from discovery.testing import eventually_sync, free_port, require_program, within
-
-from .conftest import Provide
-from .docker_lab import DockerEngine
-from .events import EngineHistory
 
 
 def test_a_started_container_is_registered_within_a_second(

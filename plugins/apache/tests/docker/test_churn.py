@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 import docker
 import pytest
 import requests
+from docker_fixtures import Provide
+from docker_lab import DockerEngine
 from histories import RegistryHistory
 
 from discovery.testing import eventually_sync, within
-
-from .conftest import Provide
-from .docker_lab import DockerEngine
 
 CONTAINERS = 200
 SECONDS = 120  # without those that dockerd takes to start

@@ -4,12 +4,11 @@ import os
 import signal
 
 from daemons import Daemon
+from docker_fixtures import Provide
+from docker_lab import DockerEngine
 from histories import RegistryHistory, name_of
 
 from discovery.testing import eventually_sync, require_program
-
-from .conftest import Provide
-from .docker_lab import DockerEngine
 
 
 def lines(daemon: Daemon, *words: str) -> list[str]:

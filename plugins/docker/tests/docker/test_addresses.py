@@ -3,12 +3,11 @@
 import urllib.request
 
 import pytest
+from docker_fixtures import Provide
+from docker_lab import DockerEngine
 from histories import RegistryHistory
 
 from discovery.testing import eventually_sync, within
-
-from .conftest import Provide
-from .docker_lab import DockerEngine
 
 
 def answers(registry: RegistryHistory, name: str) -> bytes:
@@ -37,7 +36,7 @@ def test_published_on_an_ipv6_address(docker_engine: DockerEngine, registry: Reg
 
 def test_on_the_machines_own_network(docker_engine: DockerEngine, registry: RegistryHistory, provide: Provide) -> None:
     docker_engine.run("web-1", publish=None, network_mode="host", environment={"PORT": "8081"})
-    provide(address=docker_engine.address, docker__port=8081)
+    provide(address=docker_engine.address, port=8081)
     assert answers(registry, "web-1") == b"hello from apache\n"
     assert registry.places["web-1"] == f"{docker_engine.address}:8081"
 
@@ -50,7 +49,7 @@ def test_its_own_address_on_a_named_network(
     labels = {"SERVICE_NETWORK": "inside"} if said_by == "label" else {}
     docker_engine.run("web-1", publish="" if said_by == "label" else None, network="inside", labels=labels)
     if said_by == "configuration":
-        provide(docker__network="inside")
+        provide(network="inside")
     else:
         provide(networks=["inside"])
     assert answers(registry, "web-1") == b"hello from apache\n"

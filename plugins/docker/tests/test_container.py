@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery_apache.container import Addresses, Binding, Container, parse, parse_timestamp, signal_number
+from discovery_docker.container import Addresses, Binding, Container, parse, parse_timestamp, signal_number
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "inspected.json").read_text())
 """Of Docker 20.10: with a network of its own, and ports that IPv4 and IPv6 differ in."""

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from discovery import Backend, Candidate, Check, Outcome, RecordError, State, Verdict
-from discovery.probes import HttpProbe, ReportedProbe
+from discovery.probes import ReportedProbe
 from discovery.registry import validate
-from discovery_apache.announce import Machine, announce, matches_any
-from discovery_apache.config import ApacheConfig, DockerConfig, StatusSettings, checks_of
-from discovery_apache.container import Container
-from discovery_apache.conventions import CheckRequest, PortRequest, ServiceVariables, quoted
-from discovery_apache.modstatus import StatusProbe
-from discovery_apache.selection import absent_names, base_name, exclusion_rule, ports_of
+from discovery_docker.announce import Machine, announce, matches_any
+from discovery_docker.config import checks_of
+from discovery_docker.container import Container
+from discovery_docker.conventions import CheckRequest, PortRequest, ServiceVariables, quoted
+from discovery_docker.rules import Rules
+from discovery_docker.selection import absent_names, base_name, exclusion_rule, ports_of
 
 _ABSENT = "the container does not run; it is registered once it runs"
 _PAUSED = "the container is paused; it is registered once it is unpaused"
@@ -19,8 +19,6 @@ _LONGEST_PROBLEM = 1000
 """Characters of the problem of one container, since a container may cause thousands by its labels."""
 _MOST_PORTS = 64
 """Ports that one container may name: each port costs a pass over all of the container's labels, and a check."""
-_TIMEOUT_MARGIN = 0.5
-"""Seconds by which the check's timeout exceeds the probe's own, so that the probe reports the timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +43,22 @@ class Findings:
 
 
 def find_candidates(
-    containers: Iterable[Container], stopping: frozenset[str], config: ApacheConfig, machine: Machine
+    containers: Iterable[Container], stopping: frozenset[str], rules: Rules, machine: Machine
 ) -> Findings:
     """Return the candidates of the selected containers. `stopping` has the ids of containers that are being stopped."""
     findings = Findings()
-    docker = config.docker
-    if docker is None:
-        return findings
+    options = rules.containers
     containers = [container for container in containers if container.running]
-    findings.problems |= {f"container {name}": _ABSENT for name in absent_names(containers, docker)}
+    findings.problems |= {f"container {name}": _ABSENT for name in absent_names(containers, options)}
     for container in containers:
         source = f"container {container.name}"
         stops = container.id in stopping
-        if rule := _skip_rule(container, stops, docker):
+        if rule := _skip_rule(container, stops, rules):
             findings.skipped[source] = rule
-            if container.paused and container.name in docker.names:
+            if container.paused and container.name in options.names:
                 findings.problems[source] = _PAUSED
             continue
-        problems = _add_ports(findings, container, stops, config, docker, machine)
+        problems = _add_ports(findings, container, stops, rules, machine)
         if problems:
             findings.problems[source] = _in_one_line(problems)
     return findings
@@ -84,44 +80,30 @@ def resolve_conflicts(candidates: Iterable[RankedCandidate]) -> tuple[tuple[Cand
     return tuple(ranked.candidate for ranked in registered.values()), problems
 
 
-def status_check(page: HttpProbe, settings: StatusSettings, *, load: bool) -> Check:
-    """Return the check of a status page. With `load` the weight of the backend follows the server's idle workers."""
-    return Check(
-        StatusProbe(page, settings.timeout, load),
-        interval=settings.interval,
-        timeout=2 * settings.timeout + _TIMEOUT_MARGIN,
-        rise=settings.rise,
-        fall=settings.fall,
-        on_failure=settings.on_failure,
-        weight_interval=settings.weight_interval,
-    )
-
-
-def _skip_rule(container: Container, stops: bool, docker: DockerConfig) -> str | None:
+def _skip_rule(container: Container, stops: bool, rules: Rules) -> str | None:
     """Return the rule by which no port of the container is registered, or None."""
-    if rule := exclusion_rule(container, docker):
+    if rule := exclusion_rule(container, rules):
         return rule
     if container.paused:
         return "the container is paused"
-    if stops and docker.on_stop == "withdraw":
-        return "the container is being stopped, and 'docker.on_stop' is withdraw"
-    if docker.conventions and container.variables.ignore:
+    if stops and rules.containers.on_stop == "withdraw":
+        return f"the container is being stopped, and {rules.key('on_stop')} is withdraw"
+    if rules.containers.conventions and container.variables.ignore:
         return "SERVICE_IGNORE is set"
     return None
 
 
-def _add_ports(
-    findings: Findings, container: Container, stops: bool, config: ApacheConfig, docker: DockerConfig, machine: Machine
-) -> list[str]:
+def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rules, machine: Machine) -> list[str]:
     """Add the candidates and the skipped ports of a container to the findings. Return the container's problems."""
-    variables = container.variables if docker.conventions else ServiceVariables()
+    options = rules.containers
+    variables = container.variables if options.conventions else ServiceVariables()
     source = f"container {container.name}"
     try:
-        ports = ports_of(container, config, variables.network)
+        ports = ports_of(container, rules, variables.network)
     except ValueError as error:
         return [str(error)]
     problems: list[str] = []
-    if docker.port is None and len(ports) > _MOST_PORTS:
+    if options.port is None and len(ports) > _MOST_PORTS:
         problems.append(f"the container names {len(ports)} ports; the first {_MOST_PORTS} are registered")
         ports = ports[:_MOST_PORTS]
     requests: dict[int, PortRequest] = {}
@@ -134,19 +116,19 @@ def _add_ports(
     for port, request in requests.items():
         problems += request.problems
         try:
-            backend, more = _backend(container, port, request, len(requests) > 1, config, docker, machine)
+            backend, more = _backend(container, port, request, len(requests) > 1, rules, machine)
             problems += more
             if stops:
                 # No checks: the server may refuse new connections already, and drains until it has stopped.
                 candidate = Candidate(replace(backend, state=State.DRAINING))
             else:
-                checks, more = _checks(container, request.check, config, docker)
+                checks, more = _checks(container, request.check, rules)
                 candidate = Candidate(backend, checks)
                 problems += more
         except (ValueError, RecordError) as error:
             problems.append(str(error))
         else:
-            chooses_id = docker.id is None and request.id is not None
+            chooses_id = options.id is None and request.id is not None
             rank = (stops, chooses_id, container.started_at, container.id)
             findings.candidates.append(RankedCandidate(candidate, source, rank))
     return problems
@@ -157,48 +139,43 @@ def _backend(
     port: int,
     request: PortRequest,
     has_several_ports: bool,
-    config: ApacheConfig,
-    docker: DockerConfig,
+    rules: Rules,
     machine: Machine,
 ) -> tuple[Backend, list[str]]:
-    service = _service(container, f"-{port}" if has_several_ports else "", request, config, docker)
-    (host, announced_port), problem = announce(container, port, request.network, config, machine)
+    options = rules.containers
+    service = _service(container, f"-{port}" if has_several_ports else "", request, rules)
+    (host, announced_port), problem = announce(container, port, request.network, rules, machine)
     backend = Backend(
         service,
-        docker.id or request.id or f"{machine.name}:{container.name}:{port}",
+        options.id or request.id or f"{machine.name}:{container.name}:{port}",
         host,
         announced_port,
-        1 if config.weight == "load" else config.weight,
-        labels={**request.labels, **docker.labels},
+        rules.weight,
+        labels={**request.labels, **options.labels},
     )
     return validate(backend), [problem] if problem else []
 
 
-def _service(
-    container: Container, suffix: str, request: PortRequest, config: ApacheConfig, docker: DockerConfig
-) -> str:
-    if docker.service is not None:
-        return docker.service + suffix
+def _service(container: Container, suffix: str, request: PortRequest, rules: Rules) -> str:
+    if rules.containers.service is not None:
+        return rules.containers.service + suffix
     if request.refusal is not None:
         raise ValueError(request.refusal)
     service = request.service or base_name(container.image)
     if not service:
-        raise ValueError("the image has no name to use as service name: set SERVICE_NAME or 'docker.service'")
+        raise ValueError(f"the image has no name to use as service name: set SERVICE_NAME or {rules.key('service')}")
     if not request.named_for_port:
         service += suffix
-    if config.services is not None and not matches_any(service, config.services):
+    allowed = rules.options.services
+    if allowed is not None and not matches_any(service, allowed):
         raise ValueError(f"the option 'services' does not allow the service {quoted(service)}")
     return service
 
 
-def _checks(
-    container: Container, request: CheckRequest, config: ApacheConfig, docker: DockerConfig
-) -> tuple[tuple[Check, ...], list[str]]:
-    checks, problems = _service_checks(request, config, docker)
-    if docker.status is not None:
-        load = config.weight == "load"
-        checks += (status_check(HttpProbe(path=docker.status.page), docker.status, load=load),)
-    if docker.use_health and container.health in ("starting", "unhealthy"):
+def _checks(container: Container, request: CheckRequest, rules: Rules) -> tuple[tuple[Check, ...], list[str]]:
+    checks, problems = _service_checks(request, rules)
+    checks += rules.kind.checks
+    if rules.containers.use_health and container.health in ("starting", "unhealthy"):
         reported = ReportedProbe(Outcome(Verdict.FAILING, f"Docker reports that the container is {container.health}"))
         # A starting container never drains, since it has not served a request yet.
         on_failure = checks[0].on_failure if checks and container.health == "unhealthy" else "withdraw"
@@ -206,15 +183,12 @@ def _checks(
     return checks, problems
 
 
-def _service_checks(
-    request: CheckRequest, config: ApacheConfig, docker: DockerConfig
-) -> tuple[tuple[Check, ...], list[str]]:
+def _service_checks(request: CheckRequest, rules: Rules) -> tuple[tuple[Check, ...], list[str]]:
     """Return the configured check, changed as the container requests, and the problems of the request."""
-    settings = config.check
-    status_page_replaces_check = docker.status is not None and "check" not in config.model_fields_set
+    settings = rules.options.check
     if settings.type == "command" and (request.path or request.tcp):
         return checks_of(settings), ["the labels request another check than the configured command, and are ignored"]
-    if request.path is None and not request.tcp and status_page_replaces_check:
+    if request.path is None and not request.tcp and rules.kind.replaces_check:
         return (), []
     if request.path is None and request.tcp:
         settings = settings.model_copy(update={"type": "tcp"})

@@ -1,28 +1,27 @@
-"""The contract of providers, for the Apache plugin on a real engine."""
+"""The contract of providers, for the provider `docker` on a real engine."""
 
 import asyncio
 from contextlib import closing
 
 import docker
 import pytest
+from docker_lab import DockerEngine
 
 from discovery import AnyProvider
 from discovery.testing import ProviderContract
-from discovery_apache import ApacheProvider
-
-from .docker_lab import DockerEngine
+from discovery_docker.provider import DockerProvider
 
 
-class TestApache(ProviderContract):
+class TestDocker(ProviderContract):
     """One container in world 0, two and a broken one in world 1."""
 
-    provider = ApacheProvider
+    provider = DockerProvider
     patience = 20.0
 
     @pytest.fixture(autouse=True)
     def _engine(self, docker_engine: DockerEngine) -> None:
         self.engine = docker_engine
-        self.config = {"docker": {"url": docker_engine.url, "images": ["apache", "busybox"]}}
+        self.config = {"url": docker_engine.url, "names": "*"}
 
     def arrange(self, world: int) -> None:
         # With a client of its own, as it looks for descriptors that were left open.

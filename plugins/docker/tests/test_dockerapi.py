@@ -16,8 +16,8 @@ import structlog
 import trustme
 
 from discovery.testing import free_port, within
-from discovery_apache.dockerapi import DEFAULT_URL, engine_url
-from discovery_apache.engine import Engine, EngineError
+from discovery_docker.dockerapi import DEFAULT_URL, engine_url
+from discovery_docker.engine import Engine, EngineError
 
 VERSION = b'{"ApiVersion": "1.41"}'
 
@@ -129,7 +129,7 @@ async def test_a_socket_without_permission_is_named_with_a_remedy(directory: Pat
 
 
 async def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    monkeypatch.setattr("discovery_apache.engine._CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("discovery_docker.engine._CONNECT_TIMEOUT", 0.2)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{directory}/docker.sock")
         silent.listen()

@@ -8,12 +8,11 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Self
 
 import structlog
+from docker_lab import DockerEngine
 
 from discovery.testing import eventually_sync, within
-from discovery_apache.container import Container
-from discovery_apache.engine import Engine, EngineError, EngineState
-
-from .docker_lab import DockerEngine
+from discovery_docker.container import Container
+from discovery_docker.engine import Engine, EngineError, EngineState
 
 
 class Seen:

@@ -3,7 +3,7 @@
 The first rule that applies:
 
 1. a Docker network that a label requests and the configuration's `networks` allow: the container's own address there;
-2. the configuration: with `docker.network` the container's own address there; with `address` that address, for a port
+2. the configuration: with `network` the container's own address there; with `address` that address, for a port
    that is published on all addresses of this machine, and for a container on the host's network;
 3. the address that the port is published on; for a port on all addresses the primary address of this machine;
 4. for a port that is not published: the container's own address on a network among `networks`.
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from discovery.addresses import Family, announceable, family_of, is_unspecified
-from discovery_apache.config import ApacheConfig
-from discovery_apache.container import Binding, Container
-from discovery_apache.conventions import quoted
+from discovery_docker.config import MachineOptions
+from discovery_docker.container import Binding, Container
+from discovery_docker.conventions import quoted
+from discovery_docker.rules import Rules
 
 HostPort = tuple[str, int]
 _MOST_LISTED = 8
@@ -33,7 +34,7 @@ class Machine:
 
 
 def announce(
-    container: Container, port: int, requested: str | None, config: ApacheConfig, machine: Machine
+    container: Container, port: int, requested: str | None, rules: Rules, machine: Machine
 ) -> tuple[HostPort, str | None]:
     """Return the address and port to announce, and the problem with the network that a label requests, if any.
 
@@ -42,20 +43,20 @@ def announce(
     """
     problem = None
     if requested is not None:
-        if matches_any(requested, config.networks):
+        if matches_any(requested, rules.options.networks):
             return (_own_address(container, requested), port), None
         problem = f"SERVICE_NETWORK is {quoted(requested)}, which 'networks' does not allow; SERVICE_NETWORK is ignored"
-    return _default_address(container, port, config, machine), problem
+    return _default_address(container, port, rules, machine), problem
 
 
-def is_reached_directly(container: Container, requested: str | None, config: ApacheConfig) -> bool:
+def is_reached_directly(container: Container, requested: str | None, rules: Rules) -> bool:
     """Return True if other machines reach the container's ports without publication: by the host's or a Docker network.
 
     `requested` is the name of the network that a label requests.
     """
-    if requested is not None and matches_any(requested, config.networks):
+    if requested is not None and matches_any(requested, rules.options.networks):
         return True
-    return container.network_mode == "host" or (config.docker is not None and config.docker.network is not None)
+    return container.network_mode == "host" or rules.containers.network is not None
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
@@ -63,45 +64,51 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def machine_addresses(config: ApacheConfig, machine: Machine) -> tuple[str, ...]:
+def machine_addresses(options: MachineOptions, machine: Machine) -> tuple[str, ...]:
     """Return the configured addresses of this machine, or else its primary addresses, IPv4 first."""
-    return config.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
+    return options.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
 
 
-def _default_address(container: Container, port: int, config: ApacheConfig, machine: Machine) -> HostPort:
-    if config.docker is not None and config.docker.network is not None:
-        return _own_address(container, config.docker.network), port
+def _default_address(container: Container, port: int, rules: Rules, machine: Machine) -> HostPort:
+    options, network = rules.options, rules.containers.network
+    if network is not None:
+        return _own_address(container, network), port
     if container.network_mode == "host":
-        if host := next(iter(machine_addresses(config, machine)), None):
+        if host := next(iter(machine_addresses(options, machine)), None):
             return host, port
         raise ValueError(f"this machine has no address that other machines can reach: {_SET_ADDRESS}")
     if bindings := container.ports.get((port, "tcp")):
-        return _published(port, bindings, config, machine)
-    for network in sorted(container.networks):
-        if matches_any(network, config.networks):
-            return _own_address(container, network), port
-    raise ValueError(not_published(container, port))
+        return _published(port, bindings, options, machine)
+    for name in sorted(container.networks):
+        if matches_any(name, options.networks):
+            return _own_address(container, name), port
+    raise ValueError(not_published(container, rules, port))
 
 
-def not_published(container: Container, *ports: int) -> str:
+def not_published(container: Container, rules: Rules, *ports: int) -> str:
     """Return the message that the container publishes none of `ports`, with its published ports and a remedy."""
     published = ", ".join(f"{number}/{protocol}" for number, protocol in sorted(container.ports)[:_MOST_LISTED])
-    required = (
-        f"port {ports[0]}" if len(ports) == 1 else f"any of the ports {', '.join(map(str, ports[:_MOST_LISTED]))}"
-    )
+    if not ports:
+        required, option = "a TCP port", "-p PORT"
+    elif len(ports) == 1:
+        required, option = f"port {ports[0]}", f"-p {ports[0]}"
+    else:
+        required, option = f"any of the ports {', '.join(map(str, ports[:_MOST_LISTED]))}", f"-p {ports[0]}"
     if published:
-        remedy = f"set 'docker.port' to one of these, or start the container with -p {ports[0]}"
+        remedy = f"start the container with {option}"
+        if ports:
+            remedy = f"set {rules.key('port')} to one of these, or {remedy}"
         return f"the container does not publish {required}, only {published}: {remedy}"
     if container.network_mode.startswith("container:"):
         return f"the container does not publish {required}, and uses another container's network: publish it there"
-    remedy = f"start the container with -p {ports[0]}, or set 'docker.network'"
+    remedy = f"start the container with {option}, or set {rules.key('network')}"
     return f"the container does not publish {required}, nor any other port: {remedy}"
 
 
-def _published(port: int, bindings: tuple[Binding, ...], config: ApacheConfig, machine: Machine) -> HostPort:
+def _published(port: int, bindings: tuple[Binding, ...], options: MachineOptions, machine: Machine) -> HostPort:
     wildcard = {family_of(each.host_ip): each for each in bindings if is_unspecified(each.host_ip)}
     bound = [each for each in bindings if not is_unspecified(each.host_ip)]
-    for host in config.address:
+    for host in options.address:
         family = family_of(host)
         binding = wildcard.get(family) if family else next(iter(wildcard.values()), None)
         if binding is not None:
@@ -109,19 +116,19 @@ def _published(port: int, bindings: tuple[Binding, ...], config: ApacheConfig, m
     for binding in bound:
         if announceable(binding.host_ip):
             return binding
-    if not config.address:
-        for host in machine_addresses(config, machine):
+    if not options.address:
+        for host in machine_addresses(options, machine):
             if binding := wildcard.get(family_of(host)):
                 return host, binding.host_port
     for binding in bound:
-        if announceable(binding.host_ip, loopback=config.loopback):
+        if announceable(binding.host_ip, loopback=options.loopback):
             return binding
-    raise ValueError(_unreachable(port, bool(wildcard), bound, config))
+    raise ValueError(_unreachable(port, bool(wildcard), bound, options))
 
 
-def _unreachable(port: int, wildcard: bool, bound: list[Binding], config: ApacheConfig) -> str:
-    if wildcard and config.address:
-        return f"port {port} is not published for the family of 'address' ({', '.join(config.address)})"
+def _unreachable(port: int, wildcard: bool, bound: list[Binding], options: MachineOptions) -> str:
+    if wildcard and options.address:
+        return f"port {port} is not published for the family of 'address' ({', '.join(options.address)})"
     if wildcard:
         return (
             f"port {port} is published on all addresses, but this machine has no address that other machines can reach:"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from discovery import Backend
 from discovery.registry import validate
-from discovery_apache.conventions import CheckRequest, PortRequest, ServiceVariables
+from discovery_docker.conventions import CheckRequest, PortRequest, ServiceVariables
 
 
 def read(labels: dict[str, str], env: dict[str, str], port: int) -> PortRequest:

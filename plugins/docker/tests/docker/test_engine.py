@@ -8,13 +8,12 @@ from contextlib import suppress
 
 import pytest
 from docker.errors import APIError
+from docker_lab import DockerEngine
+from engine_following import following
 
 from discovery.testing import eventually_sync
-from discovery_apache.container import Container
-from discovery_apache.engine import EngineState
-
-from .docker_lab import DockerEngine
-from .following import following
+from discovery_docker.container import Container
+from discovery_docker.engine import EngineState
 
 
 def test_a_container_is_started_stopped_and_gone(docker_engine: DockerEngine) -> None:
@@ -77,7 +76,7 @@ def test_a_container_that_survives_its_stop_signal_is_not_being_stopped(
     docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_DEFAULT_STOP_TIMEOUT", "_STOP_GRACE"):
-        monkeypatch.setattr(f"discovery_apache.engine.{name}", 0.5)
+        monkeypatch.setattr(f"discovery_docker.engine.{name}", 0.5)
     container = docker_engine.run("web-1", "busybox", stop_signal="SIGTERM")  # which PID 1 ignores
     with following(docker_engine.url) as seen:
         container.kill("SIGTERM")

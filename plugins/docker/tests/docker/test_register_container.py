@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker_lab import DockerEngine
 from histories import RegistryHistory
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, within
-
-from .docker_lab import DockerEngine
 
 ABSENT = "the container does not run; it is registered once it runs"
 

@@ -16,8 +16,8 @@ from docker.errors import APIError, DockerException, NotFound
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait, delays, wait_for_event
-from discovery_apache.container import Container, parse
-from discovery_apache.dockerapi import EngineError, Events, call, connect, engine_url, explain
+from discovery_docker.container import Container, parse
+from discovery_docker.dockerapi import EngineError, Events, call, connect, engine_url, explain
 
 __all__ = ["Engine", "EngineError", "EngineState"]
 

@@ -1,6 +1,6 @@
 """The command `discovery register-container`: registers a container's port, as polvi/docker-register did.
 
-The command runs the provider `apache` with a configuration of its own.
+The command runs the provider `docker` with a configuration of its own.
 """
 
 import hashlib
@@ -93,19 +93,17 @@ def register_container(
     except RecordError as error:
         raise ConfigError(str(error)) from None
     table: dict[str, Any] = {
-        "plugin": "apache",
+        "plugin": "docker",
         "ttl": ttl,
         "force": force,
         "weight": weight,
         "check": _check(check, check_path),
-        "docker": {
-            "names": [container],
-            "port": number,
-            "service": service,
-            "id": container,
-            "labels": extras,
-            "conventions": False,
-        },
+        "names": [container],
+        "port": number,
+        "service": service,
+        "id": container,
+        "labels": extras,
+        "conventions": False,
     }
     if owner is not None:
         table["owner"] = owner

@@ -2,9 +2,9 @@
 
 import urllib.request
 
-from discovery.testing import eventually_sync, within
+from docker_lab import DockerEngine
 
-from .docker_lab import DockerEngine
+from discovery.testing import eventually_sync, within
 
 
 def fetch(engine: DockerEngine, name: str, path: str = "/") -> tuple[str, str]:

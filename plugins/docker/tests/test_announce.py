@@ -7,12 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.addresses import announceable, is_loopback
-from discovery_apache.announce import HostPort, Machine, announce
-from discovery_apache.config import ApacheConfig
-from discovery_apache.container import Addresses, Binding, Container
+from discovery_docker.announce import HostPort, Machine, announce
+from discovery_docker.config import DockerConfig
+from discovery_docker.container import Addresses, Binding, Container
+from discovery_docker.rules import Rules
 
 MACHINE = Machine("m", {4: "10.0.0.1", 6: "2001:db8:1::1"})
 ALL = (Binding("0.0.0.0", 32768), Binding("::", 32769))
+
+
+def rules(**options: Any) -> Rules:
+    return Rules.of(DockerConfig.model_validate(options))
 
 
 def container(*bindings: Binding, networks: dict[str, Addresses] | None = None, mode: str = "default") -> Container:
@@ -23,7 +28,7 @@ def container(*bindings: Binding, networks: dict[str, Addresses] | None = None, 
 def place(
     which: Container, wanted: str | None = None, machine: Machine = MACHINE, port: int = 80, **options: Any
 ) -> HostPort:
-    found, problem = announce(which, port, wanted, ApacheConfig.model_validate(options), machine)
+    found, problem = announce(which, port, wanted, rules(**options), machine)
     assert problem is None
     return tuple(found)  # type: ignore[return-value]
 
@@ -32,7 +37,7 @@ def refusal(
     which: Container, wanted: str | None = None, machine: Machine = MACHINE, port: int = 80, **options: Any
 ) -> str:
     with pytest.raises(ValueError, match=".") as caught:
-        announce(which, port, wanted, ApacheConfig.model_validate(options), machine)
+        announce(which, port, wanted, rules(**options), machine)
     return str(caught.value)
 
 
@@ -41,10 +46,10 @@ INSIDE = {"inside": Addresses("172.18.0.2", None), "v6": Addresses(None, "fd00::
 
 def test_the_order_of_the_rules() -> None:
     everything = container(Binding("192.168.1.1", 8080), *ALL, networks=INSIDE)
-    options: dict[str, Any] = {"networks": ["inside", "v6"], "address": "10.9.9.9", "docker": {"network": "v6"}}
+    options: dict[str, Any] = {"networks": ["inside", "v6"], "address": "10.9.9.9", "network": "v6"}
     assert place(everything, "inside", **options) == ("172.18.0.2", 80)
     assert place(everything, **options) == ("fd00::2", 80)
-    del options["docker"]
+    del options["network"]
     assert place(everything, **options) == ("10.9.9.9", 32768)
     del options["address"]
     assert place(everything, **options) == ("192.168.1.1", 8080)
@@ -89,7 +94,7 @@ def test_loopback_only_if_asked_for() -> None:
 
 
 def test_a_network_that_is_not_allowed_is_reported_and_ignored() -> None:
-    config = ApacheConfig.model_validate({"networks": ["inside"]})
+    config = rules(networks=["inside"])
     found, problem = announce(container(*ALL, networks=INSIDE), 80, "v6", config, MACHINE)
     assert tuple(found) == ("10.0.0.1", 32768)
     assert problem is not None
@@ -100,12 +105,12 @@ def test_a_network_without_the_container_is_not_replaced_by_another() -> None:
     told = refusal(container(*ALL, networks=INSIDE), "gone", networks=["*"])
     assert "the container is not on the network 'gone'; its networks: inside, none, v6" in told
     assert "has no address on the network 'none'" in refusal(container(*ALL, networks=INSIDE), "none", networks=["*"])
-    assert "'gone'" in refusal(container(*ALL, networks=INSIDE), docker={"network": "gone"})
+    assert "'gone'" in refusal(container(*ALL, networks=INSIDE), network="gone")
 
 
 def test_an_unpublished_port_is_named_with_the_published_ports() -> None:
     told = refusal(container(*ALL), port=8080)
-    assert "does not publish port 8080, only 80/tcp: set 'docker.port' to one of these" in told
+    assert "does not publish port 8080, only 80/tcp: set 'port' to one of these" in told
     assert "another container's network" in refusal(container(mode="container:abc"))
     assert "nor any other port" in refusal(container())
 
@@ -124,7 +129,7 @@ hosts = st.sampled_from(
         {
             "networks": st.sampled_from([[], ["a"], ["*"]]),
             "loopback": st.booleans(),
-            "docker": st.sampled_from([{}, {"network": "a"}]),
+            "network": st.sampled_from([None, "a"]),
             "address": st.sampled_from([[], ["10.9.9.9"], ["fd00::9"], ["10.9.9.9", "fd00::9"]]),
         }
     ),
@@ -138,7 +143,7 @@ def test_only_reachable_addresses_are_announced(
     options: dict[str, Any],
     addresses: dict[Any, str],
 ) -> None:
-    config = ApacheConfig.model_validate(options)
+    config = rules(**options)
     try:
         (host, port), _ = announce(
             container(*bindings, networks=networks, mode=mode), 80, wanted, config, Machine("m", addresses)
@@ -146,6 +151,6 @@ def test_only_reachable_addresses_are_announced(
     except ValueError as error:
         assert str(error).isprintable()
     else:
-        assert announceable(host, loopback=config.loopback)
-        assert not is_loopback(host) or config.loopback
+        assert announceable(host, loopback=config.options.loopback)
+        assert not is_loopback(host) or config.options.loopback
         assert port == 80 or port in {each.host_port for each in bindings}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from discovery_apache.conventions import ServiceVariables
+from discovery_docker.conventions import ServiceVariables
 
 Health = Literal["starting", "healthy", "unhealthy"]
 Port = tuple[int, str]

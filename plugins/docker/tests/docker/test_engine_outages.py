@@ -12,11 +12,10 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker_lab import DockerEngine
+from engine_following import Relay, following
 
 from discovery.testing import eventually_sync, within
-
-from .docker_lab import DockerEngine
-from .following import Relay, following
 
 
 def running(engine: DockerEngine) -> list[str]:
@@ -41,7 +40,7 @@ def test_an_engine_that_is_killed_and_started_again(docker_engine: DockerEngine)
 def test_an_engine_that_stays_unreachable_is_an_error_and_the_last_state_stands(
     docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery_apache.engine._RECONNECT_GRACE", 0.5)
+    monkeypatch.setattr("discovery_docker.engine._RECONNECT_GRACE", 0.5)
     docker_engine.run("web-1", "busybox")
     with Relay(docker_engine) as relay, following(relay.url) as seen:
         relay.close()
@@ -100,7 +99,7 @@ def test_with_live_restore_only_containers_that_ended_disappear(
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that hangs is noticed within a second or two."""
     for name in ("_QUIET", "_PING_TIMEOUT", "_CONNECT_TIMEOUT", "_RECONNECT_GRACE"):
-        monkeypatch.setattr(f"discovery_apache.engine.{name}", 0.5)
+        monkeypatch.setattr(f"discovery_docker.engine.{name}", 0.5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -117,7 +116,7 @@ def test_an_engine_that_hangs_is_noticed_and_followed_on(docker_engine: DockerEn
 
 
 def test_a_failed_inspection_is_repeated(docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_apache.dockerapi.CALL_TIMEOUT", 0.5)
+    monkeypatch.setattr("discovery_docker.dockerapi.CALL_TIMEOUT", 0.5)
     docker_engine.run("stays", "busybox")
     created = docker_engine.client.containers.create("busybox", name="comes")
     with Relay(docker_engine) as relay, following(relay.url, reconcile=300) as seen:
@@ -135,7 +134,7 @@ def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEng
     program = tmp_path / "program.py"
     program.write_text(
         "import asyncio, sys, threading, structlog\n"
-        "from discovery_apache.engine import Engine\n"
+        "from discovery_docker.engine import Engine\n"
         "async def main():\n"
         "    states = Engine(sys.argv[1], structlog.get_logger(), reconcile=0.05).follow()\n"
         "    await anext(states)\n"

@@ -1,0 +1,138 @@
+"""The options of the plugin: their types, meanings and defaults."""
+
+import re
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from discovery import Backend, Check, PluginConfig, RecordError
+from discovery.addresses import family_of
+from discovery.fields import OneOrMany, Port, ServiceName, Weight
+from discovery.probes import CheckSettings
+from discovery.registry import validate
+from discovery_docker.dockerapi import EngineError, engine_url
+
+_ANSWERS = "100-499"
+"""The passing status codes of a check whose path nobody has named: `/` need not exist, so 404 passes."""
+
+_PATTERN = re.compile(r"[!-~]{1,255}")
+
+
+def validated(**fields: Any) -> Backend:
+    """Return a backend with these fields, validated as the registry validates records. Raises ValueError."""
+    try:
+        return validate(replace(Backend("s", "i", "h", 1), **fields))
+    except RecordError as error:
+        raise ValueError(str(error)) from None
+
+
+def _one_per_family(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    families = {family_of(host) for host in hosts}
+    if len(hosts) > 1 and (None in families or len(families) < len(hosts)):
+        raise ValueError("give one address, or an IPv4 and an IPv6 address")
+    return hosts
+
+
+def _pattern(value: str) -> str:
+    if not _PATTERN.fullmatch(value):
+        raise ValueError(f"{value!r} is not a pattern such as web-*: 1-255 printable characters without spaces")
+    return value
+
+
+def _check(value: object) -> object:
+    """Return the check as a table; the default type is HTTP."""
+    if isinstance(value, bool):
+        value = {} if value else {"type": "none"}
+    return {"type": "http"} | value if isinstance(value, dict) else value
+
+
+def _engine(value: str) -> str:
+    try:
+        return engine_url(value)
+    except EngineError as error:
+        raise ValueError(str(error)) from None
+
+
+def _numbers_as_text(value: object) -> object:
+    """Return a table with numbers as text, since the value of a label may be written as a number."""
+    if isinstance(value, dict):
+        numbers = (int, float)
+        return {key: str(item) if type(item) in numbers else item for key, item in value.items()}
+    return value
+
+
+Id = Annotated[str, AfterValidator(lambda value: validated(id=value).id)]
+Host = Annotated[str, AfterValidator(lambda value: validated(host=value).host)]
+Labels = Annotated[
+    dict[str, str],
+    BeforeValidator(_numbers_as_text),
+    AfterValidator(lambda value: dict(validated(labels=value).labels)),
+]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Patterns = OneOrMany[Pattern]
+Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type=bool | CheckSettings)]
+
+
+def checks_of(
+    settings: CheckSettings, *, path: str | None = None, interval: float | None = None, timeout: float | None = None
+) -> tuple[Check, ...]:
+    """Return the configured check with the given arguments in place of the settings; times are seconds.
+
+    If neither the configuration nor the container names a path, every status below 500 passes, since `/` need not
+    exist. Raises ValueError if the check is not valid.
+    """
+    if settings.type == "http" and path is None and not settings.model_fields_set & {"path", "status"}:
+        settings = settings.model_copy(update={"status": _ANSWERS})
+    return settings.checks(path=path, interval=interval, timeout=timeout)
+
+
+class MachineOptions(PluginConfig):
+    """The options that hold for everything on this machine: announced addresses, what containers may choose, checks."""
+
+    address: Annotated[OneOrMany[Host], AfterValidator(_one_per_family)] = ()
+    """The announced address of a port on all addresses of this machine. Not given: the primary address."""
+    loopback: bool = False
+    """Announce a port that is bound to a loopback address at that address."""
+    services: Patterns | None = None
+    """The services that a container may be registered for. None: every service."""
+    networks: Patterns = ()
+    """The Docker networks whose addresses may be announced at a container's request."""
+    check: Checks = CheckSettings(type="none")
+    """The check of containers, besides Docker's own."""
+
+
+class ContainerOptions(PluginConfig):
+    """The selection of containers, and the registration of their ports."""
+
+    url: Annotated[str, AfterValidator(_engine)] | None = None
+    """The engine: `unix:///run/docker.sock`, `tcp://HOST:PORT`. None: DOCKER_HOST, then Docker's own default."""
+    names: Patterns = ()
+    """Containers by name or id. A match with `names`, `images` or `labelled` selects a container."""
+    images: Patterns = ()
+    """Containers by image. A pattern without `/` is compared with the repository's last part; `:` adds the tag."""
+    labelled: Patterns = ()
+    """Containers by label: `key` or `key=value`."""
+    port: OneOrMany[Port] | None = None
+    """The ports within the containers. None: every published port."""
+    service: ServiceName | None = None
+    """The service of every container, whatever the container's labels request."""
+    id: Id | None = None
+    """The id of the backend, for a single container."""
+    labels: Labels = Field(default_factory=dict)
+    """Labels of every backend. A container cannot change these labels."""
+    conventions: bool = True
+    """Follow the SERVICE_* labels and environment variables of containers."""
+    network: str | None = None
+    """Announce the containers' own addresses on this Docker network."""
+    on_stop: Literal["withdraw", "drain"] = "withdraw"
+    """The action when `docker stop` begins. At the end of the stop the backend is withdrawn in any case."""
+    use_health: bool = True
+    """Include the result of Docker's own health check, for images with a health check."""
+
+
+class DockerConfig(ContainerOptions, MachineOptions):
+    """The options of a provider `docker`."""
+
+    weight: Weight = 1
+    """The weight of every backend."""

@@ -1,0 +1,60 @@
+"""Containers and ports that the configuration leaves out, each reported with the rule."""
+
+from typing import Any
+
+import pytest
+
+from discovery_docker.announce import Machine
+from discovery_docker.candidates import find_candidates
+from discovery_docker.config import DockerConfig
+from discovery_docker.container import Binding, Container
+from discovery_docker.rules import Rules
+
+MACHINE = Machine("m", {4: "10.0.0.1"})
+
+
+def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
+    published = {(port, "tcp"): (Binding("0.0.0.0", 30000 + port),) for port in ports or (80,)}
+    return Container(f"{name:0<64}", name, image, running=True, **{"ports": published, **more})
+
+
+def skipped(which: Container, *, stopping: bool = False, **options: Any) -> dict[str, str]:
+    rules = Rules.of(DockerConfig.model_validate(options))
+    return find_candidates([which], frozenset({which.id} if stopping else ()), rules, MACHINE).skipped
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "rule"),
+    [
+        (container(ports={}), {}, "the container publishes no TCP port"),
+        (container(), {"names": ["shop-*"]}, "the container does not match 'names'"),
+        (
+            container(),
+            {"images": ["nginx"], "labelled": ["tier=web"]},
+            "the container does not match 'images' or 'labelled'",
+        ),
+        (container(labels={"SERVICE_IGNORE": "1"}), {}, "SERVICE_IGNORE is set"),
+        (container(paused=True), {}, "the container is paused"),
+    ],
+)
+def test_a_container_is_named_with_the_rule(which: Container, options: dict[str, Any], rule: str) -> None:
+    assert skipped(which, **options) == {"container web": rule}
+
+
+def test_a_container_that_is_being_stopped_is_skipped_unless_it_drains() -> None:
+    assert skipped(container(), stopping=True) == {
+        "container web": "the container is being stopped, and 'on_stop' is withdraw"
+    }
+    assert skipped(container(), stopping=True, on_stop="drain") == {}
+
+
+def test_a_skipped_port_is_named_if_other_ports_are_registered() -> None:
+    labels = {"SERVICE_443_NAME": "tls", "SERVICE_443_IGNORE": "yes"}
+    assert skipped(container("web", "httpd", 80, 443, labels=labels)) == {
+        "container web, port 443": "SERVICE_443_IGNORE is set"
+    }
+
+
+def test_registered_and_faulty_containers_are_not_skipped() -> None:
+    assert skipped(container()) == {}
+    assert skipped(container(ports={}), names=["web"]) == {}  # a problem, which is told as one
