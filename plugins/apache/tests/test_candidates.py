@@ -133,3 +133,8 @@ def test_the_status_page_replaces_the_default_check() -> None:
     assert probes(container(), docker=docker) == [StatusProbe(page)]
     assert probes(container(), docker=docker, weight="load") == [StatusProbe(page, load=True)]
     assert probes(container(), docker=docker, check={"path": "/"})[1:] == [StatusProbe(page)]
+
+
+def test_a_port_with_a_name_of_its_own_need_not_be_exposed_on_the_hosts_network() -> None:
+    host: dict[str, Any] = {"ports": {}, "exposed": ((80, "tcp"),), "network_mode": "host"}
+    assert ports(container(labels={"SERVICE_8080_NAME": "shop"}, **host)) == {"httpd-80 80", "shop 8080"}

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from discovery_docker.announce import is_reached_directly, matches_any, not_published
 from discovery_docker.config import ContainerOptions
-from discovery_docker.container import Container
+from discovery_docker.container import Container, Port
 from discovery_docker.conventions import ServiceVariables, quoted
 from discovery_docker.rules import Rules
 
@@ -47,7 +47,9 @@ def _another_kind(container: Container, rules: Rules) -> str | None:
         return f"the image {image} is not {kind.noun}, and {rules.key('conventions')} is off"
     if not container.variables.requests_name:
         return f"the image {image} is not {kind.noun}, and the container has no SERVICE_NAME"
-    known = {number for number, protocol in (*container.ports, *container.exposed) if protocol == "tcp"}
+    known = _tcp(container.ports) | _tcp(container.exposed)
+    if is_reached_directly(container, container.variables.network, rules):
+        known |= container.variables.named_ports
     required = options.port or ((kind.port,) if kind.port else ())
     if known.isdisjoint(required):
         ports = ", ".join(map(str, required))
@@ -59,7 +61,7 @@ def _without_ports(container: Container, rules: Rules) -> str | None:
     """Return the rule that leaves out a container that has no port for others, and does not ask to be registered."""
     variables = container.variables if rules.containers.conventions else ServiceVariables()
     direct = is_reached_directly(container, variables.network, rules)
-    if variables.requests_name or _reachable_ports(container, direct, rules):
+    if variables.requests_name or _reachable_ports(container, direct, variables.named_ports, rules):
         return None
     return "the container publishes no TCP port"
 
@@ -91,8 +93,8 @@ def ports_of(container: Container, rules: Rules, network: str | None = None) -> 
     """
     options, usual = rules.containers, rules.kind.port
     direct = is_reached_directly(container, network, rules)
-    reachable = _reachable_ports(container, direct, rules)
     named = container.variables.named_ports if options.conventions else frozenset[int]()
+    reachable = _reachable_ports(container, direct, named, rules)
     if options.port is not None:
         ports = _configured_ports(options.port, reachable, direct)
     elif usual is None:
@@ -104,19 +106,24 @@ def ports_of(container: Container, rules: Rules, network: str | None = None) -> 
     return ports
 
 
-def _reachable_ports(container: Container, direct: bool, rules: Rules) -> set[int]:
-    ports = {number for number, protocol in container.ports if protocol == "tcp"}
+def _reachable_ports(container: Container, direct: bool, named: frozenset[int], rules: Rules) -> frozenset[int]:
+    """Return the published ports; where none need be published, also the ports that the image or a label declares."""
+    ports = _tcp(container.ports)
     if direct or (not ports and any(matches_any(name, rules.options.networks) for name in container.networks)):
-        ports |= {number for number, protocol in container.exposed if protocol == "tcp"}
+        ports |= _tcp(container.exposed) | named
     return ports
 
 
-def _configured_ports(configured: tuple[int, ...], reachable: set[int], direct: bool) -> tuple[int, ...]:
+def _tcp(ports: Iterable[Port]) -> frozenset[int]:
+    return frozenset(number for number, protocol in ports if protocol == "tcp")
+
+
+def _configured_ports(configured: tuple[int, ...], reachable: frozenset[int], direct: bool) -> tuple[int, ...]:
     # An image need not declare the ports that it serves: without published ports the configuration decides alone.
     return tuple(port for port in configured if port in reachable) or (configured if direct else ())
 
 
-def _usual_ports(usual: int, named: frozenset[int], reachable: set[int], direct: bool) -> tuple[int, ...]:
+def _usual_ports(usual: int, named: frozenset[int], reachable: frozenset[int], direct: bool) -> tuple[int, ...]:
     if preferred := reachable & (named | {usual}):
         return tuple(sorted(preferred))
     if len(reachable) == 1:

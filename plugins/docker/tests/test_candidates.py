@@ -12,7 +12,7 @@ from discovery.registry import validate
 from discovery_docker.announce import Machine
 from discovery_docker.candidates import find_candidates, resolve_conflicts
 from discovery_docker.config import DockerConfig
-from discovery_docker.container import Binding, Container
+from discovery_docker.container import Addresses, Binding, Container
 from discovery_docker.rules import Rules
 from discovery_docker.selection import base_name
 
@@ -127,6 +127,20 @@ def test_a_port_that_is_not_published_is_named_with_the_container() -> None:
     )
     assert "any of the ports 81, 82, only 80/tcp" in problem(container(), port=[81, 82])
     assert "nor any other port: start the container with -p 9000" in problem(container(ports={}), names="*", port=9000)
+
+
+def test_a_port_that_a_name_is_given_for_need_not_be_exposed_where_it_needs_no_publication() -> None:
+    host: dict[str, Any] = {"ports": {}, "exposed": ((80, "tcp"),), "network_mode": "host"}
+    named = {"SERVICE_8080_NAME": "shop"}
+    assert ports(container(labels=named, **host)) == {"httpd-80 80", "shop 8080"}
+    assert ports(container(env=named, **host), port=8080) == {"shop 8080"}
+    assert ports(container(labels=named, **(host | {"exposed": ()}))) == {"shop 8080"}
+    assert ports(container(labels=named, **host), conventions=False) == {"httpd 80"}
+    own: dict[str, Any] = {"ports": {}, "networks": {"inside": Addresses("172.18.0.2", None)}}
+    assert ports(container(labels=named, **own), network="inside") == {"shop 8080"}
+    assert ports(container(labels=named, **own), networks="inside") == {"shop 8080"}
+    assert "does not publish port 8080" in problem(container(labels=named, **own))
+    assert ports(container(labels=named)) == {"httpd 30080"}  # published ports alone are reached from outside
 
 
 def test_a_container_without_a_port_is_left_out_unless_it_asks_to_be_registered() -> None:
