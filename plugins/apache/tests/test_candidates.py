@@ -138,3 +138,10 @@ def test_the_status_page_replaces_the_default_check() -> None:
 def test_a_port_with_a_name_of_its_own_need_not_be_exposed_on_the_hosts_network() -> None:
     host: dict[str, Any] = {"ports": {}, "exposed": ((80, "tcp"),), "network_mode": "host"}
     assert ports(container(labels={"SERVICE_8080_NAME": "shop"}, **host)) == {"httpd-80 80", "shop 8080"}
+
+
+def test_an_apache_image_that_was_named_by_its_id_is_selected() -> None:
+    by_id = container("c", "0123456789ab", image_id="sha256:0123456789abcdef", image_names=("httpd:2.4",))
+    assert ports(by_id) == {"httpd 30080"}
+    other = container("c", "0123456789ab", image_id="sha256:0123456789abcdef", image_names=("nginx:1",))
+    assert found(other) == ({}, {})

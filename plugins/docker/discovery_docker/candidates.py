@@ -161,7 +161,7 @@ def _service(container: Container, suffix: str, request: PortRequest, rules: Rul
         return rules.containers.service + suffix
     if request.refusal is not None:
         raise ValueError(request.refusal)
-    service = request.service or base_name(container.image)
+    service = request.service or next(map(base_name, container.images), "")
     if not service:
         raise ValueError(f"the image has no name to use as service name: set SERVICE_NAME or {rules.key('service')}")
     if not request.named_for_port:

@@ -42,7 +42,8 @@ class Container:
     """The state of a container at the time of its inspection.
 
     `running` is False while the container waits to be restarted. A `paused` container runs and serves nothing. `image`
-    is the reference that the container was started with. `started_at` is in nanoseconds since the epoch, as in Docker's
+    is the reference that the container was started with; if that is the id of the image, `image_names` has the image's
+    tags and digests. `started_at` is in nanoseconds since the epoch, as in Docker's
     events, and 0 for a container that never started. `ports` are the published ports, IPv4 bindings before IPv6
     bindings; the two families may have different host ports. `exposed` are the declared ports. `network_mode` is
     "host", "none", "container:ID" or the name of a network. `stop_signal` is a signal number. `stop_timeout` is in
@@ -54,6 +55,7 @@ class Container:
     name: str
     image: str = ""
     image_id: str = ""
+    image_names: tuple[str, ...] = ()
     running: bool = False
     paused: bool = False
     health: Health | None = None
@@ -71,6 +73,17 @@ class Container:
     def __post_init__(self) -> None:
         """Read the labels and the environment variables."""
         object.__setattr__(self, "variables", ServiceVariables.read(self.labels, self.env))
+
+    @property
+    def is_image_named_by_id(self) -> bool:
+        """True if the container was started with the image's id, or the beginning of the id, in place of a name."""
+        digest = self.image_id.removeprefix("sha256:")
+        return bool(digest) and (self.image == self.image_id or (self.image != "" and digest.startswith(self.image)))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of the image: the name that the container was started with, or else the image's own names."""
+        return self.image_names or (self.image,)
 
     def is_stop_signal(self, number: int) -> bool:
         """Return True if the signal `number` begins a stop of the container."""
@@ -101,6 +114,13 @@ def parse(document: object) -> Container:
         stop_signal=signal_number(_text(config.get("StopSignal"))) or signal.SIGTERM,
         stop_timeout=timeout if isinstance(timeout, int) and timeout >= 0 else None,
     )
+
+
+def parse_image_names(document: object) -> tuple[str, ...]:
+    """Return the tags and digests of a `docker image inspect` document, sorted. Never raises."""
+    root = _map(document)
+    names = (*_list(root.get("RepoTags")), *_list(root.get("RepoDigests")))
+    return tuple(sorted({name for name in names if isinstance(name, str) and not name.startswith("<none>")}))
 
 
 def signal_number(name: str) -> int | None:

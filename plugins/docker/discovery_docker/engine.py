@@ -8,7 +8,8 @@ lists all containers again at intervals.
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import docker
@@ -16,7 +17,7 @@ from docker.errors import APIError, DockerException, NotFound
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait, delays, wait_for_event
-from discovery_docker.container import Container, parse
+from discovery_docker.container import Container, parse, parse_image_names
 from discovery_docker.dockerapi import EngineError, Events, call, connect, engine_url, explain
 
 __all__ = ["Engine", "EngineError", "EngineState"]
@@ -347,9 +348,15 @@ def _stop_ends(container: Container, signals: Mapping[int, _Signal]) -> Iterator
 
 def _inspect_container(client: docker.APIClient, id_: str) -> Container | None:
     try:
-        return parse(client.inspect_container(id_))
+        container = parse(client.inspect_container(id_))
     except NotFound:
         return None
+    if not container.is_image_named_by_id:
+        return container
+    # An engine may refuse to tell, as one behind a proxy of its API does: the image then has no names.
+    with suppress(APIError):
+        return replace(container, image_names=parse_image_names(client.inspect_image(container.image_id)))
+    return container
 
 
 def _first_leaf(error: BaseException) -> BaseException:

@@ -138,14 +138,15 @@ def _matches_name(container: Container, pattern: str) -> bool:
 
 
 def _matches_image(container: Container, patterns: tuple[str, ...]) -> bool:
-    repository, _, _ = container.image.partition("@")
+    return any(_matches_reference(image, pattern) for image in container.images for pattern in patterns)
+
+
+def _matches_reference(image: str, pattern: str) -> bool:
+    repository, _, _ = image.partition("@")
     last = repository.rpartition("/")[2]
     untagged = repository[: len(repository) - len(last)] + last.partition(":")[0]
-    for pattern in patterns:
-        name = repository if ":" in pattern.rpartition("/")[2] else untagged
-        if fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern):
-            return True
-    return False
+    name = repository if ":" in pattern.rpartition("/")[2] else untagged
+    return fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern)
 
 
 def _matches_label(container: Container, pattern: str) -> bool:

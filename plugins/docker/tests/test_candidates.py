@@ -84,6 +84,18 @@ def test_a_service_is_called_after_the_image(image: str, name: str) -> None:
     assert base_name(image) == name
 
 
+DIGEST = "d75ca20b837b12f8a363b921df91dac3cd1cce8e1362211b16cc055f09f54fb1"
+
+
+@pytest.mark.parametrize("image", [f"sha256:{DIGEST}", DIGEST, DIGEST[:12]])
+def test_an_image_that_was_named_by_its_id_has_the_names_of_its_tags(image: str) -> None:
+    by_id = container("c", image, image_id=f"sha256:{DIGEST}", image_names=("team/shop:1.2", "web:latest"))
+    for pattern in ("shop", "team/*", "shop:1*", "web"):
+        assert backend(by_id, images=pattern).service == "shop"
+    assert found(by_id, images="httpd") == ({}, {})
+    assert backend(by_id).service == "shop"
+
+
 def test_the_default_registration_is_registrators() -> None:
     assert backend(container()) == Backend("httpd", "m:web:80", "10.0.0.1", 30080)
     labelled = container(labels={"SERVICE_80_NAME": "shop", "SERVICE_ID": "one", "SERVICE_TAGS": "a,b"})

@@ -4,6 +4,7 @@ import copy
 import json
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery_docker.container import Addresses, Binding, Container, parse, parse_timestamp, signal_number
+from discovery_docker.container import (
+    Addresses,
+    Binding,
+    Container,
+    parse,
+    parse_image_names,
+    parse_timestamp,
+    signal_number,
+)
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "inspected.json").read_text())
 """Of Docker 20.10: with a network of its own, and ports that IPv4 and IPv6 differ in."""
@@ -64,6 +73,34 @@ def test_a_recorded_container() -> None:
         stop_signal=signal.SIGWINCH,
         stop_timeout=3,
     )
+
+
+@pytest.mark.parametrize(
+    ("image", "is_id"),
+    [
+        ("sha256:d75ca20b837b12f8a363b921df91dac3cd1cce8e1362211b16cc055f09f54fb1", True),
+        ("d75ca20b837b12f8a363b921df91dac3cd1cce8e1362211b16cc055f09f54fb1", True),
+        ("d75ca20b837b", True),
+        ("D75CA20B837B", False),
+        ("d75ca20b837c", False),
+        ("d75ca20b837b:1", False),
+        ("httpd@sha256:d75ca20b837b12f8a363b921df91dac3cd1cce8e1362211b16cc055f09f54fb1", False),
+        ("httpd", False),
+        ("", False),
+    ],
+)
+def test_an_image_named_by_its_id(image: str, is_id: bool) -> None:
+    container = parse(changed(Config={"Image": image}))
+    assert container.is_image_named_by_id is is_id
+    names = parse_image_names({"RepoTags": ["b:1", "a/c:2"], "RepoDigests": ["a/c@sha256:00", 1]})
+    assert names == ("a/c:2", "a/c@sha256:00", "b:1")
+    assert container.images == (image,)
+    assert replace(container, image_names=names).images == names
+
+
+@given(anything)
+def test_any_image_document_is_parsed(document: object) -> None:
+    assert all(isinstance(name, str) for name in parse_image_names(document))
 
 
 def test_the_order_of_bindings_is_no_difference() -> None:

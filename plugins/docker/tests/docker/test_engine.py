@@ -52,6 +52,15 @@ def test_only_matching_containers_count_also_after_a_rename(docker_engine: Docke
         eventually_sync(lambda: seen.names == ["web-0"])
 
 
+@pytest.mark.parametrize("digits", [None, 12])
+def test_an_image_named_by_its_id_has_its_tags(digits: int | None, docker_engine: DockerEngine) -> None:
+    image = docker_engine.client.images.get("busybox").id
+    with following(docker_engine.url) as seen:
+        docker_engine.run("web-1", image if digits is None else image.removeprefix("sha256:")[:digits])
+        eventually_sync(lambda: seen.names == ["web-1"])
+    assert seen.get("web-1").images == ("busybox:latest",)
+
+
 def test_signals_that_do_not_stop_do_not_count(docker_engine: DockerEngine) -> None:
     """Apache stops at WINCH, and reloads at HUP and USR1."""
     with following(docker_engine.url) as seen:
