@@ -8,6 +8,7 @@ its arguments, and `serve` runs the daemon with the configuration. Every functio
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,10 @@ __all__ = [
 
 LINK_ADDRESS = "ETCD_PORT_10000_TCP_ADDR"
 LINK_PORT = "ETCD_PORT_10000_TCP_PORT"
+_LINK_NAME = "ETCD_NAME"
+"""Set by every Docker link with the alias `etcd`, to `/CONTAINER/etcd`. etcd has a variable of this name, too."""
+_LINKED = re.compile(r"/[^/\s]+/[^/\s]+")
+_LINKED_PORT = re.compile(r"ETCD_PORT_([0-9]{1,5})_TCP_ADDR")
 
 RegistryOption = Annotated[
     str | None,
@@ -95,7 +100,8 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
     `given` is the value of the option `--registry`. `environment` has the link variables, and `DISCOVERY_CONFIG`, which
     names the configuration file. The URL may have a password. A command that calls `serve(registry=given or
     linked_registry())` uses the same registry, and follows changes of the file. Raises ConfigError for link variables
-    without an address, and for an invalid file.
+    without an address, for a link without the registry's port where the file names no registry, and for an invalid
+    file.
     """
     if given:
         return given
@@ -103,7 +109,9 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
         return linked
     from discovery.daemon.config import INSTANCES, load_settings
 
-    return load_settings(file_in_use(None, environment), leave_out=INSTANCES).registry.text
+    path = file_in_use(None, environment)
+    _refuse_link_without_port(path, environment)
+    return load_settings(path, leave_out=INSTANCES).registry.text
 
 
 def configured_admin(config: Path | None = None) -> str:
@@ -138,6 +146,25 @@ def linked_registry(environment: Mapping[str, str] = os.environ) -> str | None:
     return f"etcd://{address}"
 
 
+def _refuse_link_without_port(path: Path | None, environment: Mapping[str, str]) -> None:
+    """Raise ConfigError if Docker's link variables lack the port, and the file at `path` names no registry.
+
+    The link says that the registry is another than the default one.
+    """
+    if not _LINKED.fullmatch(environment.get(_LINK_NAME, "")):
+        return
+    from discovery.daemon.configfile import read_file
+
+    if path is not None and "registry" in read_file(path):
+        return
+    ports = sorted(int(found[1]) for name in environment if (found := _LINKED_PORT.fullmatch(name)))
+    exposed = f"exposes only the ports {', '.join(map(str, ports))}" if ports else "exposes no port"
+    raise ConfigError(
+        f"{_LINK_NAME} tells of a Docker link, and {LINK_ADDRESS} is not set: the linked container {exposed}. Start the"
+        " linked container with --expose 10000, or name the registry with --registry or DISCOVERY_REGISTRY"
+    )
+
+
 @interrupts_handled()
 def serve(
     *,
@@ -156,7 +183,8 @@ def serve(
     environment, or else from the configuration file `config`, or else from the file in use. The daemon follows the
     file. With `replace` the daemon takes over from a daemon of the same instances.
 
-    Runs an event loop of its own, so no loop may run. Raises ConfigError for invalid tables or settings.
+    Runs an event loop of its own, so no loop may run. Raises ConfigError for invalid tables or settings, and for a
+    Docker link without the registry's port where no registry is named.
     """
     import structlog
 
@@ -169,6 +197,8 @@ def serve(
         if registry and registry == linked_registry():
             given = dataclasses.replace(given, variables={**given.variables, "registry": LINK_ADDRESS})
     path = file_in_use(config)
+    if given.registry is None:
+        _refuse_link_without_port(path, os.environ)
 
     def again() -> tuple["Settings", "Instances"]:
         return load(path, given, instances=tables)

@@ -253,6 +253,52 @@ def test_link_variables_that_name_no_registry_are_a_clear_error(address: str, po
         drop_in_registry(None, {LINK_ADDRESS: address, LINK_PORT: port})
 
 
+LINKED = {"ETCD_NAME": "/registrar/etcd"}
+"""What Docker sets for `--link amb:etcd` if no port of the linked container is exposed."""
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "the linked container exposes no port"),
+        ({"ETCD_PORT_2379_TCP_ADDR": "172.17.0.2", "ETCD_PORT_80_TCP_ADDR": "x"}, "exposes only the ports 80, 2379"),
+    ],
+)
+def test_a_link_without_the_port_of_the_registry_is_an_error_and_not_the_default(
+    more: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        drop_in_registry(None, LINKED | more)
+    assert told in str(caught.value)
+    assert "--expose 10000" in str(caught.value)
+    assert "--registry or DISCOVERY_REGISTRY" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_without_the_port_of_the_registry_is_no_error_if_the_registry_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "discovery.toml"
+    file.write_text('[registry]\nurl = "etcd://127.0.0.1:2379"\n')
+    assert drop_in_registry(None, LINKED | {"DISCOVERY_CONFIG": str(file)}) == "etcd://127.0.0.1:2379"
+    assert drop_in_registry("file:///x", LINKED) == "file:///x"
+    linked = {LINK_ADDRESS: "172.17.0.2", LINK_PORT: "10000"}
+    assert drop_in_registry(None, LINKED | linked) == "etcd://172.17.0.2:10000"
+    assert drop_in_registry(None, {"ETCD_NAME": "infra-1"}) == "etcd://127.0.0.1:2379"  # etcd's own variable
+    file.write_text("run_dir = '/x'\n")
+    with pytest.raises(ConfigError, match="exposes no port"):
+        drop_in_registry(None, LINKED | {"DISCOVERY_CONFIG": str(file)})
+
+
+def test_a_drop_in_command_refuses_a_link_without_the_port(
+    install: Install, discovery: Discovery, tmp_path: Path
+) -> None:
+    install("third-party", SERVING.replace("drop_in_registry(registry)", "registry"), "fix=command")
+    told = discovery("fix", "80", **LINKED)
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "exposes no port" in told.stderr
+    wrong = discovery("fix", "x", DISCOVERY_REGISTRY=f"file://{tmp_path}", **LINKED)
+    assert "command line: providers.fixed.port: " in wrong.stderr
+
+
 @given(address=st.text(max_size=12), port=st.text("0123456789-: ", max_size=6) | st.text(max_size=4))
 def test_link_variables_are_one_member_or_an_error(address: str, port: str) -> None:
     try:
