@@ -299,12 +299,16 @@ class Inventory:
     or not: the reason in one line, by a name that the user knows (`container web-1`). The core logs each problem once
     and shows the problem until an inventory lacks it. `skipped` has what the provider leaves out on purpose: the rule
     that excludes it, by the same kind of name. `--dry-run` and `/api/providers` show this, and the core logs it at
-    level debug.
+    level debug. `machine` names the machine that the provider looks at, in the default owner of the records: letters,
+    digits and `._-`. Empty: the core names this machine. A provider in a container names the machine of the container,
+    since the container's own name ends with the container. The name in the first inventory stays in force. No two
+    living providers with the same instance name and run directory may name the same machine.
     """
 
     candidates: tuple[Candidate, ...] = ()
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     skipped: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    machine: str = ""
 
 
 class Provider(ABC, Generic[C]):

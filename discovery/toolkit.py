@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from discovery.system.logs import log_format
     from discovery.system.lookups import Lookup
+    from discovery.system.owners import container_id
     from discovery.system.process import ProcessHandle
     from discovery.system.program import Program, Stopping, end_left_program
     from discovery.system.proving import wait_for_proof
@@ -65,6 +66,7 @@ __all__ = [
     "cancel_and_wait",
     "check_command",
     "child_environment",
+    "container_id",
     "delays",
     "end_left_program",
     "format_holders",
@@ -120,6 +122,7 @@ __getattr__ = lazy_attributes(
         ),
         "discovery.system.logs": ("log_format",),
         "discovery.system.lookups": ("Lookup",),
+        "discovery.system.owners": ("container_id",),
         "discovery.system.process": ("ProcessHandle",),
         "discovery.system.program": ("Program", "Stopping", "end_left_program"),
         "discovery.system.proving": ("wait_for_proof",),

@@ -93,6 +93,7 @@ class RunningProvider:
         self._lookup = lookup
         self._changed = changed
         self._loop = asyncio.get_running_loop()
+        self._machine = ""
         self._wanted: tuple[Backend, ...] | None = None
         self._registrar: Registrar | None = None
         self._registrar_tasks: list[asyncio.Task[None]] = []  # the newest last; the others are being replaced
@@ -191,7 +192,7 @@ class RunningProvider:
 
     @property
     def _default_owner(self) -> DefaultOwner:
-        return DefaultOwner(self.name, lock_path(self._run_dir, self.name))
+        return DefaultOwner(self.name, lock_path(self._run_dir, self.name), self._machine)
 
     def _new_runner(self) -> ProviderRunner:
         return ProviderRunner(
@@ -209,6 +210,8 @@ class RunningProvider:
     def _receive(self, backends: tuple[Backend, ...]) -> None:
         if self._stopping:
             return
+        if self._wanted is None:
+            self._machine = self._runner.status.machine
         self._wanted = backends
         if self._registrar is None:
             self._register()

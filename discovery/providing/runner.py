@@ -1,6 +1,7 @@
 """Runs a provider: a thread and loop of its own, its checks, retries, health. Knows no registry."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -24,6 +25,9 @@ from discovery.system.lookups import Lookup
 from discovery.system.terminal import printable
 from discovery.validity import validate
 
+_MACHINE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""The name of a machine in an owner, of which `/` ends this part."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus(PluginStatus):
@@ -31,12 +35,14 @@ class ProviderStatus(PluginStatus):
 
     `candidates` is how each one's checks stand, by key; `problems` is what is wrong with what was found, by what its
     user knows it as; `skipped` is what was left out on purpose; `published` is whether a first set has been handed on.
+    `machine` is the machine that the provider names, empty for this one.
     """
 
     candidates: Mapping[str, CandidateStatus] = field(default_factory=lambda: MappingProxyType({}))
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     skipped: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     published: bool = False
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,11 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
     def _receive_inventory(self, inventory: Inventory) -> None:
         if inventory != self._inventory:
             candidates, problems = valid_candidates(inventory)
+            machine = inventory.machine
+            if machine and not _MACHINE.fullmatch(machine):
+                machine, problems = "", {**problems, "machine": f"{machine[:80]!a} is not the name of a machine"}
+            if self._inventory is None:
+                self._report(machine=machine)  # before the first set is handed on, and never again
             self._checker.set(candidates)
             self._report_problems(self._status.problems, problems)
             self._report(problems=problems)

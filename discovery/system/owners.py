@@ -24,26 +24,30 @@ class DefaultOwner:
     """The owner of `what` on this machine while this process holds the lock file `lock`.
 
     Only one process can hold the lock, so two living registrars never have the same default owner. The same command
-    started again after a crash has it.
+    started again after a crash has it. `machine` is another name of the machine than `machine_id()`.
     """
 
     what: str
     lock: Path
+    machine: str = ""
 
     def __str__(self) -> str:
         """The name, as in a record: the machine, what is registered, the user and the lock file."""
-        return f"{self._formerly}@{os.geteuid()}:{_path(self.lock)}"
+        return self._on(self.machine or machine_id())
 
     def succeeds(self, other: str) -> bool:
         """Return True if a record of the owner `other` may be taken over at once.
 
-        That is so if `other` is how earlier versions named this owner, or a default owner on this machine whose lock no
-        process holds: that owner has crashed.
+        That is so if `other` is how earlier versions named this owner, also without `machine`, or a default owner on
+        this machine whose lock no process holds: that owner has crashed.
         """
-        if other == self._formerly:
+        if other in (self._formerly, self._on(machine_id())):
             return True
         match = _DEFAULT.fullmatch(other)
         return match is not None and match[1] == machine_id() and _is_left(Path(match[2]))
+
+    def _on(self, machine: str) -> str:
+        return f"{machine}/{self.what}@{os.geteuid()}:{_path(self.lock)}"
 
     @property
     def _formerly(self) -> str:
@@ -59,7 +63,7 @@ def machine_id() -> str:
     container's id is added: on the host's network it has the host's name.
     """
     name = socket.gethostname()
-    if container := _container():
+    if container := container_id():
         name = f"{name}-{container[:12]}"
     with suppress(*ABSENT):
         if id_ := Path("/etc/machine-id").read_bytes().strip():
@@ -67,17 +71,18 @@ def machine_id() -> str:
     return name
 
 
-def _container() -> str:
-    """The id of the container that this process is in, empty outside.
+def container_id() -> str | None:
+    """Return the id of the container that this process runs in, 64 hexadecimal digits; None outside a container.
 
     Docker, Podman and containerd mount the files of a container's network from a directory with its id as its name.
+    Reads a file of /proc; any thread may call the function.
     """
     with suppress(*ABSENT):
         for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
             root, mounted_at = line.split(" ", 5)[3:5]
             if mounted_at == "/etc/hostname" and (match := _CONTAINER.search(root)) is not None:
                 return match[0]
-    return ""
+    return None
 
 
 def _path(lock: Path) -> str:
