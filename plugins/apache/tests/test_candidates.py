@@ -9,9 +9,9 @@ from discovery.probes import HttpProbe, TcpProbe
 from discovery_apache.config import ApacheConfig
 from discovery_apache.modstatus import StatusProbe
 from discovery_apache.rules import container_rules
-from discovery_docker.announce import Machine
 from discovery_docker.candidates import find_candidates, resolve_conflicts
 from discovery_docker.container import Binding, Container
+from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 from discovery_docker.selection import is_selected
 

@@ -6,9 +6,9 @@ import pytest
 
 from discovery_apache.config import ApacheConfig
 from discovery_apache.rules import container_rules
-from discovery_docker.announce import Machine
 from discovery_docker.candidates import find_candidates
 from discovery_docker.container import Binding, Container
+from discovery_docker.machine import Machine
 
 MACHINE = Machine("m", {4: "10.0.0.1"})
 

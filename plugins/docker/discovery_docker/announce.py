@@ -9,28 +9,20 @@ The first rule that applies:
 4. for a port that is not published: the container's own address on a network among `networks`.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from discovery.addresses import Family, announceable, family_of, is_unspecified
+from discovery.addresses import announceable, family_of, is_unspecified
 from discovery_docker.config import MachineOptions
 from discovery_docker.container import Binding, Container
 from discovery_docker.conventions import quoted
+from discovery_docker.machine import Machine, machine_addresses
 from discovery_docker.rules import Rules
 
 HostPort = tuple[str, int]
 _MOST_LISTED = 8
 """Ports or networks in a message, which is one line: a container may have thousands."""
 _SET_ADDRESS = "set 'address' (register-container: --host)"
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The host name of this machine, and its primary address by address family (4, 6). A family may be absent."""
-
-    name: str
-    addresses: Mapping[Family, str]
 
 
 def announce(
@@ -64,19 +56,14 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def machine_addresses(options: MachineOptions, machine: Machine) -> tuple[str, ...]:
-    """Return the configured addresses of this machine, or else its primary addresses, IPv4 first."""
-    return options.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
-
-
 def _default_address(container: Container, port: int, rules: Rules, machine: Machine) -> HostPort:
     options, network = rules.options, rules.containers.network
     if network is not None:
         return _own_address(container, network), port
     if container.network_mode == "host":
-        if host := next(iter(machine_addresses(options, machine)), None):
+        if host := next(iter(_announced(options, machine)), None):
             return host, port
-        raise ValueError(f"this machine has no address that other machines can reach: {_SET_ADDRESS}")
+        raise ValueError(_no_address("the container is on the host's network", machine))
     if bindings := container.ports.get((port, "tcp")):
         return _published(port, bindings, options, machine)
     for name in sorted(container.networks):
@@ -117,28 +104,41 @@ def _published(port: int, bindings: tuple[Binding, ...], options: MachineOptions
         if announceable(binding.host_ip):
             return binding
     if not options.address:
-        for host in machine_addresses(options, machine):
+        for host in _announced(options, machine):
             if binding := wildcard.get(family_of(host)):
                 return host, binding.host_port
     for binding in bound:
         if announceable(binding.host_ip, loopback=options.loopback):
             return binding
-    raise ValueError(_unreachable(port, bool(wildcard), bound, options))
+    raise ValueError(_unreachable(port, bool(wildcard), bound, options, machine))
 
 
-def _unreachable(port: int, wildcard: bool, bound: list[Binding], options: MachineOptions) -> str:
+def _unreachable(port: int, wildcard: bool, bound: list[Binding], options: MachineOptions, machine: Machine) -> str:
     if wildcard and options.address:
         return f"port {port} is not published for the family of 'address' ({', '.join(options.address)})"
     if wildcard:
-        return (
-            f"port {port} is published on all addresses, but this machine has no address that other machines can reach:"
-            f" {_SET_ADDRESS}"
-        )
+        return _no_address(f"port {port} is published on all addresses", machine)
     addresses = ", ".join(sorted({each.host_ip for each in bound})) or "no address"
     return (
         f"port {port} is published on {addresses} alone, which other machines cannot reach:"
         f" start the container with -p {port}, or set 'loopback = true' (register-container: --host)"
     )
+
+
+def _announced(options: MachineOptions, machine: Machine) -> tuple[str, ...]:
+    """Return the addresses of the machine that others may be told, in the order of preference."""
+    if machine.container is not None and not options.address:
+        return ()
+    return machine_addresses(options, machine)
+
+
+def _no_address(what: str, machine: Machine) -> str:
+    if machine.container is not None:
+        return (
+            f"{what}, and the provider runs in the container {quoted(machine.container)}, whose own address is another:"
+            f" {_SET_ADDRESS}, or start it with --network host"
+        )
+    return f"{what}, but this machine has no address that other machines can reach: {_SET_ADDRESS}"
 
 
 def _own_address(container: Container, network: str) -> str:

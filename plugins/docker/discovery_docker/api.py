@@ -4,7 +4,6 @@ A provider of such a kind is a subclass of `ContainerProvider` whose `rules` hav
 subclass of `MachineOptions`, and has a table that is a subclass of `ContainerOptions`, as that of the plugin `apache`.
 """
 
-from discovery_docker.announce import Machine, machine_addresses
 from discovery_docker.candidates import RankedCandidate
 from discovery_docker.config import (
     Checks,
@@ -18,6 +17,7 @@ from discovery_docker.config import (
     checks_of,
     validated,
 )
+from discovery_docker.machine import Machine, machine_addresses
 from discovery_docker.provider import ContainerProvider
 from discovery_docker.rules import Kind, Rules
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from discovery import Backend, Candidate, Check, Outcome, RecordError, State, Verdict
 from discovery.probes import ReportedProbe
 from discovery.registry import validate
-from discovery_docker.announce import Machine, announce, matches_any
+from discovery_docker.announce import announce, matches_any
 from discovery_docker.config import checks_of
 from discovery_docker.container import Container
 from discovery_docker.conventions import CheckRequest, PortRequest, ServiceVariables, quoted
+from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 from discovery_docker.selection import absent_names, base_name, exclusion_rule, ports_of
 

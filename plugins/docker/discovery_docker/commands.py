@@ -57,7 +57,8 @@ def register_container(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Announced address of a port published on all addresses. Default: this machine's primary address.",
+            help="Announced address of a port published on all addresses. Default: this machine's primary address;"
+            " required in a container without the host's network.",
         ),
     ] = None,
     weight: Annotated[int, parsed_option(WEIGHT, "Relative to the other backends; 0: no new connections.")] = 1,

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -45,6 +46,18 @@ T = TypeVar("T")
 
 class EngineError(DiscoveryError):
     """The Docker engine cannot be used; the message is one line with the reason and a remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """The identity of an engine: its id, and the host name of its machine. Empty text where the engine has none."""
+
+    id: str = ""
+    name: str = ""
+
+
+UNKNOWN = EngineInfo()
+"""The identity of an engine that was not asked, or does not tell."""
 
 
 def engine_url(url: str | None) -> str:
@@ -114,6 +127,19 @@ def connect(url: str) -> tuple[docker.APIClient, int]:
     except (LookupError, ValueError, TypeError):
         now = int(time.time())
     return _client(url, version), now
+
+
+def identity(client: docker.APIClient) -> EngineInfo:
+    """Return the engine's own id and the host name of its machine; empty if the engine refuses to tell. Blocks.
+
+    The id is empty, too, if it is another at every request, as that of Podman is.
+    """
+    try:
+        documents = [client.info() for _ in range(2)]
+    except APIError:
+        return UNKNOWN
+    (one, other), names = ([str(each.get(key) or "") for each in documents] for key in ("ID", "Name"))
+    return EngineInfo(one if one == other else "", names[-1])
 
 
 def explain(url: str, error: BaseException) -> EngineError:

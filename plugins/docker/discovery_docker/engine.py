@@ -18,7 +18,17 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait, delays, wait_for_event
 from discovery_docker.container import Container, parse, parse_image_names
-from discovery_docker.dockerapi import EngineError, Events, call, connect, engine_url, explain
+from discovery_docker.dockerapi import (
+    UNKNOWN,
+    EngineError,
+    EngineInfo,
+    Events,
+    call,
+    connect,
+    engine_url,
+    explain,
+    identity,
+)
 
 __all__ = ["Engine", "EngineError", "EngineState"]
 
@@ -50,12 +60,14 @@ _ERROR_REPEAT_INTERVAL = 60.0
 class EngineState:
     """The running containers of an engine, paused containers among them, sorted by name.
 
-    `containers` match, `unmatched` do not. `stopping` are the ids of matching containers that are being stopped.
+    `containers` match, `unmatched` do not. `stopping` are the ids of matching containers that are being stopped. `info`
+    is empty unless the engine was asked who it is.
     """
 
     containers: tuple[Container, ...] = ()
     stopping: frozenset[str] = frozenset()
     unmatched: tuple[Container, ...] = ()
+    info: EngineInfo = UNKNOWN
 
 
 class Engine:
@@ -68,16 +80,19 @@ class Engine:
         *,
         match: Callable[[Container], bool] = lambda container: True,
         reconcile: float = 30.0,
+        identify: bool = False,
     ) -> None:
         """Keep the arguments; no I/O.
 
         `url` defaults to DOCKER_HOST, or else the local socket. `match` returns True for the containers of interest.
-        `reconcile` is the interval in seconds between two listings of all containers.
+        `reconcile` is the interval in seconds between two listings of all containers. With `identify` the engine is
+        asked who it is.
         """
         self._url = url
         self._log = log
         self._match = match
         self._reconcile = reconcile
+        self._identify = identify
         self._raised = ""
 
     async def follow(self) -> AsyncGenerator[EngineState, None]:
@@ -110,7 +125,7 @@ class Engine:
         url = engine_url(self._url)
         since, was_synced, waits = loop.time(), False, delays(0.05, 1.0)
         while True:
-            session = _Session(url, table, self._reconcile, self._log)
+            session = _Session(url, table, self._reconcile, self._identify, self._log)
             try:
                 # In a task of its own: a task group whose task fails leaves its own task cancelled, and the timeouts of
                 # Debian 12's Python, 3.11.2, raise no TimeoutError in a cancelled task.
@@ -132,8 +147,11 @@ class Engine:
 class _Session:
     """A connection to the engine, until the connection is lost."""
 
-    def __init__(self, url: str, table: "_ContainerTable", reconcile: float, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, url: str, table: "_ContainerTable", reconcile: float, identify: bool, log: FilteringBoundLogger
+    ) -> None:
         self._url = url
+        self._identify = identify
         self._table = table
         self._interval = reconcile
         self._log = log
@@ -158,6 +176,8 @@ class _Session:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             self._client, self._engine_time = await call(connect, self._url)
         self._clock_offset = self._loop.time() - self._engine_time
+        if self._identify:
+            self._table.info = await call(identity, self._client)
         events = Events(self._client, self._engine_time - _REPLAY_WINDOW, self._handle_event)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -268,6 +288,7 @@ class _ContainerTable:
     def __init__(self, match: Callable[[Container], bool]) -> None:
         self.changed = asyncio.Event()
         self.complete = False
+        self.info = UNKNOWN
         self._match = match
         self._matched: dict[str, Container] = {}
         self._unmatched: dict[str, Container] = {}
@@ -330,7 +351,7 @@ class _ContainerTable:
                 ends_at = max(_stop_ends(container, signals), default=now)
                 if ends_at > now:
                     stopping[id_] = ends_at
-        state = EngineState(_by_name(self._matched), frozenset(stopping), _by_name(self._unmatched))
+        state = EngineState(_by_name(self._matched), frozenset(stopping), _by_name(self._unmatched), self.info)
         return state, min(stopping.values(), default=None)
 
 

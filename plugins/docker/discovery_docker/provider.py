@@ -10,12 +10,12 @@ from typing import TypeVar
 
 from discovery import Context, Inventory, PluginConfig, Provider
 from discovery.addresses import Family, primary_address
-from discovery.toolkit import cancel_and_wait, wait_for_event
-from discovery_docker.announce import Machine
+from discovery.toolkit import cancel_and_wait, container_id, wait_for_event
 from discovery_docker.candidates import Findings, RankedCandidate, find_candidates, resolve_conflicts
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Container
 from discovery_docker.engine import Engine, EngineError, EngineState
+from discovery_docker.machine import Machine, seen_by
 from discovery_docker.rules import Rules
 from discovery_docker.selection import is_selected
 
@@ -43,6 +43,7 @@ class ContainerProvider(Provider[C]):
         self._state: EngineState | None = None
         self._outage: str | None = None
         self._raised: str | None = None
+        self._own_id: str | None = None
         self._docker_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -67,7 +68,9 @@ class ContainerProvider(Provider[C]):
             def matches(container: Container) -> bool:
                 return is_selected(container, rules)
 
-            engine = Engine(rules.containers.url, self.context.log, match=matches)
+            self._own_id = container_id()
+            identify = self._own_id is not None
+            engine = Engine(rules.containers.url, self.context.log, match=matches, identify=identify)
             self._docker_task = asyncio.create_task(self._follow(engine))
 
     async def discover(self) -> AsyncGenerator[Inventory, None]:
@@ -110,10 +113,11 @@ class ContainerProvider(Provider[C]):
 
     def _inventory(self) -> Inventory:
         addresses = {family: address for family in _FAMILIES if (address := primary_address(family)) is not None}
-        machine = Machine(socket.gethostname(), addresses)
         state = self._state or EngineState()
+        containers = (*state.containers, *state.unmatched)
+        machine = seen_by(self._own_id, containers, state.info, socket.gethostname(), addresses)
         more, problems = self.find_more(machine)
-        rules, containers = self.rules(), (*state.containers, *state.unmatched)
+        rules = self.rules()
         found = Findings() if rules is None else find_candidates(containers, state.stopping, rules, machine)
         candidates, conflicts = resolve_conflicts((*more, *found.candidates))
         problems |= conflicts | found.problems  # a problem of the container itself says more than a conflict
@@ -122,7 +126,7 @@ class ContainerProvider(Provider[C]):
         elif self._docker_task is not None and self._state is None:
             problems["docker"] = "the Docker engine does not answer"
         skipped = {source: rule for source, rule in found.skipped.items() if source not in problems}
-        return Inventory(candidates, MappingProxyType(problems), MappingProxyType(skipped))
+        return Inventory(candidates, MappingProxyType(problems), MappingProxyType(skipped), machine.owner)
 
 
 class DockerProvider(ContainerProvider[DockerConfig]):

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.addresses import announceable, is_loopback
-from discovery_docker.announce import HostPort, Machine, announce
+from discovery_docker.announce import HostPort, announce
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Addresses, Binding, Container
+from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 
 MACHINE = Machine("m", {4: "10.0.0.1", 6: "2001:db8:1::1"})
@@ -81,6 +82,18 @@ def test_the_machines_own_network() -> None:
     assert place(host) == ("10.0.0.1", 80)
     assert place(host, port=8081, address="10.9.9.9") == ("10.9.9.9", 8081)
     assert "set 'address' (register-container: --host)" in refusal(host, machine=Machine("m", {}))
+
+
+def test_a_provider_in_a_container_announces_none_of_its_own_addresses() -> None:
+    inside = Machine("m", {4: "172.17.0.2"}, "registrar")
+    for which in (container(*ALL), container(mode="host")):
+        told = refusal(which, machine=inside)
+        assert "the provider runs in the container 'registrar'" in told
+        assert "set 'address' (register-container: --host), or start it with --network host" in told
+        assert place(which, machine=inside, address="10.9.9.9")[0] == "10.9.9.9"
+    assert place(container(Binding("192.168.1.1", 8080), *ALL), machine=inside) == ("192.168.1.1", 8080)
+    assert place(container(networks=INSIDE), machine=inside, network="inside") == ("172.18.0.2", 80)
+    assert place(container(Binding("127.0.0.1", 1), *ALL), machine=inside, loopback=True) == ("127.0.0.1", 1)
 
 
 def test_loopback_only_if_asked_for() -> None:

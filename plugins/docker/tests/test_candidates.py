@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from discovery import Backend, Candidate, Outcome, State, Verdict
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
 from discovery.registry import validate
-from discovery_docker.announce import Machine
 from discovery_docker.candidates import find_candidates, resolve_conflicts
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Addresses, Binding, Container
+from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 from discovery_docker.selection import base_name
 

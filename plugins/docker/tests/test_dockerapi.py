@@ -2,6 +2,7 @@
 
 import asyncio
 import grp
+import itertools
 import os
 import pwd
 import socket
@@ -11,12 +12,13 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import docker
 import pytest
 import structlog
 import trustme
 
 from discovery.testing import free_port, within
-from discovery_docker.dockerapi import DEFAULT_URL, engine_url
+from discovery_docker.dockerapi import DEFAULT_URL, EngineInfo, engine_url, identity
 from discovery_docker.engine import Engine, EngineError
 
 VERSION = b'{"ApiVersion": "1.41"}'
@@ -47,12 +49,14 @@ async def complaint(url: str | None) -> str:
 
 @asynccontextmanager
 async def answering(
-    status: str, body: bytes, context: ssl.SSLContext | None = None, path: Path | None = None
+    status: str, *bodies: bytes, context: ssl.SSLContext | None = None, path: Path | None = None
 ) -> AsyncIterator[str]:
-    """Run a server with a constant answer, on a port or at `path`. The value is the server's address."""
+    """Run a server with an answer, or several in turn, on a port or at `path`. The value is the server's address."""
+    answers = itertools.cycle(bodies)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        body = next(answers)
         head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
@@ -159,6 +163,25 @@ async def test_an_invalid_answer_is_named(status: str, body: bytes, says: str) -
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("status", "bodies", "told"),
+    [
+        ("200 OK", [b'{"ID": "AB:CD", "Name": "host-1", "More": 1}'], EngineInfo("AB:CD", "host-1")),
+        ("200 OK", [b'{"ID": "1", "Name": "host-1"}', b'{"ID": "2", "Name": "host-1"}'], EngineInfo("", "host-1")),
+        ("200 OK", [b'{"ID": null}'], EngineInfo()),
+        ("403 Forbidden", [b"no"], EngineInfo()),
+    ],
+    ids=["Docker", "Podman", "nothing", "a proxy that allows less"],
+)
+async def test_an_engine_has_an_id_if_it_is_the_same_at_each_request(
+    status: str, bodies: list[bytes], told: EngineInfo
+) -> None:
+    async with answering(status, *bodies) as address:
+        client = docker.APIClient(f"tcp://{address}", version="1.41")
+        assert await asyncio.to_thread(identity, client) == told
+        client.close()
+
+
 class TestTLS:
     """The certificates of the engine and of the client."""
 
@@ -192,7 +215,7 @@ class TestTLS:
     @staticmethod
     async def met(context: ssl.SSLContext) -> str:
         """Return the error for an engine of an old version, which proves that the engine was reached."""
-        async with answering("200 OK", b'{"ApiVersion": "1.12"}', context) as address:
+        async with answering("200 OK", b'{"ApiVersion": "1.12"}', context=context) as address:
             return await complaint(f"tcp://{address}")
 
     async def test_the_right_certificates_reach_the_engine(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from discovery_docker.announce import Machine
 from discovery_docker.candidates import find_candidates
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Binding, Container
+from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 
 MACHINE = Machine("m", {4: "10.0.0.1"})
