@@ -59,6 +59,8 @@ Header always set X-Container ${{HOSTNAME}}
 class DockerEngine:
     """One dockerd, reached from this machine at `address` (and `address6`) and through its socket.
 
+    Its containers reach this machine at `gateway`.
+
     A context manager: enters started, and leaves no process, mount, link or file. Those of a run that was killed are
     removed by the next. Everything survives `kill`, and `start` begins again with it; what then happens to running
     containers depends on `live_restore`.
@@ -198,7 +200,8 @@ class DockerEngine:
             break
         (self.directory / "name").write_text(self.name)
         subnet = _SPACE[at]
-        here, self.address = str(subnet[1]), str(subnet[2])
+        here = self.gateway = str(subnet[1])
+        self.address = str(subnet[2])
         self.own_subnet = next(net for net in subnet.subnets(new_prefix=25) if subnet[1] not in net)
         self.address6 = f"fd5c:1818:0:{at:x}::2"
         _run("ip", "netns", "add", self.name)
