@@ -10,7 +10,7 @@ from discovery import PluginConfig, RecordError, parse_address
 from discovery.fields import CHECK_TIME, WEIGHT, Duration, Fall, OneOrMany, Port, Rise, ServiceName, Weight
 from discovery.probes import CheckSettings
 from discovery_apache.deprecated import moved
-from discovery_docker.api import Checks, ContainerOptions, Host, Id, Labels, MachineOptions, validated
+from discovery_docker.api import Checks, ContainerOptions, Host, Id, Labels, MachineOptions, NameSources, validated
 
 APACHE_PORT = 80
 """The port of Apache where the configuration names none: the port of Debian's package and of the official image."""
@@ -113,6 +113,8 @@ class DockerConfig(ContainerOptions):
 
     port: OneOrMany[Port] | None = None
     """Apache's ports within the containers. None: port 80, or else the only published port."""
+    service_from: NameSources = ("image",)
+    """The service of a container without SERVICE_NAME: the first that there is."""
     status: Annotated[
         StatusPath | None, BeforeValidator(_status_table, json_schema_input_type=str | StatusPath | None)
     ] = None

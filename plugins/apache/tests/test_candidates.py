@@ -145,3 +145,13 @@ def test_an_apache_image_that_was_named_by_its_id_is_selected() -> None:
     assert ports(by_id) == {"httpd 30080"}
     other = container("c", "0123456789ab", image_id="sha256:0123456789abcdef", image_names=("nginx:1",))
     assert found(other) == ({}, {})
+
+
+def test_the_service_is_called_after_the_image_unless_another_order_is_configured() -> None:
+    composed = container(labels={"com.docker.compose.service": "shop"})
+    assert ports(composed) == {"httpd 30080"}
+    assert ports(composed, docker={"service_from": ["compose", "image"]}) == {"shop 30080"}
+    nameless = container("c", "sha256:0123")
+    assert "the image has no name to use as service name: set SERVICE_NAME or 'docker.service'" in problem(
+        nameless, docker={"names": "c"}
+    )

@@ -16,7 +16,7 @@ MOVED = {
     "conventions": ("conventions", "ServiceVariables", "discovery_docker.conventions"),
     "dockerapi": ("dockerapi", "EngineError", "discovery_docker.dockerapi"),
     "engine": ("engine", "Engine", "discovery_docker.engine"),
-    "selection": ("selection", "base_name", "discovery_docker.selection"),
+    "selection": ("selection", "base_name", "discovery_docker.naming"),
     "selection.images": ("selection", "APACHE_IMAGES", "discovery_apache.rules"),
 }
 

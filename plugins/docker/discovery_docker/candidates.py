@@ -11,8 +11,9 @@ from discovery_docker.config import checks_of
 from discovery_docker.container import Container
 from discovery_docker.conventions import CheckRequest, PortRequest, ServiceVariables, quoted
 from discovery_docker.machine import Machine
+from discovery_docker.naming import service_name
 from discovery_docker.rules import Rules
-from discovery_docker.selection import absent_names, base_name, exclusion_rule, ports_of
+from discovery_docker.selection import absent_names, exclusion_rule, ports_of
 
 _ABSENT = "the container does not run; it is registered once it runs"
 _PAUSED = "the container is paused; it is registered once it is unpaused"
@@ -162,15 +163,22 @@ def _service(container: Container, suffix: str, request: PortRequest, rules: Rul
         return rules.containers.service + suffix
     if request.refusal is not None:
         raise ValueError(request.refusal)
-    service = request.service or next(map(base_name, container.images), "")
-    if not service:
-        raise ValueError(f"the image has no name to use as service name: set SERVICE_NAME or {rules.key('service')}")
+    service = request.service or service_name(container, rules.containers.name_sources)
+    if service is None:
+        raise ValueError(_nameless(rules))
     if not request.named_for_port:
         service += suffix
     allowed = rules.options.services
     if allowed is not None and not matches_any(service, allowed):
         raise ValueError(f"the option 'services' does not allow the service {quoted(service)}")
     return service
+
+
+def _nameless(rules: Rules) -> str:
+    remedy = f"set SERVICE_NAME or {rules.key('service')}"
+    if rules.containers.name_sources == ("image",):
+        return f"the image has no name to use as service name: {remedy}"
+    return f"nothing in {rules.key('service_from')} names the container's service: {remedy}"
 
 
 def _checks(container: Container, request: CheckRequest, rules: Rules) -> tuple[tuple[Check, ...], list[str]]:

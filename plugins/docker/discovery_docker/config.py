@@ -12,6 +12,7 @@ from discovery.fields import OneOrMany, Port, ServiceName, Weight
 from discovery.probes import CheckSettings
 from discovery.registry import validate
 from discovery_docker.dockerapi import EngineError, engine_url
+from discovery_docker.naming import follows_labels, valid_source
 
 _ANSWERS = "100-499"
 """The passing status codes of a check whose path nobody has named: `/` need not exist, so 404 passes."""
@@ -71,6 +72,7 @@ Labels = Annotated[
 ]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Patterns = OneOrMany[Pattern]
+NameSources = Annotated[OneOrMany[Annotated[str, AfterValidator(valid_source)]], Field(min_length=1)]
 Checks = Annotated[CheckSettings, BeforeValidator(_check, json_schema_input_type=bool | CheckSettings)]
 
 
@@ -117,6 +119,8 @@ class ContainerOptions(PluginConfig):
     """The ports within the containers. None: every published port."""
     service: ServiceName | None = None
     """The service of every container, whatever the container's labels request."""
+    service_from: NameSources = ("compose", "swarm", "nomad", "podman", "image", "container")
+    """The service of a container without SERVICE_NAME: the first that there is."""
     id: Id | None = None
     """The id of the backend, for a single container."""
     labels: Labels = Field(default_factory=dict)
@@ -129,6 +133,13 @@ class ContainerOptions(PluginConfig):
     """The action when `docker stop` begins. At the end of the stop the backend is withdrawn in any case."""
     use_health: bool = True
     """Include the result of Docker's own health check, for images with a health check."""
+
+    @property
+    def name_sources(self) -> tuple[str, ...]:
+        """The sources of a service's name. Without `conventions` labels count only if `service_from` is given."""
+        if self.conventions or "service_from" in self.model_fields_set:
+            return self.service_from
+        return tuple(source for source in self.service_from if not follows_labels(source))
 
 
 class DockerConfig(ContainerOptions, MachineOptions):

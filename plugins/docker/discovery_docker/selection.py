@@ -74,16 +74,6 @@ def absent_names(containers: Iterable[Container], options: ContainerOptions) -> 
             yield name
 
 
-def base_name(image: str) -> str:
-    """Return the last part of an image's repository without tag and digest: `httpd` of `example.com/a/httpd:2.4`.
-
-    An image that is referenced by its digest alone has no name; the result is empty.
-    """
-    if image.startswith("sha256:"):
-        return ""
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-
-
 def ports_of(container: Container, rules: Rules, network: str | None = None) -> tuple[int, ...]:
     """Return the ports of the container to register. `network` is the Docker network that a label requests.
 

@@ -13,8 +13,8 @@ from discovery_docker.candidates import find_candidates, resolve_conflicts
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Addresses, Binding, Container
 from discovery_docker.machine import Machine
+from discovery_docker.naming import base_name
 from discovery_docker.rules import Rules
-from discovery_docker.selection import base_name
 
 MACHINE = Machine("m", {4: "10.0.0.1"})
 
@@ -171,11 +171,6 @@ def test_only_allowed_services_are_registered() -> None:
     assert "'httpd'" in problem(container(), services=["web-*"])
     assert backend(container(labels={"SERVICE_NAME": "web-1"}), services=["web-*"]).service == "web-1"
     assert problem(container(), services=[])
-
-
-def test_a_nameless_image_needs_a_name() -> None:
-    assert "SERVICE_NAME" in problem(container("c", "sha256:0123"), names="c")
-    assert backend(container("c", "sha256:0", labels={"SERVICE_NAME": "x"}), names="c").service == "x"
 
 
 def test_no_container_takes_another_containers_place() -> None:

@@ -2,4 +2,6 @@
 
 from discovery_apache.deprecated import moved
 
-__getattr__ = moved("discovery_apache.selection", "discovery_docker.selection", "discovery_apache.rules")
+__getattr__ = moved(
+    "discovery_apache.selection", "discovery_docker.selection", "discovery_docker.naming", "discovery_apache.rules"
+)
