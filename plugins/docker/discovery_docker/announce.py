@@ -3,8 +3,9 @@
 The first rule that applies:
 
 1. a Docker network that a label requests and the configuration's `networks` allow: the container's own address there;
-2. the configuration: with `network` the container's own address there; with `address` that address, for a port
-   that is published on all addresses of this machine, and for a container on the host's network;
+2. the configuration: with `network` the container's own address there, with `internal` on the default bridge or its
+   only network; with `address` that address, for a port that is published on all addresses of this machine, and for a
+   container on the host's network;
 3. the address that the port is published on; for a port on all addresses the primary address of this machine;
 4. for a port that is not published: the container's own address on a network among `networks`.
 """
@@ -22,6 +23,8 @@ from discovery_docker.rules import Rules
 HostPort = tuple[str, int]
 _MOST_LISTED = 8
 """Ports or networks in a message, which is one line: a container may have thousands."""
+_BRIDGE = "bridge"
+"""The network of containers that are started without `--network`."""
 _SET_ADDRESS = "set 'address' (register-container: --host)"
 
 
@@ -48,7 +51,7 @@ def is_reached_directly(container: Container, requested: str | None, rules: Rule
     """
     if requested is not None and matches_any(requested, rules.options.networks):
         return True
-    return container.network_mode == "host" or rules.containers.network is not None
+    return container.network_mode == "host" or rules.containers.network is not None or rules.containers.internal
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
@@ -60,6 +63,8 @@ def _default_address(container: Container, port: int, rules: Rules, machine: Mac
     options, network = rules.options, rules.containers.network
     if network is not None:
         return _own_address(container, network), port
+    if rules.containers.internal and container.network_mode != "host":
+        return _internal_address(container, rules), port
     if container.network_mode == "host":
         if host := next(iter(_announced(options, machine)), None):
             return host, port
@@ -123,6 +128,23 @@ def _unreachable(port: int, wildcard: bool, bound: list[Binding], options: Machi
         f"port {port} is published on {addresses} alone, which other machines cannot reach:"
         f" start the container with -p {port}, or set 'loopback = true' (register-container: --host)"
     )
+
+
+def _internal_address(container: Container, rules: Rules) -> str:
+    """Return the container's address on the default bridge, or else on the only network where it has an address."""
+    found = {
+        name: address
+        for name, addresses in sorted(container.networks.items())
+        if (address := next((each for each in addresses if each is not None and announceable(each)), None))
+    }
+    if len(found) == 1 or _BRIDGE in found:
+        return found.get(_BRIDGE) or next(iter(found.values()))
+    if found:
+        names = ", ".join(map(quoted, list(found)[:_MOST_LISTED]))
+        raise ValueError(f"the container has an address on each of the networks {names}: set {rules.key('network')}")
+    if container.network_mode.startswith("container:"):
+        raise ValueError("the container uses another container's network, and has no address of its own")
+    raise ValueError("the container has no address on a Docker network")
 
 
 def _announced(options: MachineOptions, machine: Machine) -> tuple[str, ...]:

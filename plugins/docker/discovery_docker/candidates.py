@@ -95,6 +95,15 @@ def _skip_rule(container: Container, stops: bool, rules: Rules) -> str | None:
     return None
 
 
+def _port_skip_rule(port: int, request: PortRequest, rules: Rules) -> str | None:
+    """Return the rule by which the port is not registered although the container is, or None."""
+    if request.ignore:
+        return f"SERVICE_{port}_IGNORE is set"
+    if rules.containers.explicit and request.service is None and request.refusal is None:
+        return f"neither SERVICE_{port}_NAME nor SERVICE_NAME is set, and {rules.key('explicit')} is on"
+    return None
+
+
 def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rules, machine: Machine) -> list[str]:
     """Add the candidates and the skipped ports of a container to the findings. Return the container's problems."""
     options = rules.containers
@@ -111,10 +120,14 @@ def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rul
     requests: dict[int, PortRequest] = {}
     for port in ports:
         request = variables.request(port)
-        if request.ignore:
-            findings.skipped[f"{source}, port {port}"] = f"SERVICE_{port}_IGNORE is set"
+        if rule := _port_skip_rule(port, request, rules):
+            findings.skipped[f"{source}, port {port}"] = rule
         else:
             requests[port] = request
+    if options.port is None and rules.kind.port is None:
+        for port, protocol in container.ports:
+            if protocol != "tcp":
+                findings.skipped[f"{source}, port {port}/{protocol}"] = "only TCP ports can be registered"
     for port, request in requests.items():
         problems += request.problems
         try:

@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from discovery import Backend, Check, PluginConfig, RecordError
 from discovery.addresses import family_of
@@ -127,12 +127,22 @@ class ContainerOptions(PluginConfig):
     """Labels of every backend. A container cannot change these labels."""
     conventions: bool = True
     """Follow the SERVICE_* labels and environment variables of containers."""
+    explicit: bool = False
+    """Register only containers, and of these only ports, that request a name by SERVICE_NAME or SERVICE_<port>_NAME."""
     network: str | None = None
     """Announce the containers' own addresses on this Docker network."""
+    internal: bool = False
+    """Announce the containers' own addresses: those on `network`, on the default bridge, or on their only network."""
     on_stop: Literal["withdraw", "drain"] = "withdraw"
     """The action when `docker stop` begins. At the end of the stop the backend is withdrawn in any case."""
     use_health: bool = True
     """Include the result of Docker's own health check, for images with a health check."""
+
+    @model_validator(mode="after")
+    def _names_to_be_explicit(self) -> Self:
+        if self.explicit and not self.conventions:
+            raise ValueError("explicit requires conventions, which read SERVICE_NAME")
+        return self
 
     @property
     def name_sources(self) -> tuple[str, ...]:

@@ -31,10 +31,17 @@ def exclusion_rule(container: Container, rules: Rules) -> str | None:
             or _matches_image(container, options.images)
             or any(_matches_label(container, pattern) for pattern in options.labelled)
         ):
-            return None
+            return _without_name(container, rules)
         given = [rules.key(name) for name in ("names", "images", "labelled") if getattr(options, name)]
         return f"the container does not match {' or '.join(given)}"
-    return _another_kind(container, rules) if rules.kind.images else _without_ports(container, rules)
+    rule = _another_kind(container, rules) if rules.kind.images else _without_ports(container, rules)
+    return rule or _without_name(container, rules)
+
+
+def _without_name(container: Container, rules: Rules) -> str | None:
+    if rules.containers.explicit and not container.variables.requests_name:
+        return f"the container has no SERVICE_NAME, and {rules.key('explicit')} is on"
+    return None
 
 
 def _another_kind(container: Container, rules: Rules) -> str | None:

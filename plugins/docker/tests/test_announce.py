@@ -106,6 +106,23 @@ def test_loopback_only_if_asked_for() -> None:
     assert place(container(Binding("::1", 1)), loopback=True) == ("::1", 1)
 
 
+def test_the_containers_own_address_on_whichever_network_it_has() -> None:
+    own = {"inside": Addresses("172.18.0.2", None), "none": Addresses(None, None)}
+    assert place(container(*ALL, networks=own), internal=True) == ("172.18.0.2", 80)
+    assert place(container(networks=own), internal=True, port=8080) == ("172.18.0.2", 8080)
+    both = own | {"bridge": Addresses("172.17.0.2", None)}
+    assert place(container(*ALL, networks=both), internal=True) == ("172.17.0.2", 80)
+    assert place(container(*ALL, networks=both), internal=True, network="inside") == ("172.18.0.2", 80)
+    assert place(container(*ALL, networks=both), "inside", internal=True, networks="*") == ("172.18.0.2", 80)
+    assert place(container(mode="host", networks={"host": Addresses(None, None)}), internal=True) == ("10.0.0.1", 80)
+    two = own | {"other": Addresses("172.19.0.2", None)}
+    told = refusal(container(*ALL, networks=two), internal=True)
+    assert told == "the container has an address on each of the networks 'inside', 'other': set 'network'"
+    assert "has no address on a Docker network" in refusal(container(*ALL), internal=True)
+    shared = container(mode="container:abc")
+    assert "another container's network" in refusal(shared, internal=True)
+
+
 def test_a_network_that_is_not_allowed_is_reported_and_ignored() -> None:
     config = rules(networks=["inside"])
     found, problem = announce(container(*ALL, networks=INSIDE), 80, "v6", config, MACHINE)
@@ -143,6 +160,7 @@ hosts = st.sampled_from(
             "networks": st.sampled_from([[], ["a"], ["*"]]),
             "loopback": st.booleans(),
             "network": st.sampled_from([None, "a"]),
+            "internal": st.booleans(),
             "address": st.sampled_from([[], ["10.9.9.9"], ["fd00::9"], ["10.9.9.9", "fd00::9"]]),
         }
     ),

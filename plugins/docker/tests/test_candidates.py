@@ -155,6 +155,22 @@ def test_a_port_that_a_name_is_given_for_need_not_be_exposed_where_it_needs_no_p
     assert ports(container(labels=named)) == {"httpd 30080"}  # published ports alone are reached from outside
 
 
+def test_exposed_ports_count_where_own_addresses_are_announced() -> None:
+    own: dict[str, Any] = {"exposed": ((81, "tcp"), (53, "udp")), "networks": {"bridge": Addresses("172.17.0.2", None)}}
+    assert ports(container(**own), internal=True) == {"httpd-80 80", "httpd-81 81"}
+    assert ports(container(**own | {"ports": {}}), internal=True) == {"httpd 81"}
+    assert ports(container(**own)) == {"httpd 30080"}
+
+
+def test_only_ports_with_a_name_are_registered_if_names_are_required() -> None:
+    two = ("c", "httpd", 80, 443)
+    assert ports(container(*two), explicit=True) == set()
+    assert ports(container(*two, labels={"SERVICE_443_NAME": "tls"}), explicit=True) == {"tls 30443"}
+    assert ports(container(*two, env={"SERVICE_NAME": "web"}), explicit=True) == {"web-80 30080", "web-443 30443"}
+    assert ports(container(*two, labels={"com.docker.compose.service": "shop"}), explicit=True) == set()
+    assert ports(container(*two, labels={"SERVICE_443_NAME": "tls"}), explicit=True, port=80) == set()
+
+
 def test_a_container_without_a_port_is_left_out_unless_it_asks_to_be_registered() -> None:
     udp = {(53, "udp"): (Binding("0.0.0.0", 30053),)}
     assert found(container(ports={})) == ({}, {})

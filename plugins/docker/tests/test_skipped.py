@@ -34,6 +34,8 @@ def skipped(which: Container, *, stopping: bool = False, **options: Any) -> dict
             "the container does not match 'images' or 'labelled'",
         ),
         (container(labels={"SERVICE_IGNORE": "1"}), {}, "SERVICE_IGNORE is set"),
+        (container(), {"explicit": True}, "the container has no SERVICE_NAME, and 'explicit' is on"),
+        (container(), {"explicit": True, "names": "web"}, "the container has no SERVICE_NAME, and 'explicit' is on"),
         (container(paused=True), {}, "the container is paused"),
     ],
 )
@@ -53,6 +55,18 @@ def test_a_skipped_port_is_named_if_other_ports_are_registered() -> None:
     assert skipped(container("web", "httpd", 80, 443, labels=labels)) == {
         "container web, port 443": "SERVICE_443_IGNORE is set"
     }
+
+
+def test_a_port_without_a_name_is_skipped_if_names_are_required() -> None:
+    named = container("web", "httpd", 80, 443, labels={"SERVICE_443_NAME": "tls"})
+    assert skipped(named, explicit=True) == {
+        "container web, port 80": "neither SERVICE_80_NAME nor SERVICE_NAME is set, and 'explicit' is on"
+    }
+
+
+def test_a_udp_port_is_skipped_beside_tcp_ports() -> None:
+    both = {(80, "tcp"): (Binding("0.0.0.0", 1),), (53, "udp"): (Binding("0.0.0.0", 2),)}
+    assert skipped(container(ports=both)) == {"container web, port 53/udp": "only TCP ports can be registered"}
 
 
 def test_registered_and_faulty_containers_are_not_skipped() -> None:
