@@ -24,7 +24,10 @@ def test_every_part_of_the_core_is_in_the_house() -> None:
         "README.md",
         "docs/checks.md",
         "docs/swapping.md",
-        *(f"docs/coming-from/{name}.md" for name in ("confd", "consul-template", "easyhaproxy", "traefik")),
+        *(
+            f"docs/coming-from/{name}.md"
+            for name in ("confd", "consul-template", "easyhaproxy", "registrator", "traefik")
+        ),
         *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("plugins/*/README.md"))),
     ],
 )
