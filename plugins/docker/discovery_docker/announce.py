@@ -157,8 +157,8 @@ def _announced(options: MachineOptions, machine: Machine) -> tuple[str, ...]:
 def _no_address(what: str, machine: Machine) -> str:
     if machine.container is not None:
         return (
-            f"{what}, and the provider runs in the container {quoted(machine.container)}, whose own address is another:"
-            f" {_SET_ADDRESS}, or start it with --network host"
+            f"{what}, and the provider in the container {quoted(machine.container)} does not see the machine's"
+            f" addresses: {_SET_ADDRESS}, or start that container with --network host"
         )
     return f"{what}, but this machine has no address that other machines can reach: {_SET_ADDRESS}"
 

@@ -135,11 +135,11 @@ def identity(client: docker.APIClient) -> EngineInfo:
     The id is empty, too, if it is another at every request, as that of Podman is.
     """
     try:
-        documents = [client.info() for _ in range(2)]
-    except APIError:
+        one, other = (client.info() for _ in range(2))
+        lasts, name = one.get("ID") == other.get("ID"), other.get("Name")
+    except (APIError, ValueError, AttributeError):  # also what is no object of JSON
         return UNKNOWN
-    (one, other), names = ([str(each.get(key) or "") for each in documents] for key in ("ID", "Name"))
-    return EngineInfo(one if one == other else "", names[-1])
+    return EngineInfo(str(other.get("ID") or "") if lasts else "", str(name or ""))
 
 
 def explain(url: str, error: BaseException) -> EngineError:

@@ -88,8 +88,8 @@ def test_a_provider_in_a_container_announces_none_of_its_own_addresses() -> None
     inside = Machine("m", {4: "172.17.0.2"}, "registrar")
     for which in (container(*ALL), container(mode="host")):
         told = refusal(which, machine=inside)
-        assert "the provider runs in the container 'registrar'" in told
-        assert "set 'address' (register-container: --host), or start it with --network host" in told
+        assert "the provider in the container 'registrar' does not see the machine's addresses: set 'address'" in told
+        assert "(register-container: --host), or start that container with --network host" in told
         assert place(which, machine=inside, address="10.9.9.9")[0] == "10.9.9.9"
     assert place(container(Binding("192.168.1.1", 8080), *ALL), machine=inside) == ("192.168.1.1", 8080)
     assert place(container(networks=INSIDE), machine=inside, network="inside") == ("172.18.0.2", 80)

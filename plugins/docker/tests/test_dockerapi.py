@@ -169,9 +169,11 @@ async def test_an_invalid_answer_is_named(status: str, body: bytes, says: str) -
         ("200 OK", [b'{"ID": "AB:CD", "Name": "host-1", "More": 1}'], EngineInfo("AB:CD", "host-1")),
         ("200 OK", [b'{"ID": "1", "Name": "host-1"}', b'{"ID": "2", "Name": "host-1"}'], EngineInfo("", "host-1")),
         ("200 OK", [b'{"ID": null}'], EngineInfo()),
+        ("200 OK", [b"[]"], EngineInfo()),
+        ("200 OK", [b"<html>"], EngineInfo()),
         ("403 Forbidden", [b"no"], EngineInfo()),
     ],
-    ids=["Docker", "Podman", "nothing", "a proxy that allows less"],
+    ids=["Docker", "Podman", "nothing", "a list", "a page", "a proxy that allows less"],
 )
 async def test_an_engine_has_an_id_if_it_is_the_same_at_each_request(
     status: str, bodies: list[bytes], told: EngineInfo

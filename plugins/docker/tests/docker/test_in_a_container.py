@@ -84,7 +84,7 @@ def test_its_own_address_is_not_announced_and_its_owner_outlives_the_container(
     docker_engine.run("web-1", "busybox", publish="0.0.0.0")
     arguments = ("register-container", "web-1", "80", "web", "--ttl", "3")
     registrar = run_inside("registrar", *arguments)
-    eventually_sync(lambda: "runs in the container 'registrar'" in log_of(registrar), "it to be told", timeout=60)
+    eventually_sync(lambda: "in the container 'registrar'" in log_of(registrar), "it to be told", timeout=60)
     assert "set 'address' (register-container: --host)" in log_of(registrar)
     registrar.remove(force=True)
     assert registry.changes == []
