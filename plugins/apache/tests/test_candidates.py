@@ -155,3 +155,12 @@ def test_the_service_is_called_after_the_image_unless_another_order_is_configure
     assert "the image has no name to use as service name: set SERVICE_NAME or 'docker.service'" in problem(
         nameless, docker={"names": "c"}
     )
+
+
+def test_a_container_can_name_64_ports() -> None:
+    named = range(1000, 1200)
+    greedy = container("web", "httpd", *named, labels={f"SERVICE_{port}_NAME": "web" for port in named})
+    candidates, problems = found(greedy)
+    assert len(candidates) == 64
+    assert problems["container web"] == "the container names 200 ports; the first 64 are registered"
+    assert len(found(greedy, docker={"port": list(named)})[0]) == 200

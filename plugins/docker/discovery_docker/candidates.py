@@ -20,7 +20,9 @@ _PAUSED = "the container is paused; it is registered once it is unpaused"
 _LONGEST_PROBLEM = 1000
 """Characters of the problem of one container, since a container may cause thousands by its labels."""
 _MOST_PORTS = 64
-"""Ports that one container may name: each port costs a pass over all of the container's labels, and a check."""
+"""Ports that one container may have: each port costs a pass over all of the container's labels, and a check."""
+_MOST_LISTED = 8
+"""Ports in a line of what is skipped: a container may publish thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rul
         return [str(error)]
     problems: list[str] = []
     if options.port is None and len(ports) > _MOST_PORTS:
-        problems.append(f"the container names {len(ports)} ports; the first {_MOST_PORTS} are registered")
+        verb = "names" if rules.kind.port else "publishes"
+        problems.append(f"the container {verb} {len(ports)} ports; the first {_MOST_PORTS} are registered")
         ports = ports[:_MOST_PORTS]
     requests: dict[int, PortRequest] = {}
     for port in ports:
@@ -125,9 +128,10 @@ def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rul
         else:
             requests[port] = request
     if options.port is None and rules.kind.port is None:
-        for port, protocol in container.ports:
-            if protocol != "tcp":
-                findings.skipped[f"{source}, port {port}/{protocol}"] = "only TCP ports can be registered"
+        others = [f"{port}/{protocol}" for port, protocol in sorted(container.ports) if protocol != "tcp"]
+        if others:
+            listed = ", ".join(others[:_MOST_LISTED]) + (", ..." if others[_MOST_LISTED:] else "")
+            findings.skipped[f"{source}, port {listed}"] = "only TCP ports can be registered"
     for port, request in requests.items():
         problems += request.problems
         try:

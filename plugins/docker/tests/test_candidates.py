@@ -235,12 +235,12 @@ def test_the_checks_of_a_container() -> None:
     assert (check.interval, check.timeout, check.fall) == (15, 1, 3)
 
 
-def test_a_container_can_name_64_ports() -> None:
+def test_64_ports_of_a_container_are_registered_unless_the_configuration_names_more() -> None:
     ports = range(1000, 1200)
-    greedy = container("web", "httpd", *ports, labels={f"SERVICE_{port}_NAME": "web" for port in ports})
+    greedy = container("web", "httpd", *ports)
     candidates, problems = found(greedy)
     assert len(candidates) == 64
-    assert problems["container web"] == "the container names 200 ports; the first 64 are registered"
+    assert problems["container web"] == "the container publishes 200 ports; the first 64 are registered"
     assert len(found(greedy, port=list(ports))[0]) == 200
 
 

@@ -67,6 +67,12 @@ def test_a_port_without_a_name_is_skipped_if_names_are_required() -> None:
 def test_a_udp_port_is_skipped_beside_tcp_ports() -> None:
     both = {(80, "tcp"): (Binding("0.0.0.0", 1),), (53, "udp"): (Binding("0.0.0.0", 2),)}
     assert skipped(container(ports=both)) == {"container web, port 53/udp": "only TCP ports can be registered"}
+    many = both | {(port, "udp"): (Binding("0.0.0.0", port),) for port in range(1000, 2000)}
+    (listed,) = skipped(container(ports=many))
+    assert (
+        listed
+        == "container web, port 53/udp, 1000/udp, 1001/udp, 1002/udp, 1003/udp, 1004/udp, 1005/udp, 1006/udp, ..."
+    )
 
 
 def test_registered_and_faulty_containers_are_not_skipped() -> None:
