@@ -98,12 +98,14 @@ class Validation:
 
     `faults` would keep the plugin from working. `unchecked` names what cannot be checked on this machine, and why.
     `listens` are the addresses at which the plugin would listen, which the core compares with those of other instances:
-    `IP:PORT`, `[IPV6]:PORT` or the path of a socket.
+    `IP:PORT`, `[IPV6]:PORT` or the path of a socket. `announces` are the addresses of this machine that a provider
+    would announce, which `config check` prints: `str` of each `Announced`.
     """
 
     faults: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
     listens: tuple[str, ...] = ()
+    announces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,11 +286,13 @@ AnyConsumer = Consumer[Any]
 class Candidate:
     """A `backend` that a provider has found, with its `checks`.
 
-    The core registers the backend while every check passes, and always if there is no check.
+    The core registers the backend while every check passes, and always if there is no check. `origin` is the reason for
+    the announced address, which `--dry-run` and `/api/providers` show: `Announced.origin`, or empty.
     """
 
     backend: Backend
     checks: tuple[Check, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

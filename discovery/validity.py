@@ -8,7 +8,7 @@ import ipaddress
 import json
 import re
 
-from discovery.addresses import is_destination
+from discovery.addresses.kinds import is_destination
 from discovery.errors import RecordError
 from discovery.model import Backend, State
 

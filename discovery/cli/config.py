@@ -53,7 +53,8 @@ def check(
 
     Prints every fault: of the file, of plugins' options, and of the configuration that a plugin generates (HAProxy
     checks its configuration without records and with the records of the registry). A fault makes the exit code 2. What
-    cannot be checked on this machine is listed as unchecked.
+    cannot be checked on this machine is listed as unchecked, and the addresses that providers would announce are
+    listed.
 
     \b
     discovery config check
@@ -80,6 +81,7 @@ class _Report:
     providers: Sequence[str] = ()
     faults: Sequence[str] = ()
     unchecked: Sequence[str] = ()
+    announces: Sequence[str] = ()
 
     @property
     def document(self) -> dict[str, object]:
@@ -90,6 +92,7 @@ class _Report:
             "providers": list(self.providers),
             "faults": list(self.faults),
             "unchecked": list(self.unchecked),
+            "announces": list(self.announces),
         }
 
 
@@ -106,7 +109,14 @@ async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> 
         return _Report(path, faults=str(error).splitlines())
     _, instances, _ = examined
     validated = await validate(*examined, timeout)
-    return _Report(path, list(instances.consumers), list(instances.providers), validated.faults, validated.unchecked)
+    return _Report(
+        path,
+        list(instances.consumers),
+        list(instances.providers),
+        validated.faults,
+        validated.unchecked,
+        validated.announces,
+    )
 
 
 async def validate(
@@ -135,7 +145,11 @@ async def validate(
         broken.append(f"registry: {error}")
     directories = Directories(run_dir_path(settings.run_dir), state_dir(settings.state_dir))
     validated = await validate_instances(instances, updates, directories, structlog.get_logger())
-    return Validation((*faults.lines, *broken, *validated.faults), (*unread, *validated.unchecked))
+    return Validation(
+        faults=(*faults.lines, *broken, *validated.faults),
+        unchecked=(*unread, *validated.unchecked),
+        announces=validated.announces,
+    )
 
 
 def _placed(broken: Mapping[str, str], settings: "Settings") -> Iterator[tuple[str, str]]:
@@ -176,6 +190,8 @@ def _print(report: _Report) -> None:
         roles = {"consumers": report.consumers, "providers": report.providers}
         named = (f"{role}: {', '.join(names)}" for role, names in roles.items() if names)
         result("; ".join((f"{report.path}: valid", *named)))
+    for line in report.announces:
+        result(f"announces: {line}")
     for line in report.unchecked:
         result(f"unchecked: {line}")
     for line in report.faults:

@@ -151,8 +151,9 @@ def _print_survey(name: str, survey: "Survey") -> None:
     count = sum(candidate.registered for candidate in survey.candidates.values())
     result(f"# {name}: {count} of {len(survey.candidates)} found would be registered")
     for candidate in survey.candidates.values():
+        origin = f" ({candidate.origin})" if candidate.origin else ""
         detail = f": {candidate.detail}" if candidate.detail else ""
-        result(printable(f"{'+' if candidate.registered else '-'} {backend_line(candidate.backend)}{detail}"))
+        result(printable(f"{'+' if candidate.registered else '-'} {backend_line(candidate.backend)}{origin}{detail}"))
     for what, reason in survey.problems.items():
         result(printable(f"! {what}: {reason}"))
     for what, rule in survey.skipped.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from discovery.addresses import SOURCES, OwnAddresses
 from discovery.cli.console import note, progress, result
 from discovery.cli.options import (
     ConfigOption,
@@ -26,7 +27,7 @@ from discovery.codec import encode
 from discovery.errors import ConfigError, OwnedByAnotherError, RecordError, RegistryUnavailableError
 from discovery.fields import CHECK_TIME, TTL, WEIGHT, Duration
 from discovery.model import Backend, State
-from discovery.validity import parse_address, validate
+from discovery.validity import parse_address, validate, validate_port
 
 if TYPE_CHECKING:
     from discovery.checks import Check
@@ -65,8 +66,20 @@ def register(
     context: typer.Context,
     service: Annotated[str, typer.Argument(help="The service that the backend serves.")],
     address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="The backend's address; an IPv6 host in brackets.")
+        str,
+        typer.Argument(
+            metavar="HOST:PORT",
+            help="The backend's address; an IPv6 host in brackets. :PORT: at the announced address of this machine.",
+        ),
     ],
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help=f"The announced address for :PORT: {SOURCES}."
+            " Default: DISCOVERY_ADDRESS, COREOS_PRIVATE_IPV4, or else this machine's primary address.",
+        ),
+    ] = None,
     id_: Annotated[
         str | None, typer.Option("--id", help="The backend's name within the service. Default: HOST:PORT.")
     ] = None,
@@ -119,6 +132,7 @@ def register(
     \b
     discovery register web 10.0.0.5:8080
     discovery register web [2001:db8::5]:8080 --id blue --weight 10 --label version=2
+    discovery register web :8080 --host interface:eth1
     discovery register web 10.0.0.5:8080 --check-path /health -- ./server --port 8080
     """
     from discovery.cli.supervise import Command, supervise
@@ -132,7 +146,7 @@ def register(
         check = CheckType.HTTP if check_path is not None else CheckType.NONE if argv is None else CheckType.TCP
     settings = settings_of(config, registry=registry, run_dir=run_dir)
     try:
-        backend = validate(_backend(service, address, id_, weight, state, label or ()))
+        backend = validate(_backend(service, _address(address, host), id_, weight, state, label or ()))
         key = backend.key
         default = DefaultOwner(f"register/{key}", lock_path(settings.registry, key, settings.run_dir))
         whose = owner or str(default)
@@ -167,8 +181,27 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _backend(service: str, address: str, id_: str | None, weight: int, state: State, labels: Iterable[str]) -> Backend:
-    host, port = parse_address(address)
+def _address(text: str, host: str | None) -> tuple[str, int]:
+    """Return the host and port of `text`, HOST:PORT, or for :PORT the announced address of this machine."""
+    if not text.startswith(":"):
+        if host is not None:
+            raise ConfigError(f"{text!r} names a host, and --host names another: write :PORT with --host")
+        return parse_address(text)
+    port = validate_port(text[1:])
+    try:
+        own = OwnAddresses(() if host is None else (host,)).read()
+    except ValueError as error:
+        raise ConfigError(f"--host {error}" if host is not None else str(error)) from None
+    if not own:
+        raise ConfigError("this machine has no address that other machines can reach: write HOST:PORT")
+    note(f"the announced address is {own[0]}")
+    return own[0].host, port
+
+
+def _backend(
+    service: str, address: tuple[str, int], id_: str | None, weight: int, state: State, labels: Iterable[str]
+) -> Backend:
+    host, port = address
     pairs = {}
     for label in labels:
         name, equals, value = label.partition("=")

@@ -251,6 +251,7 @@ def _candidate(key: str, provider: RunningProviderStatus) -> dict[str, Any]:
     candidate = provider.runner.candidates[key]
     return {
         **backend_document(candidate.backend),
+        "address_origin": candidate.origin or None,
         "verdict": candidate.verdict.value if candidate.verdict is not None else None,
         "detail": candidate.detail,
         "registered": key in provider.registered,

@@ -53,7 +53,11 @@ async def validate_instances(
         validated = await _validated(partial(_by_provider, provider, context))
         found.append(_placed(("providers", name), validated))
     found.append(Validation(tuple(_shared_addresses(listens))))
-    return Validation(_distinct(each.faults for each in found), _distinct(each.unchecked for each in found))
+    return Validation(
+        faults=_distinct(each.faults for each in found),
+        unchecked=_distinct(each.unchecked for each in found),
+        announces=_distinct(each.announces for each in found),
+    )
 
 
 def _shared_addresses(listens: Mapping[str, Iterable[str]]) -> Iterator[str]:
@@ -99,7 +103,8 @@ async def _validated(validate: Callable[[], Awaitable[Validation] | Validation])
         found: Any = await completed(validate())
         if not isinstance(found, Validation):
             raise TypeError(f"`validate` returned {found!r}")
-        return Validation(*(tuple(map(str, lines)) for lines in (found.faults, found.unchecked, found.listens)))
+        told = (found.faults, found.unchecked, found.listens, found.announces)
+        return Validation(*(tuple(map(str, lines)) for lines in told))
     except DiscoveryError as error:
         return Validation(faults=(describe(error),))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -109,8 +114,9 @@ async def _validated(validate: Callable[[], Awaitable[Validation] | Validation])
 def _placed(table: tuple[str, str], validation: Validation) -> Validation:
     place = dotted(table)
     return Validation(
-        tuple(f"{place}: {each}" for each in validation.faults),
-        tuple(f"{place}: {each}" for each in validation.unchecked),
+        faults=tuple(f"{place}: {each}" for each in validation.faults),
+        unchecked=tuple(f"{place}: {each}" for each in validation.unchecked),
+        announces=tuple(f"{place}: {each}" for each in validation.announces),
     )
 
 

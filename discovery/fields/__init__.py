@@ -15,6 +15,7 @@ This package does not import pydantic: commands parse durations without a model,
 than most commands take to run.
 """
 
+from discovery.fields.announcing import OwnAddress
 from discovery.fields.listening import UNIX_PREFIX, Bind, BindAddress
 from discovery.fields.names import ServiceName, is_service_name, service_name
 from discovery.fields.networks import UNIX, Network, Networks, Senders, network
@@ -52,6 +53,7 @@ __all__ = [
     "Network",
     "Networks",
     "OneOrMany",
+    "OwnAddress",
     "Port",
     "Prefixes",
     "Rise",

@@ -37,12 +37,16 @@ _DESCRIPTORS_PER_SLOT = 8  # a probe by command has three; the rest is for every
 
 @dataclass(frozen=True, slots=True)
 class CandidateStatus:
-    """A candidate: the backend as it is (or would be) registered; no verdict before the first outcome."""
+    """A candidate: the backend as it is (or would be) registered; no verdict before the first outcome.
+
+    `origin` is the reason for the backend's address.
+    """
 
     backend: Backend
     verdict: Verdict | None = None
     detail: str = ""
     registered: bool = False
+    origin: str = ""
 
 
 class Checker:
@@ -192,7 +196,7 @@ class _CheckedCandidate:
         self.candidate = candidate
         self.standings: dict[Check, Standing] = {}
         self.tasks: dict[Check, asyncio.Task[None]] = {}
-        self.status = CandidateStatus(candidate.backend)
+        self.status = CandidateStatus(candidate.backend, origin=_line(candidate.origin))
         self._key = key
         self._log = log
         self._inherited: Verdict | None = None
@@ -230,7 +234,11 @@ class _CheckedCandidate:
         self._proven = self._proven or judgement.verdict in (Verdict.PASSING, Verdict.DRAINING)
         backend = as_registered(self.candidate.backend, judgement, proven=self._proven)
         self.status = CandidateStatus(
-            backend or self.candidate.backend, judgement.verdict, judgement.detail, backend is not None
+            backend or self.candidate.backend,
+            judgement.verdict,
+            judgement.detail,
+            backend is not None,
+            _line(self.candidate.origin),
         )
         if judgement.verdict is not None and self.standings:
             self._tell(judgement.verdict, judgement.detail, before.verdict)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Protocol
 
-from discovery.addresses import family_of, is_destination
+from discovery.addresses.kinds import family_of, is_destination
 
 Found = list[tuple[int, str]]
 

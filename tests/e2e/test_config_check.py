@@ -170,7 +170,7 @@ def test_a_right_configuration_is_checked_whole(
     checked = check("config", "check", "--config", str(path), "--strict")
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, f"{path}: valid; consumers: edge\n", "")
     told = json.loads(check("config", "check", str(path), "--json").stdout)
-    lists = {"consumers": ["edge"], "providers": [], "faults": [], "unchecked": []}
+    lists = {"consumers": ["edge"], "providers": [], "faults": [], "unchecked": [], "announces": []}
     assert told == {"file": str(path), "valid": True, **lists}
 
 
@@ -319,3 +319,26 @@ def test_a_plugin_validates_with_no_records_and_with_those_there_are(
         assert refused.returncode == 2
         assert "discovery: consumers.judge: saw 1\n" in refused.stderr
     assert check("config", "check", str(path), "--offline").returncode == 0
+
+
+def test_the_address_that_a_provider_would_announce_is_told_with_its_reason(
+    check: Check, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Issue 12, A.6."""
+    example = Path(__file__).parents[2] / "examples/postgres/discovery_postgres.py"
+    table = f'[providers.db]\nplugin = "{example}"\n'
+    path = config(f'{table}address = ["10.0.0.5", "fd00::5"]')
+    lines = ["db: 10.0.0.5 (the configuration)", "db: fd00::5 (the configuration)"]
+    checked = check("config", "check", str(path), "--strict")
+    assert checked.stdout.splitlines() == [
+        f"{path}: valid; providers: db",
+        *(f"announces: providers.{line}" for line in lines),
+    ]
+    told = json.loads(check("config", "check", str(path), "--json").stdout)
+    assert told["announces"] == [f"providers.{line}" for line in lines]
+    path = config(f'{table}address = "interface:none"')
+    checked = check("config", "check", str(path))
+    assert "unchecked: providers.db: address: the interface none has no address, or is missing" in checked.stdout
+    path = config(f'{table}address = "interface:"')
+    checked = check("config", "check", str(path))
+    assert "'interface:' does not name a network interface: write interface:eth1" in checked.stderr

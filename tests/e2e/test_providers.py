@@ -40,9 +40,11 @@ def test_the_admin_endpoint_tells_every_candidate_and_why_it_is_not_registered(
     start_daemon: Starter, file_registry: RecordFiles, listed: Found
 ) -> None:
     listed(("a", 80, "passing"), ("b", 81, "failing"), thing="it has no port")
-    daemon = start_daemon("--registry", file_registry[0], "--plugin", "listed", "--set", listed.option)
+    settings = ("--set", listed.option, "--set", "listed.origin=DISCOVERY_ADDRESS")
+    daemon = start_daemon("--registry", file_registry[0], "--plugin", "listed", *settings)
     eventually_sync(daemon.is_ready, timeout=20)
     provider = daemon.provider("listed")
+    assert [each["address_origin"] for each in provider["candidates"]] == ["DISCOVERY_ADDRESS"] * 2
     assert [(each["id"], each["verdict"], each["registered"]) for each in provider["candidates"]] == [
         ("a", "passing", True),
         ("b", "failing", False),
@@ -181,6 +183,9 @@ def test_dry_run_shows_what_would_be_registered_and_touches_nothing(
     ]
     assert not daemon.run_dir.exists()
     assert not (tmp_path / "state").exists()
+    daemon = start_daemon(*arguments, "--set", "listed.origin=the configuration", "--dry-run")
+    assert daemon.process.wait(within(20)) == 0
+    assert "+ web/a 10.0.0.1:80 (the configuration): says passing" in daemon.log.splitlines()
     listed.path.unlink()
     daemon = start_daemon(*arguments, "--dry-run")
     assert daemon.process.wait(within(20)) == 1

@@ -22,6 +22,7 @@ from discovery import (
 class Options(PluginConfig):
     path: Path
     label: str = ""
+    origin: str = ""
 
 @dataclasses.dataclass(frozen=True)
 class Says:
@@ -55,6 +56,7 @@ class Listed(Provider[Options]):
                 Candidate(
                     Backend("web", id, "10.0.0.1", port, labels=labels),
                     (Check(Says(verdict), interval=0.05),) if verdict else (),
+                    self.config.origin,
                 )
                 for id, port, verdict in document["found"]
             ),

@@ -1,15 +1,13 @@
 """Which address is this machine's, and which may be announced."""
 
 import ipaddress
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from namespaces import in_a_network_of_its_own
 
 from discovery.addresses import announceable, family_of, is_loopback, is_unspecified, primary_address
-from discovery.testing import within
 
 
 @pytest.mark.parametrize(
@@ -58,21 +56,6 @@ def test_towards_the_loopback_the_primary_address_is_no_loopback_address() -> No
     assert primary_address(4, "127.0.0.1") == primary_address(4)
     assert primary_address(6, "::1") == primary_address(6)
     assert primary_address(4, "::1") == primary_address(4)
-
-
-def in_a_network_of_its_own(setup: str, code: str) -> str:
-    """What `code` prints in a fresh network namespace in which the shell lines of `setup` were run."""
-    if subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no network namespaces here")
-    done = subprocess.run(
-        ["unshare", "-rn", "sh", "-ec", f'{setup}\nexec "$0" -c "$1"', sys.executable, code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=within(60),
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 PRINT = "from discovery.addresses import primary_address as p; print(p(4), p(6), p(4, '10.8.0.99'), p(6, 'fd08::99'))"

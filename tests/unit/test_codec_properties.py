@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import read
 
-from discovery.addresses import is_destination
+from discovery.addresses.kinds import is_destination
 from discovery.codec import Record, decode, encode
 from discovery.errors import RecordError
 from discovery.model import Backend, Rejected, State

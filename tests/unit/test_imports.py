@@ -135,9 +135,12 @@ def test_a_module_knows_less_than_its_room(module: str) -> None:
 
 
 def test_the_ground_floor_is_the_standard_library_alone() -> None:
-    for part in FLOORS[0]:
-        for name in imports(CORE / f"{part}.py"):
-            assert name.split(".")[0] in sys.stdlib_module_names
+    ground = [path for path in core_files() if part_of(path) in FLOORS[0]]
+    assert {part_of(path) for path in ground} == FLOORS[0]
+    for path in ground:
+        for name in imports(path):
+            own = name.startswith(f"discovery.{part_of(path)}.")
+            assert own or name.split(".")[0] in sys.stdlib_module_names, path
 
 
 def test_the_core_imports_no_plugin() -> None:

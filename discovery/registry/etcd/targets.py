@@ -4,7 +4,7 @@ import asyncio
 import socket
 from typing import Final
 
-from discovery.addresses import family_of
+from discovery.addresses.kinds import family_of
 from discovery.model import join_host_port
 from discovery.registry.etcd.failures import MemberUnavailableError
 from discovery.system.lookups import Found, Lookups

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from discovery import Backend, ConfigError, RecordError, join_host_port, parse_address, split_host_port
-from discovery.addresses import is_loopback, is_unspecified
+from discovery.addresses import OwnAddresses, is_dynamic, is_loopback, is_unspecified
 from discovery.commands import (
     ConfigOption,
     JsonOption,
@@ -49,7 +49,11 @@ def ambassador(
     *,
     listen: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", help="An address of this machine. Repeatable. Default: 0.0.0.0."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="An address of this machine, or interface:eth1, network:10.0.0.0/8 or metadata. Repeatable."
+            " Default: 0.0.0.0.",
+        ),
     ] = None,
     balance: Annotated[
         Literal["roundrobin", "leastconn", "random", "source"] | None,
@@ -75,7 +79,8 @@ def ambassador(
         validate(Backend(service, "any", "localhost", number))
     except RecordError as error:
         raise ConfigError(str(error)) from None
-    binds = [_bind(address, number) for address in listen or ("0.0.0.0",)]  # noqa: S104 - the default of dynamic-etcd-amb
+    # 0.0.0.0 is the default of dynamic-etcd-amb.
+    binds = [bind for address in listen or ("0.0.0.0",) for bind in _binds(address, number)]  # noqa: S104
     return serve(
         registry=registry or linked_registry(),
         consumers={_instance("ambassador", binds): options.table(service, binds, service=service, balance=balance)},
@@ -174,14 +179,22 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _bind(address: str, port: int) -> str:
+def _binds(address: str, port: int) -> list[str]:
+    """Return the addresses to listen on: one, or those that a source such as interface:eth1 stands for."""
+    try:
+        if is_dynamic(address):
+            # No variable says where to listen.
+            return [join_host_port(own.host, port) for own in OwnAddresses([address], {}).read()]
+    except ValueError as error:
+        raise ConfigError(f"--listen {error}") from None
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         raise ConfigError(
-            f"--listen {address!r} is not an address such as 0.0.0.0, 127.0.0.1 or ::1 (the port is {port} already)"
+            f"--listen {address!r} is not an address such as 0.0.0.0, 127.0.0.1 or ::1 (the port is {port} already),"
+            " and not interface:eth1, network:10.0.0.0/8 or metadata"
         ) from None
-    return join_host_port(str(parsed), port)
+    return [join_host_port(str(parsed), port)]
 
 
 def _refuse_loop(targets: Iterable[str], binds: Iterable[str]) -> None:

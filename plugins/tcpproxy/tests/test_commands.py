@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from discovery.addresses import primary_address
 from discovery.cli import main
 from discovery.testing import free_port, within
-from discovery_tcpproxy.commands import _instance
+from discovery_tcpproxy.commands import _binds, _instance
 from discovery_tcpproxy.connection_list import duration, size
 
 
@@ -66,6 +67,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Non
         (["web", "80", "--listen", "127.0.0.1:80"], "--listen '127.0.0.1:80' is not an address"),
         (["web", "80", "--listen", "nowhere"], "(the port is 80 already)"),
         (["web", "80", "--listen", ""], "--listen ''"),
+        (["web", "80", "--listen", "interface:none"], "--listen the interface none has no address, or is missing"),
+        (["web", "80", "--listen", "network:198.18.0.0/24"], "--listen this machine has no address in 198.18.0.0/24"),
+        (["web", "80", "--listen", "network:10.0.0.1/8"], "--listen 'network:10.0.0.1/8' does not name a network"),
         (["web", "80", "--listen", "127.0.0.1", "--listen", "0.0.0.0"], "0.0.0.0:80 includes 127.0.0.1:80"),
         (["web", "80", "--listen", "::1", "--listen", "0::1"], "[::1]:80 twice"),
         (["web", "80", "--balance", "fair"], "--balance"),
@@ -84,6 +88,15 @@ def test_ambassador_refuses_an_invalid_argument(
     arguments: list[str], reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert reason in refused(["ambassador", *arguments], capfd)
+
+
+def test_an_ambassador_listens_on_the_addresses_that_a_source_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 12, A.6. The variable names an announced address, which says nothing of where to listen."""
+    own = primary_address()
+    if own is None:
+        pytest.skip("this machine has no network")
+    monkeypatch.setenv("DISCOVERY_ADDRESS", "192.0.2.1")
+    assert _binds(f"network:{own}/32", 80) == [f"{own}:80"]
 
 
 def test_ambassador_refuses_an_incomplete_link(

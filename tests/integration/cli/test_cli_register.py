@@ -237,3 +237,24 @@ def test_a_wrong_argument_is_a_usage_error(
     assert "Value error" not in err
     assert err.count("\n") == 1
     assert reason in err
+
+
+def test_a_port_alone_is_registered_at_the_announced_address_of_this_machine(start: Start, file_world: World) -> None:
+    """Issue 12, A.6."""
+    register = start("register", "web", ":8080", "--registry", file_world.url, DISCOVERY_ADDRESS="10.0.0.5,fd00::5")
+    assert register.line().startswith("registered web/10.0.0.5:8080 at 10.0.0.5:8080 (")
+    assert "the announced address is 10.0.0.5 (DISCOVERY_ADDRESS)\n" in register.stderr
+    by_option = start(
+        "register", "web", ":8081", "--host", "web-1", "--registry", file_world.url, DISCOVERY_ADDRESS="10.0.0.5"
+    )
+    assert by_option.line().startswith("registered web/web-1:8081 at web-1:8081 (")
+    assert register.stop() == 0
+    assert by_option.stop() == 0
+    for arguments, message in (
+        ((":8080", "--host", "interface:none"), "--host the interface none has no address, or is missing"),
+        (("10.0.0.5:80", "--host", "10.0.0.6"), "'10.0.0.5:80' names a host, and --host names another"),
+        ((":x",), "the port 'x' is not a whole number"),
+    ):
+        refused = start("register", "web", *arguments, "--registry", file_world.url)
+        assert refused.end() == 2
+        assert message in refused.stderr
