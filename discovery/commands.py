@@ -20,8 +20,10 @@ from discovery.cli.console import note, result
 from discovery.cli.interrupts import interrupts_handled, run_coroutine
 from discovery.cli.options import (
     ConfigOption,
+    ForceOption,
     JsonOption,
     RunDirOption,
+    TakeoverOption,
     overrides,
     parsed_option,
     settings_of,
@@ -49,6 +51,7 @@ __all__ = [
     "ReplaceOption",
     "RunDirOption",
     "StateDirOption",
+    "TakeoverOption",
     "TtlOption",
     "configured_admin",
     "drop_in_registry",
@@ -88,7 +91,6 @@ StateDirOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Take over from the same command, if the command already runs.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")]
 OwnerOption = Annotated[
     str | None, typer.Option(help="The record's owner. Default: this machine, user, run directory and key.")
 ]

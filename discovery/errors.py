@@ -55,6 +55,28 @@ class OwnedByAnotherError(RegistryError):
         return error
 
 
+class CannotBeAskedError(OwnedByAnotherError):
+    """The key belongs to another, who cannot be asked to hand the key over. `owner` is None if unknown."""
+
+    @classmethod
+    def of(cls, key: str, holder: str, owner: str | None) -> Self:
+        """Return the error that names `key` and the `holder` of the key, as text for a person; `owner` is a name."""
+        error = cls(f"the record {key!r} belongs to {holder}, who cannot be asked for it: force it, or remove it there")
+        error.owner = owner
+        return error
+
+
+class HandedOverError(OwnedByAnotherError):
+    """The key was handed over to another owner, who has asked for the key. `owner` is the new owner's name."""
+
+    @classmethod
+    def of(cls, key: str, holder: str, owner: str | None) -> Self:
+        """Return the error that names `key` and the new `holder`, as text for a person; `owner` is a name."""
+        error = cls(f"the record {key!r} was handed over to {holder}, who asked for it")
+        error.owner = owner
+        return error
+
+
 class LeaseLostError(RegistryError):
     """The lease has expired or was revoked. The caller opens another and puts every record again."""
 

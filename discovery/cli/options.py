@@ -72,6 +72,12 @@ RunDirOption = Annotated[
 ]
 
 
+ForceOption = Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")]
+TakeoverOption = Annotated[
+    bool, typer.Option("--takeover", help="Ask another live owner, once, to hand the key over, and wait for that.")
+]
+
+
 def parsed_option(kind: Duration | WholeNumber, description: str) -> Any:
     """Return a `typer.Option` whose values `kind` parses, so that the option takes the forms of configuration files.
 

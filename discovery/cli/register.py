@@ -13,8 +13,10 @@ from discovery.addresses import SOURCES, OwnAddresses
 from discovery.cli.console import note, progress, result
 from discovery.cli.options import (
     ConfigOption,
+    ForceOption,
     RegistryOption,
     RunDirOption,
+    TakeoverOption,
     TimeoutOption,
     close_registry,
     parsed_option,
@@ -24,7 +26,14 @@ from discovery.cli.options import (
 )
 from discovery.cli.signals import run_until_signal
 from discovery.codec import encode
-from discovery.errors import ConfigError, OwnedByAnotherError, RecordError, RegistryUnavailableError
+from discovery.errors import (
+    CannotBeAskedError,
+    ConfigError,
+    HandedOverError,
+    OwnedByAnotherError,
+    RecordError,
+    RegistryUnavailableError,
+)
 from discovery.fields import CHECK_TIME, TTL, WEIGHT, Duration
 from discovery.model import Backend, State
 from discovery.validity import parse_address, validate, validate_port
@@ -114,7 +123,8 @@ def register(
             help="A signal, beside TERM and INT, before which the backend is withdrawn; may be repeated.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take the key over, once, from another live owner.")] = False,
+    force: ForceOption = False,
+    takeover: TakeoverOption = False,
     owner: Annotated[
         str | None, typer.Option(help="The record's owner. Default: this machine, user, run directory and key.")
     ] = None,
@@ -139,6 +149,8 @@ def register(
     from discovery.providing.registration import Wanted, lock_path
     from discovery.system.owners import DefaultOwner
 
+    if force and takeover:
+        raise ConfigError("--force takes the key without asking, and --takeover asks for the key: give one of them")
     argv: list[str] | None = context.meta[_COMMAND]
     if argv == []:
         raise ConfigError("name the command to run after --")
@@ -155,7 +167,7 @@ def register(
     except RecordError as error:
         raise ConfigError(str(error)) from None
     succeeds = default.succeeds if not owner else lambda other: False
-    wanted = Wanted(settings.registry, backend, checks, whose, ttl, force, succeeds)
+    wanted = Wanted(settings.registry, backend, checks, whose, ttl, force, takeover, succeeds)
     if argv is None:
         return _until_stopped(wanted, timeout, settings)
     stop_signals = {signal.SIGTERM, signal.SIGINT, *map(_signal, stop_signal or ())}
@@ -163,7 +175,10 @@ def register(
 
 
 def _until_stopped(wanted: "Wanted", timeout: float, settings: "Settings") -> int:
-    """Register until a signal, and return the exit code: 0 if the backend was registered before the signal."""
+    """Register until a signal, or until another owner asks for the key.
+
+    Return the exit code: 0 if the backend was registered before.
+    """
     was_registered = False
 
     def registered() -> None:
@@ -251,13 +266,19 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
 
     key = wanted.key
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    moved: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+    final = (CannotBeAskedError, RecordError) if wanted.takeover else (OwnedByAnotherError, RecordError)
 
     def changed(status: "RegistrarStatus") -> None:
-        if first.done():
+        error = status.failing.get(key)
+        if isinstance(error, HandedOverError):
+            if not moved.done():
+                moved.set_result(error.owner)
+        elif first.done():
             return
-        if key in status.registered:
+        elif key in status.registered:
             first.set_result(None)
-        elif isinstance(error := status.failing.get(key), OwnedByAnotherError | RecordError):
+        elif isinstance(error, final):
             first.set_exception(error)
 
     configure_logging("error")  # a fault that prevents the registration is reported once, by the exception
@@ -283,7 +304,12 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
                     f"{key} could not be registered at {wanted.registry} within {timeout:g} s:"
                     f" {registration.problem or await silence_reason(registry)}"
                 )
-            await running
+            ends: set[asyncio.Future[Any]] = {running, moved}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if moved.done():
+                result(f"handed {key} over to {moved.result()!r}, who asked for it")
+            else:
+                running.result()
         finally:
             await cancel_and_wait(running, passing, failing)
             await close_registry(registry)

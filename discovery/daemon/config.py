@@ -122,6 +122,7 @@ class ProviderSettings:
     options: Mapping[str, Any]
     place: str
     force: bool = False
+    takeover: bool = False
 
 
 class Settings(NamedTuple):
@@ -332,7 +333,7 @@ def _consumer(name: str, raw: Mapping[str, Any], place: str, faults: Faults) -> 
 
 def _provider(name: str, raw: Mapping[str, Any], place: str, faults: Faults) -> ProviderSettings:
     core, options = _split_table(ProviderTable, raw, place, ("providers", name), faults)
-    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place, core.force)
+    return ProviderSettings(name, core.plugin, core.ttl, core.owner, options, place, core.force, core.takeover)
 
 
 def _split_table(

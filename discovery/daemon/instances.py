@@ -115,7 +115,9 @@ def _provider(settings: ProviderSettings) -> "ProviderInstance":
     made_of = plugins.provider_class(settings.plugin)
     options = _options(settings, made_of.Config)
     owner = settings.owner or ""  # for the default, which depends on the run directory
-    return ProviderInstance(settings.name, settings.plugin, made_of, options, settings.ttl, owner, settings.force)
+    return ProviderInstance(
+        settings.name, settings.plugin, made_of, options, settings.ttl, owner, settings.force, settings.takeover
+    )
 
 
 def _options(settings: ConsumerSettings | ProviderSettings, model: type[PluginConfig]) -> PluginConfig:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from discovery.errors import (
     ConfigError,
@@ -18,7 +18,16 @@ from discovery.errors import (
     describe,
 )
 from discovery.model import Backend
-from discovery.registry import Lease, Registry, RegistryEvent, RegistryFactory, RegistryURL, TellsAlarms, TellsWhenFree
+from discovery.registry import (
+    HandsOver,
+    Lease,
+    Registry,
+    RegistryEvent,
+    RegistryFactory,
+    RegistryURL,
+    TellsAlarms,
+    TellsWhenFree,
+)
 from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, wait_for_event, wait_for_tasks
 
 MAKE_SECONDS = 2.0
@@ -100,6 +109,8 @@ class IsolatedRegistry:
         lease = await self.call(lambda registry: registry.open_lease(owner, ttl))
         if lacking := _lacking(lease, ("put", "delete", "sweep", "lost", "close")):
             raise RegistryError(f"the plugin's lease is a {type(lease).__name__} without {lacking}")
+        if isinstance(lease, HandsOver):
+            return _HandingLease(lease, self)
         return (_TellingLease if isinstance(lease, TellsWhenFree) else _IsolatedLease)(lease, self)
 
     async def alarms(self) -> Sequence[str]:
@@ -267,6 +278,33 @@ class _TellingLease(_IsolatedLease):
         lease = self._lease
         if isinstance(lease, TellsWhenFree):  # always: see `open_lease`
             await self._registry.call(lambda _: lease.until_free(keys))
+
+
+class _HandingLease(_TellingLease):
+    async def take_over(self, backend: Backend) -> None:
+        lease = cast("HandsOver", self._lease)  # see `open_lease`
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        async def run(_: Registry) -> None:
+            try:
+                await lease.take_over(backend)
+            finally:
+                with suppress(RuntimeError):  # the core's loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(ended.set)
+
+        try:
+            await self._registry.call(run)
+        except asyncio.CancelledError:
+            await wait_for_event(ended, END_SECONDS)  # the request is withdrawn only then
+            raise
+
+    async def handed_over(self) -> tuple[str, str]:
+        lease = cast("HandsOver", self._lease)
+        told: object = await self._registry.call(lambda _: lease.handed_over())
+        match told:
+            case (str(key), str(owner)):
+                return key, owner
+        raise RegistryError(f"the plugin's lease tells {told!r} in place of a key and its new owner")
 
 
 def _lacking(value: object, methods: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from discovery.errors import RecordError
 from discovery.fields import TTL, Duration, Labels, OneOrMany, format_value, is_service_name
@@ -117,3 +117,11 @@ class ProviderTable(InstanceTable):
         " No two that live may share it",
     )
     force: bool = Field(False, description="Take each key over, once, from another live owner")
+    takeover: bool = Field(False, description="Ask another live owner, once, to hand each key over")
+
+    @field_validator("takeover")
+    @classmethod
+    def _asks_or_forces(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("force"):
+            raise ValueError("a key is either asked for or taken by force: leave out 'takeover' or 'force'")
+        return value

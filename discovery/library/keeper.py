@@ -91,6 +91,7 @@ class Keeper:
             owner or self._default_owner,
             request["ttl"],
             request["force"],
+            request["takeover"],
             (lambda other: False) if owner else default.succeeds,
         )
         self._members: dict[socket.socket, asyncio.Task[None]] = {}
@@ -206,10 +207,14 @@ class Keeper:
     def _check_owner(self, message: Mapping[str, Any]) -> None:
         """Raise ConfigError if a process wants what the lease of the present registration cannot have."""
         wanted = self._wanted
-        asked = {"owner": message["owner"] or self._default_owner, "force": message["force"]}
-        present = {"owner": wanted.owner, "force": wanted.force}
+        asked = {
+            "owner": message["owner"] or self._default_owner,
+            "force": message["force"],
+            "takeover": message["takeover"],
+        }
+        present = {"owner": wanted.owner, "force": wanted.force, "takeover": wanted.takeover}
         for name, value in asked.items():
-            if value != present[name] and not (name == "force" and present[name]):
+            if value != present[name] and not (name in ("force", "takeover") and present[name]):
                 raise ConfigError(
                     f"{self._key} is registered by another part of this application with {name} {present[name]!r},"
                     f" and cannot have {name} {value!r} as well"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from discovery.errors import DiscoveryError, RegistryError, RegistryUnavailableError
+from discovery.errors import DiscoveryError, OwnedByAnotherError, RegistryError, RegistryUnavailableError
 from discovery.library.background import Background
 from discovery.library.logs import to_logging
 from discovery.library.process import error_of, start_helper
@@ -108,7 +108,9 @@ class Member(Background):
     def raise_if_refused(self) -> None:
         """Raise the problem unless time alone may mend the problem."""
         problem = self._problem
-        if problem is not None and not isinstance(problem, _HelperLostError | RegistryUnavailableError):
+        if problem is None or isinstance(problem, _HelperLostError | RegistryUnavailableError):
+            return
+        if not (type(problem) is OwnedByAnotherError and self._request["takeover"]):  # else the owner may answer yet
             raise problem
 
     def _work(self) -> None:

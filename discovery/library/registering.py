@@ -36,6 +36,7 @@ def registered(
     wait: float | None = None,
     owner: str | None = None,
     force: bool = False,
+    takeover: bool = False,
     username: str | None = None,
     password: str | None = None,
     options: Mapping[str, str | Path] = MappingProxyType({}),
@@ -48,10 +49,13 @@ def registered(
     address, `weight`, `state` and `labels` are those of the backend. `check` is a table as in a configuration,
     `{"type": "http", "path": "/health"}`: the backend is registered while the check passes. `ttl` is how many seconds
     the record outlives this machine. `wait` is how many seconds entering waits for the registration; 0: not at all. By
-    default entering waits 10 s, and with a check not at all: a server often listens only later. `owner` and `force` are
-    as for `discovery register`. `run_dir` has the lock of the key, and the socket of its keeper. Raises ConfigError.
+    default entering waits 10 s, and with a check not at all: a server often listens only later. `owner`, `force` and
+    `takeover` are as for `discovery register`. `run_dir` has the lock of the key, and the socket of its keeper. Raises
+    ConfigError.
     """
     where = place(url, username=username, password=password, options=options, config=config, run_dir=run_dir)
+    if force and takeover:
+        raise ConfigError("force takes the key without asking, and takeover asks for the key: give one of them")
     try:
         host, port = parse_address(address)
         backend = Backend(service, "", host, port, weight, State(state), labels)
@@ -67,7 +71,7 @@ def registered(
         check = validate_table(CheckSettings, dict(check), "check").model_dump(mode="json", exclude_unset=True)
     if wait is None:
         wait = WAIT_SECONDS if check is None else 0.0
-    return Registration(where, backend, seconds, check, wait, owner, force)
+    return Registration(where, backend, seconds, check, wait, owner, force, takeover)
 
 
 class Registration(Lifetime):
@@ -90,10 +94,11 @@ class Registration(Lifetime):
         wait: float,
         owner: str | None,
         force: bool,
+        takeover: bool,
     ) -> None:
         """Prepare. `registered` makes registrations, and describes the arguments.
 
-        These are `place` (the settings), `backend`, `ttl`, `check`, `wait`, `owner` and `force`.
+        These are `place` (the settings), `backend`, `ttl`, `check`, `wait`, `owner`, `force` and `takeover`.
         """
         super().__init__(wait)
         self._place = place
@@ -102,6 +107,7 @@ class Registration(Lifetime):
         self._check = check
         self._owner = owner
         self._force = force
+        self._takeover = takeover
         self._member: Member | None = None
 
     @property
@@ -201,4 +207,5 @@ class Registration(Lifetime):
             "ttl": self._ttl,
             "owner": self._owner,
             "force": self._force,
+            "takeover": self._takeover,
         }

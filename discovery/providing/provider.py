@@ -153,9 +153,9 @@ class RunningProvider:
         if dead:
             self._runner = self._new_runner()
             self._runner.start()
-        elif replace(instance, owner=before.owner, ttl=before.ttl, force=before.force) != before:
+        elif replace(instance, **_registration(before)) != before:
             self._runner.reconfigure(instance)
-        if registry is not self._registry or _registered_as(instance) != _registered_as(before):
+        if registry is not self._registry or _registration(instance) != _registration(before):
             self._registry = registry
             await self._replace_registrar(another_owner=instance.owner != before.owner)
         elif not dead:
@@ -228,6 +228,7 @@ class RunningProvider:
             instance.ttl,
             log,
             force=instance.force,
+            takeover=instance.takeover,
             succeeds=default.succeeds if not instance.owner else lambda owner: False,
             changed=lambda _: self._report(),
         )
@@ -277,8 +278,9 @@ class RunningProvider:
         return {each.key for each in self._wanted} <= status.registered | refused
 
 
-def _registered_as(instance: ProviderInstance) -> tuple[str, float, bool]:
-    return instance.owner, instance.ttl, instance.force
+def _registration(instance: ProviderInstance) -> dict[str, Any]:
+    """Return the fields of an instance that matter to its registrar alone."""
+    return {name: getattr(instance, name) for name in ("owner", "ttl", "force", "takeover")}
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

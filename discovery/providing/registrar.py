@@ -14,15 +14,17 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import (
     DiscoveryError,
+    HandedOverError,
     LeaseLostError,
     OwnedByAnotherError,
-    RecordError,
     RegistryError,
     RegistryUnavailableError,
     describe,
 )
 from discovery.model import Backend
-from discovery.registry import Lease, Registry, TellsWhenFree
+from discovery.providing.records import Records
+from discovery.providing.takeovers import Takeovers, to_be_asked
+from discovery.registry import HandsOver, Lease, Registry, TellsWhenFree
 from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.backoff import delays
 
@@ -34,10 +36,6 @@ _MOST_AWAY = 0.5  # a registry that cannot be reached: what is wanted has to sta
 
 _LEAST_REFUSED = 0.05
 """Seconds from a refusal to the next try of that key, at least, even if its lease says that the key is free."""
-
-_AT_ONCE = 16
-"""Keys that are written or deleted at the same time: enough to hide the round trip, and no flood for etcd."""
-_NOTHING_NOW = (RegistryUnavailableError, LeaseLostError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,8 @@ class Registrar:
     `set`, `run` writes and removes nothing. When all of the first set is registered, `run` removes the records of an
     earlier run of the owner that are not in the set. While the registry is unavailable, `run` tries again. A key that
     another live owner holds is watched, and registered when it is free. A refused key is tried again every `ttl`
-    seconds, and does not affect other keys.
+    seconds, and does not affect other keys. A key that another owner asks for is handed over; `run` registers the key
+    again only when it is free.
     """
 
     def __init__(
@@ -69,11 +68,14 @@ class Registrar:
         log: FilteringBoundLogger,
         *,
         force: bool = False,
+        takeover: bool = False,
         among: Collection[str] | None = None,
         succeeds: Callable[[str], bool] = lambda owner: False,
         changed: Callable[[RegistrarStatus], None] = lambda status: None,
     ) -> None:
         """Prepare. `changed` is called with each new status; `force` takes each key from another owner, once.
+
+        `takeover` asks the living owner of each key to hand the key over, once.
 
         `among` are the only keys that the owner may ever want, if they are known: the registry is then not searched
         for what an earlier run left. `succeeds` says, in a thread, whether a record of another owner, given by name,
@@ -84,7 +86,9 @@ class Registrar:
         self._ttl = ttl
         self._log = log
         self._force = force
+        self._takeover = takeover
         self._succeeds = succeeds
+        self._handed_over: dict[str, str] = {}  # the new owner by key
         self._stood: set[str] = set()
         self._among = among
         self._unswept = True
@@ -92,7 +96,7 @@ class Registrar:
         self._wanted: dict[str, Backend] = {}
         self._told = False
         self._keeps_records = False
-        self._records: _Records | None = None
+        self._records: Records | None = None
         self._answered: frozenset[str] = frozenset()  # under the present lease, each is written or refused
         self._wake = asyncio.Event()
         self._outage = False
@@ -150,43 +154,80 @@ class Registrar:
         stands = asyncio.Event()
         lost = asyncio.ensure_future(leases[-1].lost())
         keeping = asyncio.ensure_future(self._keep_equal(leases, stands))
-        sweeping = asyncio.ensure_future(self._sweep(leases[-1], stands))
+        beside = [asyncio.ensure_future(self._sweep(leases[-1], stands))]
+        if isinstance(leases[-1], HandsOver):
+            beside.append(asyncio.ensure_future(self._hand_over(leases[-1])))
         try:
             # Whatever is being asked of a registry that does not answer: a lease that is lost is lost now.
             await asyncio.wait({lost, keeping}, return_when=asyncio.FIRST_COMPLETED)
             return lost.result() if lost.done() else keeping.result()
         finally:
-            await cancel_and_wait(lost, keeping, sweeping)
+            await cancel_and_wait(lost, keeping, *beside)
 
     async def _keep_equal(self, leases: list[Lease], stands: asyncio.Event) -> str:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
-        self._records = records = _Records(leases[-1], self._may_force, self._succeeds)
+        lease = leases[-1]
+        self._records = records = Records(lease, self._may_force, self._succeeds, self._handed_over)
+        takeovers = Takeovers(lease, self._wake.set, self._log) if isinstance(lease, HandsOver) else None
         self._answered = frozenset()
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
+        try:
+            while True:
+                self._wake.clear()
+                wait: float | None = None
+                refused: dict[str, Backend] = {}
+                try:
+                    if self._told:
+                        failing = await records.write_differences(self._wanted, self._wake.is_set)
+                        if self._wake.is_set():
+                            continue
+                        self._answered = frozenset(self._wanted)
+                        refused = {
+                            key: self._wanted[key]
+                            for key in failing.keys() & self._wanted.keys()
+                            if isinstance(failing[key], OwnedByAnotherError)
+                        }
+                        asked = self._to_be_asked(refused)
+                        failing |= {key: to_be_asked(key, failing[key], takeovers) for key in asked}
+                        if takeovers is not None:
+                            await takeovers.ask(asked)
+                        self._report(records.written, failing)
+                        # Only now, so that no key is ever absent between two leases.
+                        await _close(leases[:-1])
+                        del leases[:-1]
+                        stands.set()
+                        wait = self._ttl if failing else None
+                        retries = delays(_FIRST_DELAY, _MOST_DELAY)
+                except LeaseLostError as error:
+                    return str(error)
+                except RegistryError as error:
+                    wait = _pause(retries, error)
+                    self._report_outage(records.written, error)
+                await self._pause(wait, lease, refused)
+        finally:
+            if takeovers is not None:
+                await takeovers.close()
+
+    def _to_be_asked(self, refused: Mapping[str, Backend]) -> dict[str, Backend]:
+        """Return the keys in `refused` whose owners are to be asked: no key twice, so that no two take it in turns."""
+        return {key: each for key, each in refused.items() if self._takeover and key not in self._stood}
+
+    async def _hand_over(self, lease: HandsOver) -> None:
+        """Hand keys over to the owners that ask for them, beside all else."""
         while True:
-            self._wake.clear()
-            wait: float | None = None
-            refused: list[str] = []
             try:
-                if self._told:
-                    failing = await records.write_differences(self._wanted, self._wake.is_set)
-                    if self._wake.is_set():
-                        continue
-                    self._answered = frozenset(self._wanted)
-                    self._report(records.written, failing)
-                    # Only now, so that no key is ever absent between two leases.
-                    await _close(leases[:-1])
-                    del leases[:-1]
-                    stands.set()
-                    wait = self._ttl if failing else None
-                    refused = [key for key, error in failing.items() if isinstance(error, OwnedByAnotherError)]
-                    retries = delays(_FIRST_DELAY, _MOST_DELAY)
-            except LeaseLostError as error:
-                return str(error)
-            except RegistryError as error:
-                wait = _pause(retries, error)
-                self._report_outage(records.written, error)
-            await self._pause(wait, leases[-1], refused)
+                key, owner = await lease.handed_over()
+            except LeaseLostError:
+                return
+            except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
+                self._log.debug("requests for keys cannot be followed, trying again", reason=describe(error))
+                await asyncio.sleep(self._ttl)
+            else:
+                self._handed_over[key] = owner
+                if self._records is not None:
+                    self._records.forget(key)
+                self._log.info("handed over", key=key, to=owner)
+                self._wake.set()
 
     async def _pause(self, wait: float | None, lease: Lease, refused: Collection[str]) -> None:
         """Wait for another set of backends or until a key in `refused` is free, for at most `wait` seconds."""
@@ -252,7 +293,8 @@ class Registrar:
         self._outage = False
         before = self.status
         for key, error in sorted(failing.items()):
-            if not isinstance(error, LeaseLostError) and str(error) != str(before.failing.get(key, "")):
+            told = isinstance(error, LeaseLostError | HandedOverError) or str(error) == str(before.failing.get(key))
+            if not told:
                 what = "registered" if key in self._wanted else "withdrawn"
                 self._log.warning(f"not {what}, trying again", key=key, reason=str(error))
         for key in sorted(before.registered - self._wanted.keys() - failing.keys()):
@@ -262,82 +304,13 @@ class Registrar:
     def _update(self, written: Mapping[str, Backend], failing: Mapping[str, DiscoveryError]) -> None:
         standing = frozenset(written.keys() & self._wanted.keys() - failing.keys())
         self._stood |= standing
+        for key in standing & self._handed_over.keys():
+            del self._handed_over[key]
         before, self.status = self.status, RegistrarStatus(standing, MappingProxyType(dict(failing)))
         for key in sorted(self.status.registered - before.registered):
             self._log.info("registered", key=key)
         if self.status != before:
             self._changed(self.status)
-
-
-class _Records:
-    """The records under a lease, and the work that makes these equal to the wanted records."""
-
-    def __init__(self, lease: Lease, force: Callable[[str], bool], succeeds: Callable[[str], bool]) -> None:
-        """Begin with none."""
-        self.written: dict[str, Backend] = {}
-        """The keys that are certainly registered."""
-        self._tried: dict[str, Backend] = {}  # may stand: what failed may have been done, and only its answer lost
-        self._writing: dict[asyncio.Task[None], tuple[str, Backend | None]] = {}
-        self._lease = lease
-        self._force = force
-        self._succeeds = succeeds
-
-    def cancel_writes_except(self, wanted: Mapping[str, Backend]) -> None:
-        """Cancel writes that are not wanted any more: a registry that answers late would still execute them."""
-        for task, (key, backend) in self._writing.items():
-            if wanted.get(key) != backend:
-                task.cancel()
-
-    async def write_differences(
-        self, wanted: Mapping[str, Backend], replaced: Callable[[], bool]
-    ) -> dict[str, DiscoveryError]:
-        """Write what differs, several at once, until `wanted` is `replaced`. Returns what is refused, by key.
-
-        Raises if nothing can be written now.
-        """
-        todo = [key for key in self._tried if key not in wanted]
-        todo += [key for key, backend in wanted.items() if self.written.get(key) != backend]
-        left = iter(todo)
-        refused: dict[str, DiscoveryError] = {}
-        stopped: list[RegistryError] = []
-
-        async def work(at: int) -> None:
-            for key in left:
-                if stopped or replaced():
-                    return
-                self._writing[tasks[at]] = key, wanted.get(key)
-                try:
-                    await self._write(key, wanted.get(key))
-                except _NOTHING_NOW as error:
-                    stopped.append(error)
-                except (RegistryError, RecordError) as error:
-                    refused[key] = error
-                finally:
-                    del self._writing[tasks[at]]
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work(at)) for at, _ in enumerate(todo[:_AT_ONCE])]
-        if stopped:
-            raise stopped[0]
-        return refused
-
-    async def _write(self, key: str, backend: Backend | None) -> None:
-        self.written.pop(key, None)
-        if backend is None:
-            await self._lease.delete(self._tried[key])
-            del self._tried[key]
-        else:
-            self._tried[key] = backend
-            await self._put(key, backend)
-            self.written[key] = backend
-
-    async def _put(self, key: str, backend: Backend) -> None:
-        try:
-            await self._lease.put(backend, force=self._force(key))
-        except OwnedByAnotherError as error:
-            if error.owner is None or not await asyncio.to_thread(self._succeeds, error.owner):
-                raise
-            await self._lease.put(backend, force=True)
 
 
 def _pause(retries: Iterator[float], error: RegistryError) -> float:

@@ -30,6 +30,7 @@ class Wanted:
     owner: str
     ttl: float
     force: bool
+    takeover: bool
     succeeds: Callable[[str], bool]
 
     @property
@@ -67,6 +68,7 @@ class Registration:
             wanted.ttl,
             log,
             force=wanted.force,
+            takeover=wanted.takeover,
             among={wanted.key},
             succeeds=wanted.succeeds,
             changed=changed,

@@ -50,7 +50,7 @@ class ProviderInstance:
     """A provider as configured: its name, its plugin, how to make it, and how it is registered.
 
     `ttl` is how many seconds its records outlive it; `owner` whose they are, empty for the default; `force`
-    takes each key over from another live owner, once.
+    takes each key over from another live owner, once, and `takeover` asks that owner.
     """
 
     name: str
@@ -60,6 +60,7 @@ class ProviderInstance:
     ttl: float = 10.0
     owner: str = ""
     force: bool = False
+    takeover: bool = False
 
 
 class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):

@@ -6,6 +6,8 @@ Public API.
 from discovery.codec import Record, decode, encode
 from discovery.errors import (
     AccessDeniedError,
+    CannotBeAskedError,
+    HandedOverError,
     LeaseLostError,
     OwnedByAnotherError,
     RegistryError,
@@ -13,6 +15,7 @@ from discovery.errors import (
 )
 from discovery.registry.base import (
     Delta,
+    HandsOver,
     History,
     Lease,
     Registry,
@@ -31,7 +34,10 @@ __all__ = [
     "MAX_LABELS",
     "MAX_LABEL_VALUE",
     "AccessDeniedError",
+    "CannotBeAskedError",
     "Delta",
+    "HandedOverError",
+    "HandsOver",
     "History",
     "Lease",
     "LeaseLostError",

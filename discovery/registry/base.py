@@ -133,6 +133,30 @@ class TellsWhenFree(Protocol):
 
 
 @runtime_checkable
+class HandsOver(TellsWhenFree, Protocol):
+    """Optional methods of a `Lease`: move a record from one living owner to another, without a gap.
+
+    Without these methods no owner can be asked for a record: a key of another living owner is only taken by force.
+    """
+
+    async def take_over(self, backend: Backend) -> None:
+        """Ask the living owner of the record of `backend` for the record, wait for an answer, and write the record.
+
+        The record exists throughout. A key that is free, or becomes free, is written as by `put`. The call waits for as
+        long as the owner does not answer; a call that is cancelled withdraws the request. Calls for different records
+        may run at the same time. Raises CannotBeAskedError if the record has no owner, LeaseLostError,
+        RegistryUnavailableError, AccessDeniedError or RecordError.
+        """
+
+    async def handed_over(self) -> tuple[str, str]:
+        """Agree to the requests of other owners for records of this lease; wait until a record has a new owner.
+
+        Returns the key and the name of the new owner. The lease goes on, and the record does not count as lost. Without
+        a call nothing is handed over. Raises as `put` does if requests cannot be followed.
+        """
+
+
+@runtime_checkable
 class TellsAlarms(Protocol):
     """An optional method of a `Registry`: report faults of a registry that can be followed nevertheless."""
 

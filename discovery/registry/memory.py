@@ -6,12 +6,28 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from discovery.codec import Record, decode, encode
-from discovery.errors import ConfigError, LeaseLostError, OwnedByAnotherError, RegistryUnavailableError
+from discovery.errors import (
+    CannotBeAskedError,
+    ConfigError,
+    LeaseLostError,
+    OwnedByAnotherError,
+    RegistryUnavailableError,
+)
 from discovery.model import Backend
 from discovery.registry.base import Delta, RegistryEvent, Reset, Stale
 from discovery.registry.url import RegistryURL
+from discovery.system.asyncio_tools import cancel_and_wait
+
+
+class _Request(NamedTuple):
+    """A request of the lease `asker` for a record, to which the asker gives `value`."""
+
+    asker: "MemoryLease"
+    value: bytes
+    ended: asyncio.Event
 
 
 @dataclass(eq=False, slots=True)
@@ -40,6 +56,8 @@ class MemoryRegistry:
         self._watches: set[_Watch] = set()
         self._stale: str | None = None
         self._losses = 0
+        self._requests: dict[str, _Request] = {}
+        self._asked = asyncio.Event()
 
     @classmethod
     def from_url(cls, url: RegistryURL) -> "MemoryRegistry":
@@ -155,6 +173,30 @@ class MemoryRegistry:
             watch.pending.append(delta)
         self._wake()
 
+    async def ask(self, key: str, value: bytes, asker: "MemoryLease") -> None:
+        """Ask the holder of the record at `key` for the record; return when `asker` has it, with the value `value`."""
+        request = _Request(asker, value, asyncio.Event())
+        while (earlier := self._requests.setdefault(key, request)) is not request:
+            await earlier.ended.wait()
+        self._asked.set()
+        try:
+            await request.ended.wait()
+        finally:
+            request.ended.set()
+            del self._requests[key]
+
+    async def hand_over(self, holder: "MemoryLease") -> tuple[str, str]:
+        """Wait until a record of `holder` is asked for, and hand the record over. Returns the key and the new owner."""
+        while True:
+            self._asked.clear()
+            for key, request in self._requests.items():
+                if self._holders.get(key) is holder is not request.asker:
+                    del self._holders[key]
+                    self.change({key: request.value}, holder=request.asker)
+                    request.ended.set()
+                    return key, request.asker.owner
+            await self._asked.wait()
+
     def _wake(self) -> None:
         for watch in self._watches:
             watch.changed.set()
@@ -209,6 +251,26 @@ class MemoryLease:
             async for _ in events:
                 if not self._registry.records.keys() >= set(keys):
                     return
+
+    async def take_over(self, backend: Backend) -> None:
+        """See `HandsOver.take_over`."""
+        key = backend.key
+        while True:
+            try:
+                return await self.put(backend)
+            except OwnedByAnotherError as error:
+                if error.owner is None:
+                    raise CannotBeAskedError.of(key, "an unnamed owner", None) from None
+            asking = asyncio.ensure_future(self._registry.ask(key, encode(backend, self.owner, self.ttl), self))
+            freed = asyncio.ensure_future(self.until_free({key}))
+            try:
+                await asyncio.wait({asking, freed}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await cancel_and_wait(asking, freed)
+
+    async def handed_over(self) -> tuple[str, str]:
+        """See `HandsOver.handed_over`."""
+        return await self._registry.hand_over(self)
 
     async def lost(self) -> str:
         """See `Lease.lost`."""

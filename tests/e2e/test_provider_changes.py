@@ -151,6 +151,26 @@ def test_of_two_owners_of_one_key_the_second_waits_for_the_first(
     eventually_sync(lambda: registered(url)["web/a"]["owner"] == "second", timeout=20)
 
 
+@pytest.mark.parametrize("url", ["etcd"], indirect=True)
+def test_a_provider_hands_a_key_over_to_one_that_asks_and_has_it_again_when_it_is_free(
+    url: str, start_daemon: Starter, listed: Found
+) -> None:
+    """Issue 12, C.1."""
+    listed(("a", 80, ""), ("b", 81, ""))
+    arguments = ("--registry", url, "--plugin", "listed", "--set", listed.option, "--set", "listed.ttl=600")
+    first = start_daemon(*arguments, "--set", "listed.owner=first")
+    eventually_sync(first.is_ready, timeout=20)
+    second = start_daemon(*arguments, "--set", "listed.owner=second", "--set", "listed.takeover=true")
+    eventually_sync(lambda: {each["owner"] for each in registered(url).values()} == {"second"}, timeout=20)
+    eventually_sync(lambda: first.provider("listed")["registered"] == 0, timeout=20)
+    reason = first.provider("listed")["candidates"][0]["why_not"]
+    assert reason == "the record 'web/a' was handed over to 'second', who asked for it"
+    assert first.get("/healthz")[0] == 200
+    assert "registration lost" not in first.log
+    assert second.stop() == 0
+    eventually_sync(lambda: {each["owner"] for each in registered(url).values()} == {"first"}, timeout=20)
+
+
 @pytest.mark.parametrize("moment", ["at once", "loading", "running", "registered", "reloading"])
 def test_ctrl_c_at_any_moment_leaves_nothing_registered(
     moment: str, url: str, start_daemon: Starter, listed: Found, tmp_path: Path

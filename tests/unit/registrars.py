@@ -11,6 +11,7 @@ from discovery.codec import Record, decode
 from discovery.model import Backend
 from discovery.providing import registrar as module
 from discovery.providing.registrar import Registrar
+from discovery.registry import Registry
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.testing import backend, eventually
 
@@ -26,13 +27,15 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def registering(
-    registry: MemoryRegistry,
+    registry: Registry,
     *backends: Backend,
     force: bool = False,
+    takeover: bool = False,
+    owner: str = "me",
     among: Collection[str] | None = None,
     ttl: float = 0.05,
 ) -> AsyncIterator[Registrar]:
-    registrar = Registrar(registry, "me", ttl, structlog.get_logger(), force=force, among=among)
+    registrar = Registrar(registry, owner, ttl, structlog.get_logger(), force=force, takeover=takeover, among=among)
     registrar.set(backends)
     running = asyncio.create_task(registrar.run())
     try:

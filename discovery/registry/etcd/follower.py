@@ -13,6 +13,7 @@ from discovery.registry.base import Delta, History, Reset
 from discovery.registry.etcd.listing import PrefixListing, mark
 from discovery.registry.etcd.messages import DELETE, Message
 from discovery.registry.etcd.ttls import TTLs
+from discovery.registry.requests import PLACE
 
 _REVISION = attrgetter("kv.mod_revision")
 _REQUESTED_PROGRESS = -1
@@ -42,6 +43,7 @@ class WatchHistory:
     def __init__(self, prefix: bytes) -> None:
         """Create the history of `prefix`, without a known state."""
         self.prefix = prefix
+        self._hidden = prefix + PLACE.encode()
         self.ttls = TTLs()
         self.revision: int | None = None
         self.created = False
@@ -148,6 +150,8 @@ class WatchHistory:
             deletes: set[str] = set()
             for event in changed:
                 kv = event.kv
+                if kv.key.startswith(self._hidden):
+                    continue  # a request for a record: the Delta may be empty, and tells the revision
                 key = self.relative(kv.key)
                 if event.type == DELETE:
                     self._marks.pop(kv.key, None)

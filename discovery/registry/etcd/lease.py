@@ -8,7 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from discovery.codec import encode
-from discovery.errors import LeaseLostError, RegistryError
+from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryError
 from discovery.model import Backend
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.failures import LeaseExistsError
@@ -21,6 +21,7 @@ from discovery.registry.etcd.messages import (
     LeaseRevokeRequest,
 )
 from discovery.registry.etcd.records import Records
+from discovery.registry.etcd.takeovers import Takeovers
 from discovery.system.asyncio_tools import cancel_and_wait
 
 _CLOSE_SECONDS = 3.0
@@ -59,6 +60,7 @@ class EtcdLease:
         self._ttl = ttl
         self._expires = _now() + ttl  # the latest possible time: the lease was granted at some time during the call
         self._records = Records(client, prefix, owner, number)
+        self._takeovers = Takeovers(client, prefix, owner, number)
         self._keys: set[str] = set()
         self._deletions = 0
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -100,6 +102,33 @@ class EtcdLease:
     async def until_free(self, keys: Collection[str]) -> None:
         """See `TellsWhenFree.until_free`. Watches these keys alone."""
         await self._records.until_free(keys)
+
+    async def take_over(self, backend: Backend) -> None:
+        """See `HandsOver.take_over`."""
+        key, value = backend.key, encode(backend, self._owner, self._ttl)
+        while True:
+            self._raise_if_lost()
+            try:
+                taken = await self._takeovers.take(key, value)
+            except LeaseLostError as error:
+                self._lose(str(error))
+                raise
+            if taken:
+                self._keys.add(key)
+                return None
+            with suppress(OwnedByAnotherError):  # another owner was faster
+                return await self.put(backend)
+
+    async def handed_over(self) -> tuple[str, str]:
+        """See `HandsOver.handed_over`. Watches the requests under the prefix."""
+        self._raise_if_lost()
+        try:
+            key, owner = await self._takeovers.hand_over(self._keys)
+        except LeaseLostError as error:
+            self._lose(str(error))
+            raise
+        self._keys.discard(key)
+        return key, owner
 
     async def lost(self) -> str:
         """See `Lease.lost`."""
@@ -151,11 +180,12 @@ class EtcdLease:
         # The next renewal must not wait for this, even with very many records or a slow cluster.
         limit = self._ttl / 6
         with suppress(TimeoutError):
-            deletions = self._deletions
+            deletions, grants = self._deletions, self._takeovers.grants
             async with asyncio.timeout(limit):
-                lost = await self._records.first_lost(self._keys, timeout=limit)
-            # A record that `delete` has removed during the check is not lost.
-            if lost is not None and deletions == self._deletions:
+                # A record that is being handed over may have its new owner already.
+                lost = await self._records.first_lost(self._keys - self._takeovers.granted.keys(), timeout=limit)
+            # A record that `delete` has removed, or that was handed over, during the check is not lost.
+            if lost is not None and deletions == self._deletions and grants == self._takeovers.grants:
                 raise LeaseLostError(lost)
 
     def _raise_if_lost(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from discovery.registry.etcd.connection import Connection
 from discovery.registry.etcd.failures import CompactedError
 from discovery.registry.etcd.messages import RANGE, Message, RangeRequest, range_end
+from discovery.registry.requests import PLACE
 
 _PAGE_KEYS = 5_000
 """Keys of the largest page: the event loop parses a page in a single step."""
@@ -21,7 +22,10 @@ _PAGE_SECONDS = 15.0
 
 @dataclass(slots=True)
 class PrefixListing:
-    """A listing: its revision, the header of the answer, and of each key the value, mark, lease and creation."""
+    """A listing: its revision, the header of the answer, and of each key the value, mark, lease and creation.
+
+    Requests for records are left out.
+    """
 
     revision: int
     header: Message
@@ -58,6 +62,7 @@ async def list_prefix(connection: Connection, prefix: bytes, *, revision: int = 
 
 async def _list(connection: Connection, prefix: bytes, revision: int, timeout: float) -> PrefixListing:
     listing = PrefixListing(revision, None)
+    hidden = prefix + PLACE.encode()
 
     def ask(request: Message, seconds: float) -> Awaitable[Message]:
         return connection.call(RANGE, request, seconds)
@@ -67,6 +72,8 @@ async def _list(connection: Connection, prefix: bytes, revision: int, timeout: f
         listing.revision = listing.revision or page.header.revision
         for kv in page.kvs:
             key, value = kv.key, kv.value
+            if key.startswith(hidden):
+                continue
             listing.values[key] = value
             listing.marks[key] = mark(kv.mod_revision, value)
             listing.created[key] = kv.create_revision

@@ -7,20 +7,27 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from discovery.codec import MAX_VALUE, Record, decode, encode
-from discovery.errors import LeaseLostError, OwnedByAnotherError, RegistryError
+from discovery.errors import CannotBeAskedError, LeaseLostError, OwnedByAnotherError, RegistryError
 from discovery.model import Backend
+from discovery.registry.file import requests
 from discovery.registry.file.beneath import UnsuitableError, open_beneath, open_regular
 from discovery.registry.file.directory import clock, held, unavailable
+from discovery.registry.requests import Request
 from discovery.system.files import write_within
+
+T = TypeVar("T")
 
 _TOUCHES_IN_TTL = 3
 """Renewals in a single TTL: two renewals may fail or be late before the lease expires."""
 _POLL_SECONDS = 0.1
 """Seconds between two reads of refused keys: how late the owner of a free key may learn that the key is free."""
+_ANSWER_SECONDS = 0.2
+"""Seconds between two looks for requests of other owners: each look without requests is a single system call."""
 _POLL_SHARE = 10
 """Reads of very many refused keys take at most this fraction, 1/10, of a processor."""
 _EXPIRY_MARGIN = 0.05
@@ -37,6 +44,8 @@ class FileLease:
         self._root = root
         # The inode and the contents of each record of this lease, by key. Used only inside `held`.
         self._written: dict[str, tuple[int, bytes]] = {}
+        # The owners that are about to take records of this lease, by key. Used only inside `held`.
+        self._granted: dict[str, str] = {}
         self._turn = asyncio.Lock()
         self._touched_at = time.monotonic()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -64,6 +73,22 @@ class FileLease:
                 return
             await asyncio.sleep(max(_POLL_SECONDS, _POLL_SHARE * (time.monotonic() - began)))
 
+    async def take_over(self, backend: Backend) -> None:
+        """See `HandsOver.take_over`. Polls the files."""
+        key, value = backend.key, encode(backend, self.owner, self.ttl)
+        try:
+            while not await self._in_turn(self._take, key, value):  # noqa: ASYNC110 - the answer sets no event
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            with suppress(RegistryError):
+                await asyncio.to_thread(self._withdraw_request, key)
+
+    async def handed_over(self) -> tuple[str, str]:
+        """See `HandsOver.handed_over`. Polls the directory of requests."""
+        while (handed := await asyncio.to_thread(self._answer)) is None:  # noqa: ASYNC110 - a request sets no event
+            await asyncio.sleep(_ANSWER_SECONDS)
+        return handed
+
     async def lost(self) -> str:
         """See `Lease.lost`."""
         return await asyncio.shield(self._lost)
@@ -76,16 +101,16 @@ class FileLease:
         with suppress(RegistryError, OSError):
             await asyncio.to_thread(self._withdraw)
 
-    async def _in_turn(self, work: Callable[..., None], *arguments: object) -> None:
+    async def _in_turn(self, work: Callable[..., T], *arguments: object) -> T:
         """Run `work` in a thread, after the threads of all earlier calls have ended, cancelled calls included."""
         await self._turn.acquire()
         working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
         working.add_done_callback(self._end_turn)
         # Not a shield: a current Python logs the exception of shielded work whose caller was cancelled.
         await asyncio.wait((working,))
-        await working
+        return await working
 
-    def _end_turn(self, working: "asyncio.Future[None]") -> None:
+    def _end_turn(self, working: "asyncio.Future[Any]") -> None:
         self._turn.release()
         if not working.cancelled():
             working.exception()  # retrieved, so that asyncio logs nothing if the caller was cancelled
@@ -103,19 +128,95 @@ class FileLease:
                     return
             elif found is not None and not force:
                 self._refuse_unless_free(root, key, found)
-            try:
-                with _service(root, key, make=True) as (directory, name):
-                    write_within(directory, name, value)
-                    self._written[key] = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino, value
-            except OSError as error:
-                raise unavailable(f"write {self._root / key}", error) from None
+            self._write(root, key, value)
+
+    def _write(self, root: int, key: str, value: bytes) -> None:
+        try:
+            with _service(root, key, make=True) as (directory, name):
+                write_within(directory, name, value)
+                self._written[key] = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino, value
+        except OSError as error:
+            raise unavailable(f"write {self._root / key}", error) from None
 
     def _refuse_unless_free(self, root: int, key: str, found: "_RecordFile") -> None:
+        """Raise OwnedByAnotherError if the record `found` belongs to another owner that lives."""
         record = decode(key, found.value)
         owner, ttl = (record.owner, record.ttl) if isinstance(record, Record) else (None, None)
         if owner == self.owner or (ttl is not None and clock(root) - found.modified > ttl):
             return
         raise OwnedByAnotherError.of(key, repr(owner) if owner else "an unnamed owner", owner)
+
+    def _take(self, key: str, value: bytes) -> bool:
+        """Ask for the record at `key`, or write the record if it is free or granted. Returns True if written."""
+        with held(self._root) as root:
+            self._check()
+            found = self._read(root, key)
+            if found is not None and found.identity != self._written.get(key):
+                try:
+                    self._refuse_unless_free(root, key, found)
+                except OwnedByAnotherError as error:
+                    if error.owner is None:
+                        raise CannotBeAskedError.of(key, "an unnamed owner", None) from None
+                    if not self._ask(root, key, error.owner):
+                        return False
+            self._write(root, key, value)
+            return True
+
+    def _ask(self, root: int, key: str, owner: str) -> bool:
+        """Store a request for the record of `owner`, unless another owner has; return True if `owner` has agreed."""
+        try:
+            stored = requests.read(root, key)
+            if stored is not None and stored.fresh and stored.request.owner != self.owner:
+                return False
+            if stored is not None and stored.request == Request(self.owner, owner, granted=True):
+                return True
+            requests.write(root, key, Request(self.owner, owner))  # also as a sign of life
+        except OSError as error:
+            raise unavailable(f"ask for {self._root / key}", error) from None
+        return False
+
+    def _withdraw_request(self, key: str) -> None:
+        with held(self._root) as root:
+            try:
+                stored = requests.read(root, key)
+                if stored is not None and stored.request.owner == self.owner:
+                    requests.remove(root, key)
+            except OSError as error:
+                raise unavailable(f"withdraw the request for {self._root / key}", error) from None
+
+    def _answer(self) -> tuple[str, str] | None:
+        """Agree to requests for records of this lease; return a record that has a new owner, and the owner."""
+        if not self._granted and not requests.any_request(self._root):
+            return None
+        with held(self._root) as root:
+            self._check()
+            try:
+                asked = {key for key in requests.keys(root) if self._grant(root, key)}
+            except OSError as error:
+                raise unavailable(f"read the requests in {self._root}", error) from None
+            for key in self._granted.keys() - asked:
+                owner = self._granted.pop(key)
+                found = self._read(root, key)
+                if found is not None and found.identity != self._written.get(key):
+                    record = decode(key, found.value)
+                    if isinstance(record, Record) and record.owner == owner:
+                        self._written.pop(key, None)
+                        return key, owner
+        return None
+
+    def _grant(self, root: int, key: str) -> bool:
+        """Agree to the request for `key` if the record is this lease's. Returns True while such a request stands."""
+        stored, written = requests.read(root, key), self._written.get(key)
+        if stored is None or stored.request.of != self.owner or written is None:
+            return False
+        if not stored.fresh:
+            requests.remove(root, key)  # its owner has ended without a withdrawal
+            return False
+        if self._is_unchanged(root, key, written):
+            if not stored.request.granted:
+                requests.write(root, key, replace(stored.request, granted=True))
+            self._granted[key] = stored.request.owner
+        return True
 
     def _clock_ahead(self) -> float:
         with held(self._root) as root:
@@ -191,6 +292,8 @@ class FileLease:
                 return self._ended
             for key, written in self._written.items():
                 if not self._is_unchanged(root, key, written):
+                    if key in self._granted:
+                        continue  # its new owner has it; `_answer` tells that
                     return f"the record {key} was removed or replaced by somebody else"
                 try:
                     with _service(root, key) as (directory, name):

@@ -123,6 +123,25 @@ def test_a_second_registration_of_a_key_with_another_owner_or_force_is_refused(
             eventually_sync(lambda: contents(record).weight == 3, "what the process that came last wants")
 
 
+def test_a_key_is_handed_over_to_an_application_that_asks_for_it(tmp_path: Path, records: Path, record: Path) -> None:
+    """Issue 12, C.1."""
+    with registered(records, owner="old", run_dir=tmp_path / "old") as old:
+        with registered(records, owner="new", weight=2, takeover=True, run_dir=tmp_path / "new") as new:
+            assert new.is_registered
+            assert contents(record).weight == 2
+            eventually_sync(lambda: not old.is_registered, "the old owner to know")
+            assert old.problem is not None
+            assert "was handed over to 'new'" in old.problem
+        eventually_sync(lambda: old.is_registered, "the key to be free again")
+    assert not record.exists()
+    record.write_text('{"host": "10.0.0.1", "port": 80, "owner": "another program"}')
+    with registered(records, takeover=True, wait=0) as asking:
+        eventually_sync(lambda: "has been asked for it and has not answered" in str(asking.problem), "the reason")
+        assert not asking.is_registered
+    with pytest.raises(discovery.ConfigError, match="give one of them"):
+        registered(records, takeover=True, force=True)
+
+
 def test_a_registry_that_does_not_answer_is_an_error_after_the_wait_or_awaited_in_the_background(
     tmp_path: Path, records: Path, record: Path
 ) -> None:

@@ -1,0 +1,228 @@
+"""Moves a record from a living owner to another, by requests in etcd: see `discovery.registry.requests`.
+
+The owner that asks writes a request under its own lease, so that the request ends with its owner. The owner of the
+record agrees by a change of the request. Then the asking owner replaces the record and removes the request in one
+transaction. So the record always has an owner that lives, and each step is compared with what was read before.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+from discovery.codec import Record, decode
+from discovery.errors import CannotBeAskedError, LeaseLostError, RegistryError
+from discovery.registry.etcd.client import Client, rounds
+from discovery.registry.etcd.connection import Stream
+from discovery.registry.etcd.failures import CompactedError, MemberUnavailableError, explain
+from discovery.registry.etcd.messages import (
+    EQUAL,
+    RANGE,
+    TARGET_CREATE,
+    TARGET_LEASE,
+    TARGET_MOD,
+    TXN,
+    WATCH,
+    Compare,
+    DeleteRangeRequest,
+    Message,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+    WatchCreateRequest,
+    WatchRequest,
+    range_end,
+)
+from discovery.registry.requests import PLACE, Request
+
+_LOOK_EVERY = 30.0
+"""Seconds after which requests are read even if no change is reported: a member may be silent for a fault."""
+_LOOK_AGAIN = 1.0
+"""Seconds between two looks while there are requests for other records: this lease may be about to write them."""
+_WITHDRAW_SECONDS = 2.0
+"""Seconds for the withdrawal of a request. Without an answer the request ends with its lease."""
+_MOST_REQUESTS = 1000
+"""Requests that are read at once; the others are read when these are gone."""
+
+Ranges = Sequence[tuple[bytes, bytes | None]]
+"""Keys to watch: each is a key, and the end of a range or None."""
+
+
+class Takeovers:
+    """The requests of an owner, and the answers to the requests of other owners. For one lease."""
+
+    def __init__(self, client: Client, prefix: bytes, owner: str, lease: int) -> None:
+        """Keep the arguments. `lease` is the lease's number."""
+        self._client = client
+        self._prefix = prefix
+        self._requests = prefix + PLACE.encode()
+        self._owner = owner
+        self._lease = lease
+        self.granted: dict[str, str] = {}
+        """By key: the owner that is about to take the record of this lease."""
+        self.grants = 0
+        """Number of requests that were granted."""
+
+    async def take(self, key: str, value: bytes) -> bool:
+        """Ask the owner of the record at `key`, wait, and write `value`. Returns False if the key may be put instead.
+
+        That is so if the key is free, or belongs to this owner. Raises CannotBeAskedError, or as Client.call does.
+        """
+        name, asked = self._prefix + key.encode(), self._requests + key.encode()
+        may_stand = False
+        try:
+            while True:
+                record, request, revision = await self._read(key)
+                owner = None if record is None else _owner(key, record)
+                if record is None or owner == self._owner or record.lease == self._lease:
+                    return False
+                if owner is None:
+                    raise CannotBeAskedError.of(key, "an unnamed owner (written by hand?)", None)
+                found = None if request is None else Request.decode(request.value)
+                if request is None:
+                    may_stand = True
+                    await self._write(asked, Request(self._owner, owner), _absent(asked), _same(record))
+                elif request.lease == self._lease and (found is None or found.of != owner):
+                    await self._withdraw(asked)  # the record has another owner than before
+                elif request.lease == self._lease and found is not None and found.granted:
+                    if await self._replace(name, value, record, request):
+                        may_stand = False
+                        return True
+                else:
+                    await self._until_changed(((name, None), (asked, None)), revision)
+        finally:
+            if may_stand:
+                with suppress(RegistryError):
+                    await self._withdraw(asked)
+
+    async def hand_over(self, keys: Collection[str]) -> tuple[str, str]:
+        """Agree to requests for the records `keys` of this lease; return the first that has a new owner, and the owner.
+
+        Raises LeaseLostError if a record was lost meanwhile, or as Client.call does.
+        """
+        everything = ((self._requests, range_end(self._requests)),)
+        while True:
+            answer = await self._client.call(
+                RANGE, RangeRequest(key=everything[0][0], range_end=everything[0][1], limit=_MOST_REQUESTS)
+            )
+            there: set[str] = set()
+            again = _LOOK_EVERY
+            for kv in answer.kvs:
+                key = kv.key[len(self._requests) :].decode(errors="backslashreplace")
+                there.add(key)
+                if key in keys:
+                    await self._grant(key, kv)
+                else:
+                    again = _LOOK_AGAIN
+            for key in self.granted.keys() - there:
+                if (owner := await self._end(key)) is not None:
+                    return key, owner
+            await self._until_changed(everything, answer.header.revision, again)
+
+    async def _grant(self, key: str, kv: Message) -> None:
+        request = Request.decode(kv.value)
+        if request is None or request.of != self._owner or kv.lease == self._lease:
+            return
+        if self.granted.get(key) != request.owner:
+            self.grants += 1
+            self.granted[key] = request.owner  # first: the record may be gone before the answer is here
+        if request.granted:
+            return  # also by an earlier run of this owner
+        agreed = Request(request.owner, request.of, granted=True)
+        with suppress(LeaseLostError):  # the other lease is lost: its request is gone
+            await self._write(kv.key, agreed, _same(kv), self._own(self._prefix + key.encode()), lease=kv.lease)
+
+    async def _end(self, key: str) -> str | None:
+        """Return the new owner of a record whose request has ended; None if this lease has kept the record."""
+        record, request, _ = await self._read(key)
+        if request is not None:
+            return None  # another request has come meanwhile, and is read next
+        expected = self.granted.pop(key)
+        if record is not None and record.lease == self._lease:
+            return None
+        if record is not None and _owner(key, record) == expected:
+            return expected
+        raise LeaseLostError(f"the record {key!r} was {'removed' if record is None else 'replaced'} by somebody else")
+
+    async def _read(self, key: str) -> tuple[Message | None, Message | None, int]:
+        """Return the record at `key`, the request for it, and the revision of both."""
+        names = (self._prefix + key.encode(), self._requests + key.encode())
+        reads = [RequestOp(request_range=RangeRequest(key=name)) for name in names]
+        answer = await self._client.call(TXN, TxnRequest(success=reads))
+        record, request = (next(iter(each.response_range.kvs), None) for each in answer.responses)
+        return record, request, answer.header.revision
+
+    async def _write(self, name: bytes, request: Request, *compare: Message, lease: int = 0) -> None:
+        put = RequestOp(request_put=PutRequest(key=name, value=request.encoded, lease=lease or self._lease))
+        await self._client.call(TXN, TxnRequest(compare=compare, success=[put]))
+
+    async def _replace(self, name: bytes, value: bytes, record: Message, request: Message) -> bool:
+        moved = [
+            RequestOp(request_put=PutRequest(key=name, value=value, lease=self._lease)),
+            RequestOp(request_delete_range=DeleteRangeRequest(key=request.key)),
+        ]
+        answer = await self._client.call(TXN, TxnRequest(compare=[_same(record), _same(request)], success=moved))
+        return bool(answer.succeeded)
+
+    async def _withdraw(self, asked: bytes) -> None:
+        removal = RequestOp(request_delete_range=DeleteRangeRequest(key=asked))
+        await self._client.call(
+            TXN,
+            TxnRequest(compare=[self._own(asked)], success=[removal]),
+            timeout=_WITHDRAW_SECONDS,
+            attempt=_WITHDRAW_SECONDS / 2,
+        )
+
+    def _own(self, name: bytes) -> Message:
+        return Compare(result=EQUAL, target=TARGET_LEASE, key=name, lease=self._lease)
+
+    async def _until_changed(self, ranges: Ranges, revision: int, seconds: float = _LOOK_EVERY) -> None:
+        """Wait until a key in `ranges` changes after `revision`, or for `seconds`. If a member fails, use another."""
+        retries = rounds()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return await _watch(self._client, ranges, revision)
+                    except CompactedError:
+                        return None
+                    except MemberUnavailableError:
+                        await asyncio.sleep(next(retries))
+
+
+async def _watch(client: Client, ranges: Ranges, revision: int) -> None:
+    stream = await client.open(WATCH)
+    asking = asyncio.ensure_future(_ask(stream, ranges, revision))
+    try:
+        while True:
+            response = await stream.receive()
+            if response.compact_revision:
+                return
+            if response.canceled:
+                raise explain(stream.endpoint, None, response.cancel_reason or "the watch was canceled")
+            if response.events:
+                return
+    finally:
+        stream.close()
+        asking.cancel()
+
+
+async def _ask(stream: Stream, ranges: Ranges, revision: int) -> None:
+    for key, end in ranges:
+        create = WatchCreateRequest(key=key, start_revision=revision + 1)
+        if end is not None:
+            create.range_end = end
+        await stream.send(WatchRequest(create_request=create))
+
+
+def _absent(name: bytes) -> Message:
+    return Compare(result=EQUAL, target=TARGET_CREATE, key=name, create_revision=0)
+
+
+def _same(kv: Message) -> Message:
+    return Compare(result=EQUAL, target=TARGET_MOD, key=kv.key, mod_revision=kv.mod_revision)
+
+
+def _owner(key: str, existing: Message) -> str | None:
+    record = decode(key, existing.value)
+    return record.owner if isinstance(record, Record) else None

@@ -1,0 +1,127 @@
+"""A key moves from a living registrar to another that asks for it: without a gap, and nobody fights back."""
+
+import asyncio
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+import structlog
+
+from discovery.errors import CannotBeAskedError, HandedOverError, OwnedByAnotherError
+from discovery.hosting.registries import isolated
+from discovery.registry import Delta, RegistryURL
+from discovery.registry.memory import MemoryRegistry
+from discovery.testing import eventually
+
+from .registrars import (
+    OTHERS,
+    A,
+    B,
+    becomes,
+    registering,
+    soon,  # noqa: F401 - for every test here
+)
+from .test_registrar import _PlainRegistry
+
+
+@pytest.fixture
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with structlog.testing.capture_logs() as logs:
+        yield logs
+
+
+async def test_the_owner_hands_the_key_over_names_the_new_owner_and_keeps_its_other_keys(
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    """Issue 12, C.1."""
+    registry = MemoryRegistry()
+    removed: list[frozenset[str]] = []
+
+    async def follow() -> None:
+        async for event in registry.watch():
+            removed.extend([event.deletes] if isinstance(event, Delta) and event.deletes else [])
+
+    following = asyncio.create_task(follow())
+    async with registering(registry, A, B, owner="old") as old:
+        await eventually(lambda: len(old.status.registered) == 2)
+        before = registry.holder("web/b")
+        async with registering(registry, A, takeover=True) as new:
+            await becomes(registry, A)
+            await eventually(lambda: new.status.registered == {"web/a"})
+            await eventually(lambda: isinstance(old.status.failing.get("web/a"), HandedOverError))
+            assert str(old.status.failing["web/a"]) == "the record 'web/a' was handed over to 'me', who asked for it"
+            assert old.status.registered == {"web/b"}
+            assert registry.holder("web/b") is before
+            await asyncio.sleep(0.2)  # several TTLs, in which a loser would fight back
+            assert removed == []
+            await becomes(registry, A)
+        # The new owner has ended in order: the key is free, and its backend is still wanted here.
+        await eventually(lambda: old.status.registered == {"web/a", "web/b"})
+        assert not old.status.failing
+    following.cancel()
+    assert {"event": "handed over", "key": "web/a", "to": "me", "log_level": "info"} in logs
+    assert [log for log in logs if log["log_level"] == "warning"] == [
+        {
+            "event": "not registered, trying again",
+            "key": "web/a",
+            "reason": (
+                "the record 'web/a' belongs to 'old', who has been asked for it and has not answered: force it to take"
+                " it without an answer"
+            ),
+            "log_level": "warning",
+        }
+    ]
+
+
+async def test_of_two_that_ask_each_gets_the_key_once() -> None:
+    """A key that is handed over is not asked for again: two owners would take it in turns for ever."""
+    registry = MemoryRegistry()
+    async with registering(registry, A, owner="first", takeover=True) as first:
+        await eventually(lambda: first.status.registered == {"web/a"})
+        async with registering(registry, A, owner="second", takeover=True) as second:
+            await eventually(lambda: second.status.registered == {"web/a"})
+            revision = registry.revision
+            await asyncio.sleep(0.2)
+            assert registry.revision == revision
+            assert isinstance(first.status.failing["web/a"], HandedOverError)
+
+
+async def test_a_record_without_an_owner_cannot_be_asked_for() -> None:
+    registry = MemoryRegistry()
+    registry.put_raw("web/a", b"10.0.0.1:80")
+    async with registering(registry, A, B, takeover=True) as registrar:
+        await becomes(registry, B)
+        await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), CannotBeAskedError))
+        assert registry.records["web/a"] == b"10.0.0.1:80"
+
+
+async def test_an_owner_that_does_not_answer_keeps_its_key() -> None:
+    """Programs of other versions, and other programs, do not answer."""
+    registry = MemoryRegistry()
+    registry.put_raw("web/a", OTHERS)
+    async with registering(registry, A, takeover=True) as registrar:
+        await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
+        assert "has been asked for it and has not answered" in str(registrar.status.failing["web/a"])
+        assert registry.records["web/a"] == OTHERS
+        registry.delete_raw("web/a")
+        await becomes(registry, A)
+
+
+async def test_where_a_registry_cannot_ask_that_is_said() -> None:
+    registry = _PlainRegistry()
+    registry.put_raw("web/a", OTHERS)
+    async with registering(registry, A, takeover=True) as registrar:
+        await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), CannotBeAskedError))
+        assert "this registry cannot ask an owner to hand a key over" in str(registrar.status.failing["web/a"])
+        assert registry.records["web/a"] == OTHERS
+
+
+async def test_a_registry_of_a_plugin_hands_over_as_well() -> None:
+    memory = MemoryRegistry()
+    registry = isolated(lambda url: memory)(RegistryURL("memory"))
+    async with registering(registry, A, owner="old") as old:
+        await eventually(lambda: old.status.registered == {"web/a"})
+        async with registering(registry, A, takeover=True) as new:
+            await eventually(lambda: new.status.registered == {"web/a"})
+            await eventually(lambda: isinstance(old.status.failing.get("web/a"), HandedOverError))
+    await registry.close()
