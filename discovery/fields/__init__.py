@@ -16,10 +16,19 @@ than most commands take to run.
 """
 
 from discovery.fields.announcing import OwnAddress
-from discovery.fields.listening import UNIX_PREFIX, Bind, BindAddress
+from discovery.fields.listening import UNIX_PREFIX, Bind, BindAddress, bind_tables
 from discovery.fields.names import ServiceName, is_service_name, service_name
 from discovery.fields.networks import UNIX, Network, Networks, Senders, network
 from discovery.fields.parsed import OneOrMany, format_value, one_or_many
+from discovery.fields.proxies import (
+    BalanceAlgorithm,
+    HostHeader,
+    HttpMethod,
+    HttpStatuses,
+    Matching,
+    RequestTarget,
+    check_kind,
+)
 from discovery.fields.quantities import (
     CHECK_TIME,
     LONGEST,
@@ -42,25 +51,33 @@ __all__ = [
     "UNIX",
     "UNIX_PREFIX",
     "WEIGHT",
+    "BalanceAlgorithm",
     "Bind",
     "BindAddress",
     "Duration",
     "Fall",
+    "HostHeader",
     "Hosts",
+    "HttpMethod",
+    "HttpStatuses",
     "LabelName",
     "LabelValues",
     "Labels",
+    "Matching",
     "Network",
     "Networks",
     "OneOrMany",
     "OwnAddress",
     "Port",
     "Prefixes",
+    "RequestTarget",
     "Rise",
     "Senders",
     "ServiceName",
     "Weight",
     "WholeNumber",
+    "bind_tables",
+    "check_kind",
     "duration_text",
     "format_value",
     "has_labels",

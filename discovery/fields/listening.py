@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from discovery.fields.parsed import Parsed, format_value
+from discovery.fields.parsed import Parsed, format_value, one_or_many
 from discovery.model import join_host_port
 
 UNIX_PREFIX = "unix:"
@@ -81,6 +81,20 @@ class BindAddress(Parsed):
     def _forms(self) -> str:
         sockets = ", or unix:/run/web.sock" if self.sockets else ""
         return f"write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:8080 for every IPv4 address{sockets}"
+
+
+def bind_tables(value: object) -> object:
+    """Return the tables of addresses to listen on. `value` is a table, an address, or a list of these.
+
+    An address alone becomes a table with the key `address`. Raises ValueError.
+    """
+    binds = one_or_many(value)
+    if not binds:
+        raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")
+    for bind in binds:
+        if isinstance(bind, bool) or not (isinstance(bind, str | int | dict) or hasattr(bind, "address")):
+            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table with an address")
+    return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
 
 
 def _socket_path(path: str) -> str:

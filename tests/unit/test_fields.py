@@ -1,7 +1,9 @@
 """The types of options: what each form means, and what a person is told of any other."""
 
+import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import pytest
@@ -10,17 +12,24 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from discovery.fields import (
+    BalanceAlgorithm,
     BindAddress,
     Duration,
+    HostHeader,
     Hosts,
+    HttpMethod,
+    HttpStatuses,
     Labels,
     Networks,
     OneOrMany,
     Prefixes,
+    RequestTarget,
     Senders,
     ServiceName,
     Weight,
     WholeNumber,
+    bind_tables,
+    check_kind,
     duration_text,
     has_labels,
 )
@@ -229,3 +238,64 @@ def test_a_selection_has_canonical_hosts_paths_and_labels() -> None:
 def test_what_is_no_selection_is_refused(option: str, written: object, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Selection.model_validate({option: written})
+
+
+class OfProxies(PluginConfig):
+    balance: BalanceAlgorithm = "roundrobin"
+    status: HttpStatuses = "200"
+    method: HttpMethod = "GET"
+    path: RequestTarget = "/"
+    host: HostHeader = "localhost"
+
+
+@pytest.mark.parametrize(
+    ("option", "written", "reason"),
+    [
+        ("balance", "rr", "'rr' is not a balance algorithm: roundrobin, "),
+        ("balance", "hdr()", "is not a balance algorithm"),
+        ("balance", "uri\n", "is not a balance algorithm"),
+        ("balance", 1, "valid string"),
+        ("status", "600", "'600' is not an HTTP status: write 200, 200-399 or a list of these"),
+        ("status", [], "is not an HTTP status"),
+        ("status", True, "is not an HTTP status"),
+        ("method", "get", "'get' is not an HTTP method"),
+        ("path", "x", "'x' is not a path that begins with '/'"),
+        ("path", "/ü", "is not a path"),
+        ("host", "a b", "'a b' is not a Host header"),
+    ],
+)
+def test_an_option_of_proxies_is_refused_with_its_forms(option: str, written: object, reason: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(reason)):
+        OfProxies.model_validate({option: written})
+
+
+@pytest.mark.parametrize(
+    ("written", "statuses"), [(204, "204"), ("200-399", "200-399"), ([200, "300-399"], "200,300-399")]
+)
+def test_statuses_are_one_text(written: object, statuses: str) -> None:
+    assert OfProxies.model_validate({"status": written}).status == statuses
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"given": {"status"}}, "'status' is for an HTTP check"),
+        ({"path": "/", "expect": "x"}, "'send' and 'expect' are for a TCP check"),
+        ({"send": "x"}, "'send' has no effect without 'expect'"),
+        ({"path": "/", "given": {"status"}}, None),
+        ({"send": "x", "expect": "y"}, None),
+    ],
+)
+def test_a_check_is_of_one_kind(options: dict[str, Any], reason: str | None) -> None:
+    arguments = {"path": None, "send": None, "expect": None, "given": (), **options}
+    with pytest.raises(ValueError, match=reason) if reason else nullcontext():
+        check_kind(**arguments)
+
+
+def test_addresses_alone_become_tables() -> None:
+    table = {"address": "127.0.0.1:1", "certificate": "/x"}
+    assert bind_tables("127.0.0.1:1") == ({"address": "127.0.0.1:1"},)
+    assert bind_tables([80, table]) == ({"address": 80}, table)
+    for wrong, reason in (([], "is empty"), (True, "a bind is an address"), ([None], "a bind is an address")):
+        with pytest.raises(ValueError, match=reason):
+            bind_tables(wrong)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Senders, one_or_many
+from discovery.fields import Senders, bind_tables
 from discovery_haproxy.options.values import Address, Line, Paths
 from discovery_haproxy.text.words import words
 
@@ -45,13 +45,7 @@ class BindConfig(PluginConfig):
 def _binds(value: object) -> object:
     if value == ():
         return ()  # of a fragment, whose services need no address
-    binds = one_or_many(value)
-    if not binds:
-        raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")
-    for bind in binds:
-        if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
-            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table with an address")
-    return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
+    return bind_tables(value)
 
 
 Binds = Annotated[

@@ -5,17 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Fall, Rise
+from discovery.fields import Fall, HostHeader, HttpMethod, HttpStatuses, RequestTarget, Rise, check_kind
 from discovery_haproxy.options.labels import CheckPort
-from discovery_haproxy.options.values import (
-    TIME,
-    HAProxyTime,
-    HostHeader,
-    Method,
-    RequestTarget,
-    Status,
-    haproxy_time,
-)
+from discovery_haproxy.options.values import TIME, HAProxyTime, haproxy_time
 
 _CHECK_SHARE = 1 / 2
 """Share of a check's interval in which a backend must answer. With `_FAST_SHARE`, a backend that hangs is down after
@@ -39,9 +31,9 @@ class CheckConfig(PluginConfig):
     """A health check of a backend: a TCP connection, with `expect` an answer on it, or with `path` an HTTP request."""
 
     path: RequestTarget | None = None
-    method: Method = "GET"
+    method: HttpMethod = "GET"
     host: HostHeader = "localhost"
-    status: Status = "200-399"
+    status: HttpStatuses = "200-399"
     send: Conversation | None = None
     """What a TCP check sends once it is connected."""
     expect: Conversation | None = None
@@ -79,18 +71,8 @@ class CheckConfig(PluginConfig):
         return TIME.parse(self.interval)
 
     @model_validator(mode="after")
-    def _check_http_options(self) -> "CheckConfig":
-        for name in ("method", "host", "status"):
-            if self.path is None and name in self.model_fields_set:
-                raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
-        return self
-
-    @model_validator(mode="after")
-    def _check_tcp_options(self) -> "CheckConfig":
-        if self.path is not None and (self.send or self.expect):
-            raise ValueError("'send' and 'expect' are for a TCP check, and 'path' makes an HTTP check: remove either")
-        if self.send and not self.expect:
-            raise ValueError("'send' has no effect without 'expect': write what the answer must contain")
+    def _check_kind(self) -> "CheckConfig":
+        check_kind(path=self.path, send=self.send, expect=self.expect, given=self.model_fields_set)
         return self
 
 

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from discovery import PluginConfig
-from discovery.fields import Duration, Hosts, Labels, OneOrMany, Prefixes, ServiceName, WholeNumber, service_name
+from discovery.fields import (
+    BalanceAlgorithm,
+    Duration,
+    Hosts,
+    Labels,
+    OneOrMany,
+    Prefixes,
+    ServiceName,
+    WholeNumber,
+    service_name,
+)
 from discovery.routing import AddressClaim, check_conflicts
 from discovery_haproxy.options.binds import BindConfig, Binds
 from discovery_haproxy.options.checks import Check, CheckConfig
@@ -20,7 +30,6 @@ from discovery_haproxy.options.values import (
     AbsolutePath,
     AccessLog,
     Address,
-    Balance,
     Connections,
     HAProxyTime,
     Line,
@@ -98,7 +107,7 @@ class ServiceConfig(PluginConfig):
     """Host names of the service on a shared bind: `example.com`, `*.example.com`, `example.*`, `*`. In tcp mode those
     that clients name in the TLS handshake (SNI)."""
     path_prefix: Prefixes = ()
-    balance: Balance = "roundrobin"
+    balance: BalanceAlgorithm = "roundrobin"
     check: Check = CheckConfig()
     backup: BackupConfig | None = None
     """Which backends are backups, which get traffic if no other backend is up."""

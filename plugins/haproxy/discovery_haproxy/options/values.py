@@ -14,6 +14,7 @@ from discovery.fields import (
     UNIX_PREFIX,
     BindAddress,
     Duration,
+    Matching,
     OneOrMany,
     WholeNumber,
     duration_text,
@@ -30,11 +31,6 @@ _LOG_FORMAT_CHARACTERS = 4096
 _BIND = BindAddress()
 _DESCRIPTOR = re.compile(r"stdout|stderr|fd@[0-9]+")
 _SOCKET = re.compile(r"/[\w./@+-]{1,100}")
-_BALANCE = re.compile(
-    r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([\w-]+\))?"
-    r"|uri( whole| path-only| len [0-9]+| depth [0-9]+)*|url_param [\w.-]+( check_post)?|hdr\([\w-]+\)"
-)
-_STATUS = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*")
 
 
 def bind_address(value: object) -> str:
@@ -96,31 +92,6 @@ def _log_format(value: str) -> str:
     return value
 
 
-def _balance(value: str) -> str:
-    if not _BALANCE.fullmatch(value):
-        raise ValueError(
-            f"{value!r} is not a balance algorithm: roundrobin, leastconn, random, first, source, static-rr, uri,"
-            " url_param NAME, hdr(NAME) or rdp-cookie"
-        )
-    return value
-
-
-def _status(value: object) -> object:
-    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    if not _STATUS.fullmatch(text):
-        raise ValueError(f"{format_value(value)} is not an HTTP status: write 200, 200-399 or a list of these")
-    return text
-
-
-def _matching(pattern: str, meaning: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r} is not {meaning}")
-        return value
-
-    return AfterValidator(check)
-
-
 HAProxyTime = Annotated[str, TIME, AfterValidator(haproxy_time)]
 Address = Annotated[str, _BIND, AfterValidator(_without_prefix)]
 Line = Annotated[str, AfterValidator(_line)]
@@ -128,18 +99,13 @@ Lines = OneOrMany[Line]
 AccessLog = Annotated[bool | str, BeforeValidator(_access_log)]
 """True, False, or the address of a syslog server: `IP:PORT` or the path of a Unix socket."""
 LogFormat = Annotated[str, AfterValidator(_log_format)]
-Balance = Annotated[str, AfterValidator(_balance)]
-Status = Annotated[str, BeforeValidator(_status, json_schema_input_type=int | str | list[int | str])]
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 Paths = OneOrMany[AbsolutePath]
-Method = Annotated[str, _matching(r"[A-Z]{1,16}", "an HTTP method")]
-RequestTarget = Annotated[str, _matching(r"/[!-~]*", "a path that begins with '/'")]
-HostHeader = Annotated[str, _matching(r"[A-Za-z0-9_.:\[\]-]{1,255}", "a Host header")]
-CookieName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "a cookie's name of letters, digits, _ and -")]
-HeaderName = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,100}", "a header's name of letters, digits, _ and -")]
+CookieName = Annotated[str, Matching(r"[A-Za-z0-9_-]{1,64}", "a cookie's name of letters, digits, _ and -")]
+HeaderName = Annotated[str, Matching(r"[A-Za-z0-9_-]{1,100}", "a header's name of letters, digits, _ and -")]
 CookieDomain = Annotated[
-    str, _matching(r"(?=.{1,253}$)\.?[a-z0-9-]+(\.[a-z0-9-]+)+", "the domain of a cookie, such as example.com")
+    str, Matching(r"(?=.{1,253}$)\.?[a-z0-9-]+(\.[a-z0-9-]+)+", "the domain of a cookie, such as example.com")
 ]
-Realm = Annotated[str, _matching(r"[ !#-\[\]-~]{1,100}", "a realm of 1 to 100 ASCII characters without quotes")]
+Realm = Annotated[str, Matching(r"[ !#-\[\]-~]{1,100}", "a realm of 1 to 100 ASCII characters without quotes")]
 Connections = Annotated[int, WholeNumber(1, 10_000_000)]
 """A limit of concurrent connections; 10 million is more than a machine holds, and catches typing errors."""

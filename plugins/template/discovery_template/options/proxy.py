@@ -10,16 +10,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import (
+    BalanceAlgorithm,
     BindAddress,
     Duration,
     Fall,
+    HostHeader,
     Hosts,
+    HttpMethod,
     Labels,
     OneOrMany,
     Prefixes,
+    RequestTarget,
     Rise,
     ServiceName,
-    one_or_many,
+    bind_tables,
     service_name,
 )
 from discovery.routing import AddressClaim, check_conflicts
@@ -30,10 +34,6 @@ OF_HAPROXY = frozenset({
     "frontend_lines", "backend_lines", "server_options", "hold", "hold_connections",
 })  # fmt: skip
 """Options of a service of the consumer `haproxy` that no other consumer has."""
-_BALANCE = re.compile(
-    r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([\w-]+\))?"
-    r"|uri( whole| path-only| len [0-9]+| depth [0-9]+)*|url_param [\w.-]+( check_post)?|hdr\([\w-]+\)"
-)
 _NAMED = re.compile(r"(hdr)\(([A-Za-z0-9_-]+)\)|(url_param) ([A-Za-z0-9_]+)")
 WAY_OUT = "use the consumer 'haproxy', or write a template of your own with the consumer 'template'"
 
@@ -61,21 +61,12 @@ def balance_of(text: str) -> Balance:
     return Balance((re.split(r"[ (]", text, maxsplit=1)[0], ""))
 
 
-def _balance(value: str) -> str:
-    if not _BALANCE.fullmatch(value):
-        raise ValueError(
-            f"{value!r} is not a balance algorithm: roundrobin, leastconn, random, first, source, static-rr, uri,"
-            " url_param NAME, hdr(NAME) or rdp-cookie"
-        )
-    return value
-
-
 class CheckConfig(PluginConfig):
     """A health check that the program runs itself: with `path` an HTTP request, else a TCP connection."""
 
-    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
-    method: Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")] = "GET"
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$")] | None = None
+    path: RequestTarget | None = None
+    method: HttpMethod = "GET"
+    host: HostHeader | None = None
     status: str | Annotated[int, Field(strict=True)] | None = None
     send: str | None = None
     expect: str | None = None
@@ -100,18 +91,9 @@ class BindConfig(PluginConfig):
     options: str | None = None
 
 
-def _binds(value: object) -> object:
-    binds = one_or_many(value)
-    if not binds:
-        raise ValueError("the list of addresses is empty: remove 'bind', or write an address such as 127.0.0.1:8080")
-    for bind in binds:
-        if isinstance(bind, bool) or not isinstance(bind, str | int | dict | BindConfig):
-            raise ValueError("a bind is an address such as 127.0.0.1:8080, or a table with an address")
-    return tuple({"address": bind} if isinstance(bind, str | int) else bind for bind in binds)
-
-
 Binds = Annotated[
-    tuple[BindConfig, ...], BeforeValidator(_binds, json_schema_input_type=str | BindConfig | list[str | BindConfig])
+    tuple[BindConfig, ...],
+    BeforeValidator(bind_tables, json_schema_input_type=str | BindConfig | list[str | BindConfig]),
 ]
 Check = Annotated[CheckConfig | None, BeforeValidator(_check, json_schema_input_type=bool | CheckConfig)]
 
@@ -129,7 +111,7 @@ class ServiceConfig(PluginConfig):
     hosts: Hosts = ()
     """Host names of the service on a shared bind: `example.com`, `*.example.com`, `example.*`, `*`."""
     path_prefix: Prefixes = ()
-    balance: Annotated[str, AfterValidator(_balance)] = "roundrobin"
+    balance: BalanceAlgorithm = "roundrobin"
     check: Check = None
     """Health check by the program itself. Default: none; a backend that cannot be reached is left out for a while."""
 
