@@ -8,6 +8,7 @@ that exclude each other. All objects are immutable and all functions are pure.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 __all__ = [
@@ -109,14 +110,13 @@ def routes(claims: Iterable[AddressClaim]) -> tuple[Route, ...]:
 def check_conflicts(claims: Iterable[AddressClaim]) -> None:
     """Raise ValueError, with both services' names, if two claims exclude each other."""
     for address, group in group_by_address(claims).items():
-        first, *others = group
-        for other in others:
-            _check_pair(address, first, other)
+        for first, second in pairwise(group):
+            _check_pair(address, first, second)
         owner: dict[tuple[str, str], str] = {}
         for route in routes(group):
             taken_by = owner.setdefault((route.host, route.path), route.service)
             if taken_by != route.service:
-                tcp = first.mode == "tcp"
+                tcp = group[0].mode == "tcp"
                 what = "everything" if route.is_default else f"host {route.host!r}"
                 path = "" if route.is_default or tcp else f", path {route.path!r}"
                 options = "'hosts'" if tcp else "'hosts' or 'path_prefix'"

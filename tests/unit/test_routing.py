@@ -42,3 +42,8 @@ def test_claims_that_exclude_each_other_are_refused_by_both_names(change: dict[s
     with pytest.raises(ValueError, match=message):
         check_conflicts([WEB, WEB._replace(service="api")._replace(**change)])
     check_conflicts([WEB, WEB._replace(service="api", hosts=("api.example.com",))])
+
+
+def test_a_service_that_names_an_address_twice_is_refused_beside_another_service() -> None:
+    with pytest.raises(ValueError, match=r"service 'web' names 127\.0\.0\.1:80 twice"):
+        check_conflicts([WEB, WEB._replace(service="api", hosts=("api.example.com",)), WEB])
