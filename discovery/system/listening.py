@@ -13,8 +13,7 @@ from discovery.system.files import ABSENT
 
 _LISTENING = "0A"
 _UNCONNECTED = "07"
-_IPV4_DIGITS = 8
-"""Hexadecimal digits of an IPv4 address in /proc/net; an IPv6 address has 32."""
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def binds_conflict(one: str, other: str) -> bool:
@@ -66,7 +65,7 @@ class SocketTable:
         return {
             inode: user
             for address, inode, user in self._sockets.get(port, ())
-            if (ipv4 or len(address) > _IPV4_DIGITS) and _overlaps(address, wanted)
+            if (ipv4 or _plain(address).version == 6) and _overlaps(_plain(address), wanted)
         }
 
 
@@ -111,10 +110,16 @@ def format_holders(pids: Iterable[int]) -> str:
     return f" by {names}" if names else ""
 
 
-def _overlaps(address: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _plain(address: str) -> _Address:
+    """Return an address of the kernel's table. An IPv4-mapped address, as of sockets of gRPC and Java, is IPv4."""
     # The kernel prints 32-bit words in the machine's own byte order.
     words = struct.unpack(f">{len(address) // 8}I", bytes.fromhex(address))
     held = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+    return getattr(held, "ipv4_mapped", None) or held
+
+
+def _overlaps(held: _Address, wanted: _Address) -> bool:
+    wanted = getattr(wanted, "ipv4_mapped", None) or wanted
     return held == wanted or held.is_unspecified or wanted.is_unspecified
 
 
