@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery_xds.config import XdsConfig
 from discovery_xds.preview import preview
-from discovery_xds.serving.port import own_listening_socket, take_predecessor, tls_faults, why_in_use
+from discovery_xds.serving.certificates import tls_faults
+from discovery_xds.serving.port import (
+    listeners_at,
+    own_listening_socket,
+    take_predecessor,
+    wait_for_successor,
+    why_in_use,
+)
 
 if TYPE_CHECKING:
     from discovery_xds.resources.builder import Builder
@@ -25,6 +32,9 @@ class XdsConsumer(Consumer[XdsConfig]):
         super().__init__(config, context)
         self._server: AdsServer | None = None
         self._builder: Builder | None = None
+        self._handed_over: frozenset[str] = frozenset()
+        """The inodes of the listening sockets at the time of `hand_over`."""
+        self._drain_ended = asyncio.Event()
 
     async def setup(self) -> None:
         """Listen on the xDS port. Clients are answered after the first `apply`. Raises ApplyError."""
@@ -50,7 +60,7 @@ class XdsConsumer(Consumer[XdsConfig]):
         if self._server is None:
             raise ApplyError("the xDS port is not open")
         if self._builder is None:
-            self._builder = Builder(self.config)
+            self._builder = Builder(self.config, self._server.catalog)
         self._server.publish(self._builder.build(update))
 
     async def preview(self, update: Update) -> str:
@@ -64,6 +74,7 @@ class XdsConsumer(Consumer[XdsConfig]):
         if reason := why_in_use(self.config.listen):
             # Where the instance has a directory, its own daemon may be the process that listens.
             (unchecked if self.context.run_dir.exists() else faults).append(reason)
+        unchecked += [f"{path} is a file on Envoy's machine" for path in self.config.paths_of_envoy]
         return Validation(tuple(faults), tuple(unchecked), (self.config.listen,))
 
     async def reconfigure(self, config: XdsConfig) -> bool:
@@ -74,8 +85,8 @@ class XdsConsumer(Consumer[XdsConfig]):
         return True
 
     async def health(self) -> Health:
-        """Return healthy; degraded while a client rejects a resource, or a service cannot be served as it is."""
-        return Health(problems={**self._problems(), **self._rejections()})
+        """Return healthy; degraded while a client rejects a resource, or a service or new files of TLS are faulty."""
+        return Health(problems={**self._problems(), **self._rejections(), **self._tls_problems()})
 
     def metrics(self) -> Iterable[Sample]:
         """Return samples of streams, pushes and answers."""
@@ -96,18 +107,39 @@ class XdsConsumer(Consumer[XdsConfig]):
         return document(self._server.catalog, clients, self._problems())
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
-        """Return the listening socket: the successor listens beside this server, which accepts until `teardown`."""
+        """Return the listening socket: the successor listens beside this server, which accepts until it does."""
         listening = own_listening_socket(self.config.listen)
-        return (listening,) if listening is not None else ()
+        if listening is None:
+            return ()
+        self._handed_over = listeners_at(self.config.listen)
+        return (listening,)
+
+    async def end_drain(self) -> None:
+        """Wait no longer for a successor that listens."""
+        self._drain_ended.set()
 
     async def teardown(self) -> None:
-        """End all streams; their clients keep what they have and connect again."""
-        if self._server is not None:
-            server, self._server = self._server, None
+        """End all streams; their clients keep what they have and connect again.
+
+        After `hand_over` the streams end once the successor listens, so that the port is never closed.
+        """
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        try:
+            if self._handed_over:
+                await wait_for_successor(self.config.listen, self._handed_over, self._drain_ended)
+        finally:
             await asyncio.shield(server.stop())
 
     def _problems(self) -> Mapping[str, str]:
         return self._builder.problems if self._builder is not None else {}
+
+    def _tls_problems(self) -> Mapping[str, str]:
+        if self._server is None or self._server.certificates is None:
+            return {}
+        reason = self._server.certificates.problem()
+        return {"tls": reason} if reason else {}
 
     def _rejections(self) -> Mapping[str, str]:
         if self._server is None:

@@ -23,9 +23,10 @@ def _listing(
 ) -> tuple[list[str], dict[str, str]]:
     configs = config.services or dict.fromkeys(snapshot.services, ServiceConfig())
     claims, problems = claims_of(config, configs)
+    tls = config.listeners
     lines = []
     for bind, group in group_by_address(claims).items():
-        lines.append(f"listener {bind} ({group[0].mode})")
+        lines.append(f"listener {bind} ({group[0].mode}{', TLS' if tls[bind].certificates else ''})")
         lines += [f"  {route.host} {route.path} -> {route.service}" for route in routes(group)]
     for name, each in configs.items():
         lines.append(f"service {name} ({each.balance}), for gRPC clients xds:///{name}")

@@ -7,13 +7,16 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.type.v3 import http_pb2
 
 from discovery import Snapshot, Update, diff
 from discovery.testing import backend, snapshot
 from discovery_xds.config import XdsConfig
 from discovery_xds.protocol.catalog import Catalog, Kind, Resource, changes_between
 from discovery_xds.resources import builder as builder_module
+from discovery_xds.resources import outline
 from discovery_xds.resources.builder import Builder
 
 BIND = "127.0.0.1:8080"
@@ -172,6 +175,176 @@ def test_the_listener_of_a_grpc_client_leads_to_its_cluster() -> None:
     manager = http_connection_manager_pb2.HttpConnectionManager()
     assert listener.api_listener.api_listener.Unpack(manager)
     assert manager.route_config.virtual_hosts[0].routes[0].route.cluster == "grpc/web"
+
+
+@pytest.mark.parametrize("name", ["web", "grpc/web"])
+def test_no_number_of_requests_is_too_large(name: str) -> None:
+    """The default of clients is 1,024 requests at a time; the limit is that of open files, as behind HAProxy."""
+    cluster = contents(built(snapshot(backend())).of(Kind.CLUSTER)[name], cluster_pb2.Cluster())
+    (limits,) = cluster.circuit_breakers.thresholds
+    most = {limits.max_connections.value, limits.max_pending_requests.value, limits.max_requests.value}
+    assert {*most, limits.max_retries.value} == {2**32 - 1}
+
+
+def test_checks_of_backends_that_speak_http_2_speak_http_2() -> None:
+    def codec(**options: Any) -> int:
+        services = {"web": {"check": {"path": "/up"}, **options}}
+        cluster = built(snapshot(backend()), services=services).of(Kind.CLUSTER)["web"]
+        (check,) = contents(cluster, cluster_pb2.Cluster()).health_checks
+        return int(check.http_health_check.codec_client_type)
+
+    assert (codec(), codec(http2=True)) == (http_pb2.HTTP1, http_pb2.HTTP2)
+
+
+TLS = {
+    "bind": {"address": BIND, "certificate": ["/etc/a.pem", "/etc/b.pem"], "client_ca": "/etc/clients.pem"},
+    "backend_tls": {"ca": "/etc/ca.pem", "name": "web.internal", "certificate": "/etc/own.pem"},
+}
+
+
+def test_envoy_is_sent_the_paths_of_keys_and_no_key() -> None:
+    catalog = built(snapshot(backend()), services={"web": TLS})
+    secrets = {name: contents(each, secret_pb2.Secret()) for name, each in catalog.of(Kind.SECRET).items()}
+    assert sorted(secrets) == [
+        "ca:/etc/ca.pem",
+        "ca:/etc/clients.pem",
+        "certificate:/etc/a.pem",
+        "certificate:/etc/b.pem",
+        "certificate:/etc/own.pem",
+    ]
+    certificate = secrets["certificate:/etc/a.pem"].tls_certificate
+    assert (certificate.certificate_chain.filename, certificate.private_key.filename) == ("/etc/a.pem", "/etc/a.pem")
+    assert secrets["ca:/etc/ca.pem"].validation_context.trusted_ca.filename == "/etc/ca.pem"
+
+
+def test_a_bind_with_certificates_is_a_listener_with_tls_and_clients_need_a_certificate_of_the_ca() -> None:
+    def context(**options: Any) -> Any:
+        catalog = built(snapshot(backend()), services={"web": {**TLS, **options}})
+        (chain,) = contents(catalog.of(Kind.LISTENER)[BIND], listener_pb2.Listener()).filter_chains
+        found = tls_pb2.DownstreamTlsContext()
+        assert chain.transport_socket.typed_config.Unpack(found)
+        return found
+
+    http, tcp = context(), context(mode="tcp")
+    names = [each.name for each in http.common_tls_context.tls_certificate_sds_secret_configs]
+    assert names == ["certificate:/etc/a.pem", "certificate:/etc/b.pem"]
+    assert http.require_client_certificate.value
+    assert http.common_tls_context.validation_context_sds_secret_config.name == "ca:/etc/clients.pem"
+    assert list(http.common_tls_context.alpn_protocols) == ["h2", "http/1.1"]
+    assert list(tcp.common_tls_context.alpn_protocols) == []
+
+
+@pytest.mark.parametrize(("name", "sni", "kind"), [("web.internal", "web.internal", "DNS"), ("::1", "", "IP_ADDRESS")])
+def test_the_certificates_of_backends_need_the_name(name: str, sni: str, kind: str) -> None:
+    options = {**TLS, "backend_tls": {"ca": "/etc/ca.pem", "name": name}}
+    clusters = built(snapshot(backend()), services={"web": options}).of(Kind.CLUSTER)
+    context = tls_pb2.UpstreamTlsContext()
+    assert contents(clusters["web"], cluster_pb2.Cluster()).transport_socket.typed_config.Unpack(context)
+    combined = context.common_tls_context.combined_validation_context
+    (matcher,) = combined.default_validation_context.match_typed_subject_alt_names
+    assert (context.sni, matcher.SanType.Name(matcher.san_type), matcher.matcher.exact) == (sni, kind, name)
+    assert combined.validation_context_sds_secret_config.name == "ca:/etc/ca.pem"
+    assert clusters["web"].needs == {(Kind.ENDPOINTS, "web"), (Kind.SECRET, "ca:/etc/ca.pem")}
+    assert not contents(clusters["grpc/web"], cluster_pb2.Cluster()).HasField("transport_socket")
+
+
+def test_of_names_that_differ_in_case_alone_the_first_has_the_routes_and_the_other_is_told() -> None:
+    maker = Builder(configured())
+    catalog = maker.build(update(snapshot(*(backend(service=name) for name in ("web", "Web", "api")))))
+    routing = contents(catalog.of(Kind.ROUTES)[BIND], route_pb2.RouteConfiguration())
+    targets = {host.name: host.routes[0].route.cluster for host in routing.virtual_hosts}
+    assert targets == {"web": "Web", "web.*": "Web", "api": "api", "api.*": "api"}
+    assert list(maker.problems) == ["service web"]
+    assert "'Web'" in maker.problems["service web"]
+
+
+def test_all_problems_of_a_service_are_told() -> None:
+    maker = Builder(configured())
+    state = snapshot(backend(service="Web"), backend(host="db.example", service="web"))
+    maker.build(update(state, addresses={}))
+    (problem,) = maker.problems.values()
+    assert "it has no route" in problem
+    assert "no address is known for db.example" in problem
+
+
+FAULTS = {
+    "envoy_cluster": "service web",
+    "client_cluster": "service web",
+    "api_listener": "service web",
+    "route_action": "service web",
+    "secrets_of_backends": "service web",
+    "http_listener": f"listener {BIND}",
+    "secrets_of_listener": f"listener {BIND}",
+    "tcp_listener": "listener 127.0.0.1:1",
+}
+BESIDE: dict[str, Any] = {
+    "tcp": {"mode": "tcp", "bind": "127.0.0.1:1"},
+    "api": {"bind": "127.0.0.1:2", "hosts": "api"},
+}
+
+
+@pytest.mark.parametrize("faulty", FAULTS)
+def test_a_part_that_cannot_be_built_stays_as_before_and_hurts_no_other(
+    faulty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a change of the configuration, which builds all parts anew."""
+    state = snapshot(*(backend(service=name) for name in ("web", "tcp", "api")))
+    one = built(state, services={"web": TLS, **BESIDE})
+    other = {**TLS, "balance": "random", "backend_tls": {"ca": "/etc/ca.pem", "name": "other.internal"}}
+    services = {"web": other, **{name: {**each, "balance": "random"} for name, each in BESIDE.items()}}
+    config, make = configured(services=services), getattr(outline, faulty)
+
+    def fails(first: Any, *arguments: Any) -> Any:
+        if first in ("web", BIND, "127.0.0.1:1", config.listeners[BIND], config.services["web"].backend_tls):
+            raise ValueError("no")
+        return make(first, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outline, faulty, fails)
+        maker = Builder(config, one)
+        two = maker.build(update(state))
+    (what, problem), *more = maker.problems.items()
+    assert (what, more) == (FAULTS[faulty], [])
+    assert "ValueError: no" in problem
+    changed = {kind: set(names) for kind, names in changes_between(one, two).items()}
+    assert {"api", "tcp"} <= changed[Kind.CLUSTER]
+    assert two.of(Kind.LISTENER).keys() == one.of(Kind.LISTENER).keys()
+    assert two.of(Kind.CLUSTER).keys() == one.of(Kind.CLUSTER).keys()
+    assert two.of(Kind.SECRET).keys() >= {"certificate:/etc/a.pem", "ca:/etc/clients.pem", "ca:/etc/ca.pem"}
+    assert ("web" not in changed[Kind.CLUSTER]) == (what == "service web")
+    three = maker.build(update(state))
+    assert maker.problems == {}
+    assert not any(changes_between(built(state, services=services), three).values())
+
+
+def test_a_new_service_that_cannot_be_built_is_left_out_and_answered_with_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str, *_: Any) -> Any:
+        if name == "web":
+            raise ValueError("no")
+        return make(name, *_)
+
+    make = outline.envoy_cluster
+    monkeypatch.setattr(outline, "envoy_cluster", fails)
+    catalog = built(snapshot(backend(), backend(service="api")))
+    assert set(catalog.of(Kind.CLUSTER)) == {"api", "grpc/api"}
+    routing = contents(catalog.of(Kind.ROUTES)[BIND], route_pb2.RouteConfiguration())
+    targets = {host.name: host.routes[0].route.cluster for host in routing.virtual_hosts}
+    assert targets["web"] == "web"  # not a less specific route, which may lead to another service
+
+
+def test_a_service_whose_addresses_cannot_be_told_hurts_no_other() -> None:
+    def addresses_of(self: Update, each: Any) -> Any:
+        raise ValueError("no")
+
+    state = snapshot(backend(), backend(service="db", host="db.example"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Update, "addresses_of", lambda self, each: addresses_of(self, each) if each.is_named else (each.host,)
+        )
+        maker = Builder(configured())
+        catalog = maker.build(update(state))
+    assert set(catalog.of(Kind.ENDPOINTS)) == {"web"}
+    assert maker.problems == {"service db": "it has no endpoints: ValueError: no"}
 
 
 def test_a_tcp_service_has_a_listener_without_routes() -> None:

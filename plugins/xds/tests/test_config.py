@@ -22,7 +22,21 @@ def web(**options: Any) -> dict[str, Any]:
         ({"services": {"a b": {}}}, "a b"),
         (web(balance="first"), "is not a balance algorithm of Envoy"),
         (web(balance="rdp-cookie"), "is not a balance algorithm of Envoy"),
-        (web(bind={"address": "127.0.0.1:1", "certificate": "/x"}), "is an address alone"),
+        ({"bind": []}, "the list of addresses is empty"),
+        (web(bind={"address": "127.0.0.1:1", "options": "ssl"}), "'options' of a bind is an option of the consumer"),
+        (web(bind={"address": "127.0.0.1:1", "client_ca": "/x"}), "give the bind a 'certificate'"),
+        (web(backend_tls={"ca": "/x"}), "name"),
+        (web(backend_tls={"ca": "/x", "name": "a b"}), "is not the name or the address in a certificate"),
+        (
+            {
+                "bind": {"address": "127.0.0.1:1", "certificate": "/x", "client_ca": "/ca"},
+                "services": {
+                    "a": {"hosts": "a"},
+                    "b": {"hosts": "b", "bind": {"address": "127.0.0.1:1", "certificate": "/x"}},
+                },
+            },
+            "services 'a' and 'b' share 127.0.0.1:1, but not the same 'client_ca'",
+        ),
         (web(mode="tcp", hosts="a"), "'hosts' needs mode"),
         (web(mode="tcp", balance="uri"), "needs mode"),
         (web(mode="tcp", http2=True), "'http2' needs mode"),
@@ -53,4 +67,15 @@ def test_loading_the_plugin_loads_no_messages_of_the_envoy_api() -> None:
 def test_the_xds_port_is_on_this_machine_alone_unless_configured() -> None:
     config = XdsConfig()
     assert config.listen == "127.0.0.1:18000"
-    assert config.bind == ("127.0.0.1:8080",)
+    assert [bind.address for bind in config.bind] == ["127.0.0.1:8080"]
+
+
+def test_services_that_share_an_address_share_their_certificates() -> None:
+    first = {"address": "127.0.0.1:1", "certificate": ["/a.pem", "/b.pem"]}
+    second = {"address": "127.0.0.1:1", "certificate": "/b.pem"}
+    services = {"a": {"hosts": "a", "bind": first}, "b": {"hosts": "b", "bind": [second, "127.0.0.1:2"]}}
+    listeners = XdsConfig.model_validate({"services": services}).listeners
+    assert {bind: tls.certificates for bind, tls in listeners.items()} == {
+        "127.0.0.1:1": ("/a.pem", "/b.pem"),
+        "127.0.0.1:2": (),
+    }

@@ -15,6 +15,7 @@ from xds_driving import Driven, driving, raw_client
 from discovery import ApplyError, Context, Snapshot, Update, diff
 from discovery.testing import ConsumerContract, backend, eventually, free_port, within
 from discovery_xds.consumer import XdsConsumer
+from discovery_xds.serving import port
 
 
 @pytest.mark.parametrize("delta", [False, True])
@@ -126,21 +127,60 @@ async def test_a_port_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
     await driven.consumer.teardown()
 
 
-async def test_a_successor_listens_before_the_predecessor_has_ended(tmp_path: Path) -> None:
+async def test_files_on_the_machine_of_envoy_are_unchecked(tmp_path: Path) -> None:
+    bind = {"address": "127.0.0.1:1", "certificate": ["/a.pem", "/b.pem"], "client_ca": "/ca.pem"}
+    services = {"web": {"bind": bind, "backend_tls": {"ca": "/ca.pem", "name": "web"}}}
+    driven = Driven(tmp_path / "edge", services=services)
+    validation = await driven.consumer.validate(Update(Snapshot.of(0, ()), None, diff(None, Snapshot.of(0, ()))))
+    assert validation.faults == ()
+    names = "/a.pem", "/b.pem", "/ca.pem"
+    assert validation.unchecked == tuple(f"{name} is a file on Envoy's machine" for name in names)
+
+
+async def test_the_predecessor_listens_until_the_successor_does(tmp_path: Path) -> None:
     async with driving() as driven:
         await driven.apply(backend())
         sockets = await driven.consumer.hand_over()
+        ending = asyncio.ensure_future(driven.consumer.teardown())
+        await asyncio.wait((ending,), timeout=0.1)  # in which a server without a successor ends
+        socket.create_connection(("127.0.0.1", driven.port)).close()
         successor = XdsConsumer(
             driven.consumer.config, Context("edge", tmp_path, driven.consumer.context.log, inherited=sockets)
         )
         await successor.setup()
-        await driven.consumer.teardown()
+        assert [each.fileno() for each in sockets] == [-1]  # taken, so that nobody is told of a socket without a use
+        async with asyncio.timeout(within(5)):
+            await ending
         state = driven.snapshot
         assert state is not None
         await successor.apply(Update(state, None, diff(None, state)))
         async with raw_client(driven.address) as client:
             await client.ask(Kind.CLUSTER)
             assert (await client.read()).resources
+        await successor.teardown()
+
+
+async def test_a_predecessor_waits_for_no_successor_when_it_is_told_to_stop(tmp_path: Path) -> None:
+    driven = Driven(tmp_path / "edge")
+    await driven.consumer.setup()
+    for each in await driven.consumer.hand_over():
+        each.close()
+    ending = asyncio.ensure_future(driven.consumer.teardown())
+    await driven.consumer.end_drain()
+    async with asyncio.timeout(within(2)):
+        await ending
+
+
+async def test_the_socket_of_a_predecessor_that_has_ended_is_taken_too(tmp_path: Path) -> None:
+    async with driving() as driven:
+        sockets = await driven.consumer.hand_over()
+        await driven.consumer.end_drain()
+        await driven.consumer.teardown()
+        successor = XdsConsumer(
+            driven.consumer.config, Context("edge", tmp_path, driven.consumer.context.log, inherited=sockets)
+        )
+        await successor.setup()
+        assert [each.fileno() for each in sockets] == [-1]
         await successor.teardown()
 
 
@@ -158,6 +198,11 @@ class TestXdsConsumer(ConsumerContract):
     consumer = XdsConsumer
     config: ClassVar[Mapping[str, Any]] = {"listen": f"127.0.0.1:{free_port()}"}
     driven: ClassVar[list[XdsConsumer]] = []
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The contract ends a predecessor before the successor begins, for which the predecessor would wait."""
+        monkeypatch.setattr(port, "SUCCESSOR_SECONDS", 0.1)
 
     def _make(self, run_dir: Path, state_dir: Path | None = None) -> Any:
         made = super()._make(run_dir, state_dir)

@@ -94,6 +94,34 @@ def test_a_host_name_has_the_addresses_that_the_core_has_found() -> None:
     assert assignment.unresolved == ("gone.example",)
 
 
+def test_an_address_stands_once_be_it_a_further_address_of_a_host_name() -> None:
+    """A gRPC program refuses all endpoints of a service of which an address stands twice."""
+    found = {"a.example": ("10.0.0.1", "10.0.0.2", "10.0.0.3"), "b.example": ("10.0.0.2", "10.0.0.1", "10.0.0.3")}
+    assignment = built(
+        backend(id="a", host="a.example"),
+        backend(id="b", host="b.example"),
+        backend(id="c", host="10.0.0.3", port=1),
+        addresses=lambda each: found.get(each.host, (each.host,)),
+    )
+    assert every_address(assignment) == [
+        [("10.0.0.1", 8080), ("10.0.0.3", 8080)],
+        [("10.0.0.2", 8080)],
+        [("10.0.0.3", 1)],
+    ]
+
+
+def every_address(assignment: Assignment) -> list[list[tuple[str, int]]]:
+    """All addresses of each endpoint, the preferred one first, ordered by that."""
+    endpoints = [each.endpoint for locality in parsed(assignment).endpoints for each in locality.lb_endpoints]
+    return [
+        [
+            (address.socket_address.address, address.socket_address.port_value)
+            for address in (each.address, *(other.address for other in each.additional_addresses))
+        ]
+        for each in endpoints
+    ]
+
+
 def test_checks_go_to_the_configured_port() -> None:
     assignment = built(backend(), port=9000)
     assert parsed(assignment).endpoints[0].lb_endpoints[0].endpoint.health_check_config.port_value == 9000
@@ -103,7 +131,7 @@ BACKENDS = st.lists(
     st.builds(
         backend,
         id=st.sampled_from("abcdef"),
-        host=st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]),
+        host=st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1", "a.example", "b.example"]),
         port=st.integers(1, 3),
         weight=st.integers(0, 3),
         state=st.sampled_from(State),
@@ -114,17 +142,28 @@ BACKENDS = st.lists(
 )
 
 
+NAMES = {"a.example": ("10.0.0.2", "10.0.0.1"), "b.example": ("10.0.0.9", "fd00::1", "10.0.0.1")}
+
+
+def all_of(each: Backend) -> tuple[str, ...]:
+    return NAMES.get(each.host, (each.host,))
+
+
 @given(states=st.lists(BACKENDS, min_size=1, max_size=4))
 def test_the_endpoints_follow_from_the_backends_alone(states: Sequence[Sequence[Backend]]) -> None:
     """Whatever was built before; and a message that is put together has nothing that protobuf would not write."""
     maker = Endpoints("web", ZONES, None)
     for state in states:
         ordered = sorted(state, key=lambda each: each.id)
-        assignment = maker.build(ordered, host_of)
-        assert assignment == built(*ordered)
+        assignment = maker.build(ordered, all_of)
+        assert assignment == built(*ordered, addresses=all_of)
         message = parsed(assignment)
         assert message.ByteSize() == len(assignment.contents)
         weights = sum(weight for _, _, weight in addresses(assignment))
         assert weights == sum(each.weight for each in ordered if each.accepts_work)
         assert sum(each.load_balancing_weight.value for each in message.endpoints) == weights
-        assert len({each[:2] for each in addresses(assignment)}) == len(addresses(assignment))
+        every = [address for endpoint in every_address(assignment) for address in endpoint]
+        assert len(set(every)) == len(every)
+        working = [each for each in ordered if each.accepts_work]
+        assert {(all_of(each)[0], each.port) for each in working} <= set(every)
+        assert set(every) <= {(host, each.port) for each in working for host in all_of(each)}

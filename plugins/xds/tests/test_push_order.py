@@ -1,18 +1,19 @@
 """The order of pushes on a stream, and the rules of the protocol for single requests."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from xds_clients import Client, DeltaClient, SotwClient, catalog_of, made
 
 from discovery_xds.protocol import subscription
-from discovery_xds.protocol.catalog import TYPE_URLS, Catalog, Kind, changes_between
+from discovery_xds.protocol.catalog import TYPE_URLS, Catalog, Kind, Resource, changes_between
 from discovery_xds.protocol.messages import Responses
-from discovery_xds.protocol.stream import WARMING_SECONDS, SotwStream
+from discovery_xds.protocol.stream import RETRY_SECONDS, WARMING_SECONDS, SotwStream
 
 BIND = "127.0.0.1:80"
 STATES = st.lists(
@@ -26,27 +27,39 @@ Without steps everything arrives before the next revision.
 """
 
 
+SECRET = "ca"
+"""A secret that the clusters of version 2 need."""
+
+
 def mesh(state: dict[str, int], revision: int) -> Catalog:
     """A listener whose routes lead to every service."""
     services = "+".join(sorted(state))
     return Catalog(
         revision,
         {
-            Kind.CLUSTER: {name: made(Kind.CLUSTER, name, f"{name}={version}") for name, version in state.items()},
+            Kind.CLUSTER: {name: cluster(name, version) for name, version in state.items()},
             Kind.ENDPOINTS: {name: made(Kind.ENDPOINTS, name, f"{name}=1") for name in state},
+            Kind.SECRET: {SECRET: made(Kind.SECRET, SECRET, f"{SECRET}=1")} if 2 in state.values() else {},
             Kind.LISTENER: {BIND: made(Kind.LISTENER, BIND, f"{BIND}=1")},
             Kind.ROUTES: {BIND: made(Kind.ROUTES, BIND, f"{BIND}={services}")},
         },
     )
 
 
+def cluster(name: str, version: int) -> Resource:
+    """The definition of a cluster, which needs endpoints and, in version 2, a secret."""
+    made_before = made(Kind.CLUSTER, name, f"{name}={version}")
+    return replace(made_before, needs=made_before.needs | ({(Kind.SECRET, SECRET)} if version == 2 else set()))
+
+
 class Mesh:
     """A client that asks as Envoy does, and checks at each step that its routes lead to clusters with endpoints."""
 
-    def __init__(self, kind: type[Client]) -> None:
-        self.client = kind(Responses(), frozenset())
+    def __init__(self, kind: type[Client], bad: frozenset[str] = frozenset()) -> None:
+        self.client = kind(Responses(), bad)
         self.client.subscribe(Kind.CLUSTER, set(), wildcard=True)
         self.client.subscribe(Kind.LISTENER, set(), wildcard=True)
+        self.routed: set[str] = set()
 
     def read(self) -> None:
         client = self.client
@@ -55,12 +68,21 @@ class Mesh:
         clusters = set(client.known(Kind.CLUSTER))
         if clusters != set(before[Kind.CLUSTER]):
             client.subscribe(Kind.ENDPOINTS, clusters, wildcard=False)
+        secured = {name for name, contents in client.known(Kind.CLUSTER).items() if contents.endswith("=2")}
+        # As Envoy, which asks for the secrets of a cluster once the cluster has endpoints, and keeps those that it has.
+        there = SECRET in client.has.get(Kind.SECRET, {})
+        wanted = {SECRET} if secured and (there or secured & client.has[Kind.ENDPOINTS].keys()) else set()
+        if wanted != client.subscriptions.get(Kind.SECRET, (set(),))[0]:
+            client.subscribe(Kind.SECRET, wanted, wildcard=False)
         if client.known(Kind.LISTENER).keys() != before[Kind.LISTENER].keys():
             client.subscribe(Kind.ROUTES, set(client.known(Kind.LISTENER)), wildcard=False)
         for routes in client.known(Kind.ROUTES).values():
             targets = {name for name in routes.partition("=")[2].split("+") if name}
             assert targets <= clusters, "a route leads to a cluster that is not there"
             assert targets <= client.has[Kind.ENDPOINTS].keys(), "a route leads to a cluster without endpoints"
+            if new := targets & secured - self.routed:
+                assert SECRET in client.has[Kind.SECRET], f"routes lead to {new}, which have no secret"
+            self.routed = targets
 
     def settle(self) -> None:
         for _ in range(200):
@@ -76,6 +98,8 @@ class Mesh:
 
 @pytest.mark.parametrize("kind", [SotwClient, DeltaClient])
 @given(states=STATES)
+@example([({"a": 2}, ""), ({"a": 1, "b": 2}, "")])
+@example([({"a": 2}, ""), ({}, "srds"), ({"a": 2}, "")])
 def test_no_route_leads_nowhere_at_any_moment(kind: type[Client], states: list[tuple[dict[str, int], str]]) -> None:
     mesh_client = Mesh(kind)
     actions = {"s": mesh_client.client.serve, "r": mesh_client.read, "d": mesh_client.client.deliver}
@@ -177,7 +201,7 @@ def test_an_unknown_type_is_noted_and_not_answered() -> None:
     for number in range(100):
         stream.request(discovery_pb2.DiscoveryRequest(type_url=f"type.googleapis.com/unknown{number}"))
     assert names(stream) is None
-    assert len(stream.unknown) < 100
+    assert len(stream.unknown) == 20
 
 
 def test_a_client_cannot_fill_the_memory_with_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,4 +251,55 @@ def test_endpoints_of_a_replaced_cluster_are_sent_again() -> None:
     before = mesh_client.client.responses
     mesh_client.client.publish(mesh({"a": 2}, 2))
     mesh_client.settle()
-    assert mesh_client.client.responses - before == 2  # the cluster, and its endpoints
+    assert mesh_client.client.told == {"a", SECRET}
+    assert mesh_client.client.responses - before == 3  # the cluster, its endpoints, and its secret
+
+
+def test_endpoints_of_a_replaced_cluster_are_sent_again_when_another_cluster_is_rejected() -> None:
+    """Envoy takes the good clusters of a response over, and the new ones wait for endpoints without asking."""
+    mesh_client = Mesh(SotwClient, bad=frozenset({"b=3"}))
+    client = mesh_client.client
+    client.publish(mesh({"a": 1, "b": 1}, 1))
+    mesh_client.settle()
+    client.publish(mesh({"a": 4, "b": 3}, 2))
+    client.serve()
+    mesh_client.read()
+    assert client.known(Kind.CLUSTER) == {"a": "a=4", "b": "b=1"}
+    client.deliver()
+    assert list(client.stream.rejections) == ["cds b"]
+    client.serve()
+    client.told = set()
+    mesh_client.read()
+    assert client.told == {"a", "b"}
+    assert Kind.ENDPOINTS in client.nonces
+
+
+def test_a_rejected_secret_is_sent_again_after_a_while() -> None:
+    """The file of a certificate may be there by then."""
+    client = SotwClient(Responses(), frozenset({"a=1"}))
+    client.subscribe(Kind.SECRET, {"a", "b"}, wildcard=False)
+    client.publish(catalog_of({"a": 1, "b": 1}, 1))
+    client.settle()
+    assert list(client.stream.rejections) == ["sds a"]
+    assert client.stream.retry_at == RETRY_SECONDS
+    client.bad = frozenset()
+    client.settle()
+    assert client.known(Kind.SECRET) == {"b": "b=1"}
+    client.now = RETRY_SECONDS
+    client.settle()
+    assert client.known(Kind.SECRET) == {"a": "a=1", "b": "b=1"}
+    assert (client.stream.rejections, client.stream.retry_at) == ({}, None)
+
+
+def test_a_name_that_no_service_has_is_named_as_missing() -> None:
+    """Without an error gRPC programs wait 15 s for a name that they have never had."""
+    stream = stream_with({"a": 1})
+    stream.request(request(Kind.LISTENER, "a", "wbe"))
+    response = stream.response(0.0)
+    assert response is not None
+    message = discovery_pb2.DiscoveryResponse.FromString(response.data)
+    assert len(message.resources) == 1
+    (error,) = message.resource_errors
+    assert (error.resource_name.name, error.error_detail.code) == ("wbe", 5)
+    stream.request(request(Kind.LISTENER, "a", nonce=response.nonce))
+    assert stream.response(0.0) is None

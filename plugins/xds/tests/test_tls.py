@@ -6,40 +6,12 @@ from typing import Any
 
 import grpc
 import pytest
-import trustme
+from xds_authority import Authority
 from xds_clients import Kind
 from xds_driving import Driven, driving, raw_client
 
 from discovery import Snapshot, Update, diff
 from discovery.testing import backend, eventually
-
-
-class Authority:
-    """A CA, with files of a server's and of a client's certificate."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.ca = trustme.CA()
-        self.ca_file = directory / "ca.pem"
-        self.ca.cert_pem.write_to_path(str(self.ca_file))
-        self.issue("server")
-        self.issue("client")
-
-    def issue(self, name: str) -> None:
-        issued = self.ca.issue_cert("localhost", "127.0.0.1")
-        self.file(name, "key").write_bytes(issued.private_key_pem.bytes())
-        self.file(name, "crt").write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
-
-    def file(self, name: str, suffix: str) -> Path:
-        return self.directory / f"{name}.{suffix}"
-
-    def options(self, *, mutual: bool) -> dict[str, Any]:
-        own = {"certificate": str(self.file("server", "crt")), "key": str(self.file("server", "key"))}
-        return {"tls": {**own, "client_ca": str(self.ca_file)} if mutual else own}
-
-    def credentials(self, *, mutual: bool) -> grpc.ChannelCredentials:
-        own = (self.file("client", "key").read_bytes(), self.file("client", "crt").read_bytes()) if mutual else ()
-        return grpc.ssl_channel_credentials(self.ca_file.read_bytes(), *own)
 
 
 @pytest.fixture
@@ -83,6 +55,12 @@ async def test_a_new_certificate_is_used_for_new_connections(authority: Authorit
         await eventually(served)
         authority.file("server", "key").write_bytes(b"no key")
         assert await served()  # with the certificate of before
+        health = await driven.consumer.health()
+        assert health.state == "degraded"
+        assert "the certificate of before is in use" in health.problems["tls"]
+        assert "no key" not in str(health.problems).replace("server.key", "")
+        authority.issue("server")
+        assert (await driven.consumer.health()).state == "ok"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
 
-_PREFIX = "type.googleapis.com/envoy.config."
+_PREFIX = "type.googleapis.com/envoy."
 _VERSION_BYTES = 8
 """Bytes of a hash of contents: a few thousand versions meet with a probability of about 1e-12."""
 
@@ -20,8 +20,9 @@ class Kind(IntEnum):
 
     CLUSTER = 0
     ENDPOINTS = 1
-    LISTENER = 2
-    ROUTES = 3
+    SECRET = 2
+    LISTENER = 3
+    ROUTES = 4
 
     @property
     def is_whole(self) -> bool:
@@ -31,17 +32,20 @@ class Kind(IntEnum):
     @property
     def label(self) -> str:
         """Name of the kind's discovery service, for people and metrics."""
-        return ("cds", "eds", "lds", "rds")[self]
+        return ("cds", "eds", "sds", "lds", "rds")[self]
 
 
 TYPE_URLS: Mapping[Kind, str] = {
-    Kind.CLUSTER: f"{_PREFIX}cluster.v3.Cluster",
-    Kind.ENDPOINTS: f"{_PREFIX}endpoint.v3.ClusterLoadAssignment",
-    Kind.LISTENER: f"{_PREFIX}listener.v3.Listener",
-    Kind.ROUTES: f"{_PREFIX}route.v3.RouteConfiguration",
+    Kind.CLUSTER: f"{_PREFIX}config.cluster.v3.Cluster",
+    Kind.ENDPOINTS: f"{_PREFIX}config.endpoint.v3.ClusterLoadAssignment",
+    Kind.SECRET: f"{_PREFIX}extensions.transport_sockets.tls.v3.Secret",
+    Kind.LISTENER: f"{_PREFIX}config.listener.v3.Listener",
+    Kind.ROUTES: f"{_PREFIX}config.route.v3.RouteConfiguration",
 }
 KINDS: Mapping[str, Kind] = {url: kind for kind, url in TYPE_URLS.items()}
 
+Need = tuple[Kind, str]
+"""The kind and the name of a resource that another resource needs."""
 Changes = Mapping[Kind, frozenset[str]]
 """Names of the resources of each kind that differ between two catalogs."""
 
@@ -52,7 +56,7 @@ class Resource:
 
     `version` follows from the contents alone. `sotw` and `delta` are the resource as a field of a response of the
     state-of-the-world and of the delta protocol. A resource that is not `listed` is sent only to clients that name it.
-    `needs` is the name of the endpoints that a cluster needs.
+    `needs` are the endpoints and the secrets that a cluster needs.
     """
 
     name: str
@@ -60,7 +64,7 @@ class Resource:
     sotw: bytes = b""
     delta: bytes = b""
     listed: bool = True
-    needs: str = ""
+    needs: frozenset[Need] = frozenset()
 
 
 def version_of(*parts: bytes) -> str:

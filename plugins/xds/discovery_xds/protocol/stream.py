@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from discovery.toolkit import printable
-from discovery_xds.protocol.catalog import KINDS, Catalog, Changes, Kind, Resource
+from discovery_xds.protocol.catalog import KINDS, Catalog, Changes, Kind, Need, Resource
 from discovery_xds.protocol.messages import Response, Responses
 from discovery_xds.protocol.subscription import Due, Subscription
 
 WARMING_SECONDS = 1.0
-"""Seconds that listeners and routes wait for the endpoints of a cluster that was just sent.
+"""Seconds that listeners and routes wait for the endpoints and the secrets of a cluster that was just sent.
 
-Envoy asks for endpoints within milliseconds; a client that never asks gets its routes a second later.
+Envoy asks for these within milliseconds; a client that never asks gets its routes a second later.
 """
+RETRY_SECONDS = 10.0
+"""Seconds until a rejected secret is sent again: the client's file may be another by then, but no message tells so."""
 _MOST_CHARACTERS = 1000
 """Characters of a client's name or reason that are kept: enough for the reasons of Envoy, which name the field."""
 _MOST_UNKNOWN = 20
@@ -41,8 +43,8 @@ class Stream(ABC):
         """Begin without a subscription and without a catalog."""
         self._responses = responses
         self._catalog: Catalog | None = None
-        self._warming: dict[str, str] = {}
-        """Endpoints that a cluster needs which the client has just got, by cluster."""
+        self._warming: dict[str, frozenset[Need]] = {}
+        """What a cluster that the client has just got still needs, by cluster."""
         self._warming_until = 0.0
         self._replaced: frozenset[str] = frozenset()
         """Endpoints of the clusters in the last response of which the client had another version."""
@@ -54,6 +56,8 @@ class Stream(ABC):
         self.live_revision: int | None = None
         self.look_at: float | None = None
         """When `response` may return another result although nothing has happened; None for never."""
+        self.retry_at: float | None = None
+        """When rejected secrets are sent again; None if there are none."""
 
     @property
     def is_settled(self) -> bool:
@@ -106,6 +110,7 @@ class Stream(ABC):
         catalog, self.look_at = self._catalog, None
         if catalog is None:
             return None
+        self._retry_secrets(now)
         for kind, final in self._turns(now):
             subscription = self.subscriptions.get(kind)
             if subscription is None or subscription.unconfirmed is not None:
@@ -124,15 +129,16 @@ class Stream(ABC):
     def _turns(self, now: float) -> Iterator[tuple[Kind, bool]]:
         """Yield the kinds that may be sent now, in order, and whether removals may be.
 
-        Make before break: clusters and endpoints, then listeners and routes, and at the end removals of what neither
-        listeners nor routes refer to any more.
+        Make before break: clusters with endpoints and secrets, then listeners and routes, and at the end removals of
+        what neither listeners nor routes refer to any more.
         """
         yield Kind.CLUSTER, False
         yield Kind.ENDPOINTS, False
+        yield Kind.SECRET, False
         clusters = self.subscriptions.get(Kind.CLUSTER)
         if clusters is not None and clusters.unconfirmed is not None:
             return
-        if self._warming and now < self._warming_until:
+        if now < self._warming_until and self._is_warming():
             self.look_at = self._warming_until
             return
         self._warming.clear()
@@ -147,15 +153,34 @@ class Stream(ABC):
             return
         yield Kind.ENDPOINTS, True
         yield Kind.ROUTES, True
+        yield Kind.SECRET, True
 
     def _warm(self, clusters: Subscription, told: Due, now: float) -> None:
-        """Have listeners and routes wait for the endpoints of clusters that are sent."""
+        """Have listeners and routes wait for the endpoints and the secrets of clusters that are sent."""
         for name in told.removed:
             self._warming.pop(name, None)
-        self._replaced = frozenset(each.needs for each in told.resources if each.name in clusters.known)
+        self._replaced = frozenset(
+            name
+            for each in told.resources
+            if each.name in clusters.known
+            for kind, name in each.needs
+            if kind is Kind.ENDPOINTS
+        )
         if needs := {each.name: each.needs for each in told.resources if each.needs}:
             self._warming |= needs
             self._warming_until = now + WARMING_SECONDS
+
+    def _is_warming(self) -> bool:
+        """Return True if a cluster needs something that the client has not answered.
+
+        Secrets are looked up each time: Envoy asks for none that it has, and gives up those that no cluster needs.
+        """
+        secrets = self.subscriptions.get(Kind.SECRET)
+        there: set[Need] = set()
+        if secrets is not None:
+            unanswered = {each.name for each in secrets.unconfirmed.resources} if secrets.unconfirmed else set()
+            there = {(Kind.SECRET, name) for name in secrets.known.keys() - unanswered}
+        return any(not needs <= there for needs in self._warming.values())
 
     def _due(self, subscription: Subscription, catalog: Catalog, *, final: bool) -> Due | None:
         """Return what a response is to tell the client; None if no response is due."""
@@ -175,24 +200,30 @@ class Stream(ABC):
             response = subscription.confirm()
         if response is None:
             return None
-        names = {each.name for each in response.resources}
-        if subscription.kind is Kind.ENDPOINTS:
-            self._warming = {name: needs for name, needs in self._warming.items() if needs not in names}
-        elif subscription.kind is Kind.CLUSTER:
-            if reason is None:
-                self._send_endpoints_again()
-            else:
-                self._warming = {name: needs for name, needs in self._warming.items() if name not in names}
+        if subscription.kind is Kind.CLUSTER:
+            self._send_endpoints_again()  # also if the client has rejected other clusters of the response
+            for name in subscription.rejected:
+                self._warming.pop(name, None)
+        elif self._warming and subscription.kind is Kind.ENDPOINTS:
+            got = {(Kind.ENDPOINTS, each.name) for each in response.resources}
+            self._warming = {name: missing for name, needs in self._warming.items() if (missing := needs - got)}
         return Answered(response, reason)
 
     def _send_endpoints_again(self) -> None:
         """Have the endpoints of replaced clusters sent again: Envoy's new cluster waits for them, without asking."""
         endpoints = self.subscriptions.get(Kind.ENDPOINTS)
         if endpoints is not None:
-            again = self._replaced & endpoints.known.keys()
-            endpoints.dirty |= again
-            for name in again:
-                del endpoints.known[name]
+            endpoints.send_again(self._replaced & endpoints.known.keys())
+
+    def _retry_secrets(self, now: float) -> None:
+        secrets = self.subscriptions.get(Kind.SECRET)
+        if secrets is None or secrets.unconfirmed is not None or not secrets.rejected:
+            self.retry_at = None
+        elif self.retry_at is None:
+            self.retry_at = now + RETRY_SECONDS
+        elif now >= self.retry_at:
+            self.retry_at = None
+            secrets.send_again(secrets.rejected)
 
     def _note_settled(self) -> None:
         if self.is_settled and self._catalog is not None and self.subscriptions:
@@ -230,8 +261,12 @@ class SotwStream(Stream):
         return Due(due.resources, ()) if due.resources else None
 
     def _make(self, subscription: Subscription, catalog: Catalog, told: Due, *, final: bool) -> Response:
-        resources = self._whole(subscription, catalog, final) if subscription.kind.is_whole else told.resources
-        return self._responses.sotw(subscription.kind, resources, subscription.nonce)
+        kind = subscription.kind
+        if not kind.is_whole:
+            return self._responses.sotw(kind, told.resources, subscription.nonce)
+        resources = self._whole(subscription, catalog, final)
+        missing = sorted(subscription.names - {each.name for each in resources})
+        return self._responses.sotw(kind, resources, subscription.nonce, missing)
 
     @staticmethod
     def _whole(subscription: Subscription, catalog: Catalog, final: bool) -> list[Resource]:

@@ -177,6 +177,12 @@ class Subscription:
         self.unanswered -= self.told
         self.withdraw(told.removed)
 
+    def send_again(self, names: Iterable[str]) -> None:
+        """Have the resources of `names` sent again, although the client has got them."""
+        for name in names:
+            self.known.pop(name, None)
+            self.dirty.add(name)
+
     def withdraw(self, names: Iterable[str]) -> None:
         """Note that the client has, and knows to have, no resources of these names."""
         for name in names:

@@ -10,18 +10,20 @@ def claims_of(config: XdsConfig, services: Iterable[str]) -> tuple[tuple[Address
     """Return the claims of the services, and the reasons of services without a claim, as in `Health`.
 
     Without configured services each of `services` claims the host names `<service>` and `<service>.*`; an only service
-    claims every host.
+    claims every host. Of services whose names differ in case alone the first in sorted order has the host names.
     """
     if config.services:
         return config.claims, {}
     problems: dict[str, str] = {}
     hosts: dict[str, str] = {}
     for service in sorted(services):
-        taken_by = hosts.setdefault(service.lower(), service)
-        if taken_by != service:
-            problems[f"service {service}"] = f"it has no route: its host name is that of {taken_by!r}"
+        first = hosts.setdefault(service.lower(), service)
+        if first != service:
+            problems[f"service {service}"] = (
+                f"it has no route: upper and lower case are one in host names, and {first!r} has the name"
+            )
     claims = tuple(
-        AddressClaim(service, bind, "http", (host, f"{host}.*") if len(hosts) > 1 else ())
+        AddressClaim(service, bind.address, "http", (host, f"{host}.*") if len(hosts) > 1 else ())
         for host, service in hosts.items()
         for bind in config.bind
     )

@@ -3,12 +3,14 @@
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import config_source_pb2, health_check_pb2
+from envoy.config.core.v3 import health_check_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from envoy.type.v3 import range_pb2
+from envoy.type.v3 import http_pb2, range_pb2
 
 from discovery_xds.config import CheckConfig, ServiceConfig
 from discovery_xds.resources.names import grpc_cluster
+from discovery_xds.resources.secrets import backend_socket
+from discovery_xds.resources.sources import ads
 
 _CONNECT_SECONDS = 5
 """Seconds for a connection to a backend, as in the plugin haproxy."""
@@ -25,6 +27,8 @@ _MERGE_MILLISECONDS = 20
 
 Each time Envoy computes its order of all backends anew, so that none at all is much for thousands of new backends.
 """
+_UNLIMITED = 2**32 - 1
+"""The largest limit of the Envoy API, so that the limit of open files is the limit."""
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _POLICIES = {
     "roundrobin": cluster_pb2.Cluster.ROUND_ROBIN,
@@ -32,13 +36,6 @@ _POLICIES = {
     "leastconn": cluster_pb2.Cluster.LEAST_REQUEST,
     "random": cluster_pb2.Cluster.RANDOM,
 }
-
-
-def ads() -> Any:
-    """Return the source of what is sent on the stream that names the resource."""
-    source = config_source_pb2.ConfigSource(resource_api_version=config_source_pb2.ApiVersion.V3)
-    source.ads.SetInParent()
-    return source
 
 
 def envoy_cluster(name: str, config: ServiceConfig) -> bytes:
@@ -51,7 +48,9 @@ def envoy_cluster(name: str, config: ServiceConfig) -> bytes:
     cluster.common_lb_config.healthy_panic_threshold.value = 1
     cluster.common_lb_config.update_merge_window.FromMilliseconds(_MERGE_MILLISECONDS)
     if config.check is not None:
-        cluster.health_checks.append(_health_check(config.check))
+        cluster.health_checks.append(_health_check(config.check, http2=config.http2))
+    if config.backend_tls is not None:
+        cluster.transport_socket.CopyFrom(backend_socket(config.backend_tls, http2=config.http2))
     if config.http2:
         options = http_protocol_options_pb2.HttpProtocolOptions()
         options.explicit_http_config.http2_protocol_options.SetInParent()
@@ -74,10 +73,15 @@ def _cluster(name: str, endpoints: str, policy: Any) -> Any:
     cluster.eds_cluster_config.eds_config.CopyFrom(ads())
     if endpoints != name:
         cluster.eds_cluster_config.service_name = endpoints
+    # The defaults of Envoy and gRPC are 1,024 requests or connections at a time, beyond which requests fail, and of
+    # Envoy 3 requests that are repeated at a time, which are more when a backend dies.
+    limits = cluster.circuit_breakers.thresholds.add()
+    for limit in (limits.max_connections, limits.max_pending_requests, limits.max_requests, limits.max_retries):
+        limit.value = _UNLIMITED
     return cluster
 
 
-def _health_check(config: CheckConfig) -> Any:
+def _health_check(config: CheckConfig, *, http2: bool) -> Any:
     check = health_check_pb2.HealthCheck()
     timeout = max(_CHECK_LEAST_SECONDS, min(_CHECK_MOST_SECONDS, config.interval * _CHECK_SHARE))
     for duration, seconds in (
@@ -101,6 +105,8 @@ def _health_check(config: CheckConfig) -> Any:
     http = check.http_health_check
     http.path, http.host = config.path, config.host
     http.method = _method(config.method)
+    if http2:
+        http.codec_client_type = http_pb2.HTTP2
     http.expected_statuses.extend(range_pb2.Int64Range(start=low, end=high) for low, high in config.statuses)
     return check
 

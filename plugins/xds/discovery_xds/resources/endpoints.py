@@ -55,7 +55,7 @@ class Endpoints:
         """Return the endpoints of the backends that accept work, in the order of the backends.
 
         Of several backends at one address the first is an endpoint, with the weights of all: clients refuse an address
-        that stands twice.
+        that stands twice, be it a further address of a host name.
         """
         members: dict[str, _Member] = {}
         unresolved: list[str] = []
@@ -96,21 +96,31 @@ class Endpoints:
         )
 
     def _merged(self, members: Iterable[_Member]) -> list[tuple[_Member, int]]:
-        """Return the members with their weights, without those at an address that another member has."""
+        """Return the members with their weights, without those at an address that another member has.
+
+        Each address stands once: first those that the members prefer, then the further ones, in the order of members.
+        """
         first: dict[_Address, _Member] = {}
         more: dict[_Address, int] = {}
+        further = False
         for member in members:
             address = member.addresses[0], member.backend.port
             if first.setdefault(address, member) is not member:
                 more[address] = more.get(address, first[address].backend.weight) + member.backend.weight
-        if not more:
+            further = further or len(member.addresses) > 1
+        if not more and not further:
             return [(member, member.backend.weight) for member in first.values()]
-        return [
-            (self._member(member.backend, member.addresses, more[address]), more[address])
-            if address in more
-            else (member, member.backend.weight)
-            for address, member in first.items()
-        ]
+        taken = set(first)
+        merged = []
+        for address, member in first.items():
+            weight = more.get(address, member.backend.weight)
+            free = [each for each in member.addresses[1:] if (each, address[1]) not in taken]
+            taken |= {(each, address[1]) for each in free}
+            addresses = (member.addresses[0], *free)
+            if address in more or addresses != member.addresses:
+                member = self._member(member.backend, addresses, weight)  # noqa: PLW2901
+            merged.append((member, weight))
+        return merged
 
     def _assignment(self, members: list[tuple[_Member, int]]) -> bytes:
         groups: dict[Locality, dict[int, list[bytes]]] = {}

@@ -1,26 +1,31 @@
-"""The xDS port: whether the address is free, TLS, and how a successor takes the port over."""
+"""The xDS port: whether the address is free, and how a successor takes the port over."""
 
+import asyncio
 import ipaddress
 import os
 import socket
-import ssl
 import stat
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from discovery import DiscoveryError, split_host_port
-from discovery.toolkit import listen_error_reason
-from discovery_xds.config import TlsConfig
+from discovery import split_host_port
+from discovery.toolkit import listen_error_reason, tcp_sockets_listening_at
 
-if TYPE_CHECKING:
-    import grpc
+SUCCESSOR_SECONDS = 8.0
+"""Seconds that a predecessor listens on for a successor that does not: less than the time of a `teardown`."""
+_LOOK_SECONDS = 0.02
+"""Seconds between two looks whether the successor listens, during which both processes run."""
 
 
 def take_predecessor(address: str, inherited: Iterable[socket.socket]) -> socket.socket | None:
-    """Take the predecessor's socket, which listens on `address`, out of `inherited`; None if there is none."""
+    """Take the predecessor's socket at `address` out of `inherited`; None if there is none.
+
+    The socket listens no more if the predecessor has ended already.
+    """
     for candidate in inherited:
-        if _listens_on(candidate, address):
+        if _is_at(candidate, address):
             return socket.socket(fileno=candidate.detach())
     return None
 
@@ -43,10 +48,34 @@ def own_listening_socket(address: str) -> socket.socket | None:
             copy = socket.socket(fileno=os.dup(descriptor))
         except OSError:  # closed meanwhile
             continue
-        if _listens_on(copy, address):
+        if _is_at(copy, address) and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return copy
         copy.close()
     return None
+
+
+def listeners_at(address: str) -> frozenset[str]:
+    """Return the inodes of the sockets that listen at `address`."""
+    try:
+        return frozenset(tcp_sockets_listening_at(*split_host_port(address)))
+    except OSError:  # no descriptor is free
+        return frozenset()
+
+
+async def wait_for_successor(address: str, own: frozenset[str], given_up: asyncio.Event) -> None:
+    """Wait until another socket than those of `own` listens at `address`, a limited time, or until `given_up` is set.
+
+    Nothing tells when another process listens. The kernel gives new connections to both processes then.
+    """
+    deadline = time.monotonic() + SUCCESSOR_SECONDS
+    while time.monotonic() < deadline:
+        # On a thread: the table of a machine with many connections takes long to read.
+        if await asyncio.to_thread(listeners_at, address) - own:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await given_up.wait()
+                return
 
 
 def why_in_use(address: str) -> str:
@@ -61,76 +90,10 @@ def why_in_use(address: str) -> str:
     return ""
 
 
-def tls_faults(tls: TlsConfig | None) -> list[str]:
-    """Return the faults of the files of the option `tls`, a line each."""
-    if tls is None:
-        return []
-    faults = []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for path in (tls.certificate, tls.key, tls.client_ca):
-        if path is not None:
-            try:
-                path.read_bytes()
-            except OSError as error:
-                faults.append(f"tls: {path} cannot be read: {error.strerror}")
-    if not faults:
-        try:
-            context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
-        except (ssl.SSLError, ValueError) as error:
-            faults.append(f"tls: {tls.certificate} and {tls.key} are no certificate and its key: {_ssl_reason(error)}")
-        try:
-            if tls.client_ca is not None:
-                context.load_verify_locations(tls.client_ca)
-        except ssl.SSLError as error:
-            faults.append(f"tls: {tls.client_ca} has no certificate of a CA: {_ssl_reason(error)}")
-    return faults
-
-
-def credentials(tls: TlsConfig) -> "grpc.ServerCredentials":
-    """Return credentials that follow the files of `tls`. Raises DiscoveryError if these cannot be used.
-
-    The files are read again for a new connection when one of them has changed. Files that cannot be used then leave the
-    certificate as it was.
-    """
-    import grpc
-
-    if faults := tls_faults(tls):
-        raise DiscoveryError("; ".join(faults))
-
-    def stamp() -> list[tuple[int, int]]:
-        paths = [path for path in (tls.certificate, tls.key, tls.client_ca) if path is not None]
-        return [(status.st_mtime_ns, status.st_ino) for status in (path.stat() for path in paths)]
-
-    def read() -> "grpc.ServerCertificateConfiguration":
-        pair = tls.key.read_bytes(), tls.certificate.read_bytes()
-        return grpc.ssl_server_certificate_configuration([pair], tls.client_ca.read_bytes() if tls.client_ca else None)
-
-    last = stamp()
-
-    def fetch() -> "grpc.ServerCertificateConfiguration | None":
-        nonlocal last
-        try:
-            now = stamp()
-            if now == last or tls_faults(tls):
-                return None
-            last = now
-            return read()
-        except OSError:
-            return None
-
-    return grpc.dynamic_ssl_server_credentials(
-        read(),
-        fetch,  # type: ignore[arg-type] # None stands for an unchanged certificate
-        require_client_authentication=tls.client_ca is not None,
-    )
-
-
-def _listens_on(candidate: socket.socket, address: str) -> bool:
-    """Return True if the socket listens on `address`. grpcio listens on an IPv4 address by a socket of IPv6."""
+def _is_at(candidate: socket.socket, address: str) -> bool:
+    """Return True if the TCP socket has the address `address`. grpcio has sockets of IPv6 at IPv4 addresses."""
     try:
         if candidate.family not in (socket.AF_INET, socket.AF_INET6) or candidate.type != socket.SOCK_STREAM:
-            return False
-        if not candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
         found_host, found_port = candidate.getsockname()[:2]
     except OSError:  # taken by another consumer
@@ -145,7 +108,3 @@ def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if address.is_unspecified:
         return ipaddress.IPv4Address(0)
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _ssl_reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error)

@@ -21,7 +21,7 @@ from discovery_xds.protocol.catalog import Catalog, Kind, changes_between
 from discovery_xds.protocol.messages import Responses
 from discovery_xds.protocol.stream import DeltaStream, SotwStream, Stream
 from discovery_xds.protocol.subscription import TooManyNamesError
-from discovery_xds.serving.port import credentials
+from discovery_xds.serving.certificates import ServerCertificates
 from discovery_xds.serving.status import Counts
 
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -35,6 +35,8 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_concurrent_streams", 1_000),  # of one connection
 )
+_MOST_REASONS = 100
+"""Reasons that are kept of a client, which are told once: a client must not fill the memory."""
 _END_SECONDS = 1.0
 """Seconds for streams to end: their clients connect again and keep what they have."""
 
@@ -47,7 +49,7 @@ class Connection:
         self.stream = stream
         self.peer = peer
         self.wake = asyncio.Event()
-        self.reasons: dict[Kind, str] = {}
+        self.reasons: set[tuple[Kind, str]] = set()
 
 
 class AdsServer:
@@ -61,6 +63,7 @@ class AdsServer:
         self.catalog: Catalog | None = None
         self.connections: set[Connection] = set()
         self.counts = Counts()
+        self.certificates: ServerCertificates | None = None
 
     @property
     def streams(self) -> Iterable[Stream]:
@@ -68,16 +71,20 @@ class AdsServer:
         return [each.stream for each in list(self.connections)]
 
     async def start(self, address: str, tls: TlsConfig | None) -> None:
-        """Listen on `address`. Raises ApplyError."""
+        """Listen on `address`. Raises ApplyError, and DiscoveryError for files of TLS that cannot be used."""
         methods = {
             "StreamAggregatedResources": self._handler(SotwStream, discovery_pb2.DiscoveryRequest.FromString),
             "DeltaAggregatedResources": self._handler(DeltaStream, discovery_pb2.DeltaDiscoveryRequest.FromString),
         }
         handlers = (grpc.method_handlers_generic_handler(_SERVICE, methods),)
         server = grpc.aio.server(handlers=handlers, options=_OPTIONS, maximum_concurrent_rpcs=_MOST_STREAMS)
+        if tls is not None:
+            self.certificates = ServerCertificates(tls)
         try:
             port = (
-                server.add_insecure_port(address) if tls is None else server.add_secure_port(address, credentials(tls))
+                server.add_secure_port(address, self.certificates.credentials())
+                if self.certificates is not None
+                else server.add_insecure_port(address)
             )
         except RuntimeError as error:
             raise ApplyError(f"cannot listen on {address}: {describe(error)}") from None
@@ -134,12 +141,9 @@ class AdsServer:
 
     async def _sleep(self, connection: Connection) -> None:
         """Wait until something may have to be sent."""
-        look_at = connection.stream.look_at
-        if look_at is None:
-            await connection.wake.wait()
-            return
+        looks = [at for at in (connection.stream.look_at, connection.stream.retry_at) if at is not None]
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, look_at - time.monotonic())):
+            async with asyncio.timeout(max(0.0, min(looks) - time.monotonic()) if looks else None):
                 await connection.wake.wait()
 
     async def _read(self, connection: Connection, context: Any) -> None:
@@ -153,11 +157,14 @@ class AdsServer:
                 continue
             if answered.reason is None:
                 self.counts.acks[answered.response.kind] += 1
+                if not connection.stream.rejections:
+                    connection.reasons.clear()
                 continue
             self.counts.nacks[answered.response.kind] += 1
-            repeated = connection.reasons.get(answered.response.kind) == answered.reason
-            connection.reasons[answered.response.kind] = answered.reason
-            log = self._log.debug if repeated else self._log.info
+            told = answered.response.kind, answered.reason
+            log = self._log.debug if told in connection.reasons else self._log.info
+            if len(connection.reasons) < _MOST_REASONS:
+                connection.reasons.add(told)
             log(
                 "a client rejects what it was sent, and goes on with what it had",
                 node=connection.stream.node_id,

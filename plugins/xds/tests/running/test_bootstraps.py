@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -29,14 +29,41 @@ def printed(kind: str, server: str, *options: object) -> str:
 
 
 @asynccontextmanager
-async def running(*arguments: object, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(*map(str, arguments), env={**os.environ, **variables})
+async def running(
+    *arguments: object, log: Path | None = None, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("w") if log is not None else nullcontext() as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, arguments), env={**os.environ, **variables}, stderr=stderr
+        )
     try:
         yield process
     finally:
         if process.returncode is None:
             process.terminate()
         await asyncio.wait_for(process.wait(), within(30))
+
+
+@asynccontextmanager
+async def connecting(port: int) -> AsyncIterator[list[str]]:
+    """Connect again and again until the block ends; yields the errors."""
+    errors: list[str] = []
+
+    async def connect() -> None:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+            except ConnectionRefusedError as error:
+                errors.append(str(error))
+            await asyncio.sleep(0.002)
+
+    connecting = asyncio.ensure_future(connect())
+    try:
+        yield errors
+        assert not connecting.done()
+    finally:
+        connecting.cancel()
 
 
 async def first_bytes(port: int) -> bytes:
@@ -72,6 +99,7 @@ async def test_envoy_follows_a_daemon_through_its_replacement(tmp_path: Path) ->
     )  # fmt: skip
     (tmp_path / "envoy.yaml").write_text(printed("envoy", server))
     envoy = require_envoy(), "-c", tmp_path / "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "-l", "error"
+    log = tmp_path / "successor.log"
     async with greeter(b"a") as a, greeter(b"b") as b, running(*run) as first, running(*envoy):
         (registry / "web" / "one").write_text(f"127.0.0.1:{a}")
 
@@ -79,10 +107,12 @@ async def test_envoy_follows_a_daemon_through_its_replacement(tmp_path: Path) ->
             return await first_bytes(port) == name
 
         await eventually(lambda: greeted(b"a"), timeout=60)
-        async with running(*run, "--replace"):
+        async with running(*run, "--replace", log=log), connecting(int(server.rpartition(":")[2])) as refused:
             assert await asyncio.wait_for(first.wait(), within(60)) == 0
             (registry / "web" / "one").write_text(f"127.0.0.1:{b}")
             await eventually(lambda: greeted(b"b"), timeout=60)
+        assert refused == []
+        assert "inherited socket" not in log.read_text()
 
 
 async def test_clients_with_certificates_follow_over_mtls(tmp_path: Path) -> None:

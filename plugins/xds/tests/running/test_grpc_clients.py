@@ -13,7 +13,8 @@ import grpc
 import pytest
 from xds_driving import Driven, driving
 
-from discovery.testing import backend, eventually, within
+from discovery import Update, diff
+from discovery.testing import backend, eventually, snapshot, within
 from discovery_xds.bootstrap import Node
 from discovery_xds.bootstrap import grpc as grpc_bootstrap
 
@@ -80,8 +81,11 @@ class Program:
 
 
 @asynccontextmanager
-async def program(driven: Driven, directory: Path, target: str = "xds:///web") -> AsyncIterator[Program]:
-    environment = {**os.environ, "GRPC_XDS_BOOTSTRAP_CONFIG": grpc_bootstrap(driven.address, Node("program"))}
+async def program(
+    driven: Driven, directory: Path, target: str = "xds:///web", **variables: str
+) -> AsyncIterator[Program]:
+    own = {"GRPC_XDS_BOOTSTRAP_CONFIG": grpc_bootstrap(driven.address, Node("program")), **variables}
+    environment = {**os.environ, **own}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, target, env=environment, cwd=directory,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -101,12 +105,36 @@ async def test_a_program_follows_the_backends_and_their_weights(tmp_path: Path) 
             await driven.apply(backend(id="a", port=a, weight=1), backend(id="b", port=b, weight=3))
             await client.reaches("a", "b")
             answers = await client.calls(200)
-            assert 110 < answers.count("b") < 190  # 150 expected
+            assert 125 < answers.count("b") < 175  # 150 expected; 4 standard deviations
             await driven.apply(backend(id="a", port=a, state="draining"), backend(id="b", port=b))
             await client.reaches("b")
             (node,) = await driven.nodes()
             assert (node["node"], node["up_to_date"], node["rejected"]) == ("program", True, {})
             assert node["live_revision"] == 3
+
+
+@pytest.mark.swap
+async def test_calls_to_a_service_that_does_not_exist_fail_at_once(tmp_path: Path) -> None:
+    """A program without the variable waits 15 s, which is longer than the calls, for a service that may yet come."""
+    async with (
+        driving() as driven,
+        program(driven, tmp_path, "xds:///wbe", GRPC_EXPERIMENTAL_XDS_DATA_ERROR_HANDLING="true") as client,
+    ):
+        await driven.apply(backend())
+        assert await client.calls(1) == ["failed: UNAVAILABLE"]
+
+
+@pytest.mark.swap
+async def test_backends_with_common_addresses_are_accepted(tmp_path: Path) -> None:
+    """A program refuses all endpoints of a service of which an address stands twice."""
+    with origins("a") as (a,):
+        async with driving() as driven, program(driven, tmp_path) as client:
+            found = {("a.example", a): ("127.0.0.1", "127.0.0.2"), ("b.example", a): ("127.0.0.3", "127.0.0.2")}
+            backends = [backend(id=name, host=f"{name}.example", port=a) for name in "ab"]
+            state = snapshot(*backends)
+            await driven.consumer.apply(Update(state, None, diff(None, state), addresses=found))
+            await client.reaches("a")
+            assert (await driven.nodes())[0]["rejected"] == {}
 
 
 @pytest.mark.swap

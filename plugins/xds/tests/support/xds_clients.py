@@ -21,7 +21,7 @@ def made(kind: Kind, name: str, contents: str) -> Resource:
     """A resource whose contents are a text; equal resources are one object, as those that the plugin builds."""
     key = kind, name, contents
     if key not in _cache:
-        needs = name if kind is Kind.CLUSTER else ""
+        needs = {(Kind.ENDPOINTS, name)} if kind is Kind.CLUSTER else ()
         _cache[key] = resource_of(kind, name, contents.encode(), listed=name != UNLISTED, needs=needs)
     return _cache[key]
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from discovery_xds import bootstrap
 
 
 class Origin:
-    """A web server that answers with its name, or what `answer` is set to."""
+    """A web server that answers with its name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -29,14 +30,14 @@ class Origin:
 
 
 @asynccontextmanager
-async def web_origins(*names: str) -> AsyncIterator[list[Origin]]:
+async def web_origins(*names: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[list[Origin]]:
     made, runners = [Origin(name) for name in names], []
     try:
         for each in made:
             runner = web.ServerRunner(web.Server(each.serve))
             await runner.setup()
             runners.append(runner)
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
             await site.start()
             each.port = runner.addresses[0][1]
         yield made
@@ -86,11 +87,14 @@ class Envoy:
     async def answers(self, text: str, path: str = "/", host: str = "web", port: int | None = None) -> None:
         """Wait until requests are answered with `text`, or with the status of that number."""
 
-        async def answered() -> bool:
-            status, body = await self.get(path, host, port)
-            return text in (body, str(status))
+        await eventually(
+            lambda: self.is_answered(text, path, host, port), f"{host}{path} is answered with {text}", timeout=30
+        )
 
-        await eventually(answered, f"{host}{path} is answered with {text}", timeout=30)
+    async def is_answered(self, text: str, path: str = "/", host: str = "web", port: int | None = None) -> bool:
+        """Return True if a request is answered with `text`, or with the status of that number."""
+        status, body = await self.get(path, host, port)
+        return text in (body, str(status))
 
     async def config(self, kind: str) -> Any:
         """The resources of a kind (`clusters`, `listeners`, `routes`) that Envoy has."""
