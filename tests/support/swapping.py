@@ -5,6 +5,7 @@ A further proxy is one entry of `PROXIES`.
 
 import http.client
 import socket
+import ssl
 import statistics
 import subprocess
 import threading
@@ -37,7 +38,7 @@ class Proxy(NamedTuple):
     services. `beside` runs what does not run below the daemon, for the daemon's configuration file. `loses_kept` is
     true if a change may end connections that a client keeps for its next request, as a graceful reload does.
     `loses_new` is true if a change may also end a new connection before its answer. `routes` is true if the
-    proxy chooses a service by host name and path. `cannot` tells what the proxy cannot do.
+    proxy chooses a service by host name and path, and `tls` if it ends TLS. `cannot` tells what the proxy cannot do.
     """
 
     plugin: str
@@ -49,6 +50,7 @@ class Proxy(NamedTuple):
     loses_kept: bool = False
     loses_new: bool = False
     routes: bool = True
+    tls: bool = True
     cannot: str = ""
 
 
@@ -88,7 +90,9 @@ PROXIES = (
         beside=_envoy,
         cannot="runs by itself, with the bootstrap of `discovery xds bootstrap --envoy`",
     ),
-    Proxy("tcpproxy", "TCP proxy", routes=False, cannot="routes by host name and path, checks of its own"),
+    Proxy(
+        "tcpproxy", "TCP proxy", routes=False, tls=False, cannot="routes by host name and path, TLS, checks of its own"
+    ),
 )
 
 
@@ -245,13 +249,24 @@ class Scene:
     """A proxy for the service `web` in a daemon of its own, with a registry of files, and origins.
 
     With `routed` the proxy serves `api` as well, at the same address: both have the host name of `HOST`, and `api` the
-    paths below `/api`.
+    paths below `/api`. With `certificate`, a PEM file with a certificate and its key, the bind is TLS; `trust` is the
+    context of the clients.
     """
 
     HOST = "example.com"
 
-    def __init__(self, proxy: Proxy, start: Starter, *, routed: bool = False) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        start: Starter,
+        *,
+        routed: bool = False,
+        certificate: Path | None = None,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self.proxy = proxy
+        self.certificate = certificate
+        self.trust = trust
         self.port = free_port()
         self.origins: dict[str, Origin] = {}
         self._start = start
@@ -266,7 +281,10 @@ class Scene:
         )
 
     def _service(self, name: str, routes: str) -> str:
-        return f'\n[consumers.edge.services.{name}]\nbind = "127.0.0.1:{self.port}"\nbalance = "roundrobin"\n{routes}'
+        bind = f'"127.0.0.1:{self.port}"'
+        if self.certificate is not None:
+            bind = f'{{ address = {bind}, certificate = "{self.certificate}" }}'
+        return f'\n[consumers.edge.services.{name}]\nbind = {bind}\nbalance = "roundrobin"\n{routes}'
 
     @contextmanager
     def running(self) -> Iterator["Scene"]:
@@ -279,7 +297,9 @@ class Scene:
             with self.proxy.beside(self.config):
                 eventually_sync(self.daemon.is_ready, "the daemon to be ready", _TIMEOUT)
                 eventually_sync(
-                    lambda: ask(self.port, self.HOST) in ("a", "b"), "an answer through the proxy", _TIMEOUT
+                    lambda: ask(self.port, self.HOST, trust=self.trust) in ("a", "b"),
+                    "an answer through the proxy",
+                    _TIMEOUT,
                 )
                 yield self
         finally:
@@ -302,9 +322,15 @@ class Scene:
         return time.monotonic()
 
 
-def ask(port: int, host: str = "web", path: str = "/") -> str:
-    """The body of an answer on a new connection. Raises OSError."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within(_REQUEST_TIMEOUT))
+def ask(port: int, host: str = "web", path: str = "/", trust: ssl.SSLContext | None = None) -> str:
+    """The body of an answer on a new connection, over TLS with `trust`. Raises OSError."""
+    timeout = within(_REQUEST_TIMEOUT)
+    if trust is not None:
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=timeout, context=trust
+        )
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Host": host, "Connection": "close"})
         answer = connection.getresponse()

@@ -1,9 +1,11 @@
 """The same services behind every proxy, by changing one word of the configuration: traffic, changes, fail-over."""
 
+import ssl
 import subprocess
 from collections.abc import Iterator
 
 import pytest
+import trustme
 from daemons import DISCOVERY, Starter
 from swapping import PROXIES, Clients, Proxy, Scene, ask, change, fail_over
 
@@ -72,6 +74,24 @@ def test_services_are_chosen_by_host_name_and_path_or_that_is_refused(proxy: Pro
         assert ask(scene.port, scene.HOST, "/other") in ("a", "b")
         with pytest.raises(OSError, match="status 4|status 5"):
             ask(scene.port, "example.org")
+
+
+def test_a_bind_with_a_certificate_is_tls_or_is_refused(proxy: Proxy, start_daemon: Starter) -> None:
+    ca = trustme.CA()
+    certificate = start_daemon.directory / "site.pem"
+    ca.issue_cert("127.0.0.1", Scene.HOST).private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    trust = ssl.create_default_context()
+    ca.configure_trust(trust)
+    scene = Scene(proxy, start_daemon, certificate=certificate, trust=trust)
+    if not proxy.tls:
+        command = [*DISCOVERY, "config", "check", "--config", str(scene.config)]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (told.returncode, "web.bind" in told.stderr) == (2, True), told.stderr
+        return
+    with scene.running():
+        eventually_sync(lambda: {ask(scene.port, scene.HOST, trust=trust) for _ in range(10)} == {"a", "b"})
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ask(scene.port, scene.HOST, trust=ssl.create_default_context())
 
 
 def test_the_configurations_differ_by_one_word(start_daemon: Starter) -> None:
