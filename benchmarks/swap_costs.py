@@ -25,10 +25,11 @@ ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT / "tests/support"), str(ROOT / "plugins/xds/tests/support")]
 
 from daemons import Starter  # noqa: E402 - the tests' own, which are no package
+from envoy_program import cached  # noqa: E402
 from swapping import PROXIES, Costs, Proxy, Scene, change, fail_over  # noqa: E402
 
 PAGE = ROOT / "docs/swapping.md"
-MACHINE = f"{os.cpu_count()} cores, shared with other work: load {{load}}."
+MACHINE = f"{os.cpu_count()} cores, shared with other work: the load is that at the time of the row."
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
@@ -50,13 +51,15 @@ def is_missing(proxy: Proxy) -> bool:
     try:
         for program in proxy.programs:
             find_program(program)
+        if proxy.plugin == "xds" and not os.access(cached(), os.X_OK):
+            raise ConfigError("Envoy is not installed: run `make envoy`")
     except ConfigError as error:
         print(f"{proxy.plugin} is left out: {error}", file=sys.stderr)
         return True
     return any(find_spec(module) is None for module in proxy.wheels)
 
 
-def row(proxy: Proxy, changes: Costs, death: Costs, rounds: int) -> str:
+def row(proxy: Proxy, changes: Costs, death: Costs, rounds: int, load: float) -> str:
     """Return the row of the table."""
     cells = (
         f"{proxy.title} (`{proxy.plugin}`)",
@@ -64,6 +67,7 @@ def row(proxy: Proxy, changes: Costs, death: Costs, rounds: int) -> str:
         f"{changes.left * 1000:.0f} ms",
         f"{changes.lost} + {changes.lost_kept} of {changes.requests} in {rounds} changes",
         f"{death.lost} + {death.lost_kept} of {death.requests}",
+        f"{load:.0f}",
         proxy.cannot or "-",
     )
     return f"| {' | '.join(cells)} |"
@@ -73,9 +77,9 @@ def table(rows: Iterable[str]) -> str:
     """Return the table with its header."""
     head = (
         "| proxy | a new backend is asked after | a draining one no more after | lost at changes | lost at a death |"
-        " cannot |"
+        " load | cannot |"
     )
-    return "\n".join((head, "|---|---|---|---|---|---|", *rows, ""))
+    return "\n".join((head, "|---|---|---|---|---|---|---|", *rows, ""))
 
 
 def main() -> None:
@@ -94,19 +98,17 @@ def main() -> None:
         with scene(proxy) as running:
             changes = change(running, options.changes)
             death = fail_over(running)
-        figures[proxy.plugin] = {"changes": changes._asdict(), "death": death._asdict()}
-        rows[proxy.title] = row(proxy, changes, death, options.changes)
+        load = os.getloadavg()[0]
+        figures[proxy.plugin] = {"changes": changes._asdict(), "death": death._asdict(), "load": load}
+        rows[proxy.title] = row(proxy, changes, death, options.changes, load)
         for failure in {*changes.failures, *death.failures}:
             print(f"{proxy.plugin}: {failure}", file=sys.stderr)
-    load = round(os.getloadavg()[0])
     if options.write:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         rows = {**dict(re.findall(r"^(?=\| ([^|`]+) \()(.*)$", rest, re.MULTILINE)), **rows}
         rows = {each.title: rows[each.title] for each in PROXIES if each.title in rows}
-        PAGE.write_text(
-            before + BEGIN + table(rows.values()) + f"\n{MACHINE.format(load=load)}\n" + END + rest.partition(END)[2]
-        )
-    print(json.dumps({**figures, "load": load}) if options.json else f"{table(rows.values())}load {load}")
+        PAGE.write_text(before + BEGIN + table(rows.values()) + f"\n{MACHINE}\n" + END + rest.partition(END)[2])
+    print(json.dumps(figures) if options.json else table(rows.values()), end="\n" if options.json else "")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ async def swaps(lease: Lease, registry: Any, ports: tuple[int, int], changes: in
 
     watching = asyncio.ensure_future(watch())
     try:
+        await changed.wait()  # for the listing, with which a watch begins
         for number in range(changes):
             name, port = (("b", ports[1]), ("a", ports[0]))[number % 2]
             asking = asyncio.ensure_future(asyncio.to_thread(asked, name))
