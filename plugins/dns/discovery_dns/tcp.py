@@ -186,14 +186,16 @@ class TcpServer:
         await asyncio.sleep(0)  # the loop closes what was aborted
 
     def add(self, connection: _Connection) -> None:
-        """Count a new connection in place of the connection that has been idle the longest, if there are too many."""
+        """Count a new connection in place of those that have been idle the longest, if there are too many."""
         self._connections[connection] = None
         self._none_left.clear()
         if self._is_ending:
             connection.finish()
-        if len(self._connections) > self.most:
+        while len(self._connections) > self.most:
+            longest_idle = next(iter(self._connections))
+            del self._connections[longest_idle]  # at once: more connections may come before it is closed
             self.displaced += 1
-            next(iter(self._connections)).abort()
+            longest_idle.abort()
 
     def active(self, connection: _Connection) -> None:
         """Note that a connection has got an answer, or that its client reads."""

@@ -1,11 +1,12 @@
 """TCP connections: pipelined queries, and clients that are slow, silent, greedy or hostile."""
 
 import asyncio
+import socket
 
 import dns.rcode
 import pytest
 
-from discovery import Backend
+from discovery import Backend, split_host_port
 from discovery.testing import backend, eventually, within
 
 from .asking import data, query
@@ -95,6 +96,23 @@ async def test_many_silent_connections_keep_nobody_from_an_answer() -> None:
         await eventually(lambda: driven.figure("tcp_connections") <= 20)
         for client in silent:
             client.close()
+
+
+async def test_connections_that_come_at_once_keep_the_limit_and_so_do_those_before_a_smaller_limit() -> None:
+    bind = address()
+    async with driving(listen=bind, tcp_connections=20) as driven:
+        some = [socket.socket() for _ in range(100)]
+        for each in some:
+            each.connect(split_host_port(bind))  # nothing else runs meanwhile: they wait to be accepted
+        await driven.apply(WEB)
+        await eventually(lambda: driven.figure("tcp_displaced") == 80)
+        assert driven.figure("tcp_connections") == 20
+        config = driven.config.model_copy(update={"tcp_connections": 5})
+        assert await driven.consumer.reconfigure(config)  # type: ignore[arg-type]
+        assert data(await tcp(bind, "web")) == ["10.0.0.1"]
+        await eventually(lambda: driven.figure("tcp_connections") <= 5)
+        for each in some:
+            each.close()
 
 
 async def test_bytes_that_are_no_query_end_the_connection() -> None:
