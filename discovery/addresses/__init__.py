@@ -4,15 +4,17 @@ Public API. `rule` states the rule by which the announced address is chosen. No 
 call any function. An object of `OwnAddresses` is for one thread at a time.
 """
 
-from discovery.addresses.interfaces import primary_address
+from discovery.addresses.interfaces import InterfaceAddress, primary_address
 from discovery.addresses.kinds import Family, announceable, family_of, is_loopback, is_unspecified
 from discovery.addresses.machine import OwnAddresses
-from discovery.addresses.rule import SOURCES, Announced, announced_address, is_dynamic
+from discovery.addresses.rule import SOURCES, Announced, MachineFacts, announced_address, is_dynamic, own_addresses
 
 __all__ = [
     "SOURCES",
     "Announced",
     "Family",
+    "InterfaceAddress",
+    "MachineFacts",
     "OwnAddresses",
     "announceable",
     "announced_address",
@@ -20,5 +22,6 @@ __all__ = [
     "is_dynamic",
     "is_loopback",
     "is_unspecified",
+    "own_addresses",
     "primary_address",
 ]

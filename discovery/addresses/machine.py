@@ -40,21 +40,34 @@ class OwnAddresses:
         self._metadata: CloudAddresses | str | None = None
         self._ask_at = 0.0  # by the monotonic clock
 
-    def read(self) -> tuple[Announced, ...]:
-        """Return the addresses now, the preferred address first: see `own_addresses`, whose ValueError is raised.
+    @property
+    def blocks(self) -> bool:
+        """True if the methods block, because the metadata service is asked; otherwise they do no I/O but system calls.
 
-        Blocks for up to 3 s where `metadata` is configured; an answer of the metadata service counts for 60 s, and
-        longer while the service does not answer. Otherwise does not block.
+        They block for up to 3 s. An answer counts for 60 s, and longer while the service does not answer.
         """
-        environment = os.environ if self._environment is None else self._environment
-        asks = {METADATA, PUBLIC}.intersection(sources(self._configured, environment)[0])
-        facts = MachineFacts(
-            environment,
+        try:
+            return not {METADATA, PUBLIC}.isdisjoint(sources(self._configured, self._variables)[0])
+        except ValueError:  # which the rule reports
+            return False
+
+    def read(self) -> tuple[Announced, ...]:
+        """Return the addresses now, the preferred address first: see `own_addresses`, whose ValueError is raised."""
+        return own_addresses(self._configured, self.facts())
+
+    def facts(self) -> MachineFacts:
+        """Return the facts of the machine now, from which `own_addresses` derives the addresses."""
+        return MachineFacts(
+            self._variables,
             interface_addresses(),
             {family: address for family in _FAMILIES if (address := primary_address(family)) is not None},
-            self._ask_cloud() if asks else None,
+            self._ask_cloud() if self.blocks else None,
         )
-        return own_addresses(self._configured, facts)
+
+    @property
+    def _variables(self) -> Mapping[str, str]:
+        """The environment variables."""
+        return os.environ if self._environment is None else self._environment
 
     def _ask_cloud(self) -> CloudAddresses | str | None:
         from discovery.addresses.metadata import MetadataError, cloud_addresses  # imported on use: most never ask

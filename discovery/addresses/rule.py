@@ -31,8 +31,8 @@ SOURCES = "10.0.0.5, interface:eth1, network:10.0.0.0/8, metadata or metadata:pu
 METADATA, PUBLIC = "metadata", "metadata:public"
 _INTERFACE, _NETWORK = "interface:", "network:"
 
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,252}")
-"""A host name, roughly: the registry validates the host of every backend."""
+_NAME = re.compile(r"(?:[A-Za-z0-9_-]+\.)*(?![0-9]+\.?$|0[xX])[A-Za-z0-9_-]+")
+"""A host name, roughly: the registry validates the host of every backend. A last part of digits makes an IP address."""
 _INTERFACE_NAME = re.compile(r"[!-.0-~]{1,15}")
 """The name of a network interface: the kernel allows 15 bytes without a slash."""
 _FAMILIES: tuple[Family, ...] = (4, 6)
@@ -75,7 +75,8 @@ class CloudAddresses:
 class MachineFacts:
     """Everything that the rule knows of this machine.
 
-    `primary` is the primary address by family. `metadata` is what the cloud tells, None if nobody has asked the cloud,
+    `environment` has the environment variables, and `interfaces` the addresses of network interfaces. `primary` is the
+    primary address by family. `metadata` is what the cloud tells, None if nobody has asked the cloud,
     and the reason as text if the cloud does not answer.
     """
 
@@ -128,7 +129,8 @@ def sources(configured: Sequence[str], environment: Mapping[str, str]) -> tuple[
 def own_addresses(configured: Sequence[str], facts: MachineFacts) -> tuple[Announced, ...]:
     """Return the addresses of this machine to announce by steps 3 to 6 of the rule, the preferred address first.
 
-    At most one address of each family, and any number of host names. `configured` has sources in canonical form.
+    At most one address of each family, and any number of host names. `configured` has sources in canonical form, and
+    `facts` is what is known of this machine.
     Empty if this machine has no address that other machines can reach. Raises ValueError, one line, if the
     configuration or `DISCOVERY_ADDRESS` names an address that this machine does not have.
     """

@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any
 
-from discovery.addresses.rule import SOURCES, parse_source
+from discovery.addresses.rule import SOURCES, is_dynamic, parse_source
+from discovery.errors import RecordError
 from discovery.fields.parsed import Parsed, format_value
+from discovery.validity import validate_host
 
 
 class _OwnAddress(Parsed):
@@ -13,7 +15,11 @@ class _OwnAddress(Parsed):
         """Return the canonical form. Raises ValueError, one line that names the valid forms."""
         if not isinstance(value, str):
             raise ValueError(f"{format_value(value)} is not an address to announce: write {SOURCES}")
-        return parse_source(value)
+        source = parse_source(value)
+        try:
+            return source if is_dynamic(source) else validate_host(source)
+        except RecordError as error:
+            raise ValueError(str(error)) from None
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON schema: text, with examples."""

@@ -118,6 +118,7 @@ def test_a_source_that_the_machine_lacks_is_a_fault_and_no_other_step_replaces_i
     "text",
     [
         "", "0.0.0.0", "::", "224.0.0.1", "169.254.169.254", "fe80::1", "*", "a b", "http://a", "interface:", "a/b",
+        "10.0.0.300", "127.1", "web.0x10", "a..b",
         "interface:a/b", "interface:sixteen-letters-", "network:", "network:10.0.0.1/8", "network:x",
         "metadata:x", "1:2",
     ],

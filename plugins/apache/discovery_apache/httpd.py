@@ -6,6 +6,7 @@ The check of a server is its status page: a server that does not run fails the c
 from urllib.parse import urlsplit
 
 from discovery import Backend, Candidate, RecordError
+from discovery.addresses import Announced
 from discovery.probes import HttpProbe
 from discovery.registry import validate
 from discovery_apache.config import ApacheConfig, HttpdConfig, StatusUrl
@@ -29,8 +30,9 @@ def local_candidates(config: ApacheConfig, machine: Machine) -> tuple[list[Ranke
 
 def _candidate(name: str, server: HttpdConfig, config: ApacheConfig, machine: Machine) -> Candidate:
     port = server.address.port
-    host = server.address.host or next(iter(machine_addresses(config, machine)), None)
-    if host is None:
+    host = server.address.host
+    own = (Announced(host, "the configuration"),) if host is not None else machine_addresses(config, machine)
+    if not own:
         raise ValueError(
             f"this machine has no address that other machines can reach: set httpd.{name}.address to HOST:{port}"
         )
@@ -39,7 +41,7 @@ def _candidate(name: str, server: HttpdConfig, config: ApacheConfig, machine: Ma
     backend = Backend(
         server.service or name,
         server.id or f"{machine.name}:{name}:{port}",
-        host,
+        own[0].host,
         port,
         1 if weight == "load" else weight,
         labels=server.labels,
@@ -47,6 +49,7 @@ def _candidate(name: str, server: HttpdConfig, config: ApacheConfig, machine: Ma
     return Candidate(
         validate(backend),
         (status_check(_page(server.status), server.status, load=load), *checks_of(server.check)),
+        own[0].origin,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from discovery import Backend, Candidate
+from discovery.addresses import MachineFacts
 from discovery.probes import HttpProbe, TcpProbe
 from discovery_apache.config import ApacheConfig
 from discovery_apache.modstatus import StatusProbe
@@ -15,7 +16,7 @@ from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 from discovery_docker.selection import is_selected
 
-MACHINE = Machine("m", {4: "10.0.0.1"})
+MACHINE = Machine("m", MachineFacts(primary={4: "10.0.0.1"}))
 
 
 def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:

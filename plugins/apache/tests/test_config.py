@@ -72,7 +72,7 @@ def test_numbers_may_be_labels() -> None:
     ("options", "complaint"),
     [
         ({"docker": False}, "there is nothing to register"),
-        ({"address": "0.0.0.0"}, "not an address that one can connect to"),
+        ({"address": "0.0.0.0"}, "not an address that other machines can connect to"),
         ({"address": ["10.0.0.1", "10.0.0.2"]}, "an IPv4 and an IPv6 address"),
         ({"address": ["10.0.0.1", "web.example"]}, "an IPv4 and an IPv6 address"),
         ({"weight": "load"}, "set docker.status"),

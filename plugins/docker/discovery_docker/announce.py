@@ -3,24 +3,36 @@
 The first rule that applies:
 
 1. a Docker network that a label requests and the configuration's `networks` allow: the container's own address there;
-2. the configuration: with `network` the container's own address there, with `internal` on the default bridge or its
-   only network; with `address` that address, for a port that is published on all addresses of this machine, and for a
-   container on the host's network;
-3. the address that the port is published on; for a port on all addresses the primary address of this machine;
+2. with the option `network` the container's own address there, with `internal` on the default bridge or its only
+   network;
+3. for a published port, and for a container on the host's network: the rule of `discovery.addresses`, by which the
+   address of the publication precedes the configuration;
 4. for a port that is not published: the container's own address on a network among `networks`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
-from discovery.addresses import announceable, family_of, is_unspecified
+from discovery.addresses import Announced, announceable, announced_address, is_unspecified, own_addresses
 from discovery_docker.config import MachineOptions
 from discovery_docker.container import Binding, Container
 from discovery_docker.conventions import quoted
-from discovery_docker.machine import Machine, machine_addresses
+from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 
 HostPort = tuple[str, int]
+
+
+class Announcement(NamedTuple):
+    """The announced address and port, the reason for the address, and the problem with a requested network, if any."""
+
+    place: HostPort
+    origin: str
+    problem: str | None
+
+
 _MOST_LISTED = 8
 """Ports or networks in a message, which is one line: a container may have thousands."""
 _BRIDGE = "bridge"
@@ -28,20 +40,18 @@ _BRIDGE = "bridge"
 _SET_ADDRESS = "set 'address' (register-container: --host)"
 
 
-def announce(
-    container: Container, port: int, requested: str | None, rules: Rules, machine: Machine
-) -> tuple[HostPort, str | None]:
-    """Return the address and port to announce, and the problem with the network that a label requests, if any.
+def announce(container: Container, port: int, requested: str | None, rules: Rules, machine: Machine) -> Announcement:
+    """Return the address and port to announce. `requested` is the name of the network that a label requests.
 
-    `requested` is the name of that network. Raises ValueError if no address can be announced, one line with the reason
-    and a remedy.
+    Raises ValueError if no address can be announced, one line with the reason and a remedy.
     """
     problem = None
     if requested is not None:
         if matches_any(requested, rules.options.networks):
-            return (_own_address(container, requested), port), None
+            return Announcement((_own_address(container, requested), port), "SERVICE_NETWORK", None)
         problem = f"SERVICE_NETWORK is {quoted(requested)}, which 'networks' does not allow; SERVICE_NETWORK is ignored"
-    return _default_address(container, port, rules, machine), problem
+    place, origin = _default_address(container, port, rules, machine)
+    return Announcement(place, origin, problem)
 
 
 def is_reached_directly(container: Container, requested: str | None, rules: Rules) -> bool:
@@ -59,21 +69,20 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _default_address(container: Container, port: int, rules: Rules, machine: Machine) -> HostPort:
+def _default_address(container: Container, port: int, rules: Rules, machine: Machine) -> tuple[HostPort, str]:
+    """Return the address and port to announce if no network is requested, and the reason for the address."""
     options, network = rules.options, rules.containers.network
     if network is not None:
-        return _own_address(container, network), port
+        return (_own_address(container, network), port), f"the network {quoted(network)} of the configuration"
     if rules.containers.internal and container.network_mode != "host":
-        return _internal_address(container, rules), port
+        return (_internal_address(container, rules), port), "the container's own address"
     if container.network_mode == "host":
-        if host := next(iter(_announced(options, machine)), None):
-            return host, port
-        raise ValueError(_no_address("the container is on the host's network", machine))
+        return _published(port, (Binding("", port),), "the container is on the host's network", options, machine)
     if bindings := container.ports.get((port, "tcp")):
-        return _published(port, bindings, options, machine)
+        return _published(port, bindings, f"port {port} is published on all addresses", options, machine)
     for name in sorted(container.networks):
         if matches_any(name, options.networks):
-            return _own_address(container, name), port
+            return (_own_address(container, name), port), f"the network {quoted(name)} among 'networks'"
     raise ValueError(not_published(container, rules, port))
 
 
@@ -97,33 +106,39 @@ def not_published(container: Container, rules: Rules, *ports: int) -> str:
     return f"the container does not publish {required}, nor any other port: {remedy}"
 
 
-def _published(port: int, bindings: tuple[Binding, ...], options: MachineOptions, machine: Machine) -> HostPort:
-    wildcard = {family_of(each.host_ip): each for each in bindings if is_unspecified(each.host_ip)}
-    bound = [each for each in bindings if not is_unspecified(each.host_ip)]
-    for host in options.address:
-        family = family_of(host)
-        binding = wildcard.get(family) if family else next(iter(wildcard.values()), None)
-        if binding is not None:
-            return host, binding.host_port
-    for binding in bound:
-        if announceable(binding.host_ip):
-            return binding
-    if not options.address:
-        for host in _announced(options, machine):
-            if binding := wildcard.get(family_of(host)):
-                return host, binding.host_port
-    for binding in bound:
-        if announceable(binding.host_ip, loopback=options.loopback):
-            return binding
-    raise ValueError(_unreachable(port, bool(wildcard), bound, options, machine))
+def _published(
+    port: int, bindings: Sequence[Binding], where: str, options: MachineOptions, machine: Machine
+) -> tuple[HostPort, str]:
+    """Return the address and port of a publication, by the rule of `discovery.addresses`, and the reason.
+
+    `where` says, for a message, that the port is published on all addresses.
+    """
+    # The address of a container in which the provider runs is not the machine's.
+    facts = machine.facts if machine.container is None else replace(machine.facts, primary={})
+    fault = None
+    try:
+        own = own_addresses(options.address, facts)
+    except ValueError as error:  # no fault of a port that is published on an address of its own
+        own, fault = (), str(error)
+    hosts = [each.host_ip for each in bindings]
+    if (chosen := announced_address(own, hosts, loopback=options.loopback)) is not None:
+        announced, index = chosen
+        return (announced.host, bindings[index].host_port), announced.origin
+    if fault is not None:
+        raise ValueError(f"{where}: {fault}")
+    raise ValueError(_unreachable(port, hosts, where, own, machine))
 
 
-def _unreachable(port: int, wildcard: bool, bound: list[Binding], options: MachineOptions, machine: Machine) -> str:
-    if wildcard and options.address:
-        return f"port {port} is not published for the family of 'address' ({', '.join(options.address)})"
-    if wildcard:
-        return _no_address(f"port {port} is published on all addresses", machine)
-    addresses = ", ".join(sorted({each.host_ip for each in bound})) or "no address"
+def _unreachable(port: int, hosts: Sequence[str], where: str, own: Sequence[Announced], machine: Machine) -> str:
+    if any(map(is_unspecified, hosts)):
+        if own:
+            addresses = ", ".join(map(str, own))
+            return (
+                f"port {port} is not published for the family of the announced address, {addresses}: publish it there,"
+                f" or {_SET_ADDRESS}"
+            )
+        return _no_address(where, machine)
+    addresses = ", ".join(sorted(set(hosts))) or "no address"
     return (
         f"port {port} is published on {addresses} alone, which other machines cannot reach:"
         f" start the container with -p {port}, or set 'loopback = true' (register-container: --host)"
@@ -145,13 +160,6 @@ def _internal_address(container: Container, rules: Rules) -> str:
     if container.network_mode.startswith("container:"):
         raise ValueError("the container uses another container's network, and has no address of its own")
     raise ValueError("the container has no address on a Docker network")
-
-
-def _announced(options: MachineOptions, machine: Machine) -> tuple[str, ...]:
-    """Return the addresses of the machine that others may be told, in the order of preference."""
-    if machine.container is not None and not options.address:
-        return ()
-    return machine_addresses(options, machine)
 
 
 def _no_address(what: str, machine: Machine) -> str:

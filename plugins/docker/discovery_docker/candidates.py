@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from discovery import Backend, Candidate, Check, Outcome, RecordError, State, Verdict
 from discovery.probes import ReportedProbe
 from discovery.registry import validate
-from discovery_docker.announce import announce, matches_any
+from discovery_docker.announce import Announcement, announce, matches_any
 from discovery_docker.config import checks_of
 from discovery_docker.container import Container
 from discovery_docker.conventions import CheckRequest, PortRequest, ServiceVariables, quoted
@@ -135,14 +135,15 @@ def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rul
     for port, request in requests.items():
         problems += request.problems
         try:
-            backend, more = _backend(container, port, request, len(requests) > 1, rules, machine)
-            problems += more
+            backend, announcement = _backend(container, port, request, len(requests) > 1, rules, machine)
+            if announcement.problem is not None:
+                problems.append(announcement.problem)
             if stops:
                 # No checks: the server may refuse new connections already, and drains until it has stopped.
-                candidate = Candidate(replace(backend, state=State.DRAINING))
+                candidate = Candidate(replace(backend, state=State.DRAINING), origin=announcement.origin)
             else:
                 checks, more = _checks(container, request.check, rules)
-                candidate = Candidate(backend, checks)
+                candidate = Candidate(backend, checks, announcement.origin)
                 problems += more
         except (ValueError, RecordError) as error:
             problems.append(str(error))
@@ -160,10 +161,11 @@ def _backend(
     has_several_ports: bool,
     rules: Rules,
     machine: Machine,
-) -> tuple[Backend, list[str]]:
+) -> tuple[Backend, Announcement]:
     options = rules.containers
     service = _service(container, f"-{port}" if has_several_ports else "", request, rules)
-    (host, announced_port), problem = announce(container, port, request.network, rules, machine)
+    announcement = announce(container, port, request.network, rules, machine)
+    host, announced_port = announcement.place
     backend = Backend(
         service,
         options.id or request.id or f"{machine.name}:{container.name}:{port}",
@@ -172,7 +174,7 @@ def _backend(
         rules.weight,
         labels={**request.labels, **options.labels},
     )
-    return validate(backend), [problem] if problem else []
+    return validate(backend), announcement
 
 
 def _service(container: Container, suffix: str, request: PortRequest, rules: Rules) -> str:

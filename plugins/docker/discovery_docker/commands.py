@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from discovery import Backend, ConfigError, RecordError
+from discovery.addresses import SOURCES, is_dynamic
 from discovery.commands import (
     ConfigOption,
     ForceOption,
@@ -19,6 +20,7 @@ from discovery.commands import (
     RegistryOption,
     ReplaceOption,
     RunDirOption,
+    TakeoverOption,
     TtlOption,
     linked_registry,
     parsed_option,
@@ -57,8 +59,9 @@ def register_container(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Announced address of a port published on all addresses. Default: this machine's primary address;"
-            " required in a container without the host's network.",
+            help=f"Announced address of a port published on all addresses: {SOURCES}. Default: DISCOVERY_ADDRESS,"
+            " COREOS_PRIVATE_IPV4, or else this machine's primary address; required in a container without the host's"
+            " network.",
         ),
     ] = None,
     weight: Annotated[int, parsed_option(WEIGHT, "Relative to the other backends; 0: no new connections.")] = 1,
@@ -70,6 +73,7 @@ def register_container(
     ttl: TtlOption = 10.0,
     owner: OwnerOption = None,
     force: ForceOption = False,
+    takeover: TakeoverOption = False,
     registry: RegistryOption = None,
     run_dir: RunDirOption = None,
     replace: ReplaceOption = False,
@@ -89,7 +93,8 @@ def register_container(
     number = _port(port)
     extras = _labels(labels or ())
     try:
-        backend = validate(Backend(service, container, host or "localhost", number, weight, labels=extras))
+        fixed = host if host is not None and not is_dynamic(host) else "localhost"
+        backend = validate(Backend(service, container, fixed, number, weight, labels=extras))
         encode(backend, owner, ttl)
     except RecordError as error:
         raise ConfigError(str(error)) from None
@@ -97,6 +102,7 @@ def register_container(
         "plugin": "docker",
         "ttl": ttl,
         "force": force,
+        "takeover": takeover,
         "weight": weight,
         "check": _check(check, check_path),
         "names": [container],
@@ -109,7 +115,8 @@ def register_container(
     if owner is not None:
         table["owner"] = owner
     if host is not None:
-        table |= {"address": backend.host, "loopback": _is_loopback(backend.host)}
+        address = host if is_dynamic(host) else backend.host
+        table |= {"address": address, "loopback": _is_loopback(address)}
     providers = {_instance(backend): table}
     return serve(
         registry=registry or linked_registry(),

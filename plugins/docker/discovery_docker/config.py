@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from discovery import Backend, Check, PluginConfig, RecordError
-from discovery.addresses import family_of
-from discovery.fields import OneOrMany, Port, ServiceName, Weight
+from discovery.addresses import family_of, is_dynamic
+from discovery.fields import OneOrMany, OwnAddress, Port, ServiceName, Weight
 from discovery.probes import CheckSettings
 from discovery.registry import validate
 from discovery_docker.dockerapi import EngineError, engine_url
@@ -28,11 +28,12 @@ def validated(**fields: Any) -> Backend:
         raise ValueError(str(error)) from None
 
 
-def _one_per_family(hosts: tuple[str, ...]) -> tuple[str, ...]:
+def _one_per_family(sources: tuple[str, ...]) -> tuple[str, ...]:
+    hosts = [source for source in sources if not is_dynamic(source)]
     families = {family_of(host) for host in hosts}
-    if len(hosts) > 1 and (None in families or len(families) < len(hosts)):
+    if len(sources) > 1 and (None in families or len(families) < len(hosts)):
         raise ValueError("give one address, or an IPv4 and an IPv6 address")
-    return hosts
+    return sources
 
 
 def _pattern(value: str) -> str:
@@ -92,8 +93,9 @@ def checks_of(
 class MachineOptions(PluginConfig):
     """The options that hold for everything on this machine: announced addresses, what containers may choose, checks."""
 
-    address: Annotated[OneOrMany[Host], AfterValidator(_one_per_family)] = ()
-    """The announced address of a port on all addresses of this machine. Not given: the primary address."""
+    address: Annotated[OneOrMany[OwnAddress], AfterValidator(_one_per_family)] = ()
+    """The announced address of a port on all addresses of this machine: an address, `interface:eth1`,
+    `network:10.0.0.0/8` or `metadata`. Not given: DISCOVERY_ADDRESS, COREOS_PRIVATE_IPV4, or the primary address."""
     loopback: bool = False
     """Announce a port that is bound to a loopback address at that address."""
     services: Patterns | None = None

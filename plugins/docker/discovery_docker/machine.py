@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from discovery.addresses import Family
+from discovery.addresses import Announced, MachineFacts, own_addresses
 from discovery_docker.config import MachineOptions
 from discovery_docker.container import Container
 from discovery_docker.dockerapi import EngineInfo
@@ -19,15 +19,15 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The host name of this machine, and its primary address by address family (4, 6). A family may be absent.
+    """The host name of this machine, and the facts from which the announced address follows.
 
-    `container` is the name of the container that the provider runs in, if the container has a network of its own:
-    `addresses` are those of the container then. `owner` names the machine in the default owner of records; empty: as
-    the core names the machine.
+    `container` is the name of the container that the provider runs in, if the container has a network of its own: the
+    primary address in `facts` is that of the container then. `owner` names the machine in the default owner of records;
+    empty: as the core names the machine.
     """
 
     name: str
-    addresses: Mapping[Family, str]
+    facts: MachineFacts
     container: str | None = None
     owner: str = ""
 
@@ -37,26 +37,29 @@ def seen_by(
     containers: Iterable[Container],
     info: EngineInfo,
     host_name: str,
-    addresses: Mapping[Family, str],
+    facts: MachineFacts,
 ) -> Machine:
     """Return the machine of the engine, as the process sees it that runs in the container `own_id`; None: in none.
 
-    `containers` and `info` are those of the engine. `host_name` and `addresses` are those that the process finds. A
+    `containers` and `info` are those of the engine. `host_name` and `facts` are those that the process finds. A
     process in a container of another engine, such as a container that runs an engine itself, counts as outside.
     """
     by_id = {container.id: container for container in containers}
     own = by_id.get(own_id or "")
     if own is None:
-        return Machine(host_name, addresses)
+        return Machine(host_name, facts)
     if not _is_on_hosts_network(own, by_id):
         is_given = host_name != own.id[:_HOST_NAME_DIGITS]
-        return Machine(host_name if is_given else info.name or host_name, addresses, own.name, _owner(own, info))
-    return Machine(host_name, addresses, owner=_owner(own, info))
+        return Machine(host_name if is_given else info.name or host_name, facts, own.name, _owner(own, info))
+    return Machine(host_name, facts, owner=_owner(own, info))
 
 
-def machine_addresses(options: MachineOptions, machine: Machine) -> tuple[str, ...]:
-    """Return the configured addresses of this machine, or else its primary addresses, IPv4 first."""
-    return options.address or tuple(machine.addresses[family] for family in (4, 6) if family in machine.addresses)
+def machine_addresses(options: MachineOptions, machine: Machine) -> tuple[Announced, ...]:
+    """Return the addresses of this machine to announce, by the rule of `discovery.addresses`.
+
+    Raises ValueError if the configuration names an address that this machine does not have.
+    """
+    return own_addresses(options.address, machine.facts)
 
 
 def _is_on_hosts_network(container: Container, by_id: Mapping[str, Container]) -> bool:

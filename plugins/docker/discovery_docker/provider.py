@@ -8,14 +8,14 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import TypeVar
 
-from discovery import Context, Inventory, PluginConfig, Provider
-from discovery.addresses import Family, primary_address
+from discovery import Context, Inventory, Provider, Validation
+from discovery.addresses import MachineFacts, OwnAddresses
 from discovery.toolkit import cancel_and_wait, container_id, wait_for_event
 from discovery_docker.candidates import Findings, RankedCandidate, find_candidates, resolve_conflicts
-from discovery_docker.config import DockerConfig
+from discovery_docker.config import DockerConfig, MachineOptions
 from discovery_docker.container import Container
 from discovery_docker.engine import Engine, EngineError, EngineState
-from discovery_docker.machine import Machine, seen_by
+from discovery_docker.machine import Machine, machine_addresses, seen_by
 from discovery_docker.rules import Rules
 from discovery_docker.selection import is_selected
 
@@ -25,10 +25,8 @@ _DOCKER_PATIENCE = 5.0
 """Seconds that the first inventory waits for Docker: without containers it would withdraw those of an earlier run."""
 _RETRY_DELAY = 0.2
 """Seconds between two attempts to follow Docker, so that a failure costs little CPU time."""
-_FAMILIES: tuple[Family, ...] = (4, 6)
 
-
-C = TypeVar("C", bound=PluginConfig)
+C = TypeVar("C", bound=MachineOptions)
 
 
 class ContainerProvider(Provider[C]):
@@ -44,6 +42,7 @@ class ContainerProvider(Provider[C]):
         self._outage: str | None = None
         self._raised: str | None = None
         self._own_id: str | None = None
+        self._own = OwnAddresses(config.address)
         self._docker_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -59,6 +58,14 @@ class ContainerProvider(Provider[C]):
     def find_more(self, machine: Machine) -> tuple[list[RankedCandidate], dict[str, str]]:
         """Return the candidates on this machine that are no containers, and a problem by source for the others."""
         return [], {}
+
+    async def validate(self) -> Validation:
+        """Tell which address would be announced for a port on all addresses."""
+        try:
+            own = machine_addresses(self.config, Machine(socket.gethostname(), await self._facts()))
+        except ValueError as error:
+            return Validation(unchecked=(f"address: {error}",))
+        return Validation(announces=tuple(map(str, own)))
 
     async def setup(self) -> None:
         """Begin to follow the Docker engine, unless the configuration turns Docker off."""
@@ -86,7 +93,7 @@ class ContainerProvider(Provider[C]):
                 self._docker_task.result()
             known = self._docker_task is None or self._state is not None
             if known or (self.finds_more and (self._outage is not None or loop.time() >= deadline)):
-                yield self._inventory()
+                yield self._inventory(await self._facts())
             elif not self.finds_more and self._outage not in (None, self._raised):
                 self._raised = self._outage
                 raise EngineError(self._outage)
@@ -111,11 +118,13 @@ class ContainerProvider(Provider[C]):
                 self._changed.set()
             await asyncio.sleep(_RETRY_DELAY)
 
-    def _inventory(self) -> Inventory:
-        addresses = {family: address for family in _FAMILIES if (address := primary_address(family)) is not None}
+    async def _facts(self) -> MachineFacts:
+        return await asyncio.to_thread(self._own.facts) if self._own.blocks else self._own.facts()
+
+    def _inventory(self, facts: MachineFacts) -> Inventory:
         state = self._state or EngineState()
         containers = (*state.containers, *state.unmatched)
-        machine = seen_by(self._own_id, containers, state.info, socket.gethostname(), addresses)
+        machine = seen_by(self._own_id, containers, state.info, socket.gethostname(), facts)
         more, problems = self.find_more(machine)
         rules = self.rules()
         found = Findings() if rules is None else find_candidates(containers, state.stopping, rules, machine)

@@ -1,19 +1,26 @@
 """The announced address of a container with several addresses."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.addresses import announceable, is_loopback
+from discovery.addresses import Family, InterfaceAddress, MachineFacts, announceable, is_loopback
 from discovery_docker.announce import HostPort, announce
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Addresses, Binding, Container
 from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 
-MACHINE = Machine("m", {4: "10.0.0.1", 6: "2001:db8:1::1"})
+
+def there(primary: Mapping[Family, str], container: str | None = None, **variables: str) -> Machine:
+    """A machine with these primary addresses and environment variables."""
+    return Machine("m", MachineFacts(variables, (InterfaceAddress("eth1", "10.1.0.7"),), primary), container)
+
+
+MACHINE = there({4: "10.0.0.1", 6: "2001:db8:1::1"})
 ALL = (Binding("0.0.0.0", 32768), Binding("::", 32769))
 
 
@@ -29,7 +36,7 @@ def container(*bindings: Binding, networks: dict[str, Addresses] | None = None, 
 def place(
     which: Container, wanted: str | None = None, machine: Machine = MACHINE, port: int = 80, **options: Any
 ) -> HostPort:
-    found, problem = announce(which, port, wanted, rules(**options), machine)
+    found, _, problem = announce(which, port, wanted, rules(**options), machine)
     assert problem is None
     return tuple(found)  # type: ignore[return-value]
 
@@ -51,9 +58,9 @@ def test_the_order_of_the_rules() -> None:
     assert place(everything, "inside", **options) == ("172.18.0.2", 80)
     assert place(everything, **options) == ("fd00::2", 80)
     del options["network"]
-    assert place(everything, **options) == ("10.9.9.9", 32768)
-    del options["address"]
     assert place(everything, **options) == ("192.168.1.1", 8080)
+    assert place(container(*ALL, networks=INSIDE), **options) == ("10.9.9.9", 32768)
+    del options["address"]
     assert place(container(*ALL, networks=INSIDE), **options) == ("10.0.0.1", 32768)
     assert place(container(networks=INSIDE), **options) == ("172.18.0.2", 80)
     assert "does not publish port 80" in refusal(container(networks=INSIDE))
@@ -66,11 +73,13 @@ def test_each_address_family_has_its_own_host_port() -> None:
     assert place(both, address=["2001:db8::9", "10.9.9.9"]) == ("2001:db8::9", 32769)
     assert place(container(ALL[0]), address=["2001:db8::9", "10.9.9.9"]) == ("10.9.9.9", 32768)
     assert place(both, address="web.example") == ("web.example", 32768)
-    assert place(both, machine=Machine("m", {6: "2001:db8:1::1"})) == ("2001:db8:1::1", 32769)
+    assert place(both, machine=there({6: "2001:db8:1::1"})) == ("2001:db8:1::1", 32769)
     assert place(container(ALL[1])) == ("2001:db8:1::1", 32769)
     assert place(container(Binding("2001:db8:1::7", 81))) == ("2001:db8:1::7", 81)
-    assert "for the family of 'address' (2001:db8::9)" in refusal(container(ALL[0]), address="2001:db8::9")
-    assert "set 'address'" in refusal(container(ALL[0]), machine=Machine("m", {6: "2001:db8:1::1"}))
+    assert "for the family of the announced address, 2001:db8::9 (the configuration): publish" in refusal(
+        container(ALL[0]), address="2001:db8::9"
+    )
+    assert "set 'address'" in refusal(container(ALL[0]), machine=there({6: "2001:db8:1::1"}))
 
 
 def test_a_bound_address_is_not_replaced_by_the_configured_address() -> None:
@@ -81,11 +90,11 @@ def test_the_machines_own_network() -> None:
     host = container(mode="host")
     assert place(host) == ("10.0.0.1", 80)
     assert place(host, port=8081, address="10.9.9.9") == ("10.9.9.9", 8081)
-    assert "set 'address' (register-container: --host)" in refusal(host, machine=Machine("m", {}))
+    assert "set 'address' (register-container: --host)" in refusal(host, machine=there({}))
 
 
 def test_a_provider_in_a_container_announces_none_of_its_own_addresses() -> None:
-    inside = Machine("m", {4: "172.17.0.2"}, "registrar")
+    inside = there({4: "172.17.0.2"}, "registrar")
     for which in (container(*ALL), container(mode="host")):
         told = refusal(which, machine=inside)
         assert "the provider in the container 'registrar' does not see the machine's addresses: set 'address'" in told
@@ -94,6 +103,37 @@ def test_a_provider_in_a_container_announces_none_of_its_own_addresses() -> None
     assert place(container(Binding("192.168.1.1", 8080), *ALL), machine=inside) == ("192.168.1.1", 8080)
     assert place(container(networks=INSIDE), machine=inside, network="inside") == ("172.18.0.2", 80)
     assert place(container(Binding("127.0.0.1", 1), *ALL), machine=inside, loopback=True) == ("127.0.0.1", 1)
+
+
+def test_the_configuration_and_the_environment_are_asked_in_the_order_of_the_rule() -> None:
+    """Issue 12, A.6."""
+    machine = there({4: "10.0.0.1"}, DISCOVERY_ADDRESS="10.4.0.7", COREOS_PRIVATE_IPV4="10.3.0.7")
+    every = container(*ALL)
+    for options, expected in (
+        ({"address": "interface:eth1"}, ("10.1.0.7", "the configuration: interface:eth1")),
+        ({}, ("10.4.0.7", "DISCOVERY_ADDRESS")),
+    ):
+        found = announce(every, 80, None, rules(**options), machine)
+        assert (found.place[0], found.origin) == expected
+    coreos = there({4: "10.0.0.1"}, COREOS_PRIVATE_IPV4="10.3.0.7")
+    assert announce(every, 80, None, rules(), coreos).origin == "COREOS_PRIVATE_IPV4"
+    assert announce(every, 80, None, rules(), MACHINE).origin == "the primary address of this machine"
+    bound = container(Binding("192.168.1.1", 8080), *ALL)
+    found = announce(bound, 80, None, rules(address="10.9.9.9"), machine)
+    assert (found.place, found.origin) == (("192.168.1.1", 8080), "the address that the port is published on")
+    assert announce(container(networks=INSIDE), 80, "inside", rules(networks="*"), machine).origin == "SERVICE_NETWORK"
+
+
+def test_an_address_that_the_machine_lacks_concerns_the_ports_on_all_addresses_alone() -> None:
+    told = refusal(container(*ALL), address="interface:none")
+    assert told.startswith("port 80 is published on all addresses: the interface none has no address, or is missing")
+    assert place(container(Binding("192.168.1.1", 8080)), address="interface:none") == ("192.168.1.1", 8080)
+
+
+def test_a_provider_in_a_container_announces_the_address_that_a_variable_names() -> None:
+    """As the units of the tutorial give it to the container, from /etc/environment."""
+    inside = there({4: "172.17.0.2"}, "registrar", COREOS_PRIVATE_IPV4="10.3.0.7")
+    assert place(container(*ALL), machine=inside) == ("10.3.0.7", 32768)
 
 
 def test_loopback_only_if_asked_for() -> None:
@@ -125,7 +165,7 @@ def test_the_containers_own_address_on_whichever_network_it_has() -> None:
 
 def test_a_network_that_is_not_allowed_is_reported_and_ignored() -> None:
     config = rules(networks=["inside"])
-    found, problem = announce(container(*ALL, networks=INSIDE), 80, "v6", config, MACHINE)
+    found, _, problem = announce(container(*ALL, networks=INSIDE), 80, "v6", config, MACHINE)
     assert tuple(found) == ("10.0.0.1", 32768)
     assert problem is not None
     assert "SERVICE_NETWORK is 'v6', which 'networks' does not allow" in problem
@@ -176,8 +216,12 @@ def test_only_reachable_addresses_are_announced(
 ) -> None:
     config = rules(**options)
     try:
-        (host, port), _ = announce(
-            container(*bindings, networks=networks, mode=mode), 80, wanted, config, Machine("m", addresses)
+        (host, port), _, _ = announce(
+            container(*bindings, networks=networks, mode=mode),
+            80,
+            wanted,
+            config,
+            there(addresses),
         )
     except ValueError as error:
         assert str(error).isprintable()

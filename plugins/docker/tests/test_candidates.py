@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery import Backend, Candidate, Outcome, State, Verdict
+from discovery.addresses import MachineFacts
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
 from discovery.registry import validate
 from discovery_docker.candidates import find_candidates, resolve_conflicts
@@ -16,7 +17,7 @@ from discovery_docker.machine import Machine
 from discovery_docker.naming import base_name
 from discovery_docker.rules import Rules
 
-MACHINE = Machine("m", {4: "10.0.0.1"})
+MACHINE = Machine("m", MachineFacts(primary={4: "10.0.0.1"}))
 
 
 def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:

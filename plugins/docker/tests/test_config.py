@@ -42,7 +42,7 @@ def test_numbers_may_be_labels() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"address": "0.0.0.0"}, "not an address that one can connect to"),
+        ({"address": "0.0.0.0"}, "not an address that other machines can connect to"),
         ({"address": ["10.0.0.1", "10.0.0.2"]}, "an IPv4 and an IPv6 address"),
         ({"address": ["10.0.0.1", "web.example"]}, "an IPv4 and an IPv6 address"),
         ({"weight": 300}, "300 is not a whole number from 0 to 256"),

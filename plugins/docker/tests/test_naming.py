@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from discovery.addresses import MachineFacts
 from discovery.fields import is_service_name
 from discovery_docker.candidates import find_candidates
 from discovery_docker.config import DockerConfig
@@ -28,7 +29,7 @@ def container(image: str = "team/app:1", **labels: str) -> Container:
 def named(which: Container, **options: Any) -> str:
     """Return the service, or the problem."""
     rules = Rules.of(DockerConfig.model_validate(options))
-    findings = find_candidates([which], frozenset(), rules, Machine("m", {4: "10.0.0.1"}))
+    findings = find_candidates([which], frozenset(), rules, Machine("m", MachineFacts(primary={4: "10.0.0.1"})))
     for each in findings.candidates:
         return each.candidate.backend.service
     return findings.problems["container prod-shop-1"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from discovery import Backend
+from discovery.addresses import MachineFacts
 from discovery_docker.candidates import Findings, find_candidates
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Addresses, Binding, Container
@@ -30,7 +31,7 @@ OPTIONS = (
     "useIpFromLabel",
 )
 """registrator's options: https://gliderlabs.github.io/registrator/latest/user/run/"""
-MACHINE = Machine("hostname", {4: "192.168.1.102"})
+MACHINE = Machine("hostname", MachineFacts(primary={4: "192.168.1.102"}))
 BRIDGE = {"bridge": Addresses("172.17.0.2", None)}
 
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from discovery.addresses import MachineFacts
 from discovery_docker.candidates import find_candidates
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Binding, Container
 from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 
-MACHINE = Machine("m", {4: "10.0.0.1"})
+MACHINE = Machine("m", MachineFacts(primary={4: "10.0.0.1"}))
 
 
 def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
