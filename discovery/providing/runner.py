@@ -27,6 +27,10 @@ from discovery.validity import validate
 
 _MACHINE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """The name of a machine in an owner, of which `/` ends this part."""
+_FIRST_PAUSE, _MOST_PAUSE = 0.02, 1.0
+"""Seconds between two discoveries that were requested; they double while requests go on."""
+_CALM = 2.0
+"""Seconds without a discovery that was requested, after which the pauses begin anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,10 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         return replace(super().status, candidates=self._checker.status)
 
     def request_discovery(self) -> None:
-        """End the present `discover` and begin another, without waiting out a retry. Returns at once; any thread."""
+        """End the present `discover` and begin another, without waiting out a retry. Returns at once; any thread.
+
+        Requests that come again and again are granted ever more seldom, down to one each second.
+        """
         self._discovery_requested = True
         self._wake.set()
 
@@ -158,7 +165,8 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         self._details.begin(plugin)
         self._discovery_requested = False
         discovering = asyncio.create_task(self._discover(plugin))
-        next_health = 0.0
+        next_health, begun, next_discovery = 0.0, 0.0, 0.0
+        pauses = delays(_FIRST_PAUSE, _MOST_PAUSE)
         try:
             while not self._is_stopping():
                 if not self._remains(instance):
@@ -168,16 +176,21 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                         return latest
                     if not await self._details.adopts(latest.config):
                         return latest
-                    instance, self._discovery_requested = latest, True
-                if self._discovery_requested:
+                    instance, self._discovery_requested, next_discovery = latest, True, 0.0
+                if self._discovery_requested and (now := time.monotonic()) >= next_discovery:
                     self._discovery_requested = False
+                    if now - begun > _CALM:
+                        pauses = delays(_FIRST_PAUSE, _MOST_PAUSE)
+                    # A discovery that asks for another would otherwise go on without a pause, and without an end.
+                    begun, next_discovery = now, now + next(pauses)
                     await self._end(discovering)
                     discovering = asyncio.create_task(self._discover(plugin))
                 if time.monotonic() >= next_health:
                     async with self._details.turn:
                         await self._check_health(plugin)
                     next_health = time.monotonic() + HEALTH_EVERY
-                await self._wake.wait(next_health - time.monotonic())
+                until = min(next_health, next_discovery) if self._discovery_requested else next_health
+                await self._wake.wait(until - time.monotonic())
         finally:
             await self._end(discovering)
         return self._instance

@@ -32,6 +32,8 @@ class Follower:
         self.resets: list[Reset] = []
         self.deltas: list[Delta] = []
         self.states: dict[int, dict[str, bytes]] = {}
+        self._copies: list[tuple[Reset | Delta, dict[str, bytes]]] = []
+        """Each event, and the records that it had when it came."""
         self._registry = registry
         self.task: asyncio.Task[None] | None = None
 
@@ -66,6 +68,10 @@ class Follower:
         """Wait until the registry has records at `keys` and at no other key. Raises as `until` does."""
         await self.until(lambda: (self.records or {}).keys() == set(keys), f"the keys to be {keys}")
 
+    def changed_later(self) -> list[Reset | Delta]:
+        """Return the events whose records have changed since they came, which no event may do."""
+        return [event for event, records in self._copies if dict(_records(event)) != records]
+
     async def run(self) -> None:
         """Follow until cancelled; `following` runs this. Raises RuntimeError if the watch breaks the protocol."""
         events = self._registry.watch()
@@ -76,6 +82,8 @@ class Follower:
             await events.aclose()
 
     def _take(self, event: Reset | Delta | Stale) -> None:
+        if not isinstance(event, Stale):
+            self._copies.append((event, dict(_records(event))))
         match event:
             case Stale(reason):
                 if reason == self.stale:
@@ -110,6 +118,10 @@ class Follower:
         self.stale = None
         self.revision = revision
         self.states[revision] = self.records
+
+
+def _records(event: Reset | Delta) -> Mapping[str, bytes]:
+    return event.records if isinstance(event, Reset) else event.puts
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ from discovery.testing.place import RegistryPlace
 
 PLAIN = b"10.0.0.1:80"
 KEY = backend().key
+_RACES = 4
+"""Keys that two owners put at the same time, one after the other."""
 
 
 class LeaseContract(RegistryPlace):
@@ -32,6 +34,9 @@ class LeaseContract(RegistryPlace):
             assert isinstance(record, Record)
             equal((record.backend, record.owner, record.ttl), (web, "host-1", lease.ttl))
             equal(lease.owner, "host-1")
+            ttl: object = lease.ttl
+            near = isinstance(ttl, int | float) and self.ttl * 0.99 <= ttl <= self.ttl * 2 + 1
+            expect(near, f"a lease of {self.ttl:g} s, as asked for", ttl)
             await self._call("close", lease.close())
 
         self._run(check)
@@ -95,6 +100,14 @@ class LeaseContract(RegistryPlace):
                 for weight in (1, 2):
                     await self._call("put", lease.put(backend(weight=weight)))
                     await follower.sees(KEY, encode(backend(weight=weight), lease.owner, lease.ttl))
+                async with self._lease(self._another(), lease.owner) as later:  # a daemon that was started again
+                    await self._call("put", later.put(backend(weight=3)))
+                    await follower.sees(KEY, encode(backend(weight=3), later.owner, later.ttl))
+                    blinks = [delta for delta in follower.deltas if KEY in delta.deletes]
+                    expect(not blinks, "a change of a record, and never its removal before", blinks)
+                    await self._call("delete", lease.delete(backend(weight=3)))
+                    expect(KEY in (there := await contents(registry)), "the record, which another lease holds", there)
+                await self._call("put", lease.put(backend(weight=2)))
                 await self._call("delete", lease.delete(backend()))
                 await follower.sees(KEY, None)
                 await self._call("delete", lease.delete(backend()))
@@ -125,6 +138,21 @@ class LeaseContract(RegistryPlace):
                     await self._call("put", second.put(backend(weight=9)))
                 await self._call("delete", second.delete(backend()))
                 equal(await contents(registry), before)
+
+        self._run(check)
+
+    @clause
+    def test_of_two_owners_that_put_at_once_one_is_refused(self) -> None:
+        """The look for another owner and the write are one step: else both believe that the record is theirs."""
+
+        async def check(registry: Registry) -> None:
+            async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
+                for number in range(_RACES):
+                    wanted = backend(id=f"n{number}")
+                    both = asyncio.gather(first.put(wanted), second.put(wanted), return_exceptions=True)
+                    results = await self._call("two puts at once", both)
+                    refused = [isinstance(each, OwnedByAnotherError) for each in results]
+                    expect(sorted(refused) == [False, True], "one put and one OwnedByAnotherError", results)
 
         self._run(check)
 
@@ -313,7 +341,12 @@ class LeaseContract(RegistryPlace):
         async def check(registry: Registry) -> None:
             async with self._lease(registry) as lease:
                 await self._call("put", lease.put(backend()))
+                waiting = [asyncio.ensure_future(lease.lost()) for _ in range(3)]
+                await asyncio.sleep(0.05)
+                waiting[0].cancel()  # a registrar that is asked for something else waits again later
                 await self.remove(KEY)
+                for each in waiting[1:]:
+                    await self._call("lost, for each that waits,", each)
                 await self._lost(lease)
 
         self._run(check)
@@ -366,6 +399,7 @@ class LeaseContract(RegistryPlace):
             async with self._lease(self._another()) as lease:
                 await self._call("put", lease.put(backend(id="ours")))
                 among = {f"web/{id_}" for id_ in ("kept", "stale", "others", "ours", "absent")}
+                equal(await self._sweep(lease, (), ()), frozenset())  # among no keys
                 equal(await self._sweep(lease, {"web/kept"}, among), {"web/stale"})
                 equal((await contents(registry)).keys(), {f"web/{id_}" for id_ in ("kept", "left", "others", "ours")})
             await self._call("close", earlier.close())

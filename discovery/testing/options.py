@@ -1,7 +1,8 @@
 """Clauses: the configuration of a plugin. Pure, but for the plugin's own validators."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -82,8 +83,41 @@ def _nested(kind: Any, config: Mapping[str, Any]) -> list[tuple[str, Mapping[str
     """Return the configuration with an unknown option in each table within that is a model of its own."""
     found: list[tuple[str, Mapping[str, Any]]] = []
     for name, value in config.items():
-        info = kind.model_fields.get(name)
-        table = info.annotation if info else None
-        if info and isinstance(value, dict) and isinstance(table, type) and issubclass(table, BaseModel):
-            found.append((f"the table {name}", {**config, name: {**value, _UNKNOWN: 1}}))
+        info = _field(kind, name)
+        found += [
+            (f"the table {name}{where}", {**config, name: changed})
+            for where, changed in _with_unknown(info.annotation if info else None, value)
+        ]
     return found
+
+
+def _field(kind: Any, name: str) -> Any:
+    """Return the field of the model `kind` that the option `name` of a table sets, or None."""
+    return kind.model_fields.get(name) or next(
+        (each for each in kind.model_fields.values() if each.alias == name), None
+    )
+
+
+def _with_unknown(annotation: Any, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield `value` with an unknown option in each table of a model within, and where that table is.
+
+    Tables of a model may be in a list or, by any name, in a table. Of several models that a table may be (`A | B`) none
+    is looked at: which of them the table is, its validator decides.
+    """
+    origin, arguments = get_origin(annotation), [each for each in get_args(annotation) if each is not type(None)]
+    if origin is Annotated or (origin in (Union, UnionType) and len(arguments) == 1):
+        yield from _with_unknown(arguments[0], value)
+    elif isinstance(value, Mapping) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield "", {**value, _UNKNOWN: 1}
+        yield from ((f".{where}", changed) for where, changed in _nested(annotation, value))
+    elif isinstance(value, Mapping) and len(arguments) == 2:
+        for name, each in value.items():
+            yield from (
+                (f".{name}{where}", {**value, name: changed}) for where, changed in _with_unknown(arguments[1], each)
+            )
+    elif isinstance(value, list | tuple) and arguments:
+        for number, each in enumerate(value):
+            yield from (
+                (f"[{number}]{where}", [*value[:number], changed, *value[number + 1 :]])
+                for where, changed in _with_unknown(arguments[0], each)
+            )

@@ -21,6 +21,8 @@ OUTAGE_SECONDS = 30.0
 """Seconds until a watch tells that its registry is away, or back: a member that hangs is noticed by its silence."""
 _MORE_SECONDS = 0.3
 """Seconds for which an outage goes on after it was told, for a registry that tells the outage again and again."""
+_MOMENT = 0.05
+"""Seconds for a lease to notice an outage by itself."""
 _CHANGES = 50
 """Changes that a slow reader has not read yet."""
 
@@ -38,7 +40,7 @@ class OutageContract(RegistryPlace):
             await self.write("web/a", PLAIN)
             async with following(registry) as follower:
                 for _ in range(2):
-                    listings, told = len(follower.resets), len(follower.stales)
+                    listings, told, revision = len(follower.resets), len(follower.stales), follower.revision
                     async with self._outage():
                         await follower.until(
                             lambda: follower.stale, "a Stale while the registry is away", OUTAGE_SECONDS
@@ -53,10 +55,45 @@ class OutageContract(RegistryPlace):
                         expect(len(reasons) == len(set(reasons)), "a Stale for each new reason", reasons)
                     await self._recovers(follower)
                     equal(follower.records, {"web/a": PLAIN})
+                    expect(follower.revision >= revision, f"a revision of at least {revision}", follower.revision)
+                    others = [each for each in follower.resets[listings:] if each.another]
+                    expect(not others, "the same history as before, since no record was lost", others)
                 await self.write("web/b", PLAIN)
                 await follower.sees("web/b", PLAIN)
                 await self.remove("web/a")
                 await follower.sees("web/a", None)
+
+        self._run(check)
+
+    @clause
+    def test_what_changes_in_an_outage_is_told_after_it(self) -> None:
+        """A registry that follows from now on, and lists nothing, has lost what others have changed meanwhile.
+
+        A place whose `write` and `remove` do nothing in an outage passes.
+        """
+
+        async def check(registry: Registry) -> None:
+            if not self._can_be_cut():
+                return
+            for id_ in ("stays", "goes"):
+                await self.write(f"web/{id_}", PLAIN)
+            async with following(registry) as follower:
+                changed = False
+                try:
+                    async with self._outage():
+                        await follower.until(
+                            lambda: follower.stale, "a Stale while the registry is away", OUTAGE_SECONDS
+                        )
+                        with suppress(Exception):  # the author's code, which may need the registry
+                            await self.write("web/comes", PLAIN)
+                            await self.remove("web/goes")
+                            changed = True
+                except AssertionError:
+                    raise
+                except Exception:  # noqa: BLE001 - the author's code: the place and the change exclude each other
+                    return
+                if changed and set(there := await contents(self._another())) == {"web/stays", "web/comes"}:
+                    await follower.shows(there)
 
         self._run(check)
 
@@ -96,6 +133,7 @@ class OutageContract(RegistryPlace):
             lease = await self._call("open_lease", registry.open_lease("host-1", 60))
             await self._call("put", lease.put(backend()))
             closing = await self._call("open_lease", self._another().open_lease("host-2", 60))
+            lost, begun = asyncio.ensure_future(lease.lost()), asyncio.get_running_loop().time()
             async with self._outage():
                 with raising(RegistryUnavailableError):
                     await self._away("put", lease.put(backend(weight=2)))
@@ -106,6 +144,13 @@ class OutageContract(RegistryPlace):
                 with raising(RegistryUnavailableError):
                     await self._away("open_lease", registry.open_lease("host-3", 60))
                 await self._away("close of a lease", closing.close())
+                other = self._another()
+                await self._away("close of the registry", other.close())
+                await asyncio.sleep(_MOMENT)
+                short = asyncio.get_running_loop().time() - begun < lease.ttl / 2
+                expect(not (short and lost.done()), "a lease that outlives an outage shorter than its TTL", lost)
+            lost.cancel()
+            await asyncio.wait({lost})
 
             async def puts() -> bool:
                 with suppress(RegistryUnavailableError):
@@ -196,6 +241,27 @@ class OutageContract(RegistryPlace):
                 grown = [count[kind] for count in counts[1:]]
                 grows = all(one < other for one, other in pairwise(grown))
                 expect(not grows, f"as many {kind} after each watch", grown)
+
+        self._run(check)
+
+    @clause
+    def test_connections_and_leases_leave_nothing_behind(self) -> None:
+        """A daemon opens a lease anew after each doubt, and a registry anew at each reload, for months."""
+
+        async def check(registry: Registry) -> None:
+            counts = []
+            for _ in range(4):
+                other = self._another()
+                lease = await self._call("open_lease", other.open_lease("host-1", self.ttl))
+                await self._call("put", lease.put(backend()))
+                await self._call("close of a lease", lease.close())
+                await self._call("close of the registry", other.close())
+                await asyncio.sleep(0.02)
+                counts.append({**Holdings.now().counts, "tasks": len(asyncio.all_tasks())})
+            for kind in counts[0]:
+                grown = [count[kind] for count in counts]
+                grows = all(one < other for one, other in pairwise(grown))
+                expect(not grows, f"as many {kind} after each lease and each connection", grown)
 
         self._run(check)
 

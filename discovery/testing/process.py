@@ -1,16 +1,20 @@
 """What a plugin shares with the rest of its process, and what a plugin leaves behind there."""
 
 import asyncio
+import locale
+import logging
 import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from discovery.testing.support import within
 
@@ -21,6 +25,10 @@ SETTINGS = (
     "signal handlers",
     "default timeout of sockets",
     "limit of open files",
+    "root logger",
+    "search path of modules",
+    "locale",
+    "recursion limit",
 )
 """The settings of a process that all plugins share."""
 
@@ -64,6 +72,10 @@ def settings() -> Mapping[str, object]:
         handlers,
         socket.getdefaulttimeout(),
         resource.getrlimit(resource.RLIMIT_NOFILE),
+        (logging.getLogger().level, [repr(each) for each in logging.getLogger().handlers]),
+        [*sys.path],
+        locale.setlocale(locale.LC_ALL),
+        sys.getrecursionlimit(),
     )
     return dict(zip(SETTINGS, values, strict=True))
 
@@ -81,7 +93,7 @@ def changed_settings(before: Mapping[str, object], after: Mapping[str, object]) 
 
 
 def restore(before: Mapping[str, object]) -> None:
-    """Undo changes of the working directory, the environment, the umask and the default timeout, for later tests."""
+    """Undo changes of most settings, for later tests: what a plugin does not give back must not fail them."""
     with suppress(OSError):
         os.chdir(str(before["working directory"]))
     environment = before["environment"]
@@ -93,6 +105,14 @@ def restore(before: Mapping[str, object]) -> None:
         os.umask(int(before["umask"], 8))
     timeout = before["default timeout of sockets"]
     socket.setdefaulttimeout(timeout if isinstance(timeout, float) else None)
+    level, handlers = cast("tuple[int, list[str]]", before["root logger"])
+    root = logging.getLogger()
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if repr(each) not in handlers]:
+        root.removeHandler(handler)
+    sys.path[:] = cast("list[str]", before["search path of modules"])
+    locale.setlocale(locale.LC_ALL, str(before["locale"]))
+    sys.setrecursionlimit(cast("int", before["recursion limit"]))
 
 
 def other_tasks(own: "set[asyncio.Task[object]]") -> list[str]:

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,33 @@ from typing import ClassVar, Self
 Listener = Callable[[str, tuple[object, ...]], None]
 
 
+_aside = threading.local()
+"""Tells of a thread whether what happens there is not the plugin's."""
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Let recorders and failures leave out what this thread does within the block: it is not the plugin's."""
+    _aside.is_aside = True
+    try:
+        yield
+    finally:
+        _aside.is_aside = False
+
+
 class Recorder:
     """Records the files, sockets and processes that code touches, by Python's audit events. Imports are not recorded.
 
     Python cannot remove an audit hook, so all recorders share a single hook, which does nothing while no recorder is
-    entered. Only this thread and the threads of its event loop's default executor are recorded.
+    entered. Only this thread is recorded, and the threads that begin after the first recorder of this thread: those of
+    its event loop's default executor, and a plugin's own.
     """
 
     _current: ClassVar["Recorder | None"] = None
     _listener: ClassVar[Listener | None] = None
     _thread: ClassVar[int | None] = None
+    _others: ClassVar["weakref.WeakSet[threading.Thread]"] = weakref.WeakSet()
+    """The threads that had begun before this thread was recorded."""
     _installed: ClassVar[bool] = False
 
     def __init__(self, look: Callable[[], None] = lambda: None) -> None:
@@ -30,6 +48,8 @@ class Recorder:
         self.events: list[str] = []
         self.written: list[str] = []
         """The paths that were written, created or removed."""
+        self.moved: list[tuple[str, str]] = []
+        """The old and the new path of each rename between absolute paths."""
         self._look = look
         self._writes: list[tuple[str, list[str]]] = []
 
@@ -65,7 +85,9 @@ class Recorder:
 
     @classmethod
     def _install(cls) -> None:
-        cls._thread = threading.get_ident()
+        if cls._thread != threading.get_ident():
+            cls._thread = threading.get_ident()
+            cls._others = weakref.WeakSet(each for each in threading.enumerate() if each.ident != cls._thread)
         if not cls._installed:
             cls._installed = True
             sys.addaudithook(cls._hear)
@@ -75,7 +97,9 @@ class Recorder:
         recorder, listener = Recorder._current, Recorder._listener
         if recorder is None and listener is None:
             return
-        if threading.get_ident() != Recorder._thread and not threading.current_thread().name.startswith("asyncio_"):
+        if threading.get_ident() != Recorder._thread and threading.current_thread() in Recorder._others:
+            return
+        if getattr(_aside, "is_aside", False):
             return
         if recorder is not None:
             recorder.take(event, args)
@@ -93,7 +117,12 @@ class Recorder:
         elif event in _WRITES:
             if any("__pycache__" in str(each) for each in args):
                 return
-            self._note(f"write {event} {args}", [each for each in args if isinstance(each, str | bytes | os.PathLike)])
+            paths: list[object] = [each for each in args if isinstance(each, str | bytes | os.PathLike)]
+            self._note(f"write {event} {args}", paths)
+            if event == "os.rename" and len(paths) == 2:
+                source, target = (os.fsdecode(each) for each in paths)  # type: ignore[arg-type]
+                if source.startswith("/") and target.startswith("/"):
+                    self.moved.append((source, target))
         elif event in _TOUCHES:
             self._note(f"{event} {args}", _bound_path(event, args))
 

@@ -1,6 +1,7 @@
 """Runs a plugin as the daemon runs plugins, on a registry in memory, and replays histories with faults."""
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +17,7 @@ from discovery.consuming.following import RegistryFeed
 from discovery.consuming.resolving import Resolved, SnapshotResolver
 from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.model import Backend, State
-from discovery.plugin import AnyConsumer, AnyProvider, Consumer, Health, Sample
+from discovery.plugin import AnyConsumer, AnyProvider, Consumer, Health, PluginConfig, Sample
 from discovery.providing.provider import RunningProvider
 from discovery.providing.runner import ProviderInstance
 from discovery.registry import RegistryURL
@@ -30,6 +31,10 @@ _STOP_SECONDS = 15.0
 """Seconds for the plugin to stop: the core gives 10, and more to a consumer that asks for more."""
 _ANSWER_SECONDS = 2.0
 """Seconds for metrics and details."""
+_SILENT = structlog.make_filtering_bound_logger(logging.CRITICAL)
+"""The class of a log that nobody reads: most lines are not even made."""
+_FAR = 1000
+"""Revisions between the states before and after a loss, whose revisions begin at 1 again."""
 _LEASE_SECONDS = 0.05
 """Seconds, the TTL of a lease that a history loses."""
 
@@ -140,22 +145,36 @@ async def running(
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
         registry = MemoryRegistry()
         if issubclass(plugin, Consumer):
-            runner = await stack.enter_async_context(_consumer(plugin, config, registry, run_dir, state_dir, log))
+            options = plugin.Config.model_validate(config)
+            runner = await stack.enter_async_context(_consumer(plugin, options, registry, run_dir, state_dir, log))
         else:
             runner = await stack.enter_async_context(_provider(plugin, config, registry, run_dir, state_dir, log))
         yield Running(registry, run_dir / _NAME, runner)
 
 
 @asynccontextmanager
+async def running_consumer(
+    plugin: type[AnyConsumer], config: PluginConfig, run_dir: Path, state_dir: Path
+) -> AsyncIterator[Running]:
+    """Run a consumer as `running` does, with a `config` that is validated, in directories that are there. No logs."""
+    registry, log = (
+        MemoryRegistry(),
+        structlog.wrap_logger(structlog.ReturnLogger(), processors=[], wrapper_class=_SILENT),
+    )
+    async with _consumer(plugin, config, registry, run_dir, state_dir, log) as runner:
+        yield Running(registry, run_dir / _NAME, runner)
+
+
+@asynccontextmanager
 async def _consumer(
     plugin: type[AnyConsumer],
-    config: Mapping[str, Any],
+    config: PluginConfig,
     registry: MemoryRegistry,
     run_dir: Path,
     state_dir: Path,
     log: Any,
 ) -> AsyncIterator["ConsumerRunner | RunningProvider"]:
-    instance = ConsumerInstance(_NAME, _NAME, plugin, plugin.Config.model_validate(config))
+    instance = ConsumerInstance(_NAME, _NAME, plugin, config)
     runner = ConsumerRunner(instance, run_dir, log, state_dir=state_dir / _NAME)
 
     def offer(resolved: Resolved) -> None:
@@ -205,24 +224,36 @@ class RecordedHistory:
     service: str
     steps: "tuple[Callable[[Running, str], Any], ...]"
     """Functions, or coroutine functions, that change the registry of a `Running` for a service."""
+    last: tuple[Backend, ...] = ()
+    """The backends at the end."""
     NAMES: ClassVar[tuple[str, ...]] = ("burst", "outage", "compaction", "lost lease", "flapping", "reset")
 
     @classmethod
-    def all(cls, service: str = "web") -> "tuple[RecordedHistory, ...]":
-        """Return every history, with backends of `service`."""
+    def all(cls, service: str = "web", last: tuple[Backend, ...] = ()) -> "tuple[RecordedHistory, ...]":
+        """Return every history, with backends of `service`. Each ends with the backends `last`, by default three."""
+        last = last or _last(service)
+
+        def earlier(plugin: Running, _: str) -> None:
+            plugin.registry.revision += _FAR  # else a revision after the loss may be one that was applied before
+            plugin.put(*(replace(each, port=each.port % 65535 + 1) for each in last))
+
+        def end(plugin: Running, _: str) -> None:
+            gone = plugin.registry.records.keys() - {each.key for each in last}
+            plugin.registry.change({each.key: encode(each) for each in last}, gone)
+
         steps: dict[str, tuple[Callable[[Running, str], Any], ...]] = {
-            "burst": (_burst, _end),
-            "outage": (_begin_outage, _burst, _pause, _end, _end_outage),
-            "compaction": (_burst, _compact, _end, _compact),
-            "lost lease": (_lease, _pause, _lose_lease, _end),
-            "flapping": (_flap, _end),
-            "reset": (_end, _pause, _reset, _end),
+            "burst": (_burst, end),
+            "outage": (_begin_outage, _burst, _pause, end, _end_outage),
+            "compaction": (_burst, _compact, end, _compact),
+            "lost lease": (_lease, _pause, _lose_lease, end),
+            "flapping": (_flap, end),
+            "reset": (earlier, _pause, _reset, end),
         }
-        return tuple(cls(name, service, steps[name]) for name in cls.NAMES)
+        return tuple(cls(name, service, steps[name], last) for name in cls.NAMES)
 
     def end(self) -> tuple[Backend, ...]:
         """Return the backends at the end of the history."""
-        return _last(self.service)
+        return self.last or _last(self.service)
 
     async def play(self, plugin: Running) -> None:
         """Play the history on `plugin`, and wait until the consumer has applied its end. Raises AssertionError."""
@@ -239,13 +270,6 @@ def _last(service: str) -> tuple[Backend, ...]:
         backend(service, "b", "127.0.0.2", 9002, weight=2, labels={"zone": "x"}),
         backend(service, "c", "127.0.0.3", 9003, state=State.DRAINING),
     )
-
-
-def _end(plugin: Running, service: str) -> None:
-    """Make the registry have the last backends of the service and no others, in one revision."""
-    last = _last(service)
-    gone = plugin.registry.records.keys() - {each.key for each in last}
-    plugin.registry.change({each.key: encode(each) for each in last}, gone)
 
 
 def _burst(plugin: Running, service: str) -> None:

@@ -146,9 +146,18 @@ def _interrupt(thread: threading.Thread, watch: Watch, done: threading.Event) ->
             watch.loop.call_soon_threadsafe(_cancel_all, watch.loop)
         if done.wait(_PATIENCE / 2):
             return
+    if watch.loop is not None:
+        _silence(watch.loop)
     ident = ctypes.c_ulong(thread.ident or 0)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(_AbandonedError))
     done.wait(_PATIENCE / 2)
+
+
+def _silence(loop: asyncio.AbstractEventLoop) -> None:
+    """Let the tasks of a loop that is abandoned be destroyed without a line on stderr: the clause tells of the hang."""
+    with suppress(RuntimeError):  # the loop has just made another task
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no other way
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

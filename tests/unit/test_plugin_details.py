@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,6 +168,22 @@ def test_a_provider_asks_for_another_discovery(tmp_path: Path, form: str) -> Non
         contexts[0].request_discovery()
         eventually_sync(lambda: it.runner.status.error is None)
     assert len(contexts) == 1
+
+
+def test_a_discovery_that_asks_for_another_each_time_is_granted_ever_more_seldom(tmp_path: Path) -> None:
+    begun: list[float] = []
+
+    async def discover(self: Any) -> AsyncGenerator[Inventory, None]:
+        begun.append(time.monotonic())
+        self.context.request_discovery()
+        yield providers.found(81)
+        await asyncio.Event().wait()
+
+    provider = providers.finder(None, discover=discover)
+    with providers.running(providers.instance(provider), tmp_path) as it:
+        it.publishes(81)
+        eventually_sync(lambda: len(begun) >= 6, "the discoveries to go on")
+        assert begun[5] - begun[0] > 0.2, "pauses of at least 16, 32, 64 and 128 ms"
 
 
 OBSERVER = """

@@ -10,6 +10,12 @@ from discovery.hosting.figures import valid_samples
 from discovery.plugin import Health, Sample
 from discovery.testing.clauses import expect
 from discovery.testing.consumers.gentle import Asked, Gentle
+from discovery.testing.support import within
+
+HEALTH_SECONDS = 2.0
+"""Seconds for `health`: the core asks that often, and applies nothing meanwhile."""
+SCRAPE_SECONDS = 0.2
+"""Seconds for the fastest of three scrapes: far more than it takes to copy numbers."""
 
 
 class HasAsked(Protocol):
@@ -31,6 +37,13 @@ def health_is_told_in_one_line(seen: Gentle) -> None:
         is_health_told(asked.health, asked.moment)
 
 
+def health_is_told_quickly(seen: HasAsked) -> None:
+    """The core asks every two seconds, and applies nothing meanwhile: a slow answer delays every change."""
+    for asked in seen.asked:
+        limit, seconds = within(HEALTH_SECONDS), asked.health_seconds
+        expect(seconds < limit, f"a health within {limit:g} s", f"{seconds:.1f} s {asked.moment}")
+
+
 def health_is_good_after_an_apply_that_succeeded(seen: Gentle) -> None:
     """Bad health turns `/healthz` into 503, for which a supervisor may restart the daemon."""
     health = seen.asked[1].health
@@ -41,6 +54,13 @@ def metrics_can_be_read_at_any_time(seen: HasAsked) -> None:
     """A scrape comes from another thread, at any time between `setup` and `teardown`."""
     for asked in seen.asked:
         expect(not isinstance(asked.samples, BaseException), "samples", _told(asked.samples, asked))
+
+
+def metrics_do_not_block(seen: HasAsked) -> None:
+    """A scrape asks every plugin in turn: `apply`, or a task, keeps what takes a question."""
+    for asked in seen.asked:
+        limit, seconds = within(SCRAPE_SECONDS), asked.samples_seconds
+        expect(seconds < limit, f"samples within {limit:g} s", f"{seconds:.1f} s {asked.moment}")
 
 
 def metrics_have_names_labels_and_values_that_prometheus_reads(seen: HasAsked) -> None:
@@ -80,7 +100,7 @@ def details_are_json(seen: HasAsked) -> None:
 
 def a_preview_is_text(seen: Gentle) -> None:
     """`run --dry-run` prints the answer of `preview`."""
-    for what, text in seen.previews.texts.items():
+    for what, text in (*seen.previews.texts.items(), *seen.previews.of_states.items()):
         expect(isinstance(text, str), f"a diff as text for {what}", _described(text))
 
 
@@ -98,6 +118,15 @@ def a_preview_tells_every_change(seen: Gentle) -> None:
         expect(texts["the first state, at the second"], "a diff for another state", "an empty preview")
     if "the first state, in no directory" in texts and first != seen.before:
         expect(texts["the first state, in no directory"], "a diff for a first apply", "an empty preview")
+
+
+def a_preview_tells_every_kind_of_change(seen: Gentle) -> None:
+    """A removal, another address or another state that a preview leaves out is applied, and nobody has looked at it."""
+    texts, worlds = seen.previews.of_states, seen.worlds
+    for name, text in texts.items():
+        if worlds[name] != worlds["pair"]:
+            silent = not text or text == texts["pair"]
+            expect(not silent, f"a diff from the state 'pair' to the state {name!r}", text or "an empty preview")
 
 
 def a_preview_of_no_change_is_empty(seen: Gentle) -> None:
@@ -120,10 +149,12 @@ def a_preview_compares_with_what_is_there(seen: Gentle) -> None:
 
 ANSWERS: tuple[Callable[[Gentle], None], ...] = (
     health_is_told_in_one_line,
+    health_is_told_quickly,
     health_is_good_after_an_apply_that_succeeded,
 )
 FIGURES: tuple[Callable[[HasAsked], None], ...] = (
     metrics_can_be_read_at_any_time,
+    metrics_do_not_block,
     metrics_have_names_labels_and_values_that_prometheus_reads,
     counters_never_decrease,
     details_are_json,
@@ -132,6 +163,7 @@ PREVIEWS: tuple[Callable[[Gentle], None], ...] = (
     a_preview_is_text,
     a_preview_changes_nothing,
     a_preview_tells_every_change,
+    a_preview_tells_every_kind_of_change,
     a_preview_of_no_change_is_empty,
     a_preview_compares_with_what_is_there,
 )

@@ -1,6 +1,7 @@
 """The contract of consumers: derive from `ConsumerContract`, name your class, and run pytest."""
 
 import asyncio
+import math
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -24,10 +25,12 @@ from discovery.testing.consumers.harsh import (
     harsh,
     two_instances_do_not_touch_each_other,
 )
+from discovery.testing.consumers.histories import every_recorded_history_ends_with_the_same_effect, replay
 from discovery.testing.consumers.life import CALL_SECONDS, STOP_SECONDS, call
 from discovery.testing.consumers.place import ConsumerPlace
 from discovery.testing.consumers.restart import (
     a_new_configuration_is_adopted_or_refused,
+    a_restart_leaves_the_effect_until_its_first_apply,
     a_restart_takes_over_what_is_there,
     a_successor_has_the_same_effect,
     foreign_directory,
@@ -66,7 +69,8 @@ class ConsumerContract(ConsumerPlace):
         resident: Any = made[0].resident
         expect(isinstance(resident, bool), "True or False as `resident`", resident)
         seconds: Any = made[0].stop_seconds
-        expect(isinstance(seconds, int | float) and seconds >= 0, "seconds as `stop_seconds`", seconds)
+        is_number = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
+        expect(is_number, "seconds as `stop_seconds`", seconds)
 
     @clause
     def test_the_options_are_strict(self) -> None:
@@ -117,7 +121,16 @@ class ConsumerContract(ConsumerPlace):
     def test_a_restart_takes_over_what_is_there(self) -> None:
         """A daemon that starts again finds what the daemon before has left."""
         seen = self._session().kept(self, restart, self._gentle())
-        examine(self.consumer, seen, [a_restart_takes_over_what_is_there])
+        examine(
+            self.consumer, seen, [a_restart_takes_over_what_is_there, a_restart_leaves_the_effect_until_its_first_apply]
+        )
+
+    @clause
+    def test_recorded_histories_are_followed(self) -> None:
+        """The core has a thread and a loop for each instance, merges changes, and goes through faults of registries."""
+        seen = self._session().kept(self, replay)
+        if seen is not None:
+            examine(self.consumer, seen, [every_recorded_history_ends_with_the_same_effect])
 
     @clause
     def test_nothing_is_left_behind(self) -> None:
@@ -226,6 +239,8 @@ class ConsumerContract(ConsumerPlace):
                 session.kept(self, harsh, first)
             with suppress(Exception):
                 session.kept(self, restart, first)
+            with suppress(Exception):
+                session.kept(self, replay)
             with suppress(Exception):
                 session.kept(self, reconfigurations, first)
             with suppress(Exception):

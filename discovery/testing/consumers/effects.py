@@ -13,12 +13,15 @@ from discovery.testing.consumers.gentle import MANY_SECONDS, Gentle
 from discovery.testing.consumers.states import HOSTILE_LABELS, MANY, NAME, PLAIN_LABEL, POPULATION
 from discovery.testing.support import within
 
+_MOST_REQUESTS = 10
+"""Requests to apply in a tenth of a second in which nothing changes; a watched file may ask some times."""
 _NAMES = {
     "port": "another port",
     "host": "another host",
     "pair": "two backends",
     "draining": "one of two backends draining",
     "empty": "no backends",
+    "rejected": "two backends, and records that the core has refused",
     "labels": "labels",
     "hostile": "labels that look like syntax",
     "ipv6 a": "an IPv6 address",
@@ -31,6 +34,9 @@ _NAMES = {
     "all without weight": "weight 0 of every backend",
     "all draining": "every backend draining",
     "twins": "one id in two services",
+    "shared address": "one address in two services",
+    "alike ids": "ids that differ in one character",
+    "alike services": "services whose names differ in one character",
     "many": f"{MANY} backends",
     "odd ids": "unusual ids",
     "limits": "the limits of port, weight and labels",
@@ -62,9 +68,13 @@ def a_draining_backend_is_told_apart(seen: Gentle) -> None:
 
 
 def weight_0_is_a_weight_of_its_own(seen: Gentle) -> None:
-    """Weight 0 means no new connections. 0 is false in Python, so that `weight or 1` makes a whole share of it."""
+    """Weight 0 means no new connections. 0 is false in Python, so that `weight or 1` makes a whole share of it.
+
+    A consumer that shows no weights at all passes: many programs know none. `Backend.accepts_work` knows both reasons.
+    """
     if seen.worlds.get("pair") != seen.worlds.get("weight 5"):  # the consumer knows weights
         _differ(seen, "pair", "weight 0", "weight 0 in place of weight 1")
+        _differ(seen, "weight 5", "weight 0", "weight 0 in place of weight 5")
 
 
 def an_ipv6_address_is_whole_and_in_brackets(seen: Gentle) -> None:
@@ -94,6 +104,28 @@ def one_id_in_two_services_is_two_backends(seen: Gentle) -> None:
     _differ(seen, "twins", "twins, one moved", "another port of one of two backends with the same id")
     if seen.worlds.get("twin") != seen.worlds.get("twin moved"):  # the consumer follows the other service
         _differ(seen, "twins", "twins, other moved", "another port of the other of two backends with the same id")
+
+
+def one_address_in_two_services_is_two_backends(seen: Gentle) -> None:
+    """A program may serve two services at one port: a table by address loses one of them."""
+    worlds = seen.worlds
+    if worlds.get("elsewhere") not in (worlds.get("one"), worlds.get("empty")):  # the consumer tells services apart
+        _differ(seen, "one", "shared address", "the same address in another service as well")
+        _differ(seen, "elsewhere", "shared address", "the same address in another service as well")
+
+
+def names_that_are_alike_are_different_names(seen: Gentle) -> None:
+    """`a-1`, `a.1` and `a_1` are different names: a consumer that replaces characters merges them into one."""
+    for what in ("ids", "services"):
+        if seen.worlds.get(f"alike {what}") != seen.worlds.get("empty"):  # the consumer follows them
+            for which in ("first", "last"):
+                _differ(seen, f"alike {what}", f"alike {what}, {which} moved", f"another port of the {which} of them")
+
+
+def a_record_that_was_refused_hurts_itself_alone(seen: Gentle) -> None:
+    """Anybody may write nonsense into a registry: `snapshot.rejected` tells of it, and everything else is served."""
+    if seen.worlds.get("pair") != seen.worlds.get("draining"):  # the state before "rejected"
+        _differ(seen, "draining", "rejected", "other backends beside records that were refused")
 
 
 def a_state_that_comes_back_has_its_effect_again(seen: Gentle) -> None:
@@ -139,6 +171,12 @@ def many_backends_are_applied_in_time(seen: Gentle) -> None:
         expect(seconds <= limit, f"an apply of {MANY} backends within {limit:g} s", f"{seconds:.1f} s")
 
 
+def each_of_many_backends_counts(seen: Gentle) -> None:
+    """A limit that nobody has set takes backends away without a word: an error tells that there are too many."""
+    same = f"the same effect for another address of the last of {MANY} backends"
+    expect(seen.is_last_of_many_seen, f"an effect of each of {MANY} backends", same)
+
+
 def the_effect_is_there_when_apply_returns(seen: Gentle) -> None:
     """The core takes the return of `apply` for success, and shows the revision as applied."""
     immediately, later = seen.later
@@ -146,9 +184,14 @@ def the_effect_is_there_when_apply_returns(seen: Gentle) -> None:
 
 
 def an_equal_apply_asks_for_no_other(seen: Gentle) -> None:
-    """`request_apply` asks for another apply: a consumer that asks in each `apply` is applied without an end."""
+    """`request_apply` asks for another apply: a consumer that asks in each `apply` is applied without an end.
+
+    So is a consumer that asks again and again while nothing of its own has changed.
+    """
     requests = seen.requests_when_equal
     expect(not requests or 0 in requests, "no request_apply in an apply that changes nothing", f"{requests} requests")
+    idle = seen.requests_when_idle
+    expect(idle <= _MOST_REQUESTS, "request_apply when an input of its own has changed", f"{idle} requests at rest")
 
 
 def the_input_is_left_alone(seen: Gentle) -> None:
@@ -166,11 +209,15 @@ EFFECTS: tuple[Callable[[Gentle], None], ...] = (
     the_addresses_of_host_names_take_effect,
     host_names_are_looked_up_by_the_core,
     one_id_in_two_services_is_two_backends,
+    one_address_in_two_services_is_two_backends,
+    names_that_are_alike_are_different_names,
+    a_record_that_was_refused_hurts_itself_alone,
     a_state_that_comes_back_has_its_effect_again,
     the_revision_has_no_effect,
     the_order_of_backends_is_a_rule,
     labels_are_data,
     many_backends_are_applied_in_time,
+    each_of_many_backends_counts,
     the_effect_is_there_when_apply_returns,
     an_equal_apply_asks_for_no_other,
     the_input_is_left_alone,

@@ -5,12 +5,12 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from discovery.plugin import Consumer
+from discovery.plugin import AnyConsumer, AnyProvider, Consumer
 from discovery.testing.clauses import BrokenError
 from discovery.testing.consumers.life import CALL_SECONDS, FileChanges, Life, call
 from discovery.testing.consumers.session import Ending, Session
@@ -27,6 +27,12 @@ METRICS_SECONDS = 2.0
 """Seconds for `metrics`, which must not block: far more than it takes to copy numbers."""
 MANY_SECONDS = 8.0
 """Seconds for an apply of `MANY` backends, besides the seconds of a small apply."""
+_QUICK_MANY_SECONDS = 1.5
+"""Seconds of an apply of `MANY` backends up to which `MANY` backends are applied once more."""
+_SCRAPES = 3
+"""Scrapes of the metrics in turn, of which the fastest tells whether `metrics` blocks: others may wait for a CPU."""
+_PREVIEWED = ("pair", "one", "empty", "host", "draining", "twins")
+"""States that are previewed while the first of them is applied. A preview in words need not tell weights and labels."""
 
 
 @dataclass
@@ -35,7 +41,9 @@ class Asked:
 
     moment: str
     health: object = None
+    health_seconds: float = 0.0
     samples: object = None
+    samples_seconds: float = 0.0
     details: object = None
 
 
@@ -45,6 +53,8 @@ class Previews:
 
     unsupported: bool = False
     texts: dict[str, object] = field(default_factory=dict)
+    of_states: dict[str, object] = field(default_factory=dict)
+    """The texts of previews of states while the state "pair" is applied, by the name of the state."""
     writes: list[str] = field(default_factory=list)
     changed: tuple[object, object] = (None, None)
 
@@ -65,6 +75,8 @@ class Gentle:
     way: list[object] = field(default_factory=list)
     later: tuple[object, object] = (None, None)
     requests_when_equal: list[int] = field(default_factory=list)
+    requests_when_idle: int = 0
+    is_last_of_many_seen: bool = True
     asked: list[Asked] = field(default_factory=list)
     previews: Previews = field(default_factory=Previews)
     files: FileChanges = field(default_factory=FileChanges)
@@ -72,6 +84,8 @@ class Gentle:
     lookups: set[str] = field(default_factory=set)
     outside: list[str] = field(default_factory=list)
     """The files that the consumer wrote outside its directories, and that are still there."""
+    moved: list[str] = field(default_factory=list)
+    """The files that the consumer moved into its directories from a directory for temporary files."""
     marks: list[str] = field(default_factory=list)
     """The files that labels have created."""
     ending: Ending = field(default_factory=Ending)
@@ -101,11 +115,23 @@ class _Script:
         await self._ask("after some applies")
         await self._preview()
         await self._visit()
+        await self._preview_states()
         await self._ask("at the end")
         observed.files, observed.mutated = life.files, life.mutated
         observed.lookups = life.lookups
         written = {Path(os.path.abspath(path)) for path in life.written}  # noqa: PTH100 - without following links
+        observed.moved = sorted(
+            {f"{source} -> {target}" for source, target in life.moved if self._is_moved(source, target)}
+        )
         observed.outside = sorted(str(path) for path in written if path.exists() and is_outside(path, self.session))
+
+    def _is_moved(self, source: str, target: str) -> bool:
+        """Return True if `source` is a temporary file elsewhere, maybe on another file system, and `target` is ours."""
+        temporary = Path(tempfile.gettempdir())
+        is_temporary = Path(source).is_relative_to(temporary) and is_outside(Path(source), self.session)
+        return (
+            is_temporary and Path(source).parent != Path(target).parent and not is_outside(Path(target), self.session)
+        )
 
     async def _repeat(self) -> None:
         """Apply each snapshot of the author again and again."""
@@ -136,18 +162,23 @@ class _Script:
         self.observed.way.append(self.life.world())
         await self.life.apply(second)
         self.observed.way.append(self.life.world())
-        immediately = self.life.world()
+        immediately, requests = self.life.world(), self.life.all_requests
         await asyncio.sleep(_SETTLE)
         self.observed.later = immediately, self.life.world()
+        self.observed.requests_when_idle = self.life.all_requests - requests
 
     async def _visit(self) -> None:
         """Apply the other states in turn, while there is time."""
         deadline = time.monotonic() + self.session.contract.budget / (3 if self.session.is_very_slow else 1)
         asked: set[str] = set()
+        effect_of_many: object = None
         waiting = [(name, state) for name, state in self.session.states.items() if not name.startswith("snapshot ")]
         while waiting:
             name, state = waiting.pop(0)
-            if self.session.is_slow and (time.monotonic() > deadline or name == "many"):
+            is_many = name.startswith("many")
+            if self.session.is_slow and (time.monotonic() > deadline or is_many):
+                continue
+            if name == "many, last moved" and not 0 <= self.observed.seconds["many"] < _QUICK_MANY_SECONDS:
                 continue
             if name == "labels":
                 state = watching_labels(state, asked)
@@ -155,7 +186,7 @@ class _Script:
                 more = with_labels(self.session.states["pair"], asked)
                 waiting[:0] = [*more.items()][: 3 if self.session.is_slow else None]
             try:
-                await (self._apply_many(state) if name == "many" else self.life.apply(state))
+                await (self._apply_many(state) if is_many else self.life.apply(state))
             except HangError:
                 raise
             except Exception as error:  # noqa: BLE001 - examined by the clause of the state
@@ -165,9 +196,13 @@ class _Script:
                 self.observed.seconds[name] = self.life.seconds[-1]
             if name == "hostile" or name.startswith("label "):
                 self._find_marks()
-            if name != "many":
+            if not is_many:
                 self.observed.worlds[name] = self.life.world()
                 self.observed.texts[name] = self._texts()
+            elif name == "many":
+                effect_of_many = self.life.world()
+            else:
+                self.observed.is_last_of_many_seen = self.life.world() != effect_of_many
 
     async def _apply_many(self, state: Named) -> None:
         """Apply many backends, and give up a little after the seconds that the apply may take."""
@@ -201,8 +236,7 @@ class _Script:
     async def _ask(self, moment: str) -> None:
         consumer = self.life.consumer
         asked = Asked(moment)
-        asked.health = await outcome("health", CALL_SECONDS, consumer.health)
-        asked.samples = await in_a_thread("metrics", METRICS_SECONDS, lambda: [*consumer.metrics()])
+        await ask(asked, consumer)
         asked.details = await outcome("inspect", INSPECT_SECONDS, consumer.inspect)
         self.observed.asked.append(asked)
 
@@ -224,6 +258,18 @@ class _Script:
         with tempfile.TemporaryDirectory() as directory:
             await self._preview_one("the first state, in no directory", first, None, Path(directory, "not there"))
 
+    async def _preview_states(self) -> None:
+        """Preview the change from one state to each of some others: a removal, a change in place, and so on."""
+        previews, present = self.observed.previews, self.session.states[_PREVIEWED[0]]
+        if previews.unsupported or self.session.is_slow:
+            return
+        await self.life.apply(present)
+        for name in _PREVIEWED:
+            if name in self.observed.worlds:
+                await self._preview_one(name, self.session.states[name], present)
+                if name in previews.texts:
+                    previews.of_states[name] = previews.texts.pop(name)
+
     async def _preview_one(self, what: str, state: Named, previous: Named | None, run_dir: Path | None = None) -> None:
         contract = self.session.contract
         consumer = contract._aside(run_dir or self.session.run_dir, self.session.state_dir)  # noqa: SLF001
@@ -237,6 +283,19 @@ class _Script:
             return
         previews.texts[what] = text
         previews.writes += recorder.writes
+
+
+async def ask(asked: Asked, plugin: AnyConsumer | AnyProvider) -> None:
+    """Ask `plugin` for its health and its metrics, and note the answers in `asked` with the seconds that they took."""
+    begun = time.monotonic()
+    asked.health = await outcome("health", CALL_SECONDS, plugin.health)
+    asked.health_seconds = time.monotonic() - begun
+    taken = []
+    for _ in range(_SCRAPES):
+        begun = time.monotonic()
+        asked.samples = await in_a_thread("metrics", METRICS_SECONDS, lambda: [*plugin.metrics()])
+        taken.append(time.monotonic() - begun)
+    asked.samples_seconds = min(taken)
 
 
 async def outcome(name: str, seconds: float, function: Callable[..., Any], *arguments: object) -> object:
@@ -269,10 +328,15 @@ async def in_a_thread(name: str, seconds: float, function: Callable[[], Any]) ->
 
 def outside_paths(session: Session) -> list[Path]:
     """Return the absolute paths in the configuration and the declared ones: a consumer may write these."""
+    return [*declared_paths(session.contract.config), *map(Path, session.contract.outside)]
+
+
+def declared_paths(config: Mapping[str, Any]) -> list[Path]:
+    """Return the absolute paths in a configuration."""
     found: list[Path] = []
 
     def collect(value: object) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             for each in value.values():
                 collect(each)
         elif isinstance(value, list | tuple | set | frozenset):
@@ -281,8 +345,8 @@ def outside_paths(session: Session) -> list[Path]:
         elif isinstance(value, str | Path) and str(value).startswith("/") and "\0" not in str(value):
             found.append(Path(value))
 
-    collect(dict(session.contract.config))
-    return [*found, *map(Path, session.contract.outside)]
+    collect(config)
+    return found
 
 
 def is_outside(path: Path, session: Session) -> bool:

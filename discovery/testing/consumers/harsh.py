@@ -12,14 +12,20 @@ from discovery.plugin import Consumer
 from discovery.testing import process
 from discovery.testing.clauses import difference, expect
 from discovery.testing.consumers.answers import is_health_told
-from discovery.testing.consumers.gentle import Gentle, outcome
+from discovery.testing.consumers.gentle import Gentle, in_a_thread, outcome
 from discovery.testing.consumers.life import CALL_SECONDS, Life
 from discovery.testing.consumers.session import Ending, Session
 from discovery.testing.recorder import failing_writes
 from discovery.testing.watching import HangError, limited
 
-_WALK = ("pair", "twins", "one", "empty", "twins", "host", "one", "draining", "pair", "port", "one", "twins", "one")
-"""States that the first life has seen in another order; some come again, to see what grows."""
+_WALK = (
+    *("pair", "twins", "one", "empty", "twins", "host", "one", "draining", "pair", "weight 5", "weight 0", "labels"),
+    *("pair", "port", "one", "twins", "one"),
+)
+"""States that the first life has seen in another order; some come again, to see what grows.
+
+In neighbours a backend changes in place: its port, host, state, weight or labels alone.
+"""
 _SHORT_WALK = 3
 """Steps of the walk of a slow consumer."""
 _READING_SECONDS = 0.001
@@ -59,6 +65,8 @@ class Harsh:
     neighbour: str | None = None
     """The reason why no neighbour was examined."""
     beside: tuple[object, object, object] = (None, None, None)
+    after_neighbour: object = None
+    """The effect of the first snapshot, applied after the end of the neighbour."""
     files_of_both: tuple[list[str], list[str]] = ([], [])
     ending: Ending = field(default_factory=Ending)
 
@@ -102,7 +110,9 @@ class _Script:
                 await asyncio.sleep(0)
                 files = {"files": len(self.life.paths())}
                 tasks = {"tasks": len(asyncio.all_tasks())}
-                self.observed.counts.append({**process.Holdings.now().counts, **files, **tasks})
+                samples = await in_a_thread("metrics", CALL_SECONDS, lambda: [*self.life.consumer.metrics()])
+                figures = {"samples": len(samples)} if isinstance(samples, list) else {}
+                self.observed.counts.append({**process.Holdings.now().counts, **files, **tasks, **figures})
 
     @contextmanager
     def _scraping(self) -> Iterator[None]:
@@ -217,6 +227,14 @@ class _Script:
         finally:
             await beside.end()
         self.observed.beside = before, during, life.world()
+        if not session.is_slow:
+            try:
+                await self._apply("snapshot 0")
+                self.observed.after_neighbour = life.world()
+            except HangError:
+                raise
+            except Exception as error:  # noqa: BLE001 - what the neighbour has ended may be needed
+                self.observed.after_neighbour = describe(error)
 
 
 def a_new_instance_has_the_same_effect(seen: Harsh) -> None:
@@ -241,7 +259,7 @@ def the_order_of_changes_does_not_matter(seen: Harsh) -> None:
 def nothing_grows_with_the_applies(seen: Harsh) -> None:
     """A daemon lives for months and applies every second: what grows by one with each apply ends the process."""
     for kind in seen.counts[0] if len(seen.counts) > 3 else ():
-        counts = [each[kind] for each in seen.counts[1:]]
+        counts = [each.get(kind, 0) for each in seen.counts[1:]]
         grows = all(one < other for one, other in pairwise(counts))
         expect(not grows, f"as many {kind} at each visit of the same state", counts)
 
@@ -295,6 +313,10 @@ def two_instances_do_not_touch_each_other(seen: Harsh) -> None:
     before, during, after = seen.beside
     expect(before == during, "the effect of an instance, while another applies", _both(before, during))
     expect(before == after, "the effect of an instance, when another is torn down", _both(before, after))
+    if seen.after_neighbour is not None:
+        first = seen.expected["snapshot 0"]
+        same = seen.after_neighbour == first
+        expect(same, "the effect of an apply after the end of another instance", _both(seen.after_neighbour, first))
     own, other = seen.files_of_both
     expect(bool(own) == bool(other), "files of both instances, in their own directories", f"{own} and {other}")
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,18 @@ class Life:
         self.run_dir, self.state_dir = run_dir, state_dir
         self.previous: Snapshot | None = None
         self.seconds: list[float] = []
-        self.requests = 0
+        self.requests = self.all_requests = 0
+        """The requests to apply that `apply` itself has made, and those of any time."""
         self.files = FileChanges()
         self.mutated: list[str] = []
         self.written: set[str] = set()
+        self.moved: set[tuple[str, str]] = set()
         self.lookups: set[str] = set()
         self._contract = contract
         self._applying: int | None = None
         self.consumer = make(run_dir, state_dir)
         self._given = getattr(self.consumer, "config", None)
-        self._config = _dump(self._given)
+        self._config = dump_of(self._given)
 
     async def begin(self) -> None:
         """Set the consumer up."""
@@ -101,7 +104,8 @@ class Life:
         begun = time.monotonic()
         self._applying = threading.get_ident()
         try:
-            await self._recorded(lambda: call("apply", CALL_SECONDS, self.consumer.apply, update), look)
+            applying = partial(call, "apply", CALL_SECONDS, self.consumer.apply, update)
+            await self._recorded(applying, look, has_addresses=update.addresses is not None)
         finally:
             self._applying = None
             self.seconds.append(time.monotonic() - begun)
@@ -135,16 +139,21 @@ class Life:
         """Return the files in and below the run directory, relative to the directory."""
         return sorted(str(path.relative_to(self.run_dir)) for path in self.run_dir.rglob("*") if path.is_file())
 
-    async def _recorded(self, function: Callable[[], Any], look: Callable[[], None] = lambda: None) -> None:
+    async def _recorded(
+        self, function: Callable[[], Any], look: Callable[[], None] = lambda: None, *, has_addresses: bool = False
+    ) -> None:
         with Recorder(look) as recorder:
             try:
                 await function()
             finally:
                 self.written.update(recorder.written)
-                self.lookups.update(each for each in recorder.events if each.startswith(("socket.get",)))
+                self.moved.update(recorder.moved)
+                if has_addresses:
+                    self.lookups.update(each for each in recorder.events if each.startswith("socket.get"))
 
     def requested(self) -> None:
-        """Count a request to apply, if `apply` itself makes the request."""
+        """Count a request to apply, and whether `apply` itself makes the request."""
+        self.all_requests += 1
         if self._applying == threading.get_ident():
             self.requests += 1
 
@@ -164,7 +173,7 @@ class Life:
     ) -> None:
         if before != after or [*before.backends()] != [*after.backends()]:
             self.mutated.append("the snapshot")
-        if self._config != _dump(self._given):
+        if self._config != dump_of(self._given):
             self.mutated.append("the configuration")
         now = self._contents()
         for path in was.keys() & now.keys():
@@ -175,7 +184,8 @@ class Life:
                 self.files.absent.append(str(path.relative_to(self.run_dir.parent)))
 
 
-def _dump(config: object) -> object:
+def dump_of(config: object) -> object:
+    """Return the present options of a configuration, to compare them with later ones."""
     dump = getattr(config, "model_dump", None)
     try:
         return dump() if dump else None

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from discovery.errors import describe
 from discovery.plugin import Consumer, PluginConfig
+from discovery.testing import process
 from discovery.testing.clauses import difference, expect
 from discovery.testing.consumers.gentle import Gentle, outcome
 from discovery.testing.consumers.life import CALL_SECONDS, Life, call
@@ -21,6 +21,10 @@ from discovery.testing.watching import HangError
 
 HAND_OVER_SECONDS = 10.0
 """Seconds that the core gives a consumer to hand over its sockets."""
+_FAILED_SETUPS = 3
+"""Setups that fail in turn: what a library creates once is there after the first."""
+_LEFT_SECONDS = 0.5
+"""Seconds for what a failed setup has begun to be gone."""
 _ALTERNATIVES = 4
 """Other configurations that are tried until one has another effect."""
 
@@ -45,6 +49,10 @@ class Restart:
 
     expected: object
     effect: object = None
+    left: object = None
+    begun: object = None
+    """The effect that the instance before has left, and the effect after the setup, of a consumer that is not resident.
+    """
 
 
 def restart(session: Session, first: Gentle) -> Restart:
@@ -54,20 +62,30 @@ def restart(session: Session, first: Gentle) -> Restart:
 
     async def before(life: Life) -> None:
         await life.apply(session.states[name])
+        observed.left = life.world()
 
     async def after(life: Life) -> None:
+        observed.begun = life.world() if life.consumer.resident is False else observed.left
         await life.apply(session.states["one"])
         observed.effect = life.world()
 
     if not session.is_very_slow:  # else the first life has left another state
         session.life(before, wiped=False)
     session.life(after, wiped=False)
+    if session.is_very_slow:
+        observed.left = observed.begun
     return observed
 
 
 def a_restart_takes_over_what_is_there(seen: Restart) -> None:
     """A daemon that starts again finds the files of the daemon before: what is no longer registered has to go."""
     expect(seen.effect == seen.expected, "the effect of the snapshot alone", difference(seen.effect, seen.expected))
+
+
+def a_restart_leaves_the_effect_until_its_first_apply(seen: Restart) -> None:
+    """The registry may be away when a daemon starts: until the first apply whatever is there goes on to be used."""
+    wanted = "the effect of the instance before, after the setup of a consumer that is not resident"
+    expect(seen.begun == seen.left, wanted, difference(seen.begun, seen.left))
 
 
 def reconfigurations(session: Session, first: Gentle) -> list[Reconfigured]:
@@ -77,7 +95,7 @@ def reconfigurations(session: Session, first: Gentle) -> list[Reconfigured]:
         return []
     seen, config, is_own = [], contract.config, "config" in vars(contract)
     old = first.worlds["one"]
-    others = [*_alternatives(contract.consumer.Config, config, contract.other_configs)]
+    others = [*alternatives(contract.consumer.Config, config, contract.other_configs)]
     for change, other in others[1:3] if session.is_slow else others:
         effects: list[object] = []
 
@@ -142,7 +160,7 @@ def _has_all(effect: object, new: object, old: object) -> bool:
     return all(effect.get(path) == text for path, text in new.items())
 
 
-def _alternatives(
+def alternatives(
     kind: type[PluginConfig], config: Mapping[str, Any], given: Any
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the same configuration, and other valid ones, each with a description of the change."""
@@ -243,20 +261,36 @@ def _socket_faults(each: object) -> list[str]:
     return []
 
 
-async def teardown_after_failed_setup(make: Callable[[Path], Any]) -> str | None:
-    """Let a setup fail, and tear down. Return the operations that failed, None if setup has not failed."""
+async def teardown_after_failed_setup(make: Callable[[Path], Any]) -> None:
+    """Let a setup fail, and tear down, as often as a full disk makes the core try; then set up where there is room.
+
+    Raises BrokenError if each failed setup leaves something behind.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        consumer = make(Path(directory))
-        raised: BaseException | None = None
-        with failing_writes() as failed:
-            try:
-                await call("setup", CALL_SECONDS, consumer.setup)
-            except HangError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the core tries again after any exception
-                raised = error
-        await call("teardown after a failed setup", CALL_SECONDS, consumer.teardown)
-    return f"{failed}: {describe(raised)}" if raised else None
+        left: list[dict[str, list[str]]] = []
+        for _ in range(_FAILED_SETUPS):
+            before = process.Holdings.now()
+            if not await _fails(make(Path(directory))):
+                return
+            left.append(process.left_since(before, 0.0 if left and not left[-1] else _LEFT_SECONDS))
+        expect(not all(left), "nothing that is left by each setup that has failed", left[-1])
+        again = make(Path(directory))
+        await call("setup, after setups that have failed,", CALL_SECONDS, again.setup)
+        await call("teardown", CALL_SECONDS, again.teardown)
+
+
+async def _fails(plugin: Any) -> bool:
+    """Set `plugin` up while no file can be written, and tear it down. Return True if the setup has failed."""
+    raised = False
+    with failing_writes():
+        try:
+            await call("setup", CALL_SECONDS, plugin.setup)
+        except HangError:
+            raise
+        except Exception:  # noqa: BLE001 - the core tries again after any exception
+            raised = True
+    await call("teardown after a failed setup", CALL_SECONDS, plugin.teardown)
+    return raised
 
 
 @contextmanager

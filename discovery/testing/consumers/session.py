@@ -38,6 +38,8 @@ class Ending:
     settings_after: dict[str, object] = field(default_factory=dict)
     tasks: list[str] = field(default_factory=list)
     left: dict[str, list[str]] = field(default_factory=dict)
+    outlasting: tuple[object, object] | None = None
+    """The effect before and after the teardown of a consumer that is not resident; None of any other."""
 
 
 class Session:
@@ -134,6 +136,9 @@ class Session:
         async with self.instance() as life:
             await script(life)
             ending.settings_within = process.changed_settings(settings, process.settings())
+            effect = life.world()
+        if life.consumer.resident is False:
+            ending.outlasting = effect, life.world()
         for _ in range(20):  # tasks that teardown has cancelled end within a few turns of the loop
             await asyncio.sleep(0)
         ending.tasks = process.other_tasks(tasks)

@@ -1,11 +1,11 @@
 """The states of a registry to which the contract brings a consumer: pure, made of the author's snapshots."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import MappingProxyType
 
-from discovery.model import Addresses, Backend, Snapshot, State
+from discovery.model import Addresses, Backend, Rejected, Snapshot, State
 from discovery.testing.builders import backend
 
 NAME = "db.contract.example"
@@ -33,6 +33,13 @@ ODD_IDS = ("_x", ":x:", "[2001:db8::1]:80", "a@b", "A", "a", "x" * 120, "0", "a.
 """Ids that are valid, and unusual."""
 MANY = 1000
 """Backends of one service; installations of that size exist."""
+ALIKE = ("-", ".", "_")
+"""Characters of names, in their order, that programs replace in names of their own: `a-1`, `a.1` and `a_1` differ."""
+REJECTED = (
+    Rejected("web/bad", "the value is not HOST:PORT and not a JSON object"),
+    Rejected("other/odd", "the label is not text", "labels"),
+)
+"""Records that the core has refused."""
 POPULATION = 12
 """Backends whose order is compared: 12 have half a milliard orders, so no order comes out twice by chance."""
 
@@ -92,14 +99,22 @@ def states(snapshots: tuple[Snapshot, Snapshot]) -> dict[str, Named]:
     }
     made: dict[str, Named] = {}
 
-    def add(name: str, *backends: Backend, addresses: Addresses | None = None, revision: int | None = None) -> None:
-        made[name] = Named(Snapshot.of(len(made) + 10 if revision is None else revision, backends), addresses)
+    def add(
+        name: str,
+        *backends: Backend,
+        addresses: Addresses | None = None,
+        revision: int | None = None,
+        rejected: tuple[Rejected, ...] = (),
+    ) -> None:
+        snapshot = Snapshot.of(len(made) + 10 if revision is None else revision, backends, rejected, len(rejected))
+        made[name] = Named(snapshot, addresses)
 
     add("one", base)
     add("port", replace(base, port=_port(base.port, 1)))
     add("host", replace(base, host="127.0.0.9"))
     add("pair", base, other)
     add("draining", base, replace(other, state=State.DRAINING))
+    add("rejected", base, other, rejected=REJECTED)
     add("empty")
     add("labels", replace(base, labels=plain), other)
     add("hostile", replace(base, labels=HOSTILE_LABELS), other)
@@ -118,6 +133,11 @@ def states(snapshots: tuple[Snapshot, Snapshot]) -> dict[str, Named]:
     add("twins, other moved", base, replace(twin, port=_port(base.port, 22)))
     add("twin", twin)
     add("twin moved", replace(twin, port=_port(base.port, 22)))
+    shared = replace(base, service=elsewhere)
+    add("shared address", base, shared)
+    add("elsewhere", shared)
+    add_alike(add, "ids", [replace(base, id=f"n{sign}1") for sign in ALIKE])
+    add_alike(add, "services", [replace(base, service=f"{base.service[:100]}{sign}x") for sign in ALIKE])
     add("name b again", named, addresses=at["b"])
     add("one again", base, revision=made["one"].snapshot.revision)
     add("revision", base, revision=987_654_321)
@@ -129,8 +149,20 @@ def states(snapshots: tuple[Snapshot, Snapshot]) -> dict[str, Named]:
         "limits", replace(base, port=1, weight=256), replace(other, port=65535, labels={f"l{n}": "" for n in range(64)})
     )
     hosts = (f"10.{20 + number // 250}.{number % 250}.9" for number in range(MANY))
-    add("many", *(replace(base, id=f"n{number}", host=host) for number, host in enumerate(hosts)))
+    many = [replace(base, id=f"n{number:04}", host=host) for number, host in enumerate(hosts)]
+    add("many", *many)
+    add("many, last moved", *many[:-1], replace(many[-1], host="10.19.0.9"))
     return made
+
+
+def add_alike(add: Callable[..., None], what: str, backends: list[Backend]) -> None:
+    """Add states of `backends`, whose names differ in one character: all at ports of their own, and one moved."""
+    backends = [replace(each, port=_port(each.port, number)) for number, each in enumerate(backends)]
+    add(f"alike {what}", *backends)
+    for which, at in (("first", 0), ("last", -1)):
+        moved = [*backends]
+        moved[at] = replace(moved[at], port=_port(moved[at].port, 40))
+        add(f"alike {what}, {which} moved", *moved)
 
 
 def copy_of(state: Snapshot) -> Snapshot:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from discovery.testing.clauses import expect
+from discovery.testing.clauses import difference, expect
 from discovery.testing.consumers.gentle import Gentle
 from discovery.testing.consumers.session import Ending
 
@@ -10,9 +10,11 @@ from discovery.testing.consumers.session import Ending
 def files_are_replaced_whole(seen: Gentle) -> None:
     """A program that reads a file while the file is written in place reads half of the file, and a crash leaves half.
 
-    `discovery.toolkit.write_atomically` replaces a file whole.
+    A file that is moved from another file system, as /tmp may be, is copied. `discovery.toolkit.write_atomically`
+    replaces a file whole.
     """
     expect(not seen.files.in_place, "a new file renamed into place", f"written in place: {_names(seen.files.in_place)}")
+    expect(not seen.moved, "a temporary file in the directory of the file", f"moved from elsewhere: {seen.moved}")
 
 
 def files_are_never_absent(seen: Gentle) -> None:
@@ -51,6 +53,14 @@ def tasks_end_with_the_teardown(endings: Iterable[Ending]) -> None:
         expect(not ending.tasks, "no task after teardown", ending.tasks)
 
 
+def the_effect_outlasts_a_consumer_that_is_not_resident(endings: Iterable[Ending]) -> None:
+    """`run --once` applies and ends. A consumer whose effect ends with the daemon returns True as `resident`."""
+    for ending in endings:
+        if ending.outlasting is not None:
+            before, after = ending.outlasting
+            expect(before == after, "the same effect after teardown, as `resident` is False", difference(before, after))
+
+
 def threads_children_and_descriptors_end_with_the_teardown(endings: Iterable[Ending]) -> None:
     """A daemon lives for months, and sets a consumer up again at each change of its configuration."""
     kept = [ending for ending in endings if not ending.left]
@@ -62,6 +72,7 @@ def threads_children_and_descriptors_end_with_the_teardown(endings: Iterable[End
 ENDINGS: tuple[Callable[[Iterable[Ending]], None], ...] = (
     settings_of_the_process_stay,
     tasks_end_with_the_teardown,
+    the_effect_outlasts_a_consumer_that_is_not_resident,
     threads_children_and_descriptors_end_with_the_teardown,
 )
 

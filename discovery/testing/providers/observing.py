@@ -1,36 +1,41 @@
 """A life of a provider: what a provider yields when its world changes and changes back."""
 
 import asyncio
-import math
+import inspect
 import os
-import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from discovery.checks import Check, Outcome, Verdict
+from discovery.checks import Check, Outcome
 from discovery.errors import describe
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Candidate, Inventory
 from discovery.testing import process
-from discovery.testing.clauses import expect
-from discovery.testing.providers.place import ProviderPlace, Watcher, copy_of
+from discovery.testing.consumers.gentle import declared_paths
+from discovery.testing.consumers.life import dump_of
+from discovery.testing.providers.place import ProviderPlace, Watcher
 from discovery.testing.recorder import Recorder
 from discovery.testing.support import within
 from discovery.testing.watching import limited
-from discovery.validity import MAX_WEIGHT, validate
 
-_IDLE_SECONDS = 0.5
+IDLE_SECONDS = 0.5
 """Seconds for which a provider is watched while nothing changes."""
-_MOST_IDLE = 100
+MOST_IDLE = 100
 """Inventories in these seconds: a provider may look every few milliseconds, and not as fast as it can."""
 _SAMPLE_SECONDS = 0.02
 """Seconds between two looks at the stack of the provider's thread."""
-_BLOCKED = 0.9
+_BLOCKING_SECONDS = 0.3
+"""Seconds of a probe from which on its looks tell whether the probe blocks: checks of all candidates share the loop."""
+_BEGUN = 2
+"""Discoveries that are begun in turn while nothing changes."""
+BLOCKED = 0.9
 """Share of the looks that find a thread busy that blocks its event loop."""
 
 
@@ -48,9 +53,22 @@ class Observed:
     """The end of `discover` while nothing changes."""
     busy: float = 0.0
     stack: str = ""
+    restless: list[Inventory] = field(default_factory=list)
+    """The inventories that differ from their predecessor while nothing changes."""
+    requests: int = 0
+    """The requests for another `discover` while nothing changes."""
+    requests_when_begun: list[int] = field(default_factory=list)
+    """The requests until the first inventory, and a moment longer, of discoveries that were begun in turn."""
     changed: dict[str, object] = field(default_factory=dict)
-    written: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    """The files that the provider has written outside its directories, and that are still there."""
+    config: tuple[object, object] = (None, None)
+    """The options at the beginning and at the end."""
     outcomes: list[object] = field(default_factory=list)
+    rehashed: list[Candidate] = field(default_factory=list)
+    """The candidates whose hash is another after their probes were run."""
+    blocking: list[str] = field(default_factory=list)
+    """The probes that block their event loop."""
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -63,10 +81,18 @@ def observe(place: ProviderPlace) -> Observed:
     observed, settings = Observed(), process.settings()
 
     async def script(provider: AnyProvider) -> None:
+        before = dump_of(provider.config)
         with Recorder() as recorder:
             async with place._watching(provider) as seen:  # noqa: SLF001 - its own place
                 await _live(place, seen, observed)
-            observed.written = recorder.writes
+        for _ in range(1 if place._is_slow else _BEGUN):  # noqa: SLF001
+            requests = place._requests  # noqa: SLF001
+            async with place._watching(provider) as again:  # noqa: SLF001
+                await again.first()
+                await asyncio.sleep(0)
+            observed.requests_when_begun.append(place._requests - requests)  # noqa: SLF001
+        observed.config = before, dump_of(provider.config)
+        observed.outside = _outside(place, provider, recorder.written)
         observed.inventories, observed.copies = seen.inventories, seen.copies
         observed.changed = process.changed_settings(settings, process.settings())
         await _look_at_all(observed)
@@ -89,19 +115,21 @@ async def _live(place: ProviderPlace, seen: Watcher, observed: Observed) -> None
     await seen.finds(first)
     await _quiet(seen)
     observed.phases.append(len(seen.inventories))
-    await _idle(seen, observed)
+    await _idle(place, seen, observed)
 
 
 async def _quiet(seen: Watcher) -> None:
     """Wait a moment for further inventories of the same change, such as an inventory that is yielded too early."""
     count = -1
-    while count != len(seen.inventories) and len(seen.inventories) < _MOST_IDLE:
+    while count != len(seen.inventories) and len(seen.inventories) < MOST_IDLE:
         count = len(seen.inventories)
         await asyncio.sleep(0.05)
 
 
-async def _idle(seen: Watcher, observed: Observed) -> None:
-    count, thread, ended = len(seen.inventories), threading.get_ident(), threading.Event()
+@contextmanager
+def _sampling() -> Iterator[list[str]]:
+    """Look at the stack of this thread again and again. Yields the places that were seen, "" while its loop waits."""
+    thread, ended = threading.get_ident(), threading.Event()
     samples: list[str] = []
 
     def sample() -> None:
@@ -111,15 +139,36 @@ async def _idle(seen: Watcher, observed: Observed) -> None:
             at = f"{code.co_name} in {code.co_filename}:{frame.f_lineno}" if code and frame else ""
             samples.append("" if code and code.co_filename.endswith("selectors.py") else at)
 
-    sampler = threading.Thread(target=sample, daemon=True, name="contract samples")
-    sampler.start()
-    begun = time.monotonic()
-    while time.monotonic() - begun < _IDLE_SECONDS or len(samples) < 10:  # noqa: ASYNC110 - a thread wakes no loop
-        await asyncio.sleep(0.01)
-    ended.set()
-    observed.idle = len(seen.inventories) - count
+    threading.Thread(target=sample, daemon=True, name="contract samples").start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+
+
+def _busy(samples: Sequence[str]) -> tuple[float, str]:
+    """Return the share of the looks that found the thread busy, and the place of the last of them."""
     busy = [each for each in samples if each]
-    observed.busy, observed.stack = len(busy) / len(samples), busy[-1] if busy else ""
+    return (len(busy) / len(samples), busy[-1]) if busy else (0.0, "")
+
+
+def _outside(place: ProviderPlace, provider: AnyProvider, written: Iterable[str]) -> list[str]:
+    """Return the files among `written` that are there, and neither in the provider's directories nor in its options."""
+    context = provider.context
+    own = [context.run_dir, context.state_dir, *declared_paths(place.config)]
+    paths = {Path(os.path.abspath(path)) for path in written}  # noqa: PTH100 - without following links
+    return sorted(str(path) for path in paths if path.is_file() and not any(map(path.is_relative_to, own)))
+
+
+async def _idle(place: ProviderPlace, seen: Watcher, observed: Observed) -> None:
+    count, requests, begun = len(seen.inventories), place._requests, time.monotonic()  # noqa: SLF001
+    with _sampling() as samples:
+        while time.monotonic() - begun < IDLE_SECONDS or len(samples) < 10:  # noqa: ASYNC110 - a thread wakes no loop
+            await asyncio.sleep(0.01)
+    observed.idle = len(seen.inventories) - count
+    observed.requests = place._requests - requests  # noqa: SLF001
+    observed.restless = [each for one, each in pairwise(seen.inventories[max(count - 1, 0) :]) if each != one][:3]
+    observed.busy, observed.stack = _busy(samples)
     if seen.task.done():
         try:
             seen.raise_end()
@@ -135,7 +184,23 @@ async def _look_at_all(observed: Observed) -> None:
             key = (candidate.backend, repr(check))
             if isinstance(check, Check) and key not in looked:
                 looked.add(key)
-                observed.outcomes.append(await _look(check, candidate.backend))
+                before = _hash(check)
+                begun = time.monotonic()
+                with _sampling() as samples:
+                    observed.outcomes.append(await _look(check, candidate.backend))
+                busy, where = _busy(samples)
+                if busy > BLOCKED and time.monotonic() - begun > _BLOCKING_SECONDS:
+                    observed.blocking.append(f"{check.probe!r} in {where}")
+                if _hash(check) != before:
+                    observed.rehashed.append(candidate)
+
+
+def _hash(value: object) -> object:
+    """Return the hash of `value`, or the reason why it has none."""
+    try:
+        return hash(value)
+    except Exception as error:  # noqa: BLE001 - a class may raise anything
+        return describe(error)
 
 
 async def _look(check: Check, backend: Backend) -> object:
@@ -146,132 +211,6 @@ async def _look(check: Check, backend: Backend) -> object:
     timeout = stated if isinstance(stated, int | float) and 0 < stated < 60 else 1.0
     with limited(name, timeout + 5), suppress(Exception):
         async with asyncio.timeout(within(timeout)):
-            outcome = await check.probe(backend)
+            answer: Any = check.probe(backend)
+            outcome = (await answer) if inspect.isawaitable(answer) else f"{answer!r}, and no coroutine"
     return outcome
-
-
-def an_inventory_is_complete_in_itself(seen: Observed) -> None:
-    """The core keeps the inventory, and compares the next inventory with the inventory that was kept."""
-    for each in seen.inventories:
-        for candidate in each.candidates:
-            expect(isinstance(candidate, Candidate), "a Candidate", candidate)
-            expect(isinstance(candidate.backend, Backend), "a Backend in a candidate", candidate.backend)
-            expect(isinstance(candidate.checks, tuple), "checks as a tuple", candidate.checks)
-        for told in (each.problems, each.skipped):
-            expect(isinstance(told, Mapping), "problems and skipped things by name", told)
-
-
-def an_inventory_does_not_change_later(seen: Observed) -> None:
-    """The core compares each inventory with its predecessor: an inventory is always equal to itself."""
-    for inventory, copy in zip(seen.inventories, seen.copies, strict=True):
-        expect(copy_of(inventory) == copy, "an inventory that stays as it was yielded", f"{copy}, then {inventory}")
-
-
-def every_backend_is_valid_and_has_a_key_of_its_own(seen: Observed) -> None:
-    """The core leaves out a backend that no reader would accept, and all that claim the same key."""
-    expect(seen.candidates, "a candidate in one of the worlds", "none")
-    for inventory in seen.inventories:
-        for candidate in inventory.candidates:
-            validate(candidate.backend)
-        keys = [candidate.backend.key for candidate in inventory.candidates]
-        expect(len(set(keys)) == len(keys), "a key of its own for each backend", f"a key is given twice: {keys}")
-
-
-def an_id_outlives_the_process(seen: Observed) -> None:
-    """A daemon that starts again takes its records over by their keys; other keys are other backends for a moment."""
-    pid = re.compile(rf"(?<!\d){os.getpid()}(?!\d)")
-    for candidate in seen.candidates:
-        expect(not pid.search(candidate.backend.id), "an id without the process id", candidate.backend.id)
-
-
-def every_check_makes_sense(seen: Observed) -> None:
-    """A check without a time runs without a pause, and probes that are not equal begin anew with each inventory."""
-    for candidate in seen.candidates:
-        for check in candidate.checks:
-            expect(isinstance(check, Check), "a Check", check)
-            for name in ("interval", "timeout"):
-                seconds = getattr(check, name)
-                number = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
-                expect(number, f"a positive {name}", f"without a time: {check}")
-            numbers: list[Any] = [check.rise, check.fall]
-            counts = all(isinstance(each, int) and each >= 1 for each in numbers)
-            expect(counts, "rise and fall of at least 1", f"without a count: {check}")
-            expect(check.on_failure in ("withdraw", "drain"), "on_failure as withdraw or drain", check.on_failure)
-            expect(hash(check) == hash(check), "a hash", check)
-
-
-def every_probe_answers_with_an_outcome(seen: Observed) -> None:
-    """The core registers a backend by the outcomes of its probes."""
-    for outcome in seen.outcomes:
-        expect(isinstance(outcome, Outcome), "an Outcome", f"a probe returned {outcome!r}")
-        assert isinstance(outcome, Outcome)
-        expect(isinstance(outcome.verdict, Verdict), "a Verdict", outcome)
-        expect(isinstance(outcome.detail, str), "a detail that is text", outcome)
-        weight: Any = outcome.weight
-        valid = weight is None or (isinstance(weight, int) and 0 <= weight <= MAX_WEIGHT)
-        expect(valid, f"a weight from 0 to {MAX_WEIGHT}, or None", outcome)
-
-
-def problems_are_single_lines(seen: Observed) -> None:
-    """Problems and skipped things are rows of tables and lines of a log, by a name that the user knows."""
-    told = [pair for each in seen.inventories for pair in (*each.problems.items(), *each.skipped.items())]
-    texts: list[Any] = [text for pair in told for text in pair]
-    for text in texts:
-        expect(isinstance(text, str) and text, "a name and a reason of a problem, or of something skipped", text)
-        expect(text.isprintable(), "one printable line", f"not one printable line: {text!r}")
-
-
-def nothing_is_withdrawn_for_a_moment(seen: Observed) -> None:
-    """The core withdraws what an inventory lacks: a backend that is missing for a moment loses its clients."""
-    if len(seen.phases) < 3:
-        return
-    worlds = [_keys(seen.inventories[number - 1]) for number in seen.phases]
-    always = worlds[0] & worlds[1]
-    for inventory in seen.inventories[seen.phases[0] - 1 : seen.phases[-1]]:
-        missing = always - _keys(inventory)
-        expect(not missing, "what is there in both worlds in every inventory", f"without {sorted(missing)}")
-
-
-def nothing_is_yielded_without_a_pause(seen: Observed) -> None:
-    """An equal inventory costs little, and not nothing: a provider that never waits uses a whole processor."""
-    most = f"at most {_MOST_IDLE} inventories in {_IDLE_SECONDS:g} s without a change"
-    expect(seen.idle <= _MOST_IDLE, most, f"{seen.idle} inventories")
-
-
-def the_event_loop_is_left_free(seen: Observed) -> None:
-    """The checks of the candidates run on the same event loop: a provider that sleeps there delays all of them."""
-    waits = "a provider that awaits the next change (asyncio.sleep), or a plain function as discover"
-    expect(seen.busy < _BLOCKED, waits, f"the event loop was blocked in {seen.stack}")
-
-
-def discover_goes_on(seen: Observed) -> None:
-    """After the end of `discover`, or an exception, the core begins again, ever more slowly, and tells a failure."""
-    expect(not seen.ended, "discover to go on while nothing changes", seen.ended)
-
-
-def the_process_stays_as_it_was(seen: Observed) -> None:
-    """All plugins and the core share a single process: its working directory, umask and environment are common."""
-    expect(not seen.changed, "the settings of the process as they were", seen.changed)
-
-
-FINDINGS: tuple[Callable[[Observed], None], ...] = (
-    an_inventory_is_complete_in_itself,
-    every_backend_is_valid_and_has_a_key_of_its_own,
-    an_id_outlives_the_process,
-)
-COURSES: tuple[Callable[[Observed], None], ...] = (
-    an_inventory_does_not_change_later,
-    nothing_is_withdrawn_for_a_moment,
-    nothing_is_yielded_without_a_pause,
-    the_event_loop_is_left_free,
-    discover_goes_on,
-    the_process_stays_as_it_was,
-)
-CHECKS: tuple[Callable[[Observed], None], ...] = (
-    every_check_makes_sense,
-    every_probe_answers_with_an_outcome,
-)
-
-
-def _keys(inventory: Inventory) -> set[str]:
-    return {candidate.backend.key for candidate in inventory.candidates}

@@ -2,23 +2,29 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
 
-from discovery.plugin import AnyProvider, Context, Inventory
+from discovery.plugin import AnyProvider, Context, Inventory, PluginConfig
 from discovery.system.either import iterated
 from discovery.testing import process
 from discovery.testing.clauses import BrokenError, expect
 from discovery.testing.consumers.life import CALL_SECONDS, STOP_SECONDS, call
-from discovery.testing.support import eventually
+from discovery.testing.recorder import unrecorded
+from discovery.testing.support import eventually, within
 from discovery.testing.watching import limited, run_loop
 
 _ARRANGE_SECONDS = 50.0
 """Seconds for the author's `arrange`, which may start containers."""
+_SLOW_SECONDS = 0.2
+"""Seconds for the end of a `discover`, from which on the contract ends fewer of them and takes less than 20 s."""
+_slow: "weakref.WeakSet[type]" = weakref.WeakSet()
 _MOST = 5000
 """Inventories after which a provider that yields without an end is stopped, before memory is full."""
 
@@ -30,6 +36,8 @@ class ProviderPlace:
     """The class under test."""
     config: Mapping[str, Any] = {}
     """The provider's options, as in the configuration file."""
+    other_configs: Sequence[Mapping[str, Any]] = ()
+    """Other valid options, for a provider with `reconfigure`. If empty, the tests change single options themselves."""
     patience: float = 10.0
     """Seconds within which the provider finds the backends of a world, and notices a change."""
 
@@ -53,9 +61,16 @@ class ProviderPlace:
         """The class whose faults the messages name."""
         return self.provider
 
-    def _make(self, run_dir: Path) -> AnyProvider:
-        config = self.provider.Config.model_validate(self.config)
-        return self.provider(config, Context("contract", run_dir, structlog.get_logger("contract")))
+    def _make(self, run_dir: Path, config: PluginConfig | None = None) -> AnyProvider:
+        config = config or self.provider.Config.model_validate(self.config)
+        log = structlog.get_logger("contract")
+        return self.provider(config, Context("contract", run_dir, log, request_discovery=self._ask))
+
+    _requests = 0
+    """Requests for another `discover`, by every instance."""
+
+    def _ask(self) -> None:
+        self._requests += 1
 
     def _run(self, check: Callable[[AnyProvider], Coroutine[Any, Any, None]]) -> None:
         async def run() -> None:
@@ -75,12 +90,19 @@ class ProviderPlace:
 
     async def _arrange(self, world: int) -> None:
         with limited(f"arrange({world}) of the contract", _ARRANGE_SECONDS):
-            await asyncio.to_thread(self.arrange, world)
+            await asyncio.to_thread(self._arrange_unrecorded, world)
+
+    def _arrange_unrecorded(self, world: int) -> None:
+        with unrecorded():
+            self.arrange(world)
 
     @asynccontextmanager
-    async def _another(self) -> AsyncIterator[AnyProvider]:
-        with tempfile.TemporaryDirectory() as directory:
-            provider = self._make(Path(directory))
+    async def _another(
+        self, directory: Path | None = None, config: PluginConfig | None = None
+    ) -> AsyncIterator[AnyProvider]:
+        """Set up an instance in `directory`, by default a temporary one, and tear the instance down at the end."""
+        with tempfile.TemporaryDirectory() as temporary:
+            provider = self._make(directory or Path(temporary), config)
             try:
                 await call("setup", CALL_SECONDS, provider.setup)
                 yield provider
@@ -88,11 +110,12 @@ class ProviderPlace:
                 await call("teardown", STOP_SECONDS, provider.teardown)
 
     @asynccontextmanager
-    async def _watching(self, provider: AnyProvider) -> AsyncIterator["Watcher"]:
-        watcher = Watcher(provider, self.patience)
+    async def _watching(self, provider: AnyProvider, *, holds: bool = False) -> AsyncIterator["Watcher"]:
+        watcher = Watcher(provider, self.patience, holds=holds)
         try:
             yield watcher
         finally:
+            begun = time.monotonic()
             if not watcher.task.done():
                 watcher.task.cancel()
                 with limited("discover, after it was cancelled,", CALL_SECONDS):
@@ -102,18 +125,35 @@ class ProviderPlace:
                     watcher.task.result()
             elif not watcher.task.cancelled():
                 watcher.task.exception()
+            if time.monotonic() - begun > within(_SLOW_SECONDS):
+                _slow.add(type(self))
+
+    @property
+    def _is_slow(self) -> bool:
+        """True if a `discover` of the provider takes long to end: then what is done again and again is done less."""
+        return type(self) in _slow
 
 
 class Watcher:
     """Follows a provider's `discover`. An end or an exception of `discover` is raised by the method that waits."""
 
-    def __init__(self, provider: AnyProvider, patience: float) -> None:
-        """Begin to follow `provider`. Each wait takes `patience` seconds at most."""
+    def __init__(self, provider: AnyProvider, patience: float, *, holds: bool = False) -> None:
+        """Begin to follow `provider`. Each wait takes `patience` seconds at most.
+
+        With `holds` the provider does not go on after its first inventory before `go_on`.
+        """
         self.inventories: list[Inventory] = []
         self.copies: list[object] = []
         """What each inventory was when it was yielded."""
         self._patience = patience
+        self._goes_on = asyncio.Event()
+        if not holds:
+            self._goes_on.set()
         self.task = asyncio.create_task(self._follow(provider))
+
+    def go_on(self) -> None:
+        """Let the provider go on after its first inventory."""
+        self._goes_on.set()
 
     @property
     def latest(self) -> Inventory:
@@ -153,6 +193,7 @@ class Watcher:
 
     async def _follow(self, provider: AnyProvider) -> None:
         inventories = iterated(provider.discover())
+        is_destroyed = False
         try:
             async for inventory in inventories:
                 expect(isinstance(inventory, Inventory), "an Inventory from discover", inventory)
@@ -161,9 +202,14 @@ class Watcher:
                 self.inventories.append(inventory)
                 self.copies.append(copy_of(inventory))
                 expect(len(self.inventories) < _MOST, "an inventory when something may have changed", "no end of them")
+                await self._goes_on.wait()
                 await asyncio.sleep(0)  # a provider that yields without a pause leaves no turn to others
+        except GeneratorExit:  # a task of a loop that was abandoned: nothing can be awaited any more
+            is_destroyed = True
+            raise
         finally:
-            await inventories.aclose()
+            if not is_destroyed:
+                await inventories.aclose()
 
 
 def copy_of(inventory: Inventory) -> object:
