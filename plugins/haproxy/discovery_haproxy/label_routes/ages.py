@@ -23,18 +23,22 @@ class RecordAges:
         self._path = state_dir / _FILE
         self._log = log
         self._ages: dict[str, int] | None = None
+        self._saved: dict[str, int] = {}
+        """The ages in the file."""
         self._failed: str | None = None
 
     def of(self, backends: Iterable[Backend], *, remember: bool) -> dict[str, int]:
         """Return the ages of these backends, by key. With `remember` the next daemon knows them, too."""
-        before = self._load() if self._ages is None else self._ages
+        if self._ages is None:
+            self._ages = self._saved = self._load()
+        before = self._ages
         found = {}
         new = 1 + max(before.values(), default=0)
         for backend in backends:
             key = backend.key
             found[key] = backend.created if backend.created is not None else before.get(key, new)
         self._ages = found
-        if remember and found != before:
+        if remember and found != self._saved:
             self._save(found)
         return found
 
@@ -51,7 +55,7 @@ class RecordAges:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(self._path, json.dumps(ages).encode(), 0o600)
-            self._failed = None
+            self._saved, self._failed = ages, None
         except OSError as error:
             if error.strerror != self._failed:
                 self._failed = error.strerror

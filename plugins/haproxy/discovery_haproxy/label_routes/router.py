@@ -43,6 +43,8 @@ class LabelRouter:
         self._result: HAProxyConfig | None = None
         self._refused: tuple[str, ...] = ()
         self._decisions = _NOTHING
+        self._is_remembered = False
+        """True if the state directory has the ages of the latest decisions."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -64,9 +66,11 @@ class LabelRouter:
             self._decisions, self._refused = _NOTHING, ()
             return config
         if config is not self._config:
-            self._config, self._read_services, self._result = config, {}, None
+            self._config, self._read_services, self._services, self._result = config, {}, {}, None
         left = self._services.keys() - self._decisions.services.keys()
-        if self._read(config, snapshot) or self._result is None or any(name in snapshot.services for name in left):
+        is_due = self._result is None or (remember and not self._is_remembered)
+        if self._read(config, snapshot) or is_due or any(name in snapshot.services for name in left):
+            self._is_remembered = remember
             read = [each.wishes for each in self._read_services.values()]
             found = [wish for each in read for wish in each.wishes]
             ages = self._ages.of((each.backend for each in found), remember=remember)
@@ -74,6 +78,7 @@ class LabelRouter:
             refused = [problem for each in read for problem in each.problems]
             self._refused = (*refused, *self._decisions.problems)
             self._result = self._with_services(config, snapshot)
+        assert self._result is not None  # noqa: S101 - the first call has made it
         return self._result
 
     def _read(self, config: HAProxyConfig, snapshot: Snapshot) -> bool:

@@ -87,6 +87,19 @@ def test_a_look_ahead_remembers_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_look_ahead_has_seen_is_remembered_by_the_next_change(tmp_path: Path) -> None:
+    router, config, of = LabelRouter(tmp_path, LOG), options(), snapshot(labelled("z", "a.example.com"))
+    assert routes(router, config, of, remember=False) == routes(router, config, of)
+    assert (tmp_path / "label-routes.json").exists()
+
+
+def test_a_host_that_is_allowed_no_longer_is_not_served(router: LabelRouter) -> None:
+    config = options()
+    assert routes(router, config, snapshot(labelled("a", "a.example.com"))) == {"a": ("a.example.com",)}
+    assert routes(router, config, snapshot()) == {"a": ("a.example.com",)}
+    assert routes(router, options(label_routes="*.example.org"), snapshot()) == {}
+
+
 def test_a_file_that_cannot_be_read_or_written_costs_the_memory_alone(tmp_path: Path) -> None:
     (tmp_path / "label-routes.json").mkdir()
     of = snapshot(labelled("z", "a.example.com"))
@@ -130,8 +143,11 @@ def test_what_cannot_be_shared_is_refused(config: dict[str, Any], reason: str) -
     assert reason in str(caught.value)
 
 
+_OPTIONS = options()
+
+
 def rendered(router: LabelRouter, of: Snapshot) -> Rendered:
-    return render(router.configured(options(), of), of, Runtime())
+    return render(router.configured(_OPTIONS, of), of, Runtime())
 
 
 def test_a_route_changes_without_a_reload(router: LabelRouter) -> None:

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from haproxy_driver import ConsumerDriver, Drive, assert_true, same_worker, ways
+from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, same_worker, ways
 from haproxy_web import Fetch
 from stand_ins import HttpServer, Servers
 from web_client import get
 
 from discovery import Backend
 from discovery.testing import backend, eventually, free_port, within
+from discovery_haproxy.managed.held_requests import HeldRequests
+from discovery_haproxy.text.server_line import HOLDING_ADDRESS, HOLDING_SERVER
 
 Origins = tuple[Backend, ...]
 SOON = {"connect": "50ms"}
@@ -170,6 +172,23 @@ async def test_a_request_in_an_old_worker_goes_to_a_backend_that_comes_later(
         await driver.apply(origins[0])
         assert (await client).body == str(origins[0].port)
         assert ways(driver) == {"runtime": 1, "reload": 1}
+
+
+async def test_a_reload_that_fails_leaves_requests_to_the_worker(
+    drive: Drive, origins: Origins, fetch: Fetch, bind: str
+) -> None:
+    async with drive(services={"web": {"bind": bind, "hold": "30s", "timeouts": SOON}}) as driver:
+        await driver.apply()
+        client = asyncio.create_task(asyncio.to_thread(fetch, f"http://{bind}/"))
+        await waiting(driver, 1)
+        key = "web", HOLDING_SERVER
+        held = HeldRequests(driver.control)
+        await held.before_reload({"web": 30.0})
+        assert (await live_servers(driver))[key].port != HOLDING_ADDRESS[1]
+        await held.after_failure()
+        assert (await live_servers(driver))[key].port == HOLDING_ADDRESS[1]
+        await driver.apply(origins[0])
+        assert (await client).body == str(origins[0].port)
 
 
 @pytest.mark.exhaustive
