@@ -48,8 +48,8 @@ def lost(clients: Clients) -> list[str]:
 def test_backends_that_come_drain_and_go_cost_no_request(scene: Scene) -> None:
     costs = change(scene, CHANGES)
     print(costs)
-    # Three writes for each change: Caddy's own graceful reload loses a request now and then.
-    assert costs.lost <= (3 * CHANGES if scene.proxy.loses_new else 0), costs.failures
+    # Caddy's own graceful reload loses a request now and then: 4 in 50 changes were the most.
+    assert costs.lost <= (CHANGES // 2 if scene.proxy.loses_new else 0), costs.failures
     assert scene.proxy.loses_kept or costs.lost_kept == 0, costs.failures
 
 
