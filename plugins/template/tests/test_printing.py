@@ -1,6 +1,8 @@
 """What is printed stays data, in every format and at every place of a file."""
 
 import json
+import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -44,17 +46,6 @@ def test_json_has_every_value_as_it_is(value: str) -> None:
     assert json.loads(f'{{"a": "x{within}y"}}') == {"a": f"x{value}y"}
 
 
-@given(TEXT)
-def test_yaml_has_text_in_quotes_whose_escapes_are_those_of_json(value: str) -> None:
-    for before, after in (("a: ", "\n"), ("- ", "\n"), ("[", ", x]"), ("", ": 1\n")):
-        written = put("yaml", before, value, after)
-        assert written is None or json.loads(written, strict=True) == value
-    within = put("yaml", 'a: "', value, '"\n')
-    assert within is None or json.loads(f'"{within}"') == value
-    plain = put("yaml", "a: x", value, "\n")
-    assert plain is None or set(plain) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-")
-
-
 def nginx_words(line: str) -> list[str]:
     """Return the words of a line of nginx's configuration, up to the semicolon, as nginx reads them."""
     words, at = [], 0
@@ -65,7 +56,7 @@ def nginx_words(line: str) -> list[str]:
         quote = line[at] if line[at] in "\"'" else ""
         at += len(quote)
         word = ""
-        while line[at] != quote if quote else line[at] not in " ;{":
+        while line[at] != quote if quote else line[at] not in " ;{" or line[at - 1 : at + 1] == "${":
             if line[at] == "\\":
                 at += 1
             word += line[at]
@@ -76,18 +67,46 @@ def nginx_words(line: str) -> list[str]:
     return words
 
 
+def has_no_form(value: str) -> bool:
+    """Report whether a value has a character that no line of a file can have."""
+    kinds = {unicodedata.category(character) for character in value}
+    return bool(kinds & {"Cc", "Cs", "Zl", "Zp"} or set(value) & set("\ufeff\ufffe\uffff"))
+
+
 @given(TEXT)
 def test_nginx_reads_each_value_as_one_word(value: str) -> None:
-    for before, after in ((" ", " z;"), ('"', '" z;'), ("x", " z;")):
+    for before, after in ((" ", " z;"), ('"', '" z;'), ("x", " z;"), ("${h}", " z;")):
         written = put("nginx", f"add {before}", value, after)
+        within = not before.strip('" ')
         if written is None:
-            assert value == "" or not value.isascii() or not value.isalnum()
+            meaning = has_no_form(value) or "$" in value or (within and value.startswith("~"))
+            assert meaning or not (within or re.fullmatch(r"[A-Za-z0-9_.:/@+,=^*?&|\[\]%-]*", value))
             continue
-        line = f"add {before}{written}{after}"
-        _, word, last = nginx_words(line)
+        _, word, last = nginx_words(f"add {before}{written}{after}")
         assert last == "z"
-        assert word == (f"x{value}" if before == "x" else value)
+        assert word == (value if within else f"{before}{value}")
         assert "$" not in written
+
+
+@given(TEXT, TEXT)
+def test_values_side_by_side_make_no_variable_and_no_word_with_a_meaning(one: str, other: str) -> None:
+    for form, before, after, meaning in (
+        ("nginx", 'add "', '"', r"\$[A-Za-z0-9_{]"),
+        ("nginx", 'add "$', '"', r"\$[A-Za-z0-9_{]"),
+        ("nginx", "map $a $b { ", " x;", r"(?i)^\"?(include|default|~)"),
+        ("nginx", 'map $a $b { "', '" x;', r'(?i)^(include"|default"|~)'),
+        ("apache", 'Word "', '"', r"[$%]\{"),
+        ("apache", 'Word "$', '"', r"[$%]\{"),
+        ("apache", 'Word "%', '"', r"[$%]\{"),
+        ("apache", "Word ", "\n", r"[$%]\{"),
+    ):
+        for values in ((one, other), ("inc", "lude"), ("", "~x"), ("$", "{HOME}"), ("", "{HOME}")):
+            marks = "".join(map(marked, values))
+            try:
+                text = printed(f"{before}{marks}{after}", FORMATS[form])
+            except UnprintableError:
+                continue
+            assert not re.search(meaning, text[len(before) - before.endswith(("$", "%")) :]), text
 
 
 @given(TEXT)
@@ -115,12 +134,27 @@ def test_httpd_and_caddy_expand_nothing_in_a_value(value: str) -> None:
         ("nginx", "\n", "include"),
         ("nginx", "map $a $b { ", "default"),
         ("nginx", "location ", "~.*"),
+        ("nginx", 'location "', "~.*"),
+        ("nginx", 'map $a $b { "', "include"),
+        ("nginx", "${host}", "a; evil on; #"),
+        ("nginx", "a}", "b; evil on; #"),
+        ("nginx", 'add "\\', '"'),
+        ("nginx", 'add "$', "host"),
         ("nginx", "lua \"x = '", "' .. os"),
         ("apache", "", "LoadModule"),
         ("apache", "<VirtualHost *:80>\n    ", "Include"),
         ("apache", "Define x \"'", "'"),
         ("apache", "# ", "comment\\"),
+        ("apache", '"', "LoadModule"),
+        ("apache", 'Word "$', "{HOME}"),
+        ("apache", 'Word "C:\\', '"'),
         ("caddyfile", "\n", "import"),
+        ("caddyfile", '\n"', "import"),
+        ("caddyfile", "\n", "(snippet)"),
+        ("caddyfile", "\n", "&(route)"),
+        ("caddyfile", "\n", "@matcher"),
+        ("caddyfile", "\n", "a.com,"),
+        ("json", '{"a": "\\', "u0041"),
     ],
 )
 def test_a_value_with_a_meaning_at_its_place_is_refused(form: str, before: str, value: str) -> None:
@@ -162,6 +196,28 @@ def test_raw_prints_text_as_it_is_but_for_the_mark_of_values(tmp_path: Path) -> 
 
 def test_printed_text_is_not_marked_again() -> None:
     assert marked(Markup("x")) == "x"
+
+
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", "[NaN]"])
+def test_a_number_that_json_lacks_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UnprintableError, match="has no form in JSON"):
+        rendered(tmp_path, "json", '{"a": {{ text | from_json }}}', text=text)
+
+
+def test_a_refusal_names_the_template_and_what_stands_before(tmp_path: Path) -> None:
+    with pytest.raises(UnprintableError, match=r"template .*/template\.j2: '\$a' has .* \(after 'b \"\" c '\)"):
+        rendered(tmp_path, "nginx", "a;\n  b {{ x }} c {{ y }};", x="", y="$a")
+    with pytest.raises(UnprintableError, match=r"template .*/template\.j2, line 2: 'maybe' is neither true nor false"):
+        rendered(tmp_path, "nginx", "\n{{ 'maybe' | parse_bool }}")
+
+
+def test_a_regex_takes_time_linear_in_the_text(tmp_path: Path) -> None:
+    source = "{{ a | regex_replace('^(a+)+$', '<\\\\1>') }} {{ 'yes' if a is matching('^(a|a)*$') else 'no' }}"
+    assert rendered(tmp_path, "plain", source, a="a" * 1000 + "!") == "a" * 1000 + "! no"
+    assert rendered(tmp_path, "plain", source, a="aa") == "<aa> yes"
+    for wrong in ("'x' | regex_replace('(', '')", "'x' | regex_replace('x', '\\\\7')"):
+        with pytest.raises(UnprintableError, match=r"template\.j2, line 1: .*(RE2|group)"):
+            rendered(tmp_path, "plain", f"{{{{ {wrong} }}}}")
 
 
 def test_a_file_in_json_is_json(tmp_path: Path) -> None:

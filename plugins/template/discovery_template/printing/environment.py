@@ -14,13 +14,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 from discovery_template.printing.configuration import APACHE, CADDYFILE, NGINX
-from discovery_template.printing.data import Hosts, Json, Plain, Yaml
+from discovery_template.printing.data import Hosts, Json, Plain
 from discovery_template.printing.filters import FILTERS, FOR_PRINTED_TEXT, REMOVED, TESTS
 from discovery_template.printing.marks import MARK, Format, UnprintableError, marked, printed
+from discovery_template.printing.yaml import Yaml
 
 BUILT_IN = Path(__file__).parents[1] / "builtin"
 """Directory of the ready-made templates."""
-FORMATS: Mapping[str, Format] = {
+FORMATS: Mapping[str, Format[Any]] = {
     "nginx": NGINX,
     "apache": APACHE,
     "caddyfile": CADDYFILE,
@@ -94,17 +95,24 @@ class Templates:
             raise TemplateError(f"template {error.name or name} cannot be read: there is no such file") from None
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"template {error.filename or name}, line {error.lineno}: {error.message}") from None
-        except UnprintableError:
-            raise
         except Exception as error:  # noqa: BLE001 - a template can raise anything
-            frames = traceback.extract_tb(error.__traceback__)
-            at = next((frame for frame in reversed(frames) if frame.filename.endswith((".j2", Path(name).name))), None)
-            place = f"{at.filename}, line {at.lineno}" if at else name
-            raise TemplateError(f"template {place}: {' '.join(str(error).split()) or type(error).__name__}") from None
-        text = printed(output, FORMATS[format_name])
+            kind = UnprintableError if isinstance(error, UnprintableError) else TemplateError
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise kind(f"template {_place(name, error)}: {reason}") from None
+        try:
+            text = printed(output, FORMATS[format_name])
+        except UnprintableError as error:
+            raise UnprintableError(f"template {name}: {error}") from None
         if format_name == "json":
             _check_json(name, text)
         return text
+
+
+def _place(name: str, error: Exception) -> str:
+    """Return the template and the line at which an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = next((frame for frame in reversed(frames) if frame.filename.endswith((".j2", Path(name).name))), None)
+    return f"{at.filename}, line {at.lineno}" if at else name
 
 
 def _environment(directories: tuple[Path, ...], format_name: str) -> _Environment:
@@ -206,8 +214,12 @@ def _to_json(value: object) -> str:
         raise UnprintableError(f"a {type(value).__name__} has no form in JSON") from None
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _check_json(name: str, text: str) -> None:
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise TemplateError(f"template {name} does not make JSON: {error}") from None

@@ -5,13 +5,13 @@ import binascii
 import hashlib
 import json
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from markupsafe import Markup
 
-from discovery_template.printing.marks import MARK, UnprintableError
+from discovery_template.printing.marks import MARK, UnprintableError, shown
 from discovery_template.printing.views import BackendView
 
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
@@ -77,13 +77,30 @@ def sha256(text: str) -> str:
 
 
 def regex_replace(text: str, pattern: str, replacement: str) -> str:
-    """Return the text with each match of the pattern replaced."""
-    return re.sub(pattern, replacement, text)
+    """Return the text with each match of the pattern, a regex of RE2, replaced. Raises UnprintableError."""
+    try:
+        return str(_compiled(pattern).sub(replacement, text))
+    except IndexError:
+        raise UnprintableError(f"the replacement {shown(replacement)} names a group that the regex lacks") from None
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Return True if the pattern matches anywhere in the text."""
-    return re.search(pattern, text) is not None
+    """Return True if the pattern, a regex of RE2, matches anywhere in the text. Raises UnprintableError."""
+    return _compiled(pattern).search(text) is not None
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> Any:
+    """Return a regex of RE2: by a regex of Python a label could keep the whole process busy for hours."""
+    import re2  # type: ignore[import-untyped]  # imported here: most templates have no regex
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        fault = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else error
+        raise UnprintableError(f"{shown(pattern)} is not a regex of RE2: {fault}") from None
 
 
 def contains(whole: Iterable[Any] | str, part: Any) -> bool:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import jinja2
 from markupsafe import Markup
@@ -16,28 +16,33 @@ from markupsafe import Markup
 MARK = "\x1a"
 """Encloses a printed value, as JSON in ASCII, which has no such character."""
 
-Scalar = str | int | float | bool | None
+_PLACE_CHARACTERS = 40
+"""Characters of a line before a refused value: enough to find the place in the template."""
 
 
 class UnprintableError(ValueError):
     """A value cannot be written at its place in the file."""
 
 
-class Format(Protocol):
+S = TypeVar("S")
+"""A place in a file, as a format sees the place: immutable and hashable."""
+
+
+class Format(Protocol[S]):
     """The syntax of a file: follows the text from place to place, and quotes values. Pure."""
 
     @property
-    def start(self) -> str:
+    def start(self) -> S:
         """State at the beginning of the file."""
 
-    def advance(self, state: str, text: str) -> str:
+    def advance(self, state: S, text: str) -> S:
         """Return the state after `text`, a part of the template's own text."""
 
-    def quote(self, state: str, value: object, following: str) -> tuple[str, str]:
+    def quote(self, state: S, value: object, following: str) -> tuple[str, S]:
         """Return the written form of `value` and the next state.
 
-        `following` begins with the next two characters of the template's own text; empty at the end of the file, and
-        MARK before another value. Raises UnprintableError.
+        `following` is the template's own text up to the next value, for which MARK stands at its end; empty at the end
+        of the file. Raises UnprintableError.
         """
 
 
@@ -62,22 +67,37 @@ def _plain(value: object) -> object:
     raise TypeError
 
 
-def printed(output: str, form: Format) -> str:
-    """Return a template's output with each marked value quoted for its place. Raises UnprintableError."""
+def printed(output: str, form: Format[S]) -> str:
+    """Return a template's output with each marked value quoted for its place.
+
+    Raises UnprintableError, with the text that stands before the value on its line.
+    """
     parts = output.split(MARK)
     state = form.advance(form.start, parts[0])
     written = [parts[0]]
+    last = len(parts) - 2
     for at in range(1, len(parts), 2):
-        following = parts[at + 1]
-        next_is_value = not following and at + 2 < len(parts)
-        text, state = form.quote(state, json.loads(parts[at]), MARK if next_is_value else following[:2])
-        written += (text, following)
-        state = form.advance(state, following)
+        own = parts[at + 1]
+        try:
+            text, state = form.quote(state, json.loads(parts[at]), own if at == last else own + MARK)
+        except UnprintableError as error:
+            raise UnprintableError(f"{error} ({_place(''.join(written))})") from None
+        written += (text, own)
+        state = form.advance(state, own)
     return "".join(written)
 
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
-"""Control characters, separators of lines and paragraphs, the byte order mark, and halves of surrogate pairs."""
+def _place(before: str) -> str:
+    line = before.rpartition("\n")[2].lstrip()
+    if not line:
+        return "at the beginning of a line"
+    shortened = "" if len(line) <= _PLACE_CHARACTERS else "..."
+    return f"after {shortened}{line[-_PLACE_CHARACTERS:]!a}"
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
+"""Control characters, separators of lines, the byte order mark, halves of surrogate pairs, and what is no character."""
 
 
 def scalar_text(value: object) -> str:
@@ -90,6 +110,13 @@ def scalar_text(value: object) -> str:
     text = str(value)
     if match := _CONTROL.search(text):
         raise UnprintableError(f"{shown(text)} has the character U+{ord(match[0]):04X}, which the file cannot have")
+    return text
+
+
+def without_surrogates(text: str) -> str:
+    """Return the text. Raises UnprintableError if the text has half of a surrogate pair, which no file can have."""
+    if _SURROGATE.search(text):
+        raise UnprintableError(f"{shown(text)} has half of a surrogate pair, which no file can have")
     return text
 
 
