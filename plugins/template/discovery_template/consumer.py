@@ -166,5 +166,5 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
 
 
 def _templates(config: TemplateConfig) -> Templates:
-    directories = (Path(each.template).absolute().parent for each in config.files if BUILT_IN not in each.template)
-    return Templates(tuple(dict.fromkeys(directories)))
+    paths = (Path(each.template) for each in config.files if not each.template.startswith(BUILT_IN))
+    return Templates(tuple(dict.fromkeys(path.absolute().parent for path in paths)))

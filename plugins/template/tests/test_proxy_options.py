@@ -32,6 +32,14 @@ LATER = (HttpdConfig, CaddyConfig)
         (ALL, {"mode": "tcp", "path_prefix": "/x"}, "'path_prefix' needs mode = \"http\""),
         (LATER, {"mode": "tcp"}, 'has no mode = "tcp"'),
         ((NginxConfig,), {"mode": "tcp", "balance": "uri"}, 'needs mode = "http"'),
+        (ALL, {"balance": "url_param x check_post"}, "has no balance 'url_param x check_post'"),
+        (ALL, {"balance": "uri depth 2"}, "has no balance 'uri depth 2'"),
+        (ALL, {"balance": "random(3)"}, "has no balance 'random(3)'"),
+        (ALL, {"balance": "hdr(Ü)"}, "is not a balance algorithm"),
+        ((NginxConfig,), {"balance": "url_param a.b"}, "a name for nginx has letters, digits and '_' alone"),
+        ((NginxConfig,), {"balance": "hdr(X_Y)"}, "a name for nginx has letters, digits and '-' alone"),
+        ((CaddyConfig,), {"balance": "uri"}, 'Caddy hashes the query as well: write balance = "uri whole"'),
+        ((CaddyConfig,), {"path_prefix": "/a%20b"}, "which Caddy compares after decoding"),
         ((NginxConfig,), {"balance": "first"}, "nginx has no balance 'first'"),
         ((NginxConfig,), {"check": True}, "nginx has no active health checks: leave 'check' out"),
         ((NginxConfig, HttpdConfig), {"path_prefix": "/a%20b"}, "compares after decoding"),
@@ -57,6 +65,36 @@ def test_hosts_that_overlap_in_part_are_refused_unless_one_takes_every_path(mode
         model.model_validate({"services": services})
     model.model_validate({"services": {**services, "c": {"hosts": "*.com"}}})
     CaddyConfig.model_validate({"services": services})
+
+
+@pytest.mark.parametrize("model", ALL)
+@pytest.mark.parametrize(
+    ("bind", "message"),
+    [
+        ({"options": "ssl"}, "bind 127.0.0.1:1: 'options' of a bind are HAProxy's own words"),
+        ({"accept_proxy": "10.0.0.0/8"}, "bind 127.0.0.1:1: 'accept_proxy' is an option of"),
+        ({"certificate": ["/a", "/b"]}, "bind 127.0.0.1:1: a bind has one 'certificate' here"),
+    ],
+)
+def test_a_bind_of_the_instance_is_refused_as_one_of_a_service(model: Any, bind: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        model.model_validate({"bind": {"address": "127.0.0.1:1", **bind}})
+
+
+@pytest.mark.parametrize("model", ALL)
+@pytest.mark.parametrize("other", ["127.0.0.1:1", {"address": "127.0.0.1:1", "certificate": "/b"}])
+def test_services_with_different_certificates_on_one_address_are_refused(model: Any, other: Any) -> None:
+    binds = {"a": {"address": "127.0.0.1:1", "certificate": "/a"}, "b": other}
+    services = {name: {"bind": bind, "hosts": name} for name, bind in binds.items()}
+    with pytest.raises(ValidationError, match=r"'a' and service 'b' share 127\.0\.0\.1:1, but not the same 'cert"):
+        model.model_validate({"services": services})
+    services["b"]["bind"] = binds["a"]
+    model.model_validate({"services": services})
+
+
+def test_a_certificate_of_the_instance_is_no_fault_of_a_tcp_service_with_a_bind_of_its_own() -> None:
+    tcp = {"mode": "tcp", "bind": "127.0.0.1:2"}
+    NginxConfig.model_validate({"bind": {"address": "127.0.0.1:1", "certificate": "/a"}, "services": {"tcp": tcp}})
 
 
 def test_services_that_take_the_same_requests_are_refused() -> None:

@@ -240,16 +240,20 @@ async def test_a_program_is_run_reloaded_adopted_and_started_again(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"files": []}, "at least 1 item"),
+        ({"files": []}, "'files' is empty"),
+        ({"check": []}, "the list is empty"),
+        ({"prove": "http://user:secret@x:99999/"}, "a URL with a user or a password would be shown in messages"),
+        ({"prove": "http://127.0.0.1:99999/"}, "is not the address of a request"),
+        ({"reload": {"url": "http:///x"}}, "is not the address of a request"),
         ({"check": "nginx -t"}, "is text, which would need a shell: write the program and its arguments as a list"),
         ({"reload": {"signal": "HUP"}}, "the signal of 'reload' needs a program: set its 'pid_file', or 'run'"),
         ({"reload": {"signal": "NONE", "pid_file": "/x"}}, "'NONE' is not the name of a signal"),
         ({"reload": {"command": ["x"], "url": "http://x"}}, "exactly one of 'command', 'signal' and 'url'"),
         ({"prove": {"command": ["x"], "contains": "y"}}, "'contains' is for a 'url'"),
-        (
-            {"files": [{"template": "builtin:none", "file": "/x", "format": "json"}]},
-            "there is no template 'builtin:none'",
-        ),
+        ({"files": [{"template": "builtin:none", "file": "/x"}]}, "there is no template 'builtin:none'"),
+        ({"files": [{"template": "/x", "file": "/y", "format": "toml"}]}, "should be 'nginx', 'apache', 'caddyfile'"),
+        ({"files": [{"template": "builtin:json"}]}, "Field required"),
+        ({"files": [{"template": "builtin:json", "file": "/x", "check": [7, "{file}"]}]}, "a valid string"),
         ({"files": [{"template": "builtin:json", "file": "/x", "mode": 644}]}, 'write text such as "0644"'),
         ({"files": [{"template": "builtin:json", "file": "/x", "check": ["x"]}]}, "names the staged file as '{file}'"),
         ({"files": [{"template": "builtin:json", "file": "/x"}] * 2}, "two templates write /x"),
@@ -260,4 +264,5 @@ async def test_a_program_is_run_reloaded_adopted_and_started_again(tmp_path: Pat
 def test_a_mistake_is_told_with_the_way_out(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         TemplateConsumer.Config.model_validate({"files": [{"template": "builtin:json", "file": "/y"}], **options})
-    assert message in str(caught.value)
+    (error,) = caught.value.errors()
+    assert message in error["msg"]

@@ -96,7 +96,7 @@ async def test_nginx_carries_tcp_also_by_the_name_in_the_handshake(tmp_path: Pat
     services = {
         "redis": {"mode": "tcp", "bind": f"127.0.0.1:{plain}", "balance": "source"},
         "exact": {**tcp, "hosts": "a.example.com"},
-        "suffix": {**tcp, "hosts": "*.example.com"},
+        "suffix": {**tcp, "hosts": ["*.example.com", ".".join(["a" * 60] * 4)]},
     }
     backends = [Backend(name, "1", "127.0.0.1", each.sockets[0].getsockname()[1]) for name, each in servers.items()]
     async with driven(NginxConsumer, {"services": services}, tmp_path) as driver:

@@ -110,11 +110,7 @@ def test_text_in_quotes_and_of_its_own_may_be_anything(value: str) -> None:
 @pytest.mark.parametrize(
     ("template", "value", "message"),
     [
-        (
-            "a: run @\n",
-            "x #y",
-            r"would end the scalar that it stands in: .* \(after 'a: run '"
-        ),
+        ("a: run @\n", "x #y", r"would end the scalar that it stands in: .* \(after 'a: run '"),
         ("a: @#x\n", "", r"without a value '#x' would be read as something else"),
         ('a: "\\@"\n', "n", "stands after a backslash"),
         ("a: 'x'@\n", "y", "stands where YAML has no text"),

@@ -3,8 +3,9 @@
 import signal
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from discovery import PluginConfig
 from discovery.fields import Duration, format_value
@@ -19,6 +20,21 @@ def _command(value: object) -> object:
             f"{format_value(value)} is text, which would need a shell: write the program and its arguments as a list,"
             f' such as ["{(value.split() or ["program"])[0]}", ...]'
         )
+    if value in ([], ()):
+        raise ValueError("the list is empty: write the program and its arguments")
+    return value
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if "@" in parts.netloc:
+        raise ValueError("a URL with a user or a password would be shown in messages: use a 'command'")
+    try:
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ValueError(f"{format_value(value)} is not the address of a request, such as http://127.0.0.1:8080/reload")
     return value
 
 
@@ -37,11 +53,15 @@ def _proof(value: object) -> object:
     return {"url": value} if isinstance(value, str) else _table(value)
 
 
-Command = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_command), Field(min_length=1)]
+Command = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_command),
+    Field(json_schema_extra={"minItems": 1}),  # `min_length` also counts arguments that are not valid
+]
 """A program and its arguments: never a shell."""
 SignalName = Annotated[str, BeforeValidator(_signal, json_schema_input_type=str)]
 """The name of a signal, with or without SIG."""
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[!-~]+$"), AfterValidator(_url)]
 
 
 class ReloadConfig(PluginConfig):

@@ -3,8 +3,9 @@ program can do the same.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -34,31 +35,22 @@ OF_HAPROXY = frozenset({
     "frontend_lines", "backend_lines", "server_options", "hold", "hold_connections",
 })  # fmt: skip
 """Options of a service of the consumer `haproxy` that no other consumer has."""
-_NAMED = re.compile(r"(hdr)\(([A-Za-z0-9_-]+)\)|(url_param) ([A-Za-z0-9_]+)")
+_NAMED = re.compile(r"(hdr)\((.+)\)|(url_param) ([^ ]+)")
 WAY_OUT = "use the consumer 'haproxy', or write a template of your own with the consumer 'template'"
 
 
-class Balance(tuple[str, str]):
-    """An algorithm, and the header or the parameter that it is about."""
+class Balance(NamedTuple):
+    """An algorithm with its arguments, such as `uri whole`. `hdr` and `url_param` have their argument as the `name`."""
 
-    __slots__ = ()
-
-    @property
-    def kind(self) -> str:
-        """The algorithm without arguments, such as `roundrobin` or `hdr`."""
-        return self[0]
-
-    @property
-    def argument(self) -> str:
-        """The name of the header or of the parameter; empty if the algorithm has none."""
-        return self[1]
+    kind: str
+    name: str = ""
 
 
 def balance_of(text: str) -> Balance:
     """Return the parts of a `balance` option."""
     if match := _NAMED.fullmatch(text):
-        return Balance((match[1] or match[3], match[2] or match[4]))
-    return Balance((re.split(r"[ (]", text, maxsplit=1)[0], ""))
+        return Balance(match[1] or match[3], match[2] or match[4])
+    return Balance(text)
 
 
 class CheckConfig(PluginConfig):
@@ -147,20 +139,27 @@ class ProxyConfig(PluginConfig):
         for name in self.services:
             service_name(name)
         check_conflicts(claims_of(self))
+        certificates: dict[str, tuple[str, tuple[Path, ...]]] = {}
+        for name, service, bind in binds_of(self):
+            where = f"service {name!r}" if name else f"bind {bind.address}"
+            if bind.options:
+                raise ValueError(f"{where}: 'options' of a bind are HAProxy's own words: {WAY_OUT}")
+            if bind.accept_proxy:
+                raise ValueError(f"{where}: 'accept_proxy' is an option of the consumer 'haproxy': {WAY_OUT}")
+            if len(bind.certificate) > 1:
+                raise ValueError(f"{where}: a bind has one 'certificate' here: {WAY_OUT}")
+            if bind.certificate and service.mode == "tcp":
+                raise ValueError(f"{where}: 'certificate' needs mode = \"http\" here: {WAY_OUT}")
+            other, certificate = certificates.setdefault(bind.address, (where, bind.certificate))
+            if certificate != bind.certificate:
+                raise ValueError(
+                    f"{other} and {where} share {bind.address}, but not the same 'certificate': give both the same, or"
+                    " a 'bind' of their own"
+                )
         for name, service in self.services.items():
-            for bind in (*(service.bind or ()), *self.bind):
-                where = f"service {name!r}"
-                if bind.options:
-                    raise ValueError(f"{where}: 'options' of a bind are HAProxy's own words: {WAY_OUT}")
-                if bind.accept_proxy:
-                    raise ValueError(f"{where}: 'accept_proxy' is an option of the consumer 'haproxy': {WAY_OUT}")
-                if len(bind.certificate) > 1:
-                    raise ValueError(f"{where}: a bind has one 'certificate' here: {WAY_OUT}")
-                if bind.certificate and service.mode == "tcp":
-                    raise ValueError(f"{where}: 'certificate' needs mode = \"http\" here: {WAY_OUT}")
             fault = self.fault_of(service) or (self.fault_of_check(service.check) if service.check else None)
             if fault:
-                raise ValueError(f"{where}: {fault}")
+                raise ValueError(f"service {name!r}: {fault}")
         return self
 
     def fault_of(self, service: ServiceConfig) -> str | None:
@@ -170,6 +169,13 @@ class ProxyConfig(PluginConfig):
     def fault_of_check(self, check: CheckConfig) -> str | None:
         """Return what of this check the program cannot do, and the way out; None if it can do everything."""
         return None
+
+
+def binds_of(config: ProxyConfig) -> Iterator[tuple[str, ServiceConfig, BindConfig]]:
+    """Yield the addresses to listen on, each with the service and its name; an empty name for every service."""
+    for name, service in (config.services or {"": ServiceConfig()}).items():
+        for bind in service.bind or config.bind:
+            yield name, service, bind
 
 
 def claims_of(config: ProxyConfig) -> tuple[AddressClaim, ...]:

@@ -46,7 +46,11 @@ def _absolute(path: Path) -> Path:
 
 
 def _template(name: str) -> str:
-    return name if name.startswith(BUILT_IN) else str(Path(name).absolute())
+    if not name.startswith(BUILT_IN):
+        return str(Path(name).absolute())
+    if name.removeprefix(BUILT_IN) not in _OF_BUILT_IN:
+        raise ValueError(f"there is no template {name!r}: ready-made are {', '.join(sorted(_OF_BUILT_IN))}")
+    return name
 
 
 Mode = Annotated[int, BeforeValidator(_mode, json_schema_input_type=str)]
@@ -73,17 +77,13 @@ class FileConfig(PluginConfig):
     def _add_format(cls, values: object) -> object:
         if isinstance(values, dict) and "format" not in values and isinstance(values.get("template"), str):
             name = values["template"].removeprefix(BUILT_IN)
-            if name != values["template"] and name in _OF_BUILT_IN:
-                return {**values, "format": _OF_BUILT_IN[name]}
+            if name != values["template"]:
+                return {**values, "format": _OF_BUILT_IN.get(name, "plain")}
         return values
 
     @model_validator(mode="after")
     def _check_template(self) -> "FileConfig":
         name = self.template.removeprefix(BUILT_IN)
-        if name != self.template and name not in _OF_BUILT_IN:
-            raise ValueError(
-                f"there is no template {self.template!r}: ready-made are {', '.join(sorted(_OF_BUILT_IN))}"
-            )
         if name != self.template and self.format != _OF_BUILT_IN[name]:
             raise ValueError(
                 f"the template {self.template!r} has the format {_OF_BUILT_IN[name]!r}: leave 'format' out"
@@ -99,7 +99,7 @@ class FileConfig(PluginConfig):
 class TemplateConfig(PluginConfig):
     """Options of an instance of the consumer `template`."""
 
-    files: Annotated[tuple[FileConfig, ...], Field(min_length=1)]
+    files: Annotated[tuple[FileConfig, ...], Field(json_schema_extra={"minItems": 1})]
     """The files to write: all together, or none."""
     check: Command | None = None
     """Command that must accept the files once they are in place, before the reload."""
@@ -121,6 +121,8 @@ class TemplateConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _check_files(self) -> "TemplateConfig":
+        if not self.files:
+            raise ValueError("'files' is empty: write a table with 'template' and 'file' for each file")
         paths = [str(f) if f.parts[0] == RUN_DIR else os.path.realpath(f) for f in (each.file for each in self.files)]
         templates = {os.path.realpath(each.template) for each in self.files if not each.template.startswith(BUILT_IN)}
         for path in paths:

@@ -17,18 +17,17 @@ from discovery_template.proxies.consumer import ANSWER_SECONDS, ProxyConsumer
 from discovery_template.proxies.plan import Listener, Plan, Pool
 from discovery_template.running.requests import request
 
-_BALANCE = {
-    "roundrobin": "weighted_round_robin",
-    "static-rr": "weighted_round_robin",
-    "leastconn": "least_conn",
-    "random": "random",
-    "first": "first",
-    "source": "ip_hash",
-    "uri": "uri_hash",
-    "hdr": "header",
-    "url_param": "query",
+_BALANCE: Mapping[str, Mapping[str, Any]] = {
+    "roundrobin": {"policy": "weighted_round_robin"},
+    "static-rr": {"policy": "weighted_round_robin"},
+    "leastconn": {"policy": "least_conn"},
+    "random": {"policy": "random"},
+    "random(1)": {"policy": "random"},
+    "first": {"policy": "first"},
+    "source": {"policy": "ip_hash"},
+    "uri whole": {"policy": "uri_hash"},
 }
-"""Algorithms by the names of HAProxy."""
+"""Algorithms by the names of HAProxy. `hdr` and `url_param` have an argument."""
 _STATUS_CLASS = re.compile(r"([1-5])00-(?:\1)99")
 _OPTIONS_OF_CHECK = {"send": None, "expect": None, "init_state": "up"}
 """Options of a check that Caddy lacks, and their defaults."""
@@ -43,8 +42,15 @@ class CaddyConfig(ProxyConfig):
         """Return what Caddy cannot do."""
         if service.mode == "tcp":
             return f'Caddy has no mode = "tcp": {WAY_OUT}, or the consumers nginx or tcpproxy'
-        if balance_of(service.balance).kind not in _BALANCE:
-            return f"Caddy has no balance {service.balance!r}: choose {', '.join(_BALANCE)}"
+        if service.balance in ("uri", "uri path-only"):
+            return f'Caddy hashes the query as well: write balance = "uri whole", or {WAY_OUT}'
+        if service.balance not in _BALANCE and not balance_of(service.balance).name:
+            return (
+                f"Caddy has no balance {service.balance!r}: choose {', '.join(_BALANCE)}, hdr(NAME) or url_param NAME"
+            )
+        for path in service.path_prefix:
+            if "%" in path:
+                return f"path_prefix {path!r} has a '%', which Caddy compares after decoding: {WAY_OUT}"
         return None
 
     def fault_of_check(self, check: CheckConfig) -> str | None:
@@ -167,13 +173,15 @@ def _host_pattern(route: Route) -> str:
 
 
 def _proxy(pool: Pool) -> dict[str, Any]:
-    policy: dict[str, Any] = {"policy": _BALANCE[pool.balance.kind]}
+    match pool.balance.kind:
+        case "hdr":
+            policy: dict[str, Any] = {"policy": "header", "field": pool.balance.name}
+        case "url_param":
+            policy = {"policy": "query", "key": pool.balance.name}
+        case kind:
+            policy = dict(_BALANCE[kind])
     if policy["policy"] == "weighted_round_robin":
         policy["weights"] = [backend.weight for backend in pool.backends]
-    elif pool.balance.kind == "hdr":
-        policy["field"] = pool.balance.argument
-    elif pool.balance.kind == "url_param":
-        policy["key"] = pool.balance.argument
     checks: dict[str, Any] = {"passive": {"fail_duration": "2s", "max_fails": 1}}
     if pool.check is not None:
         checks["active"] = _active(pool.check)

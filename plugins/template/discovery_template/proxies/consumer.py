@@ -22,7 +22,7 @@ from discovery.toolkit import (
     write_atomically,
 )
 from discovery_template.consumer_base import FileConsumer
-from discovery_template.options.proxy import BindConfig, ProxyConfig
+from discovery_template.options.proxy import ProxyConfig, binds_of
 from discovery_template.printing.views import ServiceView
 from discovery_template.proxies.plan import Plan, plan_of
 
@@ -165,7 +165,7 @@ class ProxyConsumer(FileConsumer[P]):
 
     async def validate(self, update: Update) -> Validation:
         """Let the program check the configuration in a temporary directory."""
-        listens = tuple({bind.address: None for bind in binds_of(self.config)})
+        listens = tuple({bind.address: None for _, _, bind in binds_of(self.config)})
         with tempfile.TemporaryDirectory() as directory:
             context = replace(self.context, run_dir=Path(directory), state_dir=Path(directory, "state"))
             return replace(await type(self)(self.config, context).check_here(update), listens=listens)
@@ -187,6 +187,7 @@ class ProxyConsumer(FileConsumer[P]):
         if config.binary != self.config.binary:
             return False
         self.config = config
+        await self.look_at_program()
         self._containment.forget()
         await self._end_watch()
         self._watch_certificates()
@@ -198,7 +199,7 @@ class ProxyConsumer(FileConsumer[P]):
         await super().teardown()
 
     def _watch_certificates(self) -> None:
-        if paths := {path for bind in binds_of(self.config) for path in bind.certificate}:
+        if paths := {path for _, _, bind in binds_of(self.config) for path in bind.certificate}:
             from discovery.toolkit import FileWatch  # imported here: most instances have no certificates
 
             with suppress(OSError):  # a directory that is missing is told by the program's check
@@ -217,9 +218,3 @@ class ProxyConsumer(FileConsumer[P]):
     async def end_orphans(cls, context: Context) -> Mapping[int, str]:
         """End a program that has outlived its daemon."""
         return await end_left_program(context.run_dir)
-
-
-def binds_of(config: ProxyConfig) -> list[BindConfig]:
-    """Return the addresses to listen on: those of the services, or of the instance if no service is configured."""
-    services = config.services.values()
-    return [bind for each in services for bind in (each.bind or config.bind)] or list(config.bind)

@@ -11,10 +11,10 @@ from typing import ClassVar
 from discovery import ApplyError, Context, PluginConfig, describe, join_host_port, split_host_port
 from discovery.routing import HostKind
 from discovery.toolkit import Stopping, check_command, run_command
-from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
+from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, binds_of
 from discovery_template.printing.environment import Templates
 from discovery_template.printing.views import BackendView
-from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer, binds_of
+from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
 from discovery_template.proxies.overlaps import overlap
 from discovery_template.proxies.plan import Plan
 from discovery_template.running.requests import request
@@ -45,7 +45,7 @@ class HttpdConfig(ProxyConfig):
         """Return what httpd cannot do."""
         if service.mode == "tcp":
             return f'httpd has no mode = "tcp": {WAY_OUT}, or the consumers nginx or tcpproxy'
-        if balance_of(service.balance).kind not in _BALANCE:
+        if service.balance not in _BALANCE:
             return f"httpd has no balance {service.balance!r}: choose {', '.join(_BALANCE)}, or {WAY_OUT}"
         for path in service.path_prefix:
             if re.search(r"[$%]", path):
@@ -135,7 +135,7 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
 
     async def missing(self, generation: str) -> str | None:
         """Ask httpd for its generation, at the first address."""
-        bind = min(binds_of(self.config), key=lambda bind: bool(bind.certificate))
+        bind = min((bind for _, _, bind in binds_of(self.config)), key=lambda bind: bool(bind.certificate))
         host, port = split_host_port(bind.address)
         scheme = "https" if bind.certificate else "http"
         url = f"{scheme}://{join_host_port(_EVERY_ADDRESS.get(host, host), port)}/"

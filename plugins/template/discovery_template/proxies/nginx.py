@@ -9,7 +9,7 @@ from typing import ClassVar
 from discovery import ApplyError, Context, PluginConfig, describe
 from discovery.routing import HostKind
 from discovery.toolkit import Stopping, check_command, run_command
-from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
+from discovery_template.options.proxy import WAY_OUT, Balance, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.printing.environment import Templates
 from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
 from discovery_template.proxies.overlaps import overlap
@@ -22,12 +22,18 @@ _BALANCE = {
     "roundrobin": "",
     "static-rr": "",
     "leastconn": "least_conn",
-    "random": "random",
+    "random": "random two least_conn",
+    "random(2)": "random two least_conn",
+    "random(1)": "random",
     "source": "hash $remote_addr consistent",
-    "uri": "hash $request_uri consistent",
+    "uri": "hash $uri consistent",
+    "uri path-only": "hash $uri consistent",
+    "uri whole": "hash $request_uri consistent",
 }
 """Algorithms by the names of HAProxy. `hdr` and `url_param` have an argument."""
-_OF_HTTP = frozenset({"uri", "hdr", "url_param"})
+_OF_HTTP = ("uri", "hdr", "url_param")
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
+_PARAMETER = re.compile(r"\w+", re.ASCII)
 _VERSION_SECONDS = 10.0
 """Seconds for `nginx -V`, which takes milliseconds."""
 
@@ -38,11 +44,14 @@ class NginxConfig(ProxyConfig):
     def fault_of(self, service: ServiceConfig) -> str | None:
         """Return what nginx cannot do."""
         balance = balance_of(service.balance)
-        if balance.kind not in _BALANCE and balance.kind not in ("hdr", "url_param"):
+        if balance.name and not (_HEADER if balance.kind == "hdr" else _PARAMETER).fullmatch(balance.name):
+            characters = "letters, digits and '-'" if balance.kind == "hdr" else "letters, digits and '_'"
+            return f"balance {service.balance!r}: a name for nginx has {characters} alone; {WAY_OUT}"
+        if service.balance not in _BALANCE and not balance.name:
             return (
                 f"nginx has no balance {service.balance!r}: choose {', '.join(_BALANCE)}, hdr(NAME) or url_param NAME"
             )
-        if balance.kind in _OF_HTTP and service.mode == "tcp":
+        if service.balance.startswith(_OF_HTTP) and service.mode == "tcp":
             return f'balance {service.balance!r} needs mode = "http"; in tcp mode nginx sees no HTTP'
         for path in service.path_prefix:
             if re.search(r"[$%]", path):
@@ -108,7 +117,8 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
             "socket": f"unix:{self.socket}",
             "stream_module": self._stream_module if has_tcp else "",
             "has_tcp": has_tcp,
-            "simple": _BALANCE,
+            "balances": {pool.name: _balance(pool.balance) for pool in plan.pools},
+            "hashed": sorted({_hashed(pool.balance) for pool in plan.pools if pool.balance.name}),
             "ANY": HostKind.ANY,
         }
         return self._templates.render("builtin:nginx", "nginx", variables)
@@ -134,6 +144,16 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
             return "a worker with another configuration answers"
         self._former_workers = frozenset(filter(_accepts, self._former_workers))
         return "a worker with the former configuration still accepts" if self._former_workers else None
+
+
+def _hashed(balance: Balance) -> str:
+    """Return the name of nginx's variable for a header or a parameter, without the `$`."""
+    return f"http_{balance.name.lower().replace('-', '_')}" if balance.kind == "hdr" else f"arg_{balance.name}"
+
+
+def _balance(balance: Balance) -> str:
+    """Return the directive of an algorithm; empty for nginx's own."""
+    return f"hash $discovery_{_hashed(balance)} consistent" if balance.name else _BALANCE[balance.kind]
 
 
 def _children(pid: int | None) -> frozenset[int]:

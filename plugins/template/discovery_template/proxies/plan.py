@@ -7,7 +7,15 @@ from typing import NamedTuple
 
 from discovery.fields import has_labels
 from discovery.routing import EVERYTHING, ROOT, AddressClaim, HostKind, Route, group_by_address, routes
-from discovery_template.options.proxy import Balance, CheckConfig, ProxyConfig, ServiceConfig, balance_of, claims_of
+from discovery_template.options.proxy import (
+    Balance,
+    CheckConfig,
+    ProxyConfig,
+    ServiceConfig,
+    balance_of,
+    binds_of,
+    claims_of,
+)
 from discovery_template.printing.views import BackendView, ServiceView
 
 
@@ -75,12 +83,7 @@ def plan_of(config: ProxyConfig, services: Sequence[ServiceView]) -> Plan:
     grouped = group_by_address(claims)
     if not grouped:
         grouped = {bind.address: () for bind in config.bind}
-    certificates = {
-        bind.address: bind.certificate[0]
-        for service in (*options.values(), ServiceConfig())
-        for bind in (service.bind or config.bind)
-        if bind.certificate
-    }
+    certificates = {bind.address: bind.certificate[0] for _, _, bind in binds_of(config) if bind.certificate}
     return Plan(
         tuple(_listener(address, group, pools, certificates.get(address)) for address, group in grouped.items()),
         tuple(pools[name] for name in sorted(pools)),
