@@ -49,6 +49,8 @@ LATER = (HttpdConfig, CaddyConfig)
         ((CaddyConfig,), {"check": True}, "Caddy checks by HTTP alone: give 'check' a 'path'"),
         ((CaddyConfig,), {"check": {"path": "/", "status": "200,301"}}, "Caddy expects one status or one class"),
         ((CaddyConfig,), {"check": {"path": "/", "port": {"label": "x"}}}, "the 'port' of Caddy's check is a number"),
+        ((CaddyConfig,), {"check": {"path": "/", "port": 65536}}, "the 'port' of Caddy's check is a number"),
+        ((HttpdConfig,), {"check": {"method": "HEAD"}}, "'method' is for an HTTP check: give it a 'path'"),
     ],
 )
 def test_an_option_that_the_program_lacks_is_refused(models: tuple[Any, ...], service: Any, message: str) -> None:

@@ -64,6 +64,18 @@ async def test_clients_speak_tls_and_a_new_certificate_is_read(kind: type[ProxyC
             await eventually(lambda: over_tls(port, "b.example.com") == "web /", "the new certificate to be served")
 
 
+@pytest.mark.parametrize("kind", sampled(PROXIES), ids=lambda kind: kind.file_name)
+async def test_a_certificate_that_is_missing_is_found_before_anything_runs(
+    kind: type[ProxyConsumer[Any]], tmp_path: Path
+) -> None:
+    require(kind)
+    config = {"bind": {"address": f"127.0.0.1:{free_port()}", "certificate": str(tmp_path / "missing.pem")}}
+    async with driven(kind, config, tmp_path) as driver:
+        (fault,) = (await driver.consumer.validate(driver.update())).faults
+    assert "refuses the configuration" in fault
+    assert "missing.pem" in fault
+
+
 def greeted(port: int, server_name: str | None = None) -> str:
     """Return what a TCP service says: its name; with a server name the beginning of a TLS handshake is sent."""
     with socket.create_connection(("127.0.0.1", port), within(10)) as connection:

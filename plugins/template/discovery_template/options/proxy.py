@@ -68,6 +68,13 @@ class CheckConfig(PluginConfig):
     init_state: Literal["up", "down"] = "up"
     port: Any = None
 
+    @model_validator(mode="after")
+    def _check_kind(self) -> "CheckConfig":
+        for name in ("method", "host", "status"):
+            if self.path is None and name in self.model_fields_set:
+                raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
+        return self
+
 
 def _check(value: object) -> object:
     return {} if value is True else None if value is False else value

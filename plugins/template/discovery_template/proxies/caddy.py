@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from discovery import ApplyError, PluginConfig, describe
 from discovery.fields import duration_text
 from discovery.routing import ROOT, HostKind, Route
-from discovery.toolkit import Stopping
+from discovery.toolkit import FileContents, FileTransaction, Stopping, check_command
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
-from discovery_template.proxies.consumer import ANSWER_SECONDS, ProxyConsumer
+from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
 from discovery_template.proxies.plan import Listener, Plan, Pool
 from discovery_template.running.requests import request
 
@@ -31,6 +31,7 @@ _BALANCE: Mapping[str, Mapping[str, Any]] = {
 _STATUS_CLASS = re.compile(r"([1-5])00-(?:\1)99")
 _OPTIONS_OF_CHECK = {"send": None, "expect": None, "init_state": "up"}
 """Options of a check that Caddy lacks, and their defaults."""
+_MOST_PORT = 65535
 _LOAD_SECONDS = 60.0
 """Seconds for Caddy to take a configuration; 10,000 backends take about one."""
 
@@ -62,8 +63,8 @@ class CaddyConfig(ProxyConfig):
                 return f"the option {name!r} of 'check' is unknown to Caddy: leave the option out, or {WAY_OUT}"
         if check.status is not None and _expected(check.status) is None:
             return f"Caddy expects one status or one class, such as 200 or 200-299, not {check.status!r}"
-        if check.port is not None and not isinstance(check.port, int):
-            return f"the 'port' of Caddy's check is a number, not a label: write a number, or {WAY_OUT}"
+        if check.port is not None and (type(check.port) is not int or not 1 <= check.port <= _MOST_PORT):
+            return f"the 'port' of Caddy's check is a number from 1 to {_MOST_PORT}, not a label: or {WAY_OUT}"
         return None
 
 
@@ -107,6 +108,16 @@ class CaddyConsumer(ProxyConsumer[CaddyConfig]):
             },
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+    async def check_file(self, path: Path) -> None:
+        """Let Caddy check the file."""
+        command = [str(self._binary), "validate", "--config", str(path)]
+        await check_command(
+            command, CHECK_SECONDS, "Caddy refuses the configuration", environment=self.environment()
+        )
+
+    async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
+        """Leave the check to the reload, in which Caddy keeps the former configuration if the new one cannot run."""
 
     async def reload(self, generation: str) -> None:
         """Let Caddy load the file. Caddy keeps its configuration if the new one cannot run."""
