@@ -99,13 +99,16 @@ class Validation:
     `faults` would keep the plugin from working. `unchecked` names what cannot be checked on this machine, and why.
     `listens` are the addresses at which the plugin would listen, which the core compares with those of other instances:
     `IP:PORT`, `[IPV6]:PORT` or the path of a socket. `announces` are the addresses of this machine that a provider
-    would announce, which `config check` prints: `str` of each `Announced`.
+    would announce, which `config check` prints: `str` of each `Announced`. `files` are the absolute paths of the files
+    that the plugin would write outside its own directories, which the core compares as it compares `listens`: of two
+    writers each undoes the other's work.
     """
 
     faults: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
     listens: tuple[str, ...] = ()
     announces: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ async def validate_instances(
     """
     found = [_run_dir(directories.run_dir)]
     listens: dict[str, tuple[str, ...]] = {}
+    files: dict[str, tuple[str, ...]] = {}
     for name, consumer in instances.consumers.items():
         context = directories.context(name, log.bind(consumer=name))
         for update in updates:
@@ -46,13 +47,14 @@ async def validate_instances(
             nothing = tuple(f"filter: {each}" for each in unmatched(consumer.filter, update.snapshot))
             found.append(_placed(("consumers", name), Validation(unchecked=nothing)))
             listens[dotted(("consumers", name))] = validated.listens
+            files[dotted(("consumers", name))] = validated.files
             if validated.faults:
                 break  # with other records the same faults would have other line numbers
     for name, provider in instances.providers.items():
         context = directories.context(name, log.bind(provider=name))
         validated = await _validated(partial(_by_provider, provider, context))
         found.append(_placed(("providers", name), validated))
-    found.append(Validation(tuple(_shared_addresses(listens))))
+    found.append(Validation((*_shared_addresses(listens), *_shared_files(files))))
     return Validation(
         faults=_distinct(each.faults for each in found),
         unchecked=_distinct(each.unchecked for each in found),
@@ -70,6 +72,17 @@ def _shared_addresses(listens: Mapping[str, Iterable[str]]) -> Iterator[str]:
                 at = address if address == meeting else f"{address}, which meets {meeting},"
                 yield f"{table}: {at} is an address of {taken[meeting]} as well: give one another address"
             taken.setdefault(address, table)
+
+
+def _shared_files(files: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """The faults of instances, by table, that would write a file which another writes, also by another path."""
+    taken: dict[str, tuple[str, str]] = {}
+    for table, paths in files.items():
+        for path in paths:
+            other, its_path = taken.setdefault(os.path.realpath(path), (table, path))
+            if other != table:
+                at = path if path == its_path else f"{path}, which is {its_path},"
+                yield f"{table}: {at} is a file of {other} as well: give one another file"
 
 
 def _run_dir(path: Path) -> Validation:
@@ -103,7 +116,7 @@ async def _validated(validate: Callable[[], Awaitable[Validation] | Validation])
         found: Any = await completed(validate())
         if not isinstance(found, Validation):
             raise TypeError(f"`validate` returned {found!r}")
-        told = (found.faults, found.unchecked, found.listens, found.announces)
+        told = (found.faults, found.unchecked, found.listens, found.announces, found.files)
         return Validation(*(tuple(map(str, lines)) for lines in told))
     except DiscoveryError as error:
         return Validation(faults=(describe(error),))

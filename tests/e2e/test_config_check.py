@@ -56,6 +56,15 @@ listen.web = "127.0.0.1:{{port}}"
 plugin = "{plugin}"
 {listen} = "{address}:{{port}}"
 """
+TWO_WRITERS = """
+[consumers.one]
+plugin = "template"
+files = [{{ template = "builtin:json", file = "{directory}/services.json" }}]
+
+[consumers.other]
+plugin = "haproxy"
+external = {{ path = "{directory}/x/../services.json", command = ["true"] }}
+"""
 FAULTS = [
     *(
         (
@@ -65,6 +74,7 @@ FAULTS = [
         for plugin, listen in (("tcpproxy", "listen.web"), ("haproxy", "services.web.bind"))
         for address in ("127.0.0.1", "*")
     ),
+    (TWO_WRITERS, "consumers.other: {directory}/services.json is a file of consumers.one as well"),
     (NO_DIRECTORY.format(plugin="tcpproxy", listen="listen.web"), "there is no directory {directory}/nowhere"),
     (NO_DIRECTORY.format(plugin="haproxy", listen="services.web.bind"), "{directory}/nowhere is not a directory"),
     (NO_SOCKET, "there is a file that is no socket"),

@@ -209,7 +209,7 @@ class ConsumerContract(ConsumerPlace):
                 with Recorder() as recorder:
                     found = await call("validate", CALL_SECONDS, consumer.validate, _update(None, state))
                 expect(isinstance(found, Validation), "a Validation", found)
-                for texts in (found.faults, found.unchecked, found.listens):
+                for texts in (found.faults, found.unchecked, found.listens, found.files):
                     is_lines = isinstance(texts, tuple) and all(isinstance(each, str) and each for each in texts)
                     expect(is_lines, "a tuple of texts", texts)
                 expect(found.faults == (), "no fault of the configuration of the contract", found.faults)

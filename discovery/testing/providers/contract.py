@@ -302,7 +302,7 @@ class ProviderContract(ProviderPlace):
             with Recorder() as recorder:
                 found = await call("validate", CALL_SECONDS, provider.validate)
             expect(isinstance(found, Validation), "a Validation", found)
-            for texts in (found.faults, found.unchecked, found.listens):
+            for texts in (found.faults, found.unchecked, found.listens, found.files):
                 is_lines = isinstance(texts, tuple) and all(isinstance(each, str) and each for each in texts)
                 expect(is_lines, "a tuple of texts", texts)
             expect(found.faults == (), "no fault of the configuration of the contract", found.faults)

@@ -15,6 +15,7 @@ from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import Binary, NotInstalledError
 from discovery_haproxy.program.syslog import missing_receiver
 from discovery_haproxy.rendering.render import Rendered, password_files, referenced_files
+from discovery_haproxy.rendering.route_map import route_map_path
 from discovery_haproxy.runtime_api.forecast import forecast
 from discovery_haproxy.text.generation import DESCRIPTION
 from discovery_haproxy.text.passwords import without_passwords
@@ -42,7 +43,16 @@ async def find_faults(
     listens: tuple[str, ...] = ()
     if config.template is None or config.template.exists():
         listens = found.listens(rendered(None))
-    return Validation(tuple(found.faults), tuple(found.unchecked), listens)
+    return Validation(tuple(found.faults), tuple(found.unchecked), listens, files=files_of(config))
+
+
+def files_of(config: HAProxyConfig) -> tuple[str, ...]:
+    """Return the paths of the files that an external HAProxy reads and the plugin writes."""
+    external = config.external
+    if external is None:
+        return ()
+    written = (external.state_file,) if external.file is None else (external.file, route_map_path(external.file))
+    return tuple(str(path) for path in written if path is not None)
 
 
 async def preview_of(config: HAProxyConfig, run_dir: Path, rendered: Rendered, version: tuple[int, ...]) -> str:
@@ -111,7 +121,7 @@ class _Findings:
             self.unchecked += missing
         if external is not None and external.file is not None and not external.file.parent.is_dir():
             self.faults.append(f"{external.file} cannot be written: there is no directory {external.file.parent}")
-        return Validation(tuple(self.faults), tuple(self.unchecked), self.listens(rendered))
+        return Validation(tuple(self.faults), tuple(self.unchecked), self.listens(rendered), files=files_of(self._config))
 
     def without_check(self, reason: str) -> None:
         """Add what is not checked. Missing files are no fault then: the configuration may be for another machine."""

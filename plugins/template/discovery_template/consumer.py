@@ -109,7 +109,11 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
         """Render the templates, and let the checks of single files examine the result in a temporary directory."""
         faults: list[str] = []
         unchecked: list[str] = []
-        files, reasons = await self._contained(update)
+        paths = tuple(str(self._path(each)) for each in self.config.files)
+        try:
+            files, reasons = await self._contained(update)
+        except ApplyError as error:
+            return Validation(faults=(str(error),), files=paths)
         faults += (f"service {name!r} is refused: {reason}" for name, reason in reasons.items())
         with tempfile.TemporaryDirectory() as directory:
             for each in self.config.files:
@@ -124,7 +128,7 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
                     await check_command(command, self.config.check_timeout, f"the check refuses {each.file}")
                 except ApplyError as error:
                     faults.append(str(error))
-        return Validation(faults=tuple(faults), unchecked=tuple(unchecked))
+        return Validation(tuple(faults), tuple(unchecked), files=paths)
 
     async def reconfigure(self, config: TemplateConfig) -> bool:
         """Adopt the configuration, unless another program is to run."""

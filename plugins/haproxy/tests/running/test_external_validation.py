@@ -51,7 +51,8 @@ async def test_a_command_checks_the_configuration(
     options_ = options(path, [str(haproxy), "-c", "-f", "/dev/stdin"])
     async with drive(**options_) as driver:
         await driver.apply(origins[0])
-        assert await validated(driver.consumer) == Validation()
+        files = str(path), str(tmp_path / "haproxy.routes.map")
+        assert await validated(driver.consumer) == Validation(files=files)
         assert await driver.consumer.reconfigure(driver.configured(**BROKEN))
         await driver.apply(origins[1])
         refused = (await driver.consumer.health()).detail

@@ -112,9 +112,7 @@ class CaddyConsumer(ProxyConsumer[CaddyConfig]):
     async def check_file(self, path: Path) -> None:
         """Let Caddy check the file."""
         command = [str(self._binary), "validate", "--config", str(path)]
-        await check_command(
-            command, CHECK_SECONDS, "Caddy refuses the configuration", environment=self.environment()
-        )
+        await check_command(command, CHECK_SECONDS, "Caddy refuses the configuration", environment=self.environment())
 
     async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Leave the check to the reload, in which Caddy keeps the former configuration if the new one cannot run."""
