@@ -13,7 +13,7 @@ from discovery_template.consumer_base import FileConsumer
 from discovery_template.options.template import BUILT_IN, RUN_DIR, FileConfig, TemplateConfig
 from discovery_template.printing.environment import Templates
 from discovery_template.printing.views import Services, ServiceView
-from discovery_template.running.commands import filled
+from discovery_template.running.commands import examine, filled
 from discovery_template.running.proving import prove
 from discovery_template.running.reloading import reload
 
@@ -82,7 +82,7 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
         for each in self.config.files:
             if each.check is not None and (path := transaction.staged(self._path(each))) != self._path(each):
                 command = filled(each.check, {**self._names, "file": str(path)})
-                await check_command(command, self.config.check_timeout, f"the check refuses {each.file}")
+                await examine(command, self.config.check_timeout, f"the check refuses {each.file}")
 
     async def check_installed(self) -> None:
         """Let the instance's `check` examine the files in their places."""
@@ -125,7 +125,7 @@ class TemplateConsumer(FileConsumer[TemplateConfig]):
                 path.write_bytes(files[self._path(each)].data)
                 try:
                     command = filled(each.check, {**self._names, "file": str(path)})
-                    await check_command(command, self.config.check_timeout, f"the check refuses {each.file}")
+                    await examine(command, self.config.check_timeout, f"the check refuses {each.file}")
                 except ApplyError as error:
                     faults.append(str(error))
         return Validation(tuple(faults), tuple(unchecked), files=paths)

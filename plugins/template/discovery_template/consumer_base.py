@@ -41,7 +41,7 @@ class FileConsumer(Consumer[C]):
         """Store the arguments; `setup` does the rest."""
         super().__init__(config, context)
         self._program: Program | None = None
-        self._containment = Containment(self._prepare)
+        self._containment = Containment(self._prepare, self._rendered)
         self._prepared: FileTransaction | None = None
         self._live: Prepared | None = None
         self._is_settled = True
@@ -56,7 +56,7 @@ class FileConsumer(Consumer[C]):
         """Return the files for these services. Raises TemplateError and UnprintableError. Writes nothing."""
 
     async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
-        """Check the staged files. Raises ApplyError."""
+        """Check the staged files. Raises RefusedError, and ApplyError if the files cannot be checked."""
 
     async def check_installed(self) -> None:
         """Check the files in their places, before the program reads them. Raises ApplyError."""
@@ -144,10 +144,7 @@ class FileConsumer(Consumer[C]):
         if not transaction.is_empty:
             transaction.stage()
             self._prepared = transaction
-            try:
-                await self.check_staged(transaction, files)
-            except ApplyError as error:
-                raise RefusedError(str(error)) from None
+            await self.check_staged(transaction, files)
         return Prepared(transaction, generation, files)
 
     def _discard(self) -> None:
@@ -160,7 +157,7 @@ class FileConsumer(Consumer[C]):
         try:
             files = self.render(services, self._placeholder)
         except (TemplateError, UnprintableError) as error:
-            raise RefusedError(str(error)) from None
+            raise RefusedError(str(error), error.marks) from None
         placeholder = self._placeholder.encode()
         digest = hashlib.sha256()
         for path, contents in files.items():
@@ -178,7 +175,7 @@ class FileConsumer(Consumer[C]):
         async def attempt(services: Sequence[ServiceView]) -> dict[Path, FileContents]:
             return self._rendered(services)[0]
 
-        containment = Containment(attempt)
+        containment = Containment(attempt, self._rendered)
         files = await containment.compose(views_of(update.snapshot, update.addresses_of))
         return files, containment.reasons
 

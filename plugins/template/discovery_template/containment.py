@@ -3,7 +3,7 @@
 A service that is refused stays in the form that was accepted last, or is left out if there is none.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from discovery import ApplyError
@@ -13,16 +13,35 @@ T = TypeVar("T")
 
 
 class RefusedError(ApplyError):
-    """What was rendered is refused, perhaps because of a service: by a format, a template or a check."""
+    """What was rendered is refused, perhaps because of a service: by a format, a template or a check.
+
+    `marks` name the refused values, or the line of the template, so that the same fault is known in another rendering.
+    """
+
+    def __init__(self, message: str, marks: frozenset[str] = frozenset()) -> None:
+        """Store the arguments."""
+        super().__init__(message)
+        self.marks = marks
 
 
 class Containment(Generic[T]):
-    """What is refused, and what was accepted last. `attempt` tries services, and raises RefusedError."""
+    """What is refused, and what was accepted last.
 
-    def __init__(self, attempt: Callable[[Sequence[ServiceView]], Awaitable[T]]) -> None:
-        """Store the function that renders and checks services."""
+    `attempt` renders and checks services, and `render` only renders some: both raise RefusedError. Another exception of
+    `attempt` ends the search: a check that cannot be run says nothing of a service.
+    """
+
+    def __init__(
+        self,
+        attempt: Callable[[Sequence[ServiceView]], Awaitable[T]],
+        render: Callable[[Sequence[ServiceView]], object],
+    ) -> None:
+        """Store the functions."""
         self._attempt = attempt
-        self._accepted: dict[str, ServiceView] = {}
+        self._render = render
+        self._accepted: Mapping[str, ServiceView] = {}
+        self._used: Mapping[str, ServiceView] = {}
+        """The accepted forms that the last composition could use; `accept` makes these the accepted forms."""
         self._refused: dict[ServiceView, str] = {}
 
     def forget(self) -> None:
@@ -40,7 +59,7 @@ class Containment(Generic[T]):
         return {f"service {name}": f"{reason}; {self._instead(name)}" for name, reason in self.reasons.items()}
 
     def _instead(self, name: str) -> str:
-        return "the last accepted form stands" if name in self._accepted else "the service is left out"
+        return "the last accepted form stands" if name in self._used else "the service is left out"
 
     async def compose(self, services: Sequence[ServiceView]) -> T:
         """Return what the attempt makes of as many services as are accepted. Raises RefusedError if of none.
@@ -49,28 +68,29 @@ class Containment(Generic[T]):
         """
         present = set(services)
         self._refused = {service: reason for service, reason in self._refused.items() if service in present}
+        self._used = self._accepted
         try:
             return await self._attempt(self._with_accepted(services))
         except RefusedError as error:
             suspects = [each for each in services if each not in self._refused]
             changed = [each for each in suspects if self._accepted.get(each.name) != each]
-            former = self._accepted
-            for group, accepted in ((changed, former), (suspects, former), (suspects, {})):
+            for group, accepted in ((changed, self._accepted), (suspects, self._accepted), (suspects, {})):
                 # Without accepted forms at last: another template may refuse these, too.
-                self._accepted = accepted
+                self._used = accepted
                 found: dict[ServiceView, str] = {}
-                result = await self._search(services, group, str(error), found)
+                result = await self._without_refused(services, group, error.marks, found)
                 if result is not None:
                     self._refused |= found
                     return result
-            self._accepted = former
+            self._used = self._accepted
             raise
 
     def accept(self, services: Sequence[ServiceView]) -> None:
         """Record that these services, but for those that are refused, are in use."""
         names = {service.name for service in services}
-        kept = {name: each for name, each in self._accepted.items() if name in names}
+        kept = {name: each for name, each in self._used.items() if name in names}
         self._accepted = {**kept, **{each.name: each for each in services if each not in self._refused}}
+        self._used = self._accepted
 
     @property
     def forms(self) -> tuple[ServiceView, ...]:
@@ -79,50 +99,83 @@ class Containment(Generic[T]):
 
     def restore(self, forms: Sequence[ServiceView]) -> None:
         """Take the accepted forms that an earlier daemon has kept."""
-        self._accepted = {service.name: service for service in forms}
+        self._accepted = self._used = {service.name: service for service in forms}
 
     def _with_accepted(self, services: Sequence[ServiceView], held: frozenset[str] = frozenset()) -> list[ServiceView]:
         """Return the services, each refused or held one in its accepted form or not at all."""
         forms = []
         for service in services:
             if service in self._refused or service.name in held:
-                if (accepted := self._accepted.get(service.name)) is not None and accepted != service:
+                if (accepted := self._used.get(service.name)) is not None and accepted != service:
                     forms.append(accepted)
             else:
                 forms.append(service)
         return forms
 
-    async def _search(
+    async def _without_refused(
         self,
         services: Sequence[ServiceView],
         suspects: Sequence[ServiceView],
-        reason: str,
+        marks: frozenset[str],
         found: dict[ServiceView, str],
+    ) -> T | None:
+        """Find the refused ones among the suspects; return what the others make, or None if that is refused, too.
+
+        `marks` are those of the refusal of all; `found` gets each refused service with its reason.
+        """
+        while more := self._refused_alone([each for each in suspects if each not in found], marks):
+            found |= more
+            try:
+                return await self._attempt(self._with_accepted(services, _names(found)))
+            except RefusedError as error:
+                marks = error.marks
+        return await self._search(services, [each for each in suspects if each not in found], found)
+
+    def _refused_alone(self, suspects: Sequence[ServiceView], marks: frozenset[str]) -> dict[ServiceView, str]:
+        """Return the suspects that each by itself cannot be rendered for the same fault: all in about one rendering."""
+        refused = {}
+        for service in suspects if marks else ():
+            try:
+                self._render([service])
+            except RefusedError as error:
+                if error.marks & marks:
+                    refused[service] = str(error)
+        return refused
+
+    async def _search(
+        self, services: Sequence[ServiceView], suspects: Sequence[ServiceView], found: dict[ServiceView, str]
     ) -> T | None:
         """Find the refused ones among the suspects by halves; return what the others make, or None if that fails.
 
-        `reason` is why all suspects together are refused; `found` gets each refused service with its reason.
+        All suspects together are refused, or were before accepted forms were given up.
         """
-        held = {service.name for service in suspects}
+        held = _names(suspects) | _names(found)
         try:
-            result = await self._attempt(self._with_accepted(services, frozenset(held)))
+            result = await self._attempt(self._with_accepted(services, held))
         except RefusedError:
             return None  # the reason is elsewhere
-        groups = [(list(suspects), reason)]
+        groups = _halves(suspects)
+        is_complete = True
         while groups:
-            group, why = groups.pop()
-            if not group:
-                continue
-            held -= {service.name for service in group}
+            group = groups.pop()
+            others = held - _names(group)
             try:
-                result = await self._attempt(self._with_accepted(services, frozenset(held)))
+                result = await self._attempt(self._with_accepted(services, others))
+                held, is_complete = others, True
             except RefusedError as error:
-                held |= {service.name for service in group}
+                is_complete = False
                 if len(group) == 1:
                     found[group[0]] = str(error)
                 else:
-                    half = len(group) // 2
-                    groups += [(group[half:], why), (group[:half], why)]
-        if found:
-            result = await self._attempt(self._with_accepted(services, frozenset(held)))
-        return result
+                    groups += _halves(group)
+        return result if is_complete else await self._attempt(self._with_accepted(services, held))
+
+
+def _names(services: Iterable[ServiceView]) -> frozenset[str]:
+    return frozenset(service.name for service in services)
+
+
+def _halves(group: Sequence[ServiceView]) -> list[Sequence[ServiceView]]:
+    """Return the halves of a group, the second first; of a group of one or none, the group."""
+    half = len(group) // 2
+    return [each for each in (group[half:], group[:half]) if each]

@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from discovery import ApplyError, Backend
 from discovery.testing import eventually
 from discovery.toolkit import FileContents, FileTransaction
 from discovery_template.consumer import TemplateConsumer
+from discovery_template.printing.views import ServiceView
 
 WEB = Backend("web", "1", "10.0.0.1", 80)
 API = Backend("api", "1", "10.0.0.2", 80)
@@ -150,6 +151,67 @@ async def test_a_service_that_the_check_refuses_is_found_among_many(tmp_path: Pa
         await driver.apply(*good, *bad)
         assert len(listed(tmp_path / "a")) == 29
         assert set((await driver.consumer.inspect())["refused"]) == {"s15b", "s3b"}
+
+
+async def test_many_services_that_cannot_be_printed_are_found_in_a_few_renderings(tmp_path: Path) -> None:
+    config = {"files": [written(tmp_path, "a", SERVERS + "# {{ backends | length }}\n")]}
+    bad = [Backend(f"b{number}", "1", "10.2.0.1", 80, labels={"zone": f"${number % 7}"}) for number in range(40)]
+    good = [Backend(f"g{number}", "1", "10.1.0.1", 80, labels={"zone": "x y"}) for number in range(40)]
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        render, sizes = driver.consumer.render, []
+
+        def counted(services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
+            sizes.append(len(services))
+            return render(services, generation)
+
+        driver.consumer.render = counted  # type: ignore[method-assign]
+        await driver.apply(*bad, *good)
+        assert set((await driver.consumer.inspect())["refused"]) == {each.service for each in bad}
+        assert listed(tmp_path / "a")[-1] == "# 40"
+        assert sum(sizes) <= 80 + 80 + 40  # all, each alone, and those that are left
+
+
+async def test_a_service_without_what_the_template_takes_for_granted_is_refused_alone(tmp_path: Path) -> None:
+    template = "{% for service in services %}server {{ service.backends[0].address }};\n{% endfor %}"
+    config = {"files": [written(tmp_path, "a", template)]}
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        await driver.apply(API, Backend("idle", "1", "10.0.0.3", 80, weight=0), WEB)
+        assert listed(tmp_path / "a") == ["server 10.0.0.2:80;", "server 10.0.0.1:80;"]
+        (problem,) = (await driver.consumer.health()).problems.values()
+        assert "a.j2, line 1: " in problem
+
+
+async def test_a_template_that_needs_a_service_which_is_not_there_blames_no_other(tmp_path: Path) -> None:
+    config = {"files": [written(tmp_path, "a", '{{ services["db"].backends[0].address }};\n')]}
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        with pytest.raises(ApplyError, match=r"a\.j2, line 1: "):
+            await driver.apply(WEB, API)
+        assert (await driver.consumer.inspect())["refused"] == {}
+
+
+@pytest.mark.parametrize("command", [["/nonexistent/check", "{file}"], ["sh", "-c", "sleep 60", "{file}"]])
+async def test_a_check_that_cannot_be_run_blames_no_service(tmp_path: Path, command: list[str]) -> None:
+    config = {"files": [written(tmp_path, "a", check=command)], "check_timeout": 0.1}
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        with pytest.raises(ApplyError, match=r"cannot be run|did not end within 0\.1 s"):
+            await driver.apply(WEB, API)
+        assert (await driver.consumer.inspect())["refused"] == {}
+        assert listed(tmp_path / "a") == []
+
+
+async def test_a_deployment_that_fails_gives_up_no_accepted_form(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    config = {"files": [written(tmp_path, "a")], "check": ["grep", "-q", "10.0.0.1", str(file)]}
+    former = Backend("web", "1", "10.0.0.1", 80, labels={"zone": "a", "other": "$"})
+    bad = Backend("web", "1", "10.0.0.9", 80, labels={"zone": "$", "other": "$"})
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        await driver.apply(former)
+        written(tmp_path, "a", SERVERS.replace("labels.zone", "labels.other"))
+        with pytest.raises(ApplyError, match="the check refuses the files"):
+            await driver.apply(bad, operator_request=True)
+        written(tmp_path, "a")
+        await driver.apply(bad, operator_request=True)
+        assert listed(file) == ["server 10.0.0.1:80 a;"]
 
 
 async def test_a_fault_of_the_template_is_told_with_its_line_and_changes_nothing(tmp_path: Path) -> None:

@@ -33,7 +33,15 @@ FORMATS: Mapping[str, Format[Any]] = {
 
 
 class TemplateError(Exception):
-    """A template cannot be rendered: a message of one line, with the template and the line."""
+    """A template cannot be rendered: a message of one line, with the template and the line.
+
+    `marks` name the line, so that the same fault is known in another rendering.
+    """
+
+    def __init__(self, message: str, marks: frozenset[str] = frozenset()) -> None:
+        """Store the arguments."""
+        super().__init__(message)
+        self.marks = marks
 
 
 class _Generator(CodeGenerator):
@@ -97,12 +105,12 @@ class Templates:
             raise TemplateError(f"template {error.filename or name}, line {error.lineno}: {error.message}") from None
         except Exception as error:  # noqa: BLE001 - a template can raise anything
             kind = UnprintableError if isinstance(error, UnprintableError) else TemplateError
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise kind(f"template {_place(name, error)}: {reason}") from None
+            reason, place = " ".join(str(error).split()) or type(error).__name__, _place(name, error)
+            raise kind(f"template {place}: {reason}", frozenset({f"{type(error).__name__} in {place}"})) from None
         try:
             text = printed(output, FORMATS[format_name])
         except UnprintableError as error:
-            raise UnprintableError(f"template {name}: {error}") from None
+            raise UnprintableError(f"template {name}: {error}", error.marks) from None
         if format_name == "json":
             _check_json(name, text)
         return text

@@ -16,12 +16,22 @@ from markupsafe import Markup
 MARK = "\x1a"
 """Encloses a printed value, as JSON in ASCII, which has no such character."""
 
+_STAND_IN = "x"
+"""Stands for a refused value while the values after it are looked at."""
 _PLACE_CHARACTERS = 40
 """Characters of a line before a refused value: enough to find the place in the template."""
 
 
 class UnprintableError(ValueError):
-    """A value cannot be written at its place in the file."""
+    """A value cannot be written at its place in the file.
+
+    `marks` name the refused values, or the line of the template, so that the same fault is known in another rendering.
+    """
+
+    def __init__(self, message: str, marks: frozenset[str] = frozenset()) -> None:
+        """Store the arguments."""
+        super().__init__(message)
+        self.marks = marks
 
 
 S = TypeVar("S")
@@ -70,20 +80,27 @@ def _plain(value: object) -> object:
 def printed(output: str, form: Format[S]) -> str:
     """Return a template's output with each marked value quoted for its place.
 
-    Raises UnprintableError, with the text that stands before the value on its line.
+    Raises UnprintableError for the first value that is refused, with the text that stands before the value on its line,
+    and with all refused values as marks.
     """
     parts = output.split(MARK)
     state = form.advance(form.start, parts[0])
     written = [parts[0]]
     last = len(parts) - 2
+    message, marks = "", set()
     for at in range(1, len(parts), 2):
         own = parts[at + 1]
         try:
             text, state = form.quote(state, json.loads(parts[at]), own if at == last else own + MARK)
         except UnprintableError as error:
-            raise UnprintableError(f"{error} ({_place(''.join(written))})") from None
+            message = message or f"{error} ({_place(''.join(written))})"
+            marks.add(parts[at])
+            text = _STAND_IN
+            state = form.advance(state, text)
         written += (text, own)
         state = form.advance(state, own)
+    if marks:
+        raise UnprintableError(message, frozenset(marks))
     return "".join(written)
 
 

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 from discovery import ApplyError, PluginConfig, describe
 from discovery.fields import duration_text
 from discovery.routing import ROOT, HostKind, Route
-from discovery.toolkit import FileContents, FileTransaction, Stopping, check_command
+from discovery.toolkit import FileContents, FileTransaction, Stopping
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
 from discovery_template.proxies.plan import Listener, Plan, Pool
+from discovery_template.running.commands import examine
 from discovery_template.running.requests import request
 
 _BALANCE: Mapping[str, Mapping[str, Any]] = {
@@ -110,9 +111,9 @@ class CaddyConsumer(ProxyConsumer[CaddyConfig]):
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
     async def check_file(self, path: Path) -> None:
-        """Let Caddy check the file."""
+        """Let Caddy check the file. Raises RefusedError or ApplyError."""
         command = [str(self._binary), "validate", "--config", str(path)]
-        await check_command(command, CHECK_SECONDS, "Caddy refuses the configuration", environment=self.environment())
+        await examine(command, CHECK_SECONDS, "Caddy refuses the configuration", environment=self.environment())
 
     async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Leave the check to the reload, in which Caddy keeps the former configuration if the new one cannot run."""

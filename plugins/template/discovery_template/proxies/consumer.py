@@ -89,7 +89,7 @@ class ProxyConsumer(FileConsumer[P]):
         return {}
 
     async def check_file(self, path: Path) -> None:
-        """Let the program check a configuration file. Raises ApplyError."""
+        """Let the program check a configuration file. Raises RefusedError or ApplyError."""
 
     async def look_at_program(self) -> None:
         """Find out what the configuration depends on, such as modules. Raises ApplyError."""

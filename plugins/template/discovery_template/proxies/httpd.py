@@ -10,13 +10,14 @@ from typing import ClassVar
 
 from discovery import ApplyError, Context, PluginConfig, describe, join_host_port, split_host_port
 from discovery.routing import HostKind
-from discovery.toolkit import Stopping, check_command, run_command
+from discovery.toolkit import Stopping, run_command
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, binds_of
 from discovery_template.printing.environment import Templates
 from discovery_template.printing.views import BackendView
 from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
 from discovery_template.proxies.overlaps import overlap
 from discovery_template.proxies.plan import Plan
+from discovery_template.running.commands import examine
 from discovery_template.running.requests import request
 
 _BALANCE = {"roundrobin": "byrequests", "static-rr": "byrequests", "leastconn": "bybusyness"}
@@ -118,10 +119,8 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
         return self._templates.render("builtin:httpd", "apache", variables)
 
     async def check_file(self, path: Path) -> None:
-        """Let httpd check the file."""
-        await check_command(
-            [str(self._binary), "-t", "-f", str(path)], CHECK_SECONDS, "httpd refuses the configuration"
-        )
+        """Let httpd check the file. Raises RefusedError or ApplyError."""
+        await examine([str(self._binary), "-t", "-f", str(path)], CHECK_SECONDS, "httpd refuses the configuration")
 
     async def start(self, generation: str) -> None:
         """Start httpd; `prove` waits until httpd answers."""

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 from discovery import ApplyError, Context, PluginConfig, describe
 from discovery.routing import HostKind
-from discovery.toolkit import Stopping, check_command, run_command
+from discovery.toolkit import Stopping, run_command
 from discovery_template.options.proxy import WAY_OUT, Balance, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.printing.environment import Templates
 from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
 from discovery_template.proxies.overlaps import overlap
 from discovery_template.proxies.plan import Plan
+from discovery_template.running.commands import examine
 from discovery_template.running.requests import request
 
 _STREAM = re.compile(r"--with-stream(=dynamic)?(?= |$)")
@@ -124,9 +125,9 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
         return self._templates.render("builtin:nginx", "nginx", variables)
 
     async def check_file(self, path: Path) -> None:
-        """Let nginx check the file."""
+        """Let nginx check the file. Raises RefusedError or ApplyError."""
         command = [str(self._binary), "-e", "stderr", "-t", "-q", "-p", str(self.path.parent), "-c", str(path)]
-        await check_command(command, CHECK_SECONDS, "nginx refuses the configuration")
+        await examine(command, CHECK_SECONDS, "nginx refuses the configuration")
 
     async def reload(self, generation: str) -> None:
         """Tell nginx's master to read the file."""
