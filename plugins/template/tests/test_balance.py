@@ -58,7 +58,7 @@ async def test_requests_with_one_key_reach_one_backend(kind: type[ProxyConsumer[
             }
             for service, request in keyed.items():
                 same = request("same")
-                assert len(await reached(service, lambda _, same=same: same)) == 1  # type: ignore[misc]
+                assert len(await reached(service, lambda _, same=same: same)) == 1
                 assert await reached(service, request) == {"one", "two"}
             for service in ("header", "parameter", "random"):  # without a key
                 assert (service, await reached(service, lambda _: ("/", {}))) == (service, {"one", "two"})

@@ -15,9 +15,20 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 512
 
 
+class _ServerOfIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
 @contextmanager
 def origin(name: str) -> Iterator[int]:
     """Run a web server that answers with `name`; yield its port."""
+    with origin_at("127.0.0.1", name) as port:
+        yield port
+
+
+@contextmanager
+def origin_at(host: str, name: str) -> Iterator[int]:
+    """Run a web server that listens on an address of this machine, and answers with `name`; yield its port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -32,7 +43,7 @@ def origin(name: str) -> Iterator[int]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with _Server(("127.0.0.1", 0), Handler) as server:
+    with (_ServerOfIPv6 if ":" in host else _Server)((host, 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
