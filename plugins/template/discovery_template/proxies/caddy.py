@@ -151,7 +151,7 @@ def _id(generation: str) -> str:
 
 def _server(listener: Listener) -> dict[str, Any]:
     server: dict[str, Any] = {
-        "listen": [listener.address],
+        "listen": [f"tcp6/{listener.address}" if listener.address.startswith("[") else listener.address],
         "protocols": ["h1", "h2"] if listener.certificate else ["h1"],
         "automatic_https": {"disable": True},
         "routes": [

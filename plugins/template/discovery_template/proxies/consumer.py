@@ -84,6 +84,10 @@ class ProxyConsumer(FileConsumer[P]):
     async def missing(self, generation: str) -> str | None:
         """Ask the program for its generation. Return what differs; None if the program has this generation."""
 
+    def taken_by(self, address: str) -> Sequence[str]:
+        """Return the addresses that a socket at `address` keeps other programs from."""
+        return [address]
+
     def environment(self) -> Mapping[str, str]:
         """Return what is added to the environment of the program."""
         return {}
@@ -165,7 +169,7 @@ class ProxyConsumer(FileConsumer[P]):
 
     async def validate(self, update: Update) -> Validation:
         """Let the program check the configuration in a temporary directory."""
-        listens = tuple({bind.address: None for _, _, bind in binds_of(self.config)})
+        listens = tuple({each: None for _, _, bind in binds_of(self.config) for each in self.taken_by(bind.address)})
         with tempfile.TemporaryDirectory() as directory:
             context = replace(self.context, run_dir=Path(directory), state_dir=Path(directory, "state"))
             return replace(await type(self)(self.config, context).check_here(update), listens=listens)

@@ -33,7 +33,9 @@ _MOST_FACTOR = 100
 """The largest load factor of httpd; a weight of the registry is at most 256."""
 _VERSION_SECONDS = 10.0
 """Seconds for `httpd -V`, which takes milliseconds."""
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask what listens everywhere
+_EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared alone
+_EVERY_ADDRESS = {_EVERY_IPV4: "127.0.0.1", "::": "::1"}
+"""Where to ask what listens everywhere."""
 
 
 class HttpdConfig(ProxyConfig):
@@ -86,6 +88,11 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
     def proof_host(self) -> str:
         """Host name at which httpd, which listens on no Unix socket, tells its generation."""
         return f"{sha256(os.fsencode(self.path)).hexdigest()[:24]}.discovery.invalid"
+
+    def taken_by(self, address: str) -> Sequence[str]:
+        """Return the address; with every IPv6 address every IPv4 address, as most builds of httpd listen."""
+        host, port = split_host_port(address)
+        return [address, join_host_port(_EVERY_IPV4, port)] if host == "::" else [address]
 
     def command(self, binary: Path) -> Sequence[str]:
         """Return the command that runs httpd in the foreground."""

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from discovery import AnyConsumer, Backend, Context, Snapshot, Update, diff
+from discovery import Addresses, AnyConsumer, Backend, Context, Snapshot, Update, diff
 
 T = TypeVar("T", bound=AnyConsumer)
 
@@ -21,13 +21,16 @@ class Driver(Generic[T]):
         context = Context("test", run_dir, structlog.get_logger("test"), self._request, (), run_dir.parent / "state")
         self.consumer = kind(kind.Config.model_validate(config), context)
         self.previous: Snapshot | None = None
+        self.addresses: Addresses = {}
+        """The addresses of host names."""
 
     def _request(self) -> None:
         self.applies_requested += 1
 
     def update(self, *backends: Backend, operator_request: bool = False) -> Update:
         snapshot = Snapshot.of(1, backends)
-        return Update(snapshot, self.previous, diff(self.previous, snapshot), operator_request=operator_request)
+        changes = diff(self.previous, snapshot)
+        return Update(snapshot, self.previous, changes, self.addresses, operator_request=operator_request)
 
     async def apply(self, *backends: Backend, operator_request: bool = False) -> None:
         update = self.update(*backends, operator_request=operator_request)
