@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from discovery import ApplyError, Context, PluginConfig, describe, join_host_port, split_host_port
-from discovery.routing import HostKind
 from discovery.toolkit import Stopping, run_command
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, binds_of
 from discovery_template.printing.environment import Templates
@@ -121,7 +120,6 @@ class HttpdConsumer(ProxyConsumer[HttpdConfig]):
             "has_tls": any(listener.certificate for listener in plan.listeners),
             "has_checks": any(pool.check for pool in plan.pools),
             "is_root": os.geteuid() == 0,
-            "ANY": HostKind.ANY,
         }
         return self._templates.render("builtin:httpd", "apache", variables)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from discovery import ApplyError, Context, PluginConfig, describe
-from discovery.routing import HostKind
 from discovery.toolkit import Stopping, run_command
 from discovery_template.options.proxy import WAY_OUT, Balance, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.printing.environment import Templates
@@ -120,7 +119,6 @@ class NginxConsumer(ProxyConsumer[NginxConfig]):
             "has_tcp": has_tcp,
             "balances": {pool.name: _balance(pool.balance) for pool in plan.pools},
             "hashed": sorted({_hashed(pool.balance) for pool in plan.pools if pool.balance.name}),
-            "ANY": HostKind.ANY,
         }
         return self._templates.render("builtin:nginx", "nginx", variables)
 

@@ -2,7 +2,7 @@
 
 from discovery.routing import ROOT, HostKind, Route, group_by_address
 from discovery_template.options.proxy import ProxyConfig, claims_of
-from discovery_template.proxies.plan import patterns_over
+from discovery_template.proxies.sections import patterns_over
 
 
 def overlap(config: ProxyConfig) -> str | None:

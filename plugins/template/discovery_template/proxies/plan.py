@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from discovery.fields import has_labels
-from discovery.routing import EVERYTHING, ROOT, AddressClaim, HostKind, Route, group_by_address, routes
+from discovery.routing import ROOT, AddressClaim, HostKind, Route, group_by_address, routes
 from discovery_template.options.proxy import (
     Balance,
     CheckConfig,
@@ -17,6 +17,7 @@ from discovery_template.options.proxy import (
     claims_of,
 )
 from discovery_template.printing.views import BackendView, ServiceView
+from discovery_template.proxies.sections import Section, patterns_over, sections_of
 
 
 class Pool(NamedTuple):
@@ -43,25 +44,24 @@ class Host(NamedTuple):
     kind: HostKind
     paths: tuple[Path_, ...]
 
-    @property
-    def has_root(self) -> bool:
-        """True if every path has a pool."""
-        return any(each.path == ROOT for each in self.paths)
-
 
 class Listener(NamedTuple):
-    """An address to listen on. `hosts` are ordered, the most specific first; `routes` say the same, one by one."""
+    """An address to listen on.
+
+    `hosts` are ordered, the most specific first. `sections` say the same in fewer parts, and `routes` one by one.
+    """
 
     address: str
     mode: str
     certificate: Path | None
     hosts: tuple[Host, ...]
+    sections: tuple[Section, ...]
     routes: tuple[tuple[Route, Pool], ...]
 
     @property
-    def default(self) -> Host | None:
-        """The hosts that no other pattern takes."""
-        return next((host for host in self.hosts if host.kind is HostKind.ANY), None)
+    def default(self) -> Section | None:
+        """The section for hosts that no other section takes."""
+        return next((section for section in self.sections if section.is_default), None)
 
 
 class Plan(NamedTuple):
@@ -120,7 +120,8 @@ def _listener(
         Host(pattern, Route(pattern, ROOT, "").kind, _paths(pattern, by_host, pools)) for pattern in tuple(by_host)
     )
     mode = claims[0].mode if claims else "http"
-    return Listener(address, mode, certificate, hosts, tuple((route, pools[route.service]) for route in ordered))
+    each_with_pool = tuple((route, pools[route.service]) for route in ordered)
+    return Listener(address, mode, certificate, hosts, sections_of(hosts), each_with_pool)
 
 
 def _paths(
@@ -139,14 +140,3 @@ def _paths(
 
 def _is_below(path: str, prefix: str) -> bool:
     return prefix in (ROOT, path) or path.startswith(f"{prefix}/")
-
-
-def patterns_over(pattern: str) -> frozenset[str]:
-    """Return the patterns that take every host of `pattern`, itself included: as many as the pattern has labels."""
-    found = {pattern, EVERYTHING}
-    labels = pattern.split(".")
-    if labels[-1] != "*":
-        found |= {".".join(("*", *labels[at:])) for at in range(1, len(labels))}
-    if labels[0] != "*":
-        found |= {".".join((*labels[:at], "*")) for at in range(1, len(labels))}
-    return frozenset(found)
