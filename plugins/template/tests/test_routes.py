@@ -58,19 +58,17 @@ async def test_requests_go_where_the_routes_say(kind: type[ProxyConsumer[Any]], 
         require(kind)
         ports = {name: stack.enter_context(origin(name)) for name in SERVICES if name != "empty"}
         drained = stack.enter_context(origin("drained"))
-        backends = [Backend(name, "1", "127.0.0.1", each, 256) for name, each in ports.items()]
+        backends = [Backend(name, "1", "127.0.0.1", each) for name, each in ports.items()]
         backends += [
-            Backend("any", "2", "127.0.0.1", drained, 1, State.DRAINING),
-            Backend("any", "3", "127.0.0.1", drained, 0),
+            Backend("any", "2", "127.0.0.1", drained, 256, State.DRAINING),
+            Backend("exact", "2", "127.0.0.1", drained, 0),
             Backend("empty", "1", "127.0.0.1", drained, 1, State.DRAINING),
         ]
         config = {"bind": f"127.0.0.1:{port}", "services": SERVICES}
         async with driven(kind, config, tmp_path) as driver:
             await driver.apply(*backends)
             answers = {
-                (host, path): await asyncio.to_thread(ask, port, host, path)
-                for host, path in EXPECTED
-                for _ in range(2)
+                (host, path): {await asyncio.to_thread(ask, port, host, path) for _ in range(2)} for host, path in EXPECTED
             }
-    wanted = {(host, path): name if name == "503" else f"{name} {path}" for (host, path), name in EXPECTED.items()}
+    wanted = {(host, path): {name if name == "503" else f"{name} {path}"} for (host, path), name in EXPECTED.items()}
     assert answers == wanted
