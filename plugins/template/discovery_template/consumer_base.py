@@ -190,7 +190,8 @@ class FileConsumer(Consumer[C]):
         if self._live is not None and any(read(path) != each.data for path, each in self._live.files.items()):
             self.context.request_apply()
         if self._live is not None and self._program is not None and not self._program.running:
-            return Health(ok=False, detail=f"{self._program.name} does not run: {self._program.reason()}")
+            detail = f"{self._program.name} does not run: {self._program.reason()}"
+            return Health(ok=False, detail=detail, problems=self._containment.problems)
         return Health(problems=self._containment.problems)
 
     def metrics(self) -> Iterable[Sample]:

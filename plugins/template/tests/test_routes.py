@@ -68,7 +68,8 @@ async def test_requests_go_where_the_routes_say(kind: type[ProxyConsumer[Any]], 
         async with driven(kind, config, tmp_path) as driver:
             await driver.apply(*backends)
             answers = {
-                (host, path): {await asyncio.to_thread(ask, port, host, path) for _ in range(2)} for host, path in EXPECTED
+                (host, path): {await asyncio.to_thread(ask, port, host, path) for _ in range(2)}
+                for host, path in EXPECTED
             }
     wanted = {(host, path): {name if name == "503" else f"{name} {path}"} for (host, path), name in EXPECTED.items()}
     assert answers == wanted

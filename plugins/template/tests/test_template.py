@@ -102,7 +102,9 @@ async def test_a_service_whose_label_cannot_be_printed_is_refused_alone(tmp_path
     async with driven(TemplateConsumer, config, tmp_path) as driver:
         await driver.apply(bad, API)
         assert listed(tmp_path / "a") == ['server 10.0.0.2:80 "";']
-        problems = (await driver.consumer.health()).problems
+        health = await driver.consumer.health()
+        assert (health.ok, health.state, health.problems.keys()) == (True, "degraded", {"service web"})
+        problems = health.problems
         reason = f"template {tmp_path}/a.j2: '$host' has '$', which nginx cannot quote (after 'server 10.0.0.3:80 ')"
         assert problems == {"service web": f"{reason}; the service is left out"}
         await driver.apply(WEB, API)

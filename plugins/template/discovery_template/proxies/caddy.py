@@ -192,7 +192,8 @@ def _proxy(pool: Pool) -> dict[str, Any]:
             policy = dict(_BALANCE[kind])
     if policy["policy"] == "weighted_round_robin":
         policy["weights"] = [backend.weight for backend in pool.backends]
-    checks: dict[str, Any] = {"passive": {"fail_duration": "2s", "max_fails": 1}}
+    # A failed backend is left out for a while only if there is another.
+    checks: dict[str, Any] = {"passive": {"fail_duration": "2s", "max_fails": 1}} if len(pool.backends) > 1 else {}
     if pool.check is not None:
         checks["active"] = _active(pool.check)
     return {

@@ -68,6 +68,12 @@ class ProxyConsumer(FileConsumer[P]):
         return self.context.run_dir.absolute() / "proof.sock"
 
     @property
+    def _socket_fault(self) -> str:
+        if not is_too_long_for_a_socket(self.socket):
+            return ""
+        return f"the path {self.socket} is too long for a socket: choose a shorter run directory"
+
+    @property
     def stop_seconds(self) -> float:
         """Seconds that the program may take to end its connections."""
         return self.stopping.seconds + 4
@@ -100,8 +106,8 @@ class ProxyConsumer(FileConsumer[P]):
 
     async def setup(self) -> None:
         """Find the program, and adopt one that outlived an earlier daemon. Raises ApplyError or CannotStartError."""
-        if is_too_long_for_a_socket(self.socket):
-            raise CannotStartError(f"the path {self.socket} is too long for a socket: choose a shorter run directory")
+        if self._socket_fault:
+            raise CannotStartError(self._socket_fault)
         self._binary = self.find()
         await self.look_at_program()
         self._program = Program(
@@ -168,11 +174,12 @@ class ProxyConsumer(FileConsumer[P]):
         return await super().preview(update)
 
     async def validate(self, update: Update) -> Validation:
-        """Let the program check the configuration in a temporary directory."""
+        """Let the program check the configuration in a temporary directory, and check the path of the socket."""
         listens = tuple({each: None for _, _, bind in binds_of(self.config) for each in self.taken_by(bind.address)})
         with tempfile.TemporaryDirectory() as directory:
             context = replace(self.context, run_dir=Path(directory), state_dir=Path(directory, "state"))
-            return replace(await type(self)(self.config, context).check_here(update), listens=listens)
+            found = replace(await type(self)(self.config, context).check_here(update), listens=listens)
+        return replace(found, faults=(self._socket_fault, *found.faults)) if self._socket_fault else found
 
     async def check_here(self, update: Update) -> Validation:
         """Write the configuration into the run directory, and let the program check the file."""

@@ -15,12 +15,13 @@ _FIRST_FAILURE = 300
 
 
 async def reload(config: ReloadConfig, program: Program | None, names: Mapping[str, str]) -> None:
-    """Make the program read its files again. `names` are replaced in the command. Raises ApplyError."""
+    """Make the program read its files again. `names` are replaced in the command and the URL. Raises ApplyError."""
     if config.command is not None:
         command = filled(config.command, names)
         await check_command(command, config.timeout, "the reload has failed")
     elif config.url is not None:
-        await _request(config, config.url)
+        (url,) = filled((config.url,), names)
+        await _request(config, url)
     elif config.signal is not None:
         number = signal.Signals[f"SIG{config.signal}"]
         if program is not None:
