@@ -1,7 +1,6 @@
-"""A program of the operator's is made to read its files by a request or a signal, and shows the new state by a request."""
+"""A program is made to read its files by a request or a signal, and shows the new state by a request."""
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,22 +98,24 @@ async def test_the_program_of_a_pid_file_gets_the_signal(tmp_path: Path) -> None
     reload = {"signal": "SIGHUP", "pid_file": str(pid_file)}
     prove = ["grep", "-q", "{generation}", str(log)]
     config = {"files": files(tmp_path), "reload": reload, "prove": prove}
-    with subprocess.Popen([sys.executable, "-S", tmp_path / "program.py", tmp_path / "file", log]) as process:
-        try:
-            await eventually(log.exists, "the program to listen to signals")
-            async with driven(TemplateConsumer, config, tmp_path) as driver:
-                with pytest.raises(ApplyError, match="pid cannot be read: No such file"):
-                    await driver.apply(WEB)
-                pid_file.write_text(f"{process.pid}\n")
+    program = [sys.executable, "-S", str(tmp_path / "program.py"), str(tmp_path / "file"), str(log)]
+    process = await asyncio.create_subprocess_exec(*program)
+    try:
+        await eventually(log.exists, "the program to listen to signals")
+        async with driven(TemplateConsumer, config, tmp_path) as driver:
+            with pytest.raises(ApplyError, match="pid cannot be read: No such file"):
                 await driver.apply(WEB)
-                assert log.read_text() == (tmp_path / "file").read_text()
-                for wrong in ("", "0", "-1", "1", "x"):
-                    pid_file.write_text(wrong)
-                    with pytest.raises(ApplyError, match="pid has no process id"):
-                        await driver.apply(WEB, API)
-                assert log.read_text() == (tmp_path / "file").read_text()
-        finally:
-            process.kill()
+            pid_file.write_text(f"{process.pid}\n")
+            await driver.apply(WEB)
+            assert log.read_text() == (tmp_path / "file").read_text()
+            for wrong in ("", "0", "-1", "1", "x"):
+                pid_file.write_text(wrong)
+                with pytest.raises(ApplyError, match="pid has no process id"):
+                    await driver.apply(WEB, API)
+            assert log.read_text() == (tmp_path / "file").read_text()
+    finally:
+        process.kill()
+        await process.wait()
     pid_file.write_text(str(process.pid))
     async with driven(TemplateConsumer, config, tmp_path) as driver:
         with pytest.raises(ApplyError, match=rf"process {process.pid} of .*/pid: "):
