@@ -37,7 +37,7 @@ class Place(NamedTuple):
     previous: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: the cache of `advance` asks for each text
 class Words:
     """A format of words: quotes at the beginning of a word, comments, and what cannot be written at all."""
 
