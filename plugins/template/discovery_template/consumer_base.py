@@ -46,6 +46,7 @@ class FileConsumer(Consumer[C]):
         self._live: Prepared | None = None
         self._is_settled = True
         self._forms: tuple[ServiceView, ...] = ()
+        self._left_out: Mapping[str, str] = {}
         self._placeholder = secrets.token_hex(_GENERATION_DIGITS)
         self._is_handed_over = False
         self._reloads = 0
@@ -54,6 +55,10 @@ class FileConsumer(Consumer[C]):
     @abstractmethod
     def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
         """Return the files for these services. Raises TemplateError and UnprintableError. Writes nothing."""
+
+    def left_out(self, services: Sequence[ServiceView]) -> Mapping[str, str]:
+        """Return the reasons of services that the files can have no place for, by a name for people."""
+        return {}
 
     async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Check the staged files. Raises RefusedError, and ApplyError if the files cannot be checked."""
@@ -94,6 +99,7 @@ class FileConsumer(Consumer[C]):
             self._discard()
         self._live = prepared
         self._containment.accept(services)
+        self._left_out = self.left_out(services)
         if (forms := self._containment.forms) != self._forms:
             write_forms(self.context.state_dir, forms)
             self._forms = forms
@@ -186,13 +192,14 @@ class FileConsumer(Consumer[C]):
         return problems + await asyncio.to_thread(difference, files)
 
     async def health(self) -> Health:
-        """Report the program and the refused services. Request an apply if a file was changed by another."""
+        """Report the program and the services without their place. Request an apply if a file was changed by another."""
+        problems = {**self._left_out, **self._containment.problems}
         if self._live is not None and any(read(path) != each.data for path, each in self._live.files.items()):
             self.context.request_apply()
         if self._live is not None and self._program is not None and not self._program.running:
             detail = f"{self._program.name} does not run: {self._program.reason()}"
-            return Health(ok=False, detail=detail, problems=self._containment.problems)
-        return Health(problems=self._containment.problems)
+            return Health(ok=False, detail=detail, problems=problems)
+        return Health(problems=problems)
 
     def metrics(self) -> Iterable[Sample]:
         """Return the numbers of refused services, of reloads and of changes that were rolled back."""

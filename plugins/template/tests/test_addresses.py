@@ -41,6 +41,11 @@ async def test_addresses_of_both_families_and_host_names(kind: type[ProxyConsume
         async with driven(kind, {"bind": [f"127.0.0.1:{port}", f"[::1]:{port}"]}, tmp_path) as driver:
             driver.addresses = {("db.example.com", six): ("::1", "127.0.0.1")}
             await driver.apply(*backends)
+            await driver.apply(*backends, Backend("Six", "1", "127.0.0.1", four))
+            problems = (await driver.consumer.health()).problems
+            assert problems == {"service six": "it has no route: its host name is that of 'Six'"}
+            await driver.apply(*backends)
+            assert (await driver.consumer.health()).state == "ok"
             for address in ("127.0.0.1", "::1"):
                 found = {each.service: await asyncio.to_thread(asked, address, port, each.service) for each in backends}
                 assert found == {"four": "four", "six": "six", "named": "six", "unknown": "503"}

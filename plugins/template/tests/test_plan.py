@@ -11,7 +11,7 @@ from discovery.routing import HostKind, Route, routes
 from discovery_template.options.proxy import ProxyConfig, claims_of
 from discovery_template.printing.views import ServiceView
 from discovery_template.proxies.overlaps import overlap
-from discovery_template.proxies.plan import Listener, plan_of
+from discovery_template.proxies.plan import Listener, plan_of, unrouted
 from discovery_template.proxies.sections import patterns_over
 
 HOSTS = [".".join(each) for count in (1, 2, 3) for each in product("ab", repeat=count)]
@@ -75,6 +75,14 @@ def test_hosts_of_a_service_share_a_section_unless_another_is_between() -> None:
     services = {"a": {"hosts": ["a.b", "b.*"]}, "b": {"hosts": "b.c"}}
     (listener,) = plan_of(ProxyConfig.model_validate({"services": services}), ()).listeners
     assert [each.patterns for each in listener.sections] == [("a.b",), ("b.c",), ("b.*",)]
+
+
+def test_services_whose_names_differ_in_case_alone_are_told() -> None:
+    names = ("Web", "api", "web")
+    assert unrouted(ProxyConfig(), names) == {"service web": "it has no route: its host name is that of 'Web'"}
+    (listener,) = plan_of(ProxyConfig(), [ServiceView(name) for name in names]).listeners
+    assert by_routes([route for route, _ in listener.routes], "web", "/") == "Web"
+    assert unrouted(ProxyConfig.model_validate({"services": {"a": {}}}), names) == {}
 
 
 def test_a_pattern_over_another_takes_all_its_hosts() -> None:

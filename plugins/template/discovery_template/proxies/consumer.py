@@ -24,7 +24,7 @@ from discovery.toolkit import (
 from discovery_template.consumer_base import FileConsumer
 from discovery_template.options.proxy import ProxyConfig, binds_of
 from discovery_template.printing.views import ServiceView
-from discovery_template.proxies.plan import Plan, plan_of
+from discovery_template.proxies.plan import Plan, plan_of, unrouted
 
 if TYPE_CHECKING:
     from discovery.toolkit import FileWatch
@@ -141,6 +141,10 @@ class ProxyConsumer(FileConsumer[P]):
     def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
         """Return the configuration file."""
         return {self.path: FileContents(self.text(plan_of(self.config, services), generation).encode(), 0o600)}
+
+    def left_out(self, services: Sequence[ServiceView]) -> Mapping[str, str]:
+        """Return the services whose host names another service has."""
+        return unrouted(self.config, [service.name for service in services])
 
     async def check_staged(self, transaction: FileTransaction, files: Mapping[Path, FileContents]) -> None:
         """Let the program check the staged file."""

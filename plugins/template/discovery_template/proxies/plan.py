@@ -101,12 +101,22 @@ def _claims_by_name(config: ProxyConfig, names: Sequence[str]) -> tuple[AddressC
     """Return claims to the host names `<service>` and `<service>.*`; an only service claims every host."""
     hosts: dict[str, str] = {}
     for name in names:
-        hosts.setdefault(name.lower(), name)
+        hosts.setdefault(name.lower(), name)  # `unrouted` tells of the others
     return tuple(
         AddressClaim(name, bind.address, "http", (host, f"{host}.*") if len(hosts) > 1 else ())
         for host, name in hosts.items()
         for bind in config.bind
     )
+
+
+def unrouted(config: ProxyConfig, names: Sequence[str]) -> Mapping[str, str]:
+    """Return the reasons of services that get no requests, by a name for people."""
+    taken: dict[str, str] = {}
+    found = {}
+    for name in names if not config.services else ():
+        if (other := taken.setdefault(name.lower(), name)) != name:
+            found[f"service {name}"] = f"it has no route: its host name is that of {other!r}"
+    return found
 
 
 def _listener(
