@@ -192,7 +192,7 @@ class FileConsumer(Consumer[C]):
         return problems + await asyncio.to_thread(difference, files)
 
     async def health(self) -> Health:
-        """Report the program and the services without their place. Request an apply if a file was changed by another."""
+        """Report the program and services without their place. Request an apply if a file was changed by another."""
         problems = {**self._left_out, **self._containment.problems}
         if self._live is not None and any(read(path) != each.data for path, each in self._live.files.items()):
             self.context.request_apply()
