@@ -44,6 +44,7 @@ async def test_addresses_of_both_families_and_host_names(kind: type[ProxyConsume
             await driver.apply(*backends, Backend("Six", "1", "127.0.0.1", four))
             problems = (await driver.consumer.health()).problems
             assert problems == {"service six": "it has no route: its host name is that of 'Six'"}
+            assert await asyncio.to_thread(asked, "127.0.0.1", port, "six") == "four"
             await driver.apply(*backends)
             assert (await driver.consumer.health()).state == "ok"
             for address in ("127.0.0.1", "::1"):

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from discovery.fields import has_labels
 from discovery.routing import ROOT, AddressClaim, HostKind, Route, group_by_address, routes
@@ -28,6 +29,12 @@ class Pool(NamedTuple):
     balance: Balance
     check: CheckConfig | None
     backends: tuple[BackendView, ...]
+
+    @property
+    def section(self) -> str:
+        """Name of the pool in a configuration, in lower case: to nginx and httpd `Web` and `web` are one name."""
+        name = self.name.lower()
+        return name if name == self.name else f"{name}_{crc32(self.name.encode()):08x}"
 
 
 class Path_(NamedTuple):  # noqa: N801 - pathlib has the name
