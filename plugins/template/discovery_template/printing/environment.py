@@ -208,7 +208,9 @@ def _join(environment: _Environment, values: Iterable[Any], separator: str = "",
 def _has_printed(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_has_printed, value.values()))
-    return isinstance(value, Markup) or (type(value) in (list, tuple) and any(map(_has_printed, value)))
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):  # a view has values alone
+        return any(map(_has_printed, value))
+    return isinstance(value, Markup)
 
 
 def _unchanged(value: object) -> object:
