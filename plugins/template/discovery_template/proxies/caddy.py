@@ -14,7 +14,8 @@ from discovery.routing import ROOT, HostKind, Route
 from discovery.toolkit import FileContents, FileTransaction, Stopping
 from discovery_template.options.proxy import WAY_OUT, CheckConfig, ProxyConfig, ServiceConfig, balance_of
 from discovery_template.proxies.consumer import ANSWER_SECONDS, CHECK_SECONDS, ProxyConsumer
-from discovery_template.proxies.plan import Listener, Plan, Pool
+from discovery_template.proxies.plan import Listener, Plan
+from discovery_template.proxies.pools import Pool
 from discovery_template.running.commands import examine
 from discovery_template.running.requests import request
 

@@ -4,52 +4,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from zlib import crc32
 
 from discovery.fields import has_labels
-from discovery.routing import ROOT, AddressClaim, HostKind, Route, group_by_address, routes
+from discovery.routing import ROOT, AddressClaim, Route, group_by_address, routes
 from discovery_template.options.proxy import (
-    Balance,
-    CheckConfig,
     ProxyConfig,
     ServiceConfig,
     balance_of,
     binds_of,
     claims_of,
 )
-from discovery_template.printing.views import BackendView, ServiceView
+from discovery_template.printing.views import ServiceView
+from discovery_template.proxies.pools import Host, Path_, Pool
 from discovery_template.proxies.sections import Section, patterns_over, sections_of
-
-
-class Pool(NamedTuple):
-    """The backends of a service that get new connections, and how they share them."""
-
-    name: str
-    mode: str
-    balance: Balance
-    check: CheckConfig | None
-    backends: tuple[BackendView, ...]
-
-    @property
-    def section(self) -> str:
-        """Name of the pool in a configuration, in lower case: to nginx and httpd `Web` and `web` are one name."""
-        name = self.name.lower()
-        return name if name == self.name else f"{name}_{crc32(self.name.encode()):08x}"
-
-
-class Path_(NamedTuple):  # noqa: N801 - pathlib has the name
-    """Requests for `path` and below go to `pool`."""
-
-    path: str
-    pool: Pool
-
-
-class Host(NamedTuple):
-    """Requests for the hosts of `pattern`. Of the paths the longest that matches decides."""
-
-    pattern: str
-    kind: HostKind
-    paths: tuple[Path_, ...]
 
 
 class Listener(NamedTuple):

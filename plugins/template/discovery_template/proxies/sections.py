@@ -2,19 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from discovery.routing import EVERYTHING, ROOT, HostKind
-
-if TYPE_CHECKING:
-    from discovery_template.proxies.plan import Host, Path_
+from discovery_template.proxies.pools import Host, Path_
 
 
 class Section(NamedTuple):
     """Requests for the hosts of `patterns`. Of the paths the longest that matches decides."""
 
     patterns: tuple[str, ...]
-    paths: "tuple[Path_, ...]"
+    paths: tuple[Path_, ...]
 
     @property
     def has_root(self) -> bool:
@@ -27,7 +25,7 @@ class Section(NamedTuple):
         return self.patterns == (EVERYTHING,)
 
 
-def sections_of(hosts: "Sequence[Host]") -> tuple[Section, ...]:
+def sections_of(hosts: Sequence[Host]) -> tuple[Section, ...]:
     """Return the sections for hosts, of which the most specific are first.
 
     The first section with a pattern that a host matches has the paths of the host: so a pattern joins a former section
