@@ -19,7 +19,7 @@ class Matching:
 
     def __init__(self, pattern: str, meaning: str) -> None:
         """Keep the regular expression `pattern`, and in words the `meaning` of a text that matches."""
-        self._pattern = re.compile(pattern)
+        self._pattern = re.compile(pattern, re.ASCII)
         self._meaning = meaning
 
     def check(self, value: str) -> str:

@@ -25,6 +25,7 @@ from discovery.fields import (
     Rise,
     ServiceName,
     bind_tables,
+    check_kind,
     service_name,
 )
 from discovery.routing import AddressClaim, check_conflicts
@@ -70,9 +71,7 @@ class CheckConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _check_kind(self) -> "CheckConfig":
-        for name in ("method", "host", "status"):
-            if self.path is None and name in self.model_fields_set:
-                raise ValueError(f"{name!r} is for an HTTP check: give it a 'path', such as \"/\"")
+        check_kind(path=self.path, send=self.send, expect=self.expect, given=self.model_fields_set)
         return self
 
 
