@@ -121,7 +121,8 @@ class _Findings:
             self.unchecked += missing
         if external is not None and external.file is not None and not external.file.parent.is_dir():
             self.faults.append(f"{external.file} cannot be written: there is no directory {external.file.parent}")
-        return Validation(tuple(self.faults), tuple(self.unchecked), self.listens(rendered), files=files_of(self._config))
+        files = files_of(self._config)
+        return Validation(tuple(self.faults), tuple(self.unchecked), self.listens(rendered), files=files)
 
     def without_check(self, reason: str) -> None:
         """Add what is not checked. Missing files are no fault then: the configuration may be for another machine."""
