@@ -128,6 +128,7 @@ class ConsumerContract(ConsumerPlace):
     @clause
     def test_recorded_histories_are_followed(self) -> None:
         """The core has a thread and a loop for each instance, merges changes, and goes through faults of registries."""
+        self._gentle()  # tells how long an apply takes
         seen = self._session().kept(self, replay)
         if seen is not None:
             examine(self.consumer, seen, [every_recorded_history_ends_with_the_same_effect])
