@@ -63,7 +63,7 @@ test-docker: $(VENV)/.dev ## The tests with a dockerd of their own and Debian's 
 test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load: nginx, httpd, Caddy and others
 	@$(BIN)/pytest -n $(SWAP_JOBS) --dist load --maxschedchunk 1 -m "swap $(SHORT)" $(ARGS)
 
-test-all: etcd envoy ## All of these tests, with every case that they leave out, on every version of etcd; as root
+test-all: etcd envoy coredns ## All of these tests, with every case that they leave out, on every version of etcd; as root
 	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict
