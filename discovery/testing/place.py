@@ -14,6 +14,8 @@ from discovery.testing.watching import limited, run_loop
 
 CALL_SECONDS = 15.0
 """Seconds for a call of a registry, also while the registry is away: a daemon that stops waits 10 s."""
+END_SECONDS = 2.0
+"""Seconds for tasks of a registry that has been closed: each has been cancelled, and does nothing but end."""
 
 T = TypeVar("T")
 
@@ -70,7 +72,7 @@ class RegistryPlace:
                 expect(not left, "no task after the registry was closed", left)
                 return True
 
-            await eventually(over, "the tasks of the registry to end", 5)
+            await eventually(over, "the tasks of the registry to end", END_SECONDS)
 
         run_loop(run())
 

@@ -146,7 +146,7 @@ FAULTS = (
 )
 HANGS = (
     (leasing(HangsInAnOutage), CALLS, "sweep, while the registry is away, has not returned"),
-    (leasing(IsNeverLost), "test_an_owner_learns_that_its_record_was_removed", "lost, of a lease that has ended,"),
+    (leasing(IsNeverLost), "test_an_owner_learns_that_its_record_was_removed", "lost, for each that waits,"),
 )
 
 
@@ -156,6 +156,7 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery.testing.follower.PATIENCE", 1.0)
     monkeypatch.setattr("discovery.testing.outages.OUTAGE_SECONDS", 1.0)
     monkeypatch.setattr("discovery.testing.place.CALL_SECONDS", 1.0)
+    monkeypatch.setattr("discovery.testing.place.END_SECONDS", 0.2)
 
 
 @faults(*FAULTS)

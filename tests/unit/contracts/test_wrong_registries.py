@@ -265,6 +265,7 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery.testing.follower.PATIENCE", 1.0)
     monkeypatch.setattr("discovery.testing.outages.OUTAGE_SECONDS", 1.0)
     monkeypatch.setattr("discovery.testing.place.CALL_SECONDS", 1.0)
+    monkeypatch.setattr("discovery.testing.place.END_SECONDS", 0.2)
 
 
 @faults(*FAULTS)
