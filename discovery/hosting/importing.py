@@ -41,7 +41,7 @@ class _Import(threading.Thread, Generic[T]):
         super().__init__(name=f"import-{what}", daemon=True)
         self.what = what
         self._load = load
-        self._context = contextvars.copy_context()
+        self._callers_context = contextvars.copy_context()
         self._begun = time.monotonic()
         self._ended = threading.Event()
         self._loaded: T | None = None
@@ -49,7 +49,7 @@ class _Import(threading.Thread, Generic[T]):
 
     def run(self) -> None:
         try:
-            self._loaded = self._context.run(self._load)
+            self._loaded = self._callers_context.run(self._load)
         except BaseException as error:  # noqa: BLE001 - raised where the import is awaited
             self._error = error
         self._ended.set()

@@ -82,7 +82,7 @@ def test_its_own_address_is_not_announced_and_its_owner_outlives_the_container(
     docker_engine: DockerEngine, registry: RegistryHistory, etcd: EmbeddedEtcd, run_inside: RunInside
 ) -> None:
     docker_engine.run("web-1", "busybox", publish="0.0.0.0")
-    arguments = ("register-container", "web-1", "80", "web", "--ttl", "3")
+    arguments = ("register-container", "web-1", "80", "web", "--ttl", "15")  # longer than a start takes
     registrar = run_inside("registrar", *arguments)
     eventually_sync(lambda: "in the container 'registrar'" in log_of(registrar), "it to be told", timeout=60)
     assert "set 'address' (register-container: --host)" in log_of(registrar)
@@ -102,7 +102,7 @@ def test_its_own_address_is_not_announced_and_its_owner_outlives_the_container(
     second = registry.wait(lambda change: change.key == "web/web-1", after=1, timeout=60)
     assert second.value is not None
     assert second.value["owner"] == first.value["owner"]
-    eventually_sync(lambda: not before & leases(etcd), "the first lease to end", timeout=30)
+    eventually_sync(lambda: not before & leases(etcd), "the first lease to end", timeout=60)
     assert [change.value is None for change in registry.changes] == [False, False]
 
 
