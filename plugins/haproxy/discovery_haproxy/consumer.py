@@ -116,7 +116,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._containment.forget()
         own_files = self._own_files.read()
         files = (*referenced_files(self.config), *own_files.before, *own_files.after)
-        config = self._router.configured(self.config, update.snapshot, remember=True)
+        config = self._routed(update, remember=True)
         inputs = Inputs(Wanted(config, update.snapshot), self._digests.read(files), checker)
         await self._containment.deploy(inputs, self._deployment(update, checker, target, deployer))
         self._checker = checker
@@ -290,7 +290,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     def _composed(self, update: Update) -> Composed:
         """Return the configuration with each part in its present form."""
-        return Composed(self._router.configured(self.config, update.snapshot), update.snapshot)
+        return Composed(self._routed(update), update.snapshot)
+
+    def _routed(self, update: Update, *, remember: bool = False) -> HAProxyConfig:
+        """Return the configuration with the services that labels ask for. `remember` is that of the router."""
+        digests = self._digests.read(self.config.include)
+        taken = self._renderer.own_sections.places(self.config, digests, self._own_files.read())
+        return self._router.configured(self.config, update.snapshot, taken, remember=remember)
 
     def _render(
         self, composed: Composed, update: Update, checker: Checker | None, neighbours: Neighbours | None = None

@@ -32,6 +32,8 @@ class Wish(NamedTuple):
     backend: Backend
     host: str
     path: str
+    created: int | None = None
+    """The number of `Backend.created`, in which equal backends may differ."""
 
 
 class Wishes(NamedTuple):
@@ -52,7 +54,7 @@ def wishes_of(backends: Iterable[Backend], patterns: Sequence[str]) -> Wishes:
         if reason := _refusal(backend.service, host.lower(), path, patterns):
             problems[f"backend {_quoted(backend.id)} of {_quoted(backend.service)} gets no route: {reason}"] = None
         else:
-            wishes.append(Wish(backend, host.lower(), path))
+            wishes.append(Wish(backend, host.lower(), path, backend.created))
     return Wishes(tuple(wishes), tuple(problems))
 
 

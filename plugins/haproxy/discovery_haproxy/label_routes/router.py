@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -16,6 +17,7 @@ from discovery_haproxy.rendering.selection import registered_name
 
 _NOTHING = Decisions({}, ())
 _NO_WISHES = Wishes()
+_NO_PLACES: Mapping[str, str] = MappingProxyType({})
 _MOST_LEFT = 100
 """Services without backends that keep their routes: services that come and go must not fill HAProxy's memory."""
 
@@ -38,6 +40,7 @@ class LabelRouter:
         """Begin without a snapshot. No file is read or written."""
         self._ages = RecordAges(state_dir, log)
         self._config: HAProxyConfig | None = None
+        self._taken = _NO_PLACES
         self._read_services: dict[str, _Read] = {}
         self._services: dict[str, ServiceConfig] = {}
         self._result: HAProxyConfig | None = None
@@ -57,16 +60,25 @@ class LabelRouter:
         granted = {name: {"hosts": list(each.hosts), "path": each.path} for name, each in found}
         return {"routes": granted, "refused": list(self._refused)}
 
-    def configured(self, config: HAProxyConfig, snapshot: Snapshot, *, remember: bool = False) -> HAProxyConfig:
+    def configured(
+        self,
+        config: HAProxyConfig,
+        snapshot: Snapshot,
+        taken: Mapping[str, str] = _NO_PLACES,
+        *,
+        remember: bool = False,
+    ) -> HAProxyConfig:
         """Return the configuration with the services that labels ask for, as `label_routes` allows.
 
-        With `remember` the state directory keeps which records were first.
+        `taken` has the places of the user's own sections by their names, which no service gets. With `remember` the
+        state directory keeps which records were first.
         """
         if not config.label_routes:
             self._decisions, self._refused = _NOTHING, ()
             return config
-        if config is not self._config:
-            self._config, self._read_services, self._services, self._result = config, {}, {}, None
+        if config is not self._config or taken != self._taken:
+            self._config, self._taken = config, taken
+            self._read_services, self._services, self._result = {}, {}, None
         left = self._services.keys() - self._decisions.services.keys()
         is_due = self._result is None or (remember and not self._is_remembered)
         if self._read(config, snapshot) or is_due or any(name in snapshot.services for name in left):
@@ -88,7 +100,7 @@ class LabelRouter:
         for name, service in snapshot.services.items():
             known = before.get(name, _NEVER_READ)
             if known.service is not service:
-                read = _read_service(config, service, known)
+                read = _read_service(config, service, known, self._taken)
                 changed |= read.wishes != known.wishes
                 known = read
             self._read_services[name] = known
@@ -113,18 +125,24 @@ class LabelRouter:
         return config.model_copy(update={"services": services})
 
 
-def _read_service(config: HAProxyConfig, service: Service, before: _Read) -> _Read:
+def _read_service(config: HAProxyConfig, service: Service, before: _Read, taken: Mapping[str, str]) -> _Read:
     known = {id(run): wishes for run, wishes in before.runs}
     runs = tuple((run, known.get(id(run)) or wishes_of(run, config.label_routes)) for run in service.runs)
     wishes = tuple(wish for _, each in runs for wish in each.wishes)
     problems = tuple(dict.fromkeys(problem for _, each in runs for problem in each.problems))
     name = service.name
-    if wishes and name in config.services:
+    if wishes and (reason := _refusal(name, config, taken)):
+        wishes, problems = (), (*problems, f"the labels of service {name!r} give no route: {reason}")
+    return _Read(service, runs, Wishes(wishes, problems))
+
+
+def _refusal(name: str, config: HAProxyConfig, taken: Mapping[str, str]) -> str:
+    """Return why a service gets no route whatever its labels say, for a person; empty if it may get one."""
+    if name in config.services:
         feeds = registered_name(name, config.services[name])
         what = "its own options route it" if feeds == name else f"its section serves the service {feeds!r}"
-        problem = f"the labels of service {name!r} give no route: the service is configured, and {what}"
-        wishes, problems = (), (*problems, problem)
-    return _Read(service, runs, Wishes(wishes, problems))
+        return f"the service is configured, and {what}"
+    return f"{taken[name]} has a section of that name" if name in taken else ""
 
 
 def _configured_routes(config: HAProxyConfig) -> dict[RouteKey, str]:

@@ -95,6 +95,7 @@ def frontends_of(config: HAProxyConfig, services: Mapping[str, ServiceConfig], n
     """Compute the frontends for the services with these options. `names` has the names of their `backend` sections."""
     problems: list[str] = []
     claims = _claims_by_name(config, names, problems) if config.serves_by_name else address_claims(config)
+    claims = tuple(claim for claim in claims if claim.service in services)  # without those that are left out
     groups = _group_by_services(claims)
     taken = {address for group in groups for address in group.addresses}
     free = tuple(bind.address for bind in config.bind if bind.address not in taken)

@@ -20,11 +20,12 @@ _RESERVED = frozenset({"description", "daemon", "master-worker"})
 
 def included_part(path: Path, _digest: str, surroundings: Surroundings) -> Part:
     """Return the part that an included file is, or the files of an included directory. Raises ApplyError."""
-    text = "".join(inclusion(str(file), _read(file)) for file in _files(path))
+    text = "".join(inclusion(str(file), _read(file)) for file in included_files(path))
     return Part(split(text), makes_requests(text), surroundings.route_map in text)
 
 
-def _files(path: Path) -> Iterator[Path]:
+def included_files(path: Path) -> Iterator[Path]:
+    """Yield the files that `include` names by a path: the file, or the files of the directory. Raises OSError."""
     if not path.is_dir():
         yield path
         return

@@ -52,16 +52,20 @@ class ServiceOutline(NamedTuple):
 
 
 def outline_of(
-    _identity: int, config: HAProxyConfig, registered: tuple[str, ...], neighbours: Neighbours | None
+    _identity: int,
+    config: HAProxyConfig,
+    registered: tuple[str, ...],
+    neighbours: Neighbours | None,
+    taken: Mapping[str, str],
 ) -> Outline:
     """Return the outline. `registered` are the registered services if they, and no options, decide which there are.
 
-    `neighbours` are the files beside a fragment.
+    `neighbours` are the files beside a fragment. `taken` has the places of the user's own sections by their names.
     """
     problems: list[str] = []
     services: Mapping[str, ServiceConfig] = config.services
     if config.serves_by_name:
-        services = dict.fromkeys(_valid_services(registered, problems), _NO_OPTIONS)
+        services = dict.fromkeys(_valid_services(registered, taken, problems), _NO_OPTIONS)
     parents: Mapping[str, str] = {}
     lines: tuple[str, ...] = ()
     if neighbours is not None:
@@ -111,14 +115,19 @@ def _begins_down(service: ServiceConfig) -> bool:
     return service.check is not None and service.check.init_state == "down"
 
 
-def _valid_services(registered: tuple[str, ...], problems: list[str]) -> list[str]:
-    """Return the registered services whose names can stand in a condition and as a section's name."""
+def _valid_services(registered: tuple[str, ...], taken: Mapping[str, str], problems: list[str]) -> list[str]:
+    """Return the registered services whose names can stand in a condition, and as the name of a section."""
     valid = [service for service in registered if is_service_name(service)]
     invalid = sorted({*registered} - {*valid})
     problems += [
         f"service {service[:QUOTED_CHARACTERS]!r} is left out: that is not a valid service name" for service in invalid
     ]
-    return valid
+    problems += [
+        f"service {service!r} is left out: {taken[service]} has a section of that name"
+        for service in valid
+        if service in taken
+    ]
+    return [service for service in valid if service not in taken]
 
 
 def _backend_timeouts(service: ServiceConfig, config: HAProxyConfig) -> TimeoutLines:

@@ -23,6 +23,7 @@ from discovery_haproxy.rendering.frontends import FrontendSection, route_entries
 from discovery_haproxy.rendering.held_files import Held, hold
 from discovery_haproxy.rendering.includes import included_part
 from discovery_haproxy.rendering.incremental import Memo, by_identity
+from discovery_haproxy.rendering.own_sections import OwnSections
 from discovery_haproxy.rendering.parts import (
     Part,
     ServiceParts,
@@ -146,6 +147,8 @@ class Renderer:
 
     def __init__(self) -> None:
         """Begin without a configuration."""
+        self.own_sections = OwnSections()
+        """The names of the user's own sections."""
         self._sections = SectionBuilder()
         self._maps = Memo[str]()
         self._fronts = Memo[Part]()
@@ -183,8 +186,9 @@ class Renderer:
         """
         digests = tuple(sorted((file_digests or {}).items()))
         known = registered_host if config.resolve == "haproxy" else addresses_of
-        sections = self._sections.build(config, snapshot, known, replaced, former, runtime.neighbours)
         fragment, neighbours = runtime.neighbours is not None, runtime.neighbours or NO_NEIGHBOURS
+        taken = self.own_sections.places(config, file_digests or {}, neighbours)
+        sections = self._sections.build(config, snapshot, known, replaced, former, runtime.neighbours, taken)
         surroundings = Surroundings(
             expression_argument(runtime.route_map),
             runtime.state_file is not None,

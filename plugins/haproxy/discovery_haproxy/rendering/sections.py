@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain, compress
 from operator import is_not
+from types import MappingProxyType
 from typing import NamedTuple
 
 from discovery import Backend, Service, Snapshot
@@ -22,6 +23,8 @@ from discovery_haproxy.rendering.selection import describe, registered_name, why
 from discovery_haproxy.rendering.servers import AddressesOf, Server, holding_run, registered_host
 from discovery_haproxy.text.neighbours import Neighbours
 from discovery_haproxy.text.server_runs import LineRun
+
+_NO_PLACES: Mapping[str, str] = MappingProxyType({})
 
 
 class BackendSection(NamedTuple):
@@ -142,16 +145,18 @@ class SectionBuilder:
         replaced: Mapping[str, tuple[Backend, ...]] | None = None,
         former: AbstractSet[tuple[str, str]] = frozenset(),
         neighbours: Neighbours | None = None,
+        taken: Mapping[str, str] = _NO_PLACES,
     ) -> Sections:
         """Compute the sections for a snapshot.
 
         `addresses_of` returns the addresses to use for a backend. `replaced` has the backends of the services for which
         the snapshot does not count, and `former` the backends, by service and id, that have no address now. The
-        services are those of the configuration. `neighbours` are the files beside a fragment.
+        services are those of the configuration. `neighbours` are the files beside a fragment. `taken` is that of
+        `outline_of`.
         """
         names = tuple(snapshot.services) if config.serves_by_name else ()
         # With its identity: options that compare as equal may differ in which of them are set.
-        outline = self._outlines.value((id(config), config, names, neighbours), outline_of)
+        outline = self._outlines.value((id(config), config, names, neighbours, taken), outline_of)
         registered = tuple(map(snapshot.services.get, outline.registered))
         is_usual, last = not (replaced or former), self._last
         if last is not None and last.outline is outline and last.is_usual and is_usual:

@@ -5,7 +5,7 @@ section before it, in whatever file, and a name belongs to one section of all fi
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -61,24 +61,40 @@ class _Section(NamedTuple):
     def header(self) -> list[str]:
         return self.lines[0]
 
+    @property
+    def name(self) -> str:
+        """Name of the section; empty if the section has none."""
+        return " ".join(self.header[1:2])
+
+    @property
+    def is_backend(self) -> bool:
+        """Report whether no `backend` section can have the name of the section."""
+        return self.header[0] in ("backend", "listen") and bool(self.name)
+
     def mode(self, inherited: str) -> str:
         found = [line[1] for line in self.lines if line[:1] == ["mode"] and len(line) > 1]
         return found[-1] if found else inherited
 
 
+def defined_sections(files: Iterable[tuple[Path, str]]) -> dict[str, str]:
+    """Return the places (`/etc/haproxy/own.cfg:12`) of the sections with a backend's name in files, by that name."""
+    defined: dict[str, str] = {}
+    for section in _sections(files):
+        if section.is_backend:
+            defined.setdefault(section.name, section.place)
+    return defined
+
+
 def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, str]] = ()) -> Neighbours:
     """Return what a fragment between these files, paths and texts in the order of loading, depends on."""
-    defined: dict[str, str] = {}
+    defined = defined_sections([*before, *after])
     named: dict[str, str] = {}
     servers: dict[str, dict[str, None]] = {}
     inherited = "tcp"  # HAProxy's default
     for section in _sections([*before, *after]):
-        kind, name = section.header[0], " ".join(section.header[1:2])
         mode = section.mode(inherited)
-        if kind == "defaults":
+        if section.header[0] == "defaults":
             inherited = mode
-        elif kind in ("backend", "listen") and name:
-            defined.setdefault(name, section.place)
         for line in section.lines[1:]:
             if line[:1] in (["use_backend"], ["default_backend"]) and _NAME.fullmatch(" ".join(line[1:2])):
                 named.setdefault(line[1], mode)
@@ -90,7 +106,7 @@ def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, s
     defaults = [section for section in _sections(before) if section.header[0] == "defaults"]
     by_mode: dict[str, Defaults] = {}
     for section in defaults:
-        name = " ".join(section.header[1:2])
+        name = section.name
         by_mode[section.mode("tcp")] = Defaults(name if name != "from" else "", section.place, section is defaults[-1])
     return Neighbours(
         tuple(path for path, _ in before),
@@ -103,7 +119,7 @@ def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, s
     )
 
 
-def _sections(files: Sequence[tuple[Path, str]]) -> Iterator[_Section]:
+def _sections(files: Iterable[tuple[Path, str]]) -> Iterator[_Section]:
     for path, text in files:
         section: _Section | None = None
         for number, line in enumerate(text.splitlines(), start=1):

@@ -73,6 +73,20 @@ def test_the_record_that_was_created_first_wins(router: LabelRouter) -> None:
     assert routes(router, options(), snapshot(again, new)) == {"a": ("a.example.com",)}
 
 
+def test_a_record_that_was_created_anew_unseen_is_the_younger(router: LabelRouter) -> None:
+    old, new = labelled("z", "a.example.com", created=7), labelled("a", "a.example.com", created=8)
+    assert routes(router, options_ := options(), snapshot(old, new)) == {"z": ("a.example.com",)}
+    again = labelled("z", "a.example.com", created=9)
+    assert routes(router, options_, snapshot(again, new)) == {"a": ("a.example.com",)}
+
+
+def test_no_service_gets_the_name_of_a_section_of_the_users_own(router: LabelRouter) -> None:
+    of, taken = snapshot(labelled("a", "a.example.com"), labelled("b", "b.example.com")), {"a": "/etc/own.cfg:3"}
+    assert set(router.configured(config := options(), of, taken).services) == {"b"}
+    assert router.problems == ("the labels of service 'a' give no route: /etc/own.cfg:3 has a section of that name",)
+    assert set(router.configured(config, of).services) == {"a", "b"}
+
+
 def test_without_such_a_number_the_record_that_was_seen_first_wins_also_after_a_restart(tmp_path: Path) -> None:
     old, new = labelled("z", "a.example.com"), labelled("a", "a.example.com")
     first = LabelRouter(tmp_path, LOG)

@@ -10,7 +10,8 @@ from haproxy_driver import Drive, wait_until_served, ways
 from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
-from discovery.testing import eventually, free_port
+from discovery.testing import backend, eventually, free_port
+from discovery_haproxy.label_routes.requests import HOST
 from discovery_haproxy.text.inclusion import inclusion, place_in_file
 
 Origins = tuple[Backend, ...]
@@ -60,6 +61,19 @@ async def test_an_included_file_is_served_watched_and_contained(
         await driver.apply(origins[1])
         assert (await driver.consumer.health()).ok
         assert await body() == "fourth"
+
+
+async def test_a_record_with_the_name_of_an_included_section_stops_no_service(
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, own: Path
+) -> None:
+    own.write_text("backend table\n    stick-table type ip size 1k\n")
+
+    async with drive(bind=bind, label_routes="*", include=own) as driver:
+        table = backend("table", "1", port=origins[0].port, labels={HOST: "table.example.com"})
+        await driver.apply(table, backend("shop", "1", port=origins[1].port, labels={HOST: "127.0.0.1"}))
+        await wait_until_served(fetch, bind, origins[1])
+        problems = (await driver.consumer.health()).problems
+        assert f"{own}:1 has a section of that name" in str(problems)
 
 
 async def test_the_files_of_an_included_directory_are_those_that_haproxy_would_load(
