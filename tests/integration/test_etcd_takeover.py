@@ -32,6 +32,31 @@ async def test_a_record_whose_new_owner_has_it_already_is_not_lost(url: str) -> 
         await asyncio.gather(first.close(), second.close())
 
 
+@pytest.mark.parametrize("now", ["gone", "another's", "withdrawn"])
+async def test_a_key_that_was_granted_costs_no_lease_whatever_becomes_of_it(url: str, now: str) -> None:
+    """The new owner may end at once, or hand the key on; and the owner may withdraw what it has granted."""
+    async with opened(url) as registry, EtcdWriter(url) as writer:
+        first, third = [await registry.open_lease(owner, within(20)) for owner in ("first", "third")]
+        assert isinstance(first, EtcdLease)
+        await first.put(backend())
+        first._takeovers.granted[KEY] = "second"
+        if now == "gone":
+            await writer.change({}, KEY)
+        elif now == "another's":
+            await third.put(backend(), force=True)
+        else:
+            await first.delete(backend())
+        handing = asyncio.ensure_future(first.handed_over())
+        if now == "withdrawn":
+            await eventually(lambda: first._takeovers.granted == {}, "the owner to forget what it has granted")
+            assert not handing.done()
+        else:
+            assert await asyncio.wait_for(handing, within(10)) == (KEY, "third" if now == "another's" else "second")
+        await first.put(backend(id="other"))  # the lease goes on
+        handing.cancel()
+        await asyncio.gather(first.close(), third.close())
+
+
 async def test_a_request_ends_with_the_lease_of_its_owner(url: str) -> None:
     """A machine that dies between the question and the answer gets no key, and costs the owner nothing."""
     async with opened(url) as registry, opened(url) as other:

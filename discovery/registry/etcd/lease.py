@@ -122,11 +122,7 @@ class EtcdLease:
     async def handed_over(self) -> tuple[str, str]:
         """See `HandsOver.handed_over`. Watches the requests under the prefix."""
         self._raise_if_lost()
-        try:
-            key, owner = await self._takeovers.hand_over(self._keys)
-        except LeaseLostError as error:
-            self._lose(str(error))
-            raise
+        key, owner = await self._takeovers.hand_over(self._keys)
         self._keys.discard(key)
         return key, owner
 

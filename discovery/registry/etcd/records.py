@@ -2,26 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 
-from discovery.codec import Record, decode
 from discovery.errors import OwnedByAnotherError, RegistryUnavailableError
 from discovery.registry.etcd.client import CALL_SECONDS, Client
 from discovery.registry.etcd.listing import pages
-from discovery.registry.etcd.messages import (
-    EQUAL,
-    RANGE,
-    TARGET_CREATE,
-    TARGET_LEASE,
-    TARGET_MOD,
-    TXN,
-    Compare,
-    DeleteRangeRequest,
-    Message,
-    PutRequest,
-    RangeRequest,
-    RequestOp,
-    TxnRequest,
-)
+from discovery.registry.etcd.messages import RANGE, TXN, Message, RangeRequest, TxnRequest
 from discovery.registry.etcd.removals import until_removed
+from discovery.registry.etcd.transactions import absent, owner_of, read, remove, unchanged, under_lease, write
 
 _PUT_ATTEMPTS = 10
 """Transactions for a put: each fails only if another client has changed the record since the last."""
@@ -47,22 +33,13 @@ class Records:
         name = self._prefix + key.encode()
         existing: Message | None = None
         for _ in range(_PUT_ATTEMPTS):
-            if existing is None:
-                unchanged = Compare(result=EQUAL, target=TARGET_CREATE, key=name, create_revision=0)
-            elif existing.lease == self._lease and existing.value == value:
+            if existing is not None and existing.lease == self._lease and existing.value == value:
                 return
-            else:
-                if not force:
-                    self._refuse_another(key, existing)
-                unchanged = Compare(result=EQUAL, target=TARGET_MOD, key=name, mod_revision=existing.mod_revision)
-            answer = await self._client.call(
-                TXN,
-                TxnRequest(
-                    compare=[unchanged],
-                    success=[RequestOp(request_put=PutRequest(key=name, value=value, lease=self._lease))],
-                    failure=[RequestOp(request_range=RangeRequest(key=name))],
-                ),
-            )
+            if existing is not None and not force:
+                self._refuse_another(key, existing)
+            as_read = absent(name) if existing is None else unchanged(existing)
+            request = TxnRequest(compare=[as_read], success=[write(name, value, self._lease)], failure=[read(name)])
+            answer = await self._client.call(TXN, request)
             if answer.succeeded:
                 return
             # This also finds the record of an earlier attempt whose answer was lost.
@@ -73,13 +50,7 @@ class Records:
     async def delete(self, key: str) -> None:
         """Remove the record at `key` if the lease still holds the record."""
         name = self._prefix + key.encode()
-        await self._client.call(
-            TXN,
-            TxnRequest(
-                compare=[self._under_lease(name)],
-                success=[RequestOp(request_delete_range=DeleteRangeRequest(key=name))],
-            ),
-        )
+        await self._client.call(TXN, TxnRequest(compare=[under_lease(name, self._lease)], success=[remove(name)]))
 
     async def sweep(self, keep: Collection[str], among: Collection[str] | None) -> frozenset[str]:
         """Remove the owner's records that this lease does not hold, except the keys in `keep`. Return the removed keys.
@@ -97,7 +68,7 @@ class Records:
                 if kv.lease == self._lease:
                     continue
                 key = kv.key[len(self._prefix) :].decode(errors="backslashreplace")
-                if key not in keep and _owner(key, kv) == self._owner:
+                if key not in keep and owner_of(key, kv) == self._owner:
                     stale[key] = kv
         return frozenset([key for key, kv in stale.items() if await self._delete_unchanged(kv)])
 
@@ -106,9 +77,8 @@ class Records:
             yield await self._client.call(RANGE, RangeRequest(key=self._prefix + key.encode()))
 
     async def _delete_unchanged(self, existing: Message) -> bool:
-        unchanged = Compare(result=EQUAL, target=TARGET_MOD, key=existing.key, mod_revision=existing.mod_revision)
-        removal = RequestOp(request_delete_range=DeleteRangeRequest(key=existing.key))
-        answer = await self._client.call(TXN, TxnRequest(compare=[unchanged], success=[removal]))
+        request = TxnRequest(compare=[unchanged(existing)], success=[remove(existing.key)])
+        answer = await self._client.call(TXN, request)
         return bool(answer.succeeded)
 
     async def first_lost(self, keys: Iterable[str], timeout: float) -> str | None:
@@ -119,8 +89,7 @@ class Records:
             answer = await self._client.call(
                 TXN,
                 TxnRequest(
-                    compare=[self._under_lease(name) for name in chunk],
-                    failure=[RequestOp(request_range=RangeRequest(key=name)) for name in chunk],
+                    compare=[under_lease(name, self._lease) for name in chunk], failure=[read(name) for name in chunk]
                 ),
                 timeout=timeout,
             )
@@ -138,21 +107,13 @@ class Records:
         """Wait until any of `keys` is absent. Raises as Client.call does if the keys cannot be watched."""
         await until_removed(self._client, [self._prefix + key.encode() for key in keys])
 
-    def _under_lease(self, name: bytes) -> Message:
-        return Compare(result=EQUAL, target=TARGET_LEASE, key=name, lease=self._lease)
-
     def _refuse_another(self, key: str, existing: Message) -> None:
-        if existing.lease != self._lease and _owner(key, existing) != self._owner:
-            raise OwnedByAnotherError.of(key, _describe(key, existing), _owner(key, existing))
-
-
-def _owner(key: str, existing: Message) -> str | None:
-    record = decode(key, existing.value)
-    return record.owner if isinstance(record, Record) else None
+        if existing.lease != self._lease and owner_of(key, existing) != self._owner:
+            raise OwnedByAnotherError.of(key, _describe(key, existing), owner_of(key, existing))
 
 
 def _describe(key: str, existing: Message) -> str:
-    owner = _owner(key, existing)
+    owner = owner_of(key, existing)
     if owner is not None:
         return f"{owner!r}"
     return "another program, which names no owner" if existing.lease else "an unnamed owner (written by hand?)"

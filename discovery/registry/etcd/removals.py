@@ -6,18 +6,8 @@ from collections.abc import Sequence
 from discovery.registry.etcd.client import Client, rounds
 from discovery.registry.etcd.connection import Stream
 from discovery.registry.etcd.failures import MemberUnavailableError, explain
-from discovery.registry.etcd.messages import (
-    DELETE,
-    GREATER,
-    NO_PUTS,
-    TARGET_CREATE,
-    TXN,
-    WATCH,
-    Compare,
-    TxnRequest,
-    WatchCreateRequest,
-    WatchRequest,
-)
+from discovery.registry.etcd.messages import DELETE, NO_PUTS, TXN, WATCH, TxnRequest, WatchCreateRequest, WatchRequest
+from discovery.registry.etcd.transactions import present
 
 _CHUNK = 100
 """Comparisons in a transaction: etcd's default limit is 128."""
@@ -66,10 +56,7 @@ async def _ask(stream: Stream, names: Sequence[bytes]) -> None:
 
 async def _all_there(client: Client, names: Sequence[bytes]) -> bool:
     for start in range(0, len(names), _CHUNK):
-        there = [
-            Compare(result=GREATER, target=TARGET_CREATE, key=name, create_revision=0)
-            for name in names[start : start + _CHUNK]
-        ]
+        there = [present(name) for name in names[start : start + _CHUNK]]
         if not (await client.call(TXN, TxnRequest(compare=there))).succeeded:
             return False
     return True

@@ -9,30 +9,22 @@ import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from discovery.codec import Record, decode
 from discovery.errors import CannotBeAskedError, LeaseLostError, RegistryError
 from discovery.registry.etcd.client import Client, rounds
 from discovery.registry.etcd.connection import Stream
 from discovery.registry.etcd.failures import CompactedError, MemberUnavailableError, explain
 from discovery.registry.etcd.messages import (
-    EQUAL,
     RANGE,
-    TARGET_CREATE,
-    TARGET_LEASE,
-    TARGET_MOD,
     TXN,
     WATCH,
-    Compare,
-    DeleteRangeRequest,
     Message,
-    PutRequest,
     RangeRequest,
-    RequestOp,
     TxnRequest,
     WatchCreateRequest,
     WatchRequest,
     range_end,
 )
+from discovery.registry.etcd.transactions import absent, owner_of, read, remove, unchanged, under_lease, write
 from discovery.registry.requests import PLACE, Request
 
 _LOOK_EVERY = 30.0
@@ -73,7 +65,7 @@ class Takeovers:
         try:
             while True:
                 record, request, revision = await self._read(key)
-                owner = None if record is None else _owner(key, record)
+                owner = None if record is None else owner_of(key, record)
                 if record is None or owner == self._owner or record.lease == self._lease:
                     return False
                 if owner is None:
@@ -81,7 +73,7 @@ class Takeovers:
                 found = None if request is None else Request.decode(request.value)
                 if request is None:
                     may_stand = True
-                    await self._write(asked, Request(self._owner, owner), _absent(asked), _same(record))
+                    await self._write(asked, Request(self._owner, owner), absent(asked), unchanged(record))
                 elif request.lease == self._lease and (found is None or found.of != owner):
                     await self._withdraw(asked)  # the record has another owner than before
                 elif request.lease == self._lease and found is not None and found.granted:
@@ -98,7 +90,7 @@ class Takeovers:
     async def hand_over(self, keys: Collection[str]) -> tuple[str, str]:
         """Agree to requests for the records `keys` of this lease; return the first that has a new owner, and the owner.
 
-        Raises LeaseLostError if a record was lost meanwhile, or as Client.call does.
+        `keys` may change during the call. Raises as Client.call does.
         """
         everything = ((self._requests, range_end(self._requests)),)
         while True:
@@ -115,7 +107,7 @@ class Takeovers:
                 else:
                     again = _LOOK_AGAIN
             for key in self.granted.keys() - there:
-                if (owner := await self._end(key)) is not None:
+                if (owner := await self._end(key, keys)) is not None:
                     return key, owner
             await self._until_changed(everything, answer.header.revision, again)
 
@@ -130,51 +122,44 @@ class Takeovers:
             return  # also by an earlier run of this owner
         agreed = Request(request.owner, request.of, granted=True)
         with suppress(LeaseLostError):  # the other lease is lost: its request is gone
-            await self._write(kv.key, agreed, _same(kv), self._own(self._prefix + key.encode()), lease=kv.lease)
+            held = under_lease(self._prefix + key.encode(), self._lease)
+            await self._write(kv.key, agreed, unchanged(kv), held, lease=kv.lease)
 
-    async def _end(self, key: str) -> str | None:
-        """Return the new owner of a record whose request has ended; None if this lease has kept the record."""
+    async def _end(self, key: str, keys: Collection[str]) -> str | None:
+        """Return the new owner of a record whose request has ended; None if the record is not lost to this owner."""
         record, request, _ = await self._read(key)
         if request is not None:
             return None  # another request has come meanwhile, and is read next
-        expected = self.granted.pop(key)
-        if record is not None and record.lease == self._lease:
+        asked = self.granted.pop(key)
+        if key not in keys or (record is not None and record.lease == self._lease):
             return None
-        if record is not None and _owner(key, record) == expected:
-            return expected
-        raise LeaseLostError(f"the record {key!r} was {'removed' if record is None else 'replaced'} by somebody else")
+        # The owner that has asked may have removed the record since, or handed the record over.
+        return (None if record is None else owner_of(key, record)) or asked
 
     async def _read(self, key: str) -> tuple[Message | None, Message | None, int]:
         """Return the record at `key`, the request for it, and the revision of both."""
         names = (self._prefix + key.encode(), self._requests + key.encode())
-        reads = [RequestOp(request_range=RangeRequest(key=name)) for name in names]
-        answer = await self._client.call(TXN, TxnRequest(success=reads))
+        answer = await self._client.call(TXN, TxnRequest(success=[read(name) for name in names]))
         record, request = (next(iter(each.response_range.kvs), None) for each in answer.responses)
         return record, request, answer.header.revision
 
     async def _write(self, name: bytes, request: Request, *compare: Message, lease: int = 0) -> None:
-        put = RequestOp(request_put=PutRequest(key=name, value=request.encoded, lease=lease or self._lease))
+        put = write(name, request.encoded, lease or self._lease)
         await self._client.call(TXN, TxnRequest(compare=compare, success=[put]))
 
     async def _replace(self, name: bytes, value: bytes, record: Message, request: Message) -> bool:
-        moved = [
-            RequestOp(request_put=PutRequest(key=name, value=value, lease=self._lease)),
-            RequestOp(request_delete_range=DeleteRangeRequest(key=request.key)),
-        ]
-        answer = await self._client.call(TXN, TxnRequest(compare=[_same(record), _same(request)], success=moved))
+        moved = [write(name, value, self._lease), remove(request.key)]
+        as_read = [unchanged(record), unchanged(request)]
+        answer = await self._client.call(TXN, TxnRequest(compare=as_read, success=moved))
         return bool(answer.succeeded)
 
     async def _withdraw(self, asked: bytes) -> None:
-        removal = RequestOp(request_delete_range=DeleteRangeRequest(key=asked))
         await self._client.call(
             TXN,
-            TxnRequest(compare=[self._own(asked)], success=[removal]),
+            TxnRequest(compare=[under_lease(asked, self._lease)], success=[remove(asked)]),
             timeout=_WITHDRAW_SECONDS,
             attempt=_WITHDRAW_SECONDS / 2,
         )
-
-    def _own(self, name: bytes) -> Message:
-        return Compare(result=EQUAL, target=TARGET_LEASE, key=name, lease=self._lease)
 
     async def _until_changed(self, ranges: Ranges, revision: int, seconds: float = _LOOK_EVERY) -> None:
         """Wait until a key in `ranges` changes after `revision`, or for `seconds`. If a member fails, use another."""
@@ -213,16 +198,3 @@ async def _ask(stream: Stream, ranges: Ranges, revision: int) -> None:
         if end is not None:
             create.range_end = end
         await stream.send(WatchRequest(create_request=create))
-
-
-def _absent(name: bytes) -> Message:
-    return Compare(result=EQUAL, target=TARGET_CREATE, key=name, create_revision=0)
-
-
-def _same(kv: Message) -> Message:
-    return Compare(result=EQUAL, target=TARGET_MOD, key=kv.key, mod_revision=kv.mod_revision)
-
-
-def _owner(key: str, existing: Message) -> str | None:
-    record = decode(key, existing.value)
-    return record.owner if isinstance(record, Record) else None

@@ -195,13 +195,13 @@ class FileLease:
             except OSError as error:
                 raise unavailable(f"read the requests in {self._root}", error) from None
             for key in self._granted.keys() - asked:
-                owner = self._granted.pop(key)
-                found = self._read(root, key)
-                if found is not None and found.identity != self._written.get(key):
-                    record = decode(key, found.value)
-                    if isinstance(record, Record) and record.owner == owner:
-                        self._written.pop(key, None)
-                        return key, owner
+                owner, written = self._granted.pop(key), self._written.get(key)
+                if written is not None and not self._is_unchanged(root, key, written):
+                    del self._written[key]
+                    # The owner that has asked may have removed the record since, or handed the record over.
+                    found = self._read(root, key)
+                    record = None if found is None else decode(key, found.value)
+                    return key, (record.owner if isinstance(record, Record) else None) or owner
         return None
 
     def _grant(self, root: int, key: str) -> bool:

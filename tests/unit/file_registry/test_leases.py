@@ -211,3 +211,27 @@ def test_a_put_that_was_given_up_writes_nothing_after_the_lease_was_closed(tmp_p
         asyncio.run(check())  # which waits for the threads
         assert not scan(Tree(), tmp_path).records
     assert not complaints  # a current Python reports each exception behind a shield whose caller has left
+
+
+class TestMoves:
+    @pytest.mark.parametrize("now", ["gone", "another's", "withdrawn"])
+    async def test_a_key_that_was_granted_costs_no_lease_whatever_becomes_of_it(self, tmp_path: Path, now: str) -> None:
+        """The new owner may end at once, or hand the key on; and the owner may withdraw what it has granted."""
+        registry, key = FileRegistry(tmp_path), backend().key
+        first, second, third = [await registry.open_lease(owner, within(20)) for owner in ("first", "second", "third")]
+        await first.put(backend())
+        asking = asyncio.ensure_future(second.take_over(backend(weight=9)))
+        while key not in first._granted:
+            await asyncio.to_thread(first._answer)
+        if now == "withdrawn":
+            await first.delete(backend())
+        await asking
+        if now == "gone":
+            await second.delete(backend())
+        elif now == "another's":
+            await third.put(backend(), force=True)
+        handed = await asyncio.to_thread(first._answer)
+        assert handed == {"gone": (key, "second"), "another's": (key, "third"), "withdrawn": None}[now]
+        assert await asyncio.to_thread(first._touch_records) is None  # the lease goes on
+        for lease in (first, second, third):
+            await lease.close()
