@@ -178,6 +178,8 @@ class Registrar:
                 refused: dict[str, Backend] = {}
                 try:
                     if self._told:
+                        if takeovers is not None:  # first: a key that comes after its removal would stay
+                            await takeovers.withdraw_except(self._wanted)
                         failing = await records.write_differences(self._wanted, self._wake.is_set)
                         if self._wake.is_set():
                             continue
@@ -224,6 +226,7 @@ class Registrar:
                 await asyncio.sleep(self._ttl)
             else:
                 self._handed_over[key] = owner
+                self._stood.add(key)  # perhaps not yet reported
                 if self._records is not None:
                     self._records.forget(key)
                 self._log.info("handed over", key=key, to=owner)

@@ -1,7 +1,7 @@
 """Asks the living owners of refused keys to hand the keys over. Knows no registrar."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from structlog.typing import FilteringBoundLogger
 
@@ -12,6 +12,8 @@ from discovery.system.asyncio_tools import cancel_and_wait
 
 _AT_ONCE = 16
 """Keys that are asked for at the same time, so that thousands of keys do not flood the registry."""
+_TURN_SECONDS = 5.0
+"""Seconds for an answer while other keys wait for their turn: an owner that answers does so within a second."""
 
 
 def to_be_asked(key: str, error: DiscoveryError, takeovers: "Takeovers | None") -> DiscoveryError:
@@ -50,25 +52,42 @@ class Takeovers:
 
     async def ask(self, backends: Mapping[str, Backend]) -> None:
         """Ask for the keys of `backends`, and withdraw the requests for all other keys."""
-        await cancel_and_wait(*(self._asking.pop(key) for key in self._asking.keys() - backends.keys()))
+        await self.withdraw_except(backends)
         for key, backend in backends.items():
             if key not in self._asking or self._asking[key].done():
                 self._asking[key] = asyncio.create_task(self._ask(key, backend))
 
+    async def withdraw_except(self, keys: Collection[str]) -> None:
+        """Withdraw the requests for all other keys than `keys`. The lease may have got some of the other keys."""
+        await cancel_and_wait(*(self._asking.pop(key) for key in self._asking.keys() - keys))
+
     async def close(self) -> None:
         """Withdraw every request."""
-        await self.ask({})
+        await self.withdraw_except(())
 
     async def _ask(self, key: str, backend: Backend) -> None:
+        self._log.info("asking the owner to hand the key over", key=key)
+        try:
+            while not await self._take_over_in_turn(backend):
+                pass  # behind the keys that wait for their turn
+        except LeaseLostError:
+            return  # the registrar opens another lease, and asks again
+        except OwnedByAnotherError as error:
+            self._log.warning("the key cannot be asked for", key=key, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
+            self._log.warning("cannot ask for the key now, trying again", key=key, reason=describe(error))
+        else:
+            self._taken()
+
+    async def _take_over_in_turn(self, backend: Backend) -> bool:
+        """Ask until the key is there. Returns False if there is no answer, and another key waits for its turn."""
         async with self._slots:
-            self._log.info("asking the owner to hand the key over", key=key)
+            asking = asyncio.ensure_future(self._lease.take_over(backend))
             try:
-                await self._lease.take_over(backend)
-            except LeaseLostError:
-                return  # the registrar opens another lease, and asks again
-            except OwnedByAnotherError as error:
-                self._log.warning("the key cannot be asked for", key=key, reason=str(error))
-            except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
-                self._log.warning("cannot ask for the key now, trying again", key=key, reason=describe(error))
-            else:
-                self._taken()
+                while not asking.done():
+                    await asyncio.wait({asking}, timeout=_TURN_SECONDS)
+                    if len(self._asking) > _AT_ONCE:
+                        break
+                return asking.done() and asking.result() is None
+            finally:
+                await cancel_and_wait(asking)

@@ -1,7 +1,8 @@
 """A key moves from a living registrar to another that asks for it: without a gap, and nobody fights back."""
 
 import asyncio
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import structlog
 
 from discovery.errors import CannotBeAskedError, HandedOverError, OwnedByAnotherError
 from discovery.hosting.registries import isolated
+from discovery.model import Backend
 from discovery.registry import Delta, RegistryURL
-from discovery.registry.memory import MemoryRegistry
-from discovery.testing import eventually
+from discovery.registry.memory import MemoryLease, MemoryRegistry
+from discovery.testing import backend, eventually
 
 from .registrars import (
     OTHERS,
@@ -84,6 +86,81 @@ async def test_of_two_that_ask_each_gets_the_key_once() -> None:
             await asyncio.sleep(0.2)
             assert registry.revision == revision
             assert isinstance(first.status.failing["web/a"], HandedOverError)
+
+
+class _WrappedRegistry(MemoryRegistry):
+    """A registry whose leases run `around` in place of `put` and `delete` alone."""
+
+    def __init__(self, around: Callable[[str, Backend], Awaitable[None]]) -> None:
+        super().__init__()
+        self.around = around
+
+    async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
+        around = self.around
+
+        class Wrapped(MemoryLease):
+            async def put(self, backend: Backend, *, force: bool = False) -> None:
+                await around(f"{owner} puts", backend)
+                await super().put(backend, force=force)
+
+            async def delete(self, backend: Backend) -> None:
+                await super().delete(backend)
+                await around(f"{owner} has deleted", backend)
+
+        return Wrapped(self, owner, ttl)
+
+
+async def test_a_backend_that_is_no_longer_wanted_is_not_got_by_an_earlier_request() -> None:
+    """The owner may agree while the new owner withdraws the backend: nobody would remove the record."""
+
+    async def agree(what: str, backend: Backend) -> None:
+        if what == "me has deleted":
+            with suppress(TimeoutError):
+                await asyncio.wait_for(silent.handed_over(), 0.2)
+
+    registry = _WrappedRegistry(agree)
+    silent = MemoryLease(registry, "other", 60)
+    await silent.put(A)
+    async with registering(registry, A, takeover=True) as registrar:
+        await eventually(lambda: "has been asked" in str(registrar.status.failing.get("web/a")))
+        registrar.set([B])
+        await becomes(registry, B)
+        assert registry.holder("web/a") is silent
+
+
+@pytest.mark.parametrize("option", ["force", "takeover"])
+async def test_a_key_that_is_handed_over_before_all_keys_are_written_is_not_taken_back(option: str) -> None:
+    """Nobody has reported yet that the key stood."""
+    may_go_on = asyncio.Event()
+
+    async def wait(what: str, each: Backend) -> None:
+        if (what, each.id) == ("first puts", "b"):
+            await may_go_on.wait()
+
+    registry = _WrappedRegistry(wait)
+    async with registering(registry, A, B, owner="first", **{option: True}) as first:  # type: ignore[arg-type]
+        await eventually(lambda: "web/a" in registry.records)
+        async with registering(registry, A, takeover=True) as new:
+            await eventually(lambda: new.status.registered == {"web/a"})
+            may_go_on.set()
+            await eventually(lambda: first.status.registered == {"web/b"})
+            await asyncio.sleep(0.2)  # several TTLs
+            assert new.status.registered == {"web/a"}
+            assert isinstance(first.status.failing["web/a"], HandedOverError)
+
+
+async def test_owners_that_do_not_answer_do_not_keep_other_owners_from_being_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("discovery.providing.takeovers._TURN_SECONDS", 0.05)
+    registry = MemoryRegistry()
+    silent = [backend(id=f"{number:02}") for number in range(20)]
+    for each in silent:
+        registry.put_raw(each.key, OTHERS)
+    async with registering(registry, A, owner="old") as old:
+        await eventually(lambda: old.status.registered == {"web/a"})
+        async with registering(registry, *silent, A, takeover=True) as new:
+            await eventually(lambda: new.status.registered == {"web/a"})
 
 
 async def test_a_record_without_an_owner_cannot_be_asked_for() -> None:
