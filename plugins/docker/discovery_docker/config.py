@@ -128,7 +128,7 @@ class ContainerOptions(PluginConfig):
     labels: Labels = Field(default_factory=dict)
     """Labels of every backend. A container cannot change these labels."""
     conventions: bool = True
-    """Follow the SERVICE_* labels and environment variables of containers."""
+    """Follow the SERVICE_* labels and environment variables of containers, and their labels `discovery.*`."""
     explicit: bool = False
     """Register only containers, and of these only ports, that request a name by SERVICE_NAME or SERVICE_<port>_NAME."""
     network: str | None = None

@@ -1,6 +1,7 @@
 """The registration that a container requests through labels and environment variables. Pure.
 
-The conventions are registrator's: https://gliderlabs.github.io/registrator/latest/user/services/. Any user who may
+The conventions are registrator's: https://gliderlabs.github.io/registrator/latest/user/services/. Besides, the labels
+`discovery.X` are labels of the record, such as `discovery.host`, by which HAProxy's label routes go. Any user who may
 start a container writes its labels, so labels are not trusted: a container chooses its service name and the path of its
 check, but neither its address, nor the address or the command of its check.
 """
@@ -17,6 +18,8 @@ from discovery.registry import MAX_LABEL_VALUE, MAX_LABELS, validate
 
 _PREFIX = "SERVICE_"
 _PORT_PREFIX = re.compile(r"([0-9]{1,5})_(.+)", re.DOTALL)
+_PASSED_ON = re.compile(r"discovery\.(?:([0-9]{1,5})\.)?(.+)", re.DOTALL)
+"""The container labels that become labels of the record: `discovery.X`, and for one port `discovery.<port>.X`."""
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PATH = re.compile(r"/(?!/)[!-~]{0,1023}|/")
 _INTERVAL = Duration(0.5, 3600)
@@ -86,12 +89,12 @@ class _Entry(NamedTuple):
 
 
 _Entries = Mapping[str, _Entry]
-"""Entries by their name in lower case, without SERVICE_ and without the port."""
+"""Entries by their name: in lower case without SERVICE_ and the port, or `discovery.X`, also without the port."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceVariables:
-    """The SERVICE_* labels and environment variables of a container, grouped by port.
+    """The SERVICE_* labels and environment variables of a container, and its labels `discovery.*`, grouped by port.
 
     `named_ports` are the ports with a name of their own, by SERVICE_<port>_NAME.
     """
@@ -102,7 +105,10 @@ class ServiceVariables:
 
     @classmethod
     def read(cls, labels: Mapping[str, str], env: Mapping[str, str]) -> "ServiceVariables":
-        """Return the entries of both sources. A label overrides a variable of the same name."""
+        """Return the entries of both sources. A label overrides a variable of the same name.
+
+        A label `discovery.X` overrides `SERVICE_DISCOVERY.X`.
+        """
         general: dict[str, _Entry] = {}
         by_port: dict[int, dict[str, _Entry]] = {}
         named = set()
@@ -120,6 +126,10 @@ class ServiceVariables:
                     named.add(port)
                 if match[1] == str(port):
                     by_port.setdefault(port, {})[name] = _Entry(key, value, for_port=True)
+        for key, value in labels.items():
+            if (match := _PASSED_ON.fullmatch(key)) is not None:
+                entries = general if match[1] is None else by_port.setdefault(int(match[1]), {})
+                entries[f"discovery.{match[2]}"] = _Entry(key, value, for_port=match[1] is not None)
         return cls(MappingProxyType(general), MappingProxyType(by_port), frozenset(named))
 
     @property

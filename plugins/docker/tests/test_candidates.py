@@ -113,6 +113,14 @@ def test_the_configuration_overrides_labels() -> None:
     assert plain == Backend("httpd", "m:web:80", "10.0.0.1", 30080)
 
 
+def test_the_labels_of_a_route_are_passed_on() -> None:
+    route = {"discovery.host": "shop.example.com", "discovery.path": "/api"}
+    routed = container(labels=route)
+    assert backend(routed).labels == route
+    assert backend(routed, labels={"discovery.path": "/"}).labels == route | {"discovery.path": "/"}
+    assert backend(routed, conventions=False).labels == {}
+
+
 def ports(which: Container, **options: Any) -> set[str]:
     candidates, problems = found(which, **options)
     assert problems == {}

@@ -33,6 +33,27 @@ def test_other_entries_become_labels_in_lower_case() -> None:
     assert request.problems == ()
 
 
+def test_labels_of_this_product_are_passed_on_for_every_port_or_for_one() -> None:
+    """Issue 12, C.3."""
+    labels = {
+        "discovery.host": "shop.example.com",
+        "discovery.path": "/api",
+        "discovery.443.host": "tls.example.com",
+        "discovery.443.x": "",
+        "SERVICE_DISCOVERY.PATH": "/other",
+        "discovery.": "no name",
+        "discovery": "no name",
+        "other.host": "x",
+    }
+    request = read(labels, {"discovery.host": "env", "discovery.zone": "env"}, 80)
+    assert dict(request.labels) == {"discovery.host": "shop.example.com", "discovery.path": "/api"}
+    assert dict(read(labels, {}, 443).labels) == {"discovery.host": "tls.example.com", "discovery.path": "/api"}
+    assert request.problems == ()
+    bad = read({"discovery.host": "a\nb", "discovery.a b": "x", "discovery.path": "/"}, {}, 80)
+    assert dict(bad.labels) == {"discovery.path": "/"}
+    assert len(bad.problems) == 2
+
+
 @pytest.mark.parametrize("value", ["1", "true", "no"])
 def test_any_value_ignores(value: str) -> None:
     assert read({"SERVICE_IGNORE": value}, {}, 80).ignore
