@@ -1,27 +1,17 @@
-"""The candidates of containers with Apache: the selection, the ports and the checks without further options."""
+"""What is Apache's own in the selection of containers, of ports and of checks."""
 
 from typing import Any
 
 import pytest
+from finding import Finder, container
 
-from discovery import Backend, Candidate
-from discovery.addresses import MachineFacts
-from discovery.probes import HttpProbe, TcpProbe
+from discovery.probes import HttpProbe
 from discovery_apache.config import ApacheConfig
 from discovery_apache.modstatus import StatusProbe
 from discovery_apache.rules import container_rules
-from discovery_docker.candidates import find_candidates, resolve_conflicts
-from discovery_docker.container import Binding, Container
-from discovery_docker.machine import Machine
+from discovery_docker.container import Container
 from discovery_docker.rules import Rules
 from discovery_docker.selection import is_selected
-
-MACHINE = Machine("m", MachineFacts(primary={4: "10.0.0.1"}))
-
-
-def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
-    published = {(port, "tcp"): (Binding("0.0.0.0", 30000 + port),) for port in ports or (80,)}
-    return Container(f"{name:0<64}", name, image, running=True, **{"ports": published, **more})
 
 
 def rules(**options: Any) -> Rules:
@@ -30,29 +20,8 @@ def rules(**options: Any) -> Rules:
     return found
 
 
-def found(*containers: Container, **options: Any) -> tuple[dict[str, Candidate], dict[str, str]]:
-    findings = find_candidates(containers, frozenset(), rules(**options), MACHINE)
-    candidates, conflicts = resolve_conflicts(findings.candidates)
-    return {each.backend.key: each for each in candidates}, findings.problems | conflicts
-
-
-def backend(*containers: Container, **options: Any) -> Backend:
-    candidates, problems = found(*containers, **options)
-    assert problems == {}
-    (candidate,) = candidates.values()
-    return candidate.backend
-
-
-def problem(which: Container, **options: Any) -> str:
-    candidates, problems = found(which, **options)
-    assert candidates == {}
-    return problems[f"container {which.name}"]
-
-
-def probes(which: Container, **options: Any) -> list[object]:
-    candidates, problems = found(which, **options)
-    assert problems == {}
-    return [check.probe for candidate in candidates.values() for check in candidate.checks]
+find = Finder(rules)
+found, backend, problem, probes, ports = find.found, find.backend, find.problem, find.probes, find.ports
 
 
 @pytest.mark.parametrize(
@@ -77,75 +46,71 @@ def test_apaches_images_are_selected_by_default(image: str, selected: bool) -> N
     assert is_selected(container("c", image), rules()) == selected
 
 
+def test_an_apache_image_that_was_named_by_its_id_is_selected() -> None:
+    by_id: dict[str, Any] = {"name": "c", "image": "0123456789ab", "image_id": "sha256:0123456789abcdef"}
+    assert is_selected(container(**by_id, image_names=("httpd:2.4",)), rules())
+    assert not is_selected(container(**by_id, image_names=("nginx:1",)), rules())
+
+
 def test_a_container_that_requests_a_name_is_selected_if_it_has_apaches_port() -> None:
     named = {"SERVICE_NAME": "shop"}
     assert backend(container("c", "shop", labels=named)).service == "shop"
     assert backend(container("c", "shop", env=named)).service == "shop"
-    assert found(container("c", "redis", 6379, labels=named)) == ({}, {})
-    assert found(container("c", "shop", labels=named), docker={"conventions": False}) == ({}, {})
     assert backend(container("c", "shop", 8080, labels=named), docker={"port": 8080}).port == 38080
 
 
-def ports(which: Container, **options: Any) -> set[str]:
-    candidates, problems = found(which, **options)
-    assert problems == {}
-    return {f"{each.backend.service} {each.backend.port}" for each in candidates.values()}
+@pytest.mark.parametrize(
+    ("which", "docker", "rule"),
+    [
+        (container(image="redis:7"), {}, "is not an Apache image, and the container has no SERVICE_NAME"),
+        (
+            container(image="redis:7", labels={"SERVICE_NAME": "cache"}),
+            {"conventions": False},
+            "is not an Apache image, and 'docker.conventions' is off",
+        ),
+        (
+            container("web", "redis:7", 6379, labels={"SERVICE_NAME": "cache"}),
+            {},
+            "is not an Apache image, and the container does not expose port 80",
+        ),
+        (
+            container(image="redis:7"),
+            {"images": ["nginx"], "labelled": ["tier=web"]},
+            "the container does not match 'docker.images' or 'docker.labelled'",
+        ),
+    ],
+)
+def test_a_container_that_is_left_out_is_named_with_the_rule(
+    which: Container, docker: dict[str, Any], rule: str
+) -> None:
+    about = "" if docker.get("images") else "the image 'redis:7' "
+    assert find.skipped(which, docker=docker) == {"container web": f"{about}{rule}"}
+    assert found(which, docker=docker) == ({}, {})
 
 
-def test_the_registered_ports() -> None:
+def test_apaches_port_is_registered_and_ports_with_a_name_or_else_the_only_port() -> None:
     assert ports(container("c", "httpd", 80, 443)) == {"httpd 30080"}
     assert ports(container("c", "httpd", 8080)) == {"httpd 38080"}
-    assert ports(container("c", "httpd", 80, 443), docker={"port": [80, 443]}) == {"httpd-80 30080", "httpd-443 30443"}
-    assert ports(container("c", "httpd", 80), docker={"port": [80, 443]}) == {"httpd 30080"}
     named = {"SERVICE_443_NAME": "tls", "SERVICE_NAME": "web"}
-    assert ports(container("c", "httpd", 80, 443, labels=named)) == {"web-80 30080", "tls 30443"}
-    ignored = named | {"SERVICE_443_IGNORE": "yes"}
-    assert ports(container("c", "httpd", 80, 443, labels=ignored)) == {"web 30080"}
-    assert ports(container("c", "httpd", 80, 443, labels=named), docker={"port": 80}) == {"web 30080"}
-    assert ports(container(labels={"SERVICE_IGNORE": "true"}, ports={})) == set()
+    assert ports(container("c", "httpd", 80, 81, 443, labels=named)) == {"web-80 30080", "tls 30443"}
+    host: dict[str, Any] = {"ports": {}, "exposed": ((80, "tcp"), (81, "tcp")), "network_mode": "host"}
+    assert ports(container(labels={"SERVICE_8080_NAME": "shop"}, **host)) == {"httpd-80 80", "shop 8080"}
 
 
-def test_a_port_that_is_not_published_is_named_with_the_container() -> None:
+def test_a_container_without_apaches_port_is_a_problem_and_not_left_out() -> None:
     assert "does not publish port 80, only 8080/tcp, 8443/tcp" in problem(container("c", "httpd", 8080, 8443))
-    assert "does not publish port 9000, only 80/tcp" in problem(container(), docker={"port": 9000})
     assert "nor any other port" in problem(container(ports={}))
+    assert find.skipped(container(ports={})) == {}
     told = problem(container(labels={"SERVICE_81_NAME": "x"}, ports={(82, "tcp"): (), (83, "tcp"): ()}))
     assert "does not publish port 81" in told
 
 
-def test_the_checks_of_a_container() -> None:
-    assert probes(container()) == [HttpProbe(status=((100, 499),))]
-    assert probes(container(), check=False) == []
-    asking = container(labels={"SERVICE_CHECK_HTTP": "/health"})
-    assert probes(asking) == [HttpProbe("/health")]  # what names a path means that it is there
-    assert probes(asking, check={"status": "200"}) == [HttpProbe("/health", status=((200, 200),))]
-    assert probes(asking, check={"type": "tcp"}) == [HttpProbe("/health")]
-    assert probes(container(labels={"SERVICE_CHECK_TCP": "true"})) == [TcpProbe()]
-    assert probes(asking, docker={"conventions": False}) == [HttpProbe(status=((100, 499),))]
-    (check,) = found(container(labels={"SERVICE_CHECK_INTERVAL": "15s", "SERVICE_CHECK_TIMEOUT": "1s"}))[0][
-        "httpd/m:web:80"
-    ].checks
-    assert (check.interval, check.timeout, check.fall) == (15, 1, 3)
-
-
-def test_the_status_page_replaces_the_default_check() -> None:
-    docker = {"status": "/server-status?auto"}
-    page = HttpProbe("/server-status?auto")
-    assert probes(container(), docker=docker) == [StatusProbe(page)]
-    assert probes(container(), docker=docker, weight="load") == [StatusProbe(page, load=True)]
-    assert probes(container(), docker=docker, check={"path": "/"})[1:] == [StatusProbe(page)]
-
-
-def test_a_port_with_a_name_of_its_own_need_not_be_exposed_on_the_hosts_network() -> None:
-    host: dict[str, Any] = {"ports": {}, "exposed": ((80, "tcp"),), "network_mode": "host"}
-    assert ports(container(labels={"SERVICE_8080_NAME": "shop"}, **host)) == {"httpd-80 80", "shop 8080"}
-
-
-def test_an_apache_image_that_was_named_by_its_id_is_selected() -> None:
-    by_id = container("c", "0123456789ab", image_id="sha256:0123456789abcdef", image_names=("httpd:2.4",))
-    assert ports(by_id) == {"httpd 30080"}
-    other = container("c", "0123456789ab", image_id="sha256:0123456789abcdef", image_names=("nginx:1",))
-    assert found(other) == ({}, {})
+def test_a_container_can_name_64_ports() -> None:
+    named = range(1000, 1200)
+    greedy = container("web", "httpd", *named, labels={f"SERVICE_{port}_NAME": "web" for port in named})
+    candidates, problems = found(greedy)
+    assert len(candidates) == 64
+    assert problems["container web"] == "the container names 200 ports; the first 64 are registered"
 
 
 def test_the_service_is_called_after_the_image_unless_another_order_is_configured() -> None:
@@ -158,10 +123,16 @@ def test_the_service_is_called_after_the_image_unless_another_order_is_configure
     )
 
 
-def test_a_container_can_name_64_ports() -> None:
-    named = range(1000, 1200)
-    greedy = container("web", "httpd", *named, labels={f"SERVICE_{port}_NAME": "web" for port in named})
-    candidates, problems = found(greedy)
-    assert len(candidates) == 64
-    assert problems["container web"] == "the container names 200 ports; the first 64 are registered"
-    assert len(found(greedy, docker={"port": list(named)})[0]) == 200
+def test_a_container_is_checked_without_an_option() -> None:
+    assert probes(container()) == [HttpProbe(status=((100, 499),))]
+    assert probes(container(), check=False) == []
+    (check,) = found(container(labels={"SERVICE_CHECK_INTERVAL": "15s"}))[0]["httpd/m:web:80"].checks
+    assert (check.interval, check.fall) == (15, 3)
+
+
+def test_the_status_page_replaces_the_default_check() -> None:
+    docker = {"status": "/server-status?auto"}
+    page = HttpProbe("/server-status?auto")
+    assert probes(container(), docker=docker) == [StatusProbe(page)]
+    assert probes(container(), docker=docker, weight="load") == [StatusProbe(page, load=True)]
+    assert probes(container(), docker=docker, check={"path": "/"})[1:] == [StatusProbe(page)]

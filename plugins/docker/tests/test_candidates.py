@@ -3,53 +3,20 @@
 from typing import Any
 
 import pytest
+from finding import Finder, container
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery import Backend, Candidate, Outcome, State, Verdict
-from discovery.addresses import MachineFacts
+from discovery import Backend, Outcome, State, Verdict
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
 from discovery.registry import validate
-from discovery_docker.candidates import find_candidates, resolve_conflicts
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Addresses, Binding, Container
-from discovery_docker.machine import Machine
 from discovery_docker.naming import base_name
 from discovery_docker.rules import Rules
 
-MACHINE = Machine("m", MachineFacts(primary={4: "10.0.0.1"}))
-
-
-def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
-    published = {(port, "tcp"): (Binding("0.0.0.0", 30000 + port),) for port in ports or (80,)}
-    return Container(f"{name:0<64}", name, image, running=True, **{"ports": published, **more})
-
-
-def found(*containers: Container, stopping: str = "", **options: Any) -> tuple[dict[str, Candidate], dict[str, str]]:
-    rules = Rules.of(DockerConfig.model_validate(options))
-    stops = frozenset({f"{stopping:0<64}"} if stopping else ())
-    findings = find_candidates(containers, stops, rules, MACHINE)
-    candidates, conflicts = resolve_conflicts(findings.candidates)
-    return {each.backend.key: each for each in candidates}, findings.problems | conflicts
-
-
-def backend(*containers: Container, **options: Any) -> Backend:
-    candidates, problems = found(*containers, **options)
-    assert problems == {}
-    (candidate,) = candidates.values()
-    return candidate.backend
-
-
-def problem(which: Container, **options: Any) -> str:
-    candidates, problems = found(which, **options)
-    assert candidates == {}
-    return problems[f"container {which.name}"]
-
-
-def probes(which: Container, **options: Any) -> list[object]:
-    candidates, problems = found(which, **options)
-    assert problems == {}
-    return [check.probe for candidate in candidates.values() for check in candidate.checks]
+find = Finder(lambda **options: Rules.of(DockerConfig.model_validate(options)))
+found, backend, problem, probes, ports = find.found, find.backend, find.problem, find.probes, find.ports
 
 
 @pytest.mark.parametrize(
@@ -119,12 +86,6 @@ def test_the_labels_of_a_route_are_passed_on() -> None:
     assert backend(routed).labels == route
     assert backend(routed, labels={"discovery.path": "/"}).labels == route | {"discovery.path": "/"}
     assert backend(routed, conventions=False).labels == {}
-
-
-def ports(which: Container, **options: Any) -> set[str]:
-    candidates, problems = found(which, **options)
-    assert problems == {}
-    return {f"{each.backend.service} {each.backend.port}" for each in candidates.values()}
 
 
 def test_the_registered_ports() -> None:
@@ -245,12 +206,12 @@ def test_the_checks_of_a_container() -> None:
 
 
 def test_64_ports_of_a_container_are_registered_unless_the_configuration_names_more() -> None:
-    ports = range(1000, 1200)
-    greedy = container("web", "httpd", *ports)
+    published = range(1000, 1200)
+    greedy = container("web", "httpd", *published)
     candidates, problems = found(greedy)
     assert len(candidates) == 64
     assert problems["container web"] == "the container publishes 200 ports; the first 64 are registered"
-    assert len(found(greedy, port=list(ports))[0]) == 200
+    assert len(found(greedy, port=list(published))[0]) == 200
 
 
 def test_a_configured_command_is_not_replaced() -> None:

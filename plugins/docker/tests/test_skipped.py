@@ -3,25 +3,13 @@
 from typing import Any
 
 import pytest
+from finding import Finder, container
 
-from discovery.addresses import MachineFacts
-from discovery_docker.candidates import find_candidates
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Binding, Container
-from discovery_docker.machine import Machine
 from discovery_docker.rules import Rules
 
-MACHINE = Machine("m", MachineFacts(primary={4: "10.0.0.1"}))
-
-
-def container(name: str = "web", image: str = "httpd:2.4", *ports: int, **more: Any) -> Container:
-    published = {(port, "tcp"): (Binding("0.0.0.0", 30000 + port),) for port in ports or (80,)}
-    return Container(f"{name:0<64}", name, image, running=True, **{"ports": published, **more})
-
-
-def skipped(which: Container, *, stopping: bool = False, **options: Any) -> dict[str, str]:
-    rules = Rules.of(DockerConfig.model_validate(options))
-    return find_candidates([which], frozenset({which.id} if stopping else ()), rules, MACHINE).skipped
+skipped = Finder(lambda **options: Rules.of(DockerConfig.model_validate(options))).skipped
 
 
 @pytest.mark.parametrize(
@@ -45,10 +33,10 @@ def test_a_container_is_named_with_the_rule(which: Container, options: dict[str,
 
 
 def test_a_container_that_is_being_stopped_is_skipped_unless_it_drains() -> None:
-    assert skipped(container(), stopping=True) == {
+    assert skipped(container(), stopping="web") == {
         "container web": "the container is being stopped, and 'on_stop' is withdraw"
     }
-    assert skipped(container(), stopping=True, on_stop="drain") == {}
+    assert skipped(container(), stopping="web", on_stop="drain") == {}
 
 
 def test_a_skipped_port_is_named_if_other_ports_are_registered() -> None:
