@@ -43,6 +43,8 @@ class ContainerProvider(Provider[C]):
         self._raised: str | None = None
         self._own_id: str | None = None
         self._own = OwnAddresses(config.address)
+        self._facts: MachineFacts | None = None
+        self._look: asyncio.Task[None] | None = None
         self._docker_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -62,7 +64,7 @@ class ContainerProvider(Provider[C]):
     async def validate(self) -> Validation:
         """Tell which address would be announced for a port on all addresses."""
         try:
-            own = machine_addresses(self.config, Machine(socket.gethostname(), await self._facts()))
+            own = machine_addresses(self.config, Machine(socket.gethostname(), await self._read_facts()))
         except ValueError as error:
             return Validation(unchecked=(f"address: {error}",))
         return Validation(announces=tuple(map(str, own)))
@@ -93,7 +95,7 @@ class ContainerProvider(Provider[C]):
                 self._docker_task.result()
             known = self._docker_task is None or self._state is not None
             if known or (self.finds_more and (self._outage is not None or loop.time() >= deadline)):
-                yield self._inventory(await self._facts())
+                yield self._inventory(await self._read_facts())
             elif not self.finds_more and self._outage not in (None, self._raised):
                 self._raised = self._outage
                 raise EngineError(self._outage)
@@ -102,8 +104,7 @@ class ContainerProvider(Provider[C]):
 
     async def teardown(self) -> None:
         """Stop following the Docker engine."""
-        if self._docker_task is not None:
-            await cancel_and_wait(self._docker_task)
+        await cancel_and_wait(*(task for task in (self._docker_task, self._look) if task is not None))
 
     async def _follow(self, engine: Engine) -> None:
         """Store the latest state of the engine, and the reason of an outage."""
@@ -118,8 +119,22 @@ class ContainerProvider(Provider[C]):
                 self._changed.set()
             await asyncio.sleep(_RETRY_DELAY)
 
-    async def _facts(self) -> MachineFacts:
-        return await asyncio.to_thread(self._own.facts) if self._own.blocks else self._own.facts()
+    async def _read_facts(self) -> MachineFacts:
+        """Return the facts now, or those of the last look while the metadata service is being asked again."""
+        if not self._own.blocks:
+            return self._own.facts()
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._look_again())
+        if self._facts is None:
+            await self._look
+        assert self._facts is not None  # noqa: S101 - the first look has ended
+        return self._facts
+
+    async def _look_again(self) -> None:
+        facts = await asyncio.to_thread(self._own.facts)
+        if facts != self._facts:
+            self._facts = facts
+            self._changed.set()
 
     def _inventory(self, facts: MachineFacts) -> Inventory:
         state = self._state or EngineState()
