@@ -20,7 +20,7 @@ from discovery.routing import AddressClaim, check_conflicts
 from discovery_haproxy.options.binds import BindConfig, Binds
 from discovery_haproxy.options.checks import Check, CheckConfig
 from discovery_haproxy.options.external import ExternalConfig
-from discovery_haproxy.options.holding import HOLD, check_client_timeout, check_holding
+from discovery_haproxy.options.holding import HOLD, check_holding, check_timeouts
 from discovery_haproxy.options.http import HTTPS_PORT, BasicAuth, Cookie, Hsts, HttpsPort, ResponseHeaders, Stats
 from discovery_haproxy.options.labels import BackupConfig, FromLabel
 from discovery_haproxy.options.routing import check_frontends
@@ -359,7 +359,9 @@ class HAProxyConfig(PluginConfig):
         for name, service in self.services.items():
             if service.hold and self.external:
                 raise ValueError(f"'hold' of service {name!r} needs a managed HAProxy: without 'external'")
-            check_client_timeout(name, service.hold, TIME.parse(service.timeouts.client or self.timeouts.client))
+            client = TIME.parse(service.timeouts.client or self.timeouts.client)
+            connect = TIME.parse(service.timeouts.connect or self.timeouts.connect)
+            check_timeouts(name, service.hold, client=client, connect=connect)
         return self
 
     @model_validator(mode="after")

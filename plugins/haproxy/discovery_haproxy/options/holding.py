@@ -13,6 +13,8 @@ HOLD = Duration(most=3600, zero="answer at once")
 MOST_FREE = 1_900_000_000
 """Connections that the backends of a service can take together. The holding server can take more, so that HAProxy's
 `be_conn_free` tells whether the holding server alone is left. HAProxy's largest number is 2,147,483,647."""
+_MOST_ATTEMPTS = 65_535
+"""Attempts of a request: HAProxy from 3.1 on counts with 16 bits, and takes the remainder of a larger number."""
 _LONGEST_PAUSE_SECONDS = 1.0
 """HAProxy's pause in seconds after a refused connection while no other server is up."""
 
@@ -53,10 +55,20 @@ def check_holding(service: Holding, *, sets_connections: bool) -> None:
         raise ValueError("'hold' cannot be used with 'backup.all': a part of the traffic for backups would wait")
 
 
-def check_client_timeout(name: str, hold: float, client: float) -> None:
-    """Raise ValueError if HAProxy would end a client that waits. `client` is the client's timeout in seconds."""
+def check_timeouts(name: str, hold: float, *, client: float, connect: float) -> None:
+    """Raise ValueError if requests of a service cannot wait for `hold` seconds with these timeouts in seconds.
+
+    HAProxy ends a client that waits after the timeout of the client, and after so many attempts to connect.
+    """
     if hold >= client:
         raise ValueError(
             f"'hold' of service {name!r} ({duration_text(hold)}) has to be shorter than its timeouts.client"
             f" ({duration_text(client)}), after which HAProxy ends a client that waits"
+        )
+    if (count := attempts(hold, connect)) > _MOST_ATTEMPTS:
+        least = math.ceil(1000 * hold / _MOST_ATTEMPTS) / 1000
+        raise ValueError(
+            f"'hold' of service {name!r} ({duration_text(hold)}) needs {count} attempts with timeouts.connect"
+            f" {duration_text(connect)}, and HAProxy makes at most {_MOST_ATTEMPTS}: set timeouts.connect to"
+            f" {duration_text(least)} or more"
         )

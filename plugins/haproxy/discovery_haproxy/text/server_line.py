@@ -135,7 +135,8 @@ def parse_server(line: str, defaults: tuple[str, ...]) -> Server | None:
         return None
     if not (weight.isdecimal() and weight.isascii() and int(weight) <= _MOST_WEIGHT):
         return None
-    if not options.get("port", port).isdecimal():
+    checked = options.get("port", port)
+    if not checked.isdecimal() or int(checked) > _MOST_PORT:
         return None  # HAProxy ignores what follows a number
     return Server(address, int(port), int(weight), options)
 

@@ -150,6 +150,7 @@ def test_a_server_that_returns_before_its_deletion_is_revived() -> None:
         (text(A), text(A, B.replace("server b", '"server" b')), "the line 'server' of backend web"),
         (text(A), text(A, B.replace("server b", 'server "b"')), "the line 'server' of backend web"),
         (text(A), text(A, B + " check port 80x"), "cannot express the line of the server web/b"),
+        (text(A), text(A, B + " check port 99999"), "cannot express the line of the server web/b"),
         (text(A), text(A, B.replace(":80", ":0")), "cannot express the line of the server web/b"),
         (text(A), text(A, B.replace(":80", ":99999")), "cannot express the line of the server web/b"),
         (text(A, B + " on-marked-down shutdown-sessions"), text(A), "would cut the connections of web/b"),
