@@ -38,7 +38,8 @@ def test_a_service_that_holds_has_a_server_of_last_resort_and_tries_for_so_many_
 
 
 @pytest.mark.parametrize(
-    ("hold", "connect", "retries"), [(20, "5s", 20), ("1h", "55ms", 65455), (20, "50ms", 400), ("1500ms", "5s", 3), ("1m", "500ms", 120)]
+    ("hold", "connect", "retries"),
+    [(20, "5s", 20), ("1h", "55ms", 65455), (20, "50ms", 400), ("1500ms", "5s", 3), ("1m", "500ms", 120)],
 )
 def test_attempts_cover_the_time(hold: Any, connect: str, retries: int) -> None:
     timeouts = {"connect": connect, "client": "2h"}
@@ -78,8 +79,7 @@ def test_haproxy_takes_the_lines_without_a_warning(parse: Parse, mode: str, bala
         ({"hold": 20, "timeouts": {"client": "15s"}}, "has to be shorter than its timeouts.client (15s)"),
         (
             {"hold": "1h", "timeouts": {"client": "2h", "connect": "50ms"}},
-            "'hold' of service 'web' (1h) needs 72000 attempts with timeouts.connect 50ms, and HAProxy makes at most"
-            " 65535: set timeouts.connect to 55ms or more",
+            "(1h) needs 72000 attempts with timeouts.connect 50ms, and HAProxy makes at most 65535",
         ),
         ({"hold_connections": 5}, "'hold_connections' has no effect without 'hold'"),
         ({"hold": -1}, "hold"),
