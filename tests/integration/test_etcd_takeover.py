@@ -16,18 +16,24 @@ __all__ = ["etcd", "url"]
 KEY = backend().key
 
 
-async def test_a_record_whose_new_owner_has_it_already_is_not_lost(url: str) -> None:
-    """The renewal of the lease may come between the move and the news of the move."""
+async def test_records_whose_new_owner_has_them_already_are_not_lost(url: str) -> None:
+    """The renewal of the lease may come between a move and the news of the move; many records may move at once."""
     async with opened(url) as registry:
         first, second = [await registry.open_lease(owner, within(20)) for owner in ("first", "second")]
         assert isinstance(first, EtcdLease)
-        await first.put(backend())
+        moved = [backend(), backend(id="other")]
+        for each in moved:
+            await first.put(each)
+            first._takeovers.granted[each.key] = "second"
+            await second.put(backend(id=each.id, weight=9), force=True)
         lost = asyncio.ensure_future(first.lost())
-        first._takeovers.granted[KEY] = "second"
-        await second.put(backend(weight=9), force=True)
-        await first._verify()
-        assert not lost.done()
-        assert await asyncio.wait_for(first.handed_over(), within(10)) == (KEY, "second")
+        told = set()
+        for _ in moved:
+            await first._verify()
+            assert not lost.done()
+            told.add(await asyncio.wait_for(first.handed_over(), within(10)))
+        assert told == {(each.key, "second") for each in moved}
+        assert first._takeovers.granted == {}
         lost.cancel()
         await asyncio.gather(first.close(), second.close())
 

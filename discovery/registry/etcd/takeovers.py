@@ -52,6 +52,8 @@ class Takeovers:
         self._lease = lease
         self.granted: dict[str, str] = {}
         """By key: the owner that is about to take the record of this lease."""
+        self._moved: dict[str, str] = {}
+        """By key: the new owner of a record, until `hand_over` has returned both."""
         self.grants = 0
         """Number of requests that were granted."""
 
@@ -88,12 +90,12 @@ class Takeovers:
                     await self._withdraw(asked)
 
     async def hand_over(self, keys: Collection[str]) -> tuple[str, str]:
-        """Agree to requests for the records `keys` of this lease; return the first that has a new owner, and the owner.
+        """Agree to requests for the records `keys` of this lease; return a record that has a new owner, and the owner.
 
         `keys` may change during the call. Raises as Client.call does.
         """
         everything = ((self._requests, range_end(self._requests)),)
-        while True:
+        while not self._moved:
             answer = await self._client.call(
                 RANGE, RangeRequest(key=everything[0][0], range_end=everything[0][1], limit=_MOST_REQUESTS)
             )
@@ -107,9 +109,12 @@ class Takeovers:
                 else:
                     again = _LOOK_AGAIN
             for key in self.granted.keys() - there:
-                if (owner := await self._end(key, keys)) is not None:
-                    return key, owner
-            await self._until_changed(everything, answer.header.revision, again)
+                await self._end(key, keys)
+            if not self._moved:
+                await self._until_changed(everything, answer.header.revision, again)
+        key, owner = self._moved.popitem()
+        self.granted.pop(key, None)
+        return key, owner
 
     async def _grant(self, key: str, kv: Message) -> None:
         request = Request.decode(kv.value)
@@ -125,16 +130,16 @@ class Takeovers:
             held = under_lease(self._prefix + key.encode(), self._lease)
             await self._write(kv.key, agreed, unchanged(kv), held, lease=kv.lease)
 
-    async def _end(self, key: str, keys: Collection[str]) -> str | None:
-        """Return the new owner of a record whose request has ended; None if the record is not lost to this owner."""
+    async def _end(self, key: str, keys: Collection[str]) -> None:
+        """Note the new owner of a record whose request has ended, unless this lease has kept or withdrawn it."""
         record, request, _ = await self._read(key)
         if request is not None:
-            return None  # another request has come meanwhile, and is read next
-        asked = self.granted.pop(key)
-        if key not in keys or (record is not None and record.lease == self._lease):
-            return None
-        # The owner that has asked may have removed the record since, or handed the record over.
-        return (None if record is None else owner_of(key, record)) or asked
+            return  # another request has come meanwhile, and is read next
+        if key in keys and (record is None or record.lease != self._lease):
+            # The owner that has asked may have removed the record since, or handed the record over.
+            self._moved[key] = (None if record is None else owner_of(key, record)) or self.granted[key]
+        else:
+            del self.granted[key]
 
     async def _read(self, key: str) -> tuple[Message | None, Message | None, int]:
         """Return the record at `key`, the request for it, and the revision of both."""
