@@ -168,7 +168,14 @@ class Registrar:
         """Reconcile whenever there is a reason to. Returns why the lease is lost, if that is what writing meets."""
         lease = leases[-1]
         self._records = records = Records(lease, self._may_force, self._succeeds, self._handed_over)
-        takeovers = Takeovers(lease, self._wake.set, self._log) if isinstance(lease, HandsOver) else None
+        takeovers: Takeovers | None = None
+
+        def refused_to_ask(key: str) -> None:
+            if (error := self.status.failing.get(key)) is not None:
+                self._report(records.written, {**self.status.failing, key: to_be_asked(key, error, takeovers)})
+
+        if isinstance(lease, HandsOver):
+            takeovers = Takeovers(lease, self._wake.set, refused_to_ask, self._log)
         self._answered = frozenset()
         retries = delays(_FIRST_DELAY, _MOST_DELAY)
         try:

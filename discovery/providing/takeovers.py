@@ -24,28 +24,44 @@ def to_be_asked(key: str, error: DiscoveryError, takeovers: "Takeovers | None") 
     owner = error.owner if isinstance(error, OwnedByAnotherError) else None
     if owner is None:
         return CannotBeAskedError.of(key, "an unnamed owner", None)
-    asked: OwnedByAnotherError
     if takeovers is None:
-        asked = CannotBeAskedError(
-            f"the record {key!r} belongs to {owner!r}, and this registry cannot ask an owner to hand a key over: force"
-            " it, or remove it there"
+        return _belongs(
+            CannotBeAskedError,
+            key,
+            owner,
+            "and this registry cannot ask an owner to hand a key over: force it, or remove it there",
         )
-    else:
-        asked = OwnedByAnotherError(
-            f"the record {key!r} belongs to {owner!r}, who has been asked for it and has not answered: force it to"
-            " take it without an answer"
-        )
-    asked.owner = owner
-    return asked
+    if (reason := takeovers.problems.get(key)) is not None:
+        return _belongs(OwnedByAnotherError, key, owner, f"who cannot be asked for it now: {reason}")
+    why = "who has been asked for it and has not answered: force it to take it without an answer"
+    return _belongs(OwnedByAnotherError, key, owner, why)
+
+
+def _belongs(kind: type[OwnedByAnotherError], key: str, owner: str, rest: str) -> OwnedByAnotherError:
+    error = kind(f"the record {key!r} belongs to {owner!r}, {rest}")
+    error.owner = owner
+    return error
 
 
 class Takeovers:
     """The requests of a lease for keys of other owners. For one event loop; `close` ends all requests."""
 
-    def __init__(self, lease: HandsOver, taken: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """Begin without requests. `taken` is called after each key that the lease has got."""
+    def __init__(
+        self,
+        lease: HandsOver,
+        taken: Callable[[], None],
+        refused: Callable[[str], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Begin without requests.
+
+        `taken` is called after each key that the lease has got, and `refused` with a key whose owner cannot be asked.
+        """
+        self.problems: dict[str, str] = {}
+        """The reason, a line, by key whose owner could not be asked the last time."""
         self._lease = lease
         self._taken = taken
+        self._refused = refused
         self._log = log
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -60,6 +76,8 @@ class Takeovers:
     async def withdraw_except(self, keys: Collection[str]) -> None:
         """Withdraw the requests for all other keys than `keys`. The lease may have got some of the other keys."""
         await cancel_and_wait(*(self._asking.pop(key) for key in self._asking.keys() - keys))
+        for key in self.problems.keys() - keys:
+            del self.problems[key]
 
     async def close(self) -> None:
         """Withdraw every request."""
@@ -72,10 +90,9 @@ class Takeovers:
                 pass  # behind the keys that wait for their turn
         except LeaseLostError:
             return  # the registrar opens another lease, and asks again
-        except OwnedByAnotherError as error:
-            self._log.warning("the key cannot be asked for", key=key, reason=str(error))
         except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
-            self._log.warning("cannot ask for the key now, trying again", key=key, reason=describe(error))
+            self.problems[key] = describe(error)
+            self._refused(key)
         else:
             self._taken()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from discovery.errors import CannotBeAskedError, HandedOverError, OwnedByAnotherError
+from discovery.errors import AccessDeniedError, CannotBeAskedError, HandedOverError, OwnedByAnotherError
 from discovery.hosting.registries import isolated
 from discovery.model import Backend
 from discovery.registry import Delta, RegistryURL
@@ -202,3 +202,24 @@ async def test_a_registry_of_a_plugin_hands_over_as_well() -> None:
             await eventually(lambda: new.status.registered == {"web/a"})
             await eventually(lambda: isinstance(old.status.failing.get("web/a"), HandedOverError))
     await registry.close()
+
+
+async def test_a_registry_that_refuses_requests_is_named_with_its_reason() -> None:
+    """A user of etcd may have the permission to write the records of one service alone."""
+
+    class Refusing(MemoryRegistry):
+        async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
+            return RefusingLease(self, owner, ttl)
+
+    class RefusingLease(MemoryLease):
+        async def take_over(self, backend: Backend) -> None:
+            raise AccessDeniedError("permission denied")
+
+    registry = Refusing()
+    registry.put_raw("web/a", OTHERS)
+    async with registering(registry, A, takeover=True, ttl=3600) as registrar:
+        told = "the record 'web/a' belongs to 'other', who cannot be asked for it now: permission denied"
+        await eventually(lambda: str(registrar.status.failing.get("web/a")) == told)
+        registrar.set([A, B])
+        await becomes(registry, B)
+        assert str(registrar.status.failing["web/a"]) == told
