@@ -78,14 +78,14 @@ class Observed:
 
 def observe(place: ProviderPlace) -> Observed:
     """Run a provider through the worlds of `place`, and return what was seen."""
-    observed, settings = Observed(), process.settings()
+    observed, settings, is_slow = Observed(), process.settings(), place._is_slow  # noqa: SLF001 - its own place
 
     async def script(provider: AnyProvider) -> None:
         before = dump_of(provider.config)
         with Recorder() as recorder:
-            async with place._watching(provider) as seen:  # noqa: SLF001 - its own place
+            async with place._watching(provider) as seen:  # noqa: SLF001
                 await _live(place, seen, observed)
-        for _ in range(1 if place._is_slow else _BEGUN):  # noqa: SLF001
+        for _ in range(1 if is_slow else _BEGUN):
             requests = place._requests  # noqa: SLF001
             async with place._watching(provider) as again:  # noqa: SLF001
                 await again.first()

@@ -24,6 +24,9 @@ _ARRANGE_SECONDS = 50.0
 """Seconds for the author's `arrange`, which may start containers."""
 _SLOW_SECONDS = 0.2
 """Seconds for the end of a `discover`, from which on the contract ends fewer of them and takes less than 20 s."""
+_SLOW_FIRST_SECONDS = 0.5
+"""Seconds for the first inventory, from which on the contract waits for fewer of them: a start may take longer than an
+end."""
 _slow: "weakref.WeakSet[type]" = weakref.WeakSet()
 _MOST = 5000
 """Inventories after which a provider that yields without an end is stopped, before memory is full."""
@@ -110,11 +113,13 @@ class ProviderPlace:
                 await call("teardown", STOP_SECONDS, provider.teardown)
 
     @asynccontextmanager
-    async def _watching(self, provider: AnyProvider, *, holds: bool = False) -> AsyncIterator["Watcher"]:
-        watcher = Watcher(provider, self.patience, holds=holds)
+    async def _watching(self, provider: AnyProvider, rests: "Rests | None" = None) -> AsyncIterator["Watcher"]:
+        watcher = Watcher(provider, self.patience, rests)
         try:
             yield watcher
         finally:
+            if watcher.first_seconds > within(_SLOW_FIRST_SECONDS):
+                _slow.add(type(self))
             begun = time.monotonic()
             if not watcher.task.done():
                 watcher.task.cancel()
@@ -130,29 +135,45 @@ class ProviderPlace:
 
     @property
     def _is_slow(self) -> bool:
-        """True if a `discover` of the provider takes long to end: then what is done again and again is done less."""
+        """True if a `discover` takes long to begin or to end: then what is done again and again is done less."""
         return type(self) in _slow
+
+
+Rests = Callable[[Inventory], bool]
+
+
+def at_first(inventory: Inventory) -> bool:
+    """Let a `Watcher` rest at its first inventory."""
+    return True
+
+
+def at(wanted: Inventory) -> Rests:
+    """Let a `Watcher` rest when it is told `wanted`."""
+    return lambda inventory: inventory == wanted
 
 
 class Watcher:
     """Follows a provider's `discover`. An end or an exception of `discover` is raised by the method that waits."""
 
-    def __init__(self, provider: AnyProvider, patience: float, *, holds: bool = False) -> None:
+    def __init__(self, provider: AnyProvider, patience: float, rests: Rests | None = None) -> None:
         """Begin to follow `provider`. Each wait takes `patience` seconds at most.
 
-        With `holds` the provider does not go on after its first inventory before `go_on`.
+        The provider is asked for nothing after an inventory for which `rests` is true, until `go_on`. A provider that
+        rests ends at once, and one that blocks ends after the step that runs.
         """
         self.inventories: list[Inventory] = []
         self.copies: list[object] = []
         """What each inventory was when it was yielded."""
+        self.first_seconds = 0.0
+        """Seconds until the first inventory."""
         self._patience = patience
+        self._rests = rests
         self._goes_on = asyncio.Event()
-        if not holds:
-            self._goes_on.set()
         self.task = asyncio.create_task(self._follow(provider))
 
     def go_on(self) -> None:
-        """Let the provider go on after its first inventory."""
+        """Let the provider go on, and rest no more."""
+        self._rests = None
         self._goes_on.set()
 
     @property
@@ -169,8 +190,10 @@ class Watcher:
         """Wait until the latest inventory differs from `inventory`."""
         await self.until(lambda: self.latest != inventory, "a change to be found")
 
-    async def finds(self, inventory: Inventory) -> None:
-        """Wait until the latest inventory is `inventory`."""
+    async def finds(self, inventory: Inventory, *, rests: bool = False) -> None:
+        """Wait until the latest inventory is `inventory`; with `rests` the provider rests then."""
+        if rests:
+            self._rests = at(inventory)
         await self.first()
         await self.until(lambda: self.latest == inventory, f"{inventory} to be found")
 
@@ -192,6 +215,7 @@ class Watcher:
             raise RuntimeError("discover ended by itself")
 
     async def _follow(self, provider: AnyProvider) -> None:
+        begun = time.monotonic()
         inventories = iterated(provider.discover())
         is_destroyed = False
         try:
@@ -199,10 +223,13 @@ class Watcher:
                 expect(isinstance(inventory, Inventory), "an Inventory from discover", inventory)
                 again = isinstance(inventory.candidates, tuple | list)
                 expect(again, "candidates that can be read twice, as a tuple", inventory.candidates)
+                self.first_seconds = self.first_seconds or time.monotonic() - begun
                 self.inventories.append(inventory)
                 self.copies.append(copy_of(inventory))
                 expect(len(self.inventories) < _MOST, "an inventory when something may have changed", "no end of them")
-                await self._goes_on.wait()
+                if self._rests and self._rests(inventory):
+                    self._goes_on.clear()
+                    await self._goes_on.wait()
                 await asyncio.sleep(0)  # a provider that yields without a pause leaves no turn to others
         except GeneratorExit:  # a task of a loop that was abandoned: nothing can be awaited any more
             is_destroyed = True
