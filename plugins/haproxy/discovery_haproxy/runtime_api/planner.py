@@ -12,6 +12,7 @@ from itertools import compress
 from operator import is_not
 from typing import NamedTuple
 
+from discovery_haproxy.runtime_api.backups import backup_behind
 from discovery_haproxy.runtime_api.checks import Check, Connect, Request, check_of
 from discovery_haproxy.runtime_api.costs import (
     FIRST_COSTS,
@@ -34,7 +35,7 @@ from discovery_haproxy.runtime_api.defects import (
 )
 from discovery_haproxy.text.configuration import Configuration, Section
 from discovery_haproxy.text.generation import MARKS
-from discovery_haproxy.text.server_line import HOLDING_SERVER, Server, parse_server
+from discovery_haproxy.text.server_line import Server, parse_server
 from discovery_haproxy.text.server_runs import Differences, ServerLine, differences
 
 _BY_POSITION = ("roundrobin", "leastconn")
@@ -344,8 +345,8 @@ class _Change:
             raise _NeedsReloadError(
                 f"{self.new.name}: HAProxy {dotted(self.version)} adds no servers with cookies at run time"
             )
-        if "backup" in server.options and HOLDING_SERVER in self.new.servers:
-            raise _NeedsReloadError(f"{path} is a backup, and comes before the holding server only by a reload")
+        if "backup" in server.options and (other := backup_behind(self.old, self.new, name)):
+            raise _NeedsReloadError(f"{path} is a backup, and comes before {other} only by a reload")
         if "proto" in server.options and (found := defect(Broken.PROTO, self.version)):
             raise _NeedsReloadError(f"{path}: {_broken(found, self.version)}")
         if 2 * len(server.options) > _MOST_WORDS:

@@ -112,6 +112,9 @@ async def test_backups_and_weights_of_labels_change_at_run_time(
         await driver.apply(zoned(second, "eu-1", check_port=str(third.port)), zoned(third, "eu-2"))
         assert ways(driver) == {"runtime": 3, "reload": 1}
         assert await answers(fetch, bind) == {str(second.port)}
+        # The first backup of the file serves, also if it comes later than others.
+        await driver.apply(zoned(third, "eu-2"), replace(zoned(first, "eu-2"), id="0"))
+        assert await answers(fetch, bind) == {str(first.port)}
 
 
 async def test_a_random_history_of_labels(drive: Drive, origins: Origins, fetch: Fetch, bind: str) -> None:

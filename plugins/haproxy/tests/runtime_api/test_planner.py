@@ -126,6 +126,17 @@ def test_a_server_that_returns_before_its_deletion_is_revived() -> None:
     assert "with other options" in other.reason
 
 
+def test_the_first_backup_is_that_of_the_file_also_without_a_reload() -> None:
+    spare = A.replace("server a", "server c") + " backup"
+    before = planned(text(B + " backup"), text(A + " backup", B + " backup"))
+    assert isinstance(before, Reload)
+    assert before.reason == "web/a is a backup, and comes before b only by a reload"
+    assert isinstance(planned(text(B), text(A + " backup", B)), Plan)
+    assert isinstance(planned(text(B + " backup"), text(B + " backup", spare.replace("id 11", "id 13"))), Plan)
+    all_ = "option allbackups"
+    assert isinstance(planned(text(B + " backup", line=all_), text(A + " backup", B + " backup", line=all_)), Plan)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
