@@ -130,8 +130,14 @@ def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rul
     if options.port is None and rules.kind.port is None:
         others = [f"{port}/{protocol}" for port, protocol in sorted(container.ports) if protocol != "tcp"]
         if others:
-            listed = ", ".join(others[:_MOST_LISTED]) + (", ..." if others[_MOST_LISTED:] else "")
-            findings.skipped[f"{source}, port {listed}"] = "only TCP ports can be registered"
+            findings.skipped[f"{source}, port {_listed(others)}"] = "only TCP ports can be registered"
+    if len(requests) > 1 and variables.routes_every_port:
+        problems.append(
+            f"discovery.host is ignored, since each of the ports {_listed(requests)} is a service of its own: write"
+            f" discovery.{min(requests)}.host"
+        )
+        variables = variables.without_common_route()
+        requests = {port: variables.request(port) for port in requests}
     for port, request in requests.items():
         problems += request.problems
         try:
@@ -224,6 +230,11 @@ def _service_checks(request: CheckRequest, rules: Rules) -> tuple[tuple[Check, .
         return checks_of(settings, path=request.path, interval=request.interval, timeout=request.timeout), []
     except ValueError as error:
         return checks_of(settings), [f"the requested check: {error}"]
+
+
+def _listed(ports: Iterable[int | str]) -> str:
+    texts = [str(port) for port in ports]
+    return ", ".join(texts[:_MOST_LISTED]) + (", ..." if texts[_MOST_LISTED:] else "")
 
 
 def _in_one_line(problems: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ check, but neither its address, nor the address or the command of its check.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ _PREFIX = "SERVICE_"
 _PORT_PREFIX = re.compile(r"([0-9]{1,5})_(.+)", re.DOTALL)
 _PASSED_ON = re.compile(r"discovery\.(?:([0-9]{1,5})\.)?(.+)", re.DOTALL)
 """The container labels that become labels of the record: `discovery.X`, and for one port `discovery.<port>.X`."""
+_ROUTE = "discovery.host"
+"""The label that asks for a route, which a single service can have."""
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PATH = re.compile(r"/(?!/)[!-~]{0,1023}|/")
 _INTERVAL = Duration(0.5, 3600)
@@ -147,6 +149,16 @@ class ServiceVariables:
         """The Docker network that the container requests for all of its ports, if its name is valid."""
         value = self.general.get("network", _Entry()).value
         return value if value and _NETWORK.fullmatch(value) else None
+
+    @property
+    def routes_every_port(self) -> bool:
+        """True if the container requests the same route for all of its ports."""
+        return bool(self.general.get(_ROUTE, _Entry()).value)
+
+    def without_common_route(self) -> "ServiceVariables":
+        """Return the entries without a route for all ports."""
+        general = {name: entry for name, entry in self.general.items() if name != _ROUTE}
+        return replace(self, general=MappingProxyType(general))
 
     def request(self, port: int) -> PortRequest:
         """Return the request for a port. An entry that names the port overrides an entry for all ports."""

@@ -88,6 +88,26 @@ def test_the_labels_of_a_route_are_passed_on() -> None:
     assert backend(routed, conventions=False).labels == {}
 
 
+def test_a_route_of_a_container_with_several_ports_names_the_port() -> None:
+    """Otherwise chance decides which port is served: each is a service, and two cannot have one route."""
+    several = ("web", "httpd", 80, 9090)
+    candidates, problems = found(container(*several, labels={"discovery.host": "a.example.com", "discovery.zone": "b"}))
+    assert {key: dict(each.backend.labels) for key, each in candidates.items()} == {
+        "httpd-80/m:web:80": {"discovery.zone": "b"},
+        "httpd-9090/m:web:9090": {"discovery.zone": "b"},
+    }
+    assert problems == {
+        "container web": "discovery.host is ignored, since each of the ports 80, 9090 is a service of its own: write"
+        " discovery.80.host"
+    }
+    one = {"discovery.host": "a.example.com", "discovery.80.host": "b.example.com", "SERVICE_9090_IGNORE": "1"}
+    assert backend(container(*several, labels=one)).labels == {"discovery.host": "b.example.com"}
+    one = {"discovery.80.host": "b.example.com", "discovery.path": "/x"}
+    candidates, problems = found(container(*several, labels=one))
+    assert [each.backend.labels.get("discovery.host") for each in candidates.values()] == ["b.example.com", None]
+    assert problems == {}
+
+
 def test_the_registered_ports() -> None:
     assert ports(container("c", "httpd", 80, 443)) == {"httpd-80 30080", "httpd-443 30443"}
     assert ports(container("c", "httpd", 8080)) == {"httpd 38080"}
