@@ -5,6 +5,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -25,6 +26,11 @@ _DOCKER_PATIENCE = 5.0
 """Seconds that the first inventory waits for Docker: without containers it would withdraw those of an earlier run."""
 _RETRY_DELAY = 0.2
 """Seconds between two attempts to follow Docker, so that a failure costs little CPU time."""
+
+_IN_CONTAINER = (
+    "address: in this container the primary address is announced only if the container has the host's network; otherwise"
+    " set 'address'"
+)
 
 C = TypeVar("C", bound=MachineOptions)
 
@@ -63,11 +69,16 @@ class ContainerProvider(Provider[C]):
 
     async def validate(self) -> Validation:
         """Tell which address would be announced for a port on all addresses."""
+        facts = await self._read_facts()
+        in_container = container_id() is not None
+        if in_container:  # perhaps with a network of its own, which the engine alone knows
+            facts = replace(facts, primary={})
         try:
-            own = machine_addresses(self.config, Machine(socket.gethostname(), await self._read_facts()))
+            own = machine_addresses(self.config, Machine(socket.gethostname(), facts))
         except ValueError as error:
             return Validation(unchecked=(f"address: {error}",))
-        return Validation(announces=tuple(map(str, own)))
+        unchecked = (_IN_CONTAINER,) if in_container and not own else ()
+        return Validation(unchecked=unchecked, announces=tuple(map(str, own)))
 
     async def setup(self) -> None:
         """Begin to follow the Docker engine, unless the configuration turns Docker off."""
