@@ -28,8 +28,8 @@ _RETRY_DELAY = 0.2
 """Seconds between two attempts to follow Docker, so that a failure costs little CPU time."""
 
 _IN_CONTAINER = (
-    "address: in this container the primary address is announced only if the container has the host's network; otherwise"
-    " set 'address'"
+    "address: in this container the primary address is announced only if the container has the host's network;"
+    " otherwise set 'address'"
 )
 
 C = TypeVar("C", bound=MachineOptions)
