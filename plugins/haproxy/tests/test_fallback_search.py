@@ -69,3 +69,11 @@ def test_offenders_alone_are_in_an_earlier_form(accepted: set[str], bad: set[str
     recorded = accepted_config(wanted, before, found.choice)
     assert recorded.services.keys() == set(NAMES) - (bad - accepted)
     assert all("bad" not in each.backend_lines for each in recorded.services.values())
+
+
+def test_which_services_are_served_is_always_as_wanted() -> None:
+    by_label = HAProxyConfig.model_validate({"label_routes": "*.example.com"})
+    by_name = HAProxyConfig()
+    for wanted, earlier in ((by_name, by_label), (by_label, by_name)):
+        composed = compose(Wanted(wanted, Snapshot.of(1, ())), Accepted(earlier, {}, {}), {SETTINGS: ACCEPTED}).config
+        assert composed.serves_by_name is wanted.serves_by_name

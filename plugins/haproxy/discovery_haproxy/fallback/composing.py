@@ -27,7 +27,7 @@ _ROUTING = ("bind", "hosts", "path_prefix", "maxconn")
 """Options of a service that concern other services of a shared address: always the present ones."""
 _SELECTION = ("service", "labels")
 """Options of a service that select the backends, which are always the present ones."""
-_NOT_SETTINGS = ("services", "bind", "stats", "sections", "binary", "external")
+_NOT_SETTINGS = ("services", "label_routes", "bind", "stats", "sections", "binary", "external")
 """Options of the instance that are parts of their own, or that say which HAProxy to drive."""
 _SEPARATORS = re.compile(r"[^A-Za-z0-9_.:-]+")
 
