@@ -11,12 +11,10 @@ from discovery.registry import Delta, Registry, Reset, Stale, TellsAlarms
 from discovery.testing.builders import backend
 from discovery.testing.clauses import clause, equal, expect, raising
 from discovery.testing.follower import Follower, contents, following
-from discovery.testing.place import CALL_SECONDS, RegistryPlace
+from discovery.testing.place import CALL_SECONDS, KEY, PLAIN, RegistryPlace
 from discovery.testing.process import Holdings
 from discovery.testing.watching import limited
 
-PLAIN = b"10.0.0.1:80"
-KEY = backend().key
 OUTAGE_SECONDS = 30.0
 """Seconds until a watch tells that its registry is away, or back: a member that hangs is noticed by its silence."""
 _MORE_SECONDS = 0.3

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from discovery.registry import Lease, Registry
 from discovery.testing import process
+from discovery.testing.builders import backend
 from discovery.testing.clauses import expect
 from discovery.testing.support import eventually
 from discovery.testing.watching import limited, run_loop
@@ -16,6 +17,10 @@ CALL_SECONDS = 15.0
 """Seconds for a call of a registry, also while the registry is away: a daemon that stops waits 10 s."""
 END_SECONDS = 2.0
 """Seconds for tasks of a registry that has been closed: each has been cancelled, and does nothing but end."""
+
+PLAIN = b"10.0.0.1:80"
+"""The value of a record without an owner."""
+KEY = backend().key
 
 T = TypeVar("T")
 
@@ -93,6 +98,11 @@ class RegistryPlace:
             yield lease
         finally:
             await self._call("close of a lease", lease.close())
+
+    async def _lost(self, lease: Lease) -> None:
+        """Wait until the owner of a lease that has ended is told so, with a reason."""
+        reason: object = await self._call("lost, of a lease that has ended,", lease.lost())
+        expect(isinstance(reason, str) and reason, "the reason as text", reason)
 
     @asynccontextmanager
     async def _outage(self) -> AsyncIterator[None]:

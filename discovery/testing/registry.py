@@ -6,16 +6,18 @@ from discovery.codec import MAX_VALUE
 from discovery.registry import Registry
 from discovery.testing.clauses import clause, equal, expect
 from discovery.testing.follower import Follower, contents, following
-from discovery.testing.leases import PLAIN, LeaseContract
+from discovery.testing.leases import LeaseContract
 from discovery.testing.outages import OutageContract
-from discovery.testing.place import CALL_SECONDS
+from discovery.testing.ownership import OwnershipContract
+from discovery.testing.place import CALL_SECONDS, PLAIN
+from discovery.testing.sweeps import SweepContract
 from discovery.testing.watching import limited
 
 _BEGINNINGS = 8
 """Watches that are begun in turn, each with a change that comes one turn of the event loop later."""
 
 
-class RegistryContract(LeaseContract, OutageContract):
+class RegistryContract(LeaseContract, OwnershipContract, SweepContract, OutageContract):
     """The behaviour that consumers and providers rely on, as pytest tests.
 
     A derived class implements `open`, `write`, `remove` and `expire`, and sets `ttl` where 2 s are too short. With
