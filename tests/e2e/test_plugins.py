@@ -7,32 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemons import Starter
+from third_party import FIXED
 
 from discovery.testing import within
 
-REGISTRY = """
-import asyncio
-from discovery import hookimpl
-from discovery.registry import Reset
-
-class Fixed:
-    def __init__(self, url):
-        self.url = url
-
-    async def watch(self):
-        yield Reset(7, {"web/a": self.url.path.strip("/").encode()})
-        await asyncio.Event().wait()
-
-    async def open_lease(self, owner, ttl):
-        raise NotImplementedError
-
-    async def close(self):
-        pass
-
-@hookimpl
-def discovery_register_registries(register):
-    register("fixed", Fixed)
-"""
 ABSTRACT = """
 from discovery import Consumer, PluginConfig, hookimpl
 
@@ -54,8 +32,8 @@ def discovery(start_daemon: Starter, *arguments: str) -> subprocess.CompletedPro
 def test_a_registry_from_a_plugin_serves_every_command(
     start_daemon: Starter, install_plugin: Callable[..., None]
 ) -> None:
-    install_plugin("fixed", REGISTRY)
-    listed = discovery(start_daemon, "services", "--json", "--registry", "fixed:///10.0.0.1:80")
+    install_plugin("fixed", FIXED)
+    listed = discovery(start_daemon, "services", "--json", "--registry", "fixed://10.0.0.1:80")
     assert listed.returncode == 0, listed.stderr
     document = json.loads(listed.stdout)
     assert document["revision"] == 7
@@ -65,7 +43,7 @@ def test_a_registry_from_a_plugin_serves_every_command(
 def test_plugins_are_listed_with_what_they_provide_and_what_is_wrong(
     tmp_path: Path, start_daemon: Starter, install_plugin: Callable[..., None]
 ) -> None:
-    install_plugin("fixed", REGISTRY)
+    install_plugin("fixed", FIXED)
     install_plugin("broken", "import no_such_module_anywhere")
     install_plugin("abstract", ABSTRACT)
     listed = discovery(start_daemon, "plugins", "--json")

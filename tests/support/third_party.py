@@ -23,6 +23,30 @@ def discovery_register_registries(register):
     register("hangs", lambda url: Hanging())
 """
 """A registry, `hangs://`, that never ends a withdrawal."""
+FIXED = """
+import asyncio
+from discovery import hookimpl
+from discovery.registry import Reset
+
+class Fixed:
+    def __init__(self, url):
+        self.records = {f"web/{endpoint}": endpoint.encode() for endpoint in url.endpoints}
+
+    async def watch(self):
+        yield Reset(7, self.records)
+        await asyncio.Event().wait()
+
+    async def open_lease(self, owner, ttl):
+        raise NotImplementedError
+
+    async def close(self):
+        pass
+
+@hookimpl
+def discovery_register_registries(register):
+    register("fixed", Fixed)
+"""
+"""A registry, `fixed://ADDRESS:PORT`, with the endpoints of its URL as backends of `web`, at revision 7."""
 
 
 def install(site: Path, name: str, source: str, distribution: str = "", requires: str = "") -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import dns.rcode
 import pytest
@@ -10,55 +13,53 @@ from discovery import Backend, split_host_port
 from discovery.testing import backend, eventually, within
 
 from .asking import data, query
-from .driving import TcpClient, address, driving, tcp, udp
+from .driving import Driven, TcpClient, address, driving, tcp, udp
 
 WEB = backend(host="10.0.0.1")
 MANY = [Backend("web", f"{n}", f"10.0.{n // 250}.{n % 250}", 80) for n in range(2000)]
 
 
-async def test_pipelined_queries_are_answered_in_order() -> None:
+@asynccontextmanager
+async def connected(*backends: Backend, **options: Any) -> AsyncIterator[tuple[Driven, TcpClient]]:
+    """A server for these backends, `WEB` by default, and a client that is connected."""
     bind = address()
-    async with driving(listen=bind) as driven:
-        await driven.apply(WEB)
+    async with driving(listen=bind, **options) as driven:
+        await driven.apply(*(backends or (WEB,)))
         client = await TcpClient.to(bind)
+        try:
+            yield driven, client
+        finally:
+            client.close()
+
+
+async def test_pipelined_queries_are_answered_in_order() -> None:
+    async with connected() as (_, client):
         asked = [query("web") for _ in range(300)]
         client.send(*(each.to_wire() for each in asked))
         client.writer.write_eof()
         for each in asked:
             assert each.is_response(await client.answer())
         assert await client.is_closed()
-        client.close()
 
 
 async def test_a_query_may_come_in_pieces() -> None:
-    bind = address()
-    async with driving(listen=bind) as driven:
-        await driven.apply(WEB)
-        client = await TcpClient.to(bind)
+    async with connected() as (_, client):
         packet = query("web").to_wire()
         for byte in len(packet).to_bytes(2, "big") + packet:
             client.writer.write(bytes((byte,)))
             await client.writer.drain()
         assert data(await client.answer()) == ["10.0.0.1"]
-        client.close()
 
 
 @pytest.mark.parametrize("sent", [b"", b"\0", b"\0\x20", b"\0\x20partly"])
 async def test_a_client_that_sends_no_complete_query_is_closed(sent: bytes) -> None:
-    bind = address()
-    async with driving(listen=bind, tcp_idle_timeout="100ms") as driven:
-        await driven.apply(WEB)
-        client = await TcpClient.to(bind)
+    async with connected(tcp_idle_timeout="100ms") as (_, client):
         client.writer.write(sent)
         assert await client.is_closed()
-        client.close()
 
 
 async def test_a_client_that_sends_a_query_ever_so_slowly_is_closed() -> None:
-    bind = address()
-    async with driving(listen=bind, tcp_idle_timeout="200ms") as driven:
-        await driven.apply(WEB)
-        client = await TcpClient.to(bind)
+    async with connected(tcp_idle_timeout="200ms") as (_, client):
 
         async def trickle() -> None:
             client.writer.write(b"\xff\xff")
@@ -69,20 +70,15 @@ async def test_a_client_that_sends_a_query_ever_so_slowly_is_closed() -> None:
         trickling = asyncio.create_task(trickle())
         assert await client.is_closed()
         trickling.cancel()
-        client.close()
 
 
 async def test_a_query_of_full_length_is_refused_and_the_next_is_answered() -> None:
-    bind = address()
-    async with driving(listen=bind) as driven:
-        await driven.apply(WEB)
-        client = await TcpClient.to(bind)
+    async with connected() as (_, client):
         packet = query("web").to_wire()
         client.send(packet.ljust(65535, b"\0"), packet)
         refused = await client.answer()
         assert (refused.rcode(), refused.id) == (dns.rcode.FORMERR, int.from_bytes(packet[:2], "big"))
         assert data(await client.answer()) == ["10.0.0.1"]
-        client.close()
 
 
 async def test_many_silent_connections_keep_nobody_from_an_answer() -> None:
@@ -127,10 +123,7 @@ async def test_bytes_that_are_no_query_end_the_connection() -> None:
 
 
 async def test_a_client_that_does_not_read_costs_little_and_is_cut_off() -> None:
-    bind = address()
-    async with driving(listen=bind, tcp_idle_timeout="300ms") as driven:
-        await driven.apply(*MANY)
-        client = await TcpClient.to(bind)
+    async with connected(*MANY, tcp_idle_timeout="300ms") as (driven, client):
         packet = query("web").to_wire()
         flooding = asyncio.create_task(flood(client, packet))
         await eventually(lambda: driven.figure("tcp_connections") == 1)
@@ -138,7 +131,6 @@ async def test_a_client_that_does_not_read_costs_little_and_is_cut_off() -> None
         async with asyncio.timeout(within(10)):
             await flooding
         assert driven.figure("queries") < 1000  # of 32 KB each; the buffers of the kernel are a few MB
-        client.close()
 
 
 async def flood(client: TcpClient, packet: bytes) -> None:
@@ -170,16 +162,12 @@ async def test_one_connection_too_many_closes_the_one_that_is_idle_the_longest()
 
 
 async def test_an_open_connection_does_not_delay_the_end() -> None:
-    bind = address()
-    async with driving(listen=bind) as driven:
-        await driven.apply(WEB)
-        client = await TcpClient.to(bind)
+    async with connected() as (driven, client):
         client.send(query("web").to_wire())
         await client.answer()
         async with asyncio.timeout(within(1.5)):
             await driven.consumer.teardown()
         assert await client.is_closed()
-        client.close()
 
 
 async def test_what_was_asked_before_the_end_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,11 +196,7 @@ async def test_what_was_asked_before_the_end_is_answered(monkeypatch: pytest.Mon
 
 async def test_a_connection_without_a_query_hardly_delays_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discovery_dns.listeners._CLOSE_PATIENCE", 60)
-    bind = address()
-    async with driving(listen=bind) as driven:
-        await driven.apply(WEB)
-        client = await TcpClient.to(bind)
+    async with connected() as (driven, client):
         async with asyncio.timeout(within(10)):
             await driven.consumer.teardown()
         assert await client.is_closed()
-        client.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from libraries import children
-from third_party import install
+from third_party import FIXED, install
 
 import discovery
 from discovery.testing import eventually, eventually_sync, within
@@ -125,35 +125,10 @@ def test_the_environment_names_the_registry(records: Path, monkeypatch: pytest.M
         assert ports(follower.snapshot) == [8001]
 
 
-PLUGIN = """
-import asyncio
-from discovery import hookimpl
-from discovery.registry import Reset
-
-class Fixed:
-    def __init__(self, url):
-        self.records = {f"web/{endpoint}": endpoint.encode() for endpoint in url.endpoints}
-
-    async def watch(self):
-        yield Reset(1, self.records)
-        await asyncio.Event().wait()
-
-    async def open_lease(self, owner, ttl):
-        raise NotImplementedError
-
-    async def close(self):
-        pass
-
-@hookimpl
-def discovery_register_registries(register):
-    register("fixed", Fixed)
-"""
-
-
 async def test_a_registry_of_a_plugin_is_followed_by_both_forms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path / "site", "fixed", PLUGIN)
+    install(tmp_path / "site", "fixed", FIXED)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     async with discovery.follow("fixed://127.0.0.1:8001") as follower:
         assert ports(follower.snapshot) == [8001]

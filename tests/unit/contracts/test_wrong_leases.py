@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sound_registries import MemoryContract
+from sound_registries import MemoryContract, leasing, little_patience
 from wrong_plugins import faults, message, messages
 
 from discovery import Backend
@@ -15,23 +15,15 @@ from discovery.registry import (
     OwnedByAnotherError,
     RegistryUnavailableError,
 )
-from discovery.registry.memory import MemoryLease, MemoryRegistry
+from discovery.registry.memory import MemoryLease
+
+__all__ = ["little_patience"]
+
+pytestmark = pytest.mark.usefixtures("little_patience")
 
 CALLS = "test_a_lease_tells_that_the_registry_is_away"
 CLOSED = "test_a_connection_may_be_closed_twice_and_leaves_the_records"
 OTHERS = "test_the_record_of_another_owner_is_left_alone"
-
-
-class WithLeases(MemoryRegistry):
-    lease: type[MemoryLease] = MemoryLease
-
-    async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
-        self.check()
-        return self.lease(self, owner, ttl)
-
-
-def leasing(kind: type[MemoryLease]) -> type[MemoryRegistry]:
-    return type(kind.__name__, (WithLeases,), {"lease": kind})
 
 
 class OverwritesOthers(MemoryLease):
@@ -148,15 +140,6 @@ HANGS = (
     (leasing(HangsInAnOutage), CALLS, "sweep, while the registry is away, has not returned"),
     (leasing(IsNeverLost), "test_an_owner_learns_that_its_record_was_removed", "lost, for each that waits,"),
 )
-
-
-@pytest.fixture(autouse=True)
-def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for what never comes: everything here is in memory."""
-    monkeypatch.setattr("discovery.testing.follower.PATIENCE", 1.0)
-    monkeypatch.setattr("discovery.testing.outages.OUTAGE_SECONDS", 1.0)
-    monkeypatch.setattr("discovery.testing.place.CALL_SECONDS", 1.0)
-    monkeypatch.setattr("discovery.testing.place.END_SECONDS", 0.2)
 
 
 @faults(*FAULTS)

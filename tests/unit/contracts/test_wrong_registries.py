@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sound_registries import MemoryContract
+from sound_registries import MemoryContract, little_patience
 from wrong_plugins import faults, message, messages
 
 from discovery.registry import (
@@ -18,6 +18,10 @@ from discovery.registry import (
     Stale,
 )
 from discovery.registry.memory import MemoryLease, MemoryRegistry
+
+__all__ = ["little_patience"]
+
+pytestmark = pytest.mark.usefixtures("little_patience")
 
 LISTED = "test_first_comes_a_listing_of_everything"
 HIGHER = "test_every_change_arrives_at_a_higher_revision"
@@ -257,15 +261,6 @@ FAULTS = (
     (ClosesOnce, CLOSED, "closed before"),
     (WithdrawsAtClose, CLOSED, "after its connection was closed"),
 )
-
-
-@pytest.fixture(autouse=True)
-def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for what never comes: everything here is in memory."""
-    monkeypatch.setattr("discovery.testing.follower.PATIENCE", 1.0)
-    monkeypatch.setattr("discovery.testing.outages.OUTAGE_SECONDS", 1.0)
-    monkeypatch.setattr("discovery.testing.place.CALL_SECONDS", 1.0)
-    monkeypatch.setattr("discovery.testing.place.END_SECONDS", 0.2)
 
 
 @faults(*FAULTS)

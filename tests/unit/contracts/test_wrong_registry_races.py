@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sound_registries import MemoryContract
+from sound_registries import MemoryContract, leasing, little_patience
 from wrong_plugins import faults, message, messages
 
 from discovery import Backend
 from discovery.errors import OwnedByAnotherError
 from discovery.registry import Delta, Record, RegistryEvent, Reset, Stale, decode, encode
 from discovery.registry.memory import MemoryLease, MemoryRegistry
+
+__all__ = ["little_patience"]
+
+pytestmark = pytest.mark.usefixtures("little_patience")
 
 HIGHER = "test_every_change_arrives_at_a_higher_revision"
 AWAY = "test_an_outage_is_told_and_nothing_is_taken_away"
@@ -82,18 +86,6 @@ class GivesValuesOfAnotherType(MemoryRegistry):
                 yield replace(event, records={key: bytearray(value) for key, value in event.records.items()})
             else:
                 yield event
-
-
-class WithLeases(MemoryRegistry):
-    lease: type[MemoryLease] = MemoryLease
-
-    async def open_lease(self, owner: str, ttl: float) -> MemoryLease:
-        self.check()
-        return self.lease(self, owner, ttl)
-
-
-def leasing(kind: type[MemoryLease]) -> type[MemoryRegistry]:
-    return type(kind.__name__, (WithLeases,), {"lease": kind})
 
 
 class RemovesBeforeItPuts(MemoryLease):
@@ -195,15 +187,6 @@ FAULTS = (
     (LosesADeleteInABurst, "test_what_a_watch_adds_up_to_is_what_is_there", "what a watch adds up to"),
 )
 HANGS = ((leasing(IsLostForOneThatWaits), REMOVED, "lost, for each that waits,"),)
-
-
-@pytest.fixture(autouse=True)
-def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for what never comes: everything here is in memory."""
-    monkeypatch.setattr("discovery.testing.follower.PATIENCE", 1.0)
-    monkeypatch.setattr("discovery.testing.outages.OUTAGE_SECONDS", 1.0)
-    monkeypatch.setattr("discovery.testing.place.CALL_SECONDS", 1.0)
-    monkeypatch.setattr("discovery.testing.place.END_SECONDS", 0.2)
 
 
 @faults(*FAULTS, *HANGS, most=4)

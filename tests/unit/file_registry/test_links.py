@@ -23,13 +23,13 @@ class TestLinks:
     def test_one_that_leads_out_is_rejected_wherever_it_stands(self, tmp_path: Path) -> None:
         secret = write(tmp_path, "secret", SECRET)
         write(tmp_path, "other/b1")
-        root = tmp_path / "root"
+        root = tmp_path / "records"
         write(root, "web/b1")
         links = {
             "web/absolute": str(secret),
             "web/relative": "../../secret",
             "web/twice": "../web/relative",
-            "web/back": "../../root/web/b1",
+            "web/back": "../../records/web/b1",
             "web/environ": "/proc/self/environ",
             "web/descriptor": "/proc/self/fd/0",
             "service": "../other",
