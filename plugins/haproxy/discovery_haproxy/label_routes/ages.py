@@ -6,8 +6,8 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery import Backend
 from discovery.toolkit import write_atomically
+from discovery_haproxy.label_routes.requests import Wish
 
 _FILE = "label-routes.json"
 
@@ -27,16 +27,16 @@ class RecordAges:
         """The ages in the file."""
         self._failed: str | None = None
 
-    def of(self, backends: Iterable[Backend], *, remember: bool) -> dict[str, int]:
-        """Return the ages of these backends, by key. With `remember` the next daemon knows them, too."""
+    def of(self, wishes: Iterable[Wish], *, remember: bool) -> dict[str, int]:
+        """Return the ages of the records of these wishes, by key. With `remember` the next daemon knows them, too."""
         if self._ages is None:
             self._ages = self._saved = self._load()
         before = self._ages
         found = {}
         new = 1 + max(before.values(), default=0)
-        for backend in backends:
-            key = backend.key
-            found[key] = backend.created if backend.created is not None else before.get(key, new)
+        for wish in wishes:
+            key = wish.key
+            found[key] = wish.created if wish.created is not None else before.get(key, new)
         self._ages = found
         if remember and found != self._saved:
             self._save(found)

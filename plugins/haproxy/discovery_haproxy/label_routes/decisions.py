@@ -33,17 +33,17 @@ def decide(wishes: Iterable[Wish], ages: Mapping[str, int], configured: Mapping[
     paths: dict[str, Wish] = {}
     hosts: dict[str, set[str]] = {}
     problems: dict[tuple[str, str, str], str] = {}
-    for wish in sorted(wishes, key=lambda each: (ages[each.backend.key], each.backend.key)):
-        service, route = wish.backend.service, (wish.host, wish.path)
+    for wish in sorted(wishes, key=lambda each: (ages[each.key], each.key)):
+        service, route = wish.service, (wish.host, wish.path)
         reason = ""
         if route in configured:
             reason = f"the configuration gives it to the service {configured[route]!r}"
-        elif (owner := owners.get(route, wish)).backend.service != service:
-            reason = f"the service {owner.backend.service!r} has it, whose backend {owner.backend.id!r} is older"
+        elif (owner := owners.get(route, wish)).service != service:
+            reason = f"the service {owner.service!r} has it, whose backend {owner.id!r} is older"
         elif (first := paths.get(service, wish)).path != wish.path:
-            reason = f"the older backend {first.backend.id!r} of the service has the path {first.path}"
+            reason = f"the older backend {first.id!r} of the service has the path {first.path}"
         if reason:
-            problem = f"backend {wish.backend.id!r} of {service!r} gets no route for {_text(wish)}: {reason}"
+            problem = f"backend {wish.id!r} of {service!r} gets no route for {_text(wish)}: {reason}"
             problems.setdefault((service, *route), problem)
             continue
         owners.setdefault(route, wish)

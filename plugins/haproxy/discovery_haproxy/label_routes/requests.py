@@ -27,13 +27,23 @@ _QUOTED_CHARACTERS = 60
 
 
 class Wish(NamedTuple):
-    """A backend whose labels ask for the requests for a host below a path."""
+    """What the labels of a backend ask for: the requests for a host below a path.
 
-    backend: Backend
+    A wish has no more of the backend than decides on routes: a new weight or address is no other wish.
+    """
+
+    service: str
+    id: str
+    """Id of the backend."""
     host: str
     path: str
     created: int | None = None
     """The number of `Backend.created`, in which equal backends may differ."""
+
+    @property
+    def key(self) -> str:
+        """Key of the backend."""
+        return f"{self.service}/{self.id}"
 
 
 class Wishes(NamedTuple):
@@ -54,7 +64,7 @@ def wishes_of(backends: Iterable[Backend], patterns: Sequence[str]) -> Wishes:
         if reason := _refusal(backend.service, host.lower(), path, patterns):
             problems[f"backend {_quoted(backend.id)} of {_quoted(backend.service)} gets no route: {reason}"] = None
         else:
-            wishes.append(Wish(backend, host.lower(), path, backend.created))
+            wishes.append(Wish(backend.service, backend.id, host.lower(), path, backend.created))
     return Wishes(tuple(wishes), tuple(problems))
 
 

@@ -85,7 +85,7 @@ class LabelRouter:
             self._is_remembered = remember
             read = [each.wishes for each in self._read_services.values()]
             found = [wish for each in read for wish in each.wishes]
-            ages = self._ages.of((each.backend for each in found), remember=remember)
+            ages = self._ages.of(found, remember=remember)
             self._decisions = decide(found, ages, _configured_routes(config))
             refused = [problem for each in read for problem in each.problems]
             self._refused = (*refused, *self._decisions.problems)

@@ -5,31 +5,30 @@ from itertools import islice, permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.testing import backend
 from discovery_haproxy.label_routes.decisions import Decisions, Granted, decide
 from discovery_haproxy.label_routes.requests import Wish
 
 SHOP, API = ("shop.example.com", "/"), ("shop.example.com", "/api")
 WISHES = st.lists(
     st.builds(
-        lambda service, id_, host, path: Wish(backend(service, id_), host, path),
+        Wish,
         st.sampled_from("abc"),
         st.sampled_from("123"),
         st.sampled_from(["x", "y"]),
         st.sampled_from(["/", "/p"]),
     ),
-    unique_by=lambda wish: wish.backend.key,
+    unique_by=lambda wish: wish.key,
     max_size=9,
 )
 
 
 def wish(service: str, id_: str, route: tuple[str, str]) -> Wish:
-    return Wish(backend(service, id_), *route)
+    return Wish(service, id_, *route)
 
 
 def decided(*wishes: Wish, **configured: tuple[str, str]) -> Decisions:
     """Decide; the wishes are ordered from the oldest to the youngest record."""
-    ages = {each.backend.key: age for age, each in enumerate(wishes)}
+    ages = {each.key: age for age, each in enumerate(wishes)}
     return decide(wishes, ages, {route: name for name, route in configured.items()})
 
 
@@ -66,13 +65,13 @@ def test_a_service_has_the_path_of_its_oldest_backend() -> None:
 
 @given(WISHES)
 def test_each_route_has_one_service_whatever_the_order(wishes: list[Wish]) -> None:
-    ages = {each.backend.key: int(each.backend.id) for each in wishes}
+    ages = {each.key: int(each.id) for each in wishes}
     found = decide(wishes, ages, {})
     routes = [(host, granted.path) for granted in found.services.values() for host in granted.hosts]
     assert len(routes) == len(set(routes))
     for other in islice(permutations(wishes), 6):
         assert decide(other, ages, {}) == found
     if wishes:
-        oldest = min(wishes, key=lambda each: (ages[each.backend.key], each.backend.key))
-        granted = found.services[oldest.backend.service]
+        oldest = min(wishes, key=lambda each: (ages[each.key], each.key))
+        granted = found.services[oldest.service]
         assert (oldest.host in granted.hosts, granted.path) == (True, oldest.path)

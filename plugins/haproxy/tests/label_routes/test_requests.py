@@ -33,6 +33,11 @@ def test_a_backend_without_the_label_asks_for_nothing() -> None:
     assert wishes_of([backend(), backend(labels={PATH: "/api"}), backend(labels={HOST: ""})], ("*",)) == Wishes()
 
 
+def test_a_new_weight_or_address_is_no_other_wish() -> None:
+    first, other = (backend(id="b1", port=port, weight=port, labels={HOST: "a.example.com"}) for port in (1, 2))
+    assert wishes_of([first], ("*",)) == wishes_of([other], ("*",))
+
+
 @pytest.mark.parametrize(
     ("pattern", "host", "expected"),
     [
