@@ -1,12 +1,14 @@
 """Requests for records in etcd, where an owner, a request or a member fails in between."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from etcds import etcd, opened, url
 
 from discovery.codec import encode
 from discovery.registry.etcd.lease import EtcdLease
+from discovery.registry.etcd.messages import RANGE
 from discovery.registry.requests import PLACE, Request
 from discovery.testing import backend, contents, eventually, within
 from discovery.testing.etcd import EtcdWriter
@@ -115,3 +117,23 @@ async def test_a_key_that_is_put_after_it_was_asked_for_is_handed_over_as_well(u
         assert await asyncio.wait_for(handing, within(20)) == (KEY, "asker")
         await taking
         await asyncio.gather(before.close(), after.close(), asker.close())
+
+
+async def test_a_request_for_a_key_of_another_owner_costs_nothing_while_nobody_answers(url: str) -> None:
+    """Each owner of the registry sees the request, and an owner of an earlier version never answers."""
+    async with opened(url) as registry, EtcdWriter(url) as writer:
+        owner = await registry.open_lease("owner", within(20))
+        assert isinstance(owner, EtcdLease)
+        calls, call = [], owner._takeovers._client.call
+
+        async def counted(*arguments: Any, **options: Any) -> Any:
+            calls.append(arguments[0])
+            return await call(*arguments, **options)
+
+        owner._takeovers._client.call = counted  # type: ignore[method-assign]
+        await writer.change({PLACE + KEY: Request("asker", "silent").encoded})
+        handing = asyncio.ensure_future(owner.handed_over())
+        await asyncio.wait({handing}, timeout=1.5)
+        assert calls == [RANGE]
+        handing.cancel()
+        await owner.close()

@@ -85,7 +85,7 @@ class EtcdLease:
         except LeaseLostError as error:
             self._lose(str(error))
             raise
-        self._keys.add(key)
+        self._add(key)
 
     async def delete(self, backend: Backend) -> None:
         """See `Lease.delete`."""
@@ -114,8 +114,7 @@ class EtcdLease:
                 self._lose(str(error))
                 raise
             if taken:
-                self._keys.add(key)
-                return None
+                return self._add(key)
             with suppress(OwnedByAnotherError):  # another owner was faster
                 return await self.put(backend)
 
@@ -183,6 +182,10 @@ class EtcdLease:
             # A record that `delete` has removed, or that was handed over, during the check is not lost.
             if lost is not None and deletions == self._deletions and grants == self._takeovers.grants:
                 raise LeaseLostError(lost)
+
+    def _add(self, key: str) -> None:
+        self._keys.add(key)
+        self._takeovers.add(key)
 
     def _raise_if_lost(self) -> None:
         if self._lost.done():

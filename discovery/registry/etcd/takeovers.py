@@ -26,11 +26,10 @@ from discovery.registry.etcd.messages import (
 )
 from discovery.registry.etcd.transactions import absent, owner_of, read, remove, unchanged, under_lease, write
 from discovery.registry.requests import PLACE, Request
+from discovery.system.asyncio_tools import cancel_and_wait
 
 _LOOK_EVERY = 30.0
 """Seconds after which requests are read even if no change is reported: a member may be silent for a fault."""
-_LOOK_AGAIN = 1.0
-"""Seconds between two looks while there are requests for other records: this lease may be about to write them."""
 _WITHDRAW_SECONDS = 2.0
 """Seconds for the withdrawal of a request. Without an answer the request ends with its lease."""
 _MOST_REQUESTS = 1000
@@ -54,6 +53,9 @@ class Takeovers:
         """By key: the owner that is about to take the record of this lease."""
         self._moved: dict[str, str] = {}
         """By key: the new owner of a record, until `hand_over` has returned both."""
+        self._others: set[str] = set()
+        """The keys that are asked for and were no records of this lease at the last look."""
+        self._has_other = asyncio.Event()
         self.grants = 0
         """Number of requests that were granted."""
 
@@ -89,6 +91,11 @@ class Takeovers:
                 with suppress(RegistryError):
                     await self._withdraw(asked)
 
+    def add(self, key: str) -> None:
+        """Note that the lease has got the record at `key`: the record may have been asked for before."""
+        if key in self._others:
+            self._has_other.set()
+
     async def hand_over(self, keys: Collection[str]) -> tuple[str, str]:
         """Agree to requests for the records `keys` of this lease; return a record that has a new owner, and the owner.
 
@@ -96,22 +103,18 @@ class Takeovers:
         """
         everything = ((self._requests, range_end(self._requests)),)
         while not self._moved:
+            self._has_other.clear()
             answer = await self._client.call(
                 RANGE, RangeRequest(key=everything[0][0], range_end=everything[0][1], limit=_MOST_REQUESTS)
             )
-            there: set[str] = set()
-            again = _LOOK_EVERY
-            for kv in answer.kvs:
-                key = kv.key[len(self._requests) :].decode(errors="backslashreplace")
-                there.add(key)
-                if key in keys:
-                    await self._grant(key, kv)
-                else:
-                    again = _LOOK_AGAIN
-            for key in self.granted.keys() - there:
+            asked = {kv.key[len(self._requests) :].decode(errors="backslashreplace"): kv for kv in answer.kvs}
+            self._others = asked.keys() - keys
+            for key in asked.keys() - self._others:
+                await self._grant(key, asked[key])
+            for key in self.granted.keys() - asked.keys():
                 await self._end(key, keys)
             if not self._moved:
-                await self._until_changed(everything, answer.header.revision, again)
+                await self._until_changed(everything, answer.header.revision, self._has_other)
         key, owner = self._moved.popitem()
         self.granted.pop(key, None)
         return key, owner
@@ -166,18 +169,26 @@ class Takeovers:
             attempt=_WITHDRAW_SECONDS / 2,
         )
 
-    async def _until_changed(self, ranges: Ranges, revision: int, seconds: float = _LOOK_EVERY) -> None:
-        """Wait until a key in `ranges` changes after `revision`, or for `seconds`. If a member fails, use another."""
+    async def _until_changed(self, ranges: Ranges, revision: int, also: asyncio.Event | None = None) -> None:
+        """Wait until a key in `ranges` changes after `revision` or `also` is set. If a member fails, use another."""
+        changing = asyncio.ensure_future(self._follow(ranges, revision))
+        reasons = {changing} if also is None else {changing, asyncio.ensure_future(also.wait())}
+        try:
+            await asyncio.wait(reasons, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED)
+            if changing.done():
+                changing.result()
+        finally:
+            await cancel_and_wait(*reasons)
+
+    async def _follow(self, ranges: Ranges, revision: int) -> None:
         retries = rounds()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while True:
-                    try:
-                        return await _watch(self._client, ranges, revision)
-                    except CompactedError:
-                        return None
-                    except MemberUnavailableError:
-                        await asyncio.sleep(next(retries))
+        while True:
+            try:
+                return await _watch(self._client, ranges, revision)
+            except CompactedError:
+                return None
+            except MemberUnavailableError:
+                await asyncio.sleep(next(retries))
 
 
 async def _watch(client: Client, ranges: Ranges, revision: int) -> None:
