@@ -22,6 +22,11 @@ _PASSED_ON = re.compile(r"discovery\.(?:([0-9]{1,5})\.)?(.+)", re.DOTALL)
 """The container labels that become labels of the record: `discovery.X`, and for one port `discovery.<port>.X`."""
 _ROUTE = "discovery.host"
 """The label that asks for a route, which a single service can have."""
+_SECRET = re.compile(
+    r"(?:.*[_.-])?(?:passw(?:or)?d|passphrase|secret|token|credential|(?:api|access|private)_?key)s?(?:[_.-].*)?",
+    re.DOTALL,
+)
+"""The names of variables, in lower case, that are probably a secret of the program in the container."""
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PATH = re.compile(r"/(?!/)[!-~]{0,1023}|/")
 _INTERVAL = Duration(0.5, 3600)
@@ -83,11 +88,15 @@ class PortRequest:
 
 
 class _Entry(NamedTuple):
-    """A label or variable: the key as written, the value, and True if the key names a port."""
+    """A label or variable: the key as written, the value, and True if the key names a port.
+
+    `is_variable` is True for an environment variable.
+    """
 
     key: str = ""
     value: str = ""
     for_port: bool = False
+    is_variable: bool = False
 
 
 _Entries = Mapping[str, _Entry]
@@ -121,13 +130,13 @@ class ServiceVariables:
                 name = key.removeprefix(_PREFIX)
                 match = _PORT_PREFIX.fullmatch(name)
                 if match is None:
-                    general[name.lower()] = _Entry(key, value)
+                    general[name.lower()] = _Entry(key, value, is_variable=source is env)
                     continue
                 port, name = int(match[1]), match[2].lower()
                 if value and name == "name" and 1 <= port <= 65535:
                     named.add(port)
                 if match[1] == str(port):
-                    by_port.setdefault(port, {})[name] = _Entry(key, value, for_port=True)
+                    by_port.setdefault(port, {})[name] = _Entry(key, value, True, source is env)
         for key, value in labels.items():
             if (match := _PASSED_ON.fullmatch(key)) is not None:
                 entries = general if match[1] is None else by_port.setdefault(int(match[1]), {})
@@ -199,7 +208,7 @@ class _RequestParser:
         return self._entries.pop(name, _Entry())
 
     def _service(self) -> tuple[str | None, bool]:
-        key, value, for_port = self._take("name")
+        key, value, for_port, _ = self._take("name")
         if not value:
             return None, False
         if not _is_valid(Backend(value, "id", "host", 1)):
@@ -210,7 +219,7 @@ class _RequestParser:
         return value, for_port
 
     def _id(self) -> str | None:
-        key, value, _ = self._take("id")
+        key, value, _, _ = self._take("id")
         if value and not _is_valid(Backend("service", value, "host", 1)):
             self._problems.append(
                 f"{key} is {quoted(value)}: an id has 1-255 letters, digits and _.:@[]-; {key} is ignored"
@@ -219,14 +228,14 @@ class _RequestParser:
         return value or None
 
     def _network(self) -> str | None:
-        key, value, _ = self._take("network")
+        key, value, _, _ = self._take("network")
         if value and not _NETWORK.fullmatch(value):
             self._problems.append(f"{key} is {quoted(value)}, not the name of a Docker network; {key} is ignored")
             return None
         return value or None
 
     def _check(self) -> CheckRequest:
-        key, path, _ = self._take("check_http")
+        key, path, _, _ = self._take("check_http")
         if path and (not _PATH.fullmatch(path) or "#" in path):
             self._problems.append(
                 f"{key} is {quoted(path)}, not a path such as /health: a container cannot choose another host"
@@ -240,13 +249,13 @@ class _RequestParser:
         )
 
     def _switch(self, name: str) -> bool:
-        key, value, _ = self._take(name)
+        key, value, _, _ = self._take(name)
         if value.lower() not in _TRUE | _FALSE:
             self._problems.append(f"{key} is {quoted(value)}: write true, since a container cannot choose an address")
         return value.lower() in _TRUE
 
     def _time(self, name: str, bounds: Duration) -> float | None:
-        key, value, _ = self._take(name)
+        key, value, _, _ = self._take(name)
         if not value:
             return None
         try:
@@ -257,11 +266,16 @@ class _RequestParser:
 
     def _labels(self) -> Iterator[tuple[str, str]]:
         count = 0
-        for name, (key, value, _) in sorted(self._entries.items()):
+        for name, (key, value, _, is_variable) in sorted(self._entries.items()):
             if name in _IGNORED or not value:
                 continue
             if name in _REFUSED:
                 self._problems.append(f"{key} is refused: {_REFUSED[name]}")
+            elif is_variable and _SECRET.fullmatch(name):
+                self._problems.append(
+                    f"{quoted(key)} has the name of a secret, and is not published: if it is no secret, make it a"
+                    " label of the container"
+                )
             elif not _is_valid(Backend("service", "id", "host", 1, labels={name: value})):
                 self._problems.append(
                     f"{quoted(key)} cannot be a label: the name of a label has 1-63 letters, digits and _.-, and its"

@@ -54,6 +54,21 @@ def test_labels_of_this_product_are_passed_on_for_every_port_or_for_one() -> Non
     assert len(bad.problems) == 2
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["SERVICE_PASSWORD", "SERVICE_DB_PASSWORDS", "SERVICE_80_API_KEY", "SERVICE_token", "SERVICE_CLIENT_SECRET_2"],
+)
+def test_a_variable_that_is_named_as_a_secret_is_not_published(key: str) -> None:
+    """Every container is registered by default, also one whose own settings happen to begin with SERVICE_."""
+    request = read({}, {key: "hunter2", "SERVICE_KEYBOARD": "de"}, 80)
+    assert dict(request.labels) == {"keyboard": "de"}
+    assert "hunter2" not in repr(request)
+    assert request.problems == (
+        f"{key!r} has the name of a secret, and is not published: if it is no secret, make it a label of the container",
+    )
+    assert len(read({key: "no secret"}, {}, 80).labels) == 1
+
+
 @pytest.mark.parametrize("value", ["1", "true", "no"])
 def test_any_value_ignores(value: str) -> None:
     assert read({"SERVICE_IGNORE": value}, {}, 80).ignore
