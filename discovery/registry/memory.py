@@ -172,6 +172,8 @@ class MemoryRegistry:
         for watch in self._watches:
             watch.pending.append(delta)
         self._wake()
+        if not self._requests.keys().isdisjoint(puts):  # perhaps another holder than before, who answers
+            self._asked.set()
 
     async def ask(self, key: str, value: bytes, asker: "MemoryLease") -> None:
         """Ask the holder of the record at `key` for the record; return when `asker` has it, with the value `value`."""

@@ -223,3 +223,18 @@ async def test_a_registry_that_refuses_requests_is_named_with_its_reason() -> No
         registrar.set([A, B])
         await becomes(registry, B)
         assert str(registrar.status.failing["web/a"]) == told
+
+
+async def test_an_owner_by_force_answers_a_request_that_was_there_before() -> None:
+    registry = MemoryRegistry()
+    silent, asker = MemoryLease(registry, "silent", 60), MemoryLease(registry, "asker", 60)
+    await silent.put(A)
+    asking = asyncio.create_task(asker.take_over(A))
+    async with registering(registry, B, owner="new") as new:
+        await eventually(lambda: new.status.registered == {"web/b"})
+        await asyncio.sleep(0)  # it waits for requests
+        lease = registry.holder("web/b")
+        assert lease is not None
+        await lease.put(A, force=True)
+        await eventually(asking.done)
+        assert registry.holder("web/a") is asker
