@@ -1,7 +1,6 @@
 """Reloads of the configuration: at SIGHUP, and when the configuration file changes."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.errors import describe
 from discovery.system import systemd
 from discovery.system.asyncio_tools import cancel_and_wait
+from discovery.system.signals import on_hangup
 
 if TYPE_CHECKING:
     from discovery.system.filewatch import FileWatch
@@ -42,7 +42,7 @@ class Reloads:
 
     def listen(self) -> None:
         """Take note of SIGHUP from now on, and import what watching takes."""
-        self._loop.add_signal_handler(signal.SIGHUP, self._requested.set)
+        on_hangup(self._requested.set)
         if self._config is not None:
             import discovery.system.filewatch  # noqa: F401 - here: without a file nothing is watched
 

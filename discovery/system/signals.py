@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM: the first asks for the end in order, a later one ends the process at once."""
+"""SIGINT and SIGTERM: the first asks for the end in order, a later one ends the process at once. SIGHUP: a reload.
+
+No handler is the event loop's own: the event loop closes its wakeup descriptor before it removes its handlers, and a
+signal in between shows a traceback.
+"""
 
 import asyncio
 import atexit
@@ -49,6 +53,17 @@ def on_stop(stop: Callable[[signal.Signals], None]) -> None:
 
     for each in _SIGNALS:
         signal.signal(each, handle)
+
+
+def on_hangup(reload: Callable[[], None]) -> None:
+    """Call `reload` on the running loop with each SIGHUP, which has no effect once the loop has ended."""
+    loop = asyncio.get_running_loop()
+
+    def handle(_: int, __: FrameType | None) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(reload)
+
+    signal.signal(signal.SIGHUP, handle)
 
 
 def _let_the_next_end_us() -> None:

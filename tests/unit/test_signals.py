@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from discovery.system.signals import on_stop
+from discovery.system.signals import on_hangup, on_stop
 from discovery.testing import eventually, within
 
 
@@ -52,7 +52,7 @@ def test_nothing_is_ignored_that_a_test_sends() -> None:
 def test_one_that_comes_when_the_end_is_reached_already_is_the_same_request() -> None:
     program = """
 import asyncio, os, signal
-from discovery.system.signals import on_stop
+from discovery.system.signals import on_hangup, on_stop
 
 async def run():
     asked = asyncio.Event()
@@ -65,3 +65,24 @@ os.kill(os.getpid(), signal.SIGINT)
 os.kill(os.getpid(), signal.SIGTERM)
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=within(60), check=False).returncode == 0
+
+
+def test_a_signal_of_any_kind_is_none_of_the_event_loops_which_shows_tracebacks_while_it_closes() -> None:
+    seen = []
+
+    async def run() -> None:
+        on_stop(lambda _: None)
+        on_hangup(lambda: seen.append(signal.SIGHUP))
+        wakeup = signal.set_wakeup_fd(-1)
+        assert wakeup == -1
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda: seen == [signal.SIGHUP])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        asyncio.run(run())
+        os.kill(os.getpid(), signal.SIGHUP)  # the loop has ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert seen == [signal.SIGHUP]

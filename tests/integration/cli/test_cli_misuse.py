@@ -31,7 +31,8 @@ def test_a_stdout_that_is_full_is_told_in_a_line(arguments: list[str]) -> None:
             text=True,
             env={"DISCOVERY_REGISTRY": "memory://"},
         )
-    assert (done.returncode, done.stderr) == (1, FULL)
+    told = [line for line in done.stderr.splitlines(keepends=True) if "is being imported for" not in line]
+    assert (done.returncode, told) == (1, [FULL])  # on a busy machine also that an import takes long
 
 
 def test_closed_streams_do_not_matter_and_nothing_else_gets_their_numbers(file_world: World, tmp_path: Path) -> None:

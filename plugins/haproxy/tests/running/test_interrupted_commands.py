@@ -11,7 +11,7 @@ from haproxy_driver import ConsumerDriver, Drive, assert_true, live_servers, way
 from sampling import sampled
 
 from discovery import Backend
-from discovery.testing import backend
+from discovery.testing import backend, eventually
 
 Origins = tuple[Backend, ...]
 COMMANDS = (
@@ -36,9 +36,11 @@ class Interrupter:
         self._command = command.encode()
         self.cuts = cuts
         self._obeys = obeys
+        self.clients = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client."""
+        self.clients += 1
         upstream, commands = await asyncio.open_unix_connection(self._socket)
         answers = asyncio.create_task(self._answer(upstream, writer))
         with suppress(ConnectionError):
@@ -68,17 +70,21 @@ class Interrupter:
 async def interrupted(
     driver: ConsumerDriver, command: str, cuts: int = 1, *, obeys: bool = False
 ) -> AsyncIterator[Interrupter]:
-    """Put an interrupter before the driver's stats socket."""
+    """Put an interrupter before the driver's stats socket.
+
+    The consumer may have a connection that stands. The consumer replaces this connection every second.
+    """
     socket = driver.run_dir / "stats.sock"
     moved = socket.rename(driver.run_dir / "moved.sock")
     interrupter = Interrupter(moved, command, cuts, obeys=obeys)
     async with await asyncio.start_unix_server(interrupter.serve, socket, limit=1 << 20):
+        await eventually(lambda: interrupter.clients > 0)
         yield interrupter
     moved.rename(socket)
 
 
 @pytest.mark.parametrize(
-    ("command", "obeys"), sampled([pytest.param(*each) for each in product(COMMANDS, (False, True))], 3)
+    ("command", "obeys"), sampled(MOMENTS, 3)
 )
 async def test_a_connection_that_ends_amid_a_change_is_followed_by_the_rest_without_a_reload(
     drive: Drive, origins: Origins, bind: str, command: str, obeys: bool
