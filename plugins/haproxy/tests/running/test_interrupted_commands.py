@@ -83,9 +83,7 @@ async def interrupted(
     moved.rename(socket)
 
 
-@pytest.mark.parametrize(
-    ("command", "obeys"), sampled(MOMENTS, 3)
-)
+@pytest.mark.parametrize(("command", "obeys"), sampled(MOMENTS, 3))
 async def test_a_connection_that_ends_amid_a_change_is_followed_by_the_rest_without_a_reload(
     drive: Drive, origins: Origins, bind: str, command: str, obeys: bool
 ) -> None:
