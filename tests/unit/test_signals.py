@@ -67,7 +67,7 @@ os.kill(os.getpid(), signal.SIGTERM)
     assert subprocess.run([sys.executable, "-c", program], timeout=within(60), check=False).returncode == 0
 
 
-def test_a_signal_of_any_kind_is_none_of_the_event_loops_which_shows_tracebacks_while_it_closes() -> None:
+def test_no_signal_is_the_event_loops_which_shows_a_traceback_while_it_closes() -> None:
     seen = []
 
     async def run() -> None:

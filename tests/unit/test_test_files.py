@@ -11,6 +11,7 @@ SYNCHRONOUS = {
     "test_of_two_writes_at_once_the_later_one_stands": "the end of the loop awaits threads",
     "test_a_put_that_was_given_up_writes_nothing_after_the_lease_was_closed": "the end of the loop awaits threads",
     "test_signals_that_come_together_are_one_request_and_a_later_one_is_left_to_the_system": "signals around a loop",
+    "test_no_signal_is_the_event_loops_which_shows_a_traceback_while_it_closes": "a signal after the end of the loop",
 }
 """Tests with an inner coroutine that cannot be `async def`, and the reasons."""
 
