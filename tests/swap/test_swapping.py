@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import trustme
 from daemons import DISCOVERY, Starter
+from making import require_module
 from swapping import PROXIES, Clients, Proxy, Scene, ask, change, fail_over
 
 from discovery.testing import eventually_sync, require_program
@@ -23,7 +24,7 @@ def proxy(request: pytest.FixtureRequest) -> Proxy:
     for program in proxy.programs:
         require_program(program)
     for module in proxy.wheels:
-        pytest.importorskip(module)
+        require_module(module)
     return proxy
 
 

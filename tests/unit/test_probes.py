@@ -17,7 +17,7 @@ from web import ask, serving
 from discovery.checks import NamedProbe, Outcome, Probe
 from discovery.probes import CommandProbe, HttpProbe, ReportedProbe, TcpProbe
 from discovery.system.lookups import RememberedLookups
-from discovery.testing import backend, eventually, free_port, within
+from discovery.testing import backend, eventually, free_port, require_program, within
 
 
 async def test_tcp_passes_where_something_listens_and_leaves_nothing_open() -> None:
@@ -97,6 +97,7 @@ async def test_over_ipv6() -> None:
 
 def test_a_connection_to_itself_is_none() -> None:
     """A port of this machine may be the one from which the probe connects: it then meets itself, and nobody else."""
+    require_program("unshare", wheel=False)
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no network namespaces here")
     code = """if True:

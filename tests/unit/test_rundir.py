@@ -16,6 +16,7 @@ from discovery.errors import CannotStartError
 from discovery.system import claims
 from discovery.system.claims import PathClaimedError, claim
 from discovery.system.rundir import Lock, base_run_dir, lock, run_dir_path
+from discovery.testing import require_program
 
 _HOLD = "import sys; from pathlib import Path; from discovery.system.rundir import lock; "
 _HOLD += "held = lock(Path(sys.argv[1]), 'the other'); print('held', flush=True); sys.stdin.read()"
@@ -209,6 +210,7 @@ def test_a_stranger_who_has_its_name_keeps_nobody_from_a_lock(tmp_path: Path, mo
 
 def test_the_same_path_below_another_root_directory_is_another_lock(tmp_path: Path) -> None:
     """As in a chroot, which has the mount namespace of the machine, and another directory at that path."""
+    require_program("unshare", wheel=False)
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("a root directory of one's own takes a mount namespace")
     root, here, there = tmp_path / "root", tmp_path / "here", tmp_path / "there"

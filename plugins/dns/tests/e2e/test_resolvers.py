@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from coredns_build import build
+from coredns_build import NAME as COREDNS
 from daemons import RecordFiles, Starter
+from go_toolchain import cached
+from making import require_made
 
-from discovery import ConfigError
 from discovery.testing import eventually_sync, free_port, require_program
 
+from .resolved_program import installed
 from .resolving import answers, configuration
 
 Ask = Callable[[str, str], list[str]]
@@ -89,23 +90,21 @@ def test_behind_dnsmasq(port: int, file_registry: RecordFiles, tmp_path: Path) -
 @pytest.mark.exhaustive
 @pytest.mark.warm
 def test_behind_coredns(port: int, file_registry: RecordFiles, tmp_path: Path) -> None:
-    try:
-        program = build()
-    except ConfigError as error:
-        pytest.skip(str(error))
+    """Debian has no CoreDNS: `make coredns`, and so `make test-all`, builds CoreDNS from its Go module."""
+    program = require_made("coredns", cached(COREDNS), "make coredns")
     own, config = free_port(), tmp_path / "Corefile"
     config.write_text(configuration("CoreDNS", port).replace("{\n", "{\n    bind 127.0.0.1\n", 1))
     with running(str(program), f"-dns.port={own}", f"-conf={config}"):
         check(lambda name, kind: answers(own, name, kind), file_registry[1])
 
 
-@pytest.mark.exhaustive
+@pytest.mark.docker
 def test_behind_systemd_resolved(start_daemon: Starter, file_registry: RecordFiles, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("takes root, for a network namespace")
-    program = shutil.which("systemd-resolved", path=f"/usr/lib/systemd:/lib/systemd:{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("systemd-resolved is not installed")
+    for each in ("ip", "nsenter", "unshare"):
+        require_program(each, wheel=False)
+    program = str(require_made("systemd-resolved", installed(), "make resolved"))
     url, put = file_registry
     put("web/a", "10.0.0.1:80")
     put("web/b", "[2001:db8::1]:81")

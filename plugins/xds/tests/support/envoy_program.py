@@ -39,16 +39,9 @@ def install() -> Path:
 
 def require_envoy() -> Path:
     """The path of Envoy: on PATH, or of the wheel. Without it the running test is skipped, or fails if CI is set."""
-    import pytest
+    from making import require_made
 
-    from discovery.testing import require_program
-
-    if os.access(cached(), os.X_OK):
-        return cached()
-    try:
-        return require_program("envoy", wheel=False)
-    except (pytest.fail.Exception, pytest.skip.Exception):
-        raise type(sys.exc_info()[1])("Envoy is not installed: run `make envoy`") from None  # type: ignore[misc]
+    return require_made("envoy", cached(), "make envoy")
 
 
 if __name__ == "__main__":
