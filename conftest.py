@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
+from sampling import sample_costly
 
 from discovery.system.dispositions import reset_inherited
 
@@ -66,7 +67,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Have `--timeout=0` mean that no test has a limit, also those that name one of their own."""
+    """Leave half of the costly tests to `make test-all`.
+
+    `--timeout=0` means that no test has a limit, also those that name one of their own.
+    """
+    sample_costly(items)
     if config.getoption("timeout", None) == 0:
         for node in {node for item in items for node in item.listchain()}:
             node.own_markers[:] = [marker for marker in node.own_markers if marker.name != "timeout"]

@@ -68,6 +68,7 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("many_descriptors")
 def test_1100_half_finished_requests_hinder_nothing(
     tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
@@ -146,11 +147,13 @@ def daemon(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) ->
     return started
 
 
+@pytest.mark.costly
 def test_a_request_that_does_not_come_ends_the_connection(daemon: Daemon) -> None:
     for sent in (b"", HALF, b"GET /healthz HTTP/1.1\r\n"):
         assert b"200" not in ask(daemon, sent)
 
 
+@pytest.mark.costly
 def test_a_request_without_end_is_cut_off_and_garbage_fills_no_log(daemon: Daemon) -> None:
     assert b"200" not in ask(daemon, b"GET /healthz HTTP/1.1\r\n" + b"X-Some: thing\r\n" * 100_000)
     before = daemon.log_path.stat().st_size
@@ -159,6 +162,7 @@ def test_a_request_without_end_is_cut_off_and_garbage_fills_no_log(daemon: Daemo
     assert daemon.log_path.stat().st_size - before < 20_000
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
 def test_a_malformed_request_is_answered_and_not_logged(daemon: Daemon, hosts: bytes) -> None:
     answer = ask(daemon, b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
@@ -169,6 +173,7 @@ def test_a_malformed_request_is_answered_and_not_logged(daemon: Daemon, hosts: b
     assert "Traceback" not in daemon.log_path.read_text()
 
 
+@pytest.mark.costly
 def test_what_is_asked_by_a_foreign_name_is_not_answered(daemon: Daemon) -> None:
     host, _, port = daemon.admin.rpartition(":")
     statuses = {}
@@ -192,6 +197,7 @@ def test_what_is_asked_by_a_foreign_name_is_not_answered(daemon: Daemon) -> None
     assert b"200 OK" in ask(daemon, b"GET /healthz HTTP/1.0\r\n\r\n")
 
 
+@pytest.mark.costly
 def test_the_limit_on_descriptors_is_raised(daemon: Daemon) -> None:
     limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
     assert next(line for line in limits.splitlines() if "open files" in line).split()[3:5] == ["1024", "1024"]

@@ -25,6 +25,7 @@ def test_what_is_secret_is_left_out_and_nothing_else() -> None:
     assert child_environment(plain) == plain
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("plugin", ["haproxy", "tcpproxy"])
 def test_neither_haproxy_nor_a_worker_inherits_it(
     tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, plugin: str

@@ -107,6 +107,7 @@ def shows_traffic(told: str) -> None:
     assert " requests during the move, 0 failed: blue " in told
 
 
+@pytest.mark.costly
 def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path) -> None:
     with demo(directory, **MISLEADING) as running:
         running.read_until(lambda line: "runs on until" in line)
@@ -120,6 +121,7 @@ def test_it_goes_on_until_sigterm_and_what_it_says_can_be_tried(directory: Path)
         assert running.end() == (0, "")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("moment", sampled(["1. ", "register web", "4. "]))
 def test_interrupted_at_any_moment_it_leaves_nothing(directory: Path, moment: str) -> None:
     with demo(directory) as running:
@@ -129,6 +131,7 @@ def test_interrupted_at_any_moment_it_leaves_nothing(directory: Path, moment: st
         assert running.end() == (130, "")
 
 
+@pytest.mark.costly
 def test_a_failed_step_is_told_in_one_line_and_leaves_nothing(directory: Path) -> None:
     with demo(directory, "--exit") as running:
         running.read_until(lambda line: "were answered" in line)

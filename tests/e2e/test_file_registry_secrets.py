@@ -49,6 +49,7 @@ def test_a_daemon_shows_no_contents_and_serves_the_others(tmp_path: Path, start_
     assert "hunter2" not in daemon.log + str(document)
 
 
+@pytest.mark.costly
 def test_the_command_line_shows_no_contents(hostile: str) -> None:
     for command in (["services"], ["services", "--json"]):
         done = subprocess.run(

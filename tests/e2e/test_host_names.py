@@ -99,6 +99,7 @@ def with_db(witness: Callable[[], Daemon], file_registry: Registry, machine: Mac
     return start
 
 
+@pytest.mark.costly
 def test_names_are_looked_up_as_the_machine_does_and_followed(
     witness: Callable[[], Daemon], file_registry: Registry, machine: Machine
 ) -> None:
@@ -146,6 +147,7 @@ def test_an_address_that_takes_connections_comes_first_and_rotating_answers_chan
     assert told(daemon) == before
 
 
+@pytest.mark.costly
 def test_an_outage_of_the_name_server_takes_nothing_away_and_is_told(
     with_db: Callable[[], Daemon], file_registry: Registry, machine: Machine
 ) -> None:
@@ -177,6 +179,7 @@ def test_an_outage_of_the_name_server_takes_nothing_away_and_is_told(
     assert told(daemon)["addresses"]["db"] == ["127.0.0.6"]
 
 
+@pytest.mark.costly
 def test_a_restart_during_an_outage_loses_nothing(
     with_db: Callable[[], Daemon], witness: Callable[[], Daemon], machine: Machine
 ) -> None:
@@ -204,6 +207,7 @@ def test_a_restart_during_an_outage_loses_nothing(
     assert "the remembered addresses cannot be read" in broken.log
 
 
+@pytest.mark.costly
 def test_daemons_of_two_registries_that_share_a_state_directory_keep_their_names_apart(
     witness: Callable[[], Daemon], start_daemon: Starter, file_registry: Registry, machine: Machine, tmp_path: Path
 ) -> None:
@@ -224,6 +228,7 @@ def test_daemons_of_two_registries_that_share_a_state_directory_keep_their_names
     leads_to(witness(), db=["127.0.0.5"])
 
 
+@pytest.mark.costly
 def test_a_thousand_names_without_a_name_server_pile_up_nothing(
     witness: Callable[[], Daemon], file_registry: Registry, machine: Machine
 ) -> None:
@@ -249,6 +254,7 @@ def test_a_thousand_names_without_a_name_server_pile_up_nothing(
     assert daemon.stop() == 0
 
 
+@pytest.mark.costly
 def test_one_pass_looks_names_up_as_well(
     install_plugin: Install, start_daemon: Starter, file_registry: Registry, machine: Machine
 ) -> None:

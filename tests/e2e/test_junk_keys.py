@@ -35,6 +35,7 @@ async def write_junk(url: str, count: int) -> None:
         await asyncio.gather(*(write() for _ in range(WRITERS)))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("count", "seconds"), [(8_000, 10), pytest.param(30_000, 50, marks=pytest.mark.exhaustive)])
 def test_a_change_behind_many_rejected_keys_is_seen_within_seconds(
     start_daemon: Starter, install_plugin: Any, count: int, seconds: int

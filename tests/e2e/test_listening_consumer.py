@@ -72,6 +72,7 @@ def test_a_consumer_that_does_not_tell_is_gone_on_without(
     assert daemon.stop() == 0
 
 
+@pytest.mark.costly
 def test_a_socket_of_systemd_is_taken(start_echo: Callable[..., Any]) -> None:
     daemon = start_echo("--set", f"echo.port={(port := free_port())}", under=passing(port))
     eventually_sync(daemon.is_ready)

@@ -148,6 +148,7 @@ def masters(run_dir: Path) -> set[int]:
     return {pid for pid, parent in found.items() if parent not in found}
 
 
+@pytest.mark.costly
 def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Starter, file_registry: RecordFiles) -> None:
     url, _ = file_registry
     for arguments, code, message in (
@@ -167,6 +168,7 @@ def test_bad_input_is_one_line_and_the_documented_code(start_daemon: Starter, fi
         assert len(daemon.log.strip().splitlines()) == 1, daemon.log
 
 
+@pytest.mark.costly
 def test_a_missing_haproxy_and_a_busy_port_are_retried_and_named(
     file_registry: RecordFiles, start_daemon: Starter, site: StartSite, tmp_path: Path
 ) -> None:

@@ -3,11 +3,13 @@
 import signal
 from typing import Any
 
+import pytest
 from daemons import RecordFiles, Starter, processes
 
 from discovery.testing import eventually_sync, free_port, require_program
 
 
+@pytest.mark.costly
 def test_a_request_to_stop_that_comes_as_two_signals_leaves_no_haproxy(
     start_daemon: Starter, file_registry: RecordFiles
 ) -> None:
@@ -23,6 +25,7 @@ def test_a_request_to_stop_that_comes_as_two_signals_leaves_no_haproxy(
     assert processes(daemon.run_dir) == {}
 
 
+@pytest.mark.costly
 def test_an_edit_that_breaks_the_configuration_and_its_repair_leave_haproxy_alone(
     tmp_path: Any, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:

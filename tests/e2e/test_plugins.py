@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from daemons import Starter
 from third_party import FIXED
 
@@ -40,6 +41,7 @@ def test_a_registry_from_a_plugin_serves_every_command(
     assert document["services"]["web"][0]["host"] == "10.0.0.1"
 
 
+@pytest.mark.costly
 def test_plugins_are_listed_with_what_they_provide_and_what_is_wrong(
     tmp_path: Path, start_daemon: Starter, install_plugin: Callable[..., None]
 ) -> None:

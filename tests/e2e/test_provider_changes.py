@@ -21,6 +21,7 @@ pytestmark = pytest.mark.warm
 __all__ = ["etcd", "listed", "url"]
 
 
+@pytest.mark.costly
 async def test_killed_and_started_again_at_once_it_never_leaves_the_registry(
     etcd: EmbeddedEtcd, start_daemon: Starter, listed: Found, tmp_path: Path
 ) -> None:

@@ -201,6 +201,7 @@ def test_once_with_a_provider_is_a_usage_error(
     assert daemon.log.startswith("discovery: --once: what the provider 'listed' finds is registered for as long as it")
 
 
+@pytest.mark.costly
 def test_a_plugin_of_both_roles_takes_a_file(
     start_daemon: Starter, file_registry: RecordFiles, install_plugin: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from daemons import Starter
 
 from discovery.testing import eventually_sync, free_port, within
@@ -54,6 +55,7 @@ def installed(directory: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{site}:{directory}"}
 
 
+@pytest.mark.costly
 def test_api_is_an_index_of_paths_that_answer(start_daemon: Starter, tmp_path: Path) -> None:
     proxy = f"tcpproxy.listen.web=unix:{tmp_path}/s"
     server = f"apache.httpd.web.address=127.0.0.1:{free_port()}"
@@ -68,6 +70,7 @@ def test_api_is_an_index_of_paths_that_answer(start_daemon: Starter, tmp_path: P
             assert daemon.get(path.replace("NAME", name))[0] == 200, path
 
 
+@pytest.mark.costly
 def test_the_demo_prints_commands_that_can_be_typed() -> None:
     program = "import sys; from discovery.demo.steps import _discovery; sys.argv[0] = sys.argv[1]; print(_discovery())"
     script = Path(sys.executable).with_name("discovery")

@@ -109,6 +109,7 @@ def test_an_http_check_asks_for_its_path_where_it_is_told_to(start: Start, tmp_p
     run.registered()
 
 
+@pytest.mark.costly
 def test_the_registry_never_stops_the_command(start: Start) -> None:
     require_program("etcd")
     etcd = EmbeddedEtcd()

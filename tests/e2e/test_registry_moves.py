@@ -82,6 +82,7 @@ def lead(hosts: Path, name: str, address: str | None) -> None:
     hosts.write_text(Path("/etc/hosts").read_text() + (f"{address} {name}\n" if address else ""))
 
 
+@pytest.mark.costly
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("move", sampled(["refusing", "silent", "not to be looked up"]))
 def test_living_backends_stay_when_the_registry_moves(

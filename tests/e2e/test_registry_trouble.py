@@ -99,6 +99,7 @@ def start_site(
     return start
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
 def test_out_of_space(etcd_program: Path, start_site: Callable[..., Site], stack: ExitStack) -> None:
     """Point 32. Renewals go on, the alarm is in health, and what is refused is registered once there is space."""
@@ -146,6 +147,7 @@ def guarded(etcd_program: Path, stack: ExitStack) -> EmbeddedEtcd:
 RENEWS_WITHOUT_PERMISSION = pytest.mark.parametrize("etcd_program", sampled(["3.5", "3.4"]), indirect=True)
 
 
+@pytest.mark.costly
 @RENEWS_WITHOUT_PERMISSION
 def test_read_only(guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack) -> None:
     """Point 32. Records stand, changes are followed, the refusal is named, and ends with the permission to write."""
@@ -164,6 +166,7 @@ def test_read_only(guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack
     assert [change.key for change in history.changes if change.value is None] == []
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("etcd_program", ["3.6"], indirect=True)
 def test_read_only_where_renewals_are_refused(
     guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack
@@ -181,6 +184,7 @@ def test_read_only_where_renewals_are_refused(
     site.sees("10.0.0.1:80", "10.0.0.1:81")
 
 
+@pytest.mark.costly
 @RENEWS_WITHOUT_PERMISSION
 def test_every_permission_revoked(guarded: EmbeddedEtcd, start_site: Callable[..., Site], stack: ExitStack) -> None:
     """Point 32. Neither may the records be read any more: what was known stands, and is renewed."""

@@ -87,6 +87,7 @@ def test_a_directory_that_is_not_mounted_at_the_start_takes_nothing_out_of_servi
     assert "no removal is held any more" in daemon.log
 
 
+@pytest.mark.costly
 def test_release_names_what_it_gives_up_and_its_errors_name_the_way_out(
     tmp_path: Path, start: Callable[[], Any], file_registry: tuple[str, Callable[[str, str], None]]
 ) -> None:

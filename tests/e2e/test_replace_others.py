@@ -44,6 +44,7 @@ async def test_no_record_is_absent_for_a_moment(
     await registry.close()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("command", ["ambassador", "forward"])
 def test_drop_in_commands_take_over_from_their_like_alone(tmp_path: Path, command: str) -> None:
     ports = free_port(), free_port()

@@ -86,6 +86,7 @@ def test_what_a_cleaner_removed_is_made_and_locked_again(
     assert processes(daemon.run_dir) == {}
 
 
+@pytest.mark.costly
 def test_what_cannot_be_made_again_is_told_in_log_and_health(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_register_command_keeps_its_lock(directory: Directory, start_command: 
     second.logs(f"is already running as process {first.process.pid}")
 
 
+@pytest.mark.costly
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's directory")
 @pytest.mark.parametrize("command", ["run", "stop"])
 def test_a_run_directory_that_others_can_write_to_is_refused_by_name(
@@ -157,6 +159,7 @@ def test_a_run_directory_that_others_can_write_to_is_refused_by_name(
     assert f"the run directory {run_dir} belongs to another user, nobody; choose another" in refused()
 
 
+@pytest.mark.costly
 def test_config_check_names_a_run_directory_that_a_daemon_would_refuse(directory: Directory, tmp_path: Path) -> None:
     """Points 25 and 26: one that others can write to, and one that is too long a path for HAProxy's sockets."""
     require_program("haproxy")

@@ -61,6 +61,7 @@ def changes(path: Path) -> Callable[[], int]:
     return count
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("moments", sampled(MOMENTS))
 def test_no_haproxy_remains_whenever_a_daemon_is_stopped_or_is_killed_and_replaced(
     tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles, moments: Iterable[int]
@@ -94,6 +95,7 @@ def test_no_haproxy_remains_whenever_a_daemon_is_stopped_or_is_killed_and_replac
         list(pool.map(check, moments))
 
 
+@pytest.mark.costly
 def test_stop_spares_a_process_whose_number_is_in_a_lock_that_no_process_holds(tmp_path: Path) -> None:
     """Point 14. The lock of a killed daemon keeps a number that the kernel may give to another process."""
     run_dir = tmp_path / "run"

@@ -177,6 +177,7 @@ class TestServerThatComesAndGoes:
         finally:
             etcd.stop()
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("etcd_program", sampled(VERSIONS), indirect=True)
     @pytest.mark.parametrize("compacted", [False, True])
     async def test_an_outage_without_a_change_ends_without_a_listing(
@@ -356,6 +357,7 @@ async def test_a_lease_of_many_records_is_kept_alive_by_a_slow_cluster(
         await lease.close()
 
 
+@pytest.mark.costly
 async def test_a_call_on_a_connection_that_was_closed_meanwhile_is_a_members_failure(etcd: EmbeddedEtcd) -> None:
     connection = Connection(etcd.endpoint, Tokens(None))
     await connection.close()

@@ -63,6 +63,7 @@ def secured(pki: Path) -> Iterator[EmbeddedEtcd]:
 
 
 class TestUsers:
+    @pytest.mark.costly
     async def test_a_token_that_expires_is_renewed(self, guarded: EmbeddedEtcd) -> None:
         async with (
             EtcdWriter(login(guarded, "writer")) as writer,
@@ -183,6 +184,7 @@ class TestTLS:
             await follower.until(lambda: follower.stale, "Stale")
             assert "write etcd://" in (follower.stale or "")
 
+    @pytest.mark.costly
     async def test_replaced_files_are_used_without_a_restart(
         self, secured: EmbeddedEtcd, pki: Path, tmp_path: Path
     ) -> None:

@@ -38,6 +38,15 @@ def sample_parameter(items: Iterable[pytest.Item], parameter: str) -> None:
                     case.add_marker(pytest.mark.exhaustive)
 
 
+def sample_costly(items: Iterable[pytest.Item]) -> None:
+    """Mark `exhaustive` half of the tests that are marked `costly`: those that the seed does not choose."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("costly"):
+            test = f"{item.path.name} {item.originalname}"
+            if random.Random(f"{SEED} {test}").random() < 0.5:
+                item.add_marker(pytest.mark.exhaustive)
+
+
 def _exhaustive(case: Any) -> Any:
     if not isinstance(case, type(pytest.param())):
         return pytest.param(case, marks=pytest.mark.exhaustive)

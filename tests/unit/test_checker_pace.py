@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from checking import F, Scripted, candidate, checking, quick
 
 from discovery.checks import Check, Outcome
@@ -32,6 +33,7 @@ def on_a_clock_that_jumps(main: Awaitable[None]) -> None:
         loop.close()
 
 
+@pytest.mark.costly
 def test_a_thousand_candidates_are_never_probed_in_one_burst() -> None:
     probe = Scripted(wait=lambda: asyncio.sleep(0.001))
 
@@ -52,6 +54,7 @@ def test_a_thousand_candidates_are_never_probed_in_one_burst() -> None:
         assert tenth <= 150, f"{tenth} in the tenth of a second at {at / 10} s"
 
 
+@pytest.mark.costly
 def test_a_mass_hang_is_noticed_as_soon_as_a_single_one() -> None:
     """Point 28. With 64 slots it took minutes for 1,000 candidates."""
 

@@ -45,6 +45,7 @@ for left in (0, 1):
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "search", sampled(["holder", "tcp", "processes", "instances", "machine", "clock", "revision"], 2)
 )

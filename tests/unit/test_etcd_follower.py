@@ -196,6 +196,7 @@ histories = st.lists(
 ).map(History)
 
 
+@pytest.mark.costly
 @given(st.data(), histories)
 def test_however_it_is_told_it_is_the_same_history(data: st.DataObject, history: History) -> None:
     """Batches, fragments, progress of both kinds, repeats and lost streams, in any order."""

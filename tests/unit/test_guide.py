@@ -137,6 +137,7 @@ def test_what_the_tutorial_leads_to_is_green(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.costly
 def test_the_commands_of_the_tutorial_balance_and_follow(tmp_path: Path) -> None:
     install(tmp_path / "site", "balancer", FILES["discovery_balancer/__init__.py"], "discovery-balancer")
     shutil.copy(EXAMPLE / "balancer.py", tmp_path)

@@ -24,12 +24,17 @@ def test_numbers(version, number): ...
 def test_version(version): ...
 
 def test_alone(): ...
+
+@pytest.mark.costly
+@pytest.mark.parametrize("number", range(3))
+def test_costly(number): ...
 """
 CONFTEST = """
-from sampling import sample_parameter
+from sampling import sample_costly, sample_parameter
 
 def pytest_collection_modifyitems(items):
     sample_parameter(items, "version")
+    sample_costly(items)
 """
 
 
@@ -54,10 +59,11 @@ def collected(directory: Path, seed: str) -> list[str]:
     return [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
 
 
+@pytest.mark.costly
 def test_a_short_run_has_one_value_of_a_parameter_for_each_test(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = exhaustive")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  costly\n  exhaustive")
     runs = [collected(tmp_path, seed) for seed in ("0", "4")]  # which choose another value each
     for tests in runs:
         assert "test_alone" in tests
@@ -65,6 +71,8 @@ def test_a_short_run_has_one_value_of_a_parameter_for_each_test(tmp_path: Path) 
         numbers = [each for each in tests if each.startswith("test_numbers")]
         assert len(numbers) == 3
         assert len({"old" in each for each in numbers}) == 1
+        assert sum(each.startswith("test_costly") for each in tests) in (0, 3)
+    assert len({"test_costly[0]" in tests for tests in runs}) == 2
     for version in ("old", "new"):
         assert any(version in each for tests in runs for each in tests)
     assert collected(tmp_path, "0") == runs[0]

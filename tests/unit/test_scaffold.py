@@ -32,6 +32,7 @@ def test_a_new_distribution_passes_ruff(tmp_path: Path, kind: Kind, name: str) -
     run(tmp_path / "new", "ruff", "format", "--quiet", "--check", "--no-cache", ".")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", sampled(list(Kind)))
 def test_the_tests_of_a_new_distribution_pass(tmp_path: Path, kind: Kind) -> None:
     write_distribution("brand-new", kind, tmp_path / "new")

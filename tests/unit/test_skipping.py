@@ -16,6 +16,7 @@ MODULE = "import pytest\npytest.importorskip('no_such_module')\n"
 TEST = "import pytest\ndef test_it(): pytest.skip()\n"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("ci", "status", "workers", "skipping"),
     [

@@ -235,6 +235,7 @@ def test_services_share_an_address_when_they_differ_in_host_or_path() -> None:
     HAProxyConfig.model_validate(two({"hosts": "a", "path_prefix": "/x"}, {"hosts": "a"}))
 
 
+@pytest.mark.costly
 def test_the_json_schema_contains_the_short_forms() -> None:
     schema = HAProxyConfig.model_json_schema()
     bind = schema["$defs"]["ServiceConfig"]["properties"]["bind"]

@@ -179,6 +179,7 @@ every_nasty_text = [
 ]
 
 
+@pytest.mark.costly
 @quick
 @example(written=every_nasty_text)
 @given(written=st.lists(records(), min_size=20, max_size=60))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -147,6 +148,7 @@ EACH_KIND: list[object] = [
 ]
 
 
+@pytest.mark.costly
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @example(EACH_KIND)
 @example([*range(len(CONFIGS)), *EACH_KIND[:8]])

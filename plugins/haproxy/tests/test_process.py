@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import pytest
 from scarcity import run_scarce
 
 from discovery_haproxy.program.process import find_processes, read_process
@@ -42,6 +43,7 @@ def test_a_process_that_has_ended_is_not_found() -> None:
     assert read_process(process.pid) is None
 
 
+@pytest.mark.costly
 def test_a_process_that_executes_a_program_is_found(tmp_path: Path) -> None:
     """HAProxy's master executes itself at each start and reload, and has no command line meanwhile."""
     argument = str(tmp_path / "master.sock")

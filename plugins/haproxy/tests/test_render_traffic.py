@@ -70,6 +70,7 @@ def test_a_cookie_keeps_a_client_with_its_backend(
     assert {fetch(url).body for _ in range(6)} == {"one", "two"}
 
 
+@pytest.mark.costly
 def test_an_additional_backend_moves_few_keys_of_a_consistent_hash(
     run: RunHAProxy, origin: StartOrigin, fetch: Fetch
 ) -> None:

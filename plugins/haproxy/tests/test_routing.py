@@ -111,6 +111,7 @@ def configured(taken: Sequence[tuple[str, str]], directory: Path, maps: int, con
 
 
 # Each example is one HAProxy and dozens of requests. Shrinking would start HAProxy hundreds of times.
+@pytest.mark.costly
 @settings(
     max_examples=15,
     deadline=None,
@@ -239,6 +240,7 @@ def cpu_microseconds(pid: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1000
 
 
+@pytest.mark.costly
 def test_the_cost_of_a_request_does_not_grow_with_the_number_of_services(haproxy: Path, tmp_path: Path) -> None:
     """Issue 10, A7: 3,000 conditions cost 0.3 to 1.1 ms of HAProxy's CPU. The target with a map is 50 us."""
     answer = {"backend_lines": "http-request return status 200"}

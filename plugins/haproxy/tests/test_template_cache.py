@@ -98,6 +98,7 @@ def test_a_damaged_or_mixed_up_cache_is_recompiled(tmp_path: Path, rendered: Ren
     assert len(rendered(tmp_path)) == 2
 
 
+@pytest.mark.costly
 def test_no_template_is_cached_in_an_unwritable_or_disabled_cache_and_no_users_template_ever(
     tmp_path: Path, rendered: Rendered
 ) -> None:

@@ -203,6 +203,7 @@ def test_source_moves_only_the_clients_of_a_removed_backend(weights: list[int], 
     assert {client: chosen(source, client) for client in clients} == before
 
 
+@pytest.mark.costly
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=30), st.integers(0, 10**6))
 def test_source_moves_the_share_of_clients_that_a_removed_backend_had(weights: list[int], salt: int) -> None:
@@ -216,6 +217,7 @@ def test_source_moves_the_share_of_clients_that_a_removed_backend_had(weights: l
     assert abs(moved / len(CLIENTS) - share) < 6 * math.sqrt(share * (1 - share) / len(CLIENTS))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("number", [2, 5, 20])
 def test_source_moves_about_one_client_in_n(number: int) -> None:
     known = backends([1] * number)

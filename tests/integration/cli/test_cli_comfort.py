@@ -80,6 +80,7 @@ def test_version_and_help_are_commands(run: Run) -> None:
         assert reason in err
 
 
+@pytest.mark.costly
 def test_help_describes_the_commands_of_plugins_in_a_sentence(run: Run) -> None:
     words = " ".join(run("--help")[1].split())
     for sentence in (
@@ -166,6 +167,7 @@ def test_what_is_waited_for_is_told(start: Start, command: list[str]) -> None:
         waiting.stop(signal.SIGKILL)
 
 
+@pytest.mark.costly
 def test_tables_can_be_read_at_40_columns(file_world: World) -> None:
     labels = {"host": "10.0.0.1", "port": 8080, "zone": "north-west-4", "version": "2026.11.28-rc1"}
     file_world.put("web/a-rather-long-name-of-a-backend", json.dumps(labels))
@@ -183,6 +185,7 @@ def test_tables_can_be_read_at_40_columns(file_world: World) -> None:
     assert max(map(len, plugins.splitlines())) <= 40
 
 
+@pytest.mark.costly
 def test_no_color_means_no_bold_either(file_world: World) -> None:
     file_world.put("web/b1", '{"host": "10.0.0.1", "port": 80, "state": "draining"}')
     arguments = ("services", "--registry", file_world.url)

@@ -123,6 +123,7 @@ def test_debug_shows_where_an_unexpected_error_came_from(
     assert err.endswith("discovery: unexpected KeyError: 'a'\n")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "command", [[sys.executable, "-m", "discovery"], [str(Path(sys.executable).parent / "discovery")]]
 )

@@ -20,6 +20,7 @@ DISCOVERY = [sys.executable, "-m", "discovery"]
 FULL = "discovery: stdout cannot be written: No space left on device\n"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("arguments", [["--help"], ["services", "--json"], ["watch", "--json"], ["plugins"]])
 def test_a_stdout_that_is_full_is_told_in_a_line(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
@@ -35,6 +36,7 @@ def test_a_stdout_that_is_full_is_told_in_a_line(arguments: list[str]) -> None:
     assert (done.returncode, told) == (1, [FULL])  # on a busy machine also that an import takes long
 
 
+@pytest.mark.costly
 def test_closed_streams_do_not_matter_and_nothing_else_gets_their_numbers(file_world: World, tmp_path: Path) -> None:
     closed = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *DISCOVERY]
     assert subprocess.run([*closed, "services", "--registry", file_world.url], check=False).returncode == 0
@@ -55,6 +57,7 @@ def test_closed_streams_do_not_matter_and_nothing_else_gets_their_numbers(file_w
         assert register.wait(within(15)) == 0
 
 
+@pytest.mark.costly
 def test_what_an_encoding_cannot_express_is_escaped_and_json_stays_json(file_world: World) -> None:
     file_world.put("web/b1", '{"host": "10.0.0.1", "port": 80, "zone": "Z\u00fcrich"}')
     narrow = {"PYTHONIOENCODING": "ascii", "DISCOVERY_REGISTRY": file_world.url}

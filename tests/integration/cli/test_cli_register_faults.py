@@ -5,6 +5,8 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from discovery.registry import open_registry
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import Follower, eventually, following
@@ -64,6 +66,7 @@ async def test_killed_it_is_gone_after_its_ttl_and_not_before(start: Start, etcd
         await gone
 
 
+@pytest.mark.costly
 async def test_killed_and_started_again_at_once_it_never_goes(
     start: Start, etcd_world: World, etcd: EmbeddedEtcd
 ) -> None:

@@ -104,6 +104,7 @@ def test_the_flag_goes_before_the_variable_and_the_variable_before_the_file(
     assert services(run(*by_file, *flag, DISCOVERY_REGISTRY=registries["variable"])) == ["flag"]
 
 
+@pytest.mark.costly
 def test_the_default_file_is_one_path_for_every_command(run: Run, config: Path, tmp_path: Path) -> None:
     under = in_place_of_etc(tmp_path, config)
     assert services(run("services", "--json", under=under)) == ["file"]
@@ -174,6 +175,7 @@ def test_a_plugin_on_the_command_line_has_the_instances_of_a_file_only_by_the_fl
     assert named(**by_variable) == {"edge"}
 
 
+@pytest.mark.costly
 def test_a_file_or_a_password_that_may_not_be_read_is_named(run: Run, config: Path, tmp_path: Path) -> None:
     config.chmod(0)
     for arguments in (("services",), ("run", "--plugin", "idle"), ("connections",), ("config", "check")):
@@ -193,6 +195,7 @@ def test_a_file_or_a_password_that_may_not_be_read_is_named(run: Run, config: Pa
     assert f"{secret} cannot be read: permission denied" in refused.stderr
 
 
+@pytest.mark.costly
 def test_a_default_file_that_may_not_be_read_is_named(run: Run, config: Path, tmp_path: Path) -> None:
     under = in_place_of_etc(tmp_path, config)
     (tmp_path / "etc/discovery/discovery.toml").chmod(0)

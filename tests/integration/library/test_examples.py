@@ -96,6 +96,7 @@ def serving(records: Path, server: tuple[str, ...], worker: bytes) -> Iterator[S
     assert states == [[], [port], []]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("server", "worker"), sampled(SERVERS))
 def test_an_application_stays_registered_while_any_of_its_workers_lives(
     records: Path, server: tuple[str, ...], worker: bytes

@@ -69,6 +69,7 @@ def test_an_iteration_ends_when_another_thread_closes_the_follower(records: Path
     assert ports(follower.snapshot) == [8001], "the last snapshot stands after the end"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("is_asynchronous", [True, False])
 async def test_an_unreachable_registry_is_stale_and_keeps_its_snapshot(records: Path, is_asynchronous: bool) -> None:
     follower = discovery.follow(f"file://{records}")
@@ -136,6 +137,7 @@ async def test_a_registry_of_a_plugin_is_followed_by_both_forms(
         assert ports(follower.snapshot) == [8001]
 
 
+@pytest.mark.costly
 def test_a_helper_that_dies_is_replaced_and_nothing_is_lost(records: Path) -> None:
     with discovery.follow(f"file://{records}") as follower:
         (helper,) = children(os.getpid())

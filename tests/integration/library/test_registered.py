@@ -123,6 +123,7 @@ def test_a_second_registration_of_a_key_with_another_owner_or_force_is_refused(
             eventually_sync(lambda: contents(record).weight == 3, "what the process that came last wants")
 
 
+@pytest.mark.costly
 def test_a_key_is_handed_over_to_an_application_that_asks_for_it(tmp_path: Path, records: Path, record: Path) -> None:
     """Issue 12, C.1."""
     with registered(records, owner="old", run_dir=tmp_path / "old") as old:
@@ -142,6 +143,7 @@ def test_a_key_is_handed_over_to_an_application_that_asks_for_it(tmp_path: Path,
         registered(records, takeover=True, force=True)
 
 
+@pytest.mark.costly
 def test_a_registry_that_does_not_answer_is_an_error_after_the_wait_or_awaited_in_the_background(
     tmp_path: Path, records: Path, record: Path
 ) -> None:
@@ -173,6 +175,7 @@ def test_a_backend_with_a_check_is_registered_once_its_port_is_open(records: Pat
             eventually_sync(record.exists, "the backend to be registered")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("use", "end"),
     [
@@ -211,6 +214,7 @@ def test_processes_of_one_application_share_a_record_which_goes_with_the_last(re
         eventually_sync(lambda: not record.exists(), "the withdrawal")
 
 
+@pytest.mark.costly
 def test_a_forked_child_keeps_the_record_of_its_parent(records: Path, record: Path) -> None:
     use = """
 import os
@@ -236,6 +240,7 @@ time.sleep(600)
     eventually_sync(lambda: not record.exists(), "the withdrawal")
 
 
+@pytest.mark.costly
 def test_threads_that_fork_at_once_or_while_a_lock_is_held_do_no_harm(records: Path, record: Path) -> None:
     with registered(records) as registration:
         member = registration._member
@@ -270,6 +275,7 @@ def test_threads_that_fork_at_once_or_while_a_lock_is_held_do_no_harm(records: P
         eventually_sync(lambda: contents(record).weight == 5, "the parent to go on")
 
 
+@pytest.mark.costly
 def test_a_keeper_that_is_killed_is_replaced(records: Path, record: Path) -> None:
     with registered(records, ttl=2) as registration:
         (keeper,) = children(os.getpid())
@@ -292,6 +298,7 @@ def test_a_process_joins_although_a_cleaner_has_emptied_the_run_directory(
             assert record.exists(), "the process that has joined lives"
 
 
+@pytest.mark.costly
 async def test_a_wait_on_a_loop_is_cancelled_at_once(tmp_path: Path) -> None:
     entering = asyncio.create_task(registered(tmp_path / "missing", wait=60).__aenter__())
     await eventually(lambda: children(os.getpid()), "the keeper")

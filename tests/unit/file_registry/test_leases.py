@@ -35,6 +35,7 @@ class TestExpiry:
         os.utime(static, (0, 0))
         follow(tmp_path, check)
 
+    @pytest.mark.costly
     async def test_a_reader_whose_clock_is_ahead_lists_and_keeps_living_records(self, tmp_path: Path) -> None:
         """Point 25."""
         owner = await FileRegistry(tmp_path).open_lease("host-1", within(1))
@@ -136,6 +137,7 @@ def start_owner(root: Path, owner: str, count: int) -> subprocess.Popen[str]:
 
 
 class TestProcesses:
+    @pytest.mark.costly
     def test_several_write_at_once_and_one_wins(self, tmp_path: Path) -> None:
         async def check(watch: Follower) -> None:
             owners = [start_owner(tmp_path, f"host-{n}", 10) for n in range(3)]

@@ -44,6 +44,7 @@ def is_served_by(port: int, *names: str) -> None:
     eventually_sync(lambda: {answer(port) for _ in range(4)} == {(200, name) for name in names}, f"{names}", TIMEOUT)
 
 
+@pytest.mark.costly
 def test_haproxy_reaches_host_names_as_the_machine_does(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, site: StartSite
 ) -> None:
@@ -69,6 +70,7 @@ def test_haproxy_reaches_host_names_as_the_machine_does(
     assert daemon.get("/healthz")[0] == 200
 
 
+@pytest.mark.costly
 def test_a_host_name_without_an_address_keeps_its_server_in_maintenance(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, site: StartSite
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_dns_outage_longer_than_haproxys_hold_times_removes_no_living_server(
     assert len(daemon.get("/api/snapshot")[1]["unresolved"]) == 2
 
 
+@pytest.mark.costly
 def test_haproxys_own_resolver_can_be_used(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, site: StartSite
 ) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync, free_port
@@ -9,6 +10,7 @@ from discovery.testing import eventually_sync, free_port
 TIMEOUT = 60.0
 
 
+@pytest.mark.costly
 def test_the_reason_why_haproxy_does_not_run_is_reported(
     tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
 ) -> None:

@@ -69,6 +69,7 @@ def privileged_port() -> int:
     pytest.skip("no privileged port is free")
 
 
+@pytest.mark.costly
 def test_a_haproxy_with_capabilities_listens_on_a_privileged_port(capable: Path, run_dir: Path, bind: str) -> None:
     run_dir.chmod(0o755)
     directories = [run_dir / "edge", run_dir / "warm"]

@@ -164,6 +164,7 @@ async def test_nothing_is_known_of_a_haproxy_without_a_socket(drive: Drive, tmp_
             assert f"{tmp_path}/no is not a directory" in "".join(found.unchecked)
 
 
+@pytest.mark.costly
 def test_an_unprivileged_user_leaves_privileged_ports_to_the_reload(run_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hidden:
         binds = ["127.0.0.1:1", f"127.0.0.1:{hidden.getsockname()[1]}"]

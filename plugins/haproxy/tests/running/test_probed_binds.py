@@ -24,6 +24,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("form", sampled(FORMS, 3))
 async def test_each_form_of_a_bind_is_probed_and_recognised_as_own(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, run_dir: Path, form: str

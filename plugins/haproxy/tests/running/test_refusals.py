@@ -80,6 +80,7 @@ async def test_an_address_that_becomes_free_is_asked_for_at_the_next_health_chec
             assert not await driver.is_apply_requested()
 
 
+@pytest.mark.costly
 async def test_a_refused_reload_is_not_repeated_until_something_that_matters_changes(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ async def test_a_refused_reload_is_not_repeated_until_something_that_matters_cha
             assert (await driver.consumer.health()).ok
 
 
+@pytest.mark.costly
 async def test_no_form_of_a_configuration_is_tried_again_if_haproxy_can_load_none(
     drive: Drive, origins: Origins, bind: str
 ) -> None:

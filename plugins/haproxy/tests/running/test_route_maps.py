@@ -174,6 +174,7 @@ def configuration(port: int, *hosts: str) -> Rendered:
     return render(config, Snapshot.of(1, []), Runtime(route_map=Path("DIRECTORY") / MAP), {})
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("old", "new", "durable"),
     sampled(

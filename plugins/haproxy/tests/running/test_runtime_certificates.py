@@ -187,6 +187,7 @@ async def test_a_certificate_whose_name_another_has_keeps_its_place(
         assert driver.has_logged("another certificate has the name site.example")
 
 
+@pytest.mark.costly
 async def test_a_key_that_does_not_fit_leaves_the_accepted_certificate(
     drive: Drive, origins: Origins, site: Site
 ) -> None:

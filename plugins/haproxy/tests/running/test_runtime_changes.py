@@ -239,6 +239,7 @@ async def test_servers_that_another_program_changed_are_put_right_by_the_next_ch
         assert ways(driver) == {"runtime": 1, "reload": 0}
 
 
+@pytest.mark.costly
 async def test_a_reload_by_another_program_at_any_moment_leads_to_the_same_servers(
     drive: Drive, origins: Origins, bind: str
 ) -> None:

@@ -66,6 +66,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("moment", "expected"),
     sampled(

@@ -76,6 +76,7 @@ def issue(authority: trustme.CA, path: Path) -> None:
     authority.issue_cert("site.example").private_key_and_cert_chain_pem.write_to_path(path)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("moment", sampled(["set ssl cert", "commit ssl cert"]))
 async def test_a_renewal_that_a_killed_daemon_left_is_completed_without_a_reload(
     run_dir: Path, tmp_path: Path, haproxy: Path, drive: Drive, origins: Origins, bind: str, moment: str
@@ -111,6 +112,7 @@ async def test_a_renewal_that_a_killed_daemon_left_is_completed_without_a_reload
         assert await driver.processes() == before
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("moment", sampled(["prepare map", "commit map"]))
 async def test_routes_that_a_killed_daemon_left_are_completed_without_a_reload(
     run_dir: Path,

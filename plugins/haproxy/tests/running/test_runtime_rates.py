@@ -57,6 +57,7 @@ def changed(wanted: dict[str, Backend], number: int, ports: list[int]) -> None:
             del wanted[id_]
 
 
+@pytest.mark.costly
 @pytest.mark.timeout(300)  # the long case takes more than a minute, and as long again on a busy machine
 @pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.exhaustive)])
 async def test_steady_changes_keep_the_worker_every_request_and_every_websocket(

@@ -119,6 +119,7 @@ async def test_haproxy_survives_a_killed_daemon_and_is_adopted(
     assert driver.all_processes() == []
 
 
+@pytest.mark.costly
 async def test_a_surviving_haproxy_of_another_version_is_replaced(
     run_dir: Path,
     haproxy: Path,
@@ -143,6 +144,7 @@ async def test_a_surviving_haproxy_of_another_version_is_replaced(
         assert failed == 0
 
 
+@pytest.mark.costly
 async def test_a_surviving_haproxy_that_hangs_is_replaced(
     run_dir: Path,
     haproxy: Path,
@@ -168,6 +170,7 @@ async def test_a_surviving_haproxy_that_hangs_is_replaced(
     assert driver.all_processes() == []
 
 
+@pytest.mark.costly
 async def test_only_one_of_two_surviving_haproxys_stays(
     run_dir: Path, haproxy: Path, drive: Drive, origins: tuple[Backend, ...]
 ) -> None:
@@ -199,6 +202,7 @@ async def test_only_one_of_two_surviving_haproxys_stays(
     assert driver.all_processes() == []
 
 
+@pytest.mark.costly
 async def test_a_replaced_haproxy_with_an_open_connection_ends_with_the_daemon(
     run_dir: Path,
     other_haproxy: Path,

@@ -74,6 +74,7 @@ def register(registry: Path, origin: Origin) -> None:
     draft.rename(registry / origin.name)
 
 
+@pytest.mark.costly
 async def test_a_killed_backend_fails_only_its_own_connections(
     proxy: Callable[[], int], registry: Path, origins: StartOrigin, clients: KeepBusy
 ) -> None:
@@ -133,6 +134,7 @@ async def test_clients_of_an_empty_service_wait_for_the_next_backend(
     assert slowest in held
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.faults)])
 async def test_fifty_changes_per_second_fail_no_client(
     proxy: Callable[[], int],

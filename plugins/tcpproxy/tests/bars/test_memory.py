@@ -41,6 +41,7 @@ def test_an_idle_connection_takes_4_kib_at_most(planes: StartPlane, origins: Sta
         assert each <= 4 * KIB
 
 
+@pytest.mark.costly
 def test_10_000_idle_connections_are_carried(start_daemon: Starter, origins: StartOrigin, tmp_path: Path) -> None:
     origin, port = origins("a"), free_port()
     record = tmp_path / "registry" / "web" / "a"
@@ -104,6 +105,7 @@ def test_slow_readers_take_bounded_memory(planes: StartPlane) -> None:
             thread.join(within(30))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_back_pressure_reaches_the_sender(planes: StartPlane, direction: str) -> None:
     """Back-pressure reaches the sender: what is under way is bounded, and the other direction is not concerned."""

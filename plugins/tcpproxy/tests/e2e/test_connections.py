@@ -13,6 +13,7 @@ from discovery.testing import eventually_sync, free_port, within
 pytestmark = pytest.mark.warm
 
 
+@pytest.mark.costly
 def test_connections_lists_the_connections_of_a_daemon(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:

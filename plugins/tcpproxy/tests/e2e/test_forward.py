@@ -5,6 +5,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+import pytest
 from ambassadors import StartCommand, connect, connect_unix, name_at
 from proxies import Serve, answers
 
@@ -69,6 +70,7 @@ def test_forward_listens_on_port_10000_of_every_address_by_default(start_command
         start_command.started[-1].stop()
 
 
+@pytest.mark.costly
 def test_forward_follows_a_host_name_to_another_address(
     start_command: StartCommand, named: Serve, short_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def is_carried_to(port: int, *names: str) -> None:
     eventually_sync(lambda: {name_at(port) for _ in range(2 * len(names))} == set(names), f"{names}", TIMEOUT)
 
 
+@pytest.mark.costly
 def test_the_tcp_proxy_resolves_host_names_as_the_machine_does(
     start_daemon: Starter, file_registry: RecordFiles, machine: Machine, named: Callable[..., Named]
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_addresses_of_one_backend_are_tried_in_turn(
     assert [name_at(port) for _ in range(4)] == [second] * 4
 
 
+@pytest.mark.costly
 def test_forward_resolves_host_names_as_the_machine_does(
     start_command: StartCommand, machine: Machine, named: Callable[..., Named]
 ) -> None:
@@ -114,6 +116,7 @@ def test_forward_resolves_host_names_as_the_machine_does(
         assert held.recv(5) == b"four\n"
 
 
+@pytest.mark.costly
 def test_forward_keeps_the_last_addresses_over_a_restart_while_the_name_server_is_silent(
     start_command: StartCommand, machine: Machine, named: Callable[..., Named], short_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_the_next_daemon_applies_another_configuration_to_adopted_workers(
     assert load.failed == []
 
 
+@pytest.mark.costly
 def test_workers_of_other_code_hand_over_their_sockets_and_end(
     serve_web: ServeWeb, directory: Directory, start_daemon: Starter, tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_sigterm_to_all_workers_ends_the_workers_once_the_daemon_is_killed(serve
     eventually_sync(lambda: have_ended(pids), "the workers to end", TIMEOUT)
 
 
+@pytest.mark.costly
 def test_orphaned_workers_without_a_listener_end(directory: Directory, start_daemon: Starter) -> None:
     """Point 14. They serve nobody, and nobody would find them of use."""
     daemon = start_daemon(

@@ -18,6 +18,7 @@ from .serving import ServeWeb, echoes, have_ended, is_refused, kill, workers
 pytestmark = pytest.mark.warm
 
 
+@pytest.mark.costly
 def test_stop_ends_the_processes_that_a_killed_daemon_left(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:
@@ -57,6 +58,7 @@ def test_stop_ends_the_processes_that_a_killed_daemon_left(
     assert (code, out, error) == (0, "", f"discovery: nothing runs on {daemon.run_dir}\n")
 
 
+@pytest.mark.costly
 def test_workers_do_not_keep_the_stderr_of_a_killed_stop_command(serve_web: ServeWeb) -> None:
     """Point 14. A shell that reads it would wait for their last connection."""
     port, daemon = serve_web("grace=600")
@@ -77,6 +79,7 @@ def test_workers_do_not_keep_the_stderr_of_a_killed_stop_command(serve_web: Serv
     eventually_sync(lambda: have_ended(pids), "the worker to end", TIMEOUT)
 
 
+@pytest.mark.costly
 def test_a_daemon_names_orphaned_processes_of_instances_that_it_does_not_have(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:
@@ -111,6 +114,7 @@ def test_stop_ends_a_running_daemon_in_order(serve_web: ServeWeb) -> None:
     assert have_ended(pids)
 
 
+@pytest.mark.costly
 def test_stop_names_a_daemon_that_does_not_end(serve_web: ServeWeb) -> None:
     """Point 14. Its workers are left to it."""
     _, daemon = serve_web()

@@ -125,6 +125,7 @@ def test_a_single_successor_wins_and_the_other_successors_report_the_reason(line
             assert "is taking over already" in each.log
 
 
+@pytest.mark.costly
 def test_stop_ends_a_predecessor_that_has_connections_left(line: Line) -> None:
     first = started(line)
     with connect(line.ports[0]) as client:
@@ -146,6 +147,7 @@ def test_stop_ends_a_predecessor_that_has_connections_left(line: Line) -> None:
     assert processes(line.run_dir) == {}
 
 
+@pytest.mark.costly
 def test_stop_names_a_predecessor_that_does_not_end(line: Line) -> None:
     first = started(line)
     with connect(line.ports[0]) as client:
@@ -282,6 +284,7 @@ class Chance:
         self._line.begin()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("seed", "steps"), [(1, 3), *(pytest.param(seed, 8, marks=pytest.mark.exhaustive) for seed in range(2, 12))]
 )

@@ -57,6 +57,7 @@ def test_curl_keeps_its_connection(nginx: Callable[..., int], ambassador: Ambass
     assert [(short_path / f"got-{number}").read_bytes() == large for number in range(4)] == [False, True, False, True]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("close", [False, True], ids=["keep-alive", "close"])
 def test_wrk_reports_no_error(nginx: Callable[..., int], ambassador: Ambassador, close: bool) -> None:
     url = f"http://127.0.0.1:{ambassador(nginx())}/small"

@@ -87,6 +87,7 @@ def _arrives(port: int, elsewhere: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.costly
 def test_ssh_carries_large_data_unchanged_in_both_directions(
     ssh: tuple[int, Callable[[int], list[str | Path]]], ambassador: Ambassador
 ) -> None:
