@@ -207,10 +207,11 @@ class FileLease:
     def _grant(self, root: int, key: str) -> bool:
         """Agree to the request for `key` if the record is this lease's. Returns True while such a request stands."""
         stored, written = requests.read(root, key), self._written.get(key)
-        if stored is None or stored.request.of != self.owner or written is None:
+        if stored is not None and not stored.fresh:
+            with suppress(PermissionError):  # of another user
+                requests.remove(root, key)  # its owner has ended without a withdrawal
             return False
-        if not stored.fresh:
-            requests.remove(root, key)  # its owner has ended without a withdrawal
+        if stored is None or stored.request.of != self.owner or written is None:
             return False
         if self._is_unchanged(root, key, written):
             if not stored.request.granted:

@@ -237,3 +237,18 @@ class TestMoves:
         assert await asyncio.to_thread(first._touch_records) is None  # the lease goes on
         for lease in (first, second, third):
             await lease.close()
+
+    async def test_a_request_whose_owner_has_ended_is_removed_by_any_owner(self, tmp_path: Path) -> None:
+        """Otherwise each owner would read the request several times a second for ever."""
+        registry = FileRegistry(tmp_path)
+        silent, dead, owner = [await registry.open_lease(name, within(20)) for name in ("silent", "dead", "owner")]
+        await silent.put(backend())
+        assert not await asyncio.to_thread(dead._take, backend().key, encode(backend(), "dead", 20))
+        request = tmp_path / ".takeover" / backend().key
+        assert await asyncio.to_thread(owner._answer) is None
+        assert request.exists()
+        os.utime(request, (0, time.time() - 6))
+        assert await asyncio.to_thread(owner._answer) is None
+        assert not (tmp_path / ".takeover").exists()
+        for lease in (silent, dead, owner):
+            await lease.close()
