@@ -1,8 +1,8 @@
 """How long requests wait while HAProxy obeys the commands of a change, and how long the change takes.
 
-A backend has many servers, all at once added, moved, weighed anew, removed or deleted. Meanwhile another process sends
-requests that HAProxy answers itself, on as many connections as reach each of HAProxy's threads, and notes the slowest.
-The slowest request of the same time without a change is the share of the machine.
+A backend has many servers, all at once added, moved, given other weights, removed or deleted. Meanwhile another
+process sends requests that HAProxy answers itself, on as many connections as reach each of HAProxy's threads, and
+notes the slowest. The slowest request of the same time without a change is the share of the machine.
 
     python benchmarks/runtime_stalls.py [--servers N ...] [--changed N] [--balance ALGORITHM ...] [--json]
 """

@@ -67,7 +67,7 @@ class CannotBeAskedError(OwnedByAnotherError):
 
 
 class HandedOverError(OwnedByAnotherError):
-    """The key was handed over to another owner, who has asked for the key. `owner` is the new owner's name."""
+    """Loss of a record to another owner that has asked for the record. `owner` is the name of the new owner."""
 
     @classmethod
     def of(cls, key: str, holder: str, owner: str | None) -> Self:

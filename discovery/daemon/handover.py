@@ -198,7 +198,9 @@ class HandoverServer:
                         await packets.send(channel, {"refused": str(error)})
                         return
             except (OSError, EOFError, ValueError, TimeoutError) as error:
-                self._log.warning("somebody asked to take over who cannot", reason=str(error) or "no question came")
+                self._log.warning(
+                    "a process that cannot take over has asked to", reason=str(error) or "no question came"
+                )
                 return
             try:
                 await self._serve_successor(channel, successor, within)
@@ -210,7 +212,7 @@ class HandoverServer:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await packets.send(channel, {"within": within})
         except (OSError, TimeoutError) as error:
-            self._log.warning("somebody asked to take over who cannot", reason=str(error) or "it does not read")
+            self._log.warning("a process that cannot take over has asked to", reason=str(error) or "it does not read")
             self._successor = None  # another may come
             return
         if await self._is_there_until_ready(channel):

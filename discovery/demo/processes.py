@@ -133,7 +133,7 @@ class Stage:
                 return
             if deadline is not None and time.monotonic() > deadline:
                 logs = (f"{child.name}: {_last_line(child.output)}" for child in self._children if child.output)
-                raise StepFailedError(f"waited {timeout:g} s in vain until {what}; {'; '.join(logs)}")
+                raise StepFailedError(f"waited {timeout:g} s, which was not enough until {what}; {'; '.join(logs)}")
             time.sleep(0.02)
 
     def _ask(self, _: int, __: FrameType | None) -> None:

@@ -79,7 +79,7 @@ class Following:
         if feed.snapshot_time is not None and (feed.stale is not None or feed.from_disk):
             true_at = time.time() - (time.monotonic() - feed.snapshot_time)
             if self._state.true_at is not None and self._state.snapshot is selected:
-                true_at = self._state.true_at  # computed afresh, it would differ by microseconds
+                true_at = self._state.true_at  # computed again, it would differ by microseconds
         state = FollowerState(selected, feed.stale, feed.from_disk, frozenset(feed.held), true_at)
         if state != self._state or state.snapshot is not self._state.snapshot:
             self._state = state

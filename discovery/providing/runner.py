@@ -30,7 +30,7 @@ _MACHINE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FIRST_PAUSE, _MOST_PAUSE = 0.02, 1.0
 """Seconds between two discoveries that were requested; they double while requests go on."""
 _CALM = 2.0
-"""Seconds without a discovery that was requested, after which the pauses begin anew."""
+"""Seconds without a discovery that was requested, after which the next pause is the shortest one again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
     def request_discovery(self) -> None:
         """End the present `discover` and begin another, without waiting out a retry. Returns at once; any thread.
 
-        Requests that come again and again are granted ever more seldom, down to one each second.
+        Requests in quick succession begin discoveries after growing pauses, down to one discovery each second.
         """
         self._discovery_requested = True
         self._wake.set()

@@ -157,7 +157,7 @@ class MemoryRegistry:
         for key in gone | puts.keys():
             loser = self._holders.pop(key, None)
             if loser is not None and loser is not holder:
-                loser.lose(f"the record {key} was {'replaced' if key in puts else 'removed'} by somebody else")
+                loser.lose(f"the record {key} was {'replaced' if key in puts else 'removed'} by another client")
         if not puts and not gone:
             return
         self.revision += 1

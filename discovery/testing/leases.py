@@ -109,7 +109,7 @@ class LeaseContract(RegistryPlace):
 
     @clause
     def test_what_no_reader_would_accept_is_not_written(self) -> None:
-        """A record that readers reject serves nobody, and only its writer can tell somebody."""
+        """A record that readers reject is not used, and its writer alone can report the fault."""
 
         async def check(registry: Registry) -> None:
             async with self._lease(registry) as lease:
@@ -161,7 +161,7 @@ class LeaseContract(RegistryPlace):
 
     @clause
     def test_an_owner_learns_that_its_record_was_removed(self) -> None:
-        """A record that somebody removes by mistake comes back only if its owner learns of the removal."""
+        """A record that a person removes by mistake comes back only if its owner learns of the removal."""
 
         async def check(registry: Registry) -> None:
             async with self._lease(registry) as lease:

@@ -225,7 +225,7 @@ class OutageContract(RegistryPlace):
 
     @clause
     def test_watches_leave_nothing_behind(self) -> None:
-        """A daemon watches anew after each doubt, for months."""
+        """A daemon begins another watch after each doubt, for months."""
 
         async def check(registry: Registry) -> None:
             counts = []
@@ -244,7 +244,7 @@ class OutageContract(RegistryPlace):
 
     @clause
     def test_connections_and_leases_leave_nothing_behind(self) -> None:
-        """A daemon opens a lease anew after each doubt, and a registry anew at each reload, for months."""
+        """A daemon opens another lease after each doubt, and another registry at each reload, for months."""
 
         async def check(registry: Registry) -> None:
             counts = []

@@ -63,7 +63,7 @@ class OwnershipContract(RegistryPlace):
 
     @clause
     def test_force_takes_a_record_over_and_its_owner_learns_of_it(self) -> None:
-        """An operator may move a key; the owner before must not take it back by chance."""
+        """An operator may move a key; the owner before must not take it back unasked."""
 
         async def check(registry: Registry) -> None:
             async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:

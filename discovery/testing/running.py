@@ -105,7 +105,7 @@ class Running:
         return str(self._own.phase)
 
     def request_apply(self) -> None:
-        """Let the consumer apply the latest snapshot once more, as after a reload of the configuration."""
+        """Let the consumer apply the latest snapshot again, as after a reload of the configuration."""
         if isinstance(self._runner, ConsumerRunner):
             self._runner.reload()
 

@@ -139,7 +139,7 @@ def test_who_connects_waits_until_a_successor_can_serve(start_echo: Callable[...
 
 
 def test_the_refusal_of_a_second_daemon_at_one_admin_address_mentions_replace(start_echo: Callable[..., Any]) -> None:
-    """Point 17. The same command once more: its admin address is taken, by the daemon that it could replace."""
+    """Point 17. The same command again: its admin address is taken, by the daemon that it could replace."""
     first = start_echo(port := free_port())
     eventually_sync(lambda: is_up(first, port))
     second = start_echo(port)

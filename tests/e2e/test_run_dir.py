@@ -90,7 +90,7 @@ def test_what_a_cleaner_removed_is_made_and_locked_again(
 def test_what_cannot_be_made_again_is_told_in_log_and_health(
     directory: Directory, start_daemon: Starter, named: Serve
 ) -> None:
-    """Point 26. It is tried again until it can be."""
+    """Point 26. The daemon tries again until it can."""
     directory.put("web", named("one").port)
     daemon, _, tcp = serving(start_daemon, directory)
     eventually_sync(lambda: _replace_by_a_file(daemon.run_dir), "a file in its place", TIMEOUT)

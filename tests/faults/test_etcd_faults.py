@@ -280,7 +280,7 @@ async def go_through(cluster: EtcdCluster) -> None:
         assert observed[-1].snapshot == snapshot_of(observed[-1].snapshot.revision, now)  # type: ignore[union-attr]
 
     resets = [check_watch(events, log) for events in watched]
-    tell(f"listed anew: {resets}")
+    tell(f"listed again: {resets}")
     assert sum(resets) > 0, "the compaction was past what someone knew"
     assert all(count <= 2 for count in resets)
     check_snapshots(observed, log)

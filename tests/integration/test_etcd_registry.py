@@ -88,7 +88,7 @@ class TestSizes:
             for at in range(0, len(keys), 120):
                 last = await writer.change({key: expected[key] for key in keys[at : at + 120]})
             listed = asyncio.ensure_future(contents(registry))
-            # Anywhere in the listing: before its first page, amid its pages, after them.
+            # Anywhere in the listing: before its first page, between its pages, after them.
             for later in range(8):
                 revision = await writer.change({"other/x": str(later).encode()})
                 await asyncio.to_thread(etcd.ctl, "compact", str(revision))

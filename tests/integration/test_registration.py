@@ -112,7 +112,7 @@ async def test_the_revision_grows_by_one_for_each_difference_and_each_record_reg
         await eventually(lambda: registrar.status.failing or lease_of(etcd, "web/1") != lease)
         await eventually(lambda: not registrar.status.failing)
         await grew(1 + 5, *web(1, 2, 3, 5, 6))
-        # A record's removal costs it, and all of them once more, since another lease takes over.
+        # A record's removal costs it, and all of them again, since another lease takes over.
         lease = lease_of(etcd, "web/1")
         etcd.ctl("del", "/services/web/2")
         await eventually(lambda: lease_of(etcd, "web/1") != lease)
@@ -167,5 +167,5 @@ async def test_an_etcd_that_was_away_while_the_set_changed_has_it_right_soon_aft
         else:
             etcd.send_signal(signal.SIGCONT)
         await becomes(etcd.url, *web(*range(9, 29)), timeout=RETURN_SECONDS)
-        # On a busy machine the lease may expire once more meanwhile; what it kept is registered again.
+        # On a busy machine the lease may expire again meanwhile; what it kept is registered again.
         await eventually(lambda: registrar.status.registered == {each.key for each in web(*range(9, 29))})

@@ -23,8 +23,8 @@ def proxy(
 ) -> Daemon:
     """The daemon with `--set tcpproxy.` these, in place of the one of the run directory `replace`; once it is ready."""
     sets = [part for each in assignments for part in ("--set", f"tcpproxy.{each}")]
-    anew = ["--replace"] if replace else []
-    daemon = start("--registry", url, "--plugin", "tcpproxy", *sets, *anew, run_dir=run_dir or replace)
+    replacing = ["--replace"] if replace else []
+    daemon = start("--registry", url, "--plugin", "tcpproxy", *sets, *replacing, run_dir=run_dir or replace)
     eventually_sync(daemon.is_ready, "the daemon to be ready", TIMEOUT)
     return daemon
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 SEED = os.environ.get("DISCOVERY_TEST_SEED", "0")
-"""Chooses the cases. `.ci/run` draws it anew and prints it; with the same seed the same cases are tested."""
+"""Chooses the cases. `.ci/run` draws another each time and prints it; with the same seed the same cases are tested."""
 
 
 def sampled(cases: Sequence[Any], count: int = 1) -> list[Any]:

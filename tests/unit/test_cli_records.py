@@ -27,7 +27,7 @@ _STEPS = st.lists(st.tuples(_BACKENDS, st.booleans()), max_size=8)
 
 
 def told(steps: Iterable[tuple[list[Backend], bool]]) -> list[str]:
-    """The lines for a series of snapshots, each either listed anew or changed."""
+    """The lines for a series of snapshots, each either listed as a whole or changed."""
     lines, previous = [], None
     for revision, (backends, reset) in enumerate(steps):
         observation = Observation(snapshot(*backends, revision=revision), reset=reset or previous is None)
@@ -38,22 +38,22 @@ def told(steps: Iterable[tuple[list[Backend], bool]]) -> list[str]:
 
 
 @given(_STEPS)
-def test_one_who_begins_anew_and_one_who_only_applies_differences_both_end_right(
+def test_one_who_begins_again_and_one_who_only_applies_differences_both_end_right(
     steps: list[tuple[list[Backend], bool]],
 ) -> None:
-    anew: dict[tuple[str, str], object] = {}
+    listed: dict[tuple[str, str], object] = {}
     differences: dict[tuple[str, str], object] = {}
     for line in map(json.loads, told(steps)):
         if line["reset"]:
-            anew.clear()
+            listed.clear()
             assert line["updated"] == []
-        for state in (anew, differences):
+        for state in (listed, differences):
             for each in line["added"] + line["updated"]:
                 state[each["service"], each["id"]] = each
             for each in line["removed"]:
                 state.pop((each["service"], each["id"]), None)
     last = steps[-1][0] if steps else []
-    assert anew == differences == {(each.service, each.id): backend_document(each) for each in last}
+    assert listed == differences == {(each.service, each.id): backend_document(each) for each in last}
 
 
 def test_nothing_is_told_of_a_stale_registry_or_a_change_that_changed_nothing() -> None:

@@ -36,7 +36,7 @@ def test_what_is_no_certificate_has_none(at: int, junk: bytes) -> None:
 
 
 async def test_the_alarm_of_an_expired_certificate_needs_no_answer_of_a_member(tmp_path: Path) -> None:
-    """A member that is asked anew refuses the certificate, so that it tells of no alarm."""
+    """A member that is asked again refuses the certificate, so that it tells of no alarm."""
     now = datetime.now(UTC)
     leaf = AUTHORITY.issue_cert("client.test", not_before=now - timedelta(days=2), not_after=now - timedelta(days=1))
     AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -232,7 +232,7 @@ def test_however_it_is_told_it_is_the_same_history(data: st.DataObject, history:
                 continue
             cuts = sorted(data.draw(st.sets(st.integers(1, len(events) - 1)), "cuts")) if len(events) > 1 else []
             parts = [events[i:j] for i, j in zip([0, *cuts], [*cuts, len(events)], strict=True)]
-            if action == "cut":  # the stream is lost amid the fragments
+            if action == "cut":  # the stream is lost between the fragments
                 parts = parts[: data.draw(st.integers(0, len(parts) - 1), "parts that arrive")]
                 for part in parts:
                     hear(response(history.last, *part, fragment=True))

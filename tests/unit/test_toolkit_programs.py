@@ -145,7 +145,7 @@ async def test_a_program_follows_its_file_and_failures_leave_it_as_it_was(tmp_pa
         finally:
             await it.program.stop()
     assert not it.program.running
-    # The program may be stopped amid the writing of a file of its own.
+    # The program may be stopped while it writes a file of its own.
     left = {path.name for path in tmp_path.iterdir()} - {"shown.new"}
     assert left == {"file", "run", "shown", "state"}
     assert list(it.state_dir.iterdir()) == []

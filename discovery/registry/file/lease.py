@@ -295,7 +295,7 @@ class FileLease:
                 if not self._is_unchanged(root, key, written):
                     if key in self._granted:
                         continue  # its new owner has it; `_answer` tells that
-                    return f"the record {key} was removed or replaced by somebody else"
+                    return f"the record {key} was removed or replaced by another client"
                 try:
                     with _service(root, key) as (directory, name):
                         os.utime(name, dir_fd=directory, follow_symlinks=False)

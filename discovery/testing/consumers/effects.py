@@ -152,7 +152,7 @@ def the_order_of_backends_is_a_rule(seen: Gentle) -> None:
 
 
 def labels_are_data(seen: Gentle) -> None:
-    """A label is what somebody else has written: taken for syntax, a label changes other services, or runs commands."""
+    """Any client of the registry writes labels: taken for syntax, a label changes other services, or runs commands."""
     expect(not seen.marks, "no file that a label names or creates", seen.marks)
     for path, plain in seen.texts.get("labels", {}).items():
         for name in seen.texts:

@@ -28,7 +28,7 @@ METRICS_SECONDS = 2.0
 MANY_SECONDS = 8.0
 """Seconds for an apply of `MANY` backends, besides the seconds of a small apply."""
 _QUICK_MANY_SECONDS = 1.5
-"""Seconds of an apply of `MANY` backends up to which `MANY` backends are applied once more."""
+"""Seconds of an apply of `MANY` backends up to which `MANY` backends are applied again."""
 _SCRAPES = 3
 """Scrapes of the metrics in turn, of which the fastest tells whether `metrics` blocks: others may wait for a CPU."""
 _PREVIEWED = ("pair", "one", "empty", "host", "draining", "twins")

@@ -238,7 +238,7 @@ class _Script:
 
 
 def a_new_instance_has_the_same_effect(seen: Harsh) -> None:
-    """A daemon that starts anew serves what the daemon before has served: nothing but the snapshot counts."""
+    """A daemon that restarts serves the same as the daemon before: the snapshot alone decides."""
     expect(
         seen.start == seen.expected["one"], "the effect of an instance before", _both(seen.start, seen.expected["one"])
     )

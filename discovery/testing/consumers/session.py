@@ -108,7 +108,7 @@ class Session:
         if wiped:
             self.wipe()
         ending = Ending()
-        gc.collect()  # what only an earlier instance held is closed now, and not amid this life
+        gc.collect()  # what only an earlier instance held is closed now, and not during this life
         before, settings = process.Holdings.now(), process.settings()
         try:
             run_loop(self._live(script, ending, settings))
@@ -124,7 +124,7 @@ class Session:
         return ending
 
     def wipe(self) -> None:
-        """Make the run directory anew, and remove the state directory, whose parent stays."""
+        """Replace the run directory by an empty one, and remove the state directory, whose parent stays."""
         for directory in (self.run_dir, self.state_dir.parent):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)

@@ -45,7 +45,7 @@ POPULATION = 12
 
 
 class AskedLabels(dict[str, str]):
-    """Labels that note, in `asked`, the names that a consumer looks for in vain."""
+    """Labels that note, in `asked`, the names that a consumer looks for and does not find."""
 
     def __init__(self, labels: Mapping[str, str], asked: set[str]) -> None:
         """Copy `labels`. Names go into `asked`."""
@@ -195,7 +195,7 @@ def with_labels(state: Named, names: set[str]) -> dict[str, Named]:
 
 
 def watching_labels(state: Named, asked: set[str]) -> Named:
-    """Return `state` with labels that note in `asked` the names that a consumer looks for in vain."""
+    """Return `state` with labels that note in `asked` the names that a consumer looks for and does not find."""
     backends = [
         replace(each, labels=MappingProxyType(AskedLabels(each.labels, asked))) for each in state.snapshot.backends()
     ]

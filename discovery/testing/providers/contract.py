@@ -71,7 +71,7 @@ class ProviderContract(ProviderPlace):
 
     @clause
     def test_equal_worlds_give_equal_inventories(self) -> None:
-        """An equal inventory costs nothing: one that differs by chance is checked, and written, anew each time."""
+        """An equal inventory costs nothing: one that differs at random is checked, and written, each time."""
 
         async def check(provider: AnyProvider) -> None:
             for world in (0,) if self._is_slow else (0, 1):

@@ -78,7 +78,7 @@ def every_state_is_a_state(seen: Observed) -> None:
 
 
 def every_check_makes_sense(seen: Observed) -> None:
-    """A check without a time runs without a pause, and probes that are not equal begin anew with each inventory."""
+    """A check without a time runs without a pause, and the state of a check is lost if its probe is not equal later."""
     for candidate in seen.candidates:
         for check in candidate.checks:
             expect(isinstance(check, Check), "a Check", check)
@@ -137,7 +137,7 @@ def nothing_is_withdrawn_for_a_moment(seen: Observed) -> None:
 
 
 def nothing_differs_while_nothing_changes(seen: Observed) -> None:
-    """Another inventory is checked, compared and logged anew: a time or a count in it differs each time."""
+    """Another inventory is checked, compared and logged again: a time or a count in it differs each time."""
     expect(not seen.restless, "equal inventories while nothing changes", seen.restless)
 
 
@@ -173,7 +173,7 @@ def the_event_loop_is_left_free(seen: Observed) -> None:
 
 
 def discover_goes_on(seen: Observed) -> None:
-    """After the end of `discover`, or an exception, the core begins again, ever more slowly, and tells a failure."""
+    """After the end of `discover`, or an exception, the core begins again after a pause, and reports a failure."""
     expect(not seen.ended, "discover to go on while nothing changes", seen.ended)
 
 

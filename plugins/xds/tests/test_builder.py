@@ -287,7 +287,7 @@ BESIDE: dict[str, Any] = {
 def test_a_part_that_cannot_be_built_stays_as_before_and_hurts_no_other(
     faulty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a change of the configuration, which builds all parts anew."""
+    """At a change of the configuration, which builds all parts again."""
     state = snapshot(*(backend(service=name) for name in ("web", "tcp", "api")))
     one = built(state, services={"web": TLS, **BESIDE})
     other = {**TLS, "balance": "random", "backend_tls": {"ca": "/etc/ca.pem", "name": "other.internal"}}

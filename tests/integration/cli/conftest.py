@@ -25,7 +25,7 @@ SETTLED = 0.15
 
 
 class Command:
-    """A running `discovery` with its output at hand."""
+    """A running `discovery` with its output."""
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], stderr: Path) -> None:
         self._stderr = stderr

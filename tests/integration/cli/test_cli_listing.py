@@ -143,7 +143,7 @@ def test_watch_outlives_the_registry_and_tells_what_came_of_it(start: Start) -> 
         assert registered.line().startswith("registered web/b1")
         watch = start("watch", "--json", "--registry", etcd.url)
         assert watch.json()["added"] == [B1]
-        # Otherwise the registration, made anew, may stand at the same revision again: then nothing has changed.
+        # Otherwise the registration, made again, may stand at the same revision again: then nothing has changed.
         passing = start("register", "web", "10.0.0.2:80", "--id", "b2", "--registry", etcd.url)
         assert passing.line().startswith("registered web/b2")  # a registration that was never reported exits with 143
         assert [record["id"] for record in watch.json()["added"]] == ["b2"]
@@ -153,7 +153,7 @@ def test_watch_outlives_the_registry_and_tells_what_came_of_it(start: Start) -> 
         eventually_sync(lambda: "the registry cannot be followed: " in watch.stderr)
         etcd.wipe()
         etcd.start()
-        # The cluster has come back empty: the registration, and so the listing, begin anew.
+        # The cluster has come back empty: the registration, and so the listing, begin again.
         told = watch.json()
         assert told["reset"] is True
         assert told["removed"] == ([] if told["added"] else [B1])

@@ -144,7 +144,7 @@ def test_what_an_earlier_version_registered_is_taken_over_in_place(start: Start,
 def test_a_refused_key_is_registered_the_moment_it_is_free(
     start: Start, world: World, tmp_path: Path, end: signal.Signals
 ) -> None:
-    """Point 4. Its own ttl of ten minutes would be the time until it is tried again."""
+    """Point 4. Its own ttl of ten minutes would be the time until the registration is tried again."""
     watch = start("watch", "--json", "--registry", world.url)
     watch.line()
     arguments = ["--id", "x", "--registry", world.url, "--check", "none"]

@@ -62,7 +62,7 @@ class Remembering(Table):
 
 
 class Incremental(Table):
-    """Keeps a table and applies the changes, but begins anew with the snapshot after a failure."""
+    """Keeps a table and applies the changes, but begins again with the snapshot after a failure."""
 
     known: dict[str, Any] | None = None
 

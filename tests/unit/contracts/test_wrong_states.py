@@ -240,7 +240,7 @@ class EndsItsNeighbours(Table):
 
 
 class TakesALowerRevisionForAnOldOne(Table):
-    """Ignores every state after the loss of a store, whose revisions begin anew."""
+    """Ignores every state after the loss of a store, whose revisions begin again at 1."""
 
     revision = 0
 

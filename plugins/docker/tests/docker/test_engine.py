@@ -74,7 +74,7 @@ def test_signals_that_do_not_stop_do_not_count(docker_engine: DockerEngine) -> N
 
         def is_stopped() -> bool:
             with suppress(APIError):  # that it does not run any more
-                container.kill("SIGWINCH")  # again, since Apache may lose a signal that comes amid a reload
+                container.kill("SIGWINCH")  # again, since Apache may lose a signal that comes during a reload
             return seen.names == []
 
         eventually_sync(is_stopped)

@@ -61,11 +61,11 @@ class Seen:
         while True:
             try:
                 async with aclosing(self._engine.follow()) as states:
-                    anew = bool(self.states)  # the first of another attempt may be equal
+                    is_repeated = bool(self.states)  # the first of another attempt may be equal
                     async for state in states:
-                        if not (anew and state == self.latest):
+                        if not (is_repeated and state == self.latest):
                             self.states.append(state)
-                        anew = False
+                        is_repeated = False
             except EngineError as error:
                 self.errors.append(str(error))
                 await asyncio.sleep(0.05)

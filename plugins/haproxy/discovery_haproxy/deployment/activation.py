@@ -122,8 +122,8 @@ class Activation:
         """Find out which file a running HAProxy serves: the configuration file `path` or the last good file.
 
         `generation` is that with which the worker started, `inherited` what the file inherits from other files. The
-        live generation becomes None if the servers are those of neither, as when an earlier daemon died amid a change:
-        a reload follows.
+        live generation becomes None if the servers are those of neither, as when an earlier daemon died during a
+        change: a reload follows.
         """
         self._started_generation = generation
         texts: dict[Path, str] = {}

@@ -51,7 +51,7 @@ class LabelRouter:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A line for a person for each backend that asks for a route in vain."""
+        """A line for a person for each backend that asks for a route and gets none."""
         return self._refused
 
     def inspect(self) -> Mapping[str, Any]:

@@ -44,7 +44,7 @@ class HeldRequests:
     async def before_reload(self, sections: Mapping[str, float]) -> None:
         """Send the next attempts of what waits now to relays. `sections` has the seconds for which requests wait.
 
-        What cannot be prepared waits in vain, and is no reason to leave HAProxy without the new configuration.
+        What cannot be prepared waits for its timeout, and is no reason to leave HAProxy without the new configuration.
         """
         if not sections:
             return

@@ -34,7 +34,7 @@ class Supervisor:
 
         `restart` starts HAProxy and calls `watch`; `restart` returns False if there is no proven configuration to start
         HAProxy with. `request_apply` asks for a deployment, which may succeed where a restart fails: a deployment
-        renders the configuration anew, and leaves out an address that another process has taken. `lock` excludes
+        renders the configuration again, and leaves out an address that another process has taken. `lock` excludes
         restarts during a deployment, and the reverse.
         """
         self._restart = restart

@@ -57,7 +57,7 @@ class RuntimeApiError(Exception):
 
 
 class LostConnectionError(RuntimeApiError):
-    """HAProxy has closed the connection amid commands, of which `done` groups are known to be executed."""
+    """HAProxy has closed the connection between commands, of which `done` groups are known to be executed."""
 
     done = 0
 

@@ -5,7 +5,7 @@ The runtime API does not tell who has changed a server. The rules:
 - Membership, addresses and ids are never an operator's: a difference is drift.
 - Maintenance, draining and a check that is switched off are an operator's: discovery drains a server by its weight, and
   puts only servers into maintenance that the configuration no longer has. A server that was added and never put into
-  service, amid a change that may have been interrupted, is drift.
+  service, during a change that may have been interrupted, is drift.
 - A weight is an operator's unless discovery itself can have left the weight there. That is possible only until the
   servers of a worker have been seen as wanted: in a worker that another program has started, the initial weight is
   drift; after a change that may have been interrupted, the weight before the change is drift.

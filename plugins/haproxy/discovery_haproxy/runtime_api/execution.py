@@ -1,6 +1,6 @@
 """Execution of a plan in a running worker, and the reading back of the servers.
 
-If HAProxy closes the connection amid commands, it is unknown which of them HAProxy has obeyed: the servers are read
+If HAProxy closes the connection between commands, it is unknown which of them HAProxy has obeyed: the servers are read
 back, and the commands of the rest are sent, some of them for a second time.
 """
 

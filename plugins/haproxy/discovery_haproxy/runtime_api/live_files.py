@@ -78,7 +78,8 @@ async def known_contents(connection: Connection, contents: Contents, others: Seq
     """Return the contents that a HAProxy of an earlier daemon certainly has; the digests of others are empty.
 
     `contents` are those that a configuration names, `others` those of the other configurations that HAProxy may have
-    been given last: the earlier daemon may have ended amid a change. Of a certificate HAProxy shows too little to tell.
+    been given last: the earlier daemon may have ended during a change. Of a
+    certificate HAProxy shows too little to tell.
     """
     certain = {
         path: digest if all(other.certificates.get(path) == digest for other in others) else ""

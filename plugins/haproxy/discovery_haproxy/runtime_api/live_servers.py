@@ -124,7 +124,7 @@ class LiveServers:
         """Find the configuration that the worker serves, and return its name among the candidates; None for none.
 
         Each candidate is a configuration and the configuration before. If the servers are those of none, as when the
-        earlier daemon died amid a change, the change to the first candidate is completed.
+        earlier daemon died during a change, the change to the first candidate is completed.
         """
         if not candidates:
             self.forget()  # the worker was started with another configuration

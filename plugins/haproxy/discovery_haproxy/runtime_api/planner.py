@@ -374,7 +374,7 @@ def _understood(section: Section, name: str, line: ServerLine) -> Server:
 
 
 def _summary(steps: Iterable[Step], certificates: Sequence[str], maps: Sequence[str]) -> str:
-    kinds = {Add: "added", Revive: "added", Remove: "removed", Move: "moved", SetWeight: "weighted anew"}
+    kinds = {Add: "added", Revive: "added", Remove: "removed", Move: "moved", SetWeight: "reweighted"}
     counts = Counter((step.key[0], kinds[type(step)]) for step in steps)
     told = [f"{section}: {count} server{'' if count == 1 else 's'} {what}" for (section, what), count in counts.items()]
     told += [f"new contents of {path}" for path in (*certificates, *maps)]

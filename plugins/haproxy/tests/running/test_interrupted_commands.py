@@ -1,4 +1,4 @@
-"""Connections to the stats socket that end amid a change: what is done is read back, and the rest is done."""
+"""Connections to the stats socket that end during a change: what is done is read back, and the rest is done."""
 
 import asyncio
 from collections.abc import AsyncIterator

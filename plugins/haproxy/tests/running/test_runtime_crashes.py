@@ -1,4 +1,4 @@
-"""A daemon that is killed amid a change of servers: the next daemon finds out what HAProxy serves."""
+"""A daemon that is killed during a change of servers: the next daemon finds out what HAProxy serves."""
 
 import asyncio
 import subprocess
@@ -36,7 +36,7 @@ execute, changed = Connection.execute, LiveServers.execute
 async def before(self, groups, seconds, worker):
     die()
 
-async def amid(self, groups, seconds, worker):
+async def during(self, groups, seconds, worker):
     await execute(self, groups[:1], seconds, worker)
     die()
 
@@ -49,7 +49,7 @@ async def main(binary, run_dir, bind, moment, *ports):
     if moment == "after":
         LiveServers.execute = after
     else:
-        Connection.execute = {"before": before, "amid": amid}[moment]
+        Connection.execute = {"before": before, "during": during}[moment]
     config = HAProxyConfig.model_validate({"services": {"web": {"bind": bind}}, "binary": binary})
     consumer = HAProxyConsumer(config, Context("edge", Path(run_dir), structlog.get_logger()))
     await consumer.setup()
@@ -72,7 +72,7 @@ asyncio.run(main(*sys.argv[1:]))
     sampled(
         [
             pytest.param("before", {"runtime": 1, "reload": 0}),
-            pytest.param("amid", {"runtime": 0, "reload": 0}),
+            pytest.param("during", {"runtime": 0, "reload": 0}),
             pytest.param("after", {"runtime": 0, "reload": 0}),
         ]
     ),

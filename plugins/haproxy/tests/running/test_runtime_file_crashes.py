@@ -1,4 +1,4 @@
-"""A daemon that is killed amid new contents of a certificate or of the map of routes: the next daemon goes on."""
+"""A daemon that is killed during new contents of a certificate or of the map of routes: the next daemon goes on."""
 
 import asyncio
 import json

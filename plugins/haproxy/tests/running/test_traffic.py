@@ -244,7 +244,7 @@ async def test_an_adopted_haproxy_that_crashes_before_the_first_snapshot_is_rest
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
-    # It died amid a change: the file is not what HAProxy serves.
+    # It died during a change: the file is not what HAProxy serves.
     config = run_dir / "haproxy.cfg"
     config.rename(run_dir / "haproxy.cfg.last-good")
     config.write_text("what was never proven\n")

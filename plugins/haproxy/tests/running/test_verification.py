@@ -314,7 +314,7 @@ async def test_a_reload_by_another_program_amid_a_verification_ends_no_change_of
         await driver.apply(first, second)
         monkeypatch.setattr(LiveServers, "read", reload_and_read)
         await stats.send_once(f"set server web/{first.id} state maint", within(5))
-        await eventually(lambda: not reloads, "the reload amid a verification")
+        await eventually(lambda: not reloads, "the reload during a verification")
 
         async def is_made_again() -> bool:
             return parse_states(await stats.server_states())["web", first.id].removed

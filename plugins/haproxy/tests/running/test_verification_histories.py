@@ -110,7 +110,7 @@ class World:
         os.kill(master, signal.SIGKILL)
 
         async def is_restarted() -> bool:
-            await self.apply_if_requested()  # the end of HAProxy may have come amid a repair
+            await self.apply_if_requested()  # the end of HAProxy may have come during a repair
             return self.driver.master != master
 
         await eventually(is_restarted, "another master")

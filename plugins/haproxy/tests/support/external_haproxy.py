@@ -42,7 +42,7 @@ class ExternalProcess:
         return False
 
     async def reload(self) -> None:
-        """Reload HAProxy as an operator does; once more if the master forgets, while the reload before still ends."""
+        """Reload HAProxy as an operator does; again if the master forgets, while the reload before still ends."""
         before = await self.reloads()
 
         async def is_reloaded() -> bool:

@@ -58,7 +58,7 @@ class ConsumerDriver:
         self._applied = snapshot
 
     async def apply_again(self) -> None:
-        """Apply the last snapshot once more."""
+        """Apply the last snapshot again."""
         assert self._applied is not None
         await self.apply(*self._applied.backends())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from discovery_tcpproxy.worker.loop import Loop, Timer
 
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-"""Errors of system calls for want of a descriptor, or of memory for one."""
+"""Errors of system calls for lack of a descriptor, or of memory for one."""
 _PER_CONNECTION = 2
 """Descriptors of a connection: the sockets of the client and of the backend."""
 _RESERVE = 300

@@ -226,7 +226,7 @@ class Subscription:
         """Return the unconfirmed response, which is answered now.
 
         The client may have unsubscribed from a name of the response, and subscribed to the wildcard, before it read the
-        response: it has the resource, about which it is to be told once more.
+        response: it has the resource, which is to be sent again.
         """
         response, self.unconfirmed = self.unconfirmed, None
         for each in response.resources if response is not None and self.wildcard else ():

@@ -25,7 +25,7 @@ _FAST_SHARE = 1 / 4
 _MERGE_MILLISECONDS = 20
 """Milliseconds in which Envoy merges the outcomes of checks. Its default is 1 s, after which a new backend is asked.
 
-Each time Envoy computes its order of all backends anew, so that none at all is much for thousands of new backends.
+Each time Envoy computes its order of all backends again, so that none at all is much for thousands of new backends.
 """
 _UNLIMITED = 2**32 - 1
 """The largest limit of the Envoy API, so that the limit of open files is the limit."""
