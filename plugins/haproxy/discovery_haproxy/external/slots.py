@@ -20,7 +20,7 @@ from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.program.log_drops import LogDrops
 from discovery_haproxy.rendering.render import Rendered
 from discovery_haproxy.runtime_api.connection import Connection, LevelError, RuntimeApiError, Worker, connect
-from discovery_haproxy.runtime_api.execution import Changes, send
+from discovery_haproxy.runtime_api.execution import Changes, once_moved, send
 from discovery_haproxy.runtime_api.planner import Plan, Remove, ServerKey, Step
 from discovery_haproxy.runtime_api.slots import Place, Slot, fill, is_filled, parse_slots, states_after
 from discovery_haproxy.text.configuration import Configuration, parse
@@ -177,8 +177,8 @@ class Slots:
             plan = Plan(Configuration(()), tuple(steps), "")
             await send(self._connect, Changes(plan, worker, frozenset(up)), 0.0)
             self._changes += 1
-        _, slots = await self._look()
         self._wanted = wanted
+        _, slots = await once_moved(self._look, worker.version, lambda found: self._are_filled(found[1]))
         if not self._are_filled(slots):
             raise RuntimeApiError("after the commands the slots are not as wanted")
         await asyncio.to_thread(self._save, [slot for name in wanted for slot in slots.get(name, ())])

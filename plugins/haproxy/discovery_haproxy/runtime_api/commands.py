@@ -11,7 +11,8 @@ from discovery_haproxy.runtime_api.planner import Add, Move, Remove, Revive, Ser
 
 _SILENCE = re.compile(r"\s*")
 _ADDED = re.compile(r"(.*\n)?New server registered\.\s*", re.DOTALL)
-_MOVED = re.compile(r"(IP changed|port changed|no need to change)[^\n]*\s*")
+_MOVED = re.compile(r"(IP changed|port changed|no need to change|nothing changed)[^\n]*\s*")
+"""The answer to a new address. HAProxy says "nothing changed" from 3.0 on, "no need to change" before."""
 _POOL_VERSION = (2, 8)
 """HAProxy's version from which added servers reuse connections without options."""
 _POOL_OPTIONS = {"pool-purge-delay": "5s", "pool-max-conn": "-1"}

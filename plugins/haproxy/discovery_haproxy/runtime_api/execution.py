@@ -105,14 +105,24 @@ async def read_back(connect: Connect, changes: Changes) -> Mapping[ServerKey, Li
 
     await asyncio.sleep(_TRAFFIC_SECONDS)
     # A new connection reaches the worker that serves now, if a reload by another program came in between.
-    live = await ask(connect, read)
+    return await once_moved(
+        lambda: ask(connect, read), changes.worker.version, lambda live: _are_moved(changes.plan.steps, live)
+    )
+
+
+async def once_moved(
+    look: Callable[[], Awaitable[_Answer]], version: tuple[int, ...], are_moved: Callable[[_Answer], bool]
+) -> _Answer:
+    """Return what `look` finds once the new addresses are there, or at the latest when HAProxy has had time enough.
+
+    Versions that change addresses before their answer are looked at once. Raises what `look` raises.
+    """
+    found = await look()
     deadline = time.monotonic() + _ADDRESS_SECONDS
-    while moves_late(changes.worker.version) and not _are_moved(changes.plan.steps, live):
-        if time.monotonic() > deadline:
-            break
+    while moves_late(version) and not are_moved(found) and time.monotonic() <= deadline:
         await asyncio.sleep(_ADDRESS_POLL_SECONDS)
-        live = await ask(connect, read)
-    return live
+        found = await look()
+    return found
 
 
 def expect_outcome(
