@@ -46,7 +46,8 @@ def commands(step: Step, version: tuple[int, ...], *, up: bool) -> tuple[Command
         case SetWeight(key, server):
             return (_silent(f"set server {_path(key)} weight {server.weight}"),)
         case Move(key, _, check):
-            return (_move(step), _health(key, up=True)) if up and check else (*_down(key, up=up), _move(step))
+            is_up = up and check is not None
+            return (_move(step), _health(key, up=True)) if is_up else (*_down(key, up=up), _move(step))
         case Remove(key):
             return (_silent(f"set server {_path(key)} state maint"),)
         case Revive(key, server, check):

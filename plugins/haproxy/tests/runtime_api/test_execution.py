@@ -24,9 +24,8 @@ from discovery_haproxy.text.server_line import parse_server
 def test_a_server_may_be_at_its_new_address_already(answer: str) -> None:
     server = parse_server("server a 10.0.0.2:81", ())
     assert server is not None
-    [move] = [
-        each for each in commands(Move(("web", "a"), server, HAProxyCheck()), (3, 0), up=True) if "addr" in each.text
-    ]
+    move, health = commands(Move(("web", "a"), server, HAProxyCheck()), (3, 0), up=True)
+    assert health.text == "set server web/a health up"
     assert move.success.fullmatch(f"{answer}\n")
     assert not move.success.fullmatch("Invalid addr '10.0.0.2'\n")
 
