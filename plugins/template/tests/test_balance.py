@@ -14,11 +14,17 @@ from template_proxies import require
 
 from discovery import Backend
 from discovery.testing import free_port, within
-from discovery_template.proxies.caddy import CaddyConsumer
+from discovery_template.proxies.caddy import PATH_HEADER, CaddyConsumer
 from discovery_template.proxies.consumer import ProxyConsumer
 from discovery_template.proxies.nginx import NginxConsumer
 
-SERVICES = {"header": "hdr(X-User)", "parameter": "url_param user", "path": "uri whole", "random": "random"}
+SERVICES = {
+    "header": "hdr(X-User)",
+    "parameter": "url_param user",
+    "target": "uri whole",
+    "path": "uri",
+    "random": "random",
+}
 REQUESTS = 24
 """Requests that two backends share: by chance all reach one of them in a run of millions."""
 
@@ -28,7 +34,9 @@ def asked(port: int, service: str, path: str, headers: Mapping[str, str]) -> str
     connection = HTTPConnection("127.0.0.1", port, timeout=within(10))
     try:
         connection.request("GET", path, headers={"Host": service, "Connection": "close", **headers})
-        return connection.getresponse().read().decode().split()[0]
+        answered, *told = connection.getresponse().read().decode().split()
+        assert PATH_HEADER not in told
+        return answered
     finally:
         connection.close()
 
@@ -54,11 +62,15 @@ async def test_requests_with_one_key_reach_one_backend(kind: type[ProxyConsumer[
             keyed: Mapping[str, Callable[[object], tuple[str, dict[str, str]]]] = {
                 "header": lambda key: ("/", {"X-User": f"u{key}"}),
                 "parameter": lambda key: (f"/?user=u{key}", {}),
+                "target": lambda key: (f"/?{key}", {}),
                 "path": lambda key: (f"/{key}", {}),
             }
             for service, request in keyed.items():
                 same = request("same")
                 assert len(await reached(service, lambda _, same=same: same)) == 1
                 assert await reached(service, request) == {"one", "two"}
+            # The query is no part of a path, and no client chooses by Caddy's own header.
+            own = PATH_HEADER if kind is CaddyConsumer else "Other"
+            assert len(await reached("path", lambda number: (f"/same?{number}", {own: f"{number}"}))) == 1
             for service in ("header", "parameter", "random"):  # without a key
                 assert (service, await reached(service, lambda _: ("/", {}))) == (service, {"one", "two"})

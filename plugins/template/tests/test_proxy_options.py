@@ -38,7 +38,6 @@ LATER = (HttpdConfig, CaddyConfig)
         (ALL, {"balance": "hdr(Ü)"}, "is not a balance algorithm"),
         ((NginxConfig,), {"balance": "url_param a.b"}, "a name for nginx has letters, digits and '_' alone"),
         ((NginxConfig,), {"balance": "hdr(X_Y)"}, "a name for nginx has letters, digits and '-' alone"),
-        ((CaddyConfig,), {"balance": "uri"}, 'Caddy hashes the query as well: write balance = "uri whole"'),
         ((CaddyConfig,), {"path_prefix": "/a%20b"}, "which Caddy compares after decoding"),
         ((NginxConfig,), {"balance": "first"}, "nginx has no balance 'first'"),
         ((NginxConfig,), {"check": True}, "nginx has no active health checks: leave 'check' out"),

@@ -19,6 +19,10 @@ from discovery_template.proxies.pools import Pool
 from discovery_template.running.commands import examine
 from discovery_template.running.requests import request
 
+PATH_HEADER = "Discovery-Path"
+"""The request header with the path, by which Caddy chooses a backend, and which no backend gets: Caddy itself can hash
+the path with the query alone."""
+_BY_PATH: Mapping[str, Any] = {"policy": "header", "field": PATH_HEADER}
 _BALANCE: Mapping[str, Mapping[str, Any]] = {
     "roundrobin": {"policy": "weighted_round_robin"},
     "static-rr": {"policy": "weighted_round_robin"},
@@ -27,6 +31,8 @@ _BALANCE: Mapping[str, Mapping[str, Any]] = {
     "random(1)": {"policy": "random"},
     "first": {"policy": "first"},
     "source": {"policy": "ip_hash"},
+    "uri": _BY_PATH,
+    "uri path-only": _BY_PATH,
     "uri whole": {"policy": "uri_hash"},
 }
 """Algorithms by the names of HAProxy. `hdr` and `url_param` have an argument."""
@@ -45,8 +51,6 @@ class CaddyConfig(ProxyConfig):
         """Return what Caddy cannot do."""
         if service.mode == "tcp":
             return f'Caddy has no mode = "tcp": {WAY_OUT}, or the consumers nginx or tcpproxy'
-        if service.balance in ("uri", "uri path-only"):
-            return f'Caddy hashes the query as well: write balance = "uri whole", or {WAY_OUT}'
         if service.balance not in _BALANCE and not balance_of(service.balance).name:
             return (
                 f"Caddy has no balance {service.balance!r}: choose {', '.join(_BALANCE)}, hdr(NAME) or url_param NAME"
@@ -171,8 +175,8 @@ def _route(route: Route, pool: Pool) -> dict[str, Any]:
         matcher["vars_regexp"] = {"{http.request.host}": {"pattern": _host_pattern(route)}}
     if route.path != ROOT:
         matcher["path_regexp"] = {"pattern": f"^{re.escape(route.path)}(/|$)"}
-    handler = _proxy(pool) if pool.backends else {"handler": "static_response", "status_code": 503}
-    return {**({"match": [matcher]} if matcher else {}), "handle": [handler], "terminal": True}
+    handlers = _handlers(pool) if pool.backends else [{"handler": "static_response", "status_code": 503}]
+    return {**({"match": [matcher]} if matcher else {}), "handle": handlers, "terminal": True}
 
 
 def _host_pattern(route: Route) -> str:
@@ -181,6 +185,14 @@ def _host_pattern(route: Route) -> str:
     before = ".+" if route.kind is HostKind.SUFFIX else ""
     after = ".+" if route.kind is HostKind.PREFIX else r"\.?"
     return f"(?i)^{before}{name}{after}$"
+
+
+def _handlers(pool: Pool) -> list[dict[str, Any]]:
+    proxy = _proxy(pool)
+    if _BALANCE.get(pool.balance.kind) is not _BY_PATH:
+        return [proxy]
+    tell = {"handler": "headers", "request": {"set": {PATH_HEADER: ["{http.request.uri.path}"]}}}
+    return [tell, {**proxy, "headers": {"request": {"delete": [PATH_HEADER]}}}]
 
 
 def _proxy(pool: Pool) -> dict[str, Any]:

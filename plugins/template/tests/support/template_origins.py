@@ -34,7 +34,8 @@ def origin_at(host: str, name: str) -> Iterator[int]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            body = f"{name} {self.path}".encode()
+            own = [each for each in self.headers if each.startswith("Discovery-")]
+            body = " ".join((name, self.path, *own)).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
