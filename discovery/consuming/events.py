@@ -22,7 +22,7 @@ LASTING = 60.0
 async def contained_events(
     registry: Registry, report: Callable[[BaseException], None] = lambda _: None
 ) -> AsyncGenerator[RegistryEvent, None]:
-    """Yield the events of `registry` for ever, as the protocol has them; close the generator to stop.
+    """Yield the events of `registry` forever, as the protocol has them; close the generator to stop.
 
     After each fault of the watch there is a Stale with the reason, and after a delay that grows another watch. `report`
     is called with the exception.

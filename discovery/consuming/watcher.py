@@ -128,7 +128,7 @@ def _with_versions(services: dict[str, Service], versions: dict[str, Service]) -
 
 
 async def observe(registry: Registry) -> AsyncGenerator[Observation, None]:
-    """Follow the registry for ever, with an observation for each event; close the iterator to stop."""
+    """Follow the registry forever, with an observation for each event; close the iterator to stop."""
     builder = SnapshotBuilder()
     async with aclosing(contained_events(registry)) as events:
         async for event in events:

@@ -49,7 +49,7 @@ class CommandProbe:
                 os.close(writing)
             output = bytearray()
             # Read while the program runs, not until end of file: a process that the program leaves behind may keep the
-            # pipe open for ever.
+            # pipe open forever.
             loop.add_reader(reading, _read, reading, output, loop)
             try:
                 status = await process.wait()

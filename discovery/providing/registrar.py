@@ -261,7 +261,7 @@ class Registrar:
         return True
 
     def _may_force(self, key: str) -> bool:
-        # Two registrars that both force must not take a key from each other for ever.
+        # Two registrars that both force must not take a key from each other forever.
         return self._force and key not in self._stood
 
     async def _sweep(self, lease: Lease, stands: asyncio.Event) -> None:

@@ -139,7 +139,7 @@ def lock_path(registry: "RegistryURL", key: str, run_dir: Path | None) -> Path:
 async def exclusive_registration(
     wanted: Wanted, run_dir: Path | None, log: FilteringBoundLogger
 ) -> AsyncIterator[None]:
-    """Hold the lock of a key and an owner for a block: two processes would take the record from each other for ever.
+    """Hold the lock of a key and an owner for a block: two processes would take the record from each other forever.
 
     Raises CannotStartError if another process of this machine holds the lock.
     """

@@ -63,7 +63,7 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "text") -> N
     )
     if bounds is not None:
         handler.addFilter(bounds.passes)
-    # It would tell of every file that anybody opens in a directory with one of ours: of our own log there, for ever.
+    # It would tell of every file that anybody opens in a directory with one of ours: of our own log there, forever.
     logging.getLogger("watchdog").setLevel(logging.INFO)
     logging.basicConfig(
         handlers=[handler], level=number if level in ("debug", "error") else logging.WARNING, force=True

@@ -1,4 +1,4 @@
-"""Point 19: what the README says of a plugin of one's own can be followed as printed."""
+"""Point 19: the steps of the README for a plugin of your own work as printed."""
 
 import re
 import subprocess

@@ -115,7 +115,7 @@ def _replace_by_a_file(path: Path) -> bool:
 
 
 def test_a_register_command_keeps_its_lock(directory: Directory, start_command: StartCommand, named: Serve) -> None:
-    """Point 26. Two of one key would take it from each other for ever."""
+    """Point 26. Two of one key would take it from each other forever."""
     arguments = ["register", "web", f"127.0.0.1:{named('one').port}", "--id", "b1", "--registry", directory.url]
     first = start_command(*arguments)
     run_dir = Path(start_command.environment["DISCOVERY_RUN_DIR"])

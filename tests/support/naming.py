@@ -98,7 +98,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     try:
         machine = Machine(tmp_path, server)
         if not machine.works:
-            raise give_up.Exception("a hosts file of one's own needs unshare and mount, as root")
+            raise give_up.Exception("another hosts file needs unshare and mount, as root")
         yield machine
     finally:
         server.close()

@@ -94,7 +94,7 @@ def test_the_last_of_many_expiries_is_doubted_like_the_first() -> None:
     for key in keys:
         world.wait(SETTLE - 1)
         world.delete(key)
-    # But not for ever: the whole is over after a TTL and the margin.
+    # But not forever: the whole is over after a TTL and the margin.
     assert world.held == {*keys[:-1]}
     assert world.served == {*keys[:-1]}
 

@@ -112,7 +112,7 @@ async def test_force_takes_it() -> None:
 
 
 async def test_it_takes_a_key_by_force_once_and_leaves_it_to_who_takes_it_back() -> None:
-    """Point 4. Two that force would take it from each other for ever."""
+    """Point 4. Two that force would take it from each other forever."""
     registry = MemoryRegistry()
     async with registering(registry, A, B, force=True) as registrar:
         await becomes(registry, A, B)

@@ -212,7 +212,7 @@ def test_the_same_path_below_another_root_directory_is_another_lock(tmp_path: Pa
     """As in a chroot, which has the mount namespace of the machine, and another directory at that path."""
     require_program("unshare", wheel=False)
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("a root directory of one's own takes a mount namespace")
+        pytest.skip("another root directory takes a mount namespace")
     root, here, there = tmp_path / "root", tmp_path / "here", tmp_path / "there"
     for each in (root, here, there):
         each.mkdir()

@@ -76,7 +76,7 @@ async def test_the_owner_hands_the_key_over_names_the_new_owner_and_keeps_its_ot
 
 
 async def test_of_two_that_ask_each_gets_the_key_once() -> None:
-    """A key that is handed over is not asked for again: two owners would take it in turns for ever."""
+    """A key that is handed over is not asked for again: two owners would take it in turns forever."""
     registry = MemoryRegistry()
     async with registering(registry, A, owner="first", takeover=True) as first:
         await eventually(lambda: first.status.registered == {"web/a"})

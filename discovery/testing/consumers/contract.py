@@ -155,7 +155,7 @@ class ConsumerContract(ConsumerPlace):
 
     @clause
     def test_orphans_are_ended_and_nothing_else(self) -> None:
-        """`discovery stop` asks every plugin about the directory of every instance, of whichever plugin."""
+        """`discovery stop` asks every plugin about the directory of every instance, of any plugin."""
 
         async def check() -> None:
             with foreign_directory() as directory:

@@ -45,7 +45,7 @@ _NAMES = {
 
 
 def every_state_can_be_applied(seen: Gentle) -> None:
-    """A registry may have any valid backend: an apply that raises leaves the consumer at an old state for ever."""
+    """A registry may have any valid backend: an apply that raises leaves the consumer at an old state forever."""
     failed = {_NAMES.get(name, name): describe(error) for name, error in seen.errors.items()}
     expect(not failed, "apply to raise nothing, for any valid state of the registry", failed)
 

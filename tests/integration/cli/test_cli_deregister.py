@@ -1,4 +1,4 @@
-"""Point 17: `discovery deregister` removes a record of one's own, and another's only by force."""
+"""Point 17: `discovery deregister` removes a record of the same owner, and one of another owner only by force."""
 
 import json
 import os

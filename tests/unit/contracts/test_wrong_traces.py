@@ -292,7 +292,7 @@ HANGS = (
 
 @pytest.fixture(autouse=True)
 def _few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for what goes on for ever, which has one cause here."""
+    """Wait less for what goes on forever, which has one cause here."""
     monkeypatch.setattr("discovery.testing.consumers.session._LEAK_SECONDS", 0.5)
 
 

@@ -239,7 +239,7 @@ class TestMoves:
             await lease.close()
 
     async def test_a_request_whose_owner_has_ended_is_removed_by_any_owner(self, tmp_path: Path) -> None:
-        """Otherwise each owner would read the request several times a second for ever."""
+        """Otherwise each owner would read the request several times a second forever."""
         registry = FileRegistry(tmp_path)
         silent, dead, owner = [await registry.open_lease(name, within(20)) for name in ("silent", "dead", "owner")]
         await silent.put(backend())

@@ -82,7 +82,7 @@ def run_page(
 
 
 def wait_for_answer(port: int, answer: str) -> None:
-    """Wait until a request is answered thus."""
+    """Wait until a request gets this answer."""
     eventually_sync(lambda: get(port).body == answer, answer, TIMEOUT)
 
 

@@ -136,7 +136,7 @@ async def test_websockets(example: Prepare) -> None:
 
 @contextmanager
 def greeter(name: str) -> Iterator[tuple[str, grpc.Server]]:
-    """Serve gRPC with one method that returns the name, and one that streams the name for ever."""
+    """Serve gRPC with one method that returns the name, and one that streams the name forever."""
 
     def say_hello(request: bytes, context: grpc.ServicerContext) -> bytes:
         return name.encode()

@@ -132,7 +132,7 @@ class Client:
                 if self.stream.look_at is None:
                     return
                 self.now = self.stream.look_at
-        raise AssertionError("client and server talk for ever")
+        raise AssertionError("client and server talk forever")
 
     def wanted(self, kind: Kind) -> dict[str, str]:
         """The contents by name that the client is to have."""
