@@ -50,7 +50,8 @@ class OwnedByAnotherError(RegistryError):
 
         `holder` is text for a person. `owner` is the owner's name, None if unknown.
         """
-        error = cls(f"the record {key!r} belongs to {holder}: remove it there, choose another id, or force it")
+        asking = "" if owner is None else "ask for it with `takeover`, "
+        error = cls(f"the record {key!r} belongs to {holder}: remove it there, choose another id, {asking}or force it")
         error.owner = owner
         return error
 
