@@ -188,7 +188,7 @@ def test_a_predecessor_that_does_not_answer_is_told_and_left_alone(start_echo: C
     assert "has not answered within 5 s; stop it first" in second.log
     assert "Traceback" not in second.log
     eventually_sync(lambda: is_up(first, port))
-    assert "who cannot" in first.log
+    assert "a process that cannot take over has asked to" in first.log
 
 
 def test_an_invalid_successor_leaves_the_daemon_alone(start_echo: Callable[..., Any]) -> None:
