@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar, cast
 
 from discovery.errors import PluginError
 
-TELL_SECONDS = 5.0
-"""Seconds after which a log line names the plugin that is being imported: most imports take less than one."""
+TELL_SECONDS = 10.0
+"""Seconds after which a log line names the plugin that is being imported: most imports take less than one second, and
+less than ten on a busy machine."""
 MOST_SECONDS = 30.0
 """Seconds that an import may take: large libraries take a few seconds, and ten times that on a busy machine."""
 

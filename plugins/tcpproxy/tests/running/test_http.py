@@ -62,7 +62,9 @@ def test_curl_keeps_its_connection(nginx: Callable[..., int], ambassador: Ambass
 def test_wrk_reports_no_error(nginx: Callable[..., int], ambassador: Ambassador, close: bool) -> None:
     url = f"http://127.0.0.1:{ambassador(nginx())}/small"
     headers = ("-H", "Connection: close") if close else ()
-    said = run(require_program("wrk", wheel=False), "-t", "1", "-c", "16", "-d", "1", *headers, url).decode()
+    said = run(
+        require_program("wrk", wheel=False), "-t", "1", "-c", "16", "-d", str(round(within(1))), *headers, url
+    ).decode()
     found = re.search(r"(\d+) requests in", said)
     assert found, said
     assert int(found[1]) > 16
