@@ -41,6 +41,8 @@ def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping
         "no:cacheprovider",
         "-c",
         os.devnull,
+        "-o",
+        f"pythonpath={CONFTEST.parent}/tests/support",
         "--rootdir",
         str(tmp_path),
         "--confcutdir",
