@@ -100,7 +100,7 @@ def test_a_provider_killed_and_started_again_never_withdraws(
 ) -> None:
     for name in ("web-1", "web-2"):
         docker_engine.run(name)
-    daemon = provide(ttl=8, run_dir=tmp_path / "run")
+    daemon = provide(ttl=within(10), run_dir=tmp_path / "run")
     registry.lists("web-1", "web-2")
     docker_engine.run("web-3")
     registry.lists("web-1", "web-2", "web-3")
@@ -108,7 +108,7 @@ def test_a_provider_killed_and_started_again_never_withdraws(
     daemon.process.kill()
     daemon.process.wait()
     docker_engine.client.containers.get("web-3").kill()
-    daemon = provide(ttl=8, run_dir=tmp_path / "run")
+    daemon = provide(ttl=within(10), run_dir=tmp_path / "run")
     registry.lists("web-1", "web-2")
     eventually_sync(lambda: not leases(registry) & before, "the leases of the first run to end", timeout=30)
     assert registry.now().keys() == {"web-1", "web-2"}
