@@ -155,7 +155,7 @@ class TestOwnership:
             for n in range(150):
                 await lease.put(backend(id=str(n)))
             lost = asyncio.ensure_future(lease.lost())
-            await asyncio.sleep(lease.ttl)
+            await asyncio.sleep(lease.ttl)  # a record that nobody looks after would have expired
             assert not lost.done()
             await writer.change({}, "web/149")
             assert "web/149" in await asyncio.wait_for(lost, within(10))
@@ -274,11 +274,11 @@ class TestLease:
                 await asyncio.to_thread(etcd.kill)
                 # Not `within`: the call gives up after 8 s, however patient the tests are.
                 opening = asyncio.ensure_future(registry.open_lease("host-1", ttl := 4.0))
-                await asyncio.sleep(ttl + 0.2)
+                await asyncio.sleep(ttl + 0.2)  # the fault is a length of time: longer than the lease
                 await asyncio.to_thread(etcd.start)
                 lease = await opening
                 lost = asyncio.ensure_future(lease.lost())
-                await asyncio.sleep(lease.ttl)
+                await asyncio.sleep(lease.ttl)  # a lease whose time began with the request would have expired
                 assert not lost.done()
                 await lease.close()
 
@@ -290,11 +290,11 @@ class TestLease:
                 await follower.lists(KEY)
                 lost = asyncio.ensure_future(lease.lost())
                 await asyncio.to_thread(etcd.kill)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.5)  # the fault is a length of time: shorter than the lease
                 assert not lost.done()
                 await asyncio.to_thread(etcd.start)
                 await follower.until(lambda: follower.stale is None)
-                await asyncio.sleep(lease.ttl)
+                await asyncio.sleep(lease.ttl)  # a lease that is not kept alive again would have expired
                 assert not lost.done()
                 assert follower.records
                 assert KEY in follower.records
@@ -321,7 +321,7 @@ async def closed():
 async def cancelled():
     registry, events, lease = await begin()
     task = asyncio.ensure_future(anext(events))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # the moment of the cancellation is the case: while the watch is open
     task.cancel()
     await asyncio.wait([task])
 async def left():

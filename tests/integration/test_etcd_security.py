@@ -73,7 +73,7 @@ class TestUsers:
             await writer.change({"web/a": b"1"})
             await follower.sees("web/a", b"1")
             token = writer.client.tokens._token
-            await asyncio.sleep(4)
+            await asyncio.sleep(4)  # twice the life of a token, which only time ends
             await writer.change({}, "web/a")
             assert writer.client.tokens._token != token
             await follower.sees("web/a", None)

@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+import socket
 import threading
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from typing import Any
 
 from etcds import etcd, url
 
@@ -61,7 +63,7 @@ async def test_a_server_that_hangs_is_noticed_and_goes_on_without_a_listing(etcd
 
 async def test_silence_is_no_fault(url: str) -> None:
     async with quick(url) as (writer, events):
-        await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))
+        await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))  # the input is a length of silence
         revision = await writer.change({"web/a": b"1"})
         await eventually(lambda: len(events) > 1)
         assert events[1:] == [Delta(revision, {"web/a": b"1"})]
@@ -78,7 +80,7 @@ async def test_a_consumer_that_takes_its_time_is_no_fault_of_the_server(url: str
         revisions.append(await writer.change({"web/a": str(n).encode() * 1000}))
         if n == 0:
             assert await anext(watch) == Delta(revisions[0], {"web/a": b"0" * 1000})
-    await asyncio.sleep(1.5 * (QUICK.idle + QUICK.answer))
+    await asyncio.sleep(1.5 * (QUICK.idle + QUICK.answer))  # the input is a consumer that reads nothing
     told = [await anext(watch) for _ in revisions[1:]]
     assert [event.revision for event in told if isinstance(event, Delta)] == revisions[1:]
     await watch.aclose()
@@ -109,7 +111,7 @@ async def test_an_audit_finds_nothing_where_nothing_is_amiss_though_compacted(et
         for _ in range(8):
             revision = await elsewhere.change({"x/y": b"z"})
             await asyncio.to_thread(etcd.ctl, "compact", str(revision))
-            await asyncio.sleep(QUICK.audit)
+            await asyncio.sleep(QUICK.audit)  # an audit that finds nothing shows no event
         revision = await writer.change({"web/a": b"1"})
         await eventually(lambda: len(events) > 2)
         assert events[1:] == [Delta(first, {"web/a": b"0"}), Delta(revision, {"web/a": b"1"})]
@@ -139,7 +141,15 @@ async def test_a_new_reason_replaces_the_old_one() -> None:
 
 async def test_reasons_that_alternate_between_members_are_one_reason() -> None:
     """Point 5. One member is down, and at the address of the other something else listens."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+    connections = 0
+
+    class Other(ThreadingHTTPServer):
+        def get_request(self) -> tuple[socket.socket, Any]:
+            nonlocal connections
+            connections += 1
+            return super().get_request()
+
+    with Other(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
         serving = threading.Thread(target=other.serve_forever)
         serving.start()
         endpoints = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{other.server_port}"]
@@ -152,7 +162,8 @@ async def test_reasons_that_alternate_between_members_are_one_reason() -> None:
 
         task = asyncio.create_task(follow())
         await eventually(lambda: told, "Stale", timeout=60)
-        await asyncio.sleep(3)  # several rounds
+        before = connections
+        await eventually(lambda: connections >= before + 3, "several rounds", timeout=60)
         task.cancel()
         await asyncio.wait([task])
         await registry.close()

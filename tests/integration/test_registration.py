@@ -137,7 +137,7 @@ async def test_what_was_wanted_only_during_an_outage_is_never_written(etcd: Embe
         before = revision(etcd)
         await asyncio.to_thread(etcd.kill)
         registrar.set(web(1, 2, 3))
-        await asyncio.sleep(1)  # these are being written, to nobody
+        await eventually(lambda: registrar.status.failing, "the set to be written in vain", timeout=30)
         registrar.set(web(1, 4))
         await asyncio.to_thread(etcd.start)
         await becomes(etcd.url, *web(1, 4), timeout=RETURN_SECONDS)

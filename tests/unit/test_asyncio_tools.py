@@ -52,7 +52,8 @@ class TestWaitForEvent:
     async def test_an_event_that_is_set_and_cleared_at_once(self) -> None:
         event = asyncio.Event()
         waiting = asyncio.create_task(wait_for_event(event, 30))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # the task begins
+        await asyncio.sleep(0)  # its inner task waits for the event
         event.set()
         event.clear()
         assert await waiting

@@ -97,7 +97,7 @@ async def test_names_that_have_hung_leave_threads_to_the_others(names: NameServe
     first = asyncio.create_task(each_of_them())
     async with asyncio.timeout(within(60)):
         await eventually(lambda: len(names.asked) == THREADS, timeout=40)
-        await asyncio.sleep(1.5)  # so that the last of them was slow, too
+        await asyncio.sleep(1.5)  # a lookup counts as slow by its length: the last of them has to be slow, too
         names.answer.set()
         await first
         names.answer.clear()
@@ -114,7 +114,7 @@ async def test_thousands_of_names_that_wait_cost_hardly_any_time(names: NameServ
     waiting = [asyncio.create_task(lookups(f"hangs-{number}.invalid")) for number in range(5000)]
     await eventually(lambda: len(names.asked) >= THREADS // 2, timeout=20)
     begun = time.process_time()
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(2.0)  # the bar is processor time in this period
     assert time.process_time() - begun < 0.4
     for each in waiting:
         each.cancel()

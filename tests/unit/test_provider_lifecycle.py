@@ -136,7 +136,7 @@ def test_nothing_stands_that_nobody_checks_wherever_the_checks_break(
             there.set()
             while not broken.is_set():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the input: the plugin returns after the checks have broken
             if where == "setup":
                 raise OSError("not yet")
 
@@ -163,12 +163,12 @@ def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Pa
             await asyncio.sleep(3600)
         finally:
             begun["discover"].set()
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.6)  # the input: a slow end
             self.world.events.append("closed")
 
     async def teardown(self: Finder) -> None:
         begun["teardown"].set()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # the input: a slow teardown
         self.world.events.append("torn down")
 
     provider = finder(found(80), discover=discover, teardown=teardown)

@@ -96,7 +96,7 @@ async def test_another_owners_key_is_left_alone_reported_once_and_taken_when_fre
         async with registering(registry, A, B) as registrar:
             await becomes(registry, B)
             await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
-            await asyncio.sleep(0.2)  # several retries
+            await asyncio.sleep(0.2)  # several retries, which show nothing
             assert registry.records["web/a"] == OTHERS
             assert [log["key"] for log in logs if log["log_level"] == "warning"] == ["web/a"]
             registry.delete_raw("web/a")

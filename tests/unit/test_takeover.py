@@ -83,7 +83,7 @@ async def test_of_two_that_ask_each_gets_the_key_once() -> None:
         async with registering(registry, A, owner="second", takeover=True) as second:
             await eventually(lambda: second.status.registered == {"web/a"})
             revision = registry.revision
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # several TTLs, in which the first owner would ask again
             assert registry.revision == revision
             assert isinstance(first.status.failing["web/a"], HandedOverError)
 
@@ -144,7 +144,7 @@ async def test_a_key_that_is_handed_over_before_all_keys_are_written_is_not_take
             await eventually(lambda: new.status.registered == {"web/a"})
             may_go_on.set()
             await eventually(lambda: first.status.registered == {"web/b"})
-            await asyncio.sleep(0.2)  # several TTLs
+            await asyncio.sleep(0.2)  # several TTLs, in which the first owner would fight back
             assert new.status.registered == {"web/a"}
             assert isinstance(first.status.failing["web/a"], HandedOverError)
 

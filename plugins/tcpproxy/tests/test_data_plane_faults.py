@@ -118,7 +118,7 @@ def test_an_idle_worker_sleeps_after_a_listener_with_idle_timeout_is_removed(wor
 
     def asleep() -> bool:
         before = switches()
-        time.sleep(1)
+        time.sleep(1)  # the period in which a worker that sleeps is not scheduled
         return switches() == before
 
     eventually_sync(asleep)
@@ -179,7 +179,7 @@ def test_a_failing_accept_is_reported_without_spinning(worker: Worker) -> None:
         same.shutdown(socket.SHUT_RDWR)  # a process that it is shared with may do so
     eventually_sync(lambda: worker.report() and worker.events)
     before = worker.ticks()
-    time.sleep(1.5)
+    time.sleep(1.5)  # the period in which the worker could spin
     assert worker.ticks() - before < 20
     worker.report()
     assert {each["message"] for each in worker.events} == {"accepting failed"}

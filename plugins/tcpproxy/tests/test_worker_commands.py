@@ -51,7 +51,7 @@ def test_a_worker_without_free_descriptors_fails_no_client_and_does_not_spin(
     clients = [worker.connect() for _ in range(60)]
     eventually_sync(lambda: worker.report()["connected"] >= 15)
     used = worker.ticks()
-    time.sleep(0.5)  # the time in which it could spin
+    time.sleep(0.5)  # the period in which the worker could spin
     assert worker.ticks() - used < 20
     for client in clients:
         with client, backend.accept()[0] as server:
@@ -70,7 +70,7 @@ def test_a_client_is_held_while_no_descriptor_is_free_for_its_backend(
     client = worker.connect()
     eventually_sync(lambda: worker.report()["holding"] == 1)
     used = worker.ticks()
-    time.sleep(0.5)  # the time in which it could spin
+    time.sleep(0.5)  # the period in which the worker could spin
     assert worker.ticks() - used < 20
     for sock in pair:
         sock.close()

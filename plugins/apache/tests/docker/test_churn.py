@@ -136,7 +136,7 @@ def test_the_registry_equals_the_running_containers(
     with churn.going_on():
         # Containers outlive the first kill, and end with the second.
         for live_restore in (True, False):
-            time.sleep(SECONDS / 3)
+            time.sleep(SECONDS / 3)  # the length of the churn is the case
             pids = []
             for name in serving(own_engine):
                 with suppress(LookupError):  # it was stopped since
@@ -147,7 +147,7 @@ def test_the_registry_equals_the_running_containers(
                     os.kill(pid, signal.SIGKILL)
             own_engine.live_restore = live_restore
             own_engine.start()
-        time.sleep(SECONDS / 3)
+        time.sleep(SECONDS / 3)  # the length of the churn is the case
     expected: dict[str, str] = {}
 
     def are_equal() -> bool:

@@ -38,7 +38,8 @@ class PatroniMember:
     def _answer(self, path: str) -> tuple[int, str]:
         if path == f"/{self.role}":
             return 200, ""
-        time.sleep(0.3)  # late, so that a client would meet a member that HAProxy takes for up until its first check
+        # The input is a slow answer: a client meets this member if HAProxy uses the member before its first check.
+        time.sleep(0.3)
         return 503, ""
 
 

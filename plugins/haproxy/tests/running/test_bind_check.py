@@ -112,11 +112,12 @@ def test_a_socket_that_outlives_the_process_which_bound_it_belongs_to_its_heirs(
     path = tmp_path / "s"
     # As HAProxy without a master does in a reload: the old process binds and listens, the new process gets the socket.
     script = (
-        "import os, socket, time; s = socket.socket(socket.AF_UNIX); pid = os.getpid();"
+        "import os, socket; s = socket.socket(socket.AF_UNIX); pid = os.getpid();"
         f"name = f'{path}.{{pid}}.tmp'; s.bind(name); s.listen(); os.rename(name, '{path}');"
-        "child = os.fork(); child and (print(child, flush=True), os._exit(0)); time.sleep(60)"
+        "child = os.fork(); child and (print(child, flush=True), os._exit(0)); os.read(0, 1)"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         heir = int(process.stdout.readline())
         process.wait()

@@ -212,7 +212,7 @@ async def test_a_new_server_whose_check_takes_long_serves_at_once_if_no_other_do
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if b"/health" in await reader.read(1000):
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.4)  # the input: a slow check, within the limit of 1 s
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nslow")
         writer.close()
 
@@ -249,7 +249,7 @@ async def test_a_reload_by_another_program_at_any_moment_leads_to_the_same_serve
         await driver.apply(*many)
         for moment in range(8):
             reload = asyncio.create_task(driver.control.send_once("reload", 30))
-            await asyncio.sleep(0.01 * moment)
+            await asyncio.sleep(0.01 * moment)  # the progress of the reload is the case, not a condition
             await driver.apply(*many, *origins[: moment % 3])
             await reload
             await assert_true(driver)

@@ -92,6 +92,7 @@ async def test_the_next_change_uses_the_new_program_before_a_health_check_notice
 async def test_a_file_that_is_replaced_in_two_steps_causes_no_error(
     drive: Drive, fetch: Fetch, origins: Origins, bind: str, program: Path, install: Install, haproxy: Path
 ) -> None:
+    tried = program.with_name("tried")
     async with drive(services={"web": {"bind": bind}}, binary=program) as driver:
         await driver.apply(origins[0])
         new = install(haproxy).read_bytes()
@@ -101,12 +102,12 @@ async def test_a_file_that_is_replaced_in_two_steps_causes_no_error(
         assert not await driver.is_apply_requested()
         applying = asyncio.create_task(driver.apply(origins[1]))
         await asyncio.sleep(0)
-        with program.open("wb", buffering=0) as file:
-            file.write(new[:4096])
-            program.chmod(0o755)
-            await asyncio.sleep(0.3)  # longer than a file must be unchanged: the beginning alone does not run
-            assert not applying.done()
-            file.write(new[4096:])
+        # The first part does not run as HAProxy, as the beginning of a program does not, and shows that it was tried.
+        program.write_text(f"#!/bin/sh\n: > '{tried}'\nexit 127\n")
+        program.chmod(0o755)
+        await eventually(tried.exists, "the incomplete file to be tried")
+        assert not applying.done()
+        program.write_bytes(new)
         await applying
         await wait_until_served(fetch, bind, origins[1])
         await wait_until_healthy(driver)

@@ -123,7 +123,7 @@ def test_a_worker_without_free_descriptors_pauses_without_spinning_and_resumes(
 
             eventually_sync(lambda: len(serve()) >= 5, "some to be served")
             used = plane.cpu()
-            time.sleep(1.0)  # measures the worker's CPU in this second; no event to await
+            time.sleep(1.0)  # the bar is processor time in a second: a worker that does not spin shows no event
             assert plane.cpu() - used < 0.5
             first.sendall(b"still here")
             assert first.recv(100) == b"still here"
