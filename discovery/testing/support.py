@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from discovery.errors import ConfigError
 from discovery.system.embedded import find_program, wheel_program
@@ -131,6 +131,14 @@ def require_program(name: str, *, wheel: bool = True) -> Path:
         reason = f"the program {name!r} is not on PATH, and this test cannot use the program of an installed wheel"
     except ConfigError as error:
         reason = str(error)
+    return cannot_run(reason)
+
+
+def cannot_run(reason: str) -> NoReturn:
+    """Skip the running pytest test for `reason`, or fail the test if the environment variable CI is set.
+
+    For a test that needs root, a kernel feature or a network that this machine lacks.
+    """
     import pytest
 
     give_up = pytest.fail if os.environ.get("CI") else pytest.skip

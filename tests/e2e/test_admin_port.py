@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from daemons import Daemon, RecordFiles, Starter, processes
 
-from discovery.testing import eventually_sync, free_port, require_program, within
+from discovery.testing import cannot_run, eventually_sync, free_port, require_program, within
 
 pytestmark = pytest.mark.warm
 
@@ -62,7 +62,7 @@ class Crowd:
 def many_descriptors() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
-        pytest.skip("this machine allows too few descriptors")
+        cannot_run("this machine allows too few descriptors")
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096 if hard == resource.RLIM_INFINITY else min(hard, 4096), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -13,7 +13,7 @@ import pytest
 from daemons import RecordFiles, Starter
 from echoing import ECHO, Talk, answering, ask
 
-from discovery.testing import eventually_sync, free_port, within
+from discovery.testing import cannot_run, eventually_sync, free_port, within
 
 pytestmark = pytest.mark.warm
 
@@ -257,8 +257,9 @@ def test_strangers_at_the_socket_change_nothing(start_echo: Callable[..., Any]) 
     assert is_up(first, port)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to be another user")
 def test_another_user_is_not_handed_anything(start_echo: Callable[..., Any]) -> None:
+    if os.geteuid() != 0:
+        cannot_run("it takes root to be another user")
     first = start_echo(port := free_port())
     eventually_sync(lambda: is_up(first, port))
     path = first.run_dir / "daemon.sock"

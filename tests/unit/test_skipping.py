@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import within
+from discovery.testing import cannot_run, within
 
 CONFTEST = Path(__file__).parents[2] / "conftest.py"
 
@@ -58,3 +58,12 @@ def test_skipped_is_red_in_ci_alone(ci: str, status: int, workers: str, skipping
     )
     assert "1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
     assert done.returncode == status, done.stdout
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])
+def test_a_test_that_cannot_run_fails_in_ci(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="it takes root"):
+        cannot_run("it takes root")

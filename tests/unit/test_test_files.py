@@ -1,6 +1,7 @@
-"""The rules for test files in CONTRIBUTING.md: length, the form of a coroutine test, and typed parameters."""
+"""The rules for test files in CONTRIBUTING.md: length, the form of a coroutine test, typed parameters, and skips."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -48,3 +49,10 @@ def test_every_parameter_has_a_type() -> None:
                 parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
                 untyped = [each.arg for each in parameters if each and not each.annotation]
                 assert set(untyped) <= {"self", "cls"}, f"{path}, line {node.lineno}, {node.name}: {untyped}"
+
+
+def test_no_test_skips_itself_where_it_has_to_fail_in_ci() -> None:
+    itself = Path(__file__)
+    for path in FILES:
+        if path not in (itself, itself.with_name("test_skipping.py")):
+            assert not re.search(r"pytest\.skip\(|\bskipif\(", path.read_text()), f"{path}: use cannot_run"

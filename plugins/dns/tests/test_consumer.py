@@ -12,7 +12,7 @@ import pytest
 from namespaces import in_a_network_of_its_own
 
 from discovery import ApplyError, Snapshot, Update, diff, split_host_port
-from discovery.testing import ConsumerContract, backend, eventually, free_port, require_program, snapshot
+from discovery.testing import ConsumerContract, backend, cannot_run, eventually, free_port, require_program, snapshot
 from discovery_dns.consumer import DnsConsumer
 
 from .asking import data, query
@@ -163,7 +163,7 @@ async def test_a_successor_takes_the_sockets_and_no_query_is_lost() -> None:
 @pytest.mark.exhaustive
 async def test_a_packet_from_port_0_which_nobody_can_answer_is_passed_over() -> None:
     if os.geteuid() != 0:
-        pytest.skip("takes root, to forge the sender's port")
+        cannot_run("takes root, to forge the sender's port")
     bind = address()
     async with driving(listen=bind) as driven:
         await driven.apply(WEB)

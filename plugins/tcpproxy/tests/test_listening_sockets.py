@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import free_port, within
+from discovery.testing import cannot_run, free_port, within
 from discovery_tcpproxy.listening_sockets import (
     BACKLOG,
     CannotListenError,
@@ -113,10 +113,10 @@ def test_the_error_for_a_privileged_port_names_the_remedy() -> None:
         "except CannotListenError as error: print(error)\n"
     )
     if os.geteuid() != 0:
-        pytest.skip("takes root, to become somebody who is not")
+        cannot_run("takes root, to become somebody who is not")
     least = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
     if least.exists() and int(least.read_text()) <= 80:
-        pytest.skip("here nobody needs a privilege for port 80")
+        cannot_run("here nobody needs a privilege for port 80")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(
         "listener web cannot listen on 127.0.0.1:80: permission denied; ports below 1024 require"

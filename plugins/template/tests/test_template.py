@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from template_driving import driven
 
 from discovery import ApplyError, Backend
-from discovery.testing import eventually
+from discovery.testing import cannot_run, eventually
 from discovery.toolkit import FileContents, FileTransaction
 from discovery_template.consumer import TemplateConsumer
 from discovery_template.printing.views import ServiceView
@@ -63,8 +63,9 @@ async def test_a_replaced_file_keeps_owner_and_mode_and_the_link_that_leads_to_i
     assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
 async def test_a_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        cannot_run("only root can make another user's link")
     (tmp_path / "link").symlink_to("/etc/passwd")
     os.lchown(tmp_path / "link", 12, 34)
     async with driven(TemplateConsumer, {"files": [written(tmp_path, "link")]}, tmp_path) as driver:

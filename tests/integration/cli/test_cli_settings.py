@@ -12,7 +12,7 @@ import pytest
 import warm
 from third_party import install
 
-from discovery.testing import eventually_sync, free_port, require_program, within
+from discovery.testing import cannot_run, eventually_sync, free_port, require_program, within
 
 from .conftest import END, Start
 
@@ -83,7 +83,7 @@ def in_place_of_etc(tmp_path: Path, config: Path) -> tuple[str, ...]:
     """A command that runs another where `config` is /etc/discovery/discovery.toml, and nobody else sees it."""
     require_program("unshare", wheel=False)
     if os.geteuid() != 0:
-        pytest.skip("a file in /etc that nobody else sees takes root")
+        cannot_run("a file in /etc that nobody else sees takes root")
     etc = tmp_path / "etc"
     (etc / "discovery").mkdir(parents=True)
     for name in ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.cache"):

@@ -15,7 +15,7 @@ from daemons import RecordFiles, Starter
 from go_toolchain import cached
 from making import require_made
 
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import cannot_run, eventually_sync, free_port, require_program
 
 from .resolved_program import installed
 from .resolving import answers, configuration
@@ -101,7 +101,7 @@ def test_behind_coredns(port: int, file_registry: RecordFiles, tmp_path: Path) -
 @pytest.mark.docker
 def test_behind_systemd_resolved(start_daemon: Starter, file_registry: RecordFiles, tmp_path: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("takes root, for a network namespace")
+        cannot_run("takes root, for a network namespace")
     for each in ("ip", "nsenter", "unshare"):
         require_program(each, wheel=False)
     program = str(require_made("systemd-resolved", installed(), "make resolved"))

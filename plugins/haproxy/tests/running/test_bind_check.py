@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from discovery.testing import free_port
+from discovery.testing import cannot_run, free_port
 from discovery_haproxy.deployment.bind_check import any_is_free, bind_faults, find_bind_faults, is_free
 from discovery_haproxy.deployment.vantage import Vantage
 
@@ -65,12 +65,11 @@ def test_own_listeners_are_free_beside_another_program_on_another_address(port: 
         stranger.communicate(b"\n")
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
 def test_ipv6_addresses_are_checked() -> None:
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
-        pytest.skip("there is no IPv6 here")
+        cannot_run("there is no IPv6 here")
     with listener:
         port = listener.getsockname()[1]
         assert re.search(r"bind \[::1\]:\d+ is in use by .*process", fault(f"[::1]:{port}"))
@@ -183,7 +182,7 @@ def test_an_ipv6_address_leaves_ipv4_alone_on_request(port: int) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("there is no IPv6 here")
+        cannot_run("there is no IPv6 here")
     for shared in ("[::]:{} v4v6", "ipv6@:{} v4v6"):
         assert re.search("in use", fault(shared.format(port)))
     for alone in ("[::]:{} v6only", "ipv6@*:{} v6only"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.testing import require_program, within
+from discovery.testing import cannot_run, require_program, within
 
 AS_NOBODY = """
 import asyncio, os, sys
@@ -49,14 +49,14 @@ EFFECTIVE = 0x02000001
 def capable(run_dir: Path) -> Path:
     """Return a copy of HAProxy that may listen on privileged ports. A copy of the wheel's would find no libraries."""
     if os.geteuid() != 0:
-        pytest.skip("a file gets capabilities by root alone")
+        cannot_run("a file gets capabilities by root alone")
     binary = run_dir / "haproxy"
     shutil.copy(require_program("haproxy", wheel=False), binary)
     binary.chmod(0o755)
     try:
         os.setxattr(binary, "security.capability", struct.pack("<5I", EFFECTIVE, 1 << CAP_NET_BIND_SERVICE, 0, 0, 0))
     except OSError:
-        pytest.skip("the file system keeps no capabilities")
+        cannot_run("the file system keeps no capabilities")
     return binary
 
 
@@ -66,7 +66,7 @@ def privileged_port() -> int:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
-    pytest.skip("no privileged port is free")
+    return cannot_run("no privileged port is free")
 
 
 @pytest.mark.costly

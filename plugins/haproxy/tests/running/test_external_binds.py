@@ -15,7 +15,7 @@ import pytest
 from haproxy_driver import Drive
 
 from discovery import ApplyError, Backend, Snapshot, Update, diff
-from discovery.testing import eventually_sync, free_port, require_program, within
+from discovery.testing import cannot_run, eventually_sync, free_port, require_program, within
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.process import find_processes
 
@@ -99,7 +99,7 @@ def elsewhere() -> tuple[str, ...]:
     for each in ("ip", "unshare"):
         require_program(each, wheel=False)
     if os.geteuid() != 0 or subprocess.run([*command, "true"], check=False).returncode:
-        pytest.skip("a network namespace takes root")
+        cannot_run("a network namespace takes root")
     return command
 
 

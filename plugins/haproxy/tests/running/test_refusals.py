@@ -1,7 +1,6 @@
 """Errors of a managed HAProxy: the message, and the previous configuration that goes on serving."""
 
 import asyncio
-import os
 import re
 import resource
 import socket
@@ -16,7 +15,7 @@ from haproxy_driver import Drive, wait_until_served
 from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
-from discovery.testing import backend, free_port, within
+from discovery.testing import backend, cannot_run, free_port, within
 
 Origins = tuple[Backend, ...]
 
@@ -216,8 +215,7 @@ def full(run_dir: Path) -> Iterator[Callable[[bool], None]]:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", run_dir], capture_output=True, text=True, check=False
     )
     if mounted.returncode != 0:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+        cannot_run(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
     filler = run_dir / "filler"
 
     def fill(full: bool) -> None:
