@@ -1,0 +1,9 @@
+"""Docker engines in network namespaces of their own, for the tutorial and for tests.
+
+Nothing is pulled, the host's own Docker is not touched, and several labs run side by side. Needs root.
+"""
+
+from docker_lab.lan import Lan, Machine
+from docker_lab.linked import DockerEngine
+
+__all__ = ["DockerEngine", "Lan", "Machine"]

@@ -1,0 +1,122 @@
+"""Machines on one network: each with its own addresses, its own dockerd, and a power switch."""
+
+import ipaddress
+import subprocess
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from discovery.system.embedded import find_program
+from docker_lab.engine import Engine, run
+from docker_lab.leftovers import LabDirectory, delete_namespace, sweep
+
+_BRIDGE = "br0"
+
+
+class Lan:
+    """A bridge in a network namespace of its own, without a link to anything outside.
+
+    A context manager. `addresses` are those of the bridge, each with its prefix length, such as 10.132.0.1/24; the
+    first is the machines' gateway. The machines have to end before the network.
+    """
+
+    def __init__(self, *addresses: str) -> None:
+        """Create the directory of the lab; create no network."""
+        self.addresses = tuple(ipaddress.IPv4Interface(address) for address in addresses)
+        self._place = LabDirectory()
+
+    @property
+    def name(self) -> str:
+        """The name of the network namespace."""
+        return self._place.name
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """The beginning of a command that runs a program in the network namespace."""
+        return (str(find_program("nsenter")), f"--net=/run/netns/{self.name}")
+
+    def __enter__(self) -> Self:
+        """Create the network."""
+        sweep()
+        try:
+            name = self._place.name = self._place.path.name
+            run("ip", "netns", "add", name)
+            inside = ("ip", "-n", name)
+            run(*inside, "link", "set", "lo", "up")
+            run(*inside, "link", "add", _BRIDGE, "type", "bridge")
+            for address in self.addresses:
+                run(*inside, "address", "add", str(address), "dev", _BRIDGE)
+            run(*inside, "link", "set", _BRIDGE, "up")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the network and its directory."""
+        self._place.remove()
+
+
+class Machine(Engine):
+    """A machine on a `Lan`: a network namespace with addresses, dockerd, and whatever `spawn` starts.
+
+    `port` names the machine's port at the bridge, at most 15 characters. `options` are further options of dockerd.
+    """
+
+    def __init__(self, lan: Lan, port: str, *addresses: str, options: Sequence[str] = ()) -> None:
+        """Create the directory; start nothing. The first address is the machine's own."""
+        super().__init__()
+        self.port = port
+        self.addresses = tuple(ipaddress.IPv4Address(address) for address in addresses)
+        self.address = str(self.addresses[0])
+        self._lan = lan
+        self._engine_options = tuple(options)
+
+    def docker(self, *arguments: str) -> str:
+        """Run the command `docker` with the arguments, and return its output.
+
+        Raises subprocess.CalledProcessError if the command fails.
+        """
+        command = [str(find_program("docker")), "--host", self.url, *arguments]
+        done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        return done.stdout
+
+    def power_off(self) -> None:
+        """Cut the machine off the network, and end by SIGKILL whatever runs there, dockerd and containers included.
+
+        Nobody is told: no packet leaves the machine. Its disk stays.
+        """
+        run("ip", "-n", self._lan.name, "link", "set", "dev", self.port, "down")
+        self._place.kill()
+        self._close_clients()
+        self._reap()
+        self._place.unmount()
+        delete_namespace(self.name)
+
+    def power_on(self) -> None:
+        """Start dockerd again with what is on the machine's disk."""
+        self._make_network()
+        self._start_containerd()
+        self.start()
+
+    def _options(self) -> tuple[str, ...]:
+        return self._engine_options
+
+    def _make_network(self) -> None:
+        name = self._place.name = self.directory.name
+        gateway = self._lan.addresses[0].ip
+        run("ip", "netns", "add", name)
+        # The same hardware address after a loss of power: it is the same network card.
+        card = ":".join(f"{byte:02x}" for byte in (0x02, 0, *self.addresses[0].packed))
+        peer = ("peer", "name", "eth0", "address", card, "netns", name)
+        run("ip", "-n", self._lan.name, "link", "add", "name", self.port, "type", "veth", *peer)
+        run("ip", "-n", self._lan.name, "link", "set", "dev", self.port, "master", _BRIDGE, "up")
+        inside = ("ip", "-n", name)
+        run(*inside, "link", "set", "lo", "up")
+        for address in self.addresses:
+            length = next(own.network.prefixlen for own in self._lan.addresses if address in own.network)
+            run(*inside, "address", "add", f"{address}/{length}", "dev", "eth0")
+        run(*inside, "link", "set", "eth0", "up")
+        run(*inside, "route", "add", "default", "via", str(gateway))
