@@ -44,7 +44,7 @@ def supervise(command: Command, wanted: Wanted, settings: "Settings") -> int:
     signals = Signals()
     try:
         return run_coroutine(_supervise(command, environment, signals, wanted, settings))
-    except BaseException:
+    except BaseException:  # also a KeyboardInterrupt: the signals are unblocked, and it goes on
         signals.release()
         raise
 

@@ -35,7 +35,7 @@ async def contained_events(
                 async for event in events:
                     yield event
             fault: BaseException = RegistryError("it has ended by itself")
-        except BaseException as error:
+        except BaseException as error:  # a plugin's registry may raise anything, SystemExit too
             own = isinstance(error, asyncio.CancelledError) and is_being_cancelled()
             if own or isinstance(error, GeneratorExit | KeyboardInterrupt):
                 raise

@@ -223,7 +223,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
                 instance.config,
                 Context(instance.name, self._run_dir, self._log, self.request_apply, inherited, self._state_dir),
             )
-        except BaseException:
+        except BaseException:  # a plugin may raise anything; the offered sockets are settled first
             self._inheritance.settle(self._offers, kept=False)
             raise
         return self._created
@@ -344,7 +344,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             async with self._details.turn:
                 update = Update(snapshot, previous, changes, wanted.addresses, operator_request)
                 await completed(consumer.apply(update))
-        except BaseException as error:
+        except BaseException as error:  # a plugin may raise anything, SystemExit too
             if self._is_own_cancellation(error):
                 raise
             self._report_failure("apply failed", error)

@@ -124,7 +124,7 @@ class Daemon:
                 self._succession.close()
                 return 0
             await self._open_admin()
-        except BaseException:
+        except BaseException:  # also a cancellation: the run directory is left to others
             self._succession.close()
             raise
         self._succession.open()

@@ -81,7 +81,7 @@ class Details(Generic[P]):
         async with self.turn:
             try:
                 return self._live is not None and bool(await completed(self._live.reconfigure(config)))
-            except BaseException as error:
+            except BaseException as error:  # a plugin may raise anything, SystemExit too
                 if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                     raise
                 known = isinstance(error, DiscoveryError | OSError)

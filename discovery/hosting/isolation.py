@@ -301,7 +301,7 @@ class Isolated(ABC, Generic[I, P, S]):
             instance = following
             try:
                 following, waits = await self._run_instance(instance), delays()
-            except BaseException as error:
+            except BaseException as error:  # a plugin may raise anything, SystemExit too
                 if self._is_own_cancellation(error) or self._is_final(error):
                     raise
                 self._report_failure("setup failed", error)
@@ -343,7 +343,7 @@ class Isolated(ABC, Generic[I, P, S]):
             if not isinstance(health, Health):
                 raise TypeError(f"its health answered {health!r}")
             health = replace(health, problems=printable_lines({**self._problems(), **health.problems}))
-        except BaseException as error:
+        except BaseException as error:  # a plugin may raise anything, SystemExit too
             if self._is_own_cancellation(error):
                 raise
             health = _late() if limit.expired() else Health(ok=False, detail=describe(error))

@@ -321,7 +321,7 @@ async def _as_error(run: Callable[[], Awaitable[T]]) -> T:
         return await run()
     except Exception:
         raise
-    except BaseException as error:
+    except BaseException as error:  # on the plugin's thread, which no KeyboardInterrupt reaches
         if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
             raise
         raise RegistryError(_reason(error)) from error

@@ -73,7 +73,7 @@ def _imported(name: str, path: Path) -> ModuleType:
         # Not by the loader, which may take bytecode of other contents with the same time and size.
         exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - asked for
         _offer(module, path.stem)
-    except BaseException:
+    except BaseException:  # the file may raise anything; no half of a module stays
         if before is None:
             del sys.modules[name]
         else:

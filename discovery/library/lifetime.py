@@ -25,7 +25,7 @@ class Lifetime(ABC):
             self._begin()
             if self._wait and not self._arrive(self._wait):
                 raise self._late()
-        except BaseException:
+        except BaseException:  # also a KeyboardInterrupt: nothing stays begun
             self.close()
             raise
         return self
@@ -51,7 +51,7 @@ class Lifetime(ABC):
             self._begin_on_loop()
             if self._wait:
                 await self._arrive_in_time()
-        except BaseException:
+        except BaseException:  # also a cancellation: nothing stays begun
             await self._close_on_loop()
             raise
         return self

@@ -157,7 +157,7 @@ class Member(Background):
             channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with other:
                 self._children.append(start_helper("keep", stdin=other.fileno()))
-        except BaseException:
+        except BaseException:  # also a KeyboardInterrupt: no descriptor is left open
             channel.close()
             raise
         self._channel = channel

@@ -215,7 +215,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                         self._receive_inventory(inventory)
                         waits = delays()
                 raise DiscoveryError("the provider has ended its discovery by itself")
-            except BaseException as error:
+            except BaseException as error:  # a plugin may raise anything, SystemExit too
                 if self._is_own_cancellation(error):
                     raise
                 self._report_failure("discovery failed", error)

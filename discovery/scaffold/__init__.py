@@ -84,7 +84,7 @@ def write_distribution(name: str, kind: Kind, directory: Path) -> tuple[Path, ..
             (made / path).write_text(text)
         made.chmod(0o755)
         made.rename(directory)
-    except BaseException:
+    except BaseException:  # also a KeyboardInterrupt: no half of a distribution stays
         shutil.rmtree(made, ignore_errors=True)
         raise
     return tuple(directory / path for path in contents)

@@ -206,7 +206,7 @@ class EmbeddedEtcd:
         """Start etcd, and wait until etcd is ready."""
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # also a KeyboardInterrupt: no process stays
             self.stop()
             raise
         return self

@@ -52,7 +52,7 @@ def write_within(
         finally:
             os.close(descriptor)
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
+    except BaseException:  # also a KeyboardInterrupt: no temporary file stays
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         raise

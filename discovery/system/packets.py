@@ -60,7 +60,7 @@ async def receive(channel: socket.socket) -> tuple[dict[str, Any], list[socket.s
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ValueError("a message is no object")
-    except BaseException:
+    except BaseException:  # whatever it is, no received descriptor is left open
         close_all(sockets)
         raise
     return message, sockets

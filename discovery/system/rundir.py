@@ -188,7 +188,7 @@ def lock(path: Path, purpose: str, way_out: str = "stop it first, or choose anot
         raise _held(path, purpose, way_out, str(error.pid or "")) from None
     try:
         return Lock(path, claimed, relock)
-    except BaseException:
+    except BaseException:  # also a KeyboardInterrupt: the claim does not stand without its lock
         if claimed is not None:
             claimed.close()
         raise
@@ -242,7 +242,7 @@ def _lock(path: Path, purpose: str, way_out: str) -> int:
                 pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
                 os.close(descriptor)
                 raise _held(path, purpose, way_out, pid) from None
-            except BaseException:
+            except BaseException:  # also a KeyboardInterrupt: no descriptor is left open
                 os.close(descriptor)
                 raise
             os.close(descriptor)

@@ -69,13 +69,13 @@ class FileTransaction:
         self.stage()
         try:
             await completed(check(self))
-        except BaseException:
+        except BaseException:  # also a cancellation: no staged file stays
             self.discard()
             raise
         self.install()
         try:
             await completed(activate())
-        except BaseException as error:
+        except BaseException as error:  # also a cancellation: the former files are put back
             had_files = any(place.contents is not None for place, _ in self._changed.values())
             self.roll_back()
             if had_files and isinstance(error, Exception):
@@ -98,7 +98,7 @@ class FileTransaction:
         try:
             for place, contents in self._changed.values():
                 stage(place, contents.data, contents.mode)
-        except BaseException:
+        except BaseException:  # also a KeyboardInterrupt: no staged file stays
             self.discard()
             raise
 

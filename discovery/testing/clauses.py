@@ -120,7 +120,7 @@ def clause(test: Callable[[C], None]) -> Callable[[C], None]:
             if isinstance(error, ContractError) or _is_outcome(error):
                 raise
             raise _explained(test, error, plugin) from error
-        except BaseException as error:
+        except BaseException as error:  # a plugin may raise anything, SystemExit too
             if _is_outcome(error) or isinstance(error, KeyboardInterrupt):
                 raise
             raise _explained(test, error, plugin) from error

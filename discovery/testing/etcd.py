@@ -149,7 +149,7 @@ class EtcdCluster:
             for member in self.members:
                 status = json.loads(member.ctl("endpoint", "status", "--write-out=json"))
                 self._ids.append(status[0]["Status"]["header"]["member_id"])
-        except BaseException:
+        except BaseException:  # also a KeyboardInterrupt: no process stays
             self.__exit__(None, None, None)
             raise
         return self

@@ -109,7 +109,7 @@ class OutageContract(RegistryPlace):
                 try:
                     await follower.until(lambda: follower.stale, "a Stale as the first event", OUTAGE_SECONDS)
                     expect(follower.records is None, "no listing while the registry is away", follower.records)
-                except BaseException:
+                except BaseException:  # also a cancellation: the task does not outlive the clause
                     follower.task.cancel()
                     raise
             try:

@@ -34,7 +34,7 @@ class Directory:
         return f"file://{self.root}"
 
     def put(self, service: str, port: int, host: str = "127.0.0.1", id_: str = "b1") -> None:
-        """Register a backend; without a word about whoever was registered by that id."""
+        """Register a backend, in place of the backend with that id, if there is one."""
         write_record(self.root, f"{service}/{id_}", join_host_port(host, port))
 
     def remove(self, service: str, id_: str = "b1") -> None:
@@ -54,7 +54,7 @@ class Command:
         return self.log_path.read_text()
 
     def logs(self, text: str) -> None:
-        """Wait until its log has this text."""
+        """Wait until the log of the command has this text."""
         eventually_sync(lambda: text in self.log, f"the log to tell of {text!r}", TIMEOUT)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

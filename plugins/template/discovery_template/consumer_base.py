@@ -117,7 +117,7 @@ class FileConsumer(Consumer[C]):
             was_read, self._is_settled = True, False
             await self._activate(prepared.generation)
             await self.prove(prepared.generation)
-        except BaseException as error:
+        except BaseException as error:  # also a cancellation: the former files are put back
             transaction.roll_back()
             if isinstance(error, ApplyError | OSError) and was_read:
                 self._rollbacks += 1

@@ -19,10 +19,13 @@ from discovery_template.proxies.consumer import ProxyConsumer
 
 CHANGES = 50
 ANSWERS = 20
-"""Good answers between two changes, so that requests are in flight at each."""
+"""Good answers between two changes, so that requests are in flight during each change."""
 ROUNDS = 3
-"""Equal reloads do not lose equally many: Caddy closes a listening socket of its own, and whoever waits there is reset.
-Changes that lose more than reloads do so in every round."""
+"""Comparisons of changes with reloads, of which one has to show no more failures by changes.
+
+The number of failures differs between reloads: Caddy closes a listening socket, and resets the connections that wait in
+the queue of that socket. A change that fails more requests than a reload does so in every round.
+"""
 
 
 @pytest.mark.swap

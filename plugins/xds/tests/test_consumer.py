@@ -1,4 +1,4 @@
-"""The consumer over real gRPC streams: pushes, answers, what is told of clients, and the xDS port."""
+"""The consumer, asked by real gRPC clients: the resources it sends, its figures about clients, and the xDS port."""
 
 import asyncio
 import socket
@@ -142,13 +142,13 @@ async def test_the_predecessor_listens_until_the_successor_does(tmp_path: Path) 
         await driven.apply(backend())
         sockets = await driven.consumer.hand_over()
         ending = asyncio.ensure_future(driven.consumer.teardown())
-        await asyncio.wait((ending,), timeout=0.1)  # in which a server without a successor ends
+        await asyncio.wait((ending,), timeout=0.1)  # a server that waits for no successor ends within this time
         socket.create_connection(("127.0.0.1", driven.port)).close()
         successor = XdsConsumer(
             driven.consumer.config, Context("edge", tmp_path, driven.consumer.context.log, inherited=sockets)
         )
         await successor.setup()
-        assert [each.fileno() for each in sockets] == [-1]  # taken, so that nobody is told of a socket without a use
+        assert [each.fileno() for each in sockets] == [-1]  # the successor uses it
         async with asyncio.timeout(within(5)):
             await ending
         state = driven.snapshot

@@ -80,7 +80,7 @@ async def install(
                 sync_directory(path.parent)
             replaced.append((each, _replace(each)))
         await activate()
-    except BaseException:
+    except BaseException:  # also a cancellation: the former files are put back
         for each, kept in reversed(replaced):
             _undo(each, kept)
         raise

@@ -11,8 +11,12 @@ from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, bin
 from discovery_haproxy.fallback.forms import LAST_FORM, PRESENT, Choice, Reason
 
 _MOST_ATTEMPTS = 40
-"""Configurations that one search gives to HAProxy. With 10,000 backends HAProxy needs 0.6 s for each configuration. A
-refused part that HAProxy names takes one to four attempts, any other part log2 of the number of changed parts."""
+"""Configurations that one search gives to HAProxy at most.
+
+With 10,000 backends HAProxy takes 0.6 s to check a configuration. The search needs one to four attempts to find a
+refused part that HAProxy names, and log2 of the number of changed parts to find a refused part that HAProxy does not
+name.
+"""
 
 Answer = Callable[[Composed], Awaitable[Refusal | None]]
 """Return why a configuration is refused; None if the configuration is accepted."""

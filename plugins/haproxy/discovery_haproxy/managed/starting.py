@@ -90,7 +90,7 @@ class Launcher:
         handle = self._spawn(binary)
         try:
             await self._wait_until_serving(handle, generation)
-        except BaseException:
+        except BaseException:  # also a cancellation: no process stays
             process.send_signal(handle, signal.SIGTERM)
             await handle.wait(_TERMINATE_SECONDS)
             process.send_signal(handle, signal.SIGKILL)

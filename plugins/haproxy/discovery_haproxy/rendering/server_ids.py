@@ -22,8 +22,8 @@ def own_id(name: str) -> int:
 def distinct_ids(names: Sequence[str], own: Sequence[int]) -> Sequence[int]:
     """Return the ids of different names, whose `own_id` are `own`: distinct on the ring, and functions of the names.
 
-    Of names whose hashes are equal, the first in alphabetical order has the id of its hash, and the others have the
-    next ids that are free.
+    If names have equal hashes, the first name in alphabetical order gets the hash as its id, and each other name gets
+    the next free id.
     """
     taken = set(own)
     if 2 * len(names) >= _RING_IDS:

@@ -282,7 +282,7 @@ async def _connect(stats_socket: Path) -> socket.socket:
                 await asyncio.sleep(_FULL_QUEUE_SECONDS)
             else:
                 return connected
-    except BaseException:
+    except BaseException:  # also a cancellation: no descriptor is left open
         connected.close()
         raise
 

@@ -256,7 +256,7 @@ class LiveServers:
         epoch, connection = self.epoch, await self._open()
         try:
             worker = await connection.worker()
-        except BaseException:
+        except BaseException:  # also a cancellation: an answer may be left unread
             connection.close()
             raise
         if self._lock.locked() or self.epoch != epoch:  # a reload may be under way
