@@ -16,6 +16,10 @@ JOBS     ?= $(shell expr $$(nproc) \* 4)
 DOCKER_JOBS ?= 3
 # Each loads a program and counts failed requests: more of them would measure each other.
 SWAP_JOBS ?= 2
+# Of the images: who builds them, what stands before their names, and their tag.
+ENGINE   ?= docker
+PREFIX   ?=
+TAG      ?= latest
 # More arguments for whatever the command runs: make demo ARGS=--exit, make test ARGS='-k codec'
 ARGS     ?=
 
@@ -24,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench clean
+.PHONY: help demo images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -32,6 +36,9 @@ help: ## This list
 
 demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
 	@$(BIN)/discovery demo $(ARGS)
+
+images: $(VENV)/.demo ## The container images of deploy/images, without any registry: ENGINE=podman, PREFIX=polvi/, TAG=0.1.0
+	@$(BIN)/python deploy/images/build.py build --engine $(ENGINE) --prefix "$(PREFIX)" --tag $(TAG) $(ARGS)
 
 etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
 	@$(BIN)/python tests/support/etcd_build.py
