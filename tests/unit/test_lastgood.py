@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from discovery.consuming.holding import Cause, Held, RememberedHolds
 from discovery.consuming.lastgood import LastGood, state_file
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.documents import backend_document
-from discovery.model import Backend, State
+from discovery.model import Backend, Service, Snapshot, State
 from discovery.plugin import PluginConfig
 from discovery.registry import Delta, History, RegistryEvent, RegistryURL, Reset
 from discovery.testing import backend, eventually, snapshot
@@ -303,3 +304,23 @@ def test_registries_at_one_place_are_told_apart_by_their_options_and_not_by_the_
     assert name("redis://a", Options(namespace="dev")) != known
     assert name("redis://a?db=1") not in (known, name("redis://a?db=2"))
     assert name("redis://a", Options(password=SecretStr("x"))) == name("redis://a", Options(password=SecretStr("y")))
+
+
+def test_a_large_snapshot_is_written_beside_a_busy_thread_and_not_in_its_place(tmp_path: Path) -> None:
+    services = (
+        Service.of(f"s{number}", [backend(f"s{number}", f"b{each}") for each in range(100)]) for number in range(300)
+    )
+    large = Snapshot(1, MappingProxyType({service.name: service for service in services}))
+
+    async def written() -> None:
+        await remember(tmp_path, Observation(large))
+
+    writer = threading.Thread(target=asyncio.run, args=(written(),))
+    of_all, own = time.process_time(), time.thread_time()
+    writer.start()
+    while time.thread_time() - own < 0.05:  # as a consumer that applies the same snapshot
+        sum(range(1000))
+    of_all, own = time.process_time() - of_all, time.thread_time() - own
+    writer.join()
+    assert (tmp_path / last_good(tmp_path).path.name).exists()
+    assert of_all - own < 0.5 * own  # an equal share without pauses
